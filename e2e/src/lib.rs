@@ -1,1 +1,60 @@
-//! Placeholder.
+//! A real Kubernetes control plane for tests, and words to say what they expect.
+//!
+//! [`ControlPlane`] is etcd, kube-apiserver and kube-controller-manager on free
+//! loopback ports, in one temporary directory, watched by a supervisor: whatever
+//! becomes of the test, no process and no directory is left. Beside it are the
+//! sentences that scenarios are written in: [`eventually`], [`never`],
+//! [`await_object`], and witnesses of what happened: [`audit`], [`Metrics`],
+//! [`ControlPlane::etcd_revision`].
+//!
+//! Called by the suites in `e2e/tests`, and by whatever else wants a cluster for a
+//! minute. It may use any Kubernetes client crate, and knows nothing of taskgate:
+//! what a suite needs of taskgate, it brings along.
+//!
+//! ```no_run
+//! # async fn scenario() -> anyhow::Result<()> {
+//! use k8s_openapi::api::batch::v1::Job;
+//! use taskgate_e2e::{ControlPlane, await_object};
+//!
+//! let cp = ControlPlane::shared().await?;
+//! let ns = cp.namespace("jobs").await?;
+//! ns.apply_yaml("{apiVersion: batch/v1, kind: Job, …}").await?;
+//! await_object(&ns.api::<Job>(), "a", "an active pod", |job| {
+//!     job.status.as_ref().is_some_and(|status| status.active == Some(1))
+//! })
+//! .await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod access;
+mod assets;
+pub mod audit;
+mod builder;
+mod components;
+mod crds;
+mod kubeconfig;
+mod kubectl;
+mod metrics;
+mod namespace;
+mod pki;
+mod plane;
+mod ports;
+mod process;
+mod revision;
+mod shared;
+mod supervisor;
+mod wait;
+
+pub use access::Access;
+pub use assets::tool;
+pub use audit::{Audit, AuditEvent, Marker};
+pub use builder::{Builder, Keep};
+pub use kubectl::Output;
+pub use metrics::{Metrics, scrape};
+pub use namespace::Namespace;
+pub use plane::ControlPlane;
+pub use ports::free_port;
+pub use process::{Exit, Process, ProcessSpec};
+pub use shared::Shared;
+pub use wait::{PATIENCE, await_gone, await_object, eventually, eventually_that, never};

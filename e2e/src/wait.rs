@@ -1,0 +1,153 @@
+//! Waiting, with a deadline, and with the last thing seen when it was in vain.
+
+use std::fmt::{Debug, Display};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow, bail};
+use kube::{Api, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// How long to wait for what should take a second or two, on a machine that has more to do.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_millis(50);
+
+/// Looks until `probe` is content, and returns what it found.
+///
+/// An error of the probe means "not yet": let it say what it saw.
+///
+/// ```no_run
+/// # use taskgate_e2e::{Namespace, eventually, PATIENCE};
+/// # use k8s_openapi::api::core::v1::Pod;
+/// # async fn f(ns: Namespace) -> anyhow::Result<()> {
+/// let pods = ns.api::<Pod>();
+/// let pod = eventually("the Job has its pod", PATIENCE, || async {
+///     let mut found = pods.list(&Default::default()).await?.items;
+///     anyhow::ensure!(found.len() == 1, "{} pods", found.len());
+///     Ok(found.remove(0))
+/// })
+/// .await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// After `deadline`: what was waited for, how long, and what the probe said last.
+pub async fn eventually<T>(
+    what: impl Display,
+    deadline: Duration,
+    mut probe: impl AsyncFnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let began = Instant::now();
+    let mut last = anyhow!("nothing, not a single look was finished");
+    loop {
+        let left = deadline.saturating_sub(began.elapsed());
+        match tokio::time::timeout(left, probe()).await {
+            Ok(Ok(found)) => return Ok(found),
+            Ok(Err(not_yet)) => last = not_yet,
+            Err(_) => {}
+        }
+        if began.elapsed() >= deadline {
+            let elapsed = began.elapsed().as_secs_f32();
+            bail!("waited {elapsed:.1} s in vain: {what}\nlast seen: {last:#}");
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+/// Looks until what `probe` returns meets `condition`, and returns it.
+///
+/// # Errors
+/// As [`eventually`]; what was seen last is the value itself.
+pub async fn eventually_that<T: Debug>(
+    what: impl Display,
+    deadline: Duration,
+    mut probe: impl AsyncFnMut() -> anyhow::Result<T>,
+    condition: impl Fn(&T) -> bool,
+) -> anyhow::Result<T> {
+    eventually(what, deadline, async || {
+        let seen = probe().await?;
+        if condition(&seen) {
+            Ok(seen)
+        } else {
+            Err(anyhow!("{seen:#?}"))
+        }
+    })
+    .await
+}
+
+/// Waits up to [`PATIENCE`] until the object exists and meets `condition`; returns it.
+///
+/// # Errors
+/// With the object as it was last seen, as YAML.
+pub async fn await_object<K>(
+    api: &Api<K>,
+    name: &str,
+    what: impl Display,
+    condition: impl Fn(&K) -> bool,
+) -> anyhow::Result<K>
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Serialize,
+{
+    let path = format!("{}/{name}", api.resource_url());
+    eventually(format!("{path}: {what}"), PATIENCE, async || {
+        let seen = api.get(name).await?;
+        if condition(&seen) {
+            Ok(seen)
+        } else {
+            Err(anyhow!("\n{}", yaml(&seen)?))
+        }
+    })
+    .await
+}
+
+/// Waits up to [`PATIENCE`] until the object does not exist.
+///
+/// # Errors
+/// With the object as it was last seen, as YAML.
+pub async fn await_gone<K>(api: &Api<K>, name: &str) -> anyhow::Result<()>
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Serialize,
+{
+    let path = format!("{}/{name}", api.resource_url());
+    eventually(format!("{path}: gone"), PATIENCE, async || {
+        match api.get_opt(name).await? {
+            None => Ok(()),
+            Some(seen) => Err(anyhow!("\n{}", yaml(&seen)?)),
+        }
+    })
+    .await
+}
+
+/// Looks for the whole of `duration`, and a last time at its end; what `probe` returns is
+/// evidence that it happened.
+///
+/// # Errors
+/// With the evidence; or if a look fails, as then nobody knows.
+pub async fn never<T: Debug>(
+    what: impl Display,
+    duration: Duration,
+    mut probe: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<()> {
+    let began = Instant::now();
+    loop {
+        let last_look = began.elapsed() >= duration;
+        let evidence = probe()
+            .await
+            .with_context(|| format!("looking whether: {what}"))?;
+        if let Some(evidence) = evidence {
+            let elapsed = began.elapsed().as_secs_f32();
+            bail!("must not happen, and did after {elapsed:.1} s: {what}\nseen: {evidence:#?}");
+        }
+        if last_look {
+            return Ok(());
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+fn yaml<T: Serialize>(object: &T) -> anyhow::Result<String> {
+    Ok(serde_saphyr::to_string(object)?)
+}
