@@ -95,7 +95,7 @@ pub(crate) fn apiserver(assets: &Path, ports: Ports, audit: bool) -> ProcessSpec
             "--allow-privileged=true",
             "--endpoint-reconciler-type=none",
             "--etcd-compaction-interval=0",
-            "--feature-gates=APIServerIdentity=false",
+            "--feature-gates=APIServerIdentity=false,UnknownVersionInteroperabilityProxy=false",
         ])
         .arg(format!("--requestheader-allowed-names={FRONT_PROXY}"))
         .arg(format!("--service-cluster-ip-range={SERVICE_RANGE}"))
