@@ -1,1 +1,29 @@
-//! Placeholder.
+//! What taskgate reads and writes in a cluster, as types.
+//!
+//! Three things live here: taskgate's own kinds ([`task_policy`], [`work_item`]), every key that taskgate puts on
+//! somebody else's object ([`keys`]), and thin read-only views of objects whose types are not ours ([`kelos`],
+//! [`job`]). A view borrows the JSON that the API server sent and looks at the few fields that matter, so fields that
+//! a newer Kelos or Kubernetes adds are never dropped.
+//!
+//! Depends on no other crate of the workspace and does no IO. Every other crate depends on it.
+
+pub mod crds;
+pub mod job;
+pub mod kelos;
+pub mod keys;
+pub mod kueue;
+pub mod metadata;
+// The schema derive repeats each struct in a private scope, where the lint takes `pub` for unreachable.
+#[allow(unreachable_pub)]
+pub mod task_policy;
+#[allow(unreachable_pub)]
+pub mod work_item;
+
+pub use kube::core::{Duration, Selector, SelectorExt};
+pub use task_policy::{ClusterTaskPolicy, ClusterTaskPolicySpec, Mode, TaskPolicy, TaskPolicySpec};
+pub use work_item::{WorkItem, WorkItemSpec, WorkItemStatus};
+
+/// The API group of taskgate's own kinds.
+pub const GROUP: &str = "taskgate.dev";
+/// The one served and stored version of taskgate's own kinds.
+pub const VERSION: &str = "v1alpha1";

@@ -1,0 +1,42 @@
+//! What taskgate knows of a `batch/v1` Job.
+
+use serde_json::Value;
+
+use crate::{
+    kelos, kueue,
+    metadata::{Metadata, Owner},
+};
+
+/// Borrowed view of a Job.
+#[derive(Clone, Copy, Debug)]
+pub struct Job<'a>(&'a Value);
+
+impl<'a> Job<'a> {
+    /// The view of `object`, which need not be well-formed.
+    pub fn of(object: &'a Value) -> Self {
+        Self(object)
+    }
+
+    /// The Job's metadata.
+    pub fn metadata(self) -> Metadata<'a> {
+        Metadata::of(self.0)
+    }
+
+    /// The Kelos Task that the Job runs for, by controller reference. Spawner runs carry Kelos' labels too but have no
+    /// such owner (kelos T14).
+    pub fn task(self) -> Option<Owner<'a>> {
+        self.metadata()
+            .controller()
+            .filter(|owner| owner.is(kelos::GROUP, "Task"))
+    }
+
+    /// `spec.suspend`.
+    pub fn is_suspended(self) -> bool {
+        self.0.pointer("/spec/suspend").and_then(Value::as_bool) == Some(true)
+    }
+
+    /// Kueue's queue label, whoever set it.
+    pub fn queue(self) -> Option<&'a str> {
+        self.metadata().label(kueue::QUEUE_NAME)
+    }
+}

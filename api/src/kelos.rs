@@ -1,0 +1,131 @@
+//! What taskgate knows of a Kelos Task. Source: kelos-dev/kelos at 77d9ad8 (2026-08-22), both served versions.
+
+use serde_json::Value;
+
+use crate::metadata::{Metadata, Owner};
+
+/// Kelos' API group.
+pub const GROUP: &str = "kelos.dev";
+/// The versions of a Task that Kelos serves, newest first. v1alpha1 knows only the flat agent fields.
+pub const TASK_VERSIONS: [&str; 2] = ["v1alpha2", "v1alpha1"];
+/// Plural of Task.
+pub const TASKS: &str = "tasks";
+
+/// Label on a Task: the spawner that made it. Spawner runs (Jobs of its `CronJob`) carry it as well (kelos §4).
+pub const SPAWNER_LABEL: &str = "kelos.dev/taskspawner";
+/// Label on a Job and its pods: the Task it runs for. A label value, so it ends at 63 characters (kelos T19).
+pub const TASK_LABEL: &str = "kelos.dev/task";
+/// Kelos' own finalizer on a Task.
+pub const FINALIZER: &str = "kelos.dev/finalizer";
+
+/// Annotation: `issue` or `pull-request`. Stamped by polling GitHub sources always, by webhook sources when reporting.
+pub const SOURCE_KIND: &str = "kelos.dev/source-kind";
+/// Annotation: the number of the issue or pull request.
+pub const SOURCE_NUMBER: &str = "kelos.dev/source-number";
+/// Annotation: the repository's owner. Only on Tasks of webhook sources (kelos §3).
+pub const SOURCE_OWNER: &str = "kelos.dev/source-owner";
+/// Annotation: the repository's name. Only on Tasks of webhook sources (kelos §3).
+pub const SOURCE_REPO: &str = "kelos.dev/source-repo";
+
+/// Labels that Kelos itself sets on Tasks, Jobs and pods and finds objects by: no policy may set them.
+pub const SYSTEM_LABELS: [&str; 8] = [
+    "kelos.dev/component",
+    "kelos.dev/managed-by",
+    "kelos.dev/name",
+    "kelos.dev/slack-reporting",
+    "kelos.dev/spawner-credential",
+    TASK_LABEL,
+    SPAWNER_LABEL,
+    "kelos.dev/workerpool",
+];
+
+/// The longest Task name whose Job the API server accepts: the name becomes a label value (kelos T19).
+pub const MAX_TASK_NAME: usize = 63;
+
+/// Borrowed view of a Kelos Task.
+#[derive(Clone, Copy, Debug)]
+pub struct Task<'a>(&'a Value);
+
+impl<'a> Task<'a> {
+    /// The view of `object`, which need not be well-formed.
+    pub fn of(object: &'a Value) -> Self {
+        Self(object)
+    }
+
+    /// The Task's metadata.
+    pub fn metadata(self) -> Metadata<'a> {
+        Metadata::of(self.0)
+    }
+
+    /// The whole `spec`.
+    pub fn spec(self) -> Option<&'a Value> {
+        self.0.get("spec")
+    }
+
+    /// A field that lives in `spec.worker` or, deprecated, flat in `spec`; the worker wins as in Kelos (jb:160-222).
+    fn agent_field(self, field: &str) -> Option<&'a Value> {
+        let spec = self.spec()?;
+        let set = |value: &&Value| !value.is_null() && value.as_str() != Some("");
+        spec.get("worker")
+            .and_then(|worker| worker.get(field))
+            .filter(set)
+            .or_else(|| spec.get(field).filter(set))
+    }
+
+    /// The agent type, such as `claude-code`.
+    pub fn agent_type(self) -> Option<&'a str> {
+        self.agent_field("type")?.as_str()
+    }
+
+    /// The model that the agent is to use.
+    pub fn model(self) -> Option<&'a str> {
+        self.agent_field("model")?.as_str()
+    }
+
+    /// The name of the Workspace.
+    pub fn workspace(self) -> Option<&'a str> {
+        self.agent_field("workspaceRef")?.get("name")?.as_str()
+    }
+
+    /// `spec.ttlSecondsAfterFinished`, in seconds.
+    pub fn ttl_seconds(self) -> Option<i64> {
+        self.spec()?.get("ttlSecondsAfterFinished")?.as_i64()
+    }
+
+    /// The spawner that owns the Task by controller reference.
+    pub fn spawner_owner(self) -> Option<Owner<'a>> {
+        self.metadata()
+            .controller()
+            .filter(|owner| owner.is(GROUP, "TaskSpawner"))
+    }
+
+    /// The name of the Task's spawner: the controlling owner, else, when no controller is set, the label (tb:265-279).
+    pub fn spawner(self) -> Option<&'a str> {
+        match self.metadata().controller() {
+            Some(owner) => owner.is(GROUP, "TaskSpawner").then_some(owner.name),
+            None => self.metadata().label(SPAWNER_LABEL).filter(|name| !name.is_empty()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_worker_shape_wins_over_the_flat_one() {
+        let task = json!({"spec": {"type": "codex", "model": "flat", "worker": {"type": "claude-code", "model": ""}}});
+        assert_eq!(Task::of(&task).agent_type(), Some("claude-code"));
+        assert_eq!(Task::of(&task).model(), Some("flat"));
+    }
+
+    #[test]
+    fn a_foreign_controller_hides_the_spawner_label() {
+        let labelled = json!({"metadata": {"labels": {SPAWNER_LABEL: "fixer"}}});
+        assert_eq!(Task::of(&labelled).spawner(), Some("fixer"));
+        let owned = json!({"metadata": {"labels": {SPAWNER_LABEL: "fixer"}, "ownerReferences": [
+            {"apiVersion": "apps/v1", "kind": "Deployment", "name": "x", "uid": "u", "controller": true}]}});
+        assert_eq!(Task::of(&owned).spawner(), None);
+    }
+}

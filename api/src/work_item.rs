@@ -1,0 +1,143 @@
+//! `WorkItem`: the durable memory of one unit of work, across all the Tasks that were made for it (seed 000).
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Which unit of work is remembered. Written once, by taskgate or by hand; the key never changes.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[kube(
+    group = "taskgate.dev",
+    version = "v1alpha1",
+    kind = "WorkItem",
+    plural = "workitems",
+    shortname = "wi",
+    category = "taskgate",
+    namespaced,
+    status = "WorkItemStatus",
+    derive = "PartialEq",
+    doc = "The memory of one unit of work (an issue, a pull request, a ticket) across all the Tasks made for it. Deleting it forgets its failures.",
+    printcolumn(name = "Spawner", type_ = "string", json_path = ".spec.spawner"),
+    printcolumn(name = "Item", type_ = "string", json_path = ".spec.item"),
+    printcolumn(name = "Breaker", type_ = "string", json_path = ".status.breaker"),
+    printcolumn(name = "Failures", type_ = "integer", json_path = ".status.consecutiveFailures"),
+    printcolumn(name = "Since", type_ = "date", json_path = ".status.openedAt"),
+    printcolumn(name = "Cost", type_ = "string", json_path = ".status.totalCostUSD"),
+    printcolumn(name = "Why", type_ = "string", json_path = ".status.reason"),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp",
+        priority = 1
+    )
+)]
+#[x_kube(validation = Rule::new("self == oldSelf").message("a WorkItem's spec is immutable: delete it to forget the item"))]
+pub struct WorkItemSpec {
+    /// The full identity of the item within its namespace, such as `fixer/42`. The object's name is derived from it.
+    #[schemars(length(min = 1, max = 1024))]
+    pub key: String,
+    /// The item as its source names it, such as `42` or `ABC-12`. Shown in conditions and messages.
+    #[schemars(length(min = 1, max = 253))]
+    pub item: String,
+    /// The TaskSpawner that makes Tasks for the item. Absent when the identity was stated on the Task itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub spawner: Option<String>,
+}
+
+/// What happened to the item so far.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkItemStatus {
+    /// `Closed` lets Tasks through, `Open` stops them, `HalfOpen` lets one probe through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<Breaker>,
+    /// How many Tasks of this item failed in a row. A success sets it to 0; infrastructure failures do not count.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub consecutive_failures: u32,
+    /// When the most recent failure was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure_time: Option<Time>,
+    /// When the breaker opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened_at: Option<Time>,
+    /// Why the breaker is in its state, in one word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub reason: Option<String>,
+    /// Opaque hash of the item's content when its last Task was made. Used by resetOnChange.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub content_hash: Option<String>,
+    /// The latest attempts, oldest first; older ones are dropped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub attempts: Vec<Attempt>,
+    /// What all attempts of this item cost, in US dollars, as a decimal number.
+    #[serde(default, rename = "totalCostUSD", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub total_cost_usd: Option<String>,
+    /// Conditions in the usual Kubernetes form.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// The state of an item's circuit breaker.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Breaker {
+    /// Tasks pass.
+    Closed,
+    /// Tasks are stopped.
+    Open,
+    /// One Task passes, to find out whether the item works again.
+    HalfOpen,
+}
+
+/// One Task that was made for the item, and how it ended.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Attempt {
+    /// The Task's UID: an attempt is recorded once per UID.
+    pub uid: String,
+    /// The Task's name.
+    pub name: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why, as a CamelCase word such as `BackoffLimitExceeded`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When the agent started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Time>,
+    /// When the Task ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<Time>,
+    /// What the attempt cost, in US dollars, as a decimal number.
+    #[serde(default, rename = "costUSD", skip_serializing_if = "Option::is_none")]
+    pub cost_usd: Option<String>,
+    /// Tokens that the agent read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_tokens: Option<i64>,
+    /// Tokens that the agent wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_tokens: Option<i64>,
+}
+
+/// How an attempt ended.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The agent did its work.
+    Succeeded,
+    /// The agent failed; counts towards the limit.
+    Failed,
+    /// The cluster failed the agent; recorded, but does not count.
+    Infrastructure,
+    /// Somebody stopped the Task; neither a failure nor a success.
+    Cancelled,
+    /// The Task was deleted before it ended.
+    Deleted,
+}
