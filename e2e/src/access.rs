@@ -33,12 +33,7 @@ struct Inner {
 }
 
 impl Access {
-    pub(crate) async fn new(
-        server: &str,
-        pki: &Pki,
-        dir: &Path,
-        assets: &Path,
-    ) -> anyhow::Result<Self> {
+    pub(crate) async fn new(server: &str, pki: &Pki, dir: &Path, assets: &Path) -> anyhow::Result<Self> {
         let admin = kubeconfig::kubeconfig(server, &pki.ca, &Identity::Certificate(&pki.admin));
         let path = dir.join("admin.kubeconfig");
         kubeconfig::write(&path, &admin)?;
@@ -71,8 +66,7 @@ impl Access {
     pub fn client_as(&self, user: &str, groups: &[&str]) -> Client {
         let mut config = self.config();
         config.auth_info.impersonate = Some(user.to_owned());
-        config.auth_info.impersonate_groups =
-            Some(groups.iter().map(|&group| group.to_owned()).collect());
+        config.auth_info.impersonate_groups = Some(groups.iter().map(|&group| group.to_owned()).collect());
         client(config)
     }
 
@@ -83,10 +77,7 @@ impl Access {
     pub fn client_as_service_account(&self, namespace: &str, name: &str) -> Client {
         let user = format!("system:serviceaccount:{namespace}:{name}");
         let group = format!("system:serviceaccounts:{namespace}");
-        self.client_as(
-            &user,
-            &["system:serviceaccounts", &group, "system:authenticated"],
-        )
+        self.client_as(&user, &["system:serviceaccounts", &group, "system:authenticated"])
     }
 
     /// The admin's client configuration, to be changed at will.
@@ -125,11 +116,7 @@ impl Access {
         let admin = &self.inner.admin;
         self.write_kubeconfig(
             &format!("as-{}", user.replace(['/', ':'], "-")),
-            &Identity::Impersonated {
-                admin,
-                user,
-                groups,
-            },
+            &Identity::Impersonated { admin, user, groups },
         )
     }
 
@@ -138,11 +125,7 @@ impl Access {
     ///
     /// # Errors
     /// If the service account does not exist.
-    pub async fn kubeconfig_of_service_account(
-        &self,
-        namespace: &str,
-        name: &str,
-    ) -> anyhow::Result<PathBuf> {
+    pub async fn kubeconfig_of_service_account(&self, namespace: &str, name: &str) -> anyhow::Result<PathBuf> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client(), namespace);
         let spec = TokenRequestSpec {
             expiration_seconds: Some(86_400),
@@ -162,14 +145,8 @@ impl Access {
         self.write_kubeconfig(&format!("{namespace}-{name}"), &Identity::Token(&token))
     }
 
-    pub(crate) fn write_kubeconfig(
-        &self,
-        name: &str,
-        identity: &Identity<'_>,
-    ) -> anyhow::Result<PathBuf> {
-        let Inner {
-            server, ca, dir, ..
-        } = &*self.inner;
+    pub(crate) fn write_kubeconfig(&self, name: &str, identity: &Identity<'_>) -> anyhow::Result<PathBuf> {
+        let Inner { server, ca, dir, .. } = &*self.inner;
         let path = dir.join(format!("{name}.kubeconfig"));
         kubeconfig::write(&path, &kubeconfig::kubeconfig(server, ca, identity))?;
         Ok(path)

@@ -36,16 +36,8 @@ async fn build(tool: Option<&str>) -> anyhow::Result<PathBuf> {
         .output()
         .await
         .with_context(|| format!("running {}", script.display()))?;
-    ensure!(
-        output.status.success(),
-        "{}: {}",
-        script.display(),
-        output.status
-    );
+    ensure!(output.status.success(), "{}: {}", script.display(), output.status);
     let stdout = String::from_utf8(output.stdout).context("build.sh printed a strange path")?;
-    let directory = stdout
-        .lines()
-        .last()
-        .context("build.sh printed no directory")?;
+    let directory = stdout.lines().last().context("build.sh printed no directory")?;
     Ok(PathBuf::from(directory))
 }

@@ -149,37 +149,25 @@ impl AuditEvent {
 
     /// HTTP status of the answer; 0 if there is none.
     pub fn code(&self) -> u16 {
-        self.response_status
-            .as_ref()
-            .map_or(0, |status| status.code)
+        self.response_status.as_ref().map_or(0, |status| status.code)
     }
 
     /// Who it was, after impersonation.
     pub fn username(&self) -> &str {
-        &self
-            .impersonated_user
-            .as_ref()
-            .unwrap_or(&self.user)
-            .username
+        &self.impersonated_user.as_ref().unwrap_or(&self.user).username
     }
 
-    /// `create batch/jobs ns/name`, for people.
+    /// `create batch/jobs ns/name by alice → 201`, for people.
     pub fn summary(&self) -> String {
-        let ObjectRef {
-            api_group,
-            resource,
-            subresource,
-            namespace,
-            name,
-            ..
-        } = &self.object_ref;
-        let slash = if subresource.is_empty() { "" } else { "/" };
-        format!(
-            "{} {api_group}/{resource}{slash}{subresource} {namespace}/{name} by {} → {}",
-            self.verb,
-            self.username(),
-            self.code()
-        )
+        let about = &self.object_ref;
+        let path: Vec<&str> = [&about.api_group, &about.resource, &about.subresource]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .map(String::as_str)
+            .collect();
+        let (path, namespace, name) = (path.join("/"), &about.namespace, &about.name);
+        let (verb, user, code) = (&self.verb, self.username(), self.code());
+        format!("{verb} {path} {namespace}/{name} by {user} → {code}")
     }
 
     /// Keys are `<prefix>round_<r>_index_<i>`; indices have no leading zeros, so they are
@@ -191,10 +179,7 @@ impl AuditEvent {
             .filter_map(|(key, value)| {
                 let place = key.strip_prefix(prefix)?.strip_prefix("round_")?;
                 let (round, index) = place.split_once("_index_")?;
-                Some((
-                    (round.parse::<u32>().ok()?, index.parse::<u32>().ok()?),
-                    value.as_str(),
-                ))
+                Some(((round.parse::<u32>().ok()?, index.parse::<u32>().ok()?), value.as_str()))
             })
             .collect();
         marks.sort_by_key(|(place, _)| *place);
@@ -212,8 +197,7 @@ impl Audit {
     /// # Errors
     /// If there is no audit log.
     pub fn mark(&self) -> anyhow::Result<Marker> {
-        let meta = std::fs::metadata(&self.path)
-            .with_context(|| format!("no audit log at {}", self.path.display()))?;
+        let meta = std::fs::metadata(&self.path).with_context(|| format!("no audit log at {}", self.path.display()))?;
         Ok(Marker(meta.len()))
     }
 
@@ -235,14 +219,9 @@ impl Audit {
             .collect();
         eventually("all requests have been answered", PATIENCE, || async {
             let mut done = self.read(marker)?;
-            done.retain(|event| {
-                event.stage != "RequestReceived" && received.contains(&event.audit_id)
-            });
+            done.retain(|event| event.stage != "RequestReceived" && received.contains(&event.audit_id));
             let answered: BTreeSet<&str> = done.iter().map(|e| e.audit_id.as_str()).collect();
-            let open = received
-                .iter()
-                .filter(|id| !answered.contains(id.as_str()))
-                .count();
+            let open = received.iter().filter(|id| !answered.contains(id.as_str())).count();
             ensure!(open == 0, "{open} requests are unanswered");
             // A watch is told twice, when it begins and when it ends.
             let mut seen = BTreeSet::new();
@@ -260,10 +239,7 @@ impl Audit {
             file.read_to_string(&mut text)?;
             // The last line may be only half written.
             let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-            whole
-                .lines()
-                .map(|line| Ok(serde_json::from_str(line)?))
-                .collect()
+            whole.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
         };
         read().with_context(|| format!("reading {}", self.path.display()))
     }

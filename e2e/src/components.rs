@@ -133,17 +133,13 @@ pub(crate) fn write_audit_policy(dir: &Path) -> anyhow::Result<()> {
         ],
     });
     let path = dir.join("audit-policy.json");
-    std::fs::write(&path, serde_json::to_vec(&policy)?)
-        .with_context(|| format!("writing {}", path.display()))
+    std::fs::write(&path, serde_json::to_vec(&policy)?).with_context(|| format!("writing {}", path.display()))
 }
 
 /// kube-controller-manager, with a service account per controller as in a real cluster.
 pub(crate) fn controller_manager(assets: &Path, ports: Ports) -> ProcessSpec {
     component(assets, "kube-controller-manager")
-        .args([
-            "--kubeconfig=controller-manager.kubeconfig",
-            "--leader-elect=false",
-        ])
+        .args(["--kubeconfig=controller-manager.kubeconfig", "--leader-elect=false"])
         .args([
             "--service-account-private-key-file=pki/sa.key",
             "--root-ca-file=pki/ca.crt",
@@ -154,8 +150,5 @@ pub(crate) fn controller_manager(assets: &Path, ports: Ports) -> ProcessSpec {
         .args(["--kube-api-qps=500", "--kube-api-burst=1000"])
         .arg("--bind-address=127.0.0.1")
         .arg(format!("--secure-port={}", ports.controller_manager))
-        .ready_at(format!(
-            "https://127.0.0.1:{}/healthz",
-            ports.controller_manager
-        ))
+        .ready_at(format!("https://127.0.0.1:{}/healthz", ports.controller_manager))
 }

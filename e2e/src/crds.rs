@@ -31,10 +31,7 @@ impl Access {
             .await?
             .stdout_ok()?;
         let prefix = "customresourcedefinition.apiextensions.k8s.io/";
-        let crds: Vec<&str> = applied
-            .lines()
-            .filter_map(|line| line.strip_prefix(prefix))
-            .collect();
+        let crds: Vec<&str> = applied.lines().filter_map(|line| line.strip_prefix(prefix)).collect();
         ensure!(!crds.is_empty(), "no CRD among what was applied: {applied}");
         for crd in crds {
             self.await_crd_established(crd).await?;
@@ -50,22 +47,13 @@ impl Access {
     pub async fn await_crd_established(&self, name: &str) -> anyhow::Result<()> {
         let crds: Api<CustomResourceDefinition> = Api::all(self.client());
         let crd = await_object(&crds, name, "is established", |crd| {
-            let conditions = crd
-                .status
-                .as_ref()
-                .and_then(|status| status.conditions.as_ref());
-            conditions.is_some_and(|all| {
-                all.iter()
-                    .any(|c| c.type_ == "Established" && c.status == "True")
-            })
+            let conditions = crd.status.as_ref().and_then(|status| status.conditions.as_ref());
+            conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Established" && c.status == "True"))
         })
         .await?;
         let spec = crd.spec;
         for version in spec.versions.iter().filter(|version| version.served) {
-            let path = format!(
-                "/apis/{}/{}/{}?limit=1",
-                spec.group, version.name, spec.names.plural
-            );
+            let path = format!("/apis/{}/{}/{}?limit=1", spec.group, version.name, spec.names.plural);
             eventually(format!("{path} is served"), PATIENCE, || async {
                 self.get_raw(&path).await.context(name.to_owned())
             })

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use kube::config::Kubeconfig;
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 
 use crate::pki::Pair;
@@ -31,10 +31,7 @@ impl Identity<'_> {
                 "client-key-data": base64(&pair.key),
             }),
         };
-        if let Self::Impersonated {
-            user: name, groups, ..
-        } = self
-        {
+        if let Self::Impersonated { user: name, groups, .. } = self {
             user["as"] = json!(name);
             user["as-groups"] = json!(groups);
         }
@@ -66,7 +63,7 @@ pub(crate) fn write(path: &Path, kubeconfig: &Value) -> anyhow::Result<()> {
 /// The same for a client in this process.
 pub(crate) async fn client_config(kubeconfig: Value) -> anyhow::Result<kube::Config> {
     let kubeconfig: Kubeconfig = serde_json::from_value(kubeconfig)?;
-    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
+    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     // A retry that nobody sees would hide from a test what the server said first.
     config.default_retry = false;
     Ok(config)

@@ -35,11 +35,7 @@ impl Output {
             stdout,
             stderr,
         } = self;
-        ensure!(
-            status.success(),
-            "`{command}` failed ({status}): {}",
-            stderr.trim_end()
-        );
+        ensure!(status.success(), "`{command}` failed ({status}): {}", stderr.trim_end());
         Ok(stdout)
     }
 
@@ -76,10 +72,7 @@ impl Access {
     ///
     /// # Errors
     /// If it cannot be run; that it fails is in the [`Output`].
-    pub async fn kubectl<I: IntoIterator<Item: AsRef<OsStr>>>(
-        &self,
-        args: I,
-    ) -> anyhow::Result<Output> {
+    pub async fn kubectl<I: IntoIterator<Item: AsRef<OsStr>>>(&self, args: I) -> anyhow::Result<Output> {
         self.kubectl_with_input(args, "").await
     }
 
@@ -92,10 +85,7 @@ impl Access {
         args: I,
         input: &str,
     ) -> anyhow::Result<Output> {
-        let args: Vec<OsString> = args
-            .into_iter()
-            .map(|arg| arg.as_ref().to_owned())
-            .collect();
+        let args: Vec<OsString> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
         let line: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
         let command = format!("kubectl {}", line.join(" "));
         let mut child = Command::new(self.kubectl_path())
@@ -132,11 +122,7 @@ impl Access {
         self.apply_into(None, yaml).await
     }
 
-    pub(crate) async fn apply_into(
-        &self,
-        namespace: Option<&str>,
-        yaml: &str,
-    ) -> anyhow::Result<()> {
+    pub(crate) async fn apply_into(&self, namespace: Option<&str>, yaml: &str) -> anyhow::Result<()> {
         if yaml.trim().is_empty() {
             bail!("nothing to apply");
         }
@@ -150,9 +136,6 @@ impl Access {
         if let Some(namespace) = namespace {
             args.extend(["-n", namespace]);
         }
-        self.kubectl_with_input(args, yaml)
-            .await?
-            .stdout_ok()
-            .map(drop)
+        self.kubectl_with_input(args, yaml).await?.stdout_ok().map(drop)
     }
 }

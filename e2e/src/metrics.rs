@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, bail};
 use kube::Client;
 
-/// One scrape, in the Prometheus or OpenMetrics text format.
+/// One scrape, in the Prometheus or `OpenMetrics` text format.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     samples: Vec<Sample>,
@@ -127,9 +127,7 @@ pub(crate) async fn get_text(url: &str) -> anyhow::Result<String> {
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             bail!("not a full URL")
         };
-        let path = uri
-            .path_and_query()
-            .map_or("/", http::uri::PathAndQuery::as_str);
+        let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let request = http::Request::get(path).body(Vec::new())?;
         Ok(plain_client(&format!("{scheme}://{authority}"))?
             .request_text(request)
@@ -159,14 +157,10 @@ mod tests {
              plain 7\nbucket{le=\"+Inf\"} +Inf\n# EOF\n",
         );
         assert_eq!(metrics.value("a_total", &[("code", "200")]), Some(3.0));
-        assert_eq!(
-            metrics.value("a_total", &[("path", "/a b,c}\"\n")]),
-            Some(3.0)
-        );
+        assert_eq!(metrics.value("a_total", &[("path", "/a b,c}\"\n")]), Some(3.0));
         assert_eq!(metrics.value("a_total", &[("code", "404")]), None);
-        assert_eq!(metrics.sum("a_total"), 18.0);
-        assert_eq!(metrics.sum("plain"), 7.0);
-        assert_eq!(metrics.sum("absent"), 0.0);
+        let sums = ["a_total", "plain", "absent"].map(|name| metrics.sum(name));
+        assert_eq!(sums.map(f64::to_bits), [18.0, 7.0, 0.0].map(f64::to_bits));
         assert_eq!(metrics.value("bucket", &[]), Some(f64::INFINITY));
         assert_eq!(metrics.label_values("a_total", "code"), ["200", "500"]);
     }

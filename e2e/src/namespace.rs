@@ -53,10 +53,7 @@ impl Namespace {
     ///
     /// # Errors
     /// If it cannot be run; that it fails is in the [`Output`].
-    pub async fn kubectl<I: IntoIterator<Item: AsRef<OsStr>>>(
-        &self,
-        args: I,
-    ) -> anyhow::Result<Output> {
+    pub async fn kubectl<I: IntoIterator<Item: AsRef<OsStr>>>(&self, args: I) -> anyhow::Result<Output> {
         let all: Vec<OsString> = ["-n".into(), self.name.clone().into()]
             .into_iter()
             .chain(args.into_iter().map(|arg| arg.as_ref().to_owned()))
@@ -98,19 +95,11 @@ impl Access {
     ///
     /// # Errors
     /// If it cannot be created.
-    pub async fn namespace_with_labels(
-        &self,
-        hint: &str,
-        labels: &[(&str, &str)],
-    ) -> anyhow::Result<Namespace> {
+    pub async fn namespace_with_labels(&self, hint: &str, labels: &[(&str, &str)]) -> anyhow::Result<Namespace> {
         let client = self.client();
         let name = format!("{hint}-{:06x}", rand::rng().random_range(0..0x0100_0000));
         let mut all = BTreeMap::from([(TEST.to_owned(), test_name())]);
-        all.extend(
-            labels
-                .iter()
-                .map(|&(key, value)| (key.to_owned(), value.to_owned())),
-        );
+        all.extend(labels.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())));
         let mut namespace = v1::Namespace::default();
         namespace.metadata.name = Some(name.clone());
         namespace.metadata.labels = Some(all);
@@ -137,11 +126,6 @@ fn test_name() -> String {
     let thread = std::thread::current();
     let name = thread.name().unwrap_or("main").replace("::", ".");
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    let name: String = name
-        .chars()
-        .map(|c| if legal(c) { c } else { '-' })
-        .take(63)
-        .collect();
-    name.trim_matches(|c: char| !c.is_ascii_alphanumeric())
-        .to_owned()
+    let name: String = name.chars().map(|c| if legal(c) { c } else { '-' }).take(63).collect();
+    name.trim_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned()
 }

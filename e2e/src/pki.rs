@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose, SanType,
 };
 
 use crate::components::SERVICE_IP;
@@ -51,12 +51,7 @@ impl Pki {
         put("sa.pub", &service_accounts.public_key_pem())?;
         Ok(Self {
             ca: ca.pem(),
-            admin: leaf(
-                &ca,
-                Purpose::Client,
-                "taskgate-e2e-admin",
-                Some("system:masters"),
-            )?,
+            admin: leaf(&ca, Purpose::Client, "taskgate-e2e-admin", Some("system:masters"))?,
             controller_manager: leaf(&ca, Purpose::Client, "system:kube-controller-manager", None)?,
         })
     }
@@ -65,6 +60,7 @@ impl Pki {
 /// Common name of the certificate that kube-apiserver shows to aggregated servers.
 pub(crate) const FRONT_PROXY: &str = "front-proxy-client";
 
+#[derive(Clone, Copy)]
 enum Purpose {
     Serving,
     Client,
@@ -78,12 +74,7 @@ fn authority(name: &str) -> Result<CertifiedIssuer<'static, KeyPair>, rcgen::Err
     CertifiedIssuer::self_signed(params, KeyPair::generate()?)
 }
 
-fn leaf(
-    ca: &CertifiedIssuer<'_, KeyPair>,
-    purpose: Purpose,
-    name: &str,
-    group: Option<&str>,
-) -> anyhow::Result<Pair> {
+fn leaf(ca: &CertifiedIssuer<'_, KeyPair>, purpose: Purpose, name: &str, group: Option<&str>) -> anyhow::Result<Pair> {
     let mut params = CertificateParams::default();
     params.distinguished_name = subject(name, group);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

@@ -79,21 +79,16 @@ impl ControlPlane {
         components::write_audit_policy(&dir)?;
         let server = format!("https://127.0.0.1:{}", ports.apiserver);
         let access = Access::new(&server, &pki, &dir, assets).await?;
-        access.write_kubeconfig(
-            "controller-manager",
-            &Identity::Certificate(&pki.controller_manager),
-        )?;
+        access.write_kubeconfig("controller-manager", &Identity::Certificate(&pki.controller_manager))?;
 
-        let apiserver =
-            components::apiserver(assets, ports, builder.audit).args(&builder.apiserver_flags);
+        let apiserver = components::apiserver(assets, ports, builder.audit).args(&builder.apiserver_flags);
         let apiserver = Process::spawn(supervisor.clone(), apiserver).await?;
 
         for crds in &builder.crds {
             access.install_crds(crds).await?;
         }
 
-        let manager =
-            components::controller_manager(assets, ports).args(&builder.controller_manager_flags);
+        let manager = components::controller_manager(assets, ports).args(&builder.controller_manager_flags);
         let controller_manager = Process::spawn(supervisor.clone(), manager).await?;
 
         let etcd_url = format!("http://127.0.0.1:{}", ports.etcd);
@@ -166,17 +161,11 @@ impl ControlPlane {
         drop(self);
     }
 
-    #[expect(
-        clippy::print_stderr,
-        reason = "for the person who set TASKGATE_E2E_KEEP"
-    )]
+    #[expect(clippy::print_stderr, reason = "for the person who set TASKGATE_E2E_KEEP")]
     fn tell_what_is_kept(&self) {
         eprintln!("control plane kept: logs in {}", self.log_dir().display());
         if self.supervisor.keep() == Keep::Everything {
-            eprintln!(
-                "  look around:  export KUBECONFIG={}",
-                self.kubeconfig().display()
-            );
+            eprintln!("  look around:  export KUBECONFIG={}", self.kubeconfig().display());
             eprintln!("  end it:       kill {}", self.supervisor.pid());
         }
     }
@@ -191,18 +180,11 @@ impl Deref for ControlPlane {
 }
 
 impl Drop for ControlPlane {
-    #[expect(
-        clippy::print_stderr,
-        reason = "libtest shows it with the test that failed"
-    )]
+    #[expect(clippy::print_stderr, reason = "libtest shows it with the test that failed")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             for process in [&self.apiserver, &self.controller_manager] {
-                eprintln!(
-                    "the end of {}'s log:\n{}",
-                    process.name(),
-                    process.log_tail(15)
-                );
+                eprintln!("the end of {}'s log:\n{}", process.name(), process.log_tail(15));
             }
         }
         self.supervisor.stop();

@@ -43,7 +43,7 @@ impl ProcessSpec {
             argv: vec![program.as_ref().display().to_string()],
             env: BTreeMap::new(),
             ready_at: None,
-            ready_within: Duration::from_secs(60),
+            ready_within: Duration::from_mins(1),
             grace: GRACE,
         }
     }
@@ -134,10 +134,7 @@ struct Current {
 
 impl Process {
     /// Starts `spec` and waits until it is up.
-    pub(crate) async fn spawn(
-        supervisor: Arc<Supervisor>,
-        spec: ProcessSpec,
-    ) -> anyhow::Result<Self> {
+    pub(crate) async fn spawn(supervisor: Arc<Supervisor>, spec: ProcessSpec) -> anyhow::Result<Self> {
         let log = PathBuf::from("log").join(format!("{}.log", spec.name));
         let process = Self {
             spec,
@@ -174,11 +171,7 @@ impl Process {
     /// its log.
     pub async fn start(&self) -> anyhow::Result<()> {
         let ProcessSpec {
-            name,
-            argv,
-            env,
-            grace,
-            ..
+            name, argv, env, grace, ..
         } = &self.spec;
         ensure!(!self.is_running(), "{name} is running already");
         let (run, pid, exit) = self
@@ -186,8 +179,7 @@ impl Process {
             .spawn(argv, env, &self.log, *grace)
             .await
             .with_context(|| format!("starting {name}"))?;
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Current { run, pid, exit });
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(Current { run, pid, exit });
         self.ready().await
     }
 
@@ -256,9 +248,7 @@ impl Process {
     pub async fn wait(&self) -> anyhow::Result<Exit> {
         let mut current = self.started()?;
         let exit = current.exit.wait_for(Option::is_some).await;
-        exit.ok()
-            .and_then(|exit| *exit)
-            .context("the supervisor is gone")
+        exit.ok().and_then(|exit| *exit).context("the supervisor is gone")
     }
 
     /// Where it writes what it has to say, over all its runs.
@@ -315,10 +305,7 @@ impl Process {
     }
 
     fn current(&self) -> Option<Current> {
-        self.current
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn started(&self) -> anyhow::Result<Current> {

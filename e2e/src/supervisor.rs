@@ -93,10 +93,7 @@ impl Supervisor {
             .spawn()
             .with_context(|| format!("starting {}", binary.display()))?;
         let requests = child.stdin.take().context("the supervisor has no stdin")?;
-        let stdout = child
-            .stdout
-            .take()
-            .context("the supervisor has no stdout")?;
+        let stdout = child.stdout.take().context("the supervisor has no stdout")?;
         let mut lines = BufReader::new(stdout);
         let mut hello = String::new();
         lines.read_line(&mut hello)?;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// How long to wait for what should take a second or two, on a machine that has more to do.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -134,9 +134,7 @@ pub async fn never<T: Debug>(
     let began = Instant::now();
     loop {
         let last_look = began.elapsed() >= duration;
-        let evidence = probe()
-            .await
-            .with_context(|| format!("looking whether: {what}"))?;
+        let evidence = probe().await.with_context(|| format!("looking whether: {what}"))?;
         if let Some(evidence) = evidence {
             let elapsed = began.elapsed().as_secs_f32();
             bail!("must not happen, and did after {elapsed:.1} s: {what}\nseen: {evidence:#?}");
@@ -150,4 +148,69 @@ pub async fn never<T: Debug>(
 
 fn yaml<T: Serialize>(object: &T) -> anyhow::Result<String> {
     Ok(serde_saphyr::to_string(object)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use anyhow::ensure;
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(200);
+
+    #[tokio::test]
+    async fn in_vain_tells_what_was_seen_last() {
+        let looks = Cell::new(0);
+        let look = async || {
+            looks.set(looks.get() + 1);
+            ensure!(looks.get() < 0, "look {}", looks.get());
+            Ok(())
+        };
+        let told = eventually("a miracle", SHORT, look)
+            .await
+            .expect_err("in vain")
+            .to_string();
+        assert!(looks.get() > 1);
+        let last = format!("s in vain: a miracle\nlast seen: look {}", looks.get());
+        assert!(told.ends_with(&last), "{told}");
+
+        let told = eventually_that("three", SHORT, async || Ok([1, 2]), |seen| seen.len() == 3);
+        let told = told.await.expect_err("in vain").to_string();
+        assert!(told.ends_with("three\nlast seen: [\n    1,\n    2,\n]"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn a_look_that_hangs_does_not_outlast_the_deadline() {
+        let began = Instant::now();
+        let told = eventually("an answer", SHORT, async || {
+            std::future::pending::<()>().await;
+            Ok(())
+        });
+        let told = told.await.expect_err("in vain").to_string();
+        assert!(
+            told.ends_with("last seen: nothing, not a single look was finished"),
+            "{told}"
+        );
+        assert!(began.elapsed() < SHORT * 5);
+    }
+
+    #[tokio::test]
+    async fn never_shows_the_evidence_and_believes_no_failed_look() -> anyhow::Result<()> {
+        never("rain", SHORT, async || Ok(None::<()>)).await?;
+        let looks = Cell::new(0);
+        let seen = never("rain", PATIENCE, async || {
+            looks.set(looks.get() + 1);
+            Ok((looks.get() == 3).then_some("drops"))
+        });
+        let seen = seen.await.expect_err("it rains").to_string();
+        assert!(seen.ends_with("s: rain\nseen: \"drops\""), "{seen}");
+        let blind = never("rain", SHORT, async || -> anyhow::Result<Option<()>> {
+            Err(anyhow!("fog"))
+        });
+        let blind = format!("{:#}", blind.await.expect_err("nobody knows"));
+        assert_eq!(blind, "looking whether: rain: fog");
+        Ok(())
+    }
 }

@@ -99,7 +99,7 @@ func main() {
 	dir, err := os.MkdirTemp("", "taskgate-e2e-")
 	if err == nil {
 		s.dir = dir
-		err = s.openLog()
+		err = errors.Join(os.Chdir(dir), s.openLog())
 	}
 	if err != nil {
 		s.send(reply{Error: err.Error()})
