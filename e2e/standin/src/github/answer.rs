@@ -1,0 +1,145 @@
+//! From a request to an answer: faults, rate limit, pages, `ETag`, log.
+
+use super::Shared;
+use super::fault::Kind;
+use super::routes::{Content, Query, content};
+use super::world::{Seen, World};
+use axum::body::{Body, Bytes};
+use axum::extract::{Query as Parsed, State};
+use axum::response::Response;
+use http::header::{AUTHORIZATION, ETAG, HeaderMap, IF_NONE_MATCH, LINK, RETRY_AFTER, USER_AGENT};
+use http::response::Builder;
+use http::{Method, StatusCode, Uri};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+/// GitHub's page size when nobody asks for another.
+const PER_PAGE: usize = 30;
+
+/// Every request comes here.
+pub(super) async fn answer(
+    State(shared): State<Shared>,
+    method: Method,
+    uri: Uri,
+    Parsed(query): Parsed<Query>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let fault = {
+        let mut world = shared.lock();
+        let mut faults = world.faults.iter_mut();
+        let fault = faults.find_map(|f| f.strikes(uri.path()).then(|| f.kind.clone()));
+        fault.filter(|_| uri.path() != "/rate_limit")
+    };
+    if let Some(Kind::Delay(delay)) = fault {
+        tokio::time::sleep(delay).await;
+    }
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let known = header(IF_NONE_MATCH);
+    let mut world = shared.lock();
+    let response = match fault {
+        None | Some(Kind::Delay(_)) if world.remaining == 0 && uri.path() != "/rate_limit" => limited(&world),
+        None | Some(Kind::Delay(_)) => {
+            let found = content(&mut world, &method, uri.path(), &query, &body);
+            show(&mut world, found, &uri, &query, known)
+        }
+        Some(Kind::Status(code)) => {
+            let code = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            refuse(builder(&world, code), "fault on request")
+        }
+        Some(Kind::RateLimited) => {
+            world.remaining = 0;
+            let response = limited(&world);
+            world.remaining = world.limit;
+            response
+        }
+        Some(Kind::SecondaryLimit { retry_after }) => refuse(
+            builder(&world, StatusCode::FORBIDDEN).header(RETRY_AFTER, retry_after),
+            "You have exceeded a secondary rate limit",
+        ),
+        Some(Kind::Garbage) => finish(builder(&world, StatusCode::OK), Body::from("<html>oops")),
+    };
+    world.seen.push(Seen {
+        method,
+        path: uri.path().to_owned(),
+        query: uri.query().unwrap_or_default().to_owned(),
+        conditional: known.is_some(),
+        authorized: headers.contains_key(AUTHORIZATION),
+        user_agent: header(USER_AGENT).unwrap_or_default().to_owned(),
+        status: response.status().as_u16(),
+    });
+    response
+}
+
+fn show(world: &mut World, content: Content, uri: &Uri, query: &Query, known: Option<&str>) -> Response {
+    let status = content.status();
+    let (value, link) = match content {
+        Content::One(value) | Content::Made(value) => (value, None),
+        Content::Many(values) => page(world, &values, uri, query),
+        Content::Missing => return refuse(builder(world, status), "Not Found"),
+        Content::Unprocessable(why) => return refuse(builder(world, status), &why),
+    };
+    let text = value.to_string();
+    let digest = Sha256::digest(&text);
+    let tag = format!(
+        "W/\"{:x}\"",
+        u128::from_be_bytes(digest.first_chunk().copied().unwrap_or_default())
+    );
+    if known.is_some_and(|known| known.split(',').any(|known| known.trim() == tag)) {
+        // Costs nothing of the rate limit, as at GitHub.
+        let unchanged = builder(world, StatusCode::NOT_MODIFIED).header(ETAG, tag);
+        return finish(unchanged, Body::empty());
+    }
+    if uri.path() != "/rate_limit" {
+        world.remaining = world.remaining.saturating_sub(1);
+    }
+    let mut answer = builder(world, status).header(ETAG, tag);
+    if let Some(link) = link {
+        answer = answer.header(LINK, link);
+    }
+    finish(answer, Body::from(text))
+}
+
+fn page(world: &World, values: &[Value], uri: &Uri, query: &Query) -> (Value, Option<String>) {
+    let number = |key: &str| query.get(key).and_then(|text| text.parse::<usize>().ok());
+    let size = number("per_page").unwrap_or(PER_PAGE).clamp(1, world.page_size);
+    let page = number("page").unwrap_or(1).max(1);
+    let pages = values.len().div_ceil(size).max(1);
+    let shown = values.iter().skip((page - 1) * size).take(size);
+    let url = |page: usize| {
+        let kept = uri.query().unwrap_or_default().split('&');
+        let kept = kept.filter(|pair| !pair.is_empty() && !pair.starts_with("page="));
+        let pairs: Vec<String> = kept.map(str::to_owned).chain([format!("page={page}")]).collect();
+        format!("{}{}?{}", world.base, uri.path(), pairs.join("&"))
+    };
+    let link = (page < pages).then(|| {
+        let (next, last) = (url(page + 1), url(pages));
+        format!("<{next}>; rel=\"next\", <{last}>; rel=\"last\"")
+    });
+    (Value::Array(shown.cloned().collect()), link)
+}
+
+fn limited(world: &World) -> Response {
+    refuse(builder(world, StatusCode::FORBIDDEN), "API rate limit exceeded")
+}
+
+fn refuse(builder: Builder, message: &str) -> Response {
+    finish(builder, Body::from(json!({"message": message}).to_string()))
+}
+
+fn builder(world: &World, status: StatusCode) -> Builder {
+    Response::builder()
+        .status(status)
+        .header("content-type", "application/json; charset=utf-8")
+        .header("x-ratelimit-limit", world.limit)
+        .header("x-ratelimit-remaining", world.remaining)
+        .header("x-ratelimit-reset", world.reset.as_second())
+        .header("x-ratelimit-used", world.limit.saturating_sub(world.remaining))
+        .header("cache-control", "private, max-age=60, s-maxage=60")
+}
+
+fn finish(builder: Builder, body: Body) -> Response {
+    builder
+        .body(body)
+        .expect("header values are numbers and printable ASCII")
+}
