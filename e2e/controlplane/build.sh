@@ -7,9 +7,10 @@
 # kube-controller-manager, kubectl and supervise, and what was asked for by name.
 # It is complete or absent: everything is built aside and renamed into place.
 #
-# KUBEBUILDER_ASSETS=<dir>  take the components from there; only `supervise`, half a
-#                           second of standard library, is then built
+# KUBEBUILDER_ASSETS=<dir>  take the components from there; only `supervise`, seconds of
+#                           standard library, is then built
 # CONTROLPLANE_CACHE=<dir>  instead of <repository>/.cache/controlplane
+# BUILD_FOR_PID=<pid>       give up when this process is gone
 set -eu
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
@@ -18,7 +19,7 @@ version=v1.36.3
 # Without these the server reports v0.0.0.
 stamp=k8s.io/component-base/version
 ldflags="-s -w -X $stamp.gitVersion=$version -X $stamp.gitMajor=1 -X $stamp.gitMinor=36 -X $stamp.gitTreeState=clean"
-assets=${KUBEBUILDER_ASSETS:-}
+components="etcd kube-apiserver kube-controller-manager"
 
 say() { printf 'controlplane: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
@@ -26,6 +27,14 @@ die() { say "$*"; exit 1; }
 for tool in "$@"; do
     case $tool in kueue | kwok) ;; *) die "nothing is known of '$tool': kueue and kwok can be asked for" ;; esac
 done
+assets=${KUBEBUILDER_ASSETS:-}
+if [ -n "$assets" ]; then
+    assets=$(CDPATH='' cd -- "$assets" && pwd)
+    for name in $components kubectl; do
+        [ -x "$assets/$name" ] ||
+            die "KUBEBUILDER_ASSETS=$assets has no $name (setup-envtest brings no kube-controller-manager: put one there, or unset it to build all)"
+    done
+fi
 command -v go >/dev/null || die "Go is needed (go.mod tells the version)"
 
 # Everything that decides what comes out.
@@ -37,8 +46,9 @@ key=$({
 out=$cache/$key
 
 complete() { # what the caller asked for is there
-    [ -x "$out/supervise" ] || return 1
-    for tool in "$@"; do [ -x "$out/$tool" ] || return 1; done
+    for name in supervise $components kubectl "$@"; do
+        [ -x "$out/$name" ] || return 1
+    done
 }
 
 # run DESCRIPTION EXPECTED COMMAND...: a sign of life every 15 s
@@ -52,6 +62,7 @@ run() {
     while kill -0 "$build" 2>/dev/null; do
         ticks=0
         while [ "$ticks" -lt 15 ] && kill -0 "$build" 2>/dev/null; do
+            kill -0 "${BUILD_FOR_PID:-$$}" 2>/dev/null || exit 1
             sleep 1
             ticks=$((ticks + 1))
         done
@@ -73,21 +84,20 @@ tool() { # NAME EXPECTED PACKAGE, into the finished directory
 
 build_all() {
     mkdir "$work/new"
-    run supervise "1 s" go build -o "$work/new/supervise" ./supervise
+    run supervise "seconds" go build -o "$work/new/supervise" ./supervise
     if [ -n "$assets" ]; then
-        for name in etcd kube-apiserver kube-controller-manager kubectl; do
-            [ -x "$assets/$name" ] ||
-                die "KUBEBUILDER_ASSETS=$assets has no $name (setup-envtest brings no kube-controller-manager: put one there, or unset it to build all)"
+        for name in $components kubectl; do
             ln -s "$assets/$name" "$work/new/$name"
         done
     else
         run "etcd, kube-apiserver and kube-controller-manager $version" "7 minutes" \
             go build -ldflags "$ldflags" -o "$work/new/controlplane" .
-        for name in etcd kube-apiserver kube-controller-manager; do
+        for name in $components; do
             ln -s controlplane "$work/new/$name"
         done
         run "kubectl $version" "1 minute" go build -ldflags "$ldflags" -o "$work/new/kubectl" k8s.io/kubernetes/cmd/kubectl
     fi
+    rm -rf "$out"
     mv "$work/new" "$out"
 }
 
@@ -110,7 +120,7 @@ if ! complete "$@"; then
         for old in "$cache"/building-*; do
             if [ "$old" != "$work" ]; then rm -rf "$old"; fi
         done
-        [ -x "$out/supervise" ] || build_all
+        complete || build_all
         for name in "$@"; do
             case $name in
             kueue) tool kueue "4 minutes" sigs.k8s.io/kueue/cmd/kueue ;;

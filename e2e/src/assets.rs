@@ -30,6 +30,7 @@ async fn build(tool: Option<&str>) -> anyhow::Result<PathBuf> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("controlplane/build.sh");
     let output = Command::new(&script)
         .args(tool)
+        .env("BUILD_FOR_PID", std::process::id().to_string())
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .kill_on_drop(true)

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::pki::FRONT_PROXY;
 use crate::ports::free_port;
-use crate::process::ProcessSpec;
+use crate::process_spec::ProcessSpec;
 
 /// First address of the service range, which the API server's certificate must name.
 pub(crate) const SERVICE_IP: &str = "10.0.0.1";
@@ -70,8 +70,9 @@ pub(crate) fn etcd(assets: &Path, ports: Ports) -> ProcessSpec {
 /// kube-apiserver 1.36: RBAC, every admission plugin that is on by default.
 ///
 /// At rest it writes nothing, so that the revision of etcd proves that nothing happened:
-/// the identity lease (renewed every 10 s) and the periodic compaction (which writes
-/// `compact_rev_key` every 5 minutes) are off.
+/// the identity lease (renewed every 10 s; the interoperability proxy depends on it and goes
+/// with it) and the periodic compaction (which writes `compact_rev_key` every 5 minutes) are
+/// off.
 pub(crate) fn apiserver(assets: &Path, ports: Ports, audit: bool) -> ProcessSpec {
     let spec = component(assets, "kube-apiserver")
         .arg(format!("--etcd-servers=http://127.0.0.1:{}", ports.etcd))

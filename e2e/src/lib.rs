@@ -3,7 +3,7 @@
 //! [`ControlPlane`] is etcd, kube-apiserver and kube-controller-manager on free
 //! loopback ports, in one temporary directory, watched by a supervisor: whatever
 //! becomes of the test, no process and no directory is left. Beside it are the
-//! sentences that scenarios are written in: [`eventually`], [`never`],
+//! sentences that scenarios are written in: [`eventually`], [`never()`],
 //! [`await_object`], and witnesses of what happened: [`audit`], [`Metrics`],
 //! [`ControlPlane::etcd_revision`].
 //!
@@ -41,6 +41,7 @@ mod pki;
 mod plane;
 mod ports;
 mod process;
+mod process_spec;
 mod revision;
 mod shared;
 mod supervisor;
@@ -55,6 +56,7 @@ pub use metrics::{Metrics, scrape};
 pub use namespace::Namespace;
 pub use plane::ControlPlane;
 pub use ports::free_port;
-pub use process::{Exit, Process, ProcessSpec};
+pub use process::{Exit, Process};
+pub use process_spec::ProcessSpec;
 pub use shared::Shared;
 pub use wait::{PATIENCE, await_gone, await_object, eventually, eventually_that, never};

@@ -15,7 +15,8 @@ use crate::builder::{Builder, Keep};
 use crate::components::{self, Ports};
 use crate::kubeconfig::Identity;
 use crate::pki::Pki;
-use crate::process::{Process, ProcessSpec};
+use crate::process::Process;
+use crate::process_spec::ProcessSpec;
 use crate::supervisor::Supervisor;
 use crate::wait::{PATIENCE, eventually};
 

@@ -1,9 +1,7 @@
 //! Processes under supervision: the components, and whatever a scenario adds.
 
-use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,82 +9,19 @@ use anyhow::{Context as _, bail, ensure};
 use tokio::sync::watch;
 
 use crate::metrics::get_text;
+use crate::process_spec::ProcessSpec;
 use crate::supervisor::{Run, Supervisor};
 
 const SIGKILL: i32 = 9;
 const SIGCONT: i32 = 18;
 const SIGSTOP: i32 = 19;
 
-/// How long a process may take to end that was not told otherwise.
-const GRACE: Duration = Duration::from_secs(5);
+/// How long a process without a grace has, when it is asked politely all the same: an API
+/// server that is being watched would take a minute.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// Lines of a log that an error carries.
 const TAIL: usize = 25;
-
-/// What to start, and how to know that it is up.
-#[derive(Clone, Debug)]
-#[must_use]
-pub struct ProcessSpec {
-    name: String,
-    argv: Vec<String>,
-    env: BTreeMap<String, String>,
-    ready_at: Option<String>,
-    ready_within: Duration,
-    grace: Duration,
-}
-
-impl ProcessSpec {
-    /// `name` is what its log file and the errors call it.
-    pub fn new(name: impl Into<String>, program: impl AsRef<Path>) -> Self {
-        Self {
-            name: name.into(),
-            argv: vec![program.as_ref().display().to_string()],
-            env: BTreeMap::new(),
-            ready_at: None,
-            ready_within: Duration::from_mins(1),
-            grace: GRACE,
-        }
-    }
-
-    /// Adds one argument.
-    pub fn arg(mut self, arg: impl Into<String>) -> Self {
-        self.argv.push(arg.into());
-        self
-    }
-
-    /// Adds arguments.
-    pub fn args<I: IntoIterator<Item: Into<String>>>(mut self, args: I) -> Self {
-        self.argv.extend(args.into_iter().map(Into::into));
-        self
-    }
-
-    /// Sets an environment variable, on top of the test's own environment.
-    pub fn env(mut self, name: impl Into<String>, value: impl AsRef<OsStr>) -> Self {
-        self.env
-            .insert(name.into(), value.as_ref().to_string_lossy().into_owned());
-        self
-    }
-
-    /// It is up when a GET of this URL (http or https, any certificate) answers 2xx.
-    /// Without one, it is up once it runs.
-    pub fn ready_at(mut self, url: impl Into<String>) -> Self {
-        self.ready_at = Some(url.into());
-        self
-    }
-
-    /// How long it may take to be up; 60 s if not told.
-    pub fn ready_within(mut self, deadline: Duration) -> Self {
-        self.ready_within = deadline;
-        self
-    }
-
-    /// How long it may take to end after SIGTERM before it is killed; 5 s if not told.
-    /// Zero: it is killed at once when the control plane ends. At most 15 s.
-    pub fn grace(mut self, grace: Duration) -> Self {
-        self.grace = grace.min(Duration::from_secs(15));
-        self
-    }
-}
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,9 +142,8 @@ impl Process {
     /// If the supervisor is gone.
     pub async fn terminate(&self) -> anyhow::Result<Exit> {
         let current = self.started()?;
-        // Without a grace it is killed when all ends; asked politely, it has a moment.
         let grace = if self.spec.grace.is_zero() {
-            GRACE
+            MOMENT
         } else {
             self.spec.grace
         };

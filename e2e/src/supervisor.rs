@@ -208,21 +208,39 @@ impl Supervisor {
         if self.keep == Keep::Everything {
             return;
         }
-        let began = Instant::now();
-        while began.elapsed() < TEARDOWN {
-            if !matches!(child.try_wait(), Ok(None)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        // The kernel kills what it supervised; the directory is then ours to remove.
-        tracing::error!(dir = %self.dir.display(), "the supervisor does not end, killing it");
-        let killed = child.kill().and_then(|()| child.wait());
-        let removed = std::fs::remove_dir_all(&self.dir);
-        if let Some(error) = killed.err().or(removed.err()) {
-            tracing::error!(error = %error, "something of a control plane is left behind");
+        if let Err(error) = await_end(&mut child).and_then(|()| self.remove_what_is_left()) {
+            tracing::error!(
+                dir = %self.dir.display(),
+                error = %error,
+                "something of a control plane is left behind"
+            );
         }
     }
+
+    /// Nothing is, unless the supervisor was killed: then the kernel killed what it supervised,
+    /// and the directory is ours to remove.
+    fn remove_what_is_left(&self) -> std::io::Result<()> {
+        if self.keep == Keep::Logs {
+            return Ok(());
+        }
+        match std::fs::remove_dir_all(&self.dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn await_end(child: &mut Child) -> std::io::Result<()> {
+    let began = Instant::now();
+    while began.elapsed() < TEARDOWN {
+        if child.try_wait()?.is_some() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    tracing::error!("the supervisor does not end, killing it");
+    child.kill()?;
+    child.wait().map(drop)
 }
 
 impl Drop for Supervisor {

@@ -429,6 +429,28 @@ mod left_behind {
     }
 
     #[tokio::test]
+    async fn nothing_when_the_supervisor_is_killed() -> anyhow::Result<()> {
+        let cp = ControlPlane::start().await?;
+        let dir = cp.dir().to_owned();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", cp.etcd().pid()))?;
+        let supervisor = status.lines().find_map(|line| line.strip_prefix("PPid:\t"));
+        let supervisor = supervisor.context("etcd has no parent")?;
+        ensure!(Command::new("kill").args(["-KILL", supervisor]).status()?.success());
+
+        eventually("no process is left", Duration::from_secs(10), async || {
+            let left = processes_in(&dir)?;
+            ensure!(left.is_empty(), "{left:?}");
+            Ok(())
+        })
+        .await?;
+        assert!(!cp.apiserver().is_running());
+        assert!(cp.apiserver().start().await.is_err(), "nobody is there to start it");
+        drop(cp);
+        ensure!(!dir.exists(), "{} is left", dir.display());
+        Ok(())
+    }
+
+    #[tokio::test]
     async fn the_logs_when_asked_to() -> anyhow::Result<()> {
         let child = Victim::start("keep-logs").await?;
         let dir = child.dir.clone();
