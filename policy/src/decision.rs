@@ -1,0 +1,211 @@
+//! From findings to a decision: the policy's mode is applied here, last, and nowhere else.
+
+use std::collections::BTreeMap;
+
+use json_patch::Patch;
+use serde_json::Value;
+use taskgate_api::Mode;
+
+use crate::{
+    Detail, Phase, Policy, Reason, Section,
+    names::{MAX_MESSAGE, clip},
+    patch::{self, Edit},
+    select::Ruling,
+};
+
+/// What is to happen to a request, and why.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decision {
+    /// Why the request is denied; `None` lets it pass.
+    pub denial: Option<Denial>,
+    /// The smallest JSON patch that makes the changes. Empty outside the mutating phase and on a denial.
+    pub patch: Patch,
+    /// What the creator is told, each at most 256 characters.
+    pub warnings: Vec<String>,
+    /// What the audit log is told, each at most 256 characters.
+    pub audit: BTreeMap<&'static str, String>,
+    /// Everything that was found, whatever the mode.
+    pub reasons: Vec<Reason>,
+}
+
+/// A refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// The HTTP status: 403 for what a policy forbids, 422 for an object of ours that is wrong.
+    pub code: u16,
+    /// What the creator is told.
+    pub message: String,
+}
+
+/// A decision in one word: a closed set, fit for a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// Passed as it was.
+    Unchanged,
+    /// Passed with a patch.
+    Patched,
+    /// Passed as it was, with a warning.
+    Warned,
+    /// Refused.
+    Denied,
+}
+
+impl Verdict {
+    /// The name in metrics and audit.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unchanged => "unchanged",
+            Self::Patched => "patched",
+            Self::Warned => "warned",
+            Self::Denied => "denied",
+        }
+    }
+}
+
+impl Decision {
+    /// Whether the request passes.
+    pub fn allowed(&self) -> bool {
+        self.denial.is_none()
+    }
+
+    /// The decision in one word.
+    pub fn verdict(&self) -> Verdict {
+        if self.denial.is_some() {
+            Verdict::Denied
+        } else if !self.patch.0.is_empty() {
+            Verdict::Patched
+        } else if !self.warnings.is_empty() {
+            Verdict::Warned
+        } else {
+            Verdict::Unchanged
+        }
+    }
+}
+
+/// What a section wants to happen, before anybody asked for its mode.
+#[derive(Clone, Debug)]
+pub(crate) struct Finding<'a> {
+    section: Section,
+    policy: Option<&'a Policy>,
+    mode: Mode,
+    detail: Detail,
+    effect: Effect,
+}
+
+/// What follows from a finding when its section is enforced.
+#[derive(Clone, Debug)]
+pub(crate) enum Effect {
+    /// The object is changed.
+    Change(Vec<Edit>),
+    /// The request is refused with 403.
+    Deny,
+    /// The request is refused with 422.
+    Reject,
+    /// The creator is told.
+    Tell,
+}
+
+impl<'a> Finding<'a> {
+    pub(crate) fn new<T>(section: Section, ruling: &Ruling<'a, T>, detail: Detail, effect: Effect) -> Self {
+        Self {
+            section,
+            policy: Some(ruling.policy),
+            mode: ruling.mode,
+            detail,
+            effect,
+        }
+    }
+
+    /// A finding about one of taskgate's own objects: no policy is behind it.
+    pub(crate) fn own(detail: Detail, effect: Effect) -> Self {
+        Self {
+            section: Section::Write,
+            policy: None,
+            mode: Mode::Enforce,
+            detail,
+            effect,
+        }
+    }
+
+    /// Whether the finding changes the object.
+    pub(crate) fn changes(&self) -> bool {
+        matches!(self.effect, Effect::Change(_))
+    }
+}
+
+/// Makes a decision about `object` of `findings`: `Observe` only records, `Warn` tells what would have been done,
+/// `Enforce` does it.
+pub(crate) fn assemble(object: &Value, phase: Phase, findings: Vec<Finding<'_>>) -> Decision {
+    let mut decision = Decision::default();
+    let mut edits = Vec::new();
+    for finding in findings {
+        let Finding {
+            section,
+            policy,
+            mode,
+            detail,
+            effect,
+        } = finding;
+        let reason = Reason {
+            section,
+            policy: policy.map(|policy| policy.name().clone()),
+            mode,
+            detail,
+        };
+        match (mode, effect) {
+            (Mode::Off, _) => continue,
+            (Mode::Observe, _) => {}
+            (Mode::Warn, _) | (Mode::Enforce, Effect::Tell) => decision.warnings.push(reason.message()),
+            (Mode::Enforce, Effect::Change(more)) => edits.extend(more),
+            (Mode::Enforce, Effect::Deny) => deny(&mut decision, 403, &reason),
+            (Mode::Enforce, Effect::Reject) => deny(&mut decision, 422, &reason),
+        }
+        decision.reasons.push(reason);
+    }
+    if decision.allowed() && phase == Phase::Mutating {
+        decision.patch = patch::patch(object, &edits);
+    }
+    if !decision.reasons.is_empty() {
+        audit(&mut decision);
+    }
+    decision
+}
+
+/// The first denial stands; a second one would only make the message longer than the API server lets through.
+fn deny(decision: &mut Decision, code: u16, reason: &Reason) {
+    decision.denial.get_or_insert_with(|| Denial {
+        code,
+        message: reason.message(),
+    });
+}
+
+fn audit(decision: &mut Decision) {
+    let list = |values: Vec<String>| {
+        let mut unique: Vec<String> = Vec::new();
+        for value in values {
+            if !unique.contains(&value) {
+                unique.push(value);
+            }
+        }
+        clip(&unique.join(","), MAX_MESSAGE)
+    };
+    let reasons = &decision.reasons;
+    let codes = list(
+        reasons
+            .iter()
+            .map(|reason| format!("{}/{:?}", reason.code(), reason.mode))
+            .collect(),
+    );
+    let policies = list(
+        reasons
+            .iter()
+            .filter_map(|reason| Some(reason.policy.as_ref()?.to_string()))
+            .collect(),
+    );
+    let verdict = decision.verdict().as_str().to_owned();
+    decision.audit.insert("verdict", verdict);
+    decision.audit.insert("reasons", codes);
+    if !policies.is_empty() {
+        decision.audit.insert("policies", policies);
+    }
+}

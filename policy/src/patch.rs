@@ -1,0 +1,110 @@
+//! Edits of an object, and the smallest JSON patch that makes them.
+
+use json_patch::{AddOperation, Patch, PatchOperation, jsonptr::PointerBuf};
+use serde_json::{Map, Value};
+
+/// One change that a decision makes to the object.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Edit {
+    /// Set a label.
+    Label(String, String),
+    /// Set an annotation.
+    Annotation(String, String),
+    /// Set `spec.suspend` of a Job to true.
+    Suspend,
+}
+
+impl Edit {
+    /// The label's or annotation's key.
+    pub(crate) fn key(&self) -> Option<&str> {
+        match self {
+            Self::Label(key, _) | Self::Annotation(key, _) => Some(key),
+            Self::Suspend => None,
+        }
+    }
+}
+
+/// The patch that makes `edits` to `object`, and nothing for what is so already.
+///
+/// A map that is missing (or null) is added whole, with one operation; an existing map gets one operation per key, so
+/// that what another webhook put there in the meantime survives.
+pub(crate) fn patch(object: &Value, edits: &[Edit]) -> Patch {
+    let mut operations = Vec::new();
+    let mut labels = Vec::new();
+    let mut annotations = Vec::new();
+    for edit in edits {
+        match edit {
+            Edit::Label(key, value) => labels.push((key, value)),
+            Edit::Annotation(key, value) => annotations.push((key, value)),
+            Edit::Suspend => {
+                if object.pointer("/spec/suspend") != Some(&Value::Bool(true)) {
+                    operations.push(add(&["spec", "suspend"], Value::Bool(true)));
+                }
+            }
+        }
+    }
+    set_entries(&mut operations, object, "annotations", &annotations);
+    set_entries(&mut operations, object, "labels", &labels);
+    Patch(operations)
+}
+
+fn set_entries(operations: &mut Vec<PatchOperation>, object: &Value, map: &str, entries: &[(&String, &String)]) {
+    let existing = object
+        .get("metadata")
+        .and_then(|metadata| metadata.get(map))
+        .and_then(Value::as_object);
+    let missing = entries
+        .iter()
+        .filter(|(key, value)| existing.and_then(|map| map.get(*key)?.as_str()) != Some(value.as_str()));
+    if existing.is_some() {
+        operations.extend(missing.map(|(key, value)| add(&["metadata", map, key], Value::String((*value).clone()))));
+        return;
+    }
+    let whole: Map<String, Value> = missing
+        .map(|(key, value)| ((*key).clone(), Value::String((*value).clone())))
+        .collect();
+    if !whole.is_empty() {
+        operations.push(add(&["metadata", map], Value::Object(whole)));
+    }
+}
+
+/// JSON patch's `add` also replaces, so it is right whether or not the field is there. Tokens are escaped.
+fn add(path: &[&str], value: Value) -> PatchOperation {
+    PatchOperation::Add(AddOperation {
+        path: PointerBuf::from_tokens(path.iter().copied()),
+        value,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn label(key: &str, value: &str) -> Edit {
+        Edit::Label(key.into(), value.into())
+    }
+
+    #[test]
+    fn a_missing_map_is_added_whole_and_an_existing_one_by_key() {
+        let edits = [label("example.com/a", "1"), label("b", "2")];
+        for metadata in [json!({}), json!({"labels": null})] {
+            let patch = patch(&json!({"metadata": metadata}), &edits);
+            assert_eq!(
+                serde_json::to_value(patch).unwrap(),
+                json!([{"op": "add", "path": "/metadata/labels", "value": {"example.com/a": "1", "b": "2"}}])
+            );
+        }
+        let patch = patch(&json!({"metadata": {"labels": {"b": "2", "x": "y"}}}), &edits);
+        assert_eq!(
+            serde_json::to_value(patch).unwrap(),
+            json!([{"op": "add", "path": "/metadata/labels/example.com~1a", "value": "1"}])
+        );
+    }
+
+    #[test]
+    fn what_is_so_already_is_not_patched() {
+        let object = json!({"metadata": {"labels": {"b": "2"}}, "spec": {"suspend": true}});
+        assert!(patch(&object, &[label("b", "2"), Edit::Suspend]).0.is_empty());
+    }
+}

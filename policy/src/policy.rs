@@ -1,0 +1,277 @@
+//! A policy as it was written, checked and made ready for matching: parse once, then trust.
+
+use std::{fmt, sync::Arc};
+
+use taskgate_api::{
+    ClusterTaskPolicySpec, Mode, Selector, SelectorExt as _, TaskPolicySpec, kelos, keys, kueue,
+    task_policy::{FailurePolicy, MetadataPolicy, TaskSelector},
+};
+
+use crate::{names, select::Features};
+
+/// A policy that may be applied. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Policy(Arc<Compiled>);
+
+#[derive(Debug)]
+struct Compiled {
+    name: PolicyName,
+    spec: TaskPolicySpec,
+    namespaces: Selector,
+    spawners: Option<Selector>,
+    tasks: Option<Selector>,
+}
+
+/// Which object a policy is. Orders by precedence among equals: a `TaskPolicy` before a `ClusterTaskPolicy`, then by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PolicyName {
+    /// A `TaskPolicy`.
+    Namespaced {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// A `ClusterTaskPolicy`.
+    Cluster {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl fmt::Display for PolicyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Namespaced { name, .. } => write!(f, "TaskPolicy/{name}"),
+            Self::Cluster { name } => write!(f, "ClusterTaskPolicy/{name}"),
+        }
+    }
+}
+
+/// Something in a policy that keeps it from being applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The field's path, such as `spec.metadata.labels[team]`.
+    pub field: String,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}
+
+/// What the queue section of a policy says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QueueRule<'a> {
+    pub(crate) queue: &'a str,
+    pub(crate) priority_class: Option<&'a str>,
+}
+
+impl Policy {
+    /// Compiles a `TaskPolicy`. Errors with every problem found, not only the first.
+    pub fn namespaced(namespace: &str, name: &str, spec: &TaskPolicySpec) -> Result<Self, Vec<Problem>> {
+        let name = PolicyName::Namespaced {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        Self::compile(name, spec, Selector::default(), Vec::new())
+    }
+
+    /// Compiles a `ClusterTaskPolicy`. Errors with every problem found, not only the first.
+    pub fn cluster(name: &str, spec: &ClusterTaskPolicySpec) -> Result<Self, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let namespaces = selector(
+            "spec.namespaceSelector",
+            spec.namespace_selector.as_ref(),
+            &mut problems,
+        );
+        let name = PolicyName::Cluster { name: name.to_owned() };
+        Self::compile(name, &spec.policy, namespaces.unwrap_or_default(), problems)
+    }
+
+    fn compile(
+        name: PolicyName,
+        spec: &TaskPolicySpec,
+        namespaces: Selector,
+        mut problems: Vec<Problem>,
+    ) -> Result<Self, Vec<Problem>> {
+        let TaskSelector {
+            spawner_selector,
+            task_selector,
+            ..
+        } = &spec.selector;
+        let spawners = selector(
+            "spec.selector.spawnerSelector",
+            spawner_selector.as_ref(),
+            &mut problems,
+        );
+        let tasks = selector("spec.selector.taskSelector", task_selector.as_ref(), &mut problems);
+        check_queue(spec, &mut problems);
+        if let Some(metadata) = &spec.metadata {
+            check_metadata(metadata, &mut problems);
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let spec = spec.clone();
+        Ok(Self(Arc::new(Compiled {
+            name,
+            spec,
+            namespaces,
+            spawners,
+            tasks,
+        })))
+    }
+
+    /// Which object the policy is.
+    pub fn name(&self) -> &PolicyName {
+        &self.0.name
+    }
+
+    /// Where the policy stands among others: smaller wins.
+    pub(crate) fn rank(&self) -> (i64, &PolicyName) {
+        (-i64::from(self.0.spec.priority), &self.0.name)
+    }
+
+    /// The policy's own mode.
+    pub(crate) fn mode(&self) -> Mode {
+        self.0.spec.mode
+    }
+
+    /// Whether the policy looks at labels of Tasks.
+    pub(crate) fn selects_task_labels(&self) -> bool {
+        self.0.tasks.is_some()
+    }
+
+    /// Whether the policy has anything to say at all.
+    pub(crate) fn has_sections(&self) -> bool {
+        self.failure().is_some() || self.queue().is_some() || self.metadata().is_some()
+    }
+
+    pub(crate) fn failure(&self) -> Option<(Option<Mode>, &FailurePolicy)> {
+        let section = self.0.spec.failure_policy.as_ref()?;
+        Some((section.mode, section))
+    }
+
+    pub(crate) fn metadata(&self) -> Option<(Option<Mode>, &MetadataPolicy)> {
+        let section = self.0.spec.metadata.as_ref()?;
+        Some((section.mode, section))
+    }
+
+    pub(crate) fn queue(&self) -> Option<(Option<Mode>, QueueRule<'_>)> {
+        let spec = &self.0.spec;
+        let queue = spec.queue_name.as_deref()?;
+        Some((
+            spec.queue_mode,
+            QueueRule {
+                queue,
+                priority_class: spec.queue_priority_class.as_deref(),
+            },
+        ))
+    }
+
+    /// Whether the policy governs a Task with these features.
+    pub(crate) fn matches(&self, features: &Features<'_>) -> bool {
+        let Compiled {
+            spec,
+            namespaces,
+            spawners,
+            tasks,
+            ..
+        } = &*self.0;
+        let TaskSelector {
+            spawner_names,
+            task_types,
+            ..
+        } = &spec.selector;
+        let named = |names: &[String], value: Option<&str>| {
+            names.is_empty() || value.is_some_and(|value| names.iter().any(|name| name == value))
+        };
+        spec.mode != Mode::Off
+            && (namespaces.selects_all() || namespaces.matches(features.namespace_labels))
+            && named(spawner_names, features.spawner)
+            && named(task_types, features.agent_type)
+            && spawners
+                .as_ref()
+                .is_none_or(|selector| features.spawner_labels.is_some_and(|labels| selector.matches(labels)))
+            && tasks.as_ref().is_none_or(|selector| selector.matches(&features.labels))
+    }
+}
+
+type LabelSelector = k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+fn selector(field: &str, selector: Option<&LabelSelector>, problems: &mut Vec<Problem>) -> Option<Selector> {
+    match Selector::try_from(selector?.clone()) {
+        Ok(compiled) => Some(compiled),
+        Err(error) => {
+            problems.push(Problem {
+                field: field.to_owned(),
+                message: error.to_string(),
+            });
+            None
+        }
+    }
+}
+
+fn check_queue(spec: &TaskPolicySpec, problems: &mut Vec<Problem>) {
+    for (field, value) in [
+        ("spec.queueName", &spec.queue_name),
+        ("spec.queuePriorityClass", &spec.queue_priority_class),
+    ] {
+        if let Some(value) = value.as_ref().filter(|value| !names::is_subdomain(value)) {
+            problems.push(Problem {
+                field: field.to_owned(),
+                message: format!(
+                    "{:?} is not a DNS-1123 subdomain, which Kueue demands",
+                    names::clip(value, 64)
+                ),
+            });
+        }
+    }
+    if spec.queue_name.is_none() && spec.queue_priority_class.is_some() {
+        problems.push(Problem {
+            field: "spec.queuePriorityClass".to_owned(),
+            message: "needs queueName".to_owned(),
+        });
+    }
+}
+
+fn check_metadata(metadata: &MetadataPolicy, problems: &mut Vec<Problem>) {
+    let mut problem = |map: &str, key: &str, message: &str| {
+        problems.push(Problem {
+            field: format!("spec.metadata.{map}[{}]", names::clip(key, 80)),
+            message: message.to_owned(),
+        });
+    };
+    for (map, entries) in [("labels", &metadata.labels), ("annotations", &metadata.annotations)] {
+        for (key, value) in entries {
+            if !names::is_key(key) {
+                problem(
+                    map,
+                    key,
+                    "not a legal key: [dns.prefix/]name, the name at most 63 characters",
+                );
+            } else if kelos::SYSTEM_LABELS.contains(&key.as_str()) {
+                problem(
+                    map,
+                    key,
+                    "Kelos finds its objects by this key; it cannot be set by a policy",
+                );
+            } else if key.starts_with(keys::PREFIX) || key.starts_with(kueue::PREFIX) {
+                problem(map, key, "taskgate sets keys of taskgate.dev and kueue.x-k8s.io itself");
+            }
+            if value.contains("{{") || value.contains("{%") {
+                problem(map, key, "templates are not active in this release; values are literal");
+            } else if map == "labels" && !names::is_label_value(value) {
+                problem(
+                    map,
+                    key,
+                    "not a legal label value: at most 63 letters, digits, '-', '_' or '.', not at the edges",
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! Why something was done: as data for metrics and audit, and as text for people.
+
+use jiff::Timestamp;
+use taskgate_api::Mode;
+
+use crate::{
+    PolicyName, Problem,
+    names::{MAX_MESSAGE, clip},
+};
+
+/// The part of a policy that a reason comes from. A closed set, fit for a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Section {
+    /// `failurePolicy`
+    FailurePolicy,
+    /// `queueName`
+    Queue,
+    /// `metadata`
+    Metadata,
+    /// Not a section: what Kelos would fail on silently.
+    Pitfalls,
+    /// Not a section: a write to one of taskgate's own objects.
+    Write,
+}
+
+impl Section {
+    /// The name in metrics and audit.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::FailurePolicy => "failurePolicy",
+            Self::Queue => "queue",
+            Self::Metadata => "metadata",
+            Self::Pitfalls => "pitfalls",
+            Self::Write => "write",
+        }
+    }
+}
+
+/// One thing that was found about a request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reason {
+    /// The section that found it.
+    pub section: Section,
+    /// The policy behind it; `None` for writes to taskgate's own objects.
+    pub policy: Option<PolicyName>,
+    /// How far the section may go.
+    pub mode: Mode,
+    /// What was found.
+    pub detail: Detail,
+}
+
+/// What was found, with the numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Detail {
+    /// Labels and annotations are set.
+    MetadataSet {
+        /// Their keys.
+        keys: Vec<String>,
+    },
+    /// Labels or annotations are there with another value and stay.
+    MetadataKept {
+        /// Their keys.
+        keys: Vec<String>,
+    },
+    /// The Job is suspended and given to Kueue.
+    Queued {
+        /// The `LocalQueue`.
+        queue: String,
+    },
+    /// The Job was to be queued, but its final form is not.
+    QueueUndone {
+        /// The `LocalQueue`.
+        queue: String,
+    },
+    /// The pod template has a key that Kueue does not bear.
+    QueueKeyInPodTemplate {
+        /// The key.
+        key: String,
+    },
+    /// The item failed too often.
+    BreakerOpen {
+        /// The item as its source names it.
+        item: String,
+        /// The name of its `WorkItem`.
+        work_item: String,
+        /// The namespace.
+        namespace: String,
+        /// How many Tasks failed in a row; 0 when the breaker was opened by hand.
+        failures: u32,
+        /// How many may.
+        limit: u32,
+        /// Since when the item is open.
+        since: Option<Timestamp>,
+        /// What the item cost so far, in US dollars.
+        cost_usd: Option<String>,
+    },
+    /// The Task's name is longer than its Job's may be (kelos T19).
+    NameTooLong {
+        /// Its length.
+        length: usize,
+    },
+    /// Kelos cannot write the spec back unchanged (kelos §6.9).
+    SpecUnstable {
+        /// The fields.
+        fields: Vec<String>,
+    },
+    /// The Task names a Workspace that does not exist.
+    WorkspaceMissing {
+        /// Its name.
+        name: String,
+    },
+    /// The policy cannot be applied.
+    PolicyInvalid {
+        /// What is wrong with it.
+        problems: Vec<Problem>,
+    },
+    /// The policy has no section, so it does nothing.
+    PolicyEmpty,
+    /// The object cannot be read as its kind.
+    Unreadable {
+        /// Where and why.
+        message: String,
+    },
+    /// The `WorkItem` is not called what its key demands.
+    WorkItemMisnamed {
+        /// What it has to be called.
+        expected: String,
+    },
+}
+
+impl Reason {
+    /// The reason in one word, from a closed set.
+    pub fn code(&self) -> &'static str {
+        match self.detail {
+            Detail::MetadataSet { .. } => "MetadataSet",
+            Detail::MetadataKept { .. } => "MetadataKept",
+            Detail::Queued { .. } => "Queued",
+            Detail::QueueUndone { .. } => "QueueUndone",
+            Detail::QueueKeyInPodTemplate { .. } => "QueueKeyInPodTemplate",
+            Detail::BreakerOpen { .. } => "BreakerOpen",
+            Detail::NameTooLong { .. } => "NameTooLong",
+            Detail::SpecUnstable { .. } => "SpecUnstable",
+            Detail::WorkspaceMissing { .. } => "WorkspaceMissing",
+            Detail::PolicyInvalid { .. } => "PolicyInvalid",
+            Detail::PolicyEmpty => "PolicyEmpty",
+            Detail::Unreadable { .. } => "Unreadable",
+            Detail::WorkItemMisnamed { .. } => "WorkItemMisnamed",
+        }
+    }
+
+    /// The section that found it.
+    pub fn section(&self) -> Section {
+        self.section
+    }
+
+    /// How far the section may go.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The reason as one sentence of at most 256 characters: who, which rule, which number, what would change it.
+    pub fn message(&self) -> String {
+        if let Detail::BreakerOpen { .. } = self.detail {
+            return self.breaker_message();
+        }
+        let policy = self
+            .policy
+            .as_ref()
+            .map(|policy| format!("{}: ", clip(&policy.to_string(), 80)));
+        clip(
+            &format!("taskgate: {}{}", policy.unwrap_or_default(), self.text()),
+            MAX_MESSAGE,
+        )
+    }
+
+    /// What the section did or would do, or what is the matter.
+    fn text(&self) -> String {
+        let would = if self.mode == Mode::Enforce { "" } else { "would " };
+        match &self.detail {
+            Detail::MetadataSet { keys } => format!("{would}set {}", keys.join(", ")),
+            Detail::MetadataKept { keys } => format!("kept the Task's own value of {}", keys.join(", ")),
+            Detail::Queued { queue } => format!("{would}suspend the Job and give it to LocalQueue {queue}"),
+            Detail::QueueUndone { queue } => {
+                format!(
+                    "the Job should wait in LocalQueue {queue}, but another webhook left it unsuspended or unlabelled"
+                )
+            }
+            Detail::QueueKeyInPodTemplate { key } => {
+                format!("Kueue refuses to start a Job whose pod template has {key}; remove it from the pod template")
+            }
+            Detail::NameTooLong { length } => {
+                format!(
+                    "the Task's name has {length} characters, its Job's may have 63: Kelos will never start it; shorten the name"
+                )
+            }
+            Detail::SpecUnstable { fields } => format!(
+                "Kelos cannot write this spec back unchanged and will never start the Task; leave out or write canonically: {}",
+                fields.join(", ")
+            ),
+            Detail::WorkspaceMissing { name } => {
+                format!("Workspace {name} does not exist: Kelos waits for it without a word")
+            }
+            Detail::PolicyInvalid { problems } => {
+                problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+            }
+            Detail::PolicyEmpty => "the policy has no section, so it does nothing yet".to_owned(),
+            Detail::Unreadable { message } => message.clone(),
+            Detail::WorkItemMisnamed { expected } => {
+                format!("metadata.name: a WorkItem with this spec.key has to be called {expected}")
+            }
+            Detail::BreakerOpen { .. } => self.breaker_message(),
+        }
+    }
+
+    /// Everything that the reader needs has a fixed place; the item's and the policy's names share what room is left.
+    fn breaker_message(&self) -> String {
+        let Detail::BreakerOpen {
+            item,
+            work_item,
+            namespace,
+            failures,
+            limit,
+            since,
+            cost_usd,
+        } = &self.detail
+        else {
+            return String::new();
+        };
+        let verb = if self.mode == Mode::Enforce { "" } else { "would deny: " };
+        let count = match failures {
+            0 => " was opened by hand".to_owned(),
+            failures => format!(" failed {failures} times in a row (limit {limit})"),
+        };
+        let since = since
+            .map(|since| format!(" since {}", since.strftime("%FT%RZ")))
+            .unwrap_or_default();
+        let cost = cost_usd
+            .as_ref()
+            .map(|cost| format!(", cost ${}", clip(cost, 12)))
+            .unwrap_or_default();
+        let reset = format!("; reset: kubectl -n {namespace} delete wi {work_item}");
+        let fixed = format!("taskgate: {verb}item {count}{since}{cost}, by {reset}");
+        let room = MAX_MESSAGE.saturating_sub(fixed.chars().count());
+        let policy = self.policy.as_ref().map(ToString::to_string).unwrap_or_default();
+        let item = clip(item, room / 2);
+        let policy = clip(&policy, room - item.chars().count().min(room));
+        clip(
+            &format!("taskgate: {verb}item {item}{count}{since}{cost}, by {policy}{reset}"),
+            MAX_MESSAGE,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(item: &str, namespace: &str, policy: &str) -> Reason {
+        Reason {
+            section: Section::FailurePolicy,
+            policy: Some(PolicyName::Cluster { name: policy.into() }),
+            mode: Mode::Enforce,
+            detail: Detail::BreakerOpen {
+                item: item.into(),
+                work_item: format!("{}-0123456789", "w".repeat(40)),
+                namespace: namespace.into(),
+                failures: 3,
+                limit: 3,
+                since: Some("2026-11-20T10:00:00Z".parse().unwrap()),
+                cost_usd: Some("1.50".into()),
+            },
+        }
+    }
+
+    #[test]
+    fn a_denial_says_who_which_rule_how_often_since_when_at_what_cost_and_the_way_out() {
+        assert_eq!(
+            open("42", "team-a", "agents").message(),
+            "taskgate: item 42 failed 3 times in a row (limit 3) since 2026-11-20T10:00Z, cost $1.50, by \
+             ClusterTaskPolicy/agents; reset: kubectl -n team-a delete wi wwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwww-0123456789"
+        );
+    }
+
+    #[test]
+    fn however_long_the_names_the_way_out_is_whole() {
+        let message = open(&"i".repeat(500), &"n".repeat(63), &"p".repeat(253)).message();
+        assert!(message.chars().count() <= MAX_MESSAGE, "{}", message.chars().count());
+        assert!(message.ends_with("-0123456789"), "{message}");
+        assert!(message.contains("iii") && message.contains("ClusterTas"), "{message}");
+    }
+}

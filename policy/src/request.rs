@@ -1,0 +1,104 @@
+//! What a decision is made from.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use taskgate_api::{job::Job, kelos::Task};
+
+use crate::PolicySet;
+
+/// Which of the API server's two admission phases asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// The object may still be patched; other webhooks may run before and after.
+    Mutating,
+    /// The object is final.
+    Validating,
+}
+
+/// What is done to the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// It is new.
+    Create,
+    /// It is changed.
+    Update,
+    /// It is deleted; there is no new object.
+    Delete,
+    /// A subresource such as `exec` is opened.
+    Connect,
+}
+
+/// The kinds that taskgate has something to say about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A Kelos Task.
+    Task,
+    /// A `batch/v1` Job.
+    Job,
+    /// A `TaskPolicy`.
+    TaskPolicy,
+    /// A `ClusterTaskPolicy`.
+    ClusterTaskPolicy,
+    /// A `WorkItem`.
+    WorkItem,
+}
+
+/// One admission request, borrowed from the review that carried it.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Which phase asks.
+    pub phase: Phase,
+    /// What kind of object it is about.
+    pub kind: Kind,
+    /// What is done to it.
+    pub operation: Operation,
+    /// The namespace; empty for a cluster-scoped object.
+    pub namespace: &'a str,
+    /// The object as it would be stored; null on DELETE.
+    pub object: &'a Value,
+    /// Who asks.
+    pub user: &'a str,
+    /// Whether nothing will be stored.
+    pub dry_run: bool,
+}
+
+/// What is known of the request's surroundings.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// Every policy in the cluster.
+    pub policies: &'a PolicySet,
+    /// The labels of the request's namespace.
+    pub namespace_labels: &'a BTreeMap<String, String>,
+    /// For a Job: the Task that owns it, whole.
+    pub owner_task: Option<&'a Value>,
+    /// The `TaskSpawner` that the Task names, when it exists.
+    pub spawner: Option<&'a SpawnerFacts>,
+    /// Whether the Workspace that the Task names exists; `None` when that is not known.
+    pub workspace_known: Option<bool>,
+}
+
+/// What is kept of a `TaskSpawner`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpawnerFacts {
+    /// Its UID.
+    pub uid: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl<'a> Request<'a> {
+    /// The Task that the request is about: the object itself, or the owner of the Job.
+    pub(crate) fn task(&self, facts: &Facts<'a>) -> Option<Task<'a>> {
+        match self.kind {
+            Kind::Task => Some(Task::of(self.object)),
+            Kind::Job => facts.owner_task.map(Task::of),
+            Kind::TaskPolicy | Kind::ClusterTaskPolicy | Kind::WorkItem => None,
+        }
+    }
+
+    /// The object as a Job.
+    pub(crate) fn job(&self) -> Job<'a> {
+        Job::of(self.object)
+    }
+}

@@ -1,0 +1,199 @@
+//! Which policies speak for a request, section by section.
+
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, HashMap},
+};
+
+use taskgate_api::{Mode, kelos::Task, task_policy::FailurePolicy};
+
+use crate::{
+    Facts, ItemIdentity, Kind, Operation, Phase, Policy, PolicyName, Request, decision::Finding, identity::identify,
+    metadata, policy::QueueRule,
+};
+
+/// How often labels that a policy sets may make a further policy apply. A longer chain is cut there.
+const MAX_ROUNDS: usize = 16;
+
+/// Every policy of a cluster, in order of precedence.
+#[derive(Clone, Debug, Default)]
+pub struct PolicySet {
+    cluster: Vec<Policy>,
+    namespaced: HashMap<String, Vec<Policy>>,
+    selects_task_labels: bool,
+}
+
+impl PolicySet {
+    /// Sorts `policies` by precedence.
+    pub fn new(policies: impl IntoIterator<Item = Policy>) -> Self {
+        let mut set = Self::default();
+        for policy in policies {
+            set.selects_task_labels |= policy.selects_task_labels();
+            match policy.name() {
+                PolicyName::Cluster { .. } => set.cluster.push(policy),
+                PolicyName::Namespaced { namespace, .. } => {
+                    set.namespaced.entry(namespace.clone()).or_default().push(policy);
+                }
+            }
+        }
+        for policies in set.namespaced.values_mut().chain([&mut set.cluster]) {
+            policies.sort_by(|a, b| a.rank().cmp(&b.rank()));
+        }
+        set
+    }
+
+    /// How many policies there are.
+    pub fn len(&self) -> usize {
+        self.cluster.len() + self.namespaced.values().map(Vec::len).sum::<usize>()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The policies that reach `namespace`, strongest first: a merge of two sorted lists.
+    fn ranked<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Policy> {
+        let mut local = self.namespaced.get(namespace).into_iter().flatten().peekable();
+        let mut cluster = self.cluster.iter().peekable();
+        std::iter::from_fn(move || match (local.peek(), cluster.peek()) {
+            (Some(a), Some(b)) if a.rank().cmp(&b.rank()) == Ordering::Greater => cluster.next(),
+            (Some(_), _) => local.next(),
+            (None, _) => cluster.next(),
+        })
+    }
+}
+
+/// What policies select Tasks by.
+#[derive(Clone, Debug)]
+pub(crate) struct Features<'a> {
+    pub(crate) namespace_labels: &'a BTreeMap<String, String>,
+    pub(crate) spawner: Option<&'a str>,
+    pub(crate) spawner_labels: Option<&'a BTreeMap<String, String>>,
+    pub(crate) agent_type: Option<&'a str>,
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+/// A section that won, the policy that it belongs to, and how far it may go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ruling<'a, T> {
+    pub(crate) policy: &'a Policy,
+    pub(crate) mode: Mode,
+    pub(crate) rule: T,
+}
+
+/// The winning sections.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sections<'a> {
+    /// The strongest policy of all, whatever it says.
+    pub(crate) any: Option<Ruling<'a, ()>>,
+    pub(crate) failure: Option<Ruling<'a, &'a FailurePolicy>>,
+    pub(crate) queue: Option<Ruling<'a, QueueRule<'a>>>,
+    pub(crate) metadata: Option<Ruling<'a, &'a taskgate_api::task_policy::MetadataPolicy>>,
+}
+
+impl<'a> Sections<'a> {
+    /// For each section the strongest policy that has it. A section with mode `Off` wins as well, and then does nothing:
+    /// that is how one spawner is exempted from a wider policy.
+    fn select(policies: &'a PolicySet, namespace: &str, features: &Features<'_>) -> Self {
+        let mut sections = Self::default();
+        for policy in policies.ranked(namespace).filter(|policy| policy.matches(features)) {
+            let mode = policy.mode();
+            sections.any.get_or_insert(Ruling { policy, mode, rule: () });
+            take(&mut sections.failure, policy, policy.failure());
+            take(&mut sections.queue, policy, policy.queue());
+            take(&mut sections.metadata, policy, policy.metadata());
+            if sections.failure.is_some() && sections.queue.is_some() && sections.metadata.is_some() {
+                break;
+            }
+        }
+        sections
+    }
+}
+
+fn take<'a, T>(slot: &mut Option<Ruling<'a, T>>, policy: &'a Policy, section: Option<(Option<Mode>, T)>) {
+    if let (None, Some((mode, rule))) = (&slot, section) {
+        let mode = mode.unwrap_or(policy.mode());
+        *slot = Some(Ruling { policy, mode, rule });
+    }
+}
+
+/// A request together with the policies that speak for it.
+#[derive(Clone, Debug)]
+pub struct Governed<'a> {
+    pub(crate) request: &'a Request<'a>,
+    pub(crate) facts: &'a Facts<'a>,
+    pub(crate) task: Option<Task<'a>>,
+    pub(crate) sections: Sections<'a>,
+    pub(crate) metadata: Vec<Finding<'a>>,
+    item: Option<ItemIdentity>,
+}
+
+impl Governed<'_> {
+    /// The work item whose memory the decision needs, if it needs one.
+    pub fn item(&self) -> Option<&ItemIdentity> {
+        self.item.as_ref()
+    }
+}
+
+/// Finds the policies that speak for `request`.
+///
+/// Only a CREATE of a Task or of a Task's Job is governed. An object that is being deleted never is: nothing may stand in
+/// the way of cleanup (C12).
+///
+/// Labels that a policy sets can make another policy apply. Selection is therefore repeated with the labels that the
+/// Task will have, until nothing new is set: otherwise a second pass over our own output would add to it.
+pub fn govern<'a>(request: &'a Request<'a>, facts: &'a Facts<'a>) -> Governed<'a> {
+    let mut governed = Governed {
+        request,
+        facts,
+        task: None,
+        sections: Sections::default(),
+        metadata: Vec::new(),
+        item: None,
+    };
+    let governable = request.operation == Operation::Create
+        && !facts.policies.is_empty()
+        && !taskgate_api::metadata::Metadata::of(request.object).is_terminating();
+    let Some(task) = request.task(facts).filter(|_| governable) else {
+        return governed;
+    };
+    let mut features = Features {
+        namespace_labels: facts.namespace_labels,
+        spawner: task.spawner(),
+        spawner_labels: facts.spawner.map(|spawner| &spawner.labels),
+        agent_type: task.agent_type(),
+        labels: task
+            .metadata()
+            .labels()
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect(),
+    };
+    let mut set = Vec::new();
+    for _ in 0..MAX_ROUNDS {
+        governed.sections = Sections::select(facts.policies, request.namespace, &features);
+        let Some(ruling) = governed.sections.metadata.filter(|_| mutates_task(request)) else {
+            governed.metadata.clear();
+            break;
+        };
+        let known = features.labels.len();
+        governed.metadata = metadata::findings(request.object, ruling, &mut features.labels);
+        if !facts.policies.selects_task_labels || features.labels.len() == known {
+            break;
+        }
+        set.extend(governed.metadata.drain(..).filter(Finding::changes));
+    }
+    governed.metadata.splice(0..0, set);
+    governed.item = governed
+        .sections
+        .failure
+        .filter(|ruling| ruling.mode != Mode::Off && ruling.rule.max_retries_per_item > 0)
+        .filter(|_| request.kind == Kind::Task)
+        .and_then(|_| identify(task));
+    governed.task = Some(task);
+    governed
+}
+
+fn mutates_task(request: &Request<'_>) -> bool {
+    request.kind == Kind::Task && request.phase == Phase::Mutating
+}

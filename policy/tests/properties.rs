@@ -1,0 +1,230 @@
+//! What holds for every decision, on generated objects that include very odd ones.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use proptest::{collection::btree_map, prelude::*};
+use serde_json::{Map, Value, json};
+use taskgate_api::{ClusterTaskPolicySpec, Mode, TaskPolicySpec, WorkItemStatus, task_policy::MetadataPolicy};
+use taskgate_policy::{Decision, Facts, Kind, Operation, Phase, Policy, PolicySet, Request, decide, govern};
+
+const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+/// Any JSON, biased towards the keys that the code looks at.
+fn odd_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "\\PC{0,12}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 32, 6, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            btree_map(odd_key(), inner, 0..5).prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+fn odd_key() -> impl Strategy<Value = String> {
+    prop_oneof![
+        Just("labels".to_owned()),
+        Just("annotations".to_owned()),
+        Just("metadata".to_owned()),
+        Just("spec".to_owned()),
+        Just("suspend".to_owned()),
+        Just("kueue.x-k8s.io/queue-name".to_owned()),
+        Just("a/b~c".to_owned()),
+        Just("resources".to_owned()),
+        "\\PC{0,8}",
+    ]
+}
+
+fn map() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        4 => btree_map("[a-c]", "[x-z]", 0..3).prop_map(|map| json!(map)),
+        1 => odd_value(),
+    ]
+}
+
+/// A Task or Job that is plausible at the places that matter and odd everywhere else.
+fn object() -> impl Strategy<Value = Value> {
+    let extra = || btree_map(odd_key(), odd_value(), 0..4);
+    (map(), map(), extra(), extra(), extra()).prop_map(|(labels, annotations, metadata, spec, top)| {
+        let mut metadata: Map<String, Value> = metadata.into_iter().collect();
+        metadata.insert("labels".into(), labels);
+        metadata.insert("annotations".into(), annotations);
+        metadata.insert("name".into(), json!("fixer-42"));
+        metadata.remove("deletionTimestamp");
+        let mut object: Map<String, Value> = top.into_iter().collect();
+        object.insert("metadata".into(), Value::Object(metadata));
+        object.insert("spec".into(), Value::Object(spec.into_iter().collect()));
+        Value::Object(object)
+    })
+}
+
+fn mode() -> impl Strategy<Value = Mode> {
+    prop_oneof![1 => Just(Mode::Off), 1 => Just(Mode::Observe), 1 => Just(Mode::Warn), 4 => Just(Mode::Enforce)]
+}
+
+fn spec() -> impl Strategy<Value = TaskPolicySpec> {
+    let selector = prop_oneof![
+        2 => Just(json!({})),
+        1 => "[a-c]".prop_map(|key| json!({"taskSelector": {"matchExpressions": [{"key": key, "operator": "Exists"}]}})),
+        1 => ("[a-c]", "[x-z]").prop_map(|(key, value)| json!({"taskSelector": {"matchLabels": {key: value}}})),
+        1 => "[a-c]".prop_map(|key| json!({"taskSelector": {"matchExpressions": [{"key": key, "operator": "DoesNotExist"}]}})),
+    ];
+    let entries = || btree_map("[a-e]", "[x-z]", 0..4);
+    let queue = proptest::option::of("[a-z]{1,8}");
+    (
+        mode(),
+        proptest::option::of(mode()),
+        selector,
+        -3..3i32,
+        entries(),
+        entries(),
+        queue,
+    )
+        .prop_map(
+            |(mode, section, selector, priority, labels, annotations, queue_name)| TaskPolicySpec {
+                mode,
+                priority,
+                selector: serde_json::from_value(selector).unwrap(),
+                metadata: Some(MetadataPolicy {
+                    mode: section,
+                    labels,
+                    annotations,
+                    ..MetadataPolicy::default()
+                }),
+                queue_name,
+                ..TaskPolicySpec::default()
+            },
+        )
+}
+
+fn policies() -> impl Strategy<Value = PolicySet> {
+    proptest::collection::vec((spec(), any::<bool>()), 0..6).prop_map(|specs| {
+        PolicySet::new(specs.into_iter().enumerate().map(|(index, (spec, cluster))| {
+            let name = format!("p{index}");
+            if cluster {
+                let spec = ClusterTaskPolicySpec {
+                    namespace_selector: None,
+                    policy: spec,
+                };
+                Policy::cluster(&name, &spec).unwrap()
+            } else {
+                Policy::namespaced("team", &name, &spec).unwrap()
+            }
+        }))
+    })
+}
+
+fn run(policies: &PolicySet, kind: Kind, phase: Phase, operation: Operation, object: &Value) -> Decision {
+    let owner = json!({"metadata": {"name": "fixer-42", "labels": {"a": "x"}}});
+    let labels = BTreeMap::new();
+    let facts = Facts {
+        policies,
+        namespace_labels: &labels,
+        owner_task: (kind == Kind::Job).then_some(&owner),
+        spawner: None,
+        workspace_known: None,
+    };
+    let request = Request {
+        phase,
+        kind,
+        operation,
+        namespace: "team",
+        object,
+        user: "tester",
+        dry_run: false,
+    };
+    decide(&govern(&request, &facts), Some(&WorkItemStatus::default()), NOW)
+}
+
+/// `object` without the fields that a decision may touch.
+fn untouched(mut object: Value) -> Value {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        for map in ["labels", "annotations"] {
+            let Some(value) = metadata.get_mut(map) else { continue };
+            match value.as_object_mut() {
+                Some(entries) => entries.retain(|key, _| !(key.len() == 1 || key.starts_with("kueue.x-k8s.io/"))),
+                None => *value = json!({}),
+            }
+            if value.as_object().is_some_and(Map::is_empty) {
+                metadata.remove(map);
+            }
+        }
+    }
+    if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
+        spec.remove("suspend");
+    }
+    object
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn a_second_pass_is_an_empty_patch_and_nothing_else_was_touched(
+        policies in policies(), object in object(), job in any::<bool>(),
+    ) {
+        let kind = if job { Kind::Job } else { Kind::Task };
+        let first = run(&policies, kind, Phase::Mutating, Operation::Create, &object);
+        let mut patched = object.clone();
+        json_patch::patch(&mut patched, &first.patch).expect("the patch applies to the object it was made for");
+        prop_assert_eq!(untouched(patched.clone()), untouched(object.clone()));
+        let second = run(&policies, kind, Phase::Mutating, Operation::Create, &patched);
+        prop_assert!(second.patch.0.is_empty(), "first {:?}\nsecond {:?}", first.patch, second.patch);
+        for operation in &first.patch.0 {
+            prop_assert!(matches!(operation, json_patch::PatchOperation::Add(_)));
+        }
+    }
+
+    #[test]
+    fn without_a_policy_nothing_happens(object in object(), job in any::<bool>()) {
+        let kind = if job { Kind::Job } else { Kind::Task };
+        for phase in [Phase::Mutating, Phase::Validating] {
+            let decision = run(&PolicySet::default(), kind, phase, Operation::Create, &object);
+            prop_assert_eq!(decision, Decision::default());
+        }
+    }
+
+    #[test]
+    fn only_a_create_of_a_living_object_is_governed(policies in policies(), object in object()) {
+        for operation in [Operation::Update, Operation::Delete, Operation::Connect] {
+            let decision = run(&policies, Kind::Task, Phase::Mutating, operation, &object);
+            prop_assert_eq!(decision, Decision::default());
+        }
+        let mut dying = object;
+        dying["metadata"]["deletionTimestamp"] = json!("2026-11-21T00:00:00Z");
+        for phase in [Phase::Mutating, Phase::Validating] {
+            prop_assert_eq!(run(&policies, Kind::Task, phase, Operation::Create, &dying), Decision::default());
+        }
+    }
+
+    #[test]
+    fn any_json_at_all_gets_an_answer(policies in policies(), object in odd_value()) {
+        for kind in [Kind::Task, Kind::Job, Kind::TaskPolicy, Kind::ClusterTaskPolicy, Kind::WorkItem] {
+            for phase in [Phase::Mutating, Phase::Validating] {
+                let decision = run(&policies, kind, phase, Operation::Create, &object);
+                for text in decision.warnings.iter().chain(decision.audit.values()) {
+                    prop_assert!(text.chars().count() <= 256);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_enforce_changes_anything(policies in proptest::collection::vec(spec(), 1..5), object in object()) {
+        let softened = PolicySet::new(policies.into_iter().enumerate().map(|(index, mut spec)| {
+            spec.mode = if index % 2 == 0 { Mode::Observe } else { Mode::Warn };
+            spec.metadata.as_mut().unwrap().mode = None;
+            Policy::namespaced("team", &format!("p{index}"), &spec).unwrap()
+        }));
+        for kind in [Kind::Task, Kind::Job] {
+            let decision = run(&softened, kind, Phase::Mutating, Operation::Create, &object);
+            prop_assert!(decision.patch.0.is_empty() && decision.allowed());
+        }
+    }
+}
