@@ -1,0 +1,278 @@
+//! The certificate source for clusters without cert-manager: one Secret, shared by all replicas, through the API.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use futures::StreamExt;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, Client,
+    api::{ObjectMeta, PostParams},
+    runtime::{WatchStreamExt, watcher},
+};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, instrument};
+
+use crate::{
+    Backoff, IssueError, Material, MaterialError, Reason, Resolver, San, Scope, SecretData, Source, issue_all,
+    issue_leaf, needs_new, needs_new::names_of,
+};
+
+/// How often the certificates are held against the wall clock, whatever the timers say: those stand still while a
+/// machine is suspended (C4).
+const CHECK_EVERY: Duration = Duration::from_mins(1);
+/// How often a lost race against another replica is looked at again before it counts as an error.
+const ATTEMPTS: usize = 5;
+const FIELD_MANAGER: &str = "taskgate-certs";
+const SECRET_TYPE: &str = "kubernetes.io/tls";
+
+/// Where the authority lives, and the names it certifies.
+#[derive(Clone, Debug)]
+pub struct AuthorityConfig {
+    /// The namespace of the Secret.
+    pub namespace: String,
+    /// The name of the Secret.
+    pub secret: String,
+    /// The names that the API server and others dial, the API server's first.
+    pub names: Vec<San>,
+    /// Labels that a new Secret gets.
+    pub labels: Vec<(String, String)>,
+}
+
+/// A self-signed authority in a Secret.
+///
+/// Guarantees: replicas that find no Secret, or a bad one, at the same time end up with the same certificates (the first
+/// create, or the first update of a resourceVersion, wins; the others read it). Entries, labels and annotations of the
+/// Secret that are not ours stay. At rest it writes and reads nothing but its one watch.
+///
+/// RBAC: `get`, `list`, `watch`, `update` on the Secret by resource name, `create` on Secrets of the namespace.
+pub struct Authority {
+    secrets: Api<Secret>,
+    config: AuthorityConfig,
+}
+
+/// The Secret cannot be brought into a state to serve from.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    /// A request to the API server failed.
+    #[error("{action} Secret {secret}")]
+    Api {
+        /// What was tried.
+        action: &'static str,
+        /// `namespace/name`.
+        secret: String,
+        /// What came back.
+        source: Box<kube::Error>,
+    },
+    /// The watch on the Secret failed.
+    #[error("watching Secret {secret}")]
+    Watch {
+        /// `namespace/name`.
+        secret: String,
+        /// What came back.
+        source: Box<watcher::Error>,
+    },
+    /// New certificates cannot be made.
+    #[error("renewing the certificates in Secret {secret}")]
+    Issue {
+        /// `namespace/name`.
+        secret: String,
+        /// Why.
+        source: IssueError,
+    },
+    /// The certificates pass the check and still cannot be served.
+    #[error("serving from Secret {secret}")]
+    Material {
+        /// `namespace/name`.
+        secret: String,
+        /// Why.
+        source: MaterialError,
+    },
+    /// Other replicas kept winning the race with certificates that are bad as well.
+    #[error("Secret {secret} stays bad although it was replaced again and again: {reason}")]
+    Contended {
+        /// `namespace/name`.
+        secret: String,
+        /// What is wrong with it.
+        reason: Reason,
+    },
+}
+
+impl Authority {
+    /// The authority that `config` describes.
+    pub fn new(client: Client, config: AuthorityConfig) -> Self {
+        let secrets = Api::namespaced(client, &config.namespace);
+        Self { secrets, config }
+    }
+
+    /// Finds or makes certificates that are fit at `now`, reading the Secret first.
+    pub async fn ensure(&self, now: Timestamp) -> Result<Secret, AuthorityError> {
+        let found = self.read().await?;
+        self.settle(found, now).await
+    }
+
+    /// Makes `found` fit to be served at `now`, or whatever another replica put in its place.
+    async fn settle(&self, mut found: Option<Secret>, now: Timestamp) -> Result<Secret, AuthorityError> {
+        let mut reason = Reason::NoSecret;
+        for _ in 0..ATTEMPTS {
+            let verdict = match &found {
+                None => Some(Reason::NoSecret),
+                Some(secret) => needs_new(&SecretData::from(secret), &self.config.names, now),
+            };
+            found = match (verdict, found) {
+                (None, Some(secret)) => return Ok(secret),
+                (verdict, found) => {
+                    reason = verdict.unwrap_or(Reason::NoSecret);
+                    self.replace(found, reason, now).await?
+                }
+            };
+        }
+        let secret = self.coordinates();
+        Err(AuthorityError::Contended { secret, reason })
+    }
+
+    /// Writes new certificates over exactly what was `found`. Whoever lost a race gets the winner's Secret, if it is
+    /// still there.
+    async fn replace(
+        &self,
+        found: Option<Secret>,
+        reason: Reason,
+        now: Timestamp,
+    ) -> Result<Option<Secret>, AuthorityError> {
+        let data = self.issue(found.as_ref(), reason, now)?;
+        let post = PostParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        // 409: somebody else was quicker. 404: somebody deleted what we wanted to update.
+        let exists = found.is_some();
+        let lost = |code| code == 409 || (exists && code == 404);
+        let mut secret = found.unwrap_or_else(|| self.empty());
+        data.write_to(secret.data.get_or_insert_default());
+        // An update carries the resourceVersion of what was found: it fails if anybody wrote meanwhile.
+        let written = if exists {
+            self.secrets.replace(&self.config.secret, &post, &secret).await
+        } else {
+            self.secrets.create(&post, &secret).await
+        };
+        match written {
+            Ok(secret) => {
+                info!(secret = self.coordinates(), %reason, "wrote new certificates");
+                Ok(Some(secret))
+            }
+            Err(kube::Error::Api(status)) if lost(status.code) => self.read().await,
+            Err(source) => Err(self.api_error("writing", source)),
+        }
+    }
+
+    fn issue(&self, found: Option<&Secret>, reason: Reason, now: Timestamp) -> Result<SecretData, AuthorityError> {
+        let data = found.map(SecretData::from).unwrap_or_default();
+        match reason.scope() {
+            Scope::Authority => issue_all(&self.config.names, now),
+            Scope::Leaf => issue_leaf(&data, &self.names_with(&data, reason), now),
+        }
+        .map_err(|source| AuthorityError::Issue {
+            secret: self.coordinates(),
+            source,
+        })
+    }
+
+    /// Our names, and those of a leaf that only lacks some: while an upgrade changes the names, old and new replicas
+    /// would otherwise replace each other's leaf for ever.
+    fn names_with(&self, data: &SecretData, reason: Reason) -> Vec<San> {
+        let mut names = self.config.names.clone();
+        if reason == Reason::WrongNames {
+            let kept = data.tls_crt.as_deref().map(names_of).unwrap_or_default();
+            names.extend(kept.into_iter().filter(|name| !self.config.names.contains(name)));
+        }
+        names
+    }
+
+    fn empty(&self) -> Secret {
+        Secret {
+            metadata: ObjectMeta {
+                name: Some(self.config.secret.clone()),
+                namespace: Some(self.config.namespace.clone()),
+                labels: Some(self.config.labels.iter().cloned().collect()),
+                ..ObjectMeta::default()
+            },
+            type_: Some(SECRET_TYPE.to_owned()),
+            ..Secret::default()
+        }
+    }
+
+    async fn read(&self) -> Result<Option<Secret>, AuthorityError> {
+        let read = self.secrets.get_opt(&self.config.secret).await;
+        read.map_err(|source| self.api_error("reading", source))
+    }
+
+    fn api_error(&self, action: &'static str, source: kube::Error) -> AuthorityError {
+        AuthorityError::Api {
+            action,
+            secret: self.coordinates(),
+            source: Box::new(source),
+        }
+    }
+
+    fn coordinates(&self) -> String {
+        format!("{}/{}", self.config.namespace, self.config.secret)
+    }
+
+    /// Serves from `secret` after making it fit.
+    async fn serve(&self, secret: Option<Secret>, resolver: &Resolver) -> Result<Secret, AuthorityError> {
+        let secret = self.settle(secret, Timestamp::now()).await?;
+        let material = Material::try_from(&SecretData::from(&secret)).map_err(|source| AuthorityError::Material {
+            secret: self.coordinates(),
+            source,
+        })?;
+        resolver.serve(material);
+        Ok(secret)
+    }
+}
+
+impl Source for Authority {
+    #[instrument(name = "certificates", skip_all, fields(secret = %self.coordinates()))]
+    async fn run(self, resolver: Arc<Resolver>, shutdown: CancellationToken) {
+        let mut events =
+            pin!(watcher::watch_object(self.secrets.clone(), &self.config.secret).backoff(Backoff::default()));
+        let mut backoff = Backoff::default();
+        // What the Secret was when last seen; `None` until the first answer of the API server.
+        let mut seen: Option<Option<Secret>> = None;
+        let mut check_at = Instant::now() + CHECK_EVERY;
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                Some(event) = events.next() => match event {
+                    Ok(secret) => seen = Some(secret),
+                    Err(source) => {
+                        let secret = self.coordinates();
+                        resolver.report(&AuthorityError::Watch { secret, source: Box::new(source) });
+                        continue;
+                    }
+                },
+                () = sleep_until(check_at) => {}
+            }
+            let Some(secret) = seen.clone() else {
+                check_at = Instant::now() + CHECK_EVERY;
+                continue;
+            };
+            check_at = Instant::now()
+                + match self.serve(secret, &resolver).await {
+                    Ok(secret) => {
+                        backoff.reset();
+                        seen = Some(Some(secret));
+                        CHECK_EVERY
+                    }
+                    Err(problem) => {
+                        resolver.report(&problem);
+                        // What the watch showed may be stale by now: look again.
+                        if let Ok(secret) = self.read().await {
+                            seen = Some(secret);
+                        }
+                        backoff.delay()
+                    }
+                };
+        }
+    }
+}

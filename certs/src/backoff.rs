@@ -1,0 +1,69 @@
+//! How long to wait before the next try.
+
+use std::time::Duration;
+
+/// Doubling delays between a first and a longest one. Never ends; [`Backoff::reset`] after a success.
+#[derive(Clone, Debug)]
+pub struct Backoff {
+    first: Duration,
+    longest: Duration,
+    next: Duration,
+}
+
+impl Backoff {
+    /// Delays that start at `first` and double until `longest`.
+    pub fn new(first: Duration, longest: Duration) -> Self {
+        Self {
+            first,
+            longest,
+            next: first,
+        }
+    }
+
+    /// The delay to wait now.
+    pub fn delay(&mut self) -> Duration {
+        let delay = self.next;
+        self.next = (delay * 2).min(self.longest);
+        delay
+    }
+
+    /// Starts over: the last try succeeded.
+    pub fn reset(&mut self) {
+        self.next = self.first;
+    }
+}
+
+/// From 250 ms to 10 s: kind to an API server in trouble, and quick enough after it.
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::new(Duration::from_millis(250), Duration::from_secs(10))
+    }
+}
+
+impl Iterator for Backoff {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(self.delay())
+    }
+}
+
+impl kube::runtime::utils::Backoff for Backoff {
+    fn reset(&mut self) {
+        Self::reset(self);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_to_the_longest_and_start_over_after_a_success() {
+        let seconds = |backoff: &mut Backoff| backoff.take(5).map(|delay| delay.as_secs()).collect::<Vec<_>>();
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(10));
+        assert_eq!(seconds(&mut backoff), [1, 2, 4, 8, 10]);
+        backoff.reset();
+        assert_eq!(seconds(&mut backoff), [1, 2, 4, 8, 10]);
+    }
+}

@@ -1,0 +1,387 @@
+//! The authority and the injector on a real API server.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use k8s_openapi::{
+    ByteString,
+    api::{admissionregistration::v1::ValidatingWebhookConfiguration, core::v1::Secret},
+};
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+use taskgate_certs::{
+    Authority, AuthorityConfig, CaBundle, InjectionState, Injector, MANAGER, Reason, Resolver, San, SecretData,
+    Source as _, TLS_CRT, Target, issue_all, needs_new,
+};
+use taskgate_e2e::{ControlPlane, await_object, eventually_that, never};
+use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+const SECRET: &str = "taskgate-certificates";
+
+fn config(namespace: &str) -> AuthorityConfig {
+    AuthorityConfig {
+        namespace: namespace.to_owned(),
+        secret: SECRET.to_owned(),
+        names: San::of_service("taskgate", namespace).expect("a legal name"),
+        labels: vec![("app.kubernetes.io/part-of".to_owned(), "taskgate".to_owned())],
+    }
+}
+
+fn authority(client: &Client, namespace: &str) -> Authority {
+    Authority::new(client.clone(), config(namespace))
+}
+
+/// C6 and the race between replicas: many of them find nothing at the same moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn forty_replicas_that_find_no_secret_agree_on_one() -> anyhow::Result<()> {
+    let cp = ControlPlane::shared().await?;
+    let ns = cp.namespace("authority").await?;
+    let mut replicas = JoinSet::new();
+    for _ in 0..40 {
+        let authority = authority(&cp.client(), ns.name());
+        replicas.spawn(async move { authority.ensure(Timestamp::now()).await });
+    }
+    let mut seen = Vec::new();
+    while let Some(replica) = replicas.join_next().await {
+        seen.push(SecretData::from(&replica??));
+    }
+    let stored = SecretData::from(&ns.api::<Secret>().get(SECRET).await?);
+    assert!(seen.iter().all(|data| *data == stored));
+    assert_eq!(needs_new(&stored, &config(ns.name()).names, Timestamp::now()), None);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forty_replicas_that_find_a_bad_secret_agree_on_its_replacement() -> anyhow::Result<()> {
+    let cp = ControlPlane::shared().await?;
+    let ns = cp.namespace("authority").await?;
+    // Expired a year ago, with an entry and a label of somebody else.
+    let long_ago = Timestamp::now() - jiff::SignedDuration::from_hours(12 * 365 * 24);
+    let expired = issue_all(&config(ns.name()).names, long_ago)?;
+    let text = |entry: Option<Vec<u8>>| String::from_utf8(entry.unwrap_or_default()).unwrap_or_default();
+    let secret: Secret = serde_json::from_value(json!({
+        "metadata": {"name": SECRET, "labels": {"theirs": "kept"}}, "type": "kubernetes.io/tls",
+        "stringData": {"ca.crt": text(expired.ca_crt), "ca.key": text(expired.ca_key), "tls.crt": text(expired.tls_crt),
+            "tls.key": text(expired.tls_key), "note": "kept"},
+    }))?;
+    ns.api::<Secret>().create(&PostParams::default(), &secret).await?;
+
+    let mut replicas = JoinSet::new();
+    for _ in 0..40 {
+        let authority = authority(&cp.client(), ns.name());
+        replicas.spawn(async move { authority.ensure(Timestamp::now()).await });
+    }
+    let mut seen = Vec::new();
+    while let Some(replica) = replicas.join_next().await {
+        seen.push(replica??.resource_version());
+    }
+    let stored = ns.api::<Secret>().get(SECRET).await?;
+    assert!(
+        seen.iter().all(|version| *version == stored.resource_version()),
+        "{seen:?}"
+    );
+    assert_eq!(
+        needs_new(&(&stored).into(), &config(ns.name()).names, Timestamp::now()),
+        None
+    );
+    assert_eq!(stored.labels().get("theirs").map(String::as_str), Some("kept"));
+    assert!(stored.data.unwrap_or_default().contains_key("note"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_replica_follows_the_secret_and_brings_it_back() -> anyhow::Result<()> {
+    let cp = ControlPlane::shared().await?;
+    let ns = cp.namespace("authority").await?;
+    let secrets = ns.api::<Secret>();
+    let (resolver, shutdown) = (Resolver::new(), CancellationToken::new());
+    let running = tokio::spawn(authority(&cp.client(), ns.name()).run(resolver.clone(), shutdown.clone()));
+    let serves = |what: &'static str, wanted: Vec<u8>| {
+        let resolver = resolver.clone();
+        async move {
+            eventually_that(
+                what,
+                Duration::from_secs(5),
+                || async { Ok(bundle_of(&resolver)) },
+                |bundle| bundle.as_deref() == Some(&wanted),
+            )
+            .await
+        }
+    };
+
+    let made = await_object(&secrets, SECRET, "holds certificates", |_| true).await?;
+    serves("the new authority is served", ca(&made)?).await?;
+
+    // Another authority is put there by hand: it is good, so it is served and stays.
+    let other = issue_all(&config(ns.name()).names, Timestamp::now())?;
+    let entries = |data: &SecretData| -> anyhow::Result<Value> {
+        let entry = |bytes: &Option<Vec<u8>>| bytes.clone().map(ByteString).context("issued");
+        Ok(
+            json!({"data": {"ca.crt": entry(&data.ca_crt)?, "ca.key": entry(&data.ca_key)?,
+            "tls.crt": entry(&data.tls_crt)?, "tls.key": entry(&data.tls_key)?}}),
+        )
+    };
+    secrets
+        .patch(SECRET, &PatchParams::default(), &Patch::Merge(entries(&other)?))
+        .await?;
+    serves(
+        "what was put there by hand is served",
+        other.ca_crt.clone().context("issued")?,
+    )
+    .await?;
+
+    // A broken leaf is replaced under the same authority; nothing is to be trusted anew.
+    let broken = json!({"data": {TLS_CRT: ByteString(b"garbage".to_vec())}});
+    secrets
+        .patch(SECRET, &PatchParams::default(), &Patch::Merge(broken))
+        .await?;
+    let names = config(ns.name()).names;
+    let mended = await_object(&secrets, SECRET, "is good again", |secret| {
+        needs_new(&secret.into(), &names, Timestamp::now()).is_none()
+    })
+    .await?;
+    assert_eq!(ca(&mended)?, other.ca_crt.context("issued")?);
+
+    secrets.delete(SECRET, &DeleteParams::default()).await?;
+    let uid = mended.uid();
+    let again = await_object(&secrets, SECRET, "is back", |secret| secret.uid() != uid).await?;
+    serves("the authority of the new Secret is served", ca(&again)?).await?;
+    assert_eq!(resolver.health().last_error, None);
+
+    // At rest it writes nothing.
+    let version = again.resource_version();
+    never("another write", Duration::from_secs(2), || async {
+        Ok((secrets.get(SECRET).await?.resource_version() != version).then_some(()))
+    })
+    .await?;
+    shutdown.cancel();
+    running.await?;
+    Ok(())
+}
+
+/// An upgrade that changes the names must not make old and new replicas fight.
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_with_different_names_end_up_with_one_certificate_for_all_of_them() -> anyhow::Result<()> {
+    let cp = ControlPlane::shared().await?;
+    let ns = cp.namespace("authority").await?;
+    let old = authority(&cp.client(), ns.name());
+    let mut other_names = config(ns.name());
+    other_names.names = vec!["127.0.0.1".parse()?, "taskgate.example".parse()?];
+    let new = Authority::new(cp.client(), other_names.clone());
+    let first = old.ensure(Timestamp::now()).await?;
+    assert_eq!(
+        needs_new(&(&first).into(), &other_names.names, Timestamp::now()),
+        Some(Reason::WrongNames)
+    );
+    let second = new.ensure(Timestamp::now()).await?;
+    let third = old.ensure(Timestamp::now()).await?;
+    assert_eq!(third.resource_version(), second.resource_version());
+    assert_eq!(ca(&second)?, ca(&first)?);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bundle_is_injected_and_nothing_else_is_owned() -> anyhow::Result<()> {
+    let cp = ControlPlane::shared().await?;
+    let api = Api::<ValidatingWebhookConfiguration>::all(cp.client());
+    let name = "inject.taskgate.test";
+    let (bundle, shutdown) = (watch::Sender::new(Some(new_bundle()?)), CancellationToken::new());
+    let injector = Injector::new(cp.client(), name.to_owned(), bundle.subscribe());
+    let injection = injector.injection();
+    let running = tokio::spawn(injector.run(shutdown.clone()));
+    let state = || async {
+        let states = injection.states();
+        let state = states.into_iter().find(|(target, _)| *target == Target::Validating);
+        Ok::<_, anyhow::Error>(state.map(|(_, state)| state))
+    };
+    let reaches = |wanted: InjectionState| {
+        eventually_that("the state", Duration::from_secs(10), state, move |state| {
+            state.as_ref() == Some(&wanted)
+        })
+    };
+
+    reaches(InjectionState::Absent).await?;
+    apply(&api, name, "operator", &["a.taskgate.test", "b.taskgate.test"], None).await?;
+    reaches(InjectionState::Carried).await?;
+    let written = api.get(name).await?;
+    assert_bundles(&written, bundle.borrow().as_ref());
+    let owned = fields_of(&written, MANAGER);
+    let only_the_bundle = json!({"f:webhooks": {
+        "k:{\"name\":\"a.taskgate.test\"}": {".": {}, "f:clientConfig": {"f:caBundle": {}}, "f:name": {}},
+        "k:{\"name\":\"b.taskgate.test\"}": {".": {}, "f:clientConfig": {"f:caBundle": {}}, "f:name": {}},
+    }});
+    assert_eq!(owned, only_the_bundle, "{owned:#}");
+
+    // Applying the same configuration again changes nothing, and neither do we.
+    apply(&api, name, "operator", &["a.taskgate.test", "b.taskgate.test"], None).await?;
+    never("another write", Duration::from_secs(1), || async {
+        Ok((api.get(name).await?.resource_version() != written.resource_version()).then_some(()))
+    })
+    .await?;
+
+    // A new authority, a new bundle.
+    bundle.send_replace(Some(new_bundle()?));
+    await_object(&api, name, "carries the new bundle", |found| {
+        bundles(found).all(|published| published == bundle.borrow().as_ref().map(CaBundle::pem))
+    })
+    .await?;
+
+    // Deleted and installed again.
+    api.delete(name, &DeleteParams::default()).await?;
+    reaches(InjectionState::Absent).await?;
+    apply(&api, name, "operator", &["a.taskgate.test"], None).await?;
+    reaches(InjectionState::Carried).await?;
+    api.delete(name, &DeleteParams::default()).await?;
+
+    shutdown.cancel();
+    running.await?;
+    Ok(())
+}
+
+/// The caveat of the injector: by update it goes, by server-side apply the API server refuses.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_removes_a_webhook_by_update() -> anyhow::Result<()> {
+    let cp = ControlPlane::shared().await?;
+    let api = Api::<ValidatingWebhookConfiguration>::all(cp.client());
+    let name = "remove.taskgate.test";
+    let (bundle, shutdown) = (watch::Sender::new(Some(new_bundle()?)), CancellationToken::new());
+    let injector = Injector::new(cp.client(), name.to_owned(), bundle.subscribe());
+    let running = tokio::spawn(injector.run(shutdown.clone()));
+    let both = ["a.taskgate.test", "b.taskgate.test"];
+    apply(&api, name, "operator", &both, None).await?;
+    let mut found = await_object(&api, name, "carries the bundle", |found| {
+        bundles(found).all(|bundle| bundle.is_some())
+    })
+    .await?;
+
+    let refused = apply(&api, name, "operator", &both[..1], None).await;
+    assert!(
+        format!("{refused:?}").contains("webhooks[1].sideEffects"),
+        "{refused:?}"
+    );
+    found.webhooks.get_or_insert_default().truncate(1);
+    api.replace(name, &PostParams::default(), &found).await?;
+    apply(&api, name, "operator", &both[..1], None).await?;
+    let left = api.get(name).await?;
+    assert_eq!(bundles(&left).count(), 1);
+    assert_bundles(&left, bundle.borrow().as_ref());
+    api.delete(name, &DeleteParams::default()).await?;
+    shutdown.cancel();
+    running.await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_of_somebody_else_is_left_alone() -> anyhow::Result<()> {
+    let cp = ControlPlane::shared().await?;
+    let api = Api::<ValidatingWebhookConfiguration>::all(cp.client());
+    let name = "conflict.taskgate.test";
+    let (ours, theirs) = (new_bundle()?, new_bundle()?);
+    let (bundle, shutdown) = (watch::Sender::new(Some(ours.clone())), CancellationToken::new());
+    let injector = Injector::new(cp.client(), name.to_owned(), bundle.subscribe());
+    let injection = injector.injection();
+    let running = tokio::spawn(injector.run(shutdown.clone()));
+    let validating = || async {
+        let states = injection.states();
+        Ok::<_, anyhow::Error>(
+            states
+                .into_iter()
+                .find(|(target, _)| *target == Target::Validating)
+                .map(|(_, s)| s),
+        )
+    };
+
+    apply(&api, name, "operator", &["a.taskgate.test"], Some(theirs.pem())).await?;
+    let state = eventually_that("a conflict is told", Duration::from_secs(10), validating, |state| {
+        matches!(state, Some(InjectionState::Conflict(_)))
+    })
+    .await?;
+    let told = state.context("a state")?.to_string();
+    assert!(told.contains("\"operator\""), "{told}");
+    assert_bundles(&api.get(name).await?, Some(&theirs));
+
+    // A bundle of theirs that contains ours is as good as ours.
+    let both = [theirs.pem(), ours.pem()].concat();
+    apply(&api, name, "operator", &["a.taskgate.test"], Some(&both)).await?;
+    eventually_that("trust is seen", Duration::from_secs(10), validating, |state| {
+        state.as_ref() == Some(&InjectionState::Carried)
+    })
+    .await?;
+    assert_eq!(fields_of(&api.get(name).await?, MANAGER), Value::Null);
+    api.delete(name, &DeleteParams::default()).await?;
+    shutdown.cancel();
+    running.await?;
+    Ok(())
+}
+
+fn bundle_of(resolver: &Arc<Resolver>) -> Option<Vec<u8>> {
+    resolver.bundle().borrow().as_ref().map(|bundle| bundle.pem().to_vec())
+}
+
+fn ca(secret: &Secret) -> anyhow::Result<Vec<u8>> {
+    SecretData::from(secret).ca_crt.context("ca.crt")
+}
+
+fn new_bundle() -> anyhow::Result<CaBundle> {
+    let data = issue_all(&["taskgate.test".parse()?], Timestamp::now())?;
+    Ok(CaBundle::from_pem(&data.ca_crt.context("issued")?)?)
+}
+
+/// Server-side apply of a configuration that matches nothing, as a package manager does it.
+async fn apply(
+    api: &Api<ValidatingWebhookConfiguration>,
+    name: &str,
+    manager: &str,
+    webhooks: &[&str],
+    bundle: Option<&[u8]>,
+) -> anyhow::Result<()> {
+    let webhooks: Vec<_> = webhooks
+        .iter()
+        .map(|webhook| {
+            let mut client = BTreeMap::from([("url", json!("https://127.0.0.1:1/"))]);
+            client.extend(bundle.map(|bundle| ("caBundle", json!(ByteString(bundle.to_vec())))));
+            json!({"name": webhook, "clientConfig": client, "rules": [{"apiGroups": ["none.taskgate.test"],
+                "apiVersions": ["v1"], "resources": ["nothings"], "operations": ["CREATE"]}],
+                "sideEffects": "None", "admissionReviewVersions": ["v1"]})
+        })
+        .collect();
+    let configuration = json!({"apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingWebhookConfiguration", "metadata": {"name": name}, "webhooks": webhooks});
+    api.patch(name, &PatchParams::apply(manager), &Patch::Apply(configuration))
+        .await?;
+    Ok(())
+}
+
+fn bundles(found: &ValidatingWebhookConfiguration) -> impl Iterator<Item = Option<&[u8]>> {
+    let webhooks = found.webhooks.iter().flatten();
+    webhooks.map(|webhook| {
+        webhook
+            .client_config
+            .ca_bundle
+            .as_ref()
+            .map(|bundle| bundle.0.as_slice())
+    })
+}
+
+fn assert_bundles(found: &ValidatingWebhookConfiguration, wanted: Option<&CaBundle>) {
+    assert!(bundles(found).count() > 0);
+    assert!(bundles(found).all(|bundle| bundle == wanted.map(CaBundle::pem)));
+}
+
+/// What `manager` owns according to the API server.
+fn fields_of(found: &ValidatingWebhookConfiguration, manager: &str) -> Value {
+    let entries = found
+        .managed_fields()
+        .iter()
+        .filter(|entry| entry.manager.as_deref() == Some(manager));
+    entries
+        .filter_map(|entry| entry.fields_v1.clone())
+        .map(|fields| fields.0)
+        .next()
+        .unwrap_or_default()
+}
