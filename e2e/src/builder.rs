@@ -77,7 +77,7 @@ impl Builder {
 
     /// Custom resources that are there before the controller manager is, so that its
     /// garbage collector knows them from the start: it learns of later ones only every
-    /// 30 s. See [`ControlPlane::install_crds`].
+    /// 30 s. See [`Access::install_crds`](crate::Access::install_crds).
     pub fn crds(mut self, yaml: impl Into<String>) -> Self {
         self.crds.push(yaml.into());
         self

@@ -17,7 +17,8 @@ impl ControlPlane {
     ///
     /// It stands still while nobody asks for anything: the API server's identity lease and
     /// its compaction are off, the controller manager does not elect, and no controller
-    /// runs that writes by itself. What may still move it: events that expire after an hour.
+    /// runs that writes by itself; seen standing still for seven minutes. What may still move it:
+    /// events, which expire after an hour.
     ///
     /// # Errors
     /// If etcd does not answer.
