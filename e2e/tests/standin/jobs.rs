@@ -251,7 +251,13 @@ async fn s22_foreign_phases_last_only_without_a_job() -> anyhow::Result<()> {
     assert_ne!(of(task.start_time).as_deref(), Some(at), "a new start");
     // Waiting has no Job: there it stays.
     world.task("b", "dependsOn: [nobody]").await?;
-    world.await_phase("b", "Waiting").await?;
+    let waiting = world.await_phase("b", "Waiting").await?;
+    // A reconcile under way would set Waiting again, from a stale read (kelos T3).
+    never("it is written again", Duration::from_secs(1), async || {
+        let task = world.tasks().get("b").await?;
+        Ok((task.resource_version() != waiting.resource_version()).then_some(task))
+    })
+    .await?;
     write_status(&world.tasks(), "b", json!({"phase": "Failed", "completionTime": at})).await?;
     never("a foreign Failed is taken back", Duration::from_secs(6), async || {
         let task = world.tasks().get("b").await?;

@@ -5,6 +5,7 @@ use kelos_standin::Outcome;
 use kelos_standin::types::Task;
 use kube::api::DeleteParams;
 use std::time::{Duration, Instant};
+use taskgate_e2e::{PATIENCE, await_object, eventually};
 
 fn waits(message: &str) -> impl Fn(&Task) -> bool {
     move |task| task.phase() == "Waiting" && task.current().message == message
@@ -41,13 +42,17 @@ async fn s24_the_lock_knows_no_namespace() -> anyhow::Result<()> {
     let world = World::start_with("s24b", &[&other]).await?;
     world.task("a", "branch: shared").await?;
     world.await_phase("a", "Running").await?;
-    other.apply_yaml(&task("b", "branch: shared")).await?;
-    let locked = "Waiting for branch \"shared\" (locked by a)";
-    taskgate_e2e::await_object(&other.api::<Task>(), "b", locked, waits(locked)).await?;
+    let tasks = other.api::<Task>();
     // An equal name shares the hold.
     other.apply_yaml(&task("a", "branch: shared")).await?;
-    let tasks = other.api::<Task>();
-    taskgate_e2e::await_object(&tasks, "a", "Running", |task| task.phase() == "Running").await?;
+    await_object(&tasks, "a", "Running", |task| task.phase() == "Running").await?;
+    other.apply_yaml(&task("b", "branch: shared")).await?;
+    let locked = "Waiting for branch \"shared\" (locked by a)";
+    await_object(&tasks, "b", locked, waits(locked)).await?;
+    // And the release: two Tasks on one branch.
+    tasks.delete("a", &DeleteParams::default()).await?;
+    await_object(&tasks, "b", "Running", |task| task.phase() == "Running").await?;
+    assert_eq!(world.tasks().get("a").await?.phase(), "Running");
     Ok(())
 }
 
@@ -62,12 +67,12 @@ async fn s24_a_restart_forgets_the_lock_but_not_the_statuses() -> anyhow::Result
     world.task("b", "branch: main").await?;
     let locked = "Waiting for branch \"main\" (locked by a)";
     world.await_task("b", locked, waits(locked)).await?;
-    assert_eq!(
-        world.standin.locks().holder(":main"),
-        None,
-        "a Waiting Task holds nothing"
-    );
-    Ok(())
+    eventually("a Waiting Task holds nothing", PATIENCE, async || {
+        let holder = world.standin.locks().holder(":main");
+        anyhow::ensure!(holder.is_none(), "{holder:?}");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]

@@ -90,13 +90,14 @@ async fn s29_a_status_is_put_from_a_cache_and_tried_five_times() -> anyhow::Resu
     let mark = world.plane.audit().mark()?;
     // Somebody contradicts it so often that the cache is always behind.
     let busy = async {
-        loop {
-            let phase = Patch::Merge(json!({"status": {"phase": "Failed"}}));
+        for round in 0_u64.. {
+            let phase = Patch::Merge(json!({"status": {"phase": "Failed", "message": round.to_string()}}));
             let patched = world.tasks().patch_status("a", &PatchParams::default(), &phase).await;
             if let Err(error) = patched {
-                break anyhow::Error::from(error);
+                return error;
             }
         }
+        unreachable!("nobody counts that far")
     };
     let conflicts = async || -> anyhow::Result<usize> {
         let events = world.plane.audit().since(mark).await?;
@@ -112,7 +113,7 @@ async fn s29_a_status_is_put_from_a_cache_and_tried_five_times() -> anyhow::Resu
         Ok(())
     });
     tokio::select! {
-        failed = busy => return Err(failed),
+        failed = busy => return Err(failed.into()),
         conflict = conflict => conflict?,
     }
     // With quiet comes what is right.
