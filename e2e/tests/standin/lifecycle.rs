@@ -123,3 +123,29 @@ async fn s30_a_log_that_comes_late_is_still_read() -> anyhow::Result<()> {
     })
     .await
 }
+
+#[tokio::test]
+async fn an_adopted_001_ends_a_cancelled_task() -> anyhow::Result<()> {
+    let world = World::start_adopted().await?;
+    world.task("a", "branch: main\n  queueName: agents").await?;
+    let task = world.await_phase("a", "Running").await?;
+    assert_eq!(task.spec.queue_name, "agents");
+    let cancelled = json!({"status": {"phase": "Cancelled", "cancelledBy": "spawner:fixer", "message": "closed"}});
+    let tasks = world.tasks();
+    tasks
+        .patch_status("a", &PatchParams::default(), &Patch::Merge(&cancelled))
+        .await?;
+    await_gone(&world.jobs(), "a").await?;
+    let ended = |task: &Task| task.current().completion_time.is_some();
+    let task = world.await_task("a", "has ended", ended).await?.current();
+    assert_eq!(
+        (task.phase.as_str(), task.cancelled_by.as_str()),
+        ("Cancelled", "spawner:fixer")
+    );
+    assert_eq!(task.message, "closed");
+    assert_eq!(world.standin.locks().holder(":main"), None);
+    never("the Job comes back", Duration::from_secs(2), async || {
+        Ok(world.jobs().get_opt("a").await?)
+    })
+    .await
+}

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
 use kelos_standin::types::{Task, TaskSpawner, TaskSpawnerStatus};
-use kelos_standin::{Agents, CRDS, CycleResult, GitHub, Key, Options, Repo, Scope, Standin, client};
+use kelos_standin::{Agents, CRDS, CycleResult, Flavour, GitHub, Key, Options, Repo, Scope, Standin, client};
 use kube::api::ListParams;
 use kube::{Api, Resource, ResourceExt as _};
 use std::time::Duration;
@@ -28,7 +28,18 @@ impl World {
     pub(crate) async fn start(hint: &str) -> anyhow::Result<Self> {
         let plane = PLANE.get().await?;
         let ns = plane.namespace(hint).await?;
-        Self::on(plane, ns, Vec::new()).await
+        Self::on(plane, ns, Vec::new(), Flavour::Head).await
+    }
+
+    /// A Kelos that has adopted proposal 001, on a control plane of its own: CRDs are everybody's.
+    pub(crate) async fn start_adopted() -> anyhow::Result<Self> {
+        static PLANE: Shared = Shared::new(|| {
+            let crds = kelos_standin::crds::yaml(Flavour::Adopted001);
+            ControlPlane::builder().crds(crds.expect("the CRDs are well formed"))
+        });
+        let plane = PLANE.get().await?;
+        let ns = plane.namespace("adopted").await?;
+        Self::on(plane, ns, Vec::new(), Flavour::Adopted001).await
     }
 
     /// With more namespaces in the stand-in's view.
@@ -36,17 +47,23 @@ impl World {
         let plane = PLANE.get().await?;
         let ns = plane.namespace(hint).await?;
         let more = more.iter().map(|ns| ns.name().to_owned()).collect();
-        Self::on(plane, ns, more).await
+        Self::on(plane, ns, more, Flavour::Head).await
     }
 
-    async fn on(plane: &'static ControlPlane, ns: Namespace, more: Vec<String>) -> anyhow::Result<Self> {
+    async fn on(
+        plane: &'static ControlPlane,
+        ns: Namespace,
+        more: Vec<String>,
+        flavour: Flavour,
+    ) -> anyhow::Result<Self> {
         let github = GitHub::start().await?;
         ns.apply_yaml(&workspace(&github.repo("o", "r"))).await?;
         let mut names = vec![ns.name().to_owned()];
         names.extend(more);
         let scope = Scope::Namespaces(names);
         let agents = Agents::start(plane.client(), &scope).await;
-        let options = Options::new(scope, github.url());
+        let mut options = Options::new(scope, github.url());
+        options.flavour = flavour;
         let standin = Standin::start(client(plane.config())?, options).await?;
         Ok(Self {
             plane,
