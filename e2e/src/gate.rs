@@ -6,6 +6,7 @@ use std::process::Stdio;
 use anyhow::{Context as _, ensure};
 use tokio::process::Command;
 
+use crate::metrics::get_text;
 use crate::{ControlPlane, Metrics, Process, ProcessSpec, free_port, scrape};
 
 /// The namespace that taskgate runs in.
@@ -107,6 +108,14 @@ impl Gate {
     /// The URL of a path on its admin port.
     pub fn admin_url(&self, path: &str) -> String {
         format!("http://{}{path}", self.admin)
+    }
+
+    /// What its admin port answers at `path`.
+    ///
+    /// # Errors
+    /// If it does not answer 2xx.
+    pub async fn admin(&self, path: &str) -> anyhow::Result<String> {
+        get_text(&self.admin_url(path)).await
     }
 
     /// What it counts.
