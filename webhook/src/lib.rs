@@ -31,7 +31,7 @@ mod probe;
 mod readiness;
 mod refusal;
 mod registration;
-pub mod review;
+mod review;
 mod routes;
 pub mod rules;
 mod serve;
@@ -48,5 +48,6 @@ pub use refusal::Refusal;
 pub use registration::{
     ClientTarget, ConfigurationName, FailurePolicy, InvalidName, InvalidTimeout, Registration, TimeoutSeconds,
 };
+pub use review::DecodeError;
 pub use routes::router;
 pub use serve::{Addresses, Dependencies, ServeError, Server, serve};

@@ -1,9 +1,6 @@
 //! The life of a listener: serving, then lame duck, then draining (C7).
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::{
     sync::watch,

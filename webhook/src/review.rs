@@ -18,54 +18,54 @@ const MAX_ERROR: usize = 160;
 /// The request of a review. `oldObject` and `options` are skipped over, not kept: no decision needs them.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ReviewRequest {
+pub(crate) struct ReviewRequest {
     /// Names the review; the answer carries the same.
-    pub uid: String,
+    pub(crate) uid: String,
     /// The kind of `object`, in the version that the webhook is registered for.
-    pub kind: ObjectKind,
+    pub(crate) kind: ObjectKind,
     /// What is to be done.
-    pub operation: ReviewOperation,
+    pub(crate) operation: ReviewOperation,
     /// The object's name; empty when it is to be generated.
     #[serde(default)]
-    pub name: String,
+    pub(crate) name: String,
     /// The object's namespace; empty for cluster-scoped objects.
     #[serde(default)]
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// Who asks.
     #[serde(default)]
-    pub user_info: UserInfo,
+    pub(crate) user_info: UserInfo,
     /// The object as it is to be stored; null on DELETE.
     #[serde(default)]
-    pub object: Value,
+    pub(crate) object: Value,
     /// Whether nothing will be stored.
     #[serde(default)]
-    pub dry_run: Option<bool>,
+    pub(crate) dry_run: Option<bool>,
 }
 
 /// A kind of object.
 #[derive(Clone, Debug, Deserialize)]
-pub struct ObjectKind {
+pub(crate) struct ObjectKind {
     /// The API group; empty for the core group.
     #[serde(default)]
-    pub group: String,
+    pub(crate) group: String,
     /// The version.
-    pub version: String,
+    pub(crate) version: String,
     /// The kind's name.
-    pub kind: String,
+    pub(crate) kind: String,
 }
 
 /// Who asks.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub struct UserInfo {
+pub(crate) struct UserInfo {
     /// The user's name.
     #[serde(default)]
-    pub username: String,
+    pub(crate) username: String,
 }
 
 /// What is to be done, as the wire spells it.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
-pub enum ReviewOperation {
+pub(crate) enum ReviewOperation {
     /// CREATE
     Create,
     /// UPDATE
@@ -78,7 +78,7 @@ pub enum ReviewOperation {
 
 impl ReviewOperation {
     /// The name in metrics and logs.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Create => "create",
             Self::Update => "update",
@@ -139,7 +139,7 @@ struct Envelope {
 }
 
 /// Reads a review strictly: exactly v1, with a request that has a uid.
-pub fn decode(body: &[u8]) -> Result<ReviewRequest, DecodeError> {
+pub(crate) fn decode(body: &[u8]) -> Result<ReviewRequest, DecodeError> {
     let envelope: Envelope = serde_json::from_slice(body).map_err(|error| match error.classify() {
         Category::Data => DecodeError::Shape(clip(&error.to_string(), MAX_ERROR)),
         Category::Syntax | Category::Eof | Category::Io => DecodeError::Json {
@@ -185,7 +185,9 @@ struct Response<'a> {
     warnings: &'a [String],
 }
 
+/// A `metav1.Status`, which has a field of its own name.
 #[derive(Serialize)]
+#[allow(clippy::struct_field_names, reason = "the wire names it so")]
 struct Status<'a> {
     status: &'static str,
     message: &'a str,
@@ -194,7 +196,7 @@ struct Status<'a> {
 }
 
 /// Writes `decision` down as the answer to the review `uid`.
-pub fn encode(uid: &str, decision: &Decision) -> Vec<u8> {
+pub(crate) fn encode(uid: &str, decision: &Decision) -> Vec<u8> {
     let patch = (decision.allowed() && !decision.patch.0.is_empty()).then(|| {
         let operations = serde_json::to_vec(&decision.patch).expect("a JSON patch serialises");
         ByteString(operations)
@@ -221,7 +223,7 @@ pub fn encode(uid: &str, decision: &Decision) -> Vec<u8> {
 }
 
 /// Lets the review `uid` pass although it is none that was asked for, and says so in the audit log.
-pub fn encode_unexpected(uid: &str) -> Vec<u8> {
+pub(crate) fn encode_unexpected(uid: &str) -> Vec<u8> {
     write(Response {
         uid,
         allowed: true,

@@ -83,14 +83,14 @@ impl Caches {
         let api = typed(&ApiResource::erase::<TaskPolicy>(&()));
         tasks.spawn(async move {
             let policies = &caches.policies;
-            let compile = |object| policies.compile_namespaced(object);
+            let compile = |object| Some(policies.compile_namespaced(object));
             follow(api, &policies.namespaced, compile, || policies.rebuild(), end).await;
         });
         let (caches, end) = (self.clone(), shutdown.clone());
         let api = typed(&ApiResource::erase::<ClusterTaskPolicy>(&()));
         tasks.spawn(async move {
             let policies = &caches.policies;
-            let compile = |object| policies.compile_cluster(object);
+            let compile = |object| Some(policies.compile_cluster(object));
             follow(api, &policies.cluster, compile, || policies.rebuild(), end).await;
         });
         let (caches, end) = (self.clone(), shutdown.clone());

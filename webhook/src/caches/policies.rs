@@ -64,14 +64,14 @@ impl Policies {
         [self.namespaced.values(), self.cluster.values()].concat()
     }
 
-    pub(super) fn compile_namespaced(&self, object: DynamicObject) -> Option<Stored> {
+    pub(super) fn compile_namespaced(&self, object: DynamicObject) -> Stored {
         let compile = |namespace: &str, name: &str, spec: TaskPolicySpec| Policy::namespaced(namespace, name, &spec);
-        Some(stored(&self.namespaced, object, compile))
+        stored(&self.namespaced, object, compile)
     }
 
-    pub(super) fn compile_cluster(&self, object: DynamicObject) -> Option<Stored> {
+    pub(super) fn compile_cluster(&self, object: DynamicObject) -> Stored {
         let compile = |_: &str, name: &str, spec: ClusterTaskPolicySpec| Policy::cluster(name, &spec);
-        Some(stored(&self.cluster, object, compile))
+        stored(&self.cluster, object, compile)
     }
 }
 
@@ -131,7 +131,7 @@ mod tests {
             (4, json!({"queueName": "b"})),
         ] {
             let stored = policies.compile_namespaced(object(generation, &spec));
-            policies.namespaced.apply("team/p".to_owned(), stored);
+            policies.namespaced.apply("team/p".to_owned(), Some(stored));
             policies.rebuild();
             in_force.push((policies.current().len(), policies.rejected()));
         }

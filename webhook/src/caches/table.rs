@@ -131,7 +131,7 @@ impl<V: Clone> Table<V> {
             State::Following | State::Absent => State::Stale { since: Instant::now() },
         };
         self.enter(state, || {
-            warn!(cache = self.kind, error, "cannot follow the API server")
+            warn!(cache = self.kind, error, "cannot follow the API server");
         });
         false
     }

@@ -48,15 +48,14 @@ impl Registration {
 
     /// The usual registration, reached through `client`.
     pub fn new(namespace: &str, client: ClientTarget) -> Self {
-        let seconds = |seconds| TimeoutSeconds::new(seconds).expect("the default timeouts are in range");
         Self {
             name: ConfigurationName::default(),
             namespace: namespace.to_owned(),
             client,
             foreign_failure: FailurePolicy::Ignore,
             own_failure: FailurePolicy::Fail,
-            mutating_timeout: seconds(2),
-            validating_timeout: seconds(3),
+            mutating_timeout: TimeoutSeconds::MUTATING,
+            validating_timeout: TimeoutSeconds::VALIDATING,
         }
     }
 

@@ -56,6 +56,10 @@ pub struct InvalidTimeout;
 impl TimeoutSeconds {
     /// The longest, in seconds.
     pub const MAX: u8 = 5;
+    /// How long a mutating answer may take by default.
+    pub const MUTATING: Self = Self(NonZeroU8::new(2).expect("2 is not zero"));
+    /// How long a validating answer may take by default.
+    pub const VALIDATING: Self = Self(NonZeroU8::new(3).expect("3 is not zero"));
 
     /// A timeout of `seconds`.
     pub fn new(seconds: u8) -> Result<Self, InvalidTimeout> {

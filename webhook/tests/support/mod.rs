@@ -1,6 +1,7 @@
 //! A real server on a real TLS socket, with surroundings that are given instead of read from a cluster.
 
 #![allow(dead_code, reason = "each test crate uses another part of it")]
+#![allow(clippy::panic, reason = "one of the surroundings is there to panic")]
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -25,25 +26,25 @@ use tokio::{net::TcpStream, task::JoinHandle};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// Namespaces in which something goes wrong.
-pub const SLOW: &str = "slow";
-pub const PANICKING: &str = "panicking";
-pub const UNREADABLE: &str = "unreadable";
+pub(crate) const SLOW: &str = "slow";
+pub(crate) const PANICKING: &str = "panicking";
+pub(crate) const UNREADABLE: &str = "unreadable";
 
 /// Surroundings that are what the test says. In the namespaces above, asking for labels fails in its own way.
 #[derive(Default)]
-pub struct Given {
-    pub policies: Vec<Policy>,
-    pub labels: BTreeMap<String, String>,
-    pub owner_task: Option<Value>,
-    pub spawner: Option<SpawnerFacts>,
-    pub memory: Option<WorkItemStatus>,
-    pub starting: bool,
-    set: Arc<PolicySet>,
+pub(crate) struct Given {
+    pub(crate) policies: Vec<Policy>,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) owner_task: Option<Value>,
+    pub(crate) spawner: Option<SpawnerFacts>,
+    pub(crate) memory: Option<WorkItemStatus>,
+    pub(crate) starting: bool,
+    pub(crate) set: Arc<PolicySet>,
 }
 
 impl Given {
     /// One policy `agents` in namespace `team`, as YAML.
-    pub fn policy(spec: &str) -> anyhow::Result<Self> {
+    pub(crate) fn policy(spec: &str) -> anyhow::Result<Self> {
         let spec: TaskPolicySpec = serde_saphyr::from_str(spec)?;
         let policy = Policy::namespaced("team", "agents", &spec).map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
         Ok(Self {
@@ -52,7 +53,7 @@ impl Given {
         })
     }
 
-    pub fn finish(mut self) -> Arc<Self> {
+    pub(crate) fn finish(mut self) -> Arc<Self> {
         self.set = Arc::new(PolicySet::new(self.policies.iter().cloned()));
         Arc::new(self)
     }
@@ -101,16 +102,16 @@ impl Surroundings for Given {
 }
 
 /// A server, and what is needed to dial it.
-pub struct Running {
-    pub address: SocketAddr,
-    pub lifecycle: Lifecycle,
-    pub resolver: Arc<Resolver>,
-    pub task: JoinHandle<()>,
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) resolver: Arc<Resolver>,
+    pub(crate) task: JoinHandle<()>,
     registry: Registry,
 }
 
 /// Serves `given` within `limits`.
-pub async fn serve(given: Given, limits: Limits) -> anyhow::Result<Running> {
+pub(crate) async fn serve(given: Given, limits: Limits) -> anyhow::Result<Running> {
     let data = issue_all(&["127.0.0.1".parse()?], Timestamp::now())?;
     let resolver = Resolver::new();
     resolver.serve(Material::try_from(&data)?);
@@ -137,7 +138,7 @@ impl Drop for Running {
 
 impl Running {
     /// A TLS connection that offers `alpn`.
-    pub async fn dial(&self, alpn: &[u8]) -> anyhow::Result<TlsStream<TcpStream>> {
+    pub(crate) async fn dial(&self, alpn: &[u8]) -> anyhow::Result<TlsStream<TcpStream>> {
         let bundle = self.resolver.bundle().borrow().clone().context("a bundle")?;
         let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
@@ -150,14 +151,14 @@ impl Running {
         Ok(TlsConnector::from(Arc::new(config)).connect(name, stream).await?)
     }
 
-    pub async fn http1(&self) -> anyhow::Result<Http1> {
+    pub(crate) async fn http1(&self) -> anyhow::Result<Http1> {
         let io = TokioIo::new(self.dial(b"http/1.1").await?);
         let (sender, connection) = http1::handshake(io).await?;
         let connection = tokio::spawn(connection);
         Ok(Http1 { sender, connection })
     }
 
-    pub async fn http2(&self) -> anyhow::Result<http2::SendRequest<Full<Bytes>>> {
+    pub(crate) async fn http2(&self) -> anyhow::Result<http2::SendRequest<Full<Bytes>>> {
         let io = TokioIo::new(self.dial(b"h2").await?);
         let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
         tokio::spawn(connection);
@@ -165,12 +166,12 @@ impl Running {
     }
 
     /// The answer to one review on a connection of its own.
-    pub async fn post(&self, target: &str, body: impl Into<Bytes>) -> anyhow::Result<Answer> {
+    pub(crate) async fn post(&self, target: &str, body: impl Into<Bytes>) -> anyhow::Result<Answer> {
         self.http1().await?.post(target, body).await
     }
 
     /// The value of the metric line that starts with `series`, such as `taskgate_x_total{cause="busy"}`.
-    pub fn metric(&self, series: &str) -> anyhow::Result<f64> {
+    pub(crate) fn metric(&self, series: &str) -> anyhow::Result<f64> {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
         let line = text
@@ -181,17 +182,17 @@ impl Running {
 }
 
 /// A kept HTTP/1.1 connection.
-pub struct Http1 {
-    pub sender: http1::SendRequest<Full<Bytes>>,
-    pub connection: JoinHandle<hyper::Result<()>>,
+pub(crate) struct Http1 {
+    pub(crate) sender: http1::SendRequest<Full<Bytes>>,
+    pub(crate) connection: JoinHandle<hyper::Result<()>>,
 }
 
 impl Http1 {
-    pub async fn post(&mut self, target: &str, body: impl Into<Bytes>) -> anyhow::Result<Answer> {
+    pub(crate) async fn post(&mut self, target: &str, body: impl Into<Bytes>) -> anyhow::Result<Answer> {
         self.send(request(target, body)?).await
     }
 
-    pub async fn send(&mut self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
+    pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
         self.sender.ready().await?;
         Answer::of(self.sender.send_request(request).await?).await
     }
@@ -199,14 +200,14 @@ impl Http1 {
 
 /// What came back.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
-    pub async fn of(response: http::Response<hyper::body::Incoming>) -> anyhow::Result<Self> {
+    pub(crate) async fn of(response: http::Response<hyper::body::Incoming>) -> anyhow::Result<Self> {
         let (parts, body) = response.into_parts();
         Ok(Self {
             status: parts.status,
@@ -215,16 +216,16 @@ impl Answer {
         })
     }
 
-    pub fn json(&self) -> anyhow::Result<Value> {
+    pub(crate) fn json(&self) -> anyhow::Result<Value> {
         serde_json::from_slice(&self.body).with_context(|| format!("{self:?}"))
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 }
 
-pub fn request(target: &str, body: impl Into<Bytes>) -> anyhow::Result<Request<Full<Bytes>>> {
+pub(crate) fn request(target: &str, body: impl Into<Bytes>) -> anyhow::Result<Request<Full<Bytes>>> {
     Ok(Request::builder()
         .method(Method::POST)
         .uri(format!("https://127.0.0.1{target}"))
@@ -234,7 +235,7 @@ pub fn request(target: &str, body: impl Into<Bytes>) -> anyhow::Result<Request<F
 }
 
 /// The review of a Task that is created in `namespace`.
-pub fn task_review(namespace: &str) -> Value {
+pub(crate) fn task_review(namespace: &str) -> Value {
     review(
         &json!({"group": "kelos.dev", "version": "v1alpha2", "kind": "Task"}),
         namespace,
@@ -242,7 +243,7 @@ pub fn task_review(namespace: &str) -> Value {
     )
 }
 
-pub fn task(namespace: &str) -> Value {
+pub(crate) fn task(namespace: &str) -> Value {
     json!({
         "apiVersion": "kelos.dev/v1alpha2", "kind": "Task",
         "metadata": {"name": "fixer-42", "namespace": namespace, "uid": "task-uid",
@@ -252,7 +253,7 @@ pub fn task(namespace: &str) -> Value {
 }
 
 /// The Job that Kelos makes for [`task`].
-pub fn job(namespace: &str) -> Value {
+pub(crate) fn job(namespace: &str) -> Value {
     json!({
         "apiVersion": "batch/v1", "kind": "Job",
         "metadata": {"name": "fixer-42", "namespace": namespace, "labels": {"kelos.dev/task": "fixer-42"},
@@ -262,7 +263,7 @@ pub fn job(namespace: &str) -> Value {
     })
 }
 
-pub fn review(kind: &Value, namespace: &str, object: &Value) -> Value {
+pub(crate) fn review(kind: &Value, namespace: &str, object: &Value) -> Value {
     json!({
         "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
         "request": {
@@ -276,7 +277,7 @@ pub fn review(kind: &Value, namespace: &str, object: &Value) -> Value {
 }
 
 /// Short times, for tests that wait for them.
-pub fn shutdown() -> ShutdownConfig {
+pub(crate) fn shutdown() -> ShutdownConfig {
     ShutdownConfig {
         lame_duck: Duration::from_secs(2),
         quiet: Duration::from_millis(300),
