@@ -49,7 +49,7 @@ pub trait Surroundings: Send + Sync + 'static {
 /// Something that a decision needs cannot be read. The request is answered with an error, never with a guess: the
 /// webhook's `failurePolicy` decides.
 #[derive(Debug, thiserror::Error)]
-#[error("taskgate cannot read {kind} {namespace}/{name}: {reason}")]
+#[error("taskgate cannot read {kind} {}: {reason}", coordinates(namespace, name))]
 pub struct FactError {
     /// The kind of the object.
     pub kind: &'static str,
@@ -62,6 +62,13 @@ pub struct FactError {
     /// The error itself.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+fn coordinates(namespace: &str, name: &str) -> String {
+    match namespace {
+        "" => name.to_owned(),
+        namespace => format!("{namespace}/{name}"),
+    }
 }
 
 /// The facts about one request, owned.

@@ -256,6 +256,39 @@ async fn after_the_first_ready_answer_every_create_is_governed() -> anyhow::Resu
         let created = tasks.create(&PostParams::default(), &task).await?;
         assert_eq!(label(&created, "team").as_deref(), Some("a"), "{n}");
     }
+
+    // The API server goes and comes back: the caches follow it again.
+    cp.apiserver().restart().await?;
+    ns.apply_yaml(
+        "{apiVersion: taskgate.dev/v1alpha1, kind: TaskPolicy, metadata: {name: agents}, spec: {metadata: {labels: {team: b}}}}",
+    )
+    .await?;
+    eventually("the changed policy is in force", PATIENCE, || async {
+        let task: DynamicObject = serde_json::from_value(task("later"))?;
+        let seen = tasks.create(&dry_run(), &task).await?;
+        ensure!(
+            label(&seen, "team").as_deref() == Some("b"),
+            "{:?}",
+            seen.metadata.labels
+        );
+        Ok(())
+    })
+    .await?;
+    taskgate.await_ready().await?;
+    let (_, metrics) = taskgate.get("/metrics").await?;
+    for kind in [
+        "taskpolicies",
+        "clustertaskpolicies",
+        "workitems",
+        "taskspawners",
+        "workspaces",
+        "namespaces",
+    ] {
+        assert!(
+            metrics.contains(&format!("taskgate_cache_age_seconds{{kind=\"{kind}\"}} 0.0")),
+            "{kind}: {metrics}"
+        );
+    }
     taskgate.shutdown.cancel();
     taskgate.server.await??;
     Ok(())

@@ -87,7 +87,7 @@ async fn what_cannot_be_known_is_an_error_and_no_verdict() -> anyhow::Result<()>
     assert_eq!(answer.status, 500);
     assert_eq!(
         answer.text(),
-        "taskgate cannot read Namespace /unreadable: the API server is away"
+        "taskgate cannot read Namespace unreadable: the API server is away"
     );
     Ok(())
 }
