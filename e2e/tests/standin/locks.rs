@@ -26,7 +26,14 @@ async fn s24_one_task_per_branch_first_come_first_served() -> anyhow::Result<()>
     let locked = "Waiting for branch \"main\" (locked by a)";
     world.await_task("b", locked, waits(locked)).await?;
     // Creation times are whole seconds, and only an earlier one queues before.
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let b = world.tasks().get("b").await?;
+    eventually("a later second than that of b", PATIENCE, async || {
+        let since = b.metadata.creation_timestamp.as_ref().map(|at| at.0);
+        let now = jiff::Timestamp::now();
+        ensure!(since.is_some_and(|since| now.as_second() > since.as_second()), "{now}");
+        Ok(())
+    })
+    .await?;
     world.task("c", branch).await?;
     world.await_task("c", locked, waits(locked)).await?;
     world.end("a", Outcome::succeeded()).await?;
