@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
-    runtime::{WatchStreamExt, watcher},
+    runtime::watcher,
 };
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +16,7 @@ use tracing::{info, instrument};
 
 use crate::{
     Backoff, IssueError, Material, MaterialError, Reason, Resolver, San, Scope, SecretData, Source, issue_all,
-    issue_leaf, needs_new, needs_new::names_of,
+    issue_leaf, needs_new, needs_new::names_of, watched::watched,
 };
 
 /// How often the certificates are held against the wall clock, whatever the timers say: those stand still while a
@@ -229,20 +229,16 @@ impl Authority {
         resolver.serve(material);
         Ok(secret)
     }
-}
 
-impl Source for Authority {
-    #[instrument(name = "certificates", skip_all, fields(secret = %self.coordinates()))]
-    async fn run(self, resolver: Arc<Resolver>, shutdown: CancellationToken) {
-        let mut events =
-            pin!(watcher::watch_object(self.secrets.clone(), &self.config.secret).backoff(Backoff::default()));
+    /// Follows the Secret for ever.
+    async fn keep_serving(&self, resolver: &Resolver) {
+        let mut events = pin!(watched(self.secrets.clone(), &self.config.secret));
         let mut backoff = Backoff::default();
         // What the Secret was when last seen; `None` until the first answer of the API server.
         let mut seen: Option<Option<Secret>> = None;
         let mut check_at = Instant::now() + CHECK_EVERY;
         loop {
             tokio::select! {
-                () = shutdown.cancelled() => return,
                 Some(event) = events.next() => match event {
                     Ok(secret) => seen = Some(secret),
                     Err(source) => {
@@ -251,28 +247,44 @@ impl Source for Authority {
                         continue;
                     }
                 },
-                () = sleep_until(check_at) => {}
+                () = sleep_until(check_at) => {
+                    check_at = Instant::now() + CHECK_EVERY;
+                    if !self.is_due(seen.as_ref()) {
+                        continue;
+                    }
+                }
             }
-            let Some(secret) = seen.clone() else {
-                check_at = Instant::now() + CHECK_EVERY;
-                continue;
-            };
-            check_at = Instant::now()
-                + match self.serve(secret, &resolver).await {
-                    Ok(secret) => {
-                        backoff.reset();
-                        seen = Some(Some(secret));
-                        CHECK_EVERY
+            let Some(secret) = seen.clone() else { continue };
+            match self.serve(secret, resolver).await {
+                Ok(secret) => {
+                    backoff.reset();
+                    seen = Some(Some(secret));
+                }
+                Err(problem) => {
+                    resolver.report(&problem);
+                    check_at = Instant::now() + backoff.delay();
+                    // What the watch showed may be stale by now: look again.
+                    if let Ok(secret) = self.read().await {
+                        seen = Some(secret);
                     }
-                    Err(problem) => {
-                        resolver.report(&problem);
-                        // What the watch showed may be stale by now: look again.
-                        if let Ok(secret) = self.read().await {
-                            seen = Some(secret);
-                        }
-                        backoff.delay()
-                    }
-                };
+                }
+            }
         }
+    }
+
+    /// Whether what was seen must not stay as it is.
+    fn is_due(&self, seen: Option<&Option<Secret>>) -> bool {
+        seen.is_some_and(|secret| {
+            secret
+                .as_ref()
+                .is_none_or(|secret| needs_new(&secret.into(), &self.config.names, Timestamp::now()).is_some())
+        })
+    }
+}
+
+impl Source for Authority {
+    #[instrument(name = "certificates", skip_all, fields(secret = %self.coordinates()))]
+    async fn run(self, resolver: Arc<Resolver>, shutdown: CancellationToken) {
+        shutdown.run_until_cancelled(self.keep_serving(&resolver)).await;
     }
 }

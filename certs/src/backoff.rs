@@ -48,12 +48,6 @@ impl Iterator for Backoff {
     }
 }
 
-impl kube::runtime::utils::Backoff for Backoff {
-    fn reset(&mut self) {
-        Self::reset(self);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

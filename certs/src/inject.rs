@@ -15,7 +15,6 @@ use k8s_openapi::{
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
-    runtime::{WatchStreamExt, watcher},
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -26,7 +25,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
-use crate::{Backoff, CaBundle};
+use crate::{Backoff, CaBundle, resolver::chain, watched::watched};
 
 /// The field manager under which the bundle is applied.
 pub const MANAGER: &str = "taskgate-ca";
@@ -114,21 +113,26 @@ impl Injector {
 
     /// Runs until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
-        tokio::join!(
-            self.keep::<MutatingWebhookConfiguration>(&shutdown),
-            self.keep::<ValidatingWebhookConfiguration>(&shutdown),
-        );
+        let both = async {
+            tokio::join!(
+                self.keep::<MutatingWebhookConfiguration>(),
+                self.keep::<ValidatingWebhookConfiguration>(),
+            )
+        };
+        shutdown.run_until_cancelled(both).await;
     }
 
-    async fn keep<K: Configuration>(&self, shutdown: &CancellationToken) {
+    /// Follows one configuration for ever.
+    async fn keep<K: Configuration>(&self) {
         let span = info_span!("inject", configuration = %K::TARGET, name = self.name);
         async {
             let api = Api::<K>::all(self.client.clone());
-            let mut events = pin!(watcher::watch_object(api.clone(), &self.name).backoff(Backoff::default()));
+            let mut events = pin!(watched(api.clone(), &self.name));
             let mut bundle = self.bundle.clone();
             let mut backoff = Backoff::default();
             let mut seen: Option<Option<K>> = None;
             let mut retry_at: Option<Instant> = None;
+            let mut blind = false;
             loop {
                 let retry = async {
                     match retry_at {
@@ -137,11 +141,16 @@ impl Injector {
                     }
                 };
                 tokio::select! {
-                    () = shutdown.cancelled() => return,
                     Some(event) = events.next() => match event {
-                        Ok(configuration) => seen = Some(configuration),
+                        Ok(configuration) => {
+                            blind = false;
+                            seen = Some(configuration);
+                        }
+                        // What was seen last is what is known: the state stays.
                         Err(problem) => {
-                            self.note::<K>(&InjectionState::Failed(crate::resolver::chain(&problem)));
+                            if !std::mem::replace(&mut blind, true) {
+                                warn!(error = chain(&problem), "cannot watch the configuration");
+                            }
                             continue;
                         }
                     },

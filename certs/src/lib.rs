@@ -24,6 +24,7 @@ mod resolver;
 mod san;
 mod secret;
 mod source;
+mod watched;
 
 pub use authority::{Authority, AuthorityConfig};
 pub use backoff::Backoff;

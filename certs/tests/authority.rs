@@ -276,6 +276,43 @@ async fn an_operator_removes_a_webhook_by_update() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A watch that broke must not leave anybody blind, or think ill of what is well.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_api_server_was_away_everything_is_followed_again() -> anyhow::Result<()> {
+    let cp = ControlPlane::start().await?;
+    let ns = cp.namespace("away").await?;
+    let (resolver, shutdown) = (Resolver::new(), CancellationToken::new());
+    let source = tokio::spawn(authority(&cp.client(), ns.name()).run(resolver.clone(), shutdown.clone()));
+    let name = "away.taskgate.test";
+    let injector = Injector::new(cp.client(), name.to_owned(), resolver.bundle());
+    let injection = injector.injection();
+    let running = tokio::spawn(injector.run(shutdown.clone()));
+    let configurations = Api::<ValidatingWebhookConfiguration>::all(cp.client());
+    apply(&configurations, name, "operator", &["a.taskgate.test"], None).await?;
+    let validating = || async { Ok(injection.states().map(|(_, state)| state)[1].clone()) };
+    let carried = |state: &InjectionState| *state == InjectionState::Carried;
+    eventually_that("the bundle is carried", Duration::from_secs(10), validating, carried).await?;
+    let before = bundle_of(&resolver);
+
+    cp.apiserver().restart().await?;
+    assert_eq!(bundle_of(&resolver), before);
+    assert_eq!(validating().await?, InjectionState::Carried);
+
+    ns.api::<Secret>().delete(SECRET, &DeleteParams::default()).await?;
+    let served = || async { Ok(bundle_of(&resolver)) };
+    let new = |bundle: &Option<Vec<u8>>| bundle.is_some() && *bundle != before;
+    let served = eventually_that("a new authority is served", Duration::from_secs(30), served, new).await?;
+    await_object(&configurations, name, "carries the new authority", |found| {
+        bundles(found).all(|bundle| bundle == served.as_deref())
+    })
+    .await?;
+    assert_eq!(resolver.health().last_error, None);
+    shutdown.cancel();
+    source.await?;
+    running.await?;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bundle_of_somebody_else_is_left_alone() -> anyhow::Result<()> {
     let cp = ControlPlane::shared().await?;

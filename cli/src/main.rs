@@ -1,1 +1,28 @@
-fn main() {}
+//! The `taskgate` binary: parses the command line and hands over to one module per command. No logic lives here.
+
+mod args;
+mod logging;
+mod manifests;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::Serve(args) => serve::main(*args),
+        Command::Manifests(args) => manifests::main(args),
+    };
+    match outcome {
+        Ok(code) => code,
+        // Before logging has started, and for commands that do not log.
+        Err(error) => {
+            eprintln!("taskgate: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -8,8 +8,8 @@
 //! [`ControlPlane::etcd_revision`].
 //!
 //! Called by the suites in `e2e/tests`, and by whatever else wants a cluster for a
-//! minute. It may use any Kubernetes client crate, and knows nothing of taskgate:
-//! what a suite needs of taskgate, it brings along.
+//! minute. It may use any Kubernetes client crate. It knows taskgate as users do: as
+//! a binary, started by [`Gate`].
 //!
 //! ```no_run
 //! # async fn scenario() -> anyhow::Result<()> {
@@ -33,6 +33,7 @@ pub mod audit;
 mod builder;
 mod components;
 mod crds;
+mod gate;
 mod kubeconfig;
 mod kubectl;
 mod metrics;
@@ -51,6 +52,7 @@ pub use access::Access;
 pub use assets::tool;
 pub use audit::{Audit, AuditEvent, Marker};
 pub use builder::{Builder, Keep};
+pub use gate::{GATE_NAMESPACE, Gate, GateBuilder, binary, taskgate};
 pub use kubectl::Output;
 pub use metrics::{Metrics, scrape};
 pub use namespace::Namespace;

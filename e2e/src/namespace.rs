@@ -54,11 +54,23 @@ impl Namespace {
     /// # Errors
     /// If it cannot be run; that it fails is in the [`Output`].
     pub async fn kubectl<I: IntoIterator<Item: AsRef<OsStr>>>(&self, args: I) -> anyhow::Result<Output> {
+        self.kubectl_with_input(args, "").await
+    }
+
+    /// `kubectl -n <name> …`, with something to read.
+    ///
+    /// # Errors
+    /// If it cannot be run; that it fails is in the [`Output`].
+    pub async fn kubectl_with_input<I: IntoIterator<Item: AsRef<OsStr>>>(
+        &self,
+        args: I,
+        input: &str,
+    ) -> anyhow::Result<Output> {
         let all: Vec<OsString> = ["-n".into(), self.name.clone().into()]
             .into_iter()
             .chain(args.into_iter().map(|arg| arg.as_ref().to_owned()))
             .collect();
-        self.access.kubectl(all).await
+        self.access.kubectl_with_input(all, input).await
     }
 
     /// Server-side apply; documents without a namespace land in this one.

@@ -24,7 +24,13 @@ fn policies(count: usize) -> PolicySet {
         let name = format!("policy-{index}");
         if index % 2 == 0 || last {
             let namespace_selector = serde_json::from_value(json!({"matchLabels": {"agents": "yes"}})).ok();
-            Policy::cluster(&name, &ClusterTaskPolicySpec { namespace_selector, policy: spec })
+            Policy::cluster(
+                &name,
+                &ClusterTaskPolicySpec {
+                    namespace_selector,
+                    policy: spec,
+                },
+            )
         } else {
             Policy::namespaced(if index % 20 == 1 { "team-a" } else { "elsewhere" }, &name, &spec)
         }
@@ -68,9 +74,13 @@ fn decision(criterion: &mut Criterion) {
                 user: "bench",
                 dry_run: false,
             };
-            group.bench_with_input(BenchmarkId::new(format!("{phase:?}"), count), &request, |bencher, request| {
-                bencher.iter(|| decide(&govern(black_box(request), &facts), None, Timestamp::UNIX_EPOCH));
-            });
+            group.bench_with_input(
+                BenchmarkId::new(format!("{phase:?}"), count),
+                &request,
+                |bencher, request| {
+                    bencher.iter(|| decide(&govern(black_box(request), &facts), None, Timestamp::UNIX_EPOCH));
+                },
+            );
         }
     }
     group.finish();

@@ -105,6 +105,7 @@ fn add(path: &[&str], value: Value) -> PatchOperation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::{collection::btree_map, prelude::*};
     use serde_json::json;
 
     fn label(key: &str, value: &str) -> Edit {
@@ -151,5 +152,53 @@ mod tests {
     fn what_is_so_already_is_not_patched() {
         let object = json!({"metadata": {"labels": {"b": "2"}}, "spec": {"suspend": true}});
         assert!(patch(&object, &[label("b", "2"), Edit::Suspend]).0.is_empty());
+    }
+
+    /// The same edits, made directly: what the patch has to come to.
+    fn predicted(object: &Value, edits: &[Edit]) -> Value {
+        let mut object = object.clone();
+        for edit in edits {
+            let (map, key, value) = match edit {
+                Edit::Label(key, value) => ("labels", key, value),
+                Edit::Annotation(key, value) => ("annotations", key, value),
+                Edit::Suspend => {
+                    object["spec"]["suspend"] = json!(true);
+                    continue;
+                }
+            };
+            let map = &mut object["metadata"][map];
+            if !map.is_object() {
+                *map = json!({});
+            }
+            map[key] = json!(value);
+        }
+        object
+    }
+
+    fn maps() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            Just(Value::Null),
+            Just(json!([])),
+            btree_map("[a-z~/]{1,3}", "[a-z]{0,2}", 0..4).prop_map(|map| json!(map)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn the_patch_gives_exactly_the_predicted_object(
+            labels in maps(), annotations in maps(), suspend in any::<Option<bool>>(),
+            set in btree_map("[a-z~/]{1,3}", "[a-z]{0,2}", 0..4), note in "\\PC{0,9}", queue in any::<bool>(),
+        ) {
+            let object = json!({
+                "metadata": {"labels": labels, "annotations": annotations, "other": "kept"},
+                "spec": {"suspend": suspend, "template": {}},
+            });
+            let mut edits: Vec<_> = set.into_iter().map(|(key, value)| Edit::Label(key, value)).collect();
+            edits.push(Edit::Annotation("note".into(), note));
+            edits.extend(queue.then_some(Edit::Suspend));
+            let mut patched = object.clone();
+            json_patch::patch(&mut patched, &patch(&object, &edits)).unwrap();
+            prop_assert_eq!(patched, predicted(&object, &edits));
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! What holds for every decision, on generated objects that include very odd ones.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;

@@ -1,1 +1,53 @@
-//! Placeholder.
+//! taskgate's admission server: `AdmissionReview`s in, verdicts out, over TLS.
+//!
+//! ```text
+//! listener ─→ connection ─→ routes::answer ─→ review::decode
+//!                                          ─→ facts::gather ←─ caches, fresh reads
+//!                                          ─→ taskgate_policy::govern, decide
+//!                                          ─→ review::encode
+//! admin: /livez /readyz /metrics, on a port of its own
+//! ```
+//!
+//! It has no side effects: it reads the cluster and writes nothing. What is decided is the business of
+//! `taskgate-policy`; which certificate is served is that of `taskgate-certs`. Which requests come at all stands in
+//! [`rules`], from which both the [`Registration`] and the router are built.
+//!
+//! Depends on `taskgate-api`, `taskgate-policy` and `taskgate-certs`. Called by the binary, which wires it.
+
+mod activity;
+mod admin;
+mod body;
+mod caches;
+mod cluster;
+mod config;
+mod connection;
+mod facts;
+mod fresh;
+mod guard;
+mod lifecycle;
+mod listener;
+mod metrics;
+mod probe;
+mod readiness;
+mod refusal;
+mod registration;
+mod review;
+mod routes;
+pub mod rules;
+mod serve;
+
+pub use caches::{CacheReport, Caches};
+pub use cluster::Cluster;
+pub use config::{ConfigError, Limits, ServerConfig, ShutdownConfig};
+pub use facts::{FactError, Labels, Surroundings};
+pub use lifecycle::{Lifecycle, Stage};
+pub use listener::{BindError, Listener};
+pub use metrics::Metrics;
+pub use readiness::{Check, Readiness};
+pub use refusal::Refusal;
+pub use registration::{
+    ClientTarget, ConfigurationName, FailurePolicy, InvalidName, InvalidTimeout, Registration, TimeoutSeconds,
+};
+pub use review::DecodeError;
+pub use routes::router;
+pub use serve::{Addresses, Dependencies, ServeError, Server, serve};

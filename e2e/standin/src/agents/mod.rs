@@ -12,6 +12,7 @@ use crate::github::Seed;
 use crate::keys;
 use crate::queue::{Next, Queue};
 use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
 use kube::runtime::watcher::Config;
@@ -108,8 +109,8 @@ impl Agents {
         }
     }
 
-    /// Ends the agent of a Task: waits for a pod of it that runs, ends it and every further pod of the
-    /// same Job like that, and returns when the pod has ended.
+    /// Ends the agent of a Task: waits for a pod of its present Job, ends it and every further pod of that
+    /// Job like that, and returns when the pod has ended.
     ///
     /// # Errors
     /// When no pod appears or does not end within a minute each.
@@ -117,7 +118,7 @@ impl Agents {
         let key = Key::new(namespace, task);
         let deadline = Instant::now() + PATIENCE;
         let pod = loop {
-            if let Some(pod) = self.live(&key) {
+            if let Some(pod) = self.live(&key).await? {
                 break pod;
             }
             if Instant::now() > deadline {
@@ -145,9 +146,16 @@ impl Agents {
         self.of(&key).filter(|pod| !pod::has_ended(pod)).count()
     }
 
-    fn live(&self, task: &Key) -> Option<Arc<Pod>> {
+    /// A pod that has not ended, of the Job that exists now: pods outlive their Jobs for a moment.
+    async fn live(&self, task: &Key) -> Result<Option<Arc<Pod>>, Error> {
+        let jobs: Api<Job> = Api::namespaced(self.inner.client.clone(), &task.namespace);
+        let job = jobs.get_opt(&task.name).await;
+        let job = job.map_err(Error::kube("looking for the Job of Task", task))?;
+        let Some(uid) = job.and_then(|job| job.metadata.uid) else {
+            return Ok(None);
+        };
         let mut pods = self.of(task);
-        pods.find(|pod| !pod::has_ended(pod) && pod.metadata.deletion_timestamp.is_none())
+        Ok(pods.find(|pod| !pod::has_ended(pod) && pod::job_uid(pod) == Some(&uid)))
     }
 
     fn of(&self, task: &Key) -> impl Iterator<Item = Arc<Pod>> {

@@ -39,6 +39,11 @@ impl Outcome {
         }
     }
 
+    /// Whether the agent succeeds.
+    pub fn is_success(&self) -> bool {
+        self.succeeded
+    }
+
     /// The agent's exit code, for `podFailurePolicy`.
     #[must_use]
     pub fn with_exit_code(mut self, code: i32) -> Self {

@@ -36,6 +36,9 @@ use tokio::time::Instant;
 /// How often a missing Workspace is looked for: until it exists Kelos has no Deployment.
 const WORKSPACE: Duration = Duration::from_secs(2);
 
+/// How often a spawner is looked at that the controller has not taken on: in Kelos it has no process yet.
+const RUNTIME: Duration = Duration::from_millis(100);
+
 /// All spawners of this process.
 pub(crate) struct Spawners {
     client: Client,
@@ -89,6 +92,9 @@ impl Spawners {
         };
         if !spawner.spec.when.polls() || spawner.metadata.deletion_timestamp.is_some() {
             return Ok(Next::Wait);
+        }
+        if spawner.phase().is_empty() {
+            return Ok(Next::After(RUNTIME));
         }
         let Some(workspace) = self.workspace(&spawner).await? else {
             return Ok(Next::After(WORKSPACE));

@@ -1,0 +1,54 @@
+# Two commands to know: `make run` shows taskgate at work on a control plane of its own, `make test` proves it.
+# They need Rust (rustup), Go and make; everything else they build and keep under .cache/ and target/.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# SUITE=admission runs one end-to-end suite; empty runs them all.
+SUITE ?=
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: control-plane ## A control plane with taskgate enforcing on it, a short tour, then yours until Ctrl-C (ONCE=1: ends after the tour)
+	@.ci/step "Building taskgate and the Kelos stand-in" cargo build --locked -p taskgate -p kelos-standin -p taskgate-e2e
+	@exec target/debug/tour
+
+.PHONY: test
+test: ## Everything: format, lints, dependencies, generated files, unit, property, golden and end-to-end tests
+	@.ci/test all
+
+.PHONY: e2e
+e2e: ## The end-to-end suites, or one of them: make e2e SUITE=admission
+	@.ci/test e2e $(SUITE)
+
+.PHONY: unit
+unit: ## Unit, property and golden tests only
+	@.ci/test unit
+
+.PHONY: lint
+lint: ## Format, clippy, licences and bans
+	@.ci/test lint
+
+.PHONY: fmt
+fmt: ## Format the code
+	@cargo fmt --all
+
+.PHONY: manifests
+manifests: ## Regenerate the CRDs and the registration under manifests/
+	@.ci/step "Generating manifests" cargo run --quiet --locked -p taskgate -- manifests write manifests
+
+.PHONY: bench
+bench: ## The benchmarks (criterion); figures go to docs/performance.md by hand, with the machine
+	@cargo bench --locked -p taskgate-policy --bench decide
+	@cargo bench --locked -p taskgate-webhook --bench review
+
+.PHONY: advisories
+advisories: ## The advisory database against our dependencies; fetches the database
+	@.ci/test advisories
+
+.PHONY: control-plane
+control-plane: ## Build etcd, kube-apiserver, kube-controller-manager and kubectl (once; 8 minutes on 2 cores)
+	@e2e/controlplane/build.sh >/dev/null

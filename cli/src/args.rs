@@ -1,0 +1,245 @@
+//! The command line. Values are parsed into types here, so that a wrong one stops the start with the flag's name (C24).
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use taskgate_certs::San;
+use taskgate_webhook::{
+    ClientTarget, ConfigurationName, FailurePolicy, Registration, TimeoutSeconds, rules::CONFIGURATION,
+};
+use tracing_subscriber::EnvFilter;
+
+use crate::logging::LogFormat;
+
+/// The name of the Service and the prefix of everything else, unless the installation says otherwise.
+pub(crate) const NAME: &str = "taskgate";
+/// The namespace, unless the installation says otherwise.
+pub(crate) const NAMESPACE: &str = "taskgate-system";
+
+/// The admission gate for clusters that run coding agents.
+#[derive(Debug, Parser)]
+#[command(name = "taskgate", version, about, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve admission and run the controller, until SIGTERM.
+    Serve(Box<ServeArgs>),
+    /// Print or write what is installed in a cluster.
+    Manifests(ManifestsArgs),
+}
+
+/// Flags of `taskgate serve`. Each can also be given by the environment variable named beside it.
+#[derive(Args, Debug)]
+pub(crate) struct ServeArgs {
+    /// The kubeconfig to use. Absent: the pod's service account, else $KUBECONFIG.
+    #[arg(long, env = "TASKGATE_KUBECONFIG", value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Where admission is served, over TLS.
+    #[arg(
+        long,
+        env = "TASKGATE_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "0.0.0.0:9443"
+    )]
+    pub(crate) listen: SocketAddr,
+    /// Where /livez, /readyz and /metrics are served, without TLS.
+    #[arg(
+        long,
+        env = "TASKGATE_ADMIN_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "0.0.0.0:8080"
+    )]
+    pub(crate) admin_listen: SocketAddr,
+    /// The namespace that taskgate runs in. Nothing in it is ever governed.
+    #[arg(long, env = "TASKGATE_NAMESPACE", value_name = "NAME", default_value = NAMESPACE, value_parser = object_name)]
+    pub(crate) namespace: String,
+    /// The Service that the API server reaches taskgate through; the certificate is made for its names.
+    #[arg(long, env = "TASKGATE_SERVICE", value_name = "NAME", default_value = NAME, value_parser = object_name)]
+    pub(crate) service: String,
+    /// The Secret in taskgate's namespace that holds the self-signed CA and the serving certificate.
+    #[arg(long, env = "TASKGATE_CERT_SECRET", value_name = "NAME", default_value = "taskgate-serving-cert", value_parser = object_name)]
+    pub(crate) cert_secret: String,
+    /// Further DNS names or IP addresses that the certificate is to be valid for.
+    #[arg(long, env = "TASKGATE_CERT_NAMES", value_name = "NAME", value_delimiter = ',')]
+    pub(crate) cert_names: Vec<San>,
+    /// The webhook configurations whose caBundle is kept. It has to sort before "kueue-".
+    #[arg(long, env = "TASKGATE_CONFIGURATION", value_name = "NAME", default_value = CONFIGURATION)]
+    pub(crate) configuration: ConfigurationName,
+    /// Be ready although the webhook configurations do not carry our CA: for registrations that somebody else manages.
+    #[arg(long, env = "TASKGATE_REGISTRATION_MANAGED_ELSEWHERE")]
+    pub(crate) registration_managed_elsewhere: bool,
+    /// How many reviews may be in flight; further ones are refused at once and the failure policy decides.
+    #[arg(long, env = "TASKGATE_MAX_IN_FLIGHT", value_name = "COUNT", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) max_in_flight: u32,
+    /// How long admission goes on after SIGTERM while the API server learns that this replica is leaving.
+    #[arg(long, env = "TASKGATE_LAME_DUCK", value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    pub(crate) lame_duck: Duration,
+    /// What is logged: a level, or directives as `taskgate_webhook=debug,info`.
+    #[arg(long, env = "TASKGATE_LOG", value_name = "FILTER", default_value = "info", value_parser = log_filter)]
+    pub(crate) log: String,
+    /// The form of the log lines.
+    #[arg(long, env = "TASKGATE_LOG_FORMAT", value_enum, default_value_t)]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ManifestsArgs {
+    #[command(subcommand)]
+    pub(crate) command: ManifestsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ManifestsCommand {
+    /// Print the CustomResourceDefinitions.
+    Crds,
+    /// Print the webhook configurations.
+    Registration(RegistrationArgs),
+    /// Write all generated manifests into a folder.
+    Write {
+        /// The folder.
+        directory: PathBuf,
+    },
+    /// Compare a folder with what would be written; exit 1 when something is stale.
+    Check {
+        /// The folder.
+        directory: PathBuf,
+    },
+}
+
+/// How the API server is to reach taskgate.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RegistrationArgs {
+    /// The namespace that taskgate runs in.
+    #[arg(long, value_name = "NAME", default_value = NAMESPACE, value_parser = object_name)]
+    pub(crate) namespace: String,
+    /// The Service in that namespace.
+    #[arg(long, value_name = "NAME", default_value = NAME, value_parser = object_name)]
+    pub(crate) service: String,
+    /// Reach taskgate at this address instead of through the Service: for development outside a cluster.
+    #[arg(long, value_name = "https://HOST:PORT", value_parser = base_url)]
+    pub(crate) url: Option<String>,
+    /// What happens to Tasks and Jobs while taskgate does not answer.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) failure_policy: OnFailure,
+    /// How many seconds the API server waits for a mutation, 1 to 5.
+    #[arg(long, value_name = "SECONDS", default_value = "2")]
+    pub(crate) mutating_timeout: TimeoutSeconds,
+    /// How many seconds the API server waits for a validation, 1 to 5.
+    #[arg(long, value_name = "SECONDS", default_value = "3")]
+    pub(crate) validating_timeout: TimeoutSeconds,
+}
+
+/// What the API server does while taskgate does not answer.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum OnFailure {
+    /// Tasks and Jobs pass ungoverned.
+    #[default]
+    Ignore,
+    /// Tasks and Jobs cannot be created.
+    Fail,
+}
+
+impl RegistrationArgs {
+    /// The registration that these flags describe.
+    pub(crate) fn registration(&self) -> Registration {
+        let mut registration = Registration::of_service(&self.service, &self.namespace);
+        if let Some(url) = &self.url {
+            registration.client = ClientTarget::Url(url.clone());
+        }
+        registration.foreign_failure = match self.failure_policy {
+            OnFailure::Ignore => FailurePolicy::Ignore,
+            OnFailure::Fail => FailurePolicy::Fail,
+        };
+        registration.mutating_timeout = self.mutating_timeout;
+        registration.validating_timeout = self.validating_timeout;
+        registration
+    }
+}
+
+/// A DNS label: the form of a namespace's and a Service's name.
+fn object_name(text: &str) -> Result<String, String> {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let legal = text.len() <= 63
+        && text.starts_with(inner)
+        && text.ends_with(inner)
+        && text.chars().all(|c| inner(c) || c == '-');
+    if legal {
+        Ok(text.to_owned())
+    } else {
+        Err("not a DNS label: a-z, 0-9 and '-', at most 63 characters".to_owned())
+    }
+}
+
+fn base_url(text: &str) -> Result<String, String> {
+    let authority = text
+        .strip_prefix("https://")
+        .filter(|rest| !rest.is_empty() && !rest.contains(['/', '?', '#', '@']));
+    authority
+        .map(|_| text.to_owned())
+        .ok_or_else(|| "not of the form https://HOST:PORT".to_owned())
+}
+
+/// A Go-style duration of at most ten minutes, such as `5s` or `1m30s`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: taskgate_api::Duration = text.parse().map_err(|error| format!("{error}"))?;
+    if parsed.is_negative() {
+        return Err("a duration cannot be negative".to_owned());
+    }
+    let duration = Duration::from(parsed);
+    if duration > Duration::from_mins(10) {
+        Err("at most 10m".to_owned())
+    } else {
+        Ok(duration)
+    }
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    EnvFilter::try_new(text)
+        .map(|_| text.to_owned())
+        .map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_wrong_value_stops_the_start_with_the_name_of_the_flag() {
+        for (flag, value) in [
+            ("--listen", "nowhere"),
+            ("--namespace", "No Namespace"),
+            ("--service", ""),
+            ("--cert-names", "a b"),
+            ("--configuration", "taskgate"),
+            ("--max-in-flight", "0"),
+            ("--lame-duck", "-1s"),
+            ("--lame-duck", "1h"),
+            ("--log", "taskgate=shout=loud"),
+            ("--log-format", "xml"),
+        ] {
+            let error = Cli::try_parse_from(["taskgate", "serve", &format!("{flag}={value}")]).unwrap_err();
+            assert!(error.to_string().contains(flag), "{flag}={value}: {error}");
+        }
+        let error = Cli::try_parse_from(["taskgate", "serve", "--no-such-flag"]).unwrap_err();
+        assert!(error.to_string().contains("--no-such-flag"));
+    }
+
+    #[test]
+    fn a_registration_url_has_no_path() {
+        for url in ["http://127.0.0.1:1", "https://", "https://a/b", "127.0.0.1:1"] {
+            assert!(base_url(url).is_err(), "{url}");
+        }
+        assert!(base_url("https://127.0.0.1:9443").is_ok());
+    }
+}

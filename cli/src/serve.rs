@@ -1,0 +1,136 @@
+//! `taskgate serve`: connects the parts. Every part is one line of the table in [`run`]; none of their logic is here.
+
+use std::{num::NonZeroUsize, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result};
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use prometheus_client::registry::Registry;
+use taskgate_api::keys;
+use taskgate_certs::{Authority, AuthorityConfig, Injector, Resolver, San, Source as _};
+use taskgate_webhook::{Dependencies, Server, ServerConfig};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::{args::ServeArgs, logging};
+
+/// How long the parts that only follow the server may take to end after it.
+const WIND_DOWN: Duration = Duration::from_secs(5);
+
+pub(crate) fn main(args: ServeArgs) -> Result<ExitCode> {
+    logging::start(args.log_format, EnvFilter::try_new(&args.log).context("--log")?);
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("a crypto provider is installed already"))?;
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?
+        .block_on(run(args))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run(args: ServeArgs) -> Result<()> {
+    let shutdown = on_signal()?;
+    let client = connect(&args).await?;
+    let resolver = Resolver::new();
+    let authority = Authority::new(client.clone(), authority_config(&args)?);
+    let injector = Injector::new(
+        client.clone(),
+        args.configuration.as_str().to_owned(),
+        resolver.bundle(),
+    );
+    let server = Server::bind(
+        server_config(&args)?,
+        Dependencies {
+            client: client.clone(),
+            resolver: Arc::clone(&resolver),
+            injection: (!args.registration_managed_elsewhere).then(|| injector.injection()),
+            registry: Registry::with_prefix("taskgate"),
+        },
+    )
+    .await?;
+
+    // What follows the server outlives it: the certificate may turn while the last reviews are answered.
+    let followers = CancellationToken::new();
+    let mut parts = JoinSet::new();
+    parts.spawn(authority.run(resolver, followers.clone()));
+    parts.spawn(injector.run(followers.clone()));
+    parts.spawn(taskgate_controller::run_policy_status(client, followers.clone()));
+
+    let outcome = tokio::select! {
+        result = server.run(shutdown) => result.context("serving"),
+        // No part ends before it is told to: one that does has panicked.
+        Some(ended) = parts.join_next() => Err(anyhow::anyhow!("a part ended unexpectedly: {ended:?}")),
+    };
+    followers.cancel();
+    let ended = async { while parts.join_next().await.is_some() {} };
+    if tokio::time::timeout(WIND_DOWN, ended).await.is_err() {
+        tracing::warn!("some parts did not end in time");
+    }
+    outcome
+}
+
+fn server_config(args: &ServeArgs) -> Result<ServerConfig> {
+    let mut config = ServerConfig::new(args.listen, args.admin_listen);
+    config.limits.in_flight = usize::try_from(args.max_in_flight)
+        .ok()
+        .and_then(NonZeroUsize::new)
+        .context("--max-in-flight")?;
+    config.shutdown.lame_duck = args.lame_duck;
+    config.shutdown.quiet = config.shutdown.quiet.min(args.lame_duck);
+    Ok(config)
+}
+
+fn authority_config(args: &ServeArgs) -> Result<AuthorityConfig> {
+    let mut names = San::of_service(&args.service, &args.namespace).context("--service")?;
+    names.extend(args.cert_names.iter().cloned());
+    Ok(AuthorityConfig {
+        namespace: args.namespace.clone(),
+        secret: args.cert_secret.clone(),
+        names,
+        labels: vec![(keys::PART_OF.to_owned(), keys::PART_OF_TASKGATE.to_owned())],
+    })
+}
+
+async fn connect(args: &ServeArgs) -> Result<Client> {
+    let config = match &args.kubeconfig {
+        Some(path) => {
+            let file = Kubeconfig::read_from(path).with_context(|| format!("reading {}", path.display()))?;
+            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+                .await
+                .with_context(|| format!("using {}", path.display()))?
+        }
+        None => Config::infer()
+            .await
+            .context("finding the API server: neither in a pod nor a kubeconfig")?,
+    };
+    Client::try_from(config).context("preparing the connection to the API server")
+}
+
+/// A token that is cancelled by the first SIGTERM or Ctrl-C. The second one ends the process at once.
+fn on_signal() -> Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let token = CancellationToken::new();
+    let cancelled = token.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if cancelled.is_cancelled() {
+                std::process::exit(1);
+            }
+            cancelled.cancel();
+        }
+    });
+    Ok(token)
+}

@@ -1,0 +1,160 @@
+//! taskgate itself beside a control plane: the real binary, installed as users install it.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context as _, ensure};
+use tokio::process::Command;
+
+use crate::metrics::get_text;
+use crate::{ControlPlane, Metrics, Process, ProcessSpec, free_port, scrape};
+
+/// The namespace that taskgate runs in.
+pub const GATE_NAMESPACE: &str = "taskgate-system";
+
+/// A running `taskgate serve`, registered with the control plane.
+///
+/// The API server dials it on loopback; its certificate, its Secret and the `caBundle` are its own doing.
+#[derive(Debug)]
+pub struct Gate {
+    process: Process,
+    admin: String,
+    url: String,
+}
+
+/// How a [`Gate`] is to be.
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct GateBuilder {
+    registration: Vec<String>,
+    serve: Vec<String>,
+}
+
+impl GateBuilder {
+    /// Adds a flag of `taskgate manifests registration`.
+    pub fn registration_flag(mut self, flag: impl Into<String>) -> Self {
+        self.registration.push(flag.into());
+        self
+    }
+
+    /// Adds a flag of `taskgate serve`.
+    pub fn serve_flag(mut self, flag: impl Into<String>) -> Self {
+        self.serve.push(flag.into());
+        self
+    }
+
+    /// Installs CRDs and registration, starts taskgate, and waits until it is ready.
+    ///
+    /// # Errors
+    /// If anything of that fails; with the end of taskgate's log if it is taskgate that fails.
+    pub async fn start(self, cp: &ControlPlane) -> anyhow::Result<Gate> {
+        let crds = taskgate(["manifests", "crds"]).await?;
+        cp.install_crds(&crds).await?;
+        cp.apply_yaml(&format!(
+            "{{apiVersion: v1, kind: Namespace, metadata: {{name: {GATE_NAMESPACE}}}}}"
+        ))
+        .await?;
+        let url = format!("https://127.0.0.1:{}", free_port()?);
+        self.register(cp, &url).await?;
+        let admin = format!("127.0.0.1:{}", free_port()?);
+        let spec = ProcessSpec::new("taskgate", binary("taskgate")?)
+            .args([
+                "serve",
+                "--listen",
+                url.trim_start_matches("https://"),
+                "--admin-listen",
+                &admin,
+            ])
+            .args(["--cert-names", "127.0.0.1", "--log-format", "text", "--log", "info"])
+            .arg("--kubeconfig")
+            .arg(cp.kubeconfig().display().to_string())
+            .args(self.serve)
+            .ready_at(format!("http://{admin}/readyz"));
+        let process = cp.spawn(spec).await?;
+        Ok(Gate { process, admin, url })
+    }
+
+    async fn register(&self, cp: &ControlPlane, url: &str) -> anyhow::Result<()> {
+        let mut args = vec!["manifests", "registration", "--url", url];
+        args.extend(self.registration.iter().map(String::as_str));
+        cp.apply_yaml(&taskgate(args).await?).await
+    }
+}
+
+impl Gate {
+    /// How it is to be, before it is started.
+    pub fn builder() -> GateBuilder {
+        GateBuilder::default()
+    }
+
+    /// Installs and starts it, as it is by default.
+    ///
+    /// # Errors
+    /// As [`GateBuilder::start`].
+    pub async fn start(cp: &ControlPlane) -> anyhow::Result<Self> {
+        Self::builder().start(cp).await
+    }
+
+    /// Its process, for tests that break it.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Where admission is served: `https://127.0.0.1:port`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The URL of a path on its admin port.
+    pub fn admin_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.admin)
+    }
+
+    /// What its admin port answers at `path`.
+    ///
+    /// # Errors
+    /// If it does not answer 2xx.
+    pub async fn admin(&self, path: &str) -> anyhow::Result<String> {
+        get_text(&self.admin_url(path)).await
+    }
+
+    /// What it counts.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn metrics(&self) -> anyhow::Result<Metrics> {
+        scrape(&self.admin_url("/metrics")).await
+    }
+}
+
+/// What `taskgate` prints when it is run with `args`.
+///
+/// # Errors
+/// If it is not built, or fails.
+pub async fn taskgate<'a>(args: impl IntoIterator<Item = &'a str>) -> anyhow::Result<String> {
+    let output = Command::new(binary("taskgate")?)
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .await?;
+    ensure!(
+        output.status.success(),
+        "taskgate: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).context("taskgate printed no text")
+}
+
+/// The path of a binary of this workspace, built for the profile that this program was built for.
+///
+/// # Errors
+/// If it is not built: cargo builds binaries of other packages only when asked to, as `make e2e` does.
+pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe().context("looking for the build folder")?;
+    own.ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder: &Path| folder.join(name))
+        .find(|path| path.is_file())
+        .with_context(|| format!("{name} is not built: run `cargo build --bins`, or use `make e2e`"))
+}

@@ -1,0 +1,326 @@
+//! How policies are written, and which of them decides.
+
+use anyhow::ensure;
+use serde_json::{Value, json};
+use taskgate_e2e::{Output, PATIENCE, eventually};
+
+use crate::world::{VALIDATE_TASKS, World, task};
+
+async fn write(world: &World, kind: &str, spec: &Value) -> anyhow::Result<Output> {
+    let policy =
+        json!({"apiVersion": "taskgate.dev/v1alpha1", "kind": kind, "metadata": {"generateName": "p-"}, "spec": spec});
+    let args = ["create", "--dry-run=server", "-f-"];
+    world.ns.kubectl_with_input(args, &policy.to_string()).await
+}
+
+#[tokio::test]
+async fn a_wrong_policy_is_refused_with_the_field() -> anyhow::Result<()> {
+    let world = World::start("refused").await?;
+    for (spec, expected) in [
+        (json!({"queueName": "Agents"}), "spec.queueName"),
+        (json!({"queueName": ""}), "spec.queueName"),
+        (json!({"queueName": "a".repeat(300)}), "spec.queueName"),
+        (
+            json!({"queuePriorityClass": "high"}),
+            "queuePriorityClass needs queueName",
+        ),
+        (json!({"queueMode": "Warn"}), "queueMode needs queueName"),
+        (json!({"mode": "Sometimes"}), "spec.mode"),
+        (json!({"priority": 2_000_000}), "spec.priority"),
+        (
+            json!({"failurePolicy": {"maxRetriesPerItem": -1}}),
+            "spec.failurePolicy.maxRetriesPerItem",
+        ),
+        (
+            json!({"failurePolicy": {"maxRetriesPerItem": 1001}}),
+            "spec.failurePolicy.maxRetriesPerItem",
+        ),
+        (
+            json!({"failurePolicy": {"maxRetriesPerItem": "3"}}),
+            "spec.failurePolicy.maxRetriesPerItem",
+        ),
+        (json!({"selector": {"taskTypes": [""]}}), "spec.selector.taskTypes[0]"),
+        (
+            json!({"selector": {"taskSelector": {"matchExpressions": [{"key": "a", "operator": "Near"}]}}}),
+            "spec.selector.taskSelector",
+        ),
+        (json!({"metadata": {"labels": {"-a": "b"}}}), "spec.metadata.labels[-a]"),
+        (
+            json!({"metadata": {"labels": {"a/b/c": "b"}}}),
+            "spec.metadata.labels[a/b/c]",
+        ),
+        (
+            json!({"metadata": {"labels": {"a": "not legal"}}}),
+            "spec.metadata.labels[a]",
+        ),
+        (
+            json!({"metadata": {"labels": {"kelos.dev/task": "x"}}}),
+            "spec.metadata.labels[kelos.dev/task]",
+        ),
+        (
+            json!({"metadata": {"labels": {"taskgate.dev/item": "x"}}}),
+            "spec.metadata.labels[taskgate.dev/item]",
+        ),
+        (
+            json!({"metadata": {"annotations": {"a b": "x"}}}),
+            "spec.metadata.annotations[a b]",
+        ),
+    ] {
+        for kind in ["TaskPolicy", "ClusterTaskPolicy"] {
+            let told = write(&world, kind, &spec).await?.stderr_failed()?;
+            ensure!(told.contains(expected), "{kind} {spec}: {told}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_problem_of_a_policy_is_told_at_once() -> anyhow::Result<()> {
+    let world = World::start("problems").await?;
+    let spec = json!({"metadata": {"labels": {"-a": "b", "c": "?"}, "annotations": {"d/e/f": ""}}});
+    let told = write(&world, "TaskPolicy", &spec).await?.stderr_failed()?;
+    for field in [
+        "spec.metadata.labels[-a]",
+        "spec.metadata.labels[c]",
+        "spec.metadata.annotations[d/e/f]",
+    ] {
+        ensure!(told.contains(field), "{told}");
+    }
+    Ok(())
+}
+
+/// Better refused than accepted and ignored.
+#[tokio::test]
+async fn what_is_not_active_yet_is_refused_by_name() -> anyhow::Result<()> {
+    let world = World::start("inactive").await?;
+    for (spec, field) in [
+        (
+            json!({"cancellationPolicy": {"onRetrigger": "Cancel"}}),
+            "cancellationPolicy",
+        ),
+        (json!({"retry": {"maxAttempts": 3}}), "retry"),
+        (
+            json!({"failurePolicy": {"maxRetriesPerItem": 3, "resetOnChange": true}}),
+            "resetOnChange",
+        ),
+        (
+            json!({"metadata": {"engine": "GoTemplate", "labels": {"a": "b"}}}),
+            "engine",
+        ),
+        (
+            json!({"metadata": {"propagate": ["Job"], "labels": {"a": "b"}}}),
+            "propagate",
+        ),
+    ] {
+        for kind in ["TaskPolicy", "ClusterTaskPolicy"] {
+            let told = write(&world, kind, &spec).await?.stderr_failed()?;
+            ensure!(
+                told.contains(&format!("{field} is not active in this release")),
+                "{kind} {spec}: {told}"
+            );
+        }
+    }
+    let template = json!({"metadata": {"labels": {"a": "{{ item.number }}"}}});
+    let told = write(&world, "TaskPolicy", &template).await?.stderr_failed()?;
+    ensure!(told.contains("templates are not active in this release"), "{told}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn nulls_in_a_policy_mean_not_given() -> anyhow::Result<()> {
+    let world = World::start("policynulls").await?;
+    let spec = json!({
+        "selector": null, "failurePolicy": null, "cancellationPolicy": null, "retry": null, "queueName": "agents",
+        "metadata": {"labels": null, "annotations": null, "engine": null},
+    });
+    write(&world, "TaskPolicy", &spec).await?.stdout_ok().map(drop)
+}
+
+#[tokio::test]
+async fn a_policy_that_does_nothing_is_told_so() -> anyhow::Result<()> {
+    let world = World::start("empty").await?;
+    let output = write(&world, "TaskPolicy", &json!({"mode": "Warn"})).await?;
+    ensure!(
+        output.warnings() == ["taskgate: the policy has no section, so it does nothing yet"],
+        "{:?}",
+        output.warnings()
+    );
+    output.stdout_ok().map(drop)
+}
+
+#[tokio::test]
+async fn modes_say_how_far_a_policy_goes() -> anyhow::Result<()> {
+    let world = World::start("modes").await?;
+    for (mode, warnings, changed) in [
+        ("Off", vec![], false),
+        ("Observe", vec![], false),
+        ("Warn", vec!["taskgate: TaskPolicy/agents: would set team"], false),
+        ("Enforce", vec![], true),
+    ] {
+        world
+            .policy(
+                "agents",
+                json!({"mode": mode, "metadata": {"labels": {"team": "blue"}}}),
+            )
+            .await?;
+        let output = world.create(&task(&mode.to_lowercase())).await?;
+        ensure!(output.warnings() == warnings, "{mode}: {:?}", output.warnings());
+        output.stdout_ok()?;
+        let get = [
+            "get",
+            "tasks.kelos.dev",
+            &mode.to_lowercase(),
+            "-ojsonpath={.metadata.labels.team}",
+        ];
+        let team = world.ns.kubectl(get).await?.stdout_ok()?;
+        ensure!((team == "blue") == changed, "{mode}: {team:?}");
+    }
+    let labels = [("section", "metadata"), ("code", "MetadataSet"), ("mode", "observe")];
+    let observed = world.gate.metrics().await?.value("taskgate_reasons_total", &labels);
+    ensure!(
+        observed.is_some_and(|count| count >= 1.0),
+        "what Observe would have done is counted: {observed:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_section_may_go_further_or_less_far_than_its_policy() -> anyhow::Result<()> {
+    let spec = json!({
+        "mode": "Observe",
+        "metadata": {"mode": "Enforce", "labels": {"team": "blue"}},
+        "queueName": "agents", "queueMode": "Warn",
+    });
+    let world = World::governed("sections", spec).await?;
+    let owner = world.created(&task("a")).await?;
+    ensure!(owner["metadata"]["labels"]["team"] == "blue", "{owner}");
+    let output = world.create(&World::job_of(&owner)).await?;
+    ensure!(
+        output.warnings() == ["taskgate: TaskPolicy/agents: would suspend the Job and give it to LocalQueue agents"],
+        "{:?}",
+        output.warnings()
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn for_each_section_the_strongest_policy_decides() -> anyhow::Result<()> {
+    let world = World::start("priority").await?;
+    let label = |team: &str| json!({"labels": {"team": team}});
+    world
+        .policy("a-weak", json!({"metadata": label("weak"), "queueName": "weak"}))
+        .await?;
+    world
+        .policy("b-strong", json!({"priority": 5, "metadata": label("strong")}))
+        .await?;
+    world
+        .policy(
+            "c-exempts",
+            json!({"priority": 9, "selector": {"spawnerNames": ["vip"]}, "metadata": {"mode": "Off"}}),
+        )
+        .await?;
+    let owner = world.created(&task("a")).await?;
+    ensure!(owner["metadata"]["labels"]["team"] == "strong", "{owner}");
+    let job = world.created(&World::job_of(&owner)).await?;
+    ensure!(
+        job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "weak",
+        "{job}"
+    );
+    let mut vip = task("vip-1");
+    vip["metadata"]["labels"] = json!({"kelos.dev/taskspawner": "vip"});
+    let vip = world.created(&vip).await?;
+    ensure!(
+        vip["metadata"]["labels"]["team"].is_null(),
+        "a section that is Off wins, and does nothing: {vip}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_cluster_policy_reaches_the_namespaces_that_it_selects() -> anyhow::Result<()> {
+    let world = World::labelled("cluster", &[("agents", "cluster-test")]).await?;
+    let other = World::start("elsewhere").await?;
+    let policy = json!({
+        "apiVersion": "taskgate.dev/v1alpha1", "kind": "ClusterTaskPolicy", "metadata": {"name": world.ns.name()},
+        "spec": {
+            "namespaceSelector": {"matchLabels": {"agents": "cluster-test"}},
+            "metadata": {"labels": {"team": "cluster"}}, "queueName": "cluster",
+        },
+    });
+    world.cp.apply_yaml(&policy.to_string()).await?;
+    eventually("the cluster policy is in force", PATIENCE, || async {
+        let seen = world.dry_run(&task("a")).await?;
+        ensure!(seen["metadata"]["labels"]["team"] == "cluster", "{seen}");
+        Ok(())
+    })
+    .await?;
+    let elsewhere = other.dry_run(&task("a")).await?;
+    ensure!(elsewhere["metadata"]["labels"].is_null(), "{elsewhere}");
+    world
+        .policy("own", json!({"metadata": {"labels": {"team": "own"}}}))
+        .await?;
+    let owner = world.created(&task("a")).await?;
+    ensure!(
+        owner["metadata"]["labels"]["team"] == "own",
+        "among equals the namespace's policy wins: {owner}"
+    );
+    let job = world.created(&World::job_of(&owner)).await?;
+    ensure!(
+        job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "cluster",
+        "{job}"
+    );
+    world
+        .cp
+        .kubectl(["delete", "clustertaskpolicy", world.ns.name()])
+        .await?
+        .stdout_ok()
+        .map(drop)
+}
+
+#[tokio::test]
+async fn a_policy_may_select_by_the_spawners_labels() -> anyhow::Result<()> {
+    let spec = json!({"selector": {"spawnerSelector": {"matchLabels": {"tier": "gold"}}}, "metadata": {"labels": {"sla": "gold"}}});
+    let world = World::governed("spawners", spec).await?;
+    for (name, tier) in [("rich", "gold"), ("poor", "tin")] {
+        let spawner = json!({
+            "apiVersion": "kelos.dev/v1alpha2", "kind": "TaskSpawner", "metadata": {"name": name, "labels": {"tier": tier}},
+            "spec": {"suspend": true, "when": {"cron": {"schedule": "0 0 1 1 *"}}, "taskTemplate": {
+                "type": "claude-code", "promptTemplate": "x", "credentials": {"type": "none"}}},
+        });
+        world.ns.apply_yaml(&spawner.to_string()).await?;
+        let mut made = task(&format!("{name}-1"));
+        made["metadata"]["labels"] = json!({"kelos.dev/taskspawner": name});
+        let made = world.created(&made).await?;
+        ensure!(
+            (made["metadata"]["labels"]["sla"] == "gold") == (name == "rich"),
+            "{made}"
+        );
+    }
+    let hand_made = world.created(&task("by-hand")).await?;
+    ensure!(hand_made["metadata"]["labels"].is_null(), "{hand_made}");
+    Ok(())
+}
+
+/// A dry run of policies shows the true verdict too, and the audit log tells by which policy a Task was changed.
+#[tokio::test]
+async fn the_audit_log_tells_verdict_policy_and_reasons() -> anyhow::Result<()> {
+    let world = World::governed("audited", json!({"metadata": {"labels": {"team": "blue"}}})).await?;
+    let mark = world.cp.audit().mark()?;
+    world.create(&task(&"l".repeat(64))).await?.stdout_ok()?;
+    let events = world.cp.audit().since(mark).await?;
+    let event = events
+        .iter()
+        .find(|event| event.verb == "create" && event.object_ref.namespace == world.ns.name());
+    let annotations = event.map(|event| event.annotations.clone()).unwrap_or_default();
+    let told = |webhook: &str, key: &str| annotations.get(&format!("{webhook}/{key}")).map(String::as_str);
+    ensure!(told(VALIDATE_TASKS, "verdict") == Some("warned"), "{annotations:?}");
+    ensure!(
+        told(VALIDATE_TASKS, "reasons") == Some("NameTooLong/Enforce"),
+        "{annotations:?}"
+    );
+    ensure!(
+        told(crate::world::MUTATE_TASKS, "policies") == Some("TaskPolicy/agents"),
+        "{annotations:?}"
+    );
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! What happens to a Task.
+
+use anyhow::ensure;
+use serde_json::{Value, json};
+
+use crate::world::{World, task};
+
+fn team() -> Value {
+    json!({"metadata": {"labels": {"team": "blue", "example.com/area": "backend"}, "annotations": {"note": "by policy"}}})
+}
+
+#[tokio::test]
+async fn a_governed_task_gets_labels_and_annotations() -> anyhow::Result<()> {
+    let world = World::governed("labels", team()).await?;
+    let stored = world.created(&task("a")).await?;
+    ensure!(
+        stored["metadata"]["labels"] == json!({"team": "blue", "example.com/area": "backend"}),
+        "{stored}"
+    );
+    ensure!(
+        stored["metadata"]["annotations"] == json!({"note": "by policy"}),
+        "{stored}"
+    );
+    let found = world
+        .ns
+        .kubectl(["get", "tasks.kelos.dev", "-l", "team=blue", "-oname"])
+        .await?
+        .stdout_ok()?;
+    ensure!(found.trim() == "task.kelos.dev/a", "{found}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_the_creator_set_stays_and_is_told() -> anyhow::Result<()> {
+    let world = World::governed("kept", team()).await?;
+    let mut mine = task("a");
+    mine["metadata"]["labels"] = json!({"team": "red", "mine": "yes"});
+    let output = world.create(&mine).await?;
+    ensure!(
+        output.warnings() == ["taskgate: TaskPolicy/agents: kept the Task's own value of team"],
+        "{:?}",
+        output.warnings()
+    );
+    output.stdout_ok()?;
+    let stored = world
+        .ns
+        .kubectl(["get", "tasks.kelos.dev", "a", "-ojsonpath={.metadata.labels}"])
+        .await?
+        .stdout_ok()?;
+    let labels: Value = serde_json::from_str(&stored)?;
+    ensure!(
+        labels == json!({"team": "red", "mine": "yes", "example.com/area": "backend"}),
+        "{labels}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_field_that_is_not_ours_survives() -> anyhow::Result<()> {
+    let world = World::start("survives").await?;
+    let mut rich = task("a");
+    rich["metadata"]["annotations"] = json!({"odd/key": "a\"b\\c\n🦀 ~1 /", "empty": ""});
+    rich["metadata"]["finalizers"] = json!(["example.com/mine"]);
+    rich["spec"]["podOverrides"] = json!({
+        "resources": {"limits": {"cpu": "500m", "memory": "1Gi"}},
+        "env": [{"name": "A", "value": "1"}],
+        "nodeSelector": {"size": "xl"},
+        "extraContainers": [{"name": "side", "image": "side", "resources": {}}],
+    });
+    rich["spec"]["dependsOn"] = json!(["b", "c"]);
+    let before = world.dry_run(&rich).await?;
+    world.policy("agents", team()).await?;
+    let mut after = world.dry_run(&rich).await?;
+    ensure!(after["metadata"]["labels"]["team"] == "blue", "{after}");
+    let metadata = after["metadata"].as_object_mut().expect("an object has metadata");
+    metadata.remove("labels");
+    metadata["annotations"]
+        .as_object_mut()
+        .expect("annotations were given")
+        .remove("note");
+    let identity = |object: &Value| {
+        let mut object = object.clone();
+        for field in ["uid", "creationTimestamp", "managedFields", "resourceVersion"] {
+            object["metadata"][field].take();
+        }
+        object
+    };
+    ensure!(identity(&before) == identity(&after), "{before}\n{after}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_older_version_of_a_task_is_governed_alike() -> anyhow::Result<()> {
+    let world = World::governed("v1alpha1", team()).await?;
+    let mut old = task("a");
+    old["apiVersion"] = json!("kelos.dev/v1alpha1");
+    let stored = world.created(&old).await?;
+    ensure!(stored["metadata"]["labels"]["team"] == "blue", "{stored}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_kelos_would_fail_on_silently_is_told() -> anyhow::Result<()> {
+    let world = World::governed("pitfalls", json!({"queueName": "agents"})).await?;
+    let long = "l".repeat(64);
+    let mut unstable = task("unstable");
+    unstable["spec"]["model"] = json!("");
+    unstable["spec"]["podOverrides"] = json!({"resources": {"limits": {"cpu": "0.5"}}});
+    let mut lost = task("lost");
+    lost["spec"]["workspaceRef"] = json!({"name": "nowhere"});
+    for (object, expected) in [
+        (
+            task(&long),
+            "taskgate: TaskPolicy/agents: the Task's name has 64 characters, its Job's may have 63: Kelos will never start it; \
+             shorten the name",
+        ),
+        (
+            unstable,
+            "taskgate: TaskPolicy/agents: Kelos cannot write this spec back unchanged and will never start the Task; leave out \
+             or write canonically: model, podOverrides.resources.limits.cpu",
+        ),
+        (
+            lost,
+            "taskgate: TaskPolicy/agents: Workspace nowhere does not exist: Kelos waits for it without a word",
+        ),
+    ] {
+        let output = world.create(&object).await?;
+        ensure!(output.warnings() == [expected], "{:?}", output.warnings());
+        output.stdout_ok()?;
+    }
+    let fine = world.create(&task("fine")).await?;
+    ensure!(fine.warnings().is_empty(), "{:?}", fine.warnings());
+    Ok(())
+}
+
+#[tokio::test]
+async fn nulls_where_maps_are_expected_do_no_harm() -> anyhow::Result<()> {
+    let world = World::governed("nulls", team()).await?;
+    let mut odd = task("a");
+    odd["metadata"]["labels"] = Value::Null;
+    odd["metadata"]["annotations"] = Value::Null;
+    odd["metadata"]["ownerReferences"] = Value::Null;
+    odd["metadata"]["finalizers"] = Value::Null;
+    odd["spec"]["model"] = Value::Null;
+    odd["spec"]["workspaceRef"] = Value::Null;
+    let output = world.create(&odd).await?;
+    ensure!(output.warnings().is_empty(), "{:?}", output.warnings());
+    output.stdout_ok()?;
+    let team = world
+        .ns
+        .kubectl(["get", "tasks.kelos.dev", "a", "-ojsonpath={.metadata.labels.team}"])
+        .await?;
+    ensure!(team.stdout_ok()? == "blue");
+    Ok(())
+}

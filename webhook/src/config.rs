@@ -1,0 +1,148 @@
+//! What can be set, as types. Where a value came from (flags, environment, a file) is the binary's business.
+
+use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
+
+/// How the server runs.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Where admission requests are served, over TLS. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where probes and metrics are served, over plain HTTP. Port 0 takes a free one.
+    pub admin: SocketAddr,
+    /// What one request or connection may use.
+    pub limits: Limits,
+    /// How the server ends.
+    pub shutdown: ShutdownConfig,
+}
+
+/// Bounds on what requests and connections may use. Every duration is longer than zero.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at the same time; more are closed as they come.
+    pub connections: NonZeroUsize,
+    /// Requests at the same time; more are answered with 503 at once.
+    pub in_flight: NonZeroUsize,
+    /// The largest body, in bytes. An UPDATE review carries two objects of up to 3 MiB.
+    pub body_bytes: NonZeroUsize,
+    /// What all bodies together may hold, in bytes.
+    pub buffered_bytes: NonZeroUsize,
+    /// For a TLS handshake.
+    pub handshake: Duration,
+    /// From the first byte of an HTTP/1.1 request to the end of its headers.
+    pub header: Duration,
+    /// Between two requests on a connection. Longer than the API server's own 90 s, so that it is the API server that
+    /// closes: a request that crosses our closing would be a failed call. Shorter than what NAT forgets after (C7).
+    pub idle: Duration,
+    /// For a review whose URL does not say how long the API server waits.
+    pub review: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let count = |count| NonZeroUsize::new(count).expect("the defaults are not zero");
+        Self {
+            connections: count(1024),
+            in_flight: count(256),
+            body_bytes: count(8 << 20),
+            buffered_bytes: count(64 << 20),
+            handshake: Duration::from_secs(5),
+            header: Duration::from_secs(5),
+            idle: Duration::from_mins(2),
+            review: Duration::from_secs(2),
+        }
+    }
+}
+
+/// How the server ends (C7): unready at once, but serving on while Services still send requests, each answered with
+/// `Connection: close`; then nothing new, and what runs may finish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShutdownConfig {
+    /// How long requests are still accepted at most.
+    pub lame_duck: Duration,
+    /// Without any request for this long, accepting ends before [`Self::lame_duck`] does.
+    pub quiet: Duration,
+    /// How long requests that are being answered may take after that.
+    pub drain: Duration,
+}
+
+impl Default for ShutdownConfig {
+    fn default() -> Self {
+        Self {
+            lame_duck: Duration::from_secs(8),
+            quiet: Duration::from_secs(3),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A setting that cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A duration that must be longer than zero is not.
+    #[error("{0} must be longer than zero")]
+    Zero(&'static str),
+    /// One body may be larger than all of them together.
+    #[error("limits.bufferedBytes ({buffered}) must not be less than limits.bodyBytes ({body})")]
+    Buffered {
+        /// `limits.bufferedBytes`.
+        buffered: usize,
+        /// `limits.bodyBytes`.
+        body: usize,
+    },
+}
+
+impl ServerConfig {
+    /// Listening on `listen` and `admin`, with the default limits.
+    pub fn new(listen: SocketAddr, admin: SocketAddr) -> Self {
+        Self {
+            listen,
+            admin,
+            limits: Limits::default(),
+            shutdown: ShutdownConfig::default(),
+        }
+    }
+
+    /// Refuses what cannot work, by the field's name (C24).
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let limits = &self.limits;
+        for (field, duration) in [
+            ("limits.handshake", limits.handshake),
+            ("limits.header", limits.header),
+            ("limits.idle", limits.idle),
+            ("limits.review", limits.review),
+        ] {
+            if duration.is_zero() {
+                return Err(ConfigError::Zero(field));
+            }
+        }
+        let (buffered, body) = (limits.buffered_bytes.get(), limits.body_bytes.get());
+        if buffered < body {
+            return Err(ConfigError::Buffered { buffered, body });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_work_is_refused_by_name() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let good = ServerConfig::new(any, any);
+        good.check().unwrap();
+        let mut zero = good.clone();
+        zero.limits.header = Duration::ZERO;
+        assert!(zero.check().unwrap_err().to_string().starts_with("limits.header "));
+        let mut small = good;
+        small.limits.buffered_bytes = NonZeroUsize::MIN;
+        assert!(
+            small
+                .check()
+                .unwrap_err()
+                .to_string()
+                .starts_with("limits.bufferedBytes ")
+        );
+    }
+}

@@ -1,0 +1,128 @@
+//! What a decision needs to know besides the request, and where it is gathered.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde_json::Value;
+use taskgate_api::{WorkItemStatus, job::Job, kelos, metadata::Owner};
+use taskgate_policy::{Facts, ItemIdentity, Kind, PolicySet, Request, SpawnerFacts};
+
+/// The labels of a namespace.
+pub type Labels = Arc<BTreeMap<String, String>>;
+
+/// What surrounds a request. The cluster is one such thing ([`crate::Cluster`]); tests and tools bring their own.
+pub trait Surroundings: Send + Sync + 'static {
+    /// Whether everything is known that will be asked for. Until then nothing is decided.
+    fn is_ready(&self) -> bool;
+
+    /// The policies of the moment.
+    fn policies(&self) -> Arc<PolicySet>;
+
+    /// The labels of `namespace`; none if there is no such namespace.
+    fn namespace_labels(&self, namespace: &str) -> impl Future<Output = Result<Labels, FactError>> + Send;
+
+    /// The Task that `owner` refers to, whole. `None` if it is gone, or if its uid is another one: then `owner` names a
+    /// Task that is gone, and the one there now has nothing to do with the Job.
+    fn owner_task(
+        &self,
+        namespace: &str,
+        owner: &Owner<'_>,
+    ) -> impl Future<Output = Result<Option<Value>, FactError>> + Send;
+
+    /// What is known of a spawner; `None` if there is none of that name.
+    fn spawner(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> impl Future<Output = Result<Option<Arc<SpawnerFacts>>, FactError>> + Send;
+
+    /// Whether a Workspace exists; `None` if that cannot be said. It is the matter of a warning only.
+    fn workspace_known(&self, namespace: &str, name: &str) -> impl Future<Output = Option<bool>> + Send;
+
+    /// What is remembered of an item.
+    fn memory(
+        &self,
+        namespace: &str,
+        item: &ItemIdentity,
+    ) -> impl Future<Output = Result<Option<Arc<WorkItemStatus>>, FactError>> + Send;
+}
+
+/// Something that a decision needs cannot be read. The request is answered with an error, never with a guess: the
+/// webhook's `failurePolicy` decides.
+#[derive(Debug, thiserror::Error)]
+#[error("taskgate cannot read {kind} {}: {reason}", coordinates(namespace, name))]
+pub struct FactError {
+    /// The kind of the object.
+    pub kind: &'static str,
+    /// Its namespace, empty for cluster-scoped objects.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// What the API server said.
+    pub reason: String,
+    /// The error itself.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+fn coordinates(namespace: &str, name: &str) -> String {
+    match namespace {
+        "" => name.to_owned(),
+        namespace => format!("{namespace}/{name}"),
+    }
+}
+
+/// The facts about one request, owned.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    policies: Arc<PolicySet>,
+    namespace_labels: Labels,
+    owner_task: Option<Value>,
+    spawner: Option<Arc<SpawnerFacts>>,
+    workspace_known: Option<bool>,
+}
+
+impl Gathered {
+    /// The facts as the decision core takes them.
+    pub(crate) fn facts(&self) -> Facts<'_> {
+        Facts {
+            policies: &self.policies,
+            namespace_labels: &self.namespace_labels,
+            owner_task: self.owner_task.as_ref(),
+            spawner: self.spawner.as_deref(),
+            workspace_known: self.workspace_known,
+        }
+    }
+}
+
+/// Gathers what is needed to govern `request`: of the namespace, of the Task (the object itself or a Job's owner), and of
+/// the spawner and the Workspace that the Task names.
+pub(crate) async fn gather<S: Surroundings>(surroundings: &S, request: &Request<'_>) -> Result<Gathered, FactError> {
+    let mut gathered = Gathered {
+        policies: surroundings.policies(),
+        namespace_labels: Labels::default(),
+        owner_task: None,
+        spawner: None,
+        workspace_known: None,
+    };
+    let namespace = request.namespace;
+    let task = match request.kind {
+        Kind::Task => Some(request.object),
+        Kind::Job => {
+            if let Some(owner) = Job::of(request.object).task() {
+                gathered.owner_task = surroundings.owner_task(namespace, &owner).await?;
+            }
+            gathered.owner_task.as_ref()
+        }
+        Kind::TaskPolicy | Kind::ClusterTaskPolicy | Kind::WorkItem => None,
+    };
+    if let Some(task) = task.map(kelos::Task::of) {
+        gathered.namespace_labels = surroundings.namespace_labels(namespace).await?;
+        if let Some(spawner) = task.spawner() {
+            gathered.spawner = surroundings.spawner(namespace, spawner).await?;
+        }
+        if let Some(workspace) = task.workspace() {
+            gathered.workspace_known = surroundings.workspace_known(namespace, workspace).await;
+        }
+    }
+    Ok(gathered)
+}

@@ -1,0 +1,122 @@
+//! Reads from the API server where a cache does not suffice, because it may be behind (C16).
+//!
+//! - The Task that owns a Job: always. Kelos creates the Job right after the Task, and a decision needs all of it.
+//! - A namespace, a spawner, a Workspace that the cache does not have: it may be younger than the cache. One that the
+//!   cache has is taken from there; its labels may be a moment old.
+//!
+//! All of them are single `GET`s by name. RBAC: `get` on namespaces, and on `kelos.dev` tasks, taskspawners, workspaces.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{
+    Api, Client, Resource as _,
+    api::{ApiResource, DynamicObject, GetParams, PartialObjectMeta},
+    core::Request,
+};
+use serde_json::Value;
+use taskgate_api::{
+    kelos,
+    metadata::{Metadata, Owner},
+};
+use taskgate_policy::SpawnerFacts;
+
+use crate::{
+    caches::{kelos_resource, labels, spawner_facts},
+    facts::FactError,
+};
+
+/// Reads by name.
+#[derive(Clone)]
+pub(crate) struct Fresh {
+    client: Client,
+}
+
+impl Fresh {
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// The Task that `owner` refers to: same name, same uid, in the version that the reference states.
+    pub(crate) async fn owner_task(&self, namespace: &str, owner: &Owner<'_>) -> Result<Option<Value>, FactError> {
+        let version = owner.api_version.split_once('/').map(|(_, version)| version);
+        let known = version.filter(|version| kelos::TASK_VERSIONS.contains(version));
+        let resource = ApiResource {
+            version: known.unwrap_or(kelos::TASK_VERSIONS[0]).to_owned(),
+            ..kelos_resource("Task", kelos::TASKS)
+        };
+        let path = DynamicObject::url_path(&resource, Some(namespace));
+        let failed = |error| fact_error("Task", namespace, owner.name, error);
+        let request = Request::new(path)
+            .get(owner.name, &GetParams::default())
+            .map_err(|error| failed(kube::Error::BuildRequest(error)))?;
+        // As JSON: a typed read would drop what the type does not know.
+        match self.client.request::<Value>(request).await {
+            Ok(task) => Ok(Some(task).filter(|task| Metadata::of(task).uid() == Some(owner.uid))),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// The labels of a namespace.
+    pub(crate) async fn namespace_labels(&self, name: &str) -> Result<Option<BTreeMap<String, String>>, FactError> {
+        let api = Api::<PartialObjectMeta<Namespace>>::all(self.client.clone());
+        let found = api.get_opt(name).await;
+        let found = found.map_err(|error| fact_error("Namespace", "", name, error))?;
+        Ok(found.map(|namespace| labels(namespace.meta())))
+    }
+
+    /// What is known of a spawner.
+    pub(crate) async fn spawner(&self, namespace: &str, name: &str) -> Result<Option<Arc<SpawnerFacts>>, FactError> {
+        let found = self
+            .kelos_metadata("TaskSpawner", "taskspawners", namespace, name)
+            .await?;
+        Ok(found.map(|spawner| Arc::new(spawner_facts(spawner.meta()))))
+    }
+
+    /// Whether there is a Workspace of that name.
+    pub(crate) async fn has_workspace(&self, namespace: &str, name: &str) -> Result<bool, FactError> {
+        let found = self.kelos_metadata("Workspace", "workspaces", namespace, name).await?;
+        Ok(found.is_some())
+    }
+
+    /// The metadata of an object of Kelos. A name that nothing can have is not asked for: it comes from a label or a
+    /// field that anybody may fill.
+    async fn kelos_metadata(
+        &self,
+        kind: &'static str,
+        plural: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<PartialObjectMeta<DynamicObject>>, FactError> {
+        let legal = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-' || c == b'.';
+        if name.is_empty() || name.len() > 253 || !name.bytes().all(legal) || name.starts_with('.') {
+            return Ok(None);
+        }
+        let api = Api::<PartialObjectMeta<DynamicObject>>::namespaced_with(
+            self.client.clone(),
+            namespace,
+            &kelos_resource(kind, plural),
+        );
+        let found = api.get_opt(name).await;
+        found.map_err(|error| fact_error(kind, namespace, name, error))
+    }
+}
+
+fn is_absent(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+fn fact_error(kind: &'static str, namespace: &str, name: &str, error: kube::Error) -> FactError {
+    let reason = match &error {
+        kube::Error::Api(status) => status.message.clone(),
+        error => error.to_string(),
+    };
+    FactError {
+        kind,
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        reason,
+        source: Some(Box::new(error)),
+    }
+}

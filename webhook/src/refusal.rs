@@ -1,0 +1,84 @@
+//! The answers to requests that get no review. To the API server each of them is a failed call, so the webhook's
+//! `failurePolicy` decides what becomes of the object; a denial would be a verdict that nobody reached.
+
+use axum::response::{IntoResponse, Response};
+use http::{StatusCode, header};
+
+use crate::{facts::FactError, review::DecodeError};
+
+/// Why a request gets no review.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Too many requests are being answered.
+    #[error("taskgate is busy: too many requests in flight")]
+    Busy,
+    /// Too many bytes of request bodies are held.
+    #[error("taskgate is busy: too many bytes in flight")]
+    Memory,
+    /// The caches are not filled yet.
+    #[error("taskgate is starting: its caches are not filled yet")]
+    Starting,
+    /// The body is larger than any review can be.
+    #[error("the body is larger than {limit} bytes")]
+    TooLarge {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The body is not declared as JSON.
+    #[error("the content type must be application/json")]
+    ContentType,
+    /// The body ended before it was complete.
+    #[error("the body could not be read")]
+    Aborted,
+    /// The body is no review.
+    #[error(transparent)]
+    Malformed(#[from] DecodeError),
+    /// What the decision needs to know cannot be read.
+    #[error(transparent)]
+    Facts(#[from] FactError),
+    /// Answering took longer than the API server is ready to wait.
+    #[error("taskgate did not reach a verdict in time")]
+    Deadline,
+    /// Answering failed in a way that should not exist.
+    #[error("taskgate failed on this request")]
+    Panic,
+}
+
+impl Refusal {
+    /// The HTTP status. Never 429, and never with `Retry-After`: client-go would wait and ask again, inside the time that
+    /// the object's creator waits.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Busy | Self::Memory | Self::Starting => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Aborted | Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::Facts(_) | Self::Panic => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Deadline => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// The cause in one word, from a closed set: the label of a metric.
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::Memory => "memory",
+            Self::Starting => "starting",
+            Self::TooLarge { .. } => "too_large",
+            Self::ContentType => "content_type",
+            Self::Aborted => "aborted",
+            Self::Malformed(_) => "malformed",
+            Self::Facts(_) => "facts",
+            Self::Deadline => "deadline",
+            Self::Panic => "panic",
+        }
+    }
+}
+
+/// Plain text: the API server shows it in the error that the object's creator gets.
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let content_type = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+        (self.status(), content_type, self.to_string()).into_response()
+    }
+}

@@ -1,0 +1,266 @@
+//! The webhook configurations, generated from the rules that the router serves.
+
+mod settings;
+
+use k8s_openapi::{
+    api::admissionregistration::v1::{
+        MatchCondition, MutatingWebhook, MutatingWebhookConfiguration, RuleWithOperations, ServiceReference,
+        ValidatingWebhook, ValidatingWebhookConfiguration, WebhookClientConfig,
+    },
+    apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement, ObjectMeta},
+};
+use taskgate_api::{kelos, keys};
+use taskgate_policy::{Operation, Phase};
+
+use crate::rules::{ENDPOINTS, EXCLUDED_NAMESPACES, Endpoint, Guard, Owner};
+
+pub use settings::{ClientTarget, ConfigurationName, FailurePolicy, InvalidName, InvalidTimeout, TimeoutSeconds};
+
+/// What an installation decides about its webhook configurations.
+#[derive(Clone, Debug)]
+pub struct Registration {
+    /// The name of both configurations.
+    pub name: ConfigurationName,
+    /// The namespace that taskgate runs in; nothing in it is ever sent to taskgate.
+    pub namespace: String,
+    /// How the API server reaches us.
+    pub client: ClientTarget,
+    /// What happens to Tasks and Jobs when we do not answer.
+    pub foreign_failure: FailurePolicy,
+    /// What happens to policies and `WorkItem`s when we do not answer.
+    pub own_failure: FailurePolicy,
+    /// How long the API server waits for a mutating answer.
+    pub mutating_timeout: TimeoutSeconds,
+    /// How long the API server waits for a validating answer.
+    pub validating_timeout: TimeoutSeconds,
+}
+
+impl Registration {
+    /// The usual registration of a Service called `service`: Tasks and Jobs pass when taskgate is away, policies do not.
+    pub fn of_service(service: &str, namespace: &str) -> Self {
+        let client = ClientTarget::Service {
+            name: service.to_owned(),
+            namespace: namespace.to_owned(),
+            port: 443,
+        };
+        Self::new(namespace, client)
+    }
+
+    /// The usual registration, reached through `client`.
+    pub fn new(namespace: &str, client: ClientTarget) -> Self {
+        Self {
+            name: ConfigurationName::default(),
+            namespace: namespace.to_owned(),
+            client,
+            foreign_failure: FailurePolicy::Ignore,
+            own_failure: FailurePolicy::Fail,
+            mutating_timeout: TimeoutSeconds::MUTATING,
+            validating_timeout: TimeoutSeconds::VALIDATING,
+        }
+    }
+
+    /// The configurations to apply. They carry no `caBundle`: that field belongs to whoever provides the certificate.
+    pub fn configurations(&self) -> (MutatingWebhookConfiguration, ValidatingWebhookConfiguration) {
+        let of = |phase| ENDPOINTS.iter().filter(move |endpoint| endpoint.phase == phase);
+        let mutating = MutatingWebhookConfiguration {
+            metadata: self.metadata(),
+            webhooks: Some(of(Phase::Mutating).map(|endpoint| self.mutating(endpoint)).collect()),
+        };
+        let validating = ValidatingWebhookConfiguration {
+            metadata: self.metadata(),
+            webhooks: Some(
+                of(Phase::Validating)
+                    .map(|endpoint| self.validating(endpoint))
+                    .collect(),
+            ),
+        };
+        (mutating, validating)
+    }
+
+    fn metadata(&self) -> ObjectMeta {
+        ObjectMeta {
+            name: Some(self.name.as_str().to_owned()),
+            labels: Some([(keys::PART_OF.to_owned(), keys::PART_OF_TASKGATE.to_owned())].into()),
+            ..ObjectMeta::default()
+        }
+    }
+
+    fn mutating(&self, endpoint: &Endpoint) -> MutatingWebhook {
+        MutatingWebhook {
+            name: endpoint.webhook.to_owned(),
+            admission_review_versions: vec!["v1".to_owned()],
+            client_config: self.client_config(endpoint),
+            failure_policy: Some(self.failure_policy(endpoint)),
+            match_conditions: Some(match_conditions(endpoint.guard)),
+            match_policy: Some("Equivalent".to_owned()),
+            namespace_selector: Some(self.namespace_selector()),
+            object_selector: Some(object_selector(endpoint.guard)),
+            // Another webhook may add labels that a policy selects by, after us.
+            reinvocation_policy: Some("IfNeeded".to_owned()),
+            rules: Some(rules(endpoint)),
+            side_effects: "None".to_owned(),
+            timeout_seconds: Some(self.mutating_timeout.get().into()),
+        }
+    }
+
+    fn validating(&self, endpoint: &Endpoint) -> ValidatingWebhook {
+        ValidatingWebhook {
+            name: endpoint.webhook.to_owned(),
+            admission_review_versions: vec!["v1".to_owned()],
+            client_config: self.client_config(endpoint),
+            failure_policy: Some(self.failure_policy(endpoint)),
+            match_conditions: Some(match_conditions(endpoint.guard)),
+            match_policy: Some("Equivalent".to_owned()),
+            namespace_selector: Some(self.namespace_selector()),
+            object_selector: Some(object_selector(endpoint.guard)),
+            rules: Some(rules(endpoint)),
+            side_effects: "None".to_owned(),
+            timeout_seconds: Some(self.validating_timeout.get().into()),
+        }
+    }
+
+    fn client_config(&self, endpoint: &Endpoint) -> WebhookClientConfig {
+        match &self.client {
+            ClientTarget::Service { name, namespace, port } => WebhookClientConfig {
+                service: Some(ServiceReference {
+                    name: name.clone(),
+                    namespace: namespace.clone(),
+                    path: Some(endpoint.path.to_owned()),
+                    port: Some(i32::from(*port)),
+                }),
+                ..WebhookClientConfig::default()
+            },
+            ClientTarget::Url(base) => WebhookClientConfig {
+                url: Some(format!("{}{}", base.trim_end_matches('/'), endpoint.path)),
+                ..WebhookClientConfig::default()
+            },
+        }
+    }
+
+    fn failure_policy(&self, endpoint: &Endpoint) -> String {
+        let policy = match endpoint.owner {
+            Owner::Foreign => self.foreign_failure,
+            Owner::Taskgate => self.own_failure,
+        };
+        match policy {
+            FailurePolicy::Ignore => "Ignore",
+            FailurePolicy::Fail => "Fail",
+        }
+        .to_owned()
+    }
+
+    fn namespace_selector(&self) -> LabelSelector {
+        let excluded = EXCLUDED_NAMESPACES.into_iter().chain([self.namespace.as_str()]);
+        let not_in = |key: &str, values: Vec<String>| LabelSelectorRequirement {
+            key: key.to_owned(),
+            operator: "NotIn".to_owned(),
+            values: Some(values),
+        };
+        LabelSelector {
+            match_expressions: Some(vec![
+                not_in("kubernetes.io/metadata.name", excluded.map(ToOwned::to_owned).collect()),
+                not_in(keys::ADMISSION, vec![keys::ADMISSION_DISABLED.to_owned()]),
+            ]),
+            match_labels: None,
+        }
+    }
+}
+
+fn object_selector(guard: Guard) -> LabelSelector {
+    let labelled = LabelSelectorRequirement {
+        key: kelos::TASK_LABEL.to_owned(),
+        operator: "Exists".to_owned(),
+        values: None,
+    };
+    LabelSelector {
+        match_expressions: (guard == Guard::JobOfTask).then(|| vec![labelled]),
+        match_labels: None,
+    }
+}
+
+/// Absent fields are asked for before they are read: an expression that fails counts as a failure of the webhook.
+fn match_conditions(guard: Guard) -> Vec<MatchCondition> {
+    let condition = |name: &str, expression: String| MatchCondition {
+        name: name.to_owned(),
+        expression,
+    };
+    let alive = condition(
+        "not-being-deleted",
+        "object == null || !has(object.metadata.deletionTimestamp)".to_owned(),
+    );
+    let of_task = condition(
+        "controlled-by-a-kelos-task",
+        format!(
+            "object != null && has(object.metadata.ownerReferences) && object.metadata.ownerReferences.exists(owner, \
+             has(owner.controller) && owner.controller && owner.kind == 'Task' && \
+             owner.apiVersion.startsWith('{}/'))",
+            kelos::GROUP
+        ),
+    );
+    match guard {
+        Guard::Alive => vec![alive],
+        Guard::JobOfTask => vec![alive, of_task],
+    }
+}
+
+fn rules(endpoint: &Endpoint) -> Vec<RuleWithOperations> {
+    let operation = |operation: &Operation| {
+        match operation {
+            Operation::Create => "CREATE",
+            Operation::Update => "UPDATE",
+            Operation::Delete => "DELETE",
+            Operation::Connect => "CONNECT",
+        }
+        .to_owned()
+    };
+    endpoint
+        .admitted
+        .iter()
+        .map(|admitted| RuleWithOperations {
+            api_groups: Some(vec![admitted.group.to_owned()]),
+            api_versions: Some(admitted.versions.iter().map(ToString::to_string).collect()),
+            operations: Some(endpoint.operations.iter().map(operation).collect()),
+            resources: Some(vec![admitted.resource.to_owned()]),
+            scope: Some(if admitted.namespaced { "Namespaced" } else { "Cluster" }.to_owned()),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_bundle_is_in_it_and_every_path_is() {
+        for client in [
+            ClientTarget::Url("https://127.0.0.1:8443/".to_owned()),
+            Registration::of_service("taskgate", "taskgate-system").client,
+        ] {
+            let (mutating, validating) = Registration::new("taskgate-system", client).configurations();
+            let mutating = mutating
+                .webhooks
+                .into_iter()
+                .flatten()
+                .map(|webhook| webhook.client_config);
+            let validating = validating
+                .webhooks
+                .into_iter()
+                .flatten()
+                .map(|webhook| webhook.client_config);
+            let configs: Vec<_> = mutating.chain(validating).collect();
+            assert!(configs.iter().all(|config| config.ca_bundle.is_none()));
+            let mut paths: Vec<_> = configs
+                .into_iter()
+                .map(|config| match (config.url, config.service) {
+                    (Some(url), None) => url.strip_prefix("https://127.0.0.1:8443").unwrap().to_owned(),
+                    (None, Some(service)) => service.path.unwrap(),
+                    odd => panic!("{odd:?}"),
+                })
+                .collect();
+            let mut wanted: Vec<_> = ENDPOINTS.iter().map(|endpoint| endpoint.path.to_owned()).collect();
+            paths.sort();
+            wanted.sort();
+            assert_eq!(paths, wanted);
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! `AdmissionReview` v1 on the wire. Knows nothing of policies but how a decision is written down.
+//!
+//! Own structs rather than a client library's: the object stays JSON, so that no field of it is ever dropped (C13), and
+//! whatever is readable is answered under its own uid.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::ByteString;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, error::Category};
+use taskgate_policy::{Decision, Operation, clip};
+
+const API_VERSION: &str = "admission.k8s.io/v1";
+const KIND: &str = "AdmissionReview";
+/// How much of a decoding error is told, in characters.
+const MAX_ERROR: usize = 160;
+
+/// The request of a review. `oldObject` and `options` are skipped over, not kept: no decision needs them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ReviewRequest {
+    /// Names the review; the answer carries the same.
+    pub(crate) uid: String,
+    /// The kind of `object`, in the version that the webhook is registered for.
+    pub(crate) kind: ObjectKind,
+    /// What is to be done.
+    pub(crate) operation: ReviewOperation,
+    /// The object's name; empty when it is to be generated.
+    #[serde(default)]
+    pub(crate) name: String,
+    /// The object's namespace; empty for cluster-scoped objects.
+    #[serde(default)]
+    pub(crate) namespace: String,
+    /// Who asks.
+    #[serde(default)]
+    pub(crate) user_info: UserInfo,
+    /// The object as it is to be stored; null on DELETE.
+    #[serde(default)]
+    pub(crate) object: Value,
+    /// Whether nothing will be stored.
+    #[serde(default)]
+    pub(crate) dry_run: Option<bool>,
+}
+
+/// A kind of object.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct ObjectKind {
+    /// The API group; empty for the core group.
+    #[serde(default)]
+    pub(crate) group: String,
+    /// The version.
+    pub(crate) version: String,
+    /// The kind's name.
+    pub(crate) kind: String,
+}
+
+/// Who asks.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct UserInfo {
+    /// The user's name.
+    #[serde(default)]
+    pub(crate) username: String,
+}
+
+/// What is to be done, as the wire spells it.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub(crate) enum ReviewOperation {
+    /// CREATE
+    Create,
+    /// UPDATE
+    Update,
+    /// DELETE
+    Delete,
+    /// CONNECT
+    Connect,
+}
+
+impl ReviewOperation {
+    /// The name in metrics and logs.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Delete => "delete",
+            Self::Connect => "connect",
+        }
+    }
+}
+
+impl From<ReviewOperation> for Operation {
+    fn from(operation: ReviewOperation) -> Self {
+        match operation {
+            ReviewOperation::Create => Self::Create,
+            ReviewOperation::Update => Self::Update,
+            ReviewOperation::Delete => Self::Delete,
+            ReviewOperation::Connect => Self::Connect,
+        }
+    }
+}
+
+/// The body is no review that can be answered.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Not JSON, not UTF-8, cut short, or nested too deeply.
+    #[error("the body is not valid JSON, at line {line} column {column}")]
+    Json {
+        /// Counted from 1.
+        line: usize,
+        /// Counted from 1.
+        column: usize,
+    },
+    /// JSON of another shape.
+    #[error("the body is not an AdmissionReview: {0}")]
+    Shape(String),
+    /// Another kind or version.
+    #[error("{api_version:?} {kind:?} is not {API_VERSION} {KIND}")]
+    OtherKind {
+        /// `apiVersion` of the body.
+        api_version: String,
+        /// `kind` of the body.
+        kind: String,
+    },
+    /// There is nothing to answer.
+    #[error("the review carries no request")]
+    NoRequest,
+    /// There is nothing to answer to.
+    #[error("the request has an empty uid")]
+    NoUid,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Envelope {
+    api_version: String,
+    kind: String,
+    #[serde(default)]
+    request: Option<ReviewRequest>,
+}
+
+/// Reads a review strictly: exactly v1, with a request that has a uid.
+pub(crate) fn decode(body: &[u8]) -> Result<ReviewRequest, DecodeError> {
+    let envelope: Envelope = serde_json::from_slice(body).map_err(|error| match error.classify() {
+        Category::Data => DecodeError::Shape(clip(&error.to_string(), MAX_ERROR)),
+        Category::Syntax | Category::Eof | Category::Io => DecodeError::Json {
+            line: error.line(),
+            column: error.column(),
+        },
+    })?;
+    if envelope.api_version != API_VERSION || envelope.kind != KIND {
+        return Err(DecodeError::OtherKind {
+            api_version: clip(&envelope.api_version, MAX_ERROR),
+            kind: clip(&envelope.kind, MAX_ERROR),
+        });
+    }
+    let request = envelope.request.ok_or(DecodeError::NoRequest)?;
+    if request.uid.is_empty() {
+        return Err(DecodeError::NoUid);
+    }
+    Ok(request)
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    response: Response<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Response<'a> {
+    uid: &'a str,
+    allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<ByteString>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    audit_annotations: BTreeMap<&'a str, &'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    warnings: &'a [String],
+}
+
+/// A `metav1.Status`, which has a field of its own name.
+#[derive(Serialize)]
+#[allow(clippy::struct_field_names, reason = "the wire names it so")]
+struct Status<'a> {
+    status: &'static str,
+    message: &'a str,
+    reason: &'static str,
+    code: u16,
+}
+
+/// Writes `decision` down as the answer to the review `uid`.
+pub(crate) fn encode(uid: &str, decision: &Decision) -> Vec<u8> {
+    let patch = (decision.allowed() && !decision.patch.0.is_empty()).then(|| {
+        let operations = serde_json::to_vec(&decision.patch).expect("a JSON patch serialises");
+        ByteString(operations)
+    });
+    let status = decision.denial.as_ref().map(|denial| Status {
+        status: "Failure",
+        message: &denial.message,
+        reason: if denial.code == 422 { "Invalid" } else { "Forbidden" },
+        code: denial.code,
+    });
+    write(Response {
+        uid,
+        allowed: decision.allowed(),
+        status,
+        patch_type: patch.is_some().then_some("JSONPatch"),
+        patch,
+        audit_annotations: decision
+            .audit
+            .iter()
+            .map(|(key, value)| (*key, value.as_str()))
+            .collect(),
+        warnings: &decision.warnings,
+    })
+}
+
+/// Lets the review `uid` pass although it is none that was asked for, and says so in the audit log.
+pub(crate) fn encode_unexpected(uid: &str) -> Vec<u8> {
+    write(Response {
+        uid,
+        allowed: true,
+        status: None,
+        patch: None,
+        patch_type: None,
+        audit_annotations: [("verdict", "unexpected-kind")].into(),
+        warnings: &[],
+    })
+}
+
+fn write(response: Response<'_>) -> Vec<u8> {
+    let answer = Answer {
+        api_version: API_VERSION,
+        kind: KIND,
+        response,
+    };
+    serde_json::to_vec(&answer).expect("text, numbers and lists serialise")
+}

@@ -1,0 +1,158 @@
+//! From the wire to the answer. One review is followed through five functions: [`answer`] here, [`decode`], [`gather`],
+//! the decision core's `govern` and `decide`, and [`encode`].
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{Request as HttpRequest, State},
+    response::{IntoResponse as _, Response},
+    routing::post,
+};
+use http::{StatusCode, header};
+use jiff::Timestamp;
+use taskgate_policy::{Decision, Kind, Request, decide, govern};
+use tracing::{Instrument as _, Span, field, info, info_span};
+
+use crate::{
+    body::BodyBudget,
+    config::Limits,
+    facts::{Surroundings, gather},
+    guard::Guard,
+    metrics::{Metrics, kind_name},
+    refusal::Refusal,
+    review::{ReviewRequest, decode, encode, encode_unexpected},
+    rules::{ENDPOINTS, Endpoint},
+};
+
+/// Answers reviews, given what surrounds them.
+#[derive(Debug)]
+pub(crate) struct Reviewer<S> {
+    surroundings: Arc<S>,
+    guard: Guard,
+    budget: BodyBudget,
+    metrics: Metrics,
+}
+
+/// The router of the admission port: a route per entry of [`ENDPOINTS`], 404 for every other path.
+pub fn router<S: Surroundings>(surroundings: Arc<S>, limits: &Limits, metrics: Metrics) -> Router {
+    let reviewer = Arc::new(Reviewer {
+        surroundings,
+        guard: Guard::new(limits, metrics.clone()),
+        budget: BodyBudget::new(limits.body_bytes.get(), limits.buffered_bytes.get()),
+        metrics,
+    });
+    let mut router = Router::new();
+    for endpoint in &ENDPOINTS {
+        let handle = move |State(reviewer): State<Arc<Reviewer<S>>>, request: HttpRequest| async move {
+            let uri = request.uri().clone();
+            let review = answer(&reviewer, endpoint, request).instrument(review_span());
+            reviewer.guard.run(endpoint.path, &uri, review).await
+        };
+        router = router.route(endpoint.path, post(handle));
+    }
+    router
+        .fallback(async || (StatusCode::NOT_FOUND, "no such path"))
+        .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "only POST"))
+        .with_state(reviewer)
+}
+
+/// Answers one review: decode, gather, govern, decide, encode.
+async fn answer<S: Surroundings>(
+    reviewer: &Reviewer<S>,
+    endpoint: &Endpoint,
+    http: HttpRequest,
+) -> Result<Response, Refusal> {
+    if !is_json(&http) {
+        return Err(Refusal::ContentType);
+    }
+    let body = reviewer.budget.read(http.into_body()).await?;
+    let review = decode(&body.bytes)?;
+    record_request(&review);
+    let dry_run = review.dry_run == Some(true);
+    let Some(kind) = endpoint.kind_of(&review.kind.group, &review.kind.version, &review.kind.kind) else {
+        reviewer.metrics.unexpected(endpoint.phase, review.operation, dry_run);
+        return Ok(json(encode_unexpected(&review.uid)));
+    };
+    let surroundings = &*reviewer.surroundings;
+    if !surroundings.is_ready() {
+        return Err(Refusal::Starting);
+    }
+    let request = Request {
+        phase: endpoint.phase,
+        kind,
+        operation: review.operation.into(),
+        namespace: &review.namespace,
+        object: &review.object,
+        user: &review.user_info.username,
+        dry_run,
+    };
+    let gathered = gather(surroundings, &request).await?;
+    let facts = gathered.facts();
+    let governed = govern(&request, &facts);
+    let memory = match governed.item() {
+        Some(item) => surroundings.memory(&review.namespace, item).await?,
+        None => None,
+    };
+    let decision = decide(&governed, memory.as_deref(), Timestamp::now());
+    reviewer
+        .metrics
+        .review(kind, endpoint.phase, review.operation, dry_run, &decision);
+    record_decision(&review, kind, &decision);
+    Ok(json(encode(&review.uid, &decision)))
+}
+
+fn json(body: Vec<u8>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+fn is_json(request: &HttpRequest) -> bool {
+    request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
+}
+
+/// The span of a review. Coordinates only: an object holds prompts.
+fn review_span() -> Span {
+    info_span!(
+        "review",
+        uid = field::Empty,
+        kind = field::Empty,
+        operation = field::Empty,
+        namespace = field::Empty,
+        name = field::Empty,
+        allowed = field::Empty,
+        patched = field::Empty,
+    )
+}
+
+fn record_request(review: &ReviewRequest) {
+    Span::current()
+        .record("uid", &review.uid)
+        .record("kind", &review.kind.kind)
+        .record("operation", review.operation.as_str())
+        .record("namespace", &review.namespace)
+        .record("name", &review.name);
+}
+
+/// One line per denial, none per allow.
+fn record_decision(review: &ReviewRequest, kind: Kind, decision: &Decision) {
+    Span::current()
+        .record("allowed", decision.allowed())
+        .record("patched", !decision.patch.0.is_empty());
+    if let Some(denial) = &decision.denial {
+        info!(
+            uid = review.uid,
+            kind = kind_name(kind),
+            namespace = review.namespace,
+            name = review.name,
+            code = denial.code,
+            message = denial.message,
+            dry_run = review.dry_run == Some(true),
+            "denied"
+        );
+    }
+}

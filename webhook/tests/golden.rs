@@ -1,0 +1,140 @@
+//! The wire format, and the registration, against files that a reviewer can read. `UPDATE_GOLDEN=1` writes them anew.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use k8s_openapi::ByteString;
+use serde_json::{Value, json};
+use taskgate_api::WorkItemStatus;
+use taskgate_policy::SpawnerFacts;
+use taskgate_webhook::{Limits, Registration};
+
+mod support;
+use support::{Given, job, review, task, task_review};
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+fn compare(name: &str, seen: &Value) -> anyhow::Result<()> {
+    let path = golden(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, format!("{seen:#}\n"))?;
+    }
+    let wanted = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    assert_eq!(
+        format!("{seen:#}\n"),
+        wanted,
+        "{}: UPDATE_GOLDEN=1 accepts the difference",
+        path.display()
+    );
+    Ok(())
+}
+
+/// Sends `review` and compares the exchange. The patch is shown decoded.
+async fn exchange(name: &str, given: Given, target: &str, review: Value) -> anyhow::Result<()> {
+    let server = support::serve(given, Limits::default()).await?;
+    let answer = server.post(target, review.to_string()).await?;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.headers["content-type"], "application/json");
+    let mut seen = answer.json()?;
+    if let Some(patch) = seen["response"].get_mut("patch") {
+        let ByteString(bytes) = serde_json::from_value(patch.take())?;
+        *patch = serde_json::from_slice(&bytes)?;
+    }
+    compare(
+        &format!("{name}.json"),
+        &json!({"target": target, "review": review, "answer": seen}),
+    )
+}
+
+fn job_kind() -> Value {
+    json!({"group": "batch", "version": "v1", "kind": "Job"})
+}
+
+fn policy_kind() -> Value {
+    json!({"group": "taskgate.dev", "version": "v1alpha1", "kind": "TaskPolicy"})
+}
+
+#[tokio::test]
+async fn a_task_without_a_policy_passes_untouched() -> anyhow::Result<()> {
+    exchange(
+        "task-ungoverned",
+        Given::default(),
+        "/mutate/tasks",
+        task_review("team"),
+    )
+    .await
+}
+
+#[tokio::test]
+async fn a_governed_task_is_labelled() -> anyhow::Result<()> {
+    let given = Given::policy("{metadata: {labels: {team: a}, annotations: {example.com/cost-centre: '42'}}}")?;
+    exchange("task-labelled", given, "/mutate/tasks", task_review("team")).await
+}
+
+#[tokio::test]
+async fn a_job_of_a_governed_task_is_queued() -> anyhow::Result<()> {
+    let given = Given {
+        owner_task: Some(task("team")),
+        ..Given::policy("{queueName: agents, queuePriorityClass: high}")?
+    };
+    exchange(
+        "job-queued",
+        given,
+        "/mutate/jobs",
+        review(&job_kind(), "team", &job("team")),
+    )
+    .await
+}
+
+#[tokio::test]
+async fn a_job_whose_task_was_replaced_passes_untouched() -> anyhow::Result<()> {
+    let mut other = task("team");
+    other["metadata"]["uid"] = json!("another-uid");
+    let given = Given {
+        owner_task: Some(other),
+        ..Given::policy("{queueName: agents}")?
+    };
+    exchange(
+        "job-of-another-task",
+        given,
+        "/mutate/jobs",
+        review(&job_kind(), "team", &job("team")),
+    )
+    .await
+}
+
+#[tokio::test]
+async fn a_task_of_an_open_item_is_denied() -> anyhow::Result<()> {
+    let memory: WorkItemStatus = serde_json::from_value(json!({"breaker": "Open", "consecutiveFailures": 3,
+        "openedAt": "2026-01-01T00:00:00Z", "lastFailureTime": "2026-01-01T00:00:00Z", "totalCostUSD": "1.25"}))?;
+    let given = Given {
+        spawner: Some(SpawnerFacts::default()),
+        memory: Some(memory),
+        ..Given::policy("{failurePolicy: {maxRetriesPerItem: 3}}")?
+    };
+    exchange("task-of-open-item", given, "/validate/tasks", task_review("team")).await
+}
+
+#[tokio::test]
+async fn a_policy_that_cannot_be_applied_is_refused() -> anyhow::Result<()> {
+    let policy = json!({"apiVersion": "taskgate.dev/v1alpha1", "kind": "TaskPolicy",
+        "metadata": {"name": "agents", "namespace": "team"},
+        "spec": {"metadata": {"labels": {"kelos.dev/task": "mine"}}}});
+    let review = review(&policy_kind(), "team", &policy);
+    exchange("policy-invalid", Given::default(), "/validate/policies", review).await
+}
+
+#[tokio::test]
+async fn a_kind_that_nobody_registered_passes_with_a_note_in_the_audit_log() -> anyhow::Result<()> {
+    let kind = json!({"group": "", "version": "v1", "kind": "Pod"});
+    let review = review(&kind, "team", &json!({"metadata": {"name": "p"}}));
+    exchange("kind-unexpected", Given::default(), "/mutate/tasks", review).await
+}
+
+#[test]
+fn the_registration_is_what_is_installed() -> anyhow::Result<()> {
+    let (mutating, validating) = Registration::of_service("taskgate", "taskgate-system").configurations();
+    compare("registration.json", &json!([mutating, validating]))
+}

@@ -1,0 +1,286 @@
+//! A real server on a real TLS socket, with surroundings that are given instead of read from a cluster.
+
+#![allow(dead_code, reason = "each test crate uses another part of it")]
+#![allow(clippy::panic, reason = "one of the surroundings is there to panic")]
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use jiff::Timestamp;
+use prometheus_client::registry::Registry;
+use rustls::{ClientConfig, crypto::ring, pki_types::ServerName};
+use serde_json::{Value, json};
+use taskgate_api::{
+    TaskPolicySpec, WorkItemStatus,
+    metadata::{Metadata, Owner},
+};
+use taskgate_certs::{Material, Resolver, issue_all};
+use taskgate_policy::{ItemIdentity, Policy, PolicySet, SpawnerFacts};
+use taskgate_webhook::{FactError, Labels, Lifecycle, Limits, Listener, Metrics, ShutdownConfig, Surroundings, router};
+use tokio::{net::TcpStream, task::JoinHandle};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+/// Namespaces in which something goes wrong.
+pub(crate) const SLOW: &str = "slow";
+pub(crate) const PANICKING: &str = "panicking";
+pub(crate) const UNREADABLE: &str = "unreadable";
+
+/// Surroundings that are what the test says. In the namespaces above, asking for labels fails in its own way.
+#[derive(Default)]
+pub(crate) struct Given {
+    pub(crate) policies: Vec<Policy>,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) owner_task: Option<Value>,
+    pub(crate) spawner: Option<SpawnerFacts>,
+    pub(crate) memory: Option<WorkItemStatus>,
+    pub(crate) starting: bool,
+    pub(crate) set: Arc<PolicySet>,
+}
+
+impl Given {
+    /// One policy `agents` in namespace `team`, as YAML.
+    pub(crate) fn policy(spec: &str) -> anyhow::Result<Self> {
+        let spec: TaskPolicySpec = serde_saphyr::from_str(spec)?;
+        let policy = Policy::namespaced("team", "agents", &spec).map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
+        Ok(Self {
+            policies: vec![policy],
+            ..Self::default()
+        })
+    }
+
+    pub(crate) fn finish(mut self) -> Arc<Self> {
+        self.set = Arc::new(PolicySet::new(self.policies.iter().cloned()));
+        Arc::new(self)
+    }
+}
+
+impl Surroundings for Given {
+    fn is_ready(&self) -> bool {
+        !self.starting
+    }
+
+    fn policies(&self) -> Arc<PolicySet> {
+        self.set.clone()
+    }
+
+    async fn namespace_labels(&self, namespace: &str) -> Result<Labels, FactError> {
+        match namespace {
+            SLOW => std::future::pending().await,
+            PANICKING => panic!("as the test wants it"),
+            UNREADABLE => Err(FactError {
+                kind: "Namespace",
+                namespace: String::new(),
+                name: namespace.to_owned(),
+                reason: "the API server is away".to_owned(),
+                source: None,
+            }),
+            _ => Ok(Arc::new(self.labels.clone())),
+        }
+    }
+
+    async fn owner_task(&self, _: &str, owner: &Owner<'_>) -> Result<Option<Value>, FactError> {
+        let same = |task: &&Value| Metadata::of(task).uid() == Some(owner.uid);
+        Ok(self.owner_task.as_ref().filter(same).cloned())
+    }
+
+    async fn spawner(&self, _: &str, _: &str) -> Result<Option<Arc<SpawnerFacts>>, FactError> {
+        Ok(self.spawner.clone().map(Arc::new))
+    }
+
+    async fn workspace_known(&self, _: &str, _: &str) -> Option<bool> {
+        None
+    }
+
+    async fn memory(&self, _: &str, _: &ItemIdentity) -> Result<Option<Arc<WorkItemStatus>>, FactError> {
+        Ok(self.memory.clone().map(Arc::new))
+    }
+}
+
+/// A server, and what is needed to dial it.
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) resolver: Arc<Resolver>,
+    pub(crate) task: JoinHandle<()>,
+    registry: Registry,
+}
+
+/// Serves `given` within `limits`.
+pub(crate) async fn serve(given: Given, limits: Limits) -> anyhow::Result<Running> {
+    let data = issue_all(&["127.0.0.1".parse()?], Timestamp::now())?;
+    let resolver = Resolver::new();
+    resolver.serve(Material::try_from(&data)?);
+    let mut registry = Registry::with_prefix("taskgate");
+    let metrics = Metrics::register(&mut registry);
+    let lifecycle = Lifecycle::new();
+    let routes = router(given.finish(), &limits, metrics.clone());
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let listener = Listener::tls(any, &resolver, routes, &limits, metrics, lifecycle.clone()).await?;
+    Ok(Running {
+        address: listener.address(),
+        lifecycle,
+        resolver,
+        task: tokio::spawn(listener.run(Duration::from_secs(2))),
+        registry,
+    })
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Running {
+    /// A TLS connection that offers `alpn`.
+    pub(crate) async fn dial(&self, alpn: &[u8]) -> anyhow::Result<TlsStream<TcpStream>> {
+        let bundle = self.resolver.bundle().borrow().clone().context("a bundle")?;
+        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(bundle.roots()?)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![alpn.to_vec()];
+        let stream = TcpStream::connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::try_from("127.0.0.1")?;
+        Ok(TlsConnector::from(Arc::new(config)).connect(name, stream).await?)
+    }
+
+    pub(crate) async fn http1(&self) -> anyhow::Result<Http1> {
+        let io = TokioIo::new(self.dial(b"http/1.1").await?);
+        let (sender, connection) = http1::handshake(io).await?;
+        let connection = tokio::spawn(connection);
+        Ok(Http1 { sender, connection })
+    }
+
+    pub(crate) async fn http2(&self) -> anyhow::Result<http2::SendRequest<Full<Bytes>>> {
+        let io = TokioIo::new(self.dial(b"h2").await?);
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+
+    /// The answer to one review on a connection of its own.
+    pub(crate) async fn post(&self, target: &str, body: impl Into<Bytes>) -> anyhow::Result<Answer> {
+        self.http1().await?.post(target, body).await
+    }
+
+    /// The value of the metric line that starts with `series`, such as `taskgate_x_total{cause="busy"}`.
+    pub(crate) fn metric(&self, series: &str) -> anyhow::Result<f64> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        Ok(line.map(str::parse).transpose()?.unwrap_or_default())
+    }
+}
+
+/// A kept HTTP/1.1 connection.
+pub(crate) struct Http1 {
+    pub(crate) sender: http1::SendRequest<Full<Bytes>>,
+    pub(crate) connection: JoinHandle<hyper::Result<()>>,
+}
+
+impl Http1 {
+    pub(crate) async fn post(&mut self, target: &str, body: impl Into<Bytes>) -> anyhow::Result<Answer> {
+        self.send(request(target, body)?).await
+    }
+
+    pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
+        self.sender.ready().await?;
+        Answer::of(self.sender.send_request(request).await?).await
+    }
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    pub(crate) async fn of(response: http::Response<hyper::body::Incoming>) -> anyhow::Result<Self> {
+        let (parts, body) = response.into_parts();
+        Ok(Self {
+            status: parts.status,
+            headers: parts.headers,
+            body: body.collect().await?.to_bytes(),
+        })
+    }
+
+    pub(crate) fn json(&self) -> anyhow::Result<Value> {
+        serde_json::from_slice(&self.body).with_context(|| format!("{self:?}"))
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+pub(crate) fn request(target: &str, body: impl Into<Bytes>) -> anyhow::Result<Request<Full<Bytes>>> {
+    Ok(Request::builder()
+        .method(Method::POST)
+        .uri(format!("https://127.0.0.1{target}"))
+        .header(header::HOST, "127.0.0.1")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(body.into()))?)
+}
+
+/// The review of a Task that is created in `namespace`.
+pub(crate) fn task_review(namespace: &str) -> Value {
+    review(
+        &json!({"group": "kelos.dev", "version": "v1alpha2", "kind": "Task"}),
+        namespace,
+        &task(namespace),
+    )
+}
+
+pub(crate) fn task(namespace: &str) -> Value {
+    json!({
+        "apiVersion": "kelos.dev/v1alpha2", "kind": "Task",
+        "metadata": {"name": "fixer-42", "namespace": namespace, "uid": "task-uid",
+            "labels": {"kelos.dev/taskspawner": "fixer"}},
+        "spec": {"worker": {"type": "claude-code"}, "prompt": "Fix it."},
+    })
+}
+
+/// The Job that Kelos makes for [`task`].
+pub(crate) fn job(namespace: &str) -> Value {
+    json!({
+        "apiVersion": "batch/v1", "kind": "Job",
+        "metadata": {"name": "fixer-42", "namespace": namespace, "labels": {"kelos.dev/task": "fixer-42"},
+            "ownerReferences": [{"apiVersion": "kelos.dev/v1alpha2", "kind": "Task", "name": "fixer-42",
+                "uid": "task-uid", "controller": true}]},
+        "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "kelos-agent"}]}}},
+    })
+}
+
+pub(crate) fn review(kind: &Value, namespace: &str, object: &Value) -> Value {
+    json!({
+        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+        "request": {
+            "uid": "705ab4f5-6393-11e8-b7cc-42010a800002", "kind": kind, "operation": "CREATE",
+            "name": object["metadata"]["name"], "namespace": namespace,
+            "userInfo": {"username": "system:serviceaccount:kelos-system:kelos-spawner", "groups": ["a", "b"]},
+            "object": object, "oldObject": null, "dryRun": false,
+            "options": {"apiVersion": "meta.k8s.io/v1", "kind": "CreateOptions"},
+        },
+    })
+}
+
+/// Short times, for tests that wait for them.
+pub(crate) fn shutdown() -> ShutdownConfig {
+    ShutdownConfig {
+        lame_duck: Duration::from_secs(2),
+        quiet: Duration::from_millis(300),
+        drain: Duration::from_secs(2),
+    }
+}
