@@ -165,6 +165,7 @@ mod tests {
                     object["spec"]["suspend"] = json!(true);
                     continue;
                 }
+                Edit::Finalizer(_) | Edit::RemoveTtl => continue,
             };
             let map = &mut object["metadata"][map];
             if !map.is_object() {

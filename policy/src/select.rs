@@ -5,11 +5,10 @@ use std::{
     collections::{BTreeMap, HashMap},
 };
 
-use jiff::Timestamp;
-use taskgate_api::{Mode, WorkItemStatus, kelos::Task, task_policy::FailurePolicy};
+use taskgate_api::{Mode, kelos::Task, task_policy::FailurePolicy};
 
 use crate::{
-    Facts, ItemIdentity, Kind, Memory, Operation, Phase, Policy, PolicyName, Request, breaker,
+    Facts, ItemIdentity, Kind, Operation, Phase, Policy, PolicyName, Request,
     decision::Finding,
     identity::{Surroundings, find_item},
     metadata,
@@ -155,17 +154,10 @@ impl Governed<'_> {
         self.item.as_ref()
     }
 
-    /// Whether the decision must rest on a consistent read rather than on a cache that says `memory`: one more Task could
-    /// reach the limit, or is refused already.
-    pub fn is_near_limit<'m>(&self, memory: impl Into<Memory<'m>>, now: Timestamp) -> bool {
-        let Some(ruling) = self.sections.failure else {
-            return false;
-        };
-        let memory = memory.into();
-        let nothing = WorkItemStatus::default();
-        let status = memory.status.unwrap_or(&nothing);
-        breaker::allowance(status, ruling.rule, now) <= memory.active.unwrap_or(0).saturating_add(1)
-            || ruling.rule.backoff.is_some() && status.last_failure_time.is_some()
+    /// Whether the verdict is going to be enforced, and so has to rest on consistent reads. Where it is only told, a cache
+    /// will do.
+    pub fn needs_fresh_memory(&self) -> bool {
+        self.sections.failure.is_some_and(|ruling| ruling.mode == Mode::Enforce)
     }
 }
 
