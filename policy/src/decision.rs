@@ -138,6 +138,14 @@ impl<'a> Finding<'a> {
         reason.message()
     }
 
+    /// The changes that will be made to the object.
+    pub(crate) fn planned(&self) -> &[Edit] {
+        match &self.effect {
+            Effect::Change(edits) if self.mode == Mode::Enforce => edits,
+            _ => &[],
+        }
+    }
+
     /// Whether the finding changes the object.
     pub(crate) fn changes(&self) -> bool {
         matches!(self.effect, Effect::Change(_))

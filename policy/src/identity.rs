@@ -10,7 +10,7 @@ use taskgate_api::{
     keys,
 };
 
-use crate::item_key::ItemKey;
+use crate::{item_key::ItemKey, patch::Edit};
 
 /// The longest key that is kept whole, in bytes; a longer one is cut and told apart by its hash.
 const MAX_KEY: usize = 512;
@@ -116,6 +116,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) namespace: &'a str,
     pub(crate) namespace_labels: &'a BTreeMap<String, String>,
     pub(crate) spawner_labels: Option<&'a BTreeMap<String, String>>,
+    /// What the policy is about to add to the Task.
+    pub(crate) planned: &'a [Edit],
 }
 
 /// An identity, and what the policy's `itemKey` had to do with it.
@@ -140,8 +142,7 @@ pub(crate) fn find_item(task: Task<'_>, object: &Value, item_key: Option<&ItemKe
             ..Found::default()
         };
     };
-    let namespace = (known.namespace, known.namespace_labels);
-    match item_key.render(task, object, known.spawner_labels, namespace) {
+    match item_key.render(task, object, known) {
         Ok(key) => {
             let spawner = task.spawner();
             let full = format!("{}/{key}", spawner.unwrap_or("-"));

@@ -1,14 +1,13 @@
 //! `failurePolicy.itemKey`: one memory for what Kelos names anew each time, such as cron ticks and webhook deliveries
 //! (kelos T16, T17).
 
-use std::{
-    collections::BTreeMap,
-    io::{self, Write},
-};
+use std::io::{self, Write};
 
 use serde_json::{Value, json};
 use taskgate_api::{kelos::Task, metadata::Metadata};
 use tera::{Context, Tera};
+
+use crate::{identity::Surroundings, patch::Edit};
 
 /// The name of the one template in its engine.
 const TEMPLATE: &str = "itemKey";
@@ -48,17 +47,11 @@ impl ItemKey {
     }
 
     /// The key that the template gives for `task`. Errors with the reason, in one line.
-    pub(crate) fn render(
-        &self,
-        task: Task<'_>,
-        object: &Value,
-        spawner_labels: Option<&BTreeMap<String, String>>,
-        namespace: (&str, &BTreeMap<String, String>),
-    ) -> Result<String, String> {
-        let spawner = json!({"metadata": {"name": task.spawner().unwrap_or("-"), "labels": spawner_labels}});
-        let namespace = json!({"metadata": {"name": namespace.0, "labels": namespace.1}});
+    pub(crate) fn render(&self, task: Task<'_>, object: &Value, known: &Surroundings<'_>) -> Result<String, String> {
+        let spawner = json!({"metadata": {"name": task.spawner().unwrap_or("-"), "labels": known.spawner_labels}});
+        let namespace = json!({"metadata": {"name": known.namespace, "labels": known.namespace_labels}});
         let mut context = Context::new();
-        context.insert("task", &seen(task, object));
+        context.insert("task", &seen(task, object, known.planned));
         context.insert("spawner", &spawner);
         context.insert("namespace", &namespace);
         let mut output = Bounded(Vec::new());
@@ -73,14 +66,23 @@ impl ItemKey {
     }
 }
 
-/// What a template sees of a Task: what its creator wrote, maps always there.
-fn seen(task: Task<'_>, object: &Value) -> Value {
+/// What a template sees of a Task: what its creator wrote and what the policy adds to it, so that a second pass sees the
+/// same. The maps are always there.
+fn seen(task: Task<'_>, object: &Value, planned: &[Edit]) -> Value {
     let metadata = Metadata::of(object);
     let map = |name: &str| {
         let map = object
             .pointer(&format!("/metadata/{name}"))
             .filter(|map| map.is_object());
-        map.cloned().unwrap_or_else(|| json!({}))
+        let mut map = map.cloned().unwrap_or_else(|| json!({}));
+        for edit in planned {
+            match edit {
+                Edit::Label(key, value) if name == "labels" => map[key.as_str()] = value.as_str().into(),
+                Edit::Annotation(key, value) if name == "annotations" => map[key.as_str()] = value.as_str().into(),
+                _ => {}
+            }
+        }
+        map
     };
     json!({
         "metadata": {"name": metadata.name(), "labels": map("labels"), "annotations": map("annotations")},
@@ -111,6 +113,8 @@ impl Write for Bounded {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn render(template: &str) -> Result<String, String> {
@@ -120,7 +124,13 @@ mod tests {
             "spec": {"prompt": "x".repeat(5_000)},
         });
         let labels = BTreeMap::from([("team".to_owned(), "blue".to_owned())]);
-        ItemKey::compile(template)?.render(Task::of(&task), &task, Some(&labels), ("agents", &labels))
+        let known = Surroundings {
+            namespace: "agents",
+            namespace_labels: &labels,
+            spawner_labels: Some(&labels),
+            planned: &[Edit::Label("size".into(), "xl".into())],
+        };
+        ItemKey::compile(template)?.render(Task::of(&task), &task, &known)
     }
 
     #[test]
@@ -133,6 +143,7 @@ mod tests {
                 "7/agents",
             ),
             ("{{ spawner.metadata.labels.team }}", "blue"),
+            ("{{ task.metadata.labels.size }}", "xl"),
             (" literal ", "literal"),
         ] {
             assert_eq!(render(template).as_deref(), Ok(expected), "{template}");

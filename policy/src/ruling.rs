@@ -53,6 +53,7 @@ pub fn failure_rule<'a>(
         namespace,
         namespace_labels,
         spawner_labels,
+        planned: &[],
     };
     Some(FailureRule {
         policy: ruling.policy.name(),

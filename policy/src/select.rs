@@ -212,10 +212,12 @@ pub fn govern<'a>(request: &'a Request<'a>, facts: &'a Facts<'a>) -> Governed<'a
     }
     governed.metadata.splice(0..0, set);
     if let Some(ruling) = governed.sections.failure.filter(|ruling| ruling.mode != Mode::Off) {
+        let planned: Vec<_> = governed.metadata.iter().flat_map(Finding::planned).cloned().collect();
         let known = Surroundings {
             namespace: request.namespace,
             namespace_labels: facts.namespace_labels,
             spawner_labels: features.spawner_labels,
+            planned: &planned,
         };
         let found = find_item(task, request.task_object(facts), ruling.policy.item_key(), &known);
         governed.key_was_rendered = found.rendered;

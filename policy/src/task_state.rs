@@ -3,6 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use taskgate_api::{
+    WorkItemStatus,
     kelos::{self, Task},
     keys,
 };
@@ -78,7 +79,16 @@ impl TaskState {
         self.phase != TaskPhase::Active
     }
 
-    /// Whether the Task may still lead to a failure.
+    /// Whether the Task may still add a failure to `status`: it is under way, or it failed and nobody has recorded it yet.
+    pub fn may_still_count(&self, status: Option<&WorkItemStatus>) -> bool {
+        let recorded = || {
+            let attempts = status.map(|status| status.attempts.as_slice()).unwrap_or_default();
+            self.recorded.is_some() || attempts.iter().any(|attempt| attempt.uid == self.uid)
+        };
+        self.is_under_way() || (self.phase == TaskPhase::Failed && !recorded())
+    }
+
+    /// Whether the Task goes on.
     pub fn is_under_way(&self) -> bool {
         self.phase == TaskPhase::Active && self.deleting.is_none()
     }

@@ -153,7 +153,7 @@ fn active(scene: &Scene<'_>, rule: &FailurePolicy, work_item: &str) -> Step {
     let before = scene
         .others
         .iter()
-        .filter(|other| other.is_under_way() && other.is_before(task));
+        .filter(|other| other.may_still_count(Some(status)) && other.is_before(task));
     let before = u32::try_from(before.count()).unwrap_or(u32::MAX);
     // Nobody's running agent is stopped because a limit was lowered: only what came although the breaker was open, what
     // has not started, and what admission never saw.
@@ -204,7 +204,7 @@ fn failed(scene: &Scene<'_>, rule: &FailurePolicy) -> Step {
                 .others
                 .iter()
                 .any(|other| other.phase == TaskPhase::Failed && other.deleting.is_none() && task.is_before(other));
-            let probing = scene.others.iter().any(TaskState::is_under_way);
+            let probing = scene.others.iter().any(|other| other.may_still_count(Some(status)));
             if latest && !probing {
                 refreshed(delete)
             } else {

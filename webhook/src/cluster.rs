@@ -13,7 +13,7 @@ use tracing::debug;
 
 use crate::{
     caches::Caches,
-    facts::{Ask, FactError, Labels, Surroundings},
+    facts::{Ask, FactError, Labels, Rivals, Surroundings},
     fresh::Fresh,
     reservations::Reservations,
 };
@@ -90,7 +90,7 @@ impl Surroundings for Cluster {
         }
     }
 
-    async fn active(&self, ask: &Ask<'_>, item: &ItemIdentity) -> Result<Option<u32>, FactError> {
+    async fn rivals(&self, ask: &Ask<'_>, item: &ItemIdentity) -> Result<Option<Rivals>, FactError> {
         let work_item = item.work_item_name();
         let own = Metadata::of(ask.task);
         let name = own.name().unwrap_or_default();
@@ -100,18 +100,20 @@ impl Surroundings for Cluster {
             self.reservations
                 .take(ask.namespace, &work_item, name, ask.dry_run, Instant::now())
         };
-        let listed = self.fresh.tasks_of(ask.namespace, &work_item).await?;
-        let asking = TaskState::of(ask.task);
-        let counts = |task: &&TaskState| {
-            let came_before = asking.as_ref().is_none_or(|asking| task.is_before(asking));
-            task.is_under_way() && task.name != name && (!ask.for_job || came_before)
-        };
-        let active = listed.iter().filter(counts).count();
+        let mut stored = self.fresh.tasks_of(ask.namespace, &work_item).await?;
         let unseen = before
             .iter()
-            .filter(|name| listed.iter().all(|task| task.name != **name))
+            .filter(|name| stored.iter().all(|task| task.name != **name))
             .count();
-        Ok(Some(u32::try_from(active + unseen).unwrap_or(u32::MAX)))
+        let asking = TaskState::of(ask.task);
+        stored.retain(|task| {
+            let came_before = asking.as_ref().is_none_or(|asking| task.is_before(asking));
+            task.name != name && (!ask.for_job || came_before)
+        });
+        Ok(Some(Rivals {
+            stored,
+            unseen: u32::try_from(unseen).unwrap_or(u32::MAX),
+        }))
     }
 
     fn denied(&self, ask: &Ask<'_>, item: &ItemIdentity) {

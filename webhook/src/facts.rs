@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
 use taskgate_api::{WorkItemStatus, job::Job, kelos, metadata::Owner};
-use taskgate_policy::{Facts, ItemIdentity, Kind, PolicySet, Request, SpawnerFacts};
+use taskgate_policy::{Facts, ItemIdentity, Kind, PolicySet, Request, SpawnerFacts, TaskState};
 
 /// The labels of a namespace.
 pub type Labels = Arc<BTreeMap<String, String>>;
@@ -20,6 +20,23 @@ pub struct Ask<'a> {
     pub for_job: bool,
     /// Whether nothing will be stored.
     pub dry_run: bool,
+}
+
+/// The other Tasks of an item.
+#[derive(Clone, Debug, Default)]
+pub struct Rivals {
+    /// Those that are stored.
+    pub stored: Vec<TaskState>,
+    /// How many were let through and are not stored yet.
+    pub unseen: u32,
+}
+
+impl Rivals {
+    /// How many of them may still add a failure to `status`.
+    pub(crate) fn count(&self, status: Option<&WorkItemStatus>) -> u32 {
+        let stored = self.stored.iter().filter(|task| task.may_still_count(status)).count();
+        u32::try_from(stored).unwrap_or(u32::MAX).saturating_add(self.unseen)
+    }
 }
 
 /// What surrounds a request. The cluster is one such thing ([`crate::Cluster`]); tests and tools bring their own.
@@ -59,12 +76,12 @@ pub trait Surroundings: Send + Sync + 'static {
         fresh: bool,
     ) -> impl Future<Output = Result<Option<Arc<WorkItemStatus>>, FactError>> + Send;
 
-    /// How many other Tasks of the item are under way, as far as they count for `ask`. `None` where nobody looks.
-    fn active(
+    /// The other Tasks of the item, as far as they count for `ask`. `None` where nobody looks.
+    fn rivals(
         &self,
         ask: &Ask<'_>,
         item: &ItemIdentity,
-    ) -> impl Future<Output = Result<Option<u32>, FactError>> + Send {
+    ) -> impl Future<Output = Result<Option<Rivals>, FactError>> + Send {
         let _ = (ask, item);
         std::future::ready(Ok(None))
     }

@@ -40,7 +40,7 @@ mod serve;
 pub use caches::{CacheReport, Caches};
 pub use cluster::Cluster;
 pub use config::{ConfigError, Limits, ServerConfig, ShutdownConfig};
-pub use facts::{Ask, FactError, Labels, Surroundings};
+pub use facts::{Ask, FactError, Labels, Rivals, Surroundings};
 pub use lifecycle::{Lifecycle, Stage};
 pub use listener::{BindError, Listener};
 pub use metrics::Metrics;

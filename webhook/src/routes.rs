@@ -96,22 +96,22 @@ async fn answer<S: Surroundings>(
         for_job: kind == Kind::Job,
         dry_run,
     };
-    let (status, active) = match governed.item() {
+    let (status, rivals) = match governed.item() {
         // First who else is there, then the memory: a Task that ends in between is counted twice rather than never.
         Some(item) => {
             let fresh = governed.needs_fresh_memory();
-            let active = if fresh {
-                surroundings.active(&ask, item).await?
+            let rivals = if fresh {
+                surroundings.rivals(&ask, item).await?
             } else {
                 None
             };
-            (surroundings.memory(&review.namespace, item, fresh).await?, active)
+            (surroundings.memory(&review.namespace, item, fresh).await?, rivals)
         }
         None => (None, None),
     };
     let memory = Memory {
         status: status.as_deref(),
-        active,
+        active: rivals.map(|rivals| rivals.count(status.as_deref())),
     };
     let decision = decide(&governed, memory, Timestamp::now());
     if let (Some(item), false) = (governed.item(), decision.allowed()) {

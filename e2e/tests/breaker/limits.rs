@@ -27,9 +27,12 @@ async fn opens_after_the_limit_and_the_spawner_stays_healthy() -> anyhow::Result
     world.repo().issue(43);
     world.succeed("fixer-43").await?;
     let condition = world.condition("fixer", "tells of 42", "True").await?;
-    ensure!(condition["message"] == "1 item skipped due to max retries: 42", "{condition}");
+    ensure!(
+        condition["message"] == "1 item skipped due to max retries: 42",
+        "{condition}"
+    );
     let tombstone = world.tasks().get("fixer-42").await?;
-    ensure!(tombstone.uid().as_deref() == Some(&second));
+    ensure!(tombstone.uid() == Some(second));
     ensure!(world.failed_cycles("fixer") == before, "the spawner failed a cycle");
     Ok(())
 }
@@ -85,7 +88,10 @@ async fn half_open_lets_one_probe_through_and_its_failure_opens_again() -> anyho
     world.fail("fixer-5").await?;
     let item = world.open("5").await?;
     ensure!(failures(&item) == 2);
-    ensure!(world.failed_cycles("fixer") == 0, "the probe came too early for admission");
+    ensure!(
+        world.failed_cycles("fixer") == 0,
+        "the probe came too early for admission"
+    );
     Ok(())
 }
 
@@ -98,9 +104,14 @@ async fn the_backoff_keeps_the_next_attempt_waiting() -> anyhow::Result<()> {
     let first = world.fail("fixer-6").await?;
     let next = world.next("fixer-6", &first).await?;
     let item = world.item("6", "one failure", |item| failures(item) == 1).await?;
-    let failed = item.status.and_then(|status| status.last_failure_time).map(|time| time.0);
+    let failed = item
+        .status
+        .and_then(|status| status.last_failure_time)
+        .map(|time| time.0);
     let created = next.creation_timestamp().map(|time| time.0);
-    let waited = failed.zip(created).map(|(failed, created)| created.duration_since(failed).as_secs_f64());
+    let waited = failed
+        .zip(created)
+        .map(|(failed, created)| created.duration_since(failed).as_secs_f64());
     ensure!(waited.is_some_and(|waited| waited >= 4.0), "{waited:?}");
     ensure!(world.failed_cycles("fixer") == 0);
     Ok(())
@@ -110,7 +121,9 @@ async fn the_backoff_keeps_the_next_attempt_waiting() -> anyhow::Result<()> {
 async fn ticks_of_a_cron_spawner_share_one_memory_by_item_key() -> anyhow::Result<()> {
     let spec = json!({"failurePolicy": {"maxRetriesPerItem": 2, "itemKey": "{{ spawner.metadata.name }}"}});
     let world = World::governed("cron", spec).await?;
-    world.spawner_when("nightly", json!({"cron": {"schedule": "* * * * *"}}), None).await?;
+    world
+        .spawner_when("nightly", json!({"cron": {"schedule": "* * * * *"}}), None)
+        .await?;
     let mut task = crate::world::by_hand("nightly-20261121-0300", None);
     task["metadata"]["labels"] = json!({"kelos.dev/taskspawner": "nightly"});
     world.create(&task, false).await?.stdout_ok()?;
@@ -121,7 +134,10 @@ async fn ticks_of_a_cron_spawner_share_one_memory_by_item_key() -> anyhow::Resul
     world.open("nightly").await?;
     task["metadata"]["name"] = "nightly-20261121-0302".into();
     let told = world.create(&task, true).await?.stderr_failed()?;
-    ensure!(told.contains("item nightly failed 2 times in a row (limit 2)"), "{told}");
+    ensure!(
+        told.contains("item nightly failed 2 times in a row (limit 2)"),
+        "{told}"
+    );
     Ok(())
 }
 
@@ -135,13 +151,24 @@ async fn what_the_cluster_did_does_not_count() -> anyhow::Result<()> {
     let jobs = world.ns.api::<k8s_openapi::api::batch::v1::Job>();
     await_object(&jobs, "queued", "is there", |_| true).await?;
     let patch = json!({"spec": {"suspend": true}});
-    jobs.patch("queued", &kube::api::PatchParams::default(), &kube::api::Patch::Merge(patch)).await?;
+    jobs.patch(
+        "queued",
+        &kube::api::PatchParams::default(),
+        &kube::api::Patch::Merge(patch),
+    )
+    .await?;
     await_object(&world.tasks(), "queued", "is there", |_| true).await?;
     let uid = world.tasks().get("queued").await?.uid().unwrap_or_default();
-    world.ns.kubectl(["delete", "task", "queued", "--wait=false"]).await?.stdout_ok()?;
+    world
+        .ns
+        .kubectl(["delete", "task", "queued", "--wait=false"])
+        .await?
+        .stdout_ok()?;
     let item = world
         .item("q", "the end stands there", |item| {
-            item.status.as_ref().is_some_and(|status| status.attempts.iter().any(|attempt| attempt.uid == uid))
+            item.status
+                .as_ref()
+                .is_some_and(|status| status.attempts.iter().any(|attempt| attempt.uid == uid))
         })
         .await?;
     ensure!(failures(&item) == 0);

@@ -35,7 +35,11 @@ async fn deleting_the_tombstone_resets_and_one_new_task_follows() -> anyhow::Res
 #[tokio::test]
 async fn deleting_the_work_item_resets() -> anyhow::Result<()> {
     let (world, uid, item) = broken("memory").await?;
-    world.ns.kubectl(["delete", "wi", &item.name_any()]).await?.stdout_ok()?;
+    world
+        .ns
+        .kubectl(["delete", "wi", &item.name_any()])
+        .await?
+        .stdout_ok()?;
     world.next("fixer-42", &uid).await?;
     ensure!(world.failed_cycles("fixer") == 0);
     Ok(())
@@ -43,7 +47,12 @@ async fn deleting_the_work_item_resets() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_trigger_comment_resets() -> anyhow::Result<()> {
-    let (world, uid, _) = broken("comment").await?;
+    let world = World::governed("comment", limit(1)).await?;
+    world.repo().issue(42).comment("human", "/kelos");
+    let when = json!({"githubIssues": {"pollInterval": "1s", "commentPolicy": {"triggerComment": "/kelos"}}});
+    world.spawner_when("fixer", when, None).await?;
+    let uid = world.fail("fixer-42").await?;
+    world.open("42").await?;
     let later = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(5);
     world.repo().issue(42).comment_at("human", "/kelos", later);
     world.next("fixer-42", &uid).await.map(drop)
@@ -64,9 +73,15 @@ async fn editing_the_status_by_hand_resets() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_policy_that_goes_lets_go_of_everything() -> anyhow::Result<()> {
     let (world, uid, _) = broken("policy").await?;
-    world.ns.kubectl(["delete", "taskpolicy", "agents"]).await?.stdout_ok()?;
+    world
+        .ns
+        .kubectl(["delete", "taskpolicy", "agents"])
+        .await?
+        .stdout_ok()?;
     await_object(&world.tasks(), "fixer-42", "is released", |task| {
-        task.finalizers().iter().all(|finalizer| finalizer != taskgate_api::keys::ACCOUNTING)
+        task.finalizers()
+            .iter()
+            .all(|finalizer| finalizer != taskgate_api::keys::ACCOUNTING)
     })
     .await?;
     world.tasks().delete("fixer-42", &DeleteParams::default()).await?;
@@ -88,7 +103,11 @@ async fn raising_the_limit_takes_effect_at_once() -> anyhow::Result<()> {
 async fn a_namespace_always_goes() -> anyhow::Result<()> {
     let (world, _, _) = broken("namespace").await?;
     let name = world.ns.name().to_owned();
-    world.cp.kubectl(["delete", "namespace", &name, "--wait=false"]).await?.stdout_ok()?;
+    world
+        .cp
+        .kubectl(["delete", "namespace", &name, "--wait=false"])
+        .await?
+        .stdout_ok()?;
     let namespaces = kube::Api::<k8s_openapi::api::core::v1::Namespace>::all(world.cp.client());
     eventually("the namespace is gone", PATIENCE, || async {
         let left = namespaces.get_opt(&name).await?;
@@ -101,7 +120,11 @@ async fn a_namespace_always_goes() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_spawner_always_goes_with_its_tasks_and_memories() -> anyhow::Result<()> {
     let (world, _, item) = broken("spawner").await?;
-    world.ns.kubectl(["delete", "taskspawner", "fixer", "--wait=false"]).await?.stdout_ok()?;
+    world
+        .ns
+        .kubectl(["delete", "taskspawner", "fixer", "--wait=false"])
+        .await?
+        .stdout_ok()?;
     await_gone(&world.tasks(), "fixer-42").await?;
     await_gone(&world.ns.api::<WorkItem>(), &item.name_any()).await
 }

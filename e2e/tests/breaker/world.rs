@@ -1,7 +1,5 @@
 //! A control plane with taskgate, and in it namespaces with a stand-in of Kelos, a GitHub and agents each.
 
-use std::time::Duration;
-
 use anyhow::ensure;
 use kelos_standin::{
     Agents, CRDS, CycleResult, GitHub, Key, Options, Outcome, Repo, Scope, Standin, client,
@@ -89,12 +87,12 @@ impl World {
     }
 
     pub(crate) fn failed_cycles(&self, spawner: &str) -> u64 {
-        self.standin.cycles(&self.key(spawner), CycleResult::Error)
+        self.standin.cycles(&self.key(spawner), CycleResult::Failure)
     }
 
     /// A spawner for open issues that polls each second.
     pub(crate) async fn spawner(&self, name: &str, ttl: Option<u32>) -> anyhow::Result<()> {
-        let when = json!({"githubIssues": {"pollInterval": "1s", "commentPolicy": {"triggerComment": "/kelos"}}});
+        let when = json!({"githubIssues": {"pollInterval": "1s"}});
         self.spawner_when(name, when, ttl).await
     }
 
@@ -115,7 +113,8 @@ impl World {
 
     /// Fails the agent of a Task, once it runs. Returns the Task's UID.
     pub(crate) async fn fail(&self, task: &str) -> anyhow::Result<String> {
-        self.end(task, Outcome::failed_at_once().with_usage("0.25", 10, 5), "Failed").await
+        self.end(task, Outcome::failed_at_once().with_usage("0.25", 10, 5), "Failed")
+            .await
     }
 
     pub(crate) async fn succeed(&self, task: &str) -> anyhow::Result<String> {
@@ -133,7 +132,10 @@ impl World {
         let uid = running.uid().unwrap_or_default();
         eventually(format!("the end of {task} is recorded"), PATIENCE, || async {
             let items = self.ns.api::<WorkItem>().list(&ListParams::default()).await?;
-            let mut attempts = items.iter().filter_map(|item| item.status.as_ref()).flat_map(|status| &status.attempts);
+            let mut attempts = items
+                .iter()
+                .filter_map(|item| item.status.as_ref())
+                .flat_map(|status| &status.attempts);
             ensure!(attempts.any(|attempt| attempt.uid == uid), "{items:?}");
             Ok(())
         })
@@ -155,7 +157,9 @@ impl World {
         eventually(format!("item {item}: {what}"), PATIENCE, || async {
             let items = self.ns.api::<WorkItem>().list(&ListParams::default()).await?;
             let found = items.items.into_iter().find(|found| found.spec.item == item);
-            let Some(found) = found else { anyhow::bail!("no WorkItem") };
+            let Some(found) = found else {
+                anyhow::bail!("no WorkItem")
+            };
             ensure!(condition(&found), "{:?}", found.status);
             Ok(found)
         })
@@ -163,7 +167,8 @@ impl World {
     }
 
     pub(crate) async fn open(&self, item: &str) -> anyhow::Result<WorkItem> {
-        self.item(item, "is open", |found| breaker(found) == Some(Breaker::Open)).await
+        self.item(item, "is open", |found| breaker(found) == Some(Breaker::Open))
+            .await
     }
 
     /// Until there is a Task of that name that is not `old`, and it runs.
@@ -218,5 +223,5 @@ pub(crate) fn limit(limit: u32) -> Value {
 
 fn rand_suffix() -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    format!("{:x}", now.unwrap_or(Duration::ZERO).as_nanos())
+    format!("{:x}", now.unwrap_or_default().as_nanos())
 }
