@@ -8,7 +8,7 @@
 //! A [`Source`] brings certificates and hands each good one to the [`Resolver`], which serves the last good one whatever
 //! happens and tells its [`Health`]. [`Authority`] is the source for clusters without cert-manager. The [`Injector`]
 //! writes the authority's certificate into the webhook configurations. What makes a certificate unfit is one pure
-//! function of the Secret and the time, [`needs_new`].
+//! function of the Secret and the time, [`needs_new()`].
 //!
 //! Depends on no other crate of the workspace. Called by `taskgate-webhook`, which serves with the resolver, and by the
 //! binary, which wires the parts.

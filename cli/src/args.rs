@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use taskgate_certs::San;
 use taskgate_webhook::{
     ClientTarget, ConfigurationName, FailurePolicy, Registration, TimeoutSeconds, rules::CONFIGURATION,
@@ -168,6 +168,24 @@ impl RegistrationArgs {
     }
 }
 
+/// The settings among the environment variables `names` that no flag knows: a misspelt one must not be ignored (C24).
+///
+/// Kubernetes puts variables of its own for each Service into the environment, and one may be called after us.
+pub(crate) fn unknown_settings(names: impl Iterator<Item = String>) -> Vec<String> {
+    let command = Cli::command();
+    let known: Vec<_> = command
+        .get_subcommands()
+        .flat_map(clap::Command::get_arguments)
+        .filter_map(|arg| arg.get_env()?.to_str())
+        .collect();
+    let of_a_service =
+        |name: &str| name.contains("_SERVICE_HOST") || name.contains("_SERVICE_PORT") || name.contains("_PORT");
+    names
+        .filter(|name| name.starts_with("TASKGATE_") && !name.starts_with("TASKGATE_E2E_"))
+        .filter(|name| !known.contains(&name.as_str()) && !of_a_service(name))
+        .collect()
+}
+
 /// A DNS label: the form of a namespace's and a Service's name.
 fn object_name(text: &str) -> Result<String, String> {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
@@ -213,8 +231,6 @@ fn log_filter(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
@@ -241,6 +257,23 @@ mod tests {
         }
         let error = Cli::try_parse_from(["taskgate", "serve", "--no-such-flag"]).unwrap_err();
         assert!(error.to_string().contains("--no-such-flag"));
+    }
+
+    #[test]
+    fn a_misspelt_setting_is_found_and_what_kubernetes_sets_is_not() {
+        let names = [
+            "TASKGATE_LISTEN",
+            "TASKGATE_LISTEM",
+            "TASKGATE_SERVICE",
+            "TASKGATE_SERVICE_HOST",
+            "PATH",
+        ];
+        let names = names.iter().chain(&[
+            "TASKGATE_PORT_443_TCP_ADDR",
+            "TASKGATE_METRICS_SERVICE_PORT_HTTP",
+            "TASKGATE_E2E_KEEP",
+        ]);
+        assert_eq!(unknown_settings(names.map(ToString::to_string)), ["TASKGATE_LISTEM"]);
     }
 
     #[test]

@@ -18,12 +18,21 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::{args::ServeArgs, logging};
+use crate::{
+    args::{ServeArgs, unknown_settings},
+    logging,
+};
 
 /// How long the parts that only follow the server may take to end after it.
 const WIND_DOWN: Duration = Duration::from_secs(5);
 
 pub(crate) fn main(args: ServeArgs) -> Result<ExitCode> {
+    let unknown = unknown_settings(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()));
+    anyhow::ensure!(
+        unknown.is_empty(),
+        "unknown settings in the environment: {}",
+        unknown.join(", ")
+    );
     logging::start(args.log_format, EnvFilter::try_new(&args.log).context("--log")?);
     rustls::crypto::ring::default_provider()
         .install_default()

@@ -1,6 +1,8 @@
 //! The stand-in of Kelos keeps the statements that taskgate is built on: S1 to S30, one test each, named by
 //! its number, on a real API server and a real job controller.
 
+#[path = "standin/denial.rs"]
+mod denial;
 #[path = "standin/discovery.rs"]
 mod discovery;
 #[path = "standin/jobs.rs"]

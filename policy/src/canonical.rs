@@ -1,102 +1,56 @@
 //! Specs that Kelos cannot write back. Kelos adds its finalizer by sending the whole Task through its Go types; where
 //! that changes the spec, the immutability rule refuses the write, for ever and without a word (kelos §6.9, S28).
 //!
-//! This is a list of what Go's types are known to change, not a model of them: it claims nothing about the rest.
+//! What Go's types are known to change is listed, not modelled: nothing is claimed about the rest.
 
+mod go_fields;
+
+use go_fields::{ALWAYS_WRITTEN, BOOLEANS, KEPT, KEPT_LISTS, NUMBERS, QUANTITIES, QUANTITY_MAPS, STRING_MAPS, STRINGS};
 use serde_json::{Map, Value};
-
-/// Strings that Go writes although they are empty.
-const KEPT_WHEN_EMPTY: [&str; 8] = [
-    "prompt",
-    "name",
-    "key",
-    "mountPath",
-    "operator",
-    "topologyKey",
-    "devicePath",
-    "path",
-];
-/// Lists that Go writes although they are empty.
-const KEPT_LISTS: [&str; 4] = ["nodeSelectorTerms", "rules", "values", "options"];
-/// Maps of strings: their values are data, and Go drops the map itself when it is empty.
-const STRING_MAPS: [&str; 4] = ["labels", "annotations", "nodeSelector", "matchLabels"];
-/// Maps whose values are quantities.
-const QUANTITY_MAPS: [&str; 2] = ["limits", "requests"];
-/// Single quantities.
-const QUANTITIES: [&str; 2] = ["sizeLimit", "divisor"];
-/// Booleans that Go drops when they are false.
-const DROPPED_WHEN_FALSE: [&str; 4] = ["readOnly", "stdin", "stdinOnce", "tty"];
-/// Numbers that Go drops when they are 0.
-const DROPPED_WHEN_ZERO: [&str; 6] = [
-    "hostPort",
-    "initialDelaySeconds",
-    "timeoutSeconds",
-    "periodSeconds",
-    "successThreshold",
-    "failureThreshold",
-];
-/// Lists of containers, each of which Go writes with `resources`.
-const CONTAINERS: [&str; 2] = ["extraContainers", "extraInitContainers"];
 
 /// The fields of `spec`, as paths such as `podOverrides.resources.limits.cpu`, that Kelos would write back changed.
 pub(crate) fn unstable_fields(spec: &Value) -> Vec<String> {
     let mut found = Vec::new();
     if let Value::Object(fields) = spec {
-        walk_object("", fields, &mut found);
+        walk_object("", "", fields, &mut found);
     }
     found
 }
 
-fn walk_object(path: &str, fields: &Map<String, Value>, found: &mut Vec<String>) {
+/// Walks an object that is the value of `parent`, or one of its items.
+fn walk_object(path: &str, parent: &str, fields: &Map<String, Value>, found: &mut Vec<String>) {
+    for (_, field) in ALWAYS_WRITTEN.iter().filter(|(owner, _)| *owner == parent) {
+        if fields.get(*field).is_none_or(Value::is_null) {
+            found.push(format!("{path}.{field}"));
+        }
+    }
     for (key, value) in fields {
         let path = if path.is_empty() {
             key.clone()
         } else {
             format!("{path}.{key}")
         };
-        walk(&path, key, value, found);
+        walk(&path, Field { parent, key }, value, found);
     }
 }
 
-fn walk(path: &str, key: &str, value: &Value, found: &mut Vec<String>) {
-    let unstable = match value {
-        Value::String(text) if QUANTITIES.contains(&key) => is_unstable_quantity(text),
-        Value::String(text) => text.is_empty() && !KEPT_WHEN_EMPTY.contains(&key),
-        Value::Array(items) => items.is_empty() && !KEPT_LISTS.contains(&key),
-        Value::Object(fields) if STRING_MAPS.contains(&key) => fields.is_empty(),
-        Value::Object(fields) if QUANTITY_MAPS.contains(&key) => {
-            for (name, quantity) in fields {
-                if !is_stable_quantity(quantity) {
-                    found.push(format!("{path}.{name}"));
-                }
-            }
-            fields.is_empty()
-        }
-        Value::Bool(false) => DROPPED_WHEN_FALSE.contains(&key),
-        Value::Number(number) => {
-            QUANTITIES.contains(&key) || (number.as_i64() == Some(0) && DROPPED_WHEN_ZERO.contains(&key))
-        }
-        // The API server drops a null before anybody sees it.
-        Value::Null | Value::Bool(true) | Value::Object(_) => false,
-    };
-    if unstable {
+fn walk(path: &str, field: Field<'_>, value: &Value, found: &mut Vec<String>) {
+    if field.changes(value) {
         found.push(path.to_owned());
     }
     match value {
-        Value::Object(fields) if !STRING_MAPS.contains(&key) && !QUANTITY_MAPS.contains(&key) => {
-            if key == "resourceFieldRef" && !fields.contains_key("divisor") {
-                found.push(format!("{path}.divisor"));
-            }
-            walk_object(path, fields, found);
-        }
+        Value::Object(_) if field.is_on(STRING_MAPS) => {}
+        Value::Object(quantities) if field.is_on(QUANTITY_MAPS) => found.extend(
+            quantities
+                .iter()
+                .filter(|(_, quantity)| is_unstable_quantity(quantity))
+                .map(|(name, _)| format!("{path}.{name}")),
+        ),
+        Value::Object(fields) => walk_object(path, field.key, fields, found),
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                let path = format!("{path}[{index}]");
                 if let Value::Object(fields) = item {
-                    if CONTAINERS.contains(&key) && !fields.get("resources").is_some_and(Value::is_object) {
-                        found.push(format!("{path}.resources"));
-                    }
-                    walk_object(&path, fields, found);
+                    walk_object(&format!("{path}[{index}]"), field.key, fields, found);
                 }
             }
         }
@@ -104,17 +58,44 @@ fn walk(path: &str, key: &str, value: &Value, found: &mut Vec<String>) {
     }
 }
 
-/// A quantity written as a number comes back as a string.
-fn is_stable_quantity(value: &Value) -> bool {
-    match value {
-        Value::String(text) => !is_unstable_quantity(text),
-        Value::Null => true,
-        _ => false,
+/// A field and the field that it is directly below.
+#[derive(Clone, Copy)]
+struct Field<'a> {
+    parent: &'a str,
+    key: &'a str,
+}
+
+impl Field<'_> {
+    fn is_on(self, list: &[&str]) -> bool {
+        list.iter().any(|listed| match listed.split_once('.') {
+            Some((parent, key)) => parent == self.parent && key == self.key,
+            None => *listed == self.key,
+        })
+    }
+
+    /// Whether Go writes this very value differently; what is inside it is another matter.
+    fn changes(self, value: &Value) -> bool {
+        let dropped = |list| self.is_on(list) && !self.is_on(KEPT);
+        match value {
+            Value::String(_) | Value::Number(_) if self.is_on(QUANTITIES) => is_unstable_quantity(value),
+            Value::String(text) => text.is_empty() && dropped(STRINGS),
+            Value::Bool(flag) => !flag && dropped(BOOLEANS),
+            Value::Number(number) => number.as_i64() == Some(0) && dropped(NUMBERS),
+            Value::Array(items) => items.is_empty() && !self.is_on(KEPT_LISTS),
+            Value::Object(fields) => fields.is_empty() && (self.is_on(STRING_MAPS) || self.is_on(QUANTITY_MAPS)),
+            // The API server drops a null before anybody sees it.
+            Value::Null => false,
+        }
     }
 }
 
-fn is_unstable_quantity(text: &str) -> bool {
-    crate::canonical_quantity(text).is_some_and(|canonical| canonical != text)
+/// A quantity written as a number comes back as a string.
+fn is_unstable_quantity(value: &Value) -> bool {
+    match value {
+        Value::String(text) => crate::canonical_quantity(text).is_some_and(|canonical| canonical != *text),
+        Value::Null => false,
+        _ => true,
+    }
 }
 
 #[cfg(test)]
@@ -160,6 +141,54 @@ mod tests {
                 json!({"podOverrides": {"env": [{"name": "A", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}}]}}),
                 "podOverrides.env[0].valueFrom.resourceFieldRef.divisor",
             ),
+            (
+                json!({"podFailurePolicy": {"rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}]}}),
+                "podFailurePolicy.rules[0].onPodConditions[0].status",
+            ),
+            (
+                json!({"podOverrides": {"tolerations": [{"key": "", "operator": "Exists"}]}}),
+                "podOverrides.tolerations[0].key",
+            ),
+            (
+                json!({"podOverrides": {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+                    {"nodeSelectorTerms": [{"matchExpressions": [{"key": "a", "operator": "Exists", "values": []}]}]}}}}}),
+                "podOverrides.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].values",
+            ),
+            (
+                json!({"podOverrides": {"extraContainers": [{"name": "a", "resources": {},
+                    "livenessProbe": {"httpGet": {"port": 80, "path": ""}}}]}}),
+                "podOverrides.extraContainers[0].livenessProbe.httpGet.path",
+            ),
+            (
+                json!({"podOverrides": {"extraInitContainers": [{"name": "a", "resources": {},
+                    "ports": [{"containerPort": 80, "name": ""}]}]}}),
+                "podOverrides.extraInitContainers[0].ports[0].name",
+            ),
+            (
+                json!({"podOverrides": {"extraContainers": [{"name": "a", "resources": {},
+                    "startupProbe": {"exec": {}, "timeoutSeconds": 0}}]}}),
+                "podOverrides.extraContainers[0].startupProbe.timeoutSeconds",
+            ),
+            (
+                json!({"podOverrides": {"volumes": [{"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": {"resources": {}}}}}]}}),
+                "podOverrides.volumes[0].ephemeral.volumeClaimTemplate.metadata",
+            ),
+            (
+                json!({"podOverrides": {"volumes": [{"name": "v", "ephemeral": {"volumeClaimTemplate": {"metadata": {}, "spec": {}}}}]}}),
+                "podOverrides.volumes[0].ephemeral.volumeClaimTemplate.spec.resources",
+            ),
+            (
+                json!({"podOverrides": {"volumes": [{"name": "v", "csi": {"driver": "d", "volumeAttributes": {}}}]}}),
+                "podOverrides.volumes[0].csi.volumeAttributes",
+            ),
+            (
+                json!({"podOverrides": {"volumes": [{"name": "v", "awsElasticBlockStore": {"volumeID": "x", "partition": 0}}]}}),
+                "podOverrides.volumes[0].awsElasticBlockStore.partition",
+            ),
+            (
+                json!({"podOverrides": {"volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1.2Gi"}}]}}),
+                "podOverrides.volumes[0].emptyDir.sizeLimit",
+            ),
         ] {
             assert_eq!(unstable_fields(&spec), [expected], "{spec}");
         }
@@ -174,6 +203,22 @@ mod tests {
             json!({"podOverrides": {"resources": {"limits": {"cpu": "500m", "memory": "1Gi"}}, "labels": {"a": ""}}}),
             json!({"podOverrides": {"extraContainers": [{"name": "a", "resources": {}}], "podSecurityContext": {}}}),
             json!({"podOverrides": {"volumes": [{"name": "v", "emptyDir": {}}]}}),
+            json!({"podOverrides": {"volumes": [{"name": "v", "hostPath": {"path": "/x", "type": ""}}]}}),
+            json!({"podOverrides": {"volumes": [{"name": "v", "csi": {"driver": "d", "readOnly": false, "volumeAttributes": {"a": ""}}}]}}),
+            json!({"podOverrides": {"volumes": [{"name": "v", "projected": {}}, {"name": "w", "projected": {"sources": []}}]}}),
+            json!({"podOverrides": {"volumes": [{"name": "v", "ephemeral": {"volumeClaimTemplate":
+                {"metadata": {}, "spec": {"resources": {}, "storageClassName": ""}}}}]}}),
+            json!({"podOverrides": {"volumes": [{"name": "v", "azureDisk":
+                {"diskName": "a", "diskURI": "b", "fsType": "ext4", "readOnly": false}}]}}),
+            json!({"podOverrides": {"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "", "key": "k", "optional": false}}}]}}),
+            json!({"podOverrides": {"imagePullSecrets": [{"name": ""}], "containerSecurityContext": {"privileged": false, "runAsUser": 0}}}),
+            json!({"podOverrides": {"podSecurityContext": {"sysctls": [{"name": "a", "value": ""}],
+                "seccompProfile": {"type": "RuntimeDefault", "localhostProfile": ""}}}}),
+            json!({"podOverrides": {"extraContainers": [{"name": "a", "resources": {},
+                "livenessProbe": {"grpc": {"port": 1, "service": ""}},
+                "readinessProbe": {"httpGet": {"port": 0, "httpHeaders": [{"name": "a", "value": ""}]}}}]}}),
+            json!({"podFailurePolicy": {"rules": [{"action": "FailJob",
+                "onExitCodes": {"operator": "In", "values": [], "containerName": ""}}]}}),
         ] {
             assert_eq!(unstable_fields(&spec), [""; 0], "{spec}");
         }

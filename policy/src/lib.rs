@@ -3,7 +3,7 @@
 //! Pure: no IO, no clock, no globals, no kube client. Whatever a decision needs is an argument, time included, so the
 //! webhook, the command line and any audit get the same verdict from the same input.
 //!
-//! The way through it: [`govern`] finds the policies that speak for a request, [`decide`] lets each section make its
+//! The way through it: [`govern`] finds the policies that speak for a request, [`decide()`] lets each section make its
 //! findings and applies the policy's mode to them last. The result is a [`Decision`]: allow or deny, a minimal JSON
 //! patch, warnings, and every [`Reason`] as data.
 //!

@@ -155,6 +155,10 @@ pub(crate) async fn gather<S: Surroundings>(surroundings: &S, request: &Request<
         spawner: None,
         workspace_known: None,
     };
+    // Without a policy nothing is governed, and nobody is asked.
+    if gathered.policies.is_empty() {
+        return Ok(gathered);
+    }
     let namespace = request.namespace;
     let task = match request.kind {
         Kind::Task => Some(request.object),

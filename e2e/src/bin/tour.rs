@@ -74,12 +74,14 @@ async fn tour() -> anyhow::Result<()> {
     heading("3. Their Jobs wait for Kueue: suspended, with the queue's name. Nobody changed Kelos.");
     typed(
         &cp,
-        "kubectl -n team-a get jobs -L kueue.x-k8s.io/queue-name \
+        "kubectl -n team-a get jobs \
          -o custom-columns=JOB:.metadata.name,SUSPENDED:.spec.suspend,QUEUE:.metadata.labels.kueue\\.x-k8s\\.io/queue-name",
     )
     .await?;
 
-    heading("4. An item that failed three times: no further Task, whoever asks. A dry run gives the true verdict.");
+    heading(
+        "4. An item that failed three times (written by hand here): no further Task. A dry run gives the true verdict.",
+    );
     remember_failures(&cp).await?;
     typed(&cp, "kubectl -n team-a get workitems").await?;
     show_file(TASK);

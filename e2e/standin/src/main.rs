@@ -5,6 +5,7 @@ use clap::{Parser, ValueEnum};
 use kelos_standin::{Agents, Flavour, GitHub, Options, Parts, Scope, Seed, Standin, client, install};
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tokio::signal::unix::{SignalKind, signal};
@@ -57,6 +58,7 @@ async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     let arguments = Arguments::parse();
     let seed = match &arguments.seed {

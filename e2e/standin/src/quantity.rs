@@ -13,8 +13,8 @@ enum Format {
     Exponent,
 }
 
-/// Rewrites a quantity in canonical form: `0.5` becomes `500m`, `1000m` becomes `1`, `1024Mi`
-/// becomes `1Gi`. `None` for text that is no quantity.
+/// Rewrites a quantity as Go does: `0.5` becomes `500m`, `1000m` becomes `1`, `1024Mi` becomes
+/// `1Gi`. `None` for text that is no quantity, and for exponents below -9.
 pub fn canonical(text: &str) -> Option<String> {
     let text = text.trim();
     let digits = text
@@ -23,7 +23,28 @@ pub fn canonical(text: &str) -> Option<String> {
     let (number, suffix) = text.split_at(digits);
     let (multiplier, format) = multiplier(suffix)?;
     let nanos = nanos(number, multiplier)?;
+    if nanos != 0 && stays(number, multiplier, format) {
+        return Some(text.to_owned());
+    }
     Some(write(nanos, format))
+}
+
+/// Go keeps the very text where it looks canonical at a glance, such as `1.001` or `+1`.
+fn stays(number: &str, multiplier: i128, format: Format) -> bool {
+    let unsigned = number.trim_start_matches(['+', '-']).trim_start_matches('0');
+    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
+    if format == Format::Binary {
+        let bits = (multiplier / NANO).ilog2();
+        let short = u32::try_from(whole.len()).is_ok_and(|digits| digits + 3 * bits / 10 <= 14);
+        return fraction.is_empty() && short && whole.parse::<i128>().is_ok_and(|value| value % 8 != 0);
+    }
+    let Ok(places) = u32::try_from(fraction.len()) else {
+        return false;
+    };
+    // In powers of ten above nano.
+    let finest = multiplier.ilog10().checked_sub(places);
+    let digits = format!("{whole}{fraction}");
+    !whole.is_empty() && digits.len() <= 18 && !digits.ends_with("000") && finest.is_some_and(|power| power % 3 == 0)
 }
 
 /// What a suffix multiplies with, in nano units, and how the result is written.
@@ -38,7 +59,7 @@ fn multiplier(suffix: &str) -> Option<(i128, Format)> {
         return Some((1000_i128.pow(u32::try_from(power).ok()?), Format::Decimal));
     }
     let exponent: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
-    let from_nano = u32::try_from(exponent + 9).ok().filter(|e| *e <= 27)?;
+    let from_nano = u32::try_from(exponent + 9).ok().filter(|e| *e <= 36)?;
     Some((10_i128.pow(from_nano), Format::Exponent))
 }
 
@@ -65,17 +86,19 @@ fn write(nanos: i128, format: Format) -> String {
         return "0".to_owned();
     }
     if format == Format::Binary && nanos.abs() >= 1024 * NANO {
-        let mut value = nanos / NANO + i128::from(nanos % NANO != 0);
-        let mut power = 0;
-        while value % 1024 == 0 && power < 6 {
-            value /= 1024;
-            power += 1;
+        let mut value = (nanos / NANO).clamp(-i128::from(i64::MAX), i128::from(i64::MAX));
+        if nanos % NANO == 0 || value.abs() == i128::from(i64::MAX) {
+            let mut power = 0;
+            while value % 1024 == 0 {
+                value /= 1024;
+                power += 1;
+            }
+            return format!("{value}{}", ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"][power]);
         }
-        return format!("{value}{}", ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"][power]);
     }
     let mut value = nanos;
     let mut power = 0_usize;
-    while value % 1000 == 0 && power < 9 {
+    while value % 1000 == 0 && (power < 9 || format == Format::Exponent) {
         value /= 1000;
         power += 1;
     }
@@ -109,13 +132,25 @@ mod tests {
             ("0.5Ki", "512"),
             ("512Mi", "512Mi"),
             ("1e3", "1e3"),
-            ("12E6", "12e6"),
+            ("12E6", "12E6"),
+            ("1000E3", "1e6"),
+            ("1e19", "10e18"),
+            ("1e0", "1e0"),
+            ("+1", "+1"),
+            ("010", "010"),
+            ("1.001", "1.001"),
+            ("1.2Ki", "1228800m"),
+            ("0.1Gi", "107374182400m"),
+            ("-0.1Gi", "-107374182400m"),
+            ("01Gi", "01Gi"),
+            ("08Gi", "8Gi"),
+            ("8Ei", "9223372036854775807"),
             ("0", "0"),
             ("0Mi", "0"),
             ("-0.5", "-500m"),
             ("0.0000000001", "1n"),
             (" 2Gi ", "2Gi"),
-            ("1.234", "1234m"),
+            ("1.234", "1.234"),
             ("100k", "100k"),
         ] {
             assert_eq!(canonical(given).as_deref(), Some(written), "{given}");

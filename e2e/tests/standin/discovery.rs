@@ -223,7 +223,7 @@ async fn s14_a_suspended_spawner_discovers_nothing() -> anyhow::Result<()> {
     world.spawn_issues("fixer", "200ms", "suspend: false").await?;
     world.await_task("fixer-42", "exists", |_| true).await?;
     await_object(&world.ns.api::<Deployment>(), "fixer", "one replica", replicas(1)).await?;
-    let says = condition(&world.status("fixer").await?, "Suspended").map(|c| c.0.to_owned());
-    assert_eq!(says.as_deref(), Some("False"));
+    let resumed = |s: &TaskSpawner| condition(&s.current(), "Suspended").is_some_and(|c| c.0 == "False");
+    await_object(&spawners, "fixer", "is not suspended", resumed).await?;
     Ok(())
 }

@@ -1,14 +1,12 @@
 //! Tasks and their Jobs: S16 to S23.
 
-use crate::world::{World, job};
+use crate::world::{World, job, write_status};
 use anyhow::ensure;
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::events::v1::Event;
 use kelos_standin::types::Task;
 use kelos_standin::{Outcome, keys};
 use kube::ResourceExt as _;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use serde_json::{Value, json};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::json;
 use std::time::Duration;
 use taskgate_e2e::{AuditEvent, PATIENCE, await_object, eventually, never};
 
@@ -28,15 +26,6 @@ fn by_standin(event: &AuditEvent, world: &World, name: &str) -> bool {
 fn shape(event: &AuditEvent) -> String {
     let about = &event.object_ref;
     format!("{} {}/{}", event.verb, about.resource, about.subresource)
-}
-
-async fn write_status<K>(api: &kube::Api<K>, name: &str, status: Value) -> anyhow::Result<()>
-where
-    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
-{
-    let patch = Patch::Merge(json!({"status": status}));
-    api.patch_status(name, &PatchParams::default(), &patch).await?;
-    Ok(())
 }
 
 #[tokio::test]
@@ -264,48 +253,4 @@ async fn s22_foreign_phases_last_only_without_a_job() -> anyhow::Result<()> {
         Ok((task.phase() != "Failed").then_some(task))
     })
     .await
-}
-
-#[tokio::test]
-async fn s23_a_refused_job_leaves_no_trace_and_the_lock_held() -> anyhow::Result<()> {
-    let world = World::start("s23").await?;
-    let denial = world.deny_jobs().await?;
-    world.task("a", "branch: s23").await?;
-    let has_finalizer = |task: &Task| !task.finalizers().is_empty();
-    let before = world.await_task("a", "is taken on", has_finalizer).await?;
-    let errors = async || -> anyhow::Result<f64> {
-        let page = world.standin.metrics().encode()?;
-        let prefix = "kelos_reconcile_errors_total{controller=\"task\"} ";
-        let line = page.lines().find_map(|line| line.strip_prefix(prefix));
-        Ok(line.unwrap_or("0").parse()?)
-    };
-    eventually("the create is tried again and again", PATIENCE, async || {
-        let errors = errors().await?;
-        ensure!(errors >= 5.0, "{errors} errors");
-        Ok(())
-    })
-    .await?;
-    let task = world.tasks().get("a").await?;
-    assert_eq!((task.phase(), task.resource_version()), ("", before.resource_version()));
-    assert_eq!(world.standin.locks().holder(":s23").as_deref(), Some("a"));
-    let events = world.ns.api::<Event>().list(&ListParams::default()).await?;
-    let about = |event: &&Event| event.reason.as_deref() != Some("BranchWithoutWorkspace");
-    let told: Vec<_> = events.iter().filter(about).map(|e| e.reason.clone()).collect();
-    assert!(told.is_empty(), "{told:?}");
-    // Failed by hand does not free it, deletion does at once.
-    world.task("b", "branch: s23").await?;
-    let waits = |task: &Task| task.current().message == "Waiting for branch \"s23\" (locked by a)";
-    world.await_task("b", "waits", waits).await?;
-    write_status(&world.tasks(), "a", json!({"phase": "Failed"})).await?;
-    never("freed by a foreign Failed", Duration::from_secs(2), async || {
-        let holder = world.standin.locks().holder(":s23");
-        Ok((holder.as_deref() != Some("a")).then_some(holder))
-    })
-    .await?;
-    world.tasks().delete("a", &DeleteParams::default()).await?;
-    taskgate_e2e::await_gone(&world.tasks(), "a").await?;
-    denial.lift().await?;
-    world.await_phase("b", "Running").await?;
-    let _: Job = world.jobs().get("b").await?;
-    Ok(())
 }

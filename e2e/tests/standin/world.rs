@@ -6,8 +6,9 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
 use kelos_standin::types::{Task, TaskSpawner, TaskSpawnerStatus};
 use kelos_standin::{Agents, CRDS, CycleResult, Flavour, GitHub, Key, Options, Repo, Scope, Standin, client};
-use kube::api::ListParams;
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt as _};
+use serde_json::Value;
 use std::time::Duration;
 use taskgate_e2e::{ControlPlane, Namespace, PATIENCE, Shared, await_object, eventually};
 
@@ -173,92 +174,6 @@ spec:
     pub(crate) async fn task(&self, name: &str, more: &str) -> anyhow::Result<()> {
         self.ns.apply_yaml(&task(name, more)).await
     }
-
-    /// Denies what the CEL expression is false for; `probe` is an object that it is false for.
-    pub(crate) async fn deny(
-        &self,
-        group: &str,
-        resource: &str,
-        expression: &str,
-        probe: &str,
-    ) -> anyhow::Result<Denial<'_>> {
-        let denial = Denial {
-            world: self,
-            name: format!("{}-{resource}", self.ns),
-            probe: probe.to_owned(),
-        };
-        let name = &denial.name;
-        let policy = format!(
-            r#"
-apiVersion: admissionregistration.k8s.io/v1
-kind: ValidatingAdmissionPolicy
-metadata: {{name: {name}}}
-spec:
-  matchConstraints:
-    resourceRules:
-    - {{apiGroups: ["{group}"], apiVersions: ["*"], operations: [CREATE], resources: [{resource}]}}
-  validations:
-  - {{expression: "{expression}", message: denied by the test, reason: Forbidden}}
----
-apiVersion: admissionregistration.k8s.io/v1
-kind: ValidatingAdmissionPolicyBinding
-metadata: {{name: {name}}}
-spec:
-  policyName: {name}
-  validationActions: [Deny]
-  matchResources: {{namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {ns}}}}}}}
-"#,
-            ns = self.ns
-        );
-        self.plane.apply_yaml(&policy).await?;
-        eventually("the policy denies", PATIENCE, async || {
-            let answer = denial.probe().await?;
-            ensure!(answer.contains("denied by the test"), "{answer}");
-            Ok(())
-        })
-        .await?;
-        Ok(denial)
-    }
-
-    pub(crate) async fn deny_jobs(&self) -> anyhow::Result<Denial<'_>> {
-        self.deny("batch", "jobs", "false", &job("probe", "")).await
-    }
-
-    pub(crate) async fn deny_task(&self, name: &str) -> anyhow::Result<Denial<'_>> {
-        let expression = format!("object.metadata.name != '{name}'");
-        self.deny("kelos.dev", "tasks", &expression, &task(name, "")).await
-    }
-}
-
-/// A policy in force. It does not end when dropped: namespaces are not used twice.
-pub(crate) struct Denial<'a> {
-    world: &'a World,
-    name: String,
-    probe: String,
-}
-
-impl Denial<'_> {
-    async fn probe(&self) -> anyhow::Result<String> {
-        let namespace = format!("--namespace={}", self.world.ns);
-        let arguments = ["create", "--dry-run=server", "-f-", &namespace];
-        let output = self.world.plane.kubectl_with_input(arguments, &self.probe).await?;
-        Ok(match output.stdout_ok() {
-            Ok(_) => String::new(),
-            Err(refused) => format!("{refused:#}"),
-        })
-    }
-
-    pub(crate) async fn lift(self) -> anyhow::Result<()> {
-        let kinds = "validatingadmissionpolicybinding,validatingadmissionpolicy";
-        let deleted = self.world.plane.kubectl(["delete", kinds, &self.name]).await?;
-        deleted.stdout_ok()?;
-        eventually("the policy denies no more", PATIENCE, async || {
-            let answer = self.probe().await?;
-            ensure!(!answer.contains("denied by the test"), "{answer}");
-            Ok(())
-        })
-        .await
-    }
 }
 
 pub(crate) fn workspace(repo: &Repo) -> String {
@@ -308,7 +223,6 @@ pub(crate) async fn hold<K>(api: &Api<K>, name: &str, hold: bool) -> anyhow::Res
 where
     K: Resource<Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
 {
-    use kube::api::{Patch, PatchParams};
     const OURS: &str = "example.com/hold";
     let object = api.get(name).await?;
     let mut finalizers = object.finalizers().to_vec();
@@ -325,4 +239,14 @@ where
 pub(crate) fn after(task: &Task) -> anyhow::Result<Timestamp> {
     let end = task.current().completion_time.context("the Task has ended")?;
     Ok(end.0 + Duration::from_secs(2))
+}
+
+/// What somebody else writes into a status.
+pub(crate) async fn write_status<K>(api: &Api<K>, name: &str, status: Value) -> anyhow::Result<()>
+where
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let patch = Patch::Merge(serde_json::json!({"status": status}));
+    api.patch_status(name, &PatchParams::default(), &patch).await?;
+    Ok(())
 }

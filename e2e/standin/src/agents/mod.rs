@@ -66,10 +66,10 @@ impl Agents {
         Self::scripted(client, scope, move |pod| {
             let task = pod.labels().get(keys::TASK)?;
             let rule = rules.iter().find(|rule| fits(&rule.task, task))?;
-            let outcome = if rule.succeeds {
-                Outcome::succeeded()
-            } else {
-                Outcome::failed()
+            let outcome = match (rule.succeeds, rule.at_once) {
+                (true, _) => Outcome::succeeded(),
+                (false, true) => Outcome::failed_at_once(),
+                (false, false) => Outcome::failed(),
             };
             let seconds = Duration::from_secs(rule.seconds);
             Some((seconds, outcome.with_log(&rule.log)))

@@ -72,6 +72,9 @@ pub struct AgentRule {
     pub seconds: u64,
     /// Whether it succeeds.
     pub succeeds: bool,
+    /// Whether a failure ends the Job without its second attempt.
+    #[serde(default)]
+    pub at_once: bool,
     /// What it prints at its end.
     #[serde(default)]
     pub log: String,
