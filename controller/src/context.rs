@@ -29,7 +29,7 @@ impl Context {
     pub(crate) async fn ready(&self) {
         let policies = &self.policies;
         // An error means that the watch was dropped, and then this is dropped as well.
-        let _ = policies.namespaced.wait_until_ready().await;
+        let _ = policies.local.wait_until_ready().await;
         let _ = policies.cluster.wait_until_ready().await;
         let _ = policies.namespaces.wait_until_ready().await;
         let _ = policies.spawners.wait_until_ready().await;

@@ -12,7 +12,7 @@ use taskgate_policy::{Policy, PolicySet, SpawnerFacts};
 
 /// Everything that decides which policy governs a Task.
 pub(crate) struct Policies {
-    pub(crate) namespaced: Store<TaskPolicy>,
+    pub(crate) local: Store<TaskPolicy>,
     pub(crate) cluster: Store<ClusterTaskPolicy>,
     pub(crate) namespaces: Store<PartialObjectMeta<Namespace>>,
     pub(crate) spawners: Store<DynamicObject>,
@@ -21,13 +21,13 @@ pub(crate) struct Policies {
 
 impl Policies {
     pub(crate) fn new(
-        namespaced: Store<TaskPolicy>,
+        local: Store<TaskPolicy>,
         cluster: Store<ClusterTaskPolicy>,
         namespaces: Store<PartialObjectMeta<Namespace>>,
         spawners: Store<DynamicObject>,
     ) -> Self {
         Self {
-            namespaced,
+            local,
             cluster,
             namespaces,
             spawners,
@@ -37,9 +37,9 @@ impl Policies {
 
     /// Compiles the policies anew. One that cannot be applied is left out; its status says so.
     pub(crate) fn compile(&self) {
-        let namespaced = self.namespaced.state();
+        let local = self.local.state();
         let cluster = self.cluster.state();
-        let namespaced = namespaced.iter().filter_map(|policy| {
+        let local = local.iter().filter_map(|policy| {
             Policy::namespaced(
                 &policy.namespace().unwrap_or_default(),
                 &policy.name_any(),
@@ -50,7 +50,7 @@ impl Policies {
         let cluster = cluster
             .iter()
             .filter_map(|policy| Policy::cluster(&policy.name_any(), &policy.spec).ok());
-        let set = PolicySet::new(namespaced.chain(cluster));
+        let set = PolicySet::new(local.chain(cluster));
         *self.compiled.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(set);
     }
 

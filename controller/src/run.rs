@@ -103,7 +103,7 @@ async fn lead(client: Client, config: &Config, metrics: &Metrics) {
     let version = kelos_version(&client).await;
     let task_kind = resource(version);
     let spawner_kind = kelos_resource(version, "TaskSpawner", "taskspawners");
-    let (namespaced, namespaced_writer) = reflector::store::<TaskPolicy>();
+    let (local, local_writer) = reflector::store::<TaskPolicy>();
     let (cluster, cluster_writer) = reflector::store::<ClusterTaskPolicy>();
     let (namespaces, namespaces_writer) = reflector::store::<PartialObjectMeta<Namespace>>();
     let spawners_writer = reflector::store::Writer::<DynamicObject>::new(spawner_kind.clone());
@@ -115,7 +115,7 @@ async fn lead(client: Client, config: &Config, metrics: &Metrics) {
         instance: Some(config.identity.clone()),
     };
     let context = Arc::new(Context {
-        policies: Policies::new(namespaced, cluster, namespaces, spawners_writer.as_reader()),
+        policies: Policies::new(local, cluster, namespaces, spawners_writer.as_reader()),
         work_items,
         index: TaskIndex::default(),
         recorder: Recorder::new(client.clone(), reporter),
@@ -126,14 +126,11 @@ async fn lead(client: Client, config: &Config, metrics: &Metrics) {
         client: client.clone(),
     });
     let (queue, queued) = mpsc::unbounded();
-    let (changed, changes) = tokio_mpsc::unbounded_channel();
+    let (changed, spawners) = tokio_mpsc::unbounded_channel();
 
     let all = watcher::Config::default;
     let policies = stream::select_all([
-        cached(
-            watcher(Api::<TaskPolicy>::all(client.clone()), all()),
-            namespaced_writer,
-        ),
+        cached(watcher(Api::<TaskPolicy>::all(client.clone()), all()), local_writer),
         cached(
             watcher(Api::<ClusterTaskPolicy>::all(client.clone()), all()),
             cluster_writer,
@@ -167,7 +164,7 @@ async fn lead(client: Client, config: &Config, metrics: &Metrics) {
         let watching = follow_tasks(&context, tasks_writer, &queue);
         join(watching, apply(&context, tasks.clone(), queued)).await;
     };
-    let telling = spawner_status::run(Arc::clone(&context), changes);
+    let telling = spawner_status::run(Arc::clone(&context), spawners);
     join5(
         policies,
         labels.for_each(|()| ready(())),

@@ -19,8 +19,8 @@ use crate::{
     task::Subject,
 };
 
-/// Fails the Task's Job. False when there is nothing to do now: no Job yet (the Task changes when there is one), or it
-/// ends already.
+/// Fails the Task's Job. True when the Job changed meanwhile and has to be looked at again. No Job yet is no reason to
+/// wait: the Task changes when there is one.
 pub(crate) async fn stop(context: &Context, subject: &Subject) -> Result<bool, Error> {
     let Some(job) = evidence::job_of(context, subject).await? else {
         return Ok(false);

@@ -63,10 +63,8 @@ pub(crate) async fn reconcile(object: Arc<DynamicObject>, context: Arc<Context>)
             Step::Adopt => hold::adopt(&context, &subject).await?,
             Step::Mark => hold::mark(&context, &subject).await?,
             Step::Release => hold::release(&context, &subject).await?,
-            Step::Stop => match stop::stop(&context, &subject).await? {
-                true => Outcome::Again,
-                false => return Ok(Action::await_change()),
-            },
+            Step::Stop if !stop::stop(&context, &subject).await? => return Ok(Action::await_change()),
+            Step::Stop => Outcome::Conflict,
             Step::Record => ledger::record(&context, &subject).await?,
             Step::Reset => ledger::reset(&context, &subject).await?,
             Step::Refresh(_) => ledger::refresh(&context, &subject).await?,

@@ -66,7 +66,7 @@ struct World {
 impl World {
     fn new(rule: FailurePolicy) -> Self {
         Self {
-            now: Timestamp::from_second(1_800_000_000).unwrap(),
+            now: Timestamp::from_second(1_800_000_000).expect("a time that exists"),
             rule,
             off: false,
             tasks: Vec::new(),
@@ -98,7 +98,7 @@ impl World {
             .iter()
             .filter(|task| task.may_still_count(Some(&status)))
             .count();
-        let full = u32::try_from(active).unwrap() >= allowance(&status, &self.rule, self.now);
+        let full = u32::try_from(active).expect("a handful of Tasks") >= allowance(&status, &self.rule, self.now);
         let early = next_attempt(&status, &self.rule).is_some_and(|next| next > self.now);
         if !self.off && (full || early) {
             return;
@@ -289,7 +289,7 @@ impl World {
             };
             self.take(index);
         }
-        panic!("the controller does not come to rest: {:?}", self.tasks);
+        unreachable!("the controller does not come to rest: {:?}", self.tasks);
     }
 
     /// What holds at rest.
@@ -334,7 +334,7 @@ fn rule() -> impl Strategy<Value = FailurePolicy> {
         if probe {
             rule["resetAfter"] = json!("30s");
         }
-        serde_json::from_value(rule).unwrap()
+        serde_json::from_value(rule).expect("the rule is well-formed")
     })
 }
 
