@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::{
-    kelos, kueue,
+    kelos, keys, kueue,
     metadata::{Metadata, Owner},
 };
 
@@ -33,6 +33,11 @@ impl<'a> Job<'a> {
     /// `spec.suspend`.
     pub fn is_suspended(self) -> bool {
         self.0.pointer("/spec/suspend").and_then(Value::as_bool) == Some(true)
+    }
+
+    /// Whether taskgate decided that the Job must not run.
+    pub fn is_stopped(self) -> bool {
+        self.metadata().annotation(keys::STOPPED).is_some()
     }
 
     /// Kueue's queue label, whoever set it.

@@ -1,5 +1,6 @@
 //! What taskgate knows of a Kelos Task. Source: kelos-dev/kelos at 77d9ad8 (2026-08-22), both served versions.
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::metadata::{Metadata, Owner};
@@ -15,6 +16,10 @@ pub const TASKS: &str = "tasks";
 pub const SPAWNER_LABEL: &str = "kelos.dev/taskspawner";
 /// Label on a Job and its pods: the Task it runs for. A label value, so it ends at 63 characters (kelos T19).
 pub const TASK_LABEL: &str = "kelos.dev/task";
+/// The phase of a Task whose agent did its work.
+pub const SUCCEEDED: &str = "Succeeded";
+/// The phase of a Task that failed.
+pub const FAILED: &str = "Failed";
 /// Kelos' own finalizer on a Task.
 pub const FINALIZER: &str = "kelos.dev/finalizer";
 
@@ -90,6 +95,46 @@ impl<'a> Task<'a> {
     /// `spec.ttlSecondsAfterFinished`, in seconds.
     pub fn ttl_seconds(self) -> Option<i64> {
         self.spec()?.get("ttlSecondsAfterFinished")?.as_i64()
+    }
+
+    /// A field of `status`.
+    fn status_field(self, field: &str) -> Option<&'a Value> {
+        self.0.get("status")?.get(field)
+    }
+
+    /// `status.phase`; empty before Kelos' first write. Not an enum: anybody may write any text (kelos §2.2).
+    pub fn phase(self) -> &'a str {
+        self.status_field("phase").and_then(Value::as_str).unwrap_or("")
+    }
+
+    /// Whether the Task has ended. Only these two phases are final to Kelos (kelos §6.2).
+    pub fn is_terminal(self) -> bool {
+        matches!(self.phase(), SUCCEEDED | FAILED)
+    }
+
+    /// A moment in `status`, such as `startTime` or `completionTime`; garbage reads as absent.
+    pub fn status_time(self, field: &str) -> Option<Timestamp> {
+        self.status_field(field)?.as_str()?.parse().ok()
+    }
+
+    /// `status.message`.
+    pub fn message(self) -> &'a str {
+        self.status_field("message").and_then(Value::as_str).unwrap_or("")
+    }
+
+    /// A field of `status.usage`, such as `costUSD`.
+    pub fn usage(self, field: &str) -> Option<&'a Value> {
+        self.status_field("usage")?.get(field)
+    }
+
+    /// When the Task was created.
+    pub fn created(self) -> Option<Timestamp> {
+        self.0.pointer("/metadata/creationTimestamp")?.as_str()?.parse().ok()
+    }
+
+    /// Since when the Task is being deleted.
+    pub fn deleting_since(self) -> Option<Timestamp> {
+        self.0.pointer("/metadata/deletionTimestamp")?.as_str()?.parse().ok()
     }
 
     /// The spawner that owns the Task by controller reference.

@@ -168,18 +168,10 @@ impl TaskSelector {
 }
 
 /// When an item that keeps failing is left alone (seed 000).
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.resetOnChange) || !self.resetOnChange")
     .message("resetOnChange is not active in this release: remove it").field_path(".resetOnChange"))]
-#[x_kube(validation = Rule::new("!has(self.resetAfter)")
-    .message("resetAfter is not active in this release: remove it").field_path(".resetAfter"))]
-#[x_kube(validation = Rule::new("!has(self.backoff)")
-    .message("backoff is not active in this release: remove it").field_path(".backoff"))]
-#[x_kube(validation = Rule::new("!has(self.ignore)")
-    .message("ignore is not active in this release: remove it").field_path(".ignore"))]
-#[x_kube(validation = Rule::new("!has(self.itemKey)")
-    .message("itemKey is not active in this release: remove it").field_path(".itemKey"))]
 pub struct FailurePolicy {
     /// The mode of this section, where it differs from the policy's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -202,10 +194,41 @@ pub struct FailurePolicy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub ignore: Option<Vec<InfrastructureFailure>>,
-    /// Template for the item's identity, for sources that name each Task anew (cron, webhooks).
+    /// How many ignored failures there may be in a row before the item is stopped after all. 0: no limit.
+    #[serde(default = "FailurePolicy::default_infrastructure_failures")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub max_infrastructure_failures: u32,
+    /// Tera template for the item's identity, for sources that name each Task anew (cron, webhooks). Knows `task`,
+    /// `spawner` and `namespace`. Items of different spawners stay apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub item_key: Option<String>,
+}
+
+impl FailurePolicy {
+    fn default_infrastructure_failures() -> u32 {
+        10
+    }
+
+    /// Whether failures of this kind do not count.
+    pub fn ignores(&self, failure: InfrastructureFailure) -> bool {
+        self.ignore.as_ref().is_none_or(|ignored| ignored.contains(&failure))
+    }
+}
+
+impl Default for FailurePolicy {
+    fn default() -> Self {
+        Self {
+            mode: None,
+            max_retries_per_item: 0,
+            reset_on_change: false,
+            reset_after: None,
+            backoff: None,
+            ignore: None,
+            max_infrastructure_failures: Self::default_infrastructure_failures(),
+            item_key: None,
+        }
+    }
 }
 
 /// How long to wait before the next attempt: `initial`, then times `factor` for each failure, never more than `max`.

@@ -58,6 +58,10 @@ pub struct WorkItemStatus {
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub consecutive_failures: u32,
+    /// How many Tasks in a row were failed by the cluster rather than by the agent. They have a limit of their own.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0))]
+    pub infrastructure_failures: u32,
     /// When the most recent failure was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure_time: Option<Time>,
@@ -72,6 +76,9 @@ pub struct WorkItemStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub content_hash: Option<String>,
+    /// The latest reset, and the Task whose deletion brought it about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_reset: Option<Reset>,
     /// The latest attempts, oldest first; older ones are dropped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
@@ -84,6 +91,26 @@ pub struct WorkItemStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde hands over a reference.
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// That the failures were forgotten.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Reset {
+    /// When.
+    pub time: Time,
+    /// Why, in one word, such as `TombstoneDeleted`.
+    #[schemars(length(max = 128))]
+    pub reason: String,
+    /// The UID of the Task whose deletion was read as a reset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub task_uid: Option<String>,
 }
 
 /// The state of an item's circuit breaker.
@@ -107,6 +134,9 @@ pub struct Attempt {
     pub name: String,
     /// How it ended.
     pub outcome: Outcome,
+    /// Whether it opened the breaker: its Task is then kept as the tombstone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub opened: bool,
     /// Why, as a CamelCase word such as `BackoffLimitExceeded`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -140,4 +170,6 @@ pub enum Outcome {
     Cancelled,
     /// The Task was deleted before it ended.
     Deleted,
+    /// taskgate stopped the Task: it came although its item was open. Does not count.
+    Stopped,
 }

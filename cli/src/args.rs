@@ -75,6 +75,14 @@ pub(crate) struct ServeArgs {
     /// How many reviews may be in flight; further ones are refused at once and the failure policy decides.
     #[arg(long, env = "TASKGATE_MAX_IN_FLIGHT", value_name = "COUNT", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) max_in_flight: u32,
+    /// How many WorkItems a namespace may have; the oldest closed one makes room for another.
+    #[arg(
+        long,
+        env = "TASKGATE_WORK_ITEMS_PER_NAMESPACE",
+        value_name = "COUNT",
+        default_value_t = 5000
+    )]
+    pub(crate) work_items_per_namespace: usize,
     /// How long admission goes on after SIGTERM while the API server learns that this replica is leaving.
     #[arg(long, env = "TASKGATE_LAME_DUCK", value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub(crate) lame_duck: Duration,

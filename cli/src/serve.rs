@@ -10,7 +10,7 @@ use kube::{
 use prometheus_client::registry::Registry;
 use taskgate_api::keys;
 use taskgate_certs::{Authority, AuthorityConfig, Injector, Resolver, San, Source as _};
-use taskgate_webhook::{Dependencies, Server, ServerConfig};
+use taskgate_webhook::{Dependencies, METRICS_PREFIX, Server, ServerConfig};
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinSet,
@@ -55,13 +55,15 @@ async fn run(args: ServeArgs) -> Result<()> {
         args.configuration.as_str().to_owned(),
         resolver.bundle(),
     );
+    let mut registry = Registry::default();
+    let controller_metrics = taskgate_controller::Metrics::register(&mut registry, METRICS_PREFIX);
     let server = Server::bind(
         server_config(&args)?,
         Dependencies {
             client: client.clone(),
             resolver: Arc::clone(&resolver),
             injection: (!args.registration_managed_elsewhere).then(|| injector.injection()),
-            registry: Registry::with_prefix("taskgate"),
+            registry,
         },
     )
     .await?;
@@ -71,7 +73,16 @@ async fn run(args: ServeArgs) -> Result<()> {
     let mut parts = JoinSet::new();
     parts.spawn(authority.run(resolver, followers.clone()));
     parts.spawn(injector.run(followers.clone()));
-    parts.spawn(taskgate_controller::run_policy_status(client, followers.clone()));
+    parts.spawn(taskgate_controller::run_policy_status(
+        client.clone(),
+        followers.clone(),
+    ));
+    parts.spawn(taskgate_controller::run(
+        client,
+        controller_config(&args),
+        controller_metrics,
+        followers.clone(),
+    ));
 
     let outcome = tokio::select! {
         result = server.run(shutdown) => result.context("serving"),
@@ -95,6 +106,17 @@ fn server_config(args: &ServeArgs) -> Result<ServerConfig> {
     config.shutdown.lame_duck = args.lame_duck;
     config.shutdown.quiet = config.shutdown.quiet.min(args.lame_duck);
     Ok(config)
+}
+
+fn controller_config(args: &ServeArgs) -> taskgate_controller::Config {
+    // The host name is the pod's name; two processes of one host differ by their process ID.
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "taskgate".to_owned());
+    taskgate_controller::Config {
+        namespace: args.namespace.clone(),
+        lease: format!("{}-controller", args.service),
+        identity: format!("{host}-{}", std::process::id()),
+        work_items_per_namespace: args.work_items_per_namespace,
+    }
 }
 
 fn authority_config(args: &ServeArgs) -> Result<AuthorityConfig> {

@@ -1,9 +1,37 @@
 //! taskgate's companion controller: everything that taskgate writes to a cluster, because admission has no side effects.
 //!
-//! One file per concern. Every write is idempotent, touches only fields that are ours, and there is none at rest.
+//! One file per concern. Every write is idempotent, touches only fields that are ours, and there is none at rest but the
+//! leader's Lease.
+//!
+//! ```text
+//! run ── watches ── tasks, policies        leader: who runs it
+//!  └─ task: look, next step, look again ── hold (finalizer, mark) · ledger (WorkItem) · ttl (deletion) · stop (Job)
+//!  └─ spawner_status                       evidence, cap, events, metrics beside them
+//! ```
+//!
+//! What the next step is, the decision core says ([`taskgate_policy::next_step`]); here it is only taken.
 //!
 //! Depends on `taskgate-api` and `taskgate-policy`. Called by the `taskgate` binary.
 
+mod cap;
+mod context;
+mod error;
+mod events;
+mod evidence;
+mod hold;
+mod leader;
+mod ledger;
+mod metrics;
+mod policies;
 mod policy_status;
+mod run;
+mod spawner_status;
+mod stop;
+mod task;
+mod tasks;
+mod ttl;
 
+pub use error::Error;
+pub use metrics::Metrics;
 pub use policy_status::run as run_policy_status;
+pub use run::{Config, run};

@@ -1,45 +1,64 @@
 //! The decision, on one page.
 
 use jiff::Timestamp;
-use taskgate_api::WorkItemStatus;
 
 use crate::{
-    Decision, Governed, Kind, Phase, breaker,
+    Decision, Governed, Kind, Memory, Phase, accounting, breaker,
     decision::{Finding, assemble},
     pitfalls, queue, written,
 };
 
 /// Decides about a request.
 ///
-/// `memory` is what is remembered of [`Governed::item`]: `None` when there is no such item or nothing is remembered.
+/// `memory` is what is known of [`Governed::item`]: nothing when there is no such item or nothing is remembered.
 /// The same arguments always give the same decision.
 ///
 /// A Task may be denied, but only by the validating phase, which sees what will be stored. A Job never is: Kelos would
 /// keep its branch lock, across namespaces even (kelos T1).
-pub fn decide(governed: &Governed<'_>, memory: Option<&WorkItemStatus>, now: Timestamp) -> Decision {
+pub fn decide<'m>(governed: &Governed<'_>, memory: impl Into<Memory<'m>>, now: Timestamp) -> Decision {
     let request = governed.request;
+    let memory = memory.into();
     let findings = match (request.kind, request.phase) {
-        (Kind::Task, Phase::Mutating) => governed.metadata.clone(),
+        (Kind::Task, Phase::Mutating) => mutate_task(governed),
         (Kind::Task, Phase::Validating) => validate_task(governed, memory, now),
-        (Kind::Job, _) => governed
-            .sections
-            .queue
-            .map(|ruling| queue::findings(governed, ruling))
-            .unwrap_or_default(),
+        (Kind::Job, _) => job(governed, memory, now),
         (Kind::TaskPolicy | Kind::ClusterTaskPolicy | Kind::WorkItem, _) => written::findings(request),
     };
     assemble(request.object, request.phase, findings)
 }
 
-fn validate_task<'a>(governed: &Governed<'a>, memory: Option<&WorkItemStatus>, now: Timestamp) -> Vec<Finding<'a>> {
+fn mutate_task<'a>(governed: &Governed<'a>) -> Vec<Finding<'a>> {
+    let accounting = governed.task.map(|task| accounting::findings(governed, task));
+    governed
+        .metadata
+        .iter()
+        .cloned()
+        .chain(accounting.into_iter().flatten())
+        .collect()
+}
+
+fn validate_task<'a>(governed: &Governed<'a>, memory: Memory<'_>, now: Timestamp) -> Vec<Finding<'a>> {
     let Some(task) = governed.task else {
         return Vec::new();
     };
-    let open = governed
-        .sections
-        .failure
-        .zip(governed.item())
-        .zip(memory)
-        .and_then(|((ruling, item), memory)| breaker::finding(governed, ruling, item, memory, now));
-    open.into_iter().chain(pitfalls::findings(governed, task)).collect()
+    let refused = governed
+        .item()
+        .and_then(|_| breaker::task_finding(governed, memory, now));
+    refused.into_iter().chain(pitfalls::findings(governed, task)).collect()
+}
+
+/// A Job that must not run does not queue either: Kueue would start it.
+fn job<'a>(governed: &Governed<'a>, memory: Memory<'_>, now: Timestamp) -> Vec<Finding<'a>> {
+    let stopped = governed
+        .item()
+        .and_then(|_| breaker::job_finding(governed, memory, now));
+    match stopped {
+        Some(stopped) => vec![stopped],
+        None if governed.request.job().is_stopped() => Vec::new(),
+        None => governed
+            .sections
+            .queue
+            .map(|ruling| queue::findings(governed, ruling))
+            .unwrap_or_default(),
+    }
 }

@@ -127,6 +127,25 @@ impl<'a> Finding<'a> {
         }
     }
 
+    /// The finding as a sentence of at most 256 characters.
+    pub(crate) fn message(&self) -> String {
+        let reason = Reason {
+            section: self.section,
+            policy: self.policy.map(|policy| policy.name().clone()),
+            mode: self.mode,
+            detail: self.detail.clone(),
+        };
+        reason.message()
+    }
+
+    /// The changes that will be made to the object.
+    pub(crate) fn planned(&self) -> &[Edit] {
+        match &self.effect {
+            Effect::Change(edits) if self.mode == Mode::Enforce => edits,
+            _ => &[],
+        }
+    }
+
     /// Whether the finding changes the object.
     pub(crate) fn changes(&self) -> bool {
         matches!(self.effect, Effect::Change(_))

@@ -1,13 +1,16 @@
 //! Which unit of work a Task belongs to. The lineage counts, never the Task's own name or UID (C28): the next Task for the
 //! same issue has to find the same memory.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use taskgate_api::{
     kelos::{SOURCE_NUMBER, SOURCE_OWNER, SOURCE_REPO, Task},
     keys,
 };
+
+use crate::{item_key::ItemKey, patch::Edit};
 
 /// The longest key that is kept whole, in bytes; a longer one is cut and told apart by its hash.
 const MAX_KEY: usize = 512;
@@ -60,8 +63,9 @@ impl ItemIdentity {
 /// The identity of `task`'s item, by the first of these that says something:
 ///
 /// 1. annotation or label `taskgate.dev/item`, taken as it is;
-/// 2. the number that the source stamped, with owner and repository where they are stamped too (kelos §3);
-/// 3. what the spawner's naming leaves when its own name is taken off (kelos §3);
+/// 2. annotation `taskgate.dev/item-key`, which admission leaves where the policy's `itemKey` named the item;
+/// 3. the number that the source stamped, with owner and repository where they are stamped too (kelos §3);
+/// 4. what the spawner's naming leaves when its own name is taken off (kelos §3);
 ///
 /// A Task without a spawner that states no item has none: nobody would make the next one.
 pub fn identify(task: Task<'_>) -> Option<ItemIdentity> {
@@ -74,6 +78,12 @@ pub fn identify(task: Task<'_>) -> Option<ItemIdentity> {
     };
     if let Some(item) = stated(metadata.annotation(keys::ITEM)).or_else(|| stated(metadata.label(keys::ITEM))) {
         return Some(ItemIdentity::new(&item, &item, None));
+    }
+    if let Some(key) = stated(metadata.annotation(keys::ITEM_KEY)) {
+        let spawner = task.spawner();
+        let prefix = format!("{}/", spawner.unwrap_or("-"));
+        let item = key.strip_prefix(&prefix).unwrap_or(&key).to_owned();
+        return Some(ItemIdentity::new(&key, &item, spawner));
     }
     let spawner = task.spawner()?;
     if let Some(number) = metadata
@@ -98,6 +108,56 @@ pub fn identify(task: Task<'_>) -> Option<ItemIdentity> {
         .filter(|rest| !rest.is_empty())
         .unwrap_or(name);
     Some(ItemIdentity::new(&format!("{spawner}/{item}"), item, Some(spawner)))
+}
+
+/// What a policy's `itemKey` may look at beside the Task.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Surroundings<'a> {
+    pub(crate) namespace: &'a str,
+    pub(crate) namespace_labels: &'a BTreeMap<String, String>,
+    pub(crate) spawner_labels: Option<&'a BTreeMap<String, String>>,
+    /// What the policy is about to add to the Task.
+    pub(crate) planned: &'a [Edit],
+}
+
+/// An identity, and what the policy's `itemKey` had to do with it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) item: Option<ItemIdentity>,
+    pub(crate) rendered: bool,
+    pub(crate) error: Option<String>,
+}
+
+/// The identity of `task`, whose whole object is `object`, under a policy with `item_key`. What is stated on the Task
+/// wins over the template; a template that gives nothing leaves the ordinary identity.
+pub(crate) fn find_item(task: Task<'_>, object: &Value, item_key: Option<&ItemKey>, known: &Surroundings<'_>) -> Found {
+    let metadata = task.metadata();
+    let stated = metadata.annotation(keys::ITEM).is_some()
+        || metadata.label(keys::ITEM).is_some()
+        || metadata.annotation(keys::ITEM_KEY).is_some();
+    let item = identify(task);
+    let Some(item_key) = item_key.filter(|_| !(stated && item.is_some())) else {
+        return Found {
+            item,
+            ..Found::default()
+        };
+    };
+    match item_key.render(task, object, known) {
+        Ok(key) => {
+            let spawner = task.spawner();
+            let full = format!("{}/{key}", spawner.unwrap_or("-"));
+            Found {
+                item: Some(ItemIdentity::new(&full, &key, spawner)),
+                rendered: true,
+                error: None,
+            }
+        }
+        Err(error) => Found {
+            item,
+            rendered: false,
+            error: Some(error),
+        },
+    }
 }
 
 /// A positive number as GitHub counts; 0 is what Kelos stamps for "none" (kelos T16).
@@ -132,7 +192,7 @@ fn hash(text: &str, bytes: usize) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     fn task(name: &str, spawner: Option<&str>, annotations: &Value) -> Value {
         let labels = spawner.map_or(json!({}), |spawner| json!({"kelos.dev/taskspawner": spawner}));
@@ -144,6 +204,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::too_many_lines)] // One row per source.
     fn each_source_of_kelos_has_its_identity() {
         let none = json!({});
         for (case, task, expected) in [
@@ -179,6 +240,15 @@ mod tests {
                 "jira",
                 task("tracker-abc-12", Some("tracker"), &none),
                 Some("tracker/abc-12"),
+            ),
+            (
+                "cron tick that itemKey named",
+                task(
+                    "nightly-20261121-0300",
+                    Some("nightly"),
+                    &json!({"taskgate.dev/item-key": "nightly/nightly"}),
+                ),
+                Some("nightly/nightly"),
             ),
             (
                 "cron tick",

@@ -9,11 +9,17 @@
 //!
 //! Depends on `taskgate-api` only. Called by `taskgate-webhook`, `taskgate-controller` and the `taskgate` binary.
 
+mod accounting;
+mod backoff;
 mod breaker;
 mod canonical;
+mod classify;
+mod cost;
 mod decide;
 mod decision;
 mod identity;
+mod item_key;
+mod ledger;
 mod metadata;
 mod names;
 mod patch;
@@ -23,16 +29,25 @@ mod quantity;
 mod queue;
 mod reason;
 mod request;
+mod ruling;
 mod select;
+mod task_state;
+mod upkeep;
 mod written;
 
-pub use breaker::{Assessment, assess};
+pub use backoff::next_attempt;
+pub use breaker::{Assessment, Memory, allowance, assess};
+pub use classify::{CIRCUIT_BROKEN, Ending, Evidence, TASK_CANCELLED, classify};
 pub use decide::decide;
 pub use decision::{Decision, Denial, Verdict};
 pub use identity::{ItemIdentity, identify};
+pub use ledger::{HISTORY, attempt, record, refresh, reset};
 pub use names::clip;
 pub use policy::{Policy, PolicyName, Problem};
 pub use quantity::canonical as canonical_quantity;
-pub use reason::{Detail, Reason, Section};
+pub use reason::{Detail, Reason, Refusal, Section};
 pub use request::{Facts, Kind, Operation, Phase, Request, SpawnerFacts};
+pub use ruling::{FailureRule, failure_rule};
 pub use select::{Governed, PolicySet, govern};
+pub use task_state::{TaskPhase, TaskState};
+pub use upkeep::{Scene, Step, next_step};

@@ -49,7 +49,7 @@ pub(crate) fn findings<'a>(
         if ruling.mode == Mode::Enforce {
             labels.extend(edits.iter().filter_map(|edit| match edit {
                 Edit::Label(key, value) => Some((key.clone(), value.clone())),
-                Edit::Annotation(..) | Edit::Suspend => None,
+                _ => None,
             }));
         }
         findings.push(finding(Detail::MetadataSet { keys: set }, Effect::Change(edits)));

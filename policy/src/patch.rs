@@ -1,7 +1,8 @@
 //! Edits of an object, and the smallest JSON patch that makes them.
 
-use json_patch::{AddOperation, Patch, PatchOperation, jsonptr::PointerBuf};
+use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, jsonptr::PointerBuf};
 use serde_json::{Map, Value};
+use taskgate_api::metadata::Metadata;
 
 /// One change that a decision makes to the object.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,6 +13,11 @@ pub(crate) enum Edit {
     Annotation(String, String),
     /// Set `spec.suspend` of a Job to true.
     Suspend,
+    /// Append a finalizer.
+    Finalizer(String),
+    /// Remove `spec.ttlSecondsAfterFinished`. Removed, never blanked: Kelos writes the spec back through Go types
+    /// (kelos §6.9, T8).
+    RemoveTtl,
 }
 
 impl Edit {
@@ -19,7 +25,7 @@ impl Edit {
     pub(crate) fn key(&self) -> Option<&str> {
         match self {
             Self::Label(key, _) | Self::Annotation(key, _) => Some(key),
-            Self::Suspend => None,
+            Self::Suspend | Self::Finalizer(_) | Self::RemoveTtl => None,
         }
     }
 }
@@ -36,6 +42,14 @@ pub(crate) fn patch(object: &Value, edits: &[Edit]) -> Patch {
         match edit {
             Edit::Label(key, value) => labels.push((key, value)),
             Edit::Annotation(key, value) => annotations.push((key, value)),
+            Edit::Finalizer(finalizer) => operations.extend(append_finalizer(object, finalizer)),
+            Edit::RemoveTtl => {
+                if object.pointer("/spec/ttlSecondsAfterFinished").is_some() {
+                    operations.push(PatchOperation::Remove(RemoveOperation {
+                        path: PointerBuf::from_tokens(["spec", "ttlSecondsAfterFinished"]),
+                    }));
+                }
+            }
             Edit::Suspend => {
                 if object.pointer("/spec/suspend") != Some(&Value::Bool(true)) {
                     operations.push(add(&["spec", "suspend"], Value::Bool(true)));
@@ -66,6 +80,18 @@ fn set_entries(operations: &mut Vec<PatchOperation>, object: &Value, map: &str, 
     if !whole.is_empty() {
         operations.push(add(&["metadata", map], Value::Object(whole)));
     }
+}
+
+/// A list that is missing (or not a list) is added whole.
+fn append_finalizer(object: &Value, finalizer: &str) -> Option<PatchOperation> {
+    if Metadata::of(object).finalizers().any(|existing| existing == finalizer) {
+        return None;
+    }
+    let value = Value::String(finalizer.to_owned());
+    Some(match object.pointer("/metadata/finalizers") {
+        Some(Value::Array(_)) => add(&["metadata", "finalizers", "-"], value),
+        _ => add(&["metadata", "finalizers"], Value::Array(vec![value])),
+    })
 }
 
 /// JSON patch's `add` also replaces, so it is right whether or not the field is there. Tokens are escaped.
@@ -104,6 +130,25 @@ mod tests {
     }
 
     #[test]
+    fn a_finalizer_is_appended_and_a_ttl_removed() {
+        let edits = [Edit::Finalizer("x/y".into()), Edit::RemoveTtl];
+        for (metadata, path, value) in [
+            (json!({}), "/metadata/finalizers", json!(["x/y"])),
+            (json!({"finalizers": null}), "/metadata/finalizers", json!(["x/y"])),
+            (json!({"finalizers": ["a"]}), "/metadata/finalizers/-", json!("x/y")),
+        ] {
+            let object = json!({"metadata": metadata, "spec": {"ttlSecondsAfterFinished": 5}});
+            let patch = serde_json::to_value(patch(&object, &edits)).unwrap();
+            let expected = json!([
+                {"op": "add", "path": path, "value": value}, {"op": "remove", "path": "/spec/ttlSecondsAfterFinished"},
+            ]);
+            assert_eq!(patch, expected);
+        }
+        let done = json!({"metadata": {"finalizers": ["x/y"]}, "spec": {}});
+        assert!(patch(&done, &edits).0.is_empty());
+    }
+
+    #[test]
     fn what_is_so_already_is_not_patched() {
         let object = json!({"metadata": {"labels": {"b": "2"}}, "spec": {"suspend": true}});
         assert!(patch(&object, &[label("b", "2"), Edit::Suspend]).0.is_empty());
@@ -120,6 +165,7 @@ mod tests {
                     object["spec"]["suspend"] = json!(true);
                     continue;
                 }
+                Edit::Finalizer(_) | Edit::RemoveTtl => continue,
             };
             let map = &mut object["metadata"][map];
             if !map.is_object() {

@@ -7,7 +7,7 @@ use taskgate_api::{
     task_policy::{FailurePolicy, MetadataPolicy, TaskSelector},
 };
 
-use crate::{names, select::Features};
+use crate::{item_key::ItemKey, names, select::Features};
 
 /// A policy that may be applied. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -20,6 +20,7 @@ struct Compiled {
     namespaces: Selector,
     spawners: Option<Selector>,
     tasks: Option<Selector>,
+    item_key: Option<ItemKey>,
 }
 
 /// Which object a policy is. Orders by precedence among equals: a `TaskPolicy` before a `ClusterTaskPolicy`, then by name.
@@ -113,6 +114,16 @@ impl Policy {
         if let Some(metadata) = &spec.metadata {
             check_metadata(metadata, &mut problems);
         }
+        let template = spec
+            .failure_policy
+            .as_ref()
+            .and_then(|section| section.item_key.as_ref());
+        let item_key = template.and_then(|template| {
+            let field = "spec.failurePolicy.itemKey".to_owned();
+            ItemKey::compile(template)
+                .map_err(|message| problems.push(Problem { field, message }))
+                .ok()
+        });
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -123,6 +134,7 @@ impl Policy {
             namespaces,
             spawners,
             tasks,
+            item_key,
         })))
     }
 
@@ -154,6 +166,11 @@ impl Policy {
     pub(crate) fn failure(&self) -> Option<(Option<Mode>, &FailurePolicy)> {
         let section = self.0.spec.failure_policy.as_ref()?;
         Some((section.mode, section))
+    }
+
+    /// The template for the identity of items.
+    pub(crate) fn item_key(&self) -> Option<&ItemKey> {
+        self.0.item_key.as_ref()
     }
 
     pub(crate) fn metadata(&self) -> Option<(Option<Mode>, &MetadataPolicy)> {

@@ -77,6 +77,18 @@ pub enum Detail {
         /// The key.
         key: String,
     },
+    /// The Task gets what accounting needs: finalizer, label, its TTL kept aside.
+    Accounted {
+        /// The name of its `WorkItem`.
+        work_item: String,
+    },
+    /// The policy's `itemKey` gives nothing for this Task; its ordinary identity is used.
+    ItemKeyUnusable {
+        /// Why.
+        message: String,
+    },
+    /// The Job belongs to a Task that slipped past the breaker, for this reason.
+    JobStopped(Box<Detail>),
     /// The item failed too often.
     BreakerOpen {
         /// The item as its source names it.
@@ -85,10 +97,12 @@ pub enum Detail {
         work_item: String,
         /// The namespace.
         namespace: String,
-        /// How many Tasks failed in a row; 0 when the breaker was opened by hand.
+        /// How many Tasks failed in a row.
         failures: u32,
         /// How many may.
         limit: u32,
+        /// What exactly stands in the way.
+        refusal: Refusal,
         /// Since when the item is open.
         since: Option<Timestamp>,
         /// What the item cost so far, in US dollars.
@@ -128,16 +142,46 @@ pub enum Detail {
     },
 }
 
+/// What stands in the way of one more Task for an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// As many Tasks failed in a row as may.
+    Failures,
+    /// The cluster failed the item's Tasks too often.
+    Infrastructure {
+        /// How often in a row.
+        failures: u32,
+        /// How often it may.
+        limit: u32,
+    },
+    /// Somebody opened the breaker by hand.
+    ByHand,
+    /// So many Tasks are under way that, should all fail, the limit is reached.
+    Active(u32),
+    /// The one probe is under way.
+    Probe,
+    /// The next attempt may not come before this moment.
+    Backoff(Timestamp),
+}
+
 impl Reason {
     /// The reason in one word, from a closed set.
     pub fn code(&self) -> &'static str {
-        match self.detail {
+        match &self.detail {
+            Detail::Accounted { .. } => "Accounted",
+            Detail::ItemKeyUnusable { .. } => "ItemKeyUnusable",
+            Detail::JobStopped(_) => "JobStopped",
             Detail::MetadataSet { .. } => "MetadataSet",
             Detail::MetadataKept { .. } => "MetadataKept",
             Detail::Queued { .. } => "Queued",
             Detail::QueueUndone { .. } => "QueueUndone",
             Detail::QueueKeyInPodTemplate { .. } => "QueueKeyInPodTemplate",
-            Detail::BreakerOpen { .. } => "BreakerOpen",
+            Detail::BreakerOpen { refusal, .. } => match refusal {
+                Refusal::Failures | Refusal::Infrastructure { .. } | Refusal::ByHand => "BreakerOpen",
+                Refusal::Active(_) => "TasksUnderWay",
+                Refusal::Probe => "ProbeUnderWay",
+                Refusal::Backoff(_) => "BackingOff",
+            },
             Detail::NameTooLong { .. } => "NameTooLong",
             Detail::SpecUnstable { .. } => "SpecUnstable",
             Detail::WorkspaceMissing { .. } => "WorkspaceMissing",
@@ -160,8 +204,8 @@ impl Reason {
 
     /// The reason as one sentence of at most 256 characters: who, which rule, which number, what would change it.
     pub fn message(&self) -> String {
-        if let Detail::BreakerOpen { .. } = self.detail {
-            return self.breaker_message();
+        if let Some(message) = self.breaker_message() {
+            return message;
         }
         let policy = self
             .policy
@@ -177,6 +221,10 @@ impl Reason {
     fn text(&self) -> String {
         let would = if self.mode == Mode::Enforce { "" } else { "would " };
         match &self.detail {
+            Detail::Accounted { work_item } => format!("{would}account for the Task in WorkItem {work_item}"),
+            Detail::ItemKeyUnusable { message } => {
+                format!("failurePolicy.itemKey gives no key, the ordinary identity is used: {message}")
+            }
             Detail::MetadataSet { keys } => format!("{would}set {}", keys.join(", ")),
             Detail::MetadataKept { keys } => format!("kept the Task's own value of {}", keys.join(", ")),
             Detail::Queued { queue } => format!("{would}suspend the Job and give it to LocalQueue {queue}"),
@@ -208,29 +256,29 @@ impl Reason {
             Detail::WorkItemMisnamed { expected } => {
                 format!("metadata.name: a WorkItem with this spec.key has to be called {expected}")
             }
-            Detail::BreakerOpen { .. } => self.breaker_message(),
+            Detail::BreakerOpen { .. } | Detail::JobStopped(_) => self.breaker_message().unwrap_or_default(),
         }
     }
 
     /// Everything that the reader needs has a fixed place; the item's and the policy's names share what room is left.
-    fn breaker_message(&self) -> String {
+    fn breaker_message(&self) -> Option<String> {
+        let (open, denied, would) = match &self.detail {
+            Detail::JobStopped(inner) => (&**inner, "stopped: ", "would stop: "),
+            other => (other, "", "would deny: "),
+        };
         let Detail::BreakerOpen {
             item,
             work_item,
             namespace,
-            failures,
-            limit,
             since,
             cost_usd,
-        } = &self.detail
+            ..
+        } = open
         else {
-            return String::new();
+            return None;
         };
-        let verb = if self.mode == Mode::Enforce { "" } else { "would deny: " };
-        let count = match failures {
-            0 => " was opened by hand".to_owned(),
-            failures => format!(" failed {failures} times in a row (limit {limit})"),
-        };
+        let verb = if self.mode == Mode::Enforce { denied } else { would };
+        let count = count(open)?;
         let since = since
             .map(|since| format!(" since {}", since.strftime("%FT%RZ")))
             .unwrap_or_default();
@@ -244,11 +292,42 @@ impl Reason {
         let policy = self.policy.as_ref().map(ToString::to_string).unwrap_or_default();
         let item = clip(item, room / 2);
         let policy = clip(&policy, room - item.chars().count().min(room));
-        clip(
+        Some(clip(
             &format!("taskgate: {verb}item {item}{count}{since}{cost}, by {policy}{reset}"),
             MAX_MESSAGE,
-        )
+        ))
     }
+}
+
+/// What happened to the item, in numbers.
+fn count(open: &Detail) -> Option<String> {
+    let Detail::BreakerOpen {
+        failures,
+        limit,
+        refusal,
+        ..
+    } = open
+    else {
+        return None;
+    };
+    let failed = match failures {
+        0 => String::new(),
+        1 => " failed once".to_owned(),
+        failures => format!(" failed {failures} times in a row"),
+    };
+    Some(match refusal {
+        Refusal::Failures => format!("{failed} (limit {limit})"),
+        Refusal::ByHand => " was opened by hand".to_owned(),
+        Refusal::Infrastructure { failures, limit } => {
+            format!(" was failed by the cluster {failures} times (limit {limit})")
+        }
+        Refusal::Active(active) if *failures == 0 => format!(" has {active} Tasks under way (limit {limit})"),
+        Refusal::Active(active) => format!("{failed}, {active} more Tasks under way (limit {limit})"),
+        Refusal::Probe => format!("{failed} (limit {limit}), its probe is under way"),
+        Refusal::Backoff(until) => {
+            format!("{failed}, next attempt at {}", until.strftime("%FT%TZ"))
+        }
+    })
 }
 
 #[cfg(test)]
@@ -266,6 +345,7 @@ mod tests {
                 namespace: namespace.into(),
                 failures: 3,
                 limit: 3,
+                refusal: Refusal::Failures,
                 since: Some("2026-11-20T10:00:00Z".parse().unwrap()),
                 cost_usd: Some("1.50".into()),
             },

@@ -97,6 +97,14 @@ impl<'a> Request<'a> {
         }
     }
 
+    /// The object of that Task.
+    pub(crate) fn task_object(&self, facts: &Facts<'a>) -> &'a Value {
+        match self.kind {
+            Kind::Job => facts.owner_task.unwrap_or(&Value::Null),
+            _ => self.object,
+        }
+    }
+
     /// The object as a Job.
     pub(crate) fn job(&self) -> Job<'a> {
         Job::of(self.object)

@@ -8,8 +8,11 @@ use std::{
 use taskgate_api::{Mode, kelos::Task, task_policy::FailurePolicy};
 
 use crate::{
-    Facts, ItemIdentity, Kind, Operation, Phase, Policy, PolicyName, Request, decision::Finding, identity::identify,
-    metadata, policy::QueueRule,
+    Facts, ItemIdentity, Kind, Operation, Phase, Policy, PolicyName, Request,
+    decision::Finding,
+    identity::{Surroundings, find_item},
+    metadata,
+    policy::QueueRule,
 };
 
 /// How often labels that a policy sets may make a further policy apply. A longer chain is cut there.
@@ -95,7 +98,7 @@ pub(crate) struct Sections<'a> {
 impl<'a> Sections<'a> {
     /// For each section the strongest policy that has it. A section with mode `Off` wins as well, and then does nothing:
     /// that is how one spawner is exempted from a wider policy.
-    fn select(policies: &'a PolicySet, namespace: &str, features: &Features<'_>) -> Self {
+    pub(crate) fn select(policies: &'a PolicySet, namespace: &str, features: &Features<'_>) -> Self {
         let mut sections = Self::default();
         for policy in policies.ranked(namespace).filter(|policy| policy.matches(features)) {
             let mode = policy.mode();
@@ -126,13 +129,35 @@ pub struct Governed<'a> {
     pub(crate) task: Option<Task<'a>>,
     pub(crate) sections: Sections<'a>,
     pub(crate) metadata: Vec<Finding<'a>>,
+    /// Why the policy's `itemKey` gives nothing.
+    pub(crate) item_key_error: Option<String>,
+    /// Whether the identity comes from the policy's `itemKey`.
+    pub(crate) key_was_rendered: bool,
     item: Option<ItemIdentity>,
 }
 
 impl Governed<'_> {
     /// The work item whose memory the decision needs, if it needs one.
     pub fn item(&self) -> Option<&ItemIdentity> {
+        let ruling = self.sections.failure?;
+        let limited = ruling.rule.max_retries_per_item > 0 || ruling.rule.backoff.is_some();
+        let asked = match self.request.kind {
+            Kind::Task => self.request.phase == Phase::Validating,
+            Kind::Job => ruling.mode == Mode::Enforce,
+            _ => false,
+        };
+        self.item.as_ref().filter(|_| limited && asked)
+    }
+
+    /// The work item that the Task belongs to, where the failure section looks after it.
+    pub fn identity(&self) -> Option<&ItemIdentity> {
         self.item.as_ref()
+    }
+
+    /// Whether the verdict is going to be enforced, and so has to rest on consistent reads. Where it is only told, a cache
+    /// will do.
+    pub fn needs_fresh_memory(&self) -> bool {
+        self.sections.failure.is_some_and(|ruling| ruling.mode == Mode::Enforce)
     }
 }
 
@@ -150,6 +175,8 @@ pub fn govern<'a>(request: &'a Request<'a>, facts: &'a Facts<'a>) -> Governed<'a
         task: None,
         sections: Sections::default(),
         metadata: Vec::new(),
+        item_key_error: None,
+        key_was_rendered: false,
         item: None,
     };
     let governable = request.operation == Operation::Create
@@ -184,12 +211,19 @@ pub fn govern<'a>(request: &'a Request<'a>, facts: &'a Facts<'a>) -> Governed<'a
         set.extend(governed.metadata.drain(..).filter(Finding::changes));
     }
     governed.metadata.splice(0..0, set);
-    governed.item = governed
-        .sections
-        .failure
-        .filter(|ruling| ruling.mode != Mode::Off && ruling.rule.max_retries_per_item > 0)
-        .filter(|_| request.kind == Kind::Task)
-        .and_then(|_| identify(task));
+    if let Some(ruling) = governed.sections.failure.filter(|ruling| ruling.mode != Mode::Off) {
+        let planned: Vec<_> = governed.metadata.iter().flat_map(Finding::planned).cloned().collect();
+        let known = Surroundings {
+            namespace: request.namespace,
+            namespace_labels: facts.namespace_labels,
+            spawner_labels: features.spawner_labels,
+            planned: &planned,
+        };
+        let found = find_item(task, request.task_object(facts), ruling.policy.item_key(), &known);
+        governed.key_was_rendered = found.rendered;
+        governed.item_key_error = found.error;
+        governed.item = found.item;
+    }
     governed.task = Some(task);
     governed
 }

@@ -7,8 +7,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use proptest::{collection::btree_map, prelude::*};
 use serde_json::{Map, Value, json};
-use taskgate_api::{ClusterTaskPolicySpec, Mode, TaskPolicySpec, WorkItemStatus, task_policy::MetadataPolicy};
-use taskgate_policy::{Decision, Facts, Kind, Operation, Phase, Policy, PolicySet, Request, decide, govern};
+use taskgate_api::{
+    ClusterTaskPolicySpec, Mode, TaskPolicySpec, WorkItemStatus, keys,
+    task_policy::{FailurePolicy, MetadataPolicy},
+};
+use taskgate_policy::{Decision, Facts, Kind, Memory, Operation, Phase, Policy, PolicySet, Request, decide, govern};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -36,6 +39,8 @@ fn odd_key() -> impl Strategy<Value = String> {
         Just("metadata".to_owned()),
         Just("spec".to_owned()),
         Just("suspend".to_owned()),
+        Just("finalizers".to_owned()),
+        Just("ttlSecondsAfterFinished".to_owned()),
         Just("kueue.x-k8s.io/queue-name".to_owned()),
         Just("a/b~c".to_owned()),
         Just("resources".to_owned()),
@@ -58,6 +63,9 @@ fn object() -> impl Strategy<Value = Value> {
         metadata.insert("labels".into(), labels);
         metadata.insert("annotations".into(), annotations);
         metadata.insert("name".into(), json!("fixer-42"));
+        if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
+            labels.insert("kelos.dev/taskspawner".into(), json!("fixer"));
+        }
         metadata.remove("deletionTimestamp");
         let mut object: Map<String, Value> = top.into_iter().collect();
         object.insert("metadata".into(), Value::Object(metadata));
@@ -79,6 +87,17 @@ fn spec() -> impl Strategy<Value = TaskPolicySpec> {
     ];
     let entries = || btree_map("[a-e]", "[x-z]", 0..4);
     let queue = proptest::option::of("[a-z]{1,8}");
+    let failure = (
+        proptest::option::of(mode()),
+        0..3u32,
+        proptest::option::of("\\{\\{ task\\.metadata\\.labels\\.[a-c] \\}\\}"),
+    );
+    let failure = failure.prop_map(|(mode, max_retries_per_item, item_key)| FailurePolicy {
+        mode,
+        max_retries_per_item,
+        item_key,
+        ..FailurePolicy::default()
+    });
     (
         mode(),
         proptest::option::of(mode()),
@@ -87,9 +106,10 @@ fn spec() -> impl Strategy<Value = TaskPolicySpec> {
         entries(),
         entries(),
         queue,
+        proptest::option::of(failure),
     )
         .prop_map(
-            |(mode, section, selector, priority, labels, annotations, queue_name)| TaskPolicySpec {
+            |(mode, section, selector, priority, labels, annotations, queue_name, failure_policy)| TaskPolicySpec {
                 mode,
                 priority,
                 selector: serde_json::from_value(selector).unwrap(),
@@ -100,6 +120,7 @@ fn spec() -> impl Strategy<Value = TaskPolicySpec> {
                     ..MetadataPolicy::default()
                 }),
                 queue_name,
+                failure_policy,
                 ..TaskPolicySpec::default()
             },
         )
@@ -141,7 +162,15 @@ fn run(policies: &PolicySet, kind: Kind, phase: Phase, operation: Operation, obj
         user: "tester",
         dry_run: false,
     };
-    decide(&govern(&request, &facts), Some(&WorkItemStatus::default()), NOW)
+    decide(&govern(&request, &facts), memory(&WorkItemStatus::default()), NOW)
+}
+
+/// Nothing remembered, one Task under way: a limit of one stops Jobs.
+fn memory(status: &WorkItemStatus) -> Memory<'_> {
+    Memory {
+        status: Some(status),
+        active: Some(1),
+    }
 }
 
 /// `object` without the fields that a decision may touch.
@@ -150,7 +179,12 @@ fn untouched(mut object: Value) -> Value {
         for map in ["labels", "annotations"] {
             let Some(value) = metadata.get_mut(map) else { continue };
             match value.as_object_mut() {
-                Some(entries) => entries.retain(|key, _| !(key.len() == 1 || key.starts_with("kueue.x-k8s.io/"))),
+                Some(entries) => {
+                    let ours = |key: &str| {
+                        key.len() == 1 || key.starts_with("kueue.x-k8s.io/") || key.starts_with(keys::PREFIX)
+                    };
+                    entries.retain(|key, _| !ours(key));
+                }
                 None => *value = json!({}),
             }
             if value.as_object().is_some_and(Map::is_empty) {
@@ -160,6 +194,17 @@ fn untouched(mut object: Value) -> Value {
     }
     if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
         spec.remove("suspend");
+        spec.remove("ttlSecondsAfterFinished");
+    }
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        let finalizers = metadata.remove("finalizers");
+        let kept: Vec<Value> = finalizers
+            .and_then(|list| list.as_array().cloned())
+            .into_iter()
+            .flatten()
+            .filter(|finalizer| finalizer != keys::ACCOUNTING)
+            .collect();
+        metadata.insert("finalizers".into(), kept.into());
     }
     object
 }
@@ -179,7 +224,8 @@ proptest! {
         let second = run(&policies, kind, Phase::Mutating, Operation::Create, &patched);
         prop_assert!(second.patch.0.is_empty(), "first {:?}\nsecond {:?}", first.patch, second.patch);
         for operation in &first.patch.0 {
-            prop_assert!(matches!(operation, json_patch::PatchOperation::Add(_)));
+            let touches_ttl = operation.path().as_str() == "/spec/ttlSecondsAfterFinished";
+            prop_assert!(touches_ttl != matches!(operation, json_patch::PatchOperation::Add(_)));
         }
     }
 
@@ -222,6 +268,9 @@ proptest! {
         let softened = PolicySet::new(policies.into_iter().enumerate().map(|(index, mut spec)| {
             spec.mode = if index % 2 == 0 { Mode::Observe } else { Mode::Warn };
             spec.metadata.as_mut().unwrap().mode = None;
+            if let Some(failure) = &mut spec.failure_policy {
+                failure.mode = None;
+            }
             Policy::namespaced("team", &format!("p{index}"), &spec).unwrap()
         }));
         for kind in [Kind::Task, Kind::Job] {

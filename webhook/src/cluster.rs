@@ -1,23 +1,28 @@
 //! The cluster as the surroundings of a request: caches first, then fresh reads.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use kube::Client;
 use serde_json::Value;
-use taskgate_api::{WorkItemStatus, metadata::Owner};
-use taskgate_policy::{ItemIdentity, PolicySet, SpawnerFacts};
+use taskgate_api::{
+    WorkItemStatus,
+    metadata::{Metadata, Owner},
+};
+use taskgate_policy::{ItemIdentity, PolicySet, SpawnerFacts, TaskState};
 use tracing::debug;
 
 use crate::{
     caches::Caches,
-    facts::{FactError, Labels, Surroundings},
+    facts::{Ask, FactError, Labels, Rivals, Surroundings},
     fresh::Fresh,
+    reservations::Reservations,
 };
 
 /// What is known of the cluster.
 pub struct Cluster {
     caches: Arc<Caches>,
     fresh: Fresh,
+    reservations: Reservations,
 }
 
 impl Cluster {
@@ -26,6 +31,7 @@ impl Cluster {
         Self {
             caches,
             fresh: Fresh::new(client),
+            reservations: Reservations::default(),
         }
     }
 }
@@ -68,8 +74,51 @@ impl Surroundings for Cluster {
             .ok()
     }
 
-    /// From the cache, which is behind the last recorded failure by as long as a watch event travels.
-    async fn memory(&self, namespace: &str, item: &ItemIdentity) -> Result<Option<Arc<WorkItemStatus>>, FactError> {
-        Ok(self.caches.memory(namespace, &item.work_item_name(), &item.key))
+    /// Fresh where the verdict is enforced: a denial that rests on a failure that was forgotten a moment ago costs a spawner
+    /// its cycle, and a pass that does not see the last failure breaks the limit (C16).
+    async fn memory(
+        &self,
+        namespace: &str,
+        item: &ItemIdentity,
+        fresh: bool,
+    ) -> Result<Option<Arc<WorkItemStatus>>, FactError> {
+        let name = item.work_item_name();
+        if fresh {
+            self.fresh.memory(namespace, &name, &item.key).await
+        } else {
+            Ok(self.caches.memory(namespace, &name, &item.key))
+        }
+    }
+
+    async fn rivals(&self, ask: &Ask<'_>, item: &ItemIdentity) -> Result<Option<Rivals>, FactError> {
+        let work_item = item.work_item_name();
+        let own = Metadata::of(ask.task);
+        let name = own.name().unwrap_or_default();
+        let before = if ask.for_job || name.is_empty() {
+            Vec::new()
+        } else {
+            self.reservations
+                .take(ask.namespace, &work_item, name, ask.dry_run, Instant::now())
+        };
+        let mut stored = self.fresh.tasks_of(ask.namespace, &work_item).await?;
+        let unseen = before
+            .iter()
+            .filter(|name| stored.iter().all(|task| task.name != **name))
+            .count();
+        let asking = TaskState::of(ask.task);
+        stored.retain(|task| {
+            let came_before = asking.as_ref().is_none_or(|asking| task.is_before(asking));
+            task.name != name && (!ask.for_job || came_before)
+        });
+        Ok(Some(Rivals {
+            stored,
+            unseen: u32::try_from(unseen).unwrap_or(u32::MAX),
+        }))
+    }
+
+    fn denied(&self, ask: &Ask<'_>, item: &ItemIdentity) {
+        if let (false, Some(name)) = (ask.for_job, Metadata::of(ask.task).name()) {
+            self.reservations.give_back(ask.namespace, &item.work_item_name(), name);
+        }
     }
 }

@@ -4,10 +4,40 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
 use taskgate_api::{WorkItemStatus, job::Job, kelos, metadata::Owner};
-use taskgate_policy::{Facts, ItemIdentity, Kind, PolicySet, Request, SpawnerFacts};
+use taskgate_policy::{Facts, ItemIdentity, Kind, PolicySet, Request, SpawnerFacts, TaskState};
 
 /// The labels of a namespace.
 pub type Labels = Arc<BTreeMap<String, String>>;
+
+/// The Task that an item's other Tasks are counted for.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// Its object: the Task that is to be made, or the one whose Job is to be made.
+    pub task: &'a Value,
+    /// Whether it is about the Task's Job. Then only Tasks count that came before.
+    pub for_job: bool,
+    /// Whether nothing will be stored.
+    pub dry_run: bool,
+}
+
+/// The other Tasks of an item.
+#[derive(Clone, Debug, Default)]
+pub struct Rivals {
+    /// Those that are stored.
+    pub stored: Vec<TaskState>,
+    /// How many were let through and are not stored yet.
+    pub unseen: u32,
+}
+
+impl Rivals {
+    /// How many of them may still add a failure to `status`.
+    pub(crate) fn count(&self, status: Option<&WorkItemStatus>) -> u32 {
+        let stored = self.stored.iter().filter(|task| task.may_still_count(status)).count();
+        u32::try_from(stored).unwrap_or(u32::MAX).saturating_add(self.unseen)
+    }
+}
 
 /// What surrounds a request. The cluster is one such thing ([`crate::Cluster`]); tests and tools bring their own.
 pub trait Surroundings: Send + Sync + 'static {
@@ -38,12 +68,28 @@ pub trait Surroundings: Send + Sync + 'static {
     /// Whether a Workspace exists; `None` if that cannot be said. It is the matter of a warning only.
     fn workspace_known(&self, namespace: &str, name: &str) -> impl Future<Output = Option<bool>> + Send;
 
-    /// What is remembered of an item.
+    /// What is remembered of an item; `fresh`: of this moment, whatever a cache says.
     fn memory(
         &self,
         namespace: &str,
         item: &ItemIdentity,
+        fresh: bool,
     ) -> impl Future<Output = Result<Option<Arc<WorkItemStatus>>, FactError>> + Send;
+
+    /// The other Tasks of the item, as far as they count for `ask`. `None` where nobody looks.
+    fn rivals(
+        &self,
+        ask: &Ask<'_>,
+        item: &ItemIdentity,
+    ) -> impl Future<Output = Result<Option<Rivals>, FactError>> + Send {
+        let _ = (ask, item);
+        std::future::ready(Ok(None))
+    }
+
+    /// Takes note that `ask` was denied.
+    fn denied(&self, ask: &Ask<'_>, item: &ItemIdentity) {
+        let _ = (ask, item);
+    }
 }
 
 /// Something that a decision needs cannot be read. The request is answered with an error, never with a guess: the
@@ -82,6 +128,11 @@ pub(crate) struct Gathered {
 }
 
 impl Gathered {
+    /// The Task that owns the Job.
+    pub(crate) fn owner_task(&self) -> Option<&Value> {
+        self.owner_task.as_ref()
+    }
+
     /// The facts as the decision core takes them.
     pub(crate) fn facts(&self) -> Facts<'_> {
         Facts {

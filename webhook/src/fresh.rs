@@ -4,22 +4,24 @@
 //! - A namespace, a spawner, a Workspace that the cache does not have: it may be younger than the cache. One that the
 //!   cache has is taken from there; its labels may be a moment old.
 //!
-//! All of them are single `GET`s by name. RBAC: `get` on namespaces, and on `kelos.dev` tasks, taskspawners, workspaces.
+//! - The memory of an item with a limit, and its Tasks: always. The limit holds only on what is stored.
+//!
+//! All but the last are single `GET`s by name. RBAC: `get` on workitems, `list` on tasks; `get` on namespaces, and on `kelos.dev` tasks, taskspawners, workspaces.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, Client, Resource as _,
-    api::{ApiResource, DynamicObject, GetParams, PartialObjectMeta},
+    api::{ApiResource, DynamicObject, GetParams, ListParams, PartialObjectMeta},
     core::Request,
 };
 use serde_json::Value;
 use taskgate_api::{
-    kelos,
+    WorkItem, WorkItemStatus, kelos, keys,
     metadata::{Metadata, Owner},
 };
-use taskgate_policy::SpawnerFacts;
+use taskgate_policy::{SpawnerFacts, TaskState};
 
 use crate::{
     caches::{kelos_resource, labels, spawner_facts},
@@ -56,6 +58,36 @@ impl Fresh {
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(failed(error)),
         }
+    }
+
+    /// The memory of the item `key`, if the `WorkItem` of that name is about that item. One that is being deleted is
+    /// forgotten already.
+    pub(crate) async fn memory(
+        &self,
+        namespace: &str,
+        name: &str,
+        key: &str,
+    ) -> Result<Option<Arc<WorkItemStatus>>, FactError> {
+        let api = Api::<WorkItem>::namespaced(self.client.clone(), namespace);
+        let found = api.get_opt(name).await;
+        let found = found.map_err(|error| fact_error("WorkItem", namespace, name, error))?;
+        let found = found.filter(|item| item.spec.key == key && item.metadata.deletion_timestamp.is_none());
+        Ok(found.map(|item| Arc::new(item.status.unwrap_or_default())))
+    }
+
+    /// The Tasks of a work item, by the label that accounting puts on them.
+    pub(crate) async fn tasks_of(&self, namespace: &str, work_item: &str) -> Result<Vec<TaskState>, FactError> {
+        let resource = kelos_resource("Task", kelos::TASKS);
+        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &resource);
+        let label = format!("{}={work_item}", keys::WORK_ITEM);
+        let found = api.list(&ListParams::default().labels(&label)).await;
+        let found = found.map_err(|error| fact_error("Tasks of WorkItem", namespace, work_item, error))?;
+        let json = |task: &DynamicObject| serde_json::to_value(task).ok();
+        Ok(found
+            .iter()
+            .filter_map(json)
+            .filter_map(|task| TaskState::of(&task))
+            .collect())
     }
 
     /// The labels of a namespace.

@@ -11,13 +11,13 @@ use axum::{
 };
 use http::{StatusCode, header};
 use jiff::Timestamp;
-use taskgate_policy::{Decision, Kind, Request, decide, govern};
+use taskgate_policy::{Decision, Kind, Memory, Request, decide, govern};
 use tracing::{Instrument as _, Span, field, info, info_span};
 
 use crate::{
     body::BodyBudget,
     config::Limits,
-    facts::{Surroundings, gather},
+    facts::{Ask, Surroundings, gather},
     guard::Guard,
     metrics::{Metrics, kind_name},
     refusal::Refusal,
@@ -90,11 +90,33 @@ async fn answer<S: Surroundings>(
     let gathered = gather(surroundings, &request).await?;
     let facts = gathered.facts();
     let governed = govern(&request, &facts);
-    let memory = match governed.item() {
-        Some(item) => surroundings.memory(&review.namespace, item).await?,
-        None => None,
+    let ask = Ask {
+        namespace: &review.namespace,
+        task: gathered.owner_task().unwrap_or(&review.object),
+        for_job: kind == Kind::Job,
+        dry_run,
     };
-    let decision = decide(&governed, memory.as_deref(), Timestamp::now());
+    let (status, rivals) = match governed.item() {
+        // First who else is there, then the memory: a Task that ends in between is counted twice rather than never.
+        Some(item) => {
+            let fresh = governed.needs_fresh_memory();
+            let rivals = if fresh {
+                surroundings.rivals(&ask, item).await?
+            } else {
+                None
+            };
+            (surroundings.memory(&review.namespace, item, fresh).await?, rivals)
+        }
+        None => (None, None),
+    };
+    let memory = Memory {
+        status: status.as_deref(),
+        active: rivals.map(|rivals| rivals.count(status.as_deref())),
+    };
+    let decision = decide(&governed, memory, Timestamp::now());
+    if let (Some(item), false) = (governed.item(), decision.allowed()) {
+        surroundings.denied(&ask, item);
+    }
     reviewer
         .metrics
         .review(kind, endpoint.phase, review.operation, dry_run, &decision);

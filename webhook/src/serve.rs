@@ -24,6 +24,9 @@ use crate::{
 /// How long a probe or a scrape may take to finish at the very end.
 const ADMIN_DRAIN: Duration = Duration::from_secs(1);
 
+/// The prefix of taskgate's own metrics.
+pub const METRICS_PREFIX: &str = "taskgate";
+
 /// What the server is given.
 pub struct Dependencies {
     /// Reads the cluster.
@@ -32,7 +35,7 @@ pub struct Dependencies {
     pub resolver: Arc<Resolver>,
     /// How far the webhook configurations are. `None` leaves them out of `/readyz`: somebody else takes care of them.
     pub injection: Option<Injection>,
-    /// What `/metrics` shows, with the prefix `taskgate`. The server adds its own metrics to what is registered already.
+    /// What `/metrics` shows. The server adds its own metrics, under [`METRICS_PREFIX`], to what is registered already.
     pub registry: Registry,
 }
 
@@ -90,9 +93,10 @@ impl Server {
             mut registry,
         } = dependencies;
         let caches = Caches::new();
-        let metrics = Metrics::register(&mut registry);
-        registry.register_collector(Box::new(CertificateCollector(resolver.clone())));
-        registry.register_collector(Box::new(CacheCollector(caches.clone())));
+        let own = registry.sub_registry_with_prefix(METRICS_PREFIX);
+        let metrics = Metrics::register(own);
+        own.register_collector(Box::new(CertificateCollector(resolver.clone())));
+        own.register_collector(Box::new(CacheCollector(caches.clone())));
 
         let (lifecycle, admin_lifecycle) = (Lifecycle::new(), Lifecycle::new());
         let limits = &config.limits;

@@ -62,7 +62,7 @@ impl Taskgate {
             client,
             resolver: resolver.clone(),
             injection: Some(injector.injection()),
-            registry: Registry::with_prefix("taskgate"),
+            registry: Registry::default(),
         };
         let server = Server::bind(config, dependencies).await?;
         let addresses = server.addresses();

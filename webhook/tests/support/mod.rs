@@ -99,7 +99,7 @@ impl Surroundings for Given {
         None
     }
 
-    async fn memory(&self, _: &str, _: &ItemIdentity) -> Result<Option<Arc<WorkItemStatus>>, FactError> {
+    async fn memory(&self, _: &str, _: &ItemIdentity, _: bool) -> Result<Option<Arc<WorkItemStatus>>, FactError> {
         Ok(self.memory.clone().map(Arc::new))
     }
 }

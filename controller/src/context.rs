@@ -1,0 +1,64 @@
+//! What every concern of the controller works with.
+
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{ApiResource, DynamicObject},
+    runtime::{events::Recorder, reflector::Store},
+};
+use serde_json::json;
+use taskgate_api::{Mode, WorkItem, kelos};
+use taskgate_policy::failure_rule;
+
+use crate::{metrics::Metrics, policies::Policies, tasks::TaskIndex};
+
+/// The context of all reconcilers.
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) task_kind: ApiResource,
+    pub(crate) spawner_kind: ApiResource,
+    pub(crate) policies: Policies,
+    pub(crate) work_items: Store<WorkItem>,
+    pub(crate) index: TaskIndex,
+    pub(crate) recorder: Recorder,
+    pub(crate) metrics: Metrics,
+    pub(crate) work_item_cap: usize,
+}
+
+impl Context {
+    /// Waits until everything is known that decides about Tasks.
+    pub(crate) async fn ready(&self) {
+        let policies = &self.policies;
+        // An error means that the watch was dropped, and then this is dropped as well.
+        let _ = policies.local.wait_until_ready().await;
+        let _ = policies.cluster.wait_until_ready().await;
+        let _ = policies.namespaces.wait_until_ready().await;
+        let _ = policies.spawners.wait_until_ready().await;
+        let _ = self.work_items.wait_until_ready().await;
+    }
+
+    /// Whether the failure section is enforced for Tasks of the item's spawner: an item that is only observed is not
+    /// skipped, whatever its memory says.
+    pub(crate) fn is_enforced(&self, item: &WorkItem) -> bool {
+        let (Some(namespace), Some(name)) = (item.namespace(), item.spec.spawner.as_deref()) else {
+            return false;
+        };
+        let task = json!({"metadata": {"labels": {kelos::SPAWNER_LABEL: name}}});
+        let labels = self.policies.namespace_labels(&namespace);
+        let spawner = self.policies.spawner(&namespace, name);
+        let policies = self.policies.current();
+        failure_rule(&policies, &namespace, &labels, &task, spawner.as_ref())
+            .is_some_and(|rule| rule.mode == Mode::Enforce)
+    }
+
+    pub(crate) fn tasks(&self, namespace: &str) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), namespace, &self.task_kind)
+    }
+
+    pub(crate) fn spawners(&self, namespace: &str) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), namespace, &self.spawner_kind)
+    }
+
+    pub(crate) fn work_items(&self, namespace: &str) -> Api<WorkItem> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+}

@@ -1,0 +1,143 @@
+//! What the controller counts.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::atomic::AtomicU64,
+};
+
+use kube::ResourceExt as _;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+use taskgate_api::{
+    WorkItem,
+    work_item::{Breaker, Outcome},
+};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SpawnerLabels {
+    spawner: String,
+    namespace: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: OutcomeLabel,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct OutcomeLabel(&'static str);
+
+impl EncodeLabelValue for OutcomeLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        EncodeLabelValue::encode(&self.0, encoder)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NamespaceLabels {
+    namespace: String,
+}
+
+/// The controller's metrics. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    circuit_broken: Family<SpawnerLabels, Counter>,
+    attempts: Family<OutcomeLabels, Counter>,
+    cost: Counter<f64, AtomicU64>,
+    open_items: Family<NamespaceLabels, Gauge>,
+    evicted_open: Counter,
+    leader: Gauge,
+}
+
+impl Metrics {
+    /// Puts the metrics into `registry`: ours under `prefix`, and the one that seed 000 named under its name.
+    pub fn register(registry: &mut Registry, prefix: &str) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "kelos_spawner_items_circuit_broken",
+            "Items that a spawner leaves out because they failed too often (seed 000): one more each time an item opens",
+            metrics.circuit_broken.clone(),
+        );
+        let registry = registry.sub_registry_with_prefix(prefix);
+        registry.register(
+            "attempts_recorded",
+            "Ends of Tasks that were written to a WorkItem",
+            metrics.attempts.clone(),
+        );
+        registry.register(
+            "item_cost_usd",
+            "What the recorded attempts cost, in US dollars",
+            metrics.cost.clone(),
+        );
+        registry.register(
+            "open_items",
+            "Items whose breaker is not closed",
+            metrics.open_items.clone(),
+        );
+        registry.register(
+            "open_items_evicted",
+            "Open items that were forgotten because a namespace has too many WorkItems",
+            metrics.evicted_open.clone(),
+        );
+        registry.register("leader", "1 where the controller runs", metrics.leader.clone());
+        metrics
+    }
+
+    pub(crate) fn recorded(&self, outcome: Outcome, cost_usd: Option<&str>) {
+        let outcome = OutcomeLabel(match outcome {
+            Outcome::Succeeded => "succeeded",
+            Outcome::Failed => "failed",
+            Outcome::Infrastructure => "infrastructure",
+            Outcome::Cancelled => "cancelled",
+            Outcome::Deleted => "deleted",
+            Outcome::Stopped => "stopped",
+        });
+        self.attempts.get_or_create(&OutcomeLabels { outcome }).inc();
+        if let Some(cost) = cost_usd.and_then(|cost| cost.parse().ok()) {
+            self.cost.inc_by(cost);
+        }
+    }
+
+    pub(crate) fn opened(&self, namespace: &str, spawner: Option<&str>) {
+        let labels = SpawnerLabels {
+            spawner: spawner.unwrap_or_default().to_owned(),
+            namespace: namespace.to_owned(),
+        };
+        self.circuit_broken.get_or_create(&labels).inc();
+    }
+
+    pub(crate) fn open_items(&self, namespace: &str, count: i64) {
+        let namespace = namespace.to_owned();
+        self.open_items.get_or_create(&NamespaceLabels { namespace }).set(count);
+    }
+
+    pub(crate) fn evicted_open(&self) {
+        self.evicted_open.inc();
+    }
+
+    pub(crate) fn leads(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+    }
+}
+
+/// Which items are open, for the gauge per namespace.
+#[derive(Debug, Default)]
+pub(crate) struct OpenItems(HashMap<String, HashSet<String>>);
+
+impl OpenItems {
+    /// Takes note of an item; returns how many of its namespace are open.
+    pub(crate) fn put(&mut self, item: &WorkItem, gone: bool) -> i64 {
+        let breaker = item.status.as_ref().and_then(|status| status.breaker);
+        let open = !gone && matches!(breaker, Some(Breaker::Open | Breaker::HalfOpen));
+        let names = self.0.entry(item.namespace().unwrap_or_default()).or_default();
+        if open {
+            names.insert(item.name_any());
+        } else {
+            names.remove(&item.name_any());
+        }
+        i64::try_from(names.len()).unwrap_or(i64::MAX)
+    }
+}

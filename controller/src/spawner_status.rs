@@ -1,0 +1,200 @@
+//! The condition `ItemsCircuitBroken` on a TaskSpawner: which of its items are left alone.
+//!
+//! Kelos reads that status and writes it back within milliseconds, without a second try: a write of ours between the two
+//! fails its cycle (kelos S13, T13). So it is written only when it changes, some time after the last event of the
+//! spawner's items, when the cycle that the event started is over, and seldom.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use kube::{
+    ResourceExt as _,
+    api::{DynamicObject, Patch, PatchParams},
+};
+use serde_json::{Value, json};
+use taskgate_api::work_item::Breaker;
+use tokio::{sync::mpsc, time::Instant};
+use tracing::debug;
+
+use crate::{context::Context, error::is_conflict, tasks::json_of};
+
+/// The condition's type, as seed 000 names it.
+const CONDITION: &str = "ItemsCircuitBroken";
+/// How long after the last event of a spawner's items the condition is looked at.
+const QUIET: Duration = Duration::from_secs(10);
+/// The shortest time between two writes to one spawner.
+const INTERVAL: Duration = Duration::from_secs(30);
+/// How many items a message names.
+const NAMED: usize = 20;
+
+/// Namespace and name of a spawner.
+pub(crate) type SpawnerRef = (String, String);
+
+/// Keeps the condition of every spawner that `changed` tells of, until the channel closes.
+pub(crate) async fn run(context: Arc<Context>, mut changed: mpsc::UnboundedReceiver<SpawnerRef>) {
+    let mut due: HashMap<SpawnerRef, Instant> = HashMap::new();
+    let mut written: HashMap<SpawnerRef, Instant> = HashMap::new();
+    loop {
+        let next = due
+            .iter()
+            .min_by_key(|(_, at)| **at)
+            .map(|(spawner, at)| (spawner.clone(), *at));
+        let wait = async {
+            match &next {
+                Some((_, at)) => tokio::time::sleep_until(*at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            spawner = changed.recv() => {
+                let Some(spawner) = spawner else { return };
+                let earliest = written.get(&spawner).map(|at| *at + INTERVAL);
+                let at = (Instant::now() + QUIET).max(earliest.unwrap_or_else(Instant::now));
+                due.insert(spawner, at);
+            }
+            () = wait => {
+                let Some((spawner, _)) = next else { continue };
+                due.remove(&spawner);
+                match write(&context, &spawner).await {
+                    Ok(true) => {
+                        written.insert(spawner, Instant::now());
+                    }
+                    Ok(false) => {}
+                    Err(error) => {
+                        let again = if is_conflict(&error) { QUIET } else { INTERVAL };
+                        debug!(%error, namespace = spawner.0, name = spawner.1, "the spawner's condition was not written");
+                        due.insert(spawner, Instant::now() + again);
+                    }
+                }
+                written.retain(|_, at| at.elapsed() < INTERVAL);
+            }
+        }
+    }
+}
+
+/// Writes the condition if it is not so already; whether it wrote.
+async fn write(context: &Context, (namespace, name): &SpawnerRef) -> kube::Result<bool> {
+    let open = open_items(context, namespace, name);
+    let spawners = context.spawners(namespace);
+    let Some(spawner) = spawners.get_opt(name).await? else {
+        return Ok(false);
+    };
+    let Some(conditions) = conditions(&spawner, &open, Timestamp::now()) else {
+        return Ok(false);
+    };
+    let patch = json!({
+        "metadata": {"resourceVersion": spawner.resource_version(), "uid": spawner.uid()},
+        "status": {"conditions": conditions},
+    });
+    spawners
+        .patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
+        .await?;
+    Ok(true)
+}
+
+/// The items of a spawner that are open, in a stable order: numbers as numbers.
+fn open_items(context: &Context, namespace: &str, name: &str) -> Vec<String> {
+    let items = context.work_items.state();
+    let open = |breaker| matches!(breaker, Some(Breaker::Open | Breaker::HalfOpen));
+    let sorted: BTreeSet<(Option<u64>, String)> = items
+        .iter()
+        .filter(|item| item.namespace().as_deref() == Some(namespace) && item.spec.spawner.as_deref() == Some(name))
+        .filter(|item| open(item.status.as_ref().and_then(|status| status.breaker)))
+        .filter(|item| context.is_enforced(item))
+        .map(|item| (item.spec.item.parse().ok(), item.spec.item.clone()))
+        .collect();
+    sorted.into_iter().map(|(_, item)| item).collect()
+}
+
+/// All conditions of `spawner` with ours as it should be, or `None` when they are so already. A spawner without open items
+/// that never had the condition does not get it.
+fn conditions(spawner: &DynamicObject, open: &[String], now: Timestamp) -> Option<Vec<Value>> {
+    let json = json_of(spawner);
+    let mut conditions = json
+        .pointer("/status/conditions")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    let (status, reason, message) = if open.is_empty() {
+        ("False", "NoneBroken", "no item is skipped".to_owned())
+    } else {
+        ("True", "MaxRetriesExceeded", message(open))
+    };
+    let position = conditions.iter().position(|condition| condition["type"] == CONDITION);
+    let before = position.map(|position| conditions[position].clone());
+    if before.is_none() && open.is_empty() {
+        return None;
+    }
+    let same = |field: &str, value: &str| before.as_ref().is_some_and(|before| before[field] == value);
+    if same("status", status) && same("reason", reason) && same("message", &message) {
+        return None;
+    }
+    let since = before.as_ref().filter(|_| same("status", status)).map_or_else(
+        || json!(now.strftime("%FT%TZ").to_string()),
+        |before| before["lastTransitionTime"].clone(),
+    );
+    let condition = json!({
+        "type": CONDITION, "status": status, "reason": reason, "message": message, "lastTransitionTime": since,
+        "observedGeneration": spawner.metadata.generation.unwrap_or_default(),
+    });
+    match position {
+        Some(position) => conditions[position] = condition,
+        None => conditions.push(condition),
+    }
+    Some(conditions)
+}
+
+/// `3 items skipped due to max retries: 42, 87, 103`, bounded.
+fn message(open: &[String]) -> String {
+    let items = if open.len() == 1 { "item" } else { "items" };
+    let named = open
+        .iter()
+        .take(NAMED)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
+    let more = if open.len() > NAMED { ", …" } else { "" };
+    format!("{} {items} skipped due to max retries: {named}{more}", open.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spawner(conditions: &Value) -> DynamicObject {
+        serde_json::from_value(json!({
+            "apiVersion": "kelos.dev/v1alpha2", "kind": "TaskSpawner", "metadata": {"name": "fixer"},
+            "status": {"conditions": conditions},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_message_is_the_proposals_and_bounded() {
+        let items = |range: std::ops::Range<u32>| range.map(|number| number.to_string()).collect::<Vec<_>>();
+        assert_eq!(message(&items(1..4)), "3 items skipped due to max retries: 1, 2, 3");
+        assert_eq!(message(&items(7..8)), "1 item skipped due to max retries: 7");
+        assert!(message(&items(0..500)).ends_with("18, 19, …"));
+    }
+
+    #[test]
+    fn it_is_written_only_when_it_changes_and_leaves_the_others_alone() {
+        let now = Timestamp::UNIX_EPOCH;
+        let other = json!({"type": "DiscoveryError", "status": "False"});
+        let before = spawner(&json!([other]));
+        assert_eq!(conditions(&before, &[], now), None);
+        let written = conditions(&before, &["42".to_owned()], now).unwrap();
+        assert_eq!((written.len(), &written[0]), (2, &other));
+        let after = spawner(&json!(written));
+        assert_eq!(conditions(&after, &["42".to_owned()], now), None);
+        let healed = conditions(&after, &[], now).unwrap();
+        assert_eq!(
+            (&healed[1]["status"], &healed[1]["reason"]),
+            (&json!("False"), &json!("NoneBroken"))
+        );
+    }
+}

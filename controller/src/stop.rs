@@ -1,0 +1,75 @@
+//! A Task that slipped past the breaker: its Job is failed through its status, and Kelos moves the Task to Failed and frees
+//! its branch by itself. Denying or deleting the Job would not do: Kelos would keep the lock, or make the Job again
+//! (kelos T1, T2).
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde_json::{Value, json};
+use taskgate_api::{keys, metadata::Metadata};
+use taskgate_policy::CIRCUIT_BROKEN;
+
+use crate::{
+    context::Context,
+    error::{Error, is_absent, is_conflict},
+    events, evidence,
+    task::Subject,
+};
+
+/// Fails the Task's Job. True when the Job changed meanwhile and has to be looked at again. No Job yet is no reason to
+/// wait: the Task changes when there is one.
+pub(crate) async fn stop(context: &Context, subject: &Subject) -> Result<bool, Error> {
+    let Some(job) = evidence::job_of(context, subject).await? else {
+        return Ok(false);
+    };
+    let mut conditions = job
+        .pointer("/status/conditions")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    let ends = |condition: &Value| {
+        let kind = condition["type"].as_str().unwrap_or_default();
+        matches!(kind, "Complete" | "Failed" | "FailureTarget" | "SuccessCriteriaMet") && condition["status"] == "True"
+    };
+    if conditions.iter().any(ends) {
+        return Ok(false);
+    }
+    let now = Timestamp::now().strftime("%FT%TZ").to_string();
+    let told = Metadata::of(&job).annotation(keys::STOPPED);
+    let message = told.unwrap_or("taskgate: stopped: the Task's item is open");
+    conditions.push(json!({
+        "type": "FailureTarget", "status": "True", "reason": CIRCUIT_BROKEN, "message": message,
+        "lastTransitionTime": now, "lastProbeTime": now,
+    }));
+    let mut status = json!({"conditions": conditions});
+    // A Job that never started is not allowed to end without a start (measured).
+    if job.pointer("/status/startTime").is_none() {
+        status["startTime"] = now.into();
+    }
+    let patch = json!({
+        "metadata": {"resourceVersion": job.pointer("/metadata/resourceVersion"), "uid": job.pointer("/metadata/uid")},
+        "status": status,
+    });
+    let jobs = Api::<Job>::namespaced(context.client.clone(), &subject.namespace);
+    let patched = jobs
+        .patch_status(&subject.state.name, &PatchParams::default(), &Patch::Merge(patch))
+        .await;
+    match patched {
+        Ok(_) => {
+            events::stopped(context, subject, message).await;
+            Ok(false)
+        }
+        Err(error) if is_conflict(&error) => Ok(true),
+        Err(error) if is_absent(&error) => Ok(false),
+        Err(error) => Err(Error {
+            doing: "failing",
+            kind: "Job",
+            namespace: subject.namespace.clone(),
+            name: subject.state.name.clone(),
+            source: Box::new(error),
+        }),
+    }
+}

@@ -1,0 +1,177 @@
+//! One Task: look, take the next step, look again.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use kube::{ResourceExt as _, api::DynamicObject, runtime::controller::Action};
+use serde_json::Value;
+use taskgate_api::{Mode, WorkItem, kelos::Task, task_policy::FailurePolicy};
+use taskgate_policy::{ItemIdentity, Scene, Step, TaskState, failure_rule, next_step};
+use tracing::{debug, info};
+
+use crate::{
+    context::Context,
+    error::Error,
+    hold, ledger, stop,
+    tasks::{ItemRef, json_of, namespace_of},
+    ttl,
+};
+
+/// How many steps one look may lead to: more than any Task needs, so that a mistake cannot spin.
+const MAX_STEPS: usize = 12;
+/// When to look again after somebody else was faster.
+const SOON: Duration = Duration::from_millis(500);
+
+/// A Task, and what was found out about it.
+pub(crate) struct Subject {
+    pub(crate) object: Value,
+    pub(crate) state: TaskState,
+    pub(crate) namespace: String,
+    /// Mode and section of the policy that governs it.
+    pub(crate) rule: Option<(Mode, FailurePolicy)>,
+    /// Its work item, and that one's name.
+    pub(crate) item: Option<(ItemIdentity, String)>,
+}
+
+/// What a step came to.
+pub(crate) enum Outcome {
+    /// The Task is now this.
+    Changed(Box<DynamicObject>),
+    /// The Task is as it was; something else changed.
+    Again,
+    /// The Task is gone.
+    Gone,
+    /// Somebody else was faster: look again with fresh eyes.
+    Conflict,
+    /// Nothing can be recorded any more: let go of the Task.
+    Abandon,
+}
+
+/// Looks after one Task until there is nothing left to do for now.
+pub(crate) async fn reconcile(object: Arc<DynamicObject>, context: Arc<Context>) -> Result<Action, Error> {
+    let mut object = (*object).clone();
+    let mut conflicts = 0;
+    for _ in 0..MAX_STEPS {
+        let Some(subject) = Subject::of(&context, &object) else {
+            return Ok(Action::await_change());
+        };
+        let step = subject.step(&context).await?;
+        debug!(namespace = subject.namespace, name = subject.state.name, ?step, "next");
+        let outcome = match step {
+            Step::Done => return Ok(Action::await_change()),
+            Step::Wait(until) => return Ok(Action::requeue(until_then(until))),
+            Step::Adopt => hold::adopt(&context, &subject).await?,
+            Step::Mark => hold::mark(&context, &subject).await?,
+            Step::Release => hold::release(&context, &subject).await?,
+            Step::Stop if !stop::stop(&context, &subject).await? => return Ok(Action::await_change()),
+            Step::Stop => Outcome::Conflict,
+            Step::Record => ledger::record(&context, &subject).await?,
+            Step::Reset => ledger::reset(&context, &subject).await?,
+            Step::Refresh(_) => ledger::refresh(&context, &subject).await?,
+            Step::Delete => ttl::delete(&context, &subject).await?,
+        };
+        match outcome {
+            Outcome::Changed(changed) => object = *changed,
+            Outcome::Again => {}
+            Outcome::Gone => return Ok(Action::await_change()),
+            Outcome::Abandon => {
+                info!(
+                    namespace = subject.namespace,
+                    name = subject.state.name,
+                    "let go: its namespace ends"
+                );
+                return Ok(match hold::release(&context, &subject).await? {
+                    Outcome::Conflict => Action::requeue(SOON),
+                    _ => Action::await_change(),
+                });
+            }
+            Outcome::Conflict => {
+                conflicts += 1;
+                if conflicts > 3 {
+                    return Ok(Action::requeue(SOON));
+                }
+                match hold::read(&context, &subject).await? {
+                    Some(fresh) => object = fresh,
+                    None => return Ok(Action::await_change()),
+                }
+            }
+        }
+    }
+    Ok(Action::requeue(SOON))
+}
+
+impl Subject {
+    fn of(context: &Context, object: &DynamicObject) -> Option<Self> {
+        let json = json_of(object);
+        let state = TaskState::of(&json)?;
+        let namespace = namespace_of(&json).to_owned();
+        let policies = context.policies.current();
+        let labels = context.policies.namespace_labels(&namespace);
+        let spawner = Task::of(&json)
+            .spawner()
+            .and_then(|name| context.policies.spawner(&namespace, name));
+        let found = failure_rule(&policies, &namespace, &labels, &json, spawner.as_ref());
+        let rule = found.as_ref().map(|found| (found.mode, found.rule.clone()));
+        let item = found.and_then(|found| found.item).map(|item| {
+            let name = item.work_item_name();
+            (item, name)
+        });
+        Some(Self {
+            object: json,
+            state,
+            namespace,
+            rule,
+            item,
+        })
+    }
+
+    /// The next step. A cache is enough to see that nothing is to be done; everything else rests on a fresh read.
+    async fn step(&self, context: &Context) -> Result<Step, Error> {
+        let cached = self.item_ref().and_then(|(namespace, name)| {
+            let key = kube::runtime::reflector::ObjectRef::new(&name).within(&namespace);
+            context.work_items.get(&key)
+        });
+        let step = self.step_with(context, cached.as_deref(), false);
+        match step {
+            Step::Done | Step::Wait(_) => return Ok(step),
+            // Needs no memory.
+            Step::Adopt if cached.is_none() && !self.state.is_terminal() => return Ok(step),
+            _ => {}
+        }
+        let fresh = match &self.item {
+            Some((_, name)) => ledger::read(context, &self.namespace, name).await?,
+            None => None,
+        };
+        let abandoned = self.state.deleting.is_some() && hold::is_abandoned(context, self).await?;
+        Ok(self.step_with(context, fresh.as_ref(), abandoned))
+    }
+
+    fn step_with(&self, context: &Context, memory: Option<&WorkItem>, abandoned: bool) -> Step {
+        let mut others = self.item_ref().map(|item| context.index.of(&item)).unwrap_or_default();
+        others.retain(|other| other.uid != self.state.uid);
+        let status = memory.map(|item| (item.uid().unwrap_or_default(), item.status.clone().unwrap_or_default()));
+        next_step(&Scene {
+            task: &self.state,
+            others: &others,
+            rule: self.rule.as_ref().map(|(mode, rule)| (*mode, rule)),
+            work_item: self.item.as_ref().map(|(_, name)| name.as_str()),
+            memory: status.as_ref().map(|(uid, status)| (uid.as_str(), status)),
+            abandoned,
+            now: Timestamp::now(),
+        })
+    }
+
+    /// The Task's `WorkItem`.
+    pub(crate) fn item_ref(&self) -> Option<ItemRef> {
+        let (_, name) = self.item.as_ref()?;
+        Some((self.namespace.clone(), name.clone()))
+    }
+}
+
+/// How long until `moment`; never less than a tenth of a second, so that a clock that stands still does not spin.
+fn until_then(moment: Timestamp) -> Duration {
+    let wait = moment.duration_since(Timestamp::now());
+    Duration::try_from(wait)
+        .unwrap_or_default()
+        .max(Duration::from_millis(100))
+}

@@ -1,0 +1,144 @@
+//! The ways back.
+
+use anyhow::ensure;
+use kube::{
+    ResourceExt as _,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use serde_json::json;
+use taskgate_api::WorkItem;
+use taskgate_e2e::{PATIENCE, await_gone, await_object, eventually};
+
+use crate::world::{World, failures, limit};
+
+async fn broken(hint: &str) -> anyhow::Result<(World, String, WorkItem)> {
+    let world = World::governed(hint, limit(1)).await?;
+    world.repo().issue(42);
+    world.spawner("fixer", None).await?;
+    let uid = world.fail("fixer-42").await?;
+    let item = world.open("42").await?;
+    Ok((world, uid, item))
+}
+
+#[tokio::test]
+async fn deleting_the_tombstone_resets_and_one_new_task_follows() -> anyhow::Result<()> {
+    let (world, uid, _) = broken("tombstone").await?;
+    world.tasks().delete("fixer-42", &DeleteParams::default()).await?;
+    world.next("fixer-42", &uid).await?;
+    let item = world.item("42", "is reset", |item| failures(item) == 0).await?;
+    let reset = item.status.and_then(|status| status.last_reset);
+    ensure!(reset.is_some_and(|reset| reset.reason == "TombstoneDeleted" && reset.task_uid == Some(uid)));
+    ensure!(world.failed_cycles("fixer") == 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn deleting_the_work_item_resets() -> anyhow::Result<()> {
+    let (world, uid, item) = broken("memory").await?;
+    world
+        .ns
+        .kubectl(["delete", "wi", &item.name_any()])
+        .await?
+        .stdout_ok()?;
+    world.next("fixer-42", &uid).await?;
+    ensure!(world.failed_cycles("fixer") == 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_trigger_comment_resets() -> anyhow::Result<()> {
+    let world = World::governed("comment", limit(1)).await?;
+    world.repo().issue(42).comment("human", "/kelos");
+    let when = json!({"githubIssues": {"pollInterval": "1s", "commentPolicy": {"triggerComment": "/kelos"}}});
+    world.spawner_when("fixer", when, None).await?;
+    let uid = world.fail("fixer-42").await?;
+    world.open("42").await?;
+    let later = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(5);
+    world.repo().issue(42).comment_at("human", "/kelos", later);
+    world.next("fixer-42", &uid).await.map(drop)
+}
+
+#[tokio::test]
+async fn editing_the_status_by_hand_resets() -> anyhow::Result<()> {
+    let (world, uid, item) = broken("byhand").await?;
+    let patch = json!({"status": {"consecutiveFailures": 0, "breaker": "Closed"}});
+    world
+        .ns
+        .api::<WorkItem>()
+        .patch_status(&item.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+        .await?;
+    world.next("fixer-42", &uid).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_policy_that_goes_lets_go_of_everything() -> anyhow::Result<()> {
+    let (world, uid, _) = broken("policy").await?;
+    world
+        .ns
+        .kubectl(["delete", "taskpolicy", "agents"])
+        .await?
+        .stdout_ok()?;
+    await_object(&world.tasks(), "fixer-42", "is released", |task| {
+        task.finalizers()
+            .iter()
+            .all(|finalizer| finalizer != taskgate_api::keys::ACCOUNTING)
+    })
+    .await?;
+    world.tasks().delete("fixer-42", &DeleteParams::default()).await?;
+    world.next("fixer-42", &uid).await.map(drop)
+}
+
+#[tokio::test]
+async fn raising_the_limit_takes_effect_at_once() -> anyhow::Result<()> {
+    let world = World::governed("raise", limit(1)).await?;
+    world.repo().issue(42);
+    world.spawner("fixer", Some(0)).await?;
+    let uid = world.fail("fixer-42").await?;
+    world.open("42").await?;
+    world.policy(limit(3)).await?;
+    world.next("fixer-42", &uid).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_namespace_always_goes() -> anyhow::Result<()> {
+    let (world, _, _) = broken("namespace").await?;
+    let name = world.ns.name().to_owned();
+    world
+        .cp
+        .kubectl(["delete", "namespace", &name, "--wait=false"])
+        .await?
+        .stdout_ok()?;
+    let namespaces = kube::Api::<k8s_openapi::api::core::v1::Namespace>::all(world.cp.client());
+    eventually("the namespace is gone", PATIENCE, || async {
+        let left = namespaces.get_opt(&name).await?;
+        ensure!(left.is_none(), "{:?}", left.and_then(|left| left.status));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_spawner_always_goes_with_its_tasks_and_memories() -> anyhow::Result<()> {
+    let (world, _, item) = broken("spawner").await?;
+    world
+        .ns
+        .kubectl(["delete", "taskspawner", "fixer", "--wait=false"])
+        .await?
+        .stdout_ok()?;
+    await_gone(&world.tasks(), "fixer-42").await?;
+    await_gone(&world.ns.api::<WorkItem>(), &item.name_any()).await
+}
+
+#[tokio::test]
+async fn a_task_deleted_while_it_runs_is_let_go_at_once() -> anyhow::Result<()> {
+    let world = World::governed("running", limit(1)).await?;
+    world.repo().issue(3);
+    world.spawner("fixer", None).await?;
+    let first = world.next("fixer-3", "").await?;
+    world.tasks().delete("fixer-3", &DeleteParams::default()).await?;
+    world.next("fixer-3", &first.uid().unwrap_or_default()).await?;
+    let item = world.item("3", "is there", |_| true).await?;
+    ensure!(failures(&item) == 0);
+    ensure!(world.failed_cycles("fixer") == 0);
+    Ok(())
+}

@@ -1,0 +1,321 @@
+//! The memory of a work item: what an attempt's end, a reset, or a changed policy makes of it.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::Value;
+use taskgate_api::{
+    WorkItemStatus,
+    kelos::Task,
+    task_policy::FailurePolicy,
+    work_item::{Attempt, Breaker, Outcome, Reset},
+};
+
+use crate::{
+    Assessment, Ending, Refusal, TaskState, assess,
+    breaker::{is_held, why_open},
+    cost,
+};
+
+/// The attempt that the end of the Task `object` makes, known as `state`. What Kelos says of times and usage is taken as
+/// far as it makes sense: no end lies in the future, a missing one is `now`, garbage counts as nothing.
+pub fn attempt(object: &Value, state: &TaskState, ending: Ending, now: Timestamp) -> Attempt {
+    let task = Task::of(object);
+    let tokens = |field| task.usage(field).and_then(Value::as_i64).filter(|count| *count >= 0);
+    let cost = task.usage("costUSD").and_then(cost::micro_dollars);
+    Attempt {
+        uid: state.uid.clone(),
+        name: state.name.clone(),
+        outcome: ending.outcome,
+        opened: false,
+        reason: Some(ending.reason),
+        start_time: task.status_time("startTime").map(Time),
+        completion_time: Some(Time(state.ended_by(now, now))),
+        cost_usd: cost.map(cost::format),
+        input_tokens: tokens("inputTokens"),
+        output_tokens: tokens("outputTokens"),
+    }
+}
+
+/// How many attempts are kept.
+pub const HISTORY: usize = 50;
+
+/// `status` after `attempt`, or `None` when it stands there already: an attempt counts once, whatever happened between.
+///
+/// Without a `rule` the end is remembered, and no limit is applied.
+pub fn record(
+    status: &WorkItemStatus,
+    mut attempt: Attempt,
+    rule: Option<&FailurePolicy>,
+    now: Timestamp,
+) -> Option<WorkItemStatus> {
+    if status.attempts.iter().any(|known| known.uid == attempt.uid) {
+        return None;
+    }
+    let mut next = status.clone();
+    next.total_cost_usd = cost::sum(status.total_cost_usd.as_deref(), attempt.cost_usd.as_deref());
+    match attempt.outcome {
+        Outcome::Succeeded => succeed(&mut next, &attempt),
+        // A success that came later is known already: Tasks that existed before are recorded in any order.
+        Outcome::Failed | Outcome::Infrastructure if is_superseded(status, &attempt) => {}
+        Outcome::Failed => {
+            next.consecutive_failures = next.consecutive_failures.saturating_add(1);
+            next.infrastructure_failures = 0;
+            fail(&mut next, &mut attempt, rule, now);
+        }
+        Outcome::Infrastructure => {
+            next.infrastructure_failures = next.infrastructure_failures.saturating_add(1);
+            fail(&mut next, &mut attempt, rule, now);
+        }
+        Outcome::Cancelled | Outcome::Deleted | Outcome::Stopped => {}
+    }
+    next.attempts.push(attempt);
+    let surplus = next.attempts.len().saturating_sub(HISTORY);
+    next.attempts.drain(..surplus);
+    Some(next)
+}
+
+/// A success ends the row of failures, except for those that came after it.
+fn succeed(next: &mut WorkItemStatus, attempt: &Attempt) {
+    let reset = next.last_reset.as_ref().map(|reset| reset.time.0);
+    let later = next.attempts.iter().filter(|known| {
+        known.outcome == Outcome::Failed
+            && ended(known) > ended(attempt)
+            && reset.is_none_or(|reset| ended(known) > Some(reset))
+    });
+    let later = u32::try_from(later.count()).unwrap_or(u32::MAX);
+    if later == 0 || next.consecutive_failures == 0 {
+        close(next, "Succeeded");
+    } else {
+        next.consecutive_failures = next.consecutive_failures.min(later);
+    }
+}
+
+fn is_superseded(status: &WorkItemStatus, attempt: &Attempt) -> bool {
+    status
+        .attempts
+        .iter()
+        .any(|known| known.outcome == Outcome::Succeeded && ended(known) > ended(attempt))
+}
+
+fn ended(attempt: &Attempt) -> Option<Timestamp> {
+    attempt.completion_time.as_ref().map(|time| time.0)
+}
+
+/// A failure opens the breaker when it reaches the limit, and opens it again when it was a probe.
+fn fail(next: &mut WorkItemStatus, attempt: &mut Attempt, rule: Option<&FailurePolicy>, now: Timestamp) {
+    next.last_failure_time = Some(Time(now));
+    if let Some(why) = rule.and_then(|rule| why_open(next, rule)) {
+        attempt.opened = true;
+        next.breaker = Some(Breaker::Open);
+        next.opened_at = Some(Time(now));
+        next.reason = Some(word(why).to_owned());
+    } else {
+        next.breaker = Some(Breaker::Closed);
+        next.opened_at = None;
+        next.reason.clone_from(&attempt.reason);
+    }
+}
+
+/// The one word that `status.reason` and Events have for `why`.
+fn word(why: Refusal) -> &'static str {
+    match why {
+        Refusal::Infrastructure { .. } => "MaxInfrastructureFailuresExceeded",
+        Refusal::ByHand => "OpenedByHand",
+        _ => "MaxRetriesExceeded",
+    }
+}
+
+fn close(next: &mut WorkItemStatus, reason: &str) {
+    next.consecutive_failures = 0;
+    next.infrastructure_failures = 0;
+    next.breaker = Some(Breaker::Closed);
+    next.opened_at = None;
+    next.reason = Some(reason.to_owned());
+}
+
+/// `status` with its failures forgotten, or `None` when the deletion of the Task `task_uid` was read as a reset before.
+pub fn reset(status: &WorkItemStatus, reason: &str, task_uid: Option<&str>, now: Timestamp) -> Option<WorkItemStatus> {
+    let last = status.last_reset.as_ref().and_then(|reset| reset.task_uid.as_deref());
+    if task_uid.is_some() && last == task_uid {
+        return None;
+    }
+    let mut next = status.clone();
+    close(&mut next, reason);
+    next.last_reset = Some(Reset {
+        time: Time(now),
+        reason: reason.to_owned(),
+        task_uid: task_uid.map(ToOwned::to_owned),
+    });
+    Some(next)
+}
+
+/// `status` with its breaker as `rule` and the time make it, or `None` when it says so already. Verdicts do not rest on
+/// what is written there; people do.
+pub fn refresh(status: &WorkItemStatus, rule: Option<&FailurePolicy>, now: Timestamp) -> Option<WorkItemStatus> {
+    if is_held(status) {
+        return None;
+    }
+    let assessment = rule.map_or(Assessment::Closed, |rule| assess(status, rule, now));
+    let breaker = Breaker::from(assessment);
+    if status.breaker.unwrap_or(Breaker::Closed) == breaker {
+        return None;
+    }
+    let mut next = status.clone();
+    next.breaker = Some(breaker);
+    let (reason, opened_at) = match assessment {
+        Assessment::Closed => ("PolicyAllows", None),
+        Assessment::HalfOpen => ("ResetAfterElapsed", status.opened_at.clone()),
+        Assessment::Open => {
+            let since = status.opened_at.clone().or_else(|| status.last_failure_time.clone());
+            let why = rule.and_then(|rule| why_open(status, rule)).map_or("Open", word);
+            (why, since.or(Some(Time(now))))
+        }
+    };
+    next.opened_at = opened_at;
+    next.reason = Some(reason.to_owned());
+    Some(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn ended(uid: &str, outcome: Outcome, second: i64) -> Attempt {
+        Attempt {
+            uid: uid.into(),
+            name: "fixer-42".into(),
+            outcome,
+            opened: false,
+            reason: Some("BackoffLimitExceeded".into()),
+            start_time: None,
+            completion_time: Some(Time(at(second))),
+            cost_usd: Some("0.10".into()),
+            input_tokens: None,
+            output_tokens: None,
+        }
+    }
+
+    fn policy(limit: u32) -> FailurePolicy {
+        FailurePolicy {
+            max_retries_per_item: limit,
+            ..FailurePolicy::default()
+        }
+    }
+
+    #[test]
+    fn the_limit_opens_and_a_success_closes() {
+        let rule = policy(2);
+        let mut status = WorkItemStatus::default();
+        for (uid, outcome, failures, breaker) in [
+            ("a", Outcome::Failed, 1, Breaker::Closed),
+            ("b", Outcome::Deleted, 1, Breaker::Closed),
+            ("c", Outcome::Cancelled, 1, Breaker::Closed),
+            ("d", Outcome::Infrastructure, 1, Breaker::Closed),
+            ("e", Outcome::Failed, 2, Breaker::Open),
+            ("f", Outcome::Stopped, 2, Breaker::Open),
+            ("g", Outcome::Succeeded, 0, Breaker::Closed),
+        ] {
+            let second = i64::try_from(status.attempts.len()).unwrap();
+            status = record(&status, ended(uid, outcome, second), Some(&rule), at(second)).unwrap();
+            assert_eq!(
+                (status.consecutive_failures, status.breaker),
+                (failures, Some(breaker)),
+                "{uid}"
+            );
+            assert_eq!(
+                record(&status, ended(uid, outcome, second), Some(&rule), at(second)),
+                None
+            );
+        }
+        assert_eq!(status.total_cost_usd.as_deref(), Some("0.70"));
+        assert!(status.attempts[4].opened && status.opened_at.is_none());
+    }
+
+    #[test]
+    fn old_tasks_may_be_recorded_in_any_order() {
+        let rule = policy(3);
+        let orders = [
+            ["f1", "s2", "f3"],
+            ["f1", "f3", "s2"],
+            ["s2", "f1", "f3"],
+            ["s2", "f3", "f1"],
+            ["f3", "s2", "f1"],
+            ["f3", "f1", "s2"],
+        ];
+        for order in orders {
+            let mut status = WorkItemStatus::default();
+            for uid in order {
+                let outcome = if uid.starts_with('f') {
+                    Outcome::Failed
+                } else {
+                    Outcome::Succeeded
+                };
+                let second = i64::from(uid.as_bytes()[1] - b'0');
+                status = record(&status, ended(uid, outcome, second), Some(&rule), at(9)).unwrap();
+            }
+            assert_eq!(status.consecutive_failures, 1, "{order:?}");
+        }
+    }
+
+    #[test]
+    fn a_deletion_resets_once() {
+        let status = record(
+            &WorkItemStatus::default(),
+            ended("a", Outcome::Failed, 1),
+            Some(&policy(1)),
+            at(1),
+        )
+        .unwrap();
+        let reset_once = reset(&status, "TombstoneDeleted", Some("a"), at(2)).unwrap();
+        assert_eq!(
+            (reset_once.consecutive_failures, reset_once.breaker),
+            (0, Some(Breaker::Closed))
+        );
+        assert_eq!(reset(&reset_once, "TombstoneDeleted", Some("a"), at(3)), None);
+    }
+
+    #[test]
+    fn what_is_written_follows_the_policy_and_the_time() {
+        let status = record(
+            &WorkItemStatus::default(),
+            ended("a", Outcome::Failed, 1),
+            Some(&policy(1)),
+            at(1),
+        )
+        .unwrap();
+        assert_eq!(refresh(&status, Some(&policy(1)), at(2)), None);
+        let raised = refresh(&status, Some(&policy(2)), at(2)).unwrap();
+        assert_eq!(
+            (raised.breaker, raised.consecutive_failures),
+            (Some(Breaker::Closed), 1)
+        );
+        let lowered = refresh(&raised, Some(&policy(1)), at(3)).unwrap();
+        assert_eq!(lowered.breaker, Some(Breaker::Open));
+        assert_eq!(refresh(&status, None, at(2)).unwrap().breaker, Some(Breaker::Closed));
+        let held = WorkItemStatus {
+            breaker: Some(Breaker::Open),
+            ..WorkItemStatus::default()
+        };
+        assert_eq!(refresh(&held, Some(&policy(1)), at(2)), None);
+    }
+
+    #[test]
+    fn the_history_is_bounded() {
+        let mut status = WorkItemStatus::default();
+        for second in 0..60 {
+            status = record(
+                &status,
+                ended(&second.to_string(), Outcome::Failed, second),
+                None,
+                at(second),
+            )
+            .unwrap();
+        }
+        assert_eq!((status.attempts.len(), status.consecutive_failures), (HISTORY, 60));
+        assert_eq!(status.attempts[0].uid, "10");
+    }
+}

@@ -1,0 +1,64 @@
+//! What a policy says of the failures of a Task that exists already: the controller's way to the same answer that
+//! admission gave.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use taskgate_api::{Mode, kelos::Task, task_policy::FailurePolicy};
+
+use crate::{
+    ItemIdentity, PolicyName, PolicySet, SpawnerFacts,
+    identity::{Surroundings, find_item},
+    select::{Features, Sections},
+};
+
+/// The failure section that governs a Task.
+#[derive(Clone, Debug)]
+pub struct FailureRule<'a> {
+    /// The policy that it belongs to.
+    pub policy: &'a PolicyName,
+    /// How far it may go; never `Off`.
+    pub mode: Mode,
+    /// What it says.
+    pub rule: &'a FailurePolicy,
+    /// The Task's work item; `None` for a Task that belongs to none.
+    pub item: Option<ItemIdentity>,
+}
+
+/// The failure section that governs the Task `object` in `namespace`, if one does.
+pub fn failure_rule<'a>(
+    policies: &'a PolicySet,
+    namespace: &str,
+    namespace_labels: &BTreeMap<String, String>,
+    object: &Value,
+    spawner: Option<&SpawnerFacts>,
+) -> Option<FailureRule<'a>> {
+    let task = Task::of(object);
+    let spawner_labels = spawner.map(|spawner| &spawner.labels);
+    let features = Features {
+        namespace_labels,
+        spawner: task.spawner(),
+        spawner_labels,
+        agent_type: task.agent_type(),
+        labels: task
+            .metadata()
+            .labels()
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect(),
+    };
+    let ruling = Sections::select(policies, namespace, &features)
+        .failure
+        .filter(|ruling| ruling.mode != Mode::Off)?;
+    let known = Surroundings {
+        namespace,
+        namespace_labels,
+        spawner_labels,
+        planned: &[],
+    };
+    Some(FailureRule {
+        policy: ruling.policy.name(),
+        mode: ruling.mode,
+        rule: ruling.rule,
+        item: find_item(task, object, ruling.policy.item_key(), &known).item,
+    })
+}

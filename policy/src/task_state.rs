@@ -1,0 +1,115 @@
+//! A Task as accounting sees it: the few facts that its bookkeeping turns on.
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+use taskgate_api::{
+    WorkItemStatus,
+    kelos::{self, Task},
+    keys,
+};
+
+/// Where a Task stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskPhase {
+    /// Not ended, whatever Kelos calls it: empty, Pending, Waiting, Running, or a phase nobody knows.
+    Active,
+    /// Ended well.
+    Succeeded,
+    /// Ended badly.
+    Failed,
+}
+
+/// What accounting knows of a Task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskState {
+    /// Its UID.
+    pub uid: String,
+    /// Its name.
+    pub name: String,
+    /// When it was created.
+    pub created: Timestamp,
+    /// Where it stands.
+    pub phase: TaskPhase,
+    /// Whether its agent was started.
+    pub started: bool,
+    /// When it ended, as Kelos says. `None` when Kelos says nothing (kelos §6.2) or garbage.
+    pub ended: Option<Timestamp>,
+    /// Since when it is being deleted.
+    pub deleting: Option<Timestamp>,
+    /// Whether our finalizer is on it.
+    pub held: bool,
+    /// The name of its `WorkItem`, from the label.
+    pub work_item: Option<String>,
+    /// The UID of the `WorkItem` in which its end stands, from the annotation.
+    pub recorded: Option<String>,
+    /// The TTL in the spec, which Kelos acts on.
+    pub spec_ttl: Option<u32>,
+    /// The TTL in our annotation, which we act on.
+    pub kept_ttl: Option<u32>,
+}
+
+impl TaskState {
+    /// The facts of the Task `object`. `None` when it has no name or UID.
+    pub fn of(object: &Value) -> Option<Self> {
+        let task = Task::of(object);
+        let metadata = task.metadata();
+        let seconds = |text: &str| text.trim().parse::<u32>().ok();
+        Some(Self {
+            uid: metadata.uid()?.to_owned(),
+            name: metadata.name()?.to_owned(),
+            created: task.created().unwrap_or(Timestamp::UNIX_EPOCH),
+            phase: match task.phase() {
+                kelos::SUCCEEDED => TaskPhase::Succeeded,
+                kelos::FAILED => TaskPhase::Failed,
+                _ => TaskPhase::Active,
+            },
+            started: task.status_time("startTime").is_some(),
+            ended: task.status_time("completionTime"),
+            deleting: task.deleting_since(),
+            held: metadata.finalizers().any(|finalizer| finalizer == keys::ACCOUNTING),
+            work_item: metadata.label(keys::WORK_ITEM).map(ToOwned::to_owned),
+            recorded: metadata.annotation(keys::RECORDED).map(ToOwned::to_owned),
+            spec_ttl: task.ttl_seconds().and_then(|ttl| u32::try_from(ttl).ok()),
+            kept_ttl: metadata.annotation(keys::TTL).and_then(seconds),
+        })
+    }
+
+    /// Whether the Task has ended.
+    pub fn is_terminal(&self) -> bool {
+        self.phase != TaskPhase::Active
+    }
+
+    /// Whether the Task may still add a failure to `status`: it is under way, or it failed and nobody has recorded it yet.
+    pub fn may_still_count(&self, status: Option<&WorkItemStatus>) -> bool {
+        let recorded = || {
+            let attempts = status.map(|status| status.attempts.as_slice()).unwrap_or_default();
+            self.recorded.is_some() || attempts.iter().any(|attempt| attempt.uid == self.uid)
+        };
+        self.is_under_way() || (self.phase == TaskPhase::Failed && !recorded())
+    }
+
+    /// Whether the Task goes on.
+    pub fn is_under_way(&self) -> bool {
+        self.phase == TaskPhase::Active && self.deleting.is_none()
+    }
+
+    /// Whether the Task came before `other`. Times of creation have whole seconds, so the UID decides among equals.
+    pub fn is_before(&self, other: &Self) -> bool {
+        (self.created, &self.uid) < (other.created, &other.uid)
+    }
+
+    /// When the Task ended, never in the future: a clock that is wrong must not keep a Task for ever, and a missing
+    /// completion time (kelos §6.2) reads as `otherwise`.
+    pub(crate) fn ended_by(&self, otherwise: Timestamp, now: Timestamp) -> Timestamp {
+        self.ended.unwrap_or(otherwise).min(now)
+    }
+
+    /// Whether the deletion can be Kelos' own TTL: the spec still has one, and its time had come.
+    pub(crate) fn deleted_by_kelos_ttl(&self) -> bool {
+        let due = self
+            .spec_ttl
+            .zip(self.ended)
+            .and_then(|(ttl, ended)| ended.checked_add(SignedDuration::from_secs(i64::from(ttl))).ok());
+        due.zip(self.deleting).is_some_and(|(due, deleting)| deleting >= due)
+    }
+}

@@ -1,0 +1,354 @@
+//! The bookkeeping against a small model: random histories of creates, ends, deletions by everybody, crashes between any two
+//! steps and policies that change. What is stored is all that survives a step, so a crash is nothing but not going on.
+//!
+//! Whatever happened, once everything has come to rest: each end stands in the memory once, the limit held, and nothing is
+//! stuck.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+use serde_json::json;
+use taskgate_api::{
+    Mode, WorkItemStatus,
+    task_policy::FailurePolicy,
+    work_item::{Attempt, Outcome},
+};
+use taskgate_policy::{
+    Assessment, Ending, Scene, Step, TaskPhase, TaskState, allowance, assess, attempt, next_attempt, next_step, record,
+    refresh, reset,
+};
+
+const ITEM: &str = "fixer-42-e13156ca85";
+
+#[derive(Clone, Debug)]
+enum Act {
+    /// Somebody wants a Task: the spawner under its one name, or somebody else under another.
+    Create { by_hand: bool },
+    /// The agent of the n-th Task ends.
+    End { task: usize, succeeds: bool },
+    /// The n-th Task is deleted by somebody else.
+    Delete { task: usize },
+    /// The controller takes one step for the n-th Task, and crashes.
+    Step { task: usize },
+    /// Time goes on.
+    Wait { seconds: u8 },
+    /// The limit is changed, or the policy is switched off.
+    Policy { limit: u32, off: bool },
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        4 => any::<bool>().prop_map(|by_hand| Act::Create { by_hand }),
+        4 => (0..4usize, prop::bool::weighted(0.2)).prop_map(|(task, succeeds)| Act::End { task, succeeds }),
+        1 => (0..4usize).prop_map(|task| Act::Delete { task }),
+        10 => (0..4usize).prop_map(|task| Act::Step { task }),
+        2 => (0..60u8).prop_map(|seconds| Act::Wait { seconds }),
+        1 => (0..4u32, prop::bool::weighted(0.2)).prop_map(|(limit, off)| Act::Policy { limit, off }),
+    ]
+}
+
+/// The cluster: what is stored, and what really happened.
+struct World {
+    now: Timestamp,
+    rule: FailurePolicy,
+    off: bool,
+    tasks: Vec<TaskState>,
+    memory: Option<WorkItemStatus>,
+    made: u32,
+    /// Every Task that ended under a policy, and how.
+    ends: BTreeMap<String, TaskPhase>,
+    /// Deletions that somebody else made of failed Tasks.
+    resets: Vec<String>,
+    changed: bool,
+}
+
+impl World {
+    fn new(rule: FailurePolicy) -> Self {
+        Self {
+            now: Timestamp::from_second(1_800_000_000).expect("a time that exists"),
+            rule,
+            off: false,
+            tasks: Vec::new(),
+            memory: None,
+            made: 0,
+            ends: BTreeMap::new(),
+            resets: Vec::new(),
+            changed: false,
+        }
+    }
+
+    fn status(&self) -> WorkItemStatus {
+        self.memory.clone().unwrap_or_default()
+    }
+
+    /// Admission, on consistent reads.
+    fn create(&mut self, by_hand: bool) {
+        let name = if by_hand {
+            format!("hand-{}", self.made)
+        } else {
+            "fixer-42".to_owned()
+        };
+        if self.tasks.iter().any(|task| task.name == name) {
+            return;
+        }
+        let status = self.status();
+        let active = self
+            .tasks
+            .iter()
+            .filter(|task| task.may_still_count(Some(&status)))
+            .count();
+        let full = u32::try_from(active).expect("a handful of Tasks") >= allowance(&status, &self.rule, self.now);
+        let early = next_attempt(&status, &self.rule).is_some_and(|next| next > self.now);
+        if !self.off && (full || early) {
+            return;
+        }
+        self.made += 1;
+        self.tasks.push(TaskState {
+            uid: format!("uid-{:04}", self.made),
+            name,
+            created: self.now,
+            phase: TaskPhase::Active,
+            started: true,
+            ended: None,
+            deleting: None,
+            held: !self.off,
+            work_item: (!self.off).then(|| ITEM.to_owned()),
+            recorded: None,
+            spec_ttl: None,
+            kept_ttl: Some(5),
+        });
+    }
+
+    fn step_of(&self, index: usize) -> Step {
+        let task = &self.tasks[index];
+        let others: Vec<_> = self
+            .tasks
+            .iter()
+            .filter(|other| other.uid != task.uid)
+            .cloned()
+            .collect();
+        next_step(&Scene {
+            task,
+            others: &others,
+            rule: (!self.off).then_some((Mode::Enforce, &self.rule)),
+            work_item: Some(ITEM),
+            memory: self.memory.as_ref().map(|memory| ("wi", memory)),
+            abandoned: false,
+            now: self.now,
+        })
+    }
+
+    /// Takes the step; false when there was none to take.
+    fn take(&mut self, index: usize) -> bool {
+        let step = self.step_of(index);
+        let status = self.status();
+        let task = &mut self.tasks[index];
+        match step {
+            Step::Done | Step::Wait(_) => return false,
+            Step::Adopt => {
+                assert!(
+                    task.deleting.is_none(),
+                    "a finalizer cannot be added to what is being deleted"
+                );
+                task.held = true;
+                task.work_item = Some(ITEM.to_owned());
+            }
+            // The Job fails, and Kelos moves the Task to Failed.
+            Step::Stop => {
+                task.phase = TaskPhase::Failed;
+                task.ended = Some(self.now);
+            }
+            Step::Record => {
+                let new = Self::attempt(task, self.now);
+                let next = record(&status, new, Some(&self.rule), self.now);
+                self.memory = Some(next.expect("what is recorded already is not recorded again"));
+            }
+            Step::Mark => {
+                task.recorded = Some("wi".to_owned());
+                if task.phase == TaskPhase::Succeeded {
+                    task.held = false;
+                }
+            }
+            Step::Reset => {
+                let uid = task.uid.clone();
+                assert!(
+                    self.resets.contains(&uid),
+                    "only a deletion by somebody else is a reset: {uid}"
+                );
+                let next = reset(&status, "TombstoneDeleted", Some(&uid), self.now);
+                self.memory = Some(next.expect("a deletion resets once"));
+            }
+            Step::Refresh(next) => {
+                assert_eq!(Some(&*next), refresh(&status, Some(&self.rule), self.now).as_ref());
+                self.memory = Some(*next);
+            }
+            Step::Release => task.held = false,
+            Step::Delete => {
+                assert!(
+                    !task.held && task.phase != TaskPhase::Active,
+                    "our own deletion comes after the release"
+                );
+                self.tasks.remove(index);
+                return true;
+            }
+        }
+        if self.tasks[index].deleting.is_some() && !self.tasks[index].held {
+            self.tasks.remove(index);
+        }
+        true
+    }
+
+    fn attempt(task: &TaskState, now: Timestamp) -> Attempt {
+        let (outcome, reason) = match task.phase {
+            TaskPhase::Active => (Outcome::Deleted, "Deleted"),
+            TaskPhase::Succeeded => (Outcome::Succeeded, "Succeeded"),
+            TaskPhase::Failed => (Outcome::Failed, "BackoffLimitExceeded"),
+        };
+        let reason = reason.to_owned();
+        attempt(&json!({}), task, Ending { outcome, reason }, now)
+    }
+
+    fn act(&mut self, act: &Act) {
+        let nth = |task: &usize, tasks: &[TaskState]| (!tasks.is_empty()).then(|| task % tasks.len());
+        match act {
+            Act::Create { by_hand } => self.create(*by_hand),
+            Act::End { task, succeeds } => {
+                let Some(index) = nth(task, &self.tasks) else { return };
+                let task = &mut self.tasks[index];
+                if task.is_under_way() {
+                    task.phase = if *succeeds {
+                        TaskPhase::Succeeded
+                    } else {
+                        TaskPhase::Failed
+                    };
+                    task.ended = Some(self.now);
+                    self.ends.insert(task.uid.clone(), task.phase);
+                }
+            }
+            Act::Delete { task } => {
+                let Some(index) = nth(task, &self.tasks) else { return };
+                let task = &mut self.tasks[index];
+                if task.held {
+                    task.deleting.get_or_insert(self.now);
+                    self.resets.push(task.uid.clone());
+                } else {
+                    self.tasks.remove(index);
+                    self.changed = true;
+                }
+            }
+            Act::Step { task } => {
+                if let Some(index) = nth(task, &self.tasks) {
+                    self.take(index);
+                }
+            }
+            Act::Wait { seconds } => self.now += SignedDuration::from_secs(i64::from(*seconds)),
+            Act::Policy { limit, off } => {
+                self.rule.max_retries_per_item = *limit;
+                self.off = *off;
+                self.changed = true;
+            }
+        }
+        self.check();
+    }
+
+    /// What holds at every moment.
+    fn check(&self) {
+        let status = self.status();
+        let mut seen: Vec<&str> = status.attempts.iter().map(|attempt| attempt.uid.as_str()).collect();
+        seen.sort_unstable();
+        let all = seen.len();
+        seen.dedup();
+        assert_eq!(seen.len(), all, "an end stands there twice");
+        let limit = self.rule.max_retries_per_item;
+        let probes = self.rule.reset_after.is_some();
+        if limit > 0 && !self.changed && !probes {
+            assert!(
+                status.consecutive_failures <= limit,
+                "{} failures, limit {limit}",
+                status.consecutive_failures
+            );
+        }
+        for attempt in &status.attempts {
+            let expected = match self.ends.get(&attempt.uid) {
+                Some(TaskPhase::Succeeded) => Outcome::Succeeded,
+                Some(_) => Outcome::Failed,
+                None => continue,
+            };
+            assert_eq!(attempt.outcome, expected, "{attempt:?}");
+        }
+    }
+
+    /// Lets the controller go on until it has nothing to do; it may not spin.
+    fn settle(&mut self) {
+        for _ in 0..200 {
+            let Some(index) =
+                (0..self.tasks.len()).find(|index| !matches!(self.step_of(*index), Step::Done | Step::Wait(_)))
+            else {
+                return;
+            };
+            self.take(index);
+        }
+        unreachable!("the controller does not come to rest: {:?}", self.tasks);
+    }
+
+    /// What holds at rest.
+    fn at_rest(&mut self) {
+        self.settle();
+        self.check();
+        let status = self.status();
+        for task in &self.tasks {
+            assert!(task.deleting.is_none(), "stuck in deletion: {task:?}");
+            if self.off {
+                assert!(!task.held, "held without a policy: {task:?}");
+            } else if task.is_terminal() {
+                let recorded = status.attempts.iter().any(|attempt| attempt.uid == task.uid);
+                assert!(recorded || task.recorded.is_some(), "its end was lost: {task:?}");
+                let keeps = task.phase == TaskPhase::Failed;
+                assert!(!keeps || task.held, "a failed Task that nobody watches over: {task:?}");
+            }
+        }
+        if !self.off && assess(&status, &self.rule, self.now) != Assessment::Closed && !self.changed {
+            let written = status.breaker.map(|breaker| format!("{breaker:?}"));
+            assert_ne!(written.as_deref(), Some("Closed"), "open, and written as closed");
+        }
+        // Time heals nothing but what the policy says: with everybody gone, nothing is left behind.
+        self.off = true;
+        self.settle();
+        self.now += SignedDuration::from_secs(600);
+        self.settle();
+        assert!(
+            self.tasks.iter().all(|task| task.phase == TaskPhase::Active),
+            "{:?}",
+            self.tasks
+        );
+    }
+}
+
+fn rule() -> impl Strategy<Value = FailurePolicy> {
+    (0..4u32, any::<bool>(), any::<bool>()).prop_map(|(limit, backoff, probe)| {
+        let mut rule = json!({"maxRetriesPerItem": limit});
+        if backoff {
+            rule["backoff"] = json!({"initial": "10s", "max": "1m"});
+        }
+        if probe {
+            rule["resetAfter"] = json!("30s");
+        }
+        serde_json::from_value(rule).expect("the rule is well-formed")
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12_000))]
+
+    #[test]
+    fn whatever_happens_each_end_counts_once_and_nothing_is_stuck(
+        rule in rule(), acts in proptest::collection::vec(act(), 1..60),
+    ) {
+        let mut world = World::new(rule);
+        for act in &acts {
+            world.act(act);
+        }
+        world.at_rest();
+    }
+}
