@@ -443,7 +443,11 @@ mod left_behind {
             Ok(())
         })
         .await?;
-        assert!(!cp.apiserver().is_running());
+        eventually("its end is known", Duration::from_secs(10), async || {
+            ensure!(!cp.apiserver().is_running());
+            Ok(())
+        })
+        .await?;
         assert!(cp.apiserver().start().await.is_err(), "nobody is there to start it");
         drop(cp);
         ensure!(!dir.exists(), "{} is left", dir.display());

@@ -190,7 +190,7 @@ impl Policy {
         ))
     }
 
-    /// Whether the policy governs a Task with these features.
+    /// Whether the policy governs a Task with these features. What is cheap to compare comes first.
     pub(crate) fn matches(&self, features: &Features<'_>) -> bool {
         let Compiled {
             spec,
@@ -208,9 +208,9 @@ impl Policy {
             names.is_empty() || value.is_some_and(|value| names.iter().any(|name| name == value))
         };
         spec.mode != Mode::Off
-            && (namespaces.selects_all() || namespaces.matches(features.namespace_labels))
             && named(spawner_names, features.spawner)
             && named(task_types, features.agent_type)
+            && (namespaces.selects_all() || namespaces.matches(features.namespace_labels))
             && spawners
                 .as_ref()
                 .is_none_or(|selector| features.spawner_labels.is_some_and(|labels| selector.matches(labels)))
