@@ -75,6 +75,10 @@ pub(crate) struct ServeArgs {
     /// How many reviews may be in flight; further ones are refused at once and the failure policy decides.
     #[arg(long, env = "TASKGATE_MAX_IN_FLIGHT", value_name = "COUNT", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) max_in_flight: u32,
+    /// Run the controller without asking other replicas: for a single one. The Lease that replicas share is the only thing
+    /// that is written at rest.
+    #[arg(long, env = "TASKGATE_NO_LEADER_ELECTION")]
+    pub(crate) no_leader_election: bool,
     /// How many WorkItems a namespace may have; the oldest closed one makes room for another.
     #[arg(
         long,

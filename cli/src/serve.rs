@@ -113,7 +113,7 @@ fn controller_config(args: &ServeArgs) -> taskgate_controller::Config {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "taskgate".to_owned());
     taskgate_controller::Config {
         namespace: args.namespace.clone(),
-        lease: format!("{}-controller", args.service),
+        lease: (!args.no_leader_election).then(|| format!("{}-controller", args.service)),
         identity: format!("{host}-{}", std::process::id()),
         work_items_per_namespace: args.work_items_per_namespace,
     }

@@ -52,8 +52,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(15);
 pub struct Config {
     /// Taskgate's own namespace, where the Lease is.
     pub namespace: String,
-    /// The name of the Lease.
-    pub lease: String,
+    /// The name of the Lease. `None`: there is only this replica, which leads always and writes nothing at rest.
+    pub lease: Option<String>,
     /// Who this replica is: different for each, such as the pod's name.
     pub identity: String,
     /// How many `WorkItem`s a namespace may have.
@@ -62,7 +62,15 @@ pub struct Config {
 
 /// Runs the controller until `shutdown`: whenever this replica leads, and Kelos is installed.
 pub async fn run(client: Client, config: Config, metrics: Metrics, shutdown: CancellationToken) {
-    let mut leader = Leader::new(client.clone(), &config.namespace, &config.lease, &config.identity);
+    let Some(lease) = &config.lease else {
+        metrics.leads(true);
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = lead(client, &config, &metrics) => warn!("the controller ended by itself"),
+        }
+        return;
+    };
+    let mut leader = Leader::new(client.clone(), &config.namespace, lease, &config.identity);
     while leader.acquire(&shutdown).await {
         metrics.leads(true);
         tokio::select! {

@@ -196,8 +196,8 @@ fn failed(scene: &Scene<'_>, rule: &FailurePolicy) -> Step {
                 .zip(since)
                 .and_then(|(wait, since)| since.0.checked_add(signed(wait)).ok())
                 .map(later);
-            if due.is_some_and(|due| due > scene.now) {
-                return due.map_or(Step::Done, Step::Wait);
+            if let Some(due) = due.filter(|due| *due > scene.now) {
+                return if task.held { Step::Wait(due) } else { keep };
             }
             // One probe at a time: the latest tombstone makes room for it, the others stay.
             let latest = !scene
