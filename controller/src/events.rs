@@ -39,24 +39,10 @@ pub(crate) async fn failed(context: &Context, subject: &Subject, item: &WorkItem
             "no further Task for item {}: {counted}. Reset: delete Task {} or this WorkItem",
             item.spec.item, subject.state.name
         );
-        publish(
-            context,
-            EventType::Warning,
-            "CircuitOpened",
-            "Open",
-            &note,
-            &item.object_ref(&()),
-        )
-        .await;
-        publish(
-            context,
-            EventType::Warning,
-            "CircuitOpened",
-            "Open",
-            &note,
-            &task_ref(subject),
-        )
-        .await;
+        // People look at either.
+        for regarding in [item.object_ref(&()), task_ref(subject)] {
+            publish(context, EventType::Warning, "CircuitOpened", "Open", &note, &regarding).await;
+        }
     }
 }
 

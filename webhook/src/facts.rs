@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
 use taskgate_api::{WorkItemStatus, job::Job, kelos, metadata::Owner};
-use taskgate_policy::{Facts, ItemIdentity, Kind, PolicySet, Request, SpawnerFacts, TaskState};
+use taskgate_policy::{Facts, Governed, ItemIdentity, Kind, Memory, PolicySet, Request, SpawnerFacts, TaskState};
 
 /// The labels of a namespace.
 pub type Labels = Arc<BTreeMap<String, String>>;
@@ -180,4 +180,43 @@ pub(crate) async fn gather<S: Surroundings>(surroundings: &S, request: &Request<
         }
     }
     Ok(gathered)
+}
+
+/// What is remembered of the item that a request is about, owned.
+#[derive(Debug, Default)]
+pub(crate) struct Recalled {
+    status: Option<Arc<WorkItemStatus>>,
+    active: Option<u32>,
+}
+
+impl Recalled {
+    /// The memory as the decision core takes it.
+    pub(crate) fn memory(&self) -> Memory<'_> {
+        Memory {
+            status: self.status.as_deref(),
+            active: self.active,
+        }
+    }
+}
+
+/// Recalls what the verdict on `governed` needs of its item, which is nothing where no item is to be looked up.
+///
+/// First who else is there, then the memory: a Task that ends in between is counted twice rather than never.
+pub(crate) async fn recall<S: Surroundings>(
+    surroundings: &S,
+    ask: &Ask<'_>,
+    governed: &Governed<'_>,
+) -> Result<Recalled, FactError> {
+    let Some(item) = governed.item() else {
+        return Ok(Recalled::default());
+    };
+    let fresh = governed.needs_fresh_memory();
+    let rivals = if fresh {
+        surroundings.rivals(ask, item).await?
+    } else {
+        None
+    };
+    let status = surroundings.memory(ask.namespace, item, fresh).await?;
+    let active = rivals.map(|rivals| rivals.count(status.as_deref()));
+    Ok(Recalled { status, active })
 }

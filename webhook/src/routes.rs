@@ -11,13 +11,13 @@ use axum::{
 };
 use http::{StatusCode, header};
 use jiff::Timestamp;
-use taskgate_policy::{Decision, Kind, Memory, Request, decide, govern};
+use taskgate_policy::{Decision, Kind, Request, decide, govern};
 use tracing::{Instrument as _, Span, field, info, info_span};
 
 use crate::{
     body::BodyBudget,
     config::Limits,
-    facts::{Ask, Surroundings, gather},
+    facts::{Ask, Surroundings, gather, recall},
     guard::Guard,
     metrics::{Metrics, kind_name},
     refusal::Refusal,
@@ -96,24 +96,8 @@ async fn answer<S: Surroundings>(
         for_job: kind == Kind::Job,
         dry_run,
     };
-    let (status, rivals) = match governed.item() {
-        // First who else is there, then the memory: a Task that ends in between is counted twice rather than never.
-        Some(item) => {
-            let fresh = governed.needs_fresh_memory();
-            let rivals = if fresh {
-                surroundings.rivals(&ask, item).await?
-            } else {
-                None
-            };
-            (surroundings.memory(&review.namespace, item, fresh).await?, rivals)
-        }
-        None => (None, None),
-    };
-    let memory = Memory {
-        status: status.as_deref(),
-        active: rivals.map(|rivals| rivals.count(status.as_deref())),
-    };
-    let decision = decide(&governed, memory, Timestamp::now());
+    let recalled = recall(surroundings, &ask, &governed).await?;
+    let decision = decide(&governed, recalled.memory(), Timestamp::now());
     if let (Some(item), false) = (governed.item(), decision.allowed()) {
         surroundings.denied(&ask, item);
     }
