@@ -4,7 +4,7 @@
 //! leader's Lease.
 //!
 //! ```text
-//! run ── watches ── tasks, policies        leader: who runs it
+//! run ── lead ── watches ── tasks, policies        leader: who runs it
 //!  └─ task: look, next step, look again ── hold (finalizer, mark) · ledger (WorkItem) · ttl (deletion) · stop (Job)
 //!  └─ spawner_status                       evidence, cap, events, metrics beside them
 //! ```
@@ -19,6 +19,7 @@ mod error;
 mod events;
 mod evidence;
 mod hold;
+mod lead;
 mod leader;
 mod ledger;
 mod metrics;
@@ -30,6 +31,7 @@ mod stop;
 mod task;
 mod tasks;
 mod ttl;
+mod watches;
 
 pub use error::Error;
 pub use metrics::Metrics;

@@ -1,0 +1,36 @@
+//! When a running Task is cancelled (seed 001).
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Mode;
+
+/// When a running Task is cancelled (seed 001).
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct CancellationPolicy {
+    /// The mode of this section, where it differs from the policy's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// What to do when the item is closed or no longer matches the spawner's filters.
+    #[serde(default)]
+    pub on_source_removed: Reaction,
+    /// What to do when the item is triggered again while a Task for it is active.
+    #[serde(default)]
+    pub on_retrigger: Reaction,
+    /// How long the agent is warned before it is stopped.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 86_400))]
+    pub grace_period_seconds: u32,
+}
+
+/// What follows from a trigger.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reaction {
+    /// Cancel the Task.
+    Cancel,
+    /// Leave the Task alone.
+    #[default]
+    Ignore,
+}

@@ -1,0 +1,108 @@
+//! When to stop making Tasks for an item that keeps failing (seed 000).
+
+use kube::{KubeSchema, core::Duration};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{DURATION, Mode};
+
+/// When an item that keeps failing is left alone (seed 000).
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.resetOnChange) || !self.resetOnChange")
+    .message("resetOnChange is not active in this release: remove it").field_path(".resetOnChange"))]
+pub struct FailurePolicy {
+    /// The mode of this section, where it differs from the policy's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// How many Tasks may fail in a row for one item. 0: no limit. 1: one Task, never retried. N: at most N Tasks.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1000))]
+    pub max_retries_per_item: u32,
+    /// Forget the failures when the item's content changes.
+    #[serde(default)]
+    pub reset_on_change: bool,
+    /// After this time an open item gets one probe Task; its failure opens the item again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = DURATION))]
+    pub reset_after: Option<Duration>,
+    /// The earliest next attempt after a failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backoff: Option<Backoff>,
+    /// Failures of the cluster that do not count. Absent: all of them are ignored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub ignore: Option<Vec<InfrastructureFailure>>,
+    /// How many ignored failures there may be in a row before the item is stopped after all. 0: no limit.
+    #[serde(default = "FailurePolicy::default_infrastructure_failures")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub max_infrastructure_failures: u32,
+    /// Tera template for the item's identity, for sources that name each Task anew (cron, webhooks). Knows `task`,
+    /// `spawner` and `namespace`. Items of different spawners stay apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub item_key: Option<String>,
+}
+
+impl FailurePolicy {
+    fn default_infrastructure_failures() -> u32 {
+        10
+    }
+
+    /// Whether failures of this kind do not count.
+    pub fn ignores(&self, failure: InfrastructureFailure) -> bool {
+        self.ignore.as_ref().is_none_or(|ignored| ignored.contains(&failure))
+    }
+}
+
+impl Default for FailurePolicy {
+    fn default() -> Self {
+        Self {
+            mode: None,
+            max_retries_per_item: 0,
+            reset_on_change: false,
+            reset_after: None,
+            backoff: None,
+            ignore: None,
+            max_infrastructure_failures: Self::default_infrastructure_failures(),
+            item_key: None,
+        }
+    }
+}
+
+/// How long to wait before the next attempt: `initial`, then times `factor` for each failure, never more than `max`.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Backoff {
+    /// The wait after the first failure.
+    #[schemars(length(max = 32), regex(pattern = DURATION))]
+    pub initial: Duration,
+    /// What each further failure multiplies the wait by.
+    #[serde(default = "Backoff::default_factor")]
+    #[schemars(range(min = 1, max = 10))]
+    pub factor: u32,
+    /// The longest wait.
+    #[schemars(length(max = 32), regex(pattern = DURATION))]
+    pub max: Duration,
+}
+
+impl Backoff {
+    fn default_factor() -> u32 {
+        2
+    }
+}
+
+/// A failure of the cluster rather than of the agent.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum InfrastructureFailure {
+    /// The pod was evicted.
+    Evicted,
+    /// Kueue or the scheduler preempted the pod.
+    Preempted,
+    /// An image could not be pulled.
+    ImagePull,
+    /// The node went away.
+    NodeLost,
+    /// The deadline passed while the Job was still queued.
+    QueueDeadline,
+}

@@ -1,0 +1,166 @@
+//! `TaskPolicy` and `ClusterTaskPolicy`: what taskgate is to do with which Tasks. The sections carry the names and the
+//! meanings of the public proposals ("seeds" 000 to 004), so that a reader of those knows them.
+
+mod cancellation;
+mod failure;
+mod metadata;
+mod retry;
+mod selector;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    cancellation::{CancellationPolicy, Reaction},
+    failure::{Backoff, FailurePolicy, InfrastructureFailure},
+    metadata::{MetadataPolicy, PropagationTarget, TemplateEngine},
+    retry::RetryPolicy,
+    selector::TaskSelector,
+};
+
+/// A DNS-1123 subdomain: the form of a `LocalQueue`'s and a priority class' name (Kueue refuses anything else, kueue §2).
+const SUBDOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+/// A Go duration made of hours, minutes and seconds.
+const DURATION: &str = r"^([0-9]+(\.[0-9]+)?(h|m|s))+$";
+
+/// What taskgate does with the Tasks of one namespace.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[kube(
+    group = "taskgate.dev",
+    version = "v1alpha1",
+    kind = "TaskPolicy",
+    plural = "taskpolicies",
+    shortname = "tp",
+    category = "taskgate",
+    namespaced,
+    status = "PolicyStatus",
+    derive = "PartialEq",
+    doc = "What taskgate does with the Tasks of this namespace: stop items that keep failing, queue Jobs through Kueue, label Tasks.",
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
+    printcolumn(name = "Priority", type_ = "integer", json_path = ".spec.priority"),
+    printcolumn(name = "Queue", type_ = "string", json_path = ".spec.queueName"),
+    printcolumn(
+        name = "Retries",
+        type_ = "integer",
+        json_path = ".spec.failurePolicy.maxRetriesPerItem"
+    ),
+    printcolumn(
+        name = "Accepted",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Accepted\")].status"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[x_kube(validation = Rule::new("!has(self.queuePriorityClass) || has(self.queueName)")
+    .message("queuePriorityClass needs queueName: without a queue there is nothing to order")
+    .field_path(".queuePriorityClass"))]
+#[x_kube(validation = Rule::new("!has(self.queueMode) || has(self.queueName)")
+    .message("queueMode needs queueName").field_path(".queueMode"))]
+#[x_kube(validation = Rule::new("!has(self.cancellationPolicy)")
+    .message("cancellationPolicy is not active in this release: remove it").field_path(".cancellationPolicy"))]
+#[x_kube(validation = Rule::new("!has(self.retry)")
+    .message("retry is not active in this release: remove it").field_path(".retry"))]
+pub struct TaskPolicySpec {
+    /// What the policy may do: `Off` nothing and as if it were not there, `Observe` only count and record what it would do,
+    /// `Warn` tell the creator but change nothing, `Enforce` act. A section may say otherwise for itself.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Which Tasks the policy governs. Empty: every Task in reach.
+    #[serde(default, skip_serializing_if = "TaskSelector::is_empty")]
+    pub selector: TaskSelector,
+    /// Which policy wins where several govern a Task: for each section the one with the highest number, then a TaskPolicy
+    /// before a ClusterTaskPolicy, then the name.
+    #[serde(default)]
+    #[schemars(range(min = -1_000_000, max = 1_000_000))]
+    pub priority: i32,
+    /// When to stop making Tasks for an item that keeps failing (seed 000).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_policy: Option<FailurePolicy>,
+    /// When to cancel a running Task (seed 001).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancellation_policy: Option<CancellationPolicy>,
+    /// The Kueue LocalQueue that admits the Tasks' Jobs (seed 002). Jobs are created suspended and Kueue starts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = SUBDOMAIN))]
+    pub queue_name: Option<String>,
+    /// The Kueue WorkloadPriorityClass of the Jobs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = SUBDOMAIN))]
+    pub queue_priority_class: Option<String>,
+    /// The mode of `queueName`, where it differs from the policy's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_mode: Option<Mode>,
+    /// Labels and annotations for Tasks (seed 004).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<MetadataPolicy>,
+    /// Bounded retry of objects that no spawner recreates (seed 003).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryPolicy>,
+}
+
+/// What taskgate does with the Tasks of many namespaces.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[kube(
+    group = "taskgate.dev",
+    version = "v1alpha1",
+    kind = "ClusterTaskPolicy",
+    plural = "clustertaskpolicies",
+    shortname = "ctp",
+    category = "taskgate",
+    status = "PolicyStatus",
+    derive = "PartialEq",
+    doc = "What taskgate does with the Tasks of every namespace that namespaceSelector matches.",
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
+    printcolumn(name = "Priority", type_ = "integer", json_path = ".spec.priority"),
+    printcolumn(name = "Queue", type_ = "string", json_path = ".spec.queueName"),
+    printcolumn(
+        name = "Retries",
+        type_ = "integer",
+        json_path = ".spec.failurePolicy.maxRetriesPerItem"
+    ),
+    printcolumn(
+        name = "Accepted",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Accepted\")].status"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+pub struct ClusterTaskPolicySpec {
+    /// Which namespaces the policy reaches, by their labels. Empty or absent: every namespace that taskgate may touch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<LabelSelector>,
+    /// Everything that a TaskPolicy can say.
+    #[serde(flatten)]
+    pub policy: TaskPolicySpec,
+}
+
+/// How far a policy, or one of its sections, may go.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Mode {
+    /// Do nothing.
+    Off,
+    /// Change nothing, say nothing to the creator; count and record what would have been done.
+    Observe,
+    /// Change nothing; tell the creator what would have been done.
+    Warn,
+    /// Act.
+    #[default]
+    Enforce,
+}
+
+/// What taskgate found when it read the policy.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyStatus {
+    /// The generation that the conditions speak of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Accepted`: whether the policy is in force, and if not, which field is wrong.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}

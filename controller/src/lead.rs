@@ -1,0 +1,157 @@
+//! The controller's parts and how they hang together: watches fill caches and a queue, the queue feeds the reconciler. All
+//! of it runs on the leader only.
+
+use std::{future::ready, sync::Arc, time::Duration};
+
+use futures::{
+    FutureExt as _, StreamExt as _, TryStreamExt as _,
+    channel::mpsc,
+    future::{BoxFuture, join, join_all},
+    stream,
+};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::DynamicObject,
+    core::PartialObjectMeta,
+    runtime::{
+        applier,
+        controller::{self, Action},
+        events::{Recorder, Reporter},
+        reflector::{self, ObjectRef, Store},
+        watcher,
+    },
+};
+use taskgate_api::{ClusterTaskPolicy, TaskPolicy, WorkItem, kelos};
+use tokio::{sync::mpsc as tokio_mpsc, time::sleep};
+use tracing::{info, warn};
+
+use crate::{
+    context::Context,
+    error::Error,
+    metrics::Metrics,
+    policies::Policies,
+    run::Config,
+    spawner_status, task,
+    tasks::{TaskIndex, kelos_resource, resource},
+    watches::{Queued, bare, cached, follow_tasks, follow_work_items},
+};
+
+/// How many Tasks are looked after at the same time.
+const CONCURRENCY: u16 = 16;
+/// Until a failed step is tried again.
+const RETRY: Duration = Duration::from_secs(3);
+/// Until Kelos is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
+
+/// The controller itself. Dropped when the Lease is lost.
+pub(crate) async fn lead(client: Client, config: &Config, metrics: &Metrics) {
+    let version = kelos_version(&client).await;
+    let task_kind = resource(version);
+    let spawner_kind = kelos_resource(version, "TaskSpawner", "taskspawners");
+    let (local, local_writer) = reflector::store::<TaskPolicy>();
+    let (cluster, cluster_writer) = reflector::store::<ClusterTaskPolicy>();
+    let (namespaces, namespaces_writer) = reflector::store::<PartialObjectMeta<Namespace>>();
+    let spawners_writer = reflector::store::Writer::<DynamicObject>::new(spawner_kind.clone());
+    let (work_items, work_items_writer) = reflector::store::<WorkItem>();
+    let tasks_writer = reflector::store::Writer::<DynamicObject>::new(task_kind.clone());
+    let tasks = tasks_writer.as_reader();
+    let reporter = Reporter {
+        controller: "taskgate".into(),
+        instance: Some(config.identity.clone()),
+    };
+    let context = Arc::new(Context {
+        policies: Policies::new(local, cluster, namespaces, spawners_writer.as_reader()),
+        work_items,
+        index: TaskIndex::default(),
+        recorder: Recorder::new(client.clone(), reporter),
+        metrics: metrics.clone(),
+        work_item_cap: config.work_items_per_namespace,
+        task_kind: task_kind.clone(),
+        spawner_kind: spawner_kind.clone(),
+        client: client.clone(),
+    });
+    let (queue, queued) = mpsc::unbounded();
+    let (changed, spawners) = tokio_mpsc::unbounded_channel();
+
+    let all = watcher::Config::default;
+    let policies = stream::select_all([
+        cached(watcher(Api::<TaskPolicy>::all(client.clone()), all()), local_writer),
+        cached(
+            watcher(Api::<ClusterTaskPolicy>::all(client.clone()), all()),
+            cluster_writer,
+        ),
+    ]);
+    // Their labels are read when a Task is looked at; their own changes, of which a spawner has many, lead to nothing.
+    let labels = stream::select_all([
+        cached(
+            watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), all()),
+            namespaces_writer,
+        ),
+        cached(
+            watcher(Api::<DynamicObject>::all_with(client.clone(), &spawner_kind), all()).map_ok(bare),
+            spawners_writer,
+        ),
+    ]);
+    let policies = policies.for_each(|()| {
+        context.policies.compile();
+        for task in tasks.state() {
+            let task = ObjectRef::from_obj_with(&*task, task_kind.clone());
+            let _ = queue.unbounded_send(task.into());
+        }
+        ready(())
+    });
+    let work_items = follow_work_items(&context, work_items_writer, &queue, &changed);
+    let reconciling = async {
+        // First what decides about Tasks, then the Tasks: nothing is let go because a policy is not known yet.
+        context.ready().await;
+        context.policies.compile();
+        info!(version, "looking after Tasks");
+        let watching = follow_tasks(&context, tasks_writer, &queue);
+        join(watching, apply(&context, tasks.clone(), queued)).await;
+    };
+    let parts: [BoxFuture<'_, ()>; _] = [
+        policies.boxed(),
+        labels.for_each(|()| ready(())).boxed(),
+        work_items.boxed(),
+        reconciling.boxed(),
+        spawner_status::run(Arc::clone(&context), spawners).boxed(),
+    ];
+    join_all(parts).await;
+}
+
+/// Looks after each Task that the queue names.
+async fn apply(context: &Arc<Context>, tasks: Store<DynamicObject>, queued: Queued) {
+    let config = controller::Config::default().concurrency(CONCURRENCY);
+    let failed = |object: Arc<DynamicObject>, error: &Error, _| {
+        warn!(%error, source = %error.source, name = object.name_any(), "tried again soon");
+        Action::requeue(RETRY)
+    };
+    applier(
+        |object, context| Box::pin(task::reconcile(object, context)),
+        failed,
+        Arc::clone(context),
+        tasks,
+        queued.map(Ok::<_, Error>),
+        config,
+    )
+    .for_each(|_| ready(()))
+    .await;
+}
+
+/// The version of Kelos' Tasks that the cluster serves; waits for Kelos to be installed.
+async fn kelos_version(client: &Client) -> &'static str {
+    loop {
+        if let Ok(groups) = client.list_api_groups().await {
+            let group = groups.groups.into_iter().find(|group| group.name == kelos::GROUP);
+            let served = group.map(|group| group.versions).unwrap_or_default();
+            let known = kelos::TASK_VERSIONS
+                .into_iter()
+                .find(|known| served.iter().any(|version| version.version == *known));
+            if let Some(version) = known {
+                return version;
+            }
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+}

@@ -1,0 +1,142 @@
+//! The watches, and what each change leads to: a store is filled, and the queue of Tasks to look at.
+
+use std::{future::ready, sync::Arc};
+
+use futures::{Stream, StreamExt as _, channel::mpsc, stream::BoxStream};
+use kube::{
+    Api, Resource, ResourceExt as _,
+    api::DynamicObject,
+    runtime::{
+        WatchStreamExt as _,
+        controller::ReconcileRequest,
+        reflector::{self, ObjectRef},
+        watcher,
+        watcher::Event,
+    },
+};
+use taskgate_api::WorkItem;
+use taskgate_policy::TaskState;
+use tokio::sync::mpsc as tokio_mpsc;
+use tracing::debug;
+
+use crate::{
+    context::Context,
+    metrics::OpenItems,
+    spawner_status::SpawnerRef,
+    tasks::{json_of, trim},
+};
+
+/// What a watch tells the rest: which Tasks to look at. Sending fails only when all of it is being dropped.
+pub(crate) type Queue = mpsc::UnboundedSender<ReconcileRequest<DynamicObject>>;
+pub(crate) type Queued = mpsc::UnboundedReceiver<ReconcileRequest<DynamicObject>>;
+
+/// Fills a store from a watch; tells of each change once the first list is complete.
+pub(crate) fn cached<K>(
+    watch: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+    writer: reflector::store::Writer<K>,
+) -> BoxStream<'static, ()>
+where
+    K: Resource + Clone + Send + Sync + 'static,
+    K::DynamicType: Eq + std::hash::Hash + Clone + Send + Sync,
+{
+    reflector::reflector(writer, watch.default_backoff())
+        .filter_map(|event| ready(changes(event)))
+        .boxed()
+}
+
+fn changes<K>(event: watcher::Result<Event<K>>) -> Option<()> {
+    match event {
+        Ok(Event::Init | Event::InitApply(_)) => None,
+        Ok(_) => Some(()),
+        Err(error) => {
+            debug!(%error, "a watch is interrupted");
+            None
+        }
+    }
+}
+
+/// Metadata is all that is kept of a spawner.
+pub(crate) fn bare(event: Event<DynamicObject>) -> Event<DynamicObject> {
+    let strip = |mut object: DynamicObject| {
+        object.metadata.managed_fields = None;
+        object.data = serde_json::Value::Null;
+        object
+    };
+    match event {
+        Event::Apply(object) => Event::Apply(strip(object)),
+        Event::InitApply(object) => Event::InitApply(strip(object)),
+        other => other,
+    }
+}
+
+/// A memory that changed or went concerns its Tasks and its spawner.
+pub(crate) async fn follow_work_items(
+    context: &Arc<Context>,
+    writer: reflector::store::Writer<WorkItem>,
+    queue: &Queue,
+    changed: &tokio_mpsc::UnboundedSender<SpawnerRef>,
+) {
+    let watch = watcher(Api::<WorkItem>::all(context.client.clone()), watcher::Config::default());
+    let mut open = OpenItems::default();
+    reflector::reflector(writer, watch.default_backoff())
+        .for_each(|event| {
+            let (item, gone) = match event {
+                Ok(Event::Apply(item) | Event::InitApply(item)) => (item, false),
+                Ok(Event::Delete(item)) => (item, true),
+                Ok(Event::Init | Event::InitDone) => return ready(()),
+                Err(error) => {
+                    debug!(%error, "the watch of WorkItems is interrupted");
+                    return ready(());
+                }
+            };
+            let namespace = item.namespace().unwrap_or_default();
+            for task in context.index.of(&(namespace.clone(), item.name_any())) {
+                let task = ObjectRef::new_with(&task.name, context.task_kind.clone()).within(&namespace);
+                let _ = queue.unbounded_send(task.into());
+            }
+            let count = open.put(&item, gone);
+            context.metrics.open_items(&namespace, count);
+            if let Some(spawner) = item.spec.spawner {
+                let _ = changed.send((namespace, spawner));
+            }
+            ready(())
+        })
+        .await;
+}
+
+/// Every change of a Task, with its index.
+pub(crate) async fn follow_tasks(
+    context: &Arc<Context>,
+    writer: reflector::store::Writer<DynamicObject>,
+    queue: &Queue,
+) {
+    let api = Api::<DynamicObject>::all_with(context.client.clone(), &context.task_kind);
+    let watch = watcher(api, watcher::Config::default()).default_backoff().modify(trim);
+    reflector::reflector(writer, watch)
+        .for_each(|event| {
+            let (object, gone) = match event {
+                Ok(Event::Apply(object) | Event::InitApply(object)) => (object, false),
+                Ok(Event::Delete(object)) => (object, true),
+                Ok(Event::Init) => {
+                    context.index.clear();
+                    return ready(());
+                }
+                Ok(Event::InitDone) => return ready(()),
+                Err(error) => {
+                    debug!(%error, "the watch of Tasks is interrupted");
+                    return ready(());
+                }
+            };
+            let namespace = object.namespace().unwrap_or_default();
+            let state = TaskState::of(&json_of(&object));
+            match state {
+                Some(state) if gone => context.index.remove(&namespace, &state),
+                Some(state) => context.index.put(&namespace, state),
+                None => {}
+            }
+            let task = ObjectRef::from_obj_with(&object, context.task_kind.clone());
+            let _ = queue.unbounded_send(task.into());
+            ready(())
+        })
+        .await;
+}
