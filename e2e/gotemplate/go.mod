@@ -1,0 +1,3 @@
+module taskgate.dev/e2e/gotemplate
+
+go 1.26.0
