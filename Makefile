@@ -24,6 +24,10 @@ test: ## Everything: format, lints, dependencies, generated files, unit, propert
 e2e: ## The end-to-end suites, or one of them: make e2e SUITE=admission
 	@.ci/test e2e $(SUITE)
 
+.PHONY: soak
+soak: ## The suites that inject faults, at full size; SUITE= runs one, SEED= repeats its choices
+	@.ci/test soak $(SUITE)
+
 .PHONY: unit
 unit: ## Unit, property and golden tests only
 	@.ci/test unit
@@ -41,9 +45,11 @@ manifests: ## Regenerate the CRDs and the registration under manifests/
 	@.ci/step "Generating manifests" cargo run --quiet --locked -p taskgate -- manifests write manifests
 
 .PHONY: bench
-bench: ## The benchmarks (criterion); figures go to docs/performance.md by hand, with the machine
+bench: control-plane ## The benchmarks; figures go to docs/performance.md by hand, with the machine
 	@cargo bench --locked -p taskgate-policy --bench decide
 	@cargo bench --locked -p taskgate-webhook --bench review
+	@cargo build --profile bench --locked -p taskgate
+	@cargo bench --locked -p taskgate-e2e --bench controller
 
 .PHONY: advisories
 advisories: ## The advisory database against our dependencies; fetches the database

@@ -26,11 +26,19 @@ pub struct Gate {
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct GateBuilder {
+    name: Option<String>,
     registration: Vec<String>,
     serve: Vec<String>,
 }
 
 impl GateBuilder {
+    /// What its log and the errors call it, where there are several; `taskgate` if not told. They share a Lease; the API
+    /// server asks the one that was started last.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
     /// Adds a flag of `taskgate manifests registration`.
     pub fn registration_flag(mut self, flag: impl Into<String>) -> Self {
         self.registration.push(flag.into());
@@ -57,7 +65,7 @@ impl GateBuilder {
         let url = format!("https://127.0.0.1:{}", free_port()?);
         self.register(cp, &url).await?;
         let admin = format!("127.0.0.1:{}", free_port()?);
-        let spec = ProcessSpec::new("taskgate", binary("taskgate")?)
+        let spec = ProcessSpec::new(self.name.as_deref().unwrap_or("taskgate"), binary("taskgate")?)
             .args([
                 "serve",
                 "--listen",

@@ -45,6 +45,7 @@ mod process;
 mod process_spec;
 mod revision;
 mod shared;
+mod size;
 mod supervisor;
 mod wait;
 
@@ -61,4 +62,5 @@ pub use ports::free_port;
 pub use process::{Exit, Process};
 pub use process_spec::ProcessSpec;
 pub use shared::Shared;
+pub use size::{is_soak, seed};
 pub use wait::{PATIENCE, await_gone, await_object, eventually, eventually_that, never};

@@ -1,0 +1,107 @@
+//! What accounting costs the API server, counted there.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use futures::stream::{self, TryStreamExt as _};
+use kelos_standin::types::TaskSpawner;
+use rand::{SeedableRng as _, rngs::StdRng};
+use taskgate_e2e::{Gate, PATIENCE, eventually, is_soak, never};
+
+use crate::item::Item;
+use crate::world::{CAPPED, ENDLESS, Seen, World};
+
+/// How many items there are.
+const ITEMS: usize = 200;
+/// How many of them fail until half of these are open.
+const STUCK_ITEMS: usize = 40;
+/// How many drivers are at work at the same time.
+const DRIVERS: usize = 16;
+
+/// The Lease of several replicas is the one thing that is written at rest: there is one replica here.
+#[tokio::test]
+async fn a_failure_costs_two_writes_at_most_and_rest_costs_none() -> anyhow::Result<()> {
+    let world = World::start().await?;
+    let _gate = Gate::builder()
+        .serve_flag("--no-leader-election")
+        .start(&world.cp)
+        .await?;
+    world.govern().await?;
+    let seen = Seen::nothing();
+    let mut items: Vec<_> = (0..ITEMS)
+        .map(|number| {
+            let spawner = if number % 2 == 0 { CAPPED } else { ENDLESS };
+            let rng = StdRng::seed_from_u64(0);
+            Item::new(&world, seen.subscribe(), spawner, number + 1, rng)
+        })
+        .collect();
+    let rounds = async {
+        let first = ["create workitems", "update workitems/status"];
+        count_writes(&world, &mut items, &first).await?;
+        for _ in 1..CAPPED.limit {
+            count_writes(&world, &mut items[..STUCK_ITEMS], &first[1..]).await?;
+        }
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        result = rounds => result?,
+        never = world.look(&seen) => match never {},
+    }
+
+    // Tasks under way belong to the picture.
+    for item in &mut items[STUCK_ITEMS..STUCK_ITEMS + 10] {
+        item.create().await?;
+    }
+    let open = format!("{} items skipped", STUCK_ITEMS / 2);
+    eventually("the spawner's condition tells of all", PATIENCE, || async {
+        let spawner = world.ns.api::<TaskSpawner>().get(CAPPED.name).await?;
+        let told = serde_json::to_string(&spawner.status)?;
+        ensure!(told.contains(&open), "{told}");
+        Ok(())
+    })
+    .await?;
+    let before = world.cp.settled_revision().await?;
+    let rest = Duration::from_secs(if is_soak() { 60 } else { 15 });
+    never("something is written at rest", rest, || async {
+        let now = world.cp.etcd_revision().await?;
+        Ok((now != before).then_some(now - before))
+    })
+    .await
+}
+
+/// Lets a Task fail for each of `items`, and expects exactly the writes `expected` to the memory of each, and no other
+/// write to what is taskgate's own.
+async fn count_writes(world: &World, items: &mut [Item<'_>], expected: &[&str]) -> anyhow::Result<()> {
+    let failures = items.len();
+    let mark = world.cp.audit().mark()?;
+    stream::iter(items.iter_mut().map(Ok))
+        .try_for_each_concurrent(DRIVERS, async |item| {
+            item.create().await?;
+            item.fail().await?;
+            item.settles().await
+        })
+        .await?;
+    world.cp.settled_revision().await?;
+    let mut writes: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for event in world.cp.audit().since(mark).await? {
+        let about = &event.object_ref;
+        if event.is_write() && !event.is_dry_run() && about.api_group == "taskgate.dev" {
+            let resource = [about.resource.as_str(), about.subresource.as_str()].join("/");
+            let name = match &event.request_object {
+                // A create's name is in its body.
+                Some(object) if about.name.is_empty() => object["metadata"]["name"].as_str().context("no name")?,
+                _ => &about.name,
+            };
+            let write = format!("{} {}", event.verb, resource.trim_end_matches('/'));
+            writes.entry(name.to_owned()).or_default().push(write);
+        }
+    }
+    ensure!(writes.len() == failures, "{failures} failures, writes: {writes:#?}");
+    let odd: Vec<_> = writes.iter().filter(|(_, writes)| *writes != expected).collect();
+    ensure!(odd.is_empty(), "expected {expected:?} for each failure, but: {odd:#?}");
+    for item in items {
+        item.check().await?;
+    }
+    Ok(())
+}
