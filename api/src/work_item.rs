@@ -72,7 +72,7 @@ pub struct WorkItemStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub reason: Option<String>,
-    /// Opaque hash of the item's content when its last Task was made. Used by resetOnChange.
+    /// Opaque hash of the item's content as first seen after it opened: another content resets it (resetOnChange).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub content_hash: Option<String>,

@@ -87,6 +87,16 @@ pub(crate) struct ServeArgs {
         default_value_t = 5000
     )]
     pub(crate) work_items_per_namespace: usize,
+    /// A tracker is never asked about an item more often than this, however often the spawner polls. Below 30s only for
+    /// tests.
+    #[arg(long, env = "TASKGATE_SOURCE_MIN_INTERVAL", value_name = "DURATION", default_value = "30s", value_parser = interval)]
+    pub(crate) source_min_interval: Duration,
+    /// The API of github.com. The API of an Enterprise host is found from the Workspace's repository.
+    #[arg(long, env = "TASKGATE_GITHUB_API", value_name = "URL", default_value = "https://api.github.com", value_parser = tracker_url)]
+    pub(crate) github_api: String,
+    /// Where the GitHub proxy of a Workspace is: {service} and {namespace} are filled in.
+    #[arg(long, env = "TASKGATE_GHPROXY_URL", value_name = "URL", default_value = "http://{service}.{namespace}:8888", value_parser = tracker_url)]
+    pub(crate) ghproxy_url: String,
     /// How long admission goes on after SIGTERM while the API server learns that this replica is leaving.
     #[arg(long, env = "TASKGATE_LAME_DUCK", value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub(crate) lame_duck: Duration,
@@ -227,6 +237,26 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A duration between a second and ten minutes.
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    if interval < Duration::from_secs(1) {
+        return Err("at least 1s".to_owned());
+    }
+    Ok(interval)
+}
+
+/// The base of a tracker's API, without a slash at its end.
+fn tracker_url(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let is_base = rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(['?', '#', '@', ' ']));
+    if is_base {
+        Ok(text.trim_end_matches('/').to_owned())
+    } else {
+        Err("not of the form https://HOST[:PORT][/PATH]".to_owned())
+    }
+}
+
 fn log_filter(text: &str) -> Result<String, String> {
     EnvFilter::try_new(text)
         .map(|_| text.to_owned())
@@ -251,6 +281,9 @@ mod tests {
             ("--cert-names", "a b"),
             ("--configuration", "taskgate"),
             ("--max-in-flight", "0"),
+            ("--source-min-interval", "10ms"),
+            ("--github-api", "api.github.com"),
+            ("--ghproxy-url", "https://user:secret@proxy"),
             ("--lame-duck", "-1s"),
             ("--lame-duck", "1h"),
             ("--log", "taskgate=shout=loud"),

@@ -116,6 +116,11 @@ fn controller_config(args: &ServeArgs) -> taskgate_controller::Config {
         lease: (!args.no_leader_election).then(|| format!("{}-controller", args.service)),
         identity: format!("{host}-{}", std::process::id()),
         work_items_per_namespace: args.work_items_per_namespace,
+        sources: taskgate_controller::SourceConfig {
+            min_interval: args.source_min_interval,
+            github_api: args.github_api.clone(),
+            ghproxy_url: args.ghproxy_url.clone(),
+        },
     }
 }
 

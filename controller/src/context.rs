@@ -9,7 +9,7 @@ use serde_json::json;
 use taskgate_api::{Mode, WorkItem, kelos};
 use taskgate_policy::failure_rule;
 
-use crate::{metrics::Metrics, policies::Policies, tasks::TaskIndex};
+use crate::{metrics::Metrics, policies::Policies, source::Sources, tasks::TaskIndex};
 
 /// The context of all reconcilers.
 pub(crate) struct Context {
@@ -19,6 +19,8 @@ pub(crate) struct Context {
     pub(crate) policies: Policies,
     pub(crate) work_items: Store<WorkItem>,
     pub(crate) index: TaskIndex,
+    /// What the trackers say of the items that policies wait for.
+    pub(crate) sources: Sources,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
     pub(crate) work_item_cap: usize,

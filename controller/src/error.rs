@@ -29,6 +29,11 @@ pub(crate) fn is_absent(error: &kube::Error) -> bool {
     code(error) == Some(404)
 }
 
+/// RBAC does not allow it.
+pub(crate) fn is_forbidden(error: &kube::Error) -> bool {
+    code(error) == Some(403)
+}
+
 /// The object is not what it was when we looked: look again.
 pub(crate) fn is_conflict(error: &kube::Error) -> bool {
     code(error) == Some(409)

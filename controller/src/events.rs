@@ -63,6 +63,26 @@ pub(crate) async fn reset(context: &Context, subject: &Subject, item: &WorkItem)
     .await;
 }
 
+/// The item changed at its source: its failures are forgotten.
+pub(crate) async fn changed(context: &Context, item: &WorkItem) {
+    let note = format!(
+        "failures forgotten: item {} changed at its source (failurePolicy.resetOnChange)",
+        item.spec.item
+    );
+    let regarding = item.object_ref(&());
+    publish(context, EventType::Normal, "CircuitReset", "Reset", &note, &regarding).await;
+}
+
+/// The item is gone from its source, and its memory with it.
+pub(crate) async fn pruned(context: &Context, item: &WorkItem) {
+    let note = format!(
+        "forgotten: the spawner no longer finds item {}, which is gone, closed or filtered out at its source",
+        item.spec.item
+    );
+    let regarding = item.object_ref(&());
+    publish(context, EventType::Normal, "WorkItemPruned", "Prune", &note, &regarding).await;
+}
+
 /// A Task that slipped past the breaker was stopped.
 pub(crate) async fn stopped(context: &Context, subject: &Subject, why: &str) {
     publish(

@@ -32,6 +32,7 @@ use crate::{
     metrics::Metrics,
     policies::Policies,
     run::Config,
+    source::{self, Sources},
     spawner_status, task,
     tasks::{TaskIndex, kelos_resource, resource},
     watches::{Queued, bare, cached, follow_tasks, follow_work_items},
@@ -64,6 +65,7 @@ pub(crate) async fn lead(client: Client, config: &Config, metrics: &Metrics) {
         policies: Policies::new(local, cluster, namespaces, spawners_writer.as_reader()),
         work_items,
         index: TaskIndex::default(),
+        sources: Sources::default(),
         recorder: Recorder::new(client.clone(), reporter),
         metrics: metrics.clone(),
         work_item_cap: config.work_items_per_namespace,
@@ -95,6 +97,7 @@ pub(crate) async fn lead(client: Client, config: &Config, metrics: &Metrics) {
     ]);
     let policies = policies.for_each(|()| {
         context.policies.compile();
+        context.sources.look_again();
         for task in tasks.state() {
             let task = ObjectRef::from_obj_with(&*task, task_kind.clone());
             let _ = queue.unbounded_send(task.into());
@@ -116,6 +119,7 @@ pub(crate) async fn lead(client: Client, config: &Config, metrics: &Metrics) {
         work_items.boxed(),
         reconciling.boxed(),
         spawner_status::run(Arc::clone(&context), spawners).boxed(),
+        source::run(Arc::clone(&context), tasks.clone(), config.sources.clone()).boxed(),
     ];
     join_all(parts).await;
 }

@@ -166,7 +166,7 @@ fn open_by(item: &WorkItem, uid: &str) -> bool {
     })
 }
 
-fn failed(doing: &'static str, namespace: &str, name: &str, error: kube::Error) -> Error {
+pub(crate) fn failed(doing: &'static str, namespace: &str, name: &str, error: kube::Error) -> Error {
     Error {
         doing,
         kind: "WorkItem",

@@ -6,7 +6,8 @@
 //! ```text
 //! run ── lead ── watches ── tasks, policies        leader: who runs it
 //!  └─ task: look, next step, look again ── hold (finalizer, mark) · ledger (WorkItem) · ttl (deletion) · stop (Job)
-//!  └─ spawner_status                       evidence, cap, events, metrics beside them
+//!  ├─ spawner_status                       evidence, cap, events, metrics beside them
+//!  └─ source: what the trackers say of items, for those who wait for it
 //! ```
 //!
 //! What the next step is, the decision core says ([`taskgate_policy::next_step`]); here it is only taken.
@@ -26,6 +27,7 @@ mod metrics;
 mod policies;
 mod policy_status;
 mod run;
+mod source;
 mod spawner_status;
 mod stop;
 mod task;
@@ -37,3 +39,4 @@ pub use error::Error;
 pub use metrics::Metrics;
 pub use policy_status::run as run_policy_status;
 pub use run::{Config, run};
+pub use source::SourceConfig;

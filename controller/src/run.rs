@@ -4,7 +4,7 @@ use kube::Client;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::{lead::lead, leader::Leader, metrics::Metrics};
+use crate::{lead::lead, leader::Leader, metrics::Metrics, source::SourceConfig};
 
 /// How the controller runs.
 #[derive(Clone, Debug)]
@@ -17,6 +17,8 @@ pub struct Config {
     pub identity: String,
     /// How many `WorkItem`s a namespace may have.
     pub work_items_per_namespace: usize,
+    /// How the sources of items are read.
+    pub sources: SourceConfig,
 }
 
 /// Runs the controller until `shutdown`: whenever this replica leads, and Kelos is installed.

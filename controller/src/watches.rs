@@ -14,6 +14,7 @@ use kube::{
         watcher::Event,
     },
 };
+use serde_json::json;
 use taskgate_api::WorkItem;
 use taskgate_policy::TaskState;
 use tokio::sync::mpsc as tokio_mpsc;
@@ -55,11 +56,18 @@ fn changes<K>(event: watcher::Result<Event<K>>) -> Option<()> {
     }
 }
 
-/// Metadata is all that is kept of a spawner.
+/// All that is kept of a spawner is its metadata, and where its items come from.
 pub(crate) fn bare(event: Event<DynamicObject>) -> Event<DynamicObject> {
     let strip = |mut object: DynamicObject| {
         object.metadata.managed_fields = None;
-        object.data = serde_json::Value::Null;
+        let kept = |pointer: &str| object.data.pointer(pointer).cloned().unwrap_or_default();
+        object.data = json!({"spec": {
+            "when": kept("/spec/when"),
+            "taskTemplate": {
+                "workspaceRef": kept("/spec/taskTemplate/workspaceRef"),
+                "worker": {"workspaceRef": kept("/spec/taskTemplate/worker/workspaceRef")},
+            },
+        }});
         object
     };
     match event {
@@ -94,6 +102,7 @@ pub(crate) async fn follow_work_items(
                 let task = ObjectRef::new_with(&task.name, context.task_kind.clone()).within(&namespace);
                 let _ = queue.unbounded_send(task.into());
             }
+            context.sources.look_again();
             let count = open.put(&item, gone);
             context.metrics.open_items(&namespace, count);
             if let Some(spawner) = item.spec.spawner {
@@ -134,6 +143,7 @@ pub(crate) async fn follow_tasks(
                 Some(state) => context.index.put(&namespace, state),
                 None => {}
             }
+            context.sources.look_again();
             let task = ObjectRef::from_obj_with(&object, context.task_kind.clone());
             let _ = queue.unbounded_send(task.into());
             ready(())

@@ -108,6 +108,8 @@ fn fail(next: &mut WorkItemStatus, attempt: &mut Attempt, rule: Option<&FailureP
         attempt.opened = true;
         next.breaker = Some(Breaker::Open);
         next.opened_at = Some(Time(now));
+        // The content that the next change is held against is what the item looks like now.
+        next.content_hash = None;
         next.reason = Some(word(why).to_owned());
     } else {
         next.breaker = Some(Breaker::Closed);
@@ -130,7 +132,16 @@ fn close(next: &mut WorkItemStatus, reason: &str) {
     next.infrastructure_failures = 0;
     next.breaker = Some(Breaker::Closed);
     next.opened_at = None;
+    next.content_hash = None;
     next.reason = Some(reason.to_owned());
+}
+
+/// `status` with the content that a later one is held against.
+pub fn baseline(status: &WorkItemStatus, content_hash: &str) -> WorkItemStatus {
+    WorkItemStatus {
+        content_hash: Some(content_hash.to_owned()),
+        ..status.clone()
+    }
 }
 
 /// `status` with its failures forgotten, or `None` when the deletion of the Task `task_uid` was read as a reset before.

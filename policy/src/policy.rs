@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use taskgate_api::{
     ClusterTaskPolicySpec, Mode, Selector, SelectorExt as _, TaskPolicySpec, kelos, keys, kueue,
-    task_policy::{FailurePolicy, MetadataPolicy, TaskSelector},
+    task_policy::{CancellationPolicy, FailurePolicy, MetadataPolicy, TaskSelector},
 };
 
 use crate::{item_key::ItemKey, names, select::Features};
@@ -166,6 +166,17 @@ impl Policy {
     pub(crate) fn failure(&self) -> Option<(Option<Mode>, &FailurePolicy)> {
         let section = self.0.spec.failure_policy.as_ref()?;
         Some((section.mode, section))
+    }
+
+    pub(crate) fn cancellation(&self) -> Option<(Option<Mode>, &CancellationPolicy)> {
+        let section = self.0.spec.cancellation_policy.as_ref()?;
+        Some((section.mode, section))
+    }
+
+    /// Whether a section waits for what only the source of an item knows.
+    pub(crate) fn follows_sources(&self) -> bool {
+        self.failure().is_some_and(|(_, section)| section.reset_on_change)
+            || self.cancellation().is_some_and(|(_, section)| section.reacts())
     }
 
     /// The template for the identity of items.

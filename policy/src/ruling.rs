@@ -34,25 +34,13 @@ pub fn failure_rule<'a>(
     spawner: Option<&SpawnerFacts>,
 ) -> Option<FailureRule<'a>> {
     let task = Task::of(object);
-    let spawner_labels = spawner.map(|spawner| &spawner.labels);
-    let features = Features {
-        namespace_labels,
-        spawner: task.spawner(),
-        spawner_labels,
-        agent_type: task.agent_type(),
-        labels: task
-            .metadata()
-            .labels()
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .collect(),
-    };
-    let ruling = Sections::select(policies, namespace, &features)
+    let ruling = sections_of(policies, namespace, namespace_labels, task, spawner)
         .failure
         .filter(|ruling| ruling.mode != Mode::Off)?;
     let known = Surroundings {
         namespace,
         namespace_labels,
-        spawner_labels,
+        spawner_labels: spawner.map(|spawner| &spawner.labels),
         planned: &[],
     };
     Some(FailureRule {
@@ -61,4 +49,23 @@ pub fn failure_rule<'a>(
         rule: ruling.rule,
         item: find_item(task, object, ruling.policy.item_key(), &known).item,
     })
+}
+
+/// The winning sections for a Task that exists already.
+pub(crate) fn sections_of<'a>(
+    policies: &'a PolicySet,
+    namespace: &str,
+    namespace_labels: &BTreeMap<String, String>,
+    task: Task<'_>,
+    spawner: Option<&SpawnerFacts>,
+) -> Sections<'a> {
+    let labels = task.metadata().labels();
+    let features = Features {
+        namespace_labels,
+        spawner: task.spawner(),
+        spawner_labels: spawner.map(|spawner| &spawner.labels),
+        agent_type: task.agent_type(),
+        labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+    };
+    Sections::select(policies, namespace, &features)
 }

@@ -5,7 +5,11 @@ use std::{
     collections::{BTreeMap, HashMap},
 };
 
-use taskgate_api::{Mode, kelos::Task, task_policy::FailurePolicy};
+use taskgate_api::{
+    Mode,
+    kelos::Task,
+    task_policy::{CancellationPolicy, FailurePolicy},
+};
 
 use crate::{
     Facts, ItemIdentity, Kind, Operation, Phase, Policy, PolicyName, Request,
@@ -24,6 +28,7 @@ pub struct PolicySet {
     cluster: Vec<Policy>,
     namespaced: HashMap<String, Vec<Policy>>,
     selects_task_labels: bool,
+    follows_sources: bool,
 }
 
 impl PolicySet {
@@ -32,6 +37,7 @@ impl PolicySet {
         let mut set = Self::default();
         for policy in policies {
             set.selects_task_labels |= policy.selects_task_labels();
+            set.follows_sources |= policy.follows_sources();
             match policy.name() {
                 PolicyName::Cluster { .. } => set.cluster.push(policy),
                 PolicyName::Namespaced { namespace, .. } => {
@@ -53,6 +59,11 @@ impl PolicySet {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether any policy waits for what only the source of an item knows.
+    pub fn follows_sources(&self) -> bool {
+        self.follows_sources
     }
 
     /// The policies that reach `namespace`, strongest first: a merge of two sorted lists.
@@ -93,6 +104,7 @@ pub(crate) struct Sections<'a> {
     pub(crate) failure: Option<Ruling<'a, &'a FailurePolicy>>,
     pub(crate) queue: Option<Ruling<'a, QueueRule<'a>>>,
     pub(crate) metadata: Option<Ruling<'a, &'a taskgate_api::task_policy::MetadataPolicy>>,
+    pub(crate) cancellation: Option<Ruling<'a, &'a CancellationPolicy>>,
 }
 
 impl<'a> Sections<'a> {
@@ -106,7 +118,12 @@ impl<'a> Sections<'a> {
             take(&mut sections.failure, policy, policy.failure());
             take(&mut sections.queue, policy, policy.queue());
             take(&mut sections.metadata, policy, policy.metadata());
-            if sections.failure.is_some() && sections.queue.is_some() && sections.metadata.is_some() {
+            take(&mut sections.cancellation, policy, policy.cancellation());
+            if sections.failure.is_some()
+                && sections.queue.is_some()
+                && sections.metadata.is_some()
+                && sections.cancellation.is_some()
+            {
                 break;
             }
         }

@@ -25,6 +25,13 @@ pub struct CancellationPolicy {
     pub grace_period_seconds: u32,
 }
 
+impl CancellationPolicy {
+    /// Whether anything is ever cancelled.
+    pub fn reacts(&self) -> bool {
+        self.on_source_removed == Reaction::Cancel || self.on_retrigger == Reaction::Cancel
+    }
+}
+
 /// What follows from a trigger.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reaction {

@@ -9,8 +9,6 @@ use super::{DURATION, Mode};
 /// When an item that keeps failing is left alone (seed 000).
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.resetOnChange) || !self.resetOnChange")
-    .message("resetOnChange is not active in this release: remove it").field_path(".resetOnChange"))]
 pub struct FailurePolicy {
     /// The mode of this section, where it differs from the policy's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -19,7 +17,8 @@ pub struct FailurePolicy {
     #[serde(default)]
     #[schemars(range(min = 0, max = 1000))]
     pub max_retries_per_item: u32,
-    /// Forget the failures when the item's content changes.
+    /// Forget the failures of a stopped item when its title, text, labels or human comments change at its source. taskgate
+    /// then asks the tracker about stopped items; see the condition SourceReadable.
     #[serde(default)]
     pub reset_on_change: bool,
     /// After this time an open item gets one probe Task; its failure opens the item again.

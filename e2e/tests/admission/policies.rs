@@ -100,10 +100,6 @@ async fn what_is_not_active_yet_is_refused_by_name() -> anyhow::Result<()> {
         ),
         (json!({"retry": {"maxAttempts": 3}}), "retry"),
         (
-            json!({"failurePolicy": {"maxRetriesPerItem": 3, "resetOnChange": true}}),
-            "resetOnChange",
-        ),
-        (
             json!({"metadata": {"engine": "GoTemplate", "labels": {"a": "b"}}}),
             "engine",
         ),

@@ -1,0 +1,124 @@
+//! The way to a spawner's tracker: its Workspace, and the proxy or the token that the Workspace names (kelos §4).
+//!
+//! Reading a token is a permission that a namespace gives by itself, for one Secret by name. A Workspace with a GitHub
+//! proxy needs none.
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, api::DynamicObject, runtime::reflector::ObjectRef};
+use serde_json::Value;
+use taskgate_policy::source::{Repository, Source, ghproxy_service};
+
+use super::{SourceConfig, client::Token, github::Route, trouble::Trouble};
+use crate::{
+    context::Context,
+    error::{is_absent, is_forbidden},
+    tasks::{json_of, kelos_resource},
+};
+
+/// The key of the token in a Workspace's Secret.
+const TOKEN: &str = "GITHUB_TOKEN";
+/// A key that only the Secret of a GitHub App has.
+const APP: &str = "privateKey";
+
+/// Where a spawner's items are read.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) source: Source,
+    pub(super) repository: Repository,
+    pub(super) route: Route,
+}
+
+/// Finds the way. `Err(None)`: the API server did not answer, which says nothing of the source.
+///
+/// RBAC: `get` on workspaces; `get` on the one Secret, where the Workspace has no proxy.
+pub(super) async fn place(
+    context: &Context,
+    config: &SourceConfig,
+    namespace: &str,
+    spawner: &str,
+) -> Result<Place, Option<Trouble>> {
+    let key = ObjectRef::new_with(spawner, context.spawner_kind.clone()).within(namespace);
+    let found = context.policies.spawners.get(&key).ok_or(None)?;
+    let source = Source::of(&json_of(&found))
+        .map_err(|why| Trouble::Unsupported(format!("TaskSpawner {namespace}/{spawner}: {}", why.0)))?;
+    let workspace = workspace(context, namespace, &source.workspace).await?;
+    let text = |pointer: &str| workspace.pointer(pointer).and_then(Value::as_str);
+    let name = &source.workspace;
+    let repository = Repository::of(source.repository.as_deref(), text("/spec/repo").unwrap_or_default())
+        .ok_or_else(|| Trouble::Unsupported(format!("Workspace {namespace}/{name} names no repository of GitHub")))?;
+    let is_proxy = workspace.pointer("/spec/ghproxy").is_some_and(Value::is_object);
+    let route = if is_proxy {
+        let service = ghproxy_service(name).ok_or_else(|| {
+            Trouble::Unsupported(format!(
+                "the GitHub proxy of Workspace {namespace}/{name} has too long a name"
+            ))
+        })?;
+        let base = config.ghproxy_url.replace("{service}", &service);
+        Route {
+            base: base.replace("{namespace}", namespace),
+            token: None,
+            is_proxy,
+        }
+    } else {
+        let token = match text("/spec/secretRef/name") {
+            Some(secret) => Some(token(context, namespace, secret).await?),
+            None => None,
+        };
+        let base = repository.enterprise_api().unwrap_or_else(|| config.github_api.clone());
+        Route { base, token, is_proxy }
+    };
+    Ok(Place {
+        source,
+        repository,
+        route,
+    })
+}
+
+async fn workspace(context: &Context, namespace: &str, name: &str) -> Result<Value, Option<Trouble>> {
+    let kind = kelos_resource(&context.spawner_kind.version, "Workspace", "workspaces");
+    let workspaces = Api::<DynamicObject>::namespaced_with(context.client.clone(), namespace, &kind);
+    match workspaces.get(name).await {
+        Ok(workspace) => Ok(json_of(&workspace)),
+        Err(error) if is_absent(&error) => Err(Some(Trouble::Unsupported(format!(
+            "Workspace {namespace}/{name} does not exist"
+        )))),
+        Err(error) if is_forbidden(&error) => Err(Some(Trouble::Forbidden(
+            "taskgate may not get workspaces.kelos.dev".to_owned(),
+        ))),
+        Err(error) => {
+            tracing::debug!(%error, namespace, name, "a Workspace could not be read");
+            Err(None)
+        }
+    }
+}
+
+async fn token(context: &Context, namespace: &str, name: &str) -> Result<Token, Option<Trouble>> {
+    let secrets = Api::<Secret>::namespaced(context.client.clone(), namespace);
+    let missing = |what: &str| Trouble::SecretMissing(format!("Secret {namespace}/{name} {what}"));
+    let data = match secrets.get(name).await {
+        Ok(secret) => secret.data.unwrap_or_default(),
+        Err(error) if is_absent(&error) => return Err(Some(missing("does not exist"))),
+        Err(error) if is_forbidden(&error) => {
+            return Err(Some(Trouble::Forbidden(format!(
+                "taskgate may not read Secret {namespace}/{name}: bind a Role in namespace {namespace} with \
+                 {{apiGroups: [\"\"], resources: [secrets], resourceNames: [{name}], verbs: [get]}} to its service \
+                 account, or give the Workspace a ghproxy"
+            ))));
+        }
+        Err(error) => {
+            tracing::debug!(%error, namespace, name, "a Secret could not be read");
+            return Err(None);
+        }
+    };
+    match data.get(TOKEN) {
+        Some(token) => {
+            let token = std::str::from_utf8(&token.0).ok().and_then(Token::new);
+            token.ok_or_else(|| Some(missing("has a token that cannot stand in a header")))
+        }
+        None if data.contains_key(APP) => Err(Some(Trouble::Unsupported(format!(
+            "Secret {namespace}/{name} belongs to a GitHub App, for which taskgate makes no tokens: give the Workspace a \
+             ghproxy"
+        )))),
+        None => Err(Some(missing("has no key GITHUB_TOKEN"))),
+    }
+}

@@ -1,0 +1,172 @@
+//! One GET, bounded in time and size. Over TLS with the roots of the system, or in the clear to a proxy of the cluster.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderMap, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::{
+        legacy::{
+            Client, Error as Failure,
+            connect::{HttpConnector, proxy::Tunnel},
+        },
+        proxy::matcher::Matcher,
+    },
+    rt::TokioExecutor,
+};
+use rustls::{ClientConfig, crypto::CryptoProvider};
+use rustls_platform_verifier::BuilderVerifierExt as _;
+use tokio::time::timeout;
+
+/// From the request to the last byte of its answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest answer: a page of 100 comments of GitHub's greatest length, 64 KiB each, and then some.
+const MAX_BODY: usize = 8 << 20;
+/// How long an idle connection is kept.
+const IDLE: Duration = Duration::from_mins(1);
+/// Who asks. GitHub refuses requests that do not say.
+const USER_AGENT: &str = concat!("taskgate/", env!("CARGO_PKG_VERSION"));
+
+type Plain = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
+type Tunnelled = Client<HttpsConnector<Tunnel<HttpConnector>>, Empty<Bytes>>;
+
+/// The client. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Http {
+    plain: Plain,
+    /// Through the proxy that the environment names (`HTTPS_PROXY`, `NO_PROXY`).
+    tunnelled: Option<Tunnelled>,
+    proxies: Arc<Matcher>,
+}
+
+/// A token. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Token(header::HeaderValue);
+
+impl Token {
+    /// `None` when `text` cannot stand in a header.
+    pub(super) fn new(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let mut value = header::HeaderValue::from_str(&format!("token {text}")).ok()?;
+        value.set_sensitive(true);
+        (!text.is_empty()).then_some(Self(value))
+    }
+}
+
+/// An answer, whatever its code.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Answer {
+    pub(super) fn header(&self, name: impl header::AsHeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+/// No answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unanswered {
+    #[error("not an address")]
+    Address,
+    #[error("no answer within {} s", TIMEOUT.as_secs())]
+    Late,
+    #[error("an answer of more than {} MiB", MAX_BODY >> 20)]
+    TooLong,
+    #[error("{0}")]
+    Connection(String),
+}
+
+impl Http {
+    /// Errors when the system's trusted roots cannot be read.
+    pub(super) fn new() -> Result<Self, rustls::Error> {
+        let provider = CryptoProvider::get_default()
+            .cloned()
+            .unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()));
+        let tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_platform_verifier()?
+            .with_no_client_auth();
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_connect_timeout(Some(TIMEOUT));
+        let https = |tls| {
+            HttpsConnectorBuilder::new()
+                .with_tls_config(tls)
+                .https_or_http()
+                .enable_http1()
+        };
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder.pool_idle_timeout(IDLE).pool_max_idle_per_host(8);
+        let proxies = Arc::new(Matcher::from_env());
+        let proxy = proxies.intercept(&Uri::from_static("https://api.github.com/"));
+        let tunnelled = proxy.map(|proxy| {
+            let mut tunnel = Tunnel::new(proxy.uri().clone(), tcp.clone());
+            if let Some(auth) = proxy.basic_auth() {
+                tunnel = tunnel.with_auth(auth.clone());
+            }
+            builder.build(https(tls.clone()).wrap_connector(tunnel))
+        });
+        Ok(Self {
+            plain: builder.build(https(tls).wrap_connector(tcp)),
+            tunnelled,
+            proxies,
+        })
+    }
+
+    /// Asks for `url`; with `tag`, only if it is another than that.
+    pub(super) async fn get(&self, url: &str, token: Option<&Token>, tag: Option<&str>) -> Result<Answer, Unanswered> {
+        let uri: Uri = url.parse().map_err(|_| Unanswered::Address)?;
+        let mut request = Request::get(&uri)
+            .header(header::ACCEPT, "application/vnd.github+json")
+            .header(header::USER_AGENT, USER_AGENT);
+        if let Some(Token(token)) = token {
+            request = request.header(header::AUTHORIZATION, token);
+        }
+        if let Some(tag) = tag {
+            request = request.header(header::IF_NONE_MATCH, tag);
+        }
+        let request = request.body(Empty::new()).map_err(|_| Unanswered::Address)?;
+        timeout(TIMEOUT, async {
+            let response = match &self.tunnelled {
+                Some(tunnelled) if uri.scheme_str() == Some("https") && self.proxies.intercept(&uri).is_some() => {
+                    tunnelled.request(request).await
+                }
+                _ => self.plain.request(request).await,
+            };
+            collect(response).await
+        })
+        .await
+        .unwrap_or(Err(Unanswered::Late))
+    }
+}
+
+async fn collect(response: Result<http::Response<Incoming>, Failure>) -> Result<Answer, Unanswered> {
+    let response = response.map_err(|error| Unanswered::Connection(root_cause(&error)))?;
+    let (head, body) = response.into_parts();
+    let body = Limited::new(body, MAX_BODY).collect().await.map_err(|error| {
+        if error.is::<http_body_util::LengthLimitError>() {
+            Unanswered::TooLong
+        } else {
+            Unanswered::Connection(error.to_string())
+        }
+    })?;
+    Ok(Answer {
+        status: head.status,
+        headers: head.headers,
+        body: body.to_bytes(),
+    })
+}
+
+/// What lies at the bottom, such as `Connection refused`: the layers above say only that something failed.
+fn root_cause(error: &Failure) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}

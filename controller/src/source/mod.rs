@@ -1,0 +1,128 @@
+//! The source reader: asks the trackers about the items that policies wait for, and about no others.
+//!
+//! ```text
+//! interests (policies, Tasks, WorkItems) ── reader ── access: Workspace, Secret or ghproxy
+//!                                             ├─ github ── client: one conditional GET per item and interval
+//!                                             ├─ settle: baseline, reset, prune of the WorkItem
+//!                                             ├─ Sources: the latest observation of each item, for other concerns
+//!                                             └─ condition: SourceReadable on the policies
+//! ```
+//!
+//! A failure never changes what is remembered of an item: it is counted, waited out, and told on the policy.
+//!
+//! Other concerns look an item up with [`Sources::latest`] and hear of each new observation by [`Sources::subscribe`].
+//! What makes an item interesting is decided in `taskgate_policy::source`; an item that interests nobody is forgotten.
+
+mod access;
+mod client;
+mod condition;
+mod github;
+mod interests;
+mod limits;
+mod reader;
+mod settle;
+mod trouble;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use taskgate_policy::source::{SourceItem, SourceKey};
+use tokio::sync::{Notify, broadcast};
+
+pub(crate) use reader::run;
+
+/// How many observations a slow subscriber may be behind.
+const NEWS: usize = 1024;
+
+/// How sources are read.
+#[derive(Clone, Debug)]
+pub struct SourceConfig {
+    /// An item is never asked about more often than this, however often its spawner polls.
+    pub min_interval: Duration,
+    /// The API of github.com.
+    pub github_api: String,
+    /// Where the GitHub proxy of a Workspace is, with `{service}` and `{namespace}`.
+    pub ghproxy_url: String,
+}
+
+/// An item as its tracker showed it last.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Observation {
+    /// The item; `None` when the tracker says that it does not exist any more.
+    pub(crate) item: Option<Arc<SourceItem>>,
+    /// Whether the spawner still finds the item: it is there, in the wanted state, and passes the filters that one item's
+    /// own fields decide.
+    pub(crate) discovered: bool,
+    /// For how many observations in a row, each an interval apart, `discovered` has been so.
+    pub(crate) in_a_row: u32,
+    /// When the tracker answered.
+    pub(crate) observed_at: Timestamp,
+}
+
+/// The latest observation of each item that interests somebody.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    latest: RwLock<HashMap<SourceKey, Observation>>,
+    news: broadcast::Sender<SourceKey>,
+    changed: Notify,
+}
+
+impl Default for Sources {
+    fn default() -> Self {
+        Self {
+            latest: RwLock::default(),
+            news: broadcast::Sender::new(NEWS),
+            changed: Notify::new(),
+        }
+    }
+}
+
+impl Sources {
+    /// What is known of an item. `None`: not asked yet, nobody is interested, or it cannot be read.
+    #[allow(dead_code)] // Cancellation and metadata build on it.
+    pub(crate) fn latest(&self, key: &SourceKey) -> Option<Observation> {
+        let latest = self.latest.read().unwrap_or_else(PoisonError::into_inner);
+        latest.get(key).cloned()
+    }
+
+    /// Hears of each observation, unchanged ones too: at most one per item and interval. Who lags looks at everything.
+    #[allow(dead_code)] // Cancellation and metadata build on it.
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<SourceKey> {
+        self.news.subscribe()
+    }
+
+    /// Something changed that interests may hang on.
+    pub(crate) fn look_again(&self) {
+        self.changed.notify_one();
+    }
+
+    async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Takes note of an answer: `item` as it was shown, and whether the spawner finds it.
+    fn observe(&self, key: &SourceKey, item: Option<SourceItem>, discovered: bool, now: Timestamp) -> Observation {
+        let mut latest = self.latest.write().unwrap_or_else(PoisonError::into_inner);
+        let before = latest.get(key).filter(|before| before.discovered == discovered);
+        let observation = Observation {
+            item: item.map(Arc::new),
+            discovered,
+            in_a_row: before.map_or(1, |before| before.in_a_row.saturating_add(1)),
+            observed_at: now,
+        };
+        latest.insert(key.clone(), observation.clone());
+        drop(latest);
+        // Nobody may be listening.
+        let _ = self.news.send(key.clone());
+        observation
+    }
+
+    fn retain(&self, keep: impl Fn(&SourceKey) -> bool) {
+        let mut latest = self.latest.write().unwrap_or_else(PoisonError::into_inner);
+        latest.retain(|key, _| keep(key));
+    }
+}

@@ -1,0 +1,108 @@
+//! What an answer of the tracker does to the memory of its item: a baseline, a reset, or its end.
+
+use jiff::Timestamp;
+use kube::{
+    ResourceExt as _,
+    api::{DeleteParams, PostParams, Preconditions},
+    runtime::reflector::ObjectRef,
+};
+use taskgate_api::{WorkItem, task_policy::FailurePolicy};
+use taskgate_policy::{
+    self as policy,
+    source::{Presence, SourceVerdict, judge},
+};
+
+use crate::{
+    context::Context,
+    error::{Error, is_absent, is_conflict},
+    events, ledger,
+};
+
+/// How often a write is tried that somebody else is faster than.
+const TRIES: u32 = 3;
+/// Why a memory was reset, in its status.
+pub(super) const CONTENT_CHANGED: &str = "ContentChanged";
+
+/// Holds `presence` against the `WorkItem`, and writes what follows. A cache is enough to see that nothing does.
+pub(super) async fn settle(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    rule: &FailurePolicy,
+    presence: Presence<'_>,
+) -> Result<(), Error> {
+    let key = ObjectRef::new(name).within(namespace);
+    let Some(cached) = context.work_items.get(&key) else {
+        return Ok(());
+    };
+    if verdict(&cached, rule, presence) == SourceVerdict::Keep {
+        return Ok(());
+    }
+    for _ in 0..TRIES {
+        let Some(item) = ledger::read(context, namespace, name).await? else {
+            return Ok(());
+        };
+        let written = match verdict(&item, rule, presence) {
+            SourceVerdict::Keep => return Ok(()),
+            SourceVerdict::Prune => prune(context, namespace, &item).await,
+            verdict => write(context, namespace, item, &verdict).await,
+        };
+        match written {
+            Ok(()) => return Ok(()),
+            Err(error) if is_absent(&error) => return Ok(()),
+            Err(error) if is_conflict(&error) => {}
+            Err(error) => return Err(ledger::failed("writing", namespace, name, error)),
+        }
+    }
+    // The next answer of the tracker is another chance.
+    Ok(())
+}
+
+fn verdict(item: &WorkItem, rule: &FailurePolicy, presence: Presence<'_>) -> SourceVerdict {
+    judge(&item.status.clone().unwrap_or_default(), rule, presence)
+}
+
+async fn write(context: &Context, namespace: &str, mut item: WorkItem, verdict: &SourceVerdict) -> kube::Result<()> {
+    let status = item.status.clone().unwrap_or_default();
+    let next = match verdict {
+        SourceVerdict::Baseline(hash) => Some(policy::baseline(&status, hash)),
+        SourceVerdict::Reset => policy::reset(&status, CONTENT_CHANGED, None, Timestamp::now()),
+        SourceVerdict::Keep | SourceVerdict::Prune => None,
+    };
+    let Some(next) = next else { return Ok(()) };
+    item.status = Some(next);
+    let name = item.name_any();
+    let item = context
+        .work_items(namespace)
+        .replace_status(&name, &PostParams::default(), &item)
+        .await?;
+    if *verdict == SourceVerdict::Reset {
+        tracing::info!(
+            namespace,
+            name,
+            "the item changed at its source: its failures are forgotten"
+        );
+        events::changed(context, &item).await;
+    }
+    Ok(())
+}
+
+/// Deletes the memory of an item that is no more, unless a Task for it is under way. Its tombstone follows.
+async fn prune(context: &Context, namespace: &str, item: &WorkItem) -> kube::Result<()> {
+    let name = item.name_any();
+    let tasks = context.index.of(&(namespace.to_owned(), name.clone()));
+    if tasks.iter().any(policy::TaskState::is_under_way) {
+        return Ok(());
+    }
+    let params = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: item.uid(),
+            resource_version: item.resource_version(),
+        }),
+        ..DeleteParams::background()
+    };
+    context.work_items(namespace).delete(&name, &params).await?;
+    tracing::info!(namespace, name, "the item is gone from its source: forgotten");
+    events::pruned(context, item).await;
+    Ok(())
+}

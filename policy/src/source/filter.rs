@@ -1,0 +1,138 @@
+//! Which items a spawner sees: Kelos' filters, as far as one item's own fields decide (internal/source of Kelos).
+//!
+//! Review states, changed files and comment policies take further requests; an item passes them here.
+
+use serde_json::Value;
+
+use super::SourceItem;
+
+/// The filters of one source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// `open`, `closed` or `all`; empty is `open`.
+    state: String,
+    labels: Vec<String>,
+    exclude_labels: Vec<String>,
+    assignee: String,
+    author: String,
+    exclude_authors: Vec<String>,
+    draft: Option<bool>,
+    /// Which kinds pass; `None`: both.
+    pulls: Option<Pulls>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pulls {
+    issues: bool,
+    pulls: bool,
+}
+
+impl Filter {
+    /// The filters of `source`, which stands under `kind` in the spawner's `when`. A webhook's filters look at events, not
+    /// at items: there every open item passes.
+    pub(crate) fn of(kind: &str, source: &Value) -> Self {
+        if kind == "githubWebhook" {
+            return Self::default();
+        }
+        let text = |field: &str| source.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let list = |field: &str| {
+            let list = source.get(field).and_then(Value::as_array).into_iter().flatten();
+            list.filter_map(Value::as_str)
+                .map(ToOwned::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let types = list("types");
+        let of_type = |name: &str| types.iter().any(|own| own == name);
+        Self {
+            state: text("state"),
+            labels: list("labels"),
+            exclude_labels: list("excludeLabels"),
+            assignee: text("assignee"),
+            author: text("author"),
+            exclude_authors: list("excludeAuthors"),
+            draft: source.get("draft").and_then(Value::as_bool),
+            pulls: (kind == "githubIssues").then(|| Pulls {
+                issues: types.is_empty() || of_type("issues"),
+                pulls: of_type("pulls"),
+            }),
+        }
+    }
+
+    /// Whether the spawner would find `item`.
+    pub fn discovers(&self, item: &SourceItem) -> bool {
+        let has = |label: &String| item.labels.iter().any(|own| own.eq_ignore_ascii_case(label));
+        let state = match self.state.as_str() {
+            "all" => true,
+            "closed" => !item.is_open,
+            _ => item.is_open,
+        };
+        let assignee = match self.assignee.as_str() {
+            "" => true,
+            "*" => !item.assignees.is_empty(),
+            "none" => item.assignees.is_empty(),
+            login => item.assignees.iter().any(|own| own.eq_ignore_ascii_case(login)),
+        };
+        state
+            && assignee
+            && self.labels.iter().all(has)
+            && !self.exclude_labels.iter().any(|label| item.labels.contains(label))
+            && (self.author.is_empty() || self.author.eq_ignore_ascii_case(&item.author))
+            && !self.exclude_authors.contains(&item.author)
+            && self.draft.is_none_or(|draft| draft == item.is_draft)
+            && self
+                .pulls
+                .is_none_or(|types| if item.is_pull { types.pulls } else { types.issues })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_item_passes_as_in_kelos() {
+        let issue = SourceItem {
+            is_open: true,
+            labels: vec!["bug".into(), "ready".into()],
+            author: "ann".into(),
+            assignees: vec!["bob".into()],
+            ..SourceItem::default()
+        };
+        for (filter, passes) in [
+            (json!({}), true),
+            (json!({"labels": ["bug"]}), true),
+            (json!({"labels": ["bug", "x"]}), false),
+            (json!({"excludeLabels": ["ready"]}), false),
+            (json!({"state": "closed"}), false),
+            (json!({"state": "all"}), true),
+            (json!({"assignee": "BOB"}), true),
+            (json!({"assignee": "none"}), false),
+            (json!({"assignee": "*"}), true),
+            (json!({"author": "carl"}), false),
+            (json!({"excludeAuthors": ["ann"]}), false),
+            (json!({"types": ["pulls"]}), false),
+            (json!({"types": ["issues", "pulls"]}), true),
+        ] {
+            assert_eq!(
+                Filter::of("githubIssues", &filter).discovers(&issue),
+                passes,
+                "{filter}"
+            );
+        }
+        let draft = SourceItem {
+            is_pull: true,
+            is_draft: true,
+            ..issue.clone()
+        };
+        assert!(!Filter::of("githubIssues", &json!({})).discovers(&draft));
+        assert!(Filter::of("githubPullRequests", &json!({})).discovers(&draft));
+        assert!(!Filter::of("githubPullRequests", &json!({"draft": false})).discovers(&draft));
+        let closed = SourceItem {
+            is_open: false,
+            ..issue
+        };
+        assert!(!Filter::of("githubIssues", &json!({})).discovers(&closed));
+        assert!(!Filter::of("githubWebhook", &json!({"labels": ["x"]})).discovers(&closed));
+    }
+}

@@ -1,0 +1,311 @@
+//! Which items a tracker is asked about: those that a policy waits for, and no others.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+use taskgate_api::{Mode, WorkItem, WorkItemStatus, kelos, task_policy::FailurePolicy};
+
+use super::Repository;
+use crate::{
+    PolicyName, PolicySet, Refusal, SpawnerFacts, TaskState,
+    breaker::why_open,
+    identity::{Surroundings, find_item},
+    ruling::sections_of,
+    select::Sections,
+};
+
+/// One item of one spawner.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SourceKey {
+    /// The namespace.
+    pub namespace: String,
+    /// The spawner that makes Tasks for the item.
+    pub spawner: String,
+    /// The item as its `WorkItem` names it, such as `42` or `owner/repo#42`.
+    pub item: String,
+}
+
+impl SourceKey {
+    /// The number, and the repository where the item names one. `None` for an item without a number.
+    pub fn number(&self) -> Option<(Option<Repository>, u64)> {
+        match self.item.rsplit_once('#') {
+            None => Some((None, self.item.parse().ok()?)),
+            Some((repository, number)) => Some((Some(Repository::parse(repository)?), number.parse().ok()?)),
+        }
+    }
+}
+
+/// Why an item is asked about.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Interest {
+    /// The policies that wait for the answer.
+    pub policies: BTreeSet<PolicyName>,
+    /// The `WorkItem` whose memory the answer is held against.
+    pub work_item: Option<String>,
+    /// What the memory follows.
+    pub rule: Option<FailurePolicy>,
+    /// Whether a Task under way waits for it: then comments are kept with their text.
+    pub for_task: bool,
+    /// Whether it is enough to ask seldom: nothing but the memory's end hangs on it.
+    pub is_idle: bool,
+}
+
+impl Interest {
+    fn join(&mut self, other: Self) {
+        self.policies.extend(other.policies);
+        self.is_idle &= other.is_idle;
+        self.for_task |= other.for_task;
+        self.work_item = self.work_item.take().or(other.work_item);
+        self.rule = self.rule.take().or(other.rule);
+    }
+}
+
+/// Every interest, by item.
+pub type Interests = BTreeMap<SourceKey, Interest>;
+
+/// What surrounds a Task or a memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// Every policy.
+    pub policies: &'a PolicySet,
+    /// The namespace.
+    pub namespace: &'a str,
+    /// Its labels.
+    pub namespace_labels: &'a BTreeMap<String, String>,
+    /// The spawner.
+    pub spawner: Option<&'a SpawnerFacts>,
+}
+
+/// Adds what policies want to know for the sake of the Task `object`, known as `state`, whose item has this `memory`.
+pub fn add_task(
+    interests: &mut Interests,
+    known: &Known<'_>,
+    object: &Value,
+    state: &TaskState,
+    memory: Option<&WorkItemStatus>,
+) {
+    let task = kelos::Task::of(object);
+    let sections = sections_of(
+        known.policies,
+        known.namespace,
+        known.namespace_labels,
+        task,
+        known.spawner,
+    );
+    let mut interest = Interest::default();
+    if state.is_under_way() {
+        interest.for_task = true;
+        interest.policies = followers(&sections);
+    }
+    let failure = sections.failure.filter(|ruling| resets(ruling.mode, ruling.rule));
+    if let Some((ruling, status)) = failure.zip(memory)
+        && is_broken(status, ruling.rule)
+    {
+        interest.policies.insert(ruling.policy.name().clone());
+        interest.work_item.clone_from(&state.work_item);
+        interest.rule = Some(ruling.rule.clone());
+    }
+    let surroundings = Surroundings {
+        namespace: known.namespace,
+        namespace_labels: known.namespace_labels,
+        spawner_labels: known.spawner.map(|spawner| &spawner.labels),
+        planned: &[],
+    };
+    let item_key = sections.failure.and_then(|ruling| ruling.policy.item_key());
+    let found = find_item(task, object, item_key, &surroundings);
+    // What a template names need not be what the tracker counts.
+    let item = found.item.filter(|_| !found.rendered && item_key.is_none());
+    if let Some((item, spawner)) = item.and_then(|item| Some((item.item, item.spawner?)))
+        && !interest.policies.is_empty()
+    {
+        let key = SourceKey {
+            namespace: known.namespace.to_owned(),
+            spawner,
+            item,
+        };
+        add(interests, key, interest);
+    }
+}
+
+/// Adds what policies want to know of a memory that has no Task: whether its spawner will ever come back to it.
+///
+/// Policies that select by a Task's own labels or type do not reach a memory.
+pub fn add_memory(interests: &mut Interests, known: &Known<'_>, name: &str, item: &WorkItem) {
+    let status = item.status.as_ref();
+    let failed = |status: &WorkItemStatus| status.consecutive_failures > 0 || status.infrastructure_failures > 0;
+    let (Some(spawner), Some(status)) = (item.spec.spawner.as_deref(), status.filter(|status| failed(status))) else {
+        return;
+    };
+    let object = json!({"metadata": {"labels": {kelos::SPAWNER_LABEL: spawner}}});
+    let sections = sections_of(
+        known.policies,
+        known.namespace,
+        known.namespace_labels,
+        kelos::Task::of(&object),
+        known.spawner,
+    );
+    let Some(ruling) = sections.failure.filter(|ruling| resets(ruling.mode, ruling.rule)) else {
+        return;
+    };
+    let key = SourceKey {
+        namespace: known.namespace.to_owned(),
+        spawner: spawner.to_owned(),
+        item: item.spec.item.clone(),
+    };
+    let interest = Interest {
+        policies: BTreeSet::from([ruling.policy.name().clone()]),
+        work_item: Some(name.to_owned()),
+        rule: Some(ruling.rule.clone()),
+        for_task: false,
+        is_idle: !is_broken(status, ruling.rule),
+    };
+    add(interests, key, interest);
+}
+
+fn add(interests: &mut Interests, key: SourceKey, interest: Interest) {
+    match interests.entry(key) {
+        std::collections::btree_map::Entry::Vacant(entry) => {
+            entry.insert(interest);
+        }
+        std::collections::btree_map::Entry::Occupied(mut entry) => entry.get_mut().join(interest),
+    }
+}
+
+/// Whether a memory under this rule follows its source. One memory for many items has no source of its own.
+fn resets(mode: Mode, rule: &FailurePolicy) -> bool {
+    mode != Mode::Off && rule.reset_on_change && rule.item_key.is_none()
+}
+
+fn is_broken(status: &WorkItemStatus, rule: &FailurePolicy) -> bool {
+    why_open(status, rule).is_some_and(|why| why != Refusal::ByHand)
+}
+
+/// The policies that follow the source of a Task under way.
+fn followers(sections: &Sections<'_>) -> BTreeSet<PolicyName> {
+    let cancellation = sections.cancellation;
+    let cancellation = cancellation.filter(|ruling| ruling.mode != Mode::Off && ruling.rule.reacts());
+    cancellation
+        .map(|ruling| ruling.policy.name().clone())
+        .into_iter()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Policy;
+    use taskgate_api::WorkItemSpec;
+
+    fn policies(spec: Value) -> PolicySet {
+        PolicySet::new([Policy::namespaced("team", "p", &serde_json::from_value(spec).unwrap()).unwrap()])
+    }
+
+    fn status(failures: u32) -> WorkItemStatus {
+        WorkItemStatus {
+            consecutive_failures: failures,
+            ..WorkItemStatus::default()
+        }
+    }
+
+    fn of_task(spec: Value, phase: &str, failures: u32) -> Interests {
+        let policies = policies(spec);
+        let task = json!({
+            "metadata": {"name": "fixer-42", "uid": "u", "labels": {"kelos.dev/taskspawner": "fixer", "taskgate.dev/work-item": "wi"}},
+            "status": {"phase": phase},
+        });
+        let mut interests = Interests::new();
+        let known = Known {
+            policies: &policies,
+            namespace: "team",
+            namespace_labels: &BTreeMap::new(),
+            spawner: None,
+        };
+        let state = TaskState::of(&task).unwrap();
+        add_task(&mut interests, &known, &task, &state, Some(&status(failures)));
+        interests
+    }
+
+    #[test]
+    fn only_open_items_of_a_policy_that_follows_them_are_asked_about() {
+        let follow = json!({"failurePolicy": {"maxRetriesPerItem": 2, "resetOnChange": true}});
+        for (spec, failures, asked) in [
+            (follow.clone(), 2, true),
+            (follow, 1, false),
+            (json!({"failurePolicy": {"maxRetriesPerItem": 2}}), 2, false),
+            (
+                json!({"mode": "Off", "failurePolicy": {"maxRetriesPerItem": 2, "resetOnChange": true}}),
+                2,
+                false,
+            ),
+            (
+                json!({"failurePolicy": {"maxRetriesPerItem": 2, "resetOnChange": true, "itemKey": "x"}}),
+                2,
+                false,
+            ),
+        ] {
+            let interests = of_task(spec.clone(), "Failed", failures);
+            assert_eq!(!interests.is_empty(), asked, "{spec} {failures}");
+            for (key, interest) in interests {
+                assert_eq!((key.spawner.as_str(), key.number()), ("fixer", Some((None, 42))));
+                assert_eq!((interest.work_item.as_deref(), interest.for_task), (Some("wi"), false));
+            }
+        }
+    }
+
+    #[test]
+    fn a_task_under_way_is_followed_where_it_may_be_cancelled() {
+        let cancel = json!({"cancellationPolicy": {"onSourceRemoved": "Cancel"}});
+        assert!(
+            of_task(cancel.clone(), "Running", 0)
+                .values()
+                .all(|interest| interest.for_task)
+        );
+        assert_eq!(of_task(cancel.clone(), "Running", 0).len(), 1);
+        assert_eq!(of_task(cancel, "Failed", 0).len(), 0);
+        assert_eq!(of_task(json!({"cancellationPolicy": {}}), "Running", 0).len(), 0);
+    }
+
+    #[test]
+    fn a_memory_without_a_task_is_asked_about_seldom() {
+        let policies = policies(json!({"failurePolicy": {"maxRetriesPerItem": 2, "resetOnChange": true}}));
+        let of = |spawner: Option<&str>, failures| {
+            let spec = WorkItemSpec {
+                key: "fixer/42".into(),
+                item: "42".into(),
+                spawner: spawner.map(ToOwned::to_owned),
+            };
+            let mut item = WorkItem::new("wi", spec);
+            item.status = Some(status(failures));
+            let mut interests = Interests::new();
+            let known = Known {
+                policies: &policies,
+                namespace: "team",
+                namespace_labels: &BTreeMap::new(),
+                spawner: None,
+            };
+            add_memory(&mut interests, &known, "wi", &item);
+            interests
+                .into_values()
+                .map(|interest| interest.is_idle)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(of(Some("fixer"), 1), [true]);
+        assert_eq!(of(Some("fixer"), 2), [false]);
+        assert!(of(Some("fixer"), 0).is_empty());
+        assert!(of(None, 2).is_empty());
+    }
+
+    #[test]
+    fn an_item_may_name_its_repository() {
+        let key = |item: &str| SourceKey {
+            namespace: "team".into(),
+            spawner: "fixer".into(),
+            item: item.into(),
+        };
+        let (repository, number) = key("o/r#7").number().unwrap();
+        assert_eq!((repository.unwrap().name.as_str(), number), ("r", 7));
+        for none in ["ABC-12", "o/r#x", "#7", "-1", ""] {
+            assert_eq!(key(none).number(), None, "{none}");
+        }
+    }
+}
