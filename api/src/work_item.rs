@@ -76,7 +76,7 @@ pub struct WorkItemStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub content_hash: Option<String>,
-    /// The latest reset, and the Task whose deletion brought it about.
+    /// The latest reset: when, why, and by whom or by which Task's deletion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_reset: Option<Reset>,
     /// The latest attempts, oldest first; older ones are dropped.
@@ -111,6 +111,14 @@ pub struct Reset {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub task_uid: Option<String>,
+    /// Who asked for it, as far as that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub by: Option<String>,
+    /// Why, in the words of whoever asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub message: Option<String>,
 }
 
 /// The state of an item's circuit breaker.

@@ -9,7 +9,7 @@ use taskgate_webhook::{
 };
 use tracing_subscriber::EnvFilter;
 
-use crate::logging::LogFormat;
+use crate::{commands::reset::ResetArgs, logging::LogFormat};
 
 /// The name of the Service and the prefix of everything else, unless the installation says otherwise.
 pub(crate) const NAME: &str = "taskgate";
@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Serve(Box<ServeArgs>),
     /// Print or write what is installed in a cluster.
     Manifests(ManifestsArgs),
+    /// Forget the failures of items, so that they are tried again.
+    Reset(ResetArgs),
 }
 
 /// Flags of `taskgate serve`. Each can also be given by the environment variable named beside it.
@@ -201,7 +203,7 @@ pub(crate) fn unknown_settings(names: impl Iterator<Item = String>) -> Vec<Strin
 }
 
 /// A DNS label: the form of a namespace's and a Service's name.
-fn object_name(text: &str) -> Result<String, String> {
+pub(crate) fn object_name(text: &str) -> Result<String, String> {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let legal = text.len() <= 63
         && text.starts_with(inner)
@@ -294,6 +296,26 @@ mod tests {
         }
         let error = Cli::try_parse_from(["taskgate", "serve", "--no-such-flag"]).unwrap_err();
         assert!(error.to_string().contains("--no-such-flag"));
+    }
+
+    #[test]
+    fn what_is_to_be_reset_is_said_once() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map_err(|error| error.exit_code());
+        for good in [
+            "taskgate reset 42",
+            "taskgate reset fixer/42 b-7-0 -n team --context prod --kubeconfig f --reason why --dry-run",
+            "taskgate reset --all-open",
+        ] {
+            assert!(parse(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "taskgate reset",
+            "taskgate reset 42 --all-open",
+            "taskgate reset 42 -n No_Name",
+            "taskgate reset 42 --no-such-flag",
+        ] {
+            assert_eq!(parse(bad).map(drop), Err(2), "{bad}");
+        }
     }
 
     #[test]

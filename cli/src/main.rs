@@ -1,8 +1,10 @@
 //! The `taskgate` binary: parses the command line and hands over to one module per command. No logic lives here.
 
 mod args;
+mod commands;
 mod logging;
 mod manifests;
+mod output;
 mod serve;
 
 use std::process::ExitCode;
@@ -16,12 +18,13 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Serve(args) => serve::main(*args),
         Command::Manifests(args) => manifests::main(args),
+        Command::Reset(args) => commands::run(commands::reset::run(args)),
     };
     match outcome {
         Ok(code) => code,
         // Before logging has started, and for commands that do not log.
         Err(error) => {
-            eprintln!("taskgate: {error:#}");
+            output::complain(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }

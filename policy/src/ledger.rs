@@ -156,6 +156,8 @@ pub fn reset(status: &WorkItemStatus, reason: &str, task_uid: Option<&str>, now:
         time: Time(now),
         reason: reason.to_owned(),
         task_uid: task_uid.map(ToOwned::to_owned),
+        by: None,
+        message: None,
     });
     Some(next)
 }

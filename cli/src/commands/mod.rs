@@ -1,0 +1,33 @@
+//! The commands that people run against a cluster, one file each. What they share is beside them: how to reach the cluster
+//! ([`connection`]), and what their exit codes mean ([`failure`]).
+
+mod connection;
+mod failure;
+pub(crate) mod reset;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use crate::output;
+pub(crate) use connection::{Connection, ConnectionArgs, said};
+pub(crate) use failure::Failure;
+
+/// Runs a command to its end. Exit code 0: it did what was asked; 1: it did not; 2: the command line cannot be meant.
+pub(crate) fn run(command: impl Future<Output = Result<(), Failure>>) -> anyhow::Result<ExitCode> {
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("a crypto provider is installed already"))?;
+    let outcome = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?
+        .block_on(command);
+    Ok(match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::complain(&failure.to_string());
+            failure.code()
+        }
+    })
+}
