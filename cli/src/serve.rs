@@ -57,6 +57,7 @@ async fn run(args: ServeArgs) -> Result<()> {
     );
     let mut registry = Registry::default();
     let controller_metrics = taskgate_controller::Metrics::register(&mut registry, METRICS_PREFIX);
+    let (deletions, noted) = taskgate_controller::Deletions::new();
     let server = Server::bind(
         server_config(&args)?,
         Dependencies {
@@ -64,6 +65,7 @@ async fn run(args: ServeArgs) -> Result<()> {
             resolver: Arc::clone(&resolver),
             injection: (!args.registration_managed_elsewhere).then(|| injector.injection()),
             registry,
+            on_deletion: Arc::new(move |object, user| deletions.note(object, user)),
         },
     )
     .await?;
@@ -75,6 +77,11 @@ async fn run(args: ServeArgs) -> Result<()> {
     parts.spawn(injector.run(followers.clone()));
     parts.spawn(taskgate_controller::run_policy_status(
         client.clone(),
+        followers.clone(),
+    ));
+    parts.spawn(taskgate_controller::tell_of_deletions(
+        client.clone(),
+        noted,
         followers.clone(),
     ));
     parts.spawn(taskgate_controller::run(

@@ -6,10 +6,10 @@ use kube::{
     runtime::{events::Recorder, reflector::Store},
 };
 use serde_json::json;
-use taskgate_api::{Mode, WorkItem, kelos};
+use taskgate_api::{Mode, WorkItem, kelos, keys, task_policy::FailurePolicy};
 use taskgate_policy::failure_rule;
 
-use crate::{metrics::Metrics, policies::Policies, source::Sources, tasks::TaskIndex};
+use crate::{forgotten::Evicted, metrics::Metrics, policies::Policies, source::Sources, tasks::TaskIndex};
 
 /// The context of all reconcilers.
 pub(crate) struct Context {
@@ -24,6 +24,7 @@ pub(crate) struct Context {
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
     pub(crate) work_item_cap: usize,
+    pub(crate) evicted: Evicted,
 }
 
 impl Context {
@@ -41,15 +42,23 @@ impl Context {
     /// Whether the failure section is enforced for Tasks of the item's spawner: an item that is only observed is not
     /// skipped, whatever its memory says.
     pub(crate) fn is_enforced(&self, item: &WorkItem) -> bool {
-        let (Some(namespace), Some(name)) = (item.namespace(), item.spec.spawner.as_deref()) else {
-            return false;
+        item.spec.spawner.is_some() && self.rule_of(item).is_some_and(|(mode, _)| mode == Mode::Enforce)
+    }
+
+    /// The failure section that would govern the item's next Task, and how far it may go; as far as that can be said
+    /// without the Task.
+    pub(crate) fn rule_of(&self, item: &WorkItem) -> Option<(Mode, FailurePolicy)> {
+        let namespace = item.namespace()?;
+        let name = item.spec.spawner.as_deref();
+        let task = match name {
+            Some(name) => json!({"metadata": {"labels": {kelos::SPAWNER_LABEL: name}}}),
+            None => json!({"metadata": {"annotations": {keys::ITEM: item.spec.key}}}),
         };
-        let task = json!({"metadata": {"labels": {kelos::SPAWNER_LABEL: name}}});
         let labels = self.policies.namespace_labels(&namespace);
-        let spawner = self.policies.spawner(&namespace, name);
+        let spawner = name.and_then(|name| self.policies.spawner(&namespace, name));
         let policies = self.policies.current();
-        failure_rule(&policies, &namespace, &labels, &task, spawner.as_ref())
-            .is_some_and(|rule| rule.mode == Mode::Enforce)
+        let found = failure_rule(&policies, &namespace, &labels, &task, spawner.as_ref())?;
+        Some((found.mode, found.rule.clone()))
     }
 
     pub(crate) fn tasks(&self, namespace: &str) -> Api<DynamicObject> {

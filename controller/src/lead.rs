@@ -23,14 +23,19 @@ use kube::{
     },
 };
 use taskgate_api::{ClusterTaskPolicy, TaskPolicy, WorkItem, kelos};
-use tokio::{sync::mpsc as tokio_mpsc, time::sleep};
+use tokio::{
+    sync::{mpsc as tokio_mpsc, watch},
+    time::sleep,
+};
 use tracing::{info, warn};
 
 use crate::{
     context::Context,
     error::Error,
+    forgotten::{self, Evicted},
     metrics::Metrics,
     policies::Policies,
+    reassess,
     run::Config,
     source::{self, Sources},
     spawner_status, task,
@@ -69,12 +74,15 @@ pub(crate) async fn lead(client: Client, config: &Config, metrics: &Metrics) {
         recorder: Recorder::new(client.clone(), reporter),
         metrics: metrics.clone(),
         work_item_cap: config.work_items_per_namespace,
+        evicted: Evicted::default(),
         task_kind: task_kind.clone(),
         spawner_kind: spawner_kind.clone(),
         client: client.clone(),
     });
     let (queue, queued) = mpsc::unbounded();
     let (changed, spawners) = tokio_mpsc::unbounded_channel();
+    let (forgotten, gone) = tokio_mpsc::unbounded_channel();
+    let (new_policies, policies_changed) = watch::channel(());
 
     let all = watcher::Config::default;
     let policies = stream::select_all([
@@ -102,9 +110,16 @@ pub(crate) async fn lead(client: Client, config: &Config, metrics: &Metrics) {
             let task = ObjectRef::from_obj_with(&*task, task_kind.clone());
             let _ = queue.unbounded_send(task.into());
         }
+        new_policies.send_replace(());
         ready(())
     });
-    let work_items = follow_work_items(&context, work_items_writer, &queue, &changed);
+    let work_items = follow_work_items(&context, work_items_writer, &queue, &changed, &forgotten);
+    let reassessing = async {
+        context.ready().await;
+        // Of an item with Tasks it is for them to tell. An error means that their watch was dropped, and this with it.
+        let _ = tasks.wait_until_ready().await;
+        reassess::run(&context, policies_changed).await;
+    };
     let reconciling = async {
         // First what decides about Tasks, then the Tasks: nothing is let go because a policy is not known yet.
         context.ready().await;
@@ -120,6 +135,8 @@ pub(crate) async fn lead(client: Client, config: &Config, metrics: &Metrics) {
         reconciling.boxed(),
         spawner_status::run(Arc::clone(&context), spawners).boxed(),
         source::run(Arc::clone(&context), tasks.clone(), config.sources.clone()).boxed(),
+        forgotten::run(&context, gone).boxed(),
+        reassessing.boxed(),
     ];
     join_all(parts).await;
 }

@@ -6,7 +6,7 @@
 //! ```text
 //! run ── lead ── watches ── tasks, policies        leader: who runs it
 //!  └─ task: look, next step, look again ── hold (finalizer, mark) · ledger (WorkItem) · ttl (deletion) · stop (Job)
-//!  ├─ spawner_status                       evidence, cap, events, metrics beside them
+//!  ├─ spawner_status · reassess · forgotten  evidence, cap, events, metrics beside them
 //!  └─ source: what the trackers say of items, for those who wait for it
 //! ```
 //!
@@ -19,6 +19,7 @@ mod context;
 mod error;
 mod events;
 mod evidence;
+mod forgotten;
 mod hold;
 mod lead;
 mod leader;
@@ -26,6 +27,7 @@ mod ledger;
 mod metrics;
 mod policies;
 mod policy_status;
+mod reassess;
 mod run;
 mod source;
 mod spawner_status;
@@ -36,6 +38,7 @@ mod ttl;
 mod watches;
 
 pub use error::Error;
+pub use forgotten::{Deletions, Noted, tell_of_deletions};
 pub use metrics::Metrics;
 pub use policy_status::run as run_policy_status;
 pub use run::{Config, run};

@@ -18,7 +18,7 @@ use kube::{
 use serde_json::{Value, json};
 use taskgate_api::work_item::Breaker;
 use tokio::{sync::mpsc, time::Instant};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::{context::Context, error::is_conflict, tasks::json_of};
 
@@ -38,6 +38,7 @@ pub(crate) type SpawnerRef = (String, String);
 pub(crate) async fn run(context: Arc<Context>, mut changed: mpsc::UnboundedReceiver<SpawnerRef>) {
     let mut due: HashMap<SpawnerRef, Instant> = HashMap::new();
     let mut written: HashMap<SpawnerRef, Instant> = HashMap::new();
+    let mut unheard = false;
     loop {
         let next = due
             .iter()
@@ -60,10 +61,15 @@ pub(crate) async fn run(context: Arc<Context>, mut changed: mpsc::UnboundedRecei
                 let Some((spawner, _)) = next else { continue };
                 due.remove(&spawner);
                 match write(&context, &spawner).await {
-                    Ok(true) => {
+                    Ok(Written::Stays) => {
                         written.insert(spawner, Instant::now());
                     }
-                    Ok(false) => {}
+                    // Said once: nothing else depends on the condition.
+                    Ok(Written::Dropped) if !unheard => {
+                        unheard = true;
+                        warn!("this Kelos keeps no conditions on a TaskSpawner: none says which items are skipped");
+                    }
+                    Ok(Written::Not | Written::Dropped) => {}
                     Err(error) => {
                         let again = if is_conflict(&error) { QUIET } else { INTERVAL };
                         debug!(%error, namespace = spawner.0, name = spawner.1, "the spawner's condition was not written");
@@ -76,24 +82,35 @@ pub(crate) async fn run(context: Arc<Context>, mut changed: mpsc::UnboundedRecei
     }
 }
 
-/// Writes the condition if it is not so already; whether it wrote.
-async fn write(context: &Context, (namespace, name): &SpawnerRef) -> kube::Result<bool> {
+/// What became of the condition.
+enum Written {
+    /// It was so already, or there is no such spawner.
+    Not,
+    /// It was written.
+    Stays,
+    /// It was written and dropped: the CRD has no conditions.
+    Dropped,
+}
+
+/// Writes the condition if it is not so already.
+async fn write(context: &Context, (namespace, name): &SpawnerRef) -> kube::Result<Written> {
     let open = open_items(context, namespace, name);
     let spawners = context.spawners(namespace);
     let Some(spawner) = spawners.get_opt(name).await? else {
-        return Ok(false);
+        return Ok(Written::Not);
     };
-    let Some(conditions) = conditions(&spawner, &open, Timestamp::now()) else {
-        return Ok(false);
+    let Some(wanted) = conditions(&spawner, &open, Timestamp::now()) else {
+        return Ok(Written::Not);
     };
     let patch = json!({
         "metadata": {"resourceVersion": spawner.resource_version(), "uid": spawner.uid()},
-        "status": {"conditions": conditions},
+        "status": {"conditions": wanted},
     });
-    spawners
+    let written = spawners
         .patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
         .await?;
-    Ok(true)
+    let stays = conditions(&written, &open, Timestamp::now()).is_none();
+    Ok(if stays { Written::Stays } else { Written::Dropped })
 }
 
 /// The items of a spawner that are open, in a stable order: numbers as numbers.

@@ -17,11 +17,12 @@ use kube::{
 use serde_json::json;
 use taskgate_api::WorkItem;
 use taskgate_policy::TaskState;
-use tokio::sync::mpsc as tokio_mpsc;
+use tokio::{sync::mpsc as tokio_mpsc, time::Instant};
 use tracing::debug;
 
 use crate::{
     context::Context,
+    forgotten::Deletion,
     metrics::OpenItems,
     spawner_status::SpawnerRef,
     tasks::{json_of, trim},
@@ -83,6 +84,7 @@ pub(crate) async fn follow_work_items(
     writer: reflector::store::Writer<WorkItem>,
     queue: &Queue,
     changed: &tokio_mpsc::UnboundedSender<SpawnerRef>,
+    forgotten: &tokio_mpsc::UnboundedSender<(Instant, Deletion)>,
 ) {
     let watch = watcher(Api::<WorkItem>::all(context.client.clone()), watcher::Config::default());
     let mut open = OpenItems::default();
@@ -103,6 +105,9 @@ pub(crate) async fn follow_work_items(
                 let _ = queue.unbounded_send(task.into());
             }
             context.sources.look_again();
+            if gone {
+                let _ = forgotten.send((Instant::now(), Deletion::of(&item, None)));
+            }
             let count = open.put(&item, gone);
             context.metrics.open_items(&namespace, count);
             if let Some(spawner) = item.spec.spawner {

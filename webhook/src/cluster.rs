@@ -18,20 +18,26 @@ use crate::{
     reservations::Reservations,
 };
 
+/// Is told of each `WorkItem` that somebody asks to delete, and who does. It must not block, and it must not take the
+/// deletion for granted: another webhook may still deny it.
+pub type OnDeletion = Arc<dyn Fn(&Value, &str) + Send + Sync>;
+
 /// What is known of the cluster.
 pub struct Cluster {
     caches: Arc<Caches>,
     fresh: Fresh,
     reservations: Reservations,
+    on_deletion: OnDeletion,
 }
 
 impl Cluster {
     /// Reads from `caches`, and through `client` where they do not suffice.
-    pub fn new(caches: Arc<Caches>, client: Client) -> Self {
+    pub fn new(caches: Arc<Caches>, client: Client, on_deletion: OnDeletion) -> Self {
         Self {
             caches,
             fresh: Fresh::new(client),
             reservations: Reservations::default(),
+            on_deletion,
         }
     }
 }
@@ -120,5 +126,9 @@ impl Surroundings for Cluster {
         if let (false, Some(name)) = (ask.for_job, Metadata::of(ask.task).name()) {
             self.reservations.give_back(ask.namespace, &item.work_item_name(), name);
         }
+    }
+
+    fn deleting(&self, object: &Value, user: &str) {
+        (self.on_deletion)(object, user);
     }
 }

@@ -90,6 +90,11 @@ pub trait Surroundings: Send + Sync + 'static {
     fn denied(&self, ask: &Ask<'_>, item: &ItemIdentity) {
         let _ = (ask, item);
     }
+
+    /// Takes note that `user` asks for the deletion of the `WorkItem` `object`.
+    fn deleting(&self, object: &Value, user: &str) {
+        let _ = (object, user);
+    }
 }
 
 /// Something that a decision needs cannot be read. The request is answered with an error, never with a guess: the

@@ -38,7 +38,7 @@ pub mod rules;
 mod serve;
 
 pub use caches::{CacheReport, Caches};
-pub use cluster::Cluster;
+pub use cluster::{Cluster, OnDeletion};
 pub use config::{ConfigError, Limits, ServerConfig, ShutdownConfig};
 pub use facts::{Ask, FactError, Labels, Rivals, Surroundings};
 pub use lifecycle::{Lifecycle, Stage};

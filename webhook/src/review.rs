@@ -15,7 +15,7 @@ const KIND: &str = "AdmissionReview";
 /// How much of a decoding error is told, in characters.
 const MAX_ERROR: usize = 160;
 
-/// The request of a review. `oldObject` and `options` are skipped over, not kept: no decision needs them.
+/// The request of a review. `options` are skipped over, not kept: no decision needs them.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ReviewRequest {
@@ -37,6 +37,9 @@ pub(crate) struct ReviewRequest {
     /// The object as it is to be stored; null on DELETE.
     #[serde(default)]
     pub(crate) object: Value,
+    /// The object as it is stored; null on CREATE. No decision looks at it: it tells what is deleted.
+    #[serde(default)]
+    pub(crate) old_object: Value,
     /// Whether nothing will be stored.
     #[serde(default)]
     pub(crate) dry_run: Option<bool>,

@@ -11,7 +11,7 @@ use axum::{
 };
 use http::{StatusCode, header};
 use jiff::Timestamp;
-use taskgate_policy::{Decision, Kind, Request, decide, govern};
+use taskgate_policy::{Decision, Kind, Operation, Request, decide, govern};
 use tracing::{Instrument as _, Span, field, info, info_span};
 
 use crate::{
@@ -100,6 +100,9 @@ async fn answer<S: Surroundings>(
     let decision = decide(&governed, recalled.memory(), Timestamp::now());
     if let (Some(item), false) = (governed.item(), decision.allowed()) {
         surroundings.denied(&ask, item);
+    }
+    if kind == Kind::WorkItem && request.operation == Operation::Delete && !dry_run {
+        surroundings.deleting(&review.old_object, &review.user_info.username);
     }
     reviewer
         .metrics

@@ -6,6 +6,13 @@ use taskgate_policy::{Kind, Operation, Phase};
 /// The name of both webhook configurations. Configurations run in the order of their names: ours comes before `kueue-…`, so
 /// that Kueue sees the queue label and the suspension that we set (C14).
 pub const CONFIGURATION: &str = "admission.taskgate.dev";
+/// Who deletes what goes with its namespace or its owner.
+pub const CLEANERS: [&str; 3] = [
+    "system:serviceaccount:kube-system:namespace-controller",
+    "system:serviceaccount:kube-system:generic-garbage-collector",
+    // Both of them, where controllers have no credentials of their own.
+    "system:kube-controller-manager",
+];
 /// Namespaces that taskgate never touches, besides its own (C9).
 pub const EXCLUDED_NAMESPACES: [&str; 2] = ["kube-system", "kube-node-lease"];
 
@@ -52,6 +59,9 @@ pub enum Owner {
     Foreign,
     /// Taskgate's own: a policy that nobody checked must not be stored.
     Taskgate,
+    /// Taskgate's own on their way out: we are told, and nothing hangs on us. A failure is ignored whatever the
+    /// installation says, and nobody waits for long.
+    Leaving,
 }
 
 /// What narrows an endpoint further, evaluated in the API server (C11).
@@ -61,6 +71,8 @@ pub enum Guard {
     Alive,
     /// Also that it is a Job of a Kelos Task.
     JobOfTask,
+    /// That somebody deletes the object for its own sake: it goes neither with its namespace nor with its owner.
+    Deliberate,
 }
 
 const TASK: Admitted = Admitted {
@@ -107,8 +119,8 @@ const WORK_ITEM: Admitted = Admitted {
 /// Everything that is sent to us.
 ///
 /// Tasks and Jobs only when they are created: their specs are immutable afterwards (Tasks), or Kueue's to change (Jobs,
-/// C15).
-pub const ENDPOINTS: [Endpoint; 6] = [
+/// C15). Deletions of `WorkItem`s always pass: who asked for one is told in an Event.
+pub const ENDPOINTS: [Endpoint; 7] = [
     Endpoint {
         path: "/mutate/tasks",
         webhook: "mutate.tasks.taskgate.dev",
@@ -162,6 +174,15 @@ pub const ENDPOINTS: [Endpoint; 6] = [
         operations: &[Operation::Create, Operation::Update],
         owner: Owner::Taskgate,
         guard: Guard::Alive,
+    },
+    Endpoint {
+        path: "/validate/workitems/deleted",
+        webhook: "deleted.workitems.taskgate.dev",
+        phase: Phase::Validating,
+        admitted: &[WORK_ITEM],
+        operations: &[Operation::Delete],
+        owner: Owner::Leaving,
+        guard: Guard::Deliberate,
     },
 ];
 

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{
-    Cluster, admin,
+    Cluster, OnDeletion, admin,
     caches::Caches,
     config::{ConfigError, ServerConfig},
     lifecycle::{Lifecycle, Stage},
@@ -37,6 +37,8 @@ pub struct Dependencies {
     pub injection: Option<Injection>,
     /// What `/metrics` shows. The server adds its own metrics, under [`METRICS_PREFIX`], to what is registered already.
     pub registry: Registry,
+    /// Is told who asks for the deletion of a `WorkItem`.
+    pub on_deletion: OnDeletion,
 }
 
 /// Where the server listens.
@@ -91,6 +93,7 @@ impl Server {
             resolver,
             injection,
             mut registry,
+            on_deletion,
         } = dependencies;
         let caches = Caches::new();
         let own = registry.sub_registry_with_prefix(METRICS_PREFIX);
@@ -100,7 +103,7 @@ impl Server {
 
         let (lifecycle, admin_lifecycle) = (Lifecycle::new(), Lifecycle::new());
         let limits = &config.limits;
-        let cluster = Arc::new(Cluster::new(caches.clone(), client.clone()));
+        let cluster = Arc::new(Cluster::new(caches.clone(), client.clone(), on_deletion));
         let router = routes::router(cluster, limits, metrics.clone());
         let admission = Listener::tls(
             config.listen,

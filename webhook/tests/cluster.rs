@@ -63,6 +63,7 @@ impl Taskgate {
             resolver: resolver.clone(),
             injection: Some(injector.injection()),
             registry: Registry::default(),
+            on_deletion: std::sync::Arc::new(|_, _| ()),
         };
         let server = Server::bind(config, dependencies).await?;
         let addresses = server.addresses();

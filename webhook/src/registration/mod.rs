@@ -12,7 +12,7 @@ use k8s_openapi::{
 use taskgate_api::{kelos, keys};
 use taskgate_policy::{Operation, Phase};
 
-use crate::rules::{ENDPOINTS, EXCLUDED_NAMESPACES, Endpoint, Guard, Owner};
+use crate::rules::{CLEANERS, ENDPOINTS, EXCLUDED_NAMESPACES, Endpoint, Guard, Owner};
 
 pub use settings::{ClientTarget, ConfigurationName, FailurePolicy, InvalidName, InvalidTimeout, TimeoutSeconds};
 
@@ -115,7 +115,14 @@ impl Registration {
             object_selector: Some(object_selector(endpoint.guard)),
             rules: Some(rules(endpoint)),
             side_effects: "None".to_owned(),
-            timeout_seconds: Some(self.validating_timeout.get().into()),
+            timeout_seconds: Some(self.validating_timeout(endpoint).get().into()),
+        }
+    }
+
+    fn validating_timeout(&self, endpoint: &Endpoint) -> TimeoutSeconds {
+        match endpoint.owner {
+            Owner::Foreign | Owner::Taskgate => self.validating_timeout,
+            Owner::Leaving => TimeoutSeconds::SHORTEST,
         }
     }
 
@@ -141,6 +148,7 @@ impl Registration {
         let policy = match endpoint.owner {
             Owner::Foreign => self.foreign_failure,
             Owner::Taskgate => self.own_failure,
+            Owner::Leaving => FailurePolicy::Ignore,
         };
         match policy {
             FailurePolicy::Ignore => "Ignore",
@@ -200,6 +208,19 @@ fn match_conditions(guard: Guard) -> Vec<MatchCondition> {
     match guard {
         Guard::Alive => vec![alive],
         Guard::JobOfTask => vec![alive, of_task],
+        Guard::Deliberate => {
+            let cleaners = CLEANERS.map(|user| format!("'{user}'")).join(", ");
+            vec![
+                condition(
+                    "not-going-along",
+                    format!("!(request.userInfo.username in [{cleaners}])"),
+                ),
+                condition(
+                    "not-deleted-before",
+                    "oldObject == null || !has(oldObject.metadata.deletionTimestamp)".to_owned(),
+                ),
+            ]
+        }
     }
 }
 

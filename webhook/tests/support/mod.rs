@@ -3,7 +3,12 @@
 #![allow(dead_code, reason = "each test crate uses another part of it")]
 #![allow(clippy::panic, reason = "one of the surroundings is there to panic")]
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -40,6 +45,8 @@ pub(crate) struct Given {
     pub(crate) memory: Option<WorkItemStatus>,
     pub(crate) starting: bool,
     pub(crate) set: Arc<PolicySet>,
+    /// Who asked to delete which `WorkItem`.
+    pub(crate) deletions: Arc<Mutex<Vec<(String, String)>>>,
 }
 
 impl Given {
@@ -101,6 +108,14 @@ impl Surroundings for Given {
 
     async fn memory(&self, _: &str, _: &ItemIdentity, _: bool) -> Result<Option<Arc<WorkItemStatus>>, FactError> {
         Ok(self.memory.clone().map(Arc::new))
+    }
+
+    fn deleting(&self, object: &Value, user: &str) {
+        let uid = Metadata::of(object).uid().unwrap_or_default().to_owned();
+        self.deletions
+            .lock()
+            .expect("nobody panics with it")
+            .push((uid, user.to_owned()));
     }
 }
 
