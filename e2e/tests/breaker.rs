@@ -1,10 +1,22 @@
 //! The failure memory and the circuit breaker (seed 000): the real binary beside the stand-in of Kelos.
 
+#[path = "breaker/cluster.rs"]
+mod cluster;
+#[path = "breaker/command.rs"]
+mod command;
+#[path = "breaker/health.rs"]
+mod health;
 #[path = "breaker/limits.rs"]
 mod limits;
 #[path = "breaker/net.rs"]
 mod net;
+#[path = "breaker/odd.rs"]
+mod odd;
 #[path = "breaker/resets.rs"]
 mod resets;
+#[path = "breaker/slipped.rs"]
+mod slipped;
+#[path = "breaker/sources.rs"]
+mod sources;
 #[path = "breaker/world.rs"]
 mod world;

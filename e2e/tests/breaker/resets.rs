@@ -1,15 +1,17 @@
 //! The ways back.
 
+use std::time::Duration;
+
 use anyhow::ensure;
 use kube::{
     ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams},
 };
 use serde_json::json;
-use taskgate_api::WorkItem;
-use taskgate_e2e::{PATIENCE, await_gone, await_object, eventually};
+use taskgate_api::{WorkItem, keys, work_item::Breaker};
+use taskgate_e2e::{PATIENCE, await_gone, await_object, eventually, never};
 
-use crate::world::{World, failures, limit};
+use crate::world::{World, breaker, failures, limit};
 
 async fn broken(hint: &str) -> anyhow::Result<(World, String, WorkItem)> {
     let world = World::governed(hint, limit(1)).await?;
@@ -56,6 +58,128 @@ async fn a_trigger_comment_resets() -> anyhow::Result<()> {
     let later = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(5);
     world.repo().issue(42).comment_at("human", "/kelos", later);
     world.next("fixer-42", &uid).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_trigger_comment_resets_as_often_as_it_comes() -> anyhow::Result<()> {
+    let world = World::governed("comments", limit(1)).await?;
+    world.repo().issue(42).comment("human", "/kelos");
+    let when = json!({"githubIssues": {"pollInterval": "1s", "commentPolicy": {"triggerComment": "/kelos"}}});
+    world.spawner_when("fixer", when, None).await?;
+    let mut uid = world.fail("fixer-42").await?;
+    for round in 1..=2 {
+        world.open("42").await?;
+        // Later than the Task's end, whose time has whole seconds; and over before the next Task ends.
+        let later = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(2);
+        world.repo().issue(42).comment_at("human", "/kelos", later);
+        world.next("fixer-42", &uid).await?;
+        eventually("the comment lies in the past", PATIENCE, || async {
+            ensure!(jiff::Timestamp::now() > later + jiff::SignedDuration::from_secs(1));
+            Ok(())
+        })
+        .await?;
+        let item = world.item("42", "is reset", |item| failures(item) == 0).await?;
+        let reset = item.status.and_then(|status| status.last_reset);
+        ensure!(reset.is_some_and(|reset| reset.task_uid == Some(uid)), "round {round}");
+        uid = world.fail("fixer-42").await?;
+    }
+    let item = world.open("42").await?;
+    let attempts = item.status.map(|status| status.attempts.len());
+    ensure!(attempts == Some(3), "{attempts:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_deleted_the_work_item_stands_in_an_event() -> anyhow::Result<()> {
+    let (world, _, item) = broken("who").await?;
+    let name = item.name_any();
+    let alice = ["--as=alice", "--as-group=system:masters"];
+    let dry = ["delete", "wi", &name, "--dry-run=server"];
+    world.ns.kubectl(dry.into_iter().chain(alice)).await?.stdout_ok()?;
+    world
+        .ns
+        .kubectl(["delete", "wi", &name].into_iter().chain(alice))
+        .await?
+        .stdout_ok()?;
+    let said = "1 failure forgotten: the WorkItem was deleted by alice";
+    world.told(&name, "CircuitReset", &[said]).await?;
+    // The leader sees it go as well, and waits ten seconds for whoever knows more.
+    never("a second Event", Duration::from_secs(13), || async {
+        let events = world.events(&name).await?;
+        let resets = events.iter().filter(|(reason, _)| reason == "CircuitReset").count();
+        Ok((resets != 1).then_some(events))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_deletion_that_nobody_was_told_of_stands_in_an_event_too() -> anyhow::Result<()> {
+    let (world, _, item) = broken("untold").await?;
+    let disabled = format!("{}={}", keys::ADMISSION, keys::ADMISSION_DISABLED);
+    let name = world.ns.name();
+    world
+        .cp
+        .kubectl(["label", "namespace", name, &disabled])
+        .await?
+        .stdout_ok()?;
+    let item = item.name_any();
+    world.ns.kubectl(["delete", "wi", &item]).await?.stdout_ok()?;
+    world
+        .told(&item, "CircuitReset", &["1 failure forgotten", "not told by whom"])
+        .await
+}
+
+#[tokio::test]
+async fn a_memory_that_goes_with_its_spawner_was_reset_by_nobody() -> anyhow::Result<()> {
+    let (world, _, item) = broken("along").await?;
+    let delete = ["delete", "taskspawner", "fixer", "--wait=false"];
+    world.ns.kubectl(delete).await?.stdout_ok()?;
+    await_gone(&world.ns.api::<WorkItem>(), &item.name_any()).await?;
+    never("an Event of a reset", Duration::from_secs(13), || async {
+        let events = world.events(&item.name_any()).await?;
+        Ok(events.into_iter().find(|(reason, _)| reason == "CircuitReset"))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_item_without_tasks_follows_the_policy_too() -> anyhow::Result<()> {
+    let (world, _, item) = broken("reassess").await?;
+    // The last Task goes without a reset: nobody watches over it any more.
+    world
+        .ns
+        .kubectl(["delete", "taskpolicy", "agents"])
+        .await?
+        .stdout_ok()?;
+    await_object(&world.tasks(), "fixer-42", "is released", |task| {
+        task.finalizers().iter().all(|finalizer| finalizer != keys::ACCOUNTING)
+    })
+    .await?;
+    world.repo().issue(42).close();
+    world.tasks().delete("fixer-42", &DeleteParams::default()).await?;
+    await_gone(&world.tasks(), "fixer-42").await?;
+    let items = world.ns.api::<WorkItem>();
+    let name = item.name_any();
+    await_object(&items, &name, "is closed: no policy speaks for it", |item| {
+        breaker(item) == Some(Breaker::Closed) && failures(item) == 1
+    })
+    .await?;
+    world.policy(limit(1)).await?;
+    await_object(&items, &name, "is open again", |item| {
+        breaker(item) == Some(Breaker::Open)
+    })
+    .await?;
+    world.policy(limit(2)).await?;
+    await_object(&items, &name, "is closed again", |item| {
+        breaker(item) == Some(Breaker::Closed)
+    })
+    .await?;
+    let before = items.get(&name).await?.resource_version();
+    never("a further write", Duration::from_secs(5), || async {
+        let now = items.get(&name).await?.resource_version();
+        Ok((now != before).then_some(now))
+    })
+    .await
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! A control plane with taskgate, and in it namespaces with a stand-in of Kelos, a GitHub and agents each.
 
 use anyhow::ensure;
+use k8s_openapi::api::events::v1::Event;
 use kelos_standin::{
     Agents, CRDS, CycleResult, GitHub, Key, Options, Outcome, Repo, Scope, Standin, client,
     types::{Task, TaskSpawner},
@@ -28,6 +29,16 @@ impl World {
     pub(crate) async fn governed(hint: &str, spec: Value) -> anyhow::Result<Self> {
         let cp = PLANE.get().await?;
         let gate = GATE.get_or_try_init(|| Gate::start(cp)).await?;
+        Self::on(cp, gate, hint, spec).await
+    }
+
+    /// The same on a control plane of one's own.
+    pub(crate) async fn on(
+        cp: &'static ControlPlane,
+        gate: &'static Gate,
+        hint: &str,
+        spec: Value,
+    ) -> anyhow::Result<Self> {
         let ns = cp.namespace(hint).await?;
         let github = GitHub::start().await?;
         let repo = github.repo("o", "r").clone_url();
@@ -35,9 +46,8 @@ impl World {
             "apiVersion": "kelos.dev/v1alpha2", "kind": "Workspace", "metadata": {"name": "repo"}, "spec": {"repo": repo},
         });
         ns.apply_yaml(&workspace.to_string()).await?;
-        let scope = Scope::Namespaces(vec![ns.name().to_owned()]);
-        let agents = Agents::start(cp.client(), &scope).await;
-        let standin = Standin::start(client(cp.config())?, Options::new(scope, github.url())).await?;
+        let agents = Agents::start(cp.client(), &scope(&ns)).await;
+        let standin = kelos(cp, &ns, &github).await?;
         let world = Self {
             cp,
             gate,
@@ -48,6 +58,32 @@ impl World {
         };
         world.policy(spec).await?;
         Ok(world)
+    }
+
+    /// Does something to Tasks while Kelos is away, and starts it anew.
+    pub(crate) async fn without_kelos(
+        self,
+        change: impl AsyncFnOnce(Api<Task>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
+        let Self {
+            cp,
+            gate,
+            ns,
+            github,
+            standin,
+            agents,
+        } = self;
+        standin.stop().await;
+        change(ns.api()).await?;
+        let standin = kelos(cp, &ns, &github).await?;
+        Ok(Self {
+            cp,
+            gate,
+            ns,
+            github,
+            standin,
+            agents,
+        })
     }
 
     /// Writes the policy, and waits until it governs Tasks.
@@ -109,6 +145,32 @@ impl World {
             "spec": {"when": when, "taskTemplate": template},
         });
         self.ns.apply_yaml(&spawner.to_string()).await
+    }
+
+    /// What is told of `regarding`: reason and note of each Event.
+    pub(crate) async fn events(&self, regarding: &str) -> anyhow::Result<Vec<(String, String)>> {
+        let events = self.ns.api::<Event>().list(&ListParams::default()).await?;
+        let of = |event: &Event| {
+            let name = event.regarding.as_ref().and_then(|object| object.name.as_deref());
+            name == Some(regarding)
+        };
+        let told = events.items.into_iter().filter(of);
+        Ok(told
+            .map(|event| (event.reason.unwrap_or_default(), event.note.unwrap_or_default()))
+            .collect())
+    }
+
+    /// Until an Event `reason` about `regarding` says all of `parts`.
+    pub(crate) async fn told(&self, regarding: &str, reason: &str, parts: &[&str]) -> anyhow::Result<()> {
+        eventually(format!("{reason} about {regarding}"), PATIENCE, || async {
+            let events = self.events(regarding).await?;
+            let told = events
+                .iter()
+                .any(|(of, note)| of == reason && parts.iter().all(|part| note.contains(part)));
+            ensure!(told, "{events:?}");
+            Ok(())
+        })
+        .await
     }
 
     /// Fails the agent of a Task, once it runs. Returns the Task's UID.
@@ -186,6 +248,16 @@ impl World {
         .await?;
         Ok(condition_of(&found).unwrap_or_default())
     }
+}
+
+fn scope(ns: &Namespace) -> Scope {
+    Scope::Namespaces(vec![ns.name().to_owned()])
+}
+
+/// A Kelos for one namespace.
+async fn kelos(cp: &ControlPlane, ns: &Namespace, github: &GitHub) -> anyhow::Result<Standin> {
+    let options = Options::new(scope(ns), github.url());
+    Ok(Standin::start(client(cp.config())?, options).await?)
 }
 
 fn condition_of(spawner: &TaskSpawner) -> Option<Value> {

@@ -1,0 +1,141 @@
+//! `taskgate reset`, the real binary against the real API server.
+
+use std::process::{Output, Stdio};
+
+use anyhow::{Context as _, ensure};
+use kube::ResourceExt as _;
+use taskgate_api::work_item::Breaker;
+use taskgate_e2e::binary;
+use tokio::process::Command;
+
+use crate::world::{World, breaker, by_hand, failures, limit};
+
+/// Runs `taskgate reset` in the world's namespace, as whoever the kubeconfig is for.
+async fn reset(world: &World, kubeconfig: &std::path::Path, args: &[&str]) -> anyhow::Result<Output> {
+    Command::new(binary("taskgate")?)
+        .args(["reset", "--namespace", world.ns.name(), "--kubeconfig"])
+        .arg(kubeconfig)
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .context("running taskgate reset")
+}
+
+fn said(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[tokio::test]
+async fn one_command_resets_and_says_who_and_why() -> anyhow::Result<()> {
+    let world = World::governed("command", limit(1)).await?;
+    world.repo().issue(42);
+    world.spawner("fixer", None).await?;
+    let uid = world.fail("fixer-42").await?;
+    let name = world.open("42").await?.name_any();
+    let alice = world.cp.kubeconfig_as("alice", &["system:masters"])?;
+
+    let dry = said(&reset(&world, &alice, &["42", "--dry-run"]).await?);
+    let told = "item fixer/42: 1 failure (cost $0.25 so far) would be forgotten (dry run)\n";
+    ensure!(dry == (Some(0), told.to_owned(), String::new()), "{dry:?}");
+    ensure!(breaker(&world.open("42").await?) == Some(Breaker::Open));
+
+    let done = said(
+        &reset(
+            &world,
+            &alice,
+            &["fixer/42", &name, "--reason", "the flaky test is fixed"],
+        )
+        .await?,
+    );
+    let told = "item fixer/42: 1 failure (cost $0.25 so far) forgotten\n";
+    ensure!(done == (Some(0), told.to_owned(), String::new()), "{done:?}");
+    world.next("fixer-42", &uid).await?;
+    let item = world.item("42", "is reset", |item| failures(item) == 0).await?;
+    let status = item.status.unwrap_or_default();
+    ensure!(
+        status.attempts.len() == 1 && status.total_cost_usd.as_deref() == Some("0.25"),
+        "{status:?}"
+    );
+    let last = status.last_reset.context("no reset")?;
+    ensure!(last.by.as_deref() == Some("alice") && last.message.as_deref() == Some("the flaky test is fixed"));
+    world
+        .told(
+            &name,
+            "CircuitReset",
+            &["by alice with taskgate reset: the flaky test is fixed"],
+        )
+        .await?;
+    ensure!(world.failed_cycles("fixer") == 0);
+
+    let again = said(&reset(&world, &alice, &["42"]).await?);
+    ensure!(again.1 == "item fixer/42: no failures to forget\n", "{again:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_cannot_be_reset_is_told_with_an_honest_exit_code() -> anyhow::Result<()> {
+    let world = World::governed("refused", limit(1)).await?;
+    for spawner in ["a", "b"] {
+        world.spawner(spawner, None).await?;
+    }
+    world.repo().issue(42);
+    world.fail("a-42").await?;
+    world.fail("b-42").await?;
+    let admin = world.cp.kubeconfig();
+
+    let ambiguous = said(&reset(&world, admin, &["42"]).await?);
+    let told = "taskgate: 42 can be any of a/42, b/42: say which\n";
+    ensure!(ambiguous == (Some(2), String::new(), told.to_owned()), "{ambiguous:?}");
+    let missing = said(&reset(&world, admin, &["a/42", "43"]).await?);
+    ensure!(
+        missing.0 == Some(1) && missing.2.contains("there is no item 43"),
+        "{missing:?}"
+    );
+    let bob = world.cp.kubeconfig_as("bob", &["system:authenticated"])?;
+    let forbidden = said(&reset(&world, &bob, &["a/42"]).await?);
+    ensure!(forbidden.0 == Some(1), "{forbidden:?}");
+    ensure!(
+        forbidden.2.contains(r#"User "bob" cannot list resource "workitems""#),
+        "{forbidden:?}"
+    );
+    let still = world
+        .item("42", "is open", |item| breaker(item) == Some(Breaker::Open))
+        .await?;
+    ensure!(failures(&still) == 1, "nothing is reset when one is not clear");
+
+    let all = said(&reset(&world, admin, &["--all-open"]).await?);
+    ensure!(all.0 == Some(0) && all.1.lines().count() == 2, "{all:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_reader_that_goes_away_is_no_error() -> anyhow::Result<()> {
+    let world = World::governed("pipe", limit(1)).await?;
+    world
+        .create(&by_hand("first", Some("epic")), false)
+        .await?
+        .stdout_ok()?;
+    world.fail("first").await?;
+    world.open("epic").await?;
+    let (reader, writer) = std::io::pipe()?;
+    drop(reader);
+    let output = Command::new(binary("taskgate")?)
+        .args(["reset", "epic", "--namespace", world.ns.name(), "--kubeconfig"])
+        .arg(world.cp.kubeconfig())
+        .stdin(Stdio::null())
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .spawn()?
+        .wait_with_output()
+        .await?;
+    ensure!(
+        output.status.code() == Some(0) && output.stderr.is_empty(),
+        "{output:?}"
+    );
+    world
+        .item("epic", "is reset", |item| failures(item) == 0)
+        .await
+        .map(drop)
+}

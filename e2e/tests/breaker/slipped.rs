@@ -1,0 +1,120 @@
+//! A Task that came through while taskgate was away, although its item is open (kelos T1, T2). The gate of this control
+//! plane is killed, so nothing else runs on it.
+
+use anyhow::{Context as _, ensure};
+use futures::TryStreamExt as _;
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use kelos_standin::CRDS;
+use kube::{
+    ResourceExt as _,
+    api::{ListParams, WatchEvent, WatchParams},
+};
+use taskgate_api::{keys, work_item::Outcome};
+use taskgate_e2e::{ControlPlane, Gate, PATIENCE, Shared, await_object, eventually};
+use tokio::sync::OnceCell;
+
+use crate::world::{World, by_hand, failures, limit};
+
+static PLANE: Shared = Shared::new(|| ControlPlane::builder().crds(CRDS));
+static GATE: OnceCell<Gate> = OnceCell::const_new();
+
+#[tokio::test]
+async fn a_task_that_slipped_in_is_stopped_without_a_pod_and_frees_its_branch() -> anyhow::Result<()> {
+    let cp = PLANE.get().await?;
+    let gate = GATE
+        .get_or_try_init(|| Gate::builder().serve_flag("--no-leader-election").start(cp))
+        .await?;
+    let world = World::on(cp, gate, "slipped", limit(1)).await?;
+    world
+        .create(&by_hand("first", Some("epic")), false)
+        .await?
+        .stdout_ok()?;
+    world.fail("first").await?;
+    world.open("epic").await?;
+
+    // Kelos is slow: the Task comes while taskgate is away, its Job when it is back.
+    let mut slipped = by_hand("slipped", Some("epic"));
+    slipped["spec"]["branch"] = "work".into();
+    let pods = world.ns.api::<Pod>();
+    let since = pods.list(&ListParams::default()).await?.metadata.resource_version;
+    let since = since.unwrap_or_default();
+    let create = ["create", "-n", world.ns.name(), "-f-"].map(ToOwned::to_owned);
+    let world = world
+        .without_kelos(async |_| {
+            gate.process().kill().await?;
+            cp.kubectl_with_input(create, &slipped.to_string()).await?.stdout_ok()?;
+            gate.process().start().await
+        })
+        .await?;
+
+    let jobs = world.ns.api::<Job>();
+    let job = await_object(&jobs, "slipped", "is failed", |job| {
+        let conditions = job.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        conditions
+            .filter(|condition| condition.type_ == "Failed" && condition.status == "True")
+            .any(|condition| condition.reason.as_deref() == Some("CircuitBroken"))
+    })
+    .await?;
+    ensure!(job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true)));
+    let mark = job.annotations().get(keys::STOPPED).context("no mark")?;
+    ensure!(mark.contains("item epic failed once (limit 1)"), "{mark}");
+    let tombstone = await_object(&world.tasks(), "slipped", "is a tombstone", |task| {
+        task.phase() == "Failed" && task.annotations().contains_key(keys::RECORDED)
+    })
+    .await?;
+    ensure!(
+        tombstone
+            .finalizers()
+            .iter()
+            .any(|finalizer| finalizer == keys::ACCOUNTING)
+    );
+    let item = world.open("epic").await?;
+    let status = item.status.clone().unwrap_or_default();
+    let outcomes: Vec<_> = status.attempts.iter().map(|attempt| attempt.outcome).collect();
+    ensure!(
+        outcomes == [Outcome::Failed, Outcome::Stopped] && failures(&item) == 1,
+        "{status:?}"
+    );
+    world.told("slipped", "TaskStopped", &["item epic failed once"]).await?;
+
+    // The branch is free.
+    let mut other = by_hand("other", Some("story"));
+    other["spec"]["branch"] = "work".into();
+    world.create(&other, false).await?.stdout_ok()?;
+    world.succeed("other").await?;
+    let of_slipped = WatchParams::default().labels("kelos.dev/task=slipped").timeout(2);
+    let seen: Vec<_> = pods.watch(&of_slipped, &since).await?.try_collect().await?;
+    let ran = seen
+        .iter()
+        .any(|event| matches!(event, WatchEvent::Added(_) | WatchEvent::Modified(_)));
+    ensure!(!ran, "{seen:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_active_task_is_not_stopped_because_the_limit_was_lowered() -> anyhow::Result<()> {
+    let world = World::governed("lowered", limit(3)).await?;
+    world
+        .create(&by_hand("first", Some("epic")), false)
+        .await?
+        .stdout_ok()?;
+    world
+        .create(&by_hand("second", Some("epic")), false)
+        .await?
+        .stdout_ok()?;
+    world.next("second", "").await?;
+    world.fail("first").await?;
+    world.policy(limit(1)).await?;
+    world.open("epic").await?;
+    eventually("the second goes on", PATIENCE, || async {
+        let task = world.tasks().get("second").await?;
+        ensure!(task.phase() == "Running", "{:?}", task.status);
+        Ok(())
+    })
+    .await?;
+    world.succeed("second").await?;
+    world
+        .item("epic", "is closed by the success", |item| failures(item) == 0)
+        .await
+        .map(drop)
+}
