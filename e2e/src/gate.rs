@@ -29,6 +29,7 @@ pub struct GateBuilder {
     name: Option<String>,
     registration: Vec<String>,
     serve: Vec<String>,
+    kubeconfig: Option<PathBuf>,
 }
 
 impl GateBuilder {
@@ -48,6 +49,12 @@ impl GateBuilder {
     /// Adds a flag of `taskgate serve`.
     pub fn serve_flag(mut self, flag: impl Into<String>) -> Self {
         self.serve.push(flag.into());
+        self
+    }
+
+    /// Lets taskgate act as whom this file says, instead of as the admin.
+    pub fn kubeconfig(mut self, file: PathBuf) -> Self {
+        self.kubeconfig = Some(file);
         self
     }
 
@@ -75,7 +82,13 @@ impl GateBuilder {
             ])
             .args(["--cert-names", "127.0.0.1", "--log-format", "text", "--log", "info"])
             .arg("--kubeconfig")
-            .arg(cp.kubeconfig().display().to_string())
+            .arg(
+                self.kubeconfig
+                    .as_deref()
+                    .unwrap_or(cp.kubeconfig())
+                    .display()
+                    .to_string(),
+            )
             .args(self.serve)
             .ready_at(format!("http://{admin}/readyz"));
         let process = cp.spawn(spec).await?;

@@ -3,7 +3,11 @@
 use http::{StatusCode, header};
 use jiff::Timestamp;
 use serde_json::Value;
-use taskgate_policy::source::{Endpoint, RateHeaders, Repository, SourceItem, github, pause};
+use taskgate_policy::source::{
+    Endpoint, RateHeaders, Repository, SourceItem,
+    github::{self, RawComment},
+    pause,
+};
 
 use super::{
     client::{Answer, Http, Token, Unanswered},
@@ -103,9 +107,11 @@ impl Session<'_> {
         if ask.whole && item.is_pull && item.head_sha.is_none() {
             item.head_sha = self.head(&repository, ask.number).await?;
         }
-        if item.comment_count > 0 {
-            self.converse(ask, &repository, &mut item).await?;
-        }
+        let comments = match item.comment_count {
+            0 => Vec::new(),
+            count => self.comments(ask, &repository, count).await?,
+        };
+        github::converse(&mut item, comments, ask.whole);
         let whole = ask.whole;
         Ok(Reading::Item(Box::new(Kept { tag, item, whole })))
     }
@@ -141,10 +147,10 @@ impl Session<'_> {
         Ok(pull.head_sha)
     }
 
-    async fn converse(&mut self, ask: &Ask<'_>, repository: &str, item: &mut SourceItem) -> Result<(), Trouble> {
+    async fn comments(&mut self, ask: &Ask<'_>, repository: &str, count: u64) -> Result<Vec<RawComment>, Trouble> {
         let session = &mut *self;
         let own = ask.own.get_or_try_init(move || session.own_login()).await?.clone();
-        let last = item.comment_count.div_ceil(github::PER_PAGE);
+        let last = count.div_ceil(github::PER_PAGE);
         let mut comments = Vec::new();
         for page in last.saturating_sub(PAGES) + 1..=last {
             let per_page = github::PER_PAGE;
@@ -159,8 +165,7 @@ impl Session<'_> {
             let json = self.json(&path, &answer)?;
             comments.extend(github::comments(&json, own.as_deref()).ok_or_else(|| self.nonsense(&path))?);
         }
-        github::converse(item, comments, ask.whole);
-        Ok(())
+        Ok(comments)
     }
 
     /// Who our token belongs to. An App's token belongs to nobody; what it writes is marked as a bot's.

@@ -151,6 +151,10 @@ mod tests {
         let raw = comments(&page, Some("fixer")).unwrap();
         let people: Vec<_> = raw.iter().map(|raw| raw.comment.by_person).collect();
         assert_eq!(people, [true, false, false, false, false]);
+        let (mut none, mut bots) = (SourceItem::default(), SourceItem::default());
+        converse(&mut none, Vec::new(), false);
+        converse(&mut bots, raw[1..].to_vec(), false);
+        assert_eq!(none.conversation, bots.conversation);
         let (mut one, mut all) = (SourceItem::default(), SourceItem::default());
         converse(&mut one, raw[..1].to_vec(), false);
         converse(&mut all, raw, true);

@@ -10,6 +10,7 @@ use axum::response::Response;
 use http::header::{AUTHORIZATION, ETAG, HeaderMap, IF_NONE_MATCH, LINK, RETRY_AFTER, USER_AGENT};
 use http::response::Builder;
 use http::{Method, StatusCode, Uri};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -25,16 +26,17 @@ pub(super) async fn answer(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let agent = header(USER_AGENT).unwrap_or_default();
     let fault = {
         let mut world = shared.lock();
         let mut faults = world.faults.iter_mut();
-        let fault = faults.find_map(|f| f.strikes(uri.path()).then(|| f.kind.clone()));
+        let fault = faults.find_map(|f| f.strikes(uri.path(), agent).then(|| f.kind.clone()));
         fault.filter(|_| uri.path() != "/rate_limit")
     };
     if let Some(Kind::Delay(delay)) = fault {
         tokio::time::sleep(delay).await;
     }
-    let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let known = header(IF_NONE_MATCH);
     let mut world = shared.lock();
     let response = match fault {
@@ -47,10 +49,14 @@ pub(super) async fn answer(
             let code = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             refuse(builder(&world, code), "fault on request")
         }
-        Some(Kind::RateLimited) => {
-            world.remaining = 0;
+        Some(Kind::RateLimited { reset_in }) => {
+            let reset = reset_in.map_or(world.reset, |reset_in| Timestamp::now() + reset_in);
+            let (left, until) = (
+                std::mem::replace(&mut world.remaining, 0),
+                std::mem::replace(&mut world.reset, reset),
+            );
             let response = limited(&world);
-            world.remaining = world.limit;
+            (world.remaining, world.reset) = (left, until);
             response
         }
         Some(Kind::SecondaryLimit { retry_after }) => refuse(
@@ -65,7 +71,7 @@ pub(super) async fn answer(
         query: uri.query().unwrap_or_default().to_owned(),
         conditional: known.is_some(),
         authorized: headers.contains_key(AUTHORIZATION),
-        user_agent: header(USER_AGENT).unwrap_or_default().to_owned(),
+        user_agent: agent.to_owned(),
         status: response.status().as_u16(),
     });
     response

@@ -7,13 +7,14 @@ use std::time::Duration;
 pub struct Fault {
     pub(super) kind: Kind,
     on: String,
+    agent: String,
     left: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Status(u16),
-    RateLimited,
+    RateLimited { reset_in: Option<Duration> },
     SecondaryLimit { retry_after: u64 },
     Garbage,
     Delay(Duration),
@@ -24,6 +25,7 @@ impl Fault {
         Self {
             kind,
             on: String::new(),
+            agent: String::new(),
             left: None,
         }
     }
@@ -33,9 +35,15 @@ impl Fault {
         Self::new(Kind::Status(code))
     }
 
-    /// 403 with `X-RateLimit-Remaining: 0`.
+    /// 403 with `X-RateLimit-Remaining: 0`, until the world's own reset.
     pub const fn rate_limited() -> Self {
-        Self::new(Kind::RateLimited)
+        Self::new(Kind::RateLimited { reset_in: None })
+    }
+
+    /// 403 with `X-RateLimit-Remaining: 0` and a reset so much later, in whole seconds.
+    pub const fn rate_limited_for(reset_in: Duration) -> Self {
+        let reset_in = Some(reset_in);
+        Self::new(Kind::RateLimited { reset_in })
     }
 
     /// 403 with `Retry-After`, in seconds, and requests left: the secondary limit.
@@ -60,6 +68,13 @@ impl Fault {
         self
     }
 
+    /// Only for requests whose `User-Agent` starts with this.
+    #[must_use]
+    pub fn of(mut self, agent: &str) -> Self {
+        agent.clone_into(&mut self.agent);
+        self
+    }
+
     /// Only so many times; without it until healed.
     #[must_use]
     pub const fn times(mut self, times: u32) -> Self {
@@ -67,9 +82,13 @@ impl Fault {
         self
     }
 
+    pub(super) fn is_on(&self, path: &str) -> bool {
+        self.on == path
+    }
+
     /// Whether the request meets it; counts if so.
-    pub(super) fn strikes(&mut self, path: &str) -> bool {
-        if self.left == Some(0) || !path.contains(&self.on) {
+    pub(super) fn strikes(&mut self, path: &str, agent: &str) -> bool {
+        if self.left == Some(0) || !path.contains(&self.on) || !agent.starts_with(&self.agent) {
             return false;
         }
         if let Some(left) = &mut self.left {

@@ -104,11 +104,21 @@ impl GitHub {
         self.shared.lock().faults.clear();
     }
 
+    /// Takes the faults for exactly this path away.
+    pub fn heal_on(&self, path: &str) {
+        self.shared.lock().faults.retain(|fault| !fault.is_on(path));
+    }
+
     /// Sets what is left of the hour's requests; at 0 every request that is no 304 gets 403.
     pub fn rate_limit(&self, remaining: u64, reset: Timestamp) {
         let mut world = self.shared.lock();
         world.remaining = remaining;
         world.reset = reset;
+    }
+
+    /// Who every token belongs to; before this, tokens belong to nobody, as those of an App.
+    pub fn viewer(&self, login: &str) {
+        self.shared.lock().viewer = Some(login.to_owned());
     }
 
     /// Caps `per_page`, so that few items make many pages.

@@ -44,6 +44,10 @@ pub(super) fn content(world: &mut World, method: &Method, path: &str, query: &Qu
         });
         return Content::One(json!({"resources": {"core": core}, "rate": core}));
     }
+    if let ["user"] = parts[..] {
+        let viewer = world.viewer.as_deref();
+        return viewer.map_or(Content::Missing, |login| Content::One(world::user(login)));
+    }
     let ["repos", owner, name, ref rest @ ..] = parts[..] else {
         return Content::Missing;
     };

@@ -48,6 +48,7 @@ pub(crate) struct World {
     pub(super) remaining: u64,
     pub(super) reset: Timestamp,
     pub(super) page_size: usize,
+    pub(super) viewer: Option<String>,
     next_comment: u64,
 }
 
@@ -62,6 +63,7 @@ impl Default for World {
             remaining: LIMIT,
             reset: Timestamp::now() + SignedDuration::from_hours(1),
             page_size: PAGE_SIZE,
+            viewer: None,
             next_comment: 1,
         }
     }
@@ -154,9 +156,14 @@ pub(super) fn time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
+/// A user, as they stand in everything; an App's bot has a login of its own form.
+pub(super) fn user(login: &str) -> Value {
+    let kind = if login.ends_with("[bot]") { "Bot" } else { "User" };
+    json!({"login": login, "type": kind})
+}
+
 /// An entry as the issues endpoints show it.
 pub(super) fn issue(base: &str, owner: &str, name: &str, number: u64, entry: &Entry) -> Value {
-    let user = |login: &str| json!({"login": login});
     let labels: Vec<Value> = entry.labels.iter().map(|l| json!({"name": l})).collect();
     let page = if entry.pull.is_some() { "pull" } else { "issues" };
     let mut issue = json!({
@@ -200,7 +207,7 @@ pub(super) fn comment(comment: &Comment) -> Value {
     json!({
         "id": comment.id,
         "body": comment.body,
-        "user": {"login": comment.author},
+        "user": user(&comment.author),
         "created_at": time(comment.created),
         "updated_at": time(comment.created),
     })

@@ -1,0 +1,101 @@
+//! The way to a tracker: tokens, proxies, and who may read what.
+
+use anyhow::ensure;
+use kelos_standin::CRDS;
+use kube::ResourceExt as _;
+use serde_json::{Value, json};
+use taskgate_e2e::{ControlPlane, Shared};
+
+use crate::world::{World, asked, gate};
+
+static NARROW: Shared = Shared::new(|| ControlPlane::builder().crds(CRDS));
+
+fn secret(data: &Value) -> String {
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "github"}, "stringData": data}).to_string()
+}
+
+#[tokio::test]
+async fn the_token_of_the_workspace_is_used_and_what_it_writes_is_not_a_persons() -> anyhow::Result<()> {
+    let world = World::with("token", json!({"secretRef": {"name": "github"}})).await?;
+    let issue = world.repo().issue(42);
+    world.issues().await?;
+    let uid = world.fail("fixer-42").await?;
+    let told = world.readable("SecretMissing").await?;
+    ensure!(told.contains("/github does not exist"), "{told}");
+    ensure!(world.asked().is_empty(), "asked without the token");
+    let app = json!({"appID": "1", "installationID": "2", "privateKey": "3"});
+    world.ns.apply_yaml(&secret(&app)).await?;
+    let told = world.readable("Unsupported").await?;
+    ensure!(told.contains("GitHub App") && told.contains("ghproxy"), "{told}");
+    world.ns.kubectl(["delete", "secret", "github"]).await?.stdout_ok()?;
+    world.github.viewer("fixer-account");
+    world
+        .ns
+        .apply_yaml(&secret(&json!({"GITHUB_TOKEN": "very-secret"})))
+        .await?;
+    world.readable("Answered").await?;
+    let hash = world.baseline().await?;
+    ensure!(world.asked().iter().all(|seen| seen.authorized));
+    let before = world.asked().len();
+    issue.comment("Fixer-Account", "I could not do it.");
+    world.asks("/issues/42/comments", before).await?;
+    ensure!(world.baseline().await? == hash);
+    issue.comment("ann", "Try the other way.");
+    world.next(&uid).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_workspace_with_a_proxy_needs_no_token() -> anyhow::Result<()> {
+    let spec = json!({"ghproxy": {}, "secretRef": {"name": "no-such-secret"}});
+    let world = World::with("proxy", spec).await?;
+    let shown = world.proxy.repo(world.ns.name(), "r").issue(42);
+    world.repo().issue(42);
+    world.issues().await?;
+    let uid = world.fail("fixer-42").await?;
+    world.baseline().await?;
+    let asked = asked(world.proxy, world.ns.name());
+    ensure!(
+        !asked.is_empty() && asked.iter().all(|seen| !seen.authorized),
+        "{asked:?}"
+    );
+    ensure!(world.asked().is_empty(), "the proxy was bypassed");
+    shown.title("Another title");
+    world.next(&uid).await.map(drop)
+}
+
+/// On a control plane of its own, where taskgate may do everything but read Secrets outside its own namespace.
+#[tokio::test]
+async fn a_secret_is_read_only_where_a_role_allows_it() -> anyhow::Result<()> {
+    let cp = NARROW.get().await?;
+    cp.apply_yaml(include_str!("rights.yaml")).await?;
+    let file = cp.kubeconfig_of_service_account("taskgate-system", "taskgate").await?;
+    let gate = gate().await?.kubeconfig(file).start(cp).await?;
+    let world = World::on(cp, "narrow", json!({"secretRef": {"name": "github"}})).await?;
+    world
+        .ns
+        .apply_yaml(&secret(&json!({"GITHUB_TOKEN": "very-secret"})))
+        .await?;
+    let issue = world.repo().issue(42);
+    world.issues().await?;
+    let uid = world.fail("fixer-42").await?;
+    let told = world.readable("Forbidden").await?;
+    for part in ["may not read Secret", "resourceNames: [github]", "verbs: [get]"] {
+        ensure!(told.contains(part), "{told}");
+    }
+    ensure!(world.asked().is_empty(), "asked without the token");
+    let role = include_str!("role.yaml");
+    world.ns.apply_yaml(role).await?;
+    world.readable("Answered").await?;
+    world.baseline().await?;
+    // What changes while taskgate is away is found when it is back: the baseline is in the WorkItem.
+    gate.process().kill().await?;
+    issue.title("Changed meanwhile");
+    gate.process().start().await?;
+    let next = world.next(&uid).await?;
+    ensure!(next.uid().as_ref() != Some(&uid));
+    ensure!(
+        !gate.process().log()?.contains("very-secret"),
+        "the token is in the log"
+    );
+    Ok(())
+}
