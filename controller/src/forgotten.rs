@@ -5,7 +5,8 @@
 //! its rule is not installed) the leader sees it go, and says so a little later without a name. The Event's name follows
 //! from the WorkItem's UID, so that there is one, whoever is first.
 //!
-//! Nothing is said of what goes with its namespace or its spawner, or makes room for another (`cap`).
+//! Nothing is said of what goes with its namespace or its spawner, makes room for another (`cap`), or is gone from its source
+//! (`source`).
 
 use std::{
     collections::HashSet,
@@ -138,7 +139,7 @@ pub async fn tell_of_deletions(client: Client, mut noted: Noted, shutdown: Cance
         let (client, own) = (&client, &own);
         async move {
             let user = own.get_or_try_init(|| own_name(client)).await.ok();
-            // Our own deletions make room; the cap tells of them.
+            // Whoever of us deletes tells of it.
             if user.is_some() && user == deletion.by.as_ref() {
                 return;
             }
@@ -181,7 +182,7 @@ fn goes_along(context: &Context, deletion: &Deletion) -> bool {
     ends || orphaned
 }
 
-/// The UIDs of WorkItems that this process deletes to make room.
+/// The UIDs of WorkItems that this process deletes, and tells of itself.
 #[derive(Debug, Default)]
 pub(crate) struct Evicted(Mutex<HashSet<String>>);
 

@@ -101,7 +101,13 @@ async fn prune(context: &Context, namespace: &str, item: &WorkItem) -> kube::Res
         }),
         ..DeleteParams::background()
     };
-    context.work_items(namespace).delete(&name, &params).await?;
+    // Said here, so that nobody asks who deleted it.
+    let uid = item.uid().unwrap_or_default();
+    context.evicted.put(&uid);
+    if let Err(error) = context.work_items(namespace).delete(&name, &params).await {
+        context.evicted.take(&uid);
+        return Err(error);
+    }
     tracing::info!(namespace, name, "the item is gone from its source: forgotten");
     events::pruned(context, item).await;
     Ok(())
