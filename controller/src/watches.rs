@@ -15,7 +15,7 @@ use kube::{
     },
 };
 use serde_json::json;
-use taskgate_api::WorkItem;
+use taskgate_api::{WorkItem, work_item::Attempt};
 use taskgate_policy::TaskState;
 use tokio::{sync::mpsc as tokio_mpsc, time::Instant};
 use tracing::debug;
@@ -78,6 +78,28 @@ pub(crate) fn bare(event: Event<DynamicObject>) -> Event<DynamicObject> {
     }
 }
 
+/// Keeps of a memory what the next step, the cap and the spawner's condition look at: there may be very many. Whoever
+/// writes one reads it whole.
+fn lean(item: &mut WorkItem) {
+    item.metadata.managed_fields = None;
+    let Some(status) = &mut item.status else { return };
+    status.conditions = Vec::new();
+    for attempt in &mut status.attempts {
+        *attempt = Attempt {
+            uid: std::mem::take(&mut attempt.uid),
+            name: String::new(),
+            outcome: attempt.outcome,
+            opened: attempt.opened,
+            reason: None,
+            start_time: None,
+            completion_time: attempt.completion_time.take(),
+            cost_usd: None,
+            input_tokens: None,
+            output_tokens: None,
+        };
+    }
+}
+
 /// A memory that changed or went concerns its Tasks and its spawner.
 pub(crate) async fn follow_work_items(
     context: &Arc<Context>,
@@ -87,8 +109,9 @@ pub(crate) async fn follow_work_items(
     forgotten: &tokio_mpsc::UnboundedSender<(Instant, Deletion)>,
 ) {
     let watch = watcher(Api::<WorkItem>::all(context.client.clone()), watcher::Config::default());
+    let watch = watch.default_backoff().modify(lean);
     let mut open = OpenItems::default();
-    reflector::reflector(writer, watch.default_backoff())
+    reflector::reflector(writer, watch)
         .for_each(|event| {
             let (item, gone) = match event {
                 Ok(Event::Apply(item) | Event::InitApply(item)) => (item, false),
