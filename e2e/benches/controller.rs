@@ -9,22 +9,28 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use k8s_openapi::ByteString;
 use kelos_standin::{CRDS, types::Task};
 use kube::{
-    Api, ResourceExt as _,
-    api::{Patch, PatchParams, PostParams},
+    Api, Client, ResourceExt as _,
+    api::{ApiResource, Patch, PatchParams, PostParams},
     runtime::{WatchStreamExt as _, watcher},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use taskgate_api::{WorkItem, WorkItemSpec};
 use taskgate_e2e::{ControlPlane, Gate, Namespace, PATIENCE, eventually, taskgate};
 use tokio::{sync::mpsc, task::JoinSet, time::interval};
 
 /// Failures per second, and for how many seconds.
 const PACES: [(u32, u32); 2] = [(10, 20), (100, 20)];
-/// How many `WorkItem`s there are, and in how many namespaces.
+/// How many `WorkItem`s there are, if `WORK_ITEMS` does not say otherwise.
 const WORK_ITEMS: usize = 100_000;
+/// In how many namespaces.
 const NAMESPACES: usize = 20;
+/// The name of the one that the others are made after.
+const MODEL: &str = "fixer-0-e13156ca85";
+/// How many are written at once; etcd takes 128.
+const PUTS: usize = 100;
 /// How many requests are under way at the same time.
 const REQUESTS: usize = 32;
 /// Longer than all of them take.
@@ -136,66 +142,96 @@ async fn failures(ns: &Namespace, pace: u32, seconds: u32) -> anyhow::Result<Vec
 
 /// With very many `WorkItem`s of three failures each.
 async fn memory() -> anyhow::Result<()> {
+    let count = match std::env::var("WORK_ITEMS") {
+        Ok(count) => count.parse().context("WORK_ITEMS")?,
+        Err(_) => WORK_ITEMS,
+    };
     let cp = ControlPlane::builder().crds(CRDS).audit(false).start().await?;
     cp.install_crds(&taskgate(["manifests", "crds"]).await?).await?;
     let mut namespaces = Vec::new();
     for _ in 0..NAMESPACES {
-        namespaces.push(cp.namespace("bench").await?.api::<WorkItem>());
+        namespaces.push(cp.namespace("bench").await?);
     }
-    stream::iter(0..WORK_ITEMS)
-        .map(|index| remember(&namespaces[index % NAMESPACES], index))
-        .buffer_unordered(REQUESTS)
-        .try_collect::<()>()
-        .await?;
+    let model = remember(&namespaces[0]).await?;
+    let made = (1..count).map(|index| like(&model, namespaces[index % NAMESPACES].name(), index));
+    store(&cp, &made.collect::<Vec<_>>()).await?;
     let began = Instant::now();
     let gate = Gate::builder().serve_flag("--no-leader-election").start(&cp).await?;
     eventually("the controller has read them all", MINUTES, || async {
         let open = gate.metrics().await?.sum("taskgate_open_items");
         #[allow(clippy::cast_precision_loss)] // Far below 2^52.
-        let all = WORK_ITEMS as f64;
+        let all = count as f64;
         ensure!(open >= all, "{open}");
         Ok(())
     })
     .await?;
     println!(
-        "resident memory with {WORK_ITEMS} WorkItems: {}, read within {:?}",
+        "resident memory with {count} WorkItems: {}, read within {:?}",
         resident(&gate)?,
         began.elapsed()
     );
     Ok(())
 }
 
-async fn remember(items: &Api<WorkItem>, index: usize) -> anyhow::Result<()> {
+/// One, made as taskgate makes them; as it is stored.
+async fn remember(ns: &Namespace) -> anyhow::Result<Value> {
+    let items = ns.api::<WorkItem>();
     let spec = WorkItemSpec {
-        key: format!("fixer/{index}"),
-        item: index.to_string(),
+        key: "fixer/0".to_owned(),
+        item: "0".to_owned(),
         spawner: Some("fixer".to_owned()),
     };
-    let name = format!("fixer-{index}-e13156ca85");
-    let mut item = WorkItem::new(&name, spec);
+    let mut item = WorkItem::new(MODEL, spec);
     item.labels_mut()
         .insert("app.kubernetes.io/part-of".to_owned(), "taskgate".to_owned());
-    let item = items.create(&PostParams::default(), &item).await?;
+    let mut item = items.create(&PostParams::default(), &item).await?;
     let now = jiff::Timestamp::now();
-    let attempts: Vec<_> = (0..3)
-        .map(|attempt| {
-            json!({
-                "uid": format!("00000000-0000-4000-{attempt:04}-{index:012}"), "name": format!("fixer-{index}"),
-                "outcome": "Failed", "opened": attempt == 2, "reason": "BackoffLimitExceeded", "startTime": now,
-                "completionTime": now, "costUSD": "0.25", "inputTokens": 12_000, "outputTokens": 900,
-            })
-        })
-        .collect();
-    let status = json!({
-        "metadata": {"resourceVersion": item.resource_version()},
-        "status": {
-            "breaker": "Open", "consecutiveFailures": 3, "lastFailureTime": now, "openedAt": now,
-            "reason": "MaxRetriesExceeded", "totalCostUSD": "0.75", "attempts": attempts,
-        },
+    let attempt = json!({
+        "uid": "00000000-0000-4000-8000-000000000000", "name": "fixer-0", "outcome": "Failed",
+        "reason": "BackoffLimitExceeded", "startTime": now, "completionTime": now, "costUSD": "0.25",
+        "inputTokens": 12_000, "outputTokens": 900,
     });
-    items
-        .patch_status(&name, &PatchParams::default(), &Patch::Merge(status))
-        .await?;
+    let status = json!({
+        "breaker": "Open", "consecutiveFailures": 3, "lastFailureTime": now, "openedAt": now,
+        "reason": "MaxRetriesExceeded", "totalCostUSD": "0.75", "attempts": [attempt, attempt, attempt],
+    });
+    item.status = Some(serde_json::from_value(status)?);
+    items.replace_status(MODEL, &PostParams::default(), &item).await?;
+    let kind = ApiResource::erase::<WorkItem>(&());
+    let mut stored = serde_json::to_value(ns.dynamic_api(&kind).get(MODEL).await?)?;
+    stored["metadata"]
+        .as_object_mut()
+        .context("no metadata")?
+        .remove("resourceVersion");
+    Ok(stored)
+}
+
+/// Another one.
+fn like(model: &Value, namespace: &str, index: usize) -> Value {
+    let mut item = model.clone();
+    item["metadata"]["namespace"] = namespace.into();
+    item["metadata"]["name"] = format!("fixer-{index}-e13156ca85").into();
+    item["metadata"]["uid"] = format!("00000000-0000-4000-8000-{index:012}").into();
+    item["spec"]["key"] = format!("fixer/{index}").into();
+    item["spec"]["item"] = index.to_string().into();
+    item
+}
+
+/// Writes them where the API server keeps them: through it, that many would take the better part of an hour.
+async fn store(cp: &ControlPlane, items: &[Value]) -> anyhow::Result<()> {
+    let etcd = Client::try_from(kube::Config::new(cp.etcd_url().parse()?))?;
+    for items in items.chunks(PUTS) {
+        let puts = items.iter().map(|item| {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let (namespace, name) = (text(&item["metadata"]["namespace"]), text(&item["metadata"]["name"]));
+            let key = format!("/registry/taskgate.dev/workitems/{namespace}/{name}");
+            let value = ByteString(item.to_string().into_bytes());
+            json!({"requestPut": {"key": ByteString(key.into_bytes()), "value": value}})
+        });
+        let body = json!({"success": puts.collect::<Vec<_>>()}).to_string().into_bytes();
+        let answer: Value = etcd.request(http::Request::post("/v3/kv/txn").body(body)?).await?;
+        ensure!(answer["succeeded"] == true, "{answer}");
+    }
     Ok(())
 }
 
