@@ -22,6 +22,7 @@ mod limits;
 mod reader;
 mod settle;
 mod trouble;
+mod ways;
 
 use std::{
     collections::HashMap,
@@ -30,7 +31,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use taskgate_policy::source::{SourceItem, SourceKey};
+use taskgate_policy::source::{Source, SourceItem, SourceKey};
 use tokio::sync::{Notify, broadcast};
 
 pub(crate) use reader::run;
@@ -47,6 +48,13 @@ pub struct SourceConfig {
     pub github_api: String,
     /// Where the GitHub proxy of a Workspace is, with `{service}` and `{namespace}`.
     pub ghproxy_url: String,
+}
+
+impl SourceConfig {
+    /// How often an item of `source` is asked about: as often as its spawner polls, within reason.
+    fn interval(&self, source: &Source) -> Duration {
+        source.interval.max(self.min_interval)
+    }
 }
 
 /// An item as its tracker showed it last.

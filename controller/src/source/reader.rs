@@ -1,4 +1,4 @@
-//! The reader's rounds: whose turn it is, and what came of it.
+//! Whose turn it is, and what came of it. Nobody waits for a tracker that does not answer but those who need it.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -6,16 +6,16 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt as _, stream};
+use futures::{StreamExt as _, stream::FuturesUnordered};
 use jiff::Timestamp;
 use kube::{api::DynamicObject, runtime::reflector::Store};
 use taskgate_policy::source::{Interest, Interests, Presence, Repository, SourceKey, backoff};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 use super::{
     SourceConfig,
-    access::{self, Place},
+    access::Place,
     client::Http,
     condition::{self, Health},
     github::{self, Ask, Kept, Outcome, Reading},
@@ -23,11 +23,14 @@ use super::{
     limits::{Limits, Login, RouteKey},
     settle,
     trouble::Trouble,
+    ways::Ways,
 };
 use crate::context::Context;
 
 /// How many items are read at the same time.
-const CONCURRENCY: usize = 8;
+const CONCURRENCY: usize = 32;
+/// How many of them may be of one namespace, so that one tenant's silent tracker does not take every place.
+const PER_NAMESPACE: usize = 4;
 /// The shortest time between two looks at who interests somebody.
 const QUIET: Duration = Duration::from_secs(1);
 /// How many intervals pass between two questions about an item that only has to be found gone some day.
@@ -49,17 +52,36 @@ pub(crate) async fn run(context: Arc<Context>, tasks: Store<DynamicObject>, conf
         context,
         config,
         http,
-        limits: Limits::default(),
+        limits: Arc::default(),
         items: BTreeMap::new(),
-        ways: HashMap::new(),
+        ways: Ways::default(),
     };
+    let mut answers = FuturesUnordered::new();
     loop {
         let interests = interests(&reader.context, &tasks);
-        let next = reader.round(&interests).await;
-        tokio::select! {
-            () = reader.context.sources.changed() => sleep(QUIET).await,
-            () = at(next) => {}
+        for job in reader.jobs(&interests).await {
+            answers.push(answer(reader.http.clone(), Arc::clone(&reader.limits), job));
         }
+        condition::tell(&reader.context, &interests, &reader.health()).await;
+        let (next, quiet) = (reader.next(), Instant::now() + QUIET);
+        let mut heard = false;
+        loop {
+            let rested = Instant::now() >= quiet;
+            if rested && heard {
+                break;
+            }
+            tokio::select! {
+                Some((job, answer)) = answers.next() => {
+                    reader.take(&job, answer).await;
+                    heard = true;
+                }
+                () = sleep_until(quiet), if !rested => {}
+                () = reader.context.sources.changed(), if rested => break,
+                () = at(next), if rested => break,
+            }
+        }
+        // An answer may end the interest in it: what came of it is told to those who waited.
+        condition::tell(&reader.context, &interests, &reader.health()).await;
     }
 }
 
@@ -74,9 +96,9 @@ struct Reader {
     context: Arc<Context>,
     config: SourceConfig,
     http: Http,
-    limits: Limits,
+    limits: Arc<Limits>,
     items: BTreeMap<SourceKey, Item>,
-    ways: HashMap<(String, String), Way>,
+    ways: Ways,
 }
 
 /// What the reader knows of an item.
@@ -84,14 +106,10 @@ struct Reader {
 struct Item {
     /// When it may be asked about next; `None`: at once.
     due: Option<Instant>,
+    /// Whether it is being asked about.
+    is_asked: bool,
     kept: Option<Arc<Kept>>,
     health: Health,
-}
-
-/// The way to a spawner's tracker, looked up once per interval.
-struct Way {
-    until: Instant,
-    place: Result<Arc<Place>, Option<Trouble>>,
 }
 
 /// One item whose turn it is.
@@ -107,45 +125,52 @@ struct Job {
 }
 
 impl Reader {
-    /// Asks about everything whose turn it is. Returns when the next one has its turn.
-    async fn round(&mut self, interests: &Interests) -> Option<Instant> {
+    /// Everything whose turn it is, as far as there are places.
+    async fn jobs(&mut self, interests: &Interests) -> Vec<Job> {
         let now = Instant::now();
         // An item that comes back within its interval waits for its turn.
         self.items
-            .retain(|key, item| interests.contains_key(key) || item.due.is_some_and(|due| due > now));
-        self.ways.retain(|_, way| way.until > now);
+            .retain(|key, item| item.is_asked || interests.contains_key(key) || item.due.is_some_and(|due| due > now));
+        self.ways.refresh(now);
         self.context.sources.retain(|key| interests.contains_key(key));
+        self.limits
+            .retain(|(namespace, _)| interests.keys().any(|key| key.namespace == *namespace));
+        let mut places: HashMap<String, usize> = HashMap::new();
+        for key in self.items.iter().filter(|(_, item)| item.is_asked).map(|(key, _)| key) {
+            *places.entry(key.namespace.clone()).or_default() += 1;
+        }
+        let mut taken: usize = places.values().sum();
         let mut jobs = Vec::new();
         for (key, interest) in interests {
-            if self
-                .items
-                .get(key)
-                .and_then(|item| item.due)
-                .is_none_or(|due| due <= now)
-            {
-                jobs.extend(self.job(key, interest).await);
+            let item = self.items.get(key);
+            let waits = item.is_some_and(|item| item.is_asked || item.due.is_some_and(|due| due > now));
+            let own = places.get(&key.namespace).copied().unwrap_or_default();
+            if waits || own >= PER_NAMESPACE || taken >= CONCURRENCY {
+                continue;
+            }
+            if let Some(job) = self.job(key, interest).await {
+                *places.entry(key.namespace.clone()).or_default() += 1;
+                taken += 1;
+                jobs.push(job);
             }
         }
-        // The limits are shared by what runs at the same time; everything else waits for the answers.
-        let limits = std::mem::take(&mut self.limits);
-        let http = self.http.clone();
-        let mut answers = stream::iter(jobs)
-            .map(|job| answer(&http, &limits, job))
-            .buffer_unordered(CONCURRENCY);
-        while let Some((job, answer)) = answers.next().await {
-            self.take(&job, answer, &limits).await;
-        }
-        drop(answers);
-        limits.retain(|key| interests.keys().any(|item| item.namespace == key.0));
-        self.limits = limits;
-        let health = self.items.iter().map(|(key, item)| (key.clone(), item.health.clone()));
-        condition::tell(&self.context, interests, &health.collect()).await;
-        self.items.values().filter_map(|item| item.due).min()
+        jobs
+    }
+
+    /// When the next item has its turn.
+    fn next(&self) -> Option<Instant> {
+        let waiting = self.items.values().filter(|item| !item.is_asked);
+        waiting.filter_map(|item| item.due).min()
+    }
+
+    fn health(&self) -> BTreeMap<SourceKey, Health> {
+        let items = self.items.iter();
+        items.map(|(key, item)| (key.clone(), item.health.clone())).collect()
     }
 
     /// Everything that reading the item takes; `None` when there is no way to it, which is noted.
     async fn job(&mut self, key: &SourceKey, interest: &Interest) -> Option<Job> {
-        let (until, place) = self.place(key).await;
+        let (until, place) = self.ways.find(&self.context, &self.config, key).await;
         let (place, repository, number) = match place.and_then(|place| {
             let (own, number) = key.number().ok_or_else(|| {
                 Some(Trouble::Unsupported(format!(
@@ -171,6 +196,7 @@ impl Reader {
         };
         let route = (key.namespace.clone(), place.source.workspace.clone());
         let item = self.items.entry(key.clone()).or_default();
+        item.is_asked = true;
         Some(Job {
             key: key.clone(),
             interest: interest.clone(),
@@ -183,34 +209,11 @@ impl Reader {
         })
     }
 
-    async fn place(&mut self, key: &SourceKey) -> (Instant, Result<Arc<Place>, Option<Trouble>>) {
-        let spawner = (key.namespace.clone(), key.spawner.clone());
-        if let Some(way) = self.ways.get(&spawner) {
-            return (way.until, way.place.clone());
-        }
-        let place = access::place(&self.context, &self.config, &key.namespace, &key.spawner).await;
-        let place = place.map(Arc::new);
-        let interval = match &place {
-            Ok(place) => self.interval(place),
-            Err(_) => self.config.min_interval,
-        };
-        let until = Instant::now() + interval;
-        let way = Way {
-            until,
-            place: place.clone(),
-        };
-        self.ways.insert(spawner, way);
-        (until, place)
-    }
-
-    fn interval(&self, place: &Place) -> Duration {
-        place.source.interval.max(self.config.min_interval)
-    }
-
     /// Takes note of an answer, and of when to ask next.
-    async fn take(&mut self, job: &Job, answer: Answer, limits: &Limits) {
-        let interval = self.interval(&job.place);
+    async fn take(&mut self, job: &Job, answer: Answer) {
+        let interval = self.config.interval(&job.place.source);
         let item = self.items.entry(job.key.clone()).or_default();
+        item.is_asked = false;
         let outcome = match answer {
             Answer::Outcome(outcome) => outcome,
             Answer::Paused(until) => {
@@ -218,7 +221,7 @@ impl Reader {
                 return;
             }
         };
-        limits.note(&job.route, &outcome, interval);
+        self.limits.note(&job.route, &outcome, interval);
         let pace = if job.interest.is_idle {
             interval * SELDOM
         } else {
@@ -245,7 +248,7 @@ impl Reader {
             }
         }
         // A pause of the whole access comes first.
-        if let (Some(item), Some(paused)) = (self.items.get_mut(&job.key), limits.paused(&job.route)) {
+        if let (Some(item), Some(paused)) = (self.items.get_mut(&job.key), self.limits.paused(&job.route)) {
             item.due = item.due.max(Some(paused));
         }
     }
@@ -278,7 +281,7 @@ enum Answer {
     Paused(Instant),
 }
 
-async fn answer(http: &Http, limits: &Limits, job: Job) -> (Job, Answer) {
+async fn answer(http: Http, limits: Arc<Limits>, job: Job) -> (Job, Answer) {
     if let Some(until) = limits.paused(&job.route) {
         return (job, Answer::Paused(until));
     }
@@ -290,6 +293,6 @@ async fn answer(http: &Http, limits: &Limits, job: Job) -> (Job, Answer) {
         before: job.kept.as_deref(),
         own: &job.own,
     };
-    let outcome = github::read(http, &job.place.route, &ask).await;
+    let outcome = github::read(&http, &job.place.route, &ask).await;
     (job, Answer::Outcome(outcome))
 }
