@@ -56,5 +56,5 @@ advisories: ## The advisory database against our dependencies; fetches the datab
 	@.ci/test advisories
 
 .PHONY: control-plane
-control-plane: ## Build etcd, kube-apiserver, kube-controller-manager and kubectl (once; 8 minutes on 2 cores)
-	@e2e/controlplane/build.sh >/dev/null
+control-plane: ## Build etcd, kube-apiserver, kube-controller-manager, kubectl and Kueue (once; 12 minutes on 2 cores)
+	@e2e/controlplane/build.sh kueue >/dev/null

@@ -1,8 +1,10 @@
 //! What taskgate knows of a `batch/v1` Job.
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::{
+    condition::Condition,
     kelos, keys, kueue,
     metadata::{Metadata, Owner},
 };
@@ -38,6 +40,23 @@ impl<'a> Job<'a> {
     /// Whether taskgate decided that the Job must not run.
     pub fn is_stopped(self) -> bool {
         self.metadata().annotation(keys::STOPPED).is_some()
+    }
+
+    /// Whether it has come to an end, good or bad.
+    pub fn has_ended(self) -> bool {
+        ["Complete", "Failed"]
+            .iter()
+            .any(|end| Condition::find(self.0, end).is_some_and(Condition::is_true))
+    }
+
+    /// When the Job was created.
+    pub fn created(self) -> Option<Timestamp> {
+        self.0.pointer("/metadata/creationTimestamp")?.as_str()?.parse().ok()
+    }
+
+    /// Kueue's priority label, whoever set it.
+    pub fn priority_class(self) -> Option<&'a str> {
+        self.metadata().label(kueue::PRIORITY_CLASS)
     }
 
     /// Kueue's queue label, whoever set it.

@@ -19,6 +19,9 @@ pub const RECORDED: &str = "taskgate.dev/recorded";
 /// Annotation on a Job: why it must not run. Admission made it suspended; the controller fails it.
 pub const STOPPED: &str = "taskgate.dev/stopped";
 
+/// Annotation on a Job: why it has no queue although it ought to, as `Reason: message`. The controller tells its Task.
+pub const NOT_QUEUED: &str = "taskgate.dev/not-queued";
+
 /// Label on a namespace: `disabled` keeps the API server from sending its objects to taskgate.
 pub const ADMISSION: &str = "taskgate.dev/admission";
 /// The value of [`ADMISSION`] that opts a namespace out.

@@ -2,11 +2,12 @@
 //!
 //! Three things live here: taskgate's own kinds ([`task_policy`], [`work_item`]), every key that taskgate puts on
 //! somebody else's object ([`keys`]), and thin read-only views of objects whose types are not ours ([`kelos`],
-//! [`job`]). A view borrows the JSON that the API server sent and looks at the few fields that matter, so fields that
+//! [`kueue`], [`job`]). A view borrows the JSON that the API server sent and looks at the few fields that matter, so fields that
 //! a newer Kelos or Kubernetes adds are never dropped.
 //!
 //! Depends on no other crate of the workspace and does no IO. Every other crate depends on it.
 
+pub mod condition;
 pub mod crds;
 pub mod job;
 pub mod kelos;

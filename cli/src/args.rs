@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use taskgate_api::kueue::ConfigRef;
 use taskgate_certs::San;
 use taskgate_webhook::{
     ClientTarget, ConfigurationName, FailurePolicy, Registration, TimeoutSeconds, rules::CONFIGURATION,
@@ -99,6 +100,9 @@ pub(crate) struct ServeArgs {
     /// Where the GitHub proxy of a Workspace is: {service} and {namespace} are filled in.
     #[arg(long, env = "TASKGATE_GHPROXY_URL", value_name = "URL", default_value = "http://{service}.{namespace}:8888", value_parser = tracker_url)]
     pub(crate) ghproxy_url: String,
+    /// The ConfigMap with Kueue's configuration, which says which namespaces Kueue manages.
+    #[arg(long, env = "TASKGATE_KUEUE_CONFIG", value_name = "NAMESPACE/NAME", default_value_t)]
+    pub(crate) kueue_config: ConfigRef,
     /// How long admission goes on after SIGTERM while the API server learns that this replica is leaving.
     #[arg(long, env = "TASKGATE_LAME_DUCK", value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub(crate) lame_duck: Duration,
@@ -288,6 +292,7 @@ mod tests {
             ("--ghproxy-url", "https://user:secret@proxy"),
             ("--lame-duck", "-1s"),
             ("--lame-duck", "1h"),
+            ("--kueue-config", "kueue-system"),
             ("--log", "taskgate=shout=loud"),
             ("--log-format", "xml"),
         ] {

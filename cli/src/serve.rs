@@ -3,6 +3,7 @@
 use std::{num::NonZeroUsize, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
+use http::header::{HeaderValue, USER_AGENT};
 use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
@@ -111,6 +112,7 @@ fn server_config(args: &ServeArgs) -> Result<ServerConfig> {
         .and_then(NonZeroUsize::new)
         .context("--max-in-flight")?;
     config.shutdown.lame_duck = args.lame_duck;
+    config.kueue = args.kueue_config.clone();
     config.shutdown.quiet = config.shutdown.quiet.min(args.lame_duck);
     Ok(config)
 }
@@ -128,6 +130,7 @@ fn controller_config(args: &ServeArgs) -> taskgate_controller::Config {
             github_api: args.github_api.clone(),
             ghproxy_url: args.ghproxy_url.clone(),
         },
+        kueue: args.kueue_config.clone(),
     }
 }
 
@@ -143,7 +146,7 @@ fn authority_config(args: &ServeArgs) -> Result<AuthorityConfig> {
 }
 
 async fn connect(args: &ServeArgs) -> Result<Client> {
-    let config = match &args.kubeconfig {
+    let mut config = match &args.kubeconfig {
         Some(path) => {
             let file = Kubeconfig::read_from(path).with_context(|| format!("reading {}", path.display()))?;
             Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
@@ -154,6 +157,9 @@ async fn connect(args: &ServeArgs) -> Result<Client> {
             .await
             .context("finding the API server: neither in a pod nor a kubeconfig")?,
     };
+    // What audit logs call us, and what managed fields do.
+    let agent = HeaderValue::from_static(concat!("taskgate/", env!("CARGO_PKG_VERSION")));
+    config.headers.push((USER_AGENT, agent));
     Client::try_from(config).context("preparing the connection to the API server")
 }
 

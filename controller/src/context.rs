@@ -6,7 +6,7 @@ use kube::{
     runtime::{events::Recorder, reflector::Store},
 };
 use serde_json::json;
-use taskgate_api::{Mode, WorkItem, kelos, keys, task_policy::FailurePolicy};
+use taskgate_api::{Mode, WorkItem, kelos, keys, kueue::ConfigRef, task_policy::FailurePolicy};
 use taskgate_policy::failure_rule;
 
 use crate::{forgotten::Evicted, metrics::Metrics, policies::Policies, source::Sources, tasks::TaskIndex};
@@ -25,6 +25,8 @@ pub(crate) struct Context {
     pub(crate) metrics: Metrics,
     pub(crate) work_item_cap: usize,
     pub(crate) evicted: Evicted,
+    /// Where Kueue's configuration is.
+    pub(crate) kueue: ConfigRef,
 }
 
 impl Context {

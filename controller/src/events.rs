@@ -110,6 +110,19 @@ pub(crate) async fn evicted(context: &Context, item: &WorkItem) {
     .await;
 }
 
+/// A reference to `object`, whose kind is no type here.
+pub(crate) fn reference(object: &Value) -> ObjectReference {
+    let text = |path: &str| object.pointer(path).and_then(Value::as_str).map(ToOwned::to_owned);
+    ObjectReference {
+        api_version: text("/apiVersion"),
+        kind: text("/kind"),
+        name: text("/metadata/name"),
+        namespace: text("/metadata/namespace"),
+        uid: text("/metadata/uid"),
+        ..ObjectReference::default()
+    }
+}
+
 fn task_ref(subject: &Subject) -> ObjectReference {
     let text = |field: &str| subject.object.get(field).and_then(Value::as_str).map(ToOwned::to_owned);
     ObjectReference {
@@ -123,7 +136,7 @@ fn task_ref(subject: &Subject) -> ObjectReference {
 }
 
 /// An Event that cannot be written is no reason to stop: it is for people, and they have the status too.
-async fn publish(
+pub(crate) async fn publish(
     context: &Context,
     type_: EventType,
     reason: &str,

@@ -7,7 +7,8 @@
 //! run ── lead ── watches ── tasks, policies        leader: who runs it
 //!  └─ task: look, next step, look again ── hold (finalizer, mark) · ledger (WorkItem) · ttl (deletion) · stop (Job)
 //!  ├─ spawner_status · reassess · forgotten  evidence, cap, events, metrics beside them
-//!  └─ source: what the trackers say of items, for those who wait for it
+//!  ├─ source: what the trackers say of items, for those who wait for it
+//!  └─ queue: what Kueue does with Jobs, told to Tasks
 //! ```
 //!
 //! What the next step is, the decision core says ([`taskgate_policy::next_step`]); here it is only taken.
@@ -27,6 +28,7 @@ mod ledger;
 mod metrics;
 mod policies;
 mod policy_status;
+mod queue;
 mod reassess;
 mod run;
 mod source;

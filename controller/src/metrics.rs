@@ -50,6 +50,7 @@ pub struct Metrics {
     open_items: Family<NamespaceLabels, Gauge>,
     evicted_open: Counter,
     leader: Gauge,
+    pub(crate) queue: crate::queue::Metrics,
 }
 
 impl Metrics {
@@ -82,6 +83,7 @@ impl Metrics {
             "Open items that were forgotten because a namespace has too many WorkItems",
             metrics.evicted_open.clone(),
         );
+        metrics.queue.register(registry);
         registry.register("leader", "1 where the controller runs", metrics.leader.clone());
         metrics
     }

@@ -1,6 +1,7 @@
 //! Whenever this replica leads, and Kelos is installed, it runs the controller.
 
 use kube::Client;
+use taskgate_api::kueue::ConfigRef;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -19,6 +20,8 @@ pub struct Config {
     pub work_items_per_namespace: usize,
     /// How the sources of items are read.
     pub sources: SourceConfig,
+    /// Where Kueue's configuration is.
+    pub kueue: ConfigRef,
 }
 
 /// Runs the controller until `shutdown`: whenever this replica leads, and Kelos is installed.

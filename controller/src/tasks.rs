@@ -10,6 +10,8 @@ use serde_json::{Map, Value, json};
 use taskgate_api::{kelos, metadata::Metadata};
 use taskgate_policy::TaskState;
 
+use crate::queue::QUEUED;
+
 /// Namespace and name of a `WorkItem`.
 pub(crate) type ItemRef = (String, String);
 
@@ -99,10 +101,18 @@ pub(crate) fn trim(object: &mut DynamicObject) {
     if let Some(worker) = spec.and_then(|spec| spec.get("worker")) {
         kept["worker"] = keep(Some(worker), &["type"]);
     }
-    let status = keep(
+    let mut status = keep(
         object.data.get("status"),
         &["phase", "jobName", "startTime", "completionTime", "message", "usage"],
     );
+    let conditions = object.data.pointer("/status/conditions").and_then(Value::as_array);
+    let queued = conditions
+        .into_iter()
+        .flatten()
+        .find(|condition| condition["type"] == QUEUED);
+    if let Some(queued) = queued {
+        status["conditions"] = json!([queued]);
+    }
     object.data = json!({"spec": kept, "status": status});
 }
 

@@ -28,8 +28,12 @@ async fn the_tour_shows_label_queue_and_denial_and_leaves_nothing() -> anyhow::R
         String::from_utf8_lossy(&output.stderr)
     );
     for promised in [
-        "fixer-42   claude-code   Pending",
-        "fixer-42   true        agents",
+        "claude-code   Running",
+        "claude-code   Pending",
+        "false       agents",
+        "true        agents",
+        "WaitingForAdmission   couldn't assign flavors to pod set main: insufficient unused quota for pods",
+        "admitted by ClusterQueue agents after ",
         "denied the request: taskgate: item fixer/103 failed 3 times in a row (limit 3)",
         "task.kelos.dev/once-more created (server dry run)",
         "The tour is over.",

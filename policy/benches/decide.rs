@@ -6,7 +6,9 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use taskgate_api::{ClusterTaskPolicySpec, TaskPolicySpec};
-use taskgate_policy::{Facts, Kind, Operation, Phase, Policy, PolicySet, Request, SpawnerFacts, decide, govern};
+use taskgate_policy::{
+    Facts, Kind, KueueFacts, Operation, Phase, Policy, PolicySet, Request, SpawnerFacts, decide, govern,
+};
 
 /// Half of the policies are cluster-wide and have to be looked at one by one; of the rest a tenth is in the namespace of
 /// the request. The one that governs it is the weakest, so every other one is rejected first.
@@ -64,6 +66,7 @@ fn decision(criterion: &mut Criterion) {
                 owner_task: None,
                 spawner: Some(&spawner),
                 workspace_known: Some(true),
+                kueue: KueueFacts::default(),
             };
             let request = Request {
                 phase,

@@ -55,10 +55,6 @@ fn job<'a>(governed: &Governed<'a>, memory: Memory<'_>, now: Timestamp) -> Vec<F
     match stopped {
         Some(stopped) => vec![stopped],
         None if governed.request.job().is_stopped() => Vec::new(),
-        None => governed
-            .sections
-            .queue
-            .map(|ruling| queue::findings(governed, ruling))
-            .unwrap_or_default(),
+        None => queue::findings(governed),
     }
 }

@@ -46,8 +46,11 @@ pub use ledger::{HISTORY, attempt, baseline, record, refresh, reset};
 pub use names::clip;
 pub use policy::{Policy, PolicyName, Problem};
 pub use quantity::canonical as canonical_quantity;
+pub use queue::{
+    Installed, Look, NotQueued, QueueDetail, QueueReason, QueueScene, QueueState, queue_state, states_queue,
+};
 pub use reason::{Detail, Reason, Refusal, Section};
-pub use request::{Facts, Kind, Operation, Phase, Request, SpawnerFacts};
+pub use request::{Facts, Kind, KueueFacts, Operation, Phase, Request, SpawnerFacts};
 pub use ruling::{FailureRule, failure_rule};
 pub use select::{Governed, PolicySet, govern};
 pub use task_state::{TaskPhase, TaskState};

@@ -4,10 +4,10 @@ use std::{fmt, sync::Arc};
 
 use taskgate_api::{
     ClusterTaskPolicySpec, Mode, Selector, SelectorExt as _, TaskPolicySpec, kelos, keys, kueue,
-    task_policy::{CancellationPolicy, FailurePolicy, MetadataPolicy, TaskSelector},
+    task_policy::{CancellationPolicy, FailurePolicy, MetadataPolicy, QueueOnError, TaskSelector},
 };
 
-use crate::{item_key::ItemKey, names, select::Features};
+use crate::{item_key::ItemKey, names, queue::Name, select::Features};
 
 /// A policy that may be applied. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ struct Compiled {
     spawners: Option<Selector>,
     tasks: Option<Selector>,
     item_key: Option<ItemKey>,
+    queue: Option<Name>,
+    priority_class: Option<Name>,
 }
 
 /// Which object a policy is. Orders by precedence among equals: a `TaskPolicy` before a `ClusterTaskPolicy`, then by name.
@@ -64,11 +66,12 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What the queue section of a policy says.
-#[derive(Clone, Copy, Debug)]
+/// What the queue section of a policy says. By default nothing, and then the Task alone asks for a queue.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct QueueRule<'a> {
-    pub(crate) queue: &'a str,
-    pub(crate) priority_class: Option<&'a str>,
+    pub(crate) queue: Option<&'a Name>,
+    pub(crate) priority_class: Option<&'a Name>,
+    pub(crate) on_error: QueueOnError,
 }
 
 impl Policy {
@@ -110,7 +113,15 @@ impl Policy {
             &mut problems,
         );
         let tasks = selector("spec.selector.taskSelector", task_selector.as_ref(), &mut problems);
-        check_queue(spec, &mut problems);
+        let queue = queue_name("spec.queueName", spec.queue_name.as_ref(), &mut problems);
+        let field = "spec.queuePriorityClass";
+        let priority_class = queue_name(field, spec.queue_priority_class.as_ref(), &mut problems);
+        if spec.queue_name.is_none() && spec.queue_priority_class.is_some() {
+            problems.push(Problem {
+                field: field.to_owned(),
+                message: "needs queueName".to_owned(),
+            });
+        }
         if let Some(metadata) = &spec.metadata {
             check_metadata(metadata, &mut problems);
         }
@@ -135,6 +146,8 @@ impl Policy {
             spawners,
             tasks,
             item_key,
+            queue,
+            priority_class,
         })))
     }
 
@@ -190,15 +203,18 @@ impl Policy {
     }
 
     pub(crate) fn queue(&self) -> Option<(Option<Mode>, QueueRule<'_>)> {
-        let spec = &self.0.spec;
-        let queue = spec.queue_name.as_deref()?;
-        Some((
-            spec.queue_mode,
-            QueueRule {
-                queue,
-                priority_class: spec.queue_priority_class.as_deref(),
-            },
-        ))
+        let Compiled {
+            spec,
+            queue,
+            priority_class,
+            ..
+        } = &*self.0;
+        let rule = QueueRule {
+            queue: Some(queue.as_ref()?),
+            priority_class: priority_class.as_ref(),
+            on_error: spec.queue_on_error.unwrap_or_default(),
+        };
+        Some((spec.queue_mode, rule))
     }
 
     /// Whether the policy governs a Task with these features. What is cheap to compare comes first.
@@ -244,27 +260,11 @@ fn selector(field: &str, selector: Option<&LabelSelector>, problems: &mut Vec<Pr
     }
 }
 
-fn check_queue(spec: &TaskPolicySpec, problems: &mut Vec<Problem>) {
-    for (field, value) in [
-        ("spec.queueName", &spec.queue_name),
-        ("spec.queuePriorityClass", &spec.queue_priority_class),
-    ] {
-        if let Some(value) = value.as_ref().filter(|value| !names::is_subdomain(value)) {
-            problems.push(Problem {
-                field: field.to_owned(),
-                message: format!(
-                    "{:?} is not a DNS-1123 subdomain, which Kueue demands",
-                    names::clip(value, 64)
-                ),
-            });
-        }
-    }
-    if spec.queue_name.is_none() && spec.queue_priority_class.is_some() {
-        problems.push(Problem {
-            field: "spec.queuePriorityClass".to_owned(),
-            message: "needs queueName".to_owned(),
-        });
-    }
+fn queue_name(field: &str, text: Option<&String>, problems: &mut Vec<Problem>) -> Option<Name> {
+    let field = field.to_owned();
+    Name::compile(text?)
+        .map_err(|message| problems.push(Problem { field, message }))
+        .ok()
 }
 
 fn check_metadata(metadata: &MetadataPolicy, problems: &mut Vec<Problem>) {

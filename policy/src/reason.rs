@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use taskgate_api::Mode;
 
 use crate::{
-    PolicyName, Problem,
+    PolicyName, Problem, QueueDetail,
     names::{MAX_MESSAGE, clip},
 };
 
@@ -62,21 +62,8 @@ pub enum Detail {
         /// Their keys.
         keys: Vec<String>,
     },
-    /// The Job is suspended and given to Kueue.
-    Queued {
-        /// The `LocalQueue`.
-        queue: String,
-    },
-    /// The Job was to be queued, but its final form is not.
-    QueueUndone {
-        /// The `LocalQueue`.
-        queue: String,
-    },
-    /// The pod template has a key that Kueue does not bear.
-    QueueKeyInPodTemplate {
-        /// The key.
-        key: String,
-    },
+    /// Something about the Job's queue.
+    Queue(QueueDetail),
     /// The Task gets what accounting needs: finalizer, label, its TTL kept aside.
     Accounted {
         /// The name of its `WorkItem`.
@@ -173,9 +160,7 @@ impl Reason {
             Detail::JobStopped(_) => "JobStopped",
             Detail::MetadataSet { .. } => "MetadataSet",
             Detail::MetadataKept { .. } => "MetadataKept",
-            Detail::Queued { .. } => "Queued",
-            Detail::QueueUndone { .. } => "QueueUndone",
-            Detail::QueueKeyInPodTemplate { .. } => "QueueKeyInPodTemplate",
+            Detail::Queue(detail) => detail.code(),
             Detail::BreakerOpen { refusal, .. } => match refusal {
                 Refusal::Failures | Refusal::Infrastructure { .. } | Refusal::ByHand => "BreakerOpen",
                 Refusal::Active(_) => "TasksUnderWay",
@@ -227,15 +212,7 @@ impl Reason {
             }
             Detail::MetadataSet { keys } => format!("{would}set {}", keys.join(", ")),
             Detail::MetadataKept { keys } => format!("kept the Task's own value of {}", keys.join(", ")),
-            Detail::Queued { queue } => format!("{would}suspend the Job and give it to LocalQueue {queue}"),
-            Detail::QueueUndone { queue } => {
-                format!(
-                    "the Job should wait in LocalQueue {queue}, but another webhook left it unsuspended or unlabelled"
-                )
-            }
-            Detail::QueueKeyInPodTemplate { key } => {
-                format!("Kueue refuses to start a Job whose pod template has {key}; remove it from the pod template")
-            }
+            Detail::Queue(detail) => detail.text(would),
             Detail::NameTooLong { length } => {
                 format!(
                     "the Task's name has {length} characters, its Job's may have 63: Kelos will never start it; shorten the name"

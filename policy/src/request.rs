@@ -76,6 +76,21 @@ pub struct Facts<'a> {
     pub spawner: Option<&'a SpawnerFacts>,
     /// Whether the Workspace that the Task names exists; `None` when that is not known.
     pub workspace_known: Option<bool>,
+    /// For a Job: what is known of Kueue.
+    pub kueue: KueueFacts,
+}
+
+/// What is known of Kueue where a Job is made; each is `None` when nobody looked, or nobody could tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KueueFacts {
+    /// Whether Kueue looks after Jobs of the namespace.
+    pub manages_namespace: Option<bool>,
+    /// Whether there is a Kueue.
+    pub installed: Option<bool>,
+    /// Whether there is the `LocalQueue` that the Job names.
+    pub local_queue: Option<bool>,
+    /// Whether there is the `WorkloadPriorityClass` that the Job names.
+    pub priority_class: Option<bool>,
 }
 
 /// What is kept of a `TaskSpawner`.

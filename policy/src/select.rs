@@ -29,6 +29,7 @@ pub struct PolicySet {
     namespaced: HashMap<String, Vec<Policy>>,
     selects_task_labels: bool,
     follows_sources: bool,
+    queues: bool,
 }
 
 impl PolicySet {
@@ -38,6 +39,7 @@ impl PolicySet {
         for policy in policies {
             set.selects_task_labels |= policy.selects_task_labels();
             set.follows_sources |= policy.follows_sources();
+            set.queues |= policy.queue().is_some();
             match policy.name() {
                 PolicyName::Cluster { .. } => set.cluster.push(policy),
                 PolicyName::Namespaced { namespace, .. } => {
@@ -64,6 +66,11 @@ impl PolicySet {
     /// Whether any policy waits for what only the source of an item knows.
     pub fn follows_sources(&self) -> bool {
         self.follows_sources
+    }
+
+    /// Whether any of them gives Jobs to queues.
+    pub fn queues(&self) -> bool {
+        self.queues
     }
 
     /// The policies that reach `namespace`, strongest first: a merge of two sorted lists.

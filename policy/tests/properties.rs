@@ -11,7 +11,9 @@ use taskgate_api::{
     ClusterTaskPolicySpec, Mode, TaskPolicySpec, WorkItemStatus, keys,
     task_policy::{FailurePolicy, MetadataPolicy},
 };
-use taskgate_policy::{Decision, Facts, Kind, Memory, Operation, Phase, Policy, PolicySet, Request, decide, govern};
+use taskgate_policy::{
+    Decision, Facts, Kind, KueueFacts, Memory, Operation, Phase, Policy, PolicySet, Request, decide, govern,
+};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -152,6 +154,7 @@ fn run(policies: &PolicySet, kind: Kind, phase: Phase, operation: Operation, obj
         owner_task: (kind == Kind::Job).then_some(&owner),
         spawner: None,
         workspace_known: None,
+        kueue: KueueFacts::default(),
     };
     let request = Request {
         phase,

@@ -6,15 +6,17 @@ use kube::Client;
 use serde_json::Value;
 use taskgate_api::{
     WorkItemStatus,
+    kueue::ConfigRef,
     metadata::{Metadata, Owner},
 };
-use taskgate_policy::{ItemIdentity, PolicySet, SpawnerFacts, TaskState};
+use taskgate_policy::{ItemIdentity, KueueFacts, PolicySet, SpawnerFacts, TaskState};
 use tracing::debug;
 
 use crate::{
     caches::Caches,
     facts::{Ask, FactError, Labels, Rivals, Surroundings},
     fresh::Fresh,
+    kueue::{Kueue, QueueQuestion},
     reservations::Reservations,
 };
 
@@ -28,14 +30,16 @@ pub struct Cluster {
     fresh: Fresh,
     reservations: Reservations,
     on_deletion: OnDeletion,
+    kueue: Kueue,
 }
 
 impl Cluster {
-    /// Reads from `caches`, and through `client` where they do not suffice.
-    pub fn new(caches: Arc<Caches>, client: Client, on_deletion: OnDeletion) -> Self {
+    /// Reads from `caches`, and through `client` where they do not suffice; `kueue` is where Kueue's configuration is.
+    pub fn new(caches: Arc<Caches>, client: Client, on_deletion: OnDeletion, kueue: ConfigRef) -> Self {
         Self {
             caches,
-            fresh: Fresh::new(client),
+            fresh: Fresh::new(client.clone()),
+            kueue: Kueue::new(client, kueue),
             reservations: Reservations::default(),
             on_deletion,
         }
@@ -78,6 +82,10 @@ impl Surroundings for Cluster {
         known
             .inspect_err(|error| debug!(%error, "whether the Workspace exists is not known"))
             .ok()
+    }
+
+    async fn kueue(&self, question: QueueQuestion<'_>) -> KueueFacts {
+        self.kueue.facts(question).await
     }
 
     /// Fresh where the verdict is enforced: a denial that rests on a failure that was forgotten a moment ago costs a spawner

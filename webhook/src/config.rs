@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
+use taskgate_api::kueue::ConfigRef;
+
 /// How the server runs.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
@@ -13,6 +15,8 @@ pub struct ServerConfig {
     pub limits: Limits,
     /// How the server ends.
     pub shutdown: ShutdownConfig,
+    /// Where Kueue's configuration is.
+    pub kueue: ConfigRef,
 }
 
 /// Bounds on what requests and connections may use. Every duration is longer than zero.
@@ -99,6 +103,7 @@ impl ServerConfig {
             admin,
             limits: Limits::default(),
             shutdown: ShutdownConfig::default(),
+            kueue: ConfigRef::default(),
         }
     }
 

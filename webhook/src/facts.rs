@@ -4,7 +4,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
 use taskgate_api::{WorkItemStatus, job::Job, kelos, metadata::Owner};
-use taskgate_policy::{Facts, Governed, ItemIdentity, Kind, Memory, PolicySet, Request, SpawnerFacts, TaskState};
+use taskgate_policy::{
+    Facts, Governed, ItemIdentity, Kind, KueueFacts, Memory, Phase, PolicySet, Request, SpawnerFacts, TaskState,
+    states_queue,
+};
+
+use crate::kueue::QueueQuestion;
 
 /// The labels of a namespace.
 pub type Labels = Arc<BTreeMap<String, String>>;
@@ -68,6 +73,12 @@ pub trait Surroundings: Send + Sync + 'static {
     /// Whether a Workspace exists; `None` if that cannot be said. It is the matter of a warning only.
     fn workspace_known(&self, namespace: &str, name: &str) -> impl Future<Output = Option<bool>> + Send;
 
+    /// What is known of Kueue for a Job. What cannot be told is not; a Job does not have to wait for that.
+    fn kueue(&self, question: QueueQuestion<'_>) -> impl Future<Output = KueueFacts> + Send {
+        let _ = question;
+        std::future::ready(KueueFacts::default())
+    }
+
     /// What is remembered of an item; `fresh`: of this moment, whatever a cache says.
     fn memory(
         &self,
@@ -130,6 +141,7 @@ pub(crate) struct Gathered {
     owner_task: Option<Value>,
     spawner: Option<Arc<SpawnerFacts>>,
     workspace_known: Option<bool>,
+    kueue: KueueFacts,
 }
 
 impl Gathered {
@@ -146,6 +158,7 @@ impl Gathered {
             owner_task: self.owner_task.as_ref(),
             spawner: self.spawner.as_deref(),
             workspace_known: self.workspace_known,
+            kueue: self.kueue,
         }
     }
 }
@@ -159,6 +172,7 @@ pub(crate) async fn gather<S: Surroundings>(surroundings: &S, request: &Request<
         owner_task: None,
         spawner: None,
         workspace_known: None,
+        kueue: KueueFacts::default(),
     };
     // Without a policy nothing is governed, and nobody is asked.
     if gathered.policies.is_empty() {
@@ -183,6 +197,19 @@ pub(crate) async fn gather<S: Surroundings>(surroundings: &S, request: &Request<
         if let Some(workspace) = task.workspace() {
             gathered.workspace_known = surroundings.workspace_known(namespace, workspace).await;
         }
+    }
+    if let (Kind::Job, Some(task)) = (request.kind, &gathered.owner_task)
+        && (gathered.policies.queues() || states_queue(task))
+    {
+        let job = Job::of(request.object);
+        let names = job.queue().filter(|_| request.phase == Phase::Validating);
+        gathered.kueue = surroundings
+            .kueue(QueueQuestion {
+                namespace,
+                namespace_labels: &gathered.namespace_labels,
+                names: names.map(|queue| (queue, job.priority_class())),
+            })
+            .await;
     }
     Ok(gathered)
 }

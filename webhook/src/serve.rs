@@ -103,7 +103,8 @@ impl Server {
 
         let (lifecycle, admin_lifecycle) = (Lifecycle::new(), Lifecycle::new());
         let limits = &config.limits;
-        let cluster = Arc::new(Cluster::new(caches.clone(), client.clone(), on_deletion));
+        let cluster = Cluster::new(caches.clone(), client.clone(), on_deletion, config.kueue.clone());
+        let cluster = Arc::new(cluster);
         let router = routes::router(cluster, limits, metrics.clone());
         let admission = Listener::tls(
             config.listen,

@@ -4,6 +4,7 @@
 mod cancellation;
 mod failure;
 mod metadata;
+mod queue;
 mod retry;
 mod selector;
 
@@ -16,12 +17,13 @@ pub use self::{
     cancellation::{CancellationPolicy, Reaction},
     failure::{Backoff, FailurePolicy, InfrastructureFailure},
     metadata::{MetadataPolicy, PropagationTarget, TemplateEngine},
+    queue::QueueOnError,
     retry::RetryPolicy,
     selector::TaskSelector,
 };
 
-/// A DNS-1123 subdomain: the form of a `LocalQueue`'s and a priority class' name (Kueue refuses anything else, kueue §2).
-const SUBDOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+use self::queue::QUEUE;
+
 /// A Go duration made of hours, minutes and seconds.
 const DURATION: &str = r"^([0-9]+(\.[0-9]+)?(h|m|s))+$";
 
@@ -82,17 +84,21 @@ pub struct TaskPolicySpec {
     /// When to cancel a running Task (seed 001).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancellation_policy: Option<CancellationPolicy>,
-    /// The Kueue LocalQueue that admits the Tasks' Jobs (seed 002). Jobs are created suspended and Kueue starts them.
+    /// The Kueue LocalQueue that admits the Tasks' Jobs (seed 002): a name, or a Tera template that knows `task`, `spawner`
+    /// and `namespace`. Jobs are created suspended and Kueue starts them. A Task that names a queue itself goes there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = SUBDOMAIN))]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = QUEUE))]
     pub queue_name: Option<String>,
-    /// The Kueue WorkloadPriorityClass of the Jobs.
+    /// The Kueue WorkloadPriorityClass of the Jobs: a name, or a template as in queueName.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = SUBDOMAIN))]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = QUEUE))]
     pub queue_priority_class: Option<String>,
     /// The mode of `queueName`, where it differs from the policy's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_mode: Option<Mode>,
+    /// What becomes of a Job when no legal name comes of the Task or of the template. Absent: `Suspend`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_on_error: Option<QueueOnError>,
     /// Labels and annotations for Tasks (seed 004).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<MetadataPolicy>,

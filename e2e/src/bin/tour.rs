@@ -9,12 +9,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use serde_json::Value;
-use taskgate_e2e::{ControlPlane, Gate, Process, ProcessSpec, binary, eventually, free_port};
+use taskgate_e2e::{ControlPlane, Gate, Kueue, Process, ProcessSpec, binary, eventually, free_port};
 
 const NAMESPACE: &str = "team-a";
 const POLICY: &str = include_str!("../../tour/policy.yaml");
 const SPAWNER: &str = include_str!("../../tour/spawner.yaml");
 const TASK: &str = include_str!("../../tour/task.yaml");
+const KUEUE: &str = include_str!("../../tour/kueue.yaml");
+/// Where each Task stands.
+const STANDING: &str = "kubectl -n team-a get tasks.kelos.dev '-ocustom-columns=TASK:.metadata.name,PHASE:.status.phase,\
+    QUEUED:.status.conditions[?(@.type==\"Queued\")].reason,WHY:.status.conditions[?(@.type==\"Queued\")].message'";
 const PATIENCE: Duration = Duration::from_mins(1);
 
 #[tokio::main]
@@ -48,6 +52,9 @@ async fn tour() -> anyhow::Result<()> {
     ))
     .await?;
 
+    let _kueue = timed("Installing and starting Kueue", Kueue::start(&cp)).await?;
+    cp.apply_yaml(KUEUE).await?;
+
     heading("1. One policy");
     show_file(POLICY);
     typed_with_input(&cp, "kubectl apply -f policy.yaml", POLICY).await?;
@@ -62,16 +69,16 @@ async fn tour() -> anyhow::Result<()> {
 
     heading("2. A spawner makes Tasks for two issues; every Task has its team");
     cp.apply_yaml(SPAWNER).await?;
-    until(&cp, "two Tasks are pending", &["get", "tasks.kelos.dev"], |list| {
-        items(list)
-            .filter(|task| task.pointer("/status/phase") == Some(&Value::from("Pending")))
-            .count()
-            == 2
+    until(&cp, "one Task runs, one waits", &["get", "tasks.kelos.dev"], |list| {
+        let phases: Vec<_> = items(list)
+            .filter_map(|task| task.pointer("/status/phase")?.as_str())
+            .collect();
+        phases.len() == 2 && phases.contains(&"Running") && items(list).all(|task| queued(task).is_some())
     })
     .await?;
     typed(&cp, "kubectl -n team-a get tasks.kelos.dev -L team").await?;
 
-    heading("3. Their Jobs wait for Kueue: suspended, with the queue's name. Nobody changed Kelos.");
+    heading("3. Kueue has a quota of one. Their Jobs have its queue's name; one is suspended. Nobody changed Kelos.");
     typed(
         &cp,
         "kubectl -n team-a get jobs \
@@ -79,15 +86,33 @@ async fn tour() -> anyhow::Result<()> {
     )
     .await?;
 
+    heading("4. The Task that waits says why; when the first is done, it runs");
+    typed(&cp, STANDING).await?;
+    until(
+        &cp,
+        "the first is done, the second runs",
+        &["get", "tasks.kelos.dev"],
+        |list| {
+            let phases: Vec<_> = items(list)
+                .filter_map(|task| task.pointer("/status/phase")?.as_str())
+                .collect();
+            phases.contains(&"Succeeded")
+                && !phases.contains(&"Pending")
+                && items(list).all(|task| queued(task).is_some_and(|told| told["reason"] == "Admitted"))
+        },
+    )
+    .await?;
+    typed(&cp, STANDING).await?;
+
     heading(
-        "4. An item that failed three times (written by hand here): no further Task. A dry run gives the true verdict.",
+        "5. An item that failed three times (written by hand here): no further Task. A dry run gives the true verdict.",
     );
     remember_failures(&cp).await?;
     typed(&cp, "kubectl -n team-a get workitems").await?;
     show_file(TASK);
     typed_with_input(&cp, "kubectl create --dry-run=server -f once-more.yaml", TASK).await?;
 
-    heading("5. Forget its failures, and it may run");
+    heading("6. Forget its failures, and it may run");
     typed(&cp, "kubectl -n team-a delete workitem fixer-103-da53f9f214").await?;
     until_allowed(&cp).await?;
     typed_with_input(&cp, "kubectl create --dry-run=server -f once-more.yaml", TASK).await?;
@@ -176,6 +201,12 @@ fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list.get("items").and_then(Value::as_array).into_iter().flatten()
 }
 
+/// What a Task says of its queue.
+fn queued(task: &Value) -> Option<&Value> {
+    let conditions = task.pointer("/status/conditions")?.as_array()?;
+    conditions.iter().find(|condition| condition["type"] == "Queued")
+}
+
 /// Shows a command as it would be typed, runs it, and shows all that it prints.
 async fn typed(cp: &ControlPlane, line: &str) -> anyhow::Result<()> {
     typed_with_input(cp, line, "").await
@@ -187,7 +218,7 @@ async fn typed_with_input(cp: &ControlPlane, line: &str, file: &str) -> anyhow::
     let words: Vec<&str> = line.split_whitespace().skip(1).collect();
     let args: Vec<&str> = words
         .iter()
-        .map(|word| word.strip_suffix(".yaml").map_or(*word, |_| "-"))
+        .map(|word| word.strip_suffix(".yaml").map_or(word.trim_matches('\''), |_| "-"))
         .collect();
     let output = cp.kubectl_with_input(args, file).await?;
     say(format!("{}{}", output.stdout, output.stderr).trim_end());

@@ -1,0 +1,228 @@
+//! Tells each Task how far its Job is in Kueue's queue (seed 002): condition `Queued`, Event, metric.
+//!
+//! ```text
+//! Jobs ─┬─→ reconcile ── queue_state (policy) ── tell: condition, Event, metric
+//! Kueue ┘   Workloads, LocalQueues, WorkloadPriorityClasses, if it is installed
+//! ```
+//!
+//! It changes nothing but that condition: what Kueue does with a Job is Kueue's business.
+
+mod condition;
+mod kueue;
+mod metrics;
+mod table;
+mod tell;
+mod trim;
+
+use std::{future::ready, sync::Arc, time::Duration};
+
+use futures::{StreamExt as _, channel::mpsc, future::join3};
+use jiff::Timestamp;
+use k8s_openapi::api::{batch::v1, core::v1::ConfigMap};
+use kube::{
+    Api, ResourceExt as _,
+    api::{ApiResource, DynamicObject},
+    runtime::{
+        WatchStreamExt as _, applier,
+        controller::{self, Action, ReconcileRequest},
+        reflector::{self, ObjectRef, Store},
+        watcher,
+    },
+};
+use serde_json::Value;
+use taskgate_api::{
+    job::Job,
+    kelos,
+    kueue::{ConfigRef, Settings},
+    metadata::{Metadata, Owner},
+};
+use taskgate_policy::{Installed, Look, QueueReason, QueueScene, queue_state};
+use tracing::{debug, warn};
+
+pub(crate) use condition::QUEUED;
+pub(crate) use metrics::Metrics;
+
+use self::{
+    kueue::{Changed, Kueue, Seen},
+    tell::{Told, tell},
+};
+use crate::{
+    context::Context,
+    error::{Error, is_absent},
+    tasks::{json_of, namespace_of},
+};
+
+/// How many Jobs are looked at at the same time.
+const CONCURRENCY: u16 = 8;
+/// Until a failed look is tried again.
+const RETRY: Duration = Duration::from_secs(3);
+/// When to look again after somebody else wrote the Task.
+const SOON: Duration = Duration::from_millis(200);
+
+/// What a look at a Job needs.
+struct Queueing {
+    context: Arc<Context>,
+    tasks: Store<DynamicObject>,
+    kueue: Kueue,
+}
+
+/// Keeps the condition of every Task that has a Job. `tasks` are the Tasks, as they are known elsewhere.
+///
+/// RBAC: `list` and `watch` on jobs; `get` on tasks, `patch` on their status; `get` on the ConfigMap with Kueue's
+/// configuration; and what [`Kueue::follow`] needs.
+pub(crate) async fn run(context: Arc<Context>, tasks: Store<DynamicObject>) {
+    let job_kind = ApiResource::erase::<v1::Job>(&());
+    let writer = reflector::store::Writer::<DynamicObject>::new(job_kind.clone());
+    let jobs = writer.as_reader();
+    let client = context.client.clone();
+    let queueing = Arc::new(Queueing {
+        context,
+        tasks,
+        kueue: Kueue::default(),
+    });
+    let (wake, woken) = mpsc::unbounded::<ReconcileRequest<DynamicObject>>();
+    let reference = |namespace: &str, name: &str| ObjectRef::new_with(name, job_kind.clone()).within(namespace);
+
+    let api = Api::<DynamicObject>::all_with(client.clone(), &job_kind);
+    let watch = watcher(api, watcher::Config::default().labels(kelos::TASK_LABEL));
+    let watch = watch.default_backoff().modify(trim::job);
+    let following_jobs = reflector::reflector(writer, watch).touched_objects().for_each(|job| {
+        match job {
+            Ok(job) => {
+                let _ = wake.unbounded_send(ObjectRef::from_obj_with(&job, job_kind.clone()).into());
+            }
+            Err(error) => debug!(%error, "the watch of Jobs is interrupted"),
+        }
+        ready(())
+    });
+    let following_kueue = queueing.kueue.follow(&client, |changed| {
+        if let Changed::Job(namespace, name) = &changed {
+            let _ = wake.unbounded_send(reference(namespace, name).into());
+            return;
+        }
+        for job in jobs.state().iter().filter(|job| concerns(&changed, job)) {
+            let _ = wake.unbounded_send(ObjectRef::from_obj_with(&**job, job_kind.clone()).into());
+        }
+    });
+    let failed = |job: Arc<DynamicObject>, error: &Error, _| {
+        warn!(%error, source = %error.source, name = job.name_any(), "tried again soon");
+        Action::requeue(RETRY)
+    };
+    let looking = async {
+        // An error means that the watch was dropped, and then this is dropped as well.
+        let _ = queueing.tasks.wait_until_ready().await;
+        applier(
+            |job, queueing| Box::pin(reconcile(job, queueing)),
+            failed,
+            Arc::clone(&queueing),
+            jobs.clone(),
+            woken.map(Ok::<_, Error>),
+            controller::Config::default().concurrency(CONCURRENCY),
+        )
+        .for_each(|_| ready(()))
+        .await;
+    };
+    join3(following_jobs, following_kueue, looking).await;
+}
+
+/// Whether what changed may change what is to be said of `job`.
+fn concerns(changed: &Changed, job: &DynamicObject) -> bool {
+    let label = |key: &str| job.labels().get(key).map(String::as_str);
+    match changed {
+        Changed::Job(namespace, name) => job.namespace().as_ref() == Some(namespace) && job.name_any() == *name,
+        Changed::Queue(namespace, name) => {
+            job.namespace().as_ref() == Some(namespace) && label(taskgate_api::kueue::QUEUE_NAME) == Some(name)
+        }
+        Changed::Class(name) => label(taskgate_api::kueue::PRIORITY_CLASS) == Some(name),
+        Changed::All => true,
+    }
+}
+
+async fn reconcile(job: Arc<DynamicObject>, queueing: Arc<Queueing>) -> Result<Action, Error> {
+    let job = json_of(&job);
+    let (Some(owner), Some(seen)) = (Job::of(&job).task(), queueing.kueue.look(&job)) else {
+        return Ok(Action::await_change());
+    };
+    let now = Timestamp::now();
+    let mut look = queue_state(&scene(&job, &seen, None, now));
+    if let Look::State(state) = &look
+        && state.reason == QueueReason::NotNoticed
+    {
+        let manages = queueing.manages(namespace_of(&job)).await?;
+        look = queue_state(&scene(&job, &seen, Some(manages), now));
+    }
+    let state = match look {
+        Look::Nothing => return Ok(Action::await_change()),
+        Look::Later(at) => {
+            let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+            return Ok(Action::requeue(wait.max(SOON)));
+        }
+        Look::State(state) => state,
+    };
+    let Some(task) = queueing.task(namespace_of(&job), &owner).await? else {
+        return Ok(Action::await_change());
+    };
+    Ok(match tell(&queueing.context, &task, &job, &state).await? {
+        Told::Done => Action::await_change(),
+        Told::Conflict => Action::requeue(SOON),
+    })
+}
+
+fn scene<'a>(job: &'a Value, seen: &'a Seen, manages_namespace: Option<bool>, now: Timestamp) -> QueueScene<'a> {
+    QueueScene {
+        job,
+        workload: seen.workload.as_deref(),
+        kueue: seen.kueue.as_ref().map(|kueue| Installed {
+            since: kueue.since,
+            local_queue: kueue.local_queue.as_deref(),
+            has_class: kueue.has_class,
+            manages_namespace,
+        }),
+        now,
+    }
+}
+
+impl Queueing {
+    /// The Task that owns a Job; one that the cache does not have may be younger than it.
+    async fn task(&self, namespace: &str, owner: &Owner<'_>) -> Result<Option<Value>, Error> {
+        let key = ObjectRef::new_with(owner.name, self.context.task_kind.clone()).within(namespace);
+        let task = if let Some(task) = self.tasks.get(&key) {
+            Some(json_of(&task))
+        } else {
+            let found = self.context.tasks(namespace).get_opt(owner.name).await;
+            let found = found.map_err(|error| failed("Task", namespace, owner.name, error))?;
+            found.as_ref().map(json_of)
+        };
+        Ok(task.filter(|task| Metadata::of(task).uid() == Some(owner.uid)))
+    }
+
+    /// Whether Kueue manages a namespace. Without its configuration: whether it would by default.
+    async fn manages(&self, namespace: &str) -> Result<bool, Error> {
+        let at = &self.context.kueue;
+        let maps = Api::<ConfigMap>::namespaced(self.context.client.clone(), &at.namespace);
+        let map = match maps.get_opt(&at.name).await {
+            Ok(map) => map,
+            Err(error) if is_absent(&error) || is_forbidden(&error) => None,
+            Err(error) => return Err(failed("ConfigMap", &at.namespace, &at.name, error)),
+        };
+        let text = map.and_then(|map| map.data?.remove(ConfigRef::KEY));
+        let settings = text.map(|text| Settings::read(&at.namespace, &text));
+        let settings = settings.and_then(Result::ok);
+        let settings = settings.unwrap_or_else(|| Settings::of_namespace(&at.namespace));
+        Ok(settings.manages(&self.context.policies.namespace_labels(namespace)))
+    }
+}
+
+fn is_forbidden(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 403)
+}
+
+fn failed(kind: &'static str, namespace: &str, name: &str, error: kube::Error) -> Error {
+    Error {
+        doing: "reading",
+        kind,
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        source: Box::new(error),
+    }
+}

@@ -1,0 +1,178 @@
+//! Which queue a Job is given to, and what is said when there is none: through the decision, as admission asks it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use taskgate_api::TaskPolicySpec;
+use taskgate_policy::{
+    Decision, Facts, Kind, KueueFacts, Memory, Operation, Phase, Policy, PolicySet, Request, decide, govern,
+};
+
+const QUEUE: &str = "kueue.x-k8s.io/queue-name";
+const CLASS: &str = "kueue.x-k8s.io/priority-class";
+
+fn task(metadata: &Value, spec: &Value) -> Value {
+    let mut task = json!({"metadata": metadata, "spec": spec});
+    task["metadata"]["name"] = json!("fixer-42");
+    task
+}
+
+fn job() -> Value {
+    json!({"metadata": {"name": "fixer-42"}, "spec": {"template": {"spec": {"containers": [{"name": "kelos-agent"}]}}}})
+}
+
+fn decision(spec: &Value, task: &Value, job: &Value, phase: Phase, kueue: KueueFacts) -> Decision {
+    let spec: TaskPolicySpec = serde_json::from_value(spec.clone()).expect("a spec");
+    let policies = PolicySet::new([Policy::namespaced("team", "agents", &spec).expect("a policy")]);
+    let facts = Facts {
+        policies: &policies,
+        namespace_labels: &BTreeMap::new(),
+        owner_task: Some(task),
+        spawner: None,
+        workspace_known: None,
+        kueue,
+    };
+    let request = Request {
+        phase,
+        kind: Kind::Job,
+        operation: Operation::Create,
+        namespace: "team",
+        object: job,
+        user: "kelos",
+        dry_run: false,
+    };
+    decide(&govern(&request, &facts), Memory::default(), Timestamp::UNIX_EPOCH)
+}
+
+/// The Job as it is stored, and what its creator is told.
+fn made(spec: &Value, task: &Value, kueue: KueueFacts) -> (Value, Vec<String>) {
+    let mut stored = job();
+    let mutation = decision(spec, task, &stored, Phase::Mutating, kueue);
+    json_patch::patch(&mut stored, &mutation.patch).expect("the patch fits");
+    let again = decision(spec, task, &stored, Phase::Mutating, kueue);
+    assert!(
+        again.patch.0.is_empty(),
+        "a second pass changes {stored}: {:?}",
+        again.patch
+    );
+    let warnings = [
+        mutation.warnings,
+        decision(spec, task, &stored, Phase::Validating, kueue).warnings,
+    ]
+    .concat();
+    (stored, warnings)
+}
+
+#[test]
+fn the_task_decides_first_by_label_then_annotation_then_spec_and_the_policy_last() {
+    let label = json!({"labels": {(QUEUE): "label"}, "annotations": {(QUEUE): "annotation", (CLASS): "mine"}});
+    let annotation = json!({"annotations": {(QUEUE): "annotation"}});
+    let policy = json!({"queueName": "{{ task.spec.model }}", "queuePriorityClass": "low"});
+    // Whatever governs the Task, it may ask for a queue itself.
+    let silent = json!({"failurePolicy": {"maxRetriesPerItem": 3}});
+    for (spec, metadata, field, queue, class) in [
+        (&policy, &label, "field", json!("label"), json!("mine")),
+        (&policy, &annotation, "field", json!("annotation"), json!("low")),
+        (&policy, &json!({}), "field", json!("field"), json!("low")),
+        (&policy, &json!({}), "", json!("opus"), json!("low")),
+        (&silent, &label, "", json!("label"), json!("mine")),
+        (&silent, &json!({}), "", Value::Null, Value::Null),
+        (
+            &json!({"queueName": "a", "queueMode": "Off"}),
+            &label,
+            "",
+            Value::Null,
+            Value::Null,
+        ),
+    ] {
+        let task = task(metadata, &json!({"model": "opus", "queueName": field}));
+        let (job, _) = made(spec, &task, KueueFacts::default());
+        assert_eq!(
+            (&job["metadata"]["labels"][QUEUE], &job["metadata"]["labels"][CLASS]),
+            (&queue, &class),
+            "{metadata}"
+        );
+        assert_eq!(job["spec"]["suspend"] == true, !queue.is_null(), "{job}");
+    }
+}
+
+#[test]
+fn without_a_legal_name_the_policy_decides_and_it_is_told() {
+    let odd = task(&json!({"annotations": {(QUEUE): "two words"}}), &json!({}));
+    let none = task(&json!({}), &json!({}));
+    let class = task(&json!({"labels": {(CLASS): "High"}}), &json!({}));
+    for (task, spec, suspended, part) in [
+        (&odd, json!({"queueName": "agents"}), true, "two words"),
+        (
+            &odd,
+            json!({"queueName": "agents", "queueOnError": "Ignore"}),
+            false,
+            "two words",
+        ),
+        (&class, json!({"queueName": "agents"}), true, "priority class: \"High\""),
+        (
+            &none,
+            json!({"queueName": "{{ task.metadata.annotations.queue }}"}),
+            true,
+            "queue name: ",
+        ),
+        (
+            &none,
+            json!({"queueName": "{{ task.spec.model }}", "queueOnError": "Ignore"}),
+            false,
+            "queue name: ",
+        ),
+    ] {
+        let (job, warnings) = made(&spec, task, KueueFacts::default());
+        assert_eq!(job["spec"]["suspend"] == true, suspended, "{job}");
+        assert!(job["metadata"]["labels"].is_null(), "{job}");
+        let told = job["metadata"]["annotations"]["taskgate.dev/not-queued"]
+            .as_str()
+            .unwrap_or_default();
+        assert!(told.starts_with("QueueNameInvalid: ") && told.contains(part), "{told}");
+        assert!(
+            warnings.len() == 1 && warnings[0].contains("the Job is not queued: "),
+            "{warnings:?}"
+        );
+    }
+}
+
+#[test]
+fn where_kueue_does_not_look_the_job_is_left_alone() {
+    let kueue = KueueFacts {
+        manages_namespace: Some(false),
+        ..KueueFacts::default()
+    };
+    for spec in [
+        json!({"queueName": "agents"}),
+        json!({"queueName": "{{ task.spec.model }}"}),
+    ] {
+        let (job, warnings) = made(&spec, &task(&json!({}), &json!({})), kueue);
+        assert_eq!(
+            (&job["spec"]["suspend"], &job["metadata"]["labels"]),
+            (&Value::Null, &Value::Null)
+        );
+        assert!(
+            warnings.len() == 1 && warnings[0].contains("does not manage namespace team"),
+            "{warnings:?}"
+        );
+    }
+}
+
+#[test]
+fn a_policy_with_an_illegal_name_is_refused() {
+    for (field, value) in [
+        ("queueName", "two words".to_owned()),
+        ("queueName", "Agents".to_owned()),
+        ("queueName", "q".repeat(300)),
+        ("queueName", "{{ nobody.knows }}".to_owned()),
+        ("queuePriorityClass", "High".to_owned()),
+    ] {
+        let mut spec = json!({"queueName": "agents"});
+        spec[field] = json!(value);
+        let spec: TaskPolicySpec = serde_json::from_value(spec).unwrap();
+        let problems = Policy::namespaced("team", "agents", &spec).unwrap_err();
+        assert_eq!(problems[0].field, format!("spec.{field}"), "{value}");
+    }
+}
