@@ -10,8 +10,8 @@ use crate::world::{World, limit};
 
 /// How long the spawner is watched after the opening (issue "zero failed cycles").
 const WATCHED: Duration = Duration::from_mins(2);
-/// A spawner that polls each second and is not in backoff makes a Task within this.
-const AT_ONCE: Duration = Duration::from_secs(8);
+/// A spawner that polls each second makes a Task within this, on a busy machine too; one in backoff is not that quick.
+const AT_ONCE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn no_cycle_fails_for_two_minutes_and_other_items_are_processed_at_once() -> anyhow::Result<()> {

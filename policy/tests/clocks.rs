@@ -1,0 +1,105 @@
+//! Clocks that are wrong: those that Kelos and the API server write with, and our own, which may jump. A Task below the
+//! limit and a tombstone with `resetAfter` are deleted in the end, whatever the times say.
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use taskgate_api::{Mode, WorkItemStatus, task_policy::FailurePolicy, work_item::Outcome};
+use taskgate_policy::{Ending, Scene, Step, TaskState, attempt, next_step, record};
+
+/// More steps than any Task needs, jumps included.
+const MAX_STEPS: usize = 60;
+const ITEM: &str = "fixer-42-e13156ca85";
+
+fn start() -> Timestamp {
+    Timestamp::from_second(1_800_000_000).expect("a time that exists")
+}
+
+fn at(offset: i64) -> Timestamp {
+    start()
+        .checked_add(SignedDuration::from_secs(offset))
+        .expect("a time that exists")
+}
+
+/// Half a century in either direction, and what is near.
+fn offset() -> impl Strategy<Value = i64> {
+    prop_oneof![-1_500_000_000..1_500_000_000_i64, -120..120_i64]
+}
+
+/// A completion time as Kelos may leave it: none, garbage, or some time.
+fn completion() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        Just(json!("yesterday")),
+        Just(json!(7)),
+        offset().prop_map(|offset| json!(at(offset).to_string())),
+    ]
+}
+
+fn rules() -> impl Strategy<Value = FailurePolicy> {
+    let rule = |value| serde_json::from_value(value).expect("a rule");
+    prop_oneof![
+        Just(rule(json!({"maxRetriesPerItem": 1, "resetAfter": "1h"}))),
+        Just(rule(json!({"maxRetriesPerItem": 3}))),
+        Just(rule(
+            json!({"maxRetriesPerItem": 3, "backoff": {"initial": "1m", "max": "1h"}})
+        )),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn every_failed_task_is_deleted_in_the_end(
+        created in offset(),
+        completion in completion(),
+        rule in rules(),
+        jumps in prop::collection::vec(offset(), 0..20),
+    ) {
+        let object = json!({
+            "metadata": {"name": "fixer-42", "uid": "u", "creationTimestamp": at(created).to_string(),
+                "finalizers": ["taskgate.dev/accounting"], "labels": {"taskgate.dev/work-item": ITEM},
+                "annotations": {"taskgate.dev/ttl-seconds-after-finished": "5"}},
+            "status": {"phase": "Failed", "startTime": at(created).to_string(), "completionTime": completion},
+        });
+        let mut task = TaskState::of(&object).expect("a Task");
+        let mut memory: Option<WorkItemStatus> = None;
+        let (mut now, mut jumps) = (start(), jumps.into_iter());
+        for _ in 0..MAX_STEPS {
+            if let Some(jump) = jumps.next() {
+                now = at(jump);
+            }
+            let step = next_step(&Scene {
+                task: &task,
+                others: &[],
+                rule: Some((Mode::Enforce, &rule)),
+                work_item: Some(ITEM),
+                memory: memory.as_ref().map(|status| ("w", status)),
+                abandoned: false,
+                now,
+            });
+            match step {
+                Step::Delete => return Ok(()),
+                Step::Wait(until) => {
+                    prop_assert!(until > now, "it would spin: {until} at {now}");
+                    now = until;
+                }
+                Step::Record => {
+                    let ending = Ending { outcome: Outcome::Failed, reason: "BackoffLimitExceeded".into() };
+                    let attempt = attempt(&object, &task, ending, now);
+                    let ended = attempt.completion_time.clone().map(|time| time.0);
+                    prop_assert!(ended.is_some_and(|ended| ended <= now), "{ended:?} lies ahead of {now}");
+                    let before = memory.clone().unwrap_or_default();
+                    let after = record(&before, attempt, Some(&rule), now);
+                    prop_assert!(after.is_some(), "counted twice");
+                    memory = after;
+                }
+                Step::Mark => task.recorded = Some("w".into()),
+                Step::Refresh(status) => memory = Some(*status),
+                Step::Release => task.held = false,
+                Step::Adopt => task.held = true,
+                other => prop_assert!(false, "{other:?} ends nothing"),
+            }
+        }
+        prop_assert!(false, "it stays for ever: {task:?} {memory:?}");
+    }
+}
