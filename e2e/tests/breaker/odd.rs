@@ -3,14 +3,15 @@
 use std::{sync::LazyLock, time::Duration};
 
 use anyhow::ensure;
-use kelos_standin::CRDS;
+use k8s_openapi::api::batch::v1::Job;
+use kelos_standin::{CRDS, Outcome};
 use kube::{
     ResourceExt as _,
     api::{ListParams, Patch, PatchParams},
 };
 use serde_json::json;
 use taskgate_api::{WorkItem, work_item::Breaker};
-use taskgate_e2e::{ControlPlane, Gate, PATIENCE, Shared, await_gone, eventually, never};
+use taskgate_e2e::{ControlPlane, Gate, PATIENCE, Shared, await_gone, await_object, eventually, never};
 use tokio::sync::OnceCell;
 
 use crate::world::{World, breaker, by_hand, failures, limit};
@@ -239,9 +240,17 @@ async fn an_end_in_the_future_or_none_at_all_keeps_nothing_waiting() -> anyhow::
         world.next(task, "").await?;
     }
     // What a Kelos with a wrong clock writes, and what a Kelos that forgot writes (kelos §6.2).
+    let (ns, jobs) = (world.ns.name().to_owned(), world.ns.api::<Job>());
     let world = world
-        .without_kelos(async |tasks| {
+        .without_kelos(async |tasks, agents| {
             for (task, completion) in [("future", json!("2999-01-01T00:00:00Z")), ("never", json!(null))] {
+                // The Job fails as well, or Kelos would call the Task running again.
+                agents.finish(&ns, task, Outcome::failed_at_once()).await?;
+                await_object(&jobs, task, "has failed", |job| {
+                    let conditions = job.status.iter().flat_map(|status| status.conditions.iter().flatten());
+                    conditions.into_iter().any(|condition| condition.type_ == "Failed")
+                })
+                .await?;
                 let status = json!({"phase": "Failed", "completionTime": completion, "message": "Task failed"});
                 let patch = Patch::Merge(json!({"status": status}));
                 tasks.patch_status(task, &PatchParams::default(), &patch).await?;

@@ -40,7 +40,7 @@ async fn a_task_that_slipped_in_is_stopped_without_a_pod_and_frees_its_branch() 
     let since = since.unwrap_or_default();
     let create = ["create", "-n", world.ns.name(), "-f-"].map(ToOwned::to_owned);
     let world = world
-        .without_kelos(async |_| {
+        .without_kelos(async |_, _| {
             gate.process().kill().await?;
             cp.kubectl_with_input(create, &slipped.to_string()).await?.stdout_ok()?;
             gate.process().start().await

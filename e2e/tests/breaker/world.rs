@@ -63,7 +63,7 @@ impl World {
     /// Does something to Tasks while Kelos is away, and starts it anew.
     pub(crate) async fn without_kelos(
         self,
-        change: impl AsyncFnOnce(Api<Task>) -> anyhow::Result<()>,
+        change: impl AsyncFnOnce(Api<Task>, &Agents) -> anyhow::Result<()>,
     ) -> anyhow::Result<Self> {
         let Self {
             cp,
@@ -74,7 +74,7 @@ impl World {
             agents,
         } = self;
         standin.stop().await;
-        change(ns.api()).await?;
+        change(ns.api(), &agents).await?;
         let standin = kelos(cp, &ns, &github).await?;
         Ok(Self {
             cp,
