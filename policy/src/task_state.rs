@@ -8,6 +8,9 @@ use taskgate_api::{
     keys,
 };
 
+/// How much the clocks of a cluster may differ before one of them is taken for wrong.
+const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_mins(5);
+
 /// Where a Task stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TaskPhase {
@@ -102,6 +105,17 @@ impl TaskState {
     /// completion time (kelos §6.2) reads as `otherwise`.
     pub(crate) fn ended_by(&self, otherwise: Timestamp, now: Timestamp) -> Timestamp {
         self.ended.unwrap_or(otherwise).min(now)
+    }
+
+    /// From when the TTL runs: the end that Kelos tells or that was recorded, whichever is earlier. One that lies far ahead
+    /// was written by a wrong clock; then the creation counts, or the TTL would begin anew with each look.
+    pub(crate) fn ttl_start(&self, recorded: Option<Timestamp>, now: Timestamp) -> Timestamp {
+        let ended = self.ended.into_iter().chain(recorded).min().unwrap_or(self.created);
+        if ended.duration_since(now) > CLOCKS_DIFFER {
+            ended.min(self.created)
+        } else {
+            ended
+        }
     }
 
     /// Whether the deletion can be Kelos' own TTL: the spec still has one, and its time had come.

@@ -249,7 +249,7 @@ fn ttl_end(scene: &Scene<'_>, ttl: Option<u32>) -> Option<Timestamp> {
     let task = scene.task;
     let ttl = ttl.filter(|_| task.is_terminal())?;
     let recorded = scene.attempt().and_then(|attempt| attempt.completion_time.as_ref());
-    let ended = task.ended_by(recorded.map_or(task.created, |time| time.0), scene.now);
+    let ended = task.ttl_start(recorded.map(|time| time.0), scene.now);
     ended.checked_add(SignedDuration::from_secs(i64::from(ttl))).ok()
 }
 
