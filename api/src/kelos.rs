@@ -20,6 +20,14 @@ pub const TASK_LABEL: &str = "kelos.dev/task";
 pub const SUCCEEDED: &str = "Succeeded";
 /// The phase of a Task that failed.
 pub const FAILED: &str = "Failed";
+/// The phase of a Task that waits for its branch, a dependency or a budget.
+pub const WAITING: &str = "Waiting";
+/// The phase of a cancelled Task, for a Kelos that has adopted proposal 001. To any other it is nothing (kelos §6.2).
+pub const CANCELLED: &str = "Cancelled";
+/// Annotation on a runner pod: the Task that it works on (kelos §7).
+pub const ASSIGNED_TASK: &str = "kelos.dev/assigned-task";
+/// Annotation on a runner pod: the Task that it is to let go (kelos §7).
+pub const CANCEL_TASK: &str = "kelos.dev/cancel-task";
 /// Kelos' own finalizer on a Task.
 pub const FINALIZER: &str = "kelos.dev/finalizer";
 
@@ -92,6 +100,16 @@ impl<'a> Task<'a> {
         self.agent_field("workspaceRef")?.get("name")?.as_str()
     }
 
+    /// The branch that the agent works on, which Kelos locks (kelos §6.5).
+    pub fn branch(self) -> Option<&'a str> {
+        self.spec()?.get("branch")?.as_str().filter(|branch| !branch.is_empty())
+    }
+
+    /// The worker pool that is to run the Task, without a Job (kelos §7).
+    pub fn worker_pool(self) -> Option<&'a str> {
+        self.spec()?.get("workerPoolRef")?.get("name")?.as_str()
+    }
+
     /// `spec.ttlSecondsAfterFinished`, in seconds.
     pub fn ttl_seconds(self) -> Option<i64> {
         self.spec()?.get("ttlSecondsAfterFinished")?.as_i64()
@@ -105,6 +123,22 @@ impl<'a> Task<'a> {
     /// `status.phase`; empty before Kelos' first write. Not an enum: anybody may write any text (kelos §2.2).
     pub fn phase(self) -> &'a str {
         self.status_field("phase").and_then(Value::as_str).unwrap_or("")
+    }
+
+    /// `status.podName`: the newest pod, or the runner that the Task is assigned to.
+    pub fn pod_name(self) -> Option<&'a str> {
+        self.status_field("podName")?.as_str().filter(|name| !name.is_empty())
+    }
+
+    /// `status.cancelledBy`, which only a Kelos that has adopted proposal 001 keeps.
+    pub fn cancelled_by(self) -> Option<&'a str> {
+        self.status_field("cancelledBy")?.as_str().filter(|by| !by.is_empty())
+    }
+
+    /// Whether the Task was cancelled in the words of proposal 001. The phase alone is none: to a Kelos without it, such a
+    /// Task goes on.
+    pub fn is_cancelled(self) -> bool {
+        self.phase() == CANCELLED && self.cancelled_by().is_some()
     }
 
     /// Whether the Task has ended. Only these two phases are final to Kelos (kelos §6.2).

@@ -22,6 +22,39 @@ pub const STOPPED: &str = "taskgate.dev/stopped";
 /// Annotation on a Job: why it has no queue although it ought to, as `Reason: message`. The controller tells its Task.
 pub const NOT_QUEUED: &str = "taskgate.dev/not-queued";
 
+/// Annotation on a Task: why it is to be cancelled. Whoever may delete the Task sets it; removed, the request is withdrawn.
+pub const CANCEL: &str = "taskgate.dev/cancel";
+/// Annotation on a Task, beside [`CANCEL`]: how many seconds the agent has until then. Absent: none.
+pub const CANCEL_GRACE: &str = "taskgate.dev/cancel-grace";
+/// Annotation on a Task: who asked, as `user:ann` or `spawner:fixer`. Stamped by admission, as the four below.
+pub const CANCELLED_BY: &str = "taskgate.dev/cancelled-by";
+/// Annotation on a Task: what set the cancellation off.
+pub const CANCEL_TRIGGER: &str = "taskgate.dev/cancel-trigger";
+/// Annotation on a Task: when the cancellation was asked for.
+pub const CANCEL_REQUESTED: &str = "taskgate.dev/cancel-requested";
+/// Annotation on a Task, its Job and its pods: when the Task is cancelled.
+pub const CANCEL_DEADLINE: &str = "taskgate.dev/cancel-deadline";
+/// Annotation on a Task: how far its cancellation has come.
+pub const CANCEL_STATE: &str = "taskgate.dev/cancel-state";
+/// Everything about a cancellation that only taskgate writes.
+pub const CANCELLATION_OWN: [&str; 5] = [
+    CANCELLED_BY,
+    CANCEL_TRIGGER,
+    CANCEL_REQUESTED,
+    CANCEL_DEADLINE,
+    CANCEL_STATE,
+];
+/// Everything about a cancellation.
+pub const CANCELLATION: [&str; 7] = [
+    CANCEL,
+    CANCEL_GRACE,
+    CANCELLED_BY,
+    CANCEL_TRIGGER,
+    CANCEL_REQUESTED,
+    CANCEL_DEADLINE,
+    CANCEL_STATE,
+];
+
 /// Label on a namespace: `disabled` keeps the API server from sending its objects to taskgate.
 pub const ADMISSION: &str = "taskgate.dev/admission";
 /// The value of [`ADMISSION`] that opts a namespace out.

@@ -148,6 +148,10 @@ pub struct Attempt {
     /// Why, as a CamelCase word such as `BackoffLimitExceeded`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Who cancelled it, such as `user:ann` or `spawner:fixer`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub cancelled_by: Option<String>,
     /// When the agent started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,

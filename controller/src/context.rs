@@ -9,7 +9,9 @@ use serde_json::json;
 use taskgate_api::{Mode, WorkItem, kelos, keys, kueue::ConfigRef, task_policy::FailurePolicy};
 use taskgate_policy::failure_rule;
 
-use crate::{forgotten::Evicted, metrics::Metrics, policies::Policies, source::Sources, tasks::TaskIndex};
+use crate::{
+    cancel::Flavour, forgotten::Evicted, metrics::Metrics, policies::Policies, source::Sources, tasks::TaskIndex,
+};
 
 /// The context of all reconcilers.
 pub(crate) struct Context {
@@ -22,6 +24,9 @@ pub(crate) struct Context {
     /// What the trackers say of the items that policies wait for.
     pub(crate) sources: Sources,
     pub(crate) recorder: Recorder,
+    /// Who this replica is.
+    pub(crate) identity: String,
+    pub(crate) flavour: Flavour,
     pub(crate) metrics: Metrics,
     pub(crate) work_item_cap: usize,
     pub(crate) evicted: Evicted,

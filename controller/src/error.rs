@@ -1,5 +1,7 @@
 //! What can go wrong while a Task is looked after.
 
+use crate::task::Subject;
+
 /// A step could not be taken; it is tried again later.
 #[derive(Debug, thiserror::Error)]
 #[error("{doing} {kind} {namespace}/{name}")]
@@ -14,6 +16,19 @@ pub struct Error {
     pub name: String,
     /// What the API server said.
     pub source: Box<kube::Error>,
+}
+
+impl Error {
+    /// What went wrong with the Task of `subject`, or with something that is called like it.
+    pub(crate) fn of(doing: &'static str, kind: &'static str, subject: &Subject, source: kube::Error) -> Self {
+        Self {
+            doing,
+            kind,
+            namespace: subject.namespace.clone(),
+            name: subject.state.name.clone(),
+            source: Box::new(source),
+        }
+    }
 }
 
 /// The HTTP status of an answer of the API server.

@@ -123,7 +123,7 @@ pub(crate) fn reference(object: &Value) -> ObjectReference {
     }
 }
 
-fn task_ref(subject: &Subject) -> ObjectReference {
+pub(crate) fn task_ref(subject: &Subject) -> ObjectReference {
     let text = |field: &str| subject.object.get(field).and_then(Value::as_str).map(ToOwned::to_owned);
     ObjectReference {
         api_version: text("apiVersion"),

@@ -98,7 +98,8 @@ fn released(subject: &Subject) -> Vec<String> {
     finalizers
 }
 
-async fn patch(context: &Context, subject: &Subject, mut change: Value) -> Result<Outcome, Error> {
+/// Changes the Task's metadata, if it is as it was seen.
+pub(crate) async fn patch(context: &Context, subject: &Subject, mut change: Value) -> Result<Outcome, Error> {
     let seen = subject.object.pointer("/metadata/resourceVersion").cloned();
     change["resourceVersion"] = seen.unwrap_or_default();
     change["uid"] = subject.state.uid.clone().into();

@@ -30,6 +30,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
+    cancel::{self, Flavour},
     context::Context,
     error::Error,
     forgotten::{self, Evicted},
@@ -72,6 +73,8 @@ pub(crate) async fn lead(client: Client, config: &Config, metrics: &Metrics) {
         index: TaskIndex::default(),
         sources: Sources::default(),
         recorder: Recorder::new(client.clone(), reporter),
+        identity: config.identity.clone(),
+        flavour: Flavour::default(),
         metrics: metrics.clone(),
         work_item_cap: config.work_items_per_namespace,
         evicted: Evicted::default(),
@@ -135,6 +138,7 @@ pub(crate) async fn lead(client: Client, config: &Config, metrics: &Metrics) {
         work_items.boxed(),
         reconciling.boxed(),
         queue::run(Arc::clone(&context), tasks.clone()).boxed(),
+        cancel::follow_flavour(&context).boxed(),
         spawner_status::run(Arc::clone(&context), spawners).boxed(),
         source::run(Arc::clone(&context), tasks.clone(), config.sources.clone()).boxed(),
         forgotten::run(&context, gone).boxed(),

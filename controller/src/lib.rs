@@ -6,6 +6,7 @@
 //! ```text
 //! run ── lead ── watches ── tasks, policies        leader: who runs it
 //!  └─ task: look, next step, look again ── hold (finalizer, mark) · ledger (WorkItem) · ttl (deletion) · stop (Job)
+//!  │                                       cancel (Task, Job, pods)
 //!  ├─ spawner_status · reassess · forgotten  evidence, cap, events, metrics beside them
 //!  ├─ source: what the trackers say of items, for those who wait for it
 //!  └─ queue: what Kueue does with Jobs, told to Tasks
@@ -15,6 +16,7 @@
 //!
 //! Depends on `taskgate-api` and `taskgate-policy`. Called by the `taskgate` binary.
 
+mod cancel;
 mod cap;
 mod context;
 mod error;

@@ -12,7 +12,7 @@ use prometheus_client::{
     registry::Registry,
 };
 use taskgate_api::{
-    WorkItem,
+    WorkItem, kelos,
     work_item::{Breaker, Outcome},
 };
 
@@ -36,6 +36,19 @@ impl EncodeLabelValue for OutcomeLabel {
     }
 }
 
+/// The labels that Kelos gives the metric (kelos §6.11).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CompletedLabels {
+    namespace: String,
+    r#type: String,
+    phase: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TriggerLabels {
+    trigger: &'static str,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct NamespaceLabels {
     namespace: String,
@@ -47,6 +60,8 @@ pub struct Metrics {
     circuit_broken: Family<SpawnerLabels, Counter>,
     attempts: Family<OutcomeLabels, Counter>,
     cost: Counter<f64, AtomicU64>,
+    completed: Family<CompletedLabels, Counter>,
+    cancellations: Family<TriggerLabels, Counter>,
     open_items: Family<NamespaceLabels, Gauge>,
     evicted_open: Counter,
     leader: Gauge,
@@ -62,11 +77,21 @@ impl Metrics {
             "Items that a spawner leaves out because they failed too often (seed 000): one more each time an item opens",
             metrics.circuit_broken.clone(),
         );
+        registry.register(
+            "kelos_task_completed",
+            "Tasks that were cancelled, with the labels of Kelos' own counter, which has them as Failed",
+            metrics.completed.clone(),
+        );
         let registry = registry.sub_registry_with_prefix(prefix);
         registry.register(
             "attempts_recorded",
             "Ends of Tasks that were written to a WorkItem",
             metrics.attempts.clone(),
+        );
+        registry.register(
+            "cancellations",
+            "Tasks that were cancelled, by what set it off",
+            metrics.cancellations.clone(),
         );
         registry.register(
             "item_cost_usd",
@@ -100,6 +125,19 @@ impl Metrics {
         self.attempts.get_or_create(&OutcomeLabels { outcome }).inc();
         if let Some(cost) = cost_usd.and_then(|cost| cost.parse().ok()) {
             self.cost.inc_by(cost);
+        }
+    }
+
+    /// A Task was cancelled. A Kelos that knows cancelled Tasks counts them as such itself.
+    pub(crate) fn cancelled(&self, namespace: &str, agent_type: &str, trigger: &'static str, known_to_kelos: bool) {
+        self.cancellations.get_or_create(&TriggerLabels { trigger }).inc();
+        if !known_to_kelos {
+            let labels = CompletedLabels {
+                namespace: namespace.to_owned(),
+                r#type: agent_type.to_owned(),
+                phase: kelos::CANCELLED,
+            };
+            self.completed.get_or_create(&labels).inc();
         }
     }
 

@@ -10,7 +10,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use taskgate_api::{keys, metadata::Metadata};
-use taskgate_policy::CIRCUIT_BROKEN;
+use taskgate_policy::{CIRCUIT_BROKEN, JobEnd};
 
 use crate::{
     context::Context,
@@ -25,23 +25,48 @@ pub(crate) async fn stop(context: &Context, subject: &Subject) -> Result<bool, E
     let Some(job) = evidence::job_of(context, subject).await? else {
         return Ok(false);
     };
+    if JobEnd::of(&job) != JobEnd::Open {
+        return Ok(false);
+    }
+    let told = Metadata::of(&job).annotation(keys::STOPPED);
+    let message = told.unwrap_or("taskgate: stopped: the Task's item is open");
+    match fail(context, subject, &job, CIRCUIT_BROKEN, message).await? {
+        Failing::Now => {
+            events::stopped(context, subject, message).await;
+            Ok(false)
+        }
+        Failing::Changed => Ok(true),
+        Failing::Gone => Ok(false),
+    }
+}
+
+/// What became of failing a Job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failing {
+    /// It is failing.
+    Now,
+    /// It is not what it was when we looked.
+    Changed,
+    /// It is gone.
+    Gone,
+}
+
+/// Fails the open Job `job` through its status: the job controller kills its pods and ends it.
+pub(crate) async fn fail(
+    context: &Context,
+    subject: &Subject,
+    job: &Value,
+    reason: &str,
+    message: &str,
+) -> Result<Failing, Error> {
     let mut conditions = job
         .pointer("/status/conditions")
         .and_then(Value::as_array)
         .cloned()
         .unwrap_or_default();
-    let ends = |condition: &Value| {
-        let kind = condition["type"].as_str().unwrap_or_default();
-        matches!(kind, "Complete" | "Failed" | "FailureTarget" | "SuccessCriteriaMet") && condition["status"] == "True"
-    };
-    if conditions.iter().any(ends) {
-        return Ok(false);
-    }
     let now = Timestamp::now().strftime("%FT%TZ").to_string();
-    let told = Metadata::of(&job).annotation(keys::STOPPED);
-    let message = told.unwrap_or("taskgate: stopped: the Task's item is open");
     conditions.push(json!({
-        "type": "FailureTarget", "status": "True", "reason": CIRCUIT_BROKEN, "message": message,
+        "type": "FailureTarget", "status": "True", "reason": reason, "message": message,
         "lastTransitionTime": now, "lastProbeTime": now,
     }));
     let mut status = json!({"conditions": conditions});
@@ -58,18 +83,9 @@ pub(crate) async fn stop(context: &Context, subject: &Subject) -> Result<bool, E
         .patch_status(&subject.state.name, &PatchParams::default(), &Patch::Merge(patch))
         .await;
     match patched {
-        Ok(_) => {
-            events::stopped(context, subject, message).await;
-            Ok(false)
-        }
-        Err(error) if is_conflict(&error) => Ok(true),
-        Err(error) if is_absent(&error) => Ok(false),
-        Err(error) => Err(Error {
-            doing: "failing",
-            kind: "Job",
-            namespace: subject.namespace.clone(),
-            name: subject.state.name.clone(),
-            source: Box::new(error),
-        }),
+        Ok(_) => Ok(Failing::Now),
+        Err(error) if is_conflict(&error) => Ok(Failing::Changed),
+        Err(error) if is_absent(&error) => Ok(Failing::Gone),
+        Err(error) => Err(Error::of("failing", "Job", subject, error)),
     }
 }

@@ -10,6 +10,7 @@ use taskgate_policy::{ItemIdentity, Scene, Step, TaskState, failure_rule, next_s
 use tracing::{debug, info};
 
 use crate::{
+    cancel::{self, Next},
     context::Context,
     error::Error,
     hold, ledger, stop,
@@ -55,20 +56,13 @@ pub(crate) async fn reconcile(object: Arc<DynamicObject>, context: Arc<Context>)
         let Some(subject) = Subject::of(&context, &object) else {
             return Ok(Action::await_change());
         };
-        let step = subject.step(&context).await?;
-        debug!(namespace = subject.namespace, name = subject.state.name, ?step, "next");
-        let outcome = match step {
-            Step::Done => return Ok(Action::await_change()),
-            Step::Wait(until) => return Ok(Action::requeue(until_then(until))),
-            Step::Adopt => hold::adopt(&context, &subject).await?,
-            Step::Mark => hold::mark(&context, &subject).await?,
-            Step::Release => hold::release(&context, &subject).await?,
-            Step::Stop if !stop::stop(&context, &subject).await? => return Ok(Action::await_change()),
-            Step::Stop => Outcome::Conflict,
-            Step::Record => ledger::record(&context, &subject).await?,
-            Step::Reset => ledger::reset(&context, &subject).await?,
-            Step::Refresh(_) => ledger::refresh(&context, &subject).await?,
-            Step::Delete => ttl::delete(&context, &subject).await?,
+        let cancelling = cancel::advance(&context, &subject).await?;
+        let outcome = match cancelling {
+            Next::Taken(outcome) => outcome,
+            Next::Idle | Next::Wait(_) | Next::Replace => match keep_books(&context, &subject, &cancelling).await? {
+                Kept::Rest(action) => return Ok(action),
+                Kept::Taken(outcome) => outcome,
+            },
         };
         match outcome {
             Outcome::Changed(changed) => object = *changed,
@@ -100,7 +94,64 @@ pub(crate) async fn reconcile(object: Arc<DynamicObject>, context: Arc<Context>)
     Ok(Action::requeue(SOON))
 }
 
+/// What bookkeeping came to.
+enum Kept {
+    /// Nothing is left to do for now.
+    Rest(Action),
+    /// A step was taken.
+    Taken(Outcome),
+}
+
+/// Takes the next step of the Task's bookkeeping; what cancellation waits for is waited for as well.
+async fn keep_books(context: &Context, subject: &Subject, cancelling: &Next) -> Result<Kept, Error> {
+    let step = subject.step(context).await?;
+    debug!(namespace = subject.namespace, name = subject.state.name, ?step, "next");
+    let enforced = subject.rule.as_ref().is_some_and(|(mode, _)| *mode == Mode::Enforce);
+    let outcome = match step {
+        // Where the bookkeeping governs the Task, it deletes it itself, unless its item is open.
+        Step::Done | Step::Wait(_) if matches!(cancelling, Next::Replace) && !enforced => {
+            ttl::delete(context, subject).await?
+        }
+        Step::Done => return Ok(Kept::Rest(rest(None, cancelling))),
+        Step::Wait(until) => return Ok(Kept::Rest(rest(Some(until), cancelling))),
+        Step::Adopt => hold::adopt(context, subject).await?,
+        Step::Mark => hold::mark(context, subject).await?,
+        Step::Release => hold::release(context, subject).await?,
+        Step::Stop if !stop::stop(context, subject).await? => return Ok(Kept::Rest(rest(None, cancelling))),
+        Step::Stop => Outcome::Conflict,
+        Step::Record => ledger::record(context, subject).await?,
+        Step::Reset => ledger::reset(context, subject).await?,
+        Step::Refresh(_) => ledger::refresh(context, subject).await?,
+        Step::Delete => ttl::delete(context, subject).await?,
+    };
+    Ok(Kept::Taken(outcome))
+}
+
+/// When to look again: at the earlier of the two moments, or when the Task changes.
+fn rest(until: Option<Timestamp>, cancelling: &Next) -> Action {
+    let also = match cancelling {
+        Next::Wait(until) => Some(*until),
+        _ => None,
+    };
+    match until.into_iter().chain(also).min() {
+        Some(until) => Action::requeue(until_then(until)),
+        None => Action::await_change(),
+    }
+}
+
 impl Subject {
+    /// The same Task as it is now.
+    pub(crate) fn at(&self, object: &DynamicObject) -> Self {
+        let object = json_of(object);
+        Self {
+            state: TaskState::of(&object).unwrap_or_else(|| self.state.clone()),
+            object,
+            namespace: self.namespace.clone(),
+            rule: self.rule.clone(),
+            item: self.item.clone(),
+        }
+    }
+
     fn of(context: &Context, object: &DynamicObject) -> Option<Self> {
         let json = json_of(object);
         let state = TaskState::of(&json)?;

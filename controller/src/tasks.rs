@@ -97,13 +97,22 @@ pub(crate) fn trim(object: &mut DynamicObject) {
         Value::Object(kept)
     };
     let spec = object.data.get("spec");
-    let mut kept = keep(spec, &["type", "ttlSecondsAfterFinished"]);
+    let mut kept = keep(spec, &["type", "ttlSecondsAfterFinished", "branch", "workerPoolRef"]);
     if let Some(worker) = spec.and_then(|spec| spec.get("worker")) {
         kept["worker"] = keep(Some(worker), &["type"]);
     }
     let mut status = keep(
         object.data.get("status"),
-        &["phase", "jobName", "startTime", "completionTime", "message", "usage"],
+        &[
+            "phase",
+            "jobName",
+            "podName",
+            "startTime",
+            "completionTime",
+            "message",
+            "cancelledBy",
+            "usage",
+        ],
     );
     let conditions = object.data.pointer("/status/conditions").and_then(Value::as_array);
     let queued = conditions

@@ -91,6 +91,7 @@ fn lean(item: &mut WorkItem) {
             outcome: attempt.outcome,
             opened: attempt.opened,
             reason: None,
+            cancelled_by: None,
             start_time: None,
             completion_time: attempt.completion_time.take(),
             cost_usd: None,

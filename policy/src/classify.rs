@@ -47,6 +47,7 @@ pub fn classify(object: &Value, state: &TaskState, evidence: Evidence<'_>, polic
     match state.phase {
         TaskPhase::Active => return Ending::new(Outcome::Deleted, "Deleted"),
         TaskPhase::Succeeded => return Ending::new(Outcome::Succeeded, "Succeeded"),
+        TaskPhase::Failed if state.cancelled => return Ending::new(Outcome::Cancelled, TASK_CANCELLED),
         TaskPhase::Failed => {}
     }
     let failed = evidence.job.and_then(failed_reason);

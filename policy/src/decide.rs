@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::{
-    Decision, Governed, Kind, Memory, Phase, accounting, breaker,
+    Decision, Governed, Kind, Memory, Operation, Phase, accounting, breaker, cancel,
     decision::{Finding, assemble},
     pitfalls, queue, written,
 };
@@ -49,6 +49,10 @@ fn validate_task<'a>(governed: &Governed<'a>, memory: Memory<'_>, now: Timestamp
 
 /// A Job that must not run does not queue either: Kueue would start it.
 fn job<'a>(governed: &Governed<'a>, memory: Memory<'_>, now: Timestamp) -> Vec<Finding<'a>> {
+    let cancelled = cancel::job_finding(governed.facts.owner_task, governed.request.job(), now);
+    if let Some(cancelled) = cancelled.filter(|_| governed.request.operation == Operation::Create) {
+        return vec![cancelled];
+    }
     let stopped = governed
         .item()
         .and_then(|_| breaker::job_finding(governed, memory, now));

@@ -8,6 +8,7 @@ use taskgate_api::Mode;
 
 use crate::{
     Detail, Phase, Policy, Reason, Section,
+    cancel::CancelDetail,
     names::{MAX_MESSAGE, clip},
     patch::{self, Edit},
     select::Ruling,
@@ -124,6 +125,14 @@ impl<'a> Finding<'a> {
             mode: Mode::Enforce,
             detail,
             effect,
+        }
+    }
+
+    /// A finding about a cancellation: what somebody asked for stands above every policy.
+    pub(crate) fn cancellation(detail: CancelDetail, effect: Effect) -> Self {
+        Self {
+            section: Section::Cancellation,
+            ..Self::own(Detail::Cancellation(detail), effect)
         }
     }
 

@@ -11,9 +11,9 @@ use taskgate_api::{
 };
 
 use crate::{
-    Assessment, Ending, Refusal, TaskState, assess,
+    Assessment, Cancellation, Ending, Refusal, TaskState, assess,
     breaker::{is_held, why_open},
-    cost,
+    by_whom, cost,
 };
 
 /// The attempt that the end of the Task `object` makes, known as `state`. What Kelos says of times and usage is taken as
@@ -28,12 +28,19 @@ pub fn attempt(object: &Value, state: &TaskState, ending: Ending, now: Timestamp
         outcome: ending.outcome,
         opened: false,
         reason: Some(ending.reason),
+        cancelled_by: (ending.outcome == Outcome::Cancelled).then(|| cancelled_by(object)),
         start_time: task.status_time("startTime").map(Time),
         completion_time: Some(Time(state.ended_by(now, now))),
         cost_usd: cost.map(cost::format),
         input_tokens: tokens("inputTokens"),
         output_tokens: tokens("outputTokens"),
     }
+}
+
+fn cancelled_by(object: &Value) -> String {
+    let native = Task::of(object).cancelled_by();
+    let stamped = Cancellation::of(object);
+    native.unwrap_or_else(|| by_whom(&stamped)).to_owned()
 }
 
 /// How many attempts are kept.
@@ -204,6 +211,7 @@ mod tests {
             outcome,
             opened: false,
             reason: Some("BackoffLimitExceeded".into()),
+            cancelled_by: None,
             start_time: None,
             completion_time: Some(Time(at(second))),
             cost_usd: Some("0.10".into()),

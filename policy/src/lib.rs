@@ -12,6 +12,7 @@
 mod accounting;
 mod backoff;
 mod breaker;
+mod cancel;
 mod canonical;
 mod classify;
 mod cost;
@@ -38,6 +39,11 @@ mod written;
 
 pub use backoff::next_attempt;
 pub use breaker::{Assessment, Memory, allowance, assess};
+pub use cancel::{
+    CancelDetail, CancelReview, CancelScene, CancelStep, CancelTask, Cancellation, JobEnd, MAX_GRACE, MAX_REASON,
+    Progress, Run, Stamp, Trigger, admit, annotations as cancel_annotations, announcement, asks_permission, by_whom,
+    cancel_step, conclusion,
+};
 pub use classify::{CIRCUIT_BROKEN, Ending, Evidence, TASK_CANCELLED, classify};
 pub use decide::decide;
 pub use decision::{Decision, Denial, Verdict};

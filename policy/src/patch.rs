@@ -11,6 +11,10 @@ pub(crate) enum Edit {
     Label(String, String),
     /// Set an annotation.
     Annotation(String, String),
+    /// Remove a label.
+    RemoveLabel(String),
+    /// Remove an annotation.
+    RemoveAnnotation(String),
     /// Set `spec.suspend` of a Job to true.
     Suspend,
     /// Append a finalizer.
@@ -24,7 +28,9 @@ impl Edit {
     /// The label's or annotation's key.
     pub(crate) fn key(&self) -> Option<&str> {
         match self {
-            Self::Label(key, _) | Self::Annotation(key, _) => Some(key),
+            Self::Label(key, _) | Self::Annotation(key, _) | Self::RemoveLabel(key) | Self::RemoveAnnotation(key) => {
+                Some(key)
+            }
             Self::Suspend | Self::Finalizer(_) | Self::RemoveTtl => None,
         }
     }
@@ -42,6 +48,8 @@ pub(crate) fn patch(object: &Value, edits: &[Edit]) -> Patch {
         match edit {
             Edit::Label(key, value) => labels.push((key, value)),
             Edit::Annotation(key, value) => annotations.push((key, value)),
+            Edit::RemoveLabel(key) => operations.extend(remove_entry(object, "labels", key)),
+            Edit::RemoveAnnotation(key) => operations.extend(remove_entry(object, "annotations", key)),
             Edit::Finalizer(finalizer) => operations.extend(append_finalizer(object, finalizer)),
             Edit::RemoveTtl => {
                 if object.pointer("/spec/ttlSecondsAfterFinished").is_some() {
@@ -80,6 +88,13 @@ fn set_entries(operations: &mut Vec<PatchOperation>, object: &Value, map: &str, 
     if !whole.is_empty() {
         operations.push(add(&["metadata", map], Value::Object(whole)));
     }
+}
+
+fn remove_entry(object: &Value, map: &str, key: &str) -> Option<PatchOperation> {
+    object.get("metadata")?.get(map)?.get(key)?;
+    Some(PatchOperation::Remove(RemoveOperation {
+        path: PointerBuf::from_tokens(["metadata", map, key]),
+    }))
 }
 
 /// A list that is missing (or not a list) is added whole.
@@ -165,6 +180,17 @@ mod tests {
                     object["spec"]["suspend"] = json!(true);
                     continue;
                 }
+                Edit::RemoveLabel(key) | Edit::RemoveAnnotation(key) => {
+                    let map = if matches!(edit, Edit::RemoveLabel(_)) {
+                        "labels"
+                    } else {
+                        "annotations"
+                    };
+                    if let Some(map) = object["metadata"][map].as_object_mut() {
+                        map.remove(key);
+                    }
+                    continue;
+                }
                 Edit::Finalizer(_) | Edit::RemoveTtl => continue,
             };
             let map = &mut object["metadata"][map];
@@ -189,6 +215,7 @@ mod tests {
         fn the_patch_gives_exactly_the_predicted_object(
             labels in maps(), annotations in maps(), suspend in any::<Option<bool>>(),
             set in btree_map("[a-z~/]{1,3}", "[a-z]{0,2}", 0..4), note in "\\PC{0,9}", queue in any::<bool>(),
+            gone in "G[~/]{0,2}",
         ) {
             let object = json!({
                 "metadata": {"labels": labels, "annotations": annotations, "other": "kept"},
@@ -197,6 +224,13 @@ mod tests {
             let mut edits: Vec<_> = set.into_iter().map(|(key, value)| Edit::Label(key, value)).collect();
             edits.push(Edit::Annotation("note".into(), note));
             edits.extend(queue.then_some(Edit::Suspend));
+            edits.extend([Edit::RemoveLabel(gone.clone()), Edit::RemoveAnnotation(gone.clone())]);
+            let mut object = object;
+            for map in ["labels", "annotations"] {
+                if let Some(map) = object["metadata"][map].as_object_mut() {
+                    map.insert(gone.clone(), json!("old"));
+                }
+            }
             let mut patched = object.clone();
             json_patch::patch(&mut patched, &patch(&object, &edits)).unwrap();
             prop_assert_eq!(patched, predicted(&object, &edits));

@@ -5,6 +5,7 @@ use taskgate_api::Mode;
 
 use crate::{
     PolicyName, Problem, QueueDetail,
+    cancel::CancelDetail,
     names::{MAX_MESSAGE, clip},
 };
 
@@ -17,6 +18,8 @@ pub enum Section {
     Queue,
     /// `metadata`
     Metadata,
+    /// `cancellationPolicy`, or somebody's own request.
+    Cancellation,
     /// Not a section: what Kelos would fail on silently.
     Pitfalls,
     /// Not a section: a write to one of taskgate's own objects.
@@ -30,6 +33,7 @@ impl Section {
             Self::FailurePolicy => "failurePolicy",
             Self::Queue => "queue",
             Self::Metadata => "metadata",
+            Self::Cancellation => "cancellationPolicy",
             Self::Pitfalls => "pitfalls",
             Self::Write => "write",
         }
@@ -74,6 +78,8 @@ pub enum Detail {
         /// Why.
         message: String,
     },
+    /// Something about a cancellation.
+    Cancellation(CancelDetail),
     /// The Job belongs to a Task that slipped past the breaker, for this reason.
     JobStopped(Box<Detail>),
     /// The item failed too often.
@@ -157,6 +163,7 @@ impl Reason {
         match &self.detail {
             Detail::Accounted { .. } => "Accounted",
             Detail::ItemKeyUnusable { .. } => "ItemKeyUnusable",
+            Detail::Cancellation(detail) => detail.code(),
             Detail::JobStopped(_) => "JobStopped",
             Detail::MetadataSet { .. } => "MetadataSet",
             Detail::MetadataKept { .. } => "MetadataKept",
@@ -210,6 +217,7 @@ impl Reason {
             Detail::ItemKeyUnusable { message } => {
                 format!("failurePolicy.itemKey gives no key, the ordinary identity is used: {message}")
             }
+            Detail::Cancellation(detail) => detail.text(),
             Detail::MetadataSet { keys } => format!("{would}set {}", keys.join(", ")),
             Detail::MetadataKept { keys } => format!("kept the Task's own value of {}", keys.join(", ")),
             Detail::Queue(detail) => detail.text(would),

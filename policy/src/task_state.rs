@@ -8,6 +8,8 @@ use taskgate_api::{
     keys,
 };
 
+use crate::Cancellation;
+
 /// How much the clocks of a cluster may differ before one of them is taken for wrong.
 const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_mins(5);
 
@@ -24,6 +26,7 @@ pub enum TaskPhase {
 
 /// What accounting knows of a Task.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
 pub struct TaskState {
     /// Its UID.
     pub uid: String,
@@ -49,6 +52,10 @@ pub struct TaskState {
     pub spec_ttl: Option<u32>,
     /// The TTL in our annotation, which we act on.
     pub kept_ttl: Option<u32>,
+    /// Whether it was cancelled, and that is concluded: neither a failure nor a success.
+    pub cancelled: bool,
+    /// Whether it was cancelled so that another Task of its name can come: its TTL is not waited for.
+    pub makes_room: bool,
 }
 
 impl TaskState {
@@ -57,11 +64,13 @@ impl TaskState {
         let task = Task::of(object);
         let metadata = task.metadata();
         let seconds = |text: &str| text.trim().parse::<u32>().ok();
+        let cancellation = Cancellation::of(object);
         Some(Self {
             uid: metadata.uid()?.to_owned(),
             name: metadata.name()?.to_owned(),
             created: task.created().unwrap_or(Timestamp::UNIX_EPOCH),
             phase: match task.phase() {
+                _ if task.is_cancelled() => TaskPhase::Failed,
                 kelos::SUCCEEDED => TaskPhase::Succeeded,
                 kelos::FAILED => TaskPhase::Failed,
                 _ => TaskPhase::Active,
@@ -74,6 +83,8 @@ impl TaskState {
             recorded: metadata.annotation(keys::RECORDED).map(ToOwned::to_owned),
             spec_ttl: task.ttl_seconds().and_then(|ttl| u32::try_from(ttl).ok()),
             kept_ttl: metadata.annotation(keys::TTL).and_then(seconds),
+            cancelled: task.is_cancelled() || cancellation.is_concluded(),
+            makes_room: cancellation.makes_room(),
         })
     }
 
@@ -88,7 +99,7 @@ impl TaskState {
             let attempts = status.map(|status| status.attempts.as_slice()).unwrap_or_default();
             self.recorded.is_some() || attempts.iter().any(|attempt| attempt.uid == self.uid)
         };
-        self.is_under_way() || (self.phase == TaskPhase::Failed && !recorded())
+        self.is_under_way() || (self.phase == TaskPhase::Failed && !self.cancelled && !recorded())
     }
 
     /// Whether the Task goes on.

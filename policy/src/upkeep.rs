@@ -231,7 +231,11 @@ fn failed(scene: &Scene<'_>, rule: &FailurePolicy) -> Step {
 /// When a failed Task below the limit is deleted: after its TTL, or the backoff, whichever is later. `None`: never, as
 /// Kelos would keep it.
 fn due(scene: &Scene<'_>, status: &WorkItemStatus, rule: &FailurePolicy) -> Option<Timestamp> {
-    let ttl = ttl_end(scene, scene.task.kept_ttl.or(scene.task.spec_ttl));
+    let ttl = if scene.task.makes_room {
+        Some(scene.task.created)
+    } else {
+        ttl_end(scene, scene.task.kept_ttl.or(scene.task.spec_ttl))
+    };
     let next = next_attempt(status, rule).map(later);
     ttl.max(next)
 }

@@ -117,6 +117,8 @@ impl World {
             recorded: None,
             spec_ttl: None,
             kept_ttl: Some(5),
+            cancelled: false,
+            makes_room: false,
         });
     }
 

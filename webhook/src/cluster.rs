@@ -10,14 +10,17 @@ use taskgate_api::{
     metadata::{Metadata, Owner},
 };
 use taskgate_policy::{ItemIdentity, KueueFacts, PolicySet, SpawnerFacts, TaskState};
+use tokio::sync::OnceCell;
 use tracing::debug;
 
 use crate::{
     caches::Caches,
+    cancellation::Permission,
     facts::{Ask, FactError, Labels, Rivals, Surroundings},
     fresh::Fresh,
     kueue::{Kueue, QueueQuestion},
     reservations::Reservations,
+    review::UserInfo,
 };
 
 /// Is told of each `WorkItem` that somebody asks to delete, and who does. It must not block, and it must not take the
@@ -31,6 +34,7 @@ pub struct Cluster {
     reservations: Reservations,
     on_deletion: OnDeletion,
     kueue: Kueue,
+    own_user: OnceCell<Option<String>>,
 }
 
 impl Cluster {
@@ -42,6 +46,7 @@ impl Cluster {
             kueue: Kueue::new(client, kueue),
             reservations: Reservations::default(),
             on_deletion,
+            own_user: OnceCell::new(),
         }
     }
 }
@@ -128,6 +133,15 @@ impl Surroundings for Cluster {
             stored,
             unseen: u32::try_from(unseen).unwrap_or(u32::MAX),
         }))
+    }
+
+    async fn own_user(&self) -> Result<Option<String>, FactError> {
+        let user = self.own_user.get_or_try_init(|| self.fresh.own_user()).await?;
+        Ok(user.clone())
+    }
+
+    async fn may_delete_task(&self, user: &UserInfo, namespace: &str, name: &str) -> Result<Permission, FactError> {
+        self.fresh.may_delete_task(user, namespace, name).await
     }
 
     fn denied(&self, ask: &Ask<'_>, item: &ItemIdentity) {

@@ -11,6 +11,8 @@ use taskgate_policy::{
 
 use crate::kueue::QueueQuestion;
 
+use crate::{cancellation::Permission, review::UserInfo};
+
 /// The labels of a namespace.
 pub type Labels = Arc<BTreeMap<String, String>>;
 
@@ -97,6 +99,22 @@ pub trait Surroundings: Send + Sync + 'static {
         std::future::ready(Ok(None))
     }
 
+    /// The name under which taskgate itself is known to the API server, if that is known.
+    fn own_user(&self) -> impl Future<Output = Result<Option<String>, FactError>> + Send {
+        std::future::ready(Ok(None))
+    }
+
+    /// Whether `user` may delete the Task `name`.
+    fn may_delete_task(
+        &self,
+        user: &UserInfo,
+        namespace: &str,
+        name: &str,
+    ) -> impl Future<Output = Result<Permission, FactError>> + Send {
+        let _ = (user, namespace, name);
+        std::future::ready(Ok(Permission::default()))
+    }
+
     /// Takes note that `ask` was denied.
     fn denied(&self, ask: &Ask<'_>, item: &ItemIdentity) {
         let _ = (ask, item);
@@ -174,11 +192,14 @@ pub(crate) async fn gather<S: Surroundings>(surroundings: &S, request: &Request<
         workspace_known: None,
         kueue: KueueFacts::default(),
     };
-    // Without a policy nothing is governed, and nobody is asked.
+    let namespace = request.namespace;
+    // Without a policy nothing is governed, but a Task may have been cancelled by hand.
     if gathered.policies.is_empty() {
+        if let Some(owner) = Job::of(request.object).task().filter(|_| request.kind == Kind::Job) {
+            gathered.owner_task = surroundings.owner_task(namespace, &owner).await?;
+        }
         return Ok(gathered);
     }
-    let namespace = request.namespace;
     let task = match request.kind {
         Kind::Task => Some(request.object),
         Kind::Job => {

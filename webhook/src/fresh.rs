@@ -6,14 +6,21 @@
 //!
 //! - The memory of an item with a limit, and its Tasks: always. The limit holds only on what is stored.
 //!
-//! All but the last are single `GET`s by name. RBAC: `get` on workitems, `list` on tasks; `get` on namespaces, and on `kelos.dev` tasks, taskspawners, workspaces.
+//! - What a user may do, and who we are: `SubjectAccessReview`, `SelfSubjectReview`, which the API server answers and stores
+//!   nowhere.
+//!
+//! All but these and the last before are single `GET`s by name. RBAC: `create` on subjectaccessreviews; `get` on workitems, `list` on tasks; `get` on namespaces, and on `kelos.dev` tasks, taskspawners, workspaces.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::{
+    authentication::v1::SelfSubjectReview,
+    authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
+    core::v1::Namespace,
+};
 use kube::{
     Api, Client, Resource as _,
-    api::{ApiResource, DynamicObject, GetParams, ListParams, PartialObjectMeta},
+    api::{ApiResource, DynamicObject, GetParams, ListParams, PartialObjectMeta, PostParams},
     core::Request,
 };
 use serde_json::Value;
@@ -25,7 +32,9 @@ use taskgate_policy::{SpawnerFacts, TaskState};
 
 use crate::{
     caches::{kelos_resource, labels, spawner_facts},
+    cancellation::Permission,
     facts::FactError,
+    review::UserInfo,
 };
 
 /// Reads by name.
@@ -104,6 +113,52 @@ impl Fresh {
             .kelos_metadata("TaskSpawner", "taskspawners", namespace, name)
             .await?;
         Ok(found.map(|spawner| Arc::new(spawner_facts(spawner.meta()))))
+    }
+
+    /// The name that the API server knows us by.
+    pub(crate) async fn own_user(&self) -> Result<Option<String>, FactError> {
+        let reviews = Api::<SelfSubjectReview>::all(self.client.clone());
+        let asked = reviews
+            .create(&PostParams::default(), &SelfSubjectReview::default())
+            .await;
+        let told = asked.map_err(|error| fact_error("SelfSubjectReview", "", "taskgate", error))?;
+        Ok(told.status.and_then(|status| status.user_info?.username))
+    }
+
+    /// Whether `user` may delete the Task `name`.
+    pub(crate) async fn may_delete_task(
+        &self,
+        user: &UserInfo,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Permission, FactError> {
+        let spec = SubjectAccessReviewSpec {
+            user: Some(user.username.clone()),
+            uid: user.uid.clone(),
+            groups: Some(user.groups.clone()),
+            extra: Some(user.extra.clone()),
+            resource_attributes: Some(ResourceAttributes {
+                group: Some(kelos::GROUP.to_owned()),
+                resource: Some(kelos::TASKS.to_owned()),
+                verb: Some("delete".to_owned()),
+                namespace: Some(namespace.to_owned()),
+                name: Some(name.to_owned()),
+                ..ResourceAttributes::default()
+            }),
+            ..SubjectAccessReviewSpec::default()
+        };
+        let review = SubjectAccessReview {
+            spec,
+            ..SubjectAccessReview::default()
+        };
+        let reviews = Api::<SubjectAccessReview>::all(self.client.clone());
+        let asked = reviews.create(&PostParams::default(), &review).await;
+        let told = asked.map_err(|error| fact_error("SubjectAccessReview", namespace, name, error))?;
+        let status = told.status.unwrap_or_default();
+        Ok(Permission {
+            allowed: status.allowed && status.denied != Some(true),
+            why: status.reason.unwrap_or_default(),
+        })
     }
 
     /// Whether there is a Workspace of that name.

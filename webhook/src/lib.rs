@@ -18,6 +18,7 @@ mod activity;
 mod admin;
 mod body;
 mod caches;
+mod cancellation;
 mod cluster;
 mod config;
 mod connection;
@@ -39,6 +40,7 @@ pub mod rules;
 mod serve;
 
 pub use caches::{CacheReport, Caches};
+pub use cancellation::Permission;
 pub use cluster::{Cluster, OnDeletion};
 pub use config::{ConfigError, Limits, ServerConfig, ShutdownConfig};
 pub use facts::{Ask, FactError, Labels, Rivals, Surroundings};
@@ -51,6 +53,6 @@ pub use refusal::Refusal;
 pub use registration::{
     ClientTarget, ConfigurationName, FailurePolicy, InvalidName, InvalidTimeout, Registration, TimeoutSeconds,
 };
-pub use review::DecodeError;
+pub use review::{DecodeError, UserInfo};
 pub use routes::router;
 pub use serve::{Addresses, Dependencies, METRICS_PREFIX, ServeError, Server, serve};

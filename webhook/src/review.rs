@@ -37,7 +37,7 @@ pub(crate) struct ReviewRequest {
     /// The object as it is to be stored; null on DELETE.
     #[serde(default)]
     pub(crate) object: Value,
-    /// The object as it is stored; null on CREATE. No decision looks at it: it tells what is deleted.
+    /// The object as it is stored; null on CREATE.
     #[serde(default)]
     pub(crate) old_object: Value,
     /// Whether nothing will be stored.
@@ -57,12 +57,21 @@ pub(crate) struct ObjectKind {
     pub(crate) kind: String,
 }
 
-/// Who asks.
+/// Who asks, as the API server knows them.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(crate) struct UserInfo {
+pub struct UserInfo {
     /// The user's name.
     #[serde(default)]
-    pub(crate) username: String,
+    pub username: String,
+    /// The user's ID, where there is one.
+    #[serde(default)]
+    pub uid: Option<String>,
+    /// The user's groups.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// What else the authenticator says.
+    #[serde(default)]
+    pub extra: BTreeMap<String, Vec<String>>,
 }
 
 /// What is to be done, as the wire spells it.

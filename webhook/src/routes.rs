@@ -16,13 +16,14 @@ use tracing::{Instrument as _, Span, field, info, info_span};
 
 use crate::{
     body::BodyBudget,
+    cancellation,
     config::Limits,
     facts::{Ask, Surroundings, gather, recall},
     guard::Guard,
     metrics::{Metrics, kind_name},
     refusal::Refusal,
     review::{ReviewRequest, decode, encode, encode_unexpected},
-    rules::{ENDPOINTS, Endpoint},
+    rules::{self, ENDPOINTS, Endpoint},
 };
 
 /// Answers reviews, given what surrounds them.
@@ -78,6 +79,10 @@ async fn answer<S: Surroundings>(
     if !surroundings.is_ready() {
         return Err(Refusal::Starting);
     }
+    if endpoint.guard == rules::Guard::Cancellation {
+        let decision = cancellation::decide(surroundings, endpoint.phase, &review).await?;
+        return Ok(conclude(reviewer, endpoint, kind, &review, &decision));
+    }
     let request = Request {
         phase: endpoint.phase,
         kind,
@@ -104,11 +109,23 @@ async fn answer<S: Surroundings>(
     if kind == Kind::WorkItem && request.operation == Operation::Delete && !dry_run {
         surroundings.deleting(&review.old_object, &review.user_info.username);
     }
+    Ok(conclude(reviewer, endpoint, kind, &review, &decision))
+}
+
+/// Counts, logs and writes down the decision.
+fn conclude<S>(
+    reviewer: &Reviewer<S>,
+    endpoint: &Endpoint,
+    kind: Kind,
+    review: &ReviewRequest,
+    decision: &Decision,
+) -> Response {
+    let dry_run = review.dry_run == Some(true);
     reviewer
         .metrics
-        .review(kind, endpoint.phase, review.operation, dry_run, &decision);
-    record_decision(&review, kind, &decision);
-    Ok(json(encode(&review.uid, &decision)))
+        .review(kind, endpoint.phase, review.operation, dry_run, decision);
+    record_decision(review, kind, decision);
+    json(encode(&review.uid, decision))
 }
 
 fn json(body: Vec<u8>) -> Response {

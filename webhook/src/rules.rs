@@ -73,6 +73,8 @@ pub enum Guard {
     JobOfTask,
     /// That somebody deletes the object for its own sake: it goes neither with its namespace nor with its owner.
     Deliberate,
+    /// Also that the annotations about a Task's cancellation change. Of a Task's updates no other is sent.
+    Cancellation,
 }
 
 const TASK: Admitted = Admitted {
@@ -119,8 +121,10 @@ const WORK_ITEM: Admitted = Admitted {
 /// Everything that is sent to us.
 ///
 /// Tasks and Jobs only when they are created: their specs are immutable afterwards (Tasks), or Kueue's to change (Jobs,
-/// C15). Deletions of `WorkItem`s always pass: who asked for one is told in an Event.
-pub const ENDPOINTS: [Endpoint; 7] = [
+/// C15). Deletions of `WorkItem`s always pass: who asked for one is told in an Event. And cancellations: who asks for one is
+/// known to admission alone. A request that nobody checked must not be stored, and no other write is held up by that:
+/// hence its owner.
+pub const ENDPOINTS: [Endpoint; 9] = [
     Endpoint {
         path: "/mutate/tasks",
         webhook: "mutate.tasks.taskgate.dev",
@@ -138,6 +142,24 @@ pub const ENDPOINTS: [Endpoint; 7] = [
         operations: &[Operation::Create],
         owner: Owner::Foreign,
         guard: Guard::JobOfTask,
+    },
+    Endpoint {
+        path: "/mutate/cancellations",
+        webhook: "mutate.cancellations.taskgate.dev",
+        phase: Phase::Mutating,
+        admitted: &[TASK],
+        operations: &[Operation::Create, Operation::Update],
+        owner: Owner::Taskgate,
+        guard: Guard::Cancellation,
+    },
+    Endpoint {
+        path: "/validate/cancellations",
+        webhook: "validate.cancellations.taskgate.dev",
+        phase: Phase::Validating,
+        admitted: &[TASK],
+        operations: &[Operation::Update],
+        owner: Owner::Taskgate,
+        guard: Guard::Cancellation,
     },
     Endpoint {
         path: "/validate/tasks",

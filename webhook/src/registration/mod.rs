@@ -207,6 +207,7 @@ fn match_conditions(guard: Guard) -> Vec<MatchCondition> {
     );
     match guard {
         Guard::Alive => vec![alive],
+        Guard::Cancellation => vec![alive, condition("changes-a-cancellation", changes(&keys::CANCELLATION))],
         Guard::JobOfTask => vec![alive, of_task],
         Guard::Deliberate => {
             let cleaners = CLEANERS.map(|user| format!("'{user}'")).join(", ");
@@ -222,6 +223,24 @@ fn match_conditions(guard: Guard) -> Vec<MatchCondition> {
             ]
         }
     }
+}
+
+/// Whether one of these annotations is another one than before, or is there on a new object. A value is compared behind a
+/// sign of its own, so that an empty one differs from none.
+fn changes(annotations: &[&str]) -> String {
+    let value = |object: &str| {
+        format!(
+            "({object} != null && has({object}.metadata.annotations) && key in {object}.metadata.annotations ? \
+             '=' + {object}.metadata.annotations[key] : '')"
+        )
+    };
+    let keys: Vec<_> = annotations.iter().map(|key| format!("'{key}'")).collect();
+    format!(
+        "[{}].exists(key, {} != {})",
+        keys.join(", "),
+        value("object"),
+        value("oldObject")
+    )
 }
 
 fn rules(endpoint: &Endpoint) -> Vec<RuleWithOperations> {

@@ -1,0 +1,15 @@
+//! Cancellation of Tasks (seed 001), by everybody who may ask for it, in every state that a Task can be in.
+
+#[path = "cancel/world.rs"]
+mod world;
+
+#[path = "cancel/bookkeeping.rs"]
+mod bookkeeping;
+#[path = "cancel/grace.rs"]
+mod grace;
+#[path = "cancel/pool.rs"]
+mod pool;
+#[path = "cancel/refusals.rs"]
+mod refusals;
+#[path = "cancel/states.rs"]
+mod states;

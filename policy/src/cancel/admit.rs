@@ -1,0 +1,218 @@
+//! Who may cancel, and what is recorded of it: the decision about a write that touches the annotations of a
+//! cancellation. No other write gets here: the API server compares them.
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+use taskgate_api::{kelos, keys, metadata::Metadata};
+
+use crate::{
+    Decision, Operation, Phase,
+    decision::{Effect, Finding, assemble},
+    names::clip,
+    patch::Edit,
+};
+
+use super::{CancelDetail, Cancellation, MAX_GRACE, MAX_REASON, Progress, Stamp, Trigger};
+
+/// How far the clocks of two replicas may differ.
+const SKEW: SignedDuration = SignedDuration::from_mins(1);
+
+/// A write to the annotations of a cancellation.
+#[derive(Clone, Copy, Debug)]
+pub struct CancelReview<'a> {
+    /// Which phase asks.
+    pub phase: Phase,
+    /// CREATE or UPDATE.
+    pub operation: Operation,
+    /// The Task as it would be stored.
+    pub object: &'a Value,
+    /// The Task as it is stored; null on CREATE.
+    pub old: &'a Value,
+    /// Who asks.
+    pub user: &'a str,
+    /// Whether that is taskgate itself.
+    pub own: bool,
+    /// Whether who asks may delete the Task, or why that is not known. `None`: nobody was asked.
+    pub permission: Option<&'a Result<(), CancelDetail>>,
+    /// What time it is.
+    pub now: Timestamp,
+}
+
+/// Whether the verdict depends on what the user may do. The validating phase asks, once the object is final.
+pub fn asks_permission(review: &CancelReview<'_>) -> bool {
+    review.phase == Phase::Validating && review.operation == Operation::Update && !review.own
+}
+
+/// Decides about the write.
+pub fn admit(review: &CancelReview<'_>) -> Decision {
+    let findings = match review.operation {
+        Operation::Create => left_out(review.object),
+        Operation::Update => match update(review) {
+            Ok(findings) => findings,
+            Err(refused) => {
+                let effect = match refused {
+                    CancelDetail::GraceInvalid { .. } => Effect::Reject,
+                    _ => Effect::Deny,
+                };
+                vec![Finding::cancellation(refused, effect)]
+            }
+        },
+        Operation::Delete | Operation::Connect => Vec::new(),
+    };
+    assemble(review.object, review.phase, findings)
+}
+
+/// A Task that is made from the manifest of a cancelled one is a new Task.
+fn left_out(object: &Value) -> Vec<Finding<'static>> {
+    let metadata = Metadata::of(object);
+    let there = keys::CANCELLATION.into_iter();
+    let there: Vec<_> = there.filter(|key| metadata.annotation(key).is_some()).collect();
+    if there.is_empty() {
+        return Vec::new();
+    }
+    let edits = there.iter().map(|key| Edit::RemoveAnnotation((*key).into())).collect();
+    let detail = CancelDetail::LeftOut { keys: there };
+    vec![
+        Finding::cancellation(detail.clone(), Effect::Change(edits)),
+        Finding::cancellation(detail, Effect::Tell),
+    ]
+}
+
+fn update(review: &CancelReview<'_>) -> Result<Vec<Finding<'static>>, CancelDetail> {
+    if let Some(Err(refused)) = review.permission {
+        return Err(refused.clone());
+    }
+    let (old, new) = (Cancellation::of(review.old), Cancellation::of(review.object));
+    let wanted_before = old.reason.as_ref().filter(|_| old.progress != Some(Progress::Refused));
+    match (wanted_before, &new.reason) {
+        (None, Some(reason)) => request(review, reason, old.stamp.as_ref()),
+        (Some(before), Some(reason)) if before != reason => {
+            Err(ended(review).err().unwrap_or_else(|| already(&old, before)))
+        }
+        (Some(_), None) => withdraw(review, &old),
+        _ => untouched(review),
+    }
+}
+
+/// A new request: stamped with who asks and when it is due.
+fn request(
+    review: &CancelReview<'_>,
+    reason: &str,
+    before: Option<&Stamp>,
+) -> Result<Vec<Finding<'static>>, CancelDetail> {
+    ended(review)?;
+    let grace = grace(review.object)?;
+    let by = clip(&format!("user:{}", review.user), 256);
+    let fresh = Stamp::new(by, Trigger::ByHand, review.now, grace);
+    // A second pass over our own stamp, perhaps in another replica, leaves it; what taskgate itself asks for it stamps
+    // itself.
+    let is_ours = |stamp: &Stamp| {
+        review.own
+            || stamp.by == fresh.by
+                && stamp.trigger == fresh.trigger
+                && stamp.requested.duration_since(fresh.requested).abs() <= SKEW
+                && stamp.deadline.duration_since(stamp.requested) == fresh.deadline.duration_since(fresh.requested)
+    };
+    let stamp = match Cancellation::of(review.object).stamp {
+        Some(stamp) if Some(&stamp) != before && is_ours(&stamp) => stamp,
+        _ => {
+            forged(review)?;
+            fresh
+        }
+    };
+    let mut findings = Vec::new();
+    let length = reason.chars().count();
+    let mut edits: Vec<_> = stamp
+        .annotations()
+        .into_iter()
+        .map(|(key, value)| Edit::Annotation(key.into(), value))
+        .collect();
+    edits.push(Edit::RemoveAnnotation(keys::CANCEL_STATE.into()));
+    if length > MAX_REASON {
+        edits.push(Edit::Annotation(keys::CANCEL.into(), clip(reason, MAX_REASON)));
+        findings.push(Finding::cancellation(CancelDetail::ReasonCut { length }, Effect::Tell));
+    }
+    let requested = CancelDetail::Requested {
+        by: stamp.by,
+        deadline: stamp.deadline,
+    };
+    findings.push(Finding::cancellation(requested, Effect::Change(edits)));
+    Ok(findings)
+}
+
+/// The request is taken back. What the controller wrote stays until it has cleaned up after itself.
+fn withdraw(review: &CancelReview<'_>, old: &Cancellation) -> Result<Vec<Finding<'static>>, CancelDetail> {
+    if old.is_carried_out() {
+        return Err(CancelDetail::NoWayBack);
+    }
+    let before = Metadata::of(review.old);
+    let now = Metadata::of(review.object);
+    let mut edits = Vec::new();
+    for key in keys::CANCELLATION_OWN.into_iter().filter(|_| !review.own) {
+        match (before.annotation(key), now.annotation(key)) {
+            (Some(value), None) => edits.push(Edit::Annotation(key.into(), value.into())),
+            (before, now) if before != now => return Err(CancelDetail::Forged { key }),
+            _ => {}
+        }
+    }
+    if now.annotation(keys::CANCEL_GRACE).is_some() {
+        edits.push(Edit::RemoveAnnotation(keys::CANCEL_GRACE.into()));
+    }
+    Ok(vec![Finding::cancellation(
+        CancelDetail::Withdrawn,
+        Effect::Change(edits),
+    )])
+}
+
+/// The wish stays as it was, so nothing else may change.
+fn untouched(review: &CancelReview<'_>) -> Result<Vec<Finding<'static>>, CancelDetail> {
+    forged(review)?;
+    let (before, now) = (Metadata::of(review.old), Metadata::of(review.object));
+    let pending = before.annotation(keys::CANCEL).is_some();
+    if pending && before.annotation(keys::CANCEL_GRACE) != now.annotation(keys::CANCEL_GRACE) {
+        return Err(CancelDetail::GraceFixed);
+    }
+    Ok(Vec::new())
+}
+
+fn forged(review: &CancelReview<'_>) -> Result<(), CancelDetail> {
+    if review.own {
+        return Ok(());
+    }
+    let (before, now) = (Metadata::of(review.old), Metadata::of(review.object));
+    let differs = |key: &&str| before.annotation(key) != now.annotation(key);
+    match keys::CANCELLATION_OWN.into_iter().find(|key| differs(key)) {
+        Some(key) => Err(CancelDetail::Forged { key }),
+        None => Ok(()),
+    }
+}
+
+fn grace(object: &Value) -> Result<u32, CancelDetail> {
+    let Some(value) = Metadata::of(object).annotation(keys::CANCEL_GRACE) else {
+        return Ok(0);
+    };
+    let grace = value.trim().parse::<u32>().ok().filter(|grace| *grace <= MAX_GRACE);
+    grace.ok_or_else(|| CancelDetail::GraceInvalid {
+        value: value.to_owned(),
+    })
+}
+
+fn ended(review: &CancelReview<'_>) -> Result<(), CancelDetail> {
+    let task = kelos::Task::of(review.old);
+    if task.is_terminal() || task.phase() == kelos::CANCELLED {
+        let phase = task.phase().to_owned();
+        return Err(CancelDetail::Ended { phase });
+    }
+    Ok(())
+}
+
+fn already(old: &Cancellation, reason: &str) -> CancelDetail {
+    match &old.stamp {
+        Some(stamp) => CancelDetail::Already {
+            by: stamp.by.clone(),
+            reason: reason.to_owned(),
+            deadline: stamp.deadline,
+        },
+        None => CancelDetail::NoWayBack,
+    }
+}

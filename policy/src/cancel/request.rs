@@ -1,0 +1,197 @@
+//! What stands on a Task about its cancellation.
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+use taskgate_api::{keys, metadata::Metadata};
+
+use crate::names::clip;
+
+/// The longest grace, in seconds: a day.
+pub const MAX_GRACE: u32 = 86_400;
+/// How much of a reason is kept, in characters.
+pub const MAX_REASON: usize = 256;
+
+/// What set a cancellation off. A closed set, fit for a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Trigger {
+    /// Somebody asked for it.
+    ByHand,
+    /// The item is closed, or no longer what its spawner looks for.
+    SourceRemoved,
+    /// The item was triggered again.
+    Retrigger,
+    /// The next run of a schedule is due.
+    Schedule,
+}
+
+impl Trigger {
+    const ALL: [Self; 4] = [Self::ByHand, Self::SourceRemoved, Self::Retrigger, Self::Schedule];
+
+    /// The word in annotations, metrics and conditions.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ByHand => "ByHand",
+            Self::SourceRemoved => "SourceRemoved",
+            Self::Retrigger => "Retrigger",
+            Self::Schedule => "Schedule",
+        }
+    }
+
+    fn of(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|trigger| trigger.as_str() == word)
+    }
+}
+
+/// How far a cancellation has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Progress {
+    /// The agent is warned; the request can be withdrawn.
+    Announced,
+    /// The point of no return: the run is being failed.
+    Cancelling,
+    /// The Task has ended because of it, and that is recorded.
+    Cancelled,
+    /// The Task ended by itself before.
+    TooLate,
+    /// Nobody knows who asked, so nothing is done.
+    Refused,
+}
+
+impl Progress {
+    const ALL: [Self; 5] = [
+        Self::Announced,
+        Self::Cancelling,
+        Self::Cancelled,
+        Self::TooLate,
+        Self::Refused,
+    ];
+
+    /// The word in the annotation.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Announced => "Announced",
+            Self::Cancelling => "Cancelling",
+            Self::Cancelled => "Cancelled",
+            Self::TooLate => "TooLate",
+            Self::Refused => "Refused",
+        }
+    }
+
+    fn of(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|progress| progress.as_str() == word)
+    }
+}
+
+/// Who asked, when, and when it is due: stamped once, by admission or by the controller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// `user:ann` or `spawner:fixer`.
+    pub by: String,
+    /// What set it off.
+    pub trigger: Trigger,
+    /// When.
+    pub requested: Timestamp,
+    /// When it is carried out. Later restarts change nothing about it.
+    pub deadline: Timestamp,
+}
+
+impl Stamp {
+    /// A stamp of `now`, due after `grace` seconds. Whole seconds, as annotations keep them.
+    pub fn new(by: String, trigger: Trigger, now: Timestamp, grace: u32) -> Self {
+        let requested = Timestamp::from_second(now.as_second()).unwrap_or(now);
+        let deadline = requested.checked_add(SignedDuration::from_secs(i64::from(grace)));
+        Self {
+            by,
+            trigger,
+            requested,
+            deadline: deadline.unwrap_or(requested),
+        }
+    }
+
+    fn of(metadata: Metadata<'_>) -> Option<Self> {
+        let time = |key| metadata.annotation(key)?.parse().ok();
+        Some(Self {
+            by: metadata.annotation(keys::CANCELLED_BY)?.to_owned(),
+            trigger: Trigger::of(metadata.annotation(keys::CANCEL_TRIGGER)?)?,
+            requested: time(keys::CANCEL_REQUESTED)?,
+            deadline: time(keys::CANCEL_DEADLINE)?,
+        })
+    }
+
+    /// The annotations that keep it.
+    pub(crate) fn annotations(&self) -> [(&'static str, String); 4] {
+        [
+            (keys::CANCELLED_BY, self.by.clone()),
+            (keys::CANCEL_TRIGGER, self.trigger.as_str().to_owned()),
+            (keys::CANCEL_REQUESTED, self.requested.to_string()),
+            (keys::CANCEL_DEADLINE, self.deadline.to_string()),
+        ]
+    }
+}
+
+/// The annotations of a request that the controller makes itself.
+pub fn annotations(reason: &str, stamp: &Stamp) -> Vec<(&'static str, String)> {
+    let mut annotations = vec![(keys::CANCEL, clip(reason, MAX_REASON))];
+    annotations.extend(stamp.annotations());
+    annotations
+}
+
+/// Everything that stands on a Task about its cancellation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cancellation {
+    /// Why; there as long as somebody wants it.
+    pub reason: Option<String>,
+    /// Who, when, until when. Garbage reads as absent.
+    pub stamp: Option<Stamp>,
+    /// How far it is; `None` until the controller has seen it.
+    pub progress: Option<Progress>,
+}
+
+impl Cancellation {
+    /// What stands on the Task `object`.
+    pub fn of(object: &Value) -> Self {
+        let metadata = Metadata::of(object);
+        Self {
+            reason: metadata.annotation(keys::CANCEL).map(ToOwned::to_owned),
+            stamp: Stamp::of(metadata),
+            progress: metadata.annotation(keys::CANCEL_STATE).and_then(Progress::of),
+        }
+    }
+
+    /// Whether nothing at all stands there.
+    pub fn is_none(&self) -> bool {
+        self == &Self::default()
+    }
+
+    /// Whether there is no way back.
+    pub fn is_carried_out(&self) -> bool {
+        matches!(self.progress, Some(Progress::Cancelling | Progress::Cancelled))
+    }
+
+    /// Whether the request waits, or is being carried out.
+    pub fn is_pending(&self) -> bool {
+        self.is_carried_out() || (self.is_due_some_day() && self.progress != Some(Progress::Cancelled))
+    }
+
+    fn is_due_some_day(&self) -> bool {
+        let open = !matches!(self.progress, Some(Progress::TooLate | Progress::Refused));
+        open && self.reason.is_some() && self.stamp.is_some()
+    }
+
+    /// Whether a Job that is made for the Task at `now` must not run.
+    pub fn stops_jobs(&self, now: Timestamp) -> bool {
+        let due = || self.stamp.as_ref().is_some_and(|stamp| stamp.deadline <= now);
+        self.is_carried_out() || (self.is_due_some_day() && due())
+    }
+
+    /// Whether the Task ended because of it: neither a failure nor a success of its item.
+    pub fn is_concluded(&self) -> bool {
+        self.progress == Some(Progress::Cancelled)
+    }
+
+    /// Whether the Task has to make room for another of the same name.
+    pub fn makes_room(&self) -> bool {
+        let retriggered = |stamp: &Stamp| stamp.trigger == Trigger::Retrigger;
+        self.is_concluded() && self.stamp.as_ref().is_some_and(retriggered)
+    }
+}
