@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use tokio::process::Command;
@@ -27,6 +28,7 @@ pub struct Gate {
 #[must_use]
 pub struct GateBuilder {
     name: Option<String>,
+    ready_within: Option<Duration>,
     registration: Vec<String>,
     serve: Vec<String>,
     kubeconfig: Option<PathBuf>,
@@ -37,6 +39,12 @@ impl GateBuilder {
     /// server asks the one that was started last.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
+        self
+    }
+
+    /// How long it may take to be ready, where it has much to read first.
+    pub fn ready_within(mut self, deadline: Duration) -> Self {
+        self.ready_within = Some(deadline);
         self
     }
 
@@ -91,6 +99,10 @@ impl GateBuilder {
             )
             .args(self.serve)
             .ready_at(format!("http://{admin}/readyz"));
+        let spec = match self.ready_within {
+            Some(deadline) => spec.ready_within(deadline),
+            None => spec,
+        };
         let process = cp.spawn(spec).await?;
         Ok(Gate { process, admin, url })
     }
