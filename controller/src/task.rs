@@ -152,7 +152,8 @@ impl Subject {
         }
     }
 
-    fn of(context: &Context, object: &DynamicObject) -> Option<Self> {
+    /// What is known about the Task `object`; `None` for what is no Task.
+    pub(crate) fn of(context: &Context, object: &DynamicObject) -> Option<Self> {
         let json = json_of(object);
         let state = TaskState::of(&json)?;
         let namespace = namespace_of(&json).to_owned();

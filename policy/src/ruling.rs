@@ -4,7 +4,11 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use taskgate_api::{Mode, kelos::Task, task_policy::FailurePolicy};
+use taskgate_api::{
+    Mode,
+    kelos::Task,
+    task_policy::{FailurePolicy, QueueOnDeactivation},
+};
 
 use crate::{
     ItemIdentity, PolicyName, PolicySet, SpawnerFacts,
@@ -49,6 +53,22 @@ pub fn failure_rule<'a>(
         rule: ruling.rule,
         item: find_item(task, object, ruling.policy.item_key(), &known).item,
     })
+}
+
+/// What the policy that governs the Task `object` wants of a Job that Kueue deactivated. One that is not enforced wants
+/// nothing.
+pub fn on_deactivation(
+    policies: &PolicySet,
+    namespace: &str,
+    namespace_labels: &BTreeMap<String, String>,
+    object: &Value,
+    spawner: Option<&SpawnerFacts>,
+) -> QueueOnDeactivation {
+    sections_of(policies, namespace, namespace_labels, Task::of(object), spawner)
+        .queue
+        .filter(|ruling| ruling.mode == Mode::Enforce)
+        .map(|ruling| ruling.rule.on_deactivation)
+        .unwrap_or_default()
 }
 
 /// The winning sections for a Task that exists already.
