@@ -18,8 +18,7 @@ use crate::{
 /// The reason with which such a Job fails, and its attempt is recorded.
 const DEACTIVATED: &str = "QueueDeactivated";
 
-/// Whether Kueue has finished stopping the Job. While it stops it, it takes `status.startTime` away, and a Job that has to
-/// fail without one hangs: the job controller is refused for ever (seen on Kubernetes 1.36).
+/// Whether Kueue has finished stopping the Job.
 pub(super) fn is_settled(job: &Value, workload: Workload<'_>) -> bool {
     let job = Job::of(job);
     job.is_suspended() && !job.has_ended() && !workload.is("QuotaReserved") && !workload.is("Admitted")
@@ -46,6 +45,9 @@ pub(super) async fn end(context: &Context, task: &Value, message: &str) -> Resul
     };
     if JobEnd::of(&job) != JobEnd::Open {
         return Ok(Action::await_change());
+    }
+    if !stop::is_parked(&job) {
+        return Ok(Action::requeue(SOON));
     }
     Ok(match stop::fail(context, &subject, &job, DEACTIVATED, message).await? {
         Failing::Now | Failing::Gone => Action::await_change(),

@@ -260,3 +260,35 @@ async fn a_deactivated_job_fails_where_the_policy_wants_it() -> anyhow::Result<(
     })
     .await
 }
+
+#[tokio::test]
+async fn a_task_that_is_cancelled_in_the_queue_leaves_it() -> anyhow::Result<()> {
+    let world = World::governed("cancelled", agents()).await?;
+    world.queue(1).await?;
+    world.task("first").await?;
+    world.runs("first").await?;
+    for name in ["second", "third"] {
+        world.task(name).await?;
+        world.queued(name, "WaitingForAdmission").await?;
+    }
+    world
+        .ns
+        .kubectl([
+            "annotate",
+            "tasks.kelos.dev",
+            "second",
+            "taskgate.dev/cancel=not needed any more",
+        ])
+        .await?
+        .stdout_ok()?;
+    world.phase("second", "Failed").await?;
+    let told = world.queued("second", "Ended").await?;
+    ensure!(told["status"] == "False", "{told}");
+    world.succeed("first").await?;
+    world.queued("third", "Admitted").await?;
+    ensure!(
+        world.kelos.agents.running(world.ns.name(), "second") == 0,
+        "it ran after all"
+    );
+    world.succeed("third").await
+}
