@@ -10,7 +10,7 @@
 //!                               └─→ TooLate: it ended by itself
 //! ```
 //!
-//! Admission checks and stamps what people write ([`admit`]); the controller takes the steps ([`cancel_step`]).
+//! Admission checks and stamps what people write ([`admit()`]); the controller takes the steps ([`cancel_step`]).
 
 mod admit;
 mod detail;
