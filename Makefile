@@ -50,6 +50,7 @@ bench: control-plane ## The benchmarks; figures go to docs/performance.md by han
 	@cargo bench --locked -p taskgate-webhook --bench review
 	@cargo build --profile bench --locked -p taskgate
 	@cargo bench --locked -p taskgate-e2e --bench controller
+	@cargo bench --locked -p taskgate-e2e --bench cancel
 
 .PHONY: advisories
 advisories: ## The advisory database against our dependencies; fetches the database

@@ -40,6 +40,9 @@ pub const SOURCE_OWNER: &str = "kelos.dev/source-owner";
 /// Annotation: the repository's name. Only on Tasks of webhook sources (kelos §3).
 pub const SOURCE_REPO: &str = "kelos.dev/source-repo";
 
+/// Annotation: the commit that the Task works on, where the source stamps it (kelos §3).
+pub const SOURCE_SHA: &str = "kelos.dev/source-sha";
+
 /// Labels that Kelos itself sets on Tasks, Jobs and pods and finds objects by: no policy may set them.
 pub const SYSTEM_LABELS: [&str; 8] = [
     "kelos.dev/component",

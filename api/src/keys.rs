@@ -36,6 +36,8 @@ pub const CANCEL_REQUESTED: &str = "taskgate.dev/cancel-requested";
 pub const CANCEL_DEADLINE: &str = "taskgate.dev/cancel-deadline";
 /// Annotation on a Task: how far its cancellation has come.
 pub const CANCEL_STATE: &str = "taskgate.dev/cancel-state";
+/// Annotation on a Task: the head of the pull request that it works on, as the tracker showed it first.
+pub const SOURCE_HEAD: &str = "taskgate.dev/source-head";
 /// Everything about a cancellation that only taskgate writes.
 pub const CANCELLATION_OWN: [&str; 5] = [
     CANCELLED_BY,

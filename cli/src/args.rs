@@ -10,7 +10,10 @@ use taskgate_webhook::{
 };
 use tracing_subscriber::EnvFilter;
 
-use crate::{commands::reset::ResetArgs, logging::LogFormat};
+use crate::{
+    commands::{cancel::CancelArgs, reset::ResetArgs},
+    logging::LogFormat,
+};
 
 /// The name of the Service and the prefix of everything else, unless the installation says otherwise.
 pub(crate) const NAME: &str = "taskgate";
@@ -33,6 +36,8 @@ pub(crate) enum Command {
     Manifests(ManifestsArgs),
     /// Forget the failures of items, so that they are tried again.
     Reset(ResetArgs),
+    /// Cancel Tasks: their agents are stopped, and it counts neither as failure nor as success.
+    Cancel(CancelArgs),
 }
 
 /// Flags of `taskgate serve`. Each can also be given by the environment variable named beside it.

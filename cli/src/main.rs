@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::main(*args),
         Command::Manifests(args) => manifests::main(args),
         Command::Reset(args) => commands::run(commands::reset::run(args)),
+        Command::Cancel(args) => commands::run(commands::cancel::run(args)),
     };
     match outcome {
         Ok(code) => code,

@@ -10,7 +10,12 @@ use taskgate_api::{Mode, WorkItem, kelos, keys, kueue::ConfigRef, task_policy::F
 use taskgate_policy::failure_rule;
 
 use crate::{
-    cancel::Flavour, forgotten::Evicted, metrics::Metrics, policies::Policies, source::Sources, tasks::TaskIndex,
+    cancel::{Flavour, Siblings},
+    forgotten::Evicted,
+    metrics::Metrics,
+    policies::Policies,
+    source::Sources,
+    tasks::TaskIndex,
 };
 
 /// The context of all reconcilers.
@@ -27,6 +32,7 @@ pub(crate) struct Context {
     /// Who this replica is.
     pub(crate) identity: String,
     pub(crate) flavour: Flavour,
+    pub(crate) siblings: Siblings,
     pub(crate) metrics: Metrics,
     pub(crate) work_item_cap: usize,
     pub(crate) evicted: Evicted,

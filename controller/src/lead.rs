@@ -30,7 +30,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    cancel::{self, Flavour},
+    cancel::{self, Flavour, Siblings},
     context::Context,
     error::Error,
     forgotten::{self, Evicted},
@@ -75,6 +75,7 @@ pub(crate) async fn lead(client: Client, config: &Config, metrics: &Metrics) {
         recorder: Recorder::new(client.clone(), reporter),
         identity: config.identity.clone(),
         flavour: Flavour::default(),
+        siblings: Siblings::default(),
         metrics: metrics.clone(),
         work_item_cap: config.work_items_per_namespace,
         evicted: Evicted::default(),
@@ -132,6 +133,10 @@ pub(crate) async fn lead(client: Client, config: &Config, metrics: &Metrics) {
         let watching = follow_tasks(&context, tasks_writer, &queue);
         join(watching, apply(&context, tasks.clone(), queued)).await;
     };
+    let look_at = |namespace: &str, task: &str| {
+        let task = ObjectRef::new_with(task, task_kind.clone()).within(namespace);
+        let _ = queue.unbounded_send(task.into());
+    };
     let parts: [BoxFuture<'_, ()>; _] = [
         policies.boxed(),
         labels.for_each(|()| ready(())).boxed(),
@@ -139,6 +144,7 @@ pub(crate) async fn lead(client: Client, config: &Config, metrics: &Metrics) {
         reconciling.boxed(),
         queue::run(Arc::clone(&context), tasks.clone()).boxed(),
         cancel::follow_flavour(&context).boxed(),
+        cancel::follow_sources(&context, look_at).boxed(),
         spawner_status::run(Arc::clone(&context), spawners).boxed(),
         source::run(Arc::clone(&context), tasks.clone(), config.sources.clone()).boxed(),
         forgotten::run(&context, gone).boxed(),

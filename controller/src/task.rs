@@ -152,10 +152,10 @@ impl Subject {
         }
     }
 
-    /// What is known about the Task `object`; `None` for what is no Task.
-    pub(crate) fn of(context: &Context, object: &DynamicObject) -> Option<Self> {
+    fn of(context: &Context, object: &DynamicObject) -> Option<Self> {
         let json = json_of(object);
-        let state = TaskState::of(&json)?;
+        let mut state = TaskState::of(&json)?;
+        state.makes_room |= cancel::is_wanted_again(context, &json, &state);
         let namespace = namespace_of(&json).to_owned();
         let policies = context.policies.current();
         let labels = context.policies.namespace_labels(&namespace);

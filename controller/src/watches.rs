@@ -157,6 +157,7 @@ pub(crate) async fn follow_tasks(
                 Ok(Event::Delete(object)) => (object, true),
                 Ok(Event::Init) => {
                     context.index.clear();
+                    context.siblings.clear();
                     return ready(());
                 }
                 Ok(Event::InitDone) => return ready(()),
@@ -166,10 +167,20 @@ pub(crate) async fn follow_tasks(
                 }
             };
             let namespace = object.namespace().unwrap_or_default();
-            let state = TaskState::of(&json_of(&object));
-            match state {
-                Some(state) if gone => context.index.remove(&namespace, &state),
-                Some(state) => context.index.put(&namespace, state),
+            let json = json_of(&object);
+            match TaskState::of(&json) {
+                Some(state) if gone => {
+                    context.siblings.remove(&state.uid);
+                    context.index.remove(&namespace, &state);
+                }
+                Some(state) => {
+                    // A newer Task of an item may end the older ones.
+                    for older in context.siblings.put(&namespace, &json, &state) {
+                        let older = ObjectRef::new_with(&older, context.task_kind.clone()).within(&namespace);
+                        let _ = queue.unbounded_send(older.into());
+                    }
+                    context.index.put(&namespace, state);
+                }
                 None => {}
             }
             context.sources.look_again();

@@ -5,6 +5,12 @@ mod world;
 
 #[path = "cancel/bookkeeping.rs"]
 mod bookkeeping;
+#[path = "cancel/command.rs"]
+mod command;
+#[path = "cancel/crash.rs"]
+mod crash;
+#[path = "cancel/flavour.rs"]
+mod flavour;
 #[path = "cancel/grace.rs"]
 mod grace;
 #[path = "cancel/pool.rs"]
@@ -13,3 +19,5 @@ mod pool;
 mod refusals;
 #[path = "cancel/states.rs"]
 mod states;
+#[path = "cancel/triggers.rs"]
+mod triggers;

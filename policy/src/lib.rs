@@ -41,8 +41,8 @@ pub use backoff::next_attempt;
 pub use breaker::{Assessment, Memory, allowance, assess};
 pub use cancel::{
     CancelDetail, CancelReview, CancelScene, CancelStep, CancelTask, Cancellation, JobEnd, MAX_GRACE, MAX_REASON,
-    Progress, Run, Stamp, Trigger, admit, annotations as cancel_annotations, announcement, asks_permission, by_whom,
-    cancel_step, conclusion,
+    Progress, Run, Sighting, Stamp, Trigger, Wish, WishScene, WishVerdict, admit, annotations as cancel_annotations,
+    announcement, asks_permission, by_whom, cancel_step, conclusion, is_back, next_run, wish,
 };
 pub use classify::{CIRCUIT_BROKEN, Ending, Evidence, TASK_CANCELLED, classify};
 pub use decide::decide;
@@ -57,7 +57,7 @@ pub use queue::{
 };
 pub use reason::{Detail, Reason, Refusal, Section};
 pub use request::{Facts, Kind, KueueFacts, Operation, Phase, Request, SpawnerFacts};
-pub use ruling::{FailureRule, failure_rule, on_deactivation};
+pub use ruling::{FailureRule, cancellation_rule, failure_rule};
 pub use select::{Governed, PolicySet, govern};
 pub use task_state::{TaskPhase, TaskState};
 pub use upkeep::{Scene, Step, next_step};

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use taskgate_api::{
     ClusterTaskPolicySpec, Mode, Selector, SelectorExt as _, TaskPolicySpec, kelos, keys, kueue,
-    task_policy::{CancellationPolicy, FailurePolicy, MetadataPolicy, QueueOnDeactivation, QueueOnError, TaskSelector},
+    task_policy::{CancellationPolicy, FailurePolicy, MetadataPolicy, QueueOnError, TaskSelector},
 };
 
 use crate::{item_key::ItemKey, names, queue::Name, select::Features};
@@ -72,7 +72,6 @@ pub(crate) struct QueueRule<'a> {
     pub(crate) queue: Option<&'a Name>,
     pub(crate) priority_class: Option<&'a Name>,
     pub(crate) on_error: QueueOnError,
-    pub(crate) on_deactivation: QueueOnDeactivation,
 }
 
 impl Policy {
@@ -174,7 +173,7 @@ impl Policy {
 
     /// Whether the policy has anything to say at all.
     pub(crate) fn has_sections(&self) -> bool {
-        self.failure().is_some() || self.queue().is_some() || self.metadata().is_some()
+        self.failure().is_some() || self.queue().is_some() || self.metadata().is_some() || self.cancellation().is_some()
     }
 
     pub(crate) fn failure(&self) -> Option<(Option<Mode>, &FailurePolicy)> {
@@ -214,7 +213,6 @@ impl Policy {
             queue: Some(queue.as_ref()?),
             priority_class: priority_class.as_ref(),
             on_error: spec.queue_on_error.unwrap_or_default(),
-            on_deactivation: spec.queue_on_deactivation.unwrap_or_default(),
         };
         Some((spec.queue_mode, rule))
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use taskgate_api::{
     Mode,
     kelos::Task,
-    task_policy::{FailurePolicy, QueueOnDeactivation},
+    task_policy::{CancellationPolicy, FailurePolicy},
 };
 
 use crate::{
@@ -55,20 +55,18 @@ pub fn failure_rule<'a>(
     })
 }
 
-/// What the policy that governs the Task `object` wants of a Job that Kueue deactivated. One that is not enforced wants
-/// nothing.
-pub fn on_deactivation(
-    policies: &PolicySet,
+/// The cancellation section that governs the Task `object` in `namespace`, if one does: the policy, how far it may go, and
+/// what it says.
+pub fn cancellation_rule<'a>(
+    policies: &'a PolicySet,
     namespace: &str,
     namespace_labels: &BTreeMap<String, String>,
     object: &Value,
     spawner: Option<&SpawnerFacts>,
-) -> QueueOnDeactivation {
-    sections_of(policies, namespace, namespace_labels, Task::of(object), spawner)
-        .queue
-        .filter(|ruling| ruling.mode == Mode::Enforce)
-        .map(|ruling| ruling.rule.on_deactivation)
-        .unwrap_or_default()
+) -> Option<(&'a PolicyName, Mode, &'a CancellationPolicy)> {
+    let sections = sections_of(policies, namespace, namespace_labels, Task::of(object), spawner);
+    let ruling = sections.cancellation.filter(|ruling| ruling.mode != Mode::Off)?;
+    Some((ruling.policy.name(), ruling.mode, ruling.rule))
 }
 
 /// The winning sections for a Task that exists already.

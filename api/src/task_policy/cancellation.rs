@@ -16,10 +16,11 @@ pub struct CancellationPolicy {
     /// What to do when the item is closed or no longer matches the spawner's filters.
     #[serde(default)]
     pub on_source_removed: Reaction,
-    /// What to do when the item is triggered again while a Task for it is active.
+    /// What to do when the item is triggered again while a Task for it is active: by a newer Task for it, a newer trigger
+    /// comment, a new commit on a pull request; and when the next run of a cron spawner is due.
     #[serde(default)]
     pub on_retrigger: Reaction,
-    /// How long the agent is warned before it is stopped.
+    /// How long the agent is warned before it is stopped, in seconds.
     #[serde(default)]
     #[schemars(range(min = 0, max = 86_400))]
     pub grace_period_seconds: u32,

@@ -17,7 +17,7 @@ pub use self::{
     cancellation::{CancellationPolicy, Reaction},
     failure::{Backoff, FailurePolicy, InfrastructureFailure},
     metadata::{MetadataPolicy, PropagationTarget, TemplateEngine},
-    queue::{QueueOnDeactivation, QueueOnError},
+    queue::QueueOnError,
     retry::RetryPolicy,
     selector::TaskSelector,
 };
@@ -40,7 +40,7 @@ const DURATION: &str = r"^([0-9]+(\.[0-9]+)?(h|m|s))+$";
     namespaced,
     status = "PolicyStatus",
     derive = "PartialEq",
-    doc = "What taskgate does with the Tasks of this namespace: stop items that keep failing, queue Jobs through Kueue, label Tasks.",
+    doc = "What taskgate does with the Tasks of this namespace: stop items that keep failing, cancel what became pointless, queue Jobs through Kueue, label Tasks.",
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
     printcolumn(name = "Priority", type_ = "integer", json_path = ".spec.priority"),
     printcolumn(name = "Queue", type_ = "string", json_path = ".spec.queueName"),
@@ -61,8 +61,6 @@ const DURATION: &str = r"^([0-9]+(\.[0-9]+)?(h|m|s))+$";
     .field_path(".queuePriorityClass"))]
 #[x_kube(validation = Rule::new("!has(self.queueMode) || has(self.queueName)")
     .message("queueMode needs queueName").field_path(".queueMode"))]
-#[x_kube(validation = Rule::new("!has(self.cancellationPolicy)")
-    .message("cancellationPolicy is not active in this release: remove it").field_path(".cancellationPolicy"))]
 #[x_kube(validation = Rule::new("!has(self.retry)")
     .message("retry is not active in this release: remove it").field_path(".retry"))]
 pub struct TaskPolicySpec {
@@ -99,10 +97,6 @@ pub struct TaskPolicySpec {
     /// What becomes of a Job when no legal name comes of the Task or of the template. Absent: `Suspend`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_on_error: Option<QueueOnError>,
-    /// What becomes of a Job that Kueue deactivated: it ran too long, was put back too often, or a check rejected it. Absent:
-    /// `Keep`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub queue_on_deactivation: Option<QueueOnDeactivation>,
     /// Labels and annotations for Tasks (seed 004).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<MetadataPolicy>,

@@ -1,6 +1,7 @@
 //! The commands that people run against a cluster, one file each. What they share is beside them: how to reach the cluster
 //! ([`connection`]), and what their exit codes mean ([`failure`]).
 
+pub(crate) mod cancel;
 mod connection;
 mod failure;
 pub(crate) mod reset;

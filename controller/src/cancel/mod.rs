@@ -1,20 +1,25 @@
 //! Cancels Tasks (seed 001): takes the steps that the decision core finds ([`taskgate_policy::cancel_step`]).
 //!
 //! Every write names the version or the UID that was seen, and each step can be taken twice. One file per object that is
-//! written: the Task (`record`), the Job and its pods (`job`), a pool's runner (`runner`).
+//! written: the Task (`record`), the Job and its pods (`job`), a pool's runner (`runner`). What
+//! policies want is asked for in `wishes`.
 
 mod flavour;
 mod job;
 mod look;
 mod record;
 mod runner;
+mod siblings;
 mod tell;
+mod wishes;
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::runtime::events::EventType;
 use taskgate_policy::{CancelScene, CancelStep, CancelTask, Cancellation, Progress, cancel_step};
+
+use wishes::Considered;
 
 use crate::{
     context::Context,
@@ -23,6 +28,8 @@ use crate::{
 };
 
 pub(crate) use flavour::{Flavour, follow as follow_flavour};
+pub(crate) use siblings::Siblings;
+pub(crate) use wishes::{follow_sources, is_wanted_again};
 
 /// Until a Task that cannot be cancelled is looked at again.
 const BLOCKED: Duration = Duration::from_secs(10);
@@ -42,8 +49,11 @@ pub(crate) enum Next {
 /// Takes the next step towards the end of the Task, if it is to be cancelled.
 pub(crate) async fn advance(context: &Context, subject: &Subject) -> Result<Next, Error> {
     let cancellation = Cancellation::of(&subject.object);
-    if cancellation.is_none() {
-        return Ok(Next::Idle);
+    match wishes::consider(context, subject, &cancellation).await? {
+        Considered::Taken(outcome) => return Ok(Next::Taken(outcome)),
+        Considered::LookAt(moment) => return Ok(Next::Wait(moment)),
+        Considered::Nothing if cancellation.is_none() => return Ok(Next::Idle),
+        Considered::Nothing => {}
     }
     let mut scene = CancelScene {
         cancellation: &cancellation,

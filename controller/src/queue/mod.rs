@@ -5,11 +5,9 @@
 //! Kueue ┘   Workloads, LocalQueues, WorkloadPriorityClasses, if it is installed
 //! ```
 //!
-//! It changes nothing but that condition: what Kueue does with a Job is Kueue's business. But a Job that Kueue deactivated
-//! may be failed, if the policy wants that.
+//! It changes nothing but that condition: what Kueue does with a Job is Kueue's business.
 
 mod condition;
-mod deactivated;
 mod kueue;
 mod metrics;
 mod table;
@@ -35,7 +33,7 @@ use serde_json::Value;
 use taskgate_api::{
     job::Job,
     kelos,
-    kueue::{ConfigRef, Settings, Workload},
+    kueue::{ConfigRef, Settings},
     metadata::{Metadata, Owner},
 };
 use taskgate_policy::{Installed, Look, QueueReason, QueueScene, queue_state};
@@ -164,16 +162,10 @@ async fn reconcile(job: Arc<DynamicObject>, queueing: Arc<Queueing>) -> Result<A
     let Some(task) = queueing.task(namespace_of(&job), &owner).await? else {
         return Ok(Action::await_change());
     };
-    if tell(&queueing.context, &task, &job, &state).await? == Told::Conflict {
-        return Ok(Action::requeue(SOON));
-    }
-    let workload = seen.workload.as_deref().map(Workload::of);
-    if state.reason == QueueReason::Deactivated
-        && workload.is_some_and(|workload| deactivated::is_settled(&job, workload))
-    {
-        return deactivated::end(&queueing.context, &task, &state.message).await;
-    }
-    Ok(Action::await_change())
+    Ok(match tell(&queueing.context, &task, &job, &state).await? {
+        Told::Done => Action::await_change(),
+        Told::Conflict => Action::requeue(SOON),
+    })
 }
 
 fn scene<'a>(job: &'a Value, seen: &'a Seen, manages_namespace: Option<bool>, now: Timestamp) -> QueueScene<'a> {

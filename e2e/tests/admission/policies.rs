@@ -94,10 +94,6 @@ async fn every_problem_of_a_policy_is_told_at_once() -> anyhow::Result<()> {
 async fn what_is_not_active_yet_is_refused_by_name() -> anyhow::Result<()> {
     let world = World::start("inactive").await?;
     for (spec, field) in [
-        (
-            json!({"cancellationPolicy": {"onRetrigger": "Cancel"}}),
-            "cancellationPolicy",
-        ),
         (json!({"retry": {"maxAttempts": 3}}), "retry"),
         (
             json!({"metadata": {"engine": "GoTemplate", "labels": {"a": "b"}}}),

@@ -1,6 +1,8 @@
 //! A control plane with taskgate, and in it namespaces with a stand-in of Kelos, a GitHub, agents, and two people: ann,
 //! who may delete Tasks, and bob, who may only change them.
 
+use std::sync::LazyLock;
+
 use anyhow::{Context as _, ensure};
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod, events::v1::Event};
 use kelos_standin::{
@@ -10,16 +12,44 @@ use kube::{Api, ResourceExt as _, api::ListParams};
 use serde_json::{Value, json};
 use taskgate_api::keys;
 use taskgate_e2e::{ControlPlane, Gate, Namespace, Output, PATIENCE, Shared, await_object, eventually};
-use tokio::sync::OnceCell;
+use tokio::{runtime::Runtime, sync::OnceCell};
 
 static PLANE: Shared = Shared::new(|| ControlPlane::builder().crds(CRDS));
 static GATE: OnceCell<Gate> = OnceCell::const_new();
+/// Where GitHub runs: each test has a runtime of its own, which ends with it.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime can be started"));
+static GITHUB: OnceCell<GitHub> = OnceCell::const_new();
+
+async fn github() -> anyhow::Result<&'static GitHub> {
+    GITHUB
+        .get_or_try_init(|| async {
+            let github = RUNTIME.spawn(GitHub::start()).await??;
+            github.rate_limit(u64::from(u32::MAX), jiff::Timestamp::MAX);
+            Ok(github)
+        })
+        .await
+}
+
+/// A taskgate that leads at once, and asks the shared GitHub each second.
+pub(crate) async fn gate(cp: &ControlPlane) -> anyhow::Result<Gate> {
+    Gate::builder()
+        .serve_flag("--no-leader-election")
+        .serve_flag("--source-min-interval=1s")
+        .serve_flag(format!("--github-api={}", github().await?.url()))
+        .start(cp)
+        .await
+}
+
+/// The control plane that the suite shares.
+pub(crate) async fn plane() -> anyhow::Result<&'static ControlPlane> {
+    PLANE.get().await
+}
 
 pub(crate) struct World<'a> {
     pub(crate) cp: &'a ControlPlane,
     pub(crate) gate: &'a Gate,
     pub(crate) ns: Namespace,
-    pub(crate) github: GitHub,
+    pub(crate) github: &'static GitHub,
     pub(crate) standin: Standin,
     pub(crate) agents: Agents,
 }
@@ -28,7 +58,7 @@ impl World<'static> {
     /// A namespace of the plane that the suite shares, without any policy.
     pub(crate) async fn start(hint: &str) -> anyhow::Result<Self> {
         let cp = PLANE.get().await?;
-        let gate = GATE.get_or_try_init(|| Gate::start(cp)).await?;
+        let gate = GATE.get_or_try_init(|| gate(cp)).await?;
         Self::on(cp, gate, hint, Flavour::Head).await
     }
 
@@ -43,8 +73,8 @@ impl World<'static> {
 impl<'a> World<'a> {
     pub(crate) async fn on(cp: &'a ControlPlane, gate: &'a Gate, hint: &str, flavour: Flavour) -> anyhow::Result<Self> {
         let ns = cp.namespace(hint).await?;
-        let github = GitHub::start().await?;
-        let repo = github.repo("o", "r").clone_url();
+        let github = github().await?;
+        let repo = github.repo(ns.name(), "r").clone_url();
         let workspace = json!({
             "apiVersion": "kelos.dev/v1alpha2", "kind": "Workspace", "metadata": {"name": "repo"}, "spec": {"repo": repo},
         });
@@ -111,6 +141,12 @@ impl<'a> World<'a> {
         self.ns.api()
     }
 
+    /// The Task with everything that stands in it.
+    pub(crate) async fn raw_task(&self, name: &str) -> anyhow::Result<Value> {
+        let output = self.ns.kubectl(["get", "tasks.kelos.dev", name, "-o", "json"]).await?;
+        Ok(serde_json::from_str(&output.stdout_ok()?)?)
+    }
+
     pub(crate) fn jobs(&self) -> Api<Job> {
         self.ns.api()
     }
@@ -166,7 +202,7 @@ impl<'a> World<'a> {
     }
 
     pub(crate) fn repo(&self) -> Repo {
-        self.github.repo("o", "r")
+        self.github.repo(self.ns.name(), "r")
     }
 
     pub(crate) fn failed_cycles(&self, spawner: &str) -> u64 {

@@ -10,19 +10,23 @@
 //!                               └─→ TooLate: it ended by itself
 //! ```
 //!
-//! Admission checks and stamps what people write ([`admit()`]); the controller takes the steps ([`cancel_step`]).
+//! Who asks is a person, or a policy ([`wish`]). Admission checks and stamps what people write ([`admit`]); the controller takes the steps ([`cancel_step`]).
 
 mod admit;
 mod detail;
 mod job;
 mod request;
+mod schedule;
 mod step;
+mod wish;
 mod wording;
 
 pub use admit::{CancelReview, admit, asks_permission};
 pub use detail::CancelDetail;
 pub use request::{Cancellation, MAX_GRACE, MAX_REASON, Progress, Stamp, Trigger, annotations};
+pub use schedule::next_run;
 pub use step::{CancelScene, CancelStep, CancelTask, JobEnd, Run, cancel_step};
+pub use wish::{Sighting, Verdict as WishVerdict, Wish, WishScene, is_back, wish};
 pub use wording::{announcement, by_whom, conclusion};
 
 pub(crate) use job::finding as job_finding;

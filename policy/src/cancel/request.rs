@@ -18,14 +18,22 @@ pub enum Trigger {
     ByHand,
     /// The item is closed, or no longer what its spawner looks for.
     SourceRemoved,
-    /// The item was triggered again.
+    /// The item was triggered again, and the next Task for it will have the same name.
     Retrigger,
+    /// There is a newer Task for the item.
+    Superseded,
     /// The next run of a schedule is due.
     Schedule,
 }
 
 impl Trigger {
-    const ALL: [Self; 4] = [Self::ByHand, Self::SourceRemoved, Self::Retrigger, Self::Schedule];
+    const ALL: [Self; 5] = [
+        Self::ByHand,
+        Self::SourceRemoved,
+        Self::Retrigger,
+        Self::Superseded,
+        Self::Schedule,
+    ];
 
     /// The word in annotations, metrics and conditions.
     pub fn as_str(self) -> &'static str {
@@ -33,6 +41,7 @@ impl Trigger {
             Self::ByHand => "ByHand",
             Self::SourceRemoved => "SourceRemoved",
             Self::Retrigger => "Retrigger",
+            Self::Superseded => "Superseded",
             Self::Schedule => "Schedule",
         }
     }

@@ -124,12 +124,10 @@ fn of_workload(scene: &QueueScene<'_>, job: Job<'_>, workload: Workload<'_>) -> 
         }
         Some(pending) => Look::State(waits(QueueReason::WaitingForAdmission, pending.message())),
         None if scene.now < noticed_by(scene, job) => Look::Later(noticed_by(scene, job)),
-        // Kueue says nothing to a Job behind one of the same size that does not fit (seen with 0.18).
-        None => {
-            let queue = job.queue().unwrap_or_default();
-            let message = format!("waits in LocalQueue {queue} behind others: Kueue has not tried it yet");
-            Look::State(waits(QueueReason::WaitingForAdmission, message))
-        }
+        None => Look::State(waits(
+            QueueReason::NotNoticed,
+            "Kueue has made a Workload and said nothing of it",
+        )),
     }
 }
 
@@ -294,7 +292,7 @@ mod tests {
         assert_eq!(look(&job(), Some(&silent), Some(kueue), 1), Look::Later(at(10)));
         assert_eq!(
             word(&look(&job(), Some(&silent), Some(kueue), 10)),
-            (true, "WaitingForAdmission")
+            (true, "NotNoticed")
         );
         let mut off = workload(&json!(gone()));
         off["spec"] = json!({"active": false});

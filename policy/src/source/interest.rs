@@ -7,7 +7,7 @@ use taskgate_api::{Mode, WorkItem, WorkItemStatus, kelos, task_policy::FailurePo
 
 use super::Repository;
 use crate::{
-    PolicyName, PolicySet, Refusal, SpawnerFacts, TaskState,
+    Cancellation, PolicyName, PolicySet, Refusal, SpawnerFacts, TaskState, Trigger,
     breaker::why_open,
     identity::{Surroundings, find_item},
     ruling::sections_of,
@@ -93,7 +93,12 @@ pub fn add_task(
         known.spawner,
     );
     let mut interest = Interest::default();
-    if state.is_under_way() {
+    // A Task that was cancelled because its item went makes room should the item come back.
+    let gone = || {
+        let stamp = Cancellation::of(object).stamp;
+        state.cancelled && stamp.is_some_and(|stamp| stamp.trigger == Trigger::SourceRemoved)
+    };
+    if state.is_under_way() || gone() {
         interest.for_task = true;
         interest.policies = followers(&sections);
     }

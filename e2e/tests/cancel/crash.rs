@@ -1,0 +1,140 @@
+//! taskgate is killed after each step of a cancellation, and started again: it ends in the same state, told once, and no
+//! second agent ever runs.
+
+use anyhow::{Context as _, ensure};
+use futures::StreamExt as _;
+use k8s_openapi::api::batch::v1::{Job, JobCondition};
+use kelos_standin::{CRDS, Flavour, types::Task};
+use kube::{
+    Api, ResourceExt as _,
+    runtime::{WatchStreamExt as _, watcher},
+};
+use taskgate_api::keys;
+use taskgate_e2e::ControlPlane;
+
+use crate::world::{World, condition, gate, state, task};
+
+/// What is seen of a step: at that moment taskgate is killed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Seen {
+    Requested,
+    Announced,
+    Told,
+    Cancelling,
+    JobFailing,
+    KelosTerminal,
+    Recorded,
+    Concluded,
+    JobGone,
+}
+
+const STEPS: [Seen; 9] = [
+    Seen::Requested,
+    Seen::Announced,
+    Seen::Told,
+    Seen::Cancelling,
+    Seen::JobFailing,
+    Seen::KelosTerminal,
+    Seen::Recorded,
+    Seen::Concluded,
+    Seen::JobGone,
+];
+
+impl Seen {
+    fn on_task(self, task: &Task) -> bool {
+        match self {
+            Self::Requested => task.annotations().contains_key(keys::CANCELLED_BY),
+            Self::Announced => state(task) == "Announced",
+            Self::Cancelling => state(task) == "Cancelling",
+            Self::KelosTerminal => task.phase() == "Failed",
+            Self::Recorded => condition(task)["status"] == "True",
+            Self::Concluded => state(task) == "Cancelled",
+            Self::Told | Self::JobFailing | Self::JobGone => false,
+        }
+    }
+
+    fn on_job(self, job: &Job) -> bool {
+        let failing = |known: &JobCondition| known.type_ == "FailureTarget";
+        let status = job.status.as_ref();
+        match self {
+            Self::Told => job.annotations().contains_key(keys::CANCEL_DEADLINE),
+            Self::JobFailing => status.is_some_and(|status| status.conditions.iter().flatten().any(failing)),
+            _ => false,
+        }
+    }
+}
+
+/// Waits until the step is seen by a watch, so that nothing lies between the write and the kill but its delivery.
+async fn until(world: &World<'_>, name: &str, seen: Seen) -> anyhow::Result<()> {
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let tasks: Api<Task> = world.tasks();
+    let mut tasks = watcher(tasks, config.clone())
+        .default_backoff()
+        .applied_objects()
+        .boxed();
+    let mut jobs = watcher(world.jobs(), config).default_backoff().boxed();
+    let wait = async {
+        loop {
+            tokio::select! {
+                Some(task) = tasks.next() => if seen.on_task(&task?) { return anyhow::Ok(()) },
+                Some(job) = jobs.next() => match job? {
+                    watcher::Event::Apply(job) | watcher::Event::InitApply(job) if seen.on_job(&job) => return Ok(()),
+                    watcher::Event::Delete(_) if seen == Seen::JobGone => return Ok(()),
+                    _ => {}
+                },
+            }
+        }
+    };
+    tokio::time::timeout(taskgate_e2e::PATIENCE, wait)
+        .await
+        .with_context(|| format!("{seen:?} was not seen"))?
+}
+
+#[tokio::test]
+async fn killed_after_each_step_it_ends_the_same() -> anyhow::Result<()> {
+    let cp = ControlPlane::builder().crds(CRDS).start().await?;
+    let gate = gate(&cp).await?;
+    let world = World::on(&cp, &gate, "crash", Flavour::Head).await?;
+    for (index, seen) in STEPS.into_iter().enumerate() {
+        let name = format!("crash-{index}");
+        let mark = cp.audit().mark()?;
+        world.run(&task(&name)).await?;
+        let watching = until(&world, &name, seen);
+        let asking = async {
+            let why = format!("{}=crash", keys::CANCEL);
+            let grace = format!("{}=3", keys::CANCEL_GRACE);
+            world.annotate("ann", &name, &[&why, &grace]).await?.stdout_ok()
+        };
+        let (watched, asked) = tokio::join!(watching, asking);
+        gate.process().kill().await?;
+        watched?;
+        asked?;
+        let asked = world.tasks().get(&name).await?;
+        let deadline = asked.annotations().get(keys::CANCEL_DEADLINE).cloned();
+        gate.process().start().await?;
+        let task = world
+            .await_cancelled(&name)
+            .await
+            .with_context(|| format!("killed when {seen:?}"))?;
+        ensure!(task.phase() == "Failed", "{seen:?}: {}", task.phase());
+        ensure!(
+            condition(&task)["message"] == "Cancelled by user:ann: crash",
+            "{seen:?}: {}",
+            condition(&task)
+        );
+        ensure!(
+            task.annotations().get(keys::CANCEL_DEADLINE).cloned() == deadline,
+            "{seen:?}: the deadline moved"
+        );
+        let events = world.events(&name, "TaskCancelled").await?;
+        ensure!(events.len() == 1, "{seen:?}: {events:?}");
+        ensure!(
+            world.pods_made(mark, &name).await? == 1,
+            "{seen:?}: a second agent was started"
+        );
+        let after = gate.metrics().await?.sum("taskgate_cancellations_total");
+        // A counter starts at 0 in each life.
+        ensure!(after <= 1.0, "{seen:?}: counted {after} times in one life");
+    }
+    Ok(())
+}
