@@ -46,7 +46,7 @@ manifests: ## Regenerate the CRDs and the registration under manifests/
 
 .PHONY: bench
 bench: control-plane ## The benchmarks; figures go to docs/performance.md by hand, with the machine
-	@cargo bench --locked -p taskgate-policy --bench decide
+	@cargo bench --locked -p taskgate-policy --bench decide --bench render
 	@cargo bench --locked -p taskgate-webhook --bench review
 	@cargo build --profile bench --locked -p taskgate
 	@cargo bench --locked -p taskgate-e2e --bench controller

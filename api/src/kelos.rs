@@ -43,18 +43,6 @@ pub const SOURCE_REPO: &str = "kelos.dev/source-repo";
 /// Annotation: the commit that the Task works on, where the source stamps it (kelos §3).
 pub const SOURCE_SHA: &str = "kelos.dev/source-sha";
 
-/// Labels that Kelos itself sets on Tasks, Jobs and pods and finds objects by: no policy may set them.
-pub const SYSTEM_LABELS: [&str; 8] = [
-    "kelos.dev/component",
-    "kelos.dev/managed-by",
-    "kelos.dev/name",
-    "kelos.dev/slack-reporting",
-    "kelos.dev/spawner-credential",
-    TASK_LABEL,
-    SPAWNER_LABEL,
-    "kelos.dev/workerpool",
-];
-
 /// The longest Task name whose Job the API server accepts: the name becomes a label value (kelos T19).
 pub const MAX_TASK_NAME: usize = 63;
 
@@ -78,8 +66,9 @@ impl<'a> Task<'a> {
         self.0.get("spec")
     }
 
-    /// A field that lives in `spec.worker` or, deprecated, flat in `spec`; the worker wins as in Kelos (jb:160-222).
-    fn agent_field(self, field: &str) -> Option<&'a Value> {
+    /// A field of `spec`, such as `image`. One of the agent lives in `spec.worker` or, deprecated, flat in `spec`; the worker
+    /// wins as in Kelos (jb:160-222).
+    pub fn agent_field(self, field: &str) -> Option<&'a Value> {
         let spec = self.spec()?;
         let set = |value: &&Value| !value.is_null() && value.as_str() != Some("");
         spec.get("worker")

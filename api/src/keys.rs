@@ -16,6 +16,8 @@ pub const ACCOUNTING: &str = "taskgate.dev/accounting";
 pub const TTL: &str = "taskgate.dev/ttl-seconds-after-finished";
 /// Annotation on a Task: the UID of the `WorkItem` in which its end stands. A Task with it is never counted again.
 pub const RECORDED: &str = "taskgate.dev/recorded";
+/// Annotation that admission puts on a Task: which labels and annotations of its policies were left out, and why.
+pub const SKIPPED: &str = "taskgate.dev/metadata-skipped";
 /// Annotation on a Job: why it must not run. Admission made it suspended; the controller fails it.
 pub const STOPPED: &str = "taskgate.dev/stopped";
 

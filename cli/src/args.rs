@@ -11,7 +11,7 @@ use taskgate_webhook::{
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    commands::{cancel::CancelArgs, reset::ResetArgs},
+    commands::{cancel::CancelArgs, render::RenderArgs, reset::ResetArgs},
     logging::LogFormat,
 };
 
@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Serve(Box<ServeArgs>),
     /// Print or write what is installed in a cluster.
     Manifests(ManifestsArgs),
+    /// Show what labels and annotations a policy gives a Task, and why.
+    Render(Box<RenderArgs>),
     /// Forget the failures of items, so that they are tried again.
     Reset(ResetArgs),
     /// Cancel Tasks: their agents are stopped, and it counts neither as failure nor as success.

@@ -18,6 +18,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Serve(args) => serve::main(*args),
         Command::Manifests(args) => manifests::main(args),
+        Command::Render(args) => commands::run(commands::render::run(*args)),
         Command::Reset(args) => commands::run(commands::reset::run(args)),
         Command::Cancel(args) => commands::run(commands::cancel::run(args)),
     };

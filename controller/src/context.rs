@@ -12,6 +12,7 @@ use taskgate_policy::failure_rule;
 use crate::{
     cancel::{Flavour, Siblings},
     forgotten::Evicted,
+    metadata::Told,
     metrics::Metrics,
     policies::Policies,
     source::Sources,
@@ -33,6 +34,8 @@ pub(crate) struct Context {
     pub(crate) identity: String,
     pub(crate) flavour: Flavour,
     pub(crate) siblings: Siblings,
+    /// The Tasks whose left-out labels were told about.
+    pub(crate) told: Told,
     pub(crate) metrics: Metrics,
     pub(crate) work_item_cap: usize,
     pub(crate) evicted: Evicted,

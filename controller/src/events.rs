@@ -96,6 +96,21 @@ pub(crate) async fn stopped(context: &Context, subject: &Subject, why: &str) {
     .await;
 }
 
+/// A label or annotation was left out of the Task.
+pub(crate) async fn left_out(context: &Context, subject: &Subject, note: &str) {
+    let note = format!("left out of labels and annotations: {note}");
+    let regarding = task_ref(subject);
+    publish(
+        context,
+        EventType::Warning,
+        "MetadataSkipped",
+        "Label",
+        &note,
+        &regarding,
+    )
+    .await;
+}
+
 /// A memory had to make room for another.
 pub(crate) async fn evicted(context: &Context, item: &WorkItem) {
     let note = "this open item was forgotten: the namespace has as many WorkItems as it may, all of them open";

@@ -27,6 +27,7 @@ mod hold;
 mod lead;
 mod leader;
 mod ledger;
+mod metadata;
 mod metrics;
 mod policies;
 mod policy_status;

@@ -73,9 +73,6 @@ impl Policies {
         let found = self
             .spawners
             .find(|spawner| spawner.name_any() == name && spawner.namespace().as_deref() == Some(namespace))?;
-        Some(SpawnerFacts {
-            uid: found.uid().unwrap_or_default(),
-            labels: found.labels().clone(),
-        })
+        Some(SpawnerFacts::of(&crate::tasks::json_of(&found)))
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     cancel::{self, Next},
     context::Context,
     error::Error,
-    hold, ledger, stop,
+    hold, ledger, metadata, stop,
     tasks::{ItemRef, json_of, namespace_of},
     ttl,
 };
@@ -51,6 +51,9 @@ pub(crate) enum Outcome {
 /// Looks after one Task until there is nothing left to do for now.
 pub(crate) async fn reconcile(object: Arc<DynamicObject>, context: Arc<Context>) -> Result<Action, Error> {
     let mut object = (*object).clone();
+    if let Some(subject) = Subject::of(&context, &object) {
+        metadata::tell(&context, &subject).await;
+    }
     let mut conflicts = 0;
     for _ in 0..MAX_STEPS {
         let Some(subject) = Subject::of(&context, &object) else {

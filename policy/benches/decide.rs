@@ -1,13 +1,13 @@
 //! The cost of one decision against the number of policies in the cluster. Goal: at most 20 µs at 1,000.
 
-use std::{collections::BTreeMap, hint::black_box};
+use std::{collections::BTreeMap, hint::black_box, sync::Arc};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use taskgate_api::{ClusterTaskPolicySpec, TaskPolicySpec};
 use taskgate_policy::{
-    Facts, Kind, KueueFacts, Operation, Phase, Policy, PolicySet, Request, SpawnerFacts, decide, govern,
+    Facts, Kind, KueueFacts, Operation, Phase, Policy, PolicySet, Request, SpawnerFacts, Workspace, decide, govern,
 };
 
 /// Half of the policies are cluster-wide and have to be looked at one by one; of the rest a tenth is in the namespace of
@@ -57,6 +57,7 @@ fn decision(criterion: &mut Criterion) {
     let object = task();
     let namespace_labels = BTreeMap::from([("agents".to_owned(), "yes".to_owned())]);
     let spawner = SpawnerFacts::default();
+    let workspace = Workspace::Present(Arc::default());
     for count in [1, 100, 1_000] {
         let policies = policies(count);
         for phase in [Phase::Mutating, Phase::Validating] {
@@ -65,7 +66,7 @@ fn decision(criterion: &mut Criterion) {
                 namespace_labels: &namespace_labels,
                 owner_task: None,
                 spawner: Some(&spawner),
-                workspace_known: Some(true),
+                workspace: &workspace,
                 kueue: KueueFacts::default(),
             };
             let request = Request {

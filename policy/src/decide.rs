@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use crate::{
     Decision, Governed, Kind, Memory, Operation, Phase, accounting, breaker, cancel,
     decision::{Finding, assemble},
-    pitfalls, queue, written,
+    metadata, pitfalls, queue, written,
 };
 
 /// Decides about a request.
@@ -59,6 +59,9 @@ fn job<'a>(governed: &Governed<'a>, memory: Memory<'_>, now: Timestamp) -> Vec<F
     match stopped {
         Some(stopped) => vec![stopped],
         None if governed.request.job().is_stopped() => Vec::new(),
-        None => queue::findings(governed),
+        None => queue::findings(governed)
+            .into_iter()
+            .chain(metadata::propagate(governed))
+            .collect(),
     }
 }

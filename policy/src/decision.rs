@@ -154,11 +154,6 @@ impl<'a> Finding<'a> {
             _ => &[],
         }
     }
-
-    /// Whether the finding changes the object.
-    pub(crate) fn changes(&self) -> bool {
-        matches!(self.effect, Effect::Change(_))
-    }
 }
 
 /// Makes a decision about `object` of `findings`: `Observe` only records, `Warn` tells what would have been done,

@@ -1,13 +1,11 @@
 //! `failurePolicy.itemKey`: one memory for what Kelos names anew each time, such as cron ticks and webhook deliveries
 //! (kelos T16, T17).
 
-use std::io::{self, Write};
-
 use serde_json::{Value, json};
 use taskgate_api::{kelos::Task, metadata::Metadata};
 use tera::{Context, Tera};
 
-use crate::{identity::Surroundings, patch::Edit};
+use crate::{bounded::Bounded, identity::Surroundings, patch::Edit};
 
 /// The name of the one template in its engine.
 const TEMPLATE: &str = "itemKey";
@@ -54,11 +52,11 @@ impl ItemKey {
         context.insert("task", &seen(task, object, known.planned));
         context.insert("spawner", &spawner);
         context.insert("namespace", &namespace);
-        let mut output = Bounded(Vec::new());
+        let mut output = Bounded::new(MAX_OUTPUT);
         self.0
             .render_to(TEMPLATE, &context, &mut output)
             .map_err(|error| one_line(&error))?;
-        let text = String::from_utf8_lossy(&output.0);
+        let text = output.into_text();
         match text.trim() {
             "" => Err("the template gives nothing for this Task".to_owned()),
             key => Ok(key.to_owned()),
@@ -92,23 +90,6 @@ fn seen(task: Task<'_>, object: &Value, planned: &[Edit]) -> Value {
 
 fn one_line(error: &impl std::fmt::Display) -> String {
     crate::clip(error.to_string().lines().next().unwrap_or_default(), 160)
-}
-
-/// Refuses what does not fit, so that no template fills the memory.
-struct Bounded(Vec<u8>);
-
-impl Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_OUTPUT {
-            return Err(io::Error::other(format!("the key is longer than {MAX_OUTPUT} bytes")));
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 
 mod accounting;
 mod backoff;
+mod bounded;
 mod breaker;
 mod cancel;
 mod canonical;
@@ -18,10 +19,11 @@ mod classify;
 mod cost;
 mod decide;
 mod decision;
+mod facts;
 mod identity;
 mod item_key;
 mod ledger;
-mod metadata;
+pub mod metadata;
 mod names;
 mod patch;
 mod pitfalls;
@@ -47,6 +49,7 @@ pub use cancel::{
 pub use classify::{CIRCUIT_BROKEN, Ending, Evidence, TASK_CANCELLED, classify};
 pub use decide::decide;
 pub use decision::{Decision, Denial, Verdict};
+pub use facts::{SpawnerFacts, Workspace, WorkspaceFacts};
 pub use identity::{ItemIdentity, identify};
 pub use ledger::{HISTORY, attempt, baseline, record, refresh, reset};
 pub use names::clip;
@@ -56,7 +59,7 @@ pub use queue::{
     Installed, Look, NotQueued, QueueDetail, QueueReason, QueueScene, QueueState, queue_state, states_queue,
 };
 pub use reason::{Detail, Reason, Refusal, Section};
-pub use request::{Facts, Kind, KueueFacts, Operation, Phase, Request, SpawnerFacts};
+pub use request::{Facts, Kind, KueueFacts, Operation, Phase, Request};
 pub use ruling::{FailureRule, cancellation_rule, failure_rule};
 pub use select::{Governed, PolicySet, govern};
 pub use task_state::{TaskPhase, TaskState};

@@ -15,6 +15,10 @@ pub(crate) enum Edit {
     RemoveLabel(String),
     /// Remove an annotation.
     RemoveAnnotation(String),
+    /// Set a label in a Job's pod template.
+    PodLabel(String, String),
+    /// Set an annotation in a Job's pod template.
+    PodAnnotation(String, String),
     /// Set `spec.suspend` of a Job to true.
     Suspend,
     /// Append a finalizer.
@@ -28,9 +32,12 @@ impl Edit {
     /// The label's or annotation's key.
     pub(crate) fn key(&self) -> Option<&str> {
         match self {
-            Self::Label(key, _) | Self::Annotation(key, _) | Self::RemoveLabel(key) | Self::RemoveAnnotation(key) => {
-                Some(key)
-            }
+            Self::Label(key, _)
+            | Self::Annotation(key, _)
+            | Self::RemoveLabel(key)
+            | Self::RemoveAnnotation(key)
+            | Self::PodLabel(key, _)
+            | Self::PodAnnotation(key, _) => Some(key),
             Self::Suspend | Self::Finalizer(_) | Self::RemoveTtl => None,
         }
     }
@@ -44,12 +51,16 @@ pub(crate) fn patch(object: &Value, edits: &[Edit]) -> Patch {
     let mut operations = Vec::new();
     let mut labels = Vec::new();
     let mut annotations = Vec::new();
+    let mut pod_labels = Vec::new();
+    let mut pod_annotations = Vec::new();
     for edit in edits {
         match edit {
             Edit::Label(key, value) => labels.push((key, value)),
             Edit::Annotation(key, value) => annotations.push((key, value)),
             Edit::RemoveLabel(key) => operations.extend(remove_entry(object, "labels", key)),
             Edit::RemoveAnnotation(key) => operations.extend(remove_entry(object, "annotations", key)),
+            Edit::PodLabel(key, value) => pod_labels.push((key, value)),
+            Edit::PodAnnotation(key, value) => pod_annotations.push((key, value)),
             Edit::Finalizer(finalizer) => operations.extend(append_finalizer(object, finalizer)),
             Edit::RemoveTtl => {
                 if object.pointer("/spec/ttlSecondsAfterFinished").is_some() {
@@ -65,28 +76,37 @@ pub(crate) fn patch(object: &Value, edits: &[Edit]) -> Patch {
             }
         }
     }
-    set_entries(&mut operations, object, "annotations", &annotations);
-    set_entries(&mut operations, object, "labels", &labels);
+    set_entries(&mut operations, object, &["metadata", "annotations"], &annotations);
+    set_entries(&mut operations, object, &["metadata", "labels"], &labels);
+    if pod_labels.len() + pod_annotations.len() > 0 {
+        if !object.pointer("/spec/template/metadata").is_some_and(Value::is_object) {
+            operations.push(add(&["spec", "template", "metadata"], Value::Object(Map::new())));
+        }
+        let path = |map| ["spec", "template", "metadata", map];
+        set_entries(&mut operations, object, &path("annotations"), &pod_annotations);
+        set_entries(&mut operations, object, &path("labels"), &pod_labels);
+    }
     Patch(operations)
 }
 
-fn set_entries(operations: &mut Vec<PatchOperation>, object: &Value, map: &str, entries: &[(&String, &String)]) {
-    let existing = object
-        .get("metadata")
-        .and_then(|metadata| metadata.get(map))
-        .and_then(Value::as_object);
+fn set_entries(operations: &mut Vec<PatchOperation>, object: &Value, path: &[&str], entries: &[(&String, &String)]) {
+    let existing = path.iter().try_fold(object, |value, name| value.get(name));
+    let existing = existing.and_then(Value::as_object);
     let missing = entries
         .iter()
         .filter(|(key, value)| existing.and_then(|map| map.get(*key)?.as_str()) != Some(value.as_str()));
     if existing.is_some() {
-        operations.extend(missing.map(|(key, value)| add(&["metadata", map, key], Value::String((*value).clone()))));
+        operations.extend(missing.map(|(key, value)| {
+            let path: Vec<_> = path.iter().copied().chain([key.as_str()]).collect();
+            add(&path, Value::String((*value).clone()))
+        }));
         return;
     }
     let whole: Map<String, Value> = missing
         .map(|(key, value)| ((*key).clone(), Value::String((*value).clone())))
         .collect();
     if !whole.is_empty() {
-        operations.push(add(&["metadata", map], Value::Object(whole)));
+        operations.push(add(path, Value::Object(whole)));
     }
 }
 
@@ -191,7 +211,7 @@ mod tests {
                     }
                     continue;
                 }
-                Edit::Finalizer(_) | Edit::RemoveTtl => continue,
+                Edit::PodLabel(..) | Edit::PodAnnotation(..) | Edit::Finalizer(_) | Edit::RemoveTtl => continue,
             };
             let map = &mut object["metadata"][map];
             if !map.is_object() {

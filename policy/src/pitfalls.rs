@@ -3,7 +3,7 @@
 use taskgate_api::kelos::{MAX_TASK_NAME, Task};
 
 use crate::{
-    Detail, Section, canonical,
+    Detail, Section, Workspace, canonical,
     decision::{Effect, Finding},
     select::Governed,
 };
@@ -26,7 +26,7 @@ pub(crate) fn findings<'a>(governed: &Governed<'a>, task: Task<'a>) -> Vec<Findi
     if !fields.is_empty() {
         details.push(Detail::SpecUnstable { fields });
     }
-    if let (Some(name), Some(false)) = (task.workspace(), governed.facts.workspace_known) {
+    if let (Some(name), Workspace::Absent) = (task.workspace(), governed.facts.workspace) {
         details.push(Detail::WorkspaceMissing { name: name.to_owned() });
     }
     details

@@ -3,11 +3,11 @@
 use std::{fmt, sync::Arc};
 
 use taskgate_api::{
-    ClusterTaskPolicySpec, Mode, Selector, SelectorExt as _, TaskPolicySpec, kelos, keys, kueue,
-    task_policy::{CancellationPolicy, FailurePolicy, MetadataPolicy, QueueOnError, TaskSelector},
+    ClusterTaskPolicySpec, Mode, Selector, SelectorExt as _, TaskPolicySpec,
+    task_policy::{CancellationPolicy, FailurePolicy, QueueOnError, TaskSelector},
 };
 
-use crate::{item_key::ItemKey, names, queue::Name, select::Features};
+use crate::{item_key::ItemKey, metadata::MetadataRule, queue::Name, select::Features};
 
 /// A policy that may be applied. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -23,6 +23,7 @@ struct Compiled {
     item_key: Option<ItemKey>,
     queue: Option<Name>,
     priority_class: Option<Name>,
+    metadata: Option<MetadataRule>,
 }
 
 /// Which object a policy is. Orders by precedence among equals: a `TaskPolicy` before a `ClusterTaskPolicy`, then by name.
@@ -122,9 +123,8 @@ impl Policy {
                 message: "needs queueName".to_owned(),
             });
         }
-        if let Some(metadata) = &spec.metadata {
-            check_metadata(metadata, &mut problems);
-        }
+        let metadata = spec.metadata.as_ref();
+        let metadata = metadata.map(|section| MetadataRule::compile(section, &mut problems));
         let template = spec
             .failure_policy
             .as_ref()
@@ -148,6 +148,7 @@ impl Policy {
             item_key,
             queue,
             priority_class,
+            metadata,
         })))
     }
 
@@ -197,9 +198,9 @@ impl Policy {
         self.0.item_key.as_ref()
     }
 
-    pub(crate) fn metadata(&self) -> Option<(Option<Mode>, &MetadataPolicy)> {
+    pub(crate) fn metadata(&self) -> Option<(Option<Mode>, &MetadataRule)> {
         let section = self.0.spec.metadata.as_ref()?;
-        Some((section.mode, section))
+        Some((section.mode, self.0.metadata.as_ref()?))
     }
 
     pub(crate) fn queue(&self) -> Option<(Option<Mode>, QueueRule<'_>)> {
@@ -265,41 +266,4 @@ fn queue_name(field: &str, text: Option<&String>, problems: &mut Vec<Problem>) -
     Name::compile(text?)
         .map_err(|message| problems.push(Problem { field, message }))
         .ok()
-}
-
-fn check_metadata(metadata: &MetadataPolicy, problems: &mut Vec<Problem>) {
-    let mut problem = |map: &str, key: &str, message: &str| {
-        problems.push(Problem {
-            field: format!("spec.metadata.{map}[{}]", names::clip(key, 80)),
-            message: message.to_owned(),
-        });
-    };
-    for (map, entries) in [("labels", &metadata.labels), ("annotations", &metadata.annotations)] {
-        for (key, value) in entries {
-            if !names::is_key(key) {
-                problem(
-                    map,
-                    key,
-                    "not a legal key: [dns.prefix/]name, the name at most 63 characters",
-                );
-            } else if kelos::SYSTEM_LABELS.contains(&key.as_str()) {
-                problem(
-                    map,
-                    key,
-                    "Kelos finds its objects by this key; it cannot be set by a policy",
-                );
-            } else if key.starts_with(keys::PREFIX) || key.starts_with(kueue::PREFIX) {
-                problem(map, key, "taskgate sets keys of taskgate.dev and kueue.x-k8s.io itself");
-            }
-            if value.contains("{{") || value.contains("{%") {
-                problem(map, key, "templates are not active in this release; values are literal");
-            } else if map == "labels" && !names::is_label_value(value) {
-                problem(
-                    map,
-                    key,
-                    "not a legal label value: at most 63 letters, digits, '-', '_' or '.', not at the edges",
-                );
-            }
-        }
-    }
 }

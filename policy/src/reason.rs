@@ -66,6 +66,13 @@ pub enum Detail {
         /// Their keys.
         keys: Vec<String>,
     },
+    /// A label or annotation is left out.
+    MetadataSkipped {
+        /// Its key.
+        key: String,
+        /// Why.
+        why: String,
+    },
     /// Something about the Job's queue.
     Queue(QueueDetail),
     /// The Task gets what accounting needs: finalizer, label, its TTL kept aside.
@@ -166,6 +173,7 @@ impl Reason {
             Detail::Cancellation(detail) => detail.code(),
             Detail::JobStopped(_) => "JobStopped",
             Detail::MetadataSet { .. } => "MetadataSet",
+            Detail::MetadataSkipped { .. } => "MetadataSkipped",
             Detail::MetadataKept { .. } => "MetadataKept",
             Detail::Queue(detail) => detail.code(),
             Detail::BreakerOpen { refusal, .. } => match refusal {
@@ -219,6 +227,7 @@ impl Reason {
             }
             Detail::Cancellation(detail) => detail.text(),
             Detail::MetadataSet { keys } => format!("{would}set {}", keys.join(", ")),
+            Detail::MetadataSkipped { key, why } => format!("left out {key}: {why}"),
             Detail::MetadataKept { keys } => format!("kept the Task's own value of {}", keys.join(", ")),
             Detail::Queue(detail) => detail.text(would),
             Detail::NameTooLong { length } => {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use taskgate_api::{job::Job, kelos::Task};
 
-use crate::PolicySet;
+use crate::{PolicySet, SpawnerFacts, Workspace};
 
 /// Which of the API server's two admission phases asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,8 +74,8 @@ pub struct Facts<'a> {
     pub owner_task: Option<&'a Value>,
     /// The `TaskSpawner` that the Task names, when it exists.
     pub spawner: Option<&'a SpawnerFacts>,
-    /// Whether the Workspace that the Task names exists; `None` when that is not known.
-    pub workspace_known: Option<bool>,
+    /// The Workspace that the Task names.
+    pub workspace: &'a Workspace,
     /// For a Job: what is known of Kueue.
     pub kueue: KueueFacts,
 }
@@ -91,15 +91,6 @@ pub struct KueueFacts {
     pub local_queue: Option<bool>,
     /// Whether there is the `WorkloadPriorityClass` that the Job names.
     pub priority_class: Option<bool>,
-}
-
-/// What is kept of a `TaskSpawner`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SpawnerFacts {
-    /// Its UID.
-    pub uid: String,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
 }
 
 impl<'a> Request<'a> {

@@ -13,6 +13,7 @@ use taskgate_api::{
 use crate::{
     ItemIdentity, PolicyName, PolicySet, SpawnerFacts,
     identity::{Surroundings, find_item},
+    metadata::Planned,
     select::{Features, Sections},
 };
 
@@ -38,7 +39,7 @@ pub fn failure_rule<'a>(
     spawner: Option<&SpawnerFacts>,
 ) -> Option<FailureRule<'a>> {
     let task = Task::of(object);
-    let ruling = sections_of(policies, namespace, namespace_labels, task, spawner)
+    let ruling = sections_of(policies, namespace, namespace_labels, object, spawner)
         .failure
         .filter(|ruling| ruling.mode != Mode::Off)?;
     let known = Surroundings {
@@ -64,7 +65,7 @@ pub fn cancellation_rule<'a>(
     object: &Value,
     spawner: Option<&SpawnerFacts>,
 ) -> Option<(&'a PolicyName, Mode, &'a CancellationPolicy)> {
-    let sections = sections_of(policies, namespace, namespace_labels, Task::of(object), spawner);
+    let sections = sections_of(policies, namespace, namespace_labels, object, spawner);
     let ruling = sections.cancellation.filter(|ruling| ruling.mode != Mode::Off)?;
     Some((ruling.policy.name(), ruling.mode, ruling.rule))
 }
@@ -74,16 +75,16 @@ pub(crate) fn sections_of<'a>(
     policies: &'a PolicySet,
     namespace: &str,
     namespace_labels: &BTreeMap<String, String>,
-    task: Task<'_>,
+    object: &Value,
     spawner: Option<&SpawnerFacts>,
 ) -> Sections<'a> {
-    let labels = task.metadata().labels();
+    let task = Task::of(object);
     let features = Features {
         namespace_labels,
         spawner: task.spawner(),
         spawner_labels: spawner.map(|spawner| &spawner.labels),
         agent_type: task.agent_type(),
-        labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        labels: Planned::of(object).selectable(&policies.managed(namespace)),
     };
     Sections::select(policies, namespace, &features)
 }

@@ -1,10 +1,12 @@
 //! Which policies speak for a request, section by section.
 
 use std::{
+    cell::OnceCell,
     cmp::Ordering,
     collections::{BTreeMap, HashMap},
 };
 
+use serde_json::Value;
 use taskgate_api::{
     Mode,
     kelos::Task,
@@ -15,7 +17,7 @@ use crate::{
     Facts, ItemIdentity, Kind, Operation, Phase, Policy, PolicyName, Request,
     decision::Finding,
     identity::{Surroundings, find_item},
-    metadata,
+    metadata::{self, Context, Keys, Managed, MetadataRule, Planned, Scope},
     policy::QueueRule,
 };
 
@@ -30,6 +32,8 @@ pub struct PolicySet {
     selects_task_labels: bool,
     follows_sources: bool,
     queues: bool,
+    cluster_keys: Keys,
+    namespaced_keys: HashMap<String, Keys>,
 }
 
 impl PolicySet {
@@ -40,9 +44,19 @@ impl PolicySet {
             set.selects_task_labels |= policy.selects_task_labels();
             set.follows_sources |= policy.follows_sources();
             set.queues |= policy.queue().is_some();
+            let metadata = policy.metadata().map(|(_, rule)| rule);
             match policy.name() {
-                PolicyName::Cluster { .. } => set.cluster.push(policy),
+                PolicyName::Cluster { .. } => {
+                    if let Some(rule) = metadata {
+                        set.cluster_keys.add(rule);
+                    }
+                    set.cluster.push(policy);
+                }
                 PolicyName::Namespaced { namespace, .. } => {
+                    let keys = set.namespaced_keys.entry(namespace.clone()).or_default();
+                    if let Some(rule) = metadata {
+                        keys.add(rule);
+                    }
                     set.namespaced.entry(namespace.clone()).or_default().push(policy);
                 }
             }
@@ -71,6 +85,14 @@ impl PolicySet {
     /// Whether any of them gives Jobs to queues.
     pub fn queues(&self) -> bool {
         self.queues
+    }
+
+    /// The keys that policies set which reach `namespace`.
+    pub(crate) fn managed(&self, namespace: &str) -> Managed<'_> {
+        Managed {
+            cluster: &self.cluster_keys,
+            namespaced: self.namespaced_keys.get(namespace),
+        }
     }
 
     /// The policies that reach `namespace`, strongest first: a merge of two sorted lists.
@@ -104,13 +126,14 @@ pub(crate) struct Ruling<'a, T> {
 }
 
 /// The winning sections.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Sections<'a> {
     /// The strongest policy of all, whatever it says.
     pub(crate) any: Option<Ruling<'a, ()>>,
     pub(crate) failure: Option<Ruling<'a, &'a FailurePolicy>>,
     pub(crate) queue: Option<Ruling<'a, QueueRule<'a>>>,
-    pub(crate) metadata: Option<Ruling<'a, &'a taskgate_api::task_policy::MetadataPolicy>>,
+    /// All of them, strongest first: they merge key by key. One with mode `Off` is the last.
+    pub(crate) metadata: Vec<Ruling<'a, &'a MetadataRule>>,
     pub(crate) cancellation: Option<Ruling<'a, &'a CancellationPolicy>>,
 }
 
@@ -124,14 +147,11 @@ impl<'a> Sections<'a> {
             sections.any.get_or_insert(Ruling { policy, mode, rule: () });
             take(&mut sections.failure, policy, policy.failure());
             take(&mut sections.queue, policy, policy.queue());
-            take(&mut sections.metadata, policy, policy.metadata());
             take(&mut sections.cancellation, policy, policy.cancellation());
-            if sections.failure.is_some()
-                && sections.queue.is_some()
-                && sections.metadata.is_some()
-                && sections.cancellation.is_some()
-            {
-                break;
+            let ends = sections.metadata.last().is_some_and(|ruling| ruling.mode == Mode::Off);
+            if let Some((mode, rule)) = policy.metadata().filter(|_| !ends) {
+                let mode = mode.unwrap_or(policy.mode());
+                sections.metadata.push(Ruling { policy, mode, rule });
             }
         }
         sections
@@ -209,32 +229,37 @@ pub fn govern<'a>(request: &'a Request<'a>, facts: &'a Facts<'a>) -> Governed<'a
     let Some(task) = request.task(facts).filter(|_| governable) else {
         return governed;
     };
+    let managed = facts.policies.managed(request.namespace);
+    let mut planned = Planned::of(request.task_object(facts));
     let mut features = Features {
         namespace_labels: facts.namespace_labels,
         spawner: task.spawner(),
         spawner_labels: facts.spawner.map(|spawner| &spawner.labels),
         agent_type: task.agent_type(),
-        labels: task
-            .metadata()
-            .labels()
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .collect(),
+        labels: planned.selectable(&managed),
     };
-    let mut set = Vec::new();
-    for _ in 0..MAX_ROUNDS {
-        governed.sections = Sections::select(facts.policies, request.namespace, &features);
-        let Some(ruling) = governed.sections.metadata.filter(|_| mutates_task(request)) else {
-            governed.metadata.clear();
-            break;
-        };
-        let known = features.labels.len();
-        governed.metadata = metadata::findings(request.object, ruling, &mut features.labels);
-        if !facts.policies.selects_task_labels || features.labels.len() == known {
-            break;
+    governed.sections = Sections::select(facts.policies, request.namespace, &features);
+    if mutates_task(request) {
+        let (context, nothing) = (OnceCell::new(), Context::from(Value::Null));
+        for _ in 0..MAX_ROUNDS {
+            let rulings = &governed.sections.metadata;
+            let templates = rulings.iter().any(|ruling| ruling.rule.has_templates);
+            let context = if templates {
+                context.get_or_init(|| Context::of(&scope(request, facts), &managed))
+            } else {
+                &nothing
+            };
+            let found = metadata::findings(rulings, context, &mut planned);
+            governed.metadata.retain(|finding| !finding.planned().is_empty());
+            governed.metadata.extend(found);
+            let labels = planned.selectable(&managed);
+            if !facts.policies.selects_task_labels || features.labels == labels {
+                break;
+            }
+            features.labels = labels;
+            governed.sections = Sections::select(facts.policies, request.namespace, &features);
         }
-        set.extend(governed.metadata.drain(..).filter(Finding::changes));
     }
-    governed.metadata.splice(0..0, set);
     if let Some(ruling) = governed.sections.failure.filter(|ruling| ruling.mode != Mode::Off) {
         let planned: Vec<_> = governed.metadata.iter().flat_map(Finding::planned).cloned().collect();
         let known = Surroundings {
@@ -250,6 +275,19 @@ pub fn govern<'a>(request: &'a Request<'a>, facts: &'a Facts<'a>) -> Governed<'a
     }
     governed.task = Some(task);
     governed
+}
+
+/// What templates may know of the Task's surroundings.
+fn scope<'a>(request: &Request<'a>, facts: &Facts<'a>) -> Scope<'a> {
+    Scope {
+        object: request.object,
+        namespace: request.namespace,
+        namespace_labels: facts.namespace_labels,
+        spawner: facts.spawner,
+        workspace: facts.workspace.facts(),
+        user: Some(request.user),
+        tracked: None,
+    }
 }
 
 fn mutates_task(request: &Request<'_>) -> bool {

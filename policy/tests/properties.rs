@@ -9,10 +9,10 @@ use proptest::{collection::btree_map, prelude::*};
 use serde_json::{Map, Value, json};
 use taskgate_api::{
     ClusterTaskPolicySpec, Mode, TaskPolicySpec, WorkItemStatus, keys,
-    task_policy::{FailurePolicy, MetadataPolicy},
+    task_policy::{FailurePolicy, MetadataPolicy, PropagationTarget, TemplateEngine},
 };
 use taskgate_policy::{
-    Decision, Facts, Kind, KueueFacts, Memory, Operation, Phase, Policy, PolicySet, Request, decide, govern,
+    Decision, Facts, Kind, KueueFacts, Memory, Operation, Phase, Policy, PolicySet, Request, Workspace, decide, govern,
 };
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -80,6 +80,22 @@ fn mode() -> impl Strategy<Value = Mode> {
     prop_oneof![1 => Just(Mode::Off), 1 => Just(Mode::Observe), 1 => Just(Mode::Warn), 4 => Just(Mode::Enforce)]
 }
 
+/// A value in both languages: literal, or a template whose text may be missing, empty, illegal or hostile.
+fn value() -> impl Strategy<Value = [String; 2]> {
+    prop_oneof![
+        2 => "[x-z]".prop_map(|text| [text.clone(), text]),
+        1 => "[a-e]".prop_map(|key| [
+            format!("{{{{ task.metadata.labels.{key} }}}}"),
+            format!("{{{{.task.metadata.labels.{key}}}}}"),
+        ]),
+        1 => "[a-e]".prop_map(|key| [
+            format!("{{{{ task.metadata.annotations.{key} | default(value=\"\") }}}}"),
+            format!("{{{{with .task.metadata.annotations.{key}}}}}{{{{.}}}}{{{{end}}}}"),
+        ]),
+        1 => Just(["{{ task.spec.model }}/x".to_owned(), "{{.task.spec.model}}/x".to_owned()]),
+    ]
+}
+
 fn spec() -> impl Strategy<Value = TaskPolicySpec> {
     let selector = prop_oneof![
         2 => Just(json!({})),
@@ -87,7 +103,41 @@ fn spec() -> impl Strategy<Value = TaskPolicySpec> {
         1 => ("[a-c]", "[x-z]").prop_map(|(key, value)| json!({"taskSelector": {"matchLabels": {key: value}}})),
         1 => "[a-c]".prop_map(|key| json!({"taskSelector": {"matchExpressions": [{"key": key, "operator": "DoesNotExist"}]}})),
     ];
-    let entries = || btree_map("[a-e]", "[x-z]", 0..4);
+    let entries = || btree_map("[a-e]", value(), 0..4);
+    let metadata = (
+        proptest::option::of(mode()),
+        entries(),
+        entries(),
+        any::<bool>(),
+        any::<bool>(),
+        proptest::option::of("[x-z]"),
+        proptest::sample::subsequence(vec![PropagationTarget::Job, PropagationTarget::Pod], 0..=2),
+    );
+    let metadata = metadata.prop_map(
+        |(mode, labels, annotations, go, override_existing, missing_value, propagate)| {
+            let engine = if go {
+                TemplateEngine::GoTemplate
+            } else {
+                TemplateEngine::Tera
+            };
+            let written = |entries: BTreeMap<String, [String; 2]>| {
+                let entries = entries.into_iter();
+                entries
+                    .map(|(key, [tera, go_template])| (key, if go { go_template } else { tera }))
+                    .collect()
+            };
+            MetadataPolicy {
+                mode,
+                engine: Some(engine),
+                labels: written(labels),
+                annotations: written(annotations),
+                override_existing,
+                missing_value,
+                propagate: Some(propagate),
+                ..MetadataPolicy::default()
+            }
+        },
+    );
     let queue = proptest::option::of("[a-z]{1,8}");
     let failure = (
         proptest::option::of(mode()),
@@ -102,25 +152,18 @@ fn spec() -> impl Strategy<Value = TaskPolicySpec> {
     });
     (
         mode(),
-        proptest::option::of(mode()),
         selector,
         -3..3i32,
-        entries(),
-        entries(),
+        metadata,
         queue,
         proptest::option::of(failure),
     )
         .prop_map(
-            |(mode, section, selector, priority, labels, annotations, queue_name, failure_policy)| TaskPolicySpec {
+            |(mode, selector, priority, metadata, queue_name, failure_policy)| TaskPolicySpec {
                 mode,
                 priority,
                 selector: serde_json::from_value(selector).unwrap(),
-                metadata: Some(MetadataPolicy {
-                    mode: section,
-                    labels,
-                    annotations,
-                    ..MetadataPolicy::default()
-                }),
+                metadata: Some(metadata),
                 queue_name,
                 failure_policy,
                 ..TaskPolicySpec::default()
@@ -153,7 +196,7 @@ fn run(policies: &PolicySet, kind: Kind, phase: Phase, operation: Operation, obj
         namespace_labels: &labels,
         owner_task: (kind == Kind::Job).then_some(&owner),
         spawner: None,
-        workspace_known: None,
+        workspace: &Workspace::Unknown,
         kueue: KueueFacts::default(),
     };
     let request = Request {
@@ -176,9 +219,9 @@ fn memory(status: &WorkItemStatus) -> Memory<'_> {
     }
 }
 
-/// `object` without the fields that a decision may touch.
-fn untouched(mut object: Value) -> Value {
-    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+/// Removes what a decision may set from the maps of `metadata`.
+fn untouched_maps(metadata: Option<&mut Value>) {
+    if let Some(metadata) = metadata.and_then(Value::as_object_mut) {
         for map in ["labels", "annotations"] {
             let Some(value) = metadata.get_mut(map) else { continue };
             match value.as_object_mut() {
@@ -193,6 +236,17 @@ fn untouched(mut object: Value) -> Value {
             if value.as_object().is_some_and(Map::is_empty) {
                 metadata.remove(map);
             }
+        }
+    }
+}
+
+/// `object` without the fields that a decision may touch.
+fn untouched(mut object: Value) -> Value {
+    untouched_maps(object.get_mut("metadata"));
+    if let Some(template) = object.pointer_mut("/spec/template").and_then(Value::as_object_mut) {
+        untouched_maps(template.get_mut("metadata"));
+        if template.get("metadata").is_none_or(|metadata| !metadata.is_object()) {
+            template.insert("metadata".into(), json!({}));
         }
     }
     if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use taskgate_api::TaskPolicySpec;
 use taskgate_policy::{
-    Decision, Facts, Kind, KueueFacts, Memory, Operation, Phase, Policy, PolicySet, Request, decide, govern,
+    Decision, Facts, Kind, KueueFacts, Memory, Operation, Phase, Policy, PolicySet, Request, Workspace, decide, govern,
 };
 
 const QUEUE: &str = "kueue.x-k8s.io/queue-name";
@@ -30,7 +30,7 @@ fn decision(spec: &Value, task: &Value, job: &Value, phase: Phase, kueue: KueueF
         namespace_labels: &BTreeMap::new(),
         owner_task: Some(task),
         spawner: None,
-        workspace_known: None,
+        workspace: &Workspace::Unknown,
         kueue,
     };
     let request = Request {

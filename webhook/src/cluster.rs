@@ -9,7 +9,7 @@ use taskgate_api::{
     kueue::ConfigRef,
     metadata::{Metadata, Owner},
 };
-use taskgate_policy::{ItemIdentity, KueueFacts, PolicySet, SpawnerFacts, TaskState};
+use taskgate_policy::{ItemIdentity, KueueFacts, PolicySet, SpawnerFacts, TaskState, Workspace};
 use tokio::sync::OnceCell;
 use tracing::debug;
 
@@ -79,14 +79,18 @@ impl Surroundings for Cluster {
         }
     }
 
-    async fn workspace_known(&self, namespace: &str, name: &str) -> Option<bool> {
-        if self.caches.has_workspace(namespace, name) {
-            return Some(true);
+    async fn workspace(&self, namespace: &str, name: &str) -> Workspace {
+        if let Some(workspace) = self.caches.workspace(namespace, name) {
+            return Workspace::Present(workspace);
         }
-        let known = self.fresh.has_workspace(namespace, name).await;
-        known
-            .inspect_err(|error| debug!(%error, "whether the Workspace exists is not known"))
-            .ok()
+        match self.fresh.workspace(namespace, name).await {
+            Ok(Some(workspace)) => Workspace::Present(workspace),
+            Ok(None) => Workspace::Absent,
+            Err(error) => {
+                debug!(%error, "whether the Workspace exists is not known");
+                Workspace::Unknown
+            }
+        }
     }
 
     async fn kueue(&self, question: QueueQuestion<'_>) -> KueueFacts {

@@ -6,7 +6,7 @@ use serde_json::Value;
 use taskgate_api::{WorkItemStatus, job::Job, kelos, metadata::Owner};
 use taskgate_policy::{
     Facts, Governed, ItemIdentity, Kind, KueueFacts, Memory, Phase, PolicySet, Request, SpawnerFacts, TaskState,
-    states_queue,
+    Workspace, states_queue,
 };
 
 use crate::kueue::QueueQuestion;
@@ -72,8 +72,8 @@ pub trait Surroundings: Send + Sync + 'static {
         name: &str,
     ) -> impl Future<Output = Result<Option<Arc<SpawnerFacts>>, FactError>> + Send;
 
-    /// Whether a Workspace exists; `None` if that cannot be said. It is the matter of a warning only.
-    fn workspace_known(&self, namespace: &str, name: &str) -> impl Future<Output = Option<bool>> + Send;
+    /// What is known of a Workspace. That it cannot be read is never worth an error.
+    fn workspace(&self, namespace: &str, name: &str) -> impl Future<Output = Workspace> + Send;
 
     /// What is known of Kueue for a Job. What cannot be told is not; a Job does not have to wait for that.
     fn kueue(&self, question: QueueQuestion<'_>) -> impl Future<Output = KueueFacts> + Send {
@@ -158,7 +158,7 @@ pub(crate) struct Gathered {
     namespace_labels: Labels,
     owner_task: Option<Value>,
     spawner: Option<Arc<SpawnerFacts>>,
-    workspace_known: Option<bool>,
+    workspace: Workspace,
     kueue: KueueFacts,
 }
 
@@ -175,7 +175,7 @@ impl Gathered {
             namespace_labels: &self.namespace_labels,
             owner_task: self.owner_task.as_ref(),
             spawner: self.spawner.as_deref(),
-            workspace_known: self.workspace_known,
+            workspace: &self.workspace,
             kueue: self.kueue,
         }
     }
@@ -189,7 +189,7 @@ pub(crate) async fn gather<S: Surroundings>(surroundings: &S, request: &Request<
         namespace_labels: Labels::default(),
         owner_task: None,
         spawner: None,
-        workspace_known: None,
+        workspace: Workspace::Unknown,
         kueue: KueueFacts::default(),
     };
     let namespace = request.namespace;
@@ -216,7 +216,7 @@ pub(crate) async fn gather<S: Surroundings>(surroundings: &S, request: &Request<
             gathered.spawner = surroundings.spawner(namespace, spawner).await?;
         }
         if let Some(workspace) = task.workspace() {
-            gathered.workspace_known = surroundings.workspace_known(namespace, workspace).await;
+            gathered.workspace = surroundings.workspace(namespace, workspace).await;
         }
     }
     if let (Kind::Job, Some(task)) = (request.kind, &gathered.owner_task)

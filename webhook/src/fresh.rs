@@ -28,10 +28,10 @@ use taskgate_api::{
     WorkItem, WorkItemStatus, kelos, keys,
     metadata::{Metadata, Owner},
 };
-use taskgate_policy::{SpawnerFacts, TaskState};
+use taskgate_policy::{SpawnerFacts, TaskState, WorkspaceFacts};
 
 use crate::{
-    caches::{kelos_resource, labels, spawner_facts},
+    caches::{kelos_resource, labels, spawner_facts, workspace_facts},
     cancellation::Permission,
     facts::FactError,
     review::UserInfo,
@@ -110,9 +110,9 @@ impl Fresh {
     /// What is known of a spawner.
     pub(crate) async fn spawner(&self, namespace: &str, name: &str) -> Result<Option<Arc<SpawnerFacts>>, FactError> {
         let found = self
-            .kelos_metadata("TaskSpawner", "taskspawners", namespace, name)
+            .kelos_object("TaskSpawner", "taskspawners", namespace, name)
             .await?;
-        Ok(found.map(|spawner| Arc::new(spawner_facts(spawner.meta()))))
+        Ok(found.map(|spawner| Arc::new(spawner_facts(spawner))))
     }
 
     /// The name that the API server knows us by.
@@ -161,30 +161,30 @@ impl Fresh {
         })
     }
 
-    /// Whether there is a Workspace of that name.
-    pub(crate) async fn has_workspace(&self, namespace: &str, name: &str) -> Result<bool, FactError> {
-        let found = self.kelos_metadata("Workspace", "workspaces", namespace, name).await?;
-        Ok(found.is_some())
+    /// What is known of a Workspace.
+    pub(crate) async fn workspace(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Arc<WorkspaceFacts>>, FactError> {
+        let found = self.kelos_object("Workspace", "workspaces", namespace, name).await?;
+        Ok(found.map(|workspace| Arc::new(workspace_facts(workspace))))
     }
 
-    /// The metadata of an object of Kelos. A name that nothing can have is not asked for: it comes from a label or a
+    /// An object of Kelos. A name that nothing can have is not asked for: it comes from a label or a
     /// field that anybody may fill.
-    async fn kelos_metadata(
+    async fn kelos_object(
         &self,
         kind: &'static str,
         plural: &str,
         namespace: &str,
         name: &str,
-    ) -> Result<Option<PartialObjectMeta<DynamicObject>>, FactError> {
+    ) -> Result<Option<DynamicObject>, FactError> {
         let legal = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-' || c == b'.';
         if name.is_empty() || name.len() > 253 || !name.bytes().all(legal) || name.starts_with('.') {
             return Ok(None);
         }
-        let api = Api::<PartialObjectMeta<DynamicObject>>::namespaced_with(
-            self.client.clone(),
-            namespace,
-            &kelos_resource(kind, plural),
-        );
+        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &kelos_resource(kind, plural));
         let found = api.get_opt(name).await;
         found.map_err(|error| fact_error(kind, namespace, name, error))
     }

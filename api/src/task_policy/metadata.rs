@@ -11,25 +11,32 @@ use super::Mode;
 /// Labels and annotations for Tasks (seed 004).
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.engine)")
-    .message("engine is not active in this release: values are literal; remove it").field_path(".engine"))]
-#[x_kube(validation = Rule::new("!has(self.propagate)")
-    .message("propagate is not active in this release: remove it").field_path(".propagate"))]
 pub struct MetadataPolicy {
     /// The mode of this section, where it differs from the policy's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
-    /// The language of the templates in `labels` and `annotations`.
+    /// The language of the templates in `labels` and `annotations`; Tera where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<TemplateEngine>,
-    /// Labels to put on Tasks that do not have them yet.
+    /// Labels to put on Tasks that do not have them yet. Values are templates.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "bounded_map::<4096>")]
     pub labels: BTreeMap<String, String>,
-    /// Annotations to put on Tasks that do not have them yet.
+    /// Annotations to put on Tasks that do not have them yet. Values are templates.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "bounded_map::<16384>")]
     pub annotations: BTreeMap<String, String>,
+    /// What a label or annotation gets whose template needs something that is not there. Absent: it is left out, and the
+    /// creator is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub missing_value: Option<String>,
+    /// What becomes of text that is no legal label value.
+    #[serde(default, skip_serializing_if = "IllegalValue::is_default")]
+    pub illegal_value: IllegalValue,
+    /// Replace what the Task's creator set. System keys can never be set.
+    #[serde(default, rename = "override", skip_serializing_if = "std::ops::Not::not")]
+    pub override_existing: bool,
     /// Which objects below the Task get the same labels and annotations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2))]
@@ -53,6 +60,23 @@ pub enum TemplateEngine {
     Tera,
     /// `{{.URL}}`, as seed 004 writes it.
     GoTemplate,
+}
+
+/// What becomes of text that is no legal label value.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IllegalValue {
+    /// It is made legal: what stays readable, and a hash of the whole.
+    #[default]
+    Sanitize,
+    /// The label is left out, and the creator is told.
+    Skip,
+}
+
+impl IllegalValue {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// An object that a Task leads to.

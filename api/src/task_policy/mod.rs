@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     cancellation::{CancellationPolicy, Reaction},
     failure::{Backoff, FailurePolicy, InfrastructureFailure},
-    metadata::{MetadataPolicy, PropagationTarget, TemplateEngine},
+    metadata::{IllegalValue, MetadataPolicy, PropagationTarget, TemplateEngine},
     queue::QueueOnError,
     retry::RetryPolicy,
     selector::TaskSelector,

@@ -4,6 +4,7 @@
 pub(crate) mod cancel;
 mod connection;
 mod failure;
+pub(crate) mod render;
 pub(crate) mod reset;
 
 use std::process::ExitCode;

@@ -89,7 +89,7 @@ pub fn add_task(
         known.policies,
         known.namespace,
         known.namespace_labels,
-        task,
+        object,
         known.spawner,
     );
     let mut interest = Interest::default();
@@ -146,7 +146,7 @@ pub fn add_memory(interests: &mut Interests, known: &Known<'_>, name: &str, item
         known.policies,
         known.namespace,
         known.namespace_labels,
-        kelos::Task::of(&object),
+        &object,
         known.spawner,
     );
     let Some(ruling) = sections.failure.filter(|ruling| resets(ruling.mode, ruling.rule)) else {

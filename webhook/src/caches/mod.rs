@@ -14,7 +14,7 @@ use kube::{
     api::{ApiResource, DynamicObject, PartialObjectMeta},
 };
 use taskgate_api::{ClusterTaskPolicy, TaskPolicy, WorkItem, WorkItemStatus, kelos};
-use taskgate_policy::{PolicySet, SpawnerFacts};
+use taskgate_policy::{PolicySet, SpawnerFacts, WorkspaceFacts};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +22,7 @@ use follow::follow;
 use policies::Policies;
 use table::Table;
 use trim::Remembered;
-pub(crate) use trim::{labels, spawner_facts};
+pub(crate) use trim::{labels, spawner_facts, workspace_facts};
 
 /// Every cache of the process.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub struct Caches {
     policies: Policies,
     namespaces: Table<Arc<BTreeMap<String, String>>>,
     spawners: Table<Arc<SpawnerFacts>>,
-    workspaces: Table<()>,
+    workspaces: Table<Arc<WorkspaceFacts>>,
     work_items: Table<Arc<Remembered>>,
 }
 
@@ -76,8 +76,6 @@ impl Caches {
     /// RBAC: `list` and `watch` on all six kinds, cluster-wide.
     pub fn follow(self: &Arc<Self>, client: &Client, shutdown: &CancellationToken) -> JoinSet<()> {
         let typed = |resource: &ApiResource| Api::<DynamicObject>::all_with(client.clone(), resource);
-        let metadata =
-            |resource: &ApiResource| Api::<PartialObjectMeta<DynamicObject>>::all_with(client.clone(), resource);
         let mut tasks = JoinSet::new();
         let (caches, end) = (self.clone(), shutdown.clone());
         let api = typed(&ApiResource::erase::<TaskPolicy>(&()));
@@ -97,14 +95,17 @@ impl Caches {
         let api = typed(&ApiResource::erase::<WorkItem>(&()));
         tasks.spawn(async move { follow(api, &caches.work_items, trim::work_item, || (), end).await });
         let (caches, end) = (self.clone(), shutdown.clone());
-        let api = metadata(&kelos_resource("TaskSpawner", "taskspawners"));
+        let api = typed(&kelos_resource("TaskSpawner", "taskspawners"));
         tasks.spawn(async move {
-            let trim = |object: PartialObjectMeta<_>| Some(Arc::new(spawner_facts(object.meta())));
+            let trim = |object| Some(Arc::new(spawner_facts(object)));
             follow(api, &caches.spawners, trim, || (), end).await;
         });
         let (caches, end) = (self.clone(), shutdown.clone());
-        let api = metadata(&kelos_resource("Workspace", "workspaces"));
-        tasks.spawn(async move { follow(api, &caches.workspaces, |_| Some(()), || (), end).await });
+        let api = typed(&kelos_resource("Workspace", "workspaces"));
+        tasks.spawn(async move {
+            let trim = |object| Some(Arc::new(workspace_facts(object)));
+            follow(api, &caches.workspaces, trim, || (), end).await;
+        });
         let (caches, end) = (self.clone(), shutdown.clone());
         let api = Api::<PartialObjectMeta<Namespace>>::all(client.clone());
         tasks.spawn(async move {
@@ -149,8 +150,8 @@ impl Caches {
         self.spawners.get(namespace, name)
     }
 
-    pub(crate) fn has_workspace(&self, namespace: &str, name: &str) -> bool {
-        self.workspaces.get(namespace, name).is_some()
+    pub(crate) fn workspace(&self, namespace: &str, name: &str) -> Option<Arc<WorkspaceFacts>> {
+        self.workspaces.get(namespace, name)
     }
 
     /// The memory of the item `key`, if the `WorkItem` of that name is about that item.

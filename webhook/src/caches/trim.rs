@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::DynamicObject;
 use serde::Deserialize;
+use serde_json::{Value, json};
 use taskgate_api::WorkItemStatus;
-use taskgate_policy::SpawnerFacts;
+use taskgate_policy::{SpawnerFacts, WorkspaceFacts};
 use tracing::warn;
 
 /// What is kept of a `WorkItem`.
@@ -24,11 +25,19 @@ pub(crate) fn labels(metadata: &ObjectMeta) -> BTreeMap<String, String> {
 }
 
 /// What policies ask of a spawner.
-pub(crate) fn spawner_facts(metadata: &ObjectMeta) -> SpawnerFacts {
-    SpawnerFacts {
-        uid: metadata.uid.clone().unwrap_or_default(),
-        labels: labels(metadata),
-    }
+pub(crate) fn spawner_facts(object: DynamicObject) -> SpawnerFacts {
+    SpawnerFacts::of(&json(object))
+}
+
+/// What templates ask of a Workspace.
+pub(crate) fn workspace_facts(object: DynamicObject) -> WorkspaceFacts {
+    WorkspaceFacts::of(&json(object))
+}
+
+fn json(object: DynamicObject) -> Value {
+    let DynamicObject { metadata, mut data, .. } = object;
+    data["metadata"] = json!({"uid": metadata.uid, "labels": metadata.labels});
+    data
 }
 
 #[derive(Deserialize)]
@@ -67,7 +76,6 @@ pub(super) fn work_item(object: DynamicObject) -> Option<Arc<Remembered>> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
     use taskgate_api::work_item::Breaker;
 
     use super::*;

@@ -25,7 +25,7 @@ use taskgate_api::{
     metadata::{Metadata, Owner},
 };
 use taskgate_certs::{Material, Resolver, issue_all};
-use taskgate_policy::{ItemIdentity, Policy, PolicySet, SpawnerFacts};
+use taskgate_policy::{ItemIdentity, Policy, PolicySet, SpawnerFacts, Workspace};
 use taskgate_webhook::{FactError, Labels, Lifecycle, Limits, Listener, Metrics, ShutdownConfig, Surroundings, router};
 use tokio::{net::TcpStream, task::JoinHandle};
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -102,8 +102,8 @@ impl Surroundings for Given {
         Ok(self.spawner.clone().map(Arc::new))
     }
 
-    async fn workspace_known(&self, _: &str, _: &str) -> Option<bool> {
-        None
+    async fn workspace(&self, _: &str, _: &str) -> Workspace {
+        Workspace::Unknown
     }
 
     async fn memory(&self, _: &str, _: &ItemIdentity, _: bool) -> Result<Option<Arc<WorkItemStatus>>, FactError> {

@@ -1,0 +1,18 @@
+//! Labels and annotations from templates, on a real API server (seed 004).
+
+#[path = "metadata/bad.rs"]
+mod bad;
+#[path = "metadata/command.rs"]
+mod command;
+#[path = "metadata/example.rs"]
+mod example;
+#[path = "metadata/hostile.rs"]
+mod hostile;
+#[path = "metadata/propagation.rs"]
+mod propagation;
+#[path = "metadata/recipes.rs"]
+mod recipes;
+#[path = "metadata/rules.rs"]
+mod rules;
+#[path = "metadata/world.rs"]
+mod world;

@@ -1,0 +1,205 @@
+//! What a template knows: one JSON object, the same for both engines. The table of `docs/metadata.md` describes it.
+
+use std::{cell::OnceCell, collections::BTreeMap};
+
+use serde_json::{Map, Value, json};
+use taskgate_api::{kelos::Task, keys};
+
+use super::{item, managed::Managed};
+use crate::{SpawnerFacts, WorkspaceFacts};
+
+/// The longest text that a template gets, in bytes; a longer one is left out, so that what a render may cost is known.
+const MAX_TEXT: usize = 4096;
+/// How many entries of a map and of a list it gets.
+const MAX_ENTRIES: usize = 100;
+/// What only the tracker knows of an item.
+pub(super) const TRACKED: [&str; 4] = ["title", "labels", "author", "body"];
+/// The item's fields, and what Go templates call them, as seed 004 does.
+pub(super) const ITEM_FIELDS: [(&str, &str); 11] = [
+    ("id", "ID"),
+    ("title", "Title"),
+    ("kind", "Kind"),
+    ("number", "Number"),
+    ("labels", "Labels"),
+    ("url", "URL"),
+    ("branch", "Branch"),
+    ("author", "Author"),
+    ("body", "Body"),
+    ("time", "Time"),
+    ("schedule", "Schedule"),
+];
+/// Fields of `spec` that templates see. Never the prompt, credentials, or anything of the pod.
+const SPEC_FIELDS: [&str; 10] = [
+    "type",
+    "model",
+    "effort",
+    "image",
+    "branch",
+    "upstreamRepo",
+    "workspaceRef",
+    "workerPoolRef",
+    "agentConfigRefs",
+    "dependsOn",
+];
+
+/// What surrounds a Task, as far as templates know it.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope<'a> {
+    /// The Task, whole.
+    pub object: &'a Value,
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// The namespace's labels.
+    pub namespace_labels: &'a BTreeMap<String, String>,
+    /// Its spawner, when there is one.
+    pub spawner: Option<&'a SpawnerFacts>,
+    /// Its Workspace, when there is one.
+    pub workspace: Option<&'a WorkspaceFacts>,
+    /// Who asks; known at admission only.
+    pub user: Option<&'a str>,
+    /// What only the tracker knows of the item: `title`, `labels`, `author`, `body`.
+    pub tracked: Option<&'a Map<String, Value>>,
+}
+
+/// What templates are rendered over. Built once for all templates of a request.
+#[derive(Debug)]
+pub(crate) struct Context {
+    json: Value,
+    tera: OnceCell<tera::Context>,
+}
+
+impl Context {
+    /// The context of `scope`. Keys that policies set are left out of the Task's labels and annotations: what one template
+    /// gives never depends on another, nor on a first pass over the same Task.
+    pub(crate) fn of(scope: &Scope<'_>, managed: &Managed<'_>) -> Self {
+        let task = Task::of(scope.object);
+        let metadata = task.metadata();
+        let visible = |name: &str| {
+            let entries = scope
+                .object
+                .pointer(&format!("/metadata/{name}"))
+                .and_then(Value::as_object);
+            let managed = |key: &str| match name {
+                "labels" => managed.has_label(key),
+                _ => managed.has_annotation(key),
+            };
+            let entries = entries
+                .into_iter()
+                .flatten()
+                .filter_map(|(key, value)| Some((key, value.as_str()?)));
+            bounded(entries.filter(|(key, _)| !managed(key) && !key.starts_with(keys::PREFIX)))
+        };
+        let mut item = item::known(task, scope.spawner, scope.workspace);
+        for field in TRACKED {
+            if let Some(value) = scope.tracked.and_then(|tracked| tracked.get(field)) {
+                item.insert(field.to_owned(), cut(value));
+            }
+        }
+        let mut json = json!({
+            "task": {
+                "metadata": {
+                    "name": metadata.name(), "namespace": scope.namespace,
+                    "labels": visible("labels"), "annotations": visible("annotations"),
+                },
+                "spec": spec(task),
+            },
+            "spawner": {"metadata": {
+                "name": task.spawner(),
+                "labels": scope.spawner.map(|spawner| labels(&spawner.labels)).unwrap_or_default(),
+            }},
+            "workspace": {
+                "name": task.workspace(),
+                "repo": scope.workspace.map(|workspace| workspace.repo.as_str()).filter(|repo| !repo.is_empty()),
+                "ref": scope.workspace.and_then(|workspace| workspace.reference.as_deref()),
+            },
+            "namespace": {
+                "name": scope.namespace, "labels": labels(scope.namespace_labels),
+                "metadata": {"name": scope.namespace, "labels": labels(scope.namespace_labels)},
+            },
+            "user": scope.user,
+        });
+        without_nulls(&mut json);
+        for (field, name) in ITEM_FIELDS {
+            if let Some(value) = item.get(field) {
+                json[name] = value.clone();
+            }
+        }
+        json["item"] = Value::Object(item);
+        Self::from(json)
+    }
+
+    /// The context as JSON.
+    pub(crate) fn json(&self) -> &Value {
+        &self.json
+    }
+
+    /// The context as Tera takes it.
+    pub(crate) fn tera(&self) -> &tera::Context {
+        self.tera.get_or_init(|| {
+            let mut context = tera::Context::new();
+            for (key, value) in self.json.as_object().into_iter().flatten() {
+                context.insert(key.clone(), value);
+            }
+            context
+        })
+    }
+}
+
+impl From<Value> for Context {
+    fn from(json: Value) -> Self {
+        Self {
+            json,
+            tera: OnceCell::new(),
+        }
+    }
+}
+
+fn labels(labels: &BTreeMap<String, String>) -> Map<String, Value> {
+    bounded(labels.iter().map(|(key, value)| (key, value.as_str())))
+}
+
+fn bounded<'a>(entries: impl Iterator<Item = (&'a String, &'a str)>) -> Map<String, Value> {
+    entries
+        .filter(|(_, value)| value.len() <= MAX_TEXT)
+        .take(MAX_ENTRIES)
+        .map(|(key, value)| (key.clone(), value.into()))
+        .collect()
+}
+
+/// The effective fields: what stands in `spec.worker` wins over the flat ones, as in Kelos.
+fn spec(task: Task<'_>) -> Map<String, Value> {
+    let field = |name: &str| {
+        let value = task.agent_field(name)?;
+        Some((name.to_owned(), cut(value)))
+    };
+    SPEC_FIELDS.iter().filter_map(|name| field(name)).collect()
+}
+
+/// A value of somebody else, bounded: long texts end early, long lists too, and nothing is nested deeply.
+fn cut(value: &Value) -> Value {
+    match value {
+        Value::String(text) => {
+            let mut end = text.len().min(MAX_TEXT);
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
+            text[..end].into()
+        }
+        Value::Array(items) => items
+            .iter()
+            .take(MAX_ENTRIES)
+            .filter(|item| !item.is_array())
+            .map(cut)
+            .collect(),
+        Value::Object(_) => json!({"name": value.get("name").and_then(Value::as_str)}),
+        other => other.clone(),
+    }
+}
+
+/// Removes what is null: a value that is not known is not there.
+fn without_nulls(value: &mut Value) {
+    if let Some(map) = value.as_object_mut() {
+        map.retain(|_, value| !value.is_null());
+        map.values_mut().for_each(without_nulls);
+    }
+}

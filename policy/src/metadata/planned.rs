@@ -1,0 +1,78 @@
+//! The labels and annotations that a Task will have.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use taskgate_api::keys;
+
+use super::{Managed, Place};
+use crate::names::{MAX_MESSAGE, clip};
+
+/// How large the annotations of a Task may grow through policies, in bytes of keys and values. The API server refuses
+/// 256 KiB, and Kelos adds its own later.
+const MAX_ANNOTATIONS: usize = 128 * 1024;
+/// What is told of an annotation that would make them larger.
+pub(super) const NO_ROOM: &str = "the Task's annotations would be larger than 128 KiB";
+
+/// What the creator set, and what policies add to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Planned {
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+}
+
+impl Planned {
+    /// What `object` has.
+    pub(crate) fn of(object: &Value) -> Self {
+        let map = |name: &str| {
+            let entries = object.pointer(name).and_then(Value::as_object).into_iter().flatten();
+            entries
+                .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+                .collect()
+        };
+        Self {
+            labels: map("/metadata/labels"),
+            annotations: map("/metadata/annotations"),
+        }
+    }
+
+    /// The labels that policies select by. What a policy overrides is none of them: two policies could take turns for ever.
+    pub(crate) fn selectable(&self, managed: &Managed<'_>) -> BTreeMap<String, String> {
+        let mut labels = self.labels.clone();
+        labels.retain(|key, _| !managed.overrides(key));
+        labels
+    }
+
+    pub(super) fn get(&self, place: Place, key: &str) -> Option<&str> {
+        match place {
+            Place::Label => self.labels.get(key).map(String::as_str),
+            Place::Annotation => self.annotations.get(key).map(String::as_str),
+        }
+    }
+
+    pub(super) fn set(&mut self, place: Place, key: &str, value: &str) {
+        let map = match place {
+            Place::Label => &mut self.labels,
+            Place::Annotation => &mut self.annotations,
+        };
+        map.insert(key.to_owned(), value.to_owned());
+    }
+
+    pub(super) fn has_room(&self, place: Place, key: &str, value: &str) -> bool {
+        let size = |(key, value): (&String, &String)| key.len() + value.len();
+        place == Place::Label
+            || self.annotations.iter().map(size).sum::<usize>() + key.len() + value.len() <= MAX_ANNOTATIONS
+    }
+
+    /// The annotation that says what was left out, for the controller to publish: admission writes no Events. One that is
+    /// there stays, so that a second pass changes nothing.
+    pub(super) fn note(&mut self, skipped: &[(&str, String)]) -> Option<(&'static str, String)> {
+        if skipped.is_empty() || self.get(Place::Annotation, keys::SKIPPED).is_some() {
+            return None;
+        }
+        let reasons: Vec<_> = skipped.iter().map(|(key, why)| format!("{key}: {why}")).collect();
+        let note = clip(&reasons.join("; "), MAX_MESSAGE);
+        self.set(Place::Annotation, keys::SKIPPED, &note);
+        Some((keys::SKIPPED, note))
+    }
+}

@@ -1,0 +1,64 @@
+//! A Task's labels and annotations on its Job and pods, where cost tools, schedulers and metrics look.
+
+use taskgate_api::{Mode, metadata::Metadata, task_policy::PropagationTarget};
+
+use super::{MetadataRule, Place};
+use crate::{
+    Detail, Phase, Section,
+    decision::{Effect, Finding},
+    patch::Edit,
+    select::{Governed, Ruling},
+};
+
+/// What the metadata sections of the Task's policies do to its Job.
+///
+/// The values are those that the Task has, whoever set them: Job, pod and Task never differ. Keys that the Job or its pod
+/// template has already stay. The Job's selector is not touched, and Kueue's keys cannot get into a pod template, because
+/// no policy can set them.
+pub(crate) fn findings<'a>(governed: &Governed<'a>) -> Vec<Finding<'a>> {
+    let Some(task) = governed.task.filter(|_| governed.request.phase == Phase::Mutating) else {
+        return Vec::new();
+    };
+    let rulings = governed
+        .sections
+        .metadata
+        .iter()
+        .filter(|ruling| ruling.mode != Mode::Off);
+    rulings
+        .filter_map(|ruling| finding(governed, ruling, task.metadata()))
+        .collect()
+}
+
+fn finding<'a>(
+    governed: &Governed<'a>,
+    ruling: &Ruling<'a, &'a MetadataRule>,
+    task: Metadata<'_>,
+) -> Option<Finding<'a>> {
+    let job = governed.request.object;
+    let template = job.pointer("/spec/template").filter(|template| template.is_object());
+    let mut edits = Vec::new();
+    for (target, object) in [(PropagationTarget::Job, Some(job)), (PropagationTarget::Pod, template)] {
+        let Some(existing) = object.map(Metadata::of).filter(|_| ruling.rule.reaches(target)) else {
+            continue;
+        };
+        for entry in &ruling.rule.entries {
+            let (value, taken) = match entry.place {
+                Place::Label => (task.label(&entry.key), existing.label(&entry.key)),
+                Place::Annotation => (task.annotation(&entry.key), existing.annotation(&entry.key)),
+            };
+            let (Some(value), None) = (value, taken) else {
+                continue;
+            };
+            let (key, value) = (entry.key.clone(), value.to_owned());
+            edits.push(match (target, entry.place) {
+                (PropagationTarget::Job, Place::Label) => Edit::Label(key, value),
+                (PropagationTarget::Job, Place::Annotation) => Edit::Annotation(key, value),
+                (PropagationTarget::Pod, Place::Label) => Edit::PodLabel(key, value),
+                (PropagationTarget::Pod, Place::Annotation) => Edit::PodAnnotation(key, value),
+            });
+        }
+    }
+    let keys: Vec<_> = edits.iter().filter_map(Edit::key).map(ToOwned::to_owned).collect();
+    let detail = Detail::MetadataSet { keys };
+    (!edits.is_empty()).then(|| Finding::new(Section::Metadata, ruling, detail, Effect::Change(edits)))
+}
