@@ -9,7 +9,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use taskgate_api::{keys, metadata::Metadata};
+use taskgate_api::{job, keys, metadata::Metadata};
 use taskgate_policy::{CIRCUIT_BROKEN, JobEnd};
 
 use crate::{
@@ -51,6 +51,19 @@ pub(crate) enum Failing {
     Gone,
 }
 
+/// Whether the Job is in a queue, suspended, and has no pods. As long as Kueue has it evicted, it takes `status.startTime`
+/// away, and the job controller, which comes later, is refused to end a Job without one for ever (seen with Kueue 0.18 on
+/// Kubernetes 1.36). With no pods there is nothing to wait for: such a Job can end in the same write.
+pub(crate) fn is_parked(job: &Value) -> bool {
+    let view = job::Job::of(job);
+    let none = |field: &str| job.pointer(field).and_then(Value::as_u64).unwrap_or(0) == 0;
+    let counted = ["succeeded", "failed"].iter().all(|list| {
+        let uncounted = job.pointer(&format!("/status/uncountedTerminatedPods/{list}"));
+        uncounted.and_then(Value::as_array).is_none_or(Vec::is_empty)
+    });
+    view.queue().is_some() && view.is_suspended() && none("/status/active") && none("/status/terminating") && counted
+}
+
 /// Fails the open Job `job` through its status: the job controller kills its pods and ends it.
 pub(crate) async fn fail(
     context: &Context,
@@ -69,6 +82,12 @@ pub(crate) async fn fail(
         "type": "FailureTarget", "status": "True", "reason": reason, "message": message,
         "lastTransitionTime": now, "lastProbeTime": now,
     }));
+    if is_parked(job) {
+        conditions.push(json!({
+            "type": "Failed", "status": "True", "reason": reason, "message": message,
+            "lastTransitionTime": now, "lastProbeTime": now,
+        }));
+    }
     let mut status = json!({"conditions": conditions});
     // A Job that never started is not allowed to end without a start (measured).
     if job.pointer("/status/startTime").is_none() {

@@ -155,7 +155,8 @@ impl Subject {
         }
     }
 
-    fn of(context: &Context, object: &DynamicObject) -> Option<Self> {
+    /// What is known about the Task `object`; `None` for what is no Task.
+    pub(crate) fn of(context: &Context, object: &DynamicObject) -> Option<Self> {
         let json = json_of(object);
         let mut state = TaskState::of(&json)?;
         state.makes_room |= cancel::is_wanted_again(context, &json, &state);

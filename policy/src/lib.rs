@@ -60,7 +60,7 @@ pub use queue::{
 };
 pub use reason::{Detail, Reason, Refusal, Section};
 pub use request::{Facts, Kind, KueueFacts, Operation, Phase, Request};
-pub use ruling::{FailureRule, cancellation_rule, failure_rule};
+pub use ruling::{FailureRule, cancellation_rule, failure_rule, on_deactivation};
 pub use select::{Governed, PolicySet, govern};
 pub use task_state::{TaskPhase, TaskState};
 pub use upkeep::{Scene, Step, next_step};

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use taskgate_api::{
     ClusterTaskPolicySpec, Mode, Selector, SelectorExt as _, TaskPolicySpec,
-    task_policy::{CancellationPolicy, FailurePolicy, QueueOnError, TaskSelector},
+    task_policy::{CancellationPolicy, FailurePolicy, QueueOnDeactivation, QueueOnError, TaskSelector},
 };
 
 use crate::{item_key::ItemKey, metadata::MetadataRule, queue::Name, select::Features};
@@ -73,6 +73,7 @@ pub(crate) struct QueueRule<'a> {
     pub(crate) queue: Option<&'a Name>,
     pub(crate) priority_class: Option<&'a Name>,
     pub(crate) on_error: QueueOnError,
+    pub(crate) on_deactivation: QueueOnDeactivation,
 }
 
 impl Policy {
@@ -214,6 +215,7 @@ impl Policy {
             queue: Some(queue.as_ref()?),
             priority_class: priority_class.as_ref(),
             on_error: spec.queue_on_error.unwrap_or_default(),
+            on_deactivation: spec.queue_on_deactivation.unwrap_or_default(),
         };
         Some((spec.queue_mode, rule))
     }

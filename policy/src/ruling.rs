@@ -7,7 +7,7 @@ use serde_json::Value;
 use taskgate_api::{
     Mode,
     kelos::Task,
-    task_policy::{CancellationPolicy, FailurePolicy},
+    task_policy::{CancellationPolicy, FailurePolicy, QueueOnDeactivation},
 };
 
 use crate::{
@@ -68,6 +68,22 @@ pub fn cancellation_rule<'a>(
     let sections = sections_of(policies, namespace, namespace_labels, object, spawner);
     let ruling = sections.cancellation.filter(|ruling| ruling.mode != Mode::Off)?;
     Some((ruling.policy.name(), ruling.mode, ruling.rule))
+}
+
+/// What the policy that governs the Task `object` wants of a Job that Kueue deactivated. One that is not enforced wants
+/// nothing.
+pub fn on_deactivation(
+    policies: &PolicySet,
+    namespace: &str,
+    namespace_labels: &BTreeMap<String, String>,
+    object: &Value,
+    spawner: Option<&SpawnerFacts>,
+) -> QueueOnDeactivation {
+    sections_of(policies, namespace, namespace_labels, object, spawner)
+        .queue
+        .filter(|ruling| ruling.mode == Mode::Enforce)
+        .map(|ruling| ruling.rule.on_deactivation)
+        .unwrap_or_default()
 }
 
 /// The winning sections for a Task that exists already.

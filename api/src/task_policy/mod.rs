@@ -17,7 +17,7 @@ pub use self::{
     cancellation::{CancellationPolicy, Reaction},
     failure::{Backoff, FailurePolicy, InfrastructureFailure},
     metadata::{IllegalValue, MetadataPolicy, PropagationTarget, TemplateEngine},
-    queue::QueueOnError,
+    queue::{QueueOnDeactivation, QueueOnError},
     retry::RetryPolicy,
     selector::TaskSelector,
 };
@@ -97,6 +97,10 @@ pub struct TaskPolicySpec {
     /// What becomes of a Job when no legal name comes of the Task or of the template. Absent: `Suspend`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_on_error: Option<QueueOnError>,
+    /// What becomes of a Job that Kueue deactivated: it ran too long, was put back too often, or a check rejected it. Absent:
+    /// `Keep`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_on_deactivation: Option<QueueOnDeactivation>,
     /// Labels and annotations for Tasks (seed 004).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<MetadataPolicy>,

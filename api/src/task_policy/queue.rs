@@ -16,3 +16,13 @@ pub enum QueueOnError {
     /// It runs, outside of any quota.
     Ignore,
 }
+
+/// What becomes of a Job that Kueue deactivated.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QueueOnDeactivation {
+    /// It stays, and its Task with it, until somebody activates it again. No failure is counted.
+    #[default]
+    Keep,
+    /// It is failed, and so is its Task: the failure counts.
+    Fail,
+}

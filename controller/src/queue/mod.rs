@@ -5,9 +5,11 @@
 //! Kueue ┘   Workloads, LocalQueues, WorkloadPriorityClasses, if it is installed
 //! ```
 //!
-//! It changes nothing but that condition: what Kueue does with a Job is Kueue's business.
+//! It changes nothing but that condition: what Kueue does with a Job is Kueue's business. But a Job that Kueue deactivated
+//! may be failed, if the policy wants that.
 
 mod condition;
+mod deactivated;
 mod kueue;
 mod metrics;
 mod table;
@@ -16,7 +18,7 @@ mod trim;
 
 use std::{future::ready, sync::Arc, time::Duration};
 
-use futures::{StreamExt as _, channel::mpsc, future::join3};
+use futures::{StreamExt as _, channel::mpsc, future::join4};
 use jiff::Timestamp;
 use k8s_openapi::api::{batch::v1, core::v1::ConfigMap};
 use kube::{
@@ -27,16 +29,19 @@ use kube::{
         controller::{self, Action, ReconcileRequest},
         reflector::{self, ObjectRef, Store},
         watcher,
+        watcher::Event,
     },
 };
 use serde_json::Value;
 use taskgate_api::{
+    condition::Condition,
     job::Job,
-    kelos,
-    kueue::{ConfigRef, Settings},
+    kelos::{self, Task},
+    kueue::{ConfigRef, Settings, Workload},
     metadata::{Metadata, Owner},
 };
-use taskgate_policy::{Installed, Look, QueueReason, QueueScene, queue_state};
+use taskgate_policy::{Installed, Look, QueueReason, QueueScene, QueueState, queue_state};
+use tokio::time::sleep;
 use tracing::{debug, warn};
 
 pub(crate) use condition::QUEUED;
@@ -86,14 +91,27 @@ pub(crate) async fn run(context: Arc<Context>, tasks: Store<DynamicObject>) {
     let api = Api::<DynamicObject>::all_with(client.clone(), &job_kind);
     let watch = watcher(api, watcher::Config::default().labels(kelos::TASK_LABEL));
     let watch = watch.default_backoff().modify(trim::job);
-    let following_jobs = reflector::reflector(writer, watch).touched_objects().for_each(|job| {
-        match job {
-            Ok(job) => {
+    let (leave, left) = mpsc::unbounded();
+    let following_jobs = reflector::reflector(writer, watch).for_each(|event| {
+        match event {
+            Ok(Event::Apply(job) | Event::InitApply(job)) => {
                 let _ = wake.unbounded_send(ObjectRef::from_obj_with(&job, job_kind.clone()).into());
             }
+            Ok(Event::Delete(job)) => {
+                let _ = leave.unbounded_send(job);
+            }
+            Ok(Event::Init | Event::InitDone) => {}
             Err(error) => debug!(%error, "the watch of Jobs is interrupted"),
         }
         ready(())
+    });
+    let leaving = left.for_each_concurrent(usize::from(CONCURRENCY), |job| {
+        let queueing = Arc::clone(&queueing);
+        async move {
+            if let Err(error) = queueing.gone(&json_of(&job)).await {
+                warn!(%error, source = %error.source, name = job.name_any(), "its Task was not told that the Job is gone");
+            }
+        }
     });
     let following_kueue = queueing.kueue.follow(&client, |changed| {
         if let Changed::Job(namespace, name) = &changed {
@@ -122,7 +140,7 @@ pub(crate) async fn run(context: Arc<Context>, tasks: Store<DynamicObject>) {
         .for_each(|_| ready(()))
         .await;
     };
-    join3(following_jobs, following_kueue, looking).await;
+    join4(following_jobs, leaving, following_kueue, looking).await;
 }
 
 /// Whether what changed may change what is to be said of `job`.
@@ -162,10 +180,16 @@ async fn reconcile(job: Arc<DynamicObject>, queueing: Arc<Queueing>) -> Result<A
     let Some(task) = queueing.task(namespace_of(&job), &owner).await? else {
         return Ok(Action::await_change());
     };
-    Ok(match tell(&queueing.context, &task, &job, &state).await? {
-        Told::Done => Action::await_change(),
-        Told::Conflict => Action::requeue(SOON),
-    })
+    if tell(&queueing.context, &task, &job, &state).await? == Told::Conflict {
+        return Ok(Action::requeue(SOON));
+    }
+    let workload = seen.workload.as_deref().map(Workload::of);
+    if state.reason == QueueReason::Deactivated
+        && workload.is_some_and(|workload| deactivated::is_settled(&job, workload))
+    {
+        return deactivated::end(&queueing.context, &task, &state.message).await;
+    }
+    Ok(Action::await_change())
 }
 
 fn scene<'a>(job: &'a Value, seen: &'a Seen, manages_namespace: Option<bool>, now: Timestamp) -> QueueScene<'a> {
@@ -194,6 +218,28 @@ impl Queueing {
             found.as_ref().map(json_of)
         };
         Ok(task.filter(|task| Metadata::of(task).uid() == Some(owner.uid)))
+    }
+
+    /// Tells a Task that ended in the queue, and whose Job was deleted before that was seen, that it does not wait any more.
+    async fn gone(&self, job: &Value) -> Result<(), Error> {
+        let Some(owner) = Job::of(job).task() else {
+            return Ok(());
+        };
+        let waits = |task: &Value| Condition::find(task, QUEUED).is_some_and(Condition::is_true);
+        let namespace = namespace_of(job);
+        if !self.task(namespace, &owner).await?.as_ref().is_some_and(waits) {
+            return Ok(());
+        }
+        let fresh = self.context.tasks(namespace).get_opt(owner.name).await;
+        let fresh = fresh.map_err(|error| failed("Task", namespace, owner.name, error))?;
+        // Of a Task that goes on Kelos makes the Job again.
+        let Some(task) = fresh.as_ref().map(json_of).filter(|task| Task::of(task).is_terminal()) else {
+            return Ok(());
+        };
+        while tell(&self.context, &task, job, &QueueState::ended()).await? == Told::Conflict {
+            sleep(SOON).await;
+        }
+        Ok(())
     }
 
     /// Whether Kueue manages a namespace. Without its configuration: whether it would by default.

@@ -6,6 +6,7 @@ use anyhow::ensure;
 use k8s_openapi::api::{batch::v1::Job, events::v1::Event};
 use kube::{Api, api::DeleteParams};
 use serde_json::{Value, json};
+use taskgate_api::WorkItem;
 use taskgate_e2e::{PATIENCE, await_gone, eventually, never};
 
 use crate::world::{A_WHILE, QUEUE, World, condition, plane, task};
@@ -228,4 +229,66 @@ async fn a_deactivated_job_stays_and_says_how_to_start_it() -> anyhow::Result<()
     world.patch_workload("mine", json!({"active": true})).await?;
     world.queued("mine", "Admitted").await?;
     world.succeed("mine").await
+}
+
+#[tokio::test]
+async fn a_deactivated_job_fails_where_the_policy_wants_it() -> anyhow::Result<()> {
+    let spec = json!({
+        "queueName": "agents", "queueOnDeactivation": "Fail", "failurePolicy": {"maxRetriesPerItem": 3},
+    });
+    let world = World::governed("fails", spec).await?;
+    world.queue(1).await?;
+    let mut mine = task("mine");
+    mine["metadata"]["annotations"] = json!({"taskgate.dev/item": "42"});
+    world.ns.apply_yaml(&mine.to_string()).await?;
+    world.queued("mine", "Admitted").await?;
+    world.runs("mine").await?;
+    world.patch_workload("mine", json!({"active": false})).await?;
+    world.phase("mine", "Failed").await?;
+    let items = world.ns.api::<WorkItem>();
+    eventually("the failure is counted, and named", PATIENCE, || async {
+        let all = items.list(&kube::api::ListParams::default()).await?;
+        let mut attempts = all
+            .iter()
+            .filter_map(|item| item.status.as_ref())
+            .flat_map(|status| &status.attempts);
+        ensure!(
+            attempts.any(|attempt| attempt.reason.as_deref() == Some("QueueDeactivated")),
+            "{all:?}"
+        );
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_task_that_is_cancelled_in_the_queue_leaves_it() -> anyhow::Result<()> {
+    let world = World::governed("cancelled", agents()).await?;
+    world.queue(1).await?;
+    world.task("first").await?;
+    world.runs("first").await?;
+    for name in ["second", "third"] {
+        world.task(name).await?;
+        world.queued(name, "WaitingForAdmission").await?;
+    }
+    world
+        .ns
+        .kubectl([
+            "annotate",
+            "tasks.kelos.dev",
+            "second",
+            "taskgate.dev/cancel=not needed any more",
+        ])
+        .await?
+        .stdout_ok()?;
+    world.phase("second", "Failed").await?;
+    let told = world.queued("second", "Ended").await?;
+    ensure!(told["status"] == "False", "{told}");
+    world.succeed("first").await?;
+    world.queued("third", "Admitted").await?;
+    ensure!(
+        world.kelos.agents.running(world.ns.name(), "second") == 0,
+        "it ran after all"
+    );
+    world.succeed("third").await
 }

@@ -74,7 +74,7 @@ fn of_workload(scene: &QueueScene<'_>, job: Job<'_>, workload: Workload<'_>) -> 
         });
     }
     if job.has_ended() {
-        return Look::State(done(QueueReason::Ended, "the Job ended before it was admitted"));
+        return Look::State(QueueState::ended());
     }
     let name = workload.metadata().name().unwrap_or_default();
     if job.queue().is_none() {
@@ -124,10 +124,12 @@ fn of_workload(scene: &QueueScene<'_>, job: Job<'_>, workload: Workload<'_>) -> 
         }
         Some(pending) => Look::State(waits(QueueReason::WaitingForAdmission, pending.message())),
         None if scene.now < noticed_by(scene, job) => Look::Later(noticed_by(scene, job)),
-        None => Look::State(waits(
-            QueueReason::NotNoticed,
-            "Kueue has made a Workload and said nothing of it",
-        )),
+        // Kueue says nothing to a Job behind one of the same size that does not fit (seen with 0.18).
+        None => {
+            let queue = job.queue().unwrap_or_default();
+            let message = format!("waits in LocalQueue {queue} behind others: Kueue has not tried it yet");
+            Look::State(waits(QueueReason::WaitingForAdmission, message))
+        }
     }
 }
 
@@ -136,7 +138,7 @@ fn without_workload(scene: &QueueScene<'_>, job: Job<'_>) -> Look {
         return Look::Nothing;
     }
     if job.has_ended() {
-        return Look::State(done(QueueReason::Ended, "the Job ended before it was admitted"));
+        return Look::State(QueueState::ended());
     }
     if !job.is_suspended() {
         let message = "somebody started the Job: it runs outside of any quota";
@@ -292,7 +294,7 @@ mod tests {
         assert_eq!(look(&job(), Some(&silent), Some(kueue), 1), Look::Later(at(10)));
         assert_eq!(
             word(&look(&job(), Some(&silent), Some(kueue), 10)),
-            (true, "NotNoticed")
+            (true, "WaitingForAdmission")
         );
         let mut off = workload(&json!(gone()));
         off["spec"] = json!({"active": false});

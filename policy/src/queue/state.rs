@@ -119,6 +119,18 @@ pub struct QueueState {
     pub since: Option<Timestamp>,
 }
 
+impl QueueState {
+    /// The Job's end came before its turn.
+    pub fn ended() -> Self {
+        Self {
+            waits: false,
+            reason: QueueReason::Ended,
+            message: "the Job ended before it was admitted".to_owned(),
+            since: None,
+        }
+    }
+}
+
 /// What there is to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Look {
