@@ -150,9 +150,14 @@ pub async fn tell_of_deletions(client: Client, mut noted: Noted, shutdown: Cance
             }
         }
     });
+    // Admission ends before everything else is told to, and with it what it notes.
+    let to_the_end = async {
+        telling.await;
+        shutdown.cancelled().await;
+    };
     tokio::select! {
         () = shutdown.cancelled() => {}
-        () = telling => {}
+        () = to_the_end => {}
     }
 }
 
