@@ -92,6 +92,15 @@ impl<'a> Task<'a> {
         self.agent_field("workspaceRef")?.get("name")?.as_str()
     }
 
+    /// The names of the AgentConfigs that the agent starts with.
+    pub fn agent_configs(self) -> impl Iterator<Item = &'a str> {
+        let listed = self.agent_field("agentConfigRefs").and_then(Value::as_array);
+        listed
+            .into_iter()
+            .flatten()
+            .filter_map(|reference| reference.get("name")?.as_str())
+    }
+
     /// The branch that the agent works on, which Kelos locks (kelos §6.5).
     pub fn branch(self) -> Option<&'a str> {
         self.spec()?.get("branch")?.as_str().filter(|branch| !branch.is_empty())

@@ -97,9 +97,19 @@ pub(crate) fn trim(object: &mut DynamicObject) {
         Value::Object(kept)
     };
     let spec = object.data.get("spec");
-    let mut kept = keep(spec, &["type", "ttlSecondsAfterFinished", "branch", "workerPoolRef"]);
+    let mut kept = keep(
+        spec,
+        &[
+            "type",
+            "ttlSecondsAfterFinished",
+            "branch",
+            "workerPoolRef",
+            "workspaceRef",
+            "agentConfigRefs",
+        ],
+    );
     if let Some(worker) = spec.and_then(|spec| spec.get("worker")) {
-        kept["worker"] = keep(Some(worker), &["type"]);
+        kept["worker"] = keep(Some(worker), &["type", "workspaceRef", "agentConfigRefs"]);
     }
     let mut status = keep(
         object.data.get("status"),

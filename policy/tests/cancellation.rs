@@ -35,6 +35,8 @@ enum Act {
     Withdraw,
     /// The branch gets free, or is taken.
     Branch,
+    /// The Workspace is made, or deleted.
+    Workspace,
     /// Time goes on.
     Wait {
         seconds: u8,
@@ -51,6 +53,7 @@ fn act() -> impl Strategy<Value = Act> {
         3 => (0..20u8).prop_map(|grace| Act::Ask { grace }),
         1 => Just(Act::Withdraw),
         2 => Just(Act::Branch),
+        1 => Just(Act::Workspace),
         2 => (0..15u8).prop_map(|seconds| Act::Wait { seconds }),
     ]
 }
@@ -72,6 +75,8 @@ struct World {
     now: Timestamp,
     task: Value,
     branch_taken: bool,
+    /// Since when there is a Workspace.
+    workspace: Option<Timestamp>,
     /// Kelos' lock, which only a Job's end frees.
     locked: bool,
     job: Option<Job>,
@@ -88,6 +93,7 @@ impl World {
             now: Timestamp::from_second(1_800_000_000).expect("a time that exists"),
             task: json!({"metadata": {"name": "t", "uid": "u", "annotations": {}}, "spec": spec, "status": {"phase": ""}}),
             branch_taken: false,
+            workspace: Some(Timestamp::UNIX_EPOCH),
             locked: false,
             job: None,
             ran_after: 0,
@@ -98,6 +104,13 @@ impl World {
 
     fn phase(&self) -> &str {
         self.task["status"]["phase"].as_str().unwrap_or_default()
+    }
+
+    /// As the controller finds it out.
+    fn can_start(&self) -> bool {
+        let settled = SignedDuration::from_secs(10);
+        self.workspace
+            .is_some_and(|since| self.now.duration_since(since) >= settled)
     }
 
     fn set_phase(&mut self, phase: &str) {
@@ -123,6 +136,9 @@ impl World {
             None if branch && self.branch_taken => self.set_phase("Waiting"),
             None => {
                 self.locked = branch;
+                if self.workspace.is_none() {
+                    return;
+                }
                 let suspended = self.cancellation().stops_jobs(self.now);
                 let late = self.cancellation().is_carried_out();
                 self.job = Some(Job {
@@ -169,6 +185,7 @@ impl World {
         let mut step = cancel_step(&scene);
         if step == CancelStep::Look {
             scene.run = Some(match &self.job {
+                None if self.task["spec"].get("branch").is_some() && !self.can_start() => Run::Stuck,
                 None => Run::Nothing,
                 Some(job) => Run::Job {
                     end: match job.end {
@@ -250,14 +267,24 @@ impl World {
             Act::Withdraw => self.write(|annotations| {
                 annotations.as_object_mut().expect("a map").remove(keys::CANCEL);
             }),
+            Act::Workspace => {
+                self.workspace = self.workspace.is_none().then_some(self.now);
+            }
             Act::Branch => self.branch_taken = !self.branch_taken && !self.locked,
-            Act::Wait { seconds } => self.now += SignedDuration::from_secs(i64::from(seconds)),
+            Act::Wait { seconds } => {
+                self.now += SignedDuration::from_secs(i64::from(seconds));
+                // Kelos looks every two seconds for a Workspace that is missing.
+                if seconds > 2 {
+                    self.kelos(false);
+                }
+            }
         }
     }
 
     /// Everybody goes on until nothing changes any more.
     fn settle(&mut self) {
         self.branch_taken = false;
+        self.workspace.get_or_insert(self.now);
         for _ in 0..40 {
             self.now += SignedDuration::from_secs(5);
             self.step();

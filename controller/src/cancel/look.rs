@@ -1,15 +1,19 @@
 //! What runs for a Task, read consistently.
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
     Api, ResourceExt as _,
-    api::{ListParams, PartialObjectMeta},
+    api::{DynamicObject, ListParams, PartialObjectMeta},
 };
 use serde_json::Value;
 use taskgate_api::{job, kelos, keys, metadata::Metadata};
 use taskgate_policy::{Cancellation, JobEnd, Progress, Run};
 
-use crate::{context::Context, error::Error, task::Subject};
+use crate::{context::Context, error::Error, task::Subject, tasks::kelos_resource};
+
+/// How long something must have been there for Kelos to have seen it.
+const SETTLED: SignedDuration = SignedDuration::from_secs(10);
 
 /// What was found.
 #[derive(Debug)]
@@ -41,7 +45,11 @@ pub(super) async fn look(context: &Context, subject: &Subject, cancellation: &Ca
     let found = jobs.get_opt(&subject.state.name).await;
     let found = found.map_err(|error| Error::of("reading", "Job", subject, error))?;
     let Some(found) = found else {
-        return Ok(Found::default());
+        let stuck = kelos::Task::of(&subject.object).branch().is_some() && !can_start(context, subject).await?;
+        return Ok(Found {
+            run: if stuck { Run::Stuck } else { Run::Nothing },
+            ..Found::default()
+        });
     };
     let json = serde_json::to_value(found).expect("a Job can be written as JSON");
     let ours = job::Job::of(&json)
@@ -69,6 +77,25 @@ pub(super) async fn look(context: &Context, subject: &Subject, cancellation: &Ca
         job: Some(json),
         runner: None,
     })
+}
+
+/// Whether there is everything that Kelos waits for without a word before it makes a Job, and long enough for Kelos, which
+/// looks every two seconds, to have made it.
+async fn can_start(context: &Context, subject: &Subject) -> Result<bool, Error> {
+    let task = kelos::Task::of(&subject.object);
+    let workspace = task.workspace().map(|name| ("Workspace", "workspaces", name));
+    let configs = task.agent_configs().map(|name| ("AgentConfig", "agentconfigs", name));
+    for (kind, plural, name) in workspace.into_iter().chain(configs) {
+        let resource = kelos_resource(&context.task_kind.version, kind, plural);
+        let api = Api::<DynamicObject>::namespaced_with(context.client.clone(), &subject.namespace, &resource);
+        let found = api.get_metadata_opt(name).await;
+        let found = found.map_err(|error| Error::of("reading", kind, subject, error))?;
+        let created = found.and_then(|found| found.creation_timestamp());
+        if created.is_none_or(|created| Timestamp::now().duration_since(created.0) < SETTLED) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The names of the Task's pods that do not carry this deadline.

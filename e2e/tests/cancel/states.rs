@@ -115,33 +115,67 @@ async fn a_job_that_is_suspended_in_a_queue_is_cancelled() -> anyhow::Result<()>
     Ok(())
 }
 
-/// It holds its branch without a Job: to write Failed would keep the lock for ever (kelos T2).
-#[tokio::test]
-async fn a_task_that_kelos_cannot_start_yet_frees_its_branch_once_it_could() -> anyhow::Result<()> {
-    let world = World::start("early").await?;
-    let mark = world.cp.audit().mark()?;
-    let spec = json!({"branch": "main", "workspaceRef": {"name": "later"}});
-    world.create(&task_with("early", &spec), false).await?.stdout_ok()?;
-    eventually("the branch is locked", PATIENCE, || async {
-        ensure!(world.standin.locks().holder("later:main").as_deref() == Some("early"));
-        Ok(())
-    })
-    .await?;
-    world.cancel("early", "").await?;
-    world
-        .await_task("early", "is being cancelled", |task| state(task) == "Cancelling")
-        .await?;
+fn workspace(world: &World<'_>) -> String {
     let repo = world.repo().clone_url();
     let workspace = json!({
         "apiVersion": "kelos.dev/v1alpha2", "kind": "Workspace", "metadata": {"name": "later"}, "spec": {"repo": repo},
     });
-    world.ns.apply_yaml(&workspace.to_string()).await?;
-    world.await_cancelled("early").await?;
+    workspace.to_string()
+}
+
+/// The Task holds its branch without a Job: to write Failed would keep the lock for ever (kelos T2).
+async fn frees_its_branch_once_kelos_can_start_it(world: &World<'_>, name: &str) -> anyhow::Result<()> {
+    let mark = world.cp.audit().mark()?;
+    eventually("the branch is locked", PATIENCE, || async {
+        ensure!(world.standin.locks().holder("later:main").as_deref() == Some(name));
+        Ok(())
+    })
+    .await?;
+    world.cancel(name, "").await?;
+    world
+        .await_task(name, "is being cancelled", |task| state(task) == "Cancelling")
+        .await?;
+    never("the Task ends and keeps the lock", Duration::from_secs(3), || async {
+        let task = world.tasks().get(name).await?;
+        Ok((task.phase() == "Failed").then(|| task.current().message))
+    })
+    .await?;
+    world.ns.apply_yaml(&workspace(world)).await?;
+    world.await_cancelled(name).await?;
     ensure!(
-        world.pods_made(mark, "early").await? == 0,
+        world.pods_made(mark, name).await? == 0,
         "the agent of a cancelled Task was started"
     );
+    let spec = json!({"branch": "main", "workspaceRef": {"name": "later"}});
     world.run(&task_with("next", &spec)).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_task_that_kelos_cannot_start_yet_frees_its_branch_once_it_could() -> anyhow::Result<()> {
+    let world = World::start("early").await?;
+    let spec = json!({"branch": "main", "workspaceRef": {"name": "later"}});
+    world.create(&task_with("early", &spec), false).await?.stdout_ok()?;
+    frees_its_branch_once_kelos_can_start_it(&world, "early").await
+}
+
+/// Its phase says that it waits for the branch, which it holds by now.
+#[tokio::test]
+async fn a_task_that_has_got_its_branch_unseen_frees_it_too() -> anyhow::Result<()> {
+    let world = World::start("unseen").await?;
+    world.ns.apply_yaml(&workspace(&world)).await?;
+    let spec = json!({"branch": "main", "workspaceRef": {"name": "later"}});
+    world.run(&task_with("holder", &spec)).await?;
+    world.create(&task_with("waiter", &spec), false).await?.stdout_ok()?;
+    world
+        .await_task("waiter", "waits", |task| task.phase() == "Waiting")
+        .await?;
+    world
+        .ns
+        .kubectl(["delete", "workspaces.kelos.dev", "later"])
+        .await?
+        .stdout_ok()?;
+    world.succeed("holder").await?;
+    frees_its_branch_once_kelos_can_start_it(&world, "waiter").await
 }
 
 #[tokio::test]

@@ -216,3 +216,103 @@ fn already(old: &Cancellation, reason: &str) -> CancelDetail {
         None => CancelDetail::NoWayBack,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn task(annotations: &Value) -> Value {
+        json!({"metadata": {"name": "t", "annotations": annotations}, "status": {"phase": "Running"}})
+    }
+
+    fn write<'a>(phase: Phase, old: &'a Value, object: &'a Value, own: bool) -> CancelReview<'a> {
+        CancelReview {
+            phase,
+            operation: Operation::Update,
+            object,
+            old,
+            user: "ann",
+            own,
+            permission: None,
+            now: "2026-11-21T12:00:00Z".parse().unwrap(),
+        }
+    }
+
+    fn patched(old: &Value, mut object: Value) -> Value {
+        let decision = admit(&write(Phase::Mutating, old, &object, false));
+        assert!(decision.allowed(), "{decision:?}");
+        json_patch::patch(&mut object, &decision.patch).unwrap();
+        object
+    }
+
+    #[test]
+    fn a_second_pass_over_our_own_stamp_changes_nothing() {
+        let old = task(&json!({"note": "kept"}));
+        let object = patched(
+            &old,
+            task(&json!({"note": "kept", keys::CANCEL: "x", keys::CANCEL_GRACE: "30"})),
+        );
+        let stamp = Cancellation::of(&object).stamp.unwrap();
+        assert_eq!((stamp.by.as_str(), stamp.trigger), ("user:ann", Trigger::ByHand));
+        assert_eq!(stamp.deadline.to_string(), "2026-11-21T12:00:30Z");
+        assert_eq!(patched(&old, object.clone()), object);
+        assert!(admit(&write(Phase::Validating, &old, &object, false)).allowed());
+    }
+
+    #[test]
+    fn what_was_withdrawn_and_is_asked_for_again_counts_from_then() {
+        let mut old = patched(&task(&json!({})), task(&json!({keys::CANCEL: "x"})));
+        old["metadata"]["annotations"][keys::CANCEL_REQUESTED] = "2026-11-21T11:59:50Z".into();
+        old["metadata"]["annotations"][keys::CANCEL_DEADLINE] = "2026-11-21T11:59:50Z".into();
+        let withdrawn = patched(&old, task(&json!({})));
+        assert!(
+            Cancellation::of(&withdrawn).stamp.is_some(),
+            "what the controller has to clean up stays"
+        );
+        let mut again = withdrawn.clone();
+        again["metadata"]["annotations"][keys::CANCEL] = "y".into();
+        let stamp = Cancellation::of(&patched(&withdrawn, again)).stamp.unwrap();
+        assert_eq!(stamp.deadline.to_string(), "2026-11-21T12:00:00Z");
+    }
+
+    #[test]
+    fn only_taskgate_itself_writes_what_is_its_own() {
+        let old = task(&json!({keys::CANCEL: "x"}));
+        for (key, value) in [(keys::CANCELLED_BY, "user:root"), (keys::CANCEL_STATE, "Cancelled")] {
+            let object = task(&json!({keys::CANCEL: "x", key: value}));
+            let denial = admit(&write(Phase::Validating, &old, &object, false)).denial.unwrap();
+            assert!(denial.message.contains("is written by taskgate alone"), "{denial:?}");
+            assert!(admit(&write(Phase::Validating, &old, &object, true)).allowed());
+        }
+        // But what is carried out not even taskgate takes back.
+        let old = task(&json!({keys::CANCEL: "x", keys::CANCEL_STATE: "Cancelling"}));
+        assert!(!admit(&write(Phase::Validating, &old, &task(&json!({})), true)).allowed());
+    }
+
+    #[test]
+    fn every_message_is_whole_however_long_what_it_names() {
+        let long = "x".repeat(2000);
+        let deadline = "2026-11-21T12:00:00Z".parse().unwrap();
+        for detail in [
+            CancelDetail::Already {
+                by: long.clone(),
+                reason: long.clone(),
+                deadline,
+            },
+            CancelDetail::Forbidden {
+                user: long.clone(),
+                why: long.clone(),
+            },
+            CancelDetail::Unknown { why: long.clone() },
+            CancelDetail::GraceInvalid { value: long.clone() },
+            CancelDetail::Ended { phase: "Failed".into() },
+            CancelDetail::Forged {
+                key: keys::CANCEL_REQUESTED,
+            },
+        ] {
+            let text = detail.text();
+            assert!(text.chars().count() <= 240, "{}: {text}", text.chars().count());
+        }
+    }
+}

@@ -82,6 +82,9 @@ impl JobEnd {
 pub enum Run {
     /// Nothing.
     Nothing,
+    /// Nothing, and Kelos cannot make its Job, for want of a Workspace or an AgentConfig, or could not a moment ago:
+    /// meanwhile the Task may hold its branch, whatever its phase (kelos §6.5).
+    Stuck,
     /// Its Job.
     Job {
         /// How that stands.
@@ -197,7 +200,7 @@ fn carry_out(scene: &CancelScene<'_>) -> CancelStep {
         // Before its Job the Task may hold its branch, and only the Job's end frees it (kelos T2): its Job is admitted
         // suspended, and failed. Without a branch there is nothing to hold.
         Some(Run::Nothing) if task.phase.is_empty() && !task.branch => CancelStep::FailTask,
-        Some(Run::Nothing | Run::Foreign) => {
+        Some(Run::Nothing | Run::Stuck | Run::Foreign) => {
             let since = scene.cancellation.stamp.as_ref().map(|stamp| stamp.deadline);
             let late = since.is_none_or(|since| scene.now.duration_since(since) >= PATIENCE);
             if late { CancelStep::Blocked } else { again }
