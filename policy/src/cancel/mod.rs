@@ -10,7 +10,8 @@
 //!                               └─→ TooLate: it ended by itself
 //! ```
 //!
-//! Who asks is a person, or a policy ([`wish`]). Admission checks and stamps what people write ([`admit`]); the controller takes the steps ([`cancel_step`]).
+//! Who asks is a person, or a policy ([`wish()`]). Admission checks and stamps what people write ([`admit()`]); the
+//! controller takes the steps ([`cancel_step`]).
 
 mod admit;
 mod detail;
