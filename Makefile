@@ -13,7 +13,7 @@ help: ## This list
 
 .PHONY: run
 run: control-plane ## A control plane with taskgate enforcing on it, a short tour, then yours until Ctrl-C (ONCE=1: ends after the tour)
-	@.ci/step "Building taskgate and the Kelos stand-in" cargo build --locked -p taskgate -p kelos-standin -p taskgate-e2e
+	@.ci/step "Building taskgate and the Kelos stand-in" cargo build --locked --workspace --bins
 	@exec target/debug/tour
 
 .PHONY: test
@@ -42,7 +42,8 @@ fmt: ## Format the code
 
 .PHONY: manifests
 manifests: ## Regenerate the CRDs and the registration under manifests/
-	@.ci/step "Generating manifests" cargo run --quiet --locked -p taskgate -- manifests write manifests
+	@.ci/step "Building taskgate" cargo build --quiet --locked --workspace --bins
+	@.ci/step "Generating manifests" target/debug/taskgate manifests write manifests
 
 .PHONY: bench
 bench: control-plane ## The benchmarks; figures go to docs/performance.md by hand, with the machine
