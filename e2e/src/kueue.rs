@@ -1,15 +1,13 @@
 //! The real Kueue beside a control plane: installed as its own manifests say, running as a process on loopback.
 
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use serde_json::{Value, json};
-use tokio::process::Command;
 
-use crate::{ControlPlane, PATIENCE, Process, ProcessSpec, eventually, free_port, tool};
+use crate::{ControlPlane, PATIENCE, Process, ProcessSpec, eventually, free_port, gomodule::gomodule, tool};
 
 /// The namespace that Kueue runs in.
 pub const KUEUE_NAMESPACE: &str = "kueue-system";
@@ -88,7 +86,7 @@ impl KueueBuilder {
 
     /// Applies Kueue's manifests; returns its configuration.
     async fn install(&self, cp: &ControlPlane, own: &Value, port: u16) -> anyhow::Result<String> {
-        let overlay = module().await?.join("config/default");
+        let overlay = gomodule(MODULE, "").await?.join("config/default");
         let rendered = cp
             .kubectl(["kustomize", &overlay.display().to_string()])
             .await?
@@ -192,20 +190,4 @@ async fn mount(cp: &ControlPlane, directory: &Path) -> anyhow::Result<()> {
         std::fs::write(directory.join(name), content.0)?;
     }
     Ok(())
-}
-
-/// Where Kueue's module is on this machine.
-async fn module() -> anyhow::Result<PathBuf> {
-    let output = Command::new("go")
-        .args(["mod", "download", "-json", MODULE])
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("controlplane"))
-        .stdin(Stdio::null())
-        .output()
-        .await
-        .context("running go")?;
-    let told: Value = serde_json::from_slice(&output.stdout).context("what go says of Kueue")?;
-    let directory = told["Dir"]
-        .as_str()
-        .with_context(|| format!("no source of Kueue: {told}"))?;
-    Ok(PathBuf::from(directory))
 }
