@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use taskgate_api::{
     ClusterTaskPolicySpec, Mode, Selector, SelectorExt as _, TaskPolicySpec,
-    task_policy::{CancellationPolicy, FailurePolicy, QueueOnDeactivation, QueueOnError, TaskSelector},
+    task_policy::{CancellationPolicy, FailurePolicy, QueueOnDeactivation, QueueOnError, TaskSelector, TemplateEngine},
 };
 
 use crate::{item_key::ItemKey, metadata::MetadataRule, queue::Name, select::Features};
@@ -115,16 +115,17 @@ impl Policy {
             &mut problems,
         );
         let tasks = selector("spec.selector.taskSelector", task_selector.as_ref(), &mut problems);
-        let queue = queue_name("spec.queueName", spec.queue_name.as_ref(), &mut problems);
+        let metadata = spec.metadata.as_ref();
+        let engine = metadata.and_then(|section| section.engine).unwrap_or_default();
+        let queue = queue_name("spec.queueName", engine, spec.queue_name.as_ref(), &mut problems);
         let field = "spec.queuePriorityClass";
-        let priority_class = queue_name(field, spec.queue_priority_class.as_ref(), &mut problems);
+        let priority_class = queue_name(field, engine, spec.queue_priority_class.as_ref(), &mut problems);
         if spec.queue_name.is_none() && spec.queue_priority_class.is_some() {
             problems.push(Problem {
                 field: field.to_owned(),
                 message: "needs queueName".to_owned(),
             });
         }
-        let metadata = spec.metadata.as_ref();
         let metadata = metadata.map(|section| MetadataRule::compile(section, &mut problems));
         let template = spec
             .failure_policy
@@ -263,9 +264,14 @@ fn selector(field: &str, selector: Option<&LabelSelector>, problems: &mut Vec<Pr
     }
 }
 
-fn queue_name(field: &str, text: Option<&String>, problems: &mut Vec<Problem>) -> Option<Name> {
+fn queue_name(
+    field: &str,
+    engine: TemplateEngine,
+    source: Option<&String>,
+    problems: &mut Vec<Problem>,
+) -> Option<Name> {
     let field = field.to_owned();
-    Name::compile(text?)
+    Name::compile(engine, source?)
         .map_err(|message| problems.push(Problem { field, message }))
         .ok()
 }

@@ -277,15 +277,15 @@ pub fn govern<'a>(request: &'a Request<'a>, facts: &'a Facts<'a>) -> Governed<'a
     governed
 }
 
-/// What templates may know of the Task's surroundings.
-fn scope<'a>(request: &Request<'a>, facts: &Facts<'a>) -> Scope<'a> {
+/// What templates may know of the Task and its surroundings. Who makes a Job is Kelos, and nobody that matters.
+pub(crate) fn scope<'a>(request: &Request<'a>, facts: &Facts<'a>) -> Scope<'a> {
     Scope {
-        object: request.object,
+        object: request.task_object(facts),
         namespace: request.namespace,
         namespace_labels: facts.namespace_labels,
         spawner: facts.spawner,
         workspace: facts.workspace.facts(),
-        user: Some(request.user),
+        user: (request.kind == Kind::Task).then_some(request.user),
         tracked: None,
     }
 }

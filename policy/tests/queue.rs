@@ -138,6 +138,42 @@ fn without_a_legal_name_the_policy_decides_and_it_is_told() {
     }
 }
 
+/// Also what a policy put on the Task; and the language is that of the policy's metadata.
+#[test]
+fn a_template_knows_what_those_of_metadata_know_in_the_language_of_the_policy() {
+    let labelled = json!({"labels": {"team": "blue", "kelos.dev/taskspawner": "fixer"},
+        "annotations": {"kelos.dev/source-number": "42"}});
+    let task = task(&labelled, &json!({"type": "codex", "worker": {"model": "opus"}}));
+    let go = json!({"engine": "GoTemplate", "labels": {"team": "blue"}});
+    for (spec, queue, class) in [
+        (
+            json!({"queueName": "{{ task.spec.model }}-{{ item.number }}"}),
+            json!("opus-42"),
+            Value::Null,
+        ),
+        (
+            json!({"queueName": "{% if task.metadata.labels.team == \"blue\" %}sky{% else %}earth{% endif %}"}),
+            json!("sky"),
+            Value::Null,
+        ),
+        (
+            json!({"metadata": go, "queueName": "{{.task.spec.model}}-{{.Number}}",
+                "queuePriorityClass": "{{.task.metadata.labels.team}}-{{.namespace.name}}"}),
+            json!("opus-42"),
+            json!("blue-team"),
+        ),
+        (
+            json!({"metadata": go, "queueName": "{{with .spawner.metadata.name}}{{.}}{{end}}"}),
+            json!("fixer"),
+            Value::Null,
+        ),
+    ] {
+        let (job, _) = made(&spec, &task, KueueFacts::default());
+        let labels = &job["metadata"]["labels"];
+        assert_eq!((&labels[QUEUE], &labels[CLASS]), (&queue, &class), "{spec}: {job}");
+    }
+}
+
 #[test]
 fn where_kueue_does_not_look_the_job_is_left_alone() {
     let kueue = KueueFacts {
@@ -167,6 +203,8 @@ fn a_policy_with_an_illegal_name_is_refused() {
         ("queueName", "Agents".to_owned()),
         ("queueName", "q".repeat(300)),
         ("queueName", "{{ nobody.knows }}".to_owned()),
+        ("queueName", "{{ user }}".to_owned()),
+        ("queuePriorityClass", "{{ task.spec.model | nope }}".to_owned()),
         ("queuePriorityClass", "High".to_owned()),
     ] {
         let mut spec = json!({"queueName": "agents"});

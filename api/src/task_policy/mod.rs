@@ -82,8 +82,9 @@ pub struct TaskPolicySpec {
     /// When to cancel a running Task (seed 001).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancellation_policy: Option<CancellationPolicy>,
-    /// The Kueue LocalQueue that admits the Tasks' Jobs (seed 002): a name, or a Tera template that knows `task`, `spawner`
-    /// and `namespace`. Jobs are created suspended and Kueue starts them. A Task that names a queue itself goes there.
+    /// The Kueue LocalQueue that admits the Tasks' Jobs (seed 002): a name, or a template as those of `metadata`, in the
+    /// language of `metadata.engine`. Jobs are created suspended and Kueue starts them. A Task that names a queue itself goes
+    /// there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024), regex(pattern = QUEUE))]
     pub queue_name: Option<String>,

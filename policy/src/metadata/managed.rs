@@ -36,6 +36,16 @@ pub(crate) struct Managed<'a> {
 }
 
 impl Managed<'_> {
+    /// No keys at all.
+    pub(crate) const NONE: Self = Managed {
+        cluster: &Keys {
+            labels: BTreeSet::new(),
+            annotations: BTreeSet::new(),
+            overridden: BTreeSet::new(),
+        },
+        namespaced: None,
+    };
+
     fn any(&self, has: impl Fn(&Keys) -> bool) -> bool {
         has(self.cluster) || self.namespaced.is_some_and(has)
     }

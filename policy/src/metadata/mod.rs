@@ -1,7 +1,7 @@
 //! Labels and annotations that policies put on Tasks, and on what a Task leads to (seed 004).
 //!
 //! ```text
-//! when a policy is read:   rule (keys, engine: tera or go, sample) -> MetadataRule
+//! when a policy is read:   rule (keys, text: tera or go, sample) -> MetadataRule
 //! when a Task is created:  context (item, managed) -> rule.render (label) -> findings (planned)
 //! when its Job is created: propagate
 //! ```
@@ -21,6 +21,7 @@ mod rule;
 mod sample;
 mod scan;
 mod tera;
+mod text;
 
 use std::collections::BTreeSet;
 
@@ -33,6 +34,8 @@ pub(crate) use planned::Planned;
 pub use preview::{PreviewLine, preview};
 pub(crate) use propagate::findings as propagate;
 pub(crate) use rule::{MetadataRule, Rendered};
+pub(crate) use sample::Moment;
+pub(crate) use text::Text;
 
 use crate::{
     Detail, Section,

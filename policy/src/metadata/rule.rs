@@ -1,12 +1,16 @@
 //! A metadata section, compiled: once when the policy is read, never per request.
 
+use std::borrow::Cow;
+
 use taskgate_api::task_policy::{IllegalValue, MetadataPolicy, PropagationTarget, TemplateEngine};
 
 use super::{
     Place,
     context::Context,
-    engine::{self, Cause, Failure, Template},
-    keys, label, sample,
+    engine::{Cause, Failure},
+    keys, label,
+    sample::Moment,
+    text::Text,
 };
 use crate::{Problem, names};
 
@@ -32,13 +36,7 @@ pub(crate) struct MetadataRule {
 pub(crate) struct Entry {
     pub(crate) place: Place,
     pub(crate) key: String,
-    source: Source,
-}
-
-#[derive(Debug)]
-enum Source {
-    Literal(String),
-    Template(Box<dyn Template>),
+    text: Text,
 }
 
 /// What came of an entry.
@@ -85,18 +83,18 @@ impl MetadataRule {
             (Place::Label, "labels", &section.labels),
             (Place::Annotation, "annotations", &section.annotations),
         ] {
-            for (key, text) in entries {
+            for (key, source) in entries {
                 let compiled = match keys::refusal(place, key) {
                     Some(refusal) => Err(refusal.to_owned()),
-                    None => compile(place, engine, text),
+                    None => compile(place, engine, source),
                 };
                 match compiled {
-                    Ok(source) => {
-                        rule.has_templates |= matches!(source, Source::Template(_));
+                    Ok(text) => {
+                        rule.has_templates |= matches!(text, Text::Template(_));
                         rule.entries.push(Entry {
                             place,
                             key: key.clone(),
-                            source,
+                            text,
                         });
                     }
                     Err(message) => problems.push(Problem {
@@ -123,12 +121,10 @@ impl MetadataRule {
 
     /// The value of `entry` over `context`.
     pub(crate) fn render(&self, entry: &Entry, context: &Context) -> Rendered {
-        let text = match &entry.source {
-            Source::Literal(text) => return Rendered::Value(text.clone()),
-            Source::Template(template) => match template.render(context, entry.place.max()) {
-                Ok(text) => text,
-                Err(failure) => return self.failed(failure),
-            },
+        let text = match entry.text.render(|| context, entry.place.max()) {
+            Ok(Cow::Borrowed(literal)) => return Rendered::Value(literal.to_owned()),
+            Ok(Cow::Owned(text)) => text,
+            Err(failure) => return self.failed(failure),
         };
         match entry.place {
             _ if text.is_empty() => Rendered::Empty,
@@ -163,16 +159,11 @@ impl Place {
     }
 }
 
-fn compile(place: Place, engine: TemplateEngine, text: &str) -> Result<Source, String> {
-    if !engine::is_literal(text) {
-        let template = engine::compile(engine, text)?;
-        sample::try_on(&*template, text, place.max())?;
-        return Ok(Source::Template(template));
+fn compile(place: Place, engine: TemplateEngine, source: &str) -> Result<Text, String> {
+    match Text::compile(engine, source, place.max(), Moment::Task)? {
+        Text::Literal(text) if place == Place::Label && !names::is_label_value(&text) => {
+            Err("not a legal label value: at most 63 letters, digits, '-', '_' or '.', not at the edges".to_owned())
+        }
+        text => Ok(text),
     }
-    if place == Place::Label && !names::is_label_value(text) {
-        return Err(
-            "not a legal label value: at most 63 letters, digits, '-', '_' or '.', not at the edges".to_owned(),
-        );
-    }
-    Ok(Source::Literal(text.to_owned()))
 }

@@ -5,9 +5,18 @@ use std::sync::LazyLock;
 use serde_json::{Value, json};
 
 use super::{
-    context::{Context, ITEM_FIELDS},
+    context::{Context, ITEM_FIELDS, TRACKED},
     engine::{Cause, Template},
 };
+
+/// When a template is rendered, which decides what it may know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// A Task gets its labels and annotations.
+    Task,
+    /// The Job of a Task is made, by Kelos: neither who made the Task is known, nor what only the tracker knows.
+    Job,
+}
 
 /// An item of which everything is known.
 static SAMPLE: LazyLock<Value> = LazyLock::new(|| {
@@ -36,13 +45,31 @@ static SAMPLE: LazyLock<Value> = LazyLock::new(|| {
     }
     sample
 });
+/// What is left of it when a Job is made.
+static JOB_SAMPLE: LazyLock<Value> = LazyLock::new(|| {
+    let mut sample = SAMPLE.clone();
+    let mut forget = |pointer: &str, name: &str| {
+        let map = sample.pointer_mut(pointer).and_then(Value::as_object_mut);
+        map.map(|map| map.remove(name));
+    };
+    forget("", "user");
+    for (field, name) in ITEM_FIELDS.iter().filter(|(field, _)| TRACKED.contains(field)) {
+        forget("/item", field);
+        forget("", name);
+    }
+    sample
+});
 
-/// Renders `template`, whose source is `source`, over the sample. Errors with what is wrong with it.
+/// Renders `template`, whose source is `source`, over the sample of `moment`. Errors with what is wrong with it.
 ///
 /// What is missing although everything is there is a name that does not exist; but for labels and annotations, whose names
 /// nobody knows beforehand, and places in a list, of which a sample says little.
-pub(super) fn try_on(template: &dyn Template, source: &str, max: usize) -> Result<(), String> {
-    match template.render(&Context::from(SAMPLE.clone()), max) {
+pub(super) fn try_on(template: &dyn Template, source: &str, max: usize, moment: Moment) -> Result<(), String> {
+    let sample = match moment {
+        Moment::Task => &SAMPLE,
+        Moment::Job => &JOB_SAMPLE,
+    };
+    match template.render(&Context::from((**sample).clone()), max) {
         Ok(_) => Ok(()),
         Err(failure) if failure.cause == Cause::Missing => {
             let open = ["labels", "annotations", "Labels"]

@@ -1,5 +1,7 @@
 //! Which queue a Job is given to: the Task decides, then the policy.
 
+use std::cell::OnceCell;
+
 use serde_json::Value;
 use taskgate_api::{Mode, kelos::Task, kueue};
 
@@ -8,9 +10,9 @@ use super::{
     name::{Name, legal},
 };
 use crate::{
-    identity::Surroundings,
+    metadata::{Context, Managed},
     policy::QueueRule,
-    select::{Governed, Ruling, Sections},
+    select::{Governed, Ruling, Sections, scope},
 };
 
 /// What is to become of a Job.
@@ -43,20 +45,16 @@ pub(crate) fn ruling<'a>(sections: &Sections<'a>) -> Option<Ruling<'a, QueueRule
 /// What the Task and `rule` say about the Job, if they say anything.
 ///
 /// The queue is the first of: the Task's label `kueue.x-k8s.io/queue-name`, its annotation of that name, its
-/// `spec.queueName` (a Kelos that adopted seed 002), the policy's `queueName`. The priority class likewise.
+/// `spec.queueName` (a Kelos that adopted seed 002), the policy's `queueName`. The priority class likewise. A template sees
+/// the Task as it is stored, with what policies put on it.
 pub(crate) fn choose(governed: &Governed<'_>, rule: QueueRule<'_>) -> Option<Choice> {
     let task = governed.task?;
     let facts = governed.facts;
-    let known = Surroundings {
-        namespace: governed.request.namespace,
-        namespace_labels: facts.namespace_labels,
-        spawner_labels: facts.spawner.map(|spawner| &spawner.labels),
-        planned: &[],
-    };
-    let object = governed.request.task_object(facts);
+    let context = OnceCell::new();
+    let context = || context.get_or_init(|| Context::of(&scope(governed.request, facts), &Managed::NONE));
     let named = |stated: Option<&str>, rule: Option<&Name>| match stated {
         Some(name) => Some(legal(name).map(|()| name.to_owned())),
-        None => rule.map(|name| name.render(task, object, &known)),
+        None => rule.map(|name| name.render(context)),
     };
     let queue = named(stated_queue(task), rule.queue)?;
     if facts.kueue.manages_namespace == Some(false) {
