@@ -1,33 +1,29 @@
 //! Kueue as it is seen: whether it is there, and its objects. It is picked up when it is installed, and let go of when it
-//! goes, without asking for it in between: its CRD is watched, by name.
+//! goes, without asking for it in between.
 
-use std::{
-    pin::pin,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use futures::{Stream, StreamExt as _, stream};
 use jiff::Timestamp;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api, Client,
-    api::{ApiResource, DynamicObject, PartialObjectMeta},
+    api::{ApiResource, DynamicObject},
     runtime::{WatchStreamExt as _, watcher, watcher::Event},
 };
 use serde_json::Value;
 use taskgate_api::{
     job::Job,
-    kueue::{GROUP, LOCAL_QUEUES, PRIORITY_CLASSES, VERSIONS, WORKLOADS, Workload},
+    kueue::{GROUP, LOCAL_QUEUES, PRIORITY_CLASSES, WORKLOADS, Workload},
     metadata::Metadata,
 };
-use tokio::{sync::watch, time::sleep};
+use tokio::sync::watch;
 use tracing::{debug, info};
 
-use super::{table::Table, trim};
-
-/// Between two looks whether a CRD that is there is served by now.
-const SERVED: Duration = Duration::from_secs(1);
+use super::{
+    installed::{Crd, follow_crd, served},
+    table::Table,
+    trim,
+};
 
 /// What is known of Kueue.
 #[derive(Debug, Default)]
@@ -48,14 +44,6 @@ enum Presence {
     Absent,
     /// There is one, and its objects are known since then.
     Here(Timestamp),
-}
-
-/// Whether Kueue's CRD is there, and which generation of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Crd {
-    Unknown,
-    Absent,
-    Generation(i64),
 }
 
 /// What is known about one Job.
@@ -250,54 +238,4 @@ fn objects(
     };
     let api = Api::all_with(client.clone(), &resource);
     watcher(api, watcher::Config::default()).default_backoff().modify(trim)
-}
-
-/// Tells whether Kueue's CRD is there, and which generation of it: with another one, other versions may be served.
-async fn follow_crd(client: &Client, installed: watch::Sender<Crd>) {
-    let crds = Api::<PartialObjectMeta<CustomResourceDefinition>>::all(client.clone());
-    let config = watcher::Config::default().fields(&format!("metadata.name={WORKLOADS}.{GROUP}"));
-    let mut events = pin!(watcher(crds, config).default_backoff());
-    let mut listed = None;
-    while let Some(event) = events.next().await {
-        let now = match event {
-            Ok(Event::Init) => {
-                listed = None;
-                continue;
-            }
-            Ok(Event::InitApply(crd)) => {
-                listed = Some(crd.metadata.generation.unwrap_or_default());
-                continue;
-            }
-            Ok(Event::InitDone) => listed,
-            Ok(Event::Apply(crd)) => Some(crd.metadata.generation.unwrap_or_default()),
-            Ok(Event::Delete(_)) => None,
-            Err(error) => {
-                debug!(%error, "the watch of Kueue's CRD is interrupted");
-                continue;
-            }
-        };
-        installed.send_if_modified(|known| {
-            let now = now.map_or(Crd::Absent, Crd::Generation);
-            let news = *known != now;
-            *known = now;
-            news
-        });
-    }
-}
-
-/// The version of Kueue's kinds to read; waits until one is served.
-async fn served(client: &Client) -> &'static str {
-    loop {
-        if let Ok(groups) = client.list_api_groups().await {
-            let group = groups.groups.into_iter().find(|group| group.name == GROUP);
-            let served = group.map(|group| group.versions).unwrap_or_default();
-            let known = VERSIONS
-                .into_iter()
-                .find(|known| served.iter().any(|version| version.version == *known));
-            if let Some(version) = known {
-                return version;
-            }
-        }
-        sleep(SERVED).await;
-    }
 }

@@ -10,6 +10,7 @@
 
 mod condition;
 mod deactivated;
+mod installed;
 mod kueue;
 mod metrics;
 mod table;

@@ -4,6 +4,7 @@
 mod choice;
 mod detail;
 mod name;
+mod silent;
 mod standing;
 mod state;
 

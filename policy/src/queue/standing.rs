@@ -1,22 +1,19 @@
-//! How far a Job is in its queue, as its Task tells it: Kueue's own words where it has any, and ours where it is silent
-//! (kueue §5, §7).
+//! How far a Job is in its queue, as its Task tells it: Kueue's own words where it has any (kueue §7), and ours
+//! where it is silent ([`silent`](super::silent)).
 
-use jiff::{SignedDuration, Timestamp};
 use taskgate_api::{
     job::Job,
     keys,
-    kueue::{GROUP, LocalQueue, Workload},
+    kueue::{GROUP, Workload},
 };
 
 use super::{
     NotQueued,
+    silent::{noticed_by, queue_trap, without_workload},
     state::{Look, QueueReason, QueueScene, QueueState},
 };
 
-/// How long Kueue may take to notice a Job before its silence is worth a word. It takes well under a second.
-const NOTICED_WITHIN: SignedDuration = SignedDuration::from_secs(10);
-
-fn waits(reason: QueueReason, message: impl Into<String>) -> QueueState {
+pub(super) fn waits(reason: QueueReason, message: impl Into<String>) -> QueueState {
     let message = message.into();
     QueueState {
         waits: true,
@@ -26,7 +23,7 @@ fn waits(reason: QueueReason, message: impl Into<String>) -> QueueState {
     }
 }
 
-fn done(reason: QueueReason, message: impl Into<String>) -> QueueState {
+pub(super) fn done(reason: QueueReason, message: impl Into<String>) -> QueueState {
     QueueState {
         waits: false,
         ..waits(reason, message)
@@ -133,68 +130,9 @@ fn of_workload(scene: &QueueScene<'_>, job: Job<'_>, workload: Workload<'_>) -> 
     }
 }
 
-fn without_workload(scene: &QueueScene<'_>, job: Job<'_>) -> Look {
-    if job.queue().is_none() {
-        return Look::Nothing;
-    }
-    if job.has_ended() {
-        return Look::State(QueueState::ended());
-    }
-    if !job.is_suspended() {
-        let message = "somebody started the Job: it runs outside of any quota";
-        return Look::State(done(QueueReason::StartedByHand, message));
-    }
-    let Some(kueue) = scene.kueue else {
-        let message = "Kueue is not installed: the Job stays suspended until it is";
-        return Look::State(waits(QueueReason::KueueNotInstalled, message));
-    };
-    if let Some(trap) = queue_trap(scene, job) {
-        return Look::State(trap);
-    }
-    if !kueue.has_class {
-        let class = job.priority_class().unwrap_or_default();
-        let message = format!("there is no WorkloadPriorityClass {class}: Kueue passes the Job over until there is");
-        return Look::State(waits(QueueReason::UnknownPriorityClass, message));
-    }
-    let due = noticed_by(scene, job);
-    if scene.now < due {
-        return Look::Later(due);
-    }
-    Look::State(if kueue.manages_namespace == Some(false) {
-        let message = "Kueue does not manage this namespace (managedJobsNamespaceSelector of its configuration), and will \
-                       never start the Job";
-        waits(QueueReason::NamespaceNotManaged, message)
-    } else {
-        let message = "Kueue has not noticed the Job: does its controller run?";
-        waits(QueueReason::NotNoticed, message)
-    })
-}
-
-/// When Kueue ought to have noticed the Job.
-fn noticed_by(scene: &QueueScene<'_>, job: Job<'_>) -> Timestamp {
-    let known = scene.kueue.map(|kueue| kueue.since);
-    let from = job.created().max(known).unwrap_or(scene.now);
-    from.saturating_add(NOTICED_WITHIN).unwrap_or(Timestamp::MAX)
-}
-
-/// What is wrong with the queue that the Job names.
-fn queue_trap(scene: &QueueScene<'_>, job: Job<'_>) -> Option<QueueState> {
-    let name = job.queue()?;
-    let Some(queue) = scene.kueue?.local_queue.map(LocalQueue::of) else {
-        let message = format!("there is no LocalQueue {name} in this namespace: the Job waits until there is");
-        return Some(waits(QueueReason::NoSuchLocalQueue, message));
-    };
-    if queue.is_held() {
-        let message = format!("LocalQueue {name} is stopped (spec.stopPolicy): the Job waits until it is not");
-        return Some(waits(QueueReason::LocalQueueHeld, message));
-    }
-    let inactive = queue.active().filter(|active| active.is_false())?;
-    let message = format!("LocalQueue {name} is inactive: {}", inactive.message());
-    Some(waits(QueueReason::LocalQueueInactive, message))
-}
-
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
     use serde_json::{Value, json};
 
     use super::*;

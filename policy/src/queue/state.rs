@@ -120,12 +120,12 @@ pub struct QueueState {
 }
 
 impl QueueState {
-    /// The Job's end came before its turn.
+    /// The Job's end came before its turn, or its next one.
     pub fn ended() -> Self {
         Self {
             waits: false,
             reason: QueueReason::Ended,
-            message: "the Job ended before it was admitted".to_owned(),
+            message: "the Job ended while it waited".to_owned(),
             since: None,
         }
     }
