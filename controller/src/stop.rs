@@ -64,7 +64,8 @@ pub(crate) fn is_parked(job: &Value) -> bool {
     view.queue().is_some() && view.is_suspended() && none("/status/active") && none("/status/terminating") && counted
 }
 
-/// Fails the open Job `job` through its status: the job controller kills its pods and ends it.
+/// Fails the Job `job`, which has not ended, through its status: the job controller kills its pods and ends it. One that is
+/// failing already gets what it lacks to end.
 pub(crate) async fn fail(
     context: &Context,
     subject: &Subject,
@@ -78,15 +79,18 @@ pub(crate) async fn fail(
         .cloned()
         .unwrap_or_default();
     let now = Timestamp::now().strftime("%FT%TZ").to_string();
-    conditions.push(json!({
-        "type": "FailureTarget", "status": "True", "reason": reason, "message": message,
-        "lastTransitionTime": now, "lastProbeTime": now,
-    }));
-    if is_parked(job) {
-        conditions.push(json!({
-            "type": "Failed", "status": "True", "reason": reason, "message": message,
-            "lastTransitionTime": now, "lastProbeTime": now,
-        }));
+    let mut wanted = vec!["FailureTarget"];
+    wanted.extend(is_parked(job).then_some("Failed"));
+    for kind in wanted {
+        if !conditions
+            .iter()
+            .any(|known| known["type"] == kind && known["status"] == "True")
+        {
+            conditions.push(json!({
+                "type": kind, "status": "True", "reason": reason, "message": message,
+                "lastTransitionTime": now, "lastProbeTime": now,
+            }));
+        }
     }
     let mut status = json!({"conditions": conditions});
     // A Job that never started is not allowed to end without a start (measured).

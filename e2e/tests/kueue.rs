@@ -10,6 +10,8 @@ mod examples;
 mod flow;
 #[path = "kueue/outages.rs"]
 mod outages;
+#[path = "kueue/preempted.rs"]
+mod preempted;
 #[path = "kueue/traps.rs"]
 mod traps;
 #[path = "kueue/world.rs"]

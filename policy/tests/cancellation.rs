@@ -28,6 +28,8 @@ enum Act {
     Step,
     /// Somebody deletes the Job.
     DeleteJob,
+    /// Kueue takes the Job its quota, and its start.
+    Evict,
     /// The user asks, or takes it back.
     Ask {
         grace: u8,
@@ -50,6 +52,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => any::<bool>().prop_map(|succeeds| Act::End { succeeds }),
         8 => Just(Act::Step),
         1 => Just(Act::DeleteJob),
+        2 => Just(Act::Evict),
         3 => (0..20u8).prop_map(|grace| Act::Ask { grace }),
         1 => Just(Act::Withdraw),
         2 => Just(Act::Branch),
@@ -67,6 +70,8 @@ struct Job {
     told: bool,
     active: bool,
     failing: bool,
+    /// Whether it has a start, without which it is not allowed to end.
+    started: bool,
     /// Whether it succeeded, once it has ended.
     end: Option<bool>,
 }
@@ -147,6 +152,7 @@ impl World {
                     told: false,
                     active: false,
                     failing: false,
+                    started: false,
                     end: None,
                 });
                 self.set_phase("Pending");
@@ -166,9 +172,10 @@ impl World {
         let Some(job) = &mut self.job else { return };
         if job.failing && job.end.is_none() {
             job.active = false;
-            job.end = Some(false);
+            job.end = job.started.then_some(false);
         } else if !job.suspended && job.end.is_none() && !job.active {
             job.active = true;
+            job.started = true;
             self.ran_after += u32::from(job.late);
         }
     }
@@ -189,6 +196,7 @@ impl World {
                 None => Run::Nothing,
                 Some(job) => Run::Job {
                     end: match job.end {
+                        None if job.failing && !job.started => JobEnd::Startless,
                         _ if job.failing => JobEnd::Ours,
                         Some(_) => JobEnd::Other,
                         None => JobEnd::Open,
@@ -211,7 +219,10 @@ impl World {
             }
             CancelStep::Withdraw => self.task["metadata"]["annotations"] = json!({}),
             CancelStep::Tell => self.job.as_mut().expect("a Job to tell").told = true,
-            CancelStep::FailJob => self.job.as_mut().expect("a Job to fail").failing = true,
+            CancelStep::FailJob => {
+                let job = self.job.as_mut().expect("a Job to fail");
+                (job.failing, job.started) = (true, true);
+            }
             CancelStep::FailTask => {
                 assert!(!self.locked, "a lock would be kept");
                 self.set_phase("Failed");
@@ -260,6 +271,11 @@ impl World {
             }
             Act::Step => self.step(),
             Act::DeleteJob => self.job = None,
+            Act::Evict => {
+                if let Some(job) = self.job.as_mut().filter(|job| job.end.is_none() && !job.late) {
+                    (job.suspended, job.active, job.started) = (true, false, false);
+                }
+            }
             Act::Ask { grace } => self.write(|annotations| {
                 annotations[keys::CANCEL] = "why".into();
                 annotations[keys::CANCEL_GRACE] = grace.to_string().into();

@@ -1,10 +1,13 @@
 //! Which queue a Job is given to, and what becomes of one for which there is none.
 
 use anyhow::ensure;
+use k8s_openapi::api::batch::v1::Job;
+use kelos_standin::{Flavour, Outcome, crds, types::Task};
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
+use taskgate_e2e::{ControlPlane, Gate, await_object};
 
-use crate::world::{QUEUE, World, task};
+use crate::world::{Kelos, QUEUE, World, cluster_queue, govern, kueue, local_queue, queued, task, until_governed};
 
 fn named(name: &str, metadata: &Value) -> Value {
     let mut task = task(name);
@@ -84,5 +87,72 @@ async fn a_policy_may_let_such_a_job_run() -> anyhow::Result<()> {
     world.runs("odd").await?;
     let told = world.queued("odd", "QueueNameInvalid").await?;
     ensure!(told["status"] == "False", "{told}");
+    Ok(())
+}
+
+/// A Kelos that has adopted proposal 002: its Tasks have a field for the queue.
+#[tokio::test]
+async fn the_field_of_the_task_decides_before_the_policy() -> anyhow::Result<()> {
+    let cp = ControlPlane::builder()
+        .crds(crds::yaml(Flavour::Adopted001)?)
+        .start()
+        .await?;
+    let _kueue = kueue().start(&cp).await?;
+    let _gate = Gate::builder().serve_flag("--no-leader-election").start(&cp).await?;
+    let ns = cp.namespace("field").await?;
+    let kelos = Kelos::start(&cp, ns.name()).await?;
+    govern(&cp, ns.name(), json!({"queueName": "by-policy"})).await?;
+    cp.apply_yaml(&cluster_queue(ns.name(), 9)).await?;
+    for queue in ["by-label", "by-field", "by-policy"] {
+        local_queue(&cp, ns.name(), queue, ns.name(), json!({})).await?;
+    }
+    for (name, metadata, field, expected) in [
+        (
+            "label",
+            json!({"labels": {(QUEUE): "by-label"}}),
+            "by-field",
+            "by-label",
+        ),
+        ("field", json!({}), "by-field", "by-field"),
+        ("policy", json!({}), "", "by-policy"),
+    ] {
+        let mut made = named(name, &metadata);
+        if !field.is_empty() {
+            made["spec"]["queueName"] = field.into();
+        }
+        ns.apply_yaml(&made.to_string()).await?;
+        queued(&ns.api(), name, "Admitted").await?;
+        let job = ns.api::<Job>().get(name).await?;
+        ensure!(job.labels()[QUEUE] == expected, "{name}: {:?}", job.labels());
+        kelos.agents.finish(ns.name(), name, Outcome::succeeded()).await?;
+        await_object(&ns.api::<Task>(), name, "succeeds", |task| task.phase() == "Succeeded").await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_template_may_be_in_the_language_of_the_policys_metadata() -> anyhow::Result<()> {
+    let world = World::labelled("language", &[], json!({"queueName": "agents"})).await?;
+    let policy = |name: &str| {
+        json!({
+            "apiVersion": "taskgate.dev/v1alpha1", "kind": "TaskPolicy", "metadata": {"name": "agents"},
+            "spec": {"queueName": name, "metadata": {"engine": "GoTemplate", "annotations": {"go": "yes"}}},
+        })
+        .to_string()
+    };
+    let refused = world.ns.apply_yaml(&policy("{{.task.spec.type | nope}}")).await;
+    let refused = format!("{:?}", refused.err());
+    ensure!(refused.contains("spec.queueName: line 1, column"), "{refused}");
+    world
+        .ns
+        .apply_yaml(&policy("{{printf \"%s-%s\" .task.spec.type .namespace.name}}"))
+        .await?;
+    until_governed(world.cp, world.ns.name(), "go").await?;
+    world.task("a").await?;
+    let job = world
+        .job("a", "has a queue", |job| job.labels().contains_key(QUEUE))
+        .await?;
+    let expected = format!("claude-code-{}", world.ns);
+    ensure!(job.labels()[QUEUE] == expected, "{:?}", job.labels());
     Ok(())
 }

@@ -53,6 +53,9 @@ pub enum JobEnd {
     Open,
     /// It is failing or has failed for our reason.
     Ours,
+    /// It is failing for our reason, but has no start, and so is never allowed to end: Kueue takes the start of a Job away
+    /// while it evicts it (seen with Kueue 0.18).
+    Startless,
     /// It has ended, or is ending, by itself.
     Other,
 }
@@ -66,13 +69,17 @@ impl JobEnd {
             matches!(kind, "Complete" | "Failed" | "FailureTarget" | "SuccessCriteriaMet")
                 && condition["status"] == "True"
         };
-        let mut ending = conditions.into_iter().flatten().filter(ends).peekable();
-        if ending.peek().is_none() {
+        let ending: Vec<_> = conditions.into_iter().flatten().filter(ends).collect();
+        let ours = |condition: &&Value| condition["reason"] == TASK_CANCELLED;
+        if ending.is_empty() {
             Self::Open
-        } else if ending.any(|condition| condition["reason"] == TASK_CANCELLED) {
+        } else if !ending.iter().any(ours) {
+            Self::Other
+        } else if ending.iter().any(|condition| condition["type"] == "Failed") || job["status"]["startTime"].is_string()
+        {
             Self::Ours
         } else {
-            Self::Other
+            Self::Startless
         }
     }
 }
@@ -133,7 +140,7 @@ pub enum CancelStep {
     Withdraw,
     /// Note that there is no way back.
     Execute,
-    /// Fail the Job through its status.
+    /// Fail the Job through its status; again, when somebody took from it what it needs to end.
     FailJob,
     /// Fail the Task itself: it has no Job, and holds no lock.
     FailTask,
@@ -192,7 +199,10 @@ fn carry_out(scene: &CancelScene<'_>) -> CancelStep {
     let again = CancelStep::Wait(scene.now.checked_add(LOOK_AGAIN).unwrap_or(scene.now));
     match scene.run {
         None => CancelStep::Look,
-        Some(Run::Job { end: JobEnd::Open, .. }) => CancelStep::FailJob,
+        Some(Run::Job {
+            end: JobEnd::Open | JobEnd::Startless,
+            ..
+        }) => CancelStep::FailJob,
         Some(Run::Runner { asked: false }) => CancelStep::ReleaseRunner,
         Some(Run::Job { .. } | Run::Runner { .. }) => again,
         // Failed sticks on both (kelos §6.5, §7).
