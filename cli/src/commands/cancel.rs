@@ -1,13 +1,13 @@
 //! `taskgate cancel`: asks that Tasks be cancelled, or takes that back. Who asks and who may is admission's business.
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::Args;
 use kube::{
     Api,
     api::{ApiResource, DynamicObject, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use taskgate_api::{kelos, keys};
+use taskgate_api::{kelos, keys, metadata::Metadata};
 use taskgate_policy::{Cancellation, MAX_GRACE, MAX_REASON, clip};
 
 use super::{Connection, ConnectionArgs, Failure, said};
@@ -62,6 +62,10 @@ async fn ask(connection: &Connection, args: &CancelArgs, name: &str) -> Result<(
     let patch = Patch::Merge(json!({"metadata": {"annotations": annotations(args)}}));
     let task = tasks.patch(name, &params, &patch).await.map_err(said)?;
     let object = serde_json::to_value(&task).context("reading the answer")?;
+    ensure!(
+        !Metadata::of(&object).is_terminating(),
+        "it is being deleted, which stops its agent as well; nothing else is done"
+    );
     let told = told(&object, args).ok_or_else(|| {
         anyhow!(
             "the request did not pass taskgate's admission: it is not installed, or leaves this namespace out. Nothing \

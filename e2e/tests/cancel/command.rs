@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use kube::ResourceExt as _;
 use taskgate_api::keys;
-use taskgate_e2e::binary;
+use taskgate_e2e::{await_gone, binary};
 
 use crate::world::{World, state, task};
 
@@ -67,4 +67,30 @@ async fn the_command_cancels_and_withdraws() -> anyhow::Result<()> {
     let output = run(&world, "ann", &["one", "--reason", "stale"]).await?;
     ensure!(output.status.success(), "{}", told(&output));
     world.await_cancelled("one").await.map(drop)
+}
+
+#[tokio::test]
+async fn what_is_being_deleted_is_left_alone_and_that_is_said() -> anyhow::Result<()> {
+    let world = World::start("going").await?;
+    world.run(&task("going")).await?;
+    held(&world, &["test.example/held"]).await?;
+    let args = ["delete", "tasks.kelos.dev", "going", "--wait=false"];
+    world.ns.kubectl(args).await?.stdout_ok()?;
+    let output = run(&world, "ann", &["going", "--reason", "late"]).await?;
+    ensure!(
+        output.status.code() == Some(1) && told(&output).contains("Task going: it is being deleted"),
+        "{}",
+        told(&output)
+    );
+    let task = world.tasks().get("going").await?;
+    ensure!(state(&task).is_empty(), "{}", state(&task));
+    held(&world, &[]).await?;
+    await_gone(&world.tasks(), "going").await
+}
+
+/// Keeps the Task from going.
+async fn held(world: &World<'_>, finalizers: &[&str]) -> anyhow::Result<()> {
+    let patch = serde_json::json!({"metadata": {"finalizers": finalizers}}).to_string();
+    let args = ["patch", "tasks.kelos.dev", "going", "--type=merge", "-p", &patch];
+    world.ns.kubectl(args).await?.stdout_ok().map(drop)
 }
