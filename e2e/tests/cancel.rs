@@ -1,5 +1,7 @@
 //! Cancellation of Tasks (seed 001), by everybody who may ask for it, in every state that a Task can be in.
 
+#[path = "cancel/matrix.rs"]
+mod matrix;
 #[path = "cancel/world.rs"]
 mod world;
 
@@ -9,6 +11,8 @@ mod bookkeeping;
 mod command;
 #[path = "cancel/crash.rs"]
 mod crash;
+#[path = "cancel/eviction.rs"]
+mod eviction;
 #[path = "cancel/flavour.rs"]
 mod flavour;
 #[path = "cancel/grace.rs"]
@@ -17,7 +21,9 @@ mod grace;
 mod pool;
 #[path = "cancel/refusals.rs"]
 mod refusals;
+#[path = "cancel/removed.rs"]
+mod removed;
+#[path = "cancel/retriggered.rs"]
+mod retriggered;
 #[path = "cancel/states.rs"]
 mod states;
-#[path = "cancel/triggers.rs"]
-mod triggers;

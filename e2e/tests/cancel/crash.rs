@@ -9,10 +9,11 @@ use kube::{
     Api, ResourceExt as _,
     runtime::{WatchStreamExt as _, watcher},
 };
+use serde_json::{Value, json};
 use taskgate_api::keys;
-use taskgate_e2e::ControlPlane;
+use taskgate_e2e::{ControlPlane, Gate, is_soak};
 
-use crate::world::{World, condition, gate, state, task};
+use crate::world::{World, condition, gate, state, task, task_with};
 
 /// What is seen of a step: at that moment taskgate is killed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,6 +40,43 @@ const STEPS: [Seen; 9] = [
     Seen::Concluded,
     Seen::JobGone,
 ];
+
+/// What is cancelled.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Of {
+    Running,
+    /// Its Job is suspended in a queue.
+    Queued,
+    /// It waits for its branch, without a Job.
+    Waiting,
+}
+
+impl Of {
+    fn steps(self) -> impl Iterator<Item = Seen> {
+        let of_job = [Seen::Told, Seen::JobFailing, Seen::JobGone];
+        STEPS
+            .into_iter()
+            .filter(move |seen| self != Self::Waiting || !of_job.contains(seen))
+    }
+
+    /// A Task in this state.
+    async fn make(self, world: &World<'_>, name: &str) -> anyhow::Result<()> {
+        let (object, phase) = match self {
+            Self::Running => (task(name), "Running"),
+            Self::Queued => (task(name), "Pending"),
+            Self::Waiting => (task_with(name, &branch()), "Waiting"),
+        };
+        world.create(&object, false).await?.stdout_ok()?;
+        world
+            .await_task(name, phase, |task| task.phase() == phase)
+            .await
+            .map(drop)
+    }
+}
+
+fn branch() -> Value {
+    json!({"branch": "main"})
+}
 
 impl Seen {
     fn on_task(self, task: &Task) -> bool {
@@ -90,51 +128,65 @@ async fn until(world: &World<'_>, name: &str, seen: Seen) -> anyhow::Result<()> 
         .with_context(|| format!("{seen:?} was not seen"))?
 }
 
+/// At full size also a Task that waits, and one whose Job does.
 #[tokio::test]
 async fn killed_after_each_step_it_ends_the_same() -> anyhow::Result<()> {
     let cp = ControlPlane::builder().crds(CRDS).start().await?;
     let gate = gate(&cp).await?;
-    let world = World::on(&cp, &gate, "crash", Flavour::Head).await?;
-    for (index, seen) in STEPS.into_iter().enumerate() {
-        let name = format!("crash-{index}");
-        let mark = cp.audit().mark()?;
-        world.run(&task(&name)).await?;
-        let watching = until(&world, &name, seen);
-        let asking = async {
-            let why = format!("{}=crash", keys::CANCEL);
-            let grace = format!("{}=3", keys::CANCEL_GRACE);
-            world.annotate("ann", &name, &[&why, &grace]).await?.stdout_ok()
-        };
-        let (watched, asked) = tokio::join!(watching, asking);
-        gate.process().kill().await?;
-        watched?;
-        asked?;
-        let asked = world.tasks().get(&name).await?;
-        let deadline = asked.annotations().get(keys::CANCEL_DEADLINE).cloned();
-        gate.process().start().await?;
-        let task = world
-            .await_cancelled(&name)
-            .await
-            .with_context(|| format!("killed when {seen:?}"))?;
-        ensure!(task.phase() == "Failed", "{seen:?}: {}", task.phase());
-        ensure!(
-            condition(&task)["message"] == "Cancelled by user:ann: crash",
-            "{seen:?}: {}",
-            condition(&task)
-        );
-        ensure!(
-            task.annotations().get(keys::CANCEL_DEADLINE).cloned() == deadline,
-            "{seen:?}: the deadline moved"
-        );
-        let events = world.events(&name, "TaskCancelled").await?;
-        ensure!(events.len() == 1, "{seen:?}: {events:?}");
-        ensure!(
-            world.pods_made(mark, &name).await? == 1,
-            "{seen:?}: a second agent was started"
-        );
-        let after = gate.metrics().await?.sum("taskgate_cancellations_total");
-        // A counter starts at 0 in each life.
-        ensure!(after <= 1.0, "{seen:?}: counted {after} times in one life");
+    let all: &[Of] = if is_soak() {
+        &[Of::Running, Of::Queued, Of::Waiting]
+    } else {
+        &[Of::Running]
+    };
+    for of in all {
+        let world = World::on(&cp, &gate, "crash", Flavour::Head).await?;
+        match of {
+            Of::Running => {}
+            Of::Queued => world.policy(json!({"queueName": "agents"})).await?,
+            Of::Waiting => world.run(&task_with("holder", &branch())).await.map(drop)?,
+        }
+        for (index, seen) in of.steps().enumerate() {
+            let name = format!("crash-{index}");
+            let killed = killed_when(&world, &gate, *of, &name, seen).await;
+            killed.with_context(|| format!("{of:?}, killed when {seen:?}"))?;
+        }
     }
+    Ok(())
+}
+
+async fn killed_when(world: &World<'_>, gate: &Gate, of: Of, name: &str, seen: Seen) -> anyhow::Result<()> {
+    let mark = world.cp.audit().mark()?;
+    of.make(world, name).await?;
+    let watching = until(world, name, seen);
+    let asking = async {
+        let why = format!("{}=crash", keys::CANCEL);
+        let grace = format!("{}=3", keys::CANCEL_GRACE);
+        world.annotate("ann", name, &[&why, &grace]).await?.stdout_ok()
+    };
+    let (watched, asked) = tokio::join!(watching, asking);
+    gate.process().kill().await?;
+    watched?;
+    asked?;
+    let asked = world.tasks().get(name).await?;
+    let deadline = asked.annotations().get(keys::CANCEL_DEADLINE).cloned();
+    gate.process().start().await?;
+    let task = world.await_cancelled(name).await?;
+    ensure!(task.phase() == "Failed", "{}", task.phase());
+    ensure!(
+        condition(&task)["message"] == "Cancelled by user:ann: crash",
+        "{}",
+        condition(&task)
+    );
+    ensure!(
+        task.annotations().get(keys::CANCEL_DEADLINE).cloned() == deadline,
+        "the deadline moved"
+    );
+    let events = world.events(name, "TaskCancelled").await?;
+    ensure!(events.len() == 1, "told {} times: {events:?}", events.len());
+    let made = world.pods_made(mark, name).await?;
+    ensure!(made == usize::from(of == Of::Running), "{made} agents were started");
+    let after = gate.metrics().await?.sum("taskgate_cancellations_total");
+    // A counter starts at 0 in each life.
+    ensure!(after <= 1.0, "counted {after} times in one life");
     Ok(())
 }

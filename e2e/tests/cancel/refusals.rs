@@ -4,6 +4,8 @@ use anyhow::ensure;
 use kube::ResourceExt as _;
 use serde_json::json;
 use taskgate_api::keys;
+use taskgate_e2e::{PATIENCE, eventually};
+use taskgate_policy::JobEnd;
 
 use crate::world::{World, state, task};
 
@@ -224,4 +226,35 @@ async fn where_admission_is_off_nobody_knows_who_asked() -> anyhow::Result<()> {
     ensure!(task.phase() == "Running");
     ensure!(world.events("unseen", "CancelRefused").await?.len() == 1);
     Ok(())
+}
+
+/// Kelos takes a Job of the Task's name for the Task's (kelos §6.4).
+#[tokio::test]
+async fn a_job_of_somebody_else_is_left_alone_until_it_goes() -> anyhow::Result<()> {
+    let world = World::start("foreign").await?;
+    let foreign = json!({
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "mine"},
+        "spec": {"suspend": true, "template": {"spec": {
+            "restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}],
+        }}},
+    });
+    world.create(&foreign, false).await?.stdout_ok()?;
+    world.create(&task("mine"), false).await?.stdout_ok()?;
+    world.cancel("mine", "x").await?;
+    eventually("it is told what is in the way", PATIENCE, || async {
+        let told = world.events("mine", "CancelBlocked").await?;
+        ensure!(told.len() == 1, "{told:?}");
+        Ok(())
+    })
+    .await?;
+    let job = serde_json::to_value(world.jobs().get("mine").await?)?;
+    ensure!(JobEnd::of(&job) == JobEnd::Open, "it was touched: {}", job["status"]);
+    let task = world.tasks().get("mine").await?;
+    ensure!(
+        state(&task) == "Cancelling" && task.phase() != "Failed",
+        "{}",
+        task.phase()
+    );
+    world.ns.kubectl(["delete", "job", "mine"]).await?.stdout_ok()?;
+    world.await_cancelled("mine").await.map(drop)
 }

@@ -9,7 +9,10 @@ use serde_json::json;
 use taskgate_api::keys;
 use taskgate_e2e::{PATIENCE, await_gone, await_object, eventually, never};
 
-use crate::world::{World, condition, state, task, task_with};
+use crate::{
+    matrix::{self, State},
+    world::{World, condition, state, task, task_with},
+};
 
 #[tokio::test]
 async fn a_running_task_ends_as_cancelled_with_who_and_why() -> anyhow::Result<()> {
@@ -276,4 +279,22 @@ async fn a_task_that_is_deleted_meanwhile_just_goes() -> anyhow::Result<()> {
         .await?
         .stdout_ok()?;
     await_gone(&world.tasks(), "job-3").await
+}
+
+#[tokio::test]
+async fn a_task_whose_pods_cannot_be_made_is_cancelled() -> anyhow::Result<()> {
+    let world = matrix::world(State::Pending, "pending", &json!({})).await?;
+    world.create(&task("stuck"), false).await?.stdout_ok()?;
+    matrix::reach(&world, "stuck", State::Pending).await?;
+    world.cancel("stuck", "").await?;
+    matrix::ends(&world, "stuck", State::Pending, "ByHand").await?;
+    ensure!(
+        world
+            .pods()
+            .list(&kube::api::ListParams::default())
+            .await?
+            .items
+            .is_empty()
+    );
+    Ok(())
 }

@@ -40,11 +40,6 @@ pub(crate) async fn gate(cp: &ControlPlane) -> anyhow::Result<Gate> {
         .await
 }
 
-/// The control plane that the suite shares.
-pub(crate) async fn plane() -> anyhow::Result<&'static ControlPlane> {
-    PLANE.get().await
-}
-
 pub(crate) struct World<'a> {
     pub(crate) cp: &'a ControlPlane,
     pub(crate) gate: &'a Gate,
@@ -221,7 +216,9 @@ impl<'a> World<'a> {
         });
         for (key, value) in extra.as_object().into_iter().flatten() {
             match key.as_str() {
-                "ttlSecondsAfterFinished" | "branch" => spawner["spec"]["taskTemplate"][key] = value.clone(),
+                "ttlSecondsAfterFinished" | "branch" | "dependsOn" => {
+                    spawner["spec"]["taskTemplate"][key] = value.clone();
+                }
                 _ => spawner["spec"][key] = value.clone(),
             }
         }

@@ -1,0 +1,143 @@
+//! A policy cancels what is triggered again while it is active, in every state that a Task can be in.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt as _;
+use serde_json::{Value, json};
+use taskgate_api::keys;
+use taskgate_e2e::{PATIENCE, eventually};
+
+use crate::{
+    matrix::{State, comes_again_once, ends, in_every_state, made, reach, stays, task_of, world},
+    world::state,
+};
+
+fn on_retrigger() -> Value {
+    json!({"onRetrigger": "Cancel"})
+}
+
+/// What a spawner's template needs so that its Tasks get into this state.
+fn template_of(of: State) -> Value {
+    let mut extra = json!({"ttlSecondsAfterFinished": 3600});
+    if of == State::Waiting {
+        extra["dependsOn"] = json!(["nobody"]);
+    }
+    extra
+}
+
+/// Where the Task has ended, Kelos itself makes the new one.
+#[tokio::test]
+async fn who_asks_again_gets_a_new_task_exactly_once() -> anyhow::Result<()> {
+    in_every_state(|of| async move {
+        let world = world(of, "again", &on_retrigger()).await?;
+        let mark = world.cp.audit().mark()?;
+        let before = Timestamp::now() - SignedDuration::from_secs(60);
+        world.repo().issue(42).comment_at("ann", "/again", before);
+        let when = json!({"githubIssues": {"pollInterval": "1s", "commentPolicy": {"triggerComment": "/again"}}});
+        world.spawner("fixer", &when, &template_of(of)).await?;
+        let old = reach(&world, "fixer-42", of).await?;
+        // A comment of the first seconds of a Task may be what it was made for, and the end of one has whole seconds.
+        let later = SignedDuration::from_secs(if of == State::Finished { 1 } else { 6 });
+        world
+            .repo()
+            .issue(42)
+            .comment_at("ann", "/again", Timestamp::now() + later);
+        comes_again_once(&world, "fixer-42", &old, of.phase(), mark).await?;
+        let told = world.events("fixer-42", "TaskCancelled").await?.len();
+        ensure!(told == usize::from(of != State::Finished), "{of:?}: told {told} times");
+        Ok(())
+    })
+    .await
+}
+
+/// Not for a Task that works on a branch: its agent may have pushed the head itself.
+#[tokio::test]
+async fn a_new_head_gets_a_new_task_exactly_once() -> anyhow::Result<()> {
+    in_every_state(|of| async move {
+        let world = world(of, "head", &on_retrigger()).await?;
+        let mark = world.cp.audit().mark()?;
+        world.repo().pull(42).push(&"a".repeat(40));
+        let when = json!({"githubPullRequests": {"pollInterval": "1s"}});
+        world.spawner("fixer", &when, &template_of(of)).await?;
+        world
+            .await_task("fixer-42", "has a head to compare with", |task| {
+                task.annotations().contains_key(keys::SOURCE_HEAD)
+            })
+            .await?;
+        let old = reach(&world, "fixer-42", of).await?;
+        world.repo().pull(42).push(&"b".repeat(40));
+        if of != State::Finished {
+            return comes_again_once(&world, "fixer-42", &old, of.phase(), mark).await;
+        }
+        stays(&world, "fixer-42").await?;
+        ensure!(made(&world, "fixer-42", mark).await? == 1, "made again");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_newer_task_of_the_item_ends_the_older_one_in_every_state() -> anyhow::Result<()> {
+    in_every_state(|of| async move {
+        let world = world(of, "newer", &on_retrigger()).await?;
+        let of_item = |name: &str| {
+            let mut task = task_of(of, name);
+            task["metadata"]["annotations"] = json!({"taskgate.dev/item": "epic"});
+            task
+        };
+        world.create(&of_item("older"), false).await?.stdout_ok()?;
+        let older = reach(&world, "older", of).await?;
+        // Times of creation have whole seconds.
+        let created = older.creation_timestamp().map(|time| time.0);
+        eventually("a second has passed", PATIENCE, || async {
+            ensure!(created.is_some_and(|created| Timestamp::now() > created + SignedDuration::from_secs(1)));
+            Ok(())
+        })
+        .await?;
+        world.create(&of_item("newer"), false).await?.stdout_ok()?;
+        ends(&world, "older", of, "Superseded").await?;
+        let newer = world.tasks().get("newer").await?;
+        ensure!(
+            !newer.annotations().contains_key(keys::CANCEL),
+            "{of:?}: the newer one as well"
+        );
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_run_that_still_goes_on_when_the_next_is_due_ends() -> anyhow::Result<()> {
+    in_every_state(|of| async move {
+        let section = json!({"onRetrigger": "Cancel", "gracePeriodSeconds": 5});
+        let world = world(of, "cron", &section).await?;
+        world
+            .spawner("nightly", &json!({"cron": {"schedule": "* * * * *"}}), &json!({}))
+            .await?;
+        let mut tick = task_of(of, "nightly-1");
+        tick["metadata"]["labels"] = json!({"kelos.dev/taskspawner": "nightly"});
+        world.create(&tick, false).await?.stdout_ok()?;
+        let made = reach(&world, "nightly-1", of).await?;
+        let created = made.creation_timestamp().map(|time| time.0);
+        eventually("the next run is due", Duration::from_mins(2), || async {
+            let minute = |time: Timestamp| time.as_second() / 60;
+            ensure!(created.is_some_and(|created| minute(Timestamp::now()) > minute(created)));
+            Ok(())
+        })
+        .await?;
+        ends(&world, "nightly-1", of, "Schedule").await?;
+        if of != State::Finished {
+            let task = world.tasks().get("nightly-1").await?;
+            ensure!(state(&task) == "Cancelled", "{:?}", task.annotations());
+            let deadline: Timestamp = task.annotations()[keys::CANCEL_DEADLINE].parse()?;
+            ensure!(
+                deadline.as_second() % 60 == 0,
+                "{deadline}: not when the next run is due"
+            );
+        }
+        Ok(())
+    })
+    .await
+}
