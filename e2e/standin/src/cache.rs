@@ -144,6 +144,13 @@ where
             .collect()
     }
 
+    /// The namespaces that have any.
+    pub fn namespaces(&self) -> Vec<String> {
+        let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);
+        let names: BTreeSet<&String> = objects.keys().map(|key| &key.namespace).collect();
+        names.into_iter().cloned().collect()
+    }
+
     async fn follow(
         &self,
         stream: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send,

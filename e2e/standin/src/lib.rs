@@ -24,7 +24,7 @@ mod go;
 pub mod keys;
 mod metrics;
 mod quantity;
-mod queue;
+pub mod queue;
 mod serve;
 mod spawner;
 mod standin;

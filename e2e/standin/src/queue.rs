@@ -14,7 +14,7 @@ const MAX: Duration = Duration::from_secs(1000);
 
 /// What a reconciler wants to happen next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Next {
+pub enum Next {
     /// Nothing until an event.
     #[default]
     Wait,
@@ -27,7 +27,7 @@ pub(crate) enum Next {
 impl Next {
     /// The earlier of two wishes for a time.
     #[must_use]
-    pub(crate) fn sooner(self, other: Duration) -> Self {
+    pub fn sooner(self, other: Duration) -> Self {
         match self {
             Self::After(own) => Self::After(own.min(other)),
             Self::Again => Self::Again,
@@ -47,7 +47,7 @@ struct State<K> {
 
 /// The queue.
 #[derive(Debug)]
-pub(crate) struct Queue<K> {
+pub struct Queue<K> {
     state: Mutex<State<K>>,
     changed: Notify,
 }
@@ -69,13 +69,13 @@ impl<K> Default for Queue<K> {
 
 impl<K: Ord + Clone> Queue<K> {
     /// Adds a key now; twice is once.
-    pub(crate) fn add(&self, key: K) {
+    pub fn add(&self, key: K) {
         self.lock().add(key);
         self.changed.notify_one();
     }
 
     /// Adds a key later; the earliest of several times counts.
-    pub(crate) fn add_after(&self, key: K, delay: Duration) {
+    pub fn add_after(&self, key: K, delay: Duration) {
         let at = Instant::now() + delay;
         let mut state = self.lock();
         let due = state.delayed.entry(key).or_insert(at);
@@ -85,7 +85,7 @@ impl<K: Ord + Clone> Queue<K> {
     }
 
     /// Adds a key after its backoff, and doubles that.
-    pub(crate) fn add_rate_limited(&self, key: K) {
+    pub fn add_rate_limited(&self, key: K) {
         let mut state = self.lock();
         let failures = state.failures.entry(key.clone()).or_insert(0);
         let delay = delay(*failures);
@@ -95,12 +95,12 @@ impl<K: Ord + Clone> Queue<K> {
     }
 
     /// Resets a key's backoff.
-    pub(crate) fn forget(&self, key: &K) {
+    pub fn forget(&self, key: &K) {
         self.lock().failures.remove(key);
     }
 
     /// Waits for the next key. It must be given back with [`Self::done`] or [`Self::finish`].
-    pub(crate) async fn next(&self) -> K {
+    pub async fn next(&self) -> K {
         loop {
             let changed = self.changed.notified();
             let wake = {
@@ -124,7 +124,7 @@ impl<K: Ord + Clone> Queue<K> {
     }
 
     /// Gives a key back; if it was added meanwhile it is ready again.
-    pub(crate) fn done(&self, key: &K) {
+    pub fn done(&self, key: &K) {
         let mut state = self.lock();
         state.running.remove(key);
         if state.dirty.contains(key) {
@@ -135,7 +135,7 @@ impl<K: Ord + Clone> Queue<K> {
     }
 
     /// Gives a key back and schedules it by the outcome of its run.
-    pub(crate) fn finish<E>(&self, key: &K, outcome: &Result<Next, E>) {
+    pub fn finish<E>(&self, key: &K, outcome: &Result<Next, E>) {
         match outcome {
             Ok(Next::Wait) => self.forget(key),
             Ok(Next::After(delay)) => {
