@@ -18,6 +18,8 @@ pub const TTL: &str = "taskgate.dev/ttl-seconds-after-finished";
 pub const RECORDED: &str = "taskgate.dev/recorded";
 /// Annotation that admission puts on a Task: which labels and annotations of its policies were left out, and why.
 pub const SKIPPED: &str = "taskgate.dev/metadata-skipped";
+/// Annotation on a Task: what is still to be done about its labels and annotations once its tracker has told of the item.
+pub const PENDING: &str = "taskgate.dev/metadata-pending";
 /// Annotation on a Job: why it must not run. Admission made it suspended; the controller fails it.
 pub const STOPPED: &str = "taskgate.dev/stopped";
 

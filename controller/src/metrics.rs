@@ -50,6 +50,11 @@ struct TriggerLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct NamespaceLabels {
     namespace: String,
 }
@@ -62,6 +67,7 @@ pub struct Metrics {
     cost: Counter<f64, AtomicU64>,
     completed: Family<CompletedLabels, Counter>,
     cancellations: Family<TriggerLabels, Counter>,
+    metadata: Family<ResultLabels, Counter>,
     open_items: Family<NamespaceLabels, Gauge>,
     evicted_open: Counter,
     leader: Gauge,
@@ -92,6 +98,11 @@ impl Metrics {
             "cancellations",
             "Tasks that were cancelled, by what set it off",
             metrics.cancellations.clone(),
+        );
+        registry.register(
+            "metadata_completed",
+            "Tasks that got the labels and annotations that waited for the tracker; skipped: not all of them",
+            metrics.metadata.clone(),
         );
         registry.register(
             "item_cost_usd",
@@ -139,6 +150,12 @@ impl Metrics {
             };
             self.completed.get_or_create(&labels).inc();
         }
+    }
+
+    /// A Task got what waited for its tracker, or some of it.
+    pub(crate) fn completed_metadata(&self, skipped: bool) {
+        let result = if skipped { "skipped" } else { "set" };
+        self.metadata.get_or_create(&ResultLabels { result }).inc();
     }
 
     pub(crate) fn opened(&self, namespace: &str, spawner: Option<&str>) {

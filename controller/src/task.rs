@@ -13,7 +13,9 @@ use crate::{
     cancel::{self, Next},
     context::Context,
     error::Error,
-    hold, ledger, metadata, stop,
+    hold, ledger,
+    metadata::{self, Completed},
+    stop,
     tasks::{ItemRef, json_of, namespace_of},
     ttl,
 };
@@ -48,21 +50,30 @@ pub(crate) enum Outcome {
     Abandon,
 }
 
-/// Looks after one Task until there is nothing left to do for now.
+/// Looks after one Task until there is nothing left to do for now. Its labels come last: whatever becomes of them, its books
+/// are kept.
 pub(crate) async fn reconcile(object: Arc<DynamicObject>, context: Arc<Context>) -> Result<Action, Error> {
-    let mut object = (*object).clone();
     if let Some(subject) = Subject::of(&context, &object) {
         metadata::tell(&context, &subject).await;
     }
+    let action = advance(&object, &context).await?;
+    Ok(match metadata::complete(&context, &object).await? {
+        Completed::Rest => action,
+        Completed::Conflict => Action::requeue(SOON),
+    })
+}
+
+async fn advance(object: &DynamicObject, context: &Arc<Context>) -> Result<Action, Error> {
+    let mut object = object.clone();
     let mut conflicts = 0;
     for _ in 0..MAX_STEPS {
-        let Some(subject) = Subject::of(&context, &object) else {
+        let Some(subject) = Subject::of(context, &object) else {
             return Ok(Action::await_change());
         };
-        let cancelling = cancel::advance(&context, &subject).await?;
+        let cancelling = cancel::advance(context, &subject).await?;
         let outcome = match cancelling {
             Next::Taken(outcome) => outcome,
-            Next::Idle | Next::Wait(_) | Next::Replace => match keep_books(&context, &subject, &cancelling).await? {
+            Next::Idle | Next::Wait(_) | Next::Replace => match keep_books(context, &subject, &cancelling).await? {
                 Kept::Rest(action) => return Ok(action),
                 Kept::Taken(outcome) => outcome,
             },
@@ -77,7 +88,7 @@ pub(crate) async fn reconcile(object: Arc<DynamicObject>, context: Arc<Context>)
                     name = subject.state.name,
                     "let go: its namespace ends"
                 );
-                return Ok(match hold::release(&context, &subject).await? {
+                return Ok(match hold::release(context, &subject).await? {
                     Outcome::Conflict => Action::requeue(SOON),
                     _ => Action::await_change(),
                 });
@@ -87,7 +98,7 @@ pub(crate) async fn reconcile(object: Arc<DynamicObject>, context: Arc<Context>)
                 if conflicts > 3 {
                     return Ok(Action::requeue(SOON));
                 }
-                match hold::read(&context, &subject).await? {
+                match hold::read(context, &subject).await? {
                     Some(fresh) => object = fresh,
                     None => return Ok(Action::await_change()),
                 }

@@ -14,5 +14,7 @@ mod propagation;
 mod recipes;
 #[path = "metadata/rules.rs"]
 mod rules;
+#[path = "metadata/tracker.rs"]
+mod tracker;
 #[path = "metadata/world.rs"]
 mod world;

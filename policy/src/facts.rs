@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::Value;
 use taskgate_api::metadata::Metadata;
 
+use crate::source::Source;
+
 /// What is kept of a `TaskSpawner`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpawnerFacts {
@@ -16,6 +18,8 @@ pub struct SpawnerFacts {
     pub repository: Option<String>,
     /// The schedule of a cron source.
     pub schedule: Option<String>,
+    /// Whether its items live in a tracker that taskgate can ask.
+    pub has_tracker: bool,
 }
 
 impl SpawnerFacts {
@@ -34,6 +38,7 @@ impl SpawnerFacts {
                 .collect(),
             repository: text("/spec/when/githubIssues/repo").or_else(|| text("/spec/when/githubPullRequests/repo")),
             schedule: text("/spec/when/cron/schedule"),
+            has_tracker: Source::of(object).is_ok(),
         }
     }
 }

@@ -85,6 +85,12 @@ pub fn identify(task: Task<'_>) -> Option<ItemIdentity> {
         let item = key.strip_prefix(&prefix).unwrap_or(&key).to_owned();
         return Some(ItemIdentity::new(&key, &item, spawner));
     }
+    from_source(task)
+}
+
+/// What the source of `task` calls its item, whatever the Task or a policy calls it: rules 3 and 4 of [`identify`].
+pub(crate) fn from_source(task: Task<'_>) -> Option<ItemIdentity> {
+    let metadata = task.metadata();
     let spawner = task.spawner()?;
     if let Some(number) = metadata
         .annotation(SOURCE_NUMBER)

@@ -89,6 +89,25 @@ pub(crate) fn patch(object: &Value, edits: &[Edit]) -> Patch {
     Patch(operations)
 }
 
+/// The same changes of labels and annotations as a merge patch, for who writes by that.
+pub(crate) fn merge(edits: &[Edit]) -> Value {
+    let mut merge = Value::Object(Map::new());
+    for edit in edits {
+        let (path, key, value) = match edit {
+            Edit::Label(key, value) => ("/metadata/labels", key, value.as_str().into()),
+            Edit::Annotation(key, value) => ("/metadata/annotations", key, value.as_str().into()),
+            Edit::RemoveLabel(key) => ("/metadata/labels", key, Value::Null),
+            Edit::RemoveAnnotation(key) => ("/metadata/annotations", key, Value::Null),
+            Edit::PodLabel(key, value) => ("/spec/template/metadata/labels", key, value.as_str().into()),
+            Edit::PodAnnotation(key, value) => ("/spec/template/metadata/annotations", key, value.as_str().into()),
+            Edit::Suspend | Edit::Finalizer(_) | Edit::RemoveTtl => continue,
+        };
+        let map = path.split('/').skip(1).fold(&mut merge, |map, name| &mut map[name]);
+        map[key.as_str()] = value;
+    }
+    merge
+}
+
 fn set_entries(operations: &mut Vec<PatchOperation>, object: &Value, path: &[&str], entries: &[(&String, &String)]) {
     let existing = path.iter().try_fold(object, |value, name| value.get(name));
     let existing = existing.and_then(Value::as_object);

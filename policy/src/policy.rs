@@ -193,6 +193,7 @@ impl Policy {
     pub(crate) fn follows_sources(&self) -> bool {
         self.failure().is_some_and(|(_, section)| section.reset_on_change)
             || self.cancellation().is_some_and(|(_, section)| section.reacts())
+            || self.metadata().is_some_and(|(_, rule)| rule.follows_source())
     }
 
     /// The template for the identity of items.

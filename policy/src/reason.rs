@@ -73,6 +73,11 @@ pub enum Detail {
         /// Why.
         why: String,
     },
+    /// Labels or annotations are made once the tracker has told of the item.
+    MetadataWaits {
+        /// Their keys.
+        keys: Vec<String>,
+    },
     /// Something about the Job's queue.
     Queue(QueueDetail),
     /// The Task gets what accounting needs: finalizer, label, its TTL kept aside.
@@ -175,6 +180,7 @@ impl Reason {
             Detail::MetadataSet { .. } => "MetadataSet",
             Detail::MetadataSkipped { .. } => "MetadataSkipped",
             Detail::MetadataKept { .. } => "MetadataKept",
+            Detail::MetadataWaits { .. } => "MetadataWaits",
             Detail::Queue(detail) => detail.code(),
             Detail::BreakerOpen { refusal, .. } => match refusal {
                 Refusal::Failures | Refusal::Infrastructure { .. } | Refusal::ByHand => "BreakerOpen",
@@ -229,6 +235,10 @@ impl Reason {
             Detail::MetadataSet { keys } => format!("{would}set {}", keys.join(", ")),
             Detail::MetadataSkipped { key, why } => format!("left out {key}: {why}"),
             Detail::MetadataKept { keys } => format!("kept the Task's own value of {}", keys.join(", ")),
+            Detail::MetadataWaits { keys } => {
+                let set = if would.is_empty() { "sets" } else { "would set" };
+                format!("{set} {} once the tracker has told of the item", keys.join(", "))
+            }
             Detail::Queue(detail) => detail.text(would),
             Detail::NameTooLong { length } => {
                 format!(

@@ -17,7 +17,7 @@ use crate::{
     Facts, ItemIdentity, Kind, Operation, Phase, Policy, PolicyName, Request,
     decision::Finding,
     identity::{Surroundings, find_item},
-    metadata::{self, Context, Keys, Managed, MetadataRule, Planned, Scope},
+    metadata::{self, Context, Keys, Managed, MetadataRule, Planned, Scope, Stage},
     policy::QueueRule,
 };
 
@@ -241,6 +241,9 @@ pub fn govern<'a>(request: &'a Request<'a>, facts: &'a Facts<'a>) -> Governed<'a
     governed.sections = Sections::select(facts.policies, request.namespace, &features);
     if mutates_task(request) {
         let (context, nothing) = (OnceCell::new(), Context::from(Value::Null));
+        let stage = Stage::Creation {
+            trackable: metadata::is_trackable(&scope(request, facts)),
+        };
         for _ in 0..MAX_ROUNDS {
             let rulings = &governed.sections.metadata;
             let templates = rulings.iter().any(|ruling| ruling.rule.has_templates);
@@ -249,7 +252,7 @@ pub fn govern<'a>(request: &'a Request<'a>, facts: &'a Facts<'a>) -> Governed<'a
             } else {
                 &nothing
             };
-            let found = metadata::findings(rulings, context, &mut planned);
+            let found = metadata::findings(rulings, context, &mut planned, stage);
             governed.metadata.retain(|finding| !finding.planned().is_empty());
             governed.metadata.extend(found);
             let labels = planned.selectable(&managed);

@@ -12,7 +12,8 @@ use taskgate_api::{
     task_policy::{FailurePolicy, MetadataPolicy, PropagationTarget, TemplateEngine},
 };
 use taskgate_policy::{
-    Decision, Facts, Kind, KueueFacts, Memory, Operation, Phase, Policy, PolicySet, Request, Workspace, decide, govern,
+    Decision, Facts, Kind, KueueFacts, Memory, Operation, Phase, Policy, PolicySet, Request, SpawnerFacts, Workspace,
+    decide, govern,
 };
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -93,6 +94,7 @@ fn value() -> impl Strategy<Value = [String; 2]> {
             format!("{{{{with .task.metadata.annotations.{key}}}}}{{{{.}}}}{{{{end}}}}"),
         ]),
         1 => Just(["{{ task.spec.model }}/x".to_owned(), "{{.task.spec.model}}/x".to_owned()]),
+        1 => Just(["{{ item.title }}".to_owned(), "{{.Title}}".to_owned()]),
     ]
 }
 
@@ -109,12 +111,12 @@ fn spec() -> impl Strategy<Value = TaskPolicySpec> {
         entries(),
         entries(),
         any::<bool>(),
-        any::<bool>(),
+        any::<[bool; 2]>(),
         proptest::option::of("[x-z]"),
         proptest::sample::subsequence(vec![PropagationTarget::Job, PropagationTarget::Pod], 0..=2),
     );
     let metadata = metadata.prop_map(
-        |(mode, labels, annotations, go, override_existing, missing_value, propagate)| {
+        |(mode, labels, annotations, go, [override_existing, from_source], missing_value, propagate)| {
             let engine = if go {
                 TemplateEngine::GoTemplate
             } else {
@@ -132,6 +134,7 @@ fn spec() -> impl Strategy<Value = TaskPolicySpec> {
                 labels: written(labels),
                 annotations: written(annotations),
                 override_existing,
+                from_source,
                 missing_value,
                 propagate: Some(propagate),
                 ..MetadataPolicy::default()
@@ -191,11 +194,15 @@ fn policies() -> impl Strategy<Value = PolicySet> {
 fn run(policies: &PolicySet, kind: Kind, phase: Phase, operation: Operation, object: &Value) -> Decision {
     let owner = json!({"metadata": {"name": "fixer-42", "labels": {"a": "x"}}});
     let labels = BTreeMap::new();
+    let spawner = SpawnerFacts {
+        has_tracker: true,
+        ..SpawnerFacts::default()
+    };
     let facts = Facts {
         policies,
         namespace_labels: &labels,
         owner_task: (kind == Kind::Job).then_some(&owner),
-        spawner: None,
+        spawner: Some(&spawner),
         workspace: &Workspace::Unknown,
         kueue: KueueFacts::default(),
     };

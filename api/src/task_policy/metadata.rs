@@ -38,6 +38,10 @@ pub struct MetadataPolicy {
     /// Replace what the Task's creator set. System keys can never be set.
     #[serde(default, rename = "override", skip_serializing_if = "std::ops::Not::not")]
     pub override_existing: bool,
+    /// Fill in what only the tracker knows, such as the title, as soon as it was read. Once: what changes there later
+    /// changes nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub from_source: bool,
     /// Which objects below the Task get the same labels and annotations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2))]

@@ -91,14 +91,12 @@ impl Default for Sources {
 
 impl Sources {
     /// What is known of an item. `None`: not asked yet, nobody is interested, or it cannot be read.
-    #[allow(dead_code)] // Cancellation and metadata build on it.
     pub(crate) fn latest(&self, key: &SourceKey) -> Option<Observation> {
         let latest = self.latest.read().unwrap_or_else(PoisonError::into_inner);
         latest.get(key).cloned()
     }
 
     /// Hears of each observation, unchanged ones too: at most one per item and interval. Who lags looks at everything.
-    #[allow(dead_code)] // Cancellation and metadata build on it.
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<SourceKey> {
         self.news.subscribe()
     }

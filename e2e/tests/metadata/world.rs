@@ -1,16 +1,39 @@
 //! One control plane with one taskgate for all tests of the suite, and a namespace with a Workspace and a spawner for each.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::LazyLock};
 
 use anyhow::{Context as _, ensure};
-use kelos_standin::CRDS;
+use kelos_standin::{CRDS, GitHub};
 use serde_json::{Value, json};
 use taskgate_api::TaskPolicy;
 use taskgate_e2e::{ControlPlane, Gate, Namespace, Output, PATIENCE, Shared, await_object, eventually};
-use tokio::sync::OnceCell;
+use tokio::{runtime::Runtime, sync::OnceCell};
 
 static PLANE: Shared = Shared::new(|| ControlPlane::builder().crds(CRDS));
 static GATE: OnceCell<Gate> = OnceCell::const_new();
+/// Where GitHub runs: each test has a runtime of its own, which ends with it.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime can be started"));
+static GITHUB: OnceCell<GitHub> = OnceCell::const_new();
+
+pub(crate) async fn github() -> anyhow::Result<&'static GitHub> {
+    GITHUB
+        .get_or_try_init(|| async {
+            let github = RUNTIME.spawn(GitHub::start()).await??;
+            github.rate_limit(u64::from(u32::MAX), jiff::Timestamp::MAX);
+            Ok(github)
+        })
+        .await
+}
+
+/// A taskgate that leads at once, and asks the shared GitHub as often as spawners poll.
+pub(crate) async fn gate(cp: &ControlPlane) -> anyhow::Result<Gate> {
+    Gate::builder()
+        .serve_flag("--no-leader-election")
+        .serve_flag("--source-min-interval=1s")
+        .serve_flag(format!("--github-api={}", github().await?.url()))
+        .start(cp)
+        .await
+}
 
 pub(crate) struct World {
     pub(crate) cp: &'static ControlPlane,
@@ -22,7 +45,11 @@ impl World {
     /// A namespace with Workspace `shop` and TaskSpawner `fixer` of team blue, without a policy.
     pub(crate) async fn start(hint: &str) -> anyhow::Result<Self> {
         let cp = PLANE.get().await?;
-        let gate = GATE.get_or_try_init(|| Gate::start(cp)).await?;
+        let gate = GATE.get_or_try_init(|| gate(cp)).await?;
+        Self::on(cp, gate, hint).await
+    }
+
+    pub(crate) async fn on(cp: &'static ControlPlane, gate: &'static Gate, hint: &str) -> anyhow::Result<Self> {
         let ns = cp.namespace_with_labels(hint, &[("cost-center", "4711")]).await?;
         for object in [
             json!({"apiVersion": "kelos.dev/v1alpha2", "kind": "Workspace", "metadata": {"name": "shop"},

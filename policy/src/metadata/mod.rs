@@ -4,6 +4,7 @@
 //! when a policy is read:   rule (keys, text: tera or go, sample) -> MetadataRule
 //! when a Task is created:  context (item, managed) -> rule.render (label) -> findings (planned)
 //! when its Job is created: propagate
+//! when its tracker told of the item: late (pending), for what reads it
 //! ```
 
 mod context;
@@ -13,10 +14,13 @@ mod go;
 mod item;
 mod keys;
 mod label;
+mod late;
 mod managed;
+mod pending;
 mod planned;
 mod preview;
 mod propagate;
+mod reads;
 mod rule;
 mod sample;
 mod scan;
@@ -29,11 +33,14 @@ use taskgate_api::Mode;
 
 pub(crate) use context::Context;
 pub use context::Scope;
+pub(crate) use late::is_trackable;
+pub use late::{Filling, copy, fill, settle};
 pub(crate) use managed::{Keys, Managed};
+pub use pending::Pending;
 pub(crate) use planned::Planned;
 pub use preview::{PreviewLine, preview};
 pub(crate) use propagate::findings as propagate;
-pub(crate) use rule::{MetadataRule, Rendered};
+pub(crate) use rule::{Entry, MetadataRule, Rendered};
 pub(crate) use sample::Moment;
 pub(crate) use text::Text;
 
@@ -51,27 +58,64 @@ pub(crate) enum Place {
     Annotation,
 }
 
+/// When keys are set.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Stage<'a> {
+    /// The Task is being created; whether its tracker can be asked about its item.
+    Creation { trackable: bool },
+    /// The tracker has told of the item, for which these keys waited.
+    Told(&'a Pending),
+}
+
+impl Stage<'_> {
+    fn concerns(self, entry: &Entry) -> bool {
+        match self {
+            Self::Creation { .. } => true,
+            Self::Told(pending) => pending.has(entry),
+        }
+    }
+
+    fn is_early(self, rule: &MetadataRule, entry: &Entry) -> bool {
+        matches!(self, Self::Creation { trackable: true }) && rule.waits(entry)
+    }
+}
+
 /// What `rulings`, strongest first, do to a Task whose metadata will be `planned`; what they set is added to it.
 ///
 /// A key goes to the strongest policy that has a value for it. What the creator set stays, and is told about, unless the
-/// policy overrides it. A value that cannot be made is left out and told about; it never stops a Task.
+/// policy overrides it. A value that cannot be made is left out and told about; it never stops a Task. One that is to come
+/// later has its key already: a weaker policy does not take it in between.
 pub(crate) fn findings<'a>(
     rulings: &[Ruling<'a, &'a MetadataRule>],
     context: &Context,
     planned: &mut Planned,
+    stage: Stage<'_>,
 ) -> Vec<Finding<'a>> {
     let mut findings = Vec::new();
     let mut taken = BTreeSet::new();
     let mut skipped = Vec::new();
+    let mut waiting = Pending::default();
     for ruling in rulings.iter().filter(|ruling| ruling.mode != Mode::Off) {
         let enforced = ruling.mode == Mode::Enforce;
         let mut told = Told::default();
         for entry in &ruling.rule.entries {
             let (place, key) = (entry.place, entry.key.as_str());
-            if taken.contains(&(place, key)) {
+            if taken.contains(&(place, key)) || !stage.concerns(entry) {
                 continue;
             }
             let existing = planned.get(place, key);
+            if stage.is_early(ruling.rule, entry) {
+                if existing.is_none() || ruling.rule.override_existing {
+                    told.waiting.push(key.to_owned());
+                    if enforced {
+                        waiting.add(entry);
+                    }
+                }
+                if enforced {
+                    taken.insert((place, key));
+                }
+                continue;
+            }
             let rendered = ruling.rule.render(entry, context);
             let Some(value) = rendered.value() else {
                 if let (Rendered::Skipped(why), None) = (&rendered, existing) {
@@ -103,19 +147,19 @@ pub(crate) fn findings<'a>(
         }
         findings.extend(told.findings(ruling));
     }
-    let note = planned
-        .note(&skipped)
-        .zip(rulings.iter().find(|ruling| ruling.mode == Mode::Enforce));
-    findings.extend(note.map(|((key, value), ruling)| {
-        let keys = vec![key.to_owned()];
-        let note = edit(Place::Annotation, key, &value);
-        Finding::new(
-            Section::Metadata,
-            ruling,
-            Detail::MetadataSet { keys },
-            Effect::Change(vec![note]),
-        )
-    }));
+    let notes = [planned.note(&skipped), planned.wait(waiting)];
+    let notes: Vec<_> = notes
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| edit(Place::Annotation, key, &value))
+        .collect();
+    if let Some(ruling) = rulings.iter().find(|ruling| ruling.mode == Mode::Enforce)
+        && !notes.is_empty()
+    {
+        let keys = notes.iter().filter_map(Edit::key).map(ToOwned::to_owned).collect();
+        let detail = Detail::MetadataSet { keys };
+        findings.push(Finding::new(Section::Metadata, ruling, detail, Effect::Change(notes)));
+    }
     findings
 }
 
@@ -132,6 +176,7 @@ fn edit(place: Place, key: &str, value: &str) -> Edit {
 struct Told<'a> {
     edits: Vec<Edit>,
     kept: Vec<String>,
+    waiting: Vec<String>,
     skipped: Vec<(&'a str, String)>,
 }
 
@@ -145,6 +190,9 @@ impl Told<'_> {
         }
         if !self.kept.is_empty() {
             findings.push(finding(Detail::MetadataKept { keys: self.kept }, Effect::Tell));
+        }
+        if !self.waiting.is_empty() {
+            findings.push(finding(Detail::MetadataWaits { keys: self.waiting }, Effect::Tell));
         }
         findings.extend(self.skipped.into_iter().map(|(key, why)| {
             let key = key.to_owned();

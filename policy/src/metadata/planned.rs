@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use taskgate_api::keys;
 
-use super::{Managed, Place};
+use super::{Managed, Pending, Place};
 use crate::names::{MAX_MESSAGE, clip};
 
 /// How large the annotations of a Task may grow through policies, in bytes of keys and values. The API server refuses
@@ -64,15 +64,35 @@ impl Planned {
             || self.annotations.iter().map(size).sum::<usize>() + key.len() + value.len() <= MAX_ANNOTATIONS
     }
 
-    /// The annotation that says what was left out, for the controller to publish: admission writes no Events. One that is
-    /// there stays, so that a second pass changes nothing.
+    /// The annotation that says what was left out, for the controller to publish: admission writes no Events. What it says
+    /// already is not said again, so that a second pass changes nothing.
     pub(super) fn note(&mut self, skipped: &[(&str, String)]) -> Option<(&'static str, String)> {
-        if skipped.is_empty() || self.get(Place::Annotation, keys::SKIPPED).is_some() {
+        let mut note = self
+            .get(Place::Annotation, keys::SKIPPED)
+            .unwrap_or_default()
+            .to_owned();
+        for (key, why) in skipped {
+            let reason = format!("{key}: {why}");
+            if !note.contains(&clip(&reason, MAX_MESSAGE)) {
+                let gap = if note.is_empty() { "" } else { "; " };
+                note = clip(&format!("{note}{gap}{reason}"), MAX_MESSAGE);
+            }
+        }
+        self.change(keys::SKIPPED, note)
+    }
+
+    /// The annotation that says what is still to come.
+    pub(super) fn wait(&mut self, more: Pending) -> Option<(&'static str, String)> {
+        let text = self.get(Place::Annotation, keys::PENDING).unwrap_or_default();
+        let pending = Pending::parse(text).and(more);
+        self.change(keys::PENDING, pending.to_string())
+    }
+
+    fn change(&mut self, key: &'static str, value: String) -> Option<(&'static str, String)> {
+        if value.is_empty() || self.get(Place::Annotation, key) == Some(&value) {
             return None;
         }
-        let reasons: Vec<_> = skipped.iter().map(|(key, why)| format!("{key}: {why}")).collect();
-        let note = clip(&reasons.join("; "), MAX_MESSAGE);
-        self.set(Place::Annotation, keys::SKIPPED, &note);
-        Some((keys::SKIPPED, note))
+        self.set(Place::Annotation, key, &value);
+        Some((key, value))
     }
 }

@@ -1,6 +1,9 @@
 //! What a policy makes of a Task, key by key, for people: the same compiled templates as at admission.
 
-use super::{Context, Place, Planned, Rendered, Scope};
+use super::{
+    Context, Place, Planned, Rendered, Scope,
+    late::{has_number, is_trackable},
+};
 use crate::{Policy, PolicySet, names::clip};
 
 /// One key of a policy's metadata section.
@@ -24,11 +27,18 @@ pub fn preview(policy: &Policy, scope: &Scope<'_>) -> Vec<PreviewLine> {
     let context = Context::of(scope, &set.managed(scope.namespace));
     let planned = Planned::of(scope.object);
     let rule = policy.metadata().map(|(_, rule)| rule);
+    // Nobody need have shown the spawner.
+    let may_wait = scope.tracked.is_none() && (scope.spawner.is_none() && has_number(scope) || is_trackable(scope));
     let lines = rule.into_iter().flat_map(|rule| {
         rule.entries.iter().map(|entry| {
             let existing = planned.get(entry.place, &entry.key);
             let rendered = rule.render(entry, &context);
+            let waits = may_wait && rule.waits(entry);
             let (value, note) = match (existing, rendered.value()) {
+                (Some(existing), _) if waits && !rule.override_existing => {
+                    (Some(existing), "the Task's own stays".to_owned())
+                }
+                (existing, _) if waits => (existing, "set once the tracker has told of the item".to_owned()),
                 (Some(existing), Some(value)) if existing == value => (Some(existing), "there already".to_owned()),
                 (Some(existing), _) if !rule.override_existing => (Some(existing), "the Task's own stays".to_owned()),
                 (Some(existing), None) => (Some(existing), explain(&rendered)),

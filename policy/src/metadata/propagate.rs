@@ -1,5 +1,6 @@
 //! A Task's labels and annotations on its Job and pods, where cost tools, schedulers and metrics look.
 
+use serde_json::Value;
 use taskgate_api::{Mode, metadata::Metadata, task_policy::PropagationTarget};
 
 use super::{MetadataRule, Place};
@@ -34,14 +35,23 @@ fn finding<'a>(
     ruling: &Ruling<'a, &'a MetadataRule>,
     task: Metadata<'_>,
 ) -> Option<Finding<'a>> {
-    let job = governed.request.object;
-    let template = job.pointer("/spec/template").filter(|template| template.is_object());
+    let edits = edits(ruling.rule, task, governed.request.object, true);
+    let keys: Vec<_> = edits.iter().filter_map(Edit::key).map(ToOwned::to_owned).collect();
+    let detail = Detail::MetadataSet { keys };
+    (!edits.is_empty()).then(|| Finding::new(Section::Metadata, ruling, detail, Effect::Change(edits)))
+}
+
+/// What `rule` copies from `task` to `job`, and to its pod template if `pods`.
+pub(super) fn edits(rule: &MetadataRule, task: Metadata<'_>, job: &Value, pods: bool) -> Vec<Edit> {
+    let template = job
+        .pointer("/spec/template")
+        .filter(|template| pods && template.is_object());
     let mut edits = Vec::new();
     for (target, object) in [(PropagationTarget::Job, Some(job)), (PropagationTarget::Pod, template)] {
-        let Some(existing) = object.map(Metadata::of).filter(|_| ruling.rule.reaches(target)) else {
+        let Some(existing) = object.map(Metadata::of).filter(|_| rule.reaches(target)) else {
             continue;
         };
-        for entry in &ruling.rule.entries {
+        for entry in &rule.entries {
             let (value, taken) = match entry.place {
                 Place::Label => (task.label(&entry.key), existing.label(&entry.key)),
                 Place::Annotation => (task.annotation(&entry.key), existing.annotation(&entry.key)),
@@ -58,7 +68,5 @@ fn finding<'a>(
             });
         }
     }
-    let keys: Vec<_> = edits.iter().filter_map(Edit::key).map(ToOwned::to_owned).collect();
-    let detail = Detail::MetadataSet { keys };
-    (!edits.is_empty()).then(|| Finding::new(Section::Metadata, ruling, detail, Effect::Change(edits)))
+    edits
 }

@@ -8,7 +8,7 @@ use super::{
     Place,
     context::Context,
     engine::{Cause, Failure},
-    keys, label,
+    keys, label, reads,
     sample::Moment,
     text::Text,
 };
@@ -28,6 +28,7 @@ pub(crate) struct MetadataRule {
     pub(crate) has_templates: bool,
     missing_value: Option<String>,
     illegal_value: IllegalValue,
+    from_source: bool,
     propagate: Vec<PropagationTarget>,
 }
 
@@ -37,6 +38,7 @@ pub(crate) struct Entry {
     pub(crate) place: Place,
     pub(crate) key: String,
     text: Text,
+    reads_tracker: bool,
 }
 
 /// What came of an entry.
@@ -76,6 +78,7 @@ impl MetadataRule {
             override_existing: section.override_existing,
             missing_value: section.missing_value.clone(),
             illegal_value: section.illegal_value,
+            from_source: section.from_source,
             propagate: section.propagate.clone().unwrap_or_default(),
             ..Self::default()
         };
@@ -95,6 +98,7 @@ impl MetadataRule {
                             place,
                             key: key.clone(),
                             text,
+                            reads_tracker: reads::tracker(source),
                         });
                     }
                     Err(message) => problems.push(Problem {
@@ -117,6 +121,16 @@ impl MetadataRule {
     /// Whether objects of `target` get the same labels and annotations.
     pub(crate) fn reaches(&self, target: PropagationTarget) -> bool {
         self.propagate.contains(&target)
+    }
+
+    /// Whether the value of `entry` is made only once the tracker has told of the item.
+    pub(crate) fn waits(&self, entry: &Entry) -> bool {
+        self.from_source && entry.reads_tracker
+    }
+
+    /// Whether that is so of any entry.
+    pub(crate) fn follows_source(&self) -> bool {
+        self.entries.iter().any(|entry| self.waits(entry))
     }
 
     /// The value of `entry` over `context`.
@@ -165,5 +179,53 @@ fn compile(place: Place, engine: TemplateEngine, source: &str) -> Result<Text, S
             Err("not a legal label value: at most 63 letters, digits, '-', '_' or '.', not at the edges".to_owned())
         }
         text => Ok(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    /// Text as people write it who mean no good.
+    fn hostile() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            Just("{{ item.title }}".to_owned()),
+            Just("{{.Title}}".to_owned()),
+            Just("{{ 1 + 1 }}{{printf \"%d\" 2}}".to_owned()),
+            Just("{% for x in item %}".to_owned()),
+            Just("{{define \"x\"}}".to_owned()),
+            prop::sample::select(vec![
+                "{{", "}}", "{%", "{#", "\u{202e}", "\u{200b}", "\n", "\"; ", "<b>", "&", "😀", "-"
+            ])
+            .prop_map(ToOwned::to_owned),
+            "\\PC{0,30}",
+        ];
+        prop::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn what_comes_from_outside_is_never_evaluated_and_every_label_is_legal(text in hostile()) {
+            let context = Context::from(json!({"item": {"title": text}, "Title": text}));
+            for (engine, template) in [("Tera", "{{ item.title }}"), ("GoTemplate", "{{.Title}}")] {
+                let section = json!({"engine": engine, "labels": {"x": template}, "annotations": {"x": template}});
+                let rule = MetadataRule::compile(&serde_json::from_value(section).unwrap(), &mut Vec::new());
+                prop_assert_eq!(rule.entries.len(), 2);
+                for entry in &rule.entries {
+                    let rendered = rule.render(entry, &context);
+                    let value = rendered.value().unwrap_or_default();
+                    match entry.place {
+                        Place::Annotation => prop_assert_eq!(value, &text),
+                        Place::Label => {
+                            prop_assert!(names::is_label_value(value), "{:?}", value);
+                            prop_assert_eq!(value, label::legal(&text));
+                        }
+                    }
+                }
+            }
+        }
     }
 }

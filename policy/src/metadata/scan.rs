@@ -43,7 +43,7 @@ const MAX_CONCATENATIONS: usize = 32;
 
 /// A piece of what stands between delimiters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Token<'s> {
+pub(super) enum Token<'s> {
     Name(&'s str),
     /// A string, whatever it says.
     Quoted,
@@ -169,7 +169,7 @@ fn is_opening(rest: &str) -> bool {
 }
 
 /// The token at the beginning of `rest`, and its length; `None` at the end, also in the middle of a string.
-fn token(rest: &str) -> Option<(Token<'_>, usize)> {
+pub(super) fn token(rest: &str) -> Option<(Token<'_>, usize)> {
     let first = rest.chars().next()?;
     if matches!(first, '"' | '\'' | '`') {
         let mut escaped = false;

@@ -1,5 +1,7 @@
 //! GitHub's answers, read forgivingly: what is not there reads as empty, what cannot be an answer is none.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -31,10 +33,9 @@ pub fn item(answer: &Value, number: u64) -> Option<SourceItem> {
         let list = answer.get(list).and_then(Value::as_array).into_iter().flatten();
         // A label may be a bare string.
         let name = |entry: &Value| entry.get(field).unwrap_or(entry).as_str().map(clip);
-        let mut names: Vec<_> = list.filter_map(name).collect();
-        names.sort_unstable();
-        names.dedup();
-        names
+        let mut seen = BTreeSet::new();
+        let is_new = |name: &String| seen.insert(name.clone());
+        list.filter_map(name).filter(is_new).collect::<Vec<_>>()
     };
     let head = text("/head/sha");
     Some(SourceItem {
@@ -131,11 +132,12 @@ mod tests {
         ] {
             assert_eq!(item(&answer, 42), None, "{answer}");
         }
-        let odd = json!({"number": 42, "state": "closed", "title": 7, "labels": ["b", {"name": "a"}, 3], "user": null});
+        let odd =
+            json!({"number": 42, "state": "closed", "title": 7, "labels": ["b", {"name": "a"}, 3, "b"], "user": null});
         let odd = item(&odd, 42).unwrap();
         assert_eq!(
             (odd.is_open, odd.labels.as_slice()),
-            (false, ["a", "b"].map(String::from).as_slice())
+            (false, ["b", "a"].map(String::from).as_slice())
         );
     }
 

@@ -9,7 +9,8 @@ use super::Repository;
 use crate::{
     Cancellation, PolicyName, PolicySet, Refusal, SpawnerFacts, TaskState, Trigger,
     breaker::why_open,
-    identity::{Surroundings, find_item},
+    identity::{Surroundings, find_item, from_source},
+    metadata::Pending,
     ruling::sections_of,
     select::Sections,
 };
@@ -26,6 +27,16 @@ pub struct SourceKey {
 }
 
 impl SourceKey {
+    /// What the source of `task` calls its item, whatever a policy's `itemKey` calls it.
+    pub fn of(namespace: &str, task: kelos::Task<'_>) -> Option<Self> {
+        let found = from_source(task)?;
+        Some(Self {
+            namespace: namespace.to_owned(),
+            spawner: found.spawner?,
+            item: found.item,
+        })
+    }
+
     /// The number, and the repository where the item names one. `None` for an item without a number.
     pub fn number(&self) -> Option<(Option<Repository>, u64)> {
         match self.item.rsplit_once('#') {
@@ -92,6 +103,13 @@ pub fn add_task(
         object,
         known.spawner,
     );
+    let waiting = Interest {
+        policies: labellers(&sections, object),
+        ..Interest::default()
+    };
+    if let Some(key) = SourceKey::of(known.namespace, task).filter(|_| !waiting.policies.is_empty()) {
+        add(interests, key, waiting);
+    }
     let mut interest = Interest::default();
     // A Task that was cancelled because its item went makes room should the item come back.
     let gone = || {
@@ -195,6 +213,19 @@ fn followers(sections: &Sections<'_>) -> BTreeSet<PolicyName> {
         .collect()
 }
 
+/// The policies whose labels and annotations the Task still waits for.
+fn labellers(sections: &Sections<'_>, object: &Value) -> BTreeSet<PolicyName> {
+    let pending = Pending::of(object);
+    let mut policies = BTreeSet::new();
+    for ruling in sections.metadata.iter().filter(|ruling| ruling.mode == Mode::Enforce) {
+        let rule = ruling.rule;
+        if rule.entries.iter().any(|entry| rule.waits(entry) && pending.has(entry)) {
+            policies.insert(ruling.policy.name().clone());
+        }
+    }
+    policies
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -268,6 +299,40 @@ mod tests {
         assert_eq!(of_task(cancel.clone(), "Running", 0).len(), 1);
         assert_eq!(of_task(cancel, "Failed", 0).len(), 0);
         assert_eq!(of_task(json!({"cancellationPolicy": {}}), "Running", 0).len(), 0);
+    }
+
+    #[test]
+    fn a_task_that_waits_for_its_labels_is_asked_about_until_it_has_them() {
+        let spec = json!({"failurePolicy": {"maxRetriesPerItem": 1, "itemKey": "x"},
+            "metadata": {"engine": "GoTemplate", "labels": {"title": "{{.Title}}"}, "fromSource": true}});
+        let of = |spec: &Value, pending: &str| {
+            let policies = policies(spec.clone());
+            let task = json!({
+                "metadata": {"name": "fixer-42", "uid": "u", "labels": {"kelos.dev/taskspawner": "fixer"},
+                    "annotations": {"taskgate.dev/metadata-pending": pending}},
+                "status": {"phase": "Succeeded"},
+            });
+            let mut interests = Interests::new();
+            let known = Known {
+                policies: &policies,
+                namespace: "team",
+                namespace_labels: &BTreeMap::new(),
+                spawner: None,
+            };
+            let state = TaskState::of(&task).unwrap();
+            add_task(&mut interests, &known, &task, &state, None);
+            interests
+                .into_iter()
+                .map(|(key, interest)| (key.item, interest.for_task))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(of(&spec, "label:title"), [("42".to_owned(), false)]);
+        for other in ["", "copy", "label:other", "annotation:title"] {
+            assert!(of(&spec, other).is_empty(), "{other}");
+        }
+        let mut closed = spec;
+        closed["metadata"]["fromSource"] = json!(false);
+        assert!(of(&closed, "label:title").is_empty());
     }
 
     #[test]

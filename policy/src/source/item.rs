@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 /// What is kept of an issue or a pull request. Its text is only kept as a digest.
@@ -20,7 +21,7 @@ pub struct SourceItem {
     pub title: String,
     /// SHA-256 of its text.
     pub body_digest: [u8; 32],
-    /// Its labels, sorted.
+    /// Its labels, in the tracker's order.
     pub labels: Vec<String>,
     /// Who opened it.
     pub author: String,
@@ -66,7 +67,9 @@ impl SourceItem {
         };
         field(self.title.as_bytes());
         field(&self.body_digest);
-        for label in &self.labels {
+        let mut labels: Vec<_> = self.labels.iter().collect();
+        labels.sort_unstable();
+        for label in labels {
             field(label.as_bytes());
         }
         field(&[]);
@@ -75,6 +78,19 @@ impl SourceItem {
             let _ = write!(hex, "{byte:02x}");
             hex
         })
+    }
+
+    /// What templates get to know of it (seed 004): `title`, `labels`, `author`.
+    pub fn facts(&self) -> Map<String, Value> {
+        let facts = [
+            ("title", Value::from(self.title.as_str())),
+            ("labels", Value::from(self.labels.clone())),
+            ("author", Value::from(self.author.as_str())),
+        ];
+        facts
+            .map(|(name, value)| (name.to_owned(), value))
+            .into_iter()
+            .collect()
     }
 
     /// Whether nothing says that the item changed since `before`, so that its comments need not be read again.
@@ -110,7 +126,10 @@ mod tests {
                 assignees: vec!["ann".into()],
                 ..item.clone()
             },
-            item.clone(),
+            SourceItem {
+                labels: vec!["b".into(), "a".into()],
+                ..item.clone()
+            },
         ];
         for same in same {
             assert_eq!(same.content_hash(), item.content_hash());

@@ -1,0 +1,110 @@
+//! Whether a template reads what only the tracker knows. Which branch it will take nobody knows before: what it mentions
+//! counts.
+
+use super::scan::{Token, token};
+
+/// What only the tracker knows, by both of its names. The item's text is not kept: see [`crate::source::SourceItem`].
+const FIELDS: [[&str; 3]; 2] = [["Title", "Labels", "Author"], ["title", "labels", "author"]];
+
+/// Whether `source`, in either language, mentions the item's title, labels or author, or the item as a whole.
+pub(super) fn tracker(source: &str) -> bool {
+    let mut rest = source;
+    while let Some(begin) = ["{{", "{%", "{#"].iter().filter_map(|opening| rest.find(opening)).min() {
+        let comment = rest[begin..].starts_with("{#");
+        rest = rest[begin + 2..].trim_start_matches('-').trim_start();
+        let end = match (comment, rest.starts_with("/*")) {
+            (true, _) => Some("#}"),
+            (_, true) => Some("*/"),
+            _ => None,
+        };
+        if let Some(end) = end {
+            rest = rest.split_once(end).map_or("", |(_, rest)| rest);
+            continue;
+        }
+        let (words, length) = words(rest);
+        if mentions(&words) {
+            return true;
+        }
+        rest = &rest[length..];
+    }
+    false
+}
+
+/// Names and texts between here and the closing delimiter, and how far that is.
+fn words(source: &str) -> (Vec<&str>, usize) {
+    let mut words = Vec::new();
+    let mut at = 0;
+    loop {
+        at += source[at..].len() - source[at..].trim_start().len();
+        let rest = &source[at..];
+        if rest.starts_with("}}") || rest.starts_with("%}") {
+            return (words, at);
+        }
+        let Some((found, length)) = token(rest) else {
+            return (words, source.len());
+        };
+        match found {
+            Token::Name(name) => words.push(name),
+            Token::Quoted => words.push(&rest[1..length - 1]),
+            Token::Symbol(_) => {}
+        }
+        at += length;
+    }
+}
+
+fn mentions(words: &[&str]) -> bool {
+    let [of_go, of_item] = FIELDS;
+    words.iter().enumerate().any(|(index, word)| {
+        let next = words.get(index + 1);
+        of_go.contains(word) || *word == "item" && next.is_none_or(|field| of_item.contains(field))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_mentioned_counts() {
+        for source in [
+            "{{.Title}}",
+            "{{index .Labels 0}}",
+            "{{ .item.author }}",
+            "{{$.Author}}",
+            "{{with .item}}{{.title}}{{end}}",
+            "{{index . \"Title\"}}",
+            "{{index .item \"labels\" 0}}",
+            "{{ item.title }}",
+            "{{- item[\"labels\"][0] -}}",
+            "{{ item.labels | first }}",
+            "{% if item.labels %}x{% endif %}",
+            "{% for l in item.labels %}{{ l }}{% endfor %}",
+            "{{ Title }}",
+            "{{ item.url }} {{ item.title | default(value=\"none\") }}",
+            "{# {{ #}{{ item.title }}",
+            "{{/* it's */}}{{.Title}}",
+        ] {
+            assert!(tracker(source), "{source}");
+        }
+        for source in [
+            "backend",
+            "Title",
+            "{{.Kind}}",
+            "{{.URL}}",
+            "{{ item.url }}",
+            "{{ item.kind | title }}",
+            "{{ item.body }}",
+            "{{.Body}}",
+            "{{ task.metadata.labels.size }}",
+            "{{ spawner.metadata.labels.team }}",
+            "{{.namespace.labels.tier}}",
+            "{{printf \"Title: %s\" .user}}",
+            "{{/* .Title */}}{{.URL}}",
+            "{# item.title #}{{ user }}",
+            "{{ item.url",
+            "{{ \"unclosed",
+        ] {
+            assert!(!tracker(source), "{source}");
+        }
+    }
+}
