@@ -22,7 +22,7 @@ async fn taskgate<'a>(args: impl IntoIterator<Item = &'a str>) -> anyhow::Result
 #[tokio::test]
 async fn a_policy_is_tried_on_a_task_with_either_engine() -> anyhow::Result<()> {
     let world = World::start("render").await?;
-    let policy = json!({
+    let sample = json!({
         "apiVersion": "taskgate.dev/v1alpha1", "kind": "TaskPolicy", "metadata": {"name": "agents"},
         "spec": {"metadata": {"engine": "GoTemplate",
             "labels": {"kelos.dev/priority": "{{index .Labels 0}}", "area": "backend", "note": "{{with .Author}}{{.}}{{end}}"},
@@ -32,7 +32,7 @@ async fn a_policy_is_tried_on_a_task_with_either_engine() -> anyhow::Result<()> 
         "spec": {"repo": "https://github.com/acme/shop.git"}});
     let mut mine = task("fixer-42");
     mine["metadata"]["labels"]["area"] = json!("web");
-    let policy = world.file("policy.yaml", &policy)?.display().to_string();
+    let policy = world.file("policy.yaml", &sample)?.display().to_string();
     let file = world.file("task.yaml", &mine)?.display().to_string();
     let workspace = world.file("workspace.yaml", &workspace)?.display().to_string();
     let item = world.file(
@@ -61,6 +61,12 @@ async fn a_policy_is_tried_on_a_task_with_either_engine() -> anyhow::Result<()> 
         "{shown}"
     );
     ensure!(shown.contains("\"octocat\""), "{shown}");
+    let mut later = sample;
+    later["spec"]["metadata"]["fromSource"] = json!(true);
+    let later = world.file("later.yaml", &later)?.display().to_string();
+    let (ok, shown) = taskgate(["render", &later, &file]).await?;
+    let waits = shown.matches("set once the tracker has told of the item").count();
+    ensure!(ok && waits == 2, "{shown}");
     let (ok, shown) = taskgate(["render", &policy, &file, "--engine", "Tera"]).await?;
     ensure!(
         !ok && shown.contains("spec.metadata.labels[kelos.dev/priority]: line 1, column"),

@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 
 use crate::world::{World, annotations, labels, task};
 
-/// The metadata section of the recipe under the heading `title`.
-fn recipe(title: &str) -> anyhow::Result<Value> {
+/// The metadata section of the example under the heading `title`.
+pub(crate) fn recipe(title: &str) -> anyhow::Result<Value> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metadata.md");
     let text = std::fs::read_to_string(path)?;
-    let (_, rest) = text.split_once(&format!("### {title}\n")).context("no such recipe")?;
+    let (_, rest) = text.split_once(&format!("# {title}\n")).context("no such recipe")?;
     let (_, rest) = rest.split_once("```yaml\n").context("a recipe has YAML")?;
     let (yaml, _) = rest.split_once("```").context("the YAML ends")?;
     let spec: Value = serde_saphyr::from_str(yaml)?;

@@ -12,7 +12,10 @@ use taskgate_api::TaskPolicy;
 use taskgate_e2e::{ControlPlane, Gate, Marker, PATIENCE, Shared, eventually, never};
 use tokio::sync::OnceCell;
 
-use crate::world::{World, annotations, gate, github, labels, task};
+use crate::{
+    recipes::recipe,
+    world::{World, annotations, gate, github, labels, task},
+};
 
 static OWN: Shared = Shared::new(|| ControlPlane::builder().crds(CRDS));
 static OWN_GATE: OnceCell<Gate> = OnceCell::const_new();
@@ -173,6 +176,23 @@ async fn the_proposals_example_is_filled_in_verbatim_on_an_unmodified_kelos() ->
     );
     ensure!(kelos.cycles(&Key::new(world.ns.name(), "fixer"), CycleResult::Failure) == 0);
     Ok(())
+}
+
+#[tokio::test]
+async fn the_example_of_the_docs_is_filled_in() -> anyhow::Result<()> {
+    let section = recipe("What only the tracker knows")?;
+    let tracker = Tracker::start("docs", json!({"metadata": section})).await?;
+    tracker.world.create(&task("fixer-42")).await?;
+    eventually("the Task has what the tracker knows", PATIENCE, || async {
+        let task = tracker.task().await?;
+        ensure!(labels(&task)["kelos.dev/priority"] == CRITICAL, "{task}");
+        ensure!(
+            annotations(&task)["kelos.dev/source-title"] == "Fix the login page",
+            "{task}"
+        );
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]
