@@ -8,6 +8,8 @@ mod command;
 mod example;
 #[path = "metadata/hostile.rs"]
 mod hostile;
+#[path = "metadata/kueue.rs"]
+mod kueue;
 #[path = "metadata/propagation.rs"]
 mod propagation;
 #[path = "metadata/recipes.rs"]

@@ -20,7 +20,7 @@ use crate::{
 static OWN: Shared = Shared::new(|| ControlPlane::builder().crds(CRDS));
 static OWN_GATE: OnceCell<Gate> = OnceCell::const_new();
 
-const PENDING: &str = "taskgate.dev/metadata-pending";
+pub(crate) const PENDING: &str = "taskgate.dev/metadata-pending";
 /// What `priority/critical` becomes as a label.
 const CRITICAL: &str = "priority-critical-a2ab1192";
 
@@ -41,13 +41,13 @@ fn example() -> Value {
     })
 }
 
-fn titled(propagate: &Value) -> Value {
+pub(crate) fn titled(propagate: &Value) -> Value {
     json!({"labels": {"title": "{{ item.title }}"}, "fromSource": true, "propagate": propagate})
 }
 
 /// A world whose Workspace is a repository of the stand-in of GitHub, with issue 42.
-struct Tracker {
-    world: World,
+pub(crate) struct Tracker {
+    pub(crate) world: World,
     issue: Issue,
 }
 
@@ -56,7 +56,7 @@ impl Tracker {
         Self::of(World::start(hint).await?, spec).await
     }
 
-    async fn of(world: World, spec: Value) -> anyhow::Result<Self> {
+    pub(crate) async fn of(world: World, spec: Value) -> anyhow::Result<Self> {
         let repo = github().await?.repo(world.ns.name(), "r");
         let workspace = json!({"apiVersion": "kelos.dev/v1alpha2", "kind": "Workspace", "metadata": {"name": "shop"},
             "spec": {"repo": repo.clone_url()}});
@@ -76,14 +76,14 @@ impl Tracker {
     }
 
     /// The tracker fails taskgate, and nobody else.
-    async fn fails(&self) -> anyhow::Result<()> {
+    pub(crate) async fn fails(&self) -> anyhow::Result<()> {
         github()
             .await?
             .fault(Fault::status(500).of("taskgate/").on(&self.path()));
         Ok(())
     }
 
-    async fn heals(&self) -> anyhow::Result<()> {
+    pub(crate) async fn heals(&self) -> anyhow::Result<()> {
         github().await?.heal_on(&self.path());
         Ok(())
     }
@@ -95,7 +95,7 @@ impl Tracker {
         Ok(seen)
     }
 
-    async fn get(&self, kind: &str) -> anyhow::Result<Value> {
+    pub(crate) async fn get(&self, kind: &str) -> anyhow::Result<Value> {
         let output = self.world.ns.kubectl(["get", kind, "fixer-42", "-ojson"]).await?;
         Ok(serde_json::from_str(&output.stdout_ok()?)?)
     }
@@ -105,7 +105,7 @@ impl Tracker {
     }
 
     /// The Task once nothing of its labels is to be done any more.
-    async fn settled(&self) -> anyhow::Result<Value> {
+    pub(crate) async fn settled(&self) -> anyhow::Result<Value> {
         eventually("the Task waits for nothing", 2 * PATIENCE, || async {
             let task = self.task().await?;
             ensure!(annotations(&task)[PENDING].is_null(), "{task}");
