@@ -14,11 +14,29 @@ use taskgate_e2e::{AuditEvent, ControlPlane, Gate, PATIENCE, await_object, event
 
 use crate::world::{Kelos, QUEUE, World, cluster_queue, govern, kueue, local_queue, queued, task};
 
+/// Foreman's kind has the name and the plural of Kueue's: neither is taken for the other.
+const FOREMANS: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: workloads.foreman.llmkube.dev}
+spec:
+  group: foreman.llmkube.dev
+  scope: Namespaced
+  names: {kind: Workload, listKind: WorkloadList, plural: workloads, singular: workload}
+  versions:
+  - name: v1alpha1
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+";
+
 #[tokio::test]
 async fn without_kueue_a_job_waits_and_says_so_and_a_later_kueue_is_picked_up() -> anyhow::Result<()> {
-    let cp = ControlPlane::builder().crds(CRDS).start().await?;
+    let cp = ControlPlane::builder().crds(CRDS).crds(FOREMANS).start().await?;
     let gate = Gate::builder().serve_flag("--no-leader-election").start(&cp).await?;
     let ns = cp.namespace("late").await?;
+    let foremans = "{apiVersion: foreman.llmkube.dev/v1alpha1, kind: Workload, metadata: {name: a}}";
+    ns.apply_yaml(foremans).await?;
     let kelos = Kelos::start(&cp, ns.name()).await?;
     govern(&cp, ns.name(), json!({"queueName": "agents"})).await?;
     ns.apply_yaml(&task("a").to_string()).await?;
