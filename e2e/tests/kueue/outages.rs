@@ -43,11 +43,22 @@ async fn without_kueue_a_job_waits_and_says_so_and_a_later_kueue_is_picked_up() 
     let tasks: Api<Task> = ns.api();
     let told = queued(&tasks, "a", "KueueNotInstalled").await?;
     ensure!(told["status"] == "True", "{told}");
+    eventually("there is an Event", PATIENCE, || async {
+        let events = ns.kubectl(["get", "events", "-oname", "--field-selector=reason=KueueNotInstalled"]);
+        ensure!(events.await?.stdout_ok()?.lines().count() == 1);
+        Ok(())
+    })
+    .await?;
     silence(&cp).await?;
 
     let pid = gate.process().pid();
     let _kueue = kueue().start(&cp).await?;
     queued(&tasks, "a", "NoSuchLocalQueue").await?;
+    let metrics = gate.metrics().await?;
+    for trap in ["KueueNotInstalled", "NoSuchLocalQueue"] {
+        let counted = metrics.value("taskgate_queue_states_total", &[("reason", trap)]);
+        ensure!(counted == Some(1.0), "{trap}: {counted:?}");
+    }
     cp.apply_yaml(&cluster_queue(ns.name(), 1)).await?;
     local_queue(&cp, ns.name(), "agents", ns.name(), json!({})).await?;
     queued(&tasks, "a", "Admitted").await?;

@@ -291,6 +291,32 @@ mod tests {
     }
 
     #[test]
+    fn where_the_right_cannot_be_found_out_the_answer_is_no() {
+        let old = task(&json!({}));
+        let object = patched(&old, task(&json!({keys::CANCEL: "x"})));
+        let review = write(Phase::Validating, &old, &object, false);
+        assert!(asks_permission(&review));
+        let (user, why) = ("ann".to_owned(), "timed out".to_owned());
+        for (permission, part) in [
+            (Ok(()), None),
+            (
+                Err(CancelDetail::Forbidden {
+                    user,
+                    why: String::new(),
+                }),
+                Some("ann may not cancel"),
+            ),
+            (Err(CancelDetail::Unknown { why }), Some("cannot be checked: timed out")),
+        ] {
+            let permission = Some(&permission);
+            let denial = admit(&CancelReview { permission, ..review }).denial;
+            let told = denial.map(|denial| denial.message);
+            assert_eq!(told.is_some(), part.is_some(), "{told:?}");
+            assert!(part.is_none_or(|part| told.is_some_and(|told| told.contains(part))));
+        }
+    }
+
+    #[test]
     fn every_message_is_whole_however_long_what_it_names() {
         let long = "x".repeat(2000);
         let deadline = "2026-11-21T12:00:00Z".parse().unwrap();
