@@ -41,9 +41,9 @@ fmt: ## Format the code
 	@cargo fmt --all
 
 .PHONY: manifests
-manifests: ## Regenerate the CRDs and the registration under manifests/
+manifests: ## Regenerate CRDs, registration, roles, and the pages made of them
 	@.ci/step "Building taskgate" cargo build --quiet --locked --workspace --bins
-	@.ci/step "Generating manifests" target/debug/taskgate manifests write manifests
+	@.ci/step "Generating manifests" target/debug/taskgate manifests write manifests --docs docs
 
 .PHONY: bench
 bench: control-plane ## The benchmarks; figures go to docs/performance.md by hand, with the machine

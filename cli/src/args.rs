@@ -11,7 +11,7 @@ use taskgate_webhook::{
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    commands::{cancel::CancelArgs, render::RenderArgs, reset::ResetArgs},
+    commands::{cancel::CancelArgs, render::RenderArgs, reset::ResetArgs, uninstall::UninstallArgs},
     logging::LogFormat,
 };
 
@@ -19,6 +19,10 @@ use crate::{
 pub(crate) const NAME: &str = "taskgate";
 /// The namespace, unless the installation says otherwise.
 pub(crate) const NAMESPACE: &str = "taskgate-system";
+/// The Lease of the replicas, unless the installation says otherwise.
+pub(crate) const LEASE: &str = "taskgate-controller";
+/// The Secret with the certificate, unless the installation says otherwise.
+pub(crate) const CERTIFICATE: &str = "taskgate-serving-cert";
 
 /// The admission gate for clusters that run coding agents.
 #[derive(Debug, Parser)]
@@ -40,6 +44,8 @@ pub(crate) enum Command {
     Reset(ResetArgs),
     /// Cancel Tasks: their agents are stopped, and it counts neither as failure nor as success.
     Cancel(CancelArgs),
+    /// Remove taskgate, and let go of everything that it holds. Running it again finishes what was interrupted.
+    Uninstall(UninstallArgs),
 }
 
 /// Flags of `taskgate serve`. Each can also be given by the environment variable named beside it.
@@ -71,7 +77,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "TASKGATE_SERVICE", value_name = "NAME", default_value = NAME, value_parser = object_name)]
     pub(crate) service: String,
     /// The Secret in taskgate's namespace that holds the self-signed CA and the serving certificate.
-    #[arg(long, env = "TASKGATE_CERT_SECRET", value_name = "NAME", default_value = "taskgate-serving-cert", value_parser = object_name)]
+    #[arg(long, env = "TASKGATE_CERT_SECRET", value_name = "NAME", default_value = CERTIFICATE, value_parser = object_name)]
     pub(crate) cert_secret: String,
     /// Further DNS names or IP addresses that the certificate is to be valid for.
     #[arg(long, env = "TASKGATE_CERT_NAMES", value_name = "NAME", value_delimiter = ',')]
@@ -134,15 +140,19 @@ pub(crate) enum ManifestsCommand {
     /// Print the webhook configurations.
     Registration(RegistrationArgs),
     /// Write all generated manifests into a folder.
-    Write {
-        /// The folder.
-        directory: PathBuf,
-    },
+    Write(Folders),
     /// Compare a folder with what would be written; exit 1 when something is stale.
-    Check {
-        /// The folder.
-        directory: PathBuf,
-    },
+    Check(Folders),
+}
+
+/// Where generated files are.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Folders {
+    /// The folder of the manifests.
+    pub(crate) directory: PathBuf,
+    /// The folder of the documentation. Absent: its generated pages are left out.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) docs: Option<PathBuf>,
 }
 
 /// How the API server is to reach taskgate.

@@ -5,6 +5,7 @@ mod commands;
 mod logging;
 mod manifests;
 mod output;
+mod rights;
 mod serve;
 
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         Command::Render(args) => commands::run(commands::render::run(*args)),
         Command::Reset(args) => commands::run(commands::reset::run(args)),
         Command::Cancel(args) => commands::run(commands::cancel::run(args)),
+        Command::Uninstall(args) => commands::run(commands::uninstall::run(args)),
     };
     match outcome {
         Ok(code) => code,

@@ -22,6 +22,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     args::{ServeArgs, unknown_settings},
     logging,
+    rights::{Names, review::RightsReview},
 };
 
 /// How long the parts that only follow the server may take to end after it.
@@ -58,6 +59,12 @@ async fn run(args: ServeArgs) -> Result<()> {
     );
     let mut registry = Registry::default();
     let controller_metrics = taskgate_controller::Metrics::register(&mut registry, METRICS_PREFIX);
+    let rights = RightsReview::register(
+        client.clone(),
+        &args.namespace,
+        names(&args),
+        registry.sub_registry_with_prefix(METRICS_PREFIX),
+    );
     let (deletions, noted) = taskgate_controller::Deletions::new();
     let server = Server::bind(
         server_config(&args)?,
@@ -76,6 +83,7 @@ async fn run(args: ServeArgs) -> Result<()> {
     let mut parts = JoinSet::new();
     parts.spawn(authority.run(resolver, followers.clone()));
     parts.spawn(injector.run(followers.clone()));
+    parts.spawn(rights.run(followers.clone()));
     parts.spawn(taskgate_controller::run_policy_status(
         client.clone(),
         followers.clone(),
@@ -122,7 +130,7 @@ fn controller_config(args: &ServeArgs) -> taskgate_controller::Config {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "taskgate".to_owned());
     taskgate_controller::Config {
         namespace: args.namespace.clone(),
-        lease: (!args.no_leader_election).then(|| format!("{}-controller", args.service)),
+        lease: (!args.no_leader_election).then(|| lease(args)),
         identity: format!("{host}-{}", std::process::id()),
         work_items_per_namespace: args.work_items_per_namespace,
         sources: taskgate_controller::SourceConfig {
@@ -131,6 +139,21 @@ fn controller_config(args: &ServeArgs) -> taskgate_controller::Config {
             ghproxy_url: args.ghproxy_url.clone(),
         },
         kueue: args.kueue_config.clone(),
+    }
+}
+
+/// The Lease that the replicas of one Service share.
+fn lease(args: &ServeArgs) -> String {
+    format!("{}-controller", args.service)
+}
+
+/// What this installation calls the objects that rights are limited to.
+fn names(args: &ServeArgs) -> Names {
+    Names {
+        configuration: args.configuration.as_str().to_owned(),
+        certificate: args.cert_secret.clone(),
+        lease: lease(args),
+        kueue_config: args.kueue_config.name.clone(),
     }
 }
 

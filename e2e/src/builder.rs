@@ -1,5 +1,6 @@
 //! How a control plane is ordered, when the plain one does not do.
 
+use crate::crossing::{Crossing, EGRESS_FILE};
 use crate::plane::ControlPlane;
 
 /// What is left of a control plane when its test has ended.
@@ -41,6 +42,7 @@ pub struct Builder {
     pub(crate) apiserver_flags: Vec<String>,
     pub(crate) controller_manager_flags: Vec<String>,
     pub(crate) crds: Vec<String>,
+    pub(crate) files: Vec<(String, String)>,
     pub(crate) keep: Keep,
 }
 
@@ -51,6 +53,7 @@ impl Default for Builder {
             apiserver_flags: Vec::new(),
             controller_manager_flags: Vec::new(),
             crds: Vec::new(),
+            files: Vec::new(),
             keep: Keep::from_env(),
         }
     }
@@ -81,6 +84,18 @@ impl Builder {
     pub fn crds(mut self, yaml: impl Into<String>) -> Self {
         self.crds.push(yaml.into());
         self
+    }
+
+    /// A file for a component to read, by its name alone: they run in the control plane's directory.
+    pub fn file(mut self, name: impl Into<String>, content: impl Into<String>) -> Self {
+        self.files.push((name.into(), content.into()));
+        self
+    }
+
+    /// Lets the API server reach Services through `crossing`.
+    pub fn crossing(self, crossing: &Crossing) -> Self {
+        self.file(EGRESS_FILE, crossing.configuration())
+            .apiserver_flag(format!("--egress-selector-config-file={EGRESS_FILE}"))
     }
 
     /// What is left when the test has ended; [`Keep::from_env`] if not told.

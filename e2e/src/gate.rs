@@ -13,6 +13,13 @@ use crate::{ControlPlane, Metrics, Process, ProcessSpec, free_port, scrape};
 /// The namespace that taskgate runs in.
 pub const GATE_NAMESPACE: &str = "taskgate-system";
 
+/// Who taskgate is and what it may do, as it is shipped: every suite runs under these roles and no others.
+const RIGHTS: [&str; 3] = [
+    include_str!("../../manifests/base/namespace.yaml"),
+    include_str!("../../manifests/base/service-account.yaml"),
+    include_str!("../../manifests/base/rbac.yaml"),
+];
+
 /// A running `taskgate serve`, registered with the control plane.
 ///
 /// The API server dials it on loopback; its certificate, its Secret and the `caBundle` are its own doing.
@@ -60,23 +67,24 @@ impl GateBuilder {
         self
     }
 
-    /// Lets taskgate act as whom this file says, instead of as the admin.
+    /// Lets taskgate act as whom this file says, instead of as its own service account.
     pub fn kubeconfig(mut self, file: PathBuf) -> Self {
         self.kubeconfig = Some(file);
         self
     }
 
-    /// Installs CRDs and registration, starts taskgate, and waits until it is ready.
+    /// Installs CRDs, service account, roles and registration, starts taskgate, and waits until it is ready.
     ///
     /// # Errors
     /// If anything of that fails; with the end of taskgate's log if it is taskgate that fails.
     pub async fn start(self, cp: &ControlPlane) -> anyhow::Result<Gate> {
         let crds = taskgate(["manifests", "crds"]).await?;
         cp.install_crds(&crds).await?;
-        cp.apply_yaml(&format!(
-            "{{apiVersion: v1, kind: Namespace, metadata: {{name: {GATE_NAMESPACE}}}}}"
-        ))
-        .await?;
+        cp.apply_yaml(&RIGHTS.join("\n---\n")).await?;
+        let kubeconfig = match &self.kubeconfig {
+            Some(file) => file.clone(),
+            None => cp.kubeconfig_of_service_account(GATE_NAMESPACE, "taskgate").await?,
+        };
         let url = format!("https://127.0.0.1:{}", free_port()?);
         self.register(cp, &url).await?;
         let admin = format!("127.0.0.1:{}", free_port()?);
@@ -89,14 +97,7 @@ impl GateBuilder {
                 &admin,
             ])
             .args(["--cert-names", "127.0.0.1", "--log-format", "text", "--log", "info"])
-            .arg("--kubeconfig")
-            .arg(
-                self.kubeconfig
-                    .as_deref()
-                    .unwrap_or(cp.kubeconfig())
-                    .display()
-                    .to_string(),
-            )
+            .arg(format!("--kubeconfig={}", kubeconfig.display()))
             .args(self.serve)
             .ready_at(format!("http://{admin}/readyz"));
         let spec = match self.ready_within {

@@ -78,6 +78,9 @@ impl ControlPlane {
         std::fs::create_dir(&pki_dir)?;
         let pki = Pki::write(&pki_dir)?;
         components::write_audit_policy(&dir)?;
+        for (name, content) in &builder.files {
+            std::fs::write(dir.join(name), content)?;
+        }
         let server = format!("https://127.0.0.1:{}", ports.apiserver);
         let access = Access::new(&server, &pki, &dir, assets).await?;
         access.write_kubeconfig("controller-manager", &Identity::Certificate(&pki.controller_manager))?;

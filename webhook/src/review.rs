@@ -219,17 +219,22 @@ pub(crate) fn encode(uid: &str, decision: &Decision) -> Vec<u8> {
         reason: if denial.code == 422 { "Invalid" } else { "Forbidden" },
         code: denial.code,
     });
+    let mut audit_annotations: BTreeMap<_, _> = decision
+        .audit
+        .iter()
+        .map(|(key, value)| (*key, value.as_str()))
+        .collect();
+    if !decision.allowed() {
+        // What our log calls the review: the audit log has an ID of its own.
+        audit_annotations.insert("review", uid);
+    }
     write(Response {
         uid,
         allowed: decision.allowed(),
         status,
         patch_type: patch.is_some().then_some("JSONPatch"),
         patch,
-        audit_annotations: decision
-            .audit
-            .iter()
-            .map(|(key, value)| (*key, value.as_str()))
-            .collect(),
+        audit_annotations,
         warnings: &decision.warnings,
     })
 }

@@ -6,6 +6,7 @@ mod connection;
 mod failure;
 pub(crate) mod render;
 pub(crate) mod reset;
+pub(crate) mod uninstall;
 
 use std::process::ExitCode;
 

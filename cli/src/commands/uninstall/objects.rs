@@ -1,0 +1,105 @@
+//! What an installation is made of, found by its label.
+
+use anyhow::{Context as _, Result};
+use kube::{
+    Api, ResourceExt as _,
+    api::{ApiResource, DeleteParams, DynamicObject, ListParams},
+};
+use taskgate_api::keys;
+
+use super::{
+    super::{Connection, said},
+    gone,
+};
+use crate::output;
+
+/// A kind of object: group, version, kind, plural.
+type Kind = (&'static str, &'static str, &'static str, &'static str);
+
+const DEPLOYMENT: Kind = ("apps", "v1", "Deployment", "deployments");
+const CLUSTER_ROLE_BINDING: Kind = (RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings");
+const NAMESPACE: Kind = ("", "v1", "Namespace", "namespaces");
+const CRD: Kind = (
+    "apiextensions.k8s.io",
+    "v1",
+    "CustomResourceDefinition",
+    "customresourcedefinitions",
+);
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+/// In the order in which they go: who may write the others before what is written.
+const REST: [Kind; 15] = [
+    (RBAC, "v1", "RoleBinding", "rolebindings"),
+    (RBAC, "v1", "Role", "roles"),
+    (RBAC, "v1", "ClusterRole", "clusterroles"),
+    ("", "v1", "Service", "services"),
+    ("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
+    ("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"),
+    ("monitoring.coreos.com", "v1", "ServiceMonitor", "servicemonitors"),
+    ("monitoring.coreos.com", "v1", "PrometheusRule", "prometheusrules"),
+    ("cert-manager.io", "v1", "Certificate", "certificates"),
+    ("cert-manager.io", "v1", "Issuer", "issuers"),
+    ("batch", "v1", "Job", "jobs"),
+    ("", "v1", "ConfigMap", "configmaps"),
+    ("", "v1", "ServiceAccount", "serviceaccounts"),
+    ("coordination.k8s.io", "v1", "Lease", "leases"),
+    ("", "v1", "Secret", "secrets"),
+];
+
+/// What runs, and what lets it write: from now on no replica comes back.
+pub(super) async fn remove_the_running(connection: &Connection) -> Result<()> {
+    remove(connection, DEPLOYMENT).await?;
+    remove(connection, CLUSTER_ROLE_BINDING).await
+}
+
+/// Everything else. With `data` also our kinds, with all objects of them.
+pub(super) async fn remove_the_rest(connection: &Connection, data: bool) -> Result<()> {
+    for kind in REST {
+        remove(connection, kind).await?;
+    }
+    if data {
+        remove(connection, CRD).await?;
+    }
+    remove(connection, NAMESPACE).await
+}
+
+/// Removes what carries our label: in our namespace, and beside it what has no namespace and the Roles that let us read a Secret.
+async fn remove(connection: &Connection, (group, version, kind, plural): Kind) -> Result<()> {
+    let resource = ApiResource {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        api_version: if group.is_empty() {
+            version.to_owned()
+        } else {
+            format!("{group}/{version}")
+        },
+        kind: kind.to_owned(),
+        plural: plural.to_owned(),
+    };
+    let everywhere = Api::<DynamicObject>::all_with(connection.client.clone(), &resource);
+    let ours = ListParams::default().labels(&format!("{}={}", keys::PART_OF, keys::PART_OF_TASKGATE));
+    let found = match everywhere.list(&ours).await {
+        // Its kind is not installed.
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+        found => found.map_err(said).with_context(|| format!("looking for {plural}"))?,
+    };
+    for object in found {
+        let name = object.name_any();
+        let namespace = object.namespace();
+        let is_elsewhere = namespace
+            .as_ref()
+            .is_some_and(|namespace| *namespace != connection.namespace);
+        let another_namespace = kind == "Namespace" && name != connection.namespace;
+        if (is_elsewhere && group != RBAC) || another_namespace {
+            continue;
+        }
+        let api = match &namespace {
+            Some(namespace) => Api::namespaced_with(connection.client.clone(), namespace, &resource),
+            None => everywhere.clone(),
+        };
+        let deleted = api.delete(&name, &DeleteParams::background()).await;
+        gone(deleted).with_context(|| format!("removing {kind} {name}"))?;
+        output::print(&format!("removed {kind} {name}\n"))?;
+    }
+    Ok(())
+}

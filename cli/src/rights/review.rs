@@ -1,0 +1,236 @@
+//! Whether we may do what we have to: the table against what the API server says. What is missing is named, with the rule to
+//! add, long before the first request that fails for want of it.
+
+use std::{sync::atomic::AtomicI64, time::Duration};
+
+use k8s_openapi::api::authorization::v1::{ResourceRule, SelfSubjectRulesReview, SelfSubjectRulesReviewSpec};
+use kube::{Api, Client, api::PostParams};
+use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{CLUSTER, NAMESPACE, Names, Right, manifest::rule};
+
+/// How often we ask while something is missing.
+const SOON: Duration = Duration::from_secs(15);
+/// How often we ask otherwise: somebody may take a right away.
+const SELDOM: Duration = Duration::from_mins(10);
+
+/// Compares now and then, and tells what is news.
+pub(crate) struct RightsReview {
+    client: Client,
+    namespace: String,
+    names: Names,
+    missing: Gauge<i64, AtomicI64>,
+}
+
+/// A right that we lack, or a part of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Missing {
+    /// The kind of role that has it in the shipped manifests.
+    role: &'static str,
+    why: &'static str,
+    rule: String,
+}
+
+impl RightsReview {
+    /// For a taskgate in `namespace`. `registry` carries the prefix `taskgate`.
+    pub(crate) fn register(client: Client, namespace: &str, names: Names, registry: &mut Registry) -> Self {
+        let missing = Gauge::default();
+        registry.register(
+            "rights_missing",
+            "Rules of the shipped roles that are not granted, or not wholly; the log names them",
+            missing.clone(),
+        );
+        Self {
+            client,
+            namespace: namespace.to_owned(),
+            names,
+            missing,
+        }
+    }
+
+    /// Runs until `shutdown`. RBAC: `create` on selfsubjectrulesreviews, which everybody may; nothing is stored.
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        let mut told = Vec::new();
+        let asking = async {
+            loop {
+                let pause = match self.ask().await {
+                    Ok(missing) => {
+                        self.missing.set(i64::try_from(missing.len()).unwrap_or(i64::MAX));
+                        tell(&told, &missing);
+                        let pause = if missing.is_empty() { SELDOM } else { SOON };
+                        told = missing;
+                        pause
+                    }
+                    Err(error) => {
+                        debug!(%error, "what we may do is not known");
+                        SOON
+                    }
+                };
+                sleep(pause).await;
+            }
+        };
+        shutdown.run_until_cancelled(asking).await;
+    }
+
+    async fn ask(&self) -> kube::Result<Vec<Missing>> {
+        let review = SelfSubjectRulesReview {
+            spec: SelfSubjectRulesReviewSpec {
+                namespace: Some(self.namespace.clone()),
+            },
+            ..SelfSubjectRulesReview::default()
+        };
+        let reviews = Api::<SelfSubjectRulesReview>::all(self.client.clone());
+        let review = reviews.create(&PostParams::default(), &review).await?;
+        let status = review.status.unwrap_or_default();
+        // An authorizer that cannot list its rules (a webhook) may still allow everything: then silence is the better answer.
+        if status.incomplete {
+            debug!(
+                why = status.evaluation_error,
+                "the API server does not know all that we may do"
+            );
+            return Ok(Vec::new());
+        }
+        Ok(missing(&status.resource_rules, &self.names))
+    }
+}
+
+/// Says what was not missing before, and that nothing is any more.
+fn tell(told: &[Missing], missing: &[Missing]) {
+    for one in missing.iter().filter(|one| !told.contains(one)) {
+        let Missing { role, why, rule } = one;
+        warn!(role, why, rule, "a right is missing: add this rule to taskgate's role");
+    }
+    if missing.is_empty() && !told.is_empty() {
+        info!("all rights are there");
+    }
+}
+
+fn missing(granted: &[ResourceRule], names: &Names) -> Vec<Missing> {
+    let of = |role, rights: &'static [Right]| {
+        rights.iter().filter_map(move |right| {
+            Some(Missing {
+                role,
+                why: right.why,
+                rule: lacking(right, granted, names)?,
+            })
+        })
+    };
+    of("ClusterRole", CLUSTER).chain(of("Role", NAMESPACE)).collect()
+}
+
+/// The rule that is to be added so that all of `right` is granted.
+fn lacking(right: &Right, granted: &[ResourceRule], names: &Names) -> Option<String> {
+    let lacks = |resource: &str, verb: &str| {
+        let objects: Vec<_> = right.names.iter().map(|name| Some(names.of(*name))).collect();
+        let objects = if objects.is_empty() { vec![None] } else { objects };
+        objects.into_iter().any(|object| {
+            !granted
+                .iter()
+                .any(|rule| grants(rule, right.group, resource, object, verb))
+        })
+    };
+    let resources: Vec<_> = right
+        .resources
+        .iter()
+        .copied()
+        .filter(|resource| right.verbs.iter().any(|verb| lacks(resource, verb)))
+        .collect();
+    let verbs: Vec<_> = right
+        .verbs
+        .iter()
+        .copied()
+        .filter(|verb| resources.iter().any(|resource| lacks(resource, verb)))
+        .collect();
+    (!resources.is_empty()).then(|| rule(right, &resources, &verbs, names))
+}
+
+/// Whether `rule` allows `verb` on `object`, or on all objects.
+fn grants(rule: &ResourceRule, group: &str, resource: &str, object: Option<&str>, verb: &str) -> bool {
+    let has = |list: &[String], wanted: &str| list.iter().any(|entry| entry == "*" || entry == wanted);
+    let of_any = resource
+        .split_once('/')
+        .map(|(_, subresource)| format!("*/{subresource}"));
+    let resources = rule.resources.as_deref().unwrap_or_default();
+    let limited = rule.resource_names.as_deref().unwrap_or_default();
+    has(&rule.verbs, verb)
+        && has(rule.api_groups.as_deref().unwrap_or_default(), group)
+        && (has(resources, resource) || of_any.is_some_and(|of_any| has(resources, &of_any)))
+        && (limited.is_empty() || object.is_some_and(|object| limited.iter().any(|name| name == object)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifests::usual_names as names;
+
+    fn granted(rights: &[Right]) -> Vec<ResourceRule> {
+        let owned = |words: &[&str]| words.iter().map(ToString::to_string).collect();
+        let limited = |right: &Right| right.names.iter().map(|name| names().of(*name).to_owned()).collect();
+        rights
+            .iter()
+            .map(|right| ResourceRule {
+                api_groups: Some(vec![right.group.to_owned()]),
+                resources: Some(owned(right.resources)),
+                resource_names: Some(limited(right)),
+                verbs: owned(right.verbs),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn who_has_all_or_everything_lacks_nothing() {
+        let all = [CLUSTER, NAMESPACE].concat();
+        assert_eq!(missing(&granted(&all), &names()), []);
+        let any = || Some(vec!["*".to_owned()]);
+        let admin = ResourceRule {
+            api_groups: any(),
+            resources: any(),
+            resource_names: None,
+            verbs: vec!["*".to_owned()],
+        };
+        assert_eq!(missing(&[admin], &names()), []);
+    }
+
+    #[test]
+    fn what_is_missing_is_named_with_the_rule_to_add() {
+        let all = [CLUSTER, NAMESPACE].concat();
+        let mut granted = granted(&all);
+        for rule in &mut granted {
+            let resources = rule.resources.as_mut().unwrap();
+            if resources[0] == "tasks" {
+                rule.verbs.retain(|verb| verb != "patch" && verb != "delete");
+            }
+            resources.retain(|resource| resource != "taskspawners/status");
+            if rule
+                .resource_names
+                .as_ref()
+                .unwrap()
+                .contains(&"taskgate-serving-cert".to_owned())
+            {
+                rule.resource_names = Some(vec!["another".to_owned()]);
+            }
+        }
+        let rules: Vec<_> = missing(&granted, &names())
+            .into_iter()
+            .map(|one| (one.role, one.rule))
+            .collect();
+        let wanted = [
+            (
+                "ClusterRole",
+                "{apiGroups: [kelos.dev], resources: [tasks], verbs: [delete, patch]}",
+            ),
+            (
+                "ClusterRole",
+                "{apiGroups: [kelos.dev], resources: [taskspawners/status], verbs: [patch]}",
+            ),
+            (
+                "Role",
+                "{apiGroups: [\"\"], resources: [secrets], resourceNames: [taskgate-serving-cert], verbs: [get, list, update, watch]}",
+            ),
+        ];
+        assert_eq!(rules, wanted.map(|(role, rule)| (role, rule.to_owned())));
+    }
+}

@@ -1,0 +1,51 @@
+{{/* The name of everything: starts with a letter, whatever the release is called, and leaves room for suffixes. */}}
+{{- define "taskgate.fullname" -}}
+{{- $release := regexReplaceAll "[^a-z0-9]+" .Release.Name "-" -}}
+{{- $name := hasPrefix "taskgate" $release | ternary $release (printf "taskgate-%s" $release) -}}
+{{- default $name .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end }}
+
+{{- define "taskgate.certificate" -}}
+{{ include "taskgate.fullname" . }}-serving-cert
+{{- end }}
+
+{{- define "taskgate.image" -}}
+{{ printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) | quote }}
+{{- end }}
+
+{{- define "taskgate.selector" -}}
+app.kubernetes.io/name: taskgate
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
+{{- end }}
+
+{{- define "taskgate.labels" -}}
+{{ include "taskgate.selector" . }}
+app.kubernetes.io/part-of: taskgate
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{/* What restricted Pod Security asks for, and a root that cannot be written. */}}
+{{- define "taskgate.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{- define "taskgate.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop:
+  - ALL
+{{- end }}
+
+{{- define "taskgate.registrationAnnotations" }}
+{{- if eq .Values.certificates.mode "cert-manager" }}
+  annotations:
+    cert-manager.io/inject-ca-from: {{ printf "%s/%s" .Release.Namespace (include "taskgate.certificate" .) }}
+{{- end }}
+{{- end }}
