@@ -23,6 +23,8 @@ pub(crate) const NAMESPACE: &str = "taskgate-system";
 pub(crate) const LEASE: &str = "taskgate-controller";
 /// The Secret with the certificate, unless the installation says otherwise.
 pub(crate) const CERTIFICATE: &str = "taskgate-serving-cert";
+/// The Secret with the certificate of cert-manager, unless the installation says otherwise.
+pub(crate) const ISSUED: &str = "taskgate-tls";
 
 /// The admission gate for clusters that run coding agents.
 #[derive(Debug, Parser)]

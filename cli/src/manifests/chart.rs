@@ -31,7 +31,8 @@ pub(super) fn files() -> Result<Vec<(&'static str, String)>> {
 fn roles() -> String {
     let names = Names {
         configuration: "{{ .Values.registration.name }}".to_owned(),
-        certificate: "{{ include \"taskgate.certificate\" . }}".to_owned(),
+        certificate: format!("{NAME}-serving-cert"),
+        issued: format!("{NAME}-tls"),
         lease: format!("{NAME}-controller"),
         kueue_config: "{{ splitList \"/\" .Values.kueue.config | last | quote }}".to_owned(),
     };

@@ -101,6 +101,7 @@ pub(crate) fn usual_names() -> Names {
     Names {
         configuration: taskgate_webhook::rules::CONFIGURATION.to_owned(),
         certificate: args::CERTIFICATE.to_owned(),
+        issued: args::ISSUED.to_owned(),
         lease: args::LEASE.to_owned(),
         kueue_config: taskgate_api::kueue::ConfigRef::default().name,
     }

@@ -30,8 +30,10 @@ pub(crate) enum Name {
     Fixed(&'static str),
     /// Both webhook configurations.
     Configuration,
-    /// The Secret with the certificate.
+    /// The Secret with the certificate that taskgate makes.
     Certificate,
+    /// The Secret with the certificate that cert-manager makes.
+    Issued,
     /// The Lease of the leader.
     Lease,
     /// The ConfigMap with Kueue's configuration.
@@ -45,6 +47,8 @@ pub(crate) struct Names {
     pub(crate) configuration: String,
     /// [`Name::Certificate`].
     pub(crate) certificate: String,
+    /// [`Name::Issued`].
+    pub(crate) issued: String,
     /// [`Name::Lease`].
     pub(crate) lease: String,
     /// [`Name::KueueConfig`].
@@ -58,6 +62,7 @@ impl Names {
             Name::Fixed(name) => name,
             Name::Configuration => &self.configuration,
             Name::Certificate => &self.certificate,
+            Name::Issued => &self.issued,
             Name::Lease => &self.lease,
             Name::KueueConfig => &self.kueue_config,
         }
@@ -228,11 +233,25 @@ pub(crate) const NAMESPACE: &[Right] = &[
         verbs: &["create"],
     },
     Right {
-        why: "the certificate",
+        why: "the certificate that taskgate makes",
         group: "",
         resources: &["secrets"],
         names: &[Name::Certificate],
         verbs: &["get", "list", "update", "watch"],
+    },
+    Right {
+        why: "the certificate that cert-manager makes",
+        group: "",
+        resources: &["secrets"],
+        names: &[Name::Issued],
+        verbs: &["get", "list", "watch"],
+    },
+    Right {
+        why: "`taskgate disable`, and its end",
+        group: "",
+        resources: &["configmaps"],
+        names: &[Name::Fixed("taskgate-disabled")],
+        verbs: &["delete", "get", "list", "watch"],
     },
     Right {
         why: "RBAC knows no name of what is created",

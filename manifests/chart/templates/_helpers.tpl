@@ -5,8 +5,9 @@
 {{- default $name .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end }}
 
+{{/* The Secret with the certificate, and the Certificate of cert-manager. */}}
 {{- define "taskgate.certificate" -}}
-{{ include "taskgate.fullname" . }}-serving-cert
+{{ include "taskgate.fullname" . }}-{{ eq .Values.certificates.mode "cert-manager" | ternary "tls" "serving-cert" }}
 {{- end }}
 
 {{- define "taskgate.image" -}}
