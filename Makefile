@@ -45,6 +45,10 @@ manifests: ## Regenerate CRDs, registration, roles, and the pages made of them
 	@.ci/step "Building taskgate" cargo build --quiet --locked --workspace --bins
 	@.ci/step "Generating manifests" target/debug/taskgate manifests write manifests --docs docs
 
+.PHONY: dist
+dist: ## The installation as plain YAML, one file per overlay, under dist/
+	@.ci/step "Rendering the overlays" .ci/dist
+
 .PHONY: bench
 bench: control-plane ## The benchmarks; figures go to docs/performance.md by hand, with the machine
 	@cargo bench --locked -p taskgate-policy --bench decide --bench render

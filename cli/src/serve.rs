@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    args::{self, ServeArgs, unknown_settings},
+    args::{ServeArgs, unknown_settings},
     logging,
     rights::{Names, review::RightsReview},
 };
@@ -152,7 +152,7 @@ fn names(args: &ServeArgs) -> Names {
     Names {
         configuration: args.configuration.as_str().to_owned(),
         certificate: args.cert_secret.clone(),
-        issued: args::ISSUED.to_owned(),
+        issued: format!("{}-tls", args.service),
         lease: lease(args),
         kueue_config: args.kueue_config.name.clone(),
     }

@@ -62,6 +62,11 @@ impl Pods {
                 .env("TASKGATE_ADMIN_LISTEN", format!("127.0.0.1:{admin}"))
                 .ready_at(format!("http://127.0.0.1:{admin}/readyz"));
             pods.processes.push(cp.spawn(spec).await?);
+            // Now its readiness probe would say so.
+            let ready = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+            Api::<Pod>::namespaced(cp.client(), namespace)
+                .patch_status(&stored.name_any(), &PatchParams::default(), &Patch::Strategic(ready))
+                .await?;
             pods.admin.push(format!("http://127.0.0.1:{admin}"));
             backends.push(format!("127.0.0.1:{listen}").parse()?);
         }

@@ -1,0 +1,21 @@
+//! Installed as users install it, and gone again: kustomize and Helm on a real API server, under their own roles, upgrade and
+//! uninstall in each order, what it says of itself, and the documentation.
+
+#[path = "install/chart.rs"]
+mod chart;
+#[path = "install/docs.rs"]
+mod docs;
+#[path = "install/helm.rs"]
+mod helm;
+#[path = "install/kustomize.rs"]
+mod kustomize;
+#[path = "install/metrics.rs"]
+mod metrics;
+#[path = "install/rights.rs"]
+mod rights;
+#[path = "install/security.rs"]
+mod security;
+#[path = "install/uninstall.rs"]
+mod uninstall;
+#[path = "install/world.rs"]
+mod world;

@@ -1,0 +1,218 @@
+//! What the chart renders, without installing it.
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+use taskgate_e2e::{ControlPlane, Shared};
+
+use crate::world::{chart, documents, project};
+
+static PLANE: Shared = Shared::new(ControlPlane::builder);
+
+async fn template(cp: &ControlPlane, release: &str, namespace: &str, flags: &[&str]) -> anyhow::Result<String> {
+    let chart = chart();
+    let fixed = ["template", release, &chart, "--namespace", namespace];
+    cp.helm(fixed.iter().chain(flags)).await?.stdout_ok()
+}
+
+/// One installation, told twice: with the usual names the chart says what the kustomize base says.
+#[tokio::test]
+async fn the_chart_and_the_kustomize_base_say_the_same() -> anyhow::Result<()> {
+    let cp = PLANE.get().await?;
+    let base = project("manifests/base").display().to_string();
+    let base = documents(&cp.kubectl(["kustomize", &base]).await?.stdout_ok()?)?;
+    let flags = ["--set", "uninstall.hook=false,crds.keep=false"];
+    let chart = documents(&template(cp, "taskgate", "taskgate-system", &flags).await?)?;
+    for mut wanted in base {
+        if wanted["kind"] == "Namespace" {
+            continue;
+        }
+        let find = |object: &&Value| {
+            object["kind"] == wanted["kind"] && object["metadata"]["name"] == wanted["metadata"]["name"]
+        };
+        let mut found = chart
+            .iter()
+            .find(find)
+            .with_context(|| format!("not in the chart: {} {}", wanted["kind"], wanted["metadata"]["name"]))?
+            .clone();
+        ensure!(
+            found["metadata"]["labels"]["app.kubernetes.io/part-of"] == "taskgate",
+            "{}",
+            found["metadata"]
+        );
+        for object in [&mut wanted, &mut found] {
+            strip(object);
+        }
+        ensure!(found == wanted, "the chart says\n{found:#}\nand the base\n{wanted:#}");
+    }
+    Ok(())
+}
+
+/// Takes away what differs on purpose: labels of the release; flags, which the chart spells out, at their defaults.
+fn strip(object: &mut Value) {
+    object["metadata"]["labels"] = Value::Null;
+    for pointer in [
+        "/spec/template/metadata/labels",
+        "/spec/template/spec/containers/0/args",
+        "/spec/selector",
+        "/spec/podSelector",
+        "/spec/template/spec/topologySpreadConstraints/0/labelSelector",
+    ] {
+        if let Some(value) = object.pointer_mut(pointer) {
+            *value = Value::Null;
+        }
+    }
+    if object["kind"] == "Deployment"
+        && let Some(container) = object["spec"]["template"]["spec"]["containers"][0].as_object_mut()
+    {
+        container.remove("imagePullPolicy");
+    }
+}
+
+#[tokio::test]
+async fn odd_names_give_legal_names_and_renders_are_identical() -> anyhow::Result<()> {
+    let cp = PLANE.get().await?;
+    let long = "n".repeat(63);
+    let release = "r".repeat(53);
+    for (release, namespace) in [
+        ("taskgate", "taskgate-system"),
+        ("0", "123"),
+        ("my.odd-release.2", "team-a"),
+        ("taskgate-blue", "default"),
+        (release.as_str(), long.as_str()),
+    ] {
+        let flags = ["--set", "monitoring.dashboard=true"];
+        let first = template(cp, release, namespace, &flags).await?;
+        ensure!(
+            first == template(cp, release, namespace, &flags).await?,
+            "{release} differs from itself"
+        );
+        let namespace_yaml = format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: \"{namespace}\"}}}}");
+        cp.apply_yaml(&namespace_yaml).await?;
+        // The API server judges every name and label, CRDs aside: they are the same whatever the release is called.
+        let others: Vec<_> = documents(&first)?
+            .into_iter()
+            .filter(|object| object["kind"] != "CustomResourceDefinition")
+            .collect();
+        for object in &others {
+            let args = ["apply", "--server-side", "--dry-run=server", "-f-"];
+            let applied = cp.kubectl_with_input(args, &object.to_string()).await?;
+            applied
+                .stdout_ok()
+                .with_context(|| format!("{release} in {namespace}"))?;
+            let of = &object["metadata"]["namespace"];
+            ensure!(of.is_null() || of == namespace, "{}: {of}", object["metadata"]["name"]);
+        }
+        // What is called by one name everywhere.
+        let service = others
+            .iter()
+            .find(|object| object["kind"] == "Service")
+            .context("a Service")?;
+        let registration = others
+            .iter()
+            .find(|object| object["kind"] == "MutatingWebhookConfiguration")
+            .context("a registration")?;
+        for webhook in registration["webhooks"].as_array().into_iter().flatten() {
+            let called = &webhook["clientConfig"]["service"];
+            ensure!(
+                called["name"] == service["metadata"]["name"] && called["namespace"] == namespace,
+                "{called}"
+            );
+            let excluded = &webhook["namespaceSelector"]["matchExpressions"][0]["values"];
+            ensure!(
+                excluded
+                    .as_array()
+                    .is_some_and(|names| names.iter().any(|name| name == namespace)),
+                "{excluded}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Nobody else's image, in hooks neither; nothing random, nothing that asks the cluster.
+#[tokio::test]
+async fn only_taskgates_own_image_is_run() -> anyhow::Result<()> {
+    let cp = PLANE.get().await?;
+    let rendered = template(
+        cp,
+        "taskgate",
+        "taskgate-system",
+        &["--set", "image.repository=mine/gate,image.tag=v7"],
+    )
+    .await?;
+    let images: Vec<_> = rendered
+        .lines()
+        .filter(|line| line.trim_start().starts_with("image:"))
+        .map(str::trim)
+        .collect();
+    ensure!(images == ["image: \"mine/gate:v7\""; 2], "{images:?}");
+    for template in std::fs::read_dir(project("manifests/chart/templates"))? {
+        let path = template?.path();
+        let text = std::fs::read_to_string(&path)?;
+        for word in ["lookup ", "genCA", "genSelfSigned", "rand", "now ", "uuidv4"] {
+            ensure!(
+                !text.contains(&format!("{{{{ {word}")) && !text.contains(&format!("({word}")),
+                "{path:?}: {word}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_value_that_is_not_meant_is_refused_with_its_path() -> anyhow::Result<()> {
+    let cp = PLANE.get().await?;
+    for (value, told) in [
+        ("replicass=3", "additional properties 'replicass' not allowed"),
+        ("replicas=0", "at '/replicas': minimum: got 0, want 1"),
+        ("registration.failurePolicy=Never", "at '/registration/failurePolicy'"),
+        (
+            "registration.mutatingTimeoutSeconds=30",
+            "at '/registration/mutatingTimeoutSeconds'",
+        ),
+        ("registration.name=kueue-before", "at '/registration/name'"),
+        ("admission.lameDuck=soon", "at '/admission/lameDuck'"),
+        ("certificates.mode=none", "at '/certificates/mode'"),
+        (
+            "sources.secrets[0].namespace=team",
+            "at '/sources/secrets/0': missing property 'name'",
+        ),
+        ("log.format=xml", "at '/log/format'"),
+        ("service.port=https", "at '/service/port': got string, want integer"),
+    ] {
+        let refused = cp
+            .helm(["template", "taskgate", &chart(), "--set", value])
+            .await?
+            .stderr_failed()?;
+        ensure!(refused.contains(told), "{value}: {refused}");
+    }
+    Ok(())
+}
+
+/// The flags that the chart writes are flags that the binary knows, with values that it takes.
+#[tokio::test]
+async fn what_the_chart_says_to_the_binary_is_understood() -> anyhow::Result<()> {
+    let cp = PLANE.get().await?;
+    let rendered = documents(&template(cp, "taskgate", "taskgate-system", &[]).await?)?;
+    let args = |kind: &str| -> anyhow::Result<Vec<String>> {
+        let object = rendered
+            .iter()
+            .find(|object| object["kind"] == kind)
+            .with_context(|| format!("no {kind}"))?;
+        let args = object["spec"]["template"]["spec"]["containers"][0]["args"]
+            .as_array()
+            .context("no args")?;
+        Ok(args.iter().filter_map(Value::as_str).map(ToOwned::to_owned).collect())
+    };
+    for kind in ["Deployment", "Job"] {
+        // The last flag is unknown: clap names it only if it has understood the ones before.
+        let output = tokio::process::Command::new(taskgate_e2e::binary("taskgate")?)
+            .args(args(kind)?)
+            .arg("--the-end")
+            .output()
+            .await?;
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(told.contains("unexpected argument '--the-end'"), "{kind}: {told}");
+    }
+    Ok(())
+}

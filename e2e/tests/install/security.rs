@@ -1,0 +1,87 @@
+//! The table of threats, and what no other suite tells of it.
+
+use anyhow::{Context as _, ensure};
+use serde_json::json;
+use taskgate_e2e::{PATIENCE, eventually};
+
+use crate::world::{SYSTEM, apply_overlay, create, governed, plane, pods, project, sources, stored, task};
+
+/// Whoever forges the label, before or afterwards, forges a label: the failure counts for the item that the Task states.
+#[tokio::test]
+async fn a_forged_label_does_not_move_a_failure_to_another_item() -> anyhow::Result<()> {
+    let cp = plane().await?;
+    apply_overlay(&cp, "self-signed").await?;
+    let _running = pods(&cp, SYSTEM, "taskgate").await?;
+    let ns = governed(&cp, "team").await?;
+    let mut forged = task("real", &json!({}));
+    forged["metadata"]["labels"] = json!({"taskgate.dev/work-item": "victim"});
+    create(&ns, &forged, &[]).await?.stdout_ok()?;
+    let label = |task: &serde_json::Value| task["metadata"]["labels"]["taskgate.dev/work-item"].clone();
+    let written = label(&stored(&ns, "real").await?.context("the Task")?);
+    ensure!(
+        written.as_str().is_some_and(|name| name.starts_with("real-")),
+        "{written}"
+    );
+    ns.kubectl([
+        "label",
+        "task.kelos.dev",
+        "real",
+        "--overwrite",
+        "taskgate.dev/work-item=victim",
+    ])
+    .await?
+    .stdout_ok()?;
+    let failed = json!({"status": {"phase": "Failed", "completionTime": "2026-01-01T00:00:00Z"}}).to_string();
+    ns.kubectl([
+        "patch",
+        "task.kelos.dev",
+        "real",
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        &failed,
+    ])
+    .await?
+    .stdout_ok()?;
+    let of = |item: &str| {
+        let mut next = task("next", &json!({}));
+        next["metadata"]["annotations"]["taskgate.dev/item"] = item.into();
+        next
+    };
+    eventually("the item is stopped", PATIENCE, || async {
+        let refused = create(&ns, &of("real"), &["--dry-run=server"]).await?.stderr_failed()?;
+        ensure!(refused.contains("item real failed once"), "{refused}");
+        Ok(())
+    })
+    .await?;
+    create(&ns, &of("victim"), &["--dry-run=server"])
+        .await?
+        .stdout_ok()
+        .map(drop)
+}
+
+#[test]
+fn every_threat_names_a_test_that_exists() -> anyhow::Result<()> {
+    let page = std::fs::read_to_string(project("docs/security.md"))?;
+    let sources = sources(&project("."))?;
+    let rows: Vec<_> = page
+        .lines()
+        .skip_while(|line| !line.starts_with("|---|---|---|---|"))
+        .skip(1)
+        .collect();
+    ensure!(rows.len() >= 20);
+    for row in rows {
+        let test = row
+            .trim_end_matches('|')
+            .rsplit('|')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .trim_matches('`');
+        ensure!(
+            sources.contains(&format!("fn {test}(")),
+            "{row}: there is no test {test:?}"
+        );
+    }
+    Ok(())
+}

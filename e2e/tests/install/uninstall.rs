@@ -1,0 +1,248 @@
+//! Gone without a trace, in whatever order, and after an interruption.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::ensure;
+use jiff::{SignedDuration, Timestamp};
+use kelos_standin::CRDS;
+use serde_json::json;
+use taskgate_e2e::{ControlPlane, Namespace, PATIENCE, Pods, binary, eventually, never, run_job};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::helm::install;
+use crate::world::{
+    SYSTEM, apply_overlay, create, crossing, governed, plane, pods, project, stored, task, task_with_status,
+};
+
+/// A namespace with a Task under way, one whose TTL is over and one whose TTL is not.
+async fn populated(cp: &ControlPlane) -> anyhow::Result<Namespace> {
+    let ns = governed(cp, "team").await?;
+    let ttl = |seconds: u32| json!({"ttlSecondsAfterFinished": seconds});
+    let ended =
+        |at: Timestamp| json!({"phase": "Failed", "completionTime": at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()});
+    let now = Timestamp::now();
+    create(&ns, &task("running", &ttl(3600)), &[]).await?.stdout_ok()?;
+    task_with_status(&ns, "due", &ttl(1), &ended(now - SignedDuration::from_mins(10))).await?;
+    task_with_status(&ns, "later", &ttl(86_400), &ended(now)).await?;
+    eventually("taskgate holds them", PATIENCE, || async {
+        let items = ns
+            .kubectl(["get", "workitems", "-ojsonpath={.items[*].status.breaker}"])
+            .await?
+            .stdout_ok()?;
+        ensure!(items == "Open Open", "{items}");
+        ensure!(holds(&ns, "running").await?);
+        Ok(())
+    })
+    .await?;
+    Ok(ns)
+}
+
+/// Whether taskgate's finalizer is on the Task.
+async fn holds(ns: &Namespace, name: &str) -> anyhow::Result<bool> {
+    let task = stored(ns, name).await?.unwrap_or_default();
+    let finalizers = task["metadata"]["finalizers"].as_array().into_iter().flatten();
+    Ok(finalizers
+        .into_iter()
+        .any(|finalizer| finalizer == "taskgate.dev/accounting"))
+}
+
+/// Nothing waits for taskgate any more, nothing of it is left, and nothing comes back.
+async fn is_gone(cp: &ControlPlane, ns: &Namespace, system: &str) -> anyhow::Result<()> {
+    for name in ["running", "later"] {
+        ensure!(stored(ns, name).await?.is_some(), "{name} is gone before its time");
+    }
+    ensure!(
+        stored(ns, "due").await?.is_none(),
+        "a Task whose TTL is over is still there"
+    );
+    let left = async || {
+        let everywhere = "clusterroles,clusterrolebindings,mutatingwebhookconfigurations,validatingwebhookconfigurations,roles,rolebindings";
+        let inside =
+            "deployments,services,leases,secrets,serviceaccounts,configmaps,jobs,poddisruptionbudgets,networkpolicies";
+        let label = "-lapp.kubernetes.io/part-of=taskgate";
+        let mut left = cp
+            .kubectl(["get", everywhere, "-A", label, "-oname"])
+            .await?
+            .stdout_ok()?;
+        left += &cp
+            .kubectl(["get", inside, "-n", system, label, "-oname"])
+            .await?
+            .stdout_ok()?;
+        for name in ["running", "later"] {
+            if holds(ns, name).await? {
+                left += name;
+            }
+        }
+        anyhow::Ok(left)
+    };
+    eventually("nothing is left", PATIENCE, || async {
+        let left = left().await?;
+        ensure!(left.is_empty(), "{left}");
+        Ok(())
+    })
+    .await?;
+    never("something comes back", Duration::from_secs(3), || async {
+        let left = left().await?;
+        Ok((!left.is_empty()).then_some(left))
+    })
+    .await?;
+    // With no one to take a finalizer off, this would wait for ever.
+    ns.kubectl(["delete", "task.kelos.dev", "running", "--timeout=20s"])
+        .await?
+        .stdout_ok()?;
+    cp.kubectl(["delete", "namespace", ns.name(), "--timeout=60s"])
+        .await?
+        .stdout_ok()
+        .map(drop)
+}
+
+/// `taskgate uninstall`, as the admin.
+fn command(cp: &ControlPlane, namespace: &str) -> anyhow::Result<Command> {
+    let mut command = Command::new(binary("taskgate")?);
+    let kubeconfig = format!("--kubeconfig={}", cp.kubeconfig().display());
+    let namespace = format!("--namespace={namespace}");
+    command
+        .args(["uninstall", &namespace, &kubeconfig])
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    Ok(command)
+}
+
+async fn uninstall(cp: &ControlPlane, namespace: &str) -> anyhow::Result<String> {
+    let output = command(cp, namespace)?.output().await?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// `helm uninstall`, with somebody to run its hook.
+async fn helm_uninstall(cp: &ControlPlane, namespace: &str) -> anyhow::Result<String> {
+    let helm = async {
+        cp.helm(["uninstall", "taskgate", "--namespace", namespace])
+            .await?
+            .stdout_ok()
+    };
+    let (_, told) = tokio::try_join!(helm, run_job(cp, namespace, "taskgate-uninstall"))?;
+    Ok(told)
+}
+
+async fn delete_k(cp: &ControlPlane) -> anyhow::Result<()> {
+    let overlay = project("manifests/overlays/self-signed").display().to_string();
+    cp.kubectl(["delete", "-k", &overlay, "--ignore-not-found", "--timeout=60s"])
+        .await?
+        .stdout_ok()
+        .map(drop)
+}
+
+async fn installed_by_helm(cp: &ControlPlane) -> anyhow::Result<(Pods, Namespace)> {
+    install(cp, "taskgate", "gate", &[]).await?;
+    let running = pods(cp, "gate", "taskgate").await?;
+    Ok((running, populated(cp).await?))
+}
+
+async fn installed_by_kustomize(cp: &ControlPlane) -> anyhow::Result<(Pods, Namespace)> {
+    apply_overlay(cp, "self-signed").await?;
+    let running = pods(cp, SYSTEM, "taskgate").await?;
+    Ok((running, populated(cp).await?))
+}
+
+/// Its replicas run all the while, longer than any kubelet would let them.
+#[tokio::test]
+async fn helm_uninstall_alone_and_then_the_command() -> anyhow::Result<()> {
+    let cp = plane().await?;
+    let (_running, ns) = installed_by_helm(&cp).await?;
+    let told = helm_uninstall(&cp, "gate").await?;
+    ensure!(told.contains("Tasks, deleted 1 whose TTL had run out"), "{told}");
+    ensure!(told.contains(&format!("{}/running (under way)", ns.name())), "{told}");
+    ensure!(told.contains(&format!("{}/later (due at ", ns.name())), "{told}");
+    let told = uninstall(&cp, "gate").await?;
+    ensure!(told.contains("let go of 0 Tasks, deleted 0"), "{told}");
+    is_gone(&cp, &ns, "gate").await?;
+    // What people wrote is kept, until they say otherwise.
+    ensure!(cp.kubectl(["get", "clustertaskpolicies"]).await?.status.success());
+    let data = command(&cp, "gate")?.arg("--with-data").output().await?;
+    ensure!(data.status.success());
+    eventually("its kinds are gone", PATIENCE, || async {
+        let kinds = cp.kubectl(["get", "crds", "-oname"]).await?.stdout_ok()?;
+        ensure!(!kinds.contains("taskgate.dev"), "{kinds}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_command_and_then_helm_uninstall() -> anyhow::Result<()> {
+    let cp = plane().await?;
+    let (_running, ns) = installed_by_helm(&cp).await?;
+    uninstall(&cp, "gate").await?;
+    helm_uninstall(&cp, "gate").await?;
+    is_gone(&cp, &ns, "gate").await
+}
+
+#[tokio::test]
+async fn the_command_and_then_kubectl_delete() -> anyhow::Result<()> {
+    let cp = plane().await?;
+    let (_running, ns) = installed_by_kustomize(&cp).await?;
+    uninstall(&cp, SYSTEM).await?;
+    delete_k(&cp).await?;
+    is_gone(&cp, &ns, SYSTEM).await
+}
+
+/// `kubectl delete` cannot ask taskgate to let go: what is left is found by the command, with nothing of taskgate there.
+#[tokio::test]
+async fn kubectl_delete_and_then_the_command() -> anyhow::Result<()> {
+    let cp = plane().await?;
+    let (running, ns) = installed_by_kustomize(&cp).await?;
+    // Whoever is quick enough lets go when its policies vanish: here nobody is.
+    for process in running.processes() {
+        process.kill().await?;
+    }
+    delete_k(&cp).await?;
+    ensure!(holds(&ns, "running").await?, "this test proves nothing");
+    uninstall(&cp, SYSTEM).await?;
+    is_gone(&cp, &ns, SYSTEM).await
+}
+
+/// Killed again and again, a little later each time, until it gets through.
+#[tokio::test]
+async fn an_uninstall_that_is_interrupted_is_finished_by_the_next() -> anyhow::Result<()> {
+    let cp = plane().await?;
+    let (_running, ns) = installed_by_helm(&cp).await?;
+    let mut interrupted = 0;
+    for patience in (1..).map(|round: u64| Duration::from_millis(60 * round * round)) {
+        let mut child = command(&cp, "gate")?.stdout(Stdio::null()).spawn()?;
+        if let Ok(ended) = timeout(patience, child.wait()).await {
+            ensure!(ended?.success());
+            break;
+        }
+        child.kill().await?;
+        interrupted += 1;
+    }
+    ensure!(interrupted >= 3, "it was interrupted only {interrupted} times");
+    helm_uninstall(&cp, "gate").await?;
+    is_gone(&cp, &ns, "gate").await
+}
+
+/// In a Kelos whose Tasks may be changed, the TTL goes back to where it came from.
+#[tokio::test]
+async fn where_the_spec_may_change_the_ttl_goes_back_into_it() -> anyhow::Result<()> {
+    let changeable = CRDS.replace("self == oldSelf", "'true'");
+    ensure!(changeable != CRDS);
+    let cp = ControlPlane::builder()
+        .crds(changeable)
+        .crossing(crossing())
+        .start()
+        .await?;
+    let (_running, ns) = installed_by_helm(&cp).await?;
+    ensure!(stored(&ns, "running").await?.unwrap_or_default()["spec"]["ttlSecondsAfterFinished"].is_null());
+    let told = helm_uninstall(&cp, "gate").await?;
+    ensure!(!told.contains("nobody keeps"), "{told}");
+    let running = stored(&ns, "running").await?.unwrap_or_default();
+    ensure!(running["spec"]["ttlSecondsAfterFinished"] == 3600, "{running}");
+    ensure!(
+        running["metadata"]["annotations"]["taskgate.dev/ttl-seconds-after-finished"].is_null(),
+        "{running}"
+    );
+    is_gone(&cp, &ns, "gate").await
+}
