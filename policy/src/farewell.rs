@@ -44,7 +44,7 @@ mod tests {
 
     use super::*;
 
-    fn task(held: bool, ttl: Option<&str>, status: Value, deleting: bool) -> TaskState {
+    fn task(held: bool, ttl: Option<&str>, status: &Value, deleting: bool) -> TaskState {
         let mut task = json!({
             "metadata": {"name": "t", "uid": "u", "creationTimestamp": "2026-11-21T10:00:00Z", "annotations": {}},
             "status": status,
@@ -91,7 +91,7 @@ mod tests {
             (false, Some("60"), ended, true, Farewell::Nothing),
             (true, Some("soon"), json!({}), false, Farewell::Release { ttl: None }),
         ] {
-            let state = task(held, ttl, status, deleting);
+            let state = task(held, ttl, &status, deleting);
             assert_eq!(farewell(&state, now), wanted, "{state:?}");
         }
     }
