@@ -11,7 +11,7 @@
 //!
 //! Refused by name when parsed: `html`, `js`, `urlquery` (what is rendered here is never a web page), `call` (the data has
 //! no functions), complex and hexadecimal floating-point constants; in `printf`, the verbs `%T`, `%p`, `%w`, the flag `#`
-//! and argument indexes such as `%[1]d`.
+//! and argument indexes such as `%[1]d`. A format that is computed is refused when it is rendered.
 //!
 //! Whether this is what Go does is checked against Go itself, by `e2e/gotemplate`.
 //!
@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 
 mod ast;
 mod compare;
+mod directive;
 mod error;
 mod eval;
 mod float;

@@ -2,6 +2,7 @@
 
 use crate::{
     ast::{Command, Number, Operand, Pipeline, Term},
+    directive::pieces,
     error::Wrong,
     functions::Function,
     lex::{Kind, Token},
@@ -104,6 +105,7 @@ impl Parser<'_> {
                 _ => return Err(unexpected(token, "operand")),
             }
         }
+        check_format(&first.term, &rest)?;
         Ok(Command { first, rest })
     }
 
@@ -189,6 +191,18 @@ fn is_keyword(word: &str) -> bool {
         word,
         "block" | "break" | "continue" | "define" | "else" | "end" | "if" | "range" | "template" | "with"
     )
+}
+
+/// A format of `printf` that stands in the template is in scope, or refused with its place.
+fn check_format(function: &Term, operands: &[Operand]) -> Parsed<()> {
+    if let (Term::Function(Function::Printf), Some(operand)) = (function, operands.first())
+        && let Term::Text(format) = &operand.term
+    {
+        for piece in pieces(format) {
+            piece.map_err(|message| Wrong::new(operand.at, message))?;
+        }
+    }
+    Ok(())
 }
 
 fn is_constant(term: &Term) -> bool {

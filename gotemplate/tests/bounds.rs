@@ -101,6 +101,15 @@ fn a_wrong_format_is_an_error_and_not_a_text_that_says_so() {
 }
 
 #[test]
+fn a_format_that_is_not_known_before_is_refused_when_it_is_rendered() {
+    for (format, name) in [("%T", "%T"), ("%#v", "flag #"), ("%.1[1]f", "argument indexes")] {
+        let error = render(&format!("{{{{$f := `{format}`}}}}{{{{printf $f .Title}}}}")).unwrap_err();
+        assert_eq!(error.cause, Cause::Misuse, "{format}: {error}");
+        assert!(error.message.contains(name), "{format}: {error}");
+    }
+}
+
+#[test]
 fn what_the_data_says_is_never_a_template() {
     assert_eq!(render("{{.Title}}").unwrap(), "Fix {{.Number}}");
     assert_eq!(render("{{printf \"%s\" .Title}}").unwrap(), "Fix {{.Number}}");
@@ -123,6 +132,26 @@ fn a_refusal_says_line_and_column() {
             "line 1, column 3: function \"html\" is not supported: nothing here is a web page",
         ),
         ("{{(print 1}}", "line 1, column 3: unclosed left paren"),
+        (
+            "{{printf \"%s %T\" .Title .Title}}",
+            "line 1, column 10: printf: the verb %T is not supported",
+        ),
+        (
+            "a\n{{if .Nil}}{{printf `%-8p` .Labels}}{{end}}",
+            "line 2, column 21: printf: the verb %p is not supported",
+        ),
+        (
+            "é{{.Title | printf \"100%% %w\"}}",
+            "line 1, column 20: printf: the verb %w is not supported",
+        ),
+        (
+            "{{printf \"%+#v\" .Title}}",
+            "line 1, column 10: printf: the flag # is not supported",
+        ),
+        (
+            "{{printf \"%5[1]d\" 1}}",
+            "line 1, column 10: printf: argument indexes such as %[1]d are not supported",
+        ),
     ] {
         assert_eq!(
             Template::parse(template).unwrap_err().to_string(),

@@ -375,13 +375,22 @@ pub(crate) const REFUSED: &[(&str, &str)] = &[
     ("{{1i}}", "complex"),
     ("{{1+2i}}", "complex"),
     ("{{0x1p4}}", "hexadecimal floating-point"),
+    ("{{printf \"%T\" .}}", "%T"),
+    ("{{if false}}{{printf \"%s %5.2p\" .Kind .Labels}}{{end}}", "%p"),
+    ("{{len (printf `%w` .Kind)}}", "%w"),
+    ("{{printf \"%#v\" .Kind}}", "flag #"),
+    ("{{.Number | printf \"%+#d\"}}", "flag #"),
+    ("{{printf \"%[1]d\" 1}}", "argument indexes"),
+    ("{{printf \"%5[1]d\" 1}}", "argument indexes"),
+    ("{{printf \"%.[1]*[2]f\" 2 1.5}}", "argument indexes"),
+    ("{{printf \"%.2[1]f\" 1.5}}", "argument indexes"),
 ];
 
-/// Fine for Go, refused by name when rendered, and how it is told.
+/// Fine for Go, refused by name when rendered, because the format is not known before; and how it is told.
 pub(crate) const UNSUPPORTED: &[(&str, &str)] = &[
-    ("{{printf \"%T\" .}}", "%T"),
-    ("{{printf \"%p\" .Labels}}", "%p"),
-    ("{{printf \"%w\" .Kind}}", "%w"),
-    ("{{printf \"%#v\" .Kind}}", "flag #"),
-    ("{{printf \"%[1]d\" 1}}", "argument indexes"),
+    ("{{$f := \"%T\"}}{{printf $f .}}", "%T"),
+    ("{{printf (print \"%\" \"p\") .Labels}}", "%p"),
+    ("{{\"%w\" | printf}}", "%w"),
+    ("{{printf (print \"%#v\") .Kind}}", "flag #"),
+    ("{{printf (print \"%[1]d\") 1}}", "argument indexes"),
 ];

@@ -20,6 +20,11 @@ async fn a_template_that_cannot_be_right_is_refused_with_line_and_column() -> an
             "{{html .Title}}",
             "line 1, column 3: function \"html\" is not supported",
         ),
+        (
+            "GoTemplate",
+            "{{if .Nobody}}{{printf \"%T\" .Title}}{{end}}",
+            "line 1, column 24: printf: the verb %T is not supported",
+        ),
         ("GoTemplate", "{{.Titel}}", "line 1, column 3: .Titel is not there"),
         (
             "GoTemplate",

@@ -1,0 +1,149 @@
+//! The format of `printf`, apart from its arguments: what is out of scope is found before there are any.
+
+use crate::verb::Flags;
+
+/// The greatest width and precision that Go takes.
+pub(crate) const MAX_NUMBER: usize = 1_000_000;
+
+/// A piece of a format.
+#[derive(Debug)]
+pub(crate) enum Piece<'f> {
+    /// Text that stands for itself.
+    Text(&'f [u8]),
+    /// What begins with a percent sign.
+    Directive(Directive),
+}
+
+/// `%`, flags, width, precision, verb.
+#[derive(Debug)]
+pub(crate) struct Directive {
+    /// Without width and precision, which may be arguments.
+    pub(crate) flags: Flags,
+    pub(crate) width: Size,
+    pub(crate) precision: Size,
+    /// `None` at the end of the format.
+    pub(crate) verb: Option<char>,
+}
+
+/// A width or a precision.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Size {
+    None,
+    Number(usize),
+    /// The next argument.
+    Star,
+}
+
+/// The pieces of `format`; one that is out of scope is an error that names it.
+pub(crate) fn pieces(format: &[u8]) -> Pieces<'_> {
+    Pieces { rest: format }
+}
+
+/// What is left of a format.
+pub(crate) struct Pieces<'f> {
+    rest: &'f [u8],
+}
+
+impl<'f> Iterator for Pieces<'f> {
+    type Item = Result<Piece<'f>, String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.starts_with(b'%') {
+            self.skip();
+            return Some(self.directive().map(Piece::Directive));
+        }
+        let percent = self.rest.iter().position(|byte| *byte == b'%');
+        let (text, rest) = self.rest.split_at(percent.unwrap_or(self.rest.len()));
+        self.rest = rest;
+        (!text.is_empty()).then_some(Ok(Piece::Text(text)))
+    }
+}
+
+impl Pieces<'_> {
+    fn starts_with(&self, byte: u8) -> bool {
+        self.rest.first() == Some(&byte)
+    }
+
+    fn skip(&mut self) {
+        self.rest = &self.rest[1..];
+    }
+
+    fn directive(&mut self) -> Result<Directive, String> {
+        let flags = self.flags()?;
+        self.refuse_index()?;
+        let width = self.size();
+        let mut precision = Size::None;
+        // A point at the very end is no precision, but a verb that does not exist.
+        if self.starts_with(b'.') && self.rest.len() > 1 {
+            self.skip();
+            self.refuse_index()?;
+            precision = match self.size() {
+                Size::None => Size::Number(0),
+                size => size,
+            };
+        }
+        self.refuse_index()?;
+        let verb = self.verb();
+        match verb {
+            Some(verb @ ('T' | 'p' | 'w')) => Err(format!("printf: the verb %{verb} is not supported")),
+            verb => Ok(Directive {
+                flags,
+                width,
+                precision,
+                verb,
+            }),
+        }
+    }
+
+    fn flags(&mut self) -> Result<Flags, String> {
+        let mut flags = Flags::default();
+        loop {
+            match self.rest.first() {
+                Some(b'+') => flags.plus = true,
+                Some(b'-') => flags.minus = true,
+                Some(b' ') => flags.space = true,
+                Some(b'0') => flags.zero = true,
+                Some(b'#') => return Err("printf: the flag # is not supported".to_owned()),
+                _ => return Ok(flags),
+            }
+            self.skip();
+        }
+    }
+
+    fn refuse_index(&self) -> Result<(), String> {
+        if self.starts_with(b'[') {
+            return Err("printf: argument indexes such as %[1]d are not supported".to_owned());
+        }
+        Ok(())
+    }
+
+    /// A star, or the number that the format goes on with. One that is too large takes the rest of the format with it.
+    fn size(&mut self) -> Size {
+        if self.starts_with(b'*') {
+            self.skip();
+            return Size::Star;
+        }
+        let mut size = Size::None;
+        while let Some(digit) = self.rest.first().filter(|byte| byte.is_ascii_digit()) {
+            let number = match size {
+                Size::Number(number) => number,
+                _ => 0,
+            };
+            if number > MAX_NUMBER {
+                self.rest = &[];
+                return Size::None;
+            }
+            size = Size::Number(number * 10 + usize::from(digit - b'0'));
+            self.skip();
+        }
+        size
+    }
+
+    fn verb(&mut self) -> Option<char> {
+        let chunk = self.rest.utf8_chunks().next()?;
+        let verb = chunk.valid().chars().next();
+        let length = verb.map_or(1, char::len_utf8);
+        self.rest = &self.rest[length..];
+        Some(verb.unwrap_or(char::REPLACEMENT_CHARACTER))
+    }
+}
