@@ -176,7 +176,7 @@ fn record_decision(review: &ReviewRequest, kind: Kind, decision: &Decision) {
             namespace = review.namespace,
             name = review.name,
             code = denial.code,
-            message = denial.message,
+            told = denial.message,
             dry_run = review.dry_run == Some(true),
             "denied"
         );

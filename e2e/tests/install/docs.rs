@@ -6,12 +6,21 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, ensure};
 use kelos_standin::{CRDS, Options, Scope, Standin, client};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::time::Duration;
 use taskgate_e2e::{ControlPlane, Gate, binary, eventually, tool};
 use tokio::process::Command;
 
 use crate::world::{crossing, pods, project};
+
+/// What the spec of a policy can be known by.
+const POLICY: [&str; 5] = [
+    "failurePolicy",
+    "cancellationPolicy",
+    "queueName",
+    "metadata",
+    "selector",
+];
 
 /// A fenced block of a page.
 struct Block {
@@ -158,10 +167,16 @@ async fn every_object_is_one_that_the_api_server_takes() -> anyhow::Result<()> {
     for page in pages()? {
         for block in blocks(&page)?.into_iter().filter(|block| block.info == "yaml") {
             for document in block.text.split("\n---\n") {
-                let object: Value = serde_saphyr::from_str(document).with_context(|| block.place.clone())?;
+                let mut object: Value = serde_saphyr::from_str(document).with_context(|| block.place.clone())?;
                 if object["apiVersion"].is_null() {
-                    // A part of something.
-                    continue;
+                    // A part of something; of a policy, if its fields say so.
+                    let is_policy = POLICY.iter().any(|field| !object["spec"][field].is_null());
+                    if !is_policy {
+                        continue;
+                    }
+                    object["apiVersion"] = "taskgate.dev/v1alpha1".into();
+                    object["kind"] = "TaskPolicy".into();
+                    object["metadata"] = json!({"name": "part"});
                 }
                 let args = ["apply", "--server-side", "--dry-run=server", "-n", "team-a", "-f-"];
                 let applied = cp.kubectl_with_input(args, &object.to_string()).await?;
@@ -178,7 +193,7 @@ async fn every_object_is_one_that_the_api_server_takes() -> anyhow::Result<()> {
             }
         }
     }
-    ensure!(judged >= 5, "only {judged} objects");
+    ensure!(judged >= 8, "only {judged} objects");
     Ok(())
 }
 
