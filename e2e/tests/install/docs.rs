@@ -170,13 +170,17 @@ async fn every_object_is_one_that_the_api_server_takes() -> anyhow::Result<()> {
                 let mut object: Value = serde_saphyr::from_str(document).with_context(|| block.place.clone())?;
                 if object["apiVersion"].is_null() {
                     // A part of something; of a policy, if its fields say so.
-                    let is_policy = POLICY.iter().any(|field| !object["spec"][field].is_null());
-                    if !is_policy {
+                    let spec = if object["spec"].is_object() {
+                        object["spec"].take()
+                    } else {
+                        object
+                    };
+                    if POLICY.iter().all(|field| spec[field].is_null()) {
                         continue;
                     }
-                    object["apiVersion"] = "taskgate.dev/v1alpha1".into();
-                    object["kind"] = "TaskPolicy".into();
-                    object["metadata"] = json!({"name": "part"});
+                    object = json!({
+                        "apiVersion": "taskgate.dev/v1alpha1", "kind": "TaskPolicy", "metadata": {"name": "part"}, "spec": spec,
+                    });
                 }
                 let args = ["apply", "--server-side", "--dry-run=server", "-n", "team-a", "-f-"];
                 let applied = cp.kubectl_with_input(args, &object.to_string()).await?;
