@@ -13,6 +13,7 @@ mod deactivated;
 mod installed;
 mod kueue;
 mod metrics;
+mod slipped;
 mod table;
 mod tell;
 mod trim;
@@ -159,6 +160,9 @@ fn concerns(changed: &Changed, job: &DynamicObject) -> bool {
 
 async fn reconcile(job: Arc<DynamicObject>, queueing: Arc<Queueing>) -> Result<Action, Error> {
     let job = json_of(&job);
+    if slipped::mend(&queueing, &job).await? {
+        return Ok(Action::await_change());
+    }
     let (Some(owner), Some(seen)) = (Job::of(&job).task(), queueing.kueue.look(&job)) else {
         return Ok(Action::await_change());
     };
