@@ -14,6 +14,7 @@ pub mod kelos;
 pub mod keys;
 pub mod kueue;
 pub mod metadata;
+pub mod switch;
 // The schema derive repeats each struct in a private scope, where the lint takes `pub` for unreachable.
 #[allow(unreachable_pub)]
 pub mod task_policy;

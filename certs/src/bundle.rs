@@ -2,10 +2,16 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
 };
+
+use crate::needs_new::validity;
+
+/// How many authorities besides our own a bundle holds at most.
+const OTHERS: usize = 8;
 
 /// One or more authority certificates, as PEM. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +65,35 @@ impl CaBundle {
         Ok(roots)
     }
 
+    /// This bundle, and from `others` (PEM, but anything may stand there) the authorities that are still valid at `now`: those
+    /// that live longest, if there are too many. Whoever trusted them goes on trusting them.
+    #[must_use]
+    pub fn with(&self, others: &[u8], now: Timestamp) -> Self {
+        let mut kept: Vec<(Timestamp, CertificateDer<'static>, &str)> = Vec::new();
+        for (certificate, text) in blocks(others) {
+            let known = self.certificates.contains(&certificate) || kept.iter().any(|(_, old, _)| *old == certificate);
+            let is_anchor = RootCertStore::empty().add(certificate.clone()).is_ok();
+            match validity(text.as_bytes()) {
+                Some((_, until)) if until > now && is_anchor && !known => kept.push((until, certificate, text)),
+                _ => {}
+            }
+        }
+        kept.sort_by_key(|(until, ..)| std::cmp::Reverse(*until));
+        kept.truncate(OTHERS);
+        let mut pem = self.pem.trim_ascii_end().to_vec();
+        let mut certificates = self.certificates.to_vec();
+        for (_, certificate, text) in kept {
+            pem.push(b'\n');
+            pem.extend_from_slice(text.as_bytes());
+            certificates.push(certificate);
+        }
+        pem.push(b'\n');
+        Self {
+            pem: pem.into(),
+            certificates: certificates.into(),
+        }
+    }
+
     /// Whether whoever trusts `published` (PEM, possibly with more certificates in it) trusts all of this bundle.
     pub fn is_within(&self, published: &[u8]) -> bool {
         let published: Vec<_> = CertificateDer::pem_slice_iter(published).flatten().collect();
@@ -68,16 +103,60 @@ impl CaBundle {
     }
 }
 
+/// The certificates in `pem` that decode, each with its text. What stands between them does not matter.
+fn blocks(pem: &[u8]) -> impl Iterator<Item = (CertificateDer<'static>, &str)> {
+    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+    const END: &str = "-----END CERTIFICATE-----";
+    let text = std::str::from_utf8(pem).unwrap_or_default();
+    text.split_inclusive(END).filter_map(|part| {
+        let block = &part[part.rfind(BEGIN)?..];
+        Some((CertificateDer::from_pem_slice(block.as_bytes()).ok()?, block))
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-
     use super::*;
-    use crate::issue_all;
+    use crate::{Lifetimes, issue_all};
 
     fn authority() -> Vec<u8> {
-        let data = issue_all(&["a.b".parse().unwrap()], Timestamp::UNIX_EPOCH).unwrap();
+        authority_at(Timestamp::UNIX_EPOCH)
+    }
+
+    fn authority_at(now: Timestamp) -> Vec<u8> {
+        let data = issue_all(&["a.b".parse().unwrap()], Lifetimes::default(), now).unwrap();
         data.ca_crt.unwrap()
+    }
+
+    #[test]
+    fn what_is_still_valid_is_kept_and_nothing_else() {
+        let now = Timestamp::UNIX_EPOCH;
+        let (ours, other) = (authority(), authority());
+        let expired = authority_at(now - Lifetimes::default().ca);
+        let bundle = CaBundle::from_pem(&ours).unwrap();
+        let odd = [
+            b"a comment\n-----BEGIN CERTIFICATE-----\n!",
+            other.as_slice(),
+            b"garbage",
+            &expired,
+            &ours,
+            &other,
+        ];
+        let merged = bundle.with(&odd.concat(), now);
+        assert!(merged.is_within(&[ours, other].concat()));
+        assert_eq!(merged.certificates.len(), 2);
+        assert_eq!(CaBundle::from_pem(merged.pem()).unwrap(), merged);
+        assert_eq!(merged.with(b"\xff", now), merged);
+    }
+
+    #[test]
+    fn a_bundle_does_not_grow_without_end() {
+        let others: Vec<u8> = (0..20).flat_map(|_| authority()).collect();
+        let bundle = CaBundle::from_pem(&authority()).unwrap();
+        assert_eq!(
+            bundle.with(&others, Timestamp::UNIX_EPOCH).certificates.len(),
+            1 + OTHERS
+        );
     }
 
     #[test]

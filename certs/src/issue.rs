@@ -12,12 +12,27 @@ use time::OffsetDateTime;
 
 use crate::{San, SecretData, needs_new::validity};
 
-/// How long an authority lives.
-pub const CA_LIFETIME: SignedDuration = SignedDuration::from_hours(3650 * 24);
-/// How long a serving certificate lives, unless its authority ends sooner.
-pub const LEAF_LIFETIME: SignedDuration = SignedDuration::from_hours(90 * 24);
-/// How far certificates are valid into the past, for clocks that are behind.
+/// How far certificates are valid into the past, for clocks that are behind; never more than a tenth of their life.
 const SKEW: SignedDuration = SignedDuration::from_hours(1);
+
+/// How long what is issued lives. It is replaced when a third of that is left ([`crate::needs_new()`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// Of an authority.
+    pub ca: SignedDuration,
+    /// Of a serving certificate, unless its authority ends sooner.
+    pub leaf: SignedDuration,
+}
+
+/// Ten years, and 90 days.
+impl Default for Lifetimes {
+    fn default() -> Self {
+        Self {
+            ca: SignedDuration::from_hours(3650 * 24),
+            leaf: SignedDuration::from_hours(90 * 24),
+        }
+    }
+}
 
 /// A certificate cannot be issued.
 #[derive(Debug, thiserror::Error)]
@@ -34,9 +49,9 @@ pub enum IssueError {
 }
 
 /// Makes an authority, and a serving certificate for `names` under it.
-pub fn issue_all(names: &[San], now: Timestamp) -> Result<SecretData, IssueError> {
+pub fn issue_all(names: &[San], lifetimes: Lifetimes, now: Timestamp) -> Result<SecretData, IssueError> {
     let key = KeyPair::generate()?;
-    let mut params = params("taskgate-ca", now, add(now, CA_LIFETIME)?)?;
+    let mut params = params("taskgate-ca", now, lifetimes.ca, None)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let certificate = params.self_signed(&key)?;
@@ -45,11 +60,17 @@ pub fn issue_all(names: &[San], now: Timestamp) -> Result<SecretData, IssueError
         ca_key: Some(key.serialize_pem().into_bytes()),
         ..SecretData::default()
     };
-    issue_leaf(&authority, names, now)
+    issue_leaf(&authority, names, lifetimes, now)
 }
 
-/// Makes a serving certificate for `names` under the authority that `data` holds. It never outlives that authority.
-pub fn issue_leaf(data: &SecretData, names: &[San], now: Timestamp) -> Result<SecretData, IssueError> {
+/// Makes a serving certificate for `names` under the authority that `data` holds, the first one in its bundle. It never
+/// outlives that authority.
+pub fn issue_leaf(
+    data: &SecretData,
+    names: &[San],
+    lifetimes: Lifetimes,
+    now: Timestamp,
+) -> Result<SecretData, IssueError> {
     let text = |entry: &Option<Vec<u8>>| entry.clone().and_then(|bytes| String::from_utf8(bytes).ok());
     let (Some(ca_crt), Some(ca_key)) = (text(&data.ca_crt), text(&data.ca_key)) else {
         return Err(IssueError::Authority);
@@ -58,7 +79,7 @@ pub fn issue_leaf(data: &SecretData, names: &[San], now: Timestamp) -> Result<Se
     let issuer = Issuer::from_ca_cert_pem(&ca_crt, KeyPair::from_pem(&ca_key)?)?;
 
     let key = KeyPair::generate()?;
-    let mut params = params("taskgate", now, add(now, LEAF_LIFETIME)?.min(ca_not_after))?;
+    let mut params = params("taskgate", now, lifetimes.leaf, Some(ca_not_after))?;
     params.use_authority_key_identifier_extension = true;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -71,12 +92,18 @@ pub fn issue_leaf(data: &SecretData, names: &[San], now: Timestamp) -> Result<Se
     })
 }
 
-fn params(common_name: &str, now: Timestamp, not_after: Timestamp) -> Result<CertificateParams, IssueError> {
+fn params(
+    common_name: &str,
+    now: Timestamp,
+    life: SignedDuration,
+    latest: Option<Timestamp>,
+) -> Result<CertificateParams, IssueError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);
-    params.not_before = calendar(add(now, -SKEW)?)?;
-    params.not_after = calendar(not_after)?;
+    params.not_before = calendar(add(now, -SKEW.min(life / 10))?)?;
+    let until = add(now, life)?;
+    params.not_after = calendar(latest.map_or(until, |latest| latest.min(until)))?;
     Ok(params)
 }
 

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rustls::{
+    RootCertStore,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     sign::CertifiedKey,
@@ -11,7 +12,7 @@ use rustls::{
 
 use crate::{
     BundleError, CaBundle, San, SecretData,
-    needs_new::{names_of, validity},
+    needs_new::{is_trusted, names_of, validity},
 };
 
 /// Parsed once, when it arrives; handshakes only share it.
@@ -22,6 +23,7 @@ pub struct Material {
     pub(crate) names: Vec<San>,
     pub(crate) leaf_not_after: Timestamp,
     pub(crate) ca_not_after: Timestamp,
+    ca_not_before: Timestamp,
 }
 
 /// Certificates that cannot be served.
@@ -50,7 +52,7 @@ impl Material {
         let bundle_pem = bundle;
         let bundle = CaBundle::from_pem(bundle_pem)?;
         let (_, leaf_not_after) = validity(chain).ok_or(MaterialError::Chain)?;
-        let (_, ca_not_after) = validity(bundle_pem).ok_or(BundleError::Empty)?;
+        let (ca_not_before, ca_not_after) = validity(bundle_pem).ok_or(BundleError::Empty)?;
         let certificates = CertificateDer::pem_slice_iter(chain)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| MaterialError::Chain)?;
@@ -62,6 +64,7 @@ impl Material {
             names: names_of(chain),
             leaf_not_after,
             ca_not_after,
+            ca_not_before,
         })
     }
 
@@ -73,6 +76,24 @@ impl Material {
     /// The names that the leaf is valid for.
     pub fn names(&self) -> &[San] {
         &self.names
+    }
+
+    /// Whether leaf and authority are both valid at `now`, as far as their ends go.
+    pub(crate) fn is_valid_at(&self, now: Timestamp) -> bool {
+        now < self.leaf_not_after.min(self.ca_not_after)
+    }
+
+    /// How long the authority lives in all.
+    pub(crate) fn ca_life(&self) -> SignedDuration {
+        self.ca_not_after.duration_since(self.ca_not_before)
+    }
+
+    /// Whether whoever trusts `published` (PEM) trusts this leaf at `now`.
+    pub(crate) fn is_trusted_by(&self, published: &[u8], now: Timestamp) -> bool {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(published).flatten());
+        let leaf = self.key.cert.split_first();
+        leaf.is_some_and(|(leaf, intermediates)| is_trusted(leaf, intermediates, &roots, now))
     }
 
     pub(crate) fn is_same_as(&self, other: &Self) -> bool {

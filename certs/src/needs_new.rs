@@ -2,23 +2,28 @@
 
 use std::fmt;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use rcgen::{KeyPair, PublicKeyData};
 use rustls::{
     RootCertStore,
     client::{verify_server_cert_signed_by_trust_anchor, verify_server_name},
     crypto::ring,
-    pki_types::{CertificateDer, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
     server::ParsedCertificate,
+    sign::CertifiedKey,
 };
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::{
+    prelude::{FromDer, X509Certificate},
+    public_key::PublicKey,
+};
 
 use crate::{CA_CRT, CA_KEY, San, SecretData, TLS_CRT, TLS_KEY};
 
-/// An authority is replaced when it has less than this to live; long before, so that no leaf is cut short by it (C1).
-pub const CA_RENEW_BEFORE: SignedDuration = SignedDuration::from_hours(365 * 24);
-/// A serving certificate is replaced when less than one part in this many of its life is left.
-const LEAF_RENEW_PART: i64 = 3;
+/// A certificate is replaced when less than one part in this many of its life is left; an authority so long before its end
+/// that no leaf is cut short by it (C1).
+const RENEW_PART: i128 = 3;
+/// The shortest RSA key that clients accept, in bits.
+const RSA_BITS: usize = 2048;
 
 /// Why a Secret's certificates must be replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,8 +42,10 @@ pub enum Reason {
     CaNotYetValid,
     /// The authority has expired.
     CaExpired,
-    /// The authority has less than [`CA_RENEW_BEFORE`] to live.
+    /// The authority has less than a third of its life left.
     CaExpiresSoon,
+    /// The serving certificate's key is RSA with too few bits.
+    WeakKey,
     /// The serving certificate's key belongs to another certificate.
     LeafKeyMismatch,
     /// The serving certificate becomes valid in the future.
@@ -78,6 +85,7 @@ impl Reason {
             | Self::CaExpiresSoon => Scope::Authority,
             Self::Missing(_)
             | Self::Unreadable(_)
+            | Self::WeakKey
             | Self::LeafKeyMismatch
             | Self::LeafNotYetValid
             | Self::LeafExpired
@@ -100,6 +108,7 @@ impl fmt::Display for Reason {
             Self::CaNotYetValid => formatter.write_str("the authority is not valid yet"),
             Self::CaExpired => formatter.write_str("the authority has expired"),
             Self::CaExpiresSoon => formatter.write_str("the authority expires soon"),
+            Self::WeakKey => write!(formatter, "{TLS_CRT} has an RSA key of less than {RSA_BITS} bits"),
             Self::LeafKeyMismatch => write!(formatter, "{TLS_KEY} is not the key of {TLS_CRT}"),
             Self::LeafNotYetValid => formatter.write_str("the serving certificate is not valid yet"),
             Self::LeafExpired => formatter.write_str("the serving certificate has expired"),
@@ -118,6 +127,42 @@ pub fn needs_new(secret: &SecretData, names: &[San], now: Timestamp) -> Option<R
     inspect(secret, names, now).err()
 }
 
+/// Why the certificates in `secret`, which somebody else provides, cannot be served at `now` under all of `names`; `None`: they
+/// can. When to replace them is up to whoever provides them.
+pub fn unfit(secret: &SecretData, names: &[San], now: Timestamp) -> Option<Reason> {
+    inspect_given(secret, names, now).err()
+}
+
+fn inspect_given(secret: &SecretData, names: &[San], now: Timestamp) -> Result<(), Reason> {
+    let authorities = certificates(secret.ca_crt.as_deref(), CA_CRT)?;
+    let chain = certificates(secret.tls_crt.as_deref(), TLS_CRT)?;
+    let (Some(first), Some((leaf_der, intermediates))) = (authorities.first(), chain.split_first()) else {
+        return Err(Reason::Unreadable(CA_CRT));
+    };
+    let ca = parse(first, CA_CRT)?;
+    let leaf = parse(leaf_der, TLS_CRT)?;
+    if matches!(leaf.public_key().parsed(), Ok(PublicKey::RSA(key)) if key.key_size() < RSA_BITS) {
+        return Err(Reason::WeakKey);
+    }
+    let key = secret.tls_key.as_deref().ok_or(Reason::Missing(TLS_KEY))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| Reason::Unreadable(TLS_KEY))?;
+    match CertifiedKey::from_der(chain.clone(), key, &ring::default_provider()) {
+        Ok(_) => {}
+        Err(rustls::Error::InconsistentKeys(_)) => return Err(Reason::LeafKeyMismatch),
+        Err(_) => return Err(Reason::Unreadable(TLS_KEY)),
+    }
+    let (ca_from, ca_until) = bounds(&ca).ok_or(Reason::Unreadable(CA_CRT))?;
+    let (from, until) = bounds(&leaf).ok_or(Reason::Unreadable(TLS_CRT))?;
+    match () {
+        () if now < ca_from => return Err(Reason::CaNotYetValid),
+        () if now >= ca_until => return Err(Reason::CaExpired),
+        () if now < from => return Err(Reason::LeafNotYetValid),
+        () if now >= until => return Err(Reason::LeafExpired),
+        () => {}
+    }
+    verify(&authorities, leaf_der, intermediates, names, now)
+}
+
 fn inspect(secret: &SecretData, names: &[San], now: Timestamp) -> Result<(), Reason> {
     let ca_der = certificate(secret.ca_crt.as_deref(), CA_CRT)?;
     let ca = parse(&ca_der, CA_CRT)?;
@@ -132,7 +177,7 @@ fn inspect(secret: &SecretData, names: &[San], now: Timestamp) -> Result<(), Rea
     match () {
         () if now < ca_from => return Err(Reason::CaNotYetValid),
         () if now >= ca_until => return Err(Reason::CaExpired),
-        () if ca_until.duration_since(now) < CA_RENEW_BEFORE => return Err(Reason::CaExpiresSoon),
+        () if is_old(ca_from, ca_until, now) => return Err(Reason::CaExpiresSoon),
         () => {}
     }
 
@@ -146,38 +191,59 @@ fn inspect(secret: &SecretData, names: &[San], now: Timestamp) -> Result<(), Rea
     match () {
         () if now < from => return Err(Reason::LeafNotYetValid),
         () if now >= until => return Err(Reason::LeafExpired),
-        () if until.duration_since(now).as_secs() * LEAF_RENEW_PART < until.duration_since(from).as_secs() => {
-            return Err(Reason::LeafExpiresSoon);
-        }
+        () if is_old(from, until, now) => return Err(Reason::LeafExpiresSoon),
         () if until > ca_until => return Err(Reason::LeafOutlivesCa),
         () => {}
     }
-    verify(&ca_der, &leaf_der, names, now)
+    verify(&[ca_der], &leaf_der, &[], names, now)
+}
+
+/// Whether less than a third of a life is left.
+fn is_old(from: Timestamp, until: Timestamp, now: Timestamp) -> bool {
+    until.duration_since(now).as_nanos() * RENEW_PART < until.duration_since(from).as_nanos()
 }
 
 /// Verifies as a TLS client does: the chain first, then each name.
 fn verify(
-    ca: &CertificateDer<'static>,
+    authorities: &[CertificateDer<'static>],
     leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
     names: &[San],
     now: Timestamp,
 ) -> Result<(), Reason> {
     let mut roots = RootCertStore::empty();
-    roots.add(ca.clone()).map_err(|_| Reason::Unreadable(CA_CRT))?;
+    for authority in authorities {
+        roots.add(authority.clone()).map_err(|_| Reason::Unreadable(CA_CRT))?;
+    }
+    if !is_trusted(leaf, intermediates, &roots, now) {
+        return Err(Reason::LeafNotTrusted);
+    }
     let leaf = ParsedCertificate::try_from(leaf).map_err(|_| Reason::Unreadable(TLS_CRT))?;
-    let since_epoch = now.duration_since(Timestamp::UNIX_EPOCH).unsigned_abs();
-    verify_server_cert_signed_by_trust_anchor(
-        &leaf,
-        &roots,
-        &[],
-        UnixTime::since_unix_epoch(since_epoch),
-        ring::default_provider().signature_verification_algorithms.all,
-    )
-    .map_err(|_| Reason::LeafNotTrusted)?;
     for name in names {
         verify_server_name(&leaf, name.server_name()).map_err(|_| Reason::WrongNames)?;
     }
     Ok(())
+}
+
+/// Whether whoever trusts `roots` trusts this chain at `now`.
+pub(crate) fn is_trusted(
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    roots: &RootCertStore,
+    now: Timestamp,
+) -> bool {
+    let Ok(leaf) = ParsedCertificate::try_from(leaf) else {
+        return false;
+    };
+    let since_epoch = now.duration_since(Timestamp::UNIX_EPOCH).unsigned_abs();
+    verify_server_cert_signed_by_trust_anchor(
+        &leaf,
+        roots,
+        intermediates,
+        UnixTime::since_unix_epoch(since_epoch),
+        ring::default_provider().signature_verification_algorithms.all,
+    )
+    .is_ok()
 }
 
 /// From when until when the first certificate in `pem` is valid.
@@ -226,6 +292,15 @@ fn certificate(entry: Option<&[u8]>, key: &'static str) -> Result<CertificateDer
     CertificateDer::from_pem_slice(pem).map_err(|_| Reason::Unreadable(key))
 }
 
+fn certificates(entry: Option<&[u8]>, key: &'static str) -> Result<Vec<CertificateDer<'static>>, Reason> {
+    let pem = entry.ok_or(Reason::Missing(key))?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    found
+        .ok()
+        .filter(|found| !found.is_empty())
+        .ok_or(Reason::Unreadable(key))
+}
+
 fn parse<'a>(der: &'a CertificateDer<'_>, key: &'static str) -> Result<X509Certificate<'a>, Reason> {
     X509Certificate::from_der(der)
         .map(|(_, certificate)| certificate)
@@ -240,10 +315,16 @@ fn key(entry: Option<&[u8]>, key: &'static str) -> Result<KeyPair, Reason> {
 
 #[cfg(test)]
 mod tests {
+    use jiff::SignedDuration;
+
     use super::*;
-    use crate::{CA_LIFETIME, LEAF_LIFETIME, issue_all, issue_leaf};
+    use crate::{Lifetimes, issue_all, issue_leaf};
 
     const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+    fn lives() -> Lifetimes {
+        Lifetimes::default()
+    }
 
     fn start() -> Timestamp {
         "2026-01-01T00:00:00Z".parse().unwrap()
@@ -256,7 +337,7 @@ mod tests {
     }
 
     fn fresh() -> SecretData {
-        issue_all(&names(), start()).unwrap()
+        issue_all(&names(), lives(), start()).unwrap()
     }
 
     #[test]
@@ -275,8 +356,8 @@ mod tests {
             data
         };
         // A leaf from before its authority was made anew with a later start, and so on: by issuing at other times.
-        let old_leaf = issue_leaf(&good, &names(), start() - 85 * DAY).unwrap();
-        let late_leaf = issue_leaf(&good, &names(), start() + 2 * DAY).unwrap();
+        let old_leaf = issue_leaf(&good, &names(), lives(), start() - 85 * DAY).unwrap();
+        let late_leaf = issue_leaf(&good, &names(), lives(), start() + 2 * DAY).unwrap();
         let table = [
             (with(&|d| d.ca_crt = None), Reason::Missing(CA_CRT)),
             (with(&|d| d.ca_key = None), Reason::Missing(CA_KEY)),
@@ -298,7 +379,10 @@ mod tests {
             ),
             (old_leaf, Reason::LeafExpiresSoon),
             (late_leaf, Reason::LeafNotYetValid),
-            (issue_leaf(&good, &names()[..1], start()).unwrap(), Reason::WrongNames),
+            (
+                issue_leaf(&good, &names()[..1], lives(), start()).unwrap(),
+                Reason::WrongNames,
+            ),
         ];
         for (data, reason) in table {
             assert_eq!(needs_new(&data, &names(), start()), Some(reason), "{reason}");
@@ -310,18 +394,15 @@ mod tests {
         let data = fresh();
         let at = |time| needs_new(&data, &names(), time);
         assert_eq!(at(start() - DAY), Some(Reason::CaNotYetValid));
-        assert_eq!(at(start() + 2 * LEAF_LIFETIME), Some(Reason::LeafExpired));
-        assert_eq!(
-            at(start() + CA_LIFETIME - CA_RENEW_BEFORE + DAY),
-            Some(Reason::CaExpiresSoon)
-        );
-        assert_eq!(at(start() + CA_LIFETIME), Some(Reason::CaExpired));
+        assert_eq!(at(start() + 2 * lives().leaf), Some(Reason::LeafExpired));
+        assert_eq!(at(start() + lives().ca * 2 / 3 + DAY), Some(Reason::CaExpiresSoon));
+        assert_eq!(at(start() + lives().ca), Some(Reason::CaExpired));
     }
 
     #[test]
     fn a_leaf_never_outlives_its_authority() {
-        let near_the_end = start() + CA_LIFETIME - DAY;
-        let data = issue_leaf(&fresh(), &names(), near_the_end).unwrap();
+        let near_the_end = start() + lives().ca - DAY;
+        let data = issue_leaf(&fresh(), &names(), lives(), near_the_end).unwrap();
         let end = |pem: &Option<Vec<u8>>| validity(pem.as_ref().unwrap()).unwrap().1;
         assert_eq!(end(&data.tls_crt), end(&data.ca_crt));
     }
@@ -336,7 +417,7 @@ mod tests {
         let calendar = |time: Timestamp| time::OffsetDateTime::from_unix_timestamp(time.as_second()).unwrap();
         let mut params = rcgen::CertificateParams::default();
         params.not_before = calendar(start());
-        params.not_after = calendar(start() + CA_LIFETIME + DAY);
+        params.not_after = calendar(start() + lives().ca + DAY);
         data.tls_crt = Some(params.signed_by(&key, &issuer).unwrap().pem().into_bytes());
         data.tls_key = Some(key.serialize_pem().into_bytes());
         assert_eq!(needs_new(&data, &names(), start()), Some(Reason::LeafOutlivesCa));
@@ -354,8 +435,8 @@ mod tests {
                 None => {}
                 Some(reason @ (Reason::LeafExpiresSoon | Reason::CaExpiresSoon)) => {
                     data = match reason.scope() {
-                        Scope::Leaf => issue_leaf(&data, &names(), now),
-                        Scope::Authority => issue_all(&names(), now),
+                        Scope::Leaf => issue_leaf(&data, &names(), lives(), now),
+                        Scope::Authority => issue_all(&names(), lives(), now),
                     }
                     .unwrap();
                     leaves += u32::from(reason.scope() == Scope::Leaf);

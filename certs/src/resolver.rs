@@ -1,6 +1,10 @@
-//! Which certificate is served: the last good one.
+//! Which certificate is served: the last good one, until the API server is known to trust a newer one.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    future::pending,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
@@ -10,17 +14,39 @@ use rustls::{
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
-use tokio::sync::watch;
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep, sleep_until},
+};
 use tracing::{error, info};
 
-use crate::{CaBundle, Material, San};
+use crate::{
+    CaBundle, Material, Target,
+    trust::{Published, Trust, Turn},
+};
+
+/// How long an API server that did not trust us may take to notice that it is to. Nobody is ready before.
+const NOTICED_WITHIN: Duration = Duration::from_secs(1);
+/// How often it is looked whether what is served has expired while a newer one waits.
+const CHECK_EVERY: Duration = Duration::from_secs(10);
 
 /// Hands each TLS handshake the certificate of the moment. Replacing it disturbs no connection.
 #[derive(Debug)]
 pub struct Resolver {
     served: ArcSwapOption<Material>,
+    /// What is to be served next, what is known of the API server, and what went wrong. Never locked across an await.
+    state: Mutex<State>,
     bundle: watch::Sender<Option<CaBundle>>,
-    last_error: Mutex<Option<String>>,
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    next: Option<Material>,
+    trust: Trust,
+    /// When a configuration that did not trust what is served began to.
+    trusted_at: Option<Instant>,
+    last_error: Option<String>,
 }
 
 /// How the serving certificate is doing.
@@ -30,6 +56,8 @@ pub struct Health {
     pub leaf_not_after: Option<Timestamp>,
     /// When the authority expires.
     pub ca_not_after: Option<Timestamp>,
+    /// Whether a newer certificate waits until the API server trusts it.
+    pub waiting: bool,
     /// What went wrong since the last good certificate came.
     pub last_error: Option<String>,
 }
@@ -44,12 +72,18 @@ impl Health {
 }
 
 impl Resolver {
-    /// A resolver without a certificate: handshakes fail until [`Resolver::serve`].
+    /// A resolver without a certificate: handshakes fail until [`Resolver::offer`] or [`Resolver::serve`].
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             served: ArcSwapOption::empty(),
+            state: Mutex::new(State {
+                next: None,
+                trust: Trust::new(),
+                trusted_at: None,
+                last_error: None,
+            }),
             bundle: watch::Sender::new(None),
-            last_error: Mutex::new(None),
+            changed: Notify::new(),
         })
     }
 
@@ -67,36 +101,77 @@ impl Resolver {
         config
     }
 
-    /// Serves `material` from the next handshake on.
-    pub fn serve(&self, material: Material) {
-        *self.last_error() = None;
-        if self
-            .served
-            .load()
-            .as_ref()
-            .is_some_and(|served| served.is_same_as(&material))
+    /// Serves `material` as soon as the API server is known to trust it; what is served now stays until then. Its bundle is
+    /// published at once.
+    pub fn offer(&self, material: Material) {
         {
+            let mut state = self.state();
+            state.last_error = None;
+            let is_served = |served: &Arc<Material>| served.is_same_as(&material);
+            if self.served.load().as_ref().is_some_and(is_served) {
+                state.next = None;
+            } else if state.next.as_ref().is_none_or(|next| !next.is_same_as(&material)) {
+                state.next = Some(material.clone());
+            }
+        }
+        self.turn();
+        self.publish(material.bundle);
+        self.changed.notify_one();
+    }
+
+    /// Serves `material` from the next handshake on, trusted or not.
+    pub fn serve(&self, material: Material) {
+        let mut state = self.state();
+        state.last_error = None;
+        state.next = None;
+        drop(state);
+        let bundle = material.bundle.clone();
+        self.replace(material);
+        self.publish(bundle);
+    }
+
+    /// Serves what waits, each time its moment has come. Never ends.
+    pub async fn follow(&self) {
+        loop {
+            let moment = async {
+                match self.turn() {
+                    Some(Turn::At(at)) => sleep_until(at).await,
+                    // What is served may expire meanwhile.
+                    Some(_) => sleep(CHECK_EVERY).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                () = moment => {}
+                () = self.changed.notified() => {}
+            }
+        }
+    }
+
+    /// Notes what a webhook configuration tells the API server to trust.
+    pub(crate) fn published(&self, target: Target, published: Published) {
+        let served = self.served();
+        let mut state = self.state();
+        let trusts = |trust: &Trust| {
+            let served = served.as_ref();
+            served.is_some_and(|served| trust.trusts(target, served, Timestamp::now()))
+        };
+        let distrusted = state.trust.is_known(target) && !trusts(&state.trust);
+        if !state.trust.note(target, published) {
             return;
         }
-        info!(
-            not_after = %material.leaf_not_after,
-            ca_not_after = %material.ca_not_after,
-            "serving a new certificate"
-        );
-        let bundle = material.bundle.clone();
-        self.served.store(Some(Arc::new(material)));
-        // Published last: whoever sees the bundle is already served by its authority.
-        self.bundle.send_if_modified(|published| {
-            let changed = published.as_ref() != Some(&bundle);
-            *published = Some(bundle);
-            changed
-        });
+        if distrusted && trusts(&state.trust) {
+            state.trusted_at = Some(Instant::now());
+        }
+        drop(state);
+        self.turn();
+        self.changed.notify_one();
     }
 
     /// Remembers why there is no better certificate. What is served stays.
     pub fn report(&self, problem: &(dyn std::error::Error + 'static)) {
         let text = chain(problem);
-        let mut last = self.last_error();
+        let last = &mut self.state().last_error;
         if last.as_ref() != Some(&text) {
             error!(error = text, "the serving certificate cannot be renewed");
             *last = Some(text);
@@ -105,26 +180,67 @@ impl Resolver {
 
     /// How the serving certificate is doing.
     pub fn health(&self) -> Health {
+        let state = self.state();
         let served = self.served.load();
         Health {
             leaf_not_after: served.as_ref().map(|material| material.leaf_not_after),
             ca_not_after: served.as_ref().map(|material| material.ca_not_after),
-            last_error: self.last_error().clone(),
+            waiting: state.next.is_some(),
+            last_error: state.last_error.clone(),
         }
     }
 
-    /// The bundle that clients are to trust, now and after every change.
+    /// The bundle that clients are to trust, now and after every change; that of the newer certificate while one waits.
     pub fn bundle(&self) -> watch::Receiver<Option<CaBundle>> {
         self.bundle.subscribe()
     }
 
-    /// The name under which the API server dials us: the first of the served certificate.
-    pub fn name(&self) -> Option<San> {
-        self.served.load().as_ref()?.names.first().cloned()
+    /// What is served.
+    pub fn served(&self) -> Option<Arc<Material>> {
+        self.served.load_full()
     }
 
-    fn last_error(&self) -> std::sync::MutexGuard<'_, Option<String>> {
-        self.last_error.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether every webhook of `target` trusts what is served, and the API server has had a moment to notice; false while that
+    /// is not known.
+    pub fn is_trusted(&self, target: Target) -> bool {
+        let Some(served) = self.served() else { return false };
+        let state = self.state();
+        let noticed = state.trusted_at.is_none_or(|at| at.elapsed() >= NOTICED_WITHIN);
+        noticed && state.trust.trusts(target, &served, Timestamp::now())
+    }
+
+    /// Serves what waits if its moment has come. `None`: nothing waits.
+    fn turn(&self) -> Option<Turn> {
+        let mut state = self.state();
+        let next = state.next.take()?;
+        let turn = state.trust.turn(self.served.load().as_deref(), &next, Timestamp::now());
+        if turn == Turn::Now {
+            self.replace(next);
+            return None;
+        }
+        state.next = Some(next);
+        Some(turn)
+    }
+
+    fn replace(&self, material: Material) {
+        info!(
+            not_after = %material.leaf_not_after,
+            ca_not_after = %material.ca_not_after,
+            "serving a new certificate"
+        );
+        self.served.store(Some(Arc::new(material)));
+    }
+
+    fn publish(&self, bundle: CaBundle) {
+        self.bundle.send_if_modified(|published| {
+            let changed = published.as_ref() != Some(&bundle);
+            *published = Some(bundle);
+            changed
+        });
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -151,19 +267,19 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{MaterialError, issue_all};
+    use crate::{Lifetimes, MaterialError, issue_all};
 
     fn material(now: Timestamp) -> Material {
-        let data = issue_all(&["a.b".parse().unwrap()], now).unwrap();
+        let data = issue_all(&["a.b".parse().unwrap()], Lifetimes::default(), now).unwrap();
         Material::try_from(&data).unwrap()
     }
 
     #[test]
     fn the_last_good_certificate_outlives_a_problem_and_the_next_good_one_clears_it() {
-        let now = Timestamp::UNIX_EPOCH;
+        let now = Timestamp::now();
         let resolver = Resolver::new();
         assert!(!resolver.health().is_valid_at(now));
-        resolver.serve(material(now));
+        resolver.offer(material(now));
         let before = resolver.health();
         assert!(before.is_valid_at(now));
         assert!(!before.is_valid_at(before.leaf_not_after.unwrap()));
@@ -176,19 +292,48 @@ mod tests {
             Some("the serving certificate does not parse")
         );
 
-        resolver.serve(material(now));
-        assert_eq!(resolver.health().last_error, None);
+        resolver.offer(material(now));
+        let waiting = resolver.health();
+        assert_eq!(
+            (waiting.last_error, waiting.waiting),
+            (None, true),
+            "nobody is known to trust it"
+        );
+        assert_eq!(waiting.leaf_not_after, before.leaf_not_after);
     }
 
     #[test]
     fn whoever_waits_for_the_bundle_is_woken_only_by_a_change() {
         let resolver = Resolver::new();
         let mut bundle = resolver.bundle();
-        let material = material(Timestamp::UNIX_EPOCH);
-        resolver.serve(material.clone());
+        let material = material(Timestamp::now());
+        resolver.offer(material.clone());
         assert!(bundle.has_changed().unwrap());
         assert_eq!(bundle.borrow_and_update().as_ref(), Some(material.bundle()));
-        resolver.serve(material);
+        resolver.offer(material);
         assert!(!bundle.has_changed().unwrap());
+    }
+
+    /// The bundle of what waits is published although nothing of it is served yet: else nobody would ever trust it.
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_is_published_first_and_served_once_it_is_trusted() {
+        let now = Timestamp::now();
+        let (old, new) = (material(now), material(now));
+        let resolver = Resolver::new();
+        resolver.offer(old.clone());
+        resolver.offer(new.clone());
+        assert!(resolver.served().unwrap().is_same_as(&old));
+        assert_eq!(resolver.bundle().borrow().as_ref(), Some(new.bundle()));
+        assert!(!resolver.is_trusted(Target::Mutating));
+
+        let both = old.bundle().with(new.bundle().pem(), now).pem().to_vec();
+        for target in [Target::Mutating, Target::Validating] {
+            resolver.published(target, Published::Bundles([both.clone()].into()));
+        }
+        assert!(resolver.is_trusted(Target::Mutating));
+        assert!(resolver.served().unwrap().is_same_as(&old));
+        let follow = tokio::time::timeout(Duration::from_secs(30), resolver.follow());
+        assert!(follow.await.is_err());
+        assert!(resolver.served().unwrap().is_same_as(&new));
     }
 }

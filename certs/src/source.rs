@@ -8,7 +8,7 @@ use crate::Resolver;
 
 /// Brings certificates, for as long as the process lives.
 ///
-/// Guarantee asked of an implementation: it hands over only what may be served ([`Resolver::serve`]), tells what is wrong
+/// Guarantee asked of an implementation: it hands over only what may be served ([`Resolver::offer`]), tells what is wrong
 /// otherwise ([`Resolver::report`]), and never ends before `shutdown`, whatever goes wrong.
 pub trait Source: Send {
     /// Runs until `shutdown`.

@@ -14,11 +14,11 @@ use kube::{
 };
 use serde_json::{Value, json};
 use taskgate_certs::{
-    Authority, AuthorityConfig, CaBundle, InjectionState, Injector, MANAGER, Reason, Resolver, San, SecretData,
-    Source as _, TLS_CRT, Target, issue_all, needs_new,
+    Authority, AuthorityConfig, CaBundle, Caretaker, InjectionState, Injector, Lifetimes, MANAGER, Material, Reason,
+    Resolver, San, SecretData, Source as _, TLS_CRT, Target, issue_all, needs_new,
 };
 use taskgate_e2e::{ControlPlane, await_object, eventually_that, never};
-use tokio::{sync::watch, task::JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 const SECRET: &str = "taskgate-certificates";
@@ -29,6 +29,7 @@ fn config(namespace: &str) -> AuthorityConfig {
         secret: SECRET.to_owned(),
         names: San::of_service("taskgate", namespace).expect("a legal name"),
         labels: vec![("app.kubernetes.io/part-of".to_owned(), "taskgate".to_owned())],
+        lifetimes: Lifetimes::default(),
     }
 }
 
@@ -62,7 +63,7 @@ async fn forty_replicas_that_find_a_bad_secret_agree_on_its_replacement() -> any
     let ns = cp.namespace("authority").await?;
     // Expired a year ago, with an entry and a label of somebody else.
     let long_ago = Timestamp::now() - jiff::SignedDuration::from_hours(12 * 365 * 24);
-    let expired = issue_all(&config(ns.name()).names, long_ago)?;
+    let expired = issue_all(&config(ns.name()).names, Lifetimes::default(), long_ago)?;
     let text = |entry: Option<Vec<u8>>| String::from_utf8(entry.unwrap_or_default()).unwrap_or_default();
     let secret: Secret = serde_json::from_value(json!({
         "metadata": {"name": SECRET, "labels": {"theirs": "kept"}}, "type": "kubernetes.io/tls",
@@ -101,14 +102,17 @@ async fn a_running_replica_follows_the_secret_and_brings_it_back() -> anyhow::Re
     let secrets = ns.api::<Secret>();
     let (resolver, shutdown) = (Resolver::new(), CancellationToken::new());
     let running = tokio::spawn(authority(&cp.client(), ns.name()).run(resolver.clone(), shutdown.clone()));
+    // Nobody calls: there are no configurations of this name. So a new authority is served at once.
+    let injector = injector(cp, "nobody.taskgate.test", &resolver);
+    let following = tokio::spawn(injector.run(shutdown.clone()));
     let serves = |what: &'static str, wanted: Vec<u8>| {
         let resolver = resolver.clone();
         async move {
             eventually_that(
                 what,
                 Duration::from_secs(5),
-                || async { Ok(bundle_of(&resolver)) },
-                |bundle| bundle.as_deref() == Some(&wanted),
+                || async { Ok(served(&resolver)) },
+                |bundle| bundle.as_deref().is_some_and(|bundle| bundle.starts_with(&wanted)),
             )
             .await
         }
@@ -118,7 +122,7 @@ async fn a_running_replica_follows_the_secret_and_brings_it_back() -> anyhow::Re
     serves("the new authority is served", ca(&made)?).await?;
 
     // Another authority is put there by hand: it is good, so it is served and stays.
-    let other = issue_all(&config(ns.name()).names, Timestamp::now())?;
+    let other = issue_all(&config(ns.name()).names, Lifetimes::default(), Timestamp::now())?;
     let entries = |data: &SecretData| -> anyhow::Result<Value> {
         let entry = |bytes: &Option<Vec<u8>>| bytes.clone().map(ByteString).context("issued");
         Ok(
@@ -161,6 +165,7 @@ async fn a_running_replica_follows_the_secret_and_brings_it_back() -> anyhow::Re
     .await?;
     shutdown.cancel();
     running.await?;
+    following.await?;
     Ok(())
 }
 
@@ -190,8 +195,9 @@ async fn the_bundle_is_injected_and_nothing_else_is_owned() -> anyhow::Result<()
     let cp = ControlPlane::shared().await?;
     let api = Api::<ValidatingWebhookConfiguration>::all(cp.client());
     let name = "inject.taskgate.test";
-    let (bundle, shutdown) = (watch::Sender::new(Some(new_bundle()?)), CancellationToken::new());
-    let injector = Injector::new(cp.client(), name.to_owned(), bundle.subscribe());
+    let (resolver, shutdown) = (Resolver::new(), CancellationToken::new());
+    resolver.offer(new_material()?);
+    let injector = injector(cp, name, &resolver);
     let injection = injector.injection();
     let running = tokio::spawn(injector.run(shutdown.clone()));
     let state = || async {
@@ -209,7 +215,7 @@ async fn the_bundle_is_injected_and_nothing_else_is_owned() -> anyhow::Result<()
     apply(&api, name, "operator", &["a.taskgate.test", "b.taskgate.test"], None).await?;
     reaches(InjectionState::Carried).await?;
     let written = api.get(name).await?;
-    assert_bundles(&written, bundle.borrow().as_ref());
+    assert_bundles(&written, resolver.bundle().borrow().as_ref());
     let owned = fields_of(&written, MANAGER);
     let only_the_bundle = json!({"f:webhooks": {
         "k:{\"name\":\"a.taskgate.test\"}": {".": {}, "f:clientConfig": {"f:caBundle": {}}, "f:name": {}},
@@ -224,11 +230,22 @@ async fn the_bundle_is_injected_and_nothing_else_is_owned() -> anyhow::Result<()
     })
     .await?;
 
-    // A new authority, a new bundle.
-    bundle.send_replace(Some(new_bundle()?));
-    await_object(&api, name, "carries the new bundle", |found| {
-        bundles(found).all(|published| published == bundle.borrow().as_ref().map(CaBundle::pem))
+    // A new authority: it is trusted beside the old one, and served after that.
+    let (old, new) = (resolver.served().context("served")?, new_material()?);
+    resolver.offer(new.clone());
+    await_object(&api, name, "carries both", |found| {
+        bundles(found).all(|published| {
+            published.is_some_and(|published| old.bundle().is_within(published) && new.bundle().is_within(published))
+        })
     })
+    .await?;
+    assert_eq!(served(&resolver).as_deref(), Some(old.bundle().pem()));
+    eventually_that(
+        "the new authority is served",
+        Duration::from_secs(30),
+        || async { Ok(served(&resolver)) },
+        |served| served.as_deref() == Some(new.bundle().pem()),
+    )
     .await?;
 
     // Deleted and installed again.
@@ -249,8 +266,9 @@ async fn an_operator_removes_a_webhook_by_update() -> anyhow::Result<()> {
     let cp = ControlPlane::shared().await?;
     let api = Api::<ValidatingWebhookConfiguration>::all(cp.client());
     let name = "remove.taskgate.test";
-    let (bundle, shutdown) = (watch::Sender::new(Some(new_bundle()?)), CancellationToken::new());
-    let injector = Injector::new(cp.client(), name.to_owned(), bundle.subscribe());
+    let (resolver, shutdown) = (Resolver::new(), CancellationToken::new());
+    resolver.offer(new_material()?);
+    let injector = injector(cp, name, &resolver);
     let running = tokio::spawn(injector.run(shutdown.clone()));
     let both = ["a.taskgate.test", "b.taskgate.test"];
     apply(&api, name, "operator", &both, None).await?;
@@ -269,7 +287,7 @@ async fn an_operator_removes_a_webhook_by_update() -> anyhow::Result<()> {
     apply(&api, name, "operator", &both[..1], None).await?;
     let left = api.get(name).await?;
     assert_eq!(bundles(&left).count(), 1);
-    assert_bundles(&left, bundle.borrow().as_ref());
+    assert_bundles(&left, resolver.bundle().borrow().as_ref());
     api.delete(name, &DeleteParams::default()).await?;
     shutdown.cancel();
     running.await?;
@@ -284,7 +302,7 @@ async fn after_the_api_server_was_away_everything_is_followed_again() -> anyhow:
     let (resolver, shutdown) = (Resolver::new(), CancellationToken::new());
     let source = tokio::spawn(authority(&cp.client(), ns.name()).run(resolver.clone(), shutdown.clone()));
     let name = "away.taskgate.test";
-    let injector = Injector::new(cp.client(), name.to_owned(), resolver.bundle());
+    let injector = injector(&cp, name, &resolver);
     let injection = injector.injection();
     let running = tokio::spawn(injector.run(shutdown.clone()));
     let configurations = Api::<ValidatingWebhookConfiguration>::all(cp.client());
@@ -292,18 +310,19 @@ async fn after_the_api_server_was_away_everything_is_followed_again() -> anyhow:
     let validating = || async { Ok(injection.states().map(|(_, state)| state)[1].clone()) };
     let carried = |state: &InjectionState| *state == InjectionState::Carried;
     eventually_that("the bundle is carried", Duration::from_secs(10), validating, carried).await?;
-    let before = bundle_of(&resolver);
+    let before = served(&resolver);
 
     cp.apiserver().restart().await?;
-    assert_eq!(bundle_of(&resolver), before);
+    assert_eq!(served(&resolver), before);
     assert_eq!(validating().await?, InjectionState::Carried);
 
     ns.api::<Secret>().delete(SECRET, &DeleteParams::default()).await?;
-    let served = || async { Ok(bundle_of(&resolver)) };
+    let now_served = || async { Ok(served(&resolver)) };
     let new = |bundle: &Option<Vec<u8>>| bundle.is_some() && *bundle != before;
-    let served = eventually_that("a new authority is served", Duration::from_secs(30), served, new).await?;
+    let served = eventually_that("a new authority is served", Duration::from_secs(30), now_served, new).await?;
+    let served = CaBundle::from_pem(&served.context("served")?)?;
     await_object(&configurations, name, "carries the new authority", |found| {
-        bundles(found).all(|bundle| bundle == served.as_deref())
+        bundles(found).all(|bundle| bundle.is_some_and(|bundle| served.is_within(bundle)))
     })
     .await?;
     assert_eq!(resolver.health().last_error, None);
@@ -318,9 +337,11 @@ async fn a_bundle_of_somebody_else_is_left_alone() -> anyhow::Result<()> {
     let cp = ControlPlane::shared().await?;
     let api = Api::<ValidatingWebhookConfiguration>::all(cp.client());
     let name = "conflict.taskgate.test";
-    let (ours, theirs) = (new_bundle()?, new_bundle()?);
-    let (bundle, shutdown) = (watch::Sender::new(Some(ours.clone())), CancellationToken::new());
-    let injector = Injector::new(cp.client(), name.to_owned(), bundle.subscribe());
+    let (ours, theirs) = (new_material()?, new_material()?);
+    let (ours, theirs, material) = (ours.bundle().clone(), theirs.bundle().clone(), ours);
+    let (resolver, shutdown) = (Resolver::new(), CancellationToken::new());
+    resolver.offer(material);
+    let injector = injector(cp, name, &resolver);
     let injection = injector.injection();
     let running = tokio::spawn(injector.run(shutdown.clone()));
     let validating = || async {
@@ -356,17 +377,22 @@ async fn a_bundle_of_somebody_else_is_left_alone() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn bundle_of(resolver: &Arc<Resolver>) -> Option<Vec<u8>> {
-    resolver.bundle().borrow().as_ref().map(|bundle| bundle.pem().to_vec())
+fn injector(cp: &ControlPlane, name: &str, resolver: &Arc<Resolver>) -> Injector {
+    Injector::new(cp.client(), name.to_owned(), resolver.clone(), Caretaker::Taskgate)
+}
+
+/// The bundle that belongs to what is served.
+fn served(resolver: &Arc<Resolver>) -> Option<Vec<u8>> {
+    Some(resolver.served()?.bundle().pem().to_vec())
 }
 
 fn ca(secret: &Secret) -> anyhow::Result<Vec<u8>> {
     SecretData::from(secret).ca_crt.context("ca.crt")
 }
 
-fn new_bundle() -> anyhow::Result<CaBundle> {
-    let data = issue_all(&["taskgate.test".parse()?], Timestamp::now())?;
-    Ok(CaBundle::from_pem(&data.ca_crt.context("issued")?)?)
+fn new_material() -> anyhow::Result<Material> {
+    let data = issue_all(&["taskgate.test".parse()?], Lifetimes::default(), Timestamp::now())?;
+    Ok(Material::try_from(&data)?)
 }
 
 /// Server-side apply of a configuration that matches nothing, as a package manager does it.

@@ -8,14 +8,14 @@ use rustls::{
     crypto::ring,
     pki_types::{CertificateDer, ServerName},
 };
-use taskgate_certs::{Material, Resolver, issue_all};
+use taskgate_certs::{Lifetimes, Material, Resolver, issue_all};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 type Ends = (client::TlsStream<DuplexStream>, server::TlsStream<DuplexStream>);
 
 fn material() -> anyhow::Result<Material> {
-    let data = issue_all(&["taskgate.test".parse()?], Timestamp::now())?;
+    let data = issue_all(&["taskgate.test".parse()?], Lifetimes::default(), Timestamp::now())?;
     Ok(Material::try_from(&data)?)
 }
 

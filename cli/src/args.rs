@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use jiff::SignedDuration;
 use taskgate_api::kueue::ConfigRef;
 use taskgate_certs::San;
 use taskgate_webhook::{
@@ -11,7 +12,14 @@ use taskgate_webhook::{
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    commands::{cancel::CancelArgs, render::RenderArgs, reset::ResetArgs, uninstall::UninstallArgs},
+    commands::{
+        cancel::CancelArgs,
+        disable::{DisableArgs, EnableArgs},
+        render::RenderArgs,
+        reset::ResetArgs,
+        status::StatusArgs,
+        uninstall::UninstallArgs,
+    },
     logging::LogFormat,
 };
 
@@ -48,6 +56,12 @@ pub(crate) enum Command {
     Cancel(CancelArgs),
     /// Remove taskgate, and let go of everything that it holds. Running it again finishes what was interrupted.
     Uninstall(UninstallArgs),
+    /// Take taskgate out of the way: its webhooks are off and its controller rests.
+    Disable(DisableArgs),
+    /// Put taskgate back as it was before it was disabled.
+    Enable(EnableArgs),
+    /// Show whether taskgate is disabled, whether the API server asks it, and who leads.
+    Status(StatusArgs),
 }
 
 /// Flags of `taskgate serve`. Each can also be given by the environment variable named beside it.
@@ -78,9 +92,33 @@ pub(crate) struct ServeArgs {
     /// The Service that the API server reaches taskgate through; the certificate is made for its names.
     #[arg(long, env = "TASKGATE_SERVICE", value_name = "NAME", default_value = NAME, value_parser = object_name)]
     pub(crate) service: String,
-    /// The Secret in taskgate's namespace that holds the self-signed CA and the serving certificate.
-    #[arg(long, env = "TASKGATE_CERT_SECRET", value_name = "NAME", default_value = CERTIFICATE, value_parser = object_name)]
+    /// Where the serving certificate comes from.
+    #[arg(long, env = "TASKGATE_CERT_MODE", value_enum, default_value_t)]
+    pub(crate) cert_mode: CertMode,
+    /// The Secret in taskgate's namespace that holds the certificate. Where taskgate makes it, no other mode may name the same.
+    #[arg(
+        long,
+        env = "TASKGATE_CERT_SECRET",
+        value_name = "NAME",
+        default_value = CERTIFICATE,
+        default_value_if("cert_mode", "cert-manager", ISSUED),
+        value_parser = object_name
+    )]
     pub(crate) cert_secret: String,
+    /// The folder with tls.crt, tls.key and ca.crt, for `--cert-mode files`.
+    #[arg(
+        long,
+        env = "TASKGATE_CERT_DIR",
+        value_name = "FOLDER",
+        required_if_eq("cert_mode", "files")
+    )]
+    pub(crate) cert_dir: Option<PathBuf>,
+    /// How long a self-signed CA lives. It is replaced when a third of that is left. Below an hour only for tests.
+    #[arg(long, env = "TASKGATE_CA_LIFETIME", value_name = "DURATION", default_value = "87600h", value_parser = lifetime)]
+    pub(crate) ca_lifetime: SignedDuration,
+    /// How long a certificate of that CA lives. It is replaced when a third of that is left. Below an hour only for tests.
+    #[arg(long, env = "TASKGATE_CERT_LIFETIME", value_name = "DURATION", default_value = "2160h", value_parser = lifetime)]
+    pub(crate) cert_lifetime: SignedDuration,
     /// Further DNS names or IP addresses that the certificate is to be valid for.
     #[arg(long, env = "TASKGATE_CERT_NAMES", value_name = "NAME", value_delimiter = ',')]
     pub(crate) cert_names: Vec<San>,
@@ -129,6 +167,18 @@ pub(crate) struct ServeArgs {
     pub(crate) log_format: LogFormat,
 }
 
+/// Who provides the serving certificate, and with it the caBundle.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CertMode {
+    /// taskgate: a CA of its own in the Secret; it keeps the caBundle.
+    #[default]
+    SelfSigned,
+    /// cert-manager, or whoever else writes the Secret; its CA injector keeps the caBundle.
+    CertManager,
+    /// Whoever writes the files; somebody else keeps the caBundle.
+    Files,
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct ManifestsArgs {
     #[command(subcommand)]
@@ -141,6 +191,10 @@ pub(crate) enum ManifestsCommand {
     Crds,
     /// Print the webhook configurations.
     Registration(RegistrationArgs),
+    /// Print what disables taskgate by kubectl alone.
+    Disable(RegistrationArgs),
+    /// Print what enables it again by kubectl alone.
+    Enable(RegistrationArgs),
     /// Write all generated manifests into a folder.
     Write(Folders),
     /// Compare a folder with what would be written; exit 1 when something is stale.
@@ -169,6 +223,9 @@ pub(crate) struct RegistrationArgs {
     /// Reach taskgate at this address instead of through the Service: for development outside a cluster.
     #[arg(long, value_name = "https://HOST:PORT", value_parser = base_url)]
     pub(crate) url: Option<String>,
+    /// Ask cert-manager's CA injector for the caBundle: the Certificate whose CA it is.
+    #[arg(long, value_name = "NAMESPACE/CERTIFICATE", value_parser = certificate_name)]
+    pub(crate) inject_ca_from: Option<String>,
     /// What happens to Tasks and Jobs while taskgate does not answer.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) failure_policy: OnFailure,
@@ -201,6 +258,7 @@ impl RegistrationArgs {
             OnFailure::Ignore => FailurePolicy::Ignore,
             OnFailure::Fail => FailurePolicy::Fail,
         };
+        registration.inject_ca_from.clone_from(&self.inject_ca_from);
         registration.mutating_timeout = self.mutating_timeout;
         registration.validating_timeout = self.validating_timeout;
         registration
@@ -262,6 +320,29 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A duration of at least six seconds and at most a hundred years.
+fn lifetime(text: &str) -> Result<SignedDuration, String> {
+    let parsed: taskgate_api::Duration = text.parse().map_err(|error| format!("{error}"))?;
+    let lifetime = if parsed.is_negative() {
+        Duration::ZERO
+    } else {
+        parsed.into()
+    };
+    if (Duration::from_secs(6)..=Duration::from_hours(100 * 365 * 24)).contains(&lifetime) {
+        SignedDuration::try_from(lifetime).map_err(|error| error.to_string())
+    } else {
+        Err("between 6s and 876000h".to_owned())
+    }
+}
+
+/// `NAMESPACE/NAME`, both legal names.
+fn certificate_name(text: &str) -> Result<String, String> {
+    let (namespace, name) = text.split_once('/').ok_or("not of the form NAMESPACE/NAME")?;
+    object_name(namespace)?;
+    object_name(name)?;
+    Ok(text.to_owned())
+}
+
 /// A duration between a second and ten minutes.
 fn interval(text: &str) -> Result<Duration, String> {
     let interval = duration(text)?;
@@ -304,6 +385,9 @@ mod tests {
             ("--namespace", "No Namespace"),
             ("--service", ""),
             ("--cert-names", "a b"),
+            ("--cert-mode", "both"),
+            ("--ca-lifetime", "1s"),
+            ("--cert-lifetime", "-1h"),
             ("--configuration", "taskgate"),
             ("--max-in-flight", "0"),
             ("--source-min-interval", "10ms"),

@@ -1,6 +1,7 @@
 //! The `taskgate` binary: parses the command line and hands over to one module per command. No logic lives here.
 
 mod args;
+mod certificates;
 mod commands;
 mod logging;
 mod manifests;
@@ -23,6 +24,9 @@ fn main() -> ExitCode {
         Command::Reset(args) => commands::run(commands::reset::run(args)),
         Command::Cancel(args) => commands::run(commands::cancel::run(args)),
         Command::Uninstall(args) => commands::run(commands::uninstall::run(args)),
+        Command::Disable(args) => commands::run(commands::disable::disable(args)),
+        Command::Enable(args) => commands::run(commands::disable::enable(args)),
+        Command::Status(args) => commands::run(commands::status::run(args)),
     };
     match outcome {
         Ok(code) => code,

@@ -9,8 +9,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use prometheus_client::registry::Registry;
-use taskgate_api::keys;
-use taskgate_certs::{Authority, AuthorityConfig, Injector, Resolver, San, Source as _};
+use taskgate_certs::{Injector, Resolver};
 use taskgate_webhook::{Dependencies, METRICS_PREFIX, Server, ServerConfig};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -20,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    args::{ServeArgs, unknown_settings},
-    logging,
+    args::{CertMode, ServeArgs, unknown_settings},
+    certificates, logging,
     rights::{Names, review::RightsReview},
 };
 
@@ -51,11 +50,12 @@ async fn run(args: ServeArgs) -> Result<()> {
     let shutdown = on_signal()?;
     let client = connect(&args).await?;
     let resolver = Resolver::new();
-    let authority = Authority::new(client.clone(), authority_config(&args)?);
+    let certificates = certificates::source(&args, client.clone())?;
     let injector = Injector::new(
         client.clone(),
         args.configuration.as_str().to_owned(),
-        resolver.bundle(),
+        Arc::clone(&resolver),
+        certificates::caretaker(&args),
     );
     let mut registry = Registry::default();
     let controller_metrics = taskgate_controller::Metrics::register(&mut registry, METRICS_PREFIX);
@@ -81,7 +81,7 @@ async fn run(args: ServeArgs) -> Result<()> {
     // What follows the server outlives it: the certificate may turn while the last reviews are answered.
     let followers = CancellationToken::new();
     let mut parts = JoinSet::new();
-    parts.spawn(authority.run(resolver, followers.clone()));
+    parts.spawn(certificates.run(resolver, followers.clone()));
     parts.spawn(injector.run(followers.clone()));
     parts.spawn(rights.run(followers.clone()));
     parts.spawn(taskgate_controller::run_policy_status(
@@ -131,6 +131,7 @@ fn controller_config(args: &ServeArgs) -> taskgate_controller::Config {
     taskgate_controller::Config {
         namespace: args.namespace.clone(),
         lease: (!args.no_leader_election).then(|| lease(args)),
+        configuration: args.configuration.as_str().to_owned(),
         identity: format!("{host}-{}", std::process::id()),
         work_items_per_namespace: args.work_items_per_namespace,
         sources: taskgate_controller::SourceConfig {
@@ -149,24 +150,22 @@ fn lease(args: &ServeArgs) -> String {
 
 /// What this installation calls the objects that rights are limited to.
 fn names(args: &ServeArgs) -> Names {
+    let named = || args.cert_secret.clone();
+    let (certificate, issued) = match args.cert_mode {
+        CertMode::SelfSigned => (named(), format!("{}-tls", args.service)),
+        CertMode::CertManager => (format!("{}-serving-cert", args.service), named()),
+        CertMode::Files => (
+            format!("{}-serving-cert", args.service),
+            format!("{}-tls", args.service),
+        ),
+    };
     Names {
         configuration: args.configuration.as_str().to_owned(),
-        certificate: args.cert_secret.clone(),
-        issued: format!("{}-tls", args.service),
+        certificate,
+        issued,
         lease: lease(args),
         kueue_config: args.kueue_config.name.clone(),
     }
-}
-
-fn authority_config(args: &ServeArgs) -> Result<AuthorityConfig> {
-    let mut names = San::of_service(&args.service, &args.namespace).context("--service")?;
-    names.extend(args.cert_names.iter().cloned());
-    Ok(AuthorityConfig {
-        namespace: args.namespace.clone(),
-        secret: args.cert_secret.clone(),
-        names,
-        labels: vec![(keys::PART_OF.to_owned(), keys::PART_OF_TASKGATE.to_owned())],
-    })
 }
 
 async fn connect(args: &ServeArgs) -> Result<Client> {

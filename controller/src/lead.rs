@@ -176,7 +176,7 @@ async fn apply(context: &Arc<Context>, tasks: Store<DynamicObject>, queued: Queu
 }
 
 /// The version of Kelos' Tasks that the cluster serves; waits for Kelos to be installed.
-async fn kelos_version(client: &Client) -> &'static str {
+pub(crate) async fn kelos_version(client: &Client) -> &'static str {
     loop {
         if let Ok(groups) = client.list_api_groups().await {
             let group = groups.groups.into_iter().find(|group| group.name == kelos::GROUP);

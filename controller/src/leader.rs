@@ -1,5 +1,6 @@
 //! Which replica runs the controller: the holder of a Lease. Every write has preconditions of its own, so two leaders for a
-//! moment do no harm; the Lease keeps them from doing the same work twice.
+//! moment do no harm; the Lease keeps them from doing the same work twice, and the [`Fence`] keeps one that was stopped for a
+//! while from writing before it has looked.
 
 use std::time::{Duration, Instant};
 
@@ -13,26 +14,33 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::fence::Fence;
+
 /// How long a holder that is not heard of keeps the Lease.
 const DURATION: Duration = Duration::from_secs(15);
 /// How often the holder renews it, and others look.
 const INTERVAL: Duration = Duration::from_secs(4);
+
+/// How long before the end of the Lease the holder stops writing: for a write that is on its way.
+const MARGIN: Duration = Duration::from_secs(1);
 
 /// One replica's part in the election.
 pub(crate) struct Leader {
     leases: Api<Lease>,
     name: String,
     identity: String,
+    fence: Fence,
     /// What was last seen of another holder, and when: only our own clock is compared with itself.
     seen: Option<(LeaseSpec, Instant)>,
 }
 
 impl Leader {
-    pub(crate) fn new(client: Client, namespace: &str, name: &str, identity: &str) -> Self {
+    pub(crate) fn new(client: Client, namespace: &str, name: &str, identity: &str, fence: Fence) -> Self {
         Self {
             leases: Api::namespaced(client, namespace),
             name: name.to_owned(),
             identity: identity.to_owned(),
+            fence,
             seen: None,
         }
     }
@@ -99,6 +107,7 @@ impl Leader {
 
     /// Takes or renews the Lease if it is free or ours. A lost race reads as "not ours".
     async fn try_hold(&mut self) -> kube::Result<bool> {
+        let asked = Instant::now();
         let written = match self.leases.get_opt(&self.name).await? {
             None => {
                 let mut lease = Lease::default();
@@ -116,7 +125,10 @@ impl Leader {
             }
         };
         match written {
-            Ok(_) => Ok(true),
+            Ok(_) => {
+                self.fence.open(asked, DURATION.saturating_sub(MARGIN));
+                Ok(true)
+            }
             Err(error) if crate::error::is_conflict(&error) => Ok(false),
             Err(error) => Err(error),
         }

@@ -4,7 +4,7 @@
 //! leader's Lease.
 //!
 //! ```text
-//! run ── lead ── watches ── tasks, policies        leader: who runs it
+//! run ── lead ── watches ── tasks, policies        leader, fence: who runs it; switch, step_aside: while disabled
 //!  └─ task: look, next step, look again ── hold (finalizer, mark) · ledger (WorkItem) · ttl (deletion) · stop (Job)
 //!  │                                       cancel (Task, Job, pods)
 //!  ├─ spawner_status · reassess · forgotten  evidence, cap, events, metrics beside them
@@ -22,6 +22,7 @@ mod context;
 mod error;
 mod events;
 mod evidence;
+mod fence;
 mod forgotten;
 mod hold;
 mod lead;
@@ -36,7 +37,9 @@ mod reassess;
 mod run;
 mod source;
 mod spawner_status;
+mod step_aside;
 mod stop;
+pub mod switch;
 mod task;
 mod tasks;
 mod ttl;

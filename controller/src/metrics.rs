@@ -71,6 +71,7 @@ pub struct Metrics {
     open_items: Family<NamespaceLabels, Gauge>,
     evicted_open: Counter,
     leader: Gauge,
+    disabled: Gauge,
     pub(crate) queue: crate::queue::Metrics,
 }
 
@@ -121,6 +122,11 @@ impl Metrics {
         );
         metrics.queue.register(registry);
         registry.register("leader", "1 where the controller runs", metrics.leader.clone());
+        registry.register(
+            "disabled",
+            "1 while taskgate is disabled: its webhooks are off and its controller rests",
+            metrics.disabled.clone(),
+        );
         metrics
     }
 
@@ -177,6 +183,10 @@ impl Metrics {
 
     pub(crate) fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
+    }
+
+    pub(crate) fn disabled(&self, disabled: bool) {
+        self.disabled.set(i64::from(disabled));
     }
 }
 

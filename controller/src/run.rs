@@ -1,11 +1,20 @@
-//! Whenever this replica leads, and Kelos is installed, it runs the controller.
+//! Whenever this replica leads, Kelos is installed and taskgate is not disabled, it runs the controller.
 
 use kube::Client;
 use taskgate_api::kueue::ConfigRef;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::{lead::lead, leader::Leader, metrics::Metrics, source::SourceConfig};
+use crate::{
+    fence::Fence,
+    lead::lead,
+    leader::Leader,
+    metrics::Metrics,
+    source::SourceConfig,
+    step_aside,
+    switch::{self, State},
+};
 
 /// How the controller runs.
 #[derive(Clone, Debug)]
@@ -16,6 +25,8 @@ pub struct Config {
     pub lease: Option<String>,
     /// Who this replica is: different for each, such as the pod's name.
     pub identity: String,
+    /// The name of taskgate's webhook configurations.
+    pub configuration: String,
     /// How many `WorkItem`s a namespace may have.
     pub work_items_per_namespace: usize,
     /// How the sources of items are read.
@@ -24,27 +35,81 @@ pub struct Config {
     pub kueue: ConfigRef,
 }
 
-/// Runs the controller until `shutdown`: whenever this replica leads, and Kelos is installed.
+/// Runs the controller until `shutdown`: whenever this replica leads, Kelos is installed, and taskgate is not disabled.
 pub async fn run(client: Client, config: Config, metrics: Metrics, shutdown: CancellationToken) {
+    let switch = watch::Sender::new(State::Unknown);
+    let state = switch.subscribe();
+    tokio::select! {
+        () = switch::follow(&client, &config.namespace, &metrics, &switch) => {}
+        () = run_when_leading(&client, &config, &metrics, &state, &shutdown) => {}
+    }
+}
+
+async fn run_when_leading(
+    client: &Client,
+    config: &Config,
+    metrics: &Metrics,
+    state: &watch::Receiver<State>,
+    shutdown: &CancellationToken,
+) {
     let Some(lease) = &config.lease else {
         metrics.leads(true);
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = lead(client, &config, &metrics) => warn!("the controller ended by itself"),
+            () = work(client, config, metrics, state) => warn!("the controller ended by itself"),
         }
         return;
     };
-    let mut leader = Leader::new(client.clone(), &config.namespace, lease, &config.identity);
-    while leader.acquire(&shutdown).await {
+    let fence = Fence::default();
+    let fenced = fence.around(client.clone());
+    let mut leader = Leader::new(
+        client.clone(),
+        &config.namespace,
+        lease,
+        &config.identity,
+        fence.clone(),
+    );
+    while leader.acquire(shutdown).await {
         metrics.leads(true);
         tokio::select! {
-            () = leader.keep(&shutdown) => {}
-            () = lead(client.clone(), &config, &metrics) => warn!("the controller ended by itself"),
+            () = leader.keep(shutdown) => {}
+            () = work(&fenced, config, metrics, state) => warn!("the controller ended by itself"),
         }
+        fence.close();
         metrics.leads(false);
         if shutdown.is_cancelled() {
             leader.release().await;
             return;
         }
+    }
+}
+
+/// What the leader does: as the switch says.
+async fn work(client: &Client, config: &Config, metrics: &Metrics, state: &watch::Receiver<State>) {
+    let working = async {
+        let mut state = state.clone();
+        loop {
+            let now = state.borrow_and_update().clone();
+            let is_same = |then: &State| std::mem::discriminant(then) == std::mem::discriminant(&now);
+            let turned = state.wait_for(|then| !is_same(then));
+            let ended = match &now {
+                State::Unknown => turned.await.is_err(),
+                State::Enabled { .. } => tokio::select! {
+                    turned = turned => turned.is_err(),
+                    () = lead(client.clone(), config, metrics) => true,
+                },
+                State::Disabled => tokio::select! {
+                    turned = turned => turned.is_err(),
+                    () = step_aside::run(client) => true,
+                },
+            };
+            if ended {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = switch::obey(client, &config.namespace, &config.configuration, state) => {}
+        () = working => {}
     }
 }

@@ -242,14 +242,22 @@ impl Collector for CertificateCollector {
                 left.encode(family.encode_family(&CertificateLabels { certificate })?)?;
             }
         }
-        let failing = ConstGauge::new(i64::from(health.last_error.is_some()));
-        let encoder = encoder.encode_descriptor(
-            "certificate_renewal_failing",
-            "1 while the certificates cannot be renewed or read",
-            None,
-            failing.metric_type(),
-        )?;
-        failing.encode(encoder)
+        for (name, help, is) in [
+            (
+                "certificate_renewal_failing",
+                "1 while the certificates cannot be renewed or read",
+                health.last_error.is_some(),
+            ),
+            (
+                "certificate_waiting",
+                "1 while a newer certificate waits until the API server trusts it",
+                health.waiting,
+            ),
+        ] {
+            let gauge = ConstGauge::new(i64::from(is));
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        Ok(())
     }
 }
 

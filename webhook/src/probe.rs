@@ -1,4 +1,4 @@
-//! A TLS handshake with ourselves, as the API server would do it: through the served port, trusting what is published
+//! A TLS handshake with ourselves, as the API server would do it: through the served port, trusting what belongs to it
 //! (C2, C6).
 
 use std::{
@@ -56,16 +56,11 @@ impl Probe {
     }
 
     async fn shake_hands(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let bundle = self
-            .resolver
-            .bundle()
-            .borrow()
-            .clone()
-            .ok_or("no certificate is served yet")?;
-        let name = self.resolver.name().ok_or("the served certificate has no name")?;
+        let served = self.resolver.served().ok_or("no certificate is served yet")?;
+        let name = served.names().first().ok_or("the served certificate has no name")?;
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
-            .with_root_certificates(bundle.roots()?)
+            .with_root_certificates(served.bundle().roots()?)
             .with_no_client_auth();
         let stream = TcpStream::connect(self.address).await?;
         let connector = TlsConnector::from(Arc::new(config));

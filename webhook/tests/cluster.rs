@@ -10,7 +10,7 @@ use kube::{
 };
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
-use taskgate_certs::{Authority, AuthorityConfig, Injector, Resolver, San, Source as _};
+use taskgate_certs::{Authority, AuthorityConfig, Caretaker, Injector, Lifetimes, Resolver, San, Source as _};
 use taskgate_e2e::{ControlPlane, PATIENCE, eventually, eventually_that};
 use taskgate_webhook::{
     Addresses, ClientTarget, Dependencies, Registration, ServeError, Server, ServerConfig, ShutdownConfig,
@@ -46,10 +46,11 @@ impl Taskgate {
                 secret: "taskgate-certificates".to_owned(),
                 names: [San::of_service("taskgate", NAMESPACE)?, vec!["127.0.0.1".parse()?]].concat(),
                 labels: Vec::new(),
+                lifetimes: Lifetimes::default(),
             },
         );
         let name = taskgate_webhook::rules::CONFIGURATION.to_owned();
-        let injector = Injector::new(client.clone(), name, resolver.bundle());
+        let injector = Injector::new(client.clone(), name, resolver.clone(), Caretaker::Taskgate);
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let config = ServerConfig {
             shutdown: ShutdownConfig {

@@ -1,11 +1,14 @@
 //! The commands that people run against a cluster, one file each. What they share is beside them: how to reach the cluster
-//! ([`connection`]), and what their exit codes mean ([`failure`]).
+//! ([`connection`]), which taskgate is meant ([`installation`]), and what their exit codes mean ([`failure`]).
 
 pub(crate) mod cancel;
 mod connection;
+pub(crate) mod disable;
 mod failure;
+mod installation;
 pub(crate) mod render;
 pub(crate) mod reset;
+pub(crate) mod status;
 pub(crate) mod uninstall;
 
 use std::process::ExitCode;

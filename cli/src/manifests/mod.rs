@@ -3,6 +3,7 @@
 
 mod chart;
 mod reference;
+mod switch;
 
 use std::{
     fmt::Write as _,
@@ -32,6 +33,8 @@ pub(crate) fn main(args: ManifestsArgs) -> Result<ExitCode> {
     match args.command {
         ManifestsCommand::Crds => output::print(&crds()?.into_iter().map(|(_, text)| text).collect::<String>())?,
         ManifestsCommand::Registration(args) => output::print(&registration(&args.registration())?)?,
+        ManifestsCommand::Disable(args) => output::print(&switch::disable(&args.registration())?)?,
+        ManifestsCommand::Enable(args) => output::print(&switch::enable(&args.registration())?)?,
         ManifestsCommand::Write(folders) => {
             for (path, text) in files(&folders.directory, folders.docs.as_deref())? {
                 let parent = path.parent().context("a generated file has a folder")?;
@@ -80,6 +83,8 @@ fn files(directory: &Path, docs: Option<&Path>) -> Result<Vec<(PathBuf, String)>
         ("base/registration.yaml", registration(&usual)?),
         ("base/rbac.yaml", roles.roles()),
         ("components/fail-closed/registration.yaml", failure_policies(&closed)?),
+        ("break-glass/disable.yaml", switch::disable(&usual)?),
+        ("break-glass/enable.yaml", switch::enable(&usual)?),
     ] {
         files.push((directory.join(path), format!("{HEADER}{text}")));
     }

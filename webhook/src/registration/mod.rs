@@ -16,6 +16,9 @@ use crate::rules::{CLEANERS, ENDPOINTS, EXCLUDED_NAMESPACES, Endpoint, Guard, Ow
 
 pub use settings::{ClientTarget, ConfigurationName, FailurePolicy, InvalidName, InvalidTimeout, TimeoutSeconds};
 
+/// By which cert-manager's CA injector knows whose CA a configuration wants.
+const INJECT_CA_FROM: &str = "cert-manager.io/inject-ca-from";
+
 /// What an installation decides about its webhook configurations.
 #[derive(Clone, Debug)]
 pub struct Registration {
@@ -25,6 +28,8 @@ pub struct Registration {
     pub namespace: String,
     /// How the API server reaches us.
     pub client: ClientTarget,
+    /// The cert-manager Certificate, `namespace/name`, whose CA its injector is asked to write into the configurations.
+    pub inject_ca_from: Option<String>,
     /// What happens to Tasks and Jobs when we do not answer.
     pub foreign_failure: FailurePolicy,
     /// What happens to policies and `WorkItem`s when we do not answer.
@@ -52,6 +57,7 @@ impl Registration {
             name: ConfigurationName::default(),
             namespace: namespace.to_owned(),
             client,
+            inject_ca_from: None,
             foreign_failure: FailurePolicy::Ignore,
             own_failure: FailurePolicy::Fail,
             mutating_timeout: TimeoutSeconds::MUTATING,
@@ -81,6 +87,10 @@ impl Registration {
         ObjectMeta {
             name: Some(self.name.as_str().to_owned()),
             labels: Some([(keys::PART_OF.to_owned(), keys::PART_OF_TASKGATE.to_owned())].into()),
+            annotations: self
+                .inject_ca_from
+                .clone()
+                .map(|certificate| [(INJECT_CA_FROM.to_owned(), certificate)].into()),
             ..ObjectMeta::default()
         }
     }

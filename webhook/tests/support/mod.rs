@@ -24,7 +24,7 @@ use taskgate_api::{
     TaskPolicySpec, WorkItemStatus,
     metadata::{Metadata, Owner},
 };
-use taskgate_certs::{Material, Resolver, issue_all};
+use taskgate_certs::{Lifetimes, Material, Resolver, issue_all};
 use taskgate_policy::{ItemIdentity, Policy, PolicySet, SpawnerFacts, Workspace};
 use taskgate_webhook::{FactError, Labels, Lifecycle, Limits, Listener, Metrics, ShutdownConfig, Surroundings, router};
 use tokio::{net::TcpStream, task::JoinHandle};
@@ -130,7 +130,7 @@ pub(crate) struct Running {
 
 /// Serves `given` within `limits`.
 pub(crate) async fn serve(given: Given, limits: Limits) -> anyhow::Result<Running> {
-    let data = issue_all(&["127.0.0.1".parse()?], Timestamp::now())?;
+    let data = issue_all(&["127.0.0.1".parse()?], Lifetimes::default(), Timestamp::now())?;
     let resolver = Resolver::new();
     resolver.serve(Material::try_from(&data)?);
     let mut registry = Registry::with_prefix("taskgate");

@@ -1,119 +1,84 @@
 //! The certificate source for clusters without cert-manager: one Secret, shared by all replicas, through the API.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+mod config;
+mod error;
+
+use std::{
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures::StreamExt;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
-    runtime::watcher,
 };
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, instrument};
 
+pub use config::AuthorityConfig;
+use error::AuthorityError;
+
 use crate::{
-    Backoff, IssueError, Material, MaterialError, Reason, Resolver, San, Scope, SecretData, Source, issue_all,
-    issue_leaf, needs_new, needs_new::names_of, watched::watched,
+    Backoff, CaBundle, Material, Reason, Resolver, San, Scope, SecretData, Source, issue_all, issue_leaf, needs_new,
+    needs_new::names_of, watched::watched,
 };
 
 /// How often the certificates are held against the wall clock, whatever the timers say: those stand still while a
-/// machine is suspended (C4).
+/// machine is suspended (C4). More often where they live for less than half an hour.
 const CHECK_EVERY: Duration = Duration::from_mins(1);
+/// A replica that has a good certificate makes a new authority at most this often. Without it two replicas whose clocks disagree
+/// would replace each other's for ever.
+const AUTHORITY_EVERY: Duration = Duration::from_mins(1);
 /// How often a lost race against another replica is looked at again before it counts as an error.
 const ATTEMPTS: usize = 5;
 const FIELD_MANAGER: &str = "taskgate-certs";
 const SECRET_TYPE: &str = "kubernetes.io/tls";
 
-/// Where the authority lives, and the names it certifies.
-#[derive(Clone, Debug)]
-pub struct AuthorityConfig {
-    /// The namespace of the Secret.
-    pub namespace: String,
-    /// The name of the Secret.
-    pub secret: String,
-    /// The names that the API server and others dial, the API server's first.
-    pub names: Vec<San>,
-    /// Labels that a new Secret gets.
-    pub labels: Vec<(String, String)>,
-}
-
 /// A self-signed authority in a Secret.
 ///
 /// Guarantees: replicas that find no Secret, or a bad one, at the same time end up with the same certificates (the first
 /// create, or the first update of a resourceVersion, wins; the others read it). Entries, labels and annotations of the
-/// Secret that are not ours stay. At rest it writes and reads nothing but its one watch.
+/// Secret that are not ours stay. A new authority is put before the old ones that are still valid, in the Secret and so in what
+/// is published: whatever any replica serves stays trusted. At rest it writes and reads nothing but its one watch.
 ///
 /// RBAC: `get`, `list`, `watch`, `update` on the Secret by resource name, `create` on Secrets of the namespace.
 pub struct Authority {
     secrets: Api<Secret>,
     config: AuthorityConfig,
-}
-
-/// The Secret cannot be brought into a state to serve from.
-#[derive(Debug, thiserror::Error)]
-pub enum AuthorityError {
-    /// A request to the API server failed.
-    #[error("{action} Secret {secret}")]
-    Api {
-        /// What was tried.
-        action: &'static str,
-        /// `namespace/name`.
-        secret: String,
-        /// What came back.
-        source: Box<kube::Error>,
-    },
-    /// The watch on the Secret failed.
-    #[error("watching Secret {secret}")]
-    Watch {
-        /// `namespace/name`.
-        secret: String,
-        /// What came back.
-        source: Box<watcher::Error>,
-    },
-    /// New certificates cannot be made.
-    #[error("renewing the certificates in Secret {secret}")]
-    Issue {
-        /// `namespace/name`.
-        secret: String,
-        /// Why.
-        source: IssueError,
-    },
-    /// The certificates pass the check and still cannot be served.
-    #[error("serving from Secret {secret}")]
-    Material {
-        /// `namespace/name`.
-        secret: String,
-        /// Why.
-        source: MaterialError,
-    },
-    /// Other replicas kept winning the race with certificates that are bad as well.
-    #[error("Secret {secret} stays bad although it was replaced again and again: {reason}")]
-    Contended {
-        /// `namespace/name`.
-        secret: String,
-        /// What is wrong with it.
-        reason: Reason,
-    },
+    /// When this replica made the last authority.
+    made: Mutex<Option<Instant>>,
 }
 
 impl Authority {
     /// The authority that `config` describes.
     pub fn new(client: Client, config: AuthorityConfig) -> Self {
         let secrets = Api::namespaced(client, &config.namespace);
-        Self { secrets, config }
+        Self {
+            secrets,
+            config,
+            made: Mutex::new(None),
+        }
     }
 
     /// Finds or makes certificates that are fit at `now`, reading the Secret first.
     pub async fn ensure(&self, now: Timestamp) -> Result<Secret, AuthorityError> {
         let found = self.read().await?;
-        self.settle(found, now).await
+        self.settle(found, None, now).await
     }
 
-    /// Makes `found` fit to be served at `now`, or whatever another replica put in its place.
-    async fn settle(&self, mut found: Option<Secret>, now: Timestamp) -> Result<Secret, AuthorityError> {
+    /// Makes `found` fit to be served at `now`, or whatever another replica put in its place. Whoever trusts `served` goes on
+    /// trusting it.
+    async fn settle(
+        &self,
+        mut found: Option<Secret>,
+        served: Option<&Material>,
+        now: Timestamp,
+    ) -> Result<Secret, AuthorityError> {
         let mut reason = Reason::NoSecret;
         for _ in 0..ATTEMPTS {
             let verdict = match &found {
@@ -124,7 +89,8 @@ impl Authority {
                 (None, Some(secret)) => return Ok(secret),
                 (verdict, found) => {
                     reason = verdict.unwrap_or(Reason::NoSecret);
-                    self.replace(found, reason, now).await?
+                    let data = self.issue(found.as_ref(), served, reason, now)?;
+                    self.replace(found, data, reason).await?
                 }
             };
         }
@@ -137,10 +103,9 @@ impl Authority {
     async fn replace(
         &self,
         found: Option<Secret>,
+        data: SecretData,
         reason: Reason,
-        now: Timestamp,
     ) -> Result<Option<Secret>, AuthorityError> {
-        let data = self.issue(found.as_ref(), reason, now)?;
         let post = PostParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PostParams::default()
@@ -166,16 +131,47 @@ impl Authority {
         }
     }
 
-    fn issue(&self, found: Option<&Secret>, reason: Reason, now: Timestamp) -> Result<SecretData, AuthorityError> {
+    fn issue(
+        &self,
+        found: Option<&Secret>,
+        served: Option<&Material>,
+        reason: Reason,
+        now: Timestamp,
+    ) -> Result<SecretData, AuthorityError> {
         let data = found.map(SecretData::from).unwrap_or_default();
-        match reason.scope() {
-            Scope::Authority => issue_all(&self.config.names, now),
-            Scope::Leaf => issue_leaf(&data, &self.names_with(&data, reason), now),
-        }
-        .map_err(|source| AuthorityError::Issue {
+        let failed = |source| AuthorityError::Issue {
             secret: self.coordinates(),
             source,
-        })
+        };
+        if reason.scope() == Scope::Leaf {
+            let names = self.names_with(&data, reason);
+            return issue_leaf(&data, &names, self.config.lifetimes, now).map_err(failed);
+        }
+        if served.is_some_and(|served| served.is_valid_at(now)) {
+            self.not_too_soon(reason)?;
+        }
+        let mut issued = issue_all(&self.config.names, self.config.lifetimes, now).map_err(failed)?;
+        let before = [
+            data.ca_crt.unwrap_or_default(),
+            served.map(|served| served.bundle().pem().to_vec()).unwrap_or_default(),
+        ];
+        let bundle = issued.ca_crt.as_deref().map(CaBundle::from_pem);
+        if let Some(Ok(bundle)) = bundle {
+            issued.ca_crt = Some(bundle.with(&before.join(&b'\n'), now).pem().to_vec());
+        }
+        Ok(issued)
+    }
+
+    /// Notes that this replica makes an authority, unless it did so a moment ago.
+    fn not_too_soon(&self, reason: Reason) -> Result<(), AuthorityError> {
+        let interval = short_of(AUTHORITY_EVERY, self.config.lifetimes.ca / 6);
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if made.is_some_and(|made| made.elapsed() < interval) {
+            let secret = self.coordinates();
+            return Err(AuthorityError::TooSoon { secret, reason });
+        }
+        *made = Some(Instant::now());
+        Ok(())
     }
 
     /// Our names, and those of a leaf that only lacks some: while an upgrade changes the names, old and new replicas
@@ -221,12 +217,13 @@ impl Authority {
 
     /// Serves from `secret` after making it fit.
     async fn serve(&self, secret: Option<Secret>, resolver: &Resolver) -> Result<Secret, AuthorityError> {
-        let secret = self.settle(secret, Timestamp::now()).await?;
+        let served = resolver.served();
+        let secret = self.settle(secret, served.as_deref(), Timestamp::now()).await?;
         let material = Material::try_from(&SecretData::from(&secret)).map_err(|source| AuthorityError::Material {
             secret: self.coordinates(),
             source,
         })?;
-        resolver.serve(material);
+        resolver.offer(material);
         Ok(secret)
     }
 
@@ -236,7 +233,8 @@ impl Authority {
         let mut backoff = Backoff::default();
         // What the Secret was when last seen; `None` until the first answer of the API server.
         let mut seen: Option<Option<Secret>> = None;
-        let mut check_at = Instant::now() + CHECK_EVERY;
+        let check_every = short_of(CHECK_EVERY, self.config.lifetimes.leaf / 30);
+        let mut check_at = Instant::now() + check_every;
         loop {
             tokio::select! {
                 Some(event) = events.next() => match event {
@@ -248,7 +246,7 @@ impl Authority {
                     }
                 },
                 () = sleep_until(check_at) => {
-                    check_at = Instant::now() + CHECK_EVERY;
+                    check_at = Instant::now() + check_every;
                     if !self.is_due(seen.as_ref()) {
                         continue;
                     }
@@ -280,6 +278,11 @@ impl Authority {
                 .is_none_or(|secret| needs_new(&secret.into(), &self.config.names, Timestamp::now()).is_some())
         })
     }
+}
+
+/// `usual`, or `part` of a life if that is shorter.
+fn short_of(usual: Duration, part: SignedDuration) -> Duration {
+    Duration::try_from(part).map_or(usual, |part| part.min(usual))
 }
 
 impl Source for Authority {

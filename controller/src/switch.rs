@@ -1,0 +1,258 @@
+//! Taking taskgate out of the way and back: who is asked, and what the leader does about it.
+//!
+//! While the `ConfigMap` is there, the leader sees to it that every webhook of ours is off, also those that are installed
+//! meanwhile, and the controller rests. When it is gone, or its time is over, all is as before.
+
+use std::{future::pending, time::Duration};
+
+use futures::{StreamExt as _, future::join};
+use jiff::Timestamp;
+use k8s_openapi::api::{
+    admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration},
+    core::v1::ConfigMap,
+};
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions},
+    runtime::{WatchStreamExt as _, watcher, watcher::watch_object},
+};
+use taskgate_api::switch::{CONFIG_MAP, Disabled, MANAGER, patch, webhooks};
+use tokio::{sync::watch, time::sleep};
+use tracing::{debug, info, warn};
+
+use crate::{error::is_absent, error::is_conflict, error::is_forbidden, metrics::Metrics, tasks::json_of};
+
+/// Until a failed step is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+/// How often the end of a time is held against the wall clock.
+const CHECK_EVERY: Duration = Duration::from_secs(2);
+
+/// What the switch says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Not known yet.
+    Unknown,
+    /// Do everything. The `ConfigMap` of this UID is there still, but its time is over.
+    Enabled { over: Option<String> },
+    /// Do nothing.
+    Disabled,
+}
+
+impl State {
+    fn of(found: Option<&ConfigMap>, now: Timestamp) -> Self {
+        let Some(map) = found else {
+            return Self::Enabled { over: None };
+        };
+        let (disabled, _) = Disabled::read(map.data.as_ref().unwrap_or(&std::collections::BTreeMap::new()));
+        if disabled.until.is_some_and(|until| until <= now) {
+            Self::Enabled { over: map.uid() }
+        } else {
+            Self::Disabled
+        }
+    }
+}
+
+/// Both webhook configurations, with their kinds.
+pub fn configurations(client: &Client) -> [(ApiResource, Api<DynamicObject>); 2] {
+    [
+        ApiResource::erase::<MutatingWebhookConfiguration>(&()),
+        ApiResource::erase::<ValidatingWebhookConfiguration>(&()),
+    ]
+    .map(|kind| (kind.clone(), Api::all_with(client.clone(), &kind)))
+}
+
+/// Turns all webhooks of `found` off, or on again. Nothing else of it changes.
+///
+/// RBAC: `patch` on the configuration.
+pub async fn turn(
+    kind: &ApiResource,
+    api: &Api<DynamicObject>,
+    found: &DynamicObject,
+    off: bool,
+) -> kube::Result<DynamicObject> {
+    let name = found.name_any();
+    let json = json_of(found);
+    let names = webhooks(&json).filter(|_| off).map(|(webhook, _)| webhook);
+    let mut patch = patch(&kind.kind, &name, names);
+    // Of exactly this object: an apply must not bring back one that was deleted meanwhile.
+    patch["metadata"]["uid"] = found.uid().into();
+    api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(patch))
+        .await
+}
+
+/// Follows the switch for ever.
+///
+/// RBAC: `list`, `watch` on the `ConfigMap` by resource name. Without it taskgate is enabled, and says what is missing.
+pub(crate) async fn follow(client: &Client, namespace: &str, metrics: &Metrics, state: &watch::Sender<State>) {
+    let maps = Api::<ConfigMap>::namespaced(client.clone(), namespace);
+    let mut events = watch_object(maps, CONFIG_MAP).default_backoff().boxed();
+    let mut seen: Option<Option<ConfigMap>> = None;
+    loop {
+        let over = async {
+            match seen {
+                Some(Some(_)) => sleep(CHECK_EVERY).await,
+                _ => pending().await,
+            }
+        };
+        tokio::select! {
+            Some(event) = events.next() => match event {
+                Ok(found) => {
+                    note(found.as_ref());
+                    seen = Some(found);
+                }
+                Err(error) if is_denied(&error) => {
+                    if seen.is_none() {
+                        warn!(
+                            "taskgate cannot be disabled by a ConfigMap: its service account lacks list and watch on \
+                             configmaps called {CONFIG_MAP} in {namespace}"
+                        );
+                        seen = Some(None);
+                    }
+                }
+                Err(error) => debug!(%error, "the watch of the switch is interrupted"),
+            },
+            () = over => {}
+        }
+        if let Some(found) = &seen {
+            let now = State::of(found.as_ref(), Timestamp::now());
+            metrics.disabled(now == State::Disabled);
+            state.send_if_modified(|state| {
+                let news = *state != now;
+                *state = now;
+                news
+            });
+        }
+    }
+}
+
+fn note(found: Option<&ConfigMap>) {
+    let Some(map) = found else { return };
+    let (disabled, problem) = Disabled::read(map.data.as_ref().unwrap_or(&std::collections::BTreeMap::new()));
+    let until = disabled.until.map(|until| until.to_string());
+    info!(
+        reason = disabled.reason,
+        by = disabled.by,
+        until,
+        "taskgate is disabled"
+    );
+    if let Some(problem) = problem {
+        warn!(
+            problem,
+            "the ConfigMap {CONFIG_MAP} does not say when taskgate is to be enabled again"
+        );
+    }
+}
+
+/// Keeps both configurations as the switch says, and takes the switch away when its time is over. Never ends.
+pub(crate) async fn obey(client: &Client, namespace: &str, name: &str, state: &watch::Receiver<State>) {
+    let keeping = configurations(client).map(|(kind, api)| keep(kind, api, name, state.clone()));
+    let [mutating, validating] = keeping;
+    join(join(mutating, validating), take_away(client, namespace, state.clone())).await;
+}
+
+async fn keep(kind: ApiResource, api: Api<DynamicObject>, name: &str, mut state: watch::Receiver<State>) {
+    let watched = watcher(
+        api.clone(),
+        watcher::Config::default().fields(&format!("metadata.name={name}")),
+    );
+    let mut events = watched.default_backoff().boxed();
+    let mut seen: Option<DynamicObject> = None;
+    let mut failed = false;
+    loop {
+        let retry = async {
+            if !failed {
+                pending::<()>().await;
+            }
+            sleep(RETRY).await;
+        };
+        tokio::select! {
+            Some(event) = events.next() => match event {
+                Ok(watcher::Event::Apply(found) | watcher::Event::InitApply(found)) => seen = Some(found),
+                Ok(watcher::Event::Delete(_)) => seen = None,
+                Ok(_) => {}
+                Err(error) => debug!(%error, "the watch of a webhook configuration is interrupted"),
+            },
+            Ok(()) = state.changed() => {}
+            () = retry => {}
+        }
+        let off = match &*state.borrow_and_update() {
+            State::Unknown => continue,
+            State::Enabled { .. } => false,
+            State::Disabled => true,
+        };
+        failed = false;
+        let Some(found) = seen
+            .as_ref()
+            .filter(|found| webhooks(&json_of(found)).any(|(_, is)| is != off))
+        else {
+            continue;
+        };
+        match turn(&kind, &api, found, off).await {
+            Ok(turned) => {
+                info!(kind = kind.kind, name, off, "turned the webhooks");
+                seen = Some(turned);
+            }
+            Err(error) if is_absent(&error) || is_conflict(&error) => {}
+            Err(error) => {
+                warn!(%error, kind = kind.kind, name, off, "the webhooks cannot be turned; tried again soon");
+                failed = true;
+            }
+        }
+    }
+}
+
+async fn take_away(client: &Client, namespace: &str, mut state: watch::Receiver<State>) {
+    let maps = Api::<ConfigMap>::namespaced(client.clone(), namespace);
+    loop {
+        let State::Enabled { over: Some(uid) } = state.borrow_and_update().clone() else {
+            if state.changed().await.is_err() {
+                return pending().await;
+            }
+            continue;
+        };
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: Some(uid),
+                resource_version: None,
+            }),
+            ..DeleteParams::default()
+        };
+        match maps.delete(CONFIG_MAP, &params).await {
+            Ok(_) => info!("taskgate is enabled again: its time is over"),
+            Err(error) if is_absent(&error) || is_conflict(&error) => {}
+            Err(error) => warn!(%error, "the ConfigMap {CONFIG_MAP} cannot be deleted; tried again soon"),
+        }
+        sleep(RETRY).await;
+    }
+}
+
+fn is_denied(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) => is_forbidden(error),
+        watcher::Error::WatchError(status) => status.code == 403,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_switch_is_on_until_its_time_is_over() {
+        let map = |until: Option<&str>| ConfigMap {
+            data: until.map(|until| [("until".to_owned(), until.to_owned())].into()),
+            ..ConfigMap::default()
+        };
+        let now = "2026-01-31T12:00:00Z".parse().unwrap();
+        let state = |map: Option<ConfigMap>| State::of(map.as_ref(), now);
+        assert_eq!(state(None), State::Enabled { over: None });
+        assert_eq!(state(Some(map(None))), State::Disabled);
+        assert_eq!(state(Some(map(Some("soon")))), State::Disabled);
+        assert_eq!(state(Some(map(Some("2026-01-31T12:00:01Z")))), State::Disabled);
+        assert_eq!(
+            state(Some(map(Some("2026-01-31T12:00:00Z")))),
+            State::Enabled { over: None }
+        );
+    }
+}
