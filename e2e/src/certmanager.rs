@@ -1,13 +1,15 @@
 //! The real cert-manager beside a control plane: its issuing controllers and its CA injector, as one process.
 
-use anyhow::Context as _;
-use serde_json::{Value, json};
+use anyhow::{Context as _, ensure};
+use serde_json::json;
 
 use crate::{ControlPlane, Process, ProcessSpec, gomodule::gomodule, tool};
 
 /// Go module that cert-manager, and its CRDs, come from.
 const MODULE: &str = "github.com/cert-manager/cert-manager";
 const NAMESPACE: &str = "cert-manager";
+/// What is shipped for cert-manager.
+const CERTIFICATE: &str = include_str!("../../manifests/components/cert-manager/certificate.yaml");
 
 /// A running cert-manager. Dropping it ends its process; what is installed stays.
 #[derive(Debug)]
@@ -42,30 +44,14 @@ impl CertManager {
         &self.process
     }
 
-    /// What taskgate's documentation tells to apply: a CA of the namespace's own, an issuer that signs with it, and an ECDSA
-    /// certificate called `certificate` for `names`, in the Secret `secret`.
-    pub fn certificate(namespace: &str, certificate: &str, secret: &str, dns: &[&str], ips: &[&str]) -> String {
-        let object = |kind: &str, name: &str, spec: Value| {
-            let metadata = json!({"name": name, "namespace": namespace});
-            json!({"apiVersion": "cert-manager.io/v1", "kind": kind, "metadata": metadata, "spec": spec}).to_string()
-        };
-        let key = json!({"algorithm": "ECDSA", "size": 256, "rotationPolicy": "Always"});
-        [
-            object("Issuer", "taskgate-bootstrap", json!({"selfSigned": {}})),
-            object(
-                "Certificate",
-                "taskgate-ca",
-                json!({"isCA": true, "commonName": "taskgate-ca", "secretName": "taskgate-ca", "privateKey": key,
-                    "issuerRef": {"name": "taskgate-bootstrap", "kind": "Issuer"}}),
-            ),
-            object("Issuer", "taskgate-ca", json!({"ca": {"secretName": "taskgate-ca"}})),
-            object(
-                "Certificate",
-                certificate,
-                json!({"secretName": secret, "dnsNames": dns, "ipAddresses": ips, "privateKey": key,
-                    "issuerRef": {"name": "taskgate-ca", "kind": "Issuer"}}),
-            ),
-        ]
-        .join("\n---\n")
+    /// What users apply: an authority of taskgate's own, and under it a certificate in Secret `taskgate-tls`. This one is good
+    /// for loopback as well.
+    ///
+    /// # Errors
+    /// If the manifest has no names.
+    pub fn certificate() -> anyhow::Result<String> {
+        let names = "  dnsNames:\n";
+        ensure!(CERTIFICATE.contains(names), "{CERTIFICATE}");
+        Ok(CERTIFICATE.replace(names, &format!("  ipAddresses: [127.0.0.1]\n{names}")))
     }
 }

@@ -39,6 +39,8 @@ pub struct GateBuilder {
     registration: Vec<String>,
     serve: Vec<String>,
     kubeconfig: Option<PathBuf>,
+    registered_at: Option<String>,
+    grace: Option<Duration>,
 }
 
 impl GateBuilder {
@@ -67,6 +69,18 @@ impl GateBuilder {
         self
     }
 
+    /// Registers another URL than its own, such as that of a [`Balancer`](crate::Balancer) before it.
+    pub fn registered_at(mut self, url: impl Into<String>) -> Self {
+        self.registered_at = Some(url.into());
+        self
+    }
+
+    /// How long it may take to end after SIGTERM; 5 s if not told.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = Some(grace);
+        self
+    }
+
     /// Lets taskgate act as whom this file says, instead of as its own service account.
     pub fn kubeconfig(mut self, file: PathBuf) -> Self {
         self.kubeconfig = Some(file);
@@ -86,7 +100,7 @@ impl GateBuilder {
             None => cp.kubeconfig_of_service_account(GATE_NAMESPACE, "taskgate").await?,
         };
         let url = format!("https://127.0.0.1:{}", free_port()?);
-        self.register(cp, &url).await?;
+        register(cp, self.registered_at.as_deref().unwrap_or(&url), &self.registration).await?;
         let admin = format!("127.0.0.1:{}", free_port()?);
         let spec = ProcessSpec::new(self.name.as_deref().unwrap_or("taskgate"), binary("taskgate")?)
             .args([
@@ -100,18 +114,16 @@ impl GateBuilder {
             .arg(format!("--kubeconfig={}", kubeconfig.display()))
             .args(self.serve)
             .ready_at(format!("http://{admin}/readyz"));
+        let spec = match self.grace {
+            Some(grace) => spec.grace(grace),
+            None => spec,
+        };
         let spec = match self.ready_within {
             Some(deadline) => spec.ready_within(deadline),
             None => spec,
         };
         let process = cp.spawn(spec).await?;
         Ok(Gate { process, admin, url })
-    }
-
-    async fn register(&self, cp: &ControlPlane, url: &str) -> anyhow::Result<()> {
-        let mut args = vec!["manifests", "registration", "--url", url];
-        args.extend(self.registration.iter().map(String::as_str));
-        cp.apply_yaml(&taskgate(args).await?).await
     }
 }
 
@@ -159,6 +171,16 @@ impl Gate {
     pub async fn metrics(&self) -> anyhow::Result<Metrics> {
         scrape(&self.admin_url("/metrics")).await
     }
+}
+
+/// Applies the registration at `url` that `flags` of `taskgate manifests registration` ask for.
+///
+/// # Errors
+/// If taskgate or the API server refuses.
+pub async fn register(cp: &ControlPlane, url: &str, flags: &[String]) -> anyhow::Result<()> {
+    let mut args = vec!["manifests", "registration", "--url", url];
+    args.extend(flags.iter().map(String::as_str));
+    cp.apply_yaml(&taskgate(args).await?).await
 }
 
 /// What `taskgate` prints when it is run with `args`.

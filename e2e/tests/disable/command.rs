@@ -1,0 +1,122 @@
+//! `taskgate disable`, `enable` and `status`.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use kelos_standin::types::Task;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt as _};
+use serde_json::json;
+use taskgate_api::{WorkItem, keys};
+use taskgate_e2e::{PATIENCE, await_gone, await_object, eventually, never};
+
+use crate::world::World;
+
+async fn fail(tasks: &Api<Task>, name: &str) -> anyhow::Result<()> {
+    let status = json!({"status": {"phase": "Failed", "completionTime": "2026-01-01T00:00:00Z"}});
+    tasks
+        .patch_status(name, &PatchParams::default(), &Patch::Merge(status))
+        .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn disabled_nothing_is_in_the_way_and_enabled_all_is_as_it_was() -> anyhow::Result<()> {
+    let world = World::start().await?;
+    let tasks = world.tasks();
+    for name in ["kept", "deleted"] {
+        let made = tasks.create(&PostParams::default(), &World::task(name)?).await?;
+        ensure!(made.finalizers().iter().any(|finalizer| finalizer == keys::ACCOUNTING));
+    }
+    let before = world.configurations().await?;
+    world.taskgate(&["disable", "--reason", "incident 7"]).await?;
+    world.until_governed(false).await?;
+    eventually("the metric says so", PATIENCE, || async {
+        ensure!(world.gate.metrics().await?.sum("taskgate_disabled") > 0.0);
+        Ok(())
+    })
+    .await?;
+    let status = world.taskgate(&["status"]).await?;
+    for words in [
+        "taskgate: disabled since 20",
+        "incident 7",
+        "by ",
+        "admission.taskgate.dev: off;",
+    ] {
+        ensure!(status.contains(words), "{words}: {status}");
+    }
+
+    // The controller does nothing but let go: no failure is counted, no deletion waits.
+    fail(&tasks, "kept").await?;
+    never("a failure is counted", Duration::from_secs(3), || async {
+        Ok(world
+            .ns
+            .api::<WorkItem>()
+            .list(&ListParams::default())
+            .await?
+            .items
+            .pop()
+            .map(|item| item.name_any()))
+    })
+    .await?;
+    tasks.delete("deleted", &DeleteParams::default()).await?;
+    await_gone(&tasks, "deleted").await?;
+    let other = world.cp.namespace("other").await?;
+    world
+        .cp
+        .kubectl(["delete", "namespace", other.name(), "--timeout=60s"])
+        .await?
+        .stdout_ok()?;
+    // Nor does it need a taskgate that runs.
+    world.gate.process().kill().await?;
+    world.until_governed(false).await?;
+    world.taskgate(&["enable"]).await?;
+    let after = world.configurations().await?;
+    ensure!(after == before, "{after:#?}\n{before:#?}");
+
+    world.gate.process().start().await?;
+    world.until_governed(true).await?;
+    await_object(&tasks, "kept", "is recorded", |task| {
+        task.annotations().contains_key(keys::RECORDED)
+    })
+    .await?;
+    let status = world.taskgate(&["status"]).await?;
+    ensure!(
+        status.starts_with("taskgate: enabled\n") && status.contains(": on;"),
+        "{status}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn when_its_time_is_over_it_enables_itself_also_after_a_restart() -> anyhow::Result<()> {
+    let world = World::start().await?;
+    let before = world.configurations().await?;
+    world
+        .taskgate(&["disable", "--for", "3s", "--reason", "a moment"])
+        .await?;
+    world.until_governed(true).await?;
+
+    world
+        .taskgate(&["disable", "--for", "4s", "--reason", "a moment"])
+        .await?;
+    world.gate.process().kill().await?;
+    world.until_governed(false).await?;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    // Nobody is there to enable it.
+    world.until_governed(false).await?;
+    world.gate.process().start().await?;
+    world.until_governed(true).await?;
+    eventually("nothing is left of it", PATIENCE, || async {
+        let after = world.configurations().await?;
+        ensure!(after == before, "{after:#?}");
+        let maps = world
+            .cp
+            .kubectl(["-n", "taskgate-system", "get", "configmap", "-oname"])
+            .await?
+            .stdout_ok()?;
+        ensure!(!maps.contains("taskgate-disabled"), "{maps}");
+        Ok(())
+    })
+    .await
+}

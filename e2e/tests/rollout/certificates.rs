@@ -1,0 +1,144 @@
+//! Certificates that turn every few seconds, under load, with failure policy Fail: one that the API server does not trust is one
+//! failed create.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use k8s_openapi::api::core::v1::Secret;
+use kelos_standin::CRDS;
+use kube::Api;
+use serde_json::json;
+use taskgate_e2e::{CertManager, ControlPlane, GATE_NAMESPACE, PATIENCE, eventually, is_soak};
+
+use crate::load::Load;
+use crate::world::World;
+
+const FAIL: &str = "--failure-policy=fail";
+const SELF_SIGNED: &str = "taskgate-serving-cert";
+const CERT_MANAGED: &str = "taskgate-tls";
+const CERTIFICATE: &str = "taskgate-tls";
+/// How often a leaf, and an authority, turn.
+const LEAF: Duration = Duration::from_secs(5);
+const CA: Duration = Duration::from_secs(30);
+
+fn how_long() -> Duration {
+    Duration::from_secs(if is_soak() { 180 } else { 45 })
+}
+
+/// The certificates that a Secret held, one after another.
+#[derive(Default)]
+struct Held {
+    leaves: HashSet<Vec<u8>>,
+    authorities: HashSet<Vec<u8>>,
+}
+
+impl Held {
+    async fn look(&mut self, secrets: &Api<Secret>, name: &str) -> anyhow::Result<()> {
+        let data = secrets
+            .get_opt(name)
+            .await?
+            .and_then(|secret| secret.data)
+            .unwrap_or_default();
+        if let (Some(leaf), Some(ca)) = (data.get("tls.crt"), data.get("ca.crt")) {
+            let end = b"-----END CERTIFICATE-----";
+            let first = ca.0.windows(end.len()).position(|window| window == end).unwrap_or(0);
+            self.leaves.insert(leaf.0.clone());
+            self.authorities.insert(ca.0[..first].to_vec());
+        }
+        Ok(())
+    }
+
+    /// At least so many turned as ought to in this time, but for a third: signing waits for its turn on a busy machine.
+    fn turned(&self, time: Duration) -> anyhow::Result<()> {
+        let (leaves, authorities) = (self.leaves.len(), self.authorities.len());
+        eprintln!("{leaves} leaves of {authorities} authorities in {} s", time.as_secs());
+        let expected = |every: Duration| {
+            usize::try_from(time.as_secs() / every.as_secs() * 2 / 3)
+                .unwrap_or(0)
+                .max(2)
+        };
+        ensure!(leaves >= expected(LEAF), "{leaves} leaves");
+        ensure!(authorities >= expected(CA), "{authorities} authorities");
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn taskgates_own_leaf_and_ca_turn_and_no_call_fails() -> anyhow::Result<()> {
+    // Replaced when a third of its life is left.
+    let world = World::start(|gate| {
+        gate.registration_flag(FAIL)
+            .serve_flag("--cert-lifetime=7500ms")
+            .serve_flag("--ca-lifetime=45s")
+    })
+    .await?;
+    let secrets: Api<Secret> = Api::namespaced(world.cp.client(), GATE_NAMESPACE);
+    let before = world.calls().await?;
+    let load = Load::start(&world.ns, false);
+    let mut held = Held::default();
+    let began = Instant::now();
+    while began.elapsed() < how_long() {
+        held.look(&secrets, SELF_SIGNED).await?;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let tally = load.stop().await?;
+    world.nothing_was_lost(before, &tally).await?;
+    held.turned(how_long())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cert_managers_secret_is_swapped_and_no_call_fails() -> anyhow::Result<()> {
+    let cp = ControlPlane::builder().crds(CRDS).audit(false).start().await?;
+    let _cert_manager = CertManager::start(&cp).await?;
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": GATE_NAMESPACE}});
+    cp.apply_yaml(&namespace.to_string()).await?;
+    cp.apply_yaml(&CertManager::certificate()?).await?;
+    let world = World::on(cp, |gate| {
+        gate.registration_flag(FAIL)
+            .registration_flag(format!("--inject-ca-from={GATE_NAMESPACE}/{CERTIFICATE}"))
+            .serve_flag("--cert-mode=cert-manager")
+    })
+    .await?;
+    let secrets: Api<Secret> = Api::namespaced(world.cp.client(), GATE_NAMESPACE);
+    let before = world.calls().await?;
+    let load = Load::start(&world.ns, false);
+    let mut held = Held::default();
+    let (began, mut last_leaf, mut last_ca) = (Instant::now(), Instant::now(), Instant::now());
+    while began.elapsed() < how_long() {
+        held.look(&secrets, CERT_MANAGED).await?;
+        if last_ca.elapsed() >= CA.min(how_long() / 3) {
+            last_ca = Instant::now();
+            renew(&world.cp, "taskgate-ca").await?;
+        }
+        if last_leaf.elapsed() >= LEAF {
+            last_leaf = Instant::now();
+            renew(&world.cp, CERTIFICATE).await?;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let tally = load.stop().await?;
+    world.nothing_was_lost(before, &tally).await?;
+    held.turned(how_long())
+}
+
+/// Has a Certificate issued anew, as `cmctl renew` does.
+async fn renew(cp: &ControlPlane, certificate: &str) -> anyhow::Result<()> {
+    let condition = json!({"type": "Issuing", "status": "True", "reason": "ManuallyTriggered", "message": "by a test"});
+    let patch = json!({"status": {"conditions": [condition]}}).to_string();
+    eventually("the Certificate is told", PATIENCE, || async {
+        let args = [
+            "-n",
+            GATE_NAMESPACE,
+            "patch",
+            "certificates.cert-manager.io",
+            certificate,
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            &patch,
+        ];
+        cp.kubectl(args).await?.stdout_ok().map(drop)
+    })
+    .await
+}

@@ -1,0 +1,84 @@
+//! A leader that is stopped in the middle of its work and goes on when another one leads: it writes nothing more.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use kelos_standin::{CRDS, types::Task};
+use kube::api::{ListParams, Patch, PatchParams};
+use serde_json::json;
+use taskgate_api::{WorkItem, keys};
+use taskgate_e2e::{ControlPlane, Gate, PATIENCE, await_object, eventually, never};
+
+/// More than one: its watch tells of all of them as it goes on.
+const TASKS: usize = 20;
+/// How long the one that leads after it keeps the Lease although it is silent as well, at least.
+const OF_ANOTHER: Duration = Duration::from_secs(8);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_was_paused_writes_nothing_once_another_one_leads() -> anyhow::Result<()> {
+    let cp = ControlPlane::builder().crds(CRDS).start().await?;
+    let gate = |name: &'static str| {
+        let kubeconfig = cp.kubeconfig_as(name, &["system:masters"])?;
+        anyhow::Ok(Gate::builder().named(name).kubeconfig(kubeconfig))
+    };
+    let paused = gate("gate-a")?.start(&cp).await?;
+    let leads = async |gate: &Gate| {
+        eventually("it leads", PATIENCE, || async {
+            ensure!(gate.metrics().await?.sum("taskgate_leader") > 0.0);
+            Ok(())
+        })
+        .await
+    };
+    leads(&paused).await?;
+    let other = gate("gate-b")?.start(&cp).await?;
+    let ns = cp.namespace("paused").await?;
+    let policy = json!({
+        "apiVersion": "taskgate.dev/v1alpha1", "kind": "TaskPolicy", "metadata": {"name": "agents"},
+        "spec": {"failurePolicy": {"maxRetriesPerItem": 3}},
+    });
+    ns.apply_yaml(&policy.to_string()).await?;
+    let tasks = ns.api::<Task>();
+    for index in 0..TASKS {
+        let task = json!({
+            "apiVersion": "kelos.dev/v1alpha2", "kind": "Task",
+            "metadata": {"name": format!("t-{index}"), "annotations": {keys::ITEM: format!("i-{index}")}},
+            "spec": {"type": "claude-code", "prompt": "fix", "credentials": {"type": "none"}},
+        });
+        ns.apply_yaml(&task.to_string()).await?;
+        // By admission, or by the leader if it was faster than the policy.
+        await_object(&tasks, &format!("t-{index}"), "is accounted for", |task| {
+            kube::ResourceExt::labels(task).contains_key(keys::WORK_ITEM)
+        })
+        .await?;
+    }
+
+    paused.process().pause().await?;
+    leads(&other).await?;
+    // It has the Lease, and is silent for a while: whatever is written now is written by the one that lost it.
+    other.process().pause().await?;
+    let failed = Patch::Merge(json!({"status": {"phase": "Failed", "completionTime": "2026-01-01T00:00:00Z"}}));
+    for index in 0..TASKS {
+        tasks
+            .patch_status(&format!("t-{index}"), &PatchParams::default(), &failed)
+            .await?;
+    }
+    let mark = cp.audit().mark()?;
+    paused.process().resume().await?;
+    never("the old leader writes", OF_ANOTHER, || async {
+        let events = cp.audit().since(mark).await?;
+        let wrote = events.into_iter().find(|event| {
+            let by = event.impersonated_user.as_ref().map(|user| user.username.as_str());
+            event.is_write() && by == Some("gate-a") && event.object_ref.api_group != "authorization.k8s.io"
+        });
+        Ok(wrote.map(|event| format!("{} {}", event.verb, event.request_uri)))
+    })
+    .await?;
+
+    other.process().resume().await?;
+    eventually("the new leader records all of them", PATIENCE, || async {
+        let recorded = ns.api::<WorkItem>().list(&ListParams::default()).await?.items.len();
+        ensure!(recorded == TASKS, "{recorded} recorded");
+        Ok(())
+    })
+    .await
+}
