@@ -61,6 +61,13 @@ pub const CANCELLATION: [&str; 7] = [
     CANCEL_STATE,
 ];
 
+/// Annotation on an object that taskgate created to retry another: the UID of that one.
+pub const RETRY_OF: &str = "taskgate.dev/retry-of";
+/// Annotation on such an object: why its predecessor failed, where no field of its own can say so.
+pub const RETRY_FEEDBACK: &str = "taskgate.dev/retry-feedback";
+/// Annotation on such an object: who its predecessor belonged to before a policy took it over.
+pub const TAKEN_OVER: &str = "taskgate.dev/taken-over-from";
+
 /// Label on a namespace: `disabled` keeps the API server from sending its objects to taskgate.
 pub const ADMISSION: &str = "taskgate.dev/admission";
 /// The value of [`ADMISSION`] that opts a namespace out.

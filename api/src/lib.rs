@@ -2,18 +2,21 @@
 //!
 //! Three things live here: taskgate's own kinds ([`task_policy`], [`work_item`]), every key that taskgate puts on
 //! somebody else's object ([`keys`]), and thin read-only views of objects whose types are not ours ([`kelos`],
-//! [`kueue`], [`job`]). A view borrows the JSON that the API server sent and looks at the few fields that matter, so fields that
+//! [`foreman`], [`kueue`], [`job`]). A view borrows the JSON that the API server sent and looks at the few fields that matter, so fields that
 //! a newer Kelos or Kubernetes adds are never dropped.
 //!
 //! Depends on no other crate of the workspace and does no IO. Every other crate depends on it.
 
 pub mod condition;
 pub mod crds;
+pub mod foreman;
 pub mod job;
 pub mod kelos;
 pub mod keys;
 pub mod kueue;
 pub mod metadata;
+#[allow(unreachable_pub)]
+pub mod retry_ledger;
 pub mod switch;
 // The schema derive repeats each struct in a private scope, where the lint takes `pub` for unreachable.
 #[allow(unreachable_pub)]

@@ -5,6 +5,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::retry_ledger::RetryLedger;
+
 /// Which unit of work is remembered. Written once, by taskgate or by hand; the key never changes.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -79,6 +81,9 @@ pub struct WorkItemStatus {
     /// The latest reset: when, why, and by whom or by which Task's deletion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_reset: Option<Reset>,
+    /// How its runs are counted and repeated, where a policy retries them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryLedger>,
     /// The latest attempts, oldest first; older ones are dropped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]

@@ -17,6 +17,7 @@ use crate::{
         disable::{DisableArgs, EnableArgs},
         render::RenderArgs,
         reset::ResetArgs,
+        retry::RetryArgs,
         status::StatusArgs,
         uninstall::UninstallArgs,
     },
@@ -54,6 +55,8 @@ pub(crate) enum Command {
     Reset(ResetArgs),
     /// Cancel Tasks: their agents are stopped, and it counts neither as failure nor as success.
     Cancel(CancelArgs),
+    /// Run failed Workloads and Tasks again, whatever their count says.
+    Retry(RetryArgs),
     /// Remove taskgate, and let go of everything that it holds. Running it again finishes what was interrupted.
     Uninstall(UninstallArgs),
     /// Take taskgate out of the way: its webhooks are off and its controller rests.

@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Command::Render(args) => commands::run(commands::render::run(*args)),
         Command::Reset(args) => commands::run(commands::reset::run(args)),
         Command::Cancel(args) => commands::run(commands::cancel::run(args)),
+        Command::Retry(args) => commands::run(commands::retry::run(args)),
         Command::Uninstall(args) => commands::run(commands::uninstall::run(args)),
         Command::Disable(args) => commands::run(commands::disable::disable(args)),
         Command::Enable(args) => commands::run(commands::disable::enable(args)),

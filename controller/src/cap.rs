@@ -21,7 +21,10 @@ pub(crate) async fn make_room(context: &Context, namespace: &str) -> Result<(), 
     if items.len() < context.work_item_cap {
         return Ok(());
     }
-    let has_tasks = |item: &WorkItem| context.index.has(&(namespace.to_owned(), item.name_any()));
+    // Of an object that is away nothing but its ledger is left.
+    items.retain(|item| !crate::retry::is_under_way(item));
+    let has_tasks =
+        |item: &WorkItem| context.index.has(&(namespace.to_owned(), item.name_any())) || context.retry.needs(item);
     let Some(victim) = items
         .iter()
         .min_by_key(|item| (is_open(item), has_tasks(item), last_failure(item)))

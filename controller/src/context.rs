@@ -15,6 +15,7 @@ use crate::{
     metadata::Told,
     metrics::Metrics,
     policies::Policies,
+    retry::Retry,
     source::Sources,
     tasks::TaskIndex,
 };
@@ -41,6 +42,8 @@ pub(crate) struct Context {
     pub(crate) evicted: Evicted,
     /// Where Kueue's configuration is.
     pub(crate) kueue: ConfigRef,
+    /// What the retry part knows beyond what is stored.
+    pub(crate) retry: Retry,
 }
 
 impl Context {

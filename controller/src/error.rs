@@ -49,6 +49,11 @@ pub(crate) fn is_forbidden(error: &kube::Error) -> bool {
     code(error) == Some(403)
 }
 
+/// Whoever was asked does not want it: admission, a quota, a schema, RBAC. Asking again in the same way gives the same answer.
+pub(crate) fn is_refused(error: &kube::Error) -> bool {
+    matches!(code(error), Some(400 | 403 | 405 | 413 | 422))
+}
+
 /// The object is not what it was when we looked: look again.
 pub(crate) fn is_conflict(error: &kube::Error) -> bool {
     code(error) == Some(409)

@@ -22,12 +22,12 @@ use kube::{
         watcher,
     },
 };
-use taskgate_api::{ClusterTaskPolicy, TaskPolicy, WorkItem, kelos};
+use taskgate_api::{ClusterTaskPolicy, TaskPolicy, WorkItem, kelos, task_policy::RetriedKind};
 use tokio::{
     sync::{mpsc as tokio_mpsc, watch},
     time::sleep,
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     cancel::{self, Flavour, Siblings},
@@ -38,10 +38,11 @@ use crate::{
     metrics::Metrics,
     policies::Policies,
     queue, reassess,
+    retry::{self, Retry},
     run::Config,
     source::{self, Sources},
     spawner_status, task,
-    tasks::{TaskIndex, kelos_resource, resource},
+    tasks::{TaskIndex, json_of, kelos_resource, resource},
     watches::{Queued, bare, cached, follow_tasks, follow_work_items},
 };
 
@@ -52,9 +53,24 @@ const RETRY: Duration = Duration::from_secs(3);
 /// Until Kelos is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
 
-/// The controller itself. Dropped when the Lease is lost.
+/// The controller itself. Dropped when the Lease is lost. Without Kelos it looks after Foreman's Workloads alone, until Kelos
+/// comes.
 pub(crate) async fn lead(client: Client, config: &Config, metrics: &Metrics) {
-    let version = kelos_version(&client).await;
+    loop {
+        let version = kelos_version(&client).await;
+        if version.is_some() {
+            return control(client, config, metrics, version).await;
+        }
+        info!("Kelos is not installed");
+        tokio::select! {
+            () = control(client.clone(), config, metrics, None) => return,
+            _ = kelos_comes(&client) => {}
+        }
+    }
+}
+
+async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Option<&'static str>) {
+    let version = kelos.unwrap_or(kelos::TASK_VERSIONS[0]);
     let task_kind = resource(version);
     let spawner_kind = kelos_resource(version, "TaskSpawner", "taskspawners");
     let (local, local_writer) = reflector::store::<TaskPolicy>();
@@ -68,6 +84,7 @@ pub(crate) async fn lead(client: Client, config: &Config, metrics: &Metrics) {
         controller: "taskgate".into(),
         instance: Some(config.identity.clone()),
     };
+    let (retry, woken) = Retry::new();
     let context = Arc::new(Context {
         policies: Policies::new(local, cluster, namespaces, spawners_writer.as_reader()),
         work_items,
@@ -82,6 +99,7 @@ pub(crate) async fn lead(client: Client, config: &Config, metrics: &Metrics) {
         work_item_cap: config.work_items_per_namespace,
         evicted: Evicted::default(),
         kueue: config.kueue.clone(),
+        retry,
         task_kind: task_kind.clone(),
         spawner_kind: spawner_kind.clone(),
         client: client.clone(),
@@ -100,23 +118,23 @@ pub(crate) async fn lead(client: Client, config: &Config, metrics: &Metrics) {
         ),
     ]);
     // Their labels are read when a Task is looked at; their own changes, of which a spawner has many, lead to nothing.
-    let labels = stream::select_all([
-        cached(
-            watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), all()),
-            namespaces_writer,
-        ),
-        cached(
-            watcher(Api::<DynamicObject>::all_with(client.clone(), &spawner_kind), all()).map_ok(bare),
-            spawners_writer,
-        ),
-    ]);
+    let namespaces = cached(
+        watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), all()),
+        namespaces_writer,
+    );
+    let spawners_watch = |writer| {
+        let api = Api::<DynamicObject>::all_with(client.clone(), &spawner_kind);
+        cached(watcher(api, all()).map_ok(bare), writer)
+    };
     let policies = policies.for_each(|()| {
         context.policies.compile();
         context.sources.look_again();
         for task in tasks.state() {
+            retry::note(&context, RetriedKind::Task, &json_of(&task), false);
             let task = ObjectRef::from_obj_with(&*task, task_kind.clone());
             let _ = queue.unbounded_send(task.into());
         }
+        retry::reconsider(&context);
         new_policies.send_replace(());
         ready(())
     });
@@ -127,7 +145,7 @@ pub(crate) async fn lead(client: Client, config: &Config, metrics: &Metrics) {
         let _ = tasks.wait_until_ready().await;
         reassess::run(&context, policies_changed).await;
     };
-    let reconciling = async {
+    let reconciling = |tasks_writer| async {
         // First what decides about Tasks, then the Tasks: nothing is let go because a policy is not known yet.
         context.ready().await;
         context.policies.compile();
@@ -139,20 +157,29 @@ pub(crate) async fn lead(client: Client, config: &Config, metrics: &Metrics) {
         let task = ObjectRef::new_with(task, task_kind.clone()).within(namespace);
         let _ = queue.unbounded_send(task.into());
     };
-    let parts: [BoxFuture<'_, ()>; _] = [
+    let mut parts: Vec<BoxFuture<'_, ()>> = vec![
         policies.boxed(),
-        labels.for_each(|()| ready(())).boxed(),
+        namespaces.for_each(|()| ready(())).boxed(),
         work_items.boxed(),
-        reconciling.boxed(),
-        queue::run(Arc::clone(&context), tasks.clone()).boxed(),
-        cancel::follow_flavour(&context).boxed(),
-        cancel::follow_sources(&context, look_at).boxed(),
-        metadata::follow_sources(&context, &tasks, look_at).boxed(),
-        spawner_status::run(Arc::clone(&context), spawners).boxed(),
-        source::run(Arc::clone(&context), tasks.clone(), config.sources.clone()).boxed(),
+        retry::run(&context, woken).boxed(),
         forgotten::run(&context, gone).boxed(),
-        reassessing.boxed(),
     ];
+    if kelos.is_some() {
+        parts.extend([
+            spawners_watch(spawners_writer).for_each(|()| ready(())).boxed(),
+            reconciling(tasks_writer).boxed(),
+            queue::run(Arc::clone(&context), tasks.clone()).boxed(),
+            cancel::follow_flavour(&context).boxed(),
+            cancel::follow_sources(&context, look_at).boxed(),
+            metadata::follow_sources(&context, &tasks, look_at).boxed(),
+            spawner_status::run(Arc::clone(&context), spawners).boxed(),
+            source::run(Arc::clone(&context), tasks.clone(), config.sources.clone()).boxed(),
+            reassessing.boxed(),
+        ]);
+    } else {
+        // Whoever waits for them need not.
+        drop((spawners_writer, tasks_writer));
+    }
     join_all(parts).await;
 }
 
@@ -175,18 +202,28 @@ async fn apply(context: &Arc<Context>, tasks: Store<DynamicObject>, queued: Queu
     .await;
 }
 
-/// The version of Kelos' Tasks that the cluster serves; waits for Kelos to be installed.
-pub(crate) async fn kelos_version(client: &Client) -> &'static str {
+/// The version of Kelos' Tasks that the cluster serves; `None` when Kelos is not installed.
+async fn kelos_version(client: &Client) -> Option<&'static str> {
     loop {
-        if let Ok(groups) = client.list_api_groups().await {
-            let group = groups.groups.into_iter().find(|group| group.name == kelos::GROUP);
-            let served = group.map(|group| group.versions).unwrap_or_default();
-            let known = kelos::TASK_VERSIONS
-                .into_iter()
-                .find(|known| served.iter().any(|version| version.version == *known));
-            if let Some(version) = known {
-                return version;
+        match client.list_api_groups().await {
+            Ok(groups) => {
+                let group = groups.groups.into_iter().find(|group| group.name == kelos::GROUP);
+                let served = group.map(|group| group.versions).unwrap_or_default();
+                return kelos::TASK_VERSIONS
+                    .into_iter()
+                    .find(|known| served.iter().any(|version| version.version == *known));
             }
+            Err(error) => debug!(%error, "whether Kelos is installed is not known"),
+        }
+        sleep(RETRY).await;
+    }
+}
+
+/// Waits for Kelos to be installed; the version of its Tasks that the cluster serves.
+pub(crate) async fn kelos_comes(client: &Client) -> &'static str {
+    loop {
+        if let Some(version) = kelos_version(client).await {
+            return version;
         }
         sleep(LOOK_AGAIN).await;
     }

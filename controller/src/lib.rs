@@ -9,7 +9,8 @@
 //!  │                                       cancel (Task, Job, pods)
 //!  ├─ spawner_status · reassess · forgotten  evidence, cap, events, metrics beside them
 //!  ├─ source: what the trackers say of items, for those who wait for it
-//!  └─ queue: what Kueue does with Jobs, told to Tasks
+//!  ├─ queue: what Kueue does with Jobs, told to Tasks
+//!  └─ retry: failed Workloads and Tasks that nobody makes again
 //! ```
 //!
 //! What the next step is, the decision core says ([`taskgate_policy::next_step`]); here it is only taken.
@@ -19,6 +20,7 @@
 mod cancel;
 mod cap;
 mod context;
+mod crd;
 mod error;
 mod events;
 mod evidence;
@@ -34,6 +36,7 @@ mod policies;
 mod policy_status;
 mod queue;
 mod reassess;
+mod retry;
 mod run;
 mod source;
 mod spawner_status;

@@ -73,6 +73,7 @@ pub struct Metrics {
     leader: Gauge,
     disabled: Gauge,
     pub(crate) queue: crate::queue::Metrics,
+    pub(crate) retry: crate::retry::Metrics,
 }
 
 impl Metrics {
@@ -121,6 +122,7 @@ impl Metrics {
             metrics.evicted_open.clone(),
         );
         metrics.queue.register(registry);
+        metrics.retry.register(registry);
         registry.register("leader", "1 where the controller runs", metrics.leader.clone());
         registry.register(
             "disabled",

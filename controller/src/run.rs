@@ -1,4 +1,4 @@
-//! Whenever this replica leads, Kelos is installed and taskgate is not disabled, it runs the controller.
+//! Whenever this replica leads and taskgate is not disabled, it runs the controller.
 
 use kube::Client;
 use taskgate_api::kueue::ConfigRef;
@@ -35,7 +35,7 @@ pub struct Config {
     pub kueue: ConfigRef,
 }
 
-/// Runs the controller until `shutdown`: whenever this replica leads, Kelos is installed, and taskgate is not disabled.
+/// Runs the controller until `shutdown`: whenever this replica leads and taskgate is not disabled.
 pub async fn run(client: Client, config: Config, metrics: Metrics, shutdown: CancellationToken) {
     let switch = watch::Sender::new(State::Unknown);
     let state = switch.subscribe();

@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     error::{is_absent, is_conflict},
-    lead::kelos_version,
+    lead::kelos_comes,
     tasks::resource,
 };
 
@@ -31,7 +31,7 @@ const RETRY: Duration = Duration::from_secs(3);
 /// RBAC: `list`, `watch`, `patch` on tasks.
 pub(crate) async fn run(client: &Client) {
     info!("resting: only Tasks that are being deleted are let go");
-    let kind = resource(kelos_version(client).await);
+    let kind = resource(kelos_comes(client).await);
     let all = Api::<PartialObjectMeta<DynamicObject>>::all_with(client.clone(), &kind);
     watcher(all, watcher::Config::default())
         .default_backoff()

@@ -15,7 +15,7 @@ use crate::{
     error::Error,
     hold, ledger,
     metadata::{self, Completed},
-    stop,
+    retry, stop,
     tasks::{ItemRef, json_of, namespace_of},
     ttl,
 };
@@ -223,6 +223,7 @@ impl Subject {
             rule: self.rule.as_ref().map(|(mode, rule)| (*mode, rule)),
             work_item: self.item.as_ref().map(|(_, name)| name.as_str()),
             memory: status.as_ref().map(|(uid, status)| (uid.as_str(), status)),
+            retrying: retry::retrying(context, &self.object, &self.state, memory),
             abandoned,
             now: Timestamp::now(),
         })

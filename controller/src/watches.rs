@@ -15,7 +15,7 @@ use kube::{
     },
 };
 use serde_json::json;
-use taskgate_api::{WorkItem, work_item::Attempt};
+use taskgate_api::{WorkItem, task_policy::RetriedKind, work_item::Attempt};
 use taskgate_policy::TaskState;
 use tokio::{sync::mpsc as tokio_mpsc, time::Instant};
 use tracing::debug;
@@ -24,6 +24,7 @@ use crate::{
     context::Context,
     forgotten::Deletion,
     metrics::OpenItems,
+    retry,
     spawner_status::SpawnerRef,
     tasks::{json_of, trim},
 };
@@ -84,6 +85,12 @@ fn lean(item: &mut WorkItem) {
     item.metadata.managed_fields = None;
     let Some(status) = &mut item.status else { return };
     status.conditions = Vec::new();
+    // What stands in for an object that is away is as large as the object.
+    if let Some(transition) = status.retry.as_mut().and_then(|retry| retry.transition.as_mut()) {
+        transition.predecessor = None;
+        transition.feedback = None;
+        transition.children = Vec::new();
+    }
     for attempt in &mut status.attempts {
         *attempt = Attempt {
             uid: std::mem::take(&mut attempt.uid),
@@ -129,6 +136,7 @@ pub(crate) async fn follow_work_items(
                 let _ = queue.unbounded_send(task.into());
             }
             context.sources.look_again();
+            context.retry.note_memory(&item, gone);
             if gone {
                 let _ = forgotten.send((Instant::now(), Deletion::of(&item, None)));
             }
@@ -158,6 +166,7 @@ pub(crate) async fn follow_tasks(
                 Ok(Event::Init) => {
                     context.index.clear();
                     context.siblings.clear();
+                    retry::clear_tasks(context);
                     return ready(());
                 }
                 Ok(Event::InitDone) => return ready(()),
@@ -184,6 +193,7 @@ pub(crate) async fn follow_tasks(
                 None => {}
             }
             context.sources.look_again();
+            retry::note(context, RetriedKind::Task, &json, gone);
             let task = ObjectRef::from_obj_with(&object, context.task_kind.clone());
             let _ = queue.unbounded_send(task.into());
             ready(())

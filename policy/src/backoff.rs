@@ -28,7 +28,8 @@ fn is_failure(attempt: &Attempt) -> bool {
     matches!(attempt.outcome, Outcome::Failed | Outcome::Infrastructure)
 }
 
-fn wait(backoff: &Backoff, failures: u32) -> SignedDuration {
+/// The wait after so many failures, without jitter.
+pub(crate) fn wait(backoff: &Backoff, failures: u32) -> SignedDuration {
     let max = signed(backoff.max);
     let mut wait = signed(backoff.initial);
     for _ in 1..failures {
@@ -42,7 +43,7 @@ fn wait(backoff: &Backoff, failures: u32) -> SignedDuration {
 }
 
 /// `wait` times 0.9 to 1.1.
-fn jittered(wait: SignedDuration, seed: &str) -> SignedDuration {
+pub(crate) fn jittered(wait: SignedDuration, seed: &str) -> SignedDuration {
     let percent = 90 + i128::from(Sha256::digest(seed.as_bytes())[0] % 21);
     let nanos = wait.as_nanos().saturating_mul(percent) / 100;
     SignedDuration::from_nanos_i128(nanos.min(SignedDuration::MAX.as_nanos()))

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use crate::{
     Decision, Governed, Kind, Memory, Operation, Phase, accounting, breaker, cancel,
     decision::{Finding, assemble},
-    metadata, pitfalls, queue, written,
+    metadata, pitfalls, queue, retry, written,
 };
 
 /// Decides about a request.
@@ -29,11 +29,13 @@ pub fn decide<'m>(governed: &Governed<'_>, memory: impl Into<Memory<'m>>, now: T
 
 fn mutate_task<'a>(governed: &Governed<'a>) -> Vec<Finding<'a>> {
     let accounting = governed.task.map(|task| accounting::findings(governed, task));
+    let retry = governed.task.and_then(|task| retry::findings(governed, task));
     governed
         .metadata
         .iter()
         .cloned()
         .chain(accounting.into_iter().flatten())
+        .chain(retry)
         .collect()
 }
 

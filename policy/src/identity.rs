@@ -31,7 +31,7 @@ pub struct ItemIdentity {
 }
 
 impl ItemIdentity {
-    fn new(key: &str, item: &str, spawner: Option<&str>) -> Self {
+    pub(crate) fn new(key: &str, item: &str, spawner: Option<&str>) -> Self {
         Self {
             key: bounded(key),
             item: crate::clip(item, MAX_ITEM),

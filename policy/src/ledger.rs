@@ -141,6 +141,9 @@ fn close(next: &mut WorkItemStatus, reason: &str) {
     next.opened_at = None;
     next.content_hash = None;
     next.reason = Some(reason.to_owned());
+    if let Some(retry) = &mut next.retry {
+        retry.attempt = 0;
+    }
 }
 
 /// `status` with the content that a later one is held against.

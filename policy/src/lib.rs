@@ -33,6 +33,7 @@ mod quantity;
 mod queue;
 mod reason;
 mod request;
+pub mod retry;
 mod ruling;
 mod select;
 pub mod source;
@@ -62,7 +63,7 @@ pub use queue::{
 };
 pub use reason::{Detail, Reason, Refusal, Section};
 pub use request::{Facts, Kind, KueueFacts, Operation, Phase, Request};
-pub use ruling::{FailureRule, cancellation_rule, failure_rule, on_deactivation};
+pub use ruling::{FailureRule, RetryRule, cancellation_rule, failure_rule, on_deactivation, retry_rule};
 pub use select::{Governed, PolicySet, govern};
 pub use task_state::{TaskPhase, TaskState};
-pub use upkeep::{Scene, Step, next_step};
+pub use upkeep::{Retrying, Scene, Step, next_step};

@@ -4,7 +4,9 @@ use std::{fmt, sync::Arc};
 
 use taskgate_api::{
     ClusterTaskPolicySpec, Mode, Selector, SelectorExt as _, TaskPolicySpec,
-    task_policy::{CancellationPolicy, FailurePolicy, QueueOnDeactivation, QueueOnError, TaskSelector, TemplateEngine},
+    task_policy::{
+        CancellationPolicy, FailurePolicy, QueueOnDeactivation, QueueOnError, RetryPolicy, TaskSelector, TemplateEngine,
+    },
 };
 
 use crate::{item_key::ItemKey, metadata::MetadataRule, queue::Name, select::Features};
@@ -176,7 +178,11 @@ impl Policy {
 
     /// Whether the policy has anything to say at all.
     pub(crate) fn has_sections(&self) -> bool {
-        self.failure().is_some() || self.queue().is_some() || self.metadata().is_some() || self.cancellation().is_some()
+        self.failure().is_some()
+            || self.queue().is_some()
+            || self.metadata().is_some()
+            || self.cancellation().is_some()
+            || self.retry().is_some()
     }
 
     pub(crate) fn failure(&self) -> Option<(Option<Mode>, &FailurePolicy)> {
@@ -186,6 +192,11 @@ impl Policy {
 
     pub(crate) fn cancellation(&self) -> Option<(Option<Mode>, &CancellationPolicy)> {
         let section = self.0.spec.cancellation_policy.as_ref()?;
+        Some((section.mode, section))
+    }
+
+    pub(crate) fn retry(&self) -> Option<(Option<Mode>, &RetryPolicy)> {
+        let section = self.0.spec.retry.as_ref()?;
         Some((section.mode, section))
     }
 

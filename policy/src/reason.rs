@@ -20,6 +20,8 @@ pub enum Section {
     Metadata,
     /// `cancellationPolicy`, or somebody's own request.
     Cancellation,
+    /// `retry`
+    Retry,
     /// Not a section: what Kelos would fail on silently.
     Pitfalls,
     /// Not a section: a write to one of taskgate's own objects.
@@ -34,6 +36,7 @@ impl Section {
             Self::Queue => "queue",
             Self::Metadata => "metadata",
             Self::Cancellation => "cancellationPolicy",
+            Self::Retry => "retry",
             Self::Pitfalls => "pitfalls",
             Self::Write => "write",
         }
@@ -84,6 +87,11 @@ pub enum Detail {
     Accounted {
         /// The name of its `WorkItem`.
         work_item: String,
+    },
+    /// The Task's TTL is kept aside, so that it is there when its retry is due.
+    TtlKept {
+        /// The TTL, in seconds.
+        seconds: i32,
     },
     /// The policy's `itemKey` gives nothing for this Task; its ordinary identity is used.
     ItemKeyUnusable {
@@ -174,6 +182,7 @@ impl Reason {
     pub fn code(&self) -> &'static str {
         match &self.detail {
             Detail::Accounted { .. } => "Accounted",
+            Detail::TtlKept { .. } => "TtlKept",
             Detail::ItemKeyUnusable { .. } => "ItemKeyUnusable",
             Detail::Cancellation(detail) => detail.code(),
             Detail::JobStopped(_) => "JobStopped",
@@ -228,6 +237,7 @@ impl Reason {
         let would = if self.mode == Mode::Enforce { "" } else { "would " };
         match &self.detail {
             Detail::Accounted { work_item } => format!("{would}account for the Task in WorkItem {work_item}"),
+            Detail::TtlKept { seconds } => format!("{would}keep the TTL of {seconds}s aside until no retry is due"),
             Detail::ItemKeyUnusable { message } => {
                 format!("failurePolicy.itemKey gives no key, the ordinary identity is used: {message}")
             }

@@ -7,13 +7,14 @@ use serde_json::Value;
 use taskgate_api::{
     Mode,
     kelos::Task,
-    task_policy::{CancellationPolicy, FailurePolicy, QueueOnDeactivation},
+    task_policy::{CancellationPolicy, FailurePolicy, QueueOnDeactivation, RetryPolicy},
 };
 
 use crate::{
     ItemIdentity, PolicyName, PolicySet, SpawnerFacts,
     identity::{Surroundings, find_item},
     metadata::Planned,
+    retry::Retried,
     select::{Features, Sections},
 };
 
@@ -68,6 +69,35 @@ pub fn cancellation_rule<'a>(
     let sections = sections_of(policies, namespace, namespace_labels, object, spawner);
     let ruling = sections.cancellation.filter(|ruling| ruling.mode != Mode::Off)?;
     Some((ruling.policy.name(), ruling.mode, ruling.rule))
+}
+
+/// The retry section that governs an object.
+#[derive(Clone, Debug)]
+pub struct RetryRule<'a> {
+    /// The policy that it belongs to.
+    pub policy: &'a PolicyName,
+    /// How far it may go; never `Off`.
+    pub mode: Mode,
+    /// What it says.
+    pub rule: &'a RetryPolicy,
+}
+
+/// The retry section that governs `object` in `namespace`, a Workload or a Task without a spawner, if one does.
+pub fn retry_rule<'a>(
+    policies: &'a PolicySet,
+    namespace: &str,
+    namespace_labels: &BTreeMap<String, String>,
+    object: Retried<'_>,
+) -> Option<RetryRule<'a>> {
+    let sections = sections_of(policies, namespace, namespace_labels, object.object(), None);
+    let ruling = sections
+        .retry
+        .filter(|ruling| ruling.mode != Mode::Off && ruling.rule.covers(object.kind()))?;
+    Some(RetryRule {
+        policy: ruling.policy.name(),
+        mode: ruling.mode,
+        rule: ruling.rule,
+    })
 }
 
 /// What the policy that governs the Task `object` wants of a Job that Kueue deactivated. One that is not enforced wants

@@ -10,7 +10,7 @@ use serde_json::Value;
 use taskgate_api::{
     Mode,
     kelos::Task,
-    task_policy::{CancellationPolicy, FailurePolicy},
+    task_policy::{CancellationPolicy, FailurePolicy, RetryPolicy},
 };
 
 use crate::{
@@ -135,6 +135,7 @@ pub(crate) struct Sections<'a> {
     /// All of them, strongest first: they merge key by key. One with mode `Off` is the last.
     pub(crate) metadata: Vec<Ruling<'a, &'a MetadataRule>>,
     pub(crate) cancellation: Option<Ruling<'a, &'a CancellationPolicy>>,
+    pub(crate) retry: Option<Ruling<'a, &'a RetryPolicy>>,
 }
 
 impl<'a> Sections<'a> {
@@ -148,6 +149,7 @@ impl<'a> Sections<'a> {
             take(&mut sections.failure, policy, policy.failure());
             take(&mut sections.queue, policy, policy.queue());
             take(&mut sections.cancellation, policy, policy.cancellation());
+            take(&mut sections.retry, policy, policy.retry());
             let ends = sections.metadata.last().is_some_and(|ruling| ruling.mode == Mode::Off);
             if let Some((mode, rule)) = policy.metadata().filter(|_| !ends) {
                 let mode = mode.unwrap_or(policy.mode());

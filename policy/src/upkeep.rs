@@ -37,10 +37,24 @@ pub struct Scene<'a> {
     pub work_item: Option<&'a str>,
     /// The UID and the status of the `WorkItem`, read consistently; `None` when there is none.
     pub memory: Option<(&'a str, &'a WorkItemStatus)>,
+    /// What the retry part does with the Task.
+    pub retrying: Retrying,
     /// Whether whoever deletes the Task does not mean it: its namespace or its spawner goes as well.
     pub abandoned: bool,
     /// What time it is.
     pub now: Timestamp,
+}
+
+/// What the retry part does with a Task that no spawner makes again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Retrying {
+    /// Nothing: no policy retries it.
+    #[default]
+    No,
+    /// It retries the Task, or keeps it as the last one: only it deletes a failed one.
+    Keeps,
+    /// It is deleting the Task, to make its successor: the deletion is ours.
+    Deletes,
 }
 
 /// What to do next.
@@ -70,6 +84,18 @@ pub enum Step {
 
 /// The next step for the Task of `scene`.
 pub fn next_step(scene: &Scene<'_>) -> Step {
+    let task = scene.task;
+    let kept = scene.retrying != Retrying::No && task.phase == TaskPhase::Failed && task.deleting.is_none();
+    let enforced = scene.rule.is_some_and(|(mode, _)| mode == Mode::Enforce);
+    match step_of(scene) {
+        Step::Delete if kept => Step::Done,
+        // It would only be to delete it.
+        Step::Release if kept && enforced => Step::Done,
+        step => step,
+    }
+}
+
+fn step_of(scene: &Scene<'_>) -> Step {
     match (scene.rule, scene.work_item) {
         _ if scene.task.deleting.is_some() => deleting(scene),
         (Some((mode, rule)), Some(work_item)) => governed(scene, mode, rule, work_item),
@@ -91,7 +117,8 @@ fn deleting(scene: &Scene<'_>) -> Step {
         return Step::Record;
     }
     let cancelled = scene.outcome() == Some(Outcome::Cancelled);
-    if task.phase == TaskPhase::Failed && !task.deleted_by_kelos_ttl() && !cancelled {
+    let ours = scene.retrying == Retrying::Deletes;
+    if task.phase == TaskPhase::Failed && !task.deleted_by_kelos_ttl() && !cancelled && !ours {
         let again = scene
             .memory
             .is_some_and(|(_, status)| ledger::reset(status, "TombstoneDeleted", Some(&task.uid), scene.now).is_some());
@@ -115,7 +142,7 @@ fn governed(scene: &Scene<'_>, mode: Mode, rule: &FailurePolicy, work_item: &str
     if task.phase == TaskPhase::Active {
         return active(scene, rule, work_item);
     }
-    if is_forgotten(scene) {
+    if is_forgotten(scene) && scene.retrying == Retrying::No {
         // The WorkItem was deleted: whoever did it wants a new attempt.
         return match task.phase {
             TaskPhase::Failed if task.held => Step::Release,

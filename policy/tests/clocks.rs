@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use taskgate_api::{Mode, WorkItemStatus, task_policy::FailurePolicy, work_item::Outcome};
-use taskgate_policy::{Ending, Scene, Step, TaskState, attempt, next_step, record};
+use taskgate_policy::{Ending, Retrying, Scene, Step, TaskState, attempt, next_step, record};
 
 /// More steps than any Task needs, jumps included.
 const MAX_STEPS: usize = 60;
@@ -74,6 +74,7 @@ proptest! {
                 rule: Some((Mode::Enforce, &rule)),
                 work_item: Some(ITEM),
                 memory: memory.as_ref().map(|status| ("w", status)),
+                retrying: Retrying::No,
                 abandoned: false,
                 now,
             });

@@ -15,8 +15,8 @@ use taskgate_api::{
     work_item::{Attempt, Outcome},
 };
 use taskgate_policy::{
-    Assessment, Ending, Scene, Step, TaskPhase, TaskState, allowance, assess, attempt, next_attempt, next_step, record,
-    refresh, reset,
+    Assessment, Ending, Retrying, Scene, Step, TaskPhase, TaskState, allowance, assess, attempt, next_attempt,
+    next_step, record, refresh, reset,
 };
 
 const ITEM: &str = "fixer-42-e13156ca85";
@@ -136,6 +136,7 @@ impl World {
             rule: (!self.off).then_some((Mode::Enforce, &self.rule)),
             work_item: Some(ITEM),
             memory: self.memory.as_ref().map(|memory| ("wi", memory)),
+            retrying: Retrying::No,
             abandoned: false,
             now: self.now,
         })

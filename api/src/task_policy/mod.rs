@@ -18,11 +18,12 @@ pub use self::{
     failure::{Backoff, FailurePolicy, InfrastructureFailure},
     metadata::{IllegalValue, MetadataPolicy, PropagationTarget, TemplateEngine},
     queue::{QueueOnDeactivation, QueueOnError},
-    retry::RetryPolicy,
+    retry::{RetriedKind, RetryOverrides, RetryPolicy},
     selector::TaskSelector,
 };
 
 use self::queue::QUEUE;
+pub(crate) use self::retry::any_object;
 
 /// A Go duration made of hours, minutes and seconds.
 const DURATION: &str = r"^([0-9]+(\.[0-9]+)?(h|m|s))+$";
@@ -61,8 +62,6 @@ const DURATION: &str = r"^([0-9]+(\.[0-9]+)?(h|m|s))+$";
     .field_path(".queuePriorityClass"))]
 #[x_kube(validation = Rule::new("!has(self.queueMode) || has(self.queueName)")
     .message("queueMode needs queueName").field_path(".queueMode"))]
-#[x_kube(validation = Rule::new("!has(self.retry)")
-    .message("retry is not active in this release: remove it").field_path(".retry"))]
 pub struct TaskPolicySpec {
     /// What the policy may do: `Off` nothing and as if it were not there, `Observe` only count and record what it would do,
     /// `Warn` tell the creator but change nothing, `Enforce` act. A section may say otherwise for itself.
@@ -105,7 +104,7 @@ pub struct TaskPolicySpec {
     /// Labels and annotations for Tasks (seed 004).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<MetadataPolicy>,
-    /// Bounded retry of objects that no spawner recreates (seed 003).
+    /// Bounded retry of Foreman Workloads and of Tasks without a spawner (seed 003).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryPolicy>,
 }

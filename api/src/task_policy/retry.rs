@@ -1,21 +1,154 @@
 //! Bounded retry of objects that no spawner recreates (seed 003).
 
-use kube::KubeSchema;
+use std::collections::BTreeMap;
+
+use kube::{KubeSchema, core::Duration};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use super::Mode;
+use super::{Backoff, Mode};
+use crate::foreman;
 
-/// Bounded retry of objects that no spawner recreates (seed 003).
+/// Bounded retry of Foreman Workloads and of Tasks without a spawner (seed 003).
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct RetryPolicy {
     /// The mode of this section, where it differs from the policy's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
-    /// How many runs there may be altogether.
+    /// What is retried. Empty or absent: Foreman Workloads, and Tasks without a spawner.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2))]
+    pub kinds: Vec<RetriedKind>,
+    /// How many runs there may be altogether: 3 means two retries, 1 none. The last one that failed stays as it is.
     #[schemars(range(min = 1, max = 100))]
     pub max_attempts: u32,
+    /// How many runs in a row the cluster may fail before there is no further retry. They keep the attempt's number. 0: such
+    /// failures are never retried.
+    #[serde(default = "RetryPolicy::default_infrastructure_failures")]
+    #[schemars(range(min = 0, max = 100))]
+    pub max_infrastructure_failures: u32,
     /// Whether the next run is told why the last one failed.
     #[serde(default)]
     pub feedback: bool,
+    /// How long a failed run is left before it is retried, with some jitter. Absent: 5s, then twice as long each time, at
+    /// most 5m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backoff: Option<Backoff>,
+    /// How many objects this policy may have between deletion and recreation at the same time.
+    #[serde(default = "RetryPolicy::default_in_flight")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_in_flight: u32,
+    /// How many objects of one namespace may be between deletion and recreation at the same time.
+    #[serde(default = "RetryPolicy::default_in_flight_per_namespace")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_in_flight_per_namespace: u32,
+    /// Whether objects of the dispatch bridge (label created-by: dispatch-bridge…) are retried too. The successor loses that
+    /// label, so that the bridge lets go of it.
+    #[serde(default)]
+    pub take_over: bool,
+    /// What the names of the annotations attempt, issue-id and agent-name begin with.
+    #[serde(default = "RetryPolicy::default_prefix")]
+    #[schemars(length(max = 200), regex(pattern = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?$"))]
+    pub annotation_prefix: String,
+    /// What every successor gets, whatever its predecessor had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overrides: Option<RetryOverrides>,
+}
+
+impl RetryPolicy {
+    fn default_infrastructure_failures() -> u32 {
+        3
+    }
+
+    fn default_in_flight() -> u32 {
+        10
+    }
+
+    fn default_in_flight_per_namespace() -> u32 {
+        5
+    }
+
+    fn default_prefix() -> String {
+        foreman::ANNOTATION_PREFIX.to_owned()
+    }
+
+    /// Whether objects of `kind` are retried.
+    pub fn covers(&self, kind: RetriedKind) -> bool {
+        self.kinds.is_empty() || self.kinds.contains(&kind)
+    }
+
+    /// The wait between two runs.
+    pub fn backoff(&self) -> Backoff {
+        self.backoff.clone().unwrap_or(Backoff {
+            initial: Duration::from(std::time::Duration::from_secs(5)),
+            factor: 2,
+            max: Duration::from(std::time::Duration::from_mins(5)),
+        })
+    }
+}
+
+impl Default for RetryPolicy {
+    /// What a retry that has begun is ended by, should its policy go meanwhile.
+    fn default() -> Self {
+        Self {
+            mode: None,
+            kinds: Vec::new(),
+            max_attempts: 1,
+            max_infrastructure_failures: Self::default_infrastructure_failures(),
+            feedback: false,
+            backoff: None,
+            max_in_flight: Self::default_in_flight(),
+            max_in_flight_per_namespace: Self::default_in_flight_per_namespace(),
+            take_over: false,
+            annotation_prefix: Self::default_prefix(),
+            overrides: None,
+        }
+    }
+}
+
+/// A kind of object that is retried.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RetriedKind {
+    /// Foreman's Workload.
+    Workload,
+    /// A Kelos Task that no spawner made.
+    Task,
+}
+
+impl RetriedKind {
+    /// The kind's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Workload => "Workload",
+            Self::Task => "Task",
+        }
+    }
+}
+
+/// What every successor gets, whatever its predecessor had.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RetryOverrides {
+    /// Fields of a Workload's spec, such as coderAgentRef or gateProfile, as a JSON merge patch: what is named here replaces
+    /// what was there, null removes it.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[schemars(schema_with = "any_object")]
+    pub workload: Map<String, Value>,
+    /// Fields of a Task's spec, such as model, as a JSON merge patch.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[schemars(schema_with = "any_object")]
+    pub task: Map<String, Value>,
+    /// Labels of the successor.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the successor.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// An object whose fields are somebody else's.
+pub(crate) fn any_object(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }

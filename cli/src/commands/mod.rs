@@ -8,6 +8,7 @@ mod failure;
 mod installation;
 pub(crate) mod render;
 pub(crate) mod reset;
+pub(crate) mod retry;
 pub(crate) mod status;
 pub(crate) mod uninstall;
 

@@ -19,11 +19,8 @@ use taskgate_api::{
 use tokio::sync::watch;
 use tracing::{debug, info};
 
-use super::{
-    installed::{Crd, follow_crd, served},
-    table::Table,
-    trim,
-};
+use super::{table::Table, trim};
+use crate::crd::{self, Crd, served};
 
 /// What is known of Kueue.
 #[derive(Debug, Default)]
@@ -128,7 +125,7 @@ impl Kueue {
                     Crd::Generation(_) => {
                         self.enter(Presence::Unknown);
                         let following = async {
-                            let version = served(client).await;
+                            let version = served(client, GROUP, &VERSIONS).await;
                             self.follow_kinds(client, version, &changed).await;
                         };
                         tokio::select! {
@@ -143,7 +140,8 @@ impl Kueue {
                 }
             }
         };
-        tokio::join!(keeping, follow_crd(client, installed));
+        let crd = format!("{WORKLOADS}.{GROUP}");
+        tokio::join!(keeping, crd::follow(client, &crd, installed));
     }
 
     async fn follow_kinds(&self, client: &Client, version: &'static str, changed: &impl Fn(Changed)) {

@@ -10,7 +10,6 @@
 
 mod condition;
 mod deactivated;
-mod installed;
 mod kueue;
 mod metrics;
 mod slipped;

@@ -89,22 +89,6 @@ async fn every_problem_of_a_policy_is_told_at_once() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Better refused than accepted and ignored.
-#[tokio::test]
-async fn what_is_not_active_yet_is_refused_by_name() -> anyhow::Result<()> {
-    let world = World::start("inactive").await?;
-    for (spec, field) in [(json!({"retry": {"maxAttempts": 3}}), "retry")] {
-        for kind in ["TaskPolicy", "ClusterTaskPolicy"] {
-            let told = write(&world, kind, &spec).await?.stderr_failed()?;
-            ensure!(
-                told.contains(&format!("{field} is not active in this release")),
-                "{kind} {spec}: {told}"
-            );
-        }
-    }
-    Ok(())
-}
-
 #[tokio::test]
 async fn nulls_in_a_policy_mean_not_given() -> anyhow::Result<()> {
     let world = World::start("policynulls").await?;

@@ -1,0 +1,197 @@
+//! What taskgate knows of Foreman's objects. Source: defilantech/LLMKube at 907ac8d (foreman §2), and the keys that the dispatch
+//! bridge writes (foreman §1.3).
+//!
+//! Kueue has a kind called `Workload` too, in another group.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::{condition::Condition, metadata::Metadata};
+
+/// Foreman's API group.
+pub const GROUP: &str = "foreman.llmkube.dev";
+/// The versions of Foreman's kinds that are understood.
+pub const VERSIONS: [&str; 1] = ["v1alpha1"];
+/// Plural of Workload.
+pub const WORKLOADS: &str = "workloads";
+/// Plural of AgenticTask.
+pub const AGENTIC_TASKS: &str = "agentictasks";
+
+/// Label on an AgenticTask: its Workload, by name. Foreman finds children by it alone, never by owner (foreman §2.3).
+pub const WORKLOAD_LABEL: &str = "foreman.llmkube.dev/workload";
+/// Label on a Job and its pods: the AgenticTask that it runs.
+pub const TASK_NAME_LABEL: &str = "foreman.llmkube.dev/task-name";
+/// Label on a Job and its pods: the namespace of that AgenticTask; Jobs run elsewhere (foreman §2.4).
+pub const TASK_NAMESPACE_LABEL: &str = "foreman.llmkube.dev/task-namespace";
+
+/// The prefix of the annotations below, as the dispatch bridge writes them.
+pub const ANNOTATION_PREFIX: &str = "foreman.llmkube.dev/";
+/// Annotation, behind the prefix: which run this is; the first is 1.
+pub const ATTEMPT: &str = "attempt";
+/// Annotation, behind the prefix: the issue, as whoever tracks it names it.
+pub const ISSUE_ID: &str = "issue-id";
+/// Annotation, behind the prefix: who works on it.
+pub const AGENT_NAME: &str = "agent-name";
+
+/// Label on a Workload: who made it.
+pub const CREATED_BY: &str = "created-by";
+/// What the values of [`CREATED_BY`] begin with on everything that the dispatch bridge made and looks after (foreman §1.3).
+pub const BRIDGE: &str = "dispatch-bridge";
+
+/// Borrowed view of a Workload.
+#[derive(Clone, Copy, Debug)]
+pub struct Workload<'a>(&'a Value);
+
+impl<'a> Workload<'a> {
+    /// The view of `object`, which need not be well-formed.
+    pub fn of(object: &'a Value) -> Self {
+        Self(object)
+    }
+
+    /// The Workload's metadata.
+    pub fn metadata(self) -> Metadata<'a> {
+        Metadata::of(self.0)
+    }
+
+    /// `status.phase`; empty before Foreman's first look.
+    pub fn phase(self) -> &'a str {
+        text(self.0, "/status/phase")
+    }
+
+    /// `spec.repo`, such as `acme/app`.
+    pub fn repo(self) -> &'a str {
+        text(self.0, "/spec/repo").trim()
+    }
+
+    /// `spec.issues`: positive numbers, whatever else stands there.
+    pub fn issues(self) -> impl Iterator<Item = u64> {
+        let listed = self.0.pointer("/spec/issues").and_then(Value::as_array);
+        let numbers = listed.into_iter().flatten().filter_map(Value::as_u64);
+        numbers.filter(|number| *number > 0)
+    }
+
+    /// The steps of an explicit pipeline.
+    pub fn pipeline(self) -> impl Iterator<Item = &'a Value> {
+        let steps = self.0.pointer("/spec/pipeline").and_then(Value::as_array);
+        steps.into_iter().flatten()
+    }
+
+    /// The agent that writes code: the Workload's own, else that of the first step that fixes an issue.
+    pub fn coder(self) -> Option<&'a str> {
+        let named = |value: &'a Value| value.get("name")?.as_str().filter(|name| !name.is_empty());
+        let own = self.0.pointer("/spec/coderAgentRef").and_then(named);
+        own.or_else(|| {
+            self.pipeline()
+                .find(|step| step["kind"] == "issue-fix")
+                .and_then(|step| named(step.get("agentRef")?))
+        })
+    }
+
+    /// The condition of type `kind`. Its transition time is rewritten at each look, and so is none (foreman §2.2).
+    pub fn condition(self, kind: &str) -> Option<Condition<'a>> {
+        Condition::find(self.0, kind)
+    }
+}
+
+/// Borrowed view of an AgenticTask, the child of a Workload.
+#[derive(Clone, Copy, Debug)]
+pub struct AgenticTask<'a>(&'a Value);
+
+impl<'a> AgenticTask<'a> {
+    /// The view of `object`, which need not be well-formed.
+    pub fn of(object: &'a Value) -> Self {
+        Self(object)
+    }
+
+    /// The child's metadata.
+    pub fn metadata(self) -> Metadata<'a> {
+        Metadata::of(self.0)
+    }
+
+    /// `spec.kind`, such as `issue-fix`.
+    pub fn kind(self) -> &'a str {
+        text(self.0, "/spec/kind")
+    }
+
+    /// `status.phase`.
+    pub fn phase(self) -> &'a str {
+        text(self.0, "/status/phase")
+    }
+
+    /// `status.verdict`, such as `NO-GO`.
+    pub fn verdict(self) -> &'a str {
+        text(self.0, "/status/verdict")
+    }
+
+    /// `status.failureReason`, such as `CloneFailed`.
+    pub fn failure_reason(self) -> &'a str {
+        text(self.0, "/status/failureReason")
+    }
+
+    /// `status.result.summary`.
+    pub fn summary(self) -> &'a str {
+        text(self.0, "/status/result/summary")
+    }
+
+    /// A field of `status.result.extra`, which no schema describes.
+    pub fn extra(self, field: &str) -> Option<&'a Value> {
+        self.0.pointer("/status/result/extra")?.get(field)
+    }
+
+    /// `status.result.extra.outcome`, such as `JOB-ERROR`.
+    pub fn outcome(self) -> &'a str {
+        self.extra("outcome").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// A field of what the model itself handed in.
+    pub fn model_extra(self, field: &str) -> Option<&'a Value> {
+        self.extra("modelExtra")?.get(field)
+    }
+
+    /// A moment in `status`, such as `startedAt`.
+    pub fn status_time(self, field: &str) -> Option<Timestamp> {
+        self.0.get("status")?.get(field)?.as_str()?.parse().ok()
+    }
+
+    /// The condition of type `kind`.
+    pub fn condition(self, kind: &str) -> Option<Condition<'a>> {
+        Condition::find(self.0, kind)
+    }
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn wrong_types_read_as_absent() {
+        for object in [
+            json!(null),
+            json!({"spec": {"issues": {}, "pipeline": 7, "repo": 1, "coderAgentRef": "x"}, "status": []}),
+            json!({"spec": {"issues": ["7", -1, 0, 1.5, null], "pipeline": [null, {"kind": "issue-fix"}]}}),
+        ] {
+            let workload = Workload::of(&object);
+            assert_eq!((workload.phase(), workload.repo()), ("", ""), "{object}");
+            assert_eq!((workload.issues().count(), workload.coder()), (0, None), "{object}");
+            let child = AgenticTask::of(&object);
+            assert_eq!(
+                (child.kind(), child.verdict(), child.outcome()),
+                ("", "", ""),
+                "{object}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_coder_is_the_workloads_or_the_pipelines() {
+        let own = json!({"spec": {"coderAgentRef": {"name": "a"}, "pipeline": [{"kind": "issue-fix", "agentRef": {"name": "b"}}]}});
+        assert_eq!(Workload::of(&own).coder(), Some("a"));
+        let steps = json!({"spec": {"pipeline": [{"kind": "verify", "agentRef": {"name": "v"}}, {"kind": "issue-fix", "agentRef": {"name": "b"}}]}});
+        assert_eq!(Workload::of(&steps).coder(), Some("b"));
+    }
+}

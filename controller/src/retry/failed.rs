@@ -1,0 +1,224 @@
+//! Failed runs that are not being retried yet, and runs that ended well.
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+use taskgate_api::{Mode, WorkItem, kelos::Task, task_policy::RetriedKind, work_item::Attempt};
+use taskgate_policy::{
+    Ending, TaskState, failure_rule,
+    retry::{self, FailedScene, FailedStep, Retried, RunPhase, attempt_number, failed_step},
+    retry_rule,
+};
+
+use super::{
+    Look,
+    look::{failure, object, resource},
+    memory::{self, Written},
+    objects::{self, ObjectKey},
+    tell::{Happened, tell},
+};
+use crate::{context::Context, error::Error, tasks::ItemRef};
+
+/// For how long after its end Kelos looks for the outputs of a Task that left none (kelos §6.6).
+const CAPTURE: SignedDuration = SignedDuration::from_secs(35);
+/// Until a retry that finds no place is tried again.
+const NO_PLACE: SignedDuration = SignedDuration::from_secs(2);
+
+/// Looks at one object of `item`, and takes the next step about it.
+pub(super) async fn look_at(
+    context: &Context,
+    item: &ItemRef,
+    memory: Option<&WorkItem>,
+    (kind, name): &ObjectKey,
+) -> Result<Look, Error> {
+    let namespace = item.0.as_str();
+    let Some(resource) = resource(context, *kind) else {
+        return Ok(Look::Nothing);
+    };
+    let Some(value) = object(context, &resource, namespace, name).await? else {
+        return Ok(Look::Nothing);
+    };
+    let Some(retried) = Retried::of(*kind, &value) else {
+        return Ok(Look::Nothing);
+    };
+    match retried.phase() {
+        RunPhase::Failed => failed(context, item, memory, retried).await,
+        RunPhase::Succeeded => succeeded(context, memory, retried).await,
+        RunPhase::Active | RunPhase::Cancelled => Ok(Look::Nothing),
+    }
+}
+
+async fn failed(
+    context: &Context,
+    item: &ItemRef,
+    memory: Option<&WorkItem>,
+    retried: Retried<'_>,
+) -> Result<Look, Error> {
+    let namespace = item.0.as_str();
+    if waits_for_bookkeeping(context, namespace, memory, retried) {
+        return Ok(Look::Nothing);
+    }
+    let policies = context.policies.current();
+    let labels = context.policies.namespace_labels(namespace);
+    let found = retry_rule(&policies, namespace, &labels, retried);
+    let name = found.as_ref().map(|found| scoped(namespace, &found.policy.to_string()));
+    let rule = found
+        .as_ref()
+        .zip(name.as_deref())
+        .map(|(found, name)| (name, found.mode, found.rule));
+    let ledger = memory.map(memory::ledger_of).unwrap_or_default();
+    let status = memory.and_then(|memory| memory.status.as_ref());
+    let step = failed_step(&FailedScene {
+        object: retried,
+        ledger: &ledger,
+        rule,
+        infrastructure_failures: status.map_or(0, |status| status.infrastructure_failures),
+        settles: settles(retried),
+        now: Timestamp::now(),
+    });
+    let written = match (&step, memory) {
+        (FailedStep::Nothing, _) => return Ok(Look::Nothing),
+        (FailedStep::Wait(until), _) => return Ok(Look::At(*until)),
+        (FailedStep::Record, None) => {
+            let identity = objects::identity(context, retried);
+            memory::create(context, namespace, &identity).await?
+        }
+        (FailedStep::Record, Some(memory)) => {
+            let Some(failure) = failure(context, namespace, retried).await? else {
+                return Ok(Look::Nothing);
+            };
+            let prefix = rule.map_or(taskgate_api::foreman::ANNOTATION_PREFIX, |(_, _, rule)| {
+                &rule.annotation_prefix
+            });
+            let number = attempt_number(&ledger, retried.uid(), retried.stated_attempt(prefix));
+            let ending = Ending {
+                outcome: failure.outcome(),
+                reason: failure.reason.clone(),
+            };
+            let attempt = ended(retried, ending);
+            memory::write(context, memory, |status, now| {
+                retry::failed(status, &retried.run(), number, attempt, &failure, now)
+            })
+            .await?
+        }
+        (FailedStep::Tell(why), Some(memory)) => {
+            memory::write(context, memory, |status, now| {
+                retry::told(status, retried.uid(), *why, now)
+            })
+            .await?
+        }
+        (FailedStep::Begin(transition), Some(memory)) => {
+            let by_hand = transition.requested_by.is_some();
+            if let Some((name, _, rule)) = rule.filter(|_| !by_hand)
+                && !context.retry.slots.take(item, name, rule)
+            {
+                let again = Timestamp::now().checked_add(NO_PLACE).unwrap_or(Timestamp::MAX);
+                return Ok(Look::At(again));
+            }
+            memory::write(context, memory, |status, now| retry::begun(status, transition, now)).await?
+        }
+        (FailedStep::Tell(_) | FailedStep::Begin(_), None) => return Ok(Look::Nothing),
+    };
+    if let Written::Now(now) = &written {
+        let happened = match step {
+            FailedStep::Record if memory.is_none() => None,
+            FailedStep::Record => Some(Happened::Failed),
+            FailedStep::Tell(why) => Some(Happened::GivenUp(why.reason())),
+            FailedStep::Begin(_) => Some(Happened::Planned),
+            FailedStep::Nothing | FailedStep::Wait(_) => None,
+        };
+        if let Some(happened) = happened {
+            tell(context, now, &retried.run(), happened).await;
+        }
+    }
+    Ok(Look::Wrote(written))
+}
+
+/// A run that ended well: what failed before it is forgotten. What never failed leaves no memory.
+async fn succeeded(context: &Context, memory: Option<&WorkItem>, retried: Retried<'_>) -> Result<Look, Error> {
+    let Some(memory) = memory else {
+        return Ok(Look::Nothing);
+    };
+    let ending = Ending {
+        outcome: taskgate_api::work_item::Outcome::Succeeded,
+        reason: "Succeeded".to_owned(),
+    };
+    let attempt = ended(retried, ending);
+    let created = created(retried.object()).unwrap_or(Timestamp::UNIX_EPOCH);
+    let written = memory::write(context, memory, |status, now| {
+        retry::succeeded(status, &retried.run(), created, attempt, now)
+    })
+    .await?;
+    Ok(Look::Wrote(written))
+}
+
+/// Whether the breaker keeps the Task's books and has not written down its end yet: it does that first.
+fn waits_for_bookkeeping(context: &Context, namespace: &str, memory: Option<&WorkItem>, retried: Retried<'_>) -> bool {
+    if retried.kind() != RetriedKind::Task {
+        return false;
+    }
+    let policies = context.policies.current();
+    let labels = context.policies.namespace_labels(namespace);
+    let kept = failure_rule(&policies, namespace, &labels, retried.object(), None);
+    let kept = kept.is_some_and(|found| found.mode == Mode::Enforce && found.item.is_some());
+    let attempts = memory.and_then(|memory| Some(memory.status.as_ref()?.attempts.as_slice()));
+    let recorded = attempts.is_some_and(|attempts| attempts.iter().any(|known| known.uid == retried.uid()));
+    kept && !recorded
+}
+
+/// Until when a Task that ended may still be told about: its outputs and what it cost go with it.
+fn settles(retried: Retried<'_>) -> Option<Timestamp> {
+    if retried.kind() != RetriedKind::Task {
+        return None;
+    }
+    let status = retried.object().get("status")?;
+    let there = |field: &str| {
+        status.get(field).is_some_and(|value| {
+            value.as_object().is_some_and(|map| !map.is_empty())
+                || value.as_array().is_some_and(|list| !list.is_empty())
+        })
+    };
+    let ran = Task::of(retried.object()).pod_name().is_some();
+    if !ran || there("usage") || there("outputs") || there("results") {
+        return None;
+    }
+    let ended = Task::of(retried.object()).status_time("completionTime")?;
+    // A wrong clock must not keep it for ever.
+    ended.min(Timestamp::now()).checked_add(CAPTURE).ok()
+}
+
+/// What the history says of the run of `retried`.
+fn ended(retried: Retried<'_>, ending: Ending) -> Attempt {
+    let now = Timestamp::now();
+    if let Some(state) = TaskState::of(retried.object()).filter(|_| retried.kind() == RetriedKind::Task) {
+        return taskgate_policy::attempt(retried.object(), &state, ending, now);
+    }
+    let time = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    let run = retried.run();
+    Attempt {
+        uid: run.uid,
+        name: run.name,
+        outcome: ending.outcome,
+        opened: false,
+        reason: Some(ending.reason),
+        cancelled_by: None,
+        start_time: created(retried.object()).map(time),
+        // Foreman keeps none, and rewrites the times of conditions (foreman §2.2).
+        completion_time: Some(time(now)),
+        cost_usd: None,
+        input_tokens: None,
+        output_tokens: None,
+    }
+}
+
+fn created(object: &Value) -> Option<Timestamp> {
+    object.pointer("/metadata/creationTimestamp")?.as_str()?.parse().ok()
+}
+
+/// A policy's name, different for policies of equal name in two namespaces.
+fn scoped(namespace: &str, policy: &str) -> String {
+    if policy.starts_with("Cluster") {
+        policy.to_owned()
+    } else {
+        format!("{namespace}/{policy}")
+    }
+}

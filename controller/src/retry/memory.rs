@@ -1,0 +1,101 @@
+//! The ledger in the cluster: each write names the version that it was computed from, so whoever loses a race looks again.
+
+use jiff::Timestamp;
+use kube::{Resource as _, ResourceExt as _, api::PostParams};
+use taskgate_api::{
+    WorkItem, WorkItemSpec, WorkItemStatus, keys,
+    retry_ledger::{RetryLedger, Transition},
+};
+use taskgate_policy::ItemIdentity;
+
+use crate::{
+    cap,
+    context::Context,
+    error::{Error, is_absent, is_conflict, is_namespace_terminating},
+    ledger,
+    tasks::ItemRef,
+};
+
+/// What became of a write.
+pub(super) enum Written {
+    /// The item is now this.
+    Now(Box<WorkItem>),
+    /// It says so already.
+    Before,
+    /// Somebody else was faster, or the item is gone: look again.
+    Conflict,
+    /// Its namespace ends.
+    Abandon,
+}
+
+/// The item, read consistently.
+pub(super) async fn read(context: &Context, (namespace, name): &ItemRef) -> Result<Option<WorkItem>, Error> {
+    ledger::read(context, namespace, name).await
+}
+
+/// Writes what `change` makes of the status of `item`.
+pub(super) async fn write(
+    context: &Context,
+    item: &WorkItem,
+    change: impl FnOnce(&WorkItemStatus, Timestamp) -> Option<WorkItemStatus>,
+) -> Result<Written, Error> {
+    let old = item.status.clone().unwrap_or_default();
+    let Some(status) = change(&old, Timestamp::now()) else {
+        return Ok(Written::Before);
+    };
+    let (namespace, name) = (item.namespace().unwrap_or_default(), item.name_any());
+    let mut item = item.clone();
+    item.status = Some(status);
+    let api = context.work_items(&namespace);
+    match api.replace_status(&name, &PostParams::default(), &item).await {
+        Ok(item) => Ok(Written::Now(Box::new(item))),
+        Err(error) if is_conflict(&error) || is_absent(&error) => Ok(Written::Conflict),
+        Err(error) => Err(ledger::failed("writing", &namespace, &name, error)),
+    }
+}
+
+/// Makes the memory of an item that has none yet.
+pub(super) async fn create(context: &Context, namespace: &str, identity: &ItemIdentity) -> Result<Written, Error> {
+    cap::make_room(context, namespace).await?;
+    let name = identity.work_item_name();
+    let spec = WorkItemSpec {
+        key: identity.key.clone(),
+        item: identity.item.clone(),
+        spawner: identity.spawner.clone(),
+    };
+    let mut item = WorkItem::new(&name, spec);
+    item.labels_mut()
+        .insert(keys::PART_OF.into(), keys::PART_OF_TASKGATE.into());
+    match context
+        .work_items(namespace)
+        .create(&PostParams::default(), &item)
+        .await
+    {
+        Ok(item) => Ok(Written::Now(Box::new(item))),
+        Err(error) if is_conflict(&error) => Ok(Written::Conflict),
+        Err(error) if is_absent(&error) || is_namespace_terminating(&error) => Ok(Written::Abandon),
+        Err(error) => Err(ledger::failed("creating", namespace, &name, error)),
+    }
+}
+
+/// What the ledger of `item` says.
+pub(super) fn ledger_of(item: &WorkItem) -> RetryLedger {
+    let status = item.status.as_ref();
+    status.and_then(|status| status.retry.clone()).unwrap_or_default()
+}
+
+/// The retry of `item` that is under way.
+pub(super) fn transition_of(item: &WorkItem) -> Option<&Transition> {
+    item.status.as_ref()?.retry.as_ref()?.transition.as_ref()
+}
+
+/// The condition about retries of `item`, for people: why, and in which words.
+pub(super) fn said(item: &WorkItem) -> Option<(&str, &str)> {
+    let condition = taskgate_policy::retry::condition(item.status.as_ref()?)?;
+    Some((&condition.reason, &condition.message))
+}
+
+/// What Events about `item` refer to.
+pub(super) fn reference(item: &WorkItem) -> k8s_openapi::api::core::v1::ObjectReference {
+    item.object_ref(&())
+}

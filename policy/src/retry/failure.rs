@@ -1,0 +1,280 @@
+//! Whose fault a failed run was, and so what may follow (foreman traps 20 to 22). Of a Workload the children tell, never the
+//! Workload itself.
+
+use serde_json::Value;
+use taskgate_api::{
+    foreman::{AgenticTask, Workload},
+    retry_ledger::FailureClass,
+    work_item::Outcome,
+};
+
+use crate::Ending;
+
+/// How a run failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Whose fault it was.
+    pub class: FailureClass,
+    /// Why, in one word.
+    pub reason: String,
+}
+
+impl Failure {
+    fn new(class: FailureClass, reason: &str) -> Self {
+        let word: String = reason.chars().filter(|c| c.is_ascii_alphanumeric()).take(64).collect();
+        let reason = if word.is_empty() { "Unknown".to_owned() } else { word };
+        Self { class, reason }
+    }
+
+    /// What the failure counts as in the history.
+    pub fn outcome(&self) -> Outcome {
+        match self.class {
+            FailureClass::Infrastructure => Outcome::Infrastructure,
+            FailureClass::Work | FailureClass::Human | FailureClass::Obsolete => Outcome::Failed,
+        }
+    }
+}
+
+/// Reasons of a Workload's condition `Planned`: it failed before it had any child, and would do so again.
+const UNPLANNED: [&str; 2] = ["NoPlannerOrPipeline", "AgentResolveFailed"];
+/// Reasons of an AgenticTask's conditions that blame the cluster.
+const INFRASTRUCTURE_REASONS: [&str; 4] = [
+    "ExecutorError",
+    "TerminalPatchRejected",
+    "ExecutorContractViolation",
+    "ClaimExpiryLimitReached",
+];
+/// `failureReason`s that blame the cluster. In Job mode they come with phase Succeeded (foreman trap 20).
+const INFRASTRUCTURE_FAILURES: [&str; 4] = [
+    "InfrastructureError",
+    "InferenceServiceUnavailable",
+    "CloneFailed",
+    "GateError",
+];
+/// `failureReason`s that only a person can do something about.
+const HUMAN_FAILURES: [&str; 4] = [
+    "AuthUnavailable",
+    "GitRemoteNotConfigured",
+    "AgentNotFound",
+    "ConstraintViolated",
+];
+/// What a coder may declare about its issue; anything else is no declaration (A67).
+const DECLARATIONS: [&str; 2] = ["DESIGN-DECISION", "NO-TECHNICAL-FIX"];
+
+/// How the Workload `object` failed, by its children. What nobody knows counts as the agent's work.
+pub fn workload_failure(object: &Value, children: &[Value]) -> Failure {
+    let children: Vec<_> = children.iter().map(AgenticTask::of).collect();
+    if let Some(declared) = children.iter().find_map(|child| declaration(*child)) {
+        return Failure::new(FailureClass::Human, declared);
+    }
+    let planned = Workload::of(object).condition("Planned");
+    if let Some(planned) = planned.filter(|planned| planned.is_false() && UNPLANNED.contains(&planned.reason())) {
+        return Failure::new(FailureClass::Human, planned.reason());
+    }
+    let roots: Vec<_> = children.into_iter().filter(|child| is_root(*child)).collect();
+    let human = |child: &&AgenticTask<'_>| HUMAN_FAILURES.contains(&child.failure_reason());
+    if let Some(child) = roots.iter().find(human) {
+        return Failure::new(FailureClass::Human, child.failure_reason());
+    }
+    if roots.iter().any(|child| child.outcome() == "NEEDS-VERIFICATION") {
+        return Failure::new(FailureClass::Human, "NeedsVerification");
+    }
+    if !roots.is_empty() && roots.iter().all(|child| child.outcome() == "ALREADY-RESOLVED") {
+        return Failure::new(FailureClass::Obsolete, "AlreadyResolved");
+    }
+    if let Some(work) = roots.iter().find(|child| infrastructure(**child).is_none()) {
+        return Failure::new(FailureClass::Work, work_reason(work));
+    }
+    match roots.first().and_then(|child| infrastructure(*child)) {
+        Some(reason) => Failure::new(FailureClass::Infrastructure, reason),
+        None => {
+            let completed = Workload::of(object).condition("Completed");
+            let reason = completed.map_or("Failed", taskgate_api::condition::Condition::reason);
+            Failure::new(FailureClass::Work, reason)
+        }
+    }
+}
+
+/// How a Task failed, given how it ended; `None` for one that was cancelled or stopped, and so did not fail.
+pub fn task_failure(ending: &Ending) -> Option<Failure> {
+    let class = match ending.outcome {
+        // Its root may be retried, and then Kelos does not revive what depends on it (foreman trap 21).
+        Outcome::Failed if ending.reason == "DependencyFailed" => FailureClass::Human,
+        Outcome::Failed => FailureClass::Work,
+        Outcome::Infrastructure => FailureClass::Infrastructure,
+        Outcome::Succeeded | Outcome::Cancelled | Outcome::Deleted | Outcome::Stopped => return None,
+    };
+    Some(Failure::new(class, &ending.reason))
+}
+
+/// What a coder says that only a person can decide.
+fn declaration(child: AgenticTask<'_>) -> Option<&'static str> {
+    if !matches!(child.kind(), "issue-fix" | "code") {
+        return None;
+    }
+    let said = child.model_extra("escalation")?.as_str()?.trim().to_ascii_uppercase();
+    DECLARATIONS.into_iter().find(|known| *known == said).map(|known| {
+        if known == "DESIGN-DECISION" {
+            "DesignDecision"
+        } else {
+            "NoTechnicalFix"
+        }
+    })
+}
+
+/// Whether the child failed by itself, and not because one that it depends on did.
+fn is_root(child: AgenticTask<'_>) -> bool {
+    let bad =
+        child.phase() == "Failed" || matches!(child.verdict(), "NO-GO" | "INCOMPLETE" | "GATE-FAIL" | "GATE-ERROR");
+    bad && !has_reason(child, &["UpstreamFailed"])
+}
+
+fn has_reason(child: AgenticTask<'_>, reasons: &[&str]) -> bool {
+    ["Completed", "Failed", "Scheduled"]
+        .into_iter()
+        .filter_map(|kind| child.condition(kind))
+        .any(|condition| reasons.contains(&condition.reason()))
+}
+
+/// Why the cluster is to blame, if it is.
+fn infrastructure(child: AgenticTask<'_>) -> Option<&str> {
+    let known = INFRASTRUCTURE_REASONS
+        .into_iter()
+        .find(|reason| has_reason(child, &[reason]));
+    known
+        .or_else(|| {
+            INFRASTRUCTURE_FAILURES
+                .into_iter()
+                .find(|reason| *reason == child.failure_reason())
+        })
+        .or_else(|| (child.outcome() == "JOB-ERROR").then_some("JobError"))
+        .or_else(|| (child.verdict() == "GATE-ERROR").then_some("GateError"))
+}
+
+fn work_reason<'a>(child: &AgenticTask<'a>) -> &'a str {
+    [child.failure_reason(), child.outcome(), child.verdict()]
+        .into_iter()
+        .find(|text| !text.is_empty())
+        .unwrap_or("Failed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn child(kind: &str, status: &Value) -> Value {
+        json!({"spec": {"kind": kind}, "status": status})
+    }
+
+    #[test]
+    #[allow(clippy::too_many_lines)] // One row per rule.
+    fn a10_whose_fault_it_was() {
+        use FailureClass::{Human, Infrastructure, Obsolete, Work};
+        let nogo = child("review", &json!({"phase": "Succeeded", "verdict": "NO-GO"}));
+        let executor = child(
+            "issue-fix",
+            &json!({"phase": "Failed", "conditions": [{"type": "Completed", "status": "False", "reason": "ExecutorError"}]}),
+        );
+        let cascade = child(
+            "verify",
+            &json!({"phase": "Failed", "conditions": [{"type": "Failed", "status": "True", "reason": "UpstreamFailed"}]}),
+        );
+        let infrastructure = |reason: &str| child("issue-fix", &json!({"verdict": "NO-GO", "failureReason": reason}));
+        let outcome = |outcome: &str| {
+            child(
+                "issue-fix",
+                &json!({"verdict": "NO-GO", "result": {"extra": {"outcome": outcome}}}),
+            )
+        };
+        let declares = |kind: &str, said: Value| {
+            let extra = json!({"modelExtra": {"escalation": said}});
+            child(kind, &json!({"verdict": "NO-GO", "result": {"extra": extra}}))
+        };
+        for (children, class, reason) in [
+            (vec![], Work, "ChildrenFailed"),
+            (vec![nogo.clone()], Work, "NOGO"),
+            (vec![executor.clone()], Infrastructure, "ExecutorError"),
+            (vec![executor.clone(), cascade.clone()], Infrastructure, "ExecutorError"),
+            (vec![executor, nogo], Work, "NOGO"),
+            (vec![cascade], Work, "ChildrenFailed"),
+            (vec![infrastructure("CloneFailed")], Infrastructure, "CloneFailed"),
+            (
+                vec![infrastructure("InfrastructureError")],
+                Infrastructure,
+                "InfrastructureError",
+            ),
+            (vec![infrastructure("AuthUnavailable")], Human, "AuthUnavailable"),
+            (vec![infrastructure("MaxTurnsExhausted")], Work, "MaxTurnsExhausted"),
+            (vec![infrastructure("SomethingNew")], Work, "SomethingNew"),
+            (vec![outcome("JOB-ERROR")], Infrastructure, "JobError"),
+            (vec![outcome("NEEDS-VERIFICATION")], Human, "NeedsVerification"),
+            (vec![outcome("ALREADY-RESOLVED")], Obsolete, "AlreadyResolved"),
+            (vec![outcome("PUSH-FAILED")], Work, "PUSHFAILED"),
+            (
+                vec![child("verify", &json!({"verdict": "GATE-ERROR"}))],
+                Infrastructure,
+                "GateError",
+            ),
+            (
+                vec![declares("issue-fix", json!(" design-decision "))],
+                Human,
+                "DesignDecision",
+            ),
+            (
+                vec![declares("issue-fix", json!("NO-TECHNICAL-FIX"))],
+                Human,
+                "NoTechnicalFix",
+            ),
+            (vec![declares("issue-fix", json!("BORED"))], Work, "NOGO"),
+            (vec![declares("review", json!("DESIGN-DECISION"))], Work, "NOGO"),
+            (vec![declares("issue-fix", json!(["DESIGN-DECISION"]))], Work, "NOGO"),
+            (
+                vec![child("issue-fix", &json!({"phase": "Failed", "result": "garbage"}))],
+                Work,
+                "Failed",
+            ),
+            (vec![json!(null)], Work, "ChildrenFailed"),
+        ] {
+            let workload = json!({"status": {"phase": "Failed", "conditions": [
+                {"type": "Completed", "status": "False", "reason": "ChildrenFailed"}]}});
+            let failure = workload_failure(&workload, &children);
+            assert_eq!(
+                (failure.class, failure.reason.as_str()),
+                (class, reason),
+                "{children:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_was_never_planned_is_for_people() {
+        for (reason, class) in [
+            ("NoPlannerOrPipeline", FailureClass::Human),
+            ("AgentResolveFailed", FailureClass::Human),
+            ("Whatever", FailureClass::Work),
+        ] {
+            let workload =
+                json!({"status": {"conditions": [{"type": "Planned", "status": "False", "reason": reason}]}});
+            assert_eq!(workload_failure(&workload, &[]).class, class, "{reason}");
+        }
+    }
+
+    #[test]
+    fn how_a_task_ended_tells_what_may_follow() {
+        for (outcome, reason, class) in [
+            (Outcome::Failed, "BackoffLimitExceeded", Some(FailureClass::Work)),
+            (Outcome::Failed, "DependencyFailed", Some(FailureClass::Human)),
+            (Outcome::Infrastructure, "Evicted", Some(FailureClass::Infrastructure)),
+            (Outcome::Cancelled, "TaskCancelled", None),
+            (Outcome::Stopped, "CircuitBroken", None),
+            (Outcome::Succeeded, "Succeeded", None),
+        ] {
+            let ending = Ending {
+                outcome,
+                reason: reason.to_owned(),
+            };
+            assert_eq!(task_failure(&ending).map(|failure| failure.class), class, "{reason}");
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Why a run failed, for the next one to read (A39 to A41): bounded, quoted, without secrets. It is what a model wrote, so
+//! nothing is believed of its shape, and none of it becomes a label.
+
+use serde_json::Value;
+use taskgate_api::{foreman::AgenticTask, kelos::Task};
+
+use super::mask::mask;
+
+/// The longest feedback, heading and marks included, in characters (seed 003).
+pub const MAX_FEEDBACK: usize = 2000;
+/// What the block begins with, wherever it is put.
+const BEGIN: &str = "<!-- taskgate:feedback -->";
+/// What it ends with.
+const END: &str = "<!-- /taskgate:feedback -->";
+/// What the marks have in common; it stands nowhere else in the block.
+const MARK: &str = "taskgate:feedback";
+
+/// What the children of a failed Workload say: first what reviewers found, then what the gate and the coder ran into. `None`
+/// when nobody says anything that could be acted upon.
+pub fn workload_feedback(children: &[Value]) -> Option<String> {
+    let children = children.iter().map(AgenticTask::of);
+    let notes = |wanted: fn(&AgenticTask<'_>) -> bool, note: fn(AgenticTask<'_>) -> Option<String>| {
+        children.clone().filter(wanted).filter_map(note).collect::<Vec<_>>()
+    };
+    let rejected = notes(
+        |child| child.kind() == "review" && child.verdict() == "NO-GO",
+        |child| titled("A reviewer rejected it (NO-GO)", &review(child)),
+    );
+    let gate = notes(
+        |child| child.kind() == "verify" && child.verdict() == "GATE-FAIL",
+        |child| titled("The gate failed", &said(child)),
+    );
+    let coder = notes(
+        |child| matches!(child.kind(), "issue-fix" | "code") && matches!(child.verdict(), "NO-GO" | "INCOMPLETE"),
+        |child| titled("The coder did not finish", &said(child)),
+    );
+    block(&[rejected, gate, coder].concat())
+}
+
+/// What a failed Task says: its results and outputs, and its message where that says more than that it failed.
+pub fn task_feedback(object: &Value, reason: &str) -> Option<String> {
+    let task = Task::of(object);
+    let mut parts = Vec::new();
+    let message = task.message().trim();
+    if !matches!(message, "" | "Task failed") {
+        parts.push(message.to_owned());
+    }
+    if reason == "DeadlineExceeded" {
+        parts.push("It ran longer than it may (DeadlineExceeded)".to_owned());
+    }
+    let results = object.pointer("/status/results").and_then(Value::as_object);
+    for (key, value) in results.into_iter().flatten() {
+        // What it cost helps nobody.
+        if !matches!(
+            key.as_str(),
+            "cost-usd" | "input-tokens" | "output-tokens" | "commit" | "base-branch"
+        ) {
+            parts.extend(value.as_str().map(|value| format!("{key}: {value}")));
+        }
+    }
+    let outputs = object.pointer("/status/outputs").and_then(Value::as_array);
+    let known = |line: &&str| {
+        let key = line.split_once(": ").map(|(key, _)| key);
+        key.is_none_or(|key| results.is_none_or(|results| !results.contains_key(key)))
+    };
+    let outputs = outputs.into_iter().flatten().filter_map(Value::as_str).filter(known);
+    parts.extend(outputs.map(ToOwned::to_owned));
+    block(&titled("The agent said", &parts).into_iter().collect::<Vec<_>>())
+}
+
+/// `text` with `feedback` in the place of the one that stands there, else behind it; without one, if there is none.
+pub(super) fn put(text: &str, feedback: Option<&str>) -> String {
+    let bare = match text.find(BEGIN) {
+        Some(begin) => {
+            let behind = text[begin..]
+                .find(END)
+                .map_or("", |end| &text[begin + end + END.len()..]);
+            format!("{}{}", text[..begin].trim_end(), behind.trim_end())
+        }
+        None => text.to_owned(),
+    };
+    match feedback {
+        Some(feedback) if bare.is_empty() => feedback.to_owned(),
+        Some(feedback) => format!("{}\n\n{feedback}", bare.trim_end()),
+        None => bare,
+    }
+}
+
+/// Findings come as a list of objects, or as a map of flags and texts (foreman §1.12).
+fn review(child: AgenticTask<'_>) -> Vec<String> {
+    let mut parts = Vec::new();
+    match child.model_extra("findings") {
+        Some(Value::Array(findings)) => parts.extend(findings.iter().filter_map(finding)),
+        Some(Value::Object(findings)) => {
+            for (name, value) in findings {
+                match value {
+                    Value::Bool(true) => parts.push(name.clone()),
+                    Value::String(text) if !text.is_empty() => parts.push(format!("{name}: {text}")),
+                    _ => {}
+                }
+            }
+        }
+        _ => {}
+    }
+    parts.extend(said(child));
+    parts
+}
+
+fn finding(finding: &Value) -> Option<String> {
+    let text = |field: &str| {
+        finding
+            .get(field)
+            .and_then(Value::as_str)
+            .filter(|text| !text.is_empty())
+    };
+    let message = text("message")?;
+    let line = finding.get("line").and_then(Value::as_u64).filter(|line| *line > 0);
+    let place = text("file").map(|file| line.map_or(file.to_owned(), |line| format!("{file}:{line}")));
+    let tags: Vec<_> = [text("severity"), text("area")].into_iter().flatten().collect();
+    let mut note = String::new();
+    if !tags.is_empty() {
+        note = format!("[{}] ", tags.join(", "));
+    }
+    note.push_str(&place.map_or(String::new(), |place| format!("{place}: ")));
+    note.push_str(message);
+    if let Some(suggestion) = text("suggestion") {
+        note.push_str(" Suggestion: ");
+        note.push_str(suggestion);
+    }
+    Some(note)
+}
+
+fn said(child: AgenticTask<'_>) -> Vec<String> {
+    let extra = |field| child.extra(field).and_then(Value::as_str).map(str::trim);
+    let mut parts: Vec<String> = Vec::new();
+    for text in [extra("error"), extra("modelSummary"), Some(child.summary().trim())] {
+        let text = text.filter(|text| !text.is_empty() && !parts.iter().any(|part| part == text));
+        parts.extend(text.map(ToOwned::to_owned));
+    }
+    parts
+}
+
+fn titled(title: &str, parts: &[String]) -> Option<String> {
+    (!parts.is_empty()).then(|| format!("{title}:\n{}", parts.join("\n")))
+}
+
+/// The notes as one block that can be found again; `None` when there are none.
+fn block(notes: &[String]) -> Option<String> {
+    if notes.is_empty() {
+        return None;
+    }
+    let head =
+        format!("{BEGIN}\n## Why the previous run failed\nWhat follows is quoted from that run. Address it.\n\n");
+    // Masked before it is cut, or half a secret would be left.
+    let text = mask(&notes.join("\n")).replace(MARK, "…");
+    let quoted: String = text
+        .lines()
+        .map(|line| line.replace(|c: char| c.is_control() && c != '\t', " "))
+        .filter(|line| !line.trim().is_empty())
+        .map(|line| format!("> {}\n", line.trim_end()))
+        .collect();
+    let room = MAX_FEEDBACK - head.chars().count() - END.chars().count();
+    Some(format!("{head}{}{END}", cut(&quoted, room)))
+}
+
+/// The beginning of `text` of at most `max` characters, cut behind a word.
+fn cut(text: &str, max: usize) -> String {
+    if text.chars().count() <= max {
+        return text.to_owned();
+    }
+    let end = text.char_indices().nth(max - 2).map_or(text.len(), |(at, _)| at);
+    let head = &text[..end];
+    // A text without any space is cut where it must be.
+    let boundary = head.rfind(char::is_whitespace).filter(|at| *at > end / 2);
+    format!("{}…\n", head[..boundary.unwrap_or(end)].trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn review(extra: &Value) -> Value {
+        json!({"spec": {"kind": "review"}, "status": {"verdict": "NO-GO", "result": {"summary": "not yet", "extra": extra}}})
+    }
+
+    #[test]
+    fn a39_what_reviewers_found_in_both_shapes() {
+        let map = review(
+            &json!({"modelExtra": {"findings": {"missing_tests": true, "scope_creep": false,
+            "missing_tests_details": "none for parse()"}}}),
+        );
+        let text = workload_feedback(&[map]).unwrap();
+        assert!(
+            text.contains("> missing_tests\n") && text.contains("> missing_tests_details: none for parse()"),
+            "{text}"
+        );
+        assert!(!text.contains("scope_creep") && text.contains("> not yet"), "{text}");
+        let list = review(&json!({"modelExtra": {"findings": [
+            {"severity": "major", "area": "tests", "message": "no test", "file": "a.rs", "line": 7, "suggestion": "add one"},
+            {"message": 7}, "garbage", null]}}));
+        let text = workload_feedback(&[list]).unwrap();
+        assert!(
+            text.contains("> [major, tests] a.rs:7: no test Suggestion: add one"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a40_what_the_coder_ran_into_bounded() {
+        let coder = |error: &str| json!({"spec": {"kind": "issue-fix"}, "status": {"verdict": "INCOMPLETE", "result": {"extra": {"error": error}}}});
+        let text = workload_feedback(&[coder("cargo test failed")]).unwrap();
+        assert!(
+            text.contains("The coder did not finish") && text.contains("> cargo test failed"),
+            "{text}"
+        );
+        let text = workload_feedback(&[coder(&"word ".repeat(3000))]).unwrap();
+        assert!(text.chars().count() <= MAX_FEEDBACK, "{}", text.chars().count());
+        assert!(
+            text.contains("word…\n") && text.ends_with(END),
+            "cut behind a word: {text}"
+        );
+    }
+
+    #[test]
+    fn a41_nothing_to_act_upon_is_nothing() {
+        let ok = json!({"spec": {"kind": "review"}, "status": {"verdict": "GO", "result": {"summary": "fine"}}});
+        let silent = json!({"spec": {"kind": "issue-fix"}, "status": {"verdict": "NO-GO", "result": {"extra": []}}});
+        assert_eq!(workload_feedback(&[ok, silent, json!(null)]), None);
+        let task = json!({"status": {"message": "Task failed", "results": {"cost-usd": "1"}, "outputs": []}});
+        assert_eq!(task_feedback(&task, "BackoffLimitExceeded"), None);
+    }
+
+    #[test]
+    fn what_a_task_left_behind() {
+        let task = json!({"status": {"message": "Task failed", "results": {"error": "no tests"},
+            "outputs": ["error: no tests", "see https://x:pw@host/log", 7]}});
+        let text = task_feedback(&task, "BackoffLimitExceeded").unwrap();
+        assert_eq!(text.matches("no tests").count(), 1, "{text}");
+        assert!(text.contains("> see https://***@host/log"), "{text}");
+        assert!(task_feedback(&json!({}), "DeadlineExceeded").is_some());
+    }
+
+    #[test]
+    fn it_is_replaced_and_not_piled_up() {
+        let one = task_feedback(&json!({"status": {"outputs": ["one"]}}), "").unwrap();
+        let two = task_feedback(&json!({"status": {"outputs": ["two"]}}), "").unwrap();
+        let first = put("fix it", Some(&one));
+        assert_eq!(first, format!("fix it\n\n{one}"));
+        assert_eq!(put(&first, Some(&two)), format!("fix it\n\n{two}"));
+        assert_eq!(put(&first, None), "fix it");
+        assert_eq!(put("", Some(&one)), one);
+        assert_eq!(put(&format!("a {BEGIN} cut off"), None), "a");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_model_wrote(text in "(?s).{0,4000}", prompt in "\\PC{0,100}") {
+            let task = json!({"status": {"outputs": [text]}});
+            if let Some(block) = task_feedback(&task, "") {
+                prop_assert!(block.chars().count() <= MAX_FEEDBACK);
+                prop_assert_eq!(block.matches(MARK).count(), 2);
+                let once = put(&prompt, Some(&block));
+                prop_assert_eq!(put(&once, Some(&block)), once.clone());
+            }
+        }
+    }
+}

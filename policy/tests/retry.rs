@@ -1,0 +1,670 @@
+//! Retries against a small model: random histories of failures, successes, foreign writers, wedged deletions, refused creates, and
+//! a controller that is killed before, between and after the two halves of each step. What is stored is all that survives.
+//!
+//! Whatever happened: what we deleted is made again, once; what somebody else deleted is not; no run is beyond the cap.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use taskgate_api::{
+    Mode, WorkItemStatus,
+    retry_ledger::{Blocked, RetryLedger},
+    task_policy::{RetriedKind, RetryPolicy},
+    work_item::{Attempt, Outcome},
+};
+use taskgate_policy::retry::{
+    self, Failure, FailedScene, FailedStep, Found, GivenUp, Prepared, Retried, Succession, TransitionScene, TransitionStep,
+    attempt_number, failed_step, remains, successor, transition_step, workload_failure,
+};
+
+const PREFIX: &str = "foreman.llmkube.dev/";
+
+#[derive(Clone, Debug)]
+enum Act {
+    /// The run ends.
+    End { succeeds: bool, infrastructure: bool },
+    /// Somebody else writes to the object.
+    Touch,
+    /// Somebody else deletes the object.
+    Delete,
+    /// Somebody else makes an object of the name.
+    Create,
+    /// A foreign finalizer is put on, or taken off.
+    Wedge(bool),
+    /// Children linger, or are gone.
+    Linger(bool),
+    /// Admission refuses creates, or admits them.
+    Refuse(bool),
+    /// The controller takes a step.
+    Step(Crash),
+    /// Time goes on.
+    Wait(u8),
+    /// The limit is changed.
+    Limit(u32),
+    /// Somebody asks by hand.
+    Ask { reset: bool },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Crash {
+    /// It is not killed.
+    No,
+    /// Killed before it did anything: what it knew is gone.
+    Before,
+    /// Killed between what it did and what it wrote of it.
+    Between,
+    /// Killed after both.
+    After,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let crash = prop_oneof![
+        8 => Just(Crash::No),
+        1 => Just(Crash::Before),
+        1 => Just(Crash::Between),
+        1 => Just(Crash::After),
+    ];
+    prop_oneof![
+        6 => (prop::bool::weighted(0.1), prop::bool::weighted(0.3))
+            .prop_map(|(succeeds, infrastructure)| Act::End { succeeds, infrastructure }),
+        1 => Just(Act::Touch),
+        1 => Just(Act::Delete),
+        1 => Just(Act::Create),
+        1 => any::<bool>().prop_map(Act::Wedge),
+        1 => any::<bool>().prop_map(Act::Linger),
+        1 => any::<bool>().prop_map(Act::Refuse),
+        20 => crash.prop_map(Act::Step),
+        4 => (0..90u8).prop_map(Act::Wait),
+        1 => (1..5u32).prop_map(Act::Limit),
+        1 => any::<bool>().prop_map(|reset| Act::Ask { reset }),
+    ]
+}
+
+#[derive(Clone, Debug)]
+struct Object {
+    value: Value,
+    held: bool,
+}
+
+impl Object {
+    fn uid(&self) -> String {
+        self.value["metadata"]["uid"].as_str().expect("each has one").to_owned()
+    }
+
+    fn is_deleting(&self) -> bool {
+        self.value["metadata"]["deletionTimestamp"].is_string()
+    }
+}
+
+/// The cluster: what is stored, and what really happened.
+struct World {
+    now: Timestamp,
+    rule: RetryPolicy,
+    status: WorkItemStatus,
+    object: Option<Object>,
+    lingers: bool,
+    refuses: bool,
+    counter: u32,
+    /// What the process knows and loses when it is killed.
+    unsent: BTreeSet<String>,
+    /// The UIDs that we deleted, and those that somebody else did.
+    ours: BTreeSet<String>,
+    theirs: BTreeSet<String>,
+    /// What we made: the successor's number, by the UID of its predecessor.
+    made: BTreeMap<String, u32>,
+    /// Which runs failed or succeeded.
+    ends: BTreeSet<String>,
+    crashed: bool,
+    by_hand: bool,
+    limit_changed: bool,
+}
+
+impl World {
+    fn new(limit: u32) -> Self {
+        let mut world = Self {
+            now: Timestamp::from_second(1_800_000_000).expect("a time that exists"),
+            rule: serde_json::from_value(json!({"maxAttempts": limit, "feedback": true})).expect("a rule"),
+            status: WorkItemStatus::default(),
+            object: None,
+            lingers: false,
+            refuses: false,
+            counter: 0,
+            unsent: BTreeSet::new(),
+            ours: BTreeSet::new(),
+            theirs: BTreeSet::new(),
+            made: BTreeMap::new(),
+            ends: BTreeSet::new(),
+            crashed: false,
+            by_hand: false,
+            limit_changed: false,
+        };
+        world.create(json!({"apiVersion": "foreman.llmkube.dev/v1alpha1", "kind": "Workload",
+            "metadata": {"name": "wl", "namespace": "n"}, "spec": {"repo": "a/b", "issues": [7], "intent": "fix"}}));
+        world
+    }
+
+    fn create(&mut self, mut value: Value) -> bool {
+        if self.object.is_some() {
+            return false;
+        }
+        self.counter += 1;
+        value["metadata"]["uid"] = format!("uid-{:03}", self.counter).into();
+        value["metadata"]["resourceVersion"] = self.counter.to_string().into();
+        value["metadata"]["creationTimestamp"] = self.now.to_string().into();
+        self.object = Some(Object { value, held: false });
+        true
+    }
+
+    fn touch(&mut self) {
+        self.counter += 1;
+        if let Some(object) = &mut self.object {
+            object.value["metadata"]["resourceVersion"] = self.counter.to_string().into();
+        }
+    }
+
+    /// Deletes the object as the API server does: it stays as long as a finalizer is on it.
+    fn delete(&mut self) {
+        self.touch();
+        let now = self.now;
+        let Some(object) = &mut self.object else { return };
+        if object.held {
+            let stamp = &mut object.value["metadata"]["deletionTimestamp"];
+            if stamp.is_null() {
+                *stamp = now.to_string().into();
+            }
+            object.value["metadata"]["finalizers"] = json!(["foreign.dev/hold"]);
+        } else {
+            self.object = None;
+        }
+    }
+
+    fn attempt(&self, retried: Retried<'_>, outcome: Outcome) -> Attempt {
+        serde_json::from_value(json!({
+            "uid": retried.uid(), "name": "wl", "outcome": outcome, "reason": "X", "completionTime": self.now.to_string(),
+        }))
+        .expect("an attempt")
+    }
+
+    fn ledger(&self) -> RetryLedger {
+        self.status.retry.clone().unwrap_or_default()
+    }
+
+    /// One step; false when there was none to take.
+    fn step(&mut self, crash: Crash) -> bool {
+        if crash == Crash::Before {
+            self.kill();
+            return false;
+        }
+        let before = self.status.clone();
+        let moved = if self.ledger().transition.is_some() {
+            self.transition(crash)
+        } else {
+            self.failed()
+        };
+        if crash == Crash::After {
+            self.kill();
+        }
+        moved || before != self.status
+    }
+
+    fn kill(&mut self) {
+        self.unsent.clear();
+        self.crashed = true;
+    }
+
+    /// Writes what was computed; `false` when there is nothing to write.
+    fn put(&mut self, next: Option<WorkItemStatus>) -> bool {
+        match next {
+            Some(next) => {
+                assert_ne!(next, self.status, "a write that changes nothing");
+                self.status = next;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn failed(&mut self) -> bool {
+        let (ledger, now) = (self.ledger(), self.now);
+        let object = self.object.clone();
+        if let (Some(run), Some(_)) = (&ledger.run, &ledger.failure) {
+            let there = object.as_ref().is_some_and(|object| object.uid() == run.uid);
+            if !there {
+                return self.put(retry::forgotten(&self.status, &run.uid, now));
+            }
+        }
+        let Some(object) = object else { return false };
+        let retried = Retried::of(RetriedKind::Workload, &object.value).expect("a Workload");
+        if object.value["status"]["phase"] == "Completed" {
+            let attempt = self.attempt(retried, Outcome::Succeeded);
+            let next = retry::succeeded(&self.status, &retried.run(), self.now, attempt, now);
+            return self.put(next);
+        }
+        let step = failed_step(&FailedScene {
+            object: retried,
+            ledger: &ledger,
+            rule: Some(("p", Mode::Enforce, &self.rule)),
+            infrastructure_failures: self.status.infrastructure_failures,
+            settles: None,
+            now,
+        });
+        match step {
+            FailedStep::Nothing | FailedStep::Wait(_) => false,
+            FailedStep::Record => {
+                let failure = self.failure(&object.value);
+                let number = attempt_number(&ledger, retried.uid(), retried.stated_attempt(PREFIX));
+                let attempt = self.attempt(retried, failure.outcome());
+                let next = retry::failed(&self.status, &retried.run(), number, attempt, &failure, now);
+                assert!(next.is_some(), "what is to be recorded is not recorded yet");
+                self.put(next)
+            }
+            FailedStep::Tell(why) => self.put(retry::told(&self.status, retried.uid(), why, now)),
+            FailedStep::Begin(transition) => {
+                let next = retry::begun(&self.status, &transition, now);
+                assert!(next.is_some(), "what is to begin can begin");
+                self.put(next)
+            }
+        }
+    }
+
+    fn failure(&self, object: &Value) -> Failure {
+        let reason = object["status"]["reason"].as_str().unwrap_or_default();
+        let child = json!({"spec": {"kind": "issue-fix"}, "status": {"phase": "Failed", "failureReason": reason}});
+        workload_failure(object, &[child])
+    }
+
+    fn transition(&mut self, crash: Crash) -> bool {
+        let now = self.now;
+        let ledger = self.ledger();
+        let transition = ledger.transition.as_ref().expect("looked before");
+        let uid = transition.old.uid.clone();
+        let object = self.object.clone();
+        let retried = object
+            .as_ref()
+            .and_then(|object| Retried::of(RetriedKind::Workload, &object.value));
+        let left: Vec<String> = if self.lingers { vec!["child".to_owned()] } else { Vec::new() };
+        let mut scene = TransitionScene {
+            transition,
+            found: Found::of(retried, transition),
+            wanted: true,
+            unsent: self.unsent.contains(&uid),
+            left: None,
+            now,
+        };
+        let mut step = transition_step(&scene);
+        if step == TransitionStep::LookForRemains {
+            scene.left = Some(&left);
+            step = transition_step(&scene);
+        }
+        match step {
+            TransitionStep::Wait(_) => false,
+            TransitionStep::LookForRemains => unreachable!("looked"),
+            TransitionStep::Prepare => {
+                let retried = retried.expect("there is something to prepare");
+                if self.refuses {
+                    return self.refused(&uid);
+                }
+                let prepared = Prepared {
+                    resource_version: retried.version().to_owned(),
+                    predecessor: remains(retried),
+                    feedback: Some("F".to_owned()),
+                    children: Vec::new(),
+                };
+                self.unsent.insert(uid.clone());
+                let next = retry::prepared(&self.status, &uid, &prepared, now);
+                self.put(next)
+            }
+            TransitionStep::Replan => self.put(retry::replanned(&self.status, &uid, now)),
+            TransitionStep::Delete => {
+                let object = object.expect("there is something to delete");
+                assert!(!object.is_deleting() && object.uid() == uid, "deleted what was not read");
+                self.unsent.remove(&uid);
+                self.delete();
+                self.ours.insert(uid.clone());
+                if crash == Crash::Between {
+                    self.kill();
+                    return true;
+                }
+                self.put(retry::deleted(&self.status, &uid, now))
+            }
+            TransitionStep::Confirm => self.put(retry::deleted(&self.status, &uid, now)),
+            TransitionStep::Block(blocked) => self.put(retry::blocked(&self.status, &uid, &blocked, now)),
+            TransitionStep::Create => {
+                if self.refuses {
+                    return self.refused(&uid);
+                }
+                let predecessor = transition.predecessor.clone().expect("it was prepared");
+                let succession = Succession {
+                    rule: &self.rule,
+                    attempt: transition.to,
+                    of: &uid,
+                    feedback: transition.feedback.as_deref(),
+                };
+                let to = transition.to;
+                let new = successor(RetriedKind::Workload, &predecessor, &succession);
+                assert!(self.create(new), "there was room");
+                assert_eq!(self.made.insert(uid.clone(), to), None, "{uid} got two successors");
+                if crash == Crash::Between {
+                    self.kill();
+                    return true;
+                }
+                let made = self.object.as_ref().expect("just made").uid();
+                self.put(retry::closed(&self.status, &uid, &made, now))
+            }
+            TransitionStep::Close(made) => self.put(retry::closed(&self.status, &uid, &made, now)),
+            TransitionStep::Stop(why) => {
+                self.unsent.remove(&uid);
+                self.put(retry::stopped(&self.status, &uid, why, now))
+            }
+        }
+    }
+
+    fn refused(&mut self, uid: &str) -> bool {
+        let blocked: Blocked = serde_json::from_value(
+            json!({"reason": "SuccessorRefused", "message": "denied", "time": self.now.to_string()}),
+        )
+        .expect("it is well-formed");
+        self.put(retry::blocked(&self.status, uid, &blocked, self.now))
+    }
+
+    fn act(&mut self, act: &Act) {
+        match act {
+            Act::End { succeeds, infrastructure } => {
+                self.touch();
+                let Some(object) = self.object.as_mut().filter(|object| !object.is_deleting()) else {
+                    return;
+                };
+                if object.value["status"]["phase"].is_null() {
+                    let phase = if *succeeds { "Completed" } else { "Failed" };
+                    let reason = if *infrastructure { "CloneFailed" } else { "MaxTurnsExhausted" };
+                    object.value["status"] = json!({"phase": phase, "reason": reason});
+                    let uid = object.uid();
+                    self.ends.insert(uid);
+                }
+            }
+            Act::Touch => self.touch(),
+            Act::Delete => {
+                if let Some(object) = self.object.clone().filter(|object| !object.is_deleting()) {
+                    self.theirs.insert(object.uid());
+                    self.delete();
+                }
+            }
+            Act::Create => {
+                self.create(json!({"metadata": {"name": "wl", "namespace": "n"}, "spec": {"repo": "a/b", "issues": [7]}}));
+            }
+            Act::Wedge(on) => {
+                if let Some(object) = &mut self.object {
+                    object.held = *on;
+                    if !on && object.is_deleting() {
+                        self.object = None;
+                    }
+                }
+            }
+            Act::Linger(on) => self.lingers = *on,
+            Act::Refuse(on) => self.refuses = *on,
+            Act::Step(crash) => {
+                self.step(*crash);
+            }
+            Act::Wait(seconds) => self.now += SignedDuration::from_secs(i64::from(*seconds)),
+            Act::Limit(limit) => {
+                self.rule.max_attempts = *limit;
+                self.limit_changed = true;
+            }
+            Act::Ask { reset } => {
+                let Some(object) = &self.object else { return };
+                let retried = Retried::of(RetriedKind::Workload, &object.value).expect("a Workload");
+                let mut next = self.status.clone();
+                let ledger = next.retry.get_or_insert_default();
+                if ledger.transition.is_some() || !retried.is_tombstone() {
+                    return;
+                }
+                ledger.request = serde_json::from_value(
+                    json!({"run": retried.run(), "time": self.now.to_string(), "by": "ann", "reset": reset}),
+                )
+                .ok();
+                self.status = next;
+                self.by_hand = true;
+            }
+        }
+        self.check();
+    }
+
+    /// What holds at every moment.
+    fn check(&self) {
+        let mut seen: Vec<_> = self.status.attempts.iter().map(|attempt| &attempt.uid).collect();
+        let all = seen.len();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), all, "a run stands in the history twice");
+        for attempt in &self.status.attempts {
+            assert!(self.ends.contains(&attempt.uid), "{attempt:?} never ended");
+        }
+        for (of, number) in &self.made {
+            assert!(
+                self.ours.contains(of) || self.crashed,
+                "{of} got a successor although somebody else deleted it"
+            );
+            if !self.by_hand && !self.limit_changed {
+                assert!(*number <= self.rule.max_attempts, "attempt {number} of {}", self.rule.max_attempts);
+            }
+        }
+    }
+
+    /// Lets the controller go on until it has nothing to do; it may not spin.
+    fn settle(&mut self) {
+        for _ in 0..100 {
+            if !self.step(Crash::No) {
+                return;
+            }
+            self.check();
+        }
+        unreachable!("it does not come to rest: {:#?}", self.status.retry);
+    }
+
+    /// What holds once nothing stands in the way.
+    fn at_rest(&mut self) {
+        self.act(&Act::Refuse(false));
+        self.act(&Act::Linger(false));
+        self.act(&Act::Wedge(false));
+        for _ in 0..4 {
+            self.settle();
+            self.now += SignedDuration::from_secs(600);
+        }
+        let ledger = self.ledger();
+        assert_eq!(ledger.transition, None, "a retry hangs");
+        for uid in &self.ours {
+            let replaced = self.object.as_ref().is_some_and(|object| {
+                object.value["metadata"]["annotations"]["taskgate.dev/retry-of"].is_null()
+            });
+            // What we deleted is made again, unless somebody else made one of its name, or made and deleted one since.
+            assert!(
+                self.made.contains_key(uid) || replaced || !self.theirs.is_empty(),
+                "{uid} was deleted, and is lost"
+            );
+        }
+        if let Some(object) = self.object.as_ref().filter(|object| object.value["status"]["phase"] == "Failed") {
+            let condition = retry::condition(&self.status).expect("it says what becomes of it");
+            let capped = GivenUp::is_cap(&condition.reason);
+            assert!(capped, "{} stays without being at its cap: {condition:?}", object.uid());
+            assert!(self.status.attempts.iter().any(|attempt| attempt.uid == object.uid()), "its end was lost");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8_000))]
+
+    #[test]
+    fn whatever_happens_what_we_delete_is_made_again_once(
+        limit in 1..4u32, acts in proptest::collection::vec(act(), 1..80),
+    ) {
+        let mut world = World::new(limit);
+        for act in &acts {
+            world.act(act);
+        }
+        world.at_rest();
+    }
+
+    /// Killed after each half of each step, with nobody else around: as many runs as there may be, numbered one by one.
+    #[test]
+    fn killed_anywhere_the_numbers_have_no_gap(
+        limit in 1..5u32, crashes in proptest::collection::vec(
+            prop_oneof![Just(Crash::No), Just(Crash::Before), Just(Crash::Between), Just(Crash::After)], 0..60),
+    ) {
+        let mut world = World::new(limit);
+        let mut crashes = crashes.into_iter();
+        for _ in 0..limit + 2 {
+            world.act(&Act::End { succeeds: false, infrastructure: false });
+            for crash in crashes.by_ref().take(10) {
+                world.act(&Act::Step(crash));
+                world.act(&Act::Wait(61));
+            }
+            for _ in 0..4 {
+                world.settle();
+                world.act(&Act::Wait(90));
+                world.now += SignedDuration::from_secs(600);
+            }
+        }
+        let numbers: Vec<_> = world.made.values().copied().collect();
+        let expected: Vec<_> = (2..=limit).collect();
+        prop_assert_eq!(numbers, expected);
+        prop_assert_eq!(world.status.attempts.len(), limit as usize);
+        prop_assert_eq!(world.ledger().attempt, limit);
+    }
+}
+
+fn scene_of(object: &Value, ledger: &RetryLedger, rule: &RetryPolicy, infrastructure_failures: u32) -> FailedStep {
+    failed_step(&FailedScene {
+        object: Retried::of(RetriedKind::Workload, object).expect("a Workload"),
+        ledger,
+        rule: Some(("p", Mode::Enforce, rule)),
+        infrastructure_failures,
+        settles: None,
+        now: Timestamp::from_second(1_800_000_000).expect("a time that exists"),
+    })
+}
+
+fn ledger(attempt: u32, class: &str) -> RetryLedger {
+    serde_json::from_value(json!({
+        "attempt": attempt, "run": {"kind": "Workload", "name": "wl", "uid": "u"},
+        "failure": {"class": class, "reason": "X", "time": "2026-11-21T00:00:00Z"},
+    }))
+    .expect("a ledger")
+}
+
+/// A02, A03, A04, A08, A10 to A13: what the number and the class of a failure lead to.
+#[test]
+fn a03_a08_a11_a13_number_and_class_decide() {
+    let failed = json!({"metadata": {"name": "wl", "uid": "u", "resourceVersion": "1"}, "status": {"phase": "Failed"}});
+    let rule: RetryPolicy = serde_json::from_value(json!({"maxAttempts": 3, "maxInfrastructureFailures": 2})).unwrap();
+    for (attempt, class, infrastructure, expected) in [
+        (1, "Work", 0, Ok((1, 2))),
+        (2, "Work", 0, Ok((2, 3))),
+        (3, "Work", 0, Err("MaxAttemptsReached")),
+        (9, "Work", 0, Err("MaxAttemptsReached")),
+        (0, "Work", 0, Ok((1, 2))),
+        (1, "Infrastructure", 1, Ok((1, 1))),
+        (3, "Infrastructure", 1, Ok((3, 3))),
+        (1, "Infrastructure", 2, Err("MaxInfrastructureFailuresReached")),
+        (1, "Human", 0, Err("NeedsHuman")),
+        (1, "Obsolete", 0, Err("SourceClosed")),
+    ] {
+        let found = match scene_of(&failed, &ledger(attempt, class), &rule, infrastructure) {
+            FailedStep::Begin(transition) => Ok((transition.from, transition.to)),
+            FailedStep::Tell(why) => Err(why.reason()),
+            other => unreachable!("{other:?}"),
+        };
+        assert_eq!(found, expected, "attempt {attempt}, {class}, {infrastructure} in a row");
+    }
+}
+
+/// A05, A28: what has not failed, is being deleted, or is the bridge's, is left alone.
+#[test]
+fn a05_a28_only_what_failed_is_looked_at() {
+    let rule = |extra: Value| {
+        let mut rule = json!({"maxAttempts": 3});
+        json_patch::merge(&mut rule, &extra);
+        serde_json::from_value::<RetryPolicy>(rule).unwrap()
+    };
+    let object = |phase: &str, extra: &Value| {
+        let mut object = json!({"metadata": {"name": "wl", "uid": "u"}, "status": {"phase": phase}});
+        json_patch::merge(&mut object, extra);
+        object
+    };
+    let bridge = json!({"metadata": {"labels": {"created-by": "dispatch-bridge-prfix"}}});
+    let leaving = json!({"metadata": {"deletionTimestamp": "2026-11-21T00:00:00Z"}});
+    for (object, rule, touched) in [
+        (object("Failed", &json!({})), rule(json!({})), true),
+        (object("Completed", &json!({})), rule(json!({})), false),
+        (object("Dispatched", &json!({})), rule(json!({})), false),
+        (object("", &json!({})), rule(json!({})), false),
+        (object("Wedged", &json!({})), rule(json!({})), false),
+        (object("Failed", &leaving), rule(json!({})), false),
+        (object("Failed", &bridge), rule(json!({})), false),
+        (object("Failed", &bridge), rule(json!({"takeOver": true})), true),
+    ] {
+        let step = scene_of(&object, &RetryLedger::default(), &rule, 0);
+        assert_eq!(step == FailedStep::Record, touched, "{object}: {step:?}");
+    }
+}
+
+/// The higher of ledger and annotation wins; a further object of an item is a further run.
+#[test]
+fn a04_the_number_of_a_run() {
+    let known = |attempt| ledger(attempt, "Work");
+    for (ledger, uid, stated, expected) in [
+        (RetryLedger::default(), "u", 1, 1),
+        (RetryLedger::default(), "u", 3, 3),
+        (known(2), "u", 1, 2),
+        (known(2), "u", 5, 5),
+        (known(2), "v", 1, 3),
+        (known(2), "v", 9, 9),
+        (known(0), "u", 1, 1),
+    ] {
+        assert_eq!(attempt_number(&ledger, uid, stated), expected, "{} {uid} {stated}", ledger.attempt);
+    }
+}
+
+/// A63, A67, A68 and the modes: what is only told.
+#[test]
+fn what_is_not_enforced_is_only_told() {
+    let failed = json!({"metadata": {"name": "wl", "uid": "u"}, "status": {"phase": "Failed"}});
+    let rule: RetryPolicy = serde_json::from_value(json!({"maxAttempts": 3})).unwrap();
+    let ledger = ledger(1, "Work");
+    for mode in [Mode::Observe, Mode::Warn] {
+        let step = failed_step(&FailedScene {
+            object: Retried::of(RetriedKind::Workload, &failed).unwrap(),
+            ledger: &ledger,
+            rule: Some(("p", mode, &rule)),
+            infrastructure_failures: 0,
+            settles: None,
+            now: Timestamp::from_second(1_800_000_000).unwrap(),
+        });
+        assert_eq!(step, FailedStep::Tell(GivenUp::OnlyObserved { to: 2 }));
+    }
+}
+
+#[test]
+fn the_backoff_grows_and_is_waited_for() {
+    let failed = json!({"metadata": {"name": "wl", "uid": "u"}, "status": {"phase": "Failed"}});
+    let rule: RetryPolicy =
+        serde_json::from_value(json!({"maxAttempts": 9, "backoff": {"initial": "10s", "max": "1m"}})).unwrap();
+    let start: Timestamp = "2026-11-21T00:00:00Z".parse().unwrap();
+    for (attempt, seconds) in [(1, 10), (2, 20), (3, 40), (4, 60), (8, 60)] {
+        let step = failed_step(&FailedScene {
+            object: Retried::of(RetriedKind::Workload, &failed).unwrap(),
+            ledger: &ledger(attempt, "Work"),
+            rule: Some(("p", Mode::Enforce, &rule)),
+            infrastructure_failures: 0,
+            settles: None,
+            now: start,
+        });
+        let FailedStep::Wait(until) = step else {
+            unreachable!("{step:?}")
+        };
+        let waited = until.duration_since(start).as_secs();
+        assert!((seconds * 9 / 10..=seconds * 11 / 10).contains(&waited), "{attempt}: {waited}");
+    }
+}
