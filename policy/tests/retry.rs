@@ -15,8 +15,8 @@ use taskgate_api::{
     work_item::{Attempt, Outcome},
 };
 use taskgate_policy::retry::{
-    self, Failure, FailedScene, FailedStep, Found, GivenUp, Prepared, Retried, Succession, TransitionScene, TransitionStep,
-    attempt_number, failed_step, remains, successor, transition_step, workload_failure,
+    self, FailedScene, FailedStep, Failure, Found, GivenUp, Prepared, Retried, Succession, TransitionScene,
+    TransitionStep, attempt_number, failed_step, remains, successor, transition_step, workload_failure,
 };
 
 const PREFIX: &str = "foreman.llmkube.dev/";
@@ -284,7 +284,11 @@ impl World {
         let retried = object
             .as_ref()
             .and_then(|object| Retried::of(RetriedKind::Workload, &object.value));
-        let left: Vec<String> = if self.lingers { vec!["child".to_owned()] } else { Vec::new() };
+        let left: Vec<String> = if self.lingers {
+            vec!["child".to_owned()]
+        } else {
+            Vec::new()
+        };
         let mut scene = TransitionScene {
             transition,
             found: Found::of(retried, transition),
@@ -319,7 +323,10 @@ impl World {
             TransitionStep::Replan => self.put(retry::replanned(&self.status, &uid, now)),
             TransitionStep::Delete => {
                 let object = object.expect("there is something to delete");
-                assert!(!object.is_deleting() && object.uid() == uid, "deleted what was not read");
+                assert!(
+                    !object.is_deleting() && object.uid() == uid,
+                    "deleted what was not read"
+                );
                 self.unsent.remove(&uid);
                 self.delete();
                 self.ours.insert(uid.clone());
@@ -371,14 +378,21 @@ impl World {
 
     fn act(&mut self, act: &Act) {
         match act {
-            Act::End { succeeds, infrastructure } => {
+            Act::End {
+                succeeds,
+                infrastructure,
+            } => {
                 self.touch();
                 let Some(object) = self.object.as_mut().filter(|object| !object.is_deleting()) else {
                     return;
                 };
                 if object.value["status"]["phase"].is_null() {
                     let phase = if *succeeds { "Completed" } else { "Failed" };
-                    let reason = if *infrastructure { "CloneFailed" } else { "MaxTurnsExhausted" };
+                    let reason = if *infrastructure {
+                        "CloneFailed"
+                    } else {
+                        "MaxTurnsExhausted"
+                    };
                     object.value["status"] = json!({"phase": phase, "reason": reason});
                     let uid = object.uid();
                     self.ends.insert(uid);
@@ -392,7 +406,9 @@ impl World {
                 }
             }
             Act::Create => {
-                self.create(json!({"metadata": {"name": "wl", "namespace": "n"}, "spec": {"repo": "a/b", "issues": [7]}}));
+                self.create(
+                    json!({"metadata": {"name": "wl", "namespace": "n"}, "spec": {"repo": "a/b", "issues": [7]}}),
+                );
             }
             Act::Wedge(on) => {
                 if let Some(object) = &mut self.object {
@@ -447,7 +463,11 @@ impl World {
                 "{of} got a successor although somebody else deleted it"
             );
             if !self.by_hand && !self.limit_changed {
-                assert!(*number <= self.rule.max_attempts, "attempt {number} of {}", self.rule.max_attempts);
+                assert!(
+                    *number <= self.rule.max_attempts,
+                    "attempt {number} of {}",
+                    self.rule.max_attempts
+                );
             }
         }
     }
@@ -475,20 +495,28 @@ impl World {
         let ledger = self.ledger();
         assert_eq!(ledger.transition, None, "a retry hangs");
         for uid in &self.ours {
-            let replaced = self.object.as_ref().is_some_and(|object| {
-                object.value["metadata"]["annotations"]["taskgate.dev/retry-of"].is_null()
-            });
+            let replaced = self
+                .object
+                .as_ref()
+                .is_some_and(|object| object.value["metadata"]["annotations"]["taskgate.dev/retry-of"].is_null());
             // What we deleted is made again, unless somebody else made one of its name, or made and deleted one since.
             assert!(
                 self.made.contains_key(uid) || replaced || !self.theirs.is_empty(),
                 "{uid} was deleted, and is lost"
             );
         }
-        if let Some(object) = self.object.as_ref().filter(|object| object.value["status"]["phase"] == "Failed") {
+        if let Some(object) = self
+            .object
+            .as_ref()
+            .filter(|object| object.value["status"]["phase"] == "Failed")
+        {
             let condition = retry::condition(&self.status).expect("it says what becomes of it");
             let capped = GivenUp::is_cap(&condition.reason);
             assert!(capped, "{} stays without being at its cap: {condition:?}", object.uid());
-            assert!(self.status.attempts.iter().any(|attempt| attempt.uid == object.uid()), "its end was lost");
+            assert!(
+                self.status.attempts.iter().any(|attempt| attempt.uid == object.uid()),
+                "its end was lost"
+            );
         }
     }
 }
@@ -623,7 +651,12 @@ fn a04_the_number_of_a_run() {
         (known(2), "v", 9, 9),
         (known(0), "u", 1, 1),
     ] {
-        assert_eq!(attempt_number(&ledger, uid, stated), expected, "{} {uid} {stated}", ledger.attempt);
+        assert_eq!(
+            attempt_number(&ledger, uid, stated),
+            expected,
+            "{} {uid} {stated}",
+            ledger.attempt
+        );
     }
 }
 
@@ -665,6 +698,9 @@ fn the_backoff_grows_and_is_waited_for() {
             unreachable!("{step:?}")
         };
         let waited = until.duration_since(start).as_secs();
-        assert!((seconds * 9 / 10..=seconds * 11 / 10).contains(&waited), "{attempt}: {waited}");
+        assert!(
+            (seconds * 9 / 10..=seconds * 11 / 10).contains(&waited),
+            "{attempt}: {waited}"
+        );
     }
 }
