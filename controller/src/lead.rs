@@ -80,17 +80,13 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
     let (work_items, work_items_writer) = reflector::store::<WorkItem>();
     let tasks_writer = reflector::store::Writer::<DynamicObject>::new(task_kind.clone());
     let tasks = tasks_writer.as_reader();
-    let reporter = Reporter {
-        controller: "taskgate".into(),
-        instance: Some(config.identity.clone()),
-    };
     let (retry, woken) = Retry::new();
     let context = Arc::new(Context {
         policies: Policies::new(local, cluster, namespaces, spawners_writer.as_reader()),
         work_items,
         index: TaskIndex::default(),
         sources: Sources::default(),
-        recorder: Recorder::new(client.clone(), reporter),
+        recorder: recorder(&client, config),
         identity: config.identity.clone(),
         flavour: Flavour::default(),
         siblings: Siblings::default(),
@@ -110,13 +106,9 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
     let (new_policies, policies_changed) = watch::channel(());
 
     let all = watcher::Config::default;
-    let policies = stream::select_all([
-        cached(watcher(Api::<TaskPolicy>::all(client.clone()), all()), local_writer),
-        cached(
-            watcher(Api::<ClusterTaskPolicy>::all(client.clone()), all()),
-            cluster_writer,
-        ),
-    ]);
+    let local = cached(watcher(Api::<TaskPolicy>::all(client.clone()), all()), local_writer);
+    let cluster = Api::<ClusterTaskPolicy>::all(client.clone());
+    let policies = stream::select_all([local, cached(watcher(cluster, all()), cluster_writer)]);
     // Their labels are read when a Task is looked at; their own changes, of which a spawner has many, lead to nothing.
     let namespaces = cached(
         watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), all()),
@@ -181,6 +173,14 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
         drop((spawners_writer, tasks_writer));
     }
     join_all(parts).await;
+}
+
+fn recorder(client: &Client, config: &Config) -> Recorder {
+    let reporter = Reporter {
+        controller: "taskgate".into(),
+        instance: Some(config.identity.clone()),
+    };
+    Recorder::new(client.clone(), reporter)
 }
 
 /// Looks after each Task that the queue names.

@@ -99,6 +99,7 @@ impl Object {
 }
 
 /// The cluster: what is stored, and what really happened.
+#[allow(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
 struct World {
     now: Timestamp,
     rule: RetryPolicy,
@@ -112,6 +113,8 @@ struct World {
     /// The UIDs that we deleted, and those that somebody else did.
     ours: BTreeSet<String>,
     theirs: BTreeSet<String>,
+    /// What we had deleted and not made again when somebody else made one of its name.
+    replaced: BTreeSet<String>,
     /// What we made: the successor's number, by the UID of its predecessor.
     made: BTreeMap<String, u32>,
     /// Which runs failed or succeeded.
@@ -134,6 +137,7 @@ impl World {
             unsent: BTreeSet::new(),
             ours: BTreeSet::new(),
             theirs: BTreeSet::new(),
+            replaced: BTreeSet::new(),
             made: BTreeMap::new(),
             ends: BTreeSet::new(),
             crashed: false,
@@ -253,7 +257,7 @@ impl World {
         match step {
             FailedStep::Nothing | FailedStep::Wait(_) => false,
             FailedStep::Record => {
-                let failure = self.failure(&object.value);
+                let failure = Self::failure(&object.value);
                 let number = attempt_number(&ledger, retried.uid(), retried.stated_attempt(PREFIX));
                 let attempt = self.attempt(retried, failure.outcome());
                 let next = retry::failed(&self.status, &retried.run(), number, attempt, &failure, now);
@@ -269,7 +273,7 @@ impl World {
         }
     }
 
-    fn failure(&self, object: &Value) -> Failure {
+    fn failure(object: &Value) -> Failure {
         let reason = object["status"]["reason"].as_str().unwrap_or_default();
         let child = json!({"spec": {"kind": "issue-fix"}, "status": {"phase": "Failed", "failureReason": reason}});
         workload_failure(object, &[child])
@@ -406,9 +410,13 @@ impl World {
                 }
             }
             Act::Create => {
-                self.create(
+                let made = self.create(
                     json!({"metadata": {"name": "wl", "namespace": "n"}, "spec": {"repo": "a/b", "issues": [7]}}),
                 );
+                if made {
+                    let away = self.ours.iter().filter(|uid| !self.made.contains_key(*uid));
+                    self.replaced.extend(away.cloned());
+                }
             }
             Act::Wedge(on) => {
                 if let Some(object) = &mut self.object {
@@ -459,7 +467,7 @@ impl World {
         }
         for (of, number) in &self.made {
             assert!(
-                self.ours.contains(of) || self.crashed,
+                (self.ours.contains(of) && !self.theirs.contains(of)) || self.crashed,
                 "{of} got a successor although somebody else deleted it"
             );
             if !self.by_hand && !self.limit_changed {
@@ -495,13 +503,8 @@ impl World {
         let ledger = self.ledger();
         assert_eq!(ledger.transition, None, "a retry hangs");
         for uid in &self.ours {
-            let replaced = self
-                .object
-                .as_ref()
-                .is_some_and(|object| object.value["metadata"]["annotations"]["taskgate.dev/retry-of"].is_null());
-            // What we deleted is made again, unless somebody else made one of its name, or made and deleted one since.
             assert!(
-                self.made.contains_key(uid) || replaced || !self.theirs.is_empty(),
+                self.made.contains_key(uid) || self.replaced.contains(uid),
                 "{uid} was deleted, and is lost"
             );
         }

@@ -13,7 +13,7 @@ use kube::{
 use serde_json::Value;
 use taskgate_api::{
     job::Job,
-    kueue::{GROUP, LOCAL_QUEUES, PRIORITY_CLASSES, WORKLOADS, Workload},
+    kueue::{GROUP, LOCAL_QUEUES, PRIORITY_CLASSES, VERSIONS, WORKLOADS, Workload},
     metadata::Metadata,
 };
 use tokio::sync::watch;

@@ -10,7 +10,7 @@ use taskgate_policy::{
 };
 
 use super::{
-    Look,
+    item::Look,
     look::{failure, object, resource},
     memory::{self, Written},
     objects::{self, ObjectKey},
@@ -76,7 +76,7 @@ async fn failed(
         now: Timestamp::now(),
     });
     let written = match (&step, memory) {
-        (FailedStep::Nothing, _) => return Ok(Look::Nothing),
+        (FailedStep::Nothing, _) | (FailedStep::Tell(_) | FailedStep::Begin(_), None) => return Ok(Look::Nothing),
         (FailedStep::Wait(until), _) => return Ok(Look::At(*until)),
         (FailedStep::Record, None) => {
             let identity = objects::identity(context, retried);
@@ -116,7 +116,6 @@ async fn failed(
             }
             memory::write(context, memory, |status, now| retry::begun(status, transition, now)).await?
         }
-        (FailedStep::Tell(_) | FailedStep::Begin(_), None) => return Ok(Look::Nothing),
     };
     if let Written::Now(now) = &written {
         let happened = match step {

@@ -4,45 +4,38 @@
 //! the UID of its predecessor, so that whoever finds it knows whose it is.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
     Api,
-    api::{ApiResource, DeleteParams, DynamicObject, PostParams, Preconditions},
+    api::{ApiResource, DeleteParams, DynamicObject, Preconditions},
 };
-use serde_json::Value;
 use taskgate_api::{
-    Mode, WorkItem,
+    Mode, WorkItem, WorkItemStatus,
     retry_ledger::{Blocked, Transition},
-    task_policy::{RetriedKind, RetryPolicy},
+    task_policy::RetryPolicy,
 };
 use taskgate_policy::{
-    clip,
-    retry::{
-        self, Found, Prepared, Retried, Stopped, Succession, TransitionScene, TransitionStep, remains, task_feedback,
-        transition_step, workload_feedback,
-    },
+    retry::{self, Found, Retried, Stopped, TransitionScene, TransitionStep, transition_step},
     retry_rule,
 };
 use tracing::{debug, info};
 
 use super::{
-    Look,
-    look::{self, children, failed, left, object},
+    item::Look,
+    look::{self, failed, left, object},
     memory::{self, Written},
+    succeed::said,
     tell::{Happened, tell},
 };
 use crate::{
     context::Context,
-    error::{Error, is_absent, is_conflict, is_namespace_terminating, is_refused},
+    error::{Error, is_absent, is_conflict, is_refused},
     tasks::ItemRef,
 };
 
 /// Until the API server is asked again for what it refused.
-const REFUSED_AGAIN: SignedDuration = SignedDuration::from_secs(30);
+pub(super) const REFUSED_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 /// Until Foreman is looked for again.
 const ABSENT_AGAIN: SignedDuration = SignedDuration::from_secs(15);
-/// The largest predecessor that the ledger takes, in bytes: beside it stands the history, and an object may have 1.5 MiB.
-const MAX_PREDECESSOR: usize = 768 * 1024;
 
 /// Takes the next step of the retry of `item` that is under way.
 pub(super) async fn advance(context: &Context, item: &ItemRef, memory: &WorkItem) -> Result<Look, Error> {
@@ -62,12 +55,13 @@ pub(super) async fn advance(context: &Context, item: &ItemRef, memory: &WorkItem
     step.take().await
 }
 
-struct Step<'a> {
-    context: &'a Context,
-    item: &'a ItemRef,
-    memory: &'a WorkItem,
-    transition: &'a Transition,
-    resource: ApiResource,
+/// What a step needs.
+pub(super) struct Step<'a> {
+    pub(super) context: &'a Context,
+    pub(super) item: &'a ItemRef,
+    pub(super) memory: &'a WorkItem,
+    pub(super) transition: &'a Transition,
+    pub(super) resource: ApiResource,
 }
 
 impl Step<'_> {
@@ -121,73 +115,12 @@ impl Step<'_> {
     }
 
     /// What the policy of the moment says of `retried`, if it enforces a retry.
-    fn rule(&self, retried: Retried<'_>) -> Option<RetryPolicy> {
+    pub(super) fn rule(&self, retried: Retried<'_>) -> Option<RetryPolicy> {
         let policies = self.context.policies.current();
         let labels = self.context.policies.namespace_labels(&self.item.0);
         let found = retry_rule(&policies, &self.item.0, &labels, retried)?;
         let enforced = found.mode == Mode::Enforce && !retried.is_left_to_bridge(found.rule);
         enforced.then(|| found.rule.clone())
-    }
-
-    /// Reads what dies with the predecessor, and asks whether its successor would be admitted.
-    async fn prepare(&self, retried: Retried<'_>, rule: &RetryPolicy) -> Result<Look, Error> {
-        let Self {
-            context, transition, ..
-        } = *self;
-        let children = match children(context, &self.item.0, &transition.old).await {
-            Ok(children) => children,
-            // A failed look never keeps a run from being repeated: the Workload itself names its children too.
-            Err(error) => {
-                info!(%error, source = %error.source, name = transition.old.name, "its children cannot be read: no feedback");
-                Vec::new()
-            }
-        };
-        let feedback = transition
-            .with_feedback
-            .then(|| self.feedback(retried, &children))
-            .flatten();
-        let prepared = Prepared {
-            resource_version: retried.version().to_owned(),
-            predecessor: remains(retried),
-            children: look::child_names(retried.object(), &children),
-            feedback,
-        };
-        let size = prepared.predecessor.to_string().len();
-        if size > MAX_PREDECESSOR {
-            let message = format!("the object has {size} bytes: more than fit into its WorkItem while it is away");
-            return self.refused(&message).await;
-        }
-        let successor = self.successor(rule, &prepared.predecessor, prepared.feedback.as_deref());
-        match self.post(&successor, true).await {
-            // The name is taken by the predecessor; everybody who may refuse was asked before (foreman trap 10).
-            Ok(_) => {}
-            Err(error) if is_conflict(&error) => {}
-            Err(error) if is_namespace_terminating(&error) => return Ok(Look::Nothing),
-            Err(error) if is_refused(&error) => return self.refused(&said(&error)).await,
-            Err(error) => return Err(self.failed("asking for", error)),
-        }
-        let uid = transition.old.uid.as_str();
-        context.retry.unsent(uid);
-        let look = self
-            .write(None, |status, now| retry::prepared(status, uid, &prepared, now))
-            .await?;
-        if !matches!(look, Look::Wrote(Written::Now(_))) {
-            context.retry.sent(uid);
-        }
-        Ok(look)
-    }
-
-    fn feedback(&self, retried: Retried<'_>, children: &[Value]) -> Option<String> {
-        match retried.kind() {
-            RetriedKind::Workload => workload_feedback(children),
-            RetriedKind::Task => {
-                let ledger = memory::ledger_of(self.memory);
-                task_feedback(
-                    retried.object(),
-                    ledger.failure.as_ref().map_or("", |failure| &failure.reason),
-                )
-            }
-        }
     }
 
     /// Deletes the predecessor that was read, and no other.
@@ -229,69 +162,7 @@ impl Step<'_> {
         }
     }
 
-    /// Creates the successor, under the policy of this moment.
-    async fn create(&self) -> Result<Look, Error> {
-        let transition = self.transition;
-        let Some(predecessor) = &transition.predecessor else {
-            return Ok(Look::Nothing);
-        };
-        let retried = Retried::of(transition.old.kind, predecessor);
-        let rule = retried.and_then(|retried| self.rule(retried)).unwrap_or_default();
-        let successor = self.successor(&rule, predecessor, transition.feedback.as_deref());
-        match self.post(&successor, false).await {
-            Ok(created) => {
-                let uid = created
-                    .pointer("/metadata/uid")
-                    .and_then(Value::as_str)
-                    .unwrap_or_default();
-                self.close(uid).await
-            }
-            // By whom is looked at next.
-            Err(error) if is_conflict(&error) => Ok(Look::Again),
-            Err(error) if is_namespace_terminating(&error) => Ok(Look::Nothing),
-            Err(error) if is_refused(&error) => self.refused(&said(&error)).await,
-            Err(error) => Err(self.failed("creating", error)),
-        }
-    }
-
-    fn successor(&self, rule: &RetryPolicy, predecessor: &Value, feedback: Option<&str>) -> Value {
-        let succession = Succession {
-            rule,
-            attempt: self.transition.to,
-            of: &self.transition.old.uid,
-            feedback,
-        };
-        retry::successor(self.transition.old.kind, predecessor, &succession)
-    }
-
-    /// Sends a create. A field that the CRD does not have is refused and not dropped (foreman trap 16).
-    async fn post(&self, successor: &Value, dry_run: bool) -> kube::Result<Value> {
-        let params = PostParams {
-            dry_run,
-            ..PostParams::default()
-        };
-        let body = serde_json::to_vec(successor).map_err(kube::Error::SerdeError)?;
-        let path = <DynamicObject as kube::Resource>::url_path(&self.resource, Some(&self.item.0));
-        let request = kube::core::Request::new(path).create(&params, body);
-        let mut request = request.map_err(kube::Error::BuildRequest)?;
-        let strict = format!("{}&fieldValidation=Strict", request.uri());
-        *request.uri_mut() = strict.parse().expect("a URI with one more parameter is one");
-        self.context.client.request(request).await
-    }
-
-    async fn refused(&self, message: &str) -> Result<Look, Error> {
-        let blocked = Blocked {
-            reason: "SuccessorRefused".to_owned(),
-            message: clip(message, 900),
-            time: Time(Timestamp::now()),
-        };
-        match self.block(Happened::Refused, &blocked).await? {
-            Look::Wrote(Written::Before) | Look::At(_) => Ok(Look::At(after(REFUSED_AGAIN))),
-            look => Ok(look),
-        }
-    }
-
-    async fn block(&self, happened: Happened, blocked: &Blocked) -> Result<Look, Error> {
+    pub(super) async fn block(&self, happened: Happened, blocked: &Blocked) -> Result<Look, Error> {
         let uid = self.transition.old.uid.as_str();
         let look = self
             .write(Some(happened), |status, now| retry::blocked(status, uid, blocked, now))
@@ -302,7 +173,7 @@ impl Step<'_> {
         }
     }
 
-    async fn close(&self, successor: &str) -> Result<Look, Error> {
+    pub(super) async fn close(&self, successor: &str) -> Result<Look, Error> {
         let uid = self.transition.old.uid.as_str();
         self.write(Some(Happened::Recreated), |status, now| {
             retry::closed(status, uid, successor, now)
@@ -318,10 +189,10 @@ impl Step<'_> {
             .await
     }
 
-    async fn write(
+    pub(super) async fn write(
         &self,
         happened: Option<Happened>,
-        change: impl FnOnce(&taskgate_api::WorkItemStatus, Timestamp) -> Option<taskgate_api::WorkItemStatus>,
+        change: impl FnOnce(&WorkItemStatus, Timestamp) -> Option<WorkItemStatus>,
     ) -> Result<Look, Error> {
         let written = memory::write(self.context, self.memory, change).await?;
         if let (Written::Now(item), Some(happened)) = (&written, happened) {
@@ -334,7 +205,7 @@ impl Step<'_> {
         Api::namespaced_with(self.context.client.clone(), &self.item.0, &self.resource)
     }
 
-    fn failed(&self, doing: &'static str, error: kube::Error) -> Error {
+    pub(super) fn failed(&self, doing: &'static str, error: kube::Error) -> Error {
         failed(
             doing,
             self.transition.old.kind.as_str(),
@@ -345,14 +216,6 @@ impl Step<'_> {
     }
 }
 
-/// What the API server said.
-fn said(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
-    }
-}
-
-fn after(wait: SignedDuration) -> Timestamp {
+pub(super) fn after(wait: SignedDuration) -> Timestamp {
     Timestamp::now().checked_add(wait).unwrap_or(Timestamp::MAX)
 }

@@ -214,9 +214,11 @@ impl World {
             let probe = json!({
                 "apiVersion": "foreman.llmkube.dev/v1alpha1", "kind": "Workload",
                 "metadata": {"name": "probe", "annotations": {"foreman.llmkube.dev/attempt": "2"}}, "spec": {"intent": "probe"},
-            });
-            let output = self.cp.kubectl_with_input(["create", "-n", name, "--dry-run=server", "-f-"], &probe.to_string());
-            ensure!(output.await?.stderr_failed()?.contains(message), "still admitted");
+            })
+            .to_string();
+            let create = ["create", "-n", name, "--dry-run=server", "-f-"];
+            let output = self.cp.kubectl_with_input(create, &probe).await?;
+            ensure!(output.stderr_failed()?.contains(message), "still admitted");
             Ok(())
         })
         .await

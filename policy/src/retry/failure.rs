@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 use taskgate_api::{
+    condition::Condition,
     foreman::{AgenticTask, Workload},
     retry_ledger::FailureClass,
     work_item::Outcome,
@@ -21,7 +22,7 @@ pub struct Failure {
 
 impl Failure {
     fn new(class: FailureClass, reason: &str) -> Self {
-        let word: String = reason.chars().filter(|c| c.is_ascii_alphanumeric()).take(64).collect();
+        let word: String = reason.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
         let reason = if word.is_empty() { "Unknown".to_owned() } else { word };
         Self { class, reason }
     }
@@ -83,16 +84,13 @@ pub fn workload_failure(object: &Value, children: &[Value]) -> Failure {
         return Failure::new(FailureClass::Obsolete, "AlreadyResolved");
     }
     if let Some(work) = roots.iter().find(|child| infrastructure(**child).is_none()) {
-        return Failure::new(FailureClass::Work, work_reason(work));
+        return Failure::new(FailureClass::Work, work_reason(*work));
     }
-    match roots.first().and_then(|child| infrastructure(*child)) {
-        Some(reason) => Failure::new(FailureClass::Infrastructure, reason),
-        None => {
-            let completed = Workload::of(object).condition("Completed");
-            let reason = completed.map_or("Failed", taskgate_api::condition::Condition::reason);
-            Failure::new(FailureClass::Work, reason)
-        }
+    if let Some(reason) = roots.first().and_then(|child| infrastructure(*child)) {
+        return Failure::new(FailureClass::Infrastructure, reason);
     }
+    let completed = Workload::of(object).condition("Completed");
+    Failure::new(FailureClass::Work, completed.map_or("Failed", Condition::reason))
 }
 
 /// How a Task failed, given how it ended; `None` for one that was cancelled or stopped, and so did not fail.
@@ -151,7 +149,7 @@ fn infrastructure(child: AgenticTask<'_>) -> Option<&str> {
         .or_else(|| (child.verdict() == "GATE-ERROR").then_some("GateError"))
 }
 
-fn work_reason<'a>(child: &AgenticTask<'a>) -> &'a str {
+fn work_reason(child: AgenticTask<'_>) -> &str {
     [child.failure_reason(), child.outcome(), child.verdict()]
         .into_iter()
         .find(|text| !text.is_empty())

@@ -153,12 +153,15 @@ fn block(notes: &[String]) -> Option<String> {
         format!("{BEGIN}\n## Why the previous run failed\nWhat follows is quoted from that run. Address it.\n\n");
     // Masked before it is cut, or half a secret would be left.
     let text = mask(&notes.join("\n")).replace(MARK, "…");
-    let quoted: String = text
-        .lines()
-        .map(|line| line.replace(|c: char| c.is_control() && c != '\t', " "))
-        .filter(|line| !line.trim().is_empty())
-        .map(|line| format!("> {}\n", line.trim_end()))
-        .collect();
+    let mut quoted = String::new();
+    for line in text.lines() {
+        let line = line.replace(|c: char| c.is_control() && c != '\t', " ");
+        if !line.trim().is_empty() {
+            quoted.push_str("> ");
+            quoted.push_str(line.trim_end());
+            quoted.push('\n');
+        }
+    }
     let room = MAX_FEEDBACK - head.chars().count() - END.chars().count();
     Some(format!("{head}{}{END}", cut(&quoted, room)))
 }

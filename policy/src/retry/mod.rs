@@ -2,24 +2,24 @@
 //! next step towards it. Pure; the controller takes the steps.
 
 mod admit;
+mod condition;
+mod failed;
 mod failure;
 mod feedback;
 mod ledger;
 mod mask;
 mod object;
-mod step;
+mod progress;
 mod successor;
+mod transition;
 
 pub(crate) use admit::findings;
+pub use condition::condition;
+pub use failed::{FailedScene, FailedStep, GivenUp, attempt_number, failed_step};
 pub use failure::{Failure, task_failure, workload_failure};
 pub use feedback::{MAX_FEEDBACK, task_feedback, workload_feedback};
-pub use ledger::{
-    Prepared, begun, blocked, closed, condition, deleted, failed, forgotten, prepared, replanned, stopped, succeeded,
-    told,
-};
+pub use ledger::{failed, forgotten, succeeded, told};
 pub use object::{Retried, RunPhase};
-pub use step::{
-    BLOCKED, FailedScene, FailedStep, Found, GivenUp, PATIENCE, Stopped, TransitionScene, TransitionStep,
-    attempt_number, failed_step, transition_step,
-};
+pub use progress::{Prepared, begun, blocked, closed, deleted, prepared, replanned, stopped};
 pub use successor::{Succession, remains, successor};
+pub use transition::{BLOCKED, Found, PATIENCE, Stopped, TransitionScene, TransitionStep, transition_step};

@@ -1,0 +1,186 @@
+//! What to do about a failed run: write down how it failed, say why it stays as it is, or begin to run it again.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use taskgate_api::{
+    Mode,
+    retry_ledger::{FailureClass, RetryLedger, RetryStage, Transition},
+    task_policy::RetryPolicy,
+};
+
+use super::Retried;
+use crate::backoff;
+
+/// A failed run that is not being retried.
+#[derive(Clone, Copy, Debug)]
+pub struct FailedScene<'a> {
+    /// The failed object, as it is now.
+    pub object: Retried<'a>,
+    /// What the ledger of its item says.
+    pub ledger: &'a RetryLedger,
+    /// The policy's name, how far it may go, and what it says. `None`: no policy retries the object.
+    pub rule: Option<(&'a str, Mode, &'a RetryPolicy)>,
+    /// How many runs in a row the cluster failed.
+    pub infrastructure_failures: u32,
+    /// Until when what the object still has to tell is not known (kelos §6.6).
+    pub settles: Option<Timestamp>,
+    /// What time it is.
+    pub now: Timestamp,
+}
+
+/// What to do about a failed run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FailedStep {
+    /// Nothing.
+    Nothing,
+    /// Nothing, until this moment.
+    Wait(Timestamp),
+    /// Write down that and how it failed.
+    Record,
+    /// Say why it is not retried.
+    Tell(GivenUp),
+    /// Write down that it is about to be retried.
+    Begin(Box<Transition>),
+}
+
+/// Why a failed run is not retried. A closed set, fit for a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GivenUp {
+    /// There were as many runs as there may be.
+    Attempts {
+        /// The run's number.
+        attempt: u32,
+        /// How many there may be.
+        limit: u32,
+    },
+    /// The cluster failed as many runs in a row as it may.
+    Infrastructure {
+        /// How many.
+        failures: u32,
+        /// How many there may be.
+        limit: u32,
+    },
+    /// Only a person can help.
+    Human,
+    /// Its source is closed.
+    Obsolete,
+    /// It would be retried, if the policy were enforced.
+    OnlyObserved {
+        /// The number of the run that there would be.
+        to: u32,
+    },
+}
+
+impl GivenUp {
+    /// The reason of the ledger's condition.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Attempts { .. } => "MaxAttemptsReached",
+            Self::Infrastructure { .. } => "MaxInfrastructureFailuresReached",
+            Self::Human => "NeedsHuman",
+            Self::Obsolete => "SourceClosed",
+            Self::OnlyObserved { .. } => "WouldRetry",
+        }
+    }
+
+    /// Whether the object is the last of its story, so that its deletion begins a new one.
+    pub fn is_cap(reason: &str) -> bool {
+        matches!(reason, "MaxAttemptsReached" | "MaxInfrastructureFailuresReached")
+    }
+}
+
+/// The number of the run of an object: the higher of what the ledger and the object say. A further object of an item is a
+/// further run.
+pub fn attempt_number(ledger: &RetryLedger, uid: &str, stated: u32) -> u32 {
+    let same = ledger.run.as_ref().is_some_and(|run| run.uid == uid);
+    let known = if same {
+        ledger.attempt
+    } else {
+        ledger.attempt.saturating_add(1)
+    };
+    known.max(stated).max(1)
+}
+
+/// What to do about the failed run of `scene`.
+pub fn failed_step(scene: &FailedScene<'_>) -> FailedStep {
+    let FailedScene { object, ledger, .. } = *scene;
+    if !object.is_tombstone() {
+        return FailedStep::Nothing;
+    }
+    let asked = ledger
+        .request
+        .as_ref()
+        .filter(|request| request.run.uid == object.uid());
+    let rule = scene.rule.filter(|(_, _, rule)| !object.is_left_to_bridge(rule));
+    if rule.is_none() && asked.is_none() {
+        return FailedStep::Nothing;
+    }
+    if let Some(until) = scene.settles.filter(|until| *until > scene.now) {
+        return FailedStep::Wait(until);
+    }
+    if asked.is_none() && ledger.aside.iter().any(|uid| uid == object.uid()) {
+        return FailedStep::Nothing;
+    }
+    let known = ledger.run.as_ref().is_some_and(|run| run.uid == object.uid());
+    let Some(failure) = ledger.failure.as_ref().filter(|_| known) else {
+        return FailedStep::Record;
+    };
+    let from = ledger.attempt.max(1);
+    let transition = |from: u32, to: u32| Transition {
+        old: object.run(),
+        resource_version: object.version().to_owned(),
+        from,
+        to,
+        step: RetryStage::Planned,
+        since: Time(scene.now),
+        policy: None,
+        requested_by: None,
+        with_feedback: false,
+        blocked: None,
+        predecessor: None,
+        feedback: None,
+        children: Vec::new(),
+    };
+    if let Some(request) = asked {
+        let from = request.from_attempt.unwrap_or(from);
+        let to = if request.reset { 1 } else { from.saturating_add(1) };
+        let told = request.with_feedback || rule.is_some_and(|(_, _, rule)| rule.feedback);
+        return FailedStep::Begin(Box::new(Transition {
+            requested_by: Some(request.by.clone()),
+            with_feedback: told,
+            policy: rule.map(|(name, ..)| name.to_owned()),
+            ..transition(from, to)
+        }));
+    }
+    let Some((name, mode, rule)) = rule else {
+        return FailedStep::Nothing;
+    };
+    let failures = scene.infrastructure_failures;
+    let (to, round) = match failure.class {
+        FailureClass::Human => return FailedStep::Tell(GivenUp::Human),
+        FailureClass::Obsolete => return FailedStep::Tell(GivenUp::Obsolete),
+        FailureClass::Infrastructure if failures >= rule.max_infrastructure_failures => {
+            let limit = rule.max_infrastructure_failures;
+            return FailedStep::Tell(GivenUp::Infrastructure { failures, limit });
+        }
+        FailureClass::Infrastructure => (from, from.saturating_add(failures)),
+        FailureClass::Work if from >= rule.max_attempts => {
+            let limit = rule.max_attempts;
+            return FailedStep::Tell(GivenUp::Attempts { attempt: from, limit });
+        }
+        FailureClass::Work => (from + 1, from),
+    };
+    if mode != Mode::Enforce {
+        return FailedStep::Tell(GivenUp::OnlyObserved { to });
+    }
+    let wait = backoff::jittered(backoff::wait(&rule.backoff(), round), object.uid());
+    let due = failure.time.0.checked_add(wait).unwrap_or(Timestamp::MAX);
+    if due > scene.now {
+        return FailedStep::Wait(due);
+    }
+    FailedStep::Begin(Box::new(Transition {
+        policy: Some(name.to_owned()),
+        with_feedback: rule.feedback,
+        ..transition(from, to)
+    }))
+}
