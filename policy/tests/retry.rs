@@ -598,6 +598,7 @@ fn a03_a08_a11_a13_number_and_class_decide() {
         (0, "Work", 0, Ok((1, 2))),
         (1, "Infrastructure", 1, Ok((1, 1))),
         (3, "Infrastructure", 1, Ok((3, 3))),
+        (4, "Infrastructure", 1, Err("MaxAttemptsReached")),
         (1, "Infrastructure", 2, Err("MaxInfrastructureFailuresReached")),
         (1, "Human", 0, Err("NeedsHuman")),
         (1, "Obsolete", 0, Err("SourceClosed")),

@@ -106,7 +106,7 @@ mod tests {
             wake.send(item(n)).unwrap();
         }
         let ending = async {
-            tokio::time::sleep(Duration::from_secs(60)).await;
+            tokio::time::sleep(Duration::from_mins(1)).await;
             drop(wake);
         };
         tokio::join!(run(woken, look), ending);

@@ -57,9 +57,11 @@ pub(super) async fn look(context: &Context, item: ItemRef) -> Option<Duration> {
 
 async fn look_after(context: &Context, item: &ItemRef) -> Result<Option<Duration>, Error> {
     if !is_worth_a_look(context, item) {
+        context.retry.slots.note(item, cached(context, item).as_deref());
         return Ok(None);
     }
     let mut memory = memory::read(context, item).await?;
+    context.retry.slots.note(item, memory.as_ref());
     let mut conflicts = 0;
     for _ in 0..MAX_STEPS {
         match step(context, item, memory.as_ref()).await? {
@@ -75,6 +77,7 @@ async fn look_after(context: &Context, item: &ItemRef) -> Result<Option<Duration
                     return Ok(Some(SOON));
                 }
                 memory = memory::read(context, item).await?;
+                context.retry.slots.note(item, memory.as_ref());
             }
         }
     }

@@ -85,11 +85,15 @@ impl Retry {
     /// Takes note of a memory that changed, or went.
     pub(crate) fn note_memory(&self, item: &WorkItem, gone: bool) {
         let key = (item.namespace().unwrap_or_default(), item.name_any());
-        self.slots.note(&key, Some(item).filter(|_| !gone));
+        if gone {
+            self.slots.note(&key, None);
+        } else {
+            self.slots.keep(&key, item);
+        }
         let ledger = item.status.as_ref().and_then(|status| status.retry.as_ref());
         let business = ledger
             .is_some_and(|ledger| ledger.transition.is_some() || ledger.failure.is_some() || ledger.request.is_some());
-        if business || self.objects.has(&key) {
+        if business || self.objects.has(&key) || self.slots.holds(&key) {
             self.wake(&key);
         }
     }

@@ -32,19 +32,30 @@ impl Slots {
         true
     }
 
-    /// Takes note of what the ledger of `item` says.
+    /// Takes note of what the ledger of `item` says, read consistently.
     pub(super) fn note(&self, item: &ItemRef, memory: Option<&WorkItem>) {
-        let ledger = memory.and_then(|memory| memory.status.as_ref()?.retry.as_ref());
-        let open = ledger.and_then(|ledger| ledger.transition.as_ref());
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match open.filter(|transition| transition.blocked.is_none()) {
-            Some(transition) => {
-                taken.insert(item.clone(), transition.policy.clone().unwrap_or_default());
-            }
-            None => {
-                taken.remove(item);
-            }
+        if !memory.is_some_and(|memory| self.keep(item, memory)) {
+            let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            taken.remove(item);
         }
+    }
+
+    /// Whether `item` has a place.
+    pub(super) fn holds(&self, item: &ItemRef) -> bool {
+        let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.contains_key(item)
+    }
+
+    /// Keeps a place for `item` if its ledger, which may be an old one, says that it has one.
+    pub(super) fn keep(&self, item: &ItemRef, memory: &WorkItem) -> bool {
+        let ledger = memory.status.as_ref().and_then(|status| status.retry.as_ref());
+        let open = ledger.and_then(|ledger| ledger.transition.as_ref());
+        let Some(transition) = open.filter(|transition| transition.blocked.is_none()) else {
+            return false;
+        };
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.insert(item.clone(), transition.policy.clone().unwrap_or_default());
+        true
     }
 }
 

@@ -156,6 +156,8 @@ pub fn failed_step(scene: &FailedScene<'_>) -> FailedStep {
         return FailedStep::Nothing;
     };
     let failures = scene.infrastructure_failures;
+    // A run at the limit may be repeated if the cluster failed it, one beyond may not: somebody else began that.
+    let limit = rule.max_attempts;
     let (to, round) = match failure.class {
         FailureClass::Human => return FailedStep::Tell(GivenUp::Human),
         FailureClass::Obsolete => return FailedStep::Tell(GivenUp::Obsolete),
@@ -163,12 +165,11 @@ pub fn failed_step(scene: &FailedScene<'_>) -> FailedStep {
             let limit = rule.max_infrastructure_failures;
             return FailedStep::Tell(GivenUp::Infrastructure { failures, limit });
         }
-        FailureClass::Infrastructure => (from, from.saturating_add(failures)),
-        FailureClass::Work if from >= rule.max_attempts => {
-            let limit = rule.max_attempts;
+        FailureClass::Infrastructure if from <= limit => (from, from.saturating_add(failures)),
+        FailureClass::Work if from < limit => (from + 1, from),
+        FailureClass::Infrastructure | FailureClass::Work => {
             return FailedStep::Tell(GivenUp::Attempts { attempt: from, limit });
         }
-        FailureClass::Work => (from + 1, from),
     };
     if mode != Mode::Enforce {
         return FailedStep::Tell(GivenUp::OnlyObserved { to });
