@@ -115,8 +115,8 @@ struct World {
     theirs: BTreeSet<String>,
     /// What we had deleted and not made again when somebody else made one of its name.
     replaced: BTreeSet<String>,
-    /// What we made: the successor's number, by the UID of its predecessor.
-    made: BTreeMap<String, u32>,
+    /// What we made: the successor's number and UID, by the UID of its predecessor.
+    made: BTreeMap<String, (u32, String)>,
     /// Which runs failed or succeeded.
     ends: BTreeSet<String>,
     crashed: bool,
@@ -356,7 +356,12 @@ impl World {
                 let to = transition.to;
                 let new = successor(RetriedKind::Workload, &predecessor, &succession);
                 assert!(self.create(new), "there was room");
-                assert_eq!(self.made.insert(uid.clone(), to), None, "{uid} got two successors");
+                let made = self.object.as_ref().expect("just made").uid();
+                if let Some((_, before)) = self.made.insert(uid.clone(), (to, made)) {
+                    // Killed before it wrote that it had made it, and deleted by somebody else meanwhile: nobody can know.
+                    let unknown = self.crashed && self.theirs.contains(&before);
+                    assert!(unknown, "{uid} got two successors");
+                }
                 if crash == Crash::Between {
                     self.kill();
                     return true;
@@ -465,7 +470,7 @@ impl World {
         for attempt in &self.status.attempts {
             assert!(self.ends.contains(&attempt.uid), "{attempt:?} never ended");
         }
-        for (of, number) in &self.made {
+        for (of, (number, _)) in &self.made {
             assert!(
                 (self.ours.contains(of) && !self.theirs.contains(of)) || self.crashed,
                 "{of} got a successor although somebody else deleted it"
@@ -558,7 +563,7 @@ proptest! {
                 world.now += SignedDuration::from_secs(600);
             }
         }
-        let numbers: Vec<_> = world.made.values().copied().collect();
+        let numbers: Vec<_> = world.made.values().map(|(number, _)| *number).collect();
         let expected: Vec<_> = (2..=limit).collect();
         prop_assert_eq!(numbers, expected);
         prop_assert_eq!(world.status.attempts.len(), limit as usize);

@@ -70,7 +70,11 @@ impl Names {
 }
 
 /// The CRDs that are looked at to learn what the cluster knows.
-const CRDS: [Name; 2] = [Name::Fixed("tasks.kelos.dev"), Name::Fixed("workloads.kueue.x-k8s.io")];
+const CRDS: [Name; 3] = [
+    Name::Fixed("tasks.kelos.dev"),
+    Name::Fixed("workloads.foreman.llmkube.dev"),
+    Name::Fixed("workloads.kueue.x-k8s.io"),
+];
 
 /// In the whole cluster. Nothing here reads a Secret.
 pub(crate) const CLUSTER: &[Right] = &[
@@ -208,7 +212,7 @@ pub(crate) const CLUSTER: &[Right] = &[
         verbs: &["get"],
     },
     Right {
-        why: "which fields this Kelos has, and whether Kueue is installed",
+        why: "which fields this Kelos has, and whether Foreman and Kueue are installed",
         group: "apiextensions.k8s.io",
         resources: &["customresourcedefinitions"],
         names: &CRDS,
