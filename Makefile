@@ -13,7 +13,7 @@ help: ## This list
 
 .PHONY: run
 run: control-plane ## A control plane with taskgate enforcing on it, a short tour, then yours until Ctrl-C (ONCE=1: ends after the tour)
-	@.ci/step "Building taskgate and the Kelos stand-in" cargo build --locked --workspace --bins
+	@.ci/step "Building taskgate and the stand-ins" cargo build --locked --workspace --bins
 	@exec target/debug/tour
 
 .PHONY: test

@@ -9,7 +9,7 @@ use taskgate_e2e::{binary, eventually};
 use tokio::process::Command;
 
 #[tokio::test]
-async fn the_tour_shows_label_queue_and_denial_and_leaves_nothing() -> anyhow::Result<()> {
+async fn the_tour_shows_label_queue_denial_and_retry_and_leaves_nothing() -> anyhow::Result<()> {
     let folder = std::env::temp_dir().join(format!("taskgate-tour-test-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
     let output = Command::new(binary("tour")?)
@@ -36,6 +36,9 @@ async fn the_tour_shows_label_queue_and_denial_and_leaves_nothing() -> anyhow::R
         "admitted by ClusterQueue agents after ",
         "denied the request: taskgate: item fixer/103 failed 3 times in a row (limit 3)",
         "task.kelos.dev/once-more created (server dry run)",
+        "wl-acme-app-7   2         strong",
+        "> [major, tests] src/date.rs:9: no test for the leap year",
+        "attempt 2 of 2",
         "The tour is over.",
     ] {
         ensure!(told.contains(promised), "{promised:?} is missing:\n{told}");

@@ -16,9 +16,14 @@ const POLICY: &str = include_str!("../../tour/policy.yaml");
 const SPAWNER: &str = include_str!("../../tour/spawner.yaml");
 const TASK: &str = include_str!("../../tour/task.yaml");
 const KUEUE: &str = include_str!("../../tour/kueue.yaml");
+const RETRY: &str = include_str!("../../tour/retry.yaml");
+const WORKLOAD: &str = include_str!("../../tour/workload.yaml");
 /// Where each Task stands.
 const STANDING: &str = "kubectl -n team-a get tasks.kelos.dev '-ocustom-columns=TASK:.metadata.name,PHASE:.status.phase,\
     QUEUED:.status.conditions[?(@.type==\"Queued\")].reason,WHY:.status.conditions[?(@.type==\"Queued\")].message'";
+/// Where a Workload stands.
+const RUN: &str = "kubectl -n team-a get workloads.foreman.llmkube.dev '-ocustom-columns=WORKLOAD:.metadata.name,\
+    ATTEMPT:.metadata.annotations.foreman\\.llmkube\\.dev/attempt,CODER:.spec.coderAgentRef.name,PHASE:.status.phase'";
 const PATIENCE: Duration = Duration::from_mins(1);
 
 #[tokio::main]
@@ -117,6 +122,9 @@ async fn tour() -> anyhow::Result<()> {
     until_allowed(&cp).await?;
     typed_with_input(&cp, "kubectl create --dry-run=server -f once-more.yaml", TASK).await?;
 
+    let _foreman = timed("\nStarting a stand-in for Foreman", start_foreman(&cp)).await?;
+    retry(&cp).await?;
+
     if std::env::var_os("ONCE").is_some_and(|once| once == "1") {
         say("\nThe tour is over.");
         return Ok(());
@@ -144,6 +152,54 @@ async fn start_kelos(cp: &ControlPlane) -> anyhow::Result<Process> {
         .args(["--install-crds", "--no-runtimes", "--agents"])
         .ready_at(format!("http://{metrics}/metrics"));
     cp.spawn(spec).await
+}
+
+async fn start_foreman(cp: &ControlPlane) -> anyhow::Result<Process> {
+    let seed = cp.dir().join("foreman.yaml");
+    std::fs::write(&seed, include_str!("../../tour/foreman.yaml")).context("writing the seed")?;
+    let listen = format!("127.0.0.1:{}", free_port()?);
+    let spec = ProcessSpec::new("foreman-standin", binary("foreman-standin")?)
+        .args(["--kubeconfig", &cp.kubeconfig().display().to_string()])
+        .args(["--seed", &seed.display().to_string()])
+        .args(["--install-crds", "--listen", &listen])
+        .ready_at(format!("http://{listen}/healthz"));
+    let foreman = cp.spawn(spec).await?;
+    // The garbage collector learns of new kinds every 30 s, or at its start.
+    cp.controller_manager().restart().await?;
+    cp.apply_yaml(include_str!("../../tour/agents.yaml")).await?;
+    Ok(foreman)
+}
+
+async fn retry(cp: &ControlPlane) -> anyhow::Result<()> {
+    heading("7. A Workload of Foreman's fails: it is run again, under today's policy, and told why it failed");
+    show_file(RETRY);
+    typed_with_input(cp, "kubectl apply -f retry.yaml", RETRY).await?;
+    show_file(WORKLOAD);
+    typed_with_input(cp, "kubectl create -f workload.yaml", WORKLOAD).await?;
+    let name = ["get", "workloads.foreman.llmkube.dev", "wl-acme-app-7"];
+    until(cp, "it is run again", &name, |workload| {
+        workload.pointer("/metadata/annotations/foreman.llmkube.dev~1attempt") == Some(&Value::from("2"))
+    })
+    .await?;
+    typed(cp, RUN).await?;
+    typed(
+        cp,
+        "kubectl -n team-a get workloads.foreman.llmkube.dev wl-acme-app-7 -ojsonpath={.spec.intent}",
+    )
+    .await?;
+
+    heading("8. It fails up to its cap, and stays: untouched, and remembered");
+    until(cp, "it is given up", &["get", "workitems"], |list| {
+        items(list).any(|item| item.to_string().contains("MaxAttemptsReached"))
+    })
+    .await?;
+    typed(cp, RUN).await?;
+    typed(
+        cp,
+        "kubectl -n team-a get workitems '-ocustom-columns=ITEM:.spec.item,ATTEMPT:.status.retry.attempt,\
+         WHY:.status.conditions[?(@.type==\"Retry\")].message'",
+    )
+    .await
 }
 
 /// Writes the memory of an item by hand, as the controller would after three failures.
