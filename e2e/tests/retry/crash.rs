@@ -130,7 +130,8 @@ async fn killed_when(world: &World, name: &str, seen: Seen) -> anyhow::Result<()
     let failing = world.end(name, stuck());
     let (watched, failed) = tokio::join!(until(world, &first, seen), failing);
     world.gate.process().kill().await?;
-    (watched?, failed?);
+    watched?;
+    failed?;
     world.gate.process().start().await?;
     let second = world.next(&first).await?;
     ensure!(number(&second) == Some("2"), "{:?}", number(&second));
@@ -152,6 +153,7 @@ async fn killed_when(world: &World, name: &str, seen: Seen) -> anyhow::Result<()
         "the feedback is lost: {}",
         second.spec.intent
     );
+    world.child_of(&second, "code-7").await?;
     ensure!(world.runs(name) == 2, "{} runs", world.runs(name));
     Ok(())
 }

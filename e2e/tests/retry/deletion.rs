@@ -8,7 +8,7 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use taskgate_e2e::{PATIENCE, await_gone, await_object, eventually, never};
+use taskgate_e2e::{AuditEvent, PATIENCE, await_gone, await_object, eventually, never};
 
 use crate::{
     steps::{BLOCKED, HOLD, QUIET, annotated, reviewed, stuck, three, workload},
@@ -42,7 +42,7 @@ async fn a20_a22_it_is_deleted_in_the_foreground_as_the_object_that_was_read() -
             let object = &event.object_ref;
             event.verb == "create" && object.resource == "workloads" && object.namespace == world.ns.name()
         })
-        .map(|event| event.code())
+        .map(AuditEvent::code)
         .collect();
     assert_eq!(creates, [201, 409, 201], "the test's own, the dry run, the successor");
     Ok(())

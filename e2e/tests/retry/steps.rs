@@ -9,7 +9,7 @@ use foreman_standin::{
 };
 use kelos_standin::Scope;
 use kube::{
-    ResourceExt as _,
+    ResourceExt,
     api::{ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
@@ -135,7 +135,7 @@ impl World {
         let object = self.workloads().get(name).await?;
         never(format!("{name} is touched"), QUIET, async || {
             let now = self.workloads().get_opt(name).await?;
-            let same = now.as_ref().and_then(|now| now.resource_version()) == object.resource_version();
+            let same = now.as_ref().and_then(ResourceExt::resource_version) == object.resource_version();
             Ok((!same).then_some(now))
         })
         .await
