@@ -14,5 +14,7 @@ mod outages;
 mod preempted;
 #[path = "kueue/traps.rs"]
 mod traps;
+#[path = "kueue/ttl.rs"]
+mod ttl;
 #[path = "kueue/world.rs"]
 mod world;

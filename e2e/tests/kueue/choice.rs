@@ -7,7 +7,10 @@ use kube::ResourceExt as _;
 use serde_json::{Value, json};
 use taskgate_e2e::{ControlPlane, Gate, await_object};
 
-use crate::world::{Kelos, QUEUE, World, cluster_queue, govern, kueue, local_queue, queued, task, until_governed};
+use crate::world::{
+    Kelos, MUTATE_JOBS, QUEUE, World, cluster_queue, govern, govern_beside, kueue, local_queue, queued, task,
+    until_governed,
+};
 
 fn named(name: &str, metadata: &Value) -> Value {
     let mut task = task(name);
@@ -154,5 +157,42 @@ async fn a_template_may_be_in_the_language_of_the_policys_metadata() -> anyhow::
         .await?;
     let expected = format!("claude-code-{}", world.ns);
     ensure!(job.labels()[QUEUE] == expected, "{:?}", job.labels());
+    Ok(())
+}
+
+/// Kueue cannot take a Job whose pods run, and what a person took out of a queue stays out.
+#[tokio::test]
+async fn a_job_that_is_there_already_is_never_put_into_a_queue() -> anyhow::Result<()> {
+    let world = World::governed("update", json!({})).await?;
+    world.queue(1).await?;
+    for (name, suspend) in [("runs", false), ("waits", true)] {
+        let mut job = world.by_hand(name).await?;
+        job["spec"]["suspend"] = suspend.into();
+        world.ns.apply_yaml(&job.to_string()).await?;
+    }
+    govern(world.cp, world.ns.name(), json!({"queueName": "agents"})).await?;
+    govern_beside(world.cp, world.ns.name()).await?;
+    world.ns.apply_yaml(&world.by_hand("new").await?.to_string()).await?;
+    let is_queued = |job: &Job| job.labels().get(QUEUE).is_some_and(|queue| queue == "agents");
+    world.job("new", "is in the queue", is_queued).await?;
+
+    let mark = world.cp.audit().mark()?;
+    for (name, suspend) in [("runs", false), ("waits", true)] {
+        let change = r#"{"metadata":{"labels":{"a":"b"},"annotations":{"a":"b"}},"spec":{"backoffLimit":3}}"#;
+        let patch = ["patch", "job", name, "--type=merge", "-p", change];
+        world.ns.kubectl(patch).await?.stdout_ok()?;
+        let job = world.ns.api::<Job>().get(name).await?;
+        let suspended = job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true);
+        ensure!(job.labels()["a"] == "b" && suspended == suspend, "{job:?}");
+        ensure!(!job.labels().contains_key(QUEUE), "{job:?}");
+    }
+    let events = world.cp.audit().since(mark).await?;
+    let mut updates = events.iter().filter(|event| {
+        let object = &event.object_ref;
+        object.resource == "jobs" && object.namespace == world.ns.name() && event.verb != "create" && event.is_write()
+    });
+    ensure!(updates.clone().count() >= 2, "no updates were seen");
+    let ours = updates.find(|event| event.was_sent_to(MUTATE_JOBS));
+    ensure!(ours.is_none(), "an update was sent to us: {ours:?}");
     Ok(())
 }

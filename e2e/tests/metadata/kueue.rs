@@ -1,8 +1,9 @@
-//! A Job that waits in a queue of the real Kueue while its Task's labels come: its pods have them when Kueue starts it.
+//! A Job that waits in a queue of the real Kueue while its Task's labels come: its pods have them when Kueue starts it, and
+//! no more once Kueue has stopped it.
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use kelos_standin::CRDS;
-use serde_json::json;
+use serde_json::{Value, json};
 use taskgate_e2e::{ControlPlane, Gate, Kueue, PATIENCE, Shared, eventually};
 use tokio::sync::OnceCell;
 
@@ -15,13 +16,17 @@ static PLANE: Shared = Shared::new(|| ControlPlane::builder().crds(CRDS));
 static KUEUE: OnceCell<Kueue> = OnceCell::const_new();
 static GATE: OnceCell<Gate> = OnceCell::const_new();
 
+/// A queue with so many CPUs, and a class of Jobs that may take them from others.
 fn queues(cpu: u32, namespace: &str) -> String {
+    let resources = json!([{"name": "cpu", "nominalQuota": cpu}]);
     let objects = [
         json!({"kind": "ResourceFlavor", "metadata": {"name": "any"}}),
-        json!({"kind": "ClusterQueue", "metadata": {"name": "agents"}, "spec": {"namespaceSelector": {}, "resourceGroups": [
-            {"coveredResources": ["cpu"], "flavors": [{"name": "any", "resources": [{"name": "cpu", "nominalQuota": cpu}]}]},
-        ]}}),
-        json!({"kind": "LocalQueue", "metadata": {"name": "agents", "namespace": namespace}, "spec": {"clusterQueue": "agents"}}),
+        json!({"kind": "WorkloadPriorityClass", "metadata": {"name": "hotfix"}, "value": 9}),
+        json!({"kind": "ClusterQueue", "metadata": {"name": namespace}, "spec": {
+            "namespaceSelector": {}, "preemption": {"withinClusterQueue": "LowerPriority"},
+            "resourceGroups": [{"coveredResources": ["cpu"], "flavors": [{"name": "any", "resources": resources}]}],
+        }}),
+        json!({"kind": "LocalQueue", "metadata": {"name": "agents", "namespace": namespace}, "spec": {"clusterQueue": namespace}}),
     ];
     let objects = objects.map(|mut object| {
         object["apiVersion"] = json!("kueue.x-k8s.io/v1beta2");
@@ -30,21 +35,24 @@ fn queues(cpu: u32, namespace: &str) -> String {
     objects.join("\n---\n")
 }
 
-#[tokio::test]
-async fn labels_that_come_while_a_job_waits_in_kueue_are_on_its_pods() -> anyhow::Result<()> {
+fn with_cpu(mut job: Value) -> Value {
+    job["spec"]["template"]["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "1"}});
+    job
+}
+
+/// A Job that got its title while it waited in Kueue's queue, which then started it; and that title.
+async fn started(hint: &str) -> anyhow::Result<(Tracker, Value)> {
     let cp = PLANE.get().await?;
     KUEUE.get_or_try_init(|| Kueue::start(cp)).await?;
     let gate = GATE.get_or_try_init(|| gate(cp)).await?;
-    let world = World::on(cp, gate, "kueue").await?;
+    let world = World::on(cp, gate, hint).await?;
     let spec = json!({"queueName": "agents", "metadata": titled(&json!(["Job", "Pod"]))});
     let tracker = Tracker::of(world, spec).await?;
     let world = &tracker.world;
     cp.apply_yaml(&queues(0, world.ns.name())).await?;
     tracker.fails().await?;
     let (stored, _) = world.create(&task("fixer-42")).await?;
-    let mut job = World::job_of(&stored);
-    job["spec"]["template"]["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "1"}});
-    world.create(&job).await?;
+    world.create(&with_cpu(World::job_of(&stored))).await?;
     eventually("Kueue has the Job in its queue", PATIENCE, || async {
         let workloads = ["get", "workloads.kueue.x-k8s.io", "-oname"];
         let workloads = world.ns.kubectl(workloads).await?.stdout_ok()?;
@@ -54,26 +62,69 @@ async fn labels_that_come_while_a_job_waits_in_kueue_are_on_its_pods() -> anyhow
     .await?;
     tracker.heals().await?;
     let task = tracker.settled().await?;
-    let title = &labels(&task)["title"];
+    let title = labels(&task)["title"].clone();
     ensure!(!title.is_null() && annotations(&task)[PENDING].is_null(), "{task}");
     let job = tracker.get("job").await?;
-    ensure!(labels(&job["spec"]["template"])["title"] == *title, "{job}");
+    ensure!(labels(&job["spec"]["template"])["title"] == title, "{job}");
     cp.apply_yaml(&queues(1, world.ns.name())).await?;
-    eventually(
-        "Kueue starts the Job, and its pod has the label",
-        2 * PATIENCE,
-        || async {
-            let pods = ["get", "pods", "-ljob-name=fixer-42", "-ojson"];
-            let pods: serde_json::Value = serde_json::from_str(&world.ns.kubectl(pods).await?.stdout_ok()?)?;
-            ensure!(labels(&pods["items"][0])["title"] == *title, "{pods}");
-            Ok(())
-        },
-    )
-    .await?;
+    runs(&tracker, &title).await?;
     let job = tracker.get("job").await?;
     ensure!(
-        job["spec"]["suspend"] == false && labels(&job)["title"] == *title,
+        job["spec"]["suspend"] == false && labels(&job)["title"] == title,
         "{job}"
+    );
+    Ok((tracker, title))
+}
+
+/// Waits until Kueue has started the Job, and its pod has this title.
+async fn runs(tracker: &Tracker, title: &Value) -> anyhow::Result<()> {
+    eventually("Kueue starts the Job with its label", 2 * PATIENCE, || async {
+        let pods = ["get", "pods", "-ljob-name=fixer-42", "-ojson"];
+        let pods: Value = serde_json::from_str(&tracker.world.ns.kubectl(pods).await?.stdout_ok()?)?;
+        let [pod] = pods["items"].as_array().map_or(&[][..], Vec::as_slice) else {
+            bail!("not one pod: {pods}");
+        };
+        let going = &pod["metadata"]["deletionTimestamp"];
+        ensure!(going.is_null() && labels(pod)["title"] == *title, "{pod}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn labels_that_come_while_a_job_waits_in_kueue_are_on_its_pods() -> anyhow::Result<()> {
+    started("kueue").await.map(drop)
+}
+
+/// Kueue keeps the pod template as it was when it made the Workload, and puts that back when it stops a Job.
+#[tokio::test]
+async fn a_job_that_kueue_preempts_goes_on_without_the_labels_that_came_late() -> anyhow::Result<()> {
+    let (tracker, title) = started("preempted").await?;
+    let world = &tracker.world;
+    let hotfix = with_cpu(json!({
+        "apiVersion": "batch/v1", "kind": "Job",
+        "metadata": {"name": "hotfix", "labels": {
+            "kueue.x-k8s.io/queue-name": "agents", "kueue.x-k8s.io/priority-class": "hotfix",
+        }},
+        "spec": {"suspend": true, "template": {"spec": {
+            "restartPolicy": "Never", "containers": [{"name": "main", "image": "agent"}],
+        }}},
+    }));
+    world.create(&hotfix).await?;
+    eventually("Kueue stops the Job", 2 * PATIENCE, || async {
+        let job = tracker.get("job").await?;
+        let template = labels(&job["spec"]["template"]);
+        ensure!(job["spec"]["suspend"] == true && template["title"].is_null(), "{job}");
+        ensure!(labels(&job)["title"] == title, "the Job itself keeps it: {job}");
+        Ok(())
+    })
+    .await?;
+    world.ns.kubectl(["delete", "job", "hotfix"]).await?.stdout_ok()?;
+    runs(&tracker, &Value::Null).await?;
+    let task = tracker.get("tasks.kelos.dev").await?;
+    ensure!(
+        labels(&task)["title"] == title && annotations(&task)[PENDING].is_null(),
+        "{task}"
     );
     Ok(())
 }
