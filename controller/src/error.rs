@@ -59,9 +59,9 @@ pub(crate) fn is_conflict(error: &kube::Error) -> bool {
     code(error) == Some(409)
 }
 
-/// The object may not be as it was asked to be.
-pub(crate) fn is_invalid(error: &kube::Error) -> bool {
-    code(error) == Some(422)
+/// The object may not be as it was asked to be, says the API server, or admission: a webhook as 400 or 403.
+pub(crate) fn is_refused(error: &kube::Error) -> bool {
+    matches!(code(error), Some(400 | 403 | 422))
 }
 
 /// The namespace is on its way out: nothing can be created in it any more.

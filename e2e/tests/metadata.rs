@@ -14,6 +14,8 @@ mod kueue;
 mod propagation;
 #[path = "metadata/recipes.rs"]
 mod recipes;
+#[path = "metadata/refused.rs"]
+mod refused;
 #[path = "metadata/rules.rs"]
 mod rules;
 #[path = "metadata/tracker.rs"]

@@ -24,7 +24,7 @@ use tracing::{debug, info};
 
 use crate::{
     context::Context,
-    error::{Error, is_absent, is_conflict, is_invalid},
+    error::{Error, is_absent, is_conflict, is_refused},
     events, evidence, hold,
     task::{Outcome, Subject},
     tasks::{json_of, kelos_resource},
@@ -201,8 +201,8 @@ async fn copy_to(context: &Context, subject: &Subject, job: &Value) -> Result<bo
         match jobs.patch(&subject.state.name, &PatchParams::default(), &patch).await {
             Ok(_) => return Ok(true),
             Err(error) if is_absent(&error) || is_conflict(&error) => return Ok(false),
-            // Whether a pod template may still change is for the API server to say.
-            Err(error) if is_invalid(&error) && pods => debug!(%error, "the pod template stays as it is"),
+            // Whether a pod template may still change is for the API server to say, and for the cluster's own policies.
+            Err(error) if is_refused(&error) && pods => debug!(%error, "the pod template stays as it is"),
             Err(error) => return Err(Error::of("patching", "Job", subject, error)),
         }
     }
