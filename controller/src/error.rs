@@ -59,11 +59,6 @@ pub(crate) fn is_conflict(error: &kube::Error) -> bool {
     code(error) == Some(409)
 }
 
-/// The object may not be as it was asked to be, says the API server, or admission: a webhook as 400 or 403.
-pub(crate) fn is_refused(error: &kube::Error) -> bool {
-    matches!(code(error), Some(400 | 403 | 422))
-}
-
 /// The namespace is on its way out: nothing can be created in it any more.
 pub(crate) fn is_namespace_terminating(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 403 && status.message.contains("being terminated"))
