@@ -57,6 +57,7 @@ bench: control-plane ## The benchmarks; figures go to docs/performance.md by han
 	@cargo bench --locked -p taskgate-e2e --bench controller
 	@cargo bench --locked -p taskgate-e2e --bench cancel
 	@cargo bench --locked -p taskgate-e2e --bench startup
+	@cargo bench --locked -p taskgate-e2e --bench check
 
 .PHONY: advisories
 advisories: ## The advisory database against our dependencies; fetches the database

@@ -14,11 +14,13 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     commands::{
         cancel::CancelArgs,
+        check::CheckArgs,
         disable::{DisableArgs, EnableArgs},
         render::RenderArgs,
         reset::ResetArgs,
         retry::RetryArgs,
         status::StatusArgs,
+        test::TestArgs,
         uninstall::UninstallArgs,
     },
     logging::LogFormat,
@@ -49,6 +51,10 @@ pub(crate) enum Command {
     Serve(Box<ServeArgs>),
     /// Print or write what is installed in a cluster.
     Manifests(ManifestsArgs),
+    /// Tell what the cluster would do with objects: allow or deny, changed how, and why. Nothing is written.
+    Check(Box<CheckArgs>),
+    /// Run cases: files that say what is asked for, when, and what has to come of it.
+    Test(TestArgs),
     /// Show what labels and annotations a policy gives a Task, and why.
     Render(Box<RenderArgs>),
     /// Forget the failures of items, so that they are tried again.

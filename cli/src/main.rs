@@ -21,6 +21,8 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::main(*args),
         Command::Manifests(args) => manifests::main(args),
         Command::Render(args) => commands::run(commands::render::run(*args)),
+        Command::Check(args) => commands::run(commands::check::run(*args)),
+        Command::Test(args) => commands::run(commands::test::run(args)),
         Command::Reset(args) => commands::run(commands::reset::run(args)),
         Command::Cancel(args) => commands::run(commands::cancel::run(args)),
         Command::Retry(args) => commands::run(commands::retry::run(args)),

@@ -16,6 +16,7 @@ pub(crate) async fn decide<S: Surroundings>(
     surroundings: &S,
     phase: Phase,
     review: &ReviewRequest,
+    now: Timestamp,
 ) -> Result<Decision, FactError> {
     let own = surroundings.own_user().await?;
     let mut request = CancelReview {
@@ -26,7 +27,7 @@ pub(crate) async fn decide<S: Surroundings>(
         user: &review.user_info.username,
         own: own.is_some_and(|own| own == review.user_info.username),
         permission: None,
-        now: Timestamp::now(),
+        now,
     };
     let decision = admit(&request);
     if !decision.allowed() || !asks_permission(&request) {

@@ -9,7 +9,7 @@ use taskgate_api::{
     kueue::ConfigRef,
     metadata::{Metadata, Owner},
 };
-use taskgate_policy::{ItemIdentity, KueueFacts, PolicySet, SpawnerFacts, TaskState, Workspace};
+use taskgate_policy::{ItemIdentity, KueueFacts, PolicySet, SpawnerFacts, Workspace};
 use tokio::sync::OnceCell;
 use tracing::debug;
 
@@ -123,20 +123,8 @@ impl Surroundings for Cluster {
             self.reservations
                 .take(ask.namespace, &work_item, name, ask.dry_run, Instant::now())
         };
-        let mut stored = self.fresh.tasks_of(ask.namespace, &work_item).await?;
-        let unseen = before
-            .iter()
-            .filter(|name| stored.iter().all(|task| task.name != **name))
-            .count();
-        let asking = TaskState::of(ask.task);
-        stored.retain(|task| {
-            let came_before = asking.as_ref().is_none_or(|asking| task.is_before(asking));
-            task.name != name && (!ask.for_job || came_before)
-        });
-        Ok(Some(Rivals {
-            stored,
-            unseen: u32::try_from(unseen).unwrap_or(u32::MAX),
-        }))
+        let stored = self.fresh.tasks_of(ask.namespace, &work_item).await?;
+        Ok(Some(Rivals::among(stored, ask, &before)))
     }
 
     async fn own_user(&self) -> Result<Option<String>, FactError> {

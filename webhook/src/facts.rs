@@ -3,7 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
-use taskgate_api::{WorkItemStatus, job::Job, kelos, metadata::Owner};
+use taskgate_api::{
+    WorkItemStatus,
+    job::Job,
+    kelos,
+    metadata::{Metadata, Owner},
+};
 use taskgate_policy::{
     Facts, Governed, ItemIdentity, Kind, KueueFacts, Memory, Phase, PolicySet, Request, SpawnerFacts, TaskState,
     Workspace, states_queue,
@@ -39,6 +44,25 @@ pub struct Rivals {
 }
 
 impl Rivals {
+    /// What counts for `ask` of the Tasks that are stored: not the one that it is about, and for a Job only those that came
+    /// before. `reserved` names those that were let through; the ones that are not stored are unseen.
+    pub fn among(mut stored: Vec<TaskState>, ask: &Ask<'_>, reserved: &[String]) -> Self {
+        let unseen = reserved
+            .iter()
+            .filter(|name| stored.iter().all(|task| task.name != **name))
+            .count();
+        let own = Metadata::of(ask.task).name().unwrap_or_default();
+        let asking = TaskState::of(ask.task);
+        stored.retain(|task| {
+            let came_before = asking.as_ref().is_none_or(|asking| task.is_before(asking));
+            task.name != own && (!ask.for_job || came_before)
+        });
+        Self {
+            stored,
+            unseen: u32::try_from(unseen).unwrap_or(u32::MAX),
+        }
+    }
+
     /// How many of them may still add a failure to `status`.
     pub(crate) fn count(&self, status: Option<&WorkItemStatus>) -> u32 {
         let stored = self.stored.iter().filter(|task| task.may_still_count(status)).count();

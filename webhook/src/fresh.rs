@@ -37,6 +37,18 @@ use crate::{
     review::UserInfo,
 };
 
+/// Whether `user` may delete the Task `name`, asked of the API server.
+///
+/// RBAC: `create` on subjectaccessreviews.
+pub async fn may_delete_task(
+    client: Client,
+    user: &UserInfo,
+    namespace: &str,
+    name: &str,
+) -> Result<Permission, FactError> {
+    Fresh::new(client).may_delete_task(user, namespace, name).await
+}
+
 /// Reads by name.
 #[derive(Clone)]
 pub(crate) struct Fresh {

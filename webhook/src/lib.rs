@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! listener ─→ connection ─→ routes::answer ─→ review::decode
-//!                                          ─→ facts::gather ←─ caches, fresh reads
-//!                                          ─→ taskgate_policy::govern, decide
+//!                                          ─→ judge ─→ facts::gather ←─ caches, fresh reads
+//!                                                   ─→ taskgate_policy::govern, decide
 //!                                          ─→ review::encode
 //! admin: /livez /readyz /metrics, on a port of its own
 //! ```
@@ -12,7 +12,10 @@
 //! `taskgate-policy`; which certificate is served is that of `taskgate-certs`. Which requests come at all stands in
 //! [`rules`], from which both the [`Registration`] and the router are built.
 //!
-//! Depends on `taskgate-api`, `taskgate-policy` and `taskgate-certs`. Called by the binary, which wires it.
+//! [`judge()`] needs no server: over other [`Surroundings`] than the cluster it gives the same verdict offline.
+//!
+//! Depends on `taskgate-api`, `taskgate-policy` and `taskgate-certs`. Called by the binary, which wires it, and by
+//! `taskgate-offline`.
 
 mod activity;
 mod admin;
@@ -25,6 +28,7 @@ mod connection;
 mod facts;
 mod fresh;
 mod guard;
+mod judge;
 mod kueue;
 mod lifecycle;
 mod listener;
@@ -44,6 +48,8 @@ pub use cancellation::Permission;
 pub use cluster::{Cluster, OnDeletion};
 pub use config::{ConfigError, Limits, ServerConfig, ShutdownConfig};
 pub use facts::{Ask, FactError, Labels, Rivals, Surroundings};
+pub use fresh::may_delete_task;
+pub use judge::judge;
 pub use kueue::QueueQuestion;
 pub use lifecycle::{Lifecycle, Stage};
 pub use listener::{BindError, Listener};
@@ -53,6 +59,6 @@ pub use refusal::Refusal;
 pub use registration::{
     ClientTarget, ConfigurationName, FailurePolicy, InvalidName, InvalidTimeout, Registration, TimeoutSeconds,
 };
-pub use review::{DecodeError, UserInfo};
+pub use review::{DecodeError, ObjectKind, ReviewOperation, ReviewRequest, UserInfo};
 pub use routes::router;
 pub use serve::{Addresses, Dependencies, METRICS_PREFIX, ServeError, Server, serve};

@@ -18,43 +18,43 @@ const MAX_ERROR: usize = 160;
 /// The request of a review. `options` are skipped over, not kept: no decision needs them.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct ReviewRequest {
+pub struct ReviewRequest {
     /// Names the review; the answer carries the same.
-    pub(crate) uid: String,
+    pub uid: String,
     /// The kind of `object`, in the version that the webhook is registered for.
-    pub(crate) kind: ObjectKind,
+    pub kind: ObjectKind,
     /// What is to be done.
-    pub(crate) operation: ReviewOperation,
+    pub operation: ReviewOperation,
     /// The object's name; empty when it is to be generated.
     #[serde(default)]
-    pub(crate) name: String,
+    pub name: String,
     /// The object's namespace; empty for cluster-scoped objects.
     #[serde(default)]
-    pub(crate) namespace: String,
+    pub namespace: String,
     /// Who asks.
     #[serde(default)]
-    pub(crate) user_info: UserInfo,
+    pub user_info: UserInfo,
     /// The object as it is to be stored; null on DELETE.
     #[serde(default)]
-    pub(crate) object: Value,
+    pub object: Value,
     /// The object as it is stored; null on CREATE.
     #[serde(default)]
-    pub(crate) old_object: Value,
+    pub old_object: Value,
     /// Whether nothing will be stored.
     #[serde(default)]
-    pub(crate) dry_run: Option<bool>,
+    pub dry_run: Option<bool>,
 }
 
 /// A kind of object.
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct ObjectKind {
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+pub struct ObjectKind {
     /// The API group; empty for the core group.
     #[serde(default)]
-    pub(crate) group: String,
+    pub group: String,
     /// The version.
-    pub(crate) version: String,
+    pub version: String,
     /// The kind's name.
-    pub(crate) kind: String,
+    pub kind: String,
 }
 
 /// Who asks, as the API server knows them.
@@ -75,9 +75,9 @@ pub struct UserInfo {
 }
 
 /// What is to be done, as the wire spells it.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
-pub(crate) enum ReviewOperation {
+pub enum ReviewOperation {
     /// CREATE
     Create,
     /// UPDATE

@@ -1,5 +1,5 @@
-//! From the wire to the answer. One review is followed through five functions: [`answer`] here, [`decode`], [`gather`],
-//! the decision core's `govern` and `decide`, and [`encode`].
+//! From the wire to the answer. One review is followed through [`answer`] here, [`decode`], [`judge`] (which gathers the facts
+//! and asks the decision core's `govern` and `decide`), and [`encode`].
 
 use std::sync::Arc;
 
@@ -11,19 +11,19 @@ use axum::{
 };
 use http::{StatusCode, header};
 use jiff::Timestamp;
-use taskgate_policy::{Decision, Kind, Operation, Request, decide, govern};
+use taskgate_policy::{Decision, Kind};
 use tracing::{Instrument as _, Span, field, info, info_span};
 
 use crate::{
     body::BodyBudget,
-    cancellation,
     config::Limits,
-    facts::{Ask, Surroundings, gather, recall},
+    facts::Surroundings,
     guard::Guard,
+    judge::judge,
     metrics::{Metrics, kind_name},
     refusal::Refusal,
     review::{ReviewRequest, decode, encode, encode_unexpected},
-    rules::{self, ENDPOINTS, Endpoint},
+    rules::{ENDPOINTS, Endpoint},
 };
 
 /// Answers reviews, given what surrounds them.
@@ -79,36 +79,7 @@ async fn answer<S: Surroundings>(
     if !surroundings.is_ready() {
         return Err(Refusal::Starting);
     }
-    if endpoint.guard == rules::Guard::Cancellation {
-        let decision = cancellation::decide(surroundings, endpoint.phase, &review).await?;
-        return Ok(conclude(reviewer, endpoint, kind, &review, &decision));
-    }
-    let request = Request {
-        phase: endpoint.phase,
-        kind,
-        operation: review.operation.into(),
-        namespace: &review.namespace,
-        object: &review.object,
-        user: &review.user_info.username,
-        dry_run,
-    };
-    let gathered = gather(surroundings, &request).await?;
-    let facts = gathered.facts();
-    let governed = govern(&request, &facts);
-    let ask = Ask {
-        namespace: &review.namespace,
-        task: gathered.owner_task().unwrap_or(&review.object),
-        for_job: kind == Kind::Job,
-        dry_run,
-    };
-    let recalled = recall(surroundings, &ask, &governed).await?;
-    let decision = decide(&governed, recalled.memory(), Timestamp::now());
-    if let (Some(item), false) = (governed.item(), decision.allowed()) {
-        surroundings.denied(&ask, item);
-    }
-    if kind == Kind::WorkItem && request.operation == Operation::Delete && !dry_run {
-        surroundings.deleting(&review.old_object, &review.user_info.username);
-    }
+    let decision = judge(surroundings, endpoint, kind, &review, Timestamp::now()).await?;
     Ok(conclude(reviewer, endpoint, kind, &review, &decision))
 }
 

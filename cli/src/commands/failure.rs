@@ -1,6 +1,35 @@
-//! Why a command did not do what was asked, and the exit code that says so.
+//! How a command ended, and the exit code that says so: 0 fine, 1 denied or failed, 2 usage, 3 warnings only.
 
 use std::process::ExitCode;
+
+/// A command came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// There is nothing to complain about.
+    Fine,
+    /// Something was denied, or failed. The command has said what.
+    Denied,
+    /// There are warnings, and nothing worse.
+    Warned,
+}
+
+impl Outcome {
+    /// The exit code of the process.
+    pub(crate) fn code(self) -> ExitCode {
+        match self {
+            Self::Fine => ExitCode::SUCCESS,
+            Self::Denied => ExitCode::FAILURE,
+            Self::Warned => ExitCode::from(3),
+        }
+    }
+}
+
+/// A command that has nothing to say but that it was done.
+impl From<()> for Outcome {
+    fn from((): ()) -> Self {
+        Self::Fine
+    }
+}
 
 /// A command ended badly.
 #[derive(Debug, thiserror::Error)]

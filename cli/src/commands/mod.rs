@@ -2,6 +2,7 @@
 //! ([`connection`]), which taskgate is meant ([`installation`]), and what their exit codes mean ([`failure`]).
 
 pub(crate) mod cancel;
+pub(crate) mod check;
 mod connection;
 pub(crate) mod disable;
 mod failure;
@@ -10,6 +11,7 @@ pub(crate) mod render;
 pub(crate) mod reset;
 pub(crate) mod retry;
 pub(crate) mod status;
+pub(crate) mod test;
 pub(crate) mod uninstall;
 
 use std::process::ExitCode;
@@ -18,10 +20,11 @@ use anyhow::Context as _;
 
 use crate::output;
 pub(crate) use connection::{Connection, ConnectionArgs, said};
-pub(crate) use failure::Failure;
+pub(crate) use failure::{Failure, Outcome};
 
-/// Runs a command to its end. Exit code 0: it did what was asked; 1: it did not; 2: the command line cannot be meant.
-pub(crate) fn run(command: impl Future<Output = Result<(), Failure>>) -> anyhow::Result<ExitCode> {
+/// Runs a command to its end. Exit code 0: it did what was asked; 1: it did not, or something was denied; 2: the command line
+/// cannot be meant; 3: there are warnings only.
+pub(crate) fn run<T: Into<Outcome>>(command: impl Future<Output = Result<T, Failure>>) -> anyhow::Result<ExitCode> {
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("a crypto provider is installed already"))?;
@@ -31,7 +34,7 @@ pub(crate) fn run(command: impl Future<Output = Result<(), Failure>>) -> anyhow:
         .context("starting the runtime")?
         .block_on(command);
     Ok(match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(outcome) => outcome.into().code(),
         Err(failure) => {
             output::complain(&failure.to_string());
             failure.code()

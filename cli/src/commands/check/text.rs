@@ -1,0 +1,140 @@
+//! A report for people: an object a paragraph, and a line at the end that counts.
+
+use std::fmt::Write as _;
+
+use taskgate_offline::{Judgement, Verdict};
+
+use super::report::{Entry, Report, Summary};
+use crate::output::Style;
+
+/// With `quiet` only what is refused or warned of.
+pub(super) fn render(report: &Report, style: Style, quiet: bool) -> String {
+    let mut text = String::new();
+    for bad in &report.unreadable {
+        let at = |number: Option<usize>| number.map(|number| format!(":{number}")).unwrap_or_default();
+        let place = format!("{}{}{}", bad.file, at(bad.line), at(bad.column));
+        line(&mut text, &format!("{place}  {}", style.bad("unreadable")));
+        line(&mut text, &format!("  {}", bad.message));
+    }
+    for left_out in &report.left_out {
+        line(
+            &mut text,
+            &format!("{}  {}", left_out.policy, style.warning("not in force")),
+        );
+        for problem in &left_out.problems {
+            line(&mut text, &format!("  {problem}"));
+        }
+    }
+    for note in &report.notes {
+        line(&mut text, &style.warning(note));
+    }
+    for entry in &report.entries {
+        let judgement = &entry.judgement;
+        let tells = judgement.verdict.is_refusal() || !judgement.warnings.is_empty();
+        if tells || !quiet {
+            paragraph(&mut text, entry, style);
+        }
+    }
+    line(&mut text, &count(&report.summary()));
+    text
+}
+
+fn line(text: &mut String, line: &str) {
+    // Writing into a String cannot fail.
+    let _ = writeln!(text, "{line}");
+}
+
+fn paragraph(text: &mut String, entry: &Entry, style: Style) {
+    let Entry { place, judgement } = entry;
+    let operation = match judgement.operation {
+        taskgate_webhook::ReviewOperation::Create => String::new(),
+        other => format!("{other:?} of ").to_lowercase(),
+    };
+    let head = format!("{}:{}  {operation}{}", place.file, place.line, judgement.title());
+    line(text, &format!("{head}  {}", verdict(judgement, style)));
+    if let Some(why) = judgement.why_not_sent() {
+        line(text, &format!("  {}", style.faint(why)));
+    }
+    if judgement.flaws.is_empty() {
+        if let Some(message) = &judgement.message {
+            line(text, &format!("  {message}"));
+        }
+    }
+    for flaw in &judgement.flaws {
+        let field = if flaw.message.starts_with("unknown field") || flaw.field.is_empty() {
+            String::new()
+        } else {
+            format!("{}: ", flaw.field)
+        };
+        line(text, &format!("  {field}{}", flaw.message));
+    }
+    for warning in &judgement.warnings {
+        line(text, &format!("  {} {warning}", style.warning("warning:")));
+    }
+    if !judgement.verdict.is_refusal() {
+        for change in &judgement.changes {
+            line(text, &format!("  {}", style.good(change)));
+        }
+    }
+    for because in &judgement.because {
+        let told =
+            judgement.message.as_ref() == Some(&because.message) || judgement.warnings.contains(&because.message);
+        if let (true, None) = (told, &because.policy) {
+            continue;
+        }
+        let policy = because.policy.as_deref().unwrap_or("taskgate");
+        let mut by = format!("by {policy}, {} ({:?})", because.section, because.mode);
+        if !told {
+            let _ = write!(by, ": {}", without_names(&because.message));
+        }
+        line(text, &format!("  {}", style.faint(by)));
+    }
+}
+
+/// A message without who says it, which stands before it already.
+fn without_names(message: &str) -> &str {
+    let message = message.strip_prefix("taskgate: ").unwrap_or(message);
+    match message.split_once(": ") {
+        Some((head, rest)) if head.starts_with("TaskPolicy/") || head.starts_with("ClusterTaskPolicy/") => rest,
+        _ => message,
+    }
+}
+
+fn verdict(judgement: &Judgement, style: Style) -> String {
+    match (judgement.verdict, &judgement.refused_by) {
+        (Verdict::Allowed, _) if judgement.changes.is_empty() => style.good("allowed, unchanged"),
+        (Verdict::Allowed, _) => style.good("allowed, changed"),
+        (Verdict::NotSent, _) => style.faint("not sent"),
+        (Verdict::Invalid, _) => style.bad("invalid"),
+        (verdict, Some(webhook)) => style.bad(format!("{verdict} by {webhook}")),
+        (verdict, None) => style.bad(verdict),
+    }
+}
+
+/// Such as `5 objects: 3 allowed (2 changed, 1 with warnings), 1 denied, 1 not sent`.
+fn count(summary: &Summary) -> String {
+    let some = |number: usize, what: &str| (number > 0).then(|| format!("{number} {what}"));
+    let details: Vec<_> = [some(summary.changed, "changed"), some(summary.warned, "with warnings")]
+        .into_iter()
+        .flatten()
+        .collect();
+    let details = if details.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", details.join(", "))
+    };
+    let parts: Vec<_> = [
+        Some(format!("{} allowed{details}", summary.allowed)),
+        some(summary.denied, "denied"),
+        some(summary.invalid, "invalid"),
+        some(summary.failed, "failed"),
+        some(summary.not_sent, "not sent"),
+        some(summary.unreadable, "unreadable"),
+        some(summary.other_kinds, "of other kinds"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let noun = if summary.objects == 1 { "object" } else { "objects" };
+    format!("{} {noun}: {}", summary.objects, parts.join(", "))
+}

@@ -1,0 +1,50 @@
+//! How far something is that takes its time: one line on standard error, on a terminal only, after a second.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+/// Nobody is told anything before that.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How often the line is written anew.
+const EVERY: Duration = Duration::from_millis(100);
+
+/// A line that tells how far it is, and goes when it is over.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    what: &'static str,
+    next: Option<Mutex<Instant>>,
+}
+
+impl Progress {
+    /// The progress of `what`, such as `reading files`.
+    pub(crate) fn new(what: &'static str) -> Self {
+        let next = io::stderr()
+            .is_terminal()
+            .then(|| Mutex::new(Instant::now() + PATIENCE));
+        Self { what, next }
+    }
+
+    /// Tells that `done` of `total` are done. Cheap, and callable from any thread.
+    pub(crate) fn at(&self, done: usize, total: usize) {
+        let Some(Ok(mut next)) = self.next.as_ref().map(Mutex::try_lock) else {
+            return;
+        };
+        let now = Instant::now();
+        if now >= *next {
+            *next = now + EVERY;
+            // Nobody is left to tell when that fails.
+            let _ = write!(io::stderr(), "\r{}: {done} of {total}\u{1b}[K", self.what);
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.next.is_some() {
+            let _ = write!(io::stderr(), "\r\u{1b}[K");
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! `taskgate check` on files, as users and CI run it: what is printed, and the exit code.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+const POLICY: &str = "\
+apiVersion: taskgate.dev/v1alpha1
+kind: TaskPolicy
+metadata: {name: agents, namespace: team-a}
+spec: {metadata: {labels: {team: blue}}}
+";
+const TASK: &str = "\
+apiVersion: kelos.dev/v1alpha2
+kind: Task
+metadata: {name: fixer-42, namespace: team-a}
+spec: {type: claude-code, prompt: Fix it.}
+";
+
+struct Run {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn taskgate(folder: &Path, args: &[&str], stdin: &str) -> anyhow::Result<Run> {
+    let mut process = Command::new(env!("CARGO_BIN_EXE_taskgate"))
+        .args(args)
+        .current_dir(folder)
+        .env_remove("GITHUB_ACTIONS")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut input = process.stdin.take().context("stdin")?;
+    // Whoever reads none of it has gone by then.
+    let _ = input.write_all(stdin.as_bytes());
+    drop(input);
+    let output = process.wait_with_output()?;
+    Ok(Run {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout)?,
+        stderr: String::from_utf8(output.stderr)?,
+    })
+}
+
+fn folder(files: &[(&str, &str)]) -> anyhow::Result<tempfile::TempDir> {
+    let folder = tempfile::tempdir()?;
+    for (name, text) in files {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().context("a folder")?)?;
+        fs::write(path, text)?;
+    }
+    Ok(folder)
+}
+
+#[test]
+fn a_folder_tells_what_is_changed_and_by_whom() -> anyhow::Result<()> {
+    let folder = folder(&[
+        ("a/policy.yaml", POLICY),
+        ("b/c/task.yml", TASK),
+        ("values.yaml", "replicas: 3\n"),
+    ])?;
+    let seen = taskgate(folder.path(), &["check", "."], "")?;
+    ensure!(seen.code == Some(0), "{} {}", seen.stdout, seen.stderr);
+    ensure!(
+        seen.stdout
+            == "./a/policy.yaml:1  TaskPolicy team-a/agents  allowed, unchanged\n\
+                ./b/c/task.yml:1  Task team-a/fixer-42  allowed, changed\n  + metadata.labels.team: \"blue\"\n  \
+                by TaskPolicy team-a/agents, metadata (Enforce): set team\n\
+                2 objects: 2 allowed (1 changed)\n",
+        "{}",
+        seen.stdout
+    );
+    Ok(())
+}
+
+#[test]
+fn what_is_bad_is_told_with_its_place_and_hides_nothing() -> anyhow::Result<()> {
+    let bad = format!("{TASK}---\nkind: Task\napiVersion: v1\nspec: {{a: b: c}}\n---\n{TASK}");
+    let policy = POLICY.replace("spec: {", "spec: {mod: Warn, mode: Perhaps, ");
+    let folder = folder(&[("bad.yaml", &bad), ("policy.yaml", &policy)])?;
+    let seen = taskgate(folder.path(), &["check", "bad.yaml", "policy.yaml", "absent.yaml"], "")?;
+    ensure!(seen.code == Some(1), "{} {}", seen.stdout, seen.stderr);
+    for line in [
+        "bad.yaml:8:12  unreadable",
+        "absent.yaml  unreadable",
+        "bad.yaml:1  Task team-a/fixer-42  allowed, unchanged",
+        "bad.yaml:10  Task team-a/fixer-42  allowed, unchanged",
+        "policy.yaml:1  TaskPolicy team-a/agents  invalid",
+        "  unknown field \"spec.mod\"",
+        "  spec.mode: Unsupported value: \"Perhaps\": supported values: \"Off\", \"Observe\", \"Warn\", \"Enforce\"",
+        "3 objects: 2 allowed, 1 invalid, 2 unreadable",
+    ] {
+        ensure!(
+            seen.stdout.lines().any(|seen| seen == line),
+            "{line:?} is not in\n{}",
+            seen.stdout
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn standard_input_lists_and_reviews_are_read() -> anyhow::Result<()> {
+    let folder = folder(&[("policy.yaml", POLICY)])?;
+    let review = serde_json::json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+        "uid": "1", "kind": {"group": "kelos.dev", "version": "v1alpha2", "kind": "Task"}, "operation": "CREATE",
+        "name": "reviewed", "namespace": "team-a", "userInfo": {"username": "ann"},
+        "object": {"apiVersion": "kelos.dev/v1alpha2", "kind": "Task", "metadata": {"name": "reviewed"}}}});
+    let list = format!(
+        "apiVersion: v1\nkind: List\nitems:\n- {}\n- {review}\n- {{apiVersion: v1, kind: Secret}}\n",
+        TASK.trim_end().replace('\n', "\n  ")
+    );
+    let seen = taskgate(
+        folder.path(),
+        &["check", "-", "--with", "policy.yaml", "-o", "json"],
+        &list,
+    )?;
+    ensure!(seen.code == Some(0), "{} {}", seen.stdout, seen.stderr);
+    let report: Value = serde_json::from_str(&seen.stdout)?;
+    let objects = report["objects"].as_array().context("objects")?;
+    let of = |index: usize, field: &str| objects[index][field].as_str().unwrap_or_default().to_owned();
+    ensure!(
+        (of(0, "name"), of(0, "file")) == ("fixer-42".to_owned(), "-".to_owned()),
+        "{report}"
+    );
+    ensure!(
+        (of(1, "name"), of(1, "user")) == ("reviewed".to_owned(), "ann".to_owned()),
+        "{report}"
+    );
+    ensure!(
+        objects
+            .iter()
+            .all(|object| object["object"]["metadata"]["labels"]["team"] == "blue"),
+        "{report}"
+    );
+    ensure!(report["summary"]["otherKinds"] == 1, "{report}");
+    Ok(())
+}
+
+#[test]
+fn exit_codes_tell_fine_from_denied_from_usage_from_warned() -> anyhow::Result<()> {
+    let item = "\
+apiVersion: taskgate.dev/v1alpha1
+kind: WorkItem
+metadata: {name: item-7-31dd7f3a30, namespace: team-a}
+spec: {key: item 7, item: item 7}
+";
+    let folder = folder(&[
+        ("task.yaml", TASK),
+        (
+            "empty.yaml",
+            &POLICY.replace("{metadata: {labels: {team: blue}}}", "{}"),
+        ),
+        ("bad.yaml", &POLICY.replace("team: blue", "kelos.dev/task: mine")),
+        ("item.yaml", item),
+    ])?;
+    for (args, code) in [
+        (&["check", "task.yaml"][..], 0),
+        (&["check", "bad.yaml"], 1),
+        (&["check", "item.yaml"], 1),
+        (&["check"], 2),
+        (&["check", "task.yaml", "--now", "soon"], 2),
+        (&["check", "task.yaml", "--as-group", "g"], 2),
+        (&["check", "empty.yaml"], 3),
+        (&["check", "task.yaml", "--with", "bad.yaml"], 3),
+    ] {
+        let seen = taskgate(folder.path(), args, "")?;
+        ensure!(
+            seen.code == Some(code),
+            "{args:?}: {:?} {} {}",
+            seen.code,
+            seen.stdout,
+            seen.stderr
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn ci_systems_get_their_forms() -> anyhow::Result<()> {
+    let folder = folder(&[("policy.yaml", &POLICY.replace("team: blue", "kelos.dev/task: mine"))])?;
+    let seen = taskgate(folder.path(), &["check", "policy.yaml", "-o", "junit"], "")?;
+    ensure!(seen.stdout.contains("tests=\"1\" failures=\"1\""), "{}", seen.stdout);
+    let seen = taskgate(
+        folder.path(),
+        &["check", "policy.yaml", "-o", "sarif", "--ci", "github"],
+        "",
+    )?;
+    let sarif: Value = serde_json::from_str(&seen.stdout)?;
+    ensure!(sarif["runs"][0]["results"][0]["ruleId"] == "denied", "{sarif}");
+    ensure!(
+        seen.stderr
+            .starts_with("::error file=policy.yaml,line=1,title=TaskPolicy team-a/agents denied::taskgate: "),
+        "{}",
+        seen.stderr
+    );
+    let seen = taskgate(folder.path(), &["check", "policy.yaml", "-o", "yaml"], "")?;
+    ensure!(seen.stdout.contains("verdict: denied"), "{}", seen.stdout);
+    Ok(())
+}
+
+#[test]
+fn ten_thousand_files_are_read_and_a_closed_pipe_is_no_panic() -> anyhow::Result<()> {
+    let folder = folder(&[("policy.yaml", POLICY)])?;
+    for number in 0..10_000 {
+        let task = TASK.replace("fixer-42", &format!("fixer-{number}"));
+        fs::write(folder.path().join(format!("{number}.yaml")), task)?;
+    }
+    let seen = taskgate(folder.path(), &["check", ".", "--quiet"], "")?;
+    ensure!(
+        seen.stdout == "10001 objects: 10001 allowed (10000 changed)\n",
+        "{}",
+        seen.stdout
+    );
+    ensure!(
+        seen.code == Some(0) && seen.stderr.is_empty(),
+        "{:?} {}",
+        seen.code,
+        seen.stderr
+    );
+    let mut process = Command::new(env!("CARGO_BIN_EXE_taskgate"))
+        .args(["check", "."])
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut first = [0; 10];
+    let mut stdout = process.stdout.take().context("stdout")?;
+    stdout.read_exact(&mut first)?;
+    drop(stdout);
+    let output = process.wait_with_output()?;
+    ensure!(output.status.code() == Some(0), "{:?}", output.status);
+    ensure!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+#[test]
+fn the_examples_of_the_help_are_about_flags_that_there_are() -> anyhow::Result<()> {
+    for command in ["check", "test"] {
+        let folder = folder(&[])?;
+        let help = taskgate(folder.path(), &[command, "--help"], "")?.stdout;
+        ensure!(help.contains("Examples:") && help.contains("Exit codes:"), "{help}");
+        let examples = help.split("Examples:").nth(1).context("examples")?;
+        let words = examples.split_whitespace().filter(|word| word.starts_with("--"));
+        for flag in words {
+            let options = help.split("Examples:").next().context("options")?;
+            ensure!(options.contains(flag), "{flag}");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,17 @@
+//! That `taskgate check` tells what the cluster does: the same writes, sent as dry runs to the real API server and judged
+//! from files, give the same verdict, message, patch, warnings, and calls, including none.
+//!
+//! What is drawn: policies, namespace labels, memories, Tasks, Jobs, policies to be written, who asks. `SEED=` repeats it.
+
+#[path = "offline/answer.rs"]
+mod answer;
+#[path = "offline/command.rs"]
+mod command;
+#[path = "offline/differential.rs"]
+mod differential;
+#[path = "offline/draw.rs"]
+mod draw;
+#[path = "offline/policies.rs"]
+mod policies;
+#[path = "offline/world.rs"]
+mod world;

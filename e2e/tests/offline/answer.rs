@@ -1,0 +1,196 @@
+//! One answer in a form that both sides have: what the API server said, and what `taskgate check` said.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, bail};
+use http::{HeaderMap, StatusCode, header::WARNING};
+use serde_json::{Map, Value, json};
+use taskgate_e2e::AuditEvent;
+
+/// What became of one write.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Answer {
+    /// `allowed`, `denied by …`, `invalid`.
+    pub(crate) verdict: String,
+    pub(crate) code: u16,
+    /// The message of a denial; of an invalid object the fields.
+    pub(crate) why: BTreeSet<String>,
+    pub(crate) warnings: BTreeSet<String>,
+    /// The object as it would be stored, but for what the API server sets.
+    pub(crate) object: Value,
+    /// The mutating webhooks that were called, in order, each with its patch.
+    pub(crate) calls: Vec<(String, Value)>,
+}
+
+impl Answer {
+    /// What the API server answered, and what its audit log tells of the way there.
+    pub(crate) fn of_server(
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &Value,
+        event: &AuditEvent,
+    ) -> anyhow::Result<Self> {
+        let warnings = headers
+            .get_all(WARNING)
+            .iter()
+            .filter_map(|warning| warning.to_str().ok())
+            .map(unquoted);
+        let mut answer = Self {
+            verdict: "allowed".to_owned(),
+            code: 0,
+            why: BTreeSet::new(),
+            warnings: warnings.filter(|warning| warning.starts_with("taskgate: ")).collect(),
+            object: Value::Null,
+            calls: calls(event),
+        };
+        if status.is_success() {
+            answer.object = essence(body);
+            return Ok(answer);
+        }
+        let message = body["message"].as_str().unwrap_or_default();
+        answer.code = status.as_u16();
+        if let Some(denied) = message.strip_prefix("admission webhook \"") {
+            let (webhook, message) = denied.split_once("\" denied the request: ").context("a denial")?;
+            answer.verdict = format!("denied by {webhook}");
+            answer.why = [message.to_owned()].into();
+        } else if status == StatusCode::UNPROCESSABLE_ENTITY {
+            answer.verdict = "invalid".to_owned();
+            let causes = body["details"]["causes"].as_array().into_iter().flatten();
+            answer.why = causes
+                .filter_map(|cause| Some(cause["field"].as_str()?.to_owned()))
+                .collect();
+        } else if let Some((_, unknown)) = message.split_once("strict decoding error: ") {
+            answer.verdict = "invalid".to_owned();
+            answer.why = unknown.split(", ").map(ToOwned::to_owned).collect();
+        } else {
+            bail!("{status}: {body}");
+        }
+        Ok(answer)
+    }
+
+    /// What `taskgate check -o json` tells of it.
+    pub(crate) fn of_check(judgement: &Value) -> anyhow::Result<Self> {
+        let text = |field: &str| judgement[field].as_str().unwrap_or_default();
+        let list = |field: &str| judgement[field].as_array().cloned().unwrap_or_default();
+        let calls = list("calls").into_iter().filter(|call| call["sent"] == true);
+        let mutating = |call: &Value| call["webhook"].as_str().is_some_and(|name| name.starts_with("mutate."));
+        let mut answer = Self {
+            verdict: text("verdict").to_owned(),
+            code: u16::try_from(judgement["code"].as_u64().unwrap_or_default())?,
+            why: BTreeSet::new(),
+            warnings: list("warnings")
+                .iter()
+                .filter_map(|warning| Some(warning.as_str()?.to_owned()))
+                .collect(),
+            object: Value::Null,
+            calls: calls
+                .filter(mutating)
+                .map(|call| {
+                    (
+                        call["webhook"].as_str().unwrap_or_default().to_owned(),
+                        call["patch"].clone(),
+                    )
+                })
+                .collect(),
+        };
+        match text("verdict") {
+            // To the API server that is the same: nobody refused it.
+            "allowed" | "not-sent" => {
+                "allowed".clone_into(&mut answer.verdict);
+                answer.object = essence(&judgement["object"]);
+            }
+            "denied" => {
+                answer.verdict = format!("denied by {}", text("refusedBy"));
+                answer.why = [text("message").to_owned()].into();
+            }
+            "invalid" => {
+                let flaws = list("flaws");
+                let flaws = flaws.iter();
+                // Before anything else the API server refuses unknown fields, and tells of nothing else.
+                answer.why = if answer.code == 400 {
+                    let messages = flaws.filter_map(|flaw| flaw["message"].as_str());
+                    messages
+                        .filter(|message| message.starts_with("unknown field"))
+                        .map(ToOwned::to_owned)
+                        .collect()
+                } else {
+                    flaws
+                        .filter_map(|flaw| Some(flaw["field"].as_str()?.to_owned()))
+                        .collect()
+                };
+            }
+            other => bail!("{other}: {judgement}"),
+        }
+        Ok(answer)
+    }
+}
+
+/// The text of a warning header: `299 - "text"`.
+fn unquoted(warning: &str) -> String {
+    let text = warning.split_once('"').map_or(warning, |(_, text)| text);
+    text.trim_end_matches('"').replace("\\\"", "\"").replace("\\\\", "\\")
+}
+
+fn calls(event: &AuditEvent) -> Vec<(String, Value)> {
+    let calls = event.webhooks();
+    let mut left: Vec<_> = calls
+        .iter()
+        .map(|call| call.webhook.clone())
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .map(|webhook| {
+            let patches = event.patches_of(&webhook);
+            (webhook, patches.into_iter())
+        })
+        .collect();
+    let mut patch = |webhook: &str| {
+        let found = left.iter_mut().find(|(name, _)| name == webhook);
+        found.and_then(|(_, patches)| patches.next()).unwrap_or_default()
+    };
+    let calls = calls.iter().filter(|call| call.webhook.ends_with(".taskgate.dev"));
+    calls
+        .map(|call| {
+            let patch = if call.mutated {
+                patch(&call.webhook)
+            } else {
+                Value::Null
+            };
+            (call.webhook.clone(), patch)
+        })
+        .collect()
+}
+
+/// What admission has a say in: of a Job, whose rest the API server fills in, labels, annotations and suspension.
+fn essence(object: &Value) -> Value {
+    let pick = |value: &Value, fields: &[&str]| {
+        let mut picked = Map::new();
+        for field in fields {
+            let there = value
+                .get(field)
+                .filter(|value| !value.as_object().is_some_and(Map::is_empty));
+            if let Some(there) = there {
+                picked.insert((*field).to_owned(), there.clone());
+            }
+        }
+        Value::Object(picked)
+    };
+    let mut metadata = pick(
+        &object["metadata"],
+        &["labels", "annotations", "finalizers", "ownerReferences"],
+    );
+    if object["metadata"]["generateName"].is_null() {
+        metadata["name"] = object["metadata"]["name"].clone();
+    }
+    if object["kind"] != "Job" {
+        return json!({"metadata": metadata, "spec": object["spec"]});
+    }
+    let mut template = pick(&object["spec"]["template"]["metadata"], &["labels", "annotations"]);
+    if let Some(labels) = template.get_mut("labels").and_then(Value::as_object_mut) {
+        labels.retain(|label, _| {
+            let set_by_the_api_server = ["controller-uid", "job-name"];
+            !set_by_the_api_server.contains(&label.trim_start_matches("batch.kubernetes.io/"))
+        });
+    }
+    let suspend = object["spec"]["suspend"].as_bool().unwrap_or_default();
+    json!({"metadata": metadata, "suspend": suspend, "template": template})
+}

@@ -1,0 +1,240 @@
+//! The proof: as many writes as there is time for, each on both ways, and no difference.
+
+use std::{collections::HashMap, process::Stdio, time::Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use http::{HeaderMap, StatusCode};
+use kube::{Client, client::Body};
+use serde_json::{Value, json};
+use taskgate_e2e::{AuditEvent, binary, is_soak, seed};
+use tokio::{fs, process::Command};
+
+use crate::{
+    answer::Answer,
+    draw::{Chance, USERS},
+    world::World,
+};
+
+/// How many writes are in flight.
+const CONCURRENCY: usize = 8;
+
+/// One write.
+struct Sample {
+    namespace: String,
+    user: &'static str,
+    object: Value,
+}
+
+/// What the API server said.
+struct Said {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Value,
+}
+
+/// How many writes: all of them in `make soak`.
+fn count() -> usize {
+    if is_soak() { 10_500 } else { 1_500 }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_api_server_and_check_agree() -> anyhow::Result<()> {
+    let seed = seed();
+    println!("SEED={seed}, {} writes", count());
+    let mut chance = Chance::new(seed);
+    let world = World::start(&mut chance).await?;
+    let samples: Vec<_> = (0..count()).map(|number| sample(&world, &mut chance, number)).collect();
+    let began = Instant::now();
+    let mark = world.cp.audit().mark()?;
+    let said = send(&world.cp.client(), &samples).await?;
+    println!("sent within {:?}", began.elapsed());
+    let mut events = HashMap::new();
+    for event in world.cp.audit().since(mark).await? {
+        if let Some(number) = number_of(&event) {
+            events.insert(number, event);
+        }
+    }
+    ensure!(world.gate.process().is_running(), "taskgate has ended");
+    let judged = check(&world, &samples).await?;
+    let mut verdicts = HashMap::<String, usize>::new();
+    let mut differences = Vec::new();
+    for (number, sample) in samples.iter().enumerate() {
+        let event = events
+            .get(&number)
+            .with_context(|| format!("write {number} is not in the audit log"))?;
+        let Said { status, headers, body } = &said[number];
+        let server = Answer::of_server(*status, headers, body, event)?;
+        let check = Answer::of_check(&judged[number])?;
+        let kind = sample.object["kind"].as_str().unwrap_or_default();
+        let sent = if server.calls.is_empty() {
+            "without a mutating call"
+        } else {
+            "sent"
+        };
+        let changed = if server.calls.iter().any(|(_, patch)| !patch.is_null()) {
+            ", changed"
+        } else {
+            ""
+        };
+        *verdicts
+            .entry(format!("{kind} {}, {sent}{changed}", server.verdict))
+            .or_default() += 1;
+        if server != check {
+            let Sample {
+                namespace,
+                user,
+                object,
+            } = sample;
+            differences.push(format!(
+                "write {number}, {user} in {namespace}: {object}\n  API server: {server:?}\n  check: {check:?}"
+            ));
+        }
+    }
+    let mut verdicts: Vec<_> = verdicts.into_iter().collect();
+    verdicts.sort();
+    for (verdict, count) in verdicts {
+        println!("{count:6} {verdict}");
+    }
+    println!(
+        "{} differences of {} within {:?}",
+        differences.len(),
+        samples.len(),
+        began.elapsed()
+    );
+    if !differences.is_empty() {
+        let shown: Vec<_> = differences.iter().take(5).map(String::as_str).collect();
+        bail!(
+            "SEED={seed}: {} differences, the first:\n{}",
+            differences.len(),
+            shown.join("\n")
+        );
+    }
+    Ok(())
+}
+
+fn sample(world: &World, chance: &mut Chance, number: usize) -> Sample {
+    let index = usize::try_from(chance.below(u32::try_from(world.namespaces.len()).unwrap_or(1))).unwrap_or_default();
+    let mut object = match (chance.below(10), world.tasks.get(index)) {
+        (0..3, Some(owners)) if !owners.is_empty() => {
+            let owner = chance.one_of(owners).clone();
+            chance.job(number, &owner)
+        }
+        (3, _) => chance.written(number),
+        _ => chance.task(number),
+    };
+    let namespace = world.namespaces[index].clone();
+    if object["kind"] != "ClusterTaskPolicy" {
+        object["metadata"]["namespace"] = json!(namespace);
+    }
+    Sample {
+        namespace,
+        user: chance.user(),
+        object,
+    }
+}
+
+/// Sends all of them as dry runs, each under a name of its own in the audit log.
+async fn send(client: &Client, samples: &[Sample]) -> anyhow::Result<Vec<Said>> {
+    let sent = samples.iter().enumerate().map(|(number, sample)| async move {
+        let Sample {
+            namespace,
+            user,
+            object,
+        } = sample;
+        let version = object["apiVersion"].as_str().unwrap_or_default();
+        let path = match object["kind"].as_str() {
+            Some("Task") => format!("/apis/{version}/namespaces/{namespace}/tasks"),
+            Some("Job") => format!("/apis/{version}/namespaces/{namespace}/jobs"),
+            Some("TaskPolicy") => format!("/apis/{version}/namespaces/{namespace}/taskpolicies"),
+            _ => format!("/apis/{version}/clustertaskpolicies"),
+        };
+        let request = http::Request::post(format!("{path}?dryRun=All&fieldValidation=Strict"))
+            .header("content-type", "application/json")
+            .header("user-agent", format!("offline/{number}"))
+            .header("impersonate-user", *user)
+            .header("impersonate-group", "system:masters")
+            .body(Body::from(object.to_string().into_bytes()))?;
+        let response = client.send(request).await?;
+        let (parts, body) = response.into_parts();
+        let body = serde_json::from_slice(&body.collect_bytes().await?)?;
+        anyhow::Ok(Said {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+        })
+    });
+    stream::iter(sent).buffered(CONCURRENCY).try_collect().await
+}
+
+fn number_of(event: &AuditEvent) -> Option<usize> {
+    event.user_agent.strip_prefix("offline/")?.parse().ok()
+}
+
+/// What `taskgate check` says of all of them: a run per user, and one for policies, which would govern the Tasks.
+async fn check(world: &World, samples: &[Sample]) -> anyhow::Result<Vec<Value>> {
+    let dir = world.cp.dir().join("offline");
+    fs::create_dir_all(&dir).await?;
+    let with = dir.join("cluster.json");
+    fs::write(&with, list(world.objects.iter())).await?;
+    let mut judged = vec![Value::Null; samples.len()];
+    for user in USERS {
+        for policies in [false, true] {
+            let mine: Vec<_> = samples
+                .iter()
+                .enumerate()
+                .filter(|(_, sample)| sample.user == user && is_policy(&sample.object) == policies)
+                .collect();
+            let file = dir.join("writes.json");
+            fs::write(&file, list(mine.iter().map(|(_, sample)| &sample.object))).await?;
+            let output = Command::new(binary("taskgate")?)
+                .arg("check")
+                .arg(&file)
+                .arg("--with")
+                .arg(&with)
+                .args([
+                    "--complete",
+                    "--as",
+                    user,
+                    "--as-group",
+                    "system:masters",
+                    "-o",
+                    "json",
+                    "--ci",
+                    "none",
+                ])
+                .stdin(Stdio::null())
+                .output()
+                .await?;
+            let code = output.status.code();
+            ensure!(
+                matches!(code, Some(0 | 1 | 3)),
+                "{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            let report: Value = serde_json::from_slice(&output.stdout)?;
+            let objects = report["objects"].as_array().context("objects")?;
+            ensure!(
+                objects.len() == mine.len(),
+                "{} of {}: {}",
+                objects.len(),
+                mine.len(),
+                report["summary"]
+            );
+            for ((number, _), object) in mine.into_iter().zip(objects) {
+                judged[number] = object.clone();
+            }
+        }
+    }
+    Ok(judged)
+}
+
+fn is_policy(object: &Value) -> bool {
+    object["kind"] != "Task" && object["kind"] != "Job"
+}
+
+fn list<'a>(objects: impl Iterator<Item = &'a Value>) -> Vec<u8> {
+    json!({"apiVersion": "v1", "kind": "List", "items": objects.collect::<Vec<_>>()})
+        .to_string()
+        .into_bytes()
+}

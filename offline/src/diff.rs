@@ -1,0 +1,101 @@
+//! What differs between two objects, path by path, for people.
+
+use std::{collections::BTreeSet, fmt};
+
+use serde_json::Value;
+
+/// One value that was added, removed or replaced.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// Where, such as `metadata.labels[team]`.
+    pub path: String,
+    /// What was there.
+    pub before: Option<Value>,
+    /// What is there now.
+    pub after: Option<Value>,
+}
+
+/// The differences, in the order of their paths. A whole map that comes or goes is told key by key.
+pub fn changes(before: &Value, after: &Value) -> Vec<Change> {
+    let mut found = Vec::new();
+    walk("", Some(before), Some(after), &mut found);
+    found
+}
+
+fn walk(path: &str, before: Option<&Value>, after: Option<&Value>, found: &mut Vec<Change>) {
+    match (before, after) {
+        (before, after) if before == after => {}
+        (Some(Value::Object(a)), Some(Value::Object(b))) => {
+            let keys: BTreeSet<_> = a.keys().chain(b.keys()).collect();
+            for key in keys {
+                walk(&join(path, key), a.get(key), b.get(key), found);
+            }
+        }
+        (None, Some(Value::Object(fields))) if !fields.is_empty() => {
+            for (key, value) in fields {
+                walk(&join(path, key), None, Some(value), found);
+            }
+        }
+        (Some(Value::Object(fields)), None) if !fields.is_empty() => {
+            for (key, value) in fields {
+                walk(&join(path, key), Some(value), None, found);
+            }
+        }
+        (Some(Value::Array(a)), Some(Value::Array(b))) => {
+            for index in 0..a.len().max(b.len()) {
+                walk(&format!("{path}[{index}]"), a.get(index), b.get(index), found);
+            }
+        }
+        (before, after) => found.push(Change {
+            path: path.to_owned(),
+            before: before.cloned(),
+            after: after.cloned(),
+        }),
+    }
+}
+
+fn join(path: &str, key: &str) -> String {
+    let plain = key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    match (path, plain) {
+        ("", true) => key.to_owned(),
+        (_, true) => format!("{path}.{key}"),
+        (_, false) => format!("{path}[{key}]"),
+    }
+}
+
+impl fmt::Display for Change {
+    /// `+ path: value`, `- path: value`, `~ path: before -> after`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, before, after } = self;
+        match (before, after) {
+            (None, Some(after)) => write!(f, "+ {path}: {after}"),
+            (Some(before), None) => write!(f, "- {path}: {before}"),
+            (Some(before), Some(after)) => write!(f, "~ {path}: {before} -> {after}"),
+            (None, None) => write!(f, "  {path}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_comes_goes_and_changes() {
+        let before = json!({"spec": {"ttl": 5, "suspend": false, "list": [1, 2]}});
+        let after = json!({"spec": {"suspend": true, "list": [1, 3, 4]}, "metadata": {"labels": {"a.b/c": "d"}}});
+        let lines: Vec<_> = changes(&before, &after).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            lines,
+            [
+                r#"+ metadata.labels[a.b/c]: "d""#,
+                "~ spec.list[1]: 2 -> 3",
+                "+ spec.list[2]: 4",
+                "~ spec.suspend: false -> true",
+                "- spec.ttl: 5",
+            ]
+        );
+        assert!(changes(&after, &after).is_empty());
+    }
+}

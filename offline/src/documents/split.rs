@@ -1,0 +1,190 @@
+//! A text into documents. YAML ends a document at a line that starts with `---`, wherever it stands; so the text is cut
+//! there first, and each piece is read for itself: what is wrong with one is no fault of the next.
+
+use serde_json::Value;
+
+use super::{Document, Documents, Place, Unreadable};
+
+/// Reads `text`. Where the file was merely `found`, documents that are no Kubernetes objects are counted, not blamed.
+pub(super) fn documents(file: &str, text: &str, found: bool) -> Documents {
+    let mut documents = Documents::default();
+    for (line, piece) in pieces(text) {
+        let first = first_line(piece);
+        let place = Place {
+            file: file.to_owned(),
+            line: line + first.unwrap_or_default(),
+        };
+        let value = match parse(piece) {
+            Ok(Value::Null) => continue,
+            Ok(value) => value,
+            Err(mut fault) => {
+                fault.line = fault.line.map(|inside| line + inside - 1).or(Some(place.line));
+                documents.unreadable.push(Unreadable {
+                    file: file.to_owned(),
+                    ..fault
+                });
+                continue;
+            }
+        };
+        if let Err(message) = flatten(&place, value, &mut documents.objects) {
+            if found {
+                documents.foreign += 1;
+            } else {
+                documents.unreadable.push(Unreadable {
+                    file: file.to_owned(),
+                    line: Some(place.line),
+                    column: None,
+                    message,
+                });
+            }
+        }
+    }
+    documents
+}
+
+/// The documents of `text`, each with the number of its first line.
+fn pieces(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut bounds = vec![(1, 0)];
+    let mut offset = 0;
+    for (index, line) in text.split_inclusive('\n').enumerate() {
+        let separates = line
+            .strip_prefix("---")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\n', '\r']));
+        if separates && offset > 0 {
+            bounds.push((index + 1, offset));
+        }
+        offset += line.len();
+    }
+    let ends: Vec<_> = bounds[1..]
+        .iter()
+        .map(|(_, start)| *start)
+        .chain([text.len()])
+        .collect();
+    bounds
+        .into_iter()
+        .zip(ends)
+        .map(move |((line, start), end)| (line, &text[start..end]))
+}
+
+/// How many lines stand before the first one that says anything.
+fn first_line(piece: &str) -> Option<usize> {
+    piece.lines().position(|line| {
+        let line = line.trim();
+        !line.is_empty() && !line.starts_with('#') && line != "---"
+    })
+}
+
+/// Reads one document. JSON is tried first where it looks like JSON: it is read several times faster.
+fn parse(piece: &str) -> Result<Value, Unreadable> {
+    let Some(_) = first_line(piece) else {
+        return Ok(Value::Null);
+    };
+    if piece.trim_start().starts_with('{')
+        && let Ok(value) = serde_json::from_str(piece)
+    {
+        return Ok(value);
+    }
+    let options = serde_saphyr::options! { with_snippet: false, legacy_octal_numbers: true };
+    serde_saphyr::from_str_with_options(piece, options).map_err(|error| {
+        let at = error.location();
+        let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        Unreadable {
+            file: String::new(),
+            line: at.map(|at| number(at.line())),
+            column: at.map(|at| number(at.column())),
+            message: message(&error),
+        }
+    })
+}
+
+/// The error without the place, which is told apart.
+fn message(error: &serde_saphyr::Error) -> String {
+    let text = error.without_snippet().to_string();
+    let text = text.lines().next().unwrap_or_default();
+    let text = text.split(" at line ").next().unwrap_or(text);
+    text.trim().to_owned()
+}
+
+/// Adds `value`, or the items of the list that it is.
+fn flatten(place: &Place, mut value: Value, objects: &mut Vec<Document>) -> Result<(), String> {
+    let text = |value: &Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
+    let (version, kind) = (text(&value, "apiVersion"), text(&value, "kind"));
+    if version.is_empty() || kind.is_empty() {
+        let missing = if kind.is_empty() { "kind" } else { "apiVersion" };
+        return Err(format!("no Kubernetes object: {missing} is missing"));
+    }
+    let (Some(of), Some(items)) = (
+        kind.strip_suffix("List"),
+        value.get_mut("items").and_then(Value::as_array_mut),
+    ) else {
+        objects.push(Document {
+            place: place.clone(),
+            object: value,
+        });
+        return Ok(());
+    };
+    for mut item in std::mem::take(items) {
+        // The API server leaves out what the list says already.
+        if let (Some(fields), false) = (item.as_object_mut(), of.is_empty()) {
+            fields.entry("apiVersion").or_insert_with(|| version.as_str().into());
+            fields.entry("kind").or_insert_with(|| of.into());
+        }
+        flatten(place, item, objects)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Documents {
+        documents("f", text, false)
+    }
+
+    #[test]
+    fn every_document_knows_its_line_and_a_bad_one_hides_no_other() {
+        let text = "# comment\n---\napiVersion: v1\nkind: A\n---\n\nkind: B: c\n--- # next\nkind: List\napiVersion: v1\nitems:\n\
+                    - {apiVersion: v1, kind: C}\n- {apiVersion: v1, kind: D}\n---\n---\n# nothing\n";
+        let read = read(text);
+        let kinds: Vec<_> = read
+            .objects
+            .iter()
+            .map(|document| (document.object["kind"].as_str().unwrap(), document.place.line))
+            .collect();
+        assert_eq!(kinds, [("A", 3), ("C", 9), ("D", 9)]);
+        let [bad] = &read.unreadable[..] else {
+            panic!("{:?}", read.unreadable)
+        };
+        assert_eq!((bad.line, bad.column.is_some()), (Some(7), true), "{bad:?}");
+    }
+
+    #[test]
+    fn items_of_a_typed_list_get_their_kind() {
+        let read =
+            read(r#"{"apiVersion": "kelos.dev/v1alpha2", "kind": "TaskList", "items": [{"metadata": {"name": "a"}}]}"#);
+        assert_eq!(read.objects[0].object["kind"], "Task");
+        assert_eq!(read.objects[0].object["apiVersion"], "kelos.dev/v1alpha2");
+    }
+
+    #[test]
+    fn what_is_no_object_is_told_where_it_was_named_and_counted_where_it_was_found() {
+        let named = read("replicas: 3\n");
+        assert_eq!(named.unreadable[0].message, "no Kubernetes object: kind is missing");
+        let found = documents("f", "replicas: 3\n", true);
+        assert_eq!((found.unreadable.len(), found.foreign), (0, 1));
+    }
+
+    #[test]
+    fn scalars_are_what_kubectl_takes_them_for() {
+        let read = read("apiVersion: v1\nkind: A\noctal: 0644\nstring: '1'\nnothing: ~\nfloat: 1.5\ntext: v1\n");
+        let object = &read.objects[0].object;
+        assert_eq!(object["octal"], 0o644);
+        assert_eq!(
+            (&object["string"], &object["float"]),
+            (&Value::from("1"), &Value::from(1.5))
+        );
+        assert!(object["nothing"].is_null());
+    }
+}

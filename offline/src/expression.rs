@@ -1,0 +1,143 @@
+//! CEL as the API server evaluates it: match conditions of webhooks and validation rules of CRDs.
+//!
+//! What Kubernetes adds to CEL (`authorizer`, quantities, IP addresses, …) is not there: an expression that needs it says
+//! so when it is evaluated, and is never taken for true or false.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, LazyLock},
+};
+
+use cel::{
+    Context, Env, Program, Value as CelValue,
+    objects::{Key, Map},
+};
+use serde_json::Value;
+
+/// The functions of CEL. To build them costs more than to evaluate an expression.
+static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+
+/// A compiled expression.
+pub struct Expression {
+    source: String,
+    program: Program,
+}
+
+/// An expression cannot be read, or has no truth value here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExpressionError {
+    /// It is no CEL.
+    #[error("the expression cannot be compiled: {0}")]
+    Syntax(String),
+    /// It fails on these values.
+    #[error("the expression cannot be evaluated: {0}")]
+    Evaluation(String),
+    /// It gives something else than true or false.
+    #[error("the expression gives {0} instead of true or false")]
+    NotBoolean(String),
+}
+
+/// What expressions see.
+pub struct Variables(Context<'static, 'static>);
+
+impl Variables {
+    /// Variables of these names.
+    pub fn new<'a>(values: impl IntoIterator<Item = (&'a str, &'a Value)>) -> Self {
+        let mut context = Context::with_env(ENV.clone());
+        for (name, value) in values {
+            context.add_variable_from_value(name, convert(value));
+        }
+        Self(context)
+    }
+}
+
+impl Expression {
+    /// Compiles `source`.
+    pub fn compile(source: &str) -> Result<Self, ExpressionError> {
+        let program = Program::compile(source).map_err(|errors| ExpressionError::Syntax(one_line(&errors)))?;
+        Ok(Self {
+            source: source.to_owned(),
+            program,
+        })
+    }
+
+    /// Whether it is true.
+    pub fn is_true(&self, variables: &Variables) -> Result<bool, ExpressionError> {
+        match self.program.execute(&variables.0) {
+            Ok(CelValue::Bool(truth)) => Ok(truth),
+            Ok(other) => Err(ExpressionError::NotBoolean(other.type_of().to_string())),
+            Err(error) => Err(ExpressionError::Evaluation(one_line(&error))),
+        }
+    }
+}
+
+impl fmt::Debug for Expression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Expression({:?})", self.source)
+    }
+}
+
+fn one_line(error: &impl fmt::Display) -> String {
+    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// JSON as CEL sees it: whole numbers are ints.
+fn convert(value: &Value) -> CelValue {
+    match value {
+        Value::Null => CelValue::Null,
+        Value::Bool(truth) => CelValue::Bool(*truth),
+        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(whole), _) => CelValue::Int(whole),
+            (None, Some(float)) => CelValue::Float(float),
+            (None, None) => CelValue::Null,
+        },
+        Value::String(text) => CelValue::String(Arc::new(text.clone())),
+        Value::Array(items) => CelValue::List(Arc::new(items.iter().map(convert).collect())),
+        Value::Object(fields) => {
+            let entry = |(key, value): (&String, &Value)| (Key::String(Arc::new(key.clone())), convert(value));
+            let map: HashMap<_, _> = fields.iter().map(entry).collect();
+            CelValue::Map(Map { map: Arc::new(map) })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn absent_fields_null_objects_and_numbers() {
+        let object = json!({"metadata": {"name": "a", "annotations": {"x/y": ""}}, "spec": {"n": 3}});
+        let variables = Variables::new([("object", &object), ("oldObject", &Value::Null)]);
+        for (source, truth) in [
+            ("object == null || !has(object.metadata.deletionTimestamp)", true),
+            ("oldObject == null", true),
+            (
+                "object != null && has(object.metadata.annotations) && 'x/y' in object.metadata.annotations",
+                true,
+            ),
+            ("object.spec.n == 3 && object.metadata.name.startsWith('a')", true),
+            ("['a', 'b'].exists(n, n == object.metadata.name)", true),
+            ("object.metadata.name.matches('^b')", false),
+        ] {
+            assert_eq!(
+                Expression::compile(source).unwrap().is_true(&variables),
+                Ok(truth),
+                "{source}"
+            );
+        }
+        for source in [
+            "object.spec.absent == 1",
+            "authorizer.group('').check('get').allowed()",
+            "object.spec.n",
+        ] {
+            assert!(
+                Expression::compile(source).unwrap().is_true(&variables).is_err(),
+                "{source}"
+            );
+        }
+        assert!(matches!(Expression::compile("a &&"), Err(ExpressionError::Syntax(_))));
+    }
+}

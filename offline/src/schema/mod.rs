@@ -1,0 +1,221 @@
+//! Objects against the schemas of their CustomResourceDefinitions, as the API server holds them: unknown fields refused,
+//! defaults filled in, then every rule of the schema.
+//!
+//! taskgate's own kinds are known from the start; others (Kelos' kinds) as soon as their CRD is among the documents. An
+//! object without a schema passes as it is.
+
+mod check;
+mod shape;
+
+use std::{collections::HashMap, sync::OnceLock};
+
+use regex::Regex;
+use serde::Serialize;
+use serde_json::Value;
+use taskgate_api::crds;
+use taskgate_webhook::ObjectKind;
+
+use crate::expression::Expression;
+
+/// Something in an object that the API server refuses.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Flaw {
+    /// The field's path, such as `spec.mode`; empty for the object itself.
+    pub field: String,
+    /// What is wrong, in the API server's words.
+    pub message: String,
+}
+
+/// Every schema that is known, by kind.
+#[derive(Debug, Default)]
+pub struct Schemas {
+    schemas: HashMap<ObjectKind, Schema>,
+}
+
+/// The schema of one version of a kind, and what of it had to be compiled.
+#[derive(Debug)]
+struct Schema {
+    root: Value,
+    compiled: Compiled,
+}
+
+/// Patterns and rules, each compiled when it is first needed. What cannot be compiled here is passed over: the API server,
+/// which accepted it, knows more than we do.
+#[derive(Debug, Default)]
+struct Compiled {
+    rules: HashMap<String, OnceLock<Option<Expression>>>,
+    patterns: HashMap<String, OnceLock<Option<Regex>>>,
+}
+
+impl Schemas {
+    /// taskgate's own.
+    pub fn own() -> Self {
+        let mut schemas = Self::default();
+        for crd in crds::all() {
+            let crd = serde_json::to_value(crd).expect("a CRD that was derived serialises");
+            schemas.add(&crd);
+        }
+        schemas
+    }
+
+    /// Adds what the CustomResourceDefinition `crd` says.
+    pub fn add(&mut self, crd: &Value) {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let spec = &crd["spec"];
+        for version in spec["versions"].as_array().into_iter().flatten() {
+            if version["served"] == Value::Bool(false) {
+                continue;
+            }
+            let kind = ObjectKind {
+                group: text(&spec["group"]),
+                version: text(&version["name"]),
+                kind: text(&spec["names"]["kind"]),
+            };
+            let root = version["schema"]["openAPIV3Schema"].clone();
+            let mut compiled = Compiled::default();
+            compiled.gather(&root);
+            self.schemas.insert(kind, Schema { root, compiled });
+        }
+    }
+
+    /// Brings `object` into the form in which admission sees it: unknown fields removed, defaults
+    /// filled in. Returns what was unknown.
+    pub fn shape(&self, kind: &ObjectKind, object: &mut Value) -> Vec<Flaw> {
+        let Some(schema) = self.schemas.get(kind) else {
+            return Vec::new();
+        };
+        let mut flaws = Vec::new();
+        shape::prune_object(&schema.root, object, &mut flaws);
+        shape::fill_defaults(&schema.root, object);
+        flaws
+    }
+
+    /// What the API server finds wrong with `object`, all of it.
+    pub fn check(&self, kind: &ObjectKind, object: &Value) -> Vec<Flaw> {
+        let Some(schema) = self.schemas.get(kind) else {
+            return Vec::new();
+        };
+        let mut flaws = Vec::new();
+        check::check("", &schema.root, object, &schema.compiled, &mut flaws);
+        flaws
+    }
+}
+
+impl Compiled {
+    /// Takes note of every pattern and every rule below `schema`.
+    fn gather(&mut self, schema: &Value) {
+        match schema {
+            Value::Object(fields) => {
+                if let Some(Value::String(pattern)) = fields.get("pattern") {
+                    self.patterns.insert(pattern.clone(), OnceLock::new());
+                }
+                let rules = fields.get("x-kubernetes-validations").and_then(Value::as_array);
+                for rule in rules.into_iter().flatten().filter_map(|rule| rule["rule"].as_str()) {
+                    self.rules.insert(rule.to_owned(), OnceLock::new());
+                }
+                fields.values().for_each(|value| self.gather(value));
+            }
+            Value::Array(items) => items.iter().for_each(|value| self.gather(value)),
+            _ => {}
+        }
+    }
+
+    fn pattern(&self, pattern: &str) -> Option<&Regex> {
+        self.patterns
+            .get(pattern)?
+            .get_or_init(|| Regex::new(pattern).ok())
+            .as_ref()
+    }
+
+    fn rule(&self, rule: &str) -> Option<&Expression> {
+        self.rules
+            .get(rule)?
+            .get_or_init(|| Expression::compile(rule).ok())
+            .as_ref()
+    }
+}
+
+/// The path of `field` in `path`.
+fn join(path: &str, field: &str) -> String {
+    if path.is_empty() {
+        field.to_owned()
+    } else {
+        format!("{path}.{field}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn policy_kind() -> ObjectKind {
+        ObjectKind {
+            group: "taskgate.dev".to_owned(),
+            version: "v1alpha1".to_owned(),
+            kind: "TaskPolicy".to_owned(),
+        }
+    }
+
+    fn policy(spec: &Value) -> Value {
+        json!({"apiVersion": "taskgate.dev/v1alpha1", "kind": "TaskPolicy", "metadata": {"name": "a"}, "spec": spec})
+    }
+
+    #[test]
+    fn every_unknown_field_is_told_and_defaults_are_filled_in() {
+        let mut object =
+            policy(&json!({"mod": "Warn", "failurePolicy": {"maxRetries": 3}, "metadata": {"labels": {"a": "b"}}}));
+        object["metadata"]["label"] = json!({});
+        let flaws = Schemas::own().shape(&policy_kind(), &mut object);
+        let messages: Vec<_> = flaws.iter().map(|flaw| flaw.message.as_str()).collect();
+        assert_eq!(
+            messages,
+            [
+                r#"unknown field "metadata.label""#,
+                r#"unknown field "spec.failurePolicy.maxRetries""#,
+                r#"unknown field "spec.mod""#
+            ]
+        );
+        assert_eq!(object["spec"]["mode"], "Enforce");
+        assert_eq!(object["spec"]["failurePolicy"]["maxInfrastructureFailures"], 10);
+    }
+
+    #[test]
+    fn everything_that_breaks_the_schema_is_told_with_its_path() {
+        let object = policy(&json!({
+            "mode": "Perhaps", "priority": 2_000_000, "queuePriorityClass": "high",
+            "failurePolicy": {"resetAfter": "soon", "backoff": {"max": "1h"}, "ignore": "Evicted"},
+            "selector": {"spawnerNames": [7]},
+        }));
+        let flaws = Schemas::own().check(&policy_kind(), &object);
+        let fields: Vec<_> = flaws.iter().map(|flaw| flaw.field.as_str()).collect();
+        for field in [
+            "spec.mode",
+            "spec.priority",
+            "spec.failurePolicy.resetAfter",
+            "spec.failurePolicy.backoff.initial",
+            "spec.failurePolicy.ignore",
+            "spec.selector.spawnerNames[0]",
+        ] {
+            assert!(fields.contains(&field), "{field}: {flaws:?}");
+        }
+        let object = policy(&json!({"queuePriorityClass": "high"}));
+        let [flaw] = &Schemas::own().check(&policy_kind(), &object)[..] else {
+            panic!("{object}")
+        };
+        assert_eq!(flaw.field, "spec.queuePriorityClass");
+        assert!(flaw.message.contains("needs queueName"), "{flaw:?}");
+    }
+
+    #[test]
+    fn a_kind_without_a_schema_passes_as_it_is() {
+        let kind = ObjectKind {
+            group: "kelos.dev".to_owned(),
+            version: "v1alpha2".to_owned(),
+            kind: "Task".to_owned(),
+        };
+        let mut task = json!({"spec": {"anything": 1}});
+        let before = task.clone();
+        assert!(Schemas::own().shape(&kind, &mut task).is_empty() && task == before);
+    }
+}

@@ -1,0 +1,56 @@
+//! The verdict on one review: gather, govern, recall, decide. The server's routes call it, and so does whatever wants the
+//! same verdict without a server: there is no second way to one.
+
+use jiff::Timestamp;
+use taskgate_policy::{Decision, Kind, Operation, Request, decide, govern};
+
+use crate::{
+    cancellation,
+    facts::{Ask, FactError, Surroundings, gather, recall},
+    review::ReviewRequest,
+    rules::{Endpoint, Guard},
+};
+
+/// Decides about `review`, which came to `endpoint` and is about an object of `kind`, as of `now`.
+///
+/// The same surroundings, review and time always give the same decision. Errors when something cannot be read that the
+/// decision needs.
+pub async fn judge<S: Surroundings>(
+    surroundings: &S,
+    endpoint: &Endpoint,
+    kind: Kind,
+    review: &ReviewRequest,
+    now: Timestamp,
+) -> Result<Decision, FactError> {
+    if endpoint.guard == Guard::Cancellation {
+        return cancellation::decide(surroundings, endpoint.phase, review, now).await;
+    }
+    let dry_run = review.dry_run == Some(true);
+    let request = Request {
+        phase: endpoint.phase,
+        kind,
+        operation: review.operation.into(),
+        namespace: &review.namespace,
+        object: &review.object,
+        user: &review.user_info.username,
+        dry_run,
+    };
+    let gathered = gather(surroundings, &request).await?;
+    let facts = gathered.facts();
+    let governed = govern(&request, &facts);
+    let ask = Ask {
+        namespace: &review.namespace,
+        task: gathered.owner_task().unwrap_or(&review.object),
+        for_job: kind == Kind::Job,
+        dry_run,
+    };
+    let recalled = recall(surroundings, &ask, &governed).await?;
+    let decision = decide(&governed, recalled.memory(), now);
+    if let (Some(item), false) = (governed.item(), decision.allowed()) {
+        surroundings.denied(&ask, item);
+    }
+    if kind == Kind::WorkItem && request.operation == Operation::Delete && !dry_run {
+        surroundings.deleting(&review.old_object, &review.user_info.username);
+    }
+    Ok(decision)
+}
