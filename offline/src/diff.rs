@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+type Fields = Map<String, Value>;
 
 /// One value that was added, removed or replaced.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,22 +27,9 @@ pub fn changes(before: &Value, after: &Value) -> Vec<Change> {
 fn walk(path: &str, before: Option<&Value>, after: Option<&Value>, found: &mut Vec<Change>) {
     match (before, after) {
         (before, after) if before == after => {}
-        (Some(Value::Object(a)), Some(Value::Object(b))) => {
-            let keys: BTreeSet<_> = a.keys().chain(b.keys()).collect();
-            for key in keys {
-                walk(&join(path, key), a.get(key), b.get(key), found);
-            }
-        }
-        (None, Some(Value::Object(fields))) if !fields.is_empty() => {
-            for (key, value) in fields {
-                walk(&join(path, key), None, Some(value), found);
-            }
-        }
-        (Some(Value::Object(fields)), None) if !fields.is_empty() => {
-            for (key, value) in fields {
-                walk(&join(path, key), Some(value), None, found);
-            }
-        }
+        (Some(Value::Object(a)), Some(Value::Object(b))) => walk_fields(path, Some(a), Some(b), found),
+        (None, Some(Value::Object(fields))) if !fields.is_empty() => walk_fields(path, None, Some(fields), found),
+        (Some(Value::Object(fields)), None) if !fields.is_empty() => walk_fields(path, Some(fields), None, found),
         (Some(Value::Array(a)), Some(Value::Array(b))) => {
             for index in 0..a.len().max(b.len()) {
                 walk(&format!("{path}[{index}]"), a.get(index), b.get(index), found);
@@ -51,6 +40,16 @@ fn walk(path: &str, before: Option<&Value>, after: Option<&Value>, found: &mut V
             before: before.cloned(),
             after: after.cloned(),
         }),
+    }
+}
+
+fn walk_fields(path: &str, before: Option<&Fields>, after: Option<&Fields>, found: &mut Vec<Change>) {
+    let keys = [before, after].into_iter().flatten().flat_map(Map::keys);
+    let keys: BTreeSet<_> = keys.collect();
+    for key in keys {
+        let before = before.and_then(|fields| fields.get(key));
+        let after = after.and_then(|fields| fields.get(key));
+        walk(&join(path, key), before, after, found);
     }
 }
 

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::json;
 use taskgate_api::metadata::Metadata;
 use taskgate_policy::{Phase, PolicyName, Reason};
 use taskgate_webhook::{ReviewOperation, judge};

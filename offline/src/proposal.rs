@@ -83,14 +83,19 @@ impl Proposal {
         }
     }
 
-    /// The creation of `object`, as if it were new: what the API server once set on it is taken off.
+    /// The creation of `object`, as if it were new: what the API server once set on it is taken off, as it drops what is
+    /// empty in `metadata`.
     pub fn create(mut object: Value, defaults: &Defaults) -> Self {
         let kind = kind_of(&object);
         let admitted = admitted(&kind);
         if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-            for field in SET_BY_SERVER {
-                metadata.remove(field);
-            }
+            let empty = |value: &Value| match value {
+                Value::Null => true,
+                Value::Object(fields) => fields.is_empty(),
+                Value::Array(items) => items.is_empty(),
+                _ => false,
+            };
+            metadata.retain(|field, value| !SET_BY_SERVER.contains(&field.as_str()) && !empty(value));
         }
         if let (Some(admitted), Some(fields)) = (admitted, object.as_object_mut()) {
             let metadata = fields.entry("metadata").or_insert_with(|| json!({}));
@@ -199,7 +204,7 @@ mod tests {
     #[test]
     fn an_object_of_a_cluster_is_judged_as_if_it_were_new() {
         let object = json!({"apiVersion": "kelos.dev/v1alpha2", "kind": "Task", "metadata": {"name": "a", "uid": "u",
-            "resourceVersion": "1", "deletionTimestamp": "2026-01-01T00:00:00Z", "labels": {"b": "c"}}});
+            "resourceVersion": "1", "deletionTimestamp": "2026-01-01T00:00:00Z", "labels": {"b": "c"}, "annotations": {}, "finalizers": null}});
         let proposal = Proposal::of(object, &Defaults::default()).unwrap();
         assert_eq!(
             proposal.object["metadata"],

@@ -56,9 +56,9 @@ impl Answer {
         } else if status == StatusCode::UNPROCESSABLE_ENTITY {
             answer.verdict = "invalid".to_owned();
             let causes = body["details"]["causes"].as_array().into_iter().flatten();
-            answer.why = causes
-                .filter_map(|cause| Some(cause["field"].as_str()?.to_owned()))
-                .collect();
+            let fields = causes.filter_map(|cause| cause["field"].as_str());
+            // That not all was checked is said of no field.
+            answer.why = fields.map(|field| field.replace("<nil>", "")).collect();
         } else if let Some((_, unknown)) = message.split_once("strict decoding error: ") {
             answer.verdict = "invalid".to_owned();
             answer.why = unknown.split(", ").map(ToOwned::to_owned).collect();

@@ -77,8 +77,9 @@ async fn the_api_server_and_check_agree() -> anyhow::Result<()> {
         } else {
             ""
         };
+        let warned = if server.warnings.is_empty() { "" } else { ", warned" };
         *verdicts
-            .entry(format!("{kind} {}, {sent}{changed}", server.verdict))
+            .entry(format!("{kind} {}, {sent}{changed}{warned}", server.verdict))
             .or_default() += 1;
         if server != check {
             let Sample {

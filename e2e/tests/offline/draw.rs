@@ -39,7 +39,7 @@ impl Chance {
     }
 
     pub(crate) fn user(&mut self) -> &'static str {
-        self.one_of(&USERS)
+        *self.one_of(&USERS)
     }
 
     /// A Task that may be made in a namespace. `number` makes its name unique.

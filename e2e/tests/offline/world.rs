@@ -1,6 +1,8 @@
 //! A cluster by chance, with taskgate enforcing in it. Everything is there before taskgate is: its caches are filled once,
 //! and nothing moves afterwards.
 
+use std::collections::BTreeMap;
+
 use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
 use kelos_standin::CRDS;
@@ -61,6 +63,11 @@ impl World {
                 .collect()
         };
         let tasks = namespaces.iter().map(of).collect();
+        let mut kinds = BTreeMap::<&str, usize>::new();
+        for object in &objects {
+            *kinds.entry(object["kind"].as_str().unwrap_or_default()).or_default() += 1;
+        }
+        println!("{kinds:?}");
         namespaces.push("kube-system".to_owned());
         Ok(Self {
             cp,
@@ -86,7 +93,7 @@ async fn fill(ns: &Namespace, chance: &mut Chance) -> anyhow::Result<()> {
         json!({"apiVersion": "kelos.dev/v1alpha2", "kind": "Workspace", "metadata": {"name": WORKSPACE},
         "spec": {"repo": "https://github.com/acme/app"}}),
     );
-    for number in 0..chance.below(4) {
+    for number in 0..=chance.below(3) {
         objects.push(chance.policy(&format!("policy-{number}")));
     }
     for number in 0..8 {
@@ -98,12 +105,9 @@ async fn fill(ns: &Namespace, chance: &mut Chance) -> anyhow::Result<()> {
         metadata.remove("finalizers");
         objects.push(task);
     }
-    for object in &objects {
-        ns.apply_yaml(&object.to_string()).await?;
-    }
-    let items = ns.api::<WorkItem>();
+    let mut statuses = Vec::new();
     for (identity, spawner) in identities() {
-        if chance.once_in(3) {
+        if chance.once_in(4) {
             continue;
         }
         let name = identity.work_item_name();
@@ -111,10 +115,16 @@ async fn fill(ns: &Namespace, chance: &mut Chance) -> anyhow::Result<()> {
         if let Some(spawner) = spawner {
             spec["spawner"] = json!(spawner);
         }
-        let item = json!({"apiVersion": "taskgate.dev/v1alpha1", "kind": "WorkItem", "metadata": {"name": name},
-            "spec": spec});
-        ns.apply_yaml(&item.to_string()).await?;
-        let status = json!({"status": memory(chance)});
+        objects.push(
+            json!({"apiVersion": "taskgate.dev/v1alpha1", "kind": "WorkItem", "metadata": {"name": name},
+            "spec": spec}),
+        );
+        statuses.push((name, json!({"status": memory(chance)})));
+    }
+    let documents: Vec<_> = objects.iter().map(ToString::to_string).collect();
+    ns.apply_yaml(&documents.join("\n---\n")).await?;
+    let items = ns.api::<WorkItem>();
+    for (name, status) in statuses {
         items
             .patch_status(&name, &PatchParams::default(), &Patch::Merge(&status))
             .await?;

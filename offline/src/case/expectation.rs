@@ -72,7 +72,11 @@ impl Expectation {
             message: judgement.message.clone(),
             why_not: judgement.why_not_sent().map(ToOwned::to_owned),
             warnings: judgement.warnings.clone(),
-            changes: judgement.changes.clone(),
+            changes: if judgement.verdict.is_refusal() {
+                Vec::new()
+            } else {
+                judgement.changes.clone()
+            },
             because: because.collect(),
         }
     }

@@ -112,6 +112,8 @@ pub struct Outcome {
     pub wanted: Option<Value>,
     /// What came of it.
     pub seen: Value,
+    /// The same, in the order in which it is written.
+    expectations: Vec<Expectation>,
 }
 
 impl Outcome {
@@ -171,7 +173,7 @@ impl Runner {
             now: Timestamp::UNIX_EPOCH,
         };
         let moments = case.moments();
-        let mut seen = Vec::new();
+        let mut expectations = Vec::new();
         for now in &moments {
             judge.now = *now;
             for object in &asked {
@@ -184,13 +186,13 @@ impl Runner {
                 history::remember(&mut judge.world, &case.history, &proposal, *now);
                 let judgement = judge.judge(proposal).await;
                 let moment = (moments.len() > 1).then_some(*now);
-                let expectation = Expectation::of(judgement.as_ref(), object, moment);
-                seen.push(serde_json::to_value(expectation).map_err(|error| form(error.to_string()))?);
+                expectations.push(Expectation::of(judgement.as_ref(), object, moment));
             }
         }
         Ok(Outcome {
             wanted: case.expect,
-            seen: Value::Array(seen),
+            seen: serde_json::to_value(&expectations).map_err(|error| form(error.to_string()))?,
+            expectations,
         })
     }
 
@@ -214,7 +216,7 @@ impl Runner {
         if outcome.passed() {
             return Ok(false);
         }
-        update::write(path, &outcome.seen)?;
+        update::write(path, &outcome.expectations)?;
         Ok(true)
     }
 }

@@ -2,22 +2,27 @@
 
 use std::{fs, path::Path};
 
-use serde_json::Value;
+use serde::Serialize;
 
-use super::CaseError;
+use super::{CaseError, Expectation};
+
+/// The field as it is written.
+#[derive(Serialize)]
+struct Field<'a> {
+    expect: &'a [Expectation],
+}
 
 /// Replaces the field `expect` of the case, or adds it at the end.
-pub(super) fn write(path: &Path, expectation: &Value) -> Result<(), CaseError> {
+pub(super) fn write(path: &Path, expect: &[Expectation]) -> Result<(), CaseError> {
     let io = |source| CaseError::Io {
         path: path.to_owned(),
         source,
     };
     let text = fs::read_to_string(path).map_err(io)?;
-    let field =
-        serde_saphyr::to_string(&serde_json::json!({"expect": expectation})).map_err(|error| CaseError::Form {
-            place: path.display().to_string(),
-            message: error.to_string(),
-        })?;
+    let field = serde_saphyr::to_string(&Field { expect }).map_err(|error| CaseError::Form {
+        place: path.display().to_string(),
+        message: error.to_string(),
+    })?;
     fs::write(path, replace(&text, &field)).map_err(io)
 }
 

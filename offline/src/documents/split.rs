@@ -71,7 +71,7 @@ fn pieces(text: &str) -> impl Iterator<Item = (usize, &str)> {
 fn first_line(piece: &str) -> Option<usize> {
     piece.lines().position(|line| {
         let line = line.trim();
-        !line.is_empty() && !line.starts_with('#') && line != "---"
+        !line.is_empty() && !line.starts_with('#') && line != "---" && !line.starts_with("--- #")
     })
 }
 

@@ -1,67 +1,68 @@
-//! A value against a structural schema: types, ranges, lengths, patterns, enums, required fields, CEL rules.
+//! A value against a structural schema: types, ranges, lengths, patterns, enums, required fields; then the CEL rules.
 
 use serde_json::{Number, Value};
 
 use super::{Compiled, Flaw, join};
 use crate::expression::Variables;
 
-/// Adds everything that is wrong with `value`.
+/// Adds everything that is wrong with `value`, but for the CEL rules.
 pub(super) fn check(path: &str, schema: &Value, value: &Value, compiled: &Compiled, flaws: &mut Vec<Flaw>) {
     if value.is_null() && schema["nullable"] == Value::Bool(true) {
         return;
     }
-    let mut flaw = |field: String, message: String| flaws.push(Flaw { field, message });
     if let Some(wanted) = wrong_type(schema, value) {
-        let message = format!(
-            "Invalid value: {}: {path} in body must be of type {wanted}: {}",
-            quoted(value),
-            type_of(value)
-        );
-        flaw(path.to_owned(), message);
+        let kind = type_of(value);
+        let message = format!("Invalid value: {kind:?}: {path} in body must be of type {wanted}: {kind:?}");
+        flaws.push(Flaw::blocking(path, message));
         return;
     }
-    if let Some(supported) = schema["enum"].as_array().filter(|supported| !supported.contains(value)) {
+    let supported = schema["enum"].as_array();
+    if let Some(supported) = supported.filter(|supported| !supported.contains(value)) {
         let supported: Vec<_> = supported.iter().map(ToString::to_string).collect();
         let message = format!("Unsupported value: {value}: supported values: {}", supported.join(", "));
-        flaw(path.to_owned(), message);
+        flaws.push(Flaw::blocking(path, message));
     }
     match value {
-        Value::String(text) => check_text(path, schema, text, compiled, &mut flaw),
-        Value::Number(number) => check_number(path, schema, number, &mut flaw),
-        Value::Array(items) => {
-            check_count(path, schema, items.len(), ("minItems", "maxItems"), &mut flaw);
-            for (index, item) in items.iter().enumerate() {
-                check(&format!("{path}[{index}]"), &schema["items"], item, compiled, flaws);
-            }
-        }
+        Value::String(text) => check_text(path, schema, text, compiled, flaws),
+        Value::Number(number) => check_number(path, schema, number, flaws),
+        Value::Array(items) => check_count(path, schema, items.len(), ("minItems", "maxItems"), flaws),
         Value::Object(fields) => {
-            check_count(
-                path,
-                schema,
-                fields.len(),
-                ("minProperties", "maxProperties"),
-                &mut flaw,
-            );
-            let required = schema["required"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(Value::as_str);
-            for field in required.filter(|field| !fields.contains_key(*field)) {
-                flaw(join(path, field), "Required value".to_owned());
-            }
-            let properties = schema["properties"].as_object();
-            let others = schema.get("additionalProperties").filter(|others| others.is_object());
-            for (field, value) in fields {
-                let below = properties.and_then(|properties| properties.get(field)).or(others);
-                if let Some(below) = below {
-                    check(&join(path, field), below, value, compiled, flaws);
-                }
+            check_count(path, schema, fields.len(), ("minProperties", "maxProperties"), flaws);
+            let required = schema["required"].as_array().into_iter().flatten();
+            for field in required
+                .filter_map(Value::as_str)
+                .filter(|field| !fields.contains_key(*field))
+            {
+                flaws.push(Flaw::blocking(join(path, field), "Required value".to_owned()));
             }
         }
         Value::Null | Value::Bool(_) => {}
     }
-    check_rules(path, schema, value, compiled, flaws);
+    below(path, schema, value, &mut |path, schema, value| {
+        check(path, schema, value, compiled, flaws);
+    });
+}
+
+/// Calls `visit` for everything directly in `value` that the schema describes.
+fn below(path: &str, schema: &Value, value: &Value, visit: &mut dyn FnMut(&str, &Value, &Value)) {
+    match value {
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                visit(&format!("{path}[{index}]"), &schema["items"], item);
+            }
+        }
+        Value::Object(fields) => {
+            let properties = schema["properties"].as_object();
+            let others = schema.get("additionalProperties").filter(|others| others.is_object());
+            for (field, value) in fields {
+                let described = properties.and_then(|properties| properties.get(field)).or(others);
+                if let Some(described) = described {
+                    visit(&join(path, field), described, value);
+                }
+            }
+        }
+        _ => {}
+    }
 }
 
 /// The type that the schema wants, if `value` has another.
@@ -84,104 +85,86 @@ fn wrong_type<'a>(schema: &'a Value, value: &Value) -> Option<&'a str> {
 
 fn type_of(value: &Value) -> &'static str {
     match value {
-        Value::Null => "\"null\"",
-        Value::Bool(_) => "\"boolean\"",
-        Value::Number(number) if number.is_f64() => "\"number\"",
-        Value::Number(_) => "\"integer\"",
-        Value::String(_) => "\"string\"",
-        Value::Array(_) => "\"array\"",
-        Value::Object(_) => "\"object\"",
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
     }
 }
 
-fn quoted(value: &Value) -> String {
-    match value {
-        Value::Array(_) | Value::Object(_) | Value::Null => type_of(value).to_owned(),
-        scalar => format!(
-            "{:?}",
-            scalar
-                .as_str()
-                .map_or_else(|| type_of(scalar).trim_matches('"').to_owned(), ToOwned::to_owned)
-        ),
-    }
-}
-
-fn check_text(path: &str, schema: &Value, text: &str, compiled: &Compiled, flaw: &mut impl FnMut(String, String)) {
+fn check_text(path: &str, schema: &Value, text: &str, compiled: &Compiled, flaws: &mut Vec<Flaw>) {
     let length = u64::try_from(text.chars().count()).unwrap_or(u64::MAX);
     if let Some(most) = schema["maxLength"].as_u64().filter(|most| length > *most) {
-        flaw(path.to_owned(), format!("Too long: may not be more than {most} bytes"));
+        let message = format!("Too long: may not be more than {most} bytes");
+        flaws.push(Flaw::blocking(path, message));
     }
     if let Some(least) = schema["minLength"].as_u64().filter(|least| length < *least) {
         let message = format!("Invalid value: {text:?}: {path} in body should be at least {least} chars long");
-        flaw(path.to_owned(), message);
+        flaws.push(Flaw::invalid(path, message));
     }
     let pattern = schema["pattern"].as_str().and_then(|pattern| compiled.pattern(pattern));
     if let Some(pattern) = pattern.filter(|pattern| !pattern.is_match(text)) {
         let message = format!("Invalid value: {text:?}: {path} in body should match '{pattern}'");
-        flaw(path.to_owned(), message);
+        flaws.push(Flaw::invalid(path, message));
     }
 }
 
-fn check_number(path: &str, schema: &Value, number: &Number, flaw: &mut impl FnMut(String, String)) {
-    let (Some(value), text) = (number.as_f64(), number.to_string()) else {
-        return;
+fn check_number(path: &str, schema: &Value, number: &Number, flaws: &mut Vec<Flaw>) {
+    let Some(value) = number.as_f64() else { return };
+    let mut invalid = |problem: String| {
+        let message = format!("Invalid value: {number}: {path} in body {problem}");
+        flaws.push(Flaw::invalid(path, message));
     };
     if let Some(most) = schema["maximum"].as_f64().filter(|most| value > *most) {
-        let message = format!("Invalid value: {text}: {path} in body should be less than or equal to {most}");
-        flaw(path.to_owned(), message);
+        invalid(format!("should be less than or equal to {most}"));
     }
     if let Some(least) = schema["minimum"].as_f64().filter(|least| value < *least) {
-        let message = format!("Invalid value: {text}: {path} in body should be greater than or equal to {least}");
-        flaw(path.to_owned(), message);
+        invalid(format!("should be greater than or equal to {least}"));
     }
-    let fits = match schema["format"].as_str() {
-        Some("int32") => number.as_i64().is_none_or(|whole| i32::try_from(whole).is_ok()),
-        _ => true,
-    };
-    if !fits {
-        flaw(
-            path.to_owned(),
-            format!("Invalid value: {text}: {path} in body must be of type int32"),
-        );
+    let small = number.as_i64().is_none_or(|whole| i32::try_from(whole).is_ok());
+    if schema["format"] == "int32" && !small {
+        invalid("must be of type int32".to_owned());
     }
 }
 
-fn check_count(path: &str, schema: &Value, count: usize, bounds: (&str, &str), flaw: &mut impl FnMut(String, String)) {
+fn check_count(path: &str, schema: &Value, count: usize, bounds: (&str, &str), flaws: &mut Vec<Flaw>) {
     let number = u64::try_from(count).unwrap_or(u64::MAX);
     if let Some(least) = schema[bounds.0].as_u64().filter(|least| number < *least) {
         let message = format!("Invalid value: {count}: {path} in body should have at least {least} items");
-        flaw(path.to_owned(), message);
+        flaws.push(Flaw::invalid(path, message));
     }
     if let Some(most) = schema[bounds.1].as_u64().filter(|most| number > *most) {
-        flaw(
-            path.to_owned(),
-            format!("Too many: {count}: must have at most {most} items"),
-        );
+        let message = format!("Too many: {count}: must have at most {most} items");
+        flaws.push(Flaw::blocking(path, message));
     }
 }
 
-/// Rules about what was before (`oldSelf`) say nothing about a new value.
-fn check_rules(path: &str, schema: &Value, value: &Value, compiled: &Compiled, flaws: &mut Vec<Flaw>) {
-    let Some(rules) = schema["x-kubernetes-validations"].as_array() else {
-        return;
-    };
-    let variables = Variables::new([("self", value)]);
+/// Adds the CEL rules that `value`, or something in it, breaks. Rules about what was before (`oldSelf`) say nothing about a
+/// new value.
+pub(super) fn check_rules(path: &str, schema: &Value, value: &Value, compiled: &Compiled, flaws: &mut Vec<Flaw>) {
+    let rules = schema["x-kubernetes-validations"].as_array().into_iter().flatten();
+    let mut variables = None;
     for rule in rules {
-        let Some(source) = rule["rule"].as_str().filter(|source| !source.contains("oldSelf")) else {
+        let source = rule["rule"].as_str().filter(|source| !source.contains("oldSelf"));
+        let Some((source, compiled)) = source.and_then(|source| Some((source, compiled.rule(source)?))) else {
             continue;
         };
-        let Some(compiled) = compiled.rule(source) else {
-            continue;
-        };
-        let problem = match compiled.is_true(&variables) {
+        let variables = variables.get_or_insert_with(|| Variables::new([("self", value)]));
+        let problem = match compiled.is_true(variables) {
             Ok(true) => continue,
-            Ok(false) => rule["message"]
-                .as_str()
-                .map_or_else(|| format!("failed rule: {source}"), ToOwned::to_owned),
+            Ok(false) => {
+                let message = rule["message"].as_str();
+                message.map_or_else(|| format!("failed rule: {source}"), ToOwned::to_owned)
+            }
             Err(error) => error.to_string(),
         };
         let field = format!("{path}{}", rule["fieldPath"].as_str().unwrap_or_default());
-        let message = format!("Invalid value: {problem}");
-        flaws.push(Flaw { field, message });
+        flaws.push(Flaw::invalid(field, format!("Invalid value: {problem}")));
     }
+    below(path, schema, value, &mut |path, schema, value| {
+        check_rules(path, schema, value, compiled, flaws);
+    });
 }

@@ -24,6 +24,28 @@ pub struct Flaw {
     pub field: String,
     /// What is wrong, in the API server's words.
     pub message: String,
+    /// Whether the API server leaves it at that and evaluates no CEL rule.
+    #[serde(skip)]
+    pub(crate) blocks: bool,
+}
+
+impl Flaw {
+    /// A field that is there and wrong.
+    fn invalid(field: impl Into<String>, message: String) -> Self {
+        Self {
+            field: field.into(),
+            message,
+            blocks: false,
+        }
+    }
+
+    /// A flaw of one of the kinds that end the validation: wrong types and enums, missing fields, too long, too many.
+    fn blocking(field: impl Into<String>, message: String) -> Self {
+        Self {
+            blocks: true,
+            ..Self::invalid(field, message)
+        }
+    }
 }
 
 /// Every schema that is known, by kind.
@@ -87,6 +109,7 @@ impl Schemas {
         let mut flaws = Vec::new();
         shape::prune_object(&schema.root, object, &mut flaws);
         shape::fill_defaults(&schema.root, object);
+        flaws.sort();
         flaws
     }
 
@@ -97,6 +120,13 @@ impl Schemas {
         };
         let mut flaws = Vec::new();
         check::check("", &schema.root, object, &schema.compiled, &mut flaws);
+        flaws.sort();
+        if flaws.iter().any(|flaw| flaw.blocks) {
+            let message = "some validation rules were not checked because the object was invalid";
+            flaws.push(Flaw::invalid("", message.to_owned()));
+        } else {
+            check::check_rules("", &schema.root, object, &schema.compiled, &mut flaws);
+        }
         flaws
     }
 }

@@ -46,7 +46,7 @@ fn retain(fields: &mut Map<String, Value>, path: &str, flaws: &mut Vec<Flaw>, kn
         if !known {
             let field = join(path, field);
             let message = format!("unknown field {field:?}");
-            flaws.push(Flaw { field, message });
+            flaws.push(Flaw::invalid(field, message));
         }
         known
     });
