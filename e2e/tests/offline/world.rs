@@ -52,7 +52,13 @@ impl World {
             let policy = chance.cluster_policy(&format!("everywhere-{number}"));
             cp.apply_yaml(&policy.to_string()).await?;
         }
-        let gate = Gate::builder().serve_flag("--no-leader-election").start(&cp).await?;
+        // On a busy machine the usual patience would leave writes without a verdict.
+        let gate = Gate::builder()
+            .registration_flag("--mutating-timeout=5")
+            .registration_flag("--validating-timeout=5")
+            .serve_flag("--no-leader-election")
+            .start(&cp)
+            .await?;
         cp.settled_revision().await?;
         let objects = dump(&cp).await?;
         let of = |namespace: &String| {

@@ -12,74 +12,71 @@ use taskgate_policy::{failure_rule, record};
 
 use crate::{Proposal, World};
 
-/// The end of one earlier Task. Exactly one of the times is there.
+/// The end of one earlier Task.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-pub(super) enum Past {
+#[serde(try_from = "Written")]
+pub(super) struct Past {
+    outcome: Outcome,
+    time: Timestamp,
+    reason: Option<String>,
+    cost: Option<String>,
+}
+
+/// The same as it is written: exactly one of the times is there.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
     /// The agent failed.
-    Failed(Failed),
+    #[serde(default)]
+    failed: Option<Timestamp>,
     /// The cluster failed the agent.
-    Infrastructure(Infrastructure),
+    #[serde(default)]
+    infrastructure: Option<Timestamp>,
     /// It went well.
-    Succeeded(Succeeded),
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Failed {
-    failed: Timestamp,
+    #[serde(default)]
+    succeeded: Option<Timestamp>,
     #[serde(default)]
     reason: Option<String>,
     #[serde(default)]
     cost: Option<String>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Infrastructure {
-    infrastructure: Timestamp,
-    #[serde(default)]
-    reason: Option<String>,
-    #[serde(default)]
-    cost: Option<String>,
-}
+impl TryFrom<Written> for Past {
+    type Error = &'static str;
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Succeeded {
-    succeeded: Timestamp,
-    #[serde(default)]
-    cost: Option<String>,
+    fn try_from(written: Written) -> Result<Self, Self::Error> {
+        let (outcome, time) = match (written.failed, written.infrastructure, written.succeeded) {
+            (Some(time), None, None) => (Outcome::Failed, time),
+            (None, Some(time), None) => (Outcome::Infrastructure, time),
+            (None, None, Some(time)) => (Outcome::Succeeded, time),
+            _ => return Err("history: one of failed, infrastructure and succeeded says when"),
+        };
+        Ok(Self {
+            outcome,
+            time,
+            reason: written.reason,
+            cost: written.cost,
+        })
+    }
 }
 
 impl Past {
-    fn time(&self) -> Timestamp {
-        match self {
-            Self::Failed(past) => past.failed,
-            Self::Infrastructure(past) => past.infrastructure,
-            Self::Succeeded(past) => past.succeeded,
-        }
-    }
-
     fn attempt(&self, number: usize) -> Attempt {
-        let (outcome, reason, cost) = match self {
-            Self::Failed(past) => (Outcome::Failed, past.reason.as_deref().unwrap_or("Failed"), &past.cost),
-            Self::Infrastructure(past) => {
-                let reason = past.reason.as_deref().unwrap_or("Evicted");
-                (Outcome::Infrastructure, reason, &past.cost)
-            }
-            Self::Succeeded(past) => (Outcome::Succeeded, "Succeeded", &past.cost),
+        let usual = match self.outcome {
+            Outcome::Infrastructure => "Evicted",
+            Outcome::Succeeded => "Succeeded",
+            _ => "Failed",
         };
         Attempt {
             uid: format!("history-{number}"),
             name: format!("history-{number}"),
-            outcome,
+            outcome: self.outcome,
             opened: false,
-            reason: Some(reason.to_owned()),
+            reason: Some(self.reason.as_deref().unwrap_or(usual).to_owned()),
             cancelled_by: None,
             start_time: None,
-            completion_time: Some(Time(self.time())),
-            cost_usd: cost.clone(),
+            completion_time: Some(Time(self.time)),
+            cost_usd: self.cost.clone(),
             input_tokens: None,
             output_tokens: None,
         }
@@ -107,11 +104,11 @@ pub(super) fn remember(world: &mut World, history: &[Past], proposal: &Proposal,
         return;
     };
     let Some(item) = rule.item else { return };
-    let mut past: Vec<_> = history.iter().filter(|past| past.time() <= now).collect();
-    past.sort_by_key(|past| past.time());
+    let mut past: Vec<_> = history.iter().filter(|past| past.time <= now).collect();
+    past.sort_by_key(|past| past.time);
     let mut status = WorkItemStatus::default();
     for (number, past) in past.into_iter().enumerate() {
-        let next = record(&status, past.attempt(number + 1), Some(rule.rule), past.time());
+        let next = record(&status, past.attempt(number + 1), Some(rule.rule), past.time);
         status = next.unwrap_or(status);
     }
     world.remember(namespace, &item, status);

@@ -71,6 +71,9 @@ struct Compiled {
 
 impl Schemas {
     /// taskgate's own.
+    ///
+    /// # Panics
+    /// Never: what is derived serialises.
     pub fn own() -> Self {
         let mut schemas = Self::default();
         for crd in crds::all() {

@@ -127,12 +127,13 @@ impl World {
                 let read = serde_json::from_value(object.clone()).map_err(|error| error.to_string());
                 self.work_items.insert(namespace, name, read);
             }
-            (kelos::GROUP, "TaskSpawner") => self
-                .spawners
-                .insert(namespace, name, Arc::new(SpawnerFacts::of(object))),
+            (kelos::GROUP, "TaskSpawner") => {
+                self.spawners
+                    .insert(namespace, name, Arc::new(SpawnerFacts::of(object)));
+            }
             (kelos::GROUP, "Workspace") => {
                 self.workspaces
-                    .insert(namespace, name, Arc::new(WorkspaceFacts::of(object)))
+                    .insert(namespace, name, Arc::new(WorkspaceFacts::of(object)));
             }
             // Without a uid it is not stored, but to be made.
             (kelos::GROUP, "Task") if metadata.uid().is_some() => {

@@ -38,6 +38,7 @@ Exit codes: 0 all pass, 1 something is refused or cannot be read, 2 usage, 3 war
 /// Flags of `taskgate check`.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
+#[allow(clippy::struct_excessive_bools, reason = "flags that do not depend on each other")]
 pub(crate) struct CheckArgs {
     /// Files, folders, or - for standard input: YAML with any number of documents, JSON, Lists, AdmissionReviews. Tasks,
     /// Jobs, policies and WorkItems in them are judged as if they were created now; policies and everything else also say
@@ -121,9 +122,10 @@ pub(crate) async fn run(args: CheckArgs) -> Result<Outcome, Failure> {
     let asked = Documents::read(&args.files, &|done, total| reading.at(done, total));
     let given = Documents::read(&args.with, &|done, total| reading.at(done, total));
     drop(reading);
-    let connection = match args.live {
-        true => Some(args.connection.connect().await?),
-        false => None,
+    let connection = if args.live {
+        Some(args.connection.connect().await?)
+    } else {
+        None
     };
     let mut report = Report::default();
     let live = match &connection {

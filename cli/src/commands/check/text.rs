@@ -55,10 +55,8 @@ fn paragraph(text: &mut String, entry: &Entry, style: Style) {
     if let Some(why) = judgement.why_not_sent() {
         line(text, &format!("  {}", style.faint(why)));
     }
-    if judgement.flaws.is_empty() {
-        if let Some(message) = &judgement.message {
-            line(text, &format!("  {message}"));
-        }
+    if let (true, Some(message)) = (judgement.flaws.is_empty(), &judgement.message) {
+        line(text, &format!("  {message}"));
     }
     for flaw in &judgement.flaws {
         let field = if flaw.message.starts_with("unknown field") || flaw.field.is_empty() {
