@@ -3,6 +3,11 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+/// The condition of a Task whose Job waits, or waited, in a queue: as seed 002 names it.
+pub const QUEUED: &str = "Queued";
+/// The condition of a Task that was cancelled, whatever its phase says (seed 001).
+pub const CANCELLED: &str = "Cancelled";
+
 /// Borrowed view of a condition.
 #[derive(Clone, Copy, Debug)]
 pub struct Condition<'a>(&'a Value);

@@ -69,7 +69,7 @@ pub(crate) enum Command {
     Disable(DisableArgs),
     /// Put taskgate back as it was before it was disabled.
     Enable(EnableArgs),
-    /// Show whether taskgate is disabled, whether the API server asks it, and who leads.
+    /// Show whether taskgate is at work, what it governs, where each Task stands, and which items are stopped at what cost.
     Status(StatusArgs),
 }
 

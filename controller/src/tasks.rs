@@ -7,10 +7,8 @@ use std::{
 
 use kube::api::{ApiResource, DynamicObject};
 use serde_json::{Map, Value, json};
-use taskgate_api::{kelos, metadata::Metadata};
+use taskgate_api::{condition::QUEUED, kelos, metadata::Metadata};
 use taskgate_policy::TaskState;
-
-use crate::queue::QUEUED;
 
 /// Namespace and name of a `WorkItem`.
 pub(crate) type ItemRef = (String, String);

@@ -18,5 +18,7 @@ mod resets;
 mod slipped;
 #[path = "breaker/sources.rs"]
 mod sources;
+#[path = "breaker/status.rs"]
+mod status;
 #[path = "breaker/world.rs"]
 mod world;

@@ -27,3 +27,5 @@ mod removed;
 mod retriggered;
 #[path = "cancel/states.rs"]
 mod states;
+#[path = "cancel/status.rs"]
+mod status;

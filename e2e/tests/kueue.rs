@@ -12,6 +12,8 @@ mod flow;
 mod outages;
 #[path = "kueue/preempted.rs"]
 mod preempted;
+#[path = "kueue/status.rs"]
+mod status;
 #[path = "kueue/traps.rs"]
 mod traps;
 #[path = "kueue/ttl.rs"]

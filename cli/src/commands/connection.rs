@@ -42,9 +42,18 @@ pub(crate) struct Connection {
 impl ConnectionArgs {
     /// Prepares the way. Errors when there is no kubeconfig, or it cannot be used; the API server is not asked anything.
     pub(crate) async fn connect(&self) -> Result<Connection> {
+        self.connect_for(Some(PATIENCE)).await
+    }
+
+    /// The same, to watch: nothing may come for a long time, and that is no fault.
+    pub(crate) async fn connect_to_watch(&self) -> Result<Connection> {
+        self.connect_for(None).await
+    }
+
+    async fn connect_for(&self, silence: Option<Duration>) -> Result<Connection> {
         let mut config = self.config().await?;
         config.connect_timeout = Some(PATIENCE);
-        config.read_timeout = Some(PATIENCE);
+        config.read_timeout = silence;
         let namespace = self.namespace.clone().unwrap_or(config.default_namespace.clone());
         let client = Client::try_from(config).context("preparing the connection to the API server")?;
         Ok(Connection { client, namespace })

@@ -3,6 +3,7 @@
 mod format;
 mod progress;
 mod style;
+mod table;
 
 use std::io::{self, Write as _};
 
@@ -11,13 +12,20 @@ use anyhow::{Context as _, Result};
 pub(crate) use format::{Format, to_json, to_yaml};
 pub(crate) use progress::Progress;
 pub(crate) use style::Style;
+pub(crate) use table::table;
 
 /// Prints `text` to standard output, as it is.
 pub(crate) fn print(text: &str) -> Result<()> {
+    try_print(text).map(drop)
+}
+
+/// The same, for who would print more later: whether there still is a reader.
+pub(crate) fn try_print(text: &str) -> Result<bool> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("writing to standard output"),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error).context("writing to standard output"),
     }
 }
 

@@ -7,6 +7,7 @@ use kube::{
 };
 use serde_json::{Map, Value, json};
 use taskgate_api::{
+    condition::CANCELLED,
     kelos::{self, Task},
     keys,
 };
@@ -20,9 +21,6 @@ use crate::{
     task::{Outcome, Subject},
     tasks::{json_of, trim},
 };
-
-/// The condition that a cancelled Task has.
-const CONDITION: &str = "Cancelled";
 
 /// Notes how far the cancellation is.
 pub(super) async fn progress(context: &Context, subject: &Subject, progress: Progress) -> Result<Outcome, Error> {
@@ -150,13 +148,13 @@ fn concluded(object: &Value, cancellation: &Cancellation, adopted: bool) -> Opti
         .unwrap_or_default();
     let said = conditions
         .iter()
-        .any(|known| known["type"] == CONDITION && known["status"] == "True" && known["message"] == message);
+        .any(|known| known["type"] == CANCELLED && known["status"] == "True" && known["message"] == message);
     if said && (!adopted || Task::of(object).phase() == kelos::CANCELLED) {
         return None;
     }
-    conditions.retain(|known| known["type"] != CONDITION);
+    conditions.retain(|known| known["type"] != CANCELLED);
     conditions.push(json!({
-        "type": CONDITION, "status": "True", "reason": reason, "message": message,
+        "type": CANCELLED, "status": "True", "reason": reason, "message": message,
         "lastTransitionTime": now(), "observedGeneration": object.pointer("/metadata/generation"),
     }));
     let mut status = json!({"conditions": conditions, "message": message});

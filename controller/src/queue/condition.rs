@@ -2,11 +2,9 @@
 
 use jiff::{SignedDuration, Timestamp, Unit};
 use serde_json::{Value, json};
-use taskgate_api::condition::Condition;
+use taskgate_api::condition::{Condition, QUEUED};
 use taskgate_policy::{QueueReason, QueueState, clip};
 
-/// The condition's type, as seed 002 names it.
-pub(crate) const QUEUED: &str = "Queued";
 /// The longest message, in characters.
 const MAX_MESSAGE: usize = 1024;
 

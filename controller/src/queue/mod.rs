@@ -35,7 +35,7 @@ use kube::{
 };
 use serde_json::Value;
 use taskgate_api::{
-    condition::Condition,
+    condition::{Condition, QUEUED},
     job::Job,
     kelos::{self, Task},
     kueue::{ConfigRef, Settings, Workload},
@@ -45,7 +45,6 @@ use taskgate_policy::{Installed, Look, QueueReason, QueueScene, QueueState, queu
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-pub(crate) use condition::QUEUED;
 pub(crate) use metrics::Metrics;
 
 use self::{

@@ -1,45 +1,52 @@
-//! `taskgate status`: whether taskgate is disabled, by whom, until when; whether the API server asks it; who leads.
+//! Whether taskgate is disabled, by whom, until when; whether the API server asks it; who leads.
 
 use std::fmt::Write as _;
 
+use anyhow::Result;
 use clap::Args;
 use jiff::Timestamp;
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::ConfigMap};
-use kube::Api;
+use kube::{Api, Client};
 use serde_json::Value;
 use taskgate_api::switch::{CONFIG_MAP, Disabled, webhooks};
 use taskgate_controller::switch::configurations;
+use taskgate_webhook::{ConfigurationName, rules::CONFIGURATION};
 
-use super::{Connection, Failure, installation::InstallationArgs, said};
-use crate::{args::NAME, output};
+use super::super::said;
+use crate::args::{NAME, NAMESPACE, object_name};
 
-/// Flags of `taskgate status`.
+/// Which installation of taskgate is asked about.
 #[derive(Args, Debug)]
-pub(crate) struct StatusArgs {
+pub(crate) struct InstalledArgs {
+    /// The namespace that taskgate runs in.
+    #[arg(long, value_name = "NAME", default_value = NAMESPACE, value_parser = object_name)]
+    pub(crate) taskgate_namespace: String,
+    /// The name of its webhook configurations.
+    #[arg(long, value_name = "NAME", default_value = CONFIGURATION)]
+    pub(crate) configuration: ConfigurationName,
     /// The Service, which the Lease is called after.
     #[arg(long, value_name = "NAME", default_value = NAME)]
     pub(crate) service: String,
-    #[command(flatten)]
-    pub(crate) installation: InstallationArgs,
 }
 
+/// The state of the installation, a line each: the switch, both webhook configurations, the leader.
+///
 /// RBAC: `get` on the ConfigMap and the Lease in taskgate's namespace, and on both webhook configurations.
-pub(crate) async fn run(args: StatusArgs) -> Result<(), Failure> {
-    let connection = args.installation.connect().await?;
-    let name = args.installation.configuration.as_str();
-    let mut text = switch(&connection).await?;
-    for (kind, api) in configurations(&connection.client) {
+pub(super) async fn read(client: &Client, args: &InstalledArgs) -> Result<String> {
+    let name = args.configuration.as_str();
+    let mut text = switch(client, &args.taskgate_namespace).await?;
+    for (kind, api) in configurations(client) {
         let found = api.get_opt(name).await.map_err(said)?;
         let standing = found.map_or_else(|| "there is none".to_owned(), |found| standing(&found.data));
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{} {name}: {standing}", kind.kind);
     }
-    text.push_str(&leader(&connection, &format!("{}-controller", args.service)).await?);
-    Ok(output::print(&text)?)
+    text.push_str(&leader(client, &args.taskgate_namespace, &format!("{}-controller", args.service)).await?);
+    Ok(text)
 }
 
-async fn switch(connection: &Connection) -> Result<String, Failure> {
-    let maps = Api::<ConfigMap>::namespaced(connection.client.clone(), &connection.namespace);
+async fn switch(client: &Client, namespace: &str) -> Result<String> {
+    let maps = Api::<ConfigMap>::namespaced(client.clone(), namespace);
     let Some(map) = maps.get_opt(CONFIG_MAP).await.map_err(said)? else {
         return Ok("taskgate: enabled\n".to_owned());
     };
@@ -82,8 +89,8 @@ fn standing(configuration: &Value) -> String {
     format!("{switched}; of {all} webhooks {fail} fail closed")
 }
 
-async fn leader(connection: &Connection, name: &str) -> Result<String, Failure> {
-    let leases = Api::<Lease>::namespaced(connection.client.clone(), &connection.namespace);
+async fn leader(client: &Client, namespace: &str, name: &str) -> Result<String> {
+    let leases = Api::<Lease>::namespaced(client.clone(), namespace);
     let lease = leases.get_opt(name).await.map_err(said)?;
     let spec = lease.and_then(|lease| lease.spec).unwrap_or_default();
     Ok(

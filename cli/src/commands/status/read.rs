@@ -1,0 +1,38 @@
+//! Reading everything once.
+
+use anyhow::Result;
+use futures::future::try_join_all;
+use kube::api::ListParams;
+
+use super::kinds::{Kind, Reach, Read, Snapshot, Trouble, json};
+
+/// Reads every kind. Errors when the API server does not answer; what it refuses stands in the snapshot.
+pub(super) async fn read(reach: &Reach) -> Result<Snapshot> {
+    let reads = Kind::ALL.map(|kind| async move { Ok::<_, anyhow::Error>((kind, list(reach, kind).await?)) });
+    let mut snapshot = Snapshot::default();
+    for (kind, read) in try_join_all(reads).await? {
+        snapshot.put(kind, read);
+    }
+    Ok(snapshot)
+}
+
+async fn list(reach: &Reach, kind: Kind) -> Result<Read> {
+    let found = match reach.namespace().filter(|_| kind == Kind::Namespaces) {
+        // Whoever works in one namespace may get it, and seldom list all.
+        Some(name) => reach.api(kind).get_opt(name).await.map(Vec::from_iter),
+        None => reach
+            .api(kind)
+            .list(&ListParams::default())
+            .await
+            .map(|list| list.items),
+    };
+    match found {
+        Ok(objects) => Ok(Ok(objects.iter().map(json).collect())),
+        Err(error) => Trouble::of(error).map(Err),
+    }
+}
+
+/// The namespaces alone.
+pub(super) async fn namespaces(reach: &Reach) -> Result<Read> {
+    list(reach, Kind::Namespaces).await
+}

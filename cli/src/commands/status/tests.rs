@@ -1,0 +1,243 @@
+//! What is told of which objects, as text and as data.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{
+    kinds::{Kind, Snapshot, Trouble},
+    report::Report,
+    text::text,
+};
+
+fn now() -> Timestamp {
+    "2026-11-20T12:00:00Z".parse().expect("a time")
+}
+
+fn snapshot(kinds: &[(Kind, &[Value])]) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    for kind in Kind::ALL {
+        let objects = kinds.iter().find(|(given, _)| *given == kind);
+        let objects = objects.map(|(_, objects)| *objects).unwrap_or_default();
+        snapshot.put(kind, Ok(objects.iter().cloned().map(Arc::new).collect()));
+    }
+    snapshot
+}
+
+fn task(name: &str, spawner: &str, status: &Value) -> Value {
+    json!({
+        "apiVersion": "kelos.dev/v1alpha2", "kind": "Task",
+        "metadata": {
+            "name": name, "namespace": "team", "uid": format!("uid-{name}"), "creationTimestamp": "2026-11-20T11:00:00Z",
+            "labels": {"kelos.dev/taskspawner": spawner, "taskgate.dev/work-item": format!("{name}-item")},
+        },
+        "spec": {"type": "claude-code"}, "status": status,
+    })
+}
+
+fn policy(name: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "taskgate.dev/v1alpha1", "kind": "TaskPolicy",
+        "metadata": {"name": name, "namespace": "team"}, "spec": spec,
+    })
+}
+
+fn item(task: &str, key: &str, breaker: &str) -> Value {
+    json!({
+        "apiVersion": "taskgate.dev/v1alpha1", "kind": "WorkItem",
+        "metadata": {"name": format!("{task}-item"), "namespace": "team"}, "spec": {"key": key, "item": "42"},
+        "status": {
+            "breaker": breaker, "consecutiveFailures": 2, "infrastructureFailures": 1, "totalCostUSD": "1.50",
+            "openedAt": "2026-11-20T07:00:00Z", "reason": "MaxRetriesExceeded",
+            "attempts": [
+                {"uid": "uid-first", "name": task, "outcome": "Failed"},
+                {"uid": "uid-evicted", "name": task, "outcome": "Infrastructure"},
+                {"uid": format!("uid-{task}"), "name": task, "outcome": "Failed", "opened": true},
+            ],
+        },
+    })
+}
+
+fn namespace(labels: &Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team", "labels": labels}})
+}
+
+/// A namespace with a bit of everything.
+fn busy() -> Snapshot {
+    let queued = json!({"phase": "Pending", "conditions": [{
+        "type": "Queued", "status": "True", "reason": "WaitingForAdmission", "message": "insufficient unused quota for cpu",
+        "lastTransitionTime": "2026-11-20T11:58:20Z",
+    }]});
+    let cancelled = json!({"phase": "Failed", "message": "Cancelled by user:ann: stale", "conditions": [{
+        "type": "Cancelled", "status": "True", "reason": "ByHand", "message": "Cancelled by user:ann: stale",
+        "lastTransitionTime": "2026-11-20T09:00:00Z",
+    }]});
+    let mut stranger = task("stranger", "other", &json!({"phase": "Running"}));
+    stranger["metadata"]["labels"] = json!({"kelos.dev/taskspawner": "other"});
+    let failed = json!({"phase": "Failed", "message": "exit code 1", "completionTime": "2026-11-20T07:00:00Z"});
+    let running = json!({"phase": "Running", "startTime": "2026-11-20T10:00:00Z"});
+    snapshot(&[
+        (
+            Kind::Tasks,
+            &[
+                task("fixer-1", "fixer", &running),
+                task("fixer-2", "fixer", &queued),
+                task("fixer-3", "fixer", &cancelled),
+                task("fixer-42", "fixer", &failed),
+                task("fixer-9", "fixer", &json!({"phase": "Succeeded"})),
+                stranger,
+            ],
+        ),
+        (
+            Kind::WorkItems,
+            &[
+                item("fixer-42", "fixer/42", "Open"),
+                item("fixer-1", "fixer/1", "Closed"),
+            ],
+        ),
+        (
+            Kind::Policies,
+            &[
+                policy(
+                    "agents",
+                    &json!({"selector": {"spawnerNames": ["fixer"]}, "failurePolicy": {"maxRetriesPerItem": 2}}),
+                ),
+                policy("broken", &json!({"mode": "Warn", "queueName": "{{ nonsense"})),
+            ],
+        ),
+        (Kind::Namespaces, &[namespace(&json!({}))]),
+    ])
+}
+
+#[test]
+fn people_see_policies_tasks_and_open_items() {
+    let report = Report::of(Some("team"), &busy());
+    let problem = report.policies.entries[1].problem.clone().expect("it does not compile");
+    let text = text(&report, now());
+    let expected = format!(
+        "\
+Policies: 2
+NAME               MODE     TASKS  PROBLEM
+TaskPolicy/agents  Enforce  5
+TaskPolicy/broken  Warn     0      {problem}
+
+Tasks: 5 governed, 1 CircuitBroken, 1 Queued, 1 Running, 1 Cancelled, 1 Succeeded (not listed), 1 not governed (not listed)
+NAME      STATE          SINCE  POLICY             WHY
+fixer-42  CircuitBroken  5h     TaskPolicy/agents  kept as the tombstone of item fixer/42; taskgate reset fixer/42 lets it start again
+fixer-2   Queued         100s   TaskPolicy/agents  WaitingForAdmission: insufficient unused quota for cpu
+fixer-1   Running        2h     TaskPolicy/agents
+fixer-3   Cancelled      3h     TaskPolicy/agents  Cancelled by user:ann: stale
+
+Open items: 1 of 2
+ITEM      BREAKER  FAILURES  ATTEMPTS  COST   SINCE  WHY
+fixer/42  Open     2+1       3         $1.50  5h     MaxRetriesExceeded
+"
+    );
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn programs_see_the_same_and_all_of_it() {
+    let report = serde_json::to_value(Report::of(Some("team"), &busy())).expect("JSON");
+    assert_eq!(report["namespace"], "team");
+    assert_eq!(report["ungovernedTasks"], 1);
+    let tasks = report["tasks"]["entries"].as_array().expect("Tasks");
+    let cancelled = tasks
+        .iter()
+        .find(|task| task["name"] == "fixer-3")
+        .expect("it is there");
+    assert_eq!(
+        *cancelled,
+        json!({
+            "namespace": "team", "name": "fixer-3", "state": "Cancelled", "phase": "Failed",
+            "policies": ["TaskPolicy/agents"], "since": "2026-11-20T09:00:00Z", "why": "Cancelled by user:ann: stale",
+        })
+    );
+    assert_eq!(
+        report["openItems"]["entries"],
+        json!([{
+            "namespace": "team", "key": "fixer/42", "name": "fixer-42-item", "breaker": "Open", "failures": 2,
+            "infrastructureFailures": 1, "attempts": 3, "totalCostUSD": "1.50", "since": "2026-11-20T07:00:00Z",
+            "reason": "MaxRetriesExceeded",
+        }])
+    );
+}
+
+#[test]
+fn nothing_at_all_is_told_as_well() {
+    let text = text(&Report::of(None, &snapshot(&[])), now());
+    assert_eq!(text, "Policies: 0\n\nTasks: 0 governed\n\nOpen items: 0 of 0\n");
+}
+
+#[test]
+fn all_namespaces_have_a_column() {
+    let text = text(&Report::of(None, &busy()), now());
+    assert!(text.contains("\nNAMESPACE  NAME      STATE "), "{text}");
+    assert!(text.contains("\nteam       fixer/42  Open "), "{text}");
+}
+
+#[test]
+fn what_cannot_be_read_is_told_in_its_place_and_the_rest_stands() {
+    let refused = |kind: Kind, trouble: Trouble| {
+        let mut snapshot = busy();
+        snapshot.put(kind, Err(trouble));
+        (snapshot.troubles(), text(&Report::of(Some("team"), &snapshot), now()))
+    };
+    let forbidden = || Trouble::Said("bob may not".to_owned());
+
+    let (troubles, told) = refused(Kind::Tasks, Trouble::Absent);
+    assert!(
+        told.contains("\nTasks: Kelos is not installed: the API server knows no Tasks\n"),
+        "{told}"
+    );
+    assert!(troubles == 0 && told.contains("\nfixer/42  Open"), "{told}");
+
+    let (troubles, told) = refused(Kind::WorkItems, forbidden());
+    assert!(told.contains("\nOpen items: bob may not\n"), "{told}");
+    // Without the item nobody knows that it is a tombstone.
+    assert!(troubles == 1 && told.contains("\nfixer-42  Failed "), "{told}");
+
+    let (_, told) = refused(Kind::Policies, Trouble::Absent);
+    assert!(told.starts_with("Policies: taskgate is not installed"), "{told}");
+
+    for kind in [Kind::Policies, Kind::ClusterPolicies, Kind::Namespaces, Kind::Spawners] {
+        let (troubles, told) = refused(kind, forbidden());
+        let unknown = "Policies: which policy governs a Task cannot be said: bob may not\n";
+        assert!(troubles == 1 && told.starts_with(unknown), "{kind:?}: {told}");
+        // Who governs is open, so all Tasks are listed.
+        assert!(
+            told.contains("\nstranger  Running        60m    ?\n"),
+            "{kind:?}: {told}"
+        );
+    }
+}
+
+#[test]
+fn namespaces_that_are_left_out_govern_nothing() {
+    let mut snapshot = busy();
+    let disabled = namespace(&json!({"taskgate.dev/admission": "disabled"}));
+    snapshot.put(Kind::Namespaces, Ok(vec![Arc::new(disabled)]));
+    let report = Report::of(Some("team"), &snapshot);
+    assert!(report.policies.entries.iter().all(|policy| policy.tasks == Some(0)));
+    // What taskgate did before still stands.
+    assert!(
+        report
+            .tasks
+            .entries
+            .iter()
+            .all(|task| task.policies.as_deref() == Some(&[]))
+    );
+}
+
+#[test]
+fn what_others_wrote_cannot_drive_the_terminal() {
+    let mut evil = task(
+        "evil",
+        "fixer",
+        &json!({"phase": "Run\u{1b}[2Jning", "message": "a\nb\u{202e}c"}),
+    );
+    evil["metadata"]["labels"]["taskgate.dev/work-item"] = json!("x");
+    let text = text(&Report::of(Some("team"), &snapshot(&[(Kind::Tasks, &[evil])])), now());
+    assert!(text.contains("Run [2Jning") && text.contains("a b c"), "{text:?}");
+}
