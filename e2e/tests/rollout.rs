@@ -10,7 +10,5 @@ mod leader;
 mod load;
 #[path = "rollout/restarts.rs"]
 mod restarts;
-#[path = "rollout/slipped.rs"]
-mod slipped;
 #[path = "rollout/world.rs"]
 mod world;

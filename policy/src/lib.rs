@@ -61,7 +61,7 @@ pub use names::clip;
 pub use policy::{Policy, PolicyName, Problem};
 pub use quantity::canonical as canonical_quantity;
 pub use queue::{
-    Installed, Look, NotQueued, QueueDetail, QueueReason, QueueScene, QueueState, late_queue, queue_state, states_queue,
+    Installed, Look, NotQueued, QueueDetail, QueueReason, QueueScene, QueueState, queue_state, states_queue,
 };
 pub use reason::{Detail, Reason, Refusal, Section};
 pub use request::{Facts, Kind, KueueFacts, Operation, Phase, Request};

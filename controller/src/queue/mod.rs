@@ -12,7 +12,6 @@ mod condition;
 mod deactivated;
 mod kueue;
 mod metrics;
-mod slipped;
 mod table;
 mod tell;
 mod trim;
@@ -158,9 +157,6 @@ fn concerns(changed: &Changed, job: &DynamicObject) -> bool {
 
 async fn reconcile(job: Arc<DynamicObject>, queueing: Arc<Queueing>) -> Result<Action, Error> {
     let job = json_of(&job);
-    if slipped::mend(&queueing, &job).await? {
-        return Ok(Action::await_change());
-    }
     let (Some(owner), Some(seen)) = (Job::of(&job).task(), queueing.kueue.look(&job)) else {
         return Ok(Action::await_change());
     };

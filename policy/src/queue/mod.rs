@@ -3,7 +3,6 @@
 
 mod choice;
 mod detail;
-mod late;
 mod name;
 mod silent;
 mod standing;
@@ -15,7 +14,6 @@ use taskgate_api::{Mode, keys, kueue, metadata::Metadata, task_policy::QueueOnEr
 pub use choice::states_queue;
 use choice::{Choice, choose, ruling};
 pub use detail::{NotQueued, QueueDetail};
-pub use late::late_queue;
 pub(crate) use name::Name;
 pub use standing::queue_state;
 pub use state::{Installed, Look, QueueReason, QueueScene, QueueState};
