@@ -54,13 +54,13 @@ impl Answer {
             answer.verdict = format!("denied by {webhook}");
             answer.why = [message.to_owned()].into();
         } else if status == StatusCode::UNPROCESSABLE_ENTITY {
-            answer.verdict = "invalid".to_owned();
+            "invalid".clone_into(&mut answer.verdict);
             let causes = body["details"]["causes"].as_array().into_iter().flatten();
             let fields = causes.filter_map(|cause| cause["field"].as_str());
             // That not all was checked is said of no field.
             answer.why = fields.map(|field| field.replace("<nil>", "")).collect();
         } else if let Some((_, unknown)) = message.split_once("strict decoding error: ") {
-            answer.verdict = "invalid".to_owned();
+            "invalid".clone_into(&mut answer.verdict);
             answer.why = unknown.split(", ").map(ToOwned::to_owned).collect();
         } else {
             bail!("{status}: {body}");

@@ -39,7 +39,8 @@ impl Chance {
     }
 
     pub(crate) fn user(&mut self) -> &'static str {
-        *self.one_of(&USERS)
+        let user: &&str = self.one_of(&USERS);
+        user
     }
 
     /// A Task that may be made in a namespace. `number` makes its name unique.
@@ -134,7 +135,7 @@ impl Chance {
             7 => {
                 _ = reference
                     .as_object_mut()
-                    .map(|reference| reference.remove("controller"))
+                    .map(|reference| reference.remove("controller"));
             }
             _ => {}
         }

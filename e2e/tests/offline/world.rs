@@ -1,8 +1,6 @@
 //! A cluster by chance, with taskgate enforcing in it. Everything is there before taskgate is: its caches are filled once,
 //! and nothing moves afterwards.
 
-use std::collections::BTreeMap;
-
 use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
 use kelos_standin::CRDS;
@@ -69,11 +67,6 @@ impl World {
                 .collect()
         };
         let tasks = namespaces.iter().map(of).collect();
-        let mut kinds = BTreeMap::<&str, usize>::new();
-        for object in &objects {
-            *kinds.entry(object["kind"].as_str().unwrap_or_default()).or_default() += 1;
-        }
-        println!("{kinds:?}");
         namespaces.push("kube-system".to_owned());
         Ok(Self {
             cp,

@@ -41,7 +41,14 @@ pub(super) async fn read(client: &Client, args: &InstalledArgs) -> Result<String
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{} {name}: {standing}", kind.kind);
     }
-    text.push_str(&leader(client, &args.taskgate_namespace, &format!("{}-controller", args.service)).await?);
+    text.push_str(
+        &leader(
+            client,
+            &args.taskgate_namespace,
+            &format!("{}-controller", args.service),
+        )
+        .await?,
+    );
     Ok(text)
 }
 
