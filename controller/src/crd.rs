@@ -1,7 +1,7 @@
 //! Whether somebody else's kinds are installed: their CRD is watched, by name, so that they are picked up when they come and
 //! let go of when they go, without asking in between.
 
-use std::{pin::pin, time::Duration};
+use std::{future::pending, pin::pin, time::Duration};
 
 use futures::StreamExt as _;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -22,7 +22,7 @@ const LOOKS: u32 = 10;
 
 /// Whether a CRD is there, and which generation of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Crd {
+enum Crd {
     /// It is being found out.
     Unknown,
     /// It is not there.
@@ -31,10 +31,42 @@ pub(crate) enum Crd {
     Generation(i64),
 }
 
-/// Tells whether the CRD `name` is there, and which generation of it.
+/// Follows what the CRD `name` stands for, for ever. `absent` is called whenever it is not there, and what `present` gives is
+/// run while it is, anew for each generation of it.
 ///
 /// RBAC: `list` and `watch` on customresourcedefinitions (of the one name).
-pub(crate) async fn follow(client: &Client, name: &str, installed: watch::Sender<Crd>) {
+pub(crate) async fn while_installed<Present>(
+    client: &Client,
+    name: &str,
+    absent: impl Fn(),
+    present: impl Fn() -> Present,
+) where
+    Present: Future<Output = ()>,
+{
+    let (installed, mut seen) = watch::channel(Crd::Unknown);
+    let keeping = async {
+        loop {
+            let now = *seen.borrow_and_update();
+            let doing = async {
+                match now {
+                    Crd::Unknown => {}
+                    Crd::Absent => absent(),
+                    // Should it end by itself, it begins anew.
+                    Crd::Generation(_) => return present().await,
+                }
+                pending::<()>().await;
+            };
+            tokio::select! {
+                () = doing => {}
+                changed = seen.changed() => if changed.is_err() { return },
+            }
+        }
+    };
+    tokio::join!(keeping, follow(client, name, installed));
+}
+
+/// Tells whether the CRD `name` is there, and which generation of it.
+async fn follow(client: &Client, name: &str, installed: watch::Sender<Crd>) {
     let crds = Api::<PartialObjectMeta<CustomResourceDefinition>>::all(client.clone());
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut events = pin!(watcher(crds, config).default_backoff());

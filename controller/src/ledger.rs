@@ -7,9 +7,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{ResourceExt as _, api::PostParams};
 use taskgate_api::{
-    WorkItem, WorkItemSpec, WorkItemStatus,
+    WorkItem, WorkItemStatus,
     kelos::Task,
-    keys,
     work_item::{Breaker, Outcome as End},
 };
 use taskgate_policy as policy;
@@ -133,14 +132,7 @@ async fn write(
 
 /// A new memory. Its spawner owns it, so that it goes with the spawner; a stated item belongs to nobody.
 fn new(subject: &Subject, identity: &policy::ItemIdentity, name: &str) -> WorkItem {
-    let spec = WorkItemSpec {
-        key: identity.key.clone(),
-        item: identity.item.clone(),
-        spawner: identity.spawner.clone(),
-    };
-    let mut item = WorkItem::new(name, spec);
-    item.labels_mut()
-        .insert(keys::PART_OF.into(), keys::PART_OF_TASKGATE.into());
+    let mut item = identity.work_item(name);
     let owner = Task::of(&subject.object)
         .spawner_owner()
         .filter(|_| identity.spawner.is_some());

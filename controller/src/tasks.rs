@@ -5,7 +5,7 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use kube::api::{ApiResource, DynamicObject};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use serde_json::{Map, Value, json};
 use taskgate_api::{condition::QUEUED, kelos, metadata::Metadata};
 use taskgate_policy::TaskState;
@@ -75,13 +75,7 @@ pub(crate) fn resource(version: &str) -> ApiResource {
 
 /// One of Kelos' kinds.
 pub(crate) fn kelos_resource(version: &str, kind: &str, plural: &str) -> ApiResource {
-    ApiResource {
-        group: kelos::GROUP.to_owned(),
-        version: version.to_owned(),
-        api_version: format!("{}/{version}", kelos::GROUP),
-        kind: kind.to_owned(),
-        plural: plural.to_owned(),
-    }
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(kelos::GROUP, version, kind), plural)
 }
 
 /// Keeps of a Task what accounting looks at, so that the cache stays small: no prompt, no outputs.

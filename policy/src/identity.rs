@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use taskgate_api::{
+    WorkItem, WorkItemSpec,
     kelos::{SOURCE_NUMBER, SOURCE_OWNER, SOURCE_REPO, Task},
     keys,
 };
@@ -37,6 +38,18 @@ impl ItemIdentity {
             item: crate::clip(item, MAX_ITEM),
             spawner: spawner.map(ToOwned::to_owned),
         }
+    }
+
+    /// A memory of the item, called `name`, that remembers nothing yet.
+    pub fn work_item(&self, name: &str) -> WorkItem {
+        let spec = WorkItemSpec {
+            key: self.key.clone(),
+            item: self.item.clone(),
+            spawner: self.spawner.clone(),
+        };
+        let mut item = WorkItem::new(name, spec);
+        item.metadata.labels = Some([(keys::PART_OF.to_owned(), keys::PART_OF_TASKGATE.to_owned())].into());
+        item
     }
 
     /// The name of the item's `WorkItem`: readable, legal as object name and as label value, and different for

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api, Client,
-    api::{ApiResource, DynamicObject, PartialObjectMeta},
+    api::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta},
 };
 use taskgate_api::kueue::{self, ConfigRef, Settings};
 use taskgate_policy::KueueFacts;
@@ -103,13 +103,7 @@ impl Kueue {
 }
 
 fn resource(version: &str, kind: &str, plural: &str) -> ApiResource {
-    ApiResource {
-        group: kueue::GROUP.to_owned(),
-        version: version.to_owned(),
-        api_version: format!("{}/{version}", kueue::GROUP),
-        kind: kind.to_owned(),
-        plural: plural.to_owned(),
-    }
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(kueue::GROUP, version, kind), plural)
 }
 
 /// Whether there is an object of that name; `None` when that cannot be told.

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::Args;
 use kube::{
     Api,
-    api::{ApiResource, DynamicObject, Patch, PatchParams},
+    api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams},
 };
 use serde_json::{Value, json};
 use taskgate_api::{kelos, keys, metadata::Metadata};
@@ -104,13 +104,7 @@ fn told(object: &Value, args: &CancelArgs) -> Option<String> {
 
 fn resource() -> ApiResource {
     let [version, ..] = kelos::TASK_VERSIONS;
-    ApiResource {
-        group: kelos::GROUP.to_owned(),
-        version: version.to_owned(),
-        api_version: format!("{}/{version}", kelos::GROUP),
-        kind: "Task".to_owned(),
-        plural: kelos::TASKS.to_owned(),
-    }
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(kelos::GROUP, version, "Task"), kelos::TASKS)
 }
 
 #[cfg(test)]

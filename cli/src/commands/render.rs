@@ -11,7 +11,7 @@ use clap::Args;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api,
-    api::{ApiResource, DynamicObject},
+    api::{ApiResource, DynamicObject, GroupVersionKind},
 };
 use serde_json::{Map, Value};
 use taskgate_api::{ClusterTaskPolicySpec, TaskPolicySpec, kelos, metadata::Metadata, task_policy::TemplateEngine};
@@ -190,13 +190,7 @@ impl Scene {
 /// An object of Kelos, as JSON.
 async fn get(connection: &Connection, kind: &str, plural: &str, name: &str) -> Result<Option<Value>> {
     let version = kelos::TASK_VERSIONS[0];
-    let resource = ApiResource {
-        group: kelos::GROUP.to_owned(),
-        version: version.to_owned(),
-        api_version: format!("{}/{version}", kelos::GROUP),
-        kind: kind.to_owned(),
-        plural: plural.to_owned(),
-    };
+    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(kelos::GROUP, version, kind), plural);
     let api = Api::<DynamicObject>::namespaced_with(connection.client.clone(), &connection.namespace, &resource);
     let found = api.get_opt(name).await.map_err(said)?;
     found.map(serde_json::to_value).transpose().context("reading JSON")

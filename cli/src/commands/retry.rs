@@ -8,11 +8,11 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
     Api, ResourceExt as _,
-    api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
+    api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 use taskgate_api::{
-    WorkItem, WorkItemSpec, foreman, kelos, keys,
+    WorkItem, foreman, kelos, keys,
     retry_ledger::{RetryRequest, RunRef},
     task_policy::RetriedKind,
 };
@@ -131,14 +131,7 @@ impl Command {
                 Some(item) => item,
                 None if self.args.dry_run => return self.told(&request),
                 None => {
-                    let spec = WorkItemSpec {
-                        key: identity.key.clone(),
-                        item: identity.item.clone(),
-                        spawner: identity.spawner.clone(),
-                    };
-                    let mut item = WorkItem::new(&name, spec);
-                    item.labels_mut()
-                        .insert(keys::PART_OF.into(), keys::PART_OF_TASKGATE.into());
+                    let item = identity.work_item(&name);
                     items.create(&PostParams::default(), &item).await.map_err(said)?
                 }
             };
@@ -222,17 +215,13 @@ fn resource(kind: RetriedKind) -> ApiResource {
         RetriedKind::Workload => (foreman::GROUP, foreman::VERSIONS[0], foreman::WORKLOADS),
         RetriedKind::Task => (kelos::GROUP, kelos::TASK_VERSIONS[0], kelos::TASKS),
     };
-    ApiResource {
-        group: group.to_owned(),
-        version: version.to_owned(),
-        api_version: format!("{group}/{version}"),
-        kind: kind.as_str().to_owned(),
-        plural: plural.to_owned(),
-    }
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind.as_str()), plural)
 }
 
 #[cfg(test)]
 mod tests {
+    use taskgate_api::WorkItemSpec;
+
     use super::*;
 
     #[test]

@@ -7,7 +7,7 @@ use futures::{Stream, StreamExt as _, stream};
 use jiff::Timestamp;
 use kube::{
     Api, Client,
-    api::{ApiResource, DynamicObject},
+    api::{ApiResource, DynamicObject, GroupVersionKind},
     runtime::{WatchStreamExt as _, watcher, watcher::Event},
 };
 use serde_json::Value;
@@ -16,11 +16,10 @@ use taskgate_api::{
     kueue::{GROUP, LOCAL_QUEUES, PRIORITY_CLASSES, VERSIONS, WORKLOADS, Workload},
     metadata::Metadata,
 };
-use tokio::sync::watch;
 use tracing::{debug, info};
 
 use super::{table::Table, trim};
-use crate::crd::{self, Crd, served};
+use crate::crd::{served, while_installed};
 
 /// What is known of Kueue.
 #[derive(Debug, Default)]
@@ -111,37 +110,17 @@ impl Kueue {
     /// RBAC: `list` and `watch` on customresourcedefinitions (of the one name), and on Kueue's workloads, localqueues and
     /// workloadpriorityclasses, cluster-wide.
     pub(super) async fn follow(&self, client: &Client, changed: impl Fn(Changed)) {
-        let (installed, mut seen) = watch::channel(Crd::Unknown);
-        let keeping = async {
-            loop {
-                let now = *seen.borrow_and_update();
-                match now {
-                    Crd::Unknown => {}
-                    Crd::Absent => {
-                        self.enter(Presence::Absent);
-                        info!("Kueue is not installed");
-                        changed(Changed::All);
-                    }
-                    Crd::Generation(_) => {
-                        self.enter(Presence::Unknown);
-                        let following = async {
-                            let version = served(client, GROUP, &VERSIONS).await;
-                            self.follow_kinds(client, version, &changed).await;
-                        };
-                        tokio::select! {
-                            () = following => {}
-                            gone = seen.changed() => if gone.is_err() { return },
-                        }
-                        continue;
-                    }
-                }
-                if seen.changed().await.is_err() {
-                    return;
-                }
-            }
+        let absent = || {
+            self.enter(Presence::Absent);
+            info!("Kueue is not installed");
+            changed(Changed::All);
         };
-        let crd = format!("{WORKLOADS}.{GROUP}");
-        tokio::join!(keeping, crd::follow(client, &crd, installed));
+        let present = || async {
+            self.enter(Presence::Unknown);
+            let version = served(client, GROUP, &VERSIONS).await;
+            self.follow_kinds(client, version, &changed).await;
+        };
+        while_installed(client, &format!("{WORKLOADS}.{GROUP}"), absent, present).await;
     }
 
     async fn follow_kinds(&self, client: &Client, version: &'static str, changed: &impl Fn(Changed)) {
@@ -227,13 +206,7 @@ fn objects(
     plural: &str,
     trim: fn(&mut DynamicObject),
 ) -> impl Stream<Item = watcher::Result<Event<DynamicObject>>> + Send + use<> {
-    let resource = ApiResource {
-        group: GROUP.to_owned(),
-        version: version.to_owned(),
-        api_version: format!("{GROUP}/{version}"),
-        kind: kind.to_owned(),
-        plural: plural.to_owned(),
-    };
+    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(GROUP, version, kind), plural);
     let api = Api::all_with(client.clone(), &resource);
     watcher(api, watcher::Config::default()).default_backoff().modify(trim)
 }

@@ -12,49 +12,28 @@ use taskgate_api::{
     foreman::{GROUP, VERSIONS, WORKLOADS},
     task_policy::RetriedKind,
 };
-use tokio::sync::watch;
 use tracing::{debug, info};
 
 use super::{look::foreman_resource, note};
 use crate::{
     context::Context,
-    crd::{self, Crd, served},
+    crd::{served, while_installed},
     tasks::json_of,
 };
 
 /// Follows Foreman for ever.
 pub(super) async fn follow(context: &Context) {
-    let (installed, mut seen) = watch::channel(Crd::Unknown);
-    let keeping = async {
-        loop {
-            let now = *seen.borrow_and_update();
-            match now {
-                Crd::Unknown => {}
-                Crd::Absent => {
-                    enter(context, None);
-                    info!("Foreman is not installed");
-                }
-                Crd::Generation(_) => {
-                    let following = async {
-                        let version = served(&context.client, GROUP, &VERSIONS).await;
-                        enter(context, Some(version));
-                        info!(version, "following Foreman");
-                        follow_workloads(context, version).await;
-                    };
-                    tokio::select! {
-                        () = following => {}
-                        gone = seen.changed() => if gone.is_err() { return },
-                    }
-                    continue;
-                }
-            }
-            if seen.changed().await.is_err() {
-                return;
-            }
-        }
+    let absent = || {
+        enter(context, None);
+        info!("Foreman is not installed");
     };
-    let crd = format!("{WORKLOADS}.{GROUP}");
-    tokio::join!(keeping, crd::follow(&context.client, &crd, installed));
+    let present = || async {
+        let version = served(&context.client, GROUP, &VERSIONS).await;
+        enter(context, Some(version));
+        info!(version, "following Foreman");
+        follow_workloads(context, version).await;
+    };
+    while_installed(&context.client, &format!("{WORKLOADS}.{GROUP}"), absent, present).await;
 }
 
 fn enter(context: &Context, version: Option<&'static str>) {

@@ -3,7 +3,7 @@
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
     Api,
-    api::{ApiResource, DynamicObject, ListParams},
+    api::{ApiResource, DynamicObject, GroupVersionKind, ListParams},
 };
 use serde_json::Value;
 use taskgate_api::{
@@ -40,13 +40,7 @@ pub(super) fn resource(context: &Context, kind: RetriedKind) -> Option<ApiResour
 
 /// One of Foreman's kinds.
 pub(super) fn foreman_resource(version: &str, kind: &str, plural: &str) -> ApiResource {
-    ApiResource {
-        group: foreman::GROUP.to_owned(),
-        version: version.to_owned(),
-        api_version: format!("{}/{version}", foreman::GROUP),
-        kind: kind.to_owned(),
-        plural: plural.to_owned(),
-    }
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(foreman::GROUP, version, kind), plural)
 }
 
 /// The object as it is now.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use kube::{Resource as _, ResourceExt as _, api::PostParams};
 use taskgate_api::{
-    WorkItem, WorkItemSpec, WorkItemStatus, keys,
+    WorkItem, WorkItemStatus,
     retry_ledger::{RetryLedger, Transition},
 };
 use taskgate_policy::ItemIdentity;
@@ -58,14 +58,7 @@ pub(super) async fn write(
 pub(super) async fn create(context: &Context, namespace: &str, identity: &ItemIdentity) -> Result<Written, Error> {
     cap::make_room(context, namespace).await?;
     let name = identity.work_item_name();
-    let spec = WorkItemSpec {
-        key: identity.key.clone(),
-        item: identity.item.clone(),
-        spawner: identity.spawner.clone(),
-    };
-    let mut item = WorkItem::new(&name, spec);
-    item.labels_mut()
-        .insert(keys::PART_OF.into(), keys::PART_OF_TASKGATE.into());
+    let item = identity.work_item(&name);
     match context
         .work_items(namespace)
         .create(&PostParams::default(), &item)

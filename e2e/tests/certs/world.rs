@@ -10,7 +10,7 @@ use k8s_openapi::{
 use kelos_standin::{CRDS, types::Task};
 use kube::{
     Api,
-    api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
+    api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 use taskgate_certs::SecretData;
@@ -77,13 +77,10 @@ pub(crate) async fn put(cp: &ControlPlane, data: &SecretData) -> anyhow::Result<
 pub(crate) async fn trust(cp: &ControlPlane, ca: &[u8]) -> anyhow::Result<()> {
     for kind in ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"] {
         let plural = format!("{}s", kind.to_lowercase());
-        let kind = ApiResource {
-            group: "admissionregistration.k8s.io".to_owned(),
-            version: "v1".to_owned(),
-            api_version: "admissionregistration.k8s.io/v1".to_owned(),
-            kind: kind.to_owned(),
-            plural,
-        };
+        let kind = ApiResource::from_gvk_with_plural(
+            &GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind),
+            &plural,
+        );
         let api = Api::<DynamicObject>::all_with(cp.client(), &kind);
         let found = api.get(CONFIGURATION).await?;
         let webhooks = found.data["webhooks"].as_array().context("webhooks")?.iter();

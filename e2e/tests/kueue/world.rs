@@ -7,7 +7,7 @@ use k8s_openapi::api::batch::v1::Job;
 use kelos_standin::{Agents, CRDS, GitHub, Options, Outcome, Scope, Standin, client, types::Task};
 use kube::{
     Api, ResourceExt as _,
-    api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams},
+    api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
 use taskgate_e2e::{ControlPlane, Gate, Kueue, Namespace, PATIENCE, Shared, await_object, eventually, eventually_that};
@@ -161,13 +161,10 @@ impl World {
 }
 
 pub(crate) fn workloads(cp: &ControlPlane, namespace: &str) -> Api<DynamicObject> {
-    let kind = ApiResource {
-        group: "kueue.x-k8s.io".to_owned(),
-        version: "v1beta2".to_owned(),
-        api_version: "kueue.x-k8s.io/v1beta2".to_owned(),
-        kind: "Workload".to_owned(),
-        plural: "workloads".to_owned(),
-    };
+    let kind = ApiResource::from_gvk_with_plural(
+        &GroupVersionKind::gvk("kueue.x-k8s.io", "v1beta2", "Workload"),
+        "workloads",
+    );
     Api::namespaced_with(cp.client(), namespace, &kind)
 }
 

@@ -4,7 +4,7 @@
 
 use kube::{
     Api, Client,
-    api::{ApiResource, DynamicObject, ListParams},
+    api::{ApiResource, DynamicObject, GroupVersionKind, ListParams},
 };
 use serde_json::Value;
 use taskgate_api::{GROUP, VERSION, kelos, kueue};
@@ -85,17 +85,7 @@ pub async fn load(client: &Client, namespace: &str) -> Result<(Vec<Value>, Vec<L
     let mut objects = Vec::new();
     let mut notes = Vec::new();
     for (group, version, kind, plural, namespaced) in KINDS {
-        let resource = ApiResource {
-            group: group.to_owned(),
-            version: version.to_owned(),
-            api_version: if group.is_empty() {
-                version.to_owned()
-            } else {
-                format!("{group}/{version}")
-            },
-            kind: kind.to_owned(),
-            plural: plural.to_owned(),
-        };
+        let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
         let everywhere = Api::<DynamicObject>::all_with(client.clone(), &resource);
         // Of all ConfigMaps one is of interest.
         let only = if kind == "ConfigMap" {

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, Client, Resource as _,
-    api::{ApiResource, DynamicObject, PartialObjectMeta},
+    api::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta},
 };
 use taskgate_api::{ClusterTaskPolicy, TaskPolicy, WorkItem, WorkItemStatus, kelos};
 use taskgate_policy::{PolicySet, SpawnerFacts, WorkspaceFacts};
@@ -50,13 +50,7 @@ pub struct CacheReport {
 /// The API resource of Kelos' kinds, which are no types here.
 pub(crate) fn kelos_resource(kind: &str, plural: &str) -> ApiResource {
     let [version, ..] = kelos::TASK_VERSIONS;
-    ApiResource {
-        group: kelos::GROUP.to_owned(),
-        version: version.to_owned(),
-        api_version: format!("{}/{version}", kelos::GROUP),
-        kind: kind.to_owned(),
-        plural: plural.to_owned(),
-    }
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(kelos::GROUP, version, kind), plural)
 }
 
 impl Caches {

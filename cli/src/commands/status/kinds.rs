@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use anyhow::Result;
 use kube::{
     Api,
-    api::{ApiResource, DynamicObject},
+    api::{ApiResource, DynamicObject, GroupVersionKind},
 };
 use serde_json::Value;
 use taskgate_api::{GROUP, VERSION, kelos};
@@ -43,17 +43,7 @@ impl Kind {
             Self::ClusterPolicies => (GROUP, VERSION, "ClusterTaskPolicy", "clustertaskpolicies"),
             Self::Namespaces => ("", "v1", "Namespace", "namespaces"),
         };
-        ApiResource {
-            group: group.to_owned(),
-            version: version.to_owned(),
-            api_version: if group.is_empty() {
-                version.to_owned()
-            } else {
-                format!("{group}/{version}")
-            },
-            kind: kind.to_owned(),
-            plural: plural.to_owned(),
-        }
+        ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
     }
 
     fn is_namespaced(self) -> bool {

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use kube::{
     Api, ResourceExt as _,
-    api::{ApiResource, DeleteParams, DynamicObject, ListParams},
+    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams},
 };
 use taskgate_api::keys;
 
@@ -65,17 +65,7 @@ pub(super) async fn remove_the_rest(connection: &Connection, data: bool) -> Resu
 
 /// Removes what carries our label: in our namespace, and beside it what has no namespace and the Roles that let us read a Secret.
 async fn remove(connection: &Connection, (group, version, kind, plural): Kind) -> Result<()> {
-    let resource = ApiResource {
-        group: group.to_owned(),
-        version: version.to_owned(),
-        api_version: if group.is_empty() {
-            version.to_owned()
-        } else {
-            format!("{group}/{version}")
-        },
-        kind: kind.to_owned(),
-        plural: plural.to_owned(),
-    };
+    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
     let everywhere = Api::<DynamicObject>::all_with(connection.client.clone(), &resource);
     let ours = ListParams::default().labels(&format!("{}={}", keys::PART_OF, keys::PART_OF_TASKGATE));
     let found = match everywhere.list(&ours).await {

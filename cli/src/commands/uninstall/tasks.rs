@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use kube::{
     Api, Client, ResourceExt as _,
-    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions},
+    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, Preconditions},
 };
 use serde_json::{Value, json};
 use taskgate_api::{kelos, keys};
@@ -44,13 +44,10 @@ impl Tasks {
         let known = |version: &&&str| served.iter().any(|served| served.version == ***version);
         Ok(kelos::TASK_VERSIONS.iter().find(known).map(|version| Self {
             client,
-            kind: ApiResource {
-                group: kelos::GROUP.to_owned(),
-                version: (*version).to_owned(),
-                api_version: format!("{}/{version}", kelos::GROUP),
-                kind: "Task".to_owned(),
-                plural: kelos::TASKS.to_owned(),
-            },
+            kind: ApiResource::from_gvk_with_plural(
+                &GroupVersionKind::gvk(kelos::GROUP, version, "Task"),
+                kelos::TASKS,
+            ),
         }))
     }
 

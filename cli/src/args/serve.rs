@@ -1,0 +1,130 @@
+//! The flags of `taskgate serve`.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, ValueEnum};
+use jiff::SignedDuration;
+use taskgate_api::kueue::ConfigRef;
+use taskgate_certs::San;
+use taskgate_webhook::{ConfigurationName, rules::CONFIGURATION};
+
+use super::{
+    CERTIFICATE, ISSUED, NAME, NAMESPACE,
+    values::{duration, interval, lifetime, log_filter, object_name, tracker_url},
+};
+use crate::logging::LogFormat;
+
+/// Flags of `taskgate serve`. Each can also be given by the environment variable named beside it.
+#[derive(Args, Debug)]
+pub(crate) struct ServeArgs {
+    /// The kubeconfig to use. Absent: the pod's service account, else $KUBECONFIG.
+    #[arg(long, env = "TASKGATE_KUBECONFIG", value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Where admission is served, over TLS.
+    #[arg(
+        long,
+        env = "TASKGATE_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "0.0.0.0:9443"
+    )]
+    pub(crate) listen: SocketAddr,
+    /// Where /livez, /readyz and /metrics are served, without TLS.
+    #[arg(
+        long,
+        env = "TASKGATE_ADMIN_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "0.0.0.0:8080"
+    )]
+    pub(crate) admin_listen: SocketAddr,
+    /// The namespace that taskgate runs in. Nothing in it is ever governed.
+    #[arg(long, env = "TASKGATE_NAMESPACE", value_name = "NAME", default_value = NAMESPACE, value_parser = object_name)]
+    pub(crate) namespace: String,
+    /// The Service that the API server reaches taskgate through; the certificate is made for its names.
+    #[arg(long, env = "TASKGATE_SERVICE", value_name = "NAME", default_value = NAME, value_parser = object_name)]
+    pub(crate) service: String,
+    /// Where the serving certificate comes from.
+    #[arg(long, env = "TASKGATE_CERT_MODE", value_enum, default_value_t)]
+    pub(crate) cert_mode: CertMode,
+    /// The Secret in taskgate's namespace that holds the certificate. Where taskgate makes it, no other mode may name the same.
+    #[arg(
+        long,
+        env = "TASKGATE_CERT_SECRET",
+        value_name = "NAME",
+        default_value = CERTIFICATE,
+        default_value_if("cert_mode", "cert-manager", ISSUED),
+        value_parser = object_name
+    )]
+    pub(crate) cert_secret: String,
+    /// The folder with tls.crt, tls.key and ca.crt, for `--cert-mode files`.
+    #[arg(
+        long,
+        env = "TASKGATE_CERT_DIR",
+        value_name = "FOLDER",
+        required_if_eq("cert_mode", "files")
+    )]
+    pub(crate) cert_dir: Option<PathBuf>,
+    /// How long a self-signed CA lives. It is replaced when a third of that is left. Below an hour only for tests.
+    #[arg(long, env = "TASKGATE_CA_LIFETIME", value_name = "DURATION", default_value = "87600h", value_parser = lifetime)]
+    pub(crate) ca_lifetime: SignedDuration,
+    /// How long a certificate of that CA lives. It is replaced when a third of that is left. Below an hour only for tests.
+    #[arg(long, env = "TASKGATE_CERT_LIFETIME", value_name = "DURATION", default_value = "2160h", value_parser = lifetime)]
+    pub(crate) cert_lifetime: SignedDuration,
+    /// Further DNS names or IP addresses that the certificate is to be valid for.
+    #[arg(long, env = "TASKGATE_CERT_NAMES", value_name = "NAME", value_delimiter = ',')]
+    pub(crate) cert_names: Vec<San>,
+    /// The webhook configurations whose caBundle is kept. It has to sort before "kueue-".
+    #[arg(long, env = "TASKGATE_CONFIGURATION", value_name = "NAME", default_value = CONFIGURATION)]
+    pub(crate) configuration: ConfigurationName,
+    /// Be ready although the webhook configurations do not carry our CA: for registrations that somebody else manages.
+    #[arg(long, env = "TASKGATE_REGISTRATION_MANAGED_ELSEWHERE")]
+    pub(crate) registration_managed_elsewhere: bool,
+    /// How many reviews may be in flight; further ones are refused at once and the failure policy decides.
+    #[arg(long, env = "TASKGATE_MAX_IN_FLIGHT", value_name = "COUNT", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) max_in_flight: u32,
+    /// Run the controller without asking other replicas: for a single one. The Lease that replicas share is the only thing
+    /// that is written at rest.
+    #[arg(long, env = "TASKGATE_NO_LEADER_ELECTION")]
+    pub(crate) no_leader_election: bool,
+    /// How many WorkItems a namespace may have; the oldest closed one makes room for another.
+    #[arg(
+        long,
+        env = "TASKGATE_WORK_ITEMS_PER_NAMESPACE",
+        value_name = "COUNT",
+        default_value_t = 5000
+    )]
+    pub(crate) work_items_per_namespace: usize,
+    /// A tracker is never asked about an item more often than this, however often the spawner polls. Below 30s only for
+    /// tests.
+    #[arg(long, env = "TASKGATE_SOURCE_MIN_INTERVAL", value_name = "DURATION", default_value = "30s", value_parser = interval)]
+    pub(crate) source_min_interval: Duration,
+    /// The API of github.com. The API of an Enterprise host is found from the Workspace's repository.
+    #[arg(long, env = "TASKGATE_GITHUB_API", value_name = "URL", default_value = "https://api.github.com", value_parser = tracker_url)]
+    pub(crate) github_api: String,
+    /// Where the GitHub proxy of a Workspace is: {service} and {namespace} are filled in.
+    #[arg(long, env = "TASKGATE_GHPROXY_URL", value_name = "URL", default_value = "http://{service}.{namespace}:8888", value_parser = tracker_url)]
+    pub(crate) ghproxy_url: String,
+    /// The ConfigMap with Kueue's configuration, which says which namespaces Kueue manages.
+    #[arg(long, env = "TASKGATE_KUEUE_CONFIG", value_name = "NAMESPACE/NAME", default_value_t)]
+    pub(crate) kueue_config: ConfigRef,
+    /// How long admission goes on after SIGTERM while the API server learns that this replica is leaving.
+    #[arg(long, env = "TASKGATE_LAME_DUCK", value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    pub(crate) lame_duck: Duration,
+    /// What is logged: a level, or directives as `taskgate_webhook=debug,info`.
+    #[arg(long, env = "TASKGATE_LOG", value_name = "FILTER", default_value = "info", value_parser = log_filter)]
+    pub(crate) log: String,
+    /// The form of the log lines.
+    #[arg(long, env = "TASKGATE_LOG_FORMAT", value_enum, default_value_t)]
+    pub(crate) log_format: LogFormat,
+}
+
+/// Who provides the serving certificate, and with it the caBundle.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CertMode {
+    /// taskgate: a CA of its own in the Secret; it keeps the caBundle.
+    #[default]
+    SelfSigned,
+    /// cert-manager, or whoever else writes the Secret; its CA injector keeps the caBundle.
+    CertManager,
+    /// Whoever writes the files; somebody else keeps the caBundle.
+    Files,
+}
