@@ -8,7 +8,7 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-use crate::needs_new::validity;
+use crate::x509::validity;
 
 /// How many authorities besides our own a bundle holds at most.
 const OTHERS: usize = 8;

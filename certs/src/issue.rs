@@ -10,7 +10,7 @@ use rcgen::{
 use rustls::pki_types::ServerName;
 use time::OffsetDateTime;
 
-use crate::{San, SecretData, needs_new::validity};
+use crate::{San, SecretData, x509::validity};
 
 /// How far certificates are valid into the past, for clocks that are behind; never more than a tenth of their life.
 const SKEW: SignedDuration = SignedDuration::from_hours(1);

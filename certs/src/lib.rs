@@ -18,6 +18,7 @@
 mod authority;
 mod backoff;
 mod bundle;
+mod chain;
 mod given;
 mod inject;
 mod issue;
@@ -29,6 +30,7 @@ mod secret;
 mod source;
 mod trust;
 mod watched;
+mod x509;
 
 pub use authority::{Authority, AuthorityConfig};
 pub use backoff::Backoff;

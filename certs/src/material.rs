@@ -12,7 +12,7 @@ use rustls::{
 
 use crate::{
     BundleError, CaBundle, San, SecretData,
-    needs_new::{is_trusted, names_of, validity},
+    x509::{is_trusted, names_of, validity},
 };
 
 /// Parsed once, when it arrives; handshakes only share it.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use jiff::Timestamp;
 use kube::Client;
 use taskgate_api::keys;
 use taskgate_certs::{
@@ -46,6 +47,7 @@ pub(crate) fn source(args: &ServeArgs, client: Client) -> Result<Certificates> {
                     ca: args.ca_lifetime,
                     leaf: args.cert_lifetime,
                 },
+                clock: Timestamp::now,
             };
             Certificates::SelfSigned(Authority::new(client, config))
         }

@@ -47,6 +47,7 @@ impl Taskgate {
                 names: [San::of_service("taskgate", NAMESPACE)?, vec!["127.0.0.1".parse()?]].concat(),
                 labels: Vec::new(),
                 lifetimes: Lifetimes::default(),
+                clock: jiff::Timestamp::now,
             },
         );
         let name = taskgate_webhook::rules::CONFIGURATION.to_owned();

@@ -1,5 +1,7 @@
 //! What an authority is told.
 
+use jiff::Timestamp;
+
 use crate::{Lifetimes, San};
 
 /// Where the authority lives, and the names it certifies.
@@ -15,4 +17,6 @@ pub struct AuthorityConfig {
     pub labels: Vec<(String, String)>,
     /// How long what is issued lives.
     pub lifetimes: Lifetimes,
+    /// The wall clock: [`Timestamp::now`], but for tests that let it jump.
+    pub clock: fn() -> Timestamp,
 }

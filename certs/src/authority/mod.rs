@@ -25,7 +25,7 @@ use error::AuthorityError;
 
 use crate::{
     Backoff, CaBundle, Material, Reason, Resolver, San, Scope, SecretData, Source, issue_all, issue_leaf, needs_new,
-    needs_new::names_of, watched::watched,
+    watched::watched, x509::names_of,
 };
 
 /// How often the certificates are held against the wall clock, whatever the timers say: those stand still while a
@@ -218,7 +218,7 @@ impl Authority {
     /// Serves from `secret` after making it fit.
     async fn serve(&self, secret: Option<Secret>, resolver: &Resolver) -> Result<Secret, AuthorityError> {
         let served = resolver.served();
-        let secret = self.settle(secret, served.as_deref(), Timestamp::now()).await?;
+        let secret = self.settle(secret, served.as_deref(), (self.config.clock)()).await?;
         let material = Material::try_from(&SecretData::from(&secret)).map_err(|source| AuthorityError::Material {
             secret: self.coordinates(),
             source,
@@ -275,7 +275,7 @@ impl Authority {
         seen.is_some_and(|secret| {
             secret
                 .as_ref()
-                .is_none_or(|secret| needs_new(&secret.into(), &self.config.names, Timestamp::now()).is_some())
+                .is_none_or(|secret| needs_new(&secret.into(), &self.config.names, (self.config.clock)()).is_some())
         })
     }
 }

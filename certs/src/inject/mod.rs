@@ -15,7 +15,7 @@ use tracing::{Instrument, info, info_span, warn};
 
 pub use state::{Injection, InjectionState, Target};
 
-use crate::{Backoff, Resolver, resolver::chain, watched::watched};
+use crate::{Backoff, Resolver, chain::chain, watched::watched};
 use configuration::{Configuration, inject, published};
 
 /// The field manager under which the bundle is applied.

@@ -1,5 +1,9 @@
 //! Which certificate is served: the last good one, until the API server is known to trust a newer one.
 
+mod health;
+#[cfg(test)]
+mod tests;
+
 use std::{
     future::pending,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -20,8 +24,11 @@ use tokio::{
 };
 use tracing::{error, info};
 
+pub use health::Health;
+
 use crate::{
     CaBundle, Material, Target,
+    chain::chain,
     trust::{Published, Trust, Turn},
 };
 
@@ -47,28 +54,6 @@ struct State {
     /// When a configuration that did not trust what is served began to.
     trusted_at: Option<Instant>,
     last_error: Option<String>,
-}
-
-/// How the serving certificate is doing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Health {
-    /// When the served leaf expires. `None`: nothing is served yet.
-    pub leaf_not_after: Option<Timestamp>,
-    /// When the authority expires.
-    pub ca_not_after: Option<Timestamp>,
-    /// Whether a newer certificate waits until the API server trusts it.
-    pub waiting: bool,
-    /// What went wrong since the last good certificate came.
-    pub last_error: Option<String>,
-}
-
-impl Health {
-    /// Whether a certificate is served whose leaf and authority are both valid at `now`.
-    pub fn is_valid_at(&self, now: Timestamp) -> bool {
-        [self.leaf_not_after, self.ca_not_after]
-            .into_iter()
-            .all(|end| end.is_some_and(|end| now < end))
-    }
 }
 
 impl Resolver {
@@ -247,93 +232,5 @@ impl Resolver {
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.served.load().as_ref()?.key.clone())
-    }
-}
-
-/// An error and everything beneath it, without saying anything twice.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Lifetimes, MaterialError, issue_all};
-
-    fn material(now: Timestamp) -> Material {
-        let data = issue_all(&["a.b".parse().unwrap()], Lifetimes::default(), now).unwrap();
-        Material::try_from(&data).unwrap()
-    }
-
-    #[test]
-    fn the_last_good_certificate_outlives_a_problem_and_the_next_good_one_clears_it() {
-        let now = Timestamp::now();
-        let resolver = Resolver::new();
-        assert!(!resolver.health().is_valid_at(now));
-        resolver.offer(material(now));
-        let before = resolver.health();
-        assert!(before.is_valid_at(now));
-        assert!(!before.is_valid_at(before.leaf_not_after.unwrap()));
-
-        resolver.report(&MaterialError::Chain);
-        let after = resolver.health();
-        assert_eq!(after.leaf_not_after, before.leaf_not_after);
-        assert_eq!(
-            after.last_error.as_deref(),
-            Some("the serving certificate does not parse")
-        );
-
-        resolver.offer(material(now));
-        let waiting = resolver.health();
-        assert_eq!(
-            (waiting.last_error, waiting.waiting),
-            (None, true),
-            "nobody is known to trust it"
-        );
-        assert_eq!(waiting.leaf_not_after, before.leaf_not_after);
-    }
-
-    #[test]
-    fn whoever_waits_for_the_bundle_is_woken_only_by_a_change() {
-        let resolver = Resolver::new();
-        let mut bundle = resolver.bundle();
-        let material = material(Timestamp::now());
-        resolver.offer(material.clone());
-        assert!(bundle.has_changed().unwrap());
-        assert_eq!(bundle.borrow_and_update().as_ref(), Some(material.bundle()));
-        resolver.offer(material);
-        assert!(!bundle.has_changed().unwrap());
-    }
-
-    /// The bundle of what waits is published although nothing of it is served yet: else nobody would ever trust it.
-    #[tokio::test(start_paused = true)]
-    async fn what_waits_is_published_first_and_served_once_it_is_trusted() {
-        let now = Timestamp::now();
-        let (old, new) = (material(now), material(now));
-        let resolver = Resolver::new();
-        resolver.offer(old.clone());
-        resolver.offer(new.clone());
-        assert!(resolver.served().unwrap().is_same_as(&old));
-        assert_eq!(resolver.bundle().borrow().as_ref(), Some(new.bundle()));
-        assert!(!resolver.is_trusted(Target::Mutating));
-
-        let both = old.bundle().with(new.bundle().pem(), now).pem().to_vec();
-        for target in [Target::Mutating, Target::Validating] {
-            resolver.published(target, Published::Bundles([both.clone()].into()));
-        }
-        assert!(resolver.is_trusted(Target::Mutating));
-        assert!(resolver.served().unwrap().is_same_as(&old));
-        let follow = tokio::time::timeout(Duration::from_secs(30), resolver.follow());
-        assert!(follow.await.is_err());
-        assert!(resolver.served().unwrap().is_same_as(&new));
     }
 }
