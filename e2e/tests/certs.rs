@@ -7,6 +7,8 @@ mod bad;
 mod files;
 #[path = "certs/managed.rs"]
 mod managed;
+#[path = "certs/shipped.rs"]
+mod shipped;
 #[path = "certs/switching.rs"]
 mod switching;
 #[path = "certs/world.rs"]

@@ -98,8 +98,8 @@ pub(crate) async fn trust(cp: &ControlPlane, ca: &[u8]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A trial create, which the API server refuses when taskgate does not answer it.
-pub(crate) async fn probe(ns: &Namespace) -> anyhow::Result<()> {
+/// A trial create, which the API server refuses when taskgate does not answer it; the Task as it would be stored.
+pub(crate) async fn probe(ns: &Namespace) -> anyhow::Result<Task> {
     let task = json!({
         "apiVersion": "kelos.dev/v1alpha2", "kind": "Task", "metadata": {"name": "probe"},
         "spec": {"type": "claude-code", "prompt": "fix", "credentials": {"type": "none"}},
@@ -108,13 +108,12 @@ pub(crate) async fn probe(ns: &Namespace) -> anyhow::Result<()> {
         dry_run: true,
         ..PostParams::default()
     };
-    ns.api::<Task>().create(&params, &serde_json::from_value(task)?).await?;
-    Ok(())
+    Ok(ns.api().create(&params, &serde_json::from_value(task)?).await?)
 }
 
 /// Waits until a probe succeeds: a new configuration takes a moment.
 pub(crate) async fn answers(ns: &Namespace) -> anyhow::Result<()> {
-    eventually("admission works", PATIENCE, || probe(ns)).await
+    eventually("admission works", PATIENCE, || probe(ns)).await.map(drop)
 }
 
 pub(crate) async fn mutating(cp: &ControlPlane) -> anyhow::Result<MutatingWebhookConfiguration> {
