@@ -11,7 +11,7 @@ use std::time::Duration;
 use taskgate_e2e::{ControlPlane, Gate, binary, eventually, tool};
 use tokio::process::Command;
 
-use crate::world::{crossing, pods, project};
+use crate::world::{SYSTEM, apply_overlay, crossing, pods, project};
 
 /// What the spec of a policy can be known by.
 const POLICY: [&str; 5] = [
@@ -71,42 +71,54 @@ fn blocks(page: &Path) -> anyhow::Result<Vec<Block>> {
     Ok(blocks)
 }
 
-/// The quick start, command by command, on a cluster with Kelos, where somebody starts the pods.
+/// What the pages show, command by command, on a cluster with Kelos, where somebody starts the pods. A page that does not install
+/// taskgate finds it installed; those pages share a cluster.
 #[tokio::test]
 async fn every_command_that_is_marked_runs() -> anyhow::Result<()> {
+    let mut on_installed = Vec::new();
     for page in pages()? {
-        let commands: Vec<_> = blocks(&page)?
-            .into_iter()
-            .filter(|block| block.info == "sh run")
-            .collect();
-        if commands.is_empty() {
-            continue;
+        let mut commands = blocks(&page)?;
+        commands.retain(|block| block.info == "sh run");
+        let installs = |block: &Block| block.text.contains("manifests/chart") || block.text.contains("-k manifests/");
+        if commands.iter().any(installs) {
+            let cp = ControlPlane::builder().crds(CRDS).crossing(crossing()).start().await?;
+            read(&cp, &commands).await?;
+        } else {
+            on_installed.extend(commands);
         }
-        let cp = ControlPlane::builder().crds(CRDS).crossing(crossing()).start().await?;
-        let standin = Standin::start(client(cp.config())?, Options::new(Scope::Cluster, "http://127.0.0.1:9")).await?;
-        let kubelet = async {
-            let running = eventually("taskgate is installed", Duration::from_mins(5), || {
-                pods(&cp, "taskgate-system", "taskgate")
-            })
-            .await?;
-            // Until the page is through.
-            std::future::pending::<()>().await;
-            drop(running);
-            anyhow::Ok(())
-        };
-        let reader = async {
-            for block in &commands {
-                run(&cp, block).await?;
-            }
-            anyhow::Ok(())
-        };
-        tokio::select! {
-            read = reader => read?,
-            installed = kubelet => installed?,
-        }
-        drop(standin);
+    }
+    let cp = ControlPlane::builder().crds(CRDS).crossing(crossing()).start().await?;
+    apply_overlay(&cp, "self-signed").await?;
+    let _running = pods(&cp, SYSTEM, "taskgate").await?;
+    for block in &on_installed {
+        run(&cp, block).await?;
     }
     Ok(())
+}
+
+/// Runs a page that installs taskgate.
+async fn read(cp: &ControlPlane, commands: &[Block]) -> anyhow::Result<()> {
+    let _standin = Standin::start(client(cp.config())?, Options::new(Scope::Cluster, "http://127.0.0.1:9")).await?;
+    let kubelet = async {
+        let running = eventually("taskgate is installed", Duration::from_mins(5), || {
+            pods(cp, SYSTEM, "taskgate")
+        })
+        .await?;
+        // Until the page is through.
+        std::future::pending::<()>().await;
+        drop(running);
+        anyhow::Ok(())
+    };
+    let reader = async {
+        for block in commands {
+            run(cp, block).await?;
+        }
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        read = reader => read,
+        installed = kubelet => installed,
+    }
 }
 
 /// Runs a block as somebody does who copies it into a shell.
