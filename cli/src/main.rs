@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         Command::Uninstall(args) => commands::run(commands::uninstall::run(args)),
         Command::Disable(args) => commands::run(commands::disable::disable(args)),
         Command::Enable(args) => commands::run(commands::disable::enable(args)),
+        Command::Explain(args) => commands::run(commands::explain::run(args)),
         Command::Status(args) => commands::run(commands::status::run(args)),
     };
     match outcome {

@@ -14,6 +14,7 @@ mod backoff;
 mod bounded;
 mod breaker;
 mod cancel;
+mod candidates;
 mod canonical;
 mod classify;
 mod cost;
@@ -49,6 +50,7 @@ pub use cancel::{
     Progress, Run, Sighting, Stamp, Trigger, Wish, WishScene, WishVerdict, admit, annotations as cancel_annotations,
     announcement, asks_permission, by_whom, cancel_step, conclusion, is_back, next_run, wish,
 };
+pub use candidates::{Candidate, Claim, candidates};
 pub use classify::{CIRCUIT_BROKEN, Ending, Evidence, TASK_CANCELLED, classify};
 pub use decide::decide;
 pub use decision::{Decision, Denial, Verdict};
@@ -58,7 +60,7 @@ pub use governing::{Governing, governing};
 pub use identity::{ItemIdentity, identify};
 pub use ledger::{HISTORY, attempt, baseline, record, refresh, reset};
 pub use names::clip;
-pub use policy::{Policy, PolicyName, Problem};
+pub use policy::{Mismatch, Policy, PolicyName, Problem};
 pub use quantity::canonical as canonical_quantity;
 pub use queue::{
     Installed, Look, NotQueued, QueueDetail, QueueReason, QueueScene, QueueState, queue_state, states_queue,

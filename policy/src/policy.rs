@@ -69,6 +69,36 @@ impl fmt::Display for Problem {
     }
 }
 
+/// Why a policy does not govern a Task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mismatch {
+    /// Its mode is `Off`.
+    Off,
+    /// `selector.spawnerNames` does not have the Task's spawner.
+    SpawnerName,
+    /// `selector.taskTypes` does not have its agent's type.
+    TaskType,
+    /// `namespaceSelector` leaves its namespace out.
+    Namespace,
+    /// `selector.spawnerSelector` leaves its spawner out, or there is none.
+    SpawnerLabels,
+    /// `selector.taskSelector` leaves it out.
+    TaskLabels,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Off => "its mode is Off",
+            Self::SpawnerName => "its selector.spawnerNames does not have the spawner",
+            Self::TaskType => "its selector.taskTypes does not have the agent's type",
+            Self::Namespace => "its namespaceSelector leaves the namespace out",
+            Self::SpawnerLabels => "its selector.spawnerSelector leaves the spawner out",
+            Self::TaskLabels => "its selector.taskSelector leaves it out",
+        })
+    }
+}
+
 /// What the queue section of a policy says. By default nothing, and then the Task alone asks for a queue.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct QueueRule<'a> {
@@ -166,6 +196,11 @@ impl Policy {
         (-i64::from(self.0.spec.priority), &self.0.name)
     }
 
+    /// Its `spec.priority`.
+    pub(crate) fn priority(&self) -> i32 {
+        self.0.spec.priority
+    }
+
     /// The policy's own mode.
     pub(crate) fn mode(&self) -> Mode {
         self.0.spec.mode
@@ -233,8 +268,13 @@ impl Policy {
         Some((spec.queue_mode, rule))
     }
 
-    /// Whether the policy governs a Task with these features. What is cheap to compare comes first.
+    /// Whether the policy governs a Task with these features.
     pub(crate) fn matches(&self, features: &Features<'_>) -> bool {
+        self.mismatch(features).is_none()
+    }
+
+    /// Why the policy does not govern a Task with these features. What is cheap to compare comes first.
+    pub(crate) fn mismatch(&self, features: &Features<'_>) -> Option<Mismatch> {
         let Compiled {
             spec,
             namespaces,
@@ -250,14 +290,23 @@ impl Policy {
         let named = |names: &[String], value: Option<&str>| {
             names.is_empty() || value.is_some_and(|value| names.iter().any(|name| name == value))
         };
-        spec.mode != Mode::Off
-            && named(spawner_names, features.spawner)
-            && named(task_types, features.agent_type)
-            && (namespaces.selects_all() || namespaces.matches(features.namespace_labels))
-            && spawners
-                .as_ref()
-                .is_none_or(|selector| features.spawner_labels.is_some_and(|labels| selector.matches(labels)))
-            && tasks.as_ref().is_none_or(|selector| selector.matches(&features.labels))
+        let selects_spawner =
+            |selector: &Selector| features.spawner_labels.is_some_and(|labels| selector.matches(labels));
+        if spec.mode == Mode::Off {
+            Some(Mismatch::Off)
+        } else if !named(spawner_names, features.spawner) {
+            Some(Mismatch::SpawnerName)
+        } else if !named(task_types, features.agent_type) {
+            Some(Mismatch::TaskType)
+        } else if !(namespaces.selects_all() || namespaces.matches(features.namespace_labels)) {
+            Some(Mismatch::Namespace)
+        } else if !spawners.as_ref().is_none_or(selects_spawner) {
+            Some(Mismatch::SpawnerLabels)
+        } else if !tasks.as_ref().is_none_or(|selector| selector.matches(&features.labels)) {
+            Some(Mismatch::TaskLabels)
+        } else {
+            None
+        }
     }
 }
 

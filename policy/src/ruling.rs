@@ -124,13 +124,24 @@ pub(crate) fn sections_of<'a>(
     object: &Value,
     spawner: Option<&SpawnerFacts>,
 ) -> Sections<'a> {
+    let features = features_of(policies, namespace, namespace_labels, object, spawner);
+    Sections::select(policies, namespace, &features)
+}
+
+/// What policies select the object by, which exists already.
+pub(crate) fn features_of<'a>(
+    policies: &PolicySet,
+    namespace: &str,
+    namespace_labels: &'a BTreeMap<String, String>,
+    object: &'a Value,
+    spawner: Option<&'a SpawnerFacts>,
+) -> Features<'a> {
     let task = Task::of(object);
-    let features = Features {
+    Features {
         namespace_labels,
         spawner: task.spawner(),
         spawner_labels: spawner.map(|spawner| &spawner.labels),
         agent_type: task.agent_type(),
         labels: Planned::of(object).selectable(&policies.managed(namespace)),
-    };
-    Sections::select(policies, namespace, &features)
+    }
 }

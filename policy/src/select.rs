@@ -96,7 +96,7 @@ impl PolicySet {
     }
 
     /// The policies that reach `namespace`, strongest first: a merge of two sorted lists.
-    fn ranked<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Policy> {
+    pub(crate) fn ranked<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Policy> {
         let mut local = self.namespaced.get(namespace).into_iter().flatten().peekable();
         let mut cluster = self.cluster.iter().peekable();
         std::iter::from_fn(move || match (local.peek(), cluster.peek()) {

@@ -16,6 +16,7 @@ use crate::commands::{
     cancel::CancelArgs,
     check::CheckArgs,
     disable::{DisableArgs, EnableArgs},
+    explain::ExplainArgs,
     render::RenderArgs,
     reset::ResetArgs,
     retry::RetryArgs,
@@ -67,6 +68,8 @@ pub(crate) enum Command {
     Disable(DisableArgs),
     /// Put taskgate back as it was before it was disabled.
     Enable(EnableArgs),
+    /// Tell the story of a Task, an item, a spawner or a Workload: who governs it and why, what it waits for, and what lets it go on.
+    Explain(ExplainArgs),
     /// Show whether taskgate is at work, what it governs, where each Task stands, and which items are stopped at what cost.
     Status(StatusArgs),
 }

@@ -1,15 +1,18 @@
 //! The commands that people run against a cluster, one file each. What they share is beside them: how to reach the cluster
-//! ([`connection`]), which taskgate is meant ([`installation`]), and what their exit codes mean ([`failure`]).
+//! ([`connection`]), which taskgate is meant ([`installation`]), what is read to tell people about it ([`snapshot`]), and what their
+//! exit codes mean ([`failure`]).
 
 pub(crate) mod cancel;
 pub(crate) mod check;
 mod connection;
 pub(crate) mod disable;
+pub(crate) mod explain;
 mod failure;
 mod installation;
 pub(crate) mod render;
 pub(crate) mod reset;
 pub(crate) mod retry;
+mod snapshot;
 pub(crate) mod status;
 pub(crate) mod test;
 pub(crate) mod uninstall;

@@ -1,5 +1,6 @@
 //! What the commands print. A reader that has gone away (`taskgate … | head`) is no error, and never a panic.
 
+mod age;
 mod format;
 mod progress;
 mod style;
@@ -9,6 +10,7 @@ use std::io::{self, Write as _};
 
 use anyhow::{Context as _, Result};
 
+pub(crate) use age::age;
 pub(crate) use format::{Format, to_json, to_yaml};
 pub(crate) use progress::Progress;
 pub(crate) use style::Style;

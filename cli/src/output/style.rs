@@ -21,6 +21,12 @@ impl Style {
         }
     }
 
+    /// None at all.
+    #[cfg(test)]
+    pub(crate) fn plain() -> Self {
+        Self { coloured: false }
+    }
+
     /// What is refused, or wrong.
     pub(crate) fn bad(self, text: impl Display) -> String {
         self.paint("1;31", text)
@@ -56,7 +62,7 @@ mod tests {
 
     #[test]
     fn where_nobody_sees_it_there_is_no_colour() {
-        let plain = Style { coloured: false };
+        let plain = Style::plain();
         assert_eq!(plain.bad("denied"), "denied");
         let coloured = Style { coloured: true };
         assert_eq!(coloured.good("allowed"), "\u{1b}[32mallowed\u{1b}[0m");

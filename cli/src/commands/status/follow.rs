@@ -18,10 +18,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{
-    kinds::{Kind, Reach, Read, Snapshot, Trouble, json},
-    read,
-};
+use crate::commands::snapshot::{Kind, Reach, Read, STATUS, Snapshot, Trouble, json, namespaces};
 
 /// How long changes are gathered before they are shown together.
 const GATHER: Duration = Duration::from_millis(200);
@@ -31,12 +28,12 @@ const GATHER: Duration = Duration::from_millis(200);
 /// A watch that is refused is tried again, ever more seldom: rights may be given, and CRDs installed, later.
 pub(super) async fn follow(reach: &Reach, mut draw: impl FnMut(&Snapshot) -> Result<bool>) -> Result<()> {
     let mut tables = Tables::default();
-    let watched = Kind::ALL.into_iter().filter(|kind| {
+    let watched = STATUS.into_iter().filter(|kind| {
         // Whoever works in one namespace may get it, and seldom watch it: its labels are read once.
         *kind != Kind::Namespaces || reach.namespace().is_none()
     });
     if reach.namespace().is_some() {
-        tables.known.put(Kind::Namespaces, read::namespaces(reach).await?);
+        tables.known.put(Kind::Namespaces, namespaces(reach).await?);
     }
     let mut changes = select_all(watched.map(|kind| {
         let events = watcher(reach.api(kind), watcher::Config::default()).default_backoff();
@@ -53,7 +50,7 @@ pub(super) async fn follow(reach: &Reach, mut draw: impl FnMut(&Snapshot) -> Res
         };
         tokio::select! {
             Some((kind, event)) = changes.next() => {
-                if tables.note(kind, event) && tables.known.len() == Kind::ALL.len() {
+                if tables.note(kind, event) && tables.known.len() == STATUS.len() {
                     due.get_or_insert_with(|| Instant::now() + GATHER);
                 }
             }

@@ -7,11 +7,7 @@
 
 mod follow;
 mod installation;
-mod kinds;
-mod policies;
-mod read;
 mod report;
-mod standing;
 mod text;
 
 #[cfg(test)]
@@ -23,12 +19,11 @@ use anyhow::Result;
 use clap::Args;
 use jiff::Timestamp;
 
-use self::{
-    installation::InstalledArgs,
-    kinds::{Reach, Snapshot},
-    report::Report,
+use self::{installation::InstalledArgs, report::Report};
+use super::{
+    ConnectionArgs, Failure, Outcome,
+    snapshot::{Reach, STATUS, Snapshot, read},
 };
-use super::{ConnectionArgs, Failure, Outcome};
 use crate::output::{Format, to_json, to_yaml, try_print};
 
 /// Moves a terminal's cursor to its beginning and clears what was there.
@@ -67,7 +62,7 @@ pub(crate) async fn run(args: StatusArgs) -> Result<Outcome, Failure> {
     let connection = args.connection.connect().await?;
     let client = connection.client.clone();
     let reach = Reach::of(connection, args.all_namespaces).await?;
-    let snapshot = read::read(&reach).await?;
+    let snapshot = read(&reach, &STATUS).await?;
     let report = render(&Report::of(reach.namespace(), &snapshot), args.output)?;
     if args.output != Format::Text {
         try_print(&report)?;

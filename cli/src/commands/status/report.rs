@@ -5,14 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
-use taskgate_api::{WorkItem, kelos, keys, metadata::Metadata, work_item::Breaker};
+use taskgate_api::{WorkItem, kelos, keys, metadata::Metadata};
 use taskgate_policy::PolicyName;
 
-use super::{
-    kinds::{Kind, Snapshot, Trouble},
-    policies::Policies,
-    standing::{Standing, State},
-};
+use crate::commands::snapshot::{Kind, Policies, Snapshot, Standing, State, Trouble, Written, is_open, items};
 
 /// Everything that `taskgate status` tells.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -101,12 +97,6 @@ fn as_text<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Erro
     serializer.collect_str(state)
 }
 
-/// Whether the item is stopped.
-pub(super) fn is_open(item: &WorkItem) -> bool {
-    let breaker = item.status.as_ref().and_then(|status| status.breaker);
-    matches!(breaker, Some(Breaker::Open | Breaker::HalfOpen))
-}
-
 impl Report {
     /// What there is to tell of `snapshot`, which was taken of `namespace` or of all.
     pub(super) fn of(namespace: Option<&str>, snapshot: &Snapshot) -> Self {
@@ -155,16 +145,6 @@ fn problem(snapshot: &Snapshot, kind: Kind) -> Option<String> {
         (Trouble::Absent, Kind::Tasks) => "Kelos is not installed: the API server knows no Tasks".to_owned(),
         (Trouble::Absent, _) => "taskgate is not installed: the API server does not know its kinds".to_owned(),
     })
-}
-
-fn items(snapshot: &Snapshot) -> (Vec<WorkItem>, Option<String>) {
-    let objects = snapshot.objects(Kind::WorkItems);
-    let read = |object: &Value| serde_json::from_value::<WorkItem>(object.clone()).ok();
-    let items: Vec<_> = objects.iter().filter_map(|object| read(object)).collect();
-    let unreadable = objects.len() - items.len();
-    let problem =
-        (unreadable > 0).then(|| format!("{unreadable} WorkItems are of another form than this taskgate knows"));
-    (items, problem)
 }
 
 fn place(item: &WorkItem) -> (&str, &str) {
@@ -226,7 +206,7 @@ fn policy_lines(
     snapshot: &Snapshot,
 ) -> Section<PolicyLine> {
     let known = policies.unknown.is_none();
-    let line = |written: &super::policies::Written| PolicyLine {
+    let line = |written: &Written| PolicyLine {
         namespace: match &written.name {
             PolicyName::Namespaced { namespace, .. } => Some(namespace.clone()),
             PolicyName::Cluster { .. } => None,

@@ -5,11 +5,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{
-    kinds::{Kind, Snapshot, Trouble},
-    report::Report,
-    text::text,
-};
+use super::{report::Report, text::text};
+use crate::commands::snapshot::{Kind, STATUS, Snapshot, Trouble};
 
 fn now() -> Timestamp {
     "2026-11-20T12:00:00Z".parse().expect("a time")
@@ -17,7 +14,7 @@ fn now() -> Timestamp {
 
 fn snapshot(kinds: &[(Kind, &[Value])]) -> Snapshot {
     let mut snapshot = Snapshot::default();
-    for kind in Kind::ALL {
+    for kind in STATUS {
         let objects = kinds.iter().find(|(given, _)| *given == kind);
         let objects = objects.map(|(_, objects)| *objects).unwrap_or_default();
         snapshot.put(kind, Ok(objects.iter().cloned().map(Arc::new).collect()));

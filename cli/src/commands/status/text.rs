@@ -3,11 +3,11 @@
 use jiff::Timestamp;
 use taskgate_policy::clip;
 
-use super::{
-    report::{ItemLine, PolicyLine, Report, Section, TaskLine},
-    standing::State,
+use super::report::{ItemLine, PolicyLine, Report, Section, TaskLine};
+use crate::{
+    commands::snapshot::State,
+    output::{age, table},
 };
-use crate::output::table;
 
 /// The longest explanation in a table, in characters. JSON and YAML have all of it.
 const MAX_WHY: usize = 160;
@@ -167,16 +167,4 @@ impl Columns {
 
 fn unknown() -> String {
     "?".to_owned()
-}
-
-/// As kubectl tells ages, a little coarser: 119s, 119m, 47h, 3d. A clock that is behind makes nothing negative.
-fn age(seconds: i64) -> String {
-    const MINUTE: i64 = 60;
-    const HOUR: i64 = 60 * MINUTE;
-    match seconds.max(0) {
-        seconds if seconds < 2 * MINUTE => format!("{seconds}s"),
-        seconds if seconds < 2 * HOUR => format!("{}m", seconds / MINUTE),
-        seconds if seconds < 48 * HOUR => format!("{}h", seconds / HOUR),
-        seconds => format!("{}d", seconds / (24 * HOUR)),
-    }
 }

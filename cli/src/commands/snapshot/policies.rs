@@ -8,33 +8,36 @@ use std::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use taskgate_api::{ClusterTaskPolicySpec, Mode, TaskPolicySpec, kelos::Task, keys, metadata::Metadata};
-use taskgate_policy::{Policy, PolicyName, PolicySet, SpawnerFacts, governing};
+use taskgate_policy::{
+    Candidate, FailureRule, Policy, PolicyName, PolicySet, RetryRule, SpawnerFacts, candidates, failure_rule,
+    governing, retry::Retried, retry_rule,
+};
 use taskgate_webhook::rules::EXCLUDED_NAMESPACES;
 
 use super::kinds::{Kind, Snapshot, Trouble};
 
 /// The policies and what they select by.
-pub(super) struct Policies {
+pub(in crate::commands) struct Policies {
     set: PolicySet,
     /// Every policy, those that cannot be applied included.
-    pub(super) written: Vec<Written>,
+    pub(in crate::commands) written: Vec<Written>,
     namespaces: HashMap<String, BTreeMap<String, String>>,
     spawners: HashMap<(String, String), SpawnerFacts>,
     /// Why it cannot be said which policies govern a Task.
-    pub(super) unknown: Option<String>,
+    pub(in crate::commands) unknown: Option<String>,
 }
 
 /// A policy as it was written.
-pub(super) struct Written {
-    pub(super) name: PolicyName,
+pub(in crate::commands) struct Written {
+    pub(in crate::commands) name: PolicyName,
     /// How far it may go; `None` where its spec cannot be read.
-    pub(super) mode: Option<Mode>,
+    pub(in crate::commands) mode: Option<Mode>,
     /// Why it cannot be applied.
-    pub(super) problem: Option<String>,
+    pub(in crate::commands) problem: Option<String>,
 }
 
 impl Policies {
-    pub(super) fn of(snapshot: &Snapshot) -> Self {
+    pub(in crate::commands) fn of(snapshot: &Snapshot) -> Self {
         let mut compiled = Vec::new();
         let mut written = Vec::new();
         let mut take = |name: PolicyName, outcome: Result<(Policy, Mode), (Option<Mode>, String)>| {
@@ -76,22 +79,54 @@ impl Policies {
         }
     }
 
+    /// Whether the API server shows taskgate nothing of `namespace` (C9).
+    pub(in crate::commands) fn leaves_out(&self, namespace: &str) -> bool {
+        let label = self
+            .namespaces
+            .get(namespace)
+            .and_then(|labels| labels.get(keys::ADMISSION));
+        EXCLUDED_NAMESPACES.contains(&namespace) || label.is_some_and(|label| label == keys::ADMISSION_DISABLED)
+    }
+
+    /// What policies select the Task `task` in `namespace` by, besides itself.
+    fn surroundings(&self, namespace: &str, task: &Value) -> (&BTreeMap<String, String>, Option<&SpawnerFacts>) {
+        static NONE: BTreeMap<String, String> = BTreeMap::new();
+        let spawner = Task::of(task).spawner().unwrap_or_default();
+        let spawner = self.spawners.get(&(namespace.to_owned(), spawner.to_owned()));
+        (self.namespaces.get(namespace).unwrap_or(&NONE), spawner)
+    }
+
+    /// The policies that could govern `object` in `namespace`, strongest first.
+    pub(in crate::commands) fn candidates(&self, namespace: &str, object: &Value) -> Vec<Candidate<'_>> {
+        let (labels, spawner) = self.surroundings(namespace, object);
+        candidates(&self.set, namespace, labels, object, spawner)
+    }
+
+    /// The failure section that governs `task` in `namespace`, if one does.
+    pub(in crate::commands) fn failure(&self, namespace: &str, task: &Value) -> Option<FailureRule<'_>> {
+        let (labels, spawner) = self.surroundings(namespace, task);
+        let known = self.unknown.is_none() && !self.leaves_out(namespace);
+        known
+            .then(|| failure_rule(&self.set, namespace, labels, task, spawner))
+            .flatten()
+    }
+
+    /// The retry section that governs `object` in `namespace`, if one does.
+    pub(in crate::commands) fn retry(&self, namespace: &str, object: Retried<'_>) -> Option<RetryRule<'_>> {
+        let (labels, _) = self.surroundings(namespace, object.object());
+        retry_rule(&self.set, namespace, labels, object)
+    }
+
     /// The policies that govern `task`, the strongest of each section; `None` where that cannot be said.
-    pub(super) fn governing(&self, task: &Value) -> Option<Vec<PolicyName>> {
+    pub(in crate::commands) fn governing(&self, task: &Value) -> Option<Vec<PolicyName>> {
         let namespace = Metadata::of(task).namespace().unwrap_or_default();
-        if EXCLUDED_NAMESPACES.contains(&namespace) {
+        if self.leaves_out(namespace) {
             return Some(Vec::new());
         }
         if self.unknown.is_some() {
             return None;
         }
-        let none = BTreeMap::new();
-        let labels = self.namespaces.get(namespace).unwrap_or(&none);
-        if labels.get(keys::ADMISSION).map(String::as_str) == Some(keys::ADMISSION_DISABLED) {
-            return Some(Vec::new());
-        }
-        let spawner = Task::of(task).spawner().unwrap_or_default();
-        let spawner = self.spawners.get(&(namespace.to_owned(), spawner.to_owned()));
+        let (labels, spawner) = self.surroundings(namespace, task);
         let mut names: Vec<PolicyName> = Vec::new();
         for found in governing(&self.set, namespace, labels, task, spawner) {
             if !names.contains(found.policy) {

@@ -6,9 +6,11 @@ use kube::api::ListParams;
 
 use super::kinds::{Kind, Reach, Read, Snapshot, Trouble, json};
 
-/// Reads every kind. Errors when the API server does not answer; what it refuses stands in the snapshot.
-pub(super) async fn read(reach: &Reach) -> Result<Snapshot> {
-    let reads = Kind::ALL.map(|kind| async move { Ok::<_, anyhow::Error>((kind, list(reach, kind).await?)) });
+/// Reads these kinds. Errors when the API server does not answer; what it refuses stands in the snapshot.
+pub(in crate::commands) async fn read(reach: &Reach, kinds: &[Kind]) -> Result<Snapshot> {
+    let reads = kinds
+        .iter()
+        .map(|&kind| async move { Ok::<_, anyhow::Error>((kind, list(reach, kind).await?)) });
     let mut snapshot = Snapshot::default();
     for (kind, read) in try_join_all(reads).await? {
         snapshot.put(kind, read);
@@ -33,6 +35,6 @@ async fn list(reach: &Reach, kind: Kind) -> Result<Read> {
 }
 
 /// The namespaces alone.
-pub(super) async fn namespaces(reach: &Reach) -> Result<Read> {
+pub(in crate::commands) async fn namespaces(reach: &Reach) -> Result<Read> {
     list(reach, Kind::Namespaces).await
 }

@@ -8,31 +8,61 @@ use kube::{
     api::{ApiResource, DynamicObject, GroupVersionKind},
 };
 use serde_json::Value;
-use taskgate_api::{GROUP, VERSION, kelos};
+use taskgate_api::{GROUP, VERSION, foreman, kelos, kueue};
 
 use crate::commands::{Connection, said};
 
 /// A kind of object that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub(in crate::commands) enum Kind {
     Tasks,
     Spawners,
     WorkItems,
     Policies,
     ClusterPolicies,
     Namespaces,
+    Jobs,
+    /// Kueue's.
+    QueuedWorkloads,
+    /// Foreman's.
+    Workloads,
 }
+
+/// What `taskgate status` reads.
+pub(in crate::commands) const STATUS: [Kind; 6] = [
+    Kind::Tasks,
+    Kind::Spawners,
+    Kind::WorkItems,
+    Kind::Policies,
+    Kind::ClusterPolicies,
+    Kind::Namespaces,
+];
 
 impl Kind {
     /// All of them.
-    pub(super) const ALL: [Self; 6] = [
+    pub(in crate::commands) const ALL: [Self; 9] = [
         Self::Tasks,
         Self::Spawners,
         Self::WorkItems,
         Self::Policies,
         Self::ClusterPolicies,
         Self::Namespaces,
+        Self::Jobs,
+        Self::QueuedWorkloads,
+        Self::Workloads,
     ];
+
+    /// The kind of `object`, in any version of its API.
+    pub(in crate::commands) fn of(object: &Value) -> Option<Self> {
+        let version = object.get("apiVersion")?.as_str()?;
+        let group = version.split_once('/').map_or("", |(group, _)| group);
+        let kind = object.get("kind")?.as_str()?;
+        let [newest, ..] = kelos::TASK_VERSIONS;
+        Self::ALL.into_iter().find(|known| {
+            let resource = known.resource(newest);
+            resource.group == group && resource.kind == kind
+        })
+    }
 
     fn resource(self, kelos_version: &str) -> ApiResource {
         let (group, version, kind, plural) = match self {
@@ -42,17 +72,21 @@ impl Kind {
             Self::Policies => (GROUP, VERSION, "TaskPolicy", "taskpolicies"),
             Self::ClusterPolicies => (GROUP, VERSION, "ClusterTaskPolicy", "clustertaskpolicies"),
             Self::Namespaces => ("", "v1", "Namespace", "namespaces"),
+            Self::Jobs => ("batch", "v1", "Job", "jobs"),
+            Self::QueuedWorkloads => (kueue::GROUP, kueue::VERSIONS[0], "Workload", kueue::WORKLOADS),
+            Self::Workloads => (foreman::GROUP, foreman::VERSIONS[0], "Workload", foreman::WORKLOADS),
         };
         ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
     }
 
-    fn is_namespaced(self) -> bool {
+    /// Whether its objects live in namespaces.
+    pub(in crate::commands) fn is_namespaced(self) -> bool {
         !matches!(self, Self::ClusterPolicies | Self::Namespaces)
     }
 }
 
 /// Where is read.
-pub(super) struct Reach {
+pub(in crate::commands) struct Reach {
     connection: Connection,
     all_namespaces: bool,
     kelos_version: &'static str,
@@ -60,7 +94,7 @@ pub(super) struct Reach {
 
 impl Reach {
     /// Asks the API server which version of Kelos' kinds it serves. Errors when it does not answer.
-    pub(super) async fn of(connection: Connection, all_namespaces: bool) -> Result<Self> {
+    pub(in crate::commands) async fn of(connection: Connection, all_namespaces: bool) -> Result<Self> {
         let [newest, ..] = kelos::TASK_VERSIONS;
         let groups = match connection.client.list_api_groups().await {
             Ok(groups) => groups.groups,
@@ -81,12 +115,12 @@ impl Reach {
     }
 
     /// The one namespace; `None` for all.
-    pub(super) fn namespace(&self) -> Option<&str> {
+    pub(in crate::commands) fn namespace(&self) -> Option<&str> {
         (!self.all_namespaces).then_some(self.connection.namespace.as_str())
     }
 
     /// The objects of `kind`, as far as they are read.
-    pub(super) fn api(&self, kind: Kind) -> Api<DynamicObject> {
+    pub(in crate::commands) fn api(&self, kind: Kind) -> Api<DynamicObject> {
         let resource = kind.resource(self.kelos_version);
         let client = self.connection.client.clone();
         match self.namespace().filter(|_| kind.is_namespaced()) {
@@ -98,7 +132,7 @@ impl Reach {
 
 /// Why objects of a kind are not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(in crate::commands) enum Trouble {
     /// The API server does not know the kind.
     Absent,
     /// Something else, in its own words.
@@ -107,7 +141,7 @@ pub(super) enum Trouble {
 
 impl Trouble {
     /// What an answer of the API server means. Errors when it did not answer.
-    pub(super) fn of(error: kube::Error) -> Result<Self> {
+    pub(in crate::commands) fn of(error: kube::Error) -> Result<Self> {
         match error {
             kube::Error::Api(status) if status.code == 404 => Ok(Self::Absent),
             kube::Error::Api(status) if !status.message.is_empty() => Ok(Self::Said(status.message.clone())),
@@ -118,31 +152,31 @@ impl Trouble {
 }
 
 /// The objects of a kind, or why they are not known.
-pub(super) type Read = Result<Vec<Arc<Value>>, Trouble>;
+pub(in crate::commands) type Read = Result<Vec<Arc<Value>>, Trouble>;
 
 /// Everything that was read.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Snapshot(BTreeMap<Kind, Read>);
+pub(in crate::commands) struct Snapshot(BTreeMap<Kind, Read>);
 
 impl Snapshot {
     /// Notes what came of reading `kind`.
-    pub(super) fn put(&mut self, kind: Kind, read: Read) {
+    pub(in crate::commands) fn put(&mut self, kind: Kind, read: Read) {
         self.0.insert(kind, read);
     }
 
     /// How many kinds there are.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::commands) fn len(&self) -> usize {
         self.0.len()
     }
 
     /// How many kinds could not be read. One that does not exist is no trouble: there are no such objects.
-    pub(super) fn troubles(&self) -> usize {
+    pub(in crate::commands) fn troubles(&self) -> usize {
         let in_trouble = |read: &&Read| matches!(read, Err(Trouble::Said(_)));
         self.0.values().filter(in_trouble).count()
     }
 
     /// The objects of `kind`; none where they are not known.
-    pub(super) fn objects(&self, kind: Kind) -> &[Arc<Value>] {
+    pub(in crate::commands) fn objects(&self, kind: Kind) -> &[Arc<Value>] {
         match self.0.get(&kind) {
             Some(Ok(objects)) => objects,
             _ => &[],
@@ -150,13 +184,13 @@ impl Snapshot {
     }
 
     /// Why the objects of `kind` are not known.
-    pub(super) fn trouble(&self, kind: Kind) -> Option<&Trouble> {
+    pub(in crate::commands) fn trouble(&self, kind: Kind) -> Option<&Trouble> {
         self.0.get(&kind)?.as_ref().err()
     }
 }
 
 /// An object as JSON.
-pub(super) fn json(object: &DynamicObject) -> Arc<Value> {
+pub(in crate::commands) fn json(object: &DynamicObject) -> Arc<Value> {
     // What came as JSON can be written as JSON; what cannot reads as an object without anything.
     Arc::new(serde_json::to_value(object).unwrap_or_default())
 }

@@ -16,7 +16,7 @@ use taskgate_policy::{Cancellation, announcement, conclusion};
 
 /// Where a Task stands.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum State {
+pub(in crate::commands) enum State {
     /// It is kept, or was stopped, because its item failed too often.
     CircuitBroken,
     /// It waits in a queue of Kueue's.
@@ -48,16 +48,16 @@ impl fmt::Display for State {
 
 /// Where a Task stands, since when and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Standing {
-    pub(super) state: State,
-    pub(super) since: Option<Timestamp>,
+pub(in crate::commands) struct Standing {
+    pub(in crate::commands) state: State,
+    pub(in crate::commands) since: Option<Timestamp>,
     /// Empty where there is nothing to say.
-    pub(super) why: String,
+    pub(in crate::commands) why: String,
 }
 
 impl Standing {
     /// Where the Task `object` stands; `item` is its `WorkItem`, where that is known.
-    pub(super) fn of(object: &Value, item: Option<&WorkItem>) -> Self {
+    pub(in crate::commands) fn of(object: &Value, item: Option<&WorkItem>) -> Self {
         let task = Task::of(object);
         let ended = task.status_time("completionTime");
         let (state, since, why) = if let Some(since) = task.deleting_since() {
@@ -116,7 +116,7 @@ fn broken(object: &Value, item: &WorkItem) -> Option<String> {
         return Some(format!("stopped, as item {key} had failed too often"));
     }
     // Once the item is reset, its tombstone is an ordinary failed Task on its way out.
-    let is_tombstone = attempt.opened && super::report::is_open(item) && Task::of(object).phase() == kelos::FAILED;
+    let is_tombstone = attempt.opened && super::is_open(item) && Task::of(object).phase() == kelos::FAILED;
     is_tombstone.then(|| format!("kept as the tombstone of item {key}; taskgate reset {key} lets it start again"))
 }
 
