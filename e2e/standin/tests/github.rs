@@ -86,7 +86,7 @@ async fn lists_are_filtered_and_paged() -> anyhow::Result<()> {
         repo.issue(number).labels(["bug"]);
     }
     repo.issue(6).labels(["bug"]).close();
-    repo.issue(7).author("ann");
+    repo.issue(7).author("ann").assignee("bob");
     repo.pull(8).labels(["bug"]);
     let first = get(&github, "/repos/o/r/issues?labels=bug&per_page=4").await?;
     assert_eq!(first.numbers(), [8, 5, 4, 3], "newest first, pull requests among them");
@@ -96,6 +96,10 @@ async fn lists_are_filtered_and_paged() -> anyhow::Result<()> {
     let second = get(&github, path).await?;
     assert_eq!((second.numbers(), second.header("link")), (vec![2, 1], ""));
     assert_eq!(get(&github, "/repos/o/r/issues?creator=ann").await?.numbers(), [7]);
+    for (assignee, found) in [("bob", 1), ("*", 1), ("none", 6), ("carl", 0)] {
+        let path = format!("/repos/o/r/issues?assignee={assignee}");
+        assert_eq!(get(&github, &path).await?.numbers().len(), found, "{assignee}");
+    }
     assert_eq!(get(&github, "/repos/o/r/issues?state=closed").await?.numbers(), [6]);
     assert_eq!(get(&github, "/repos/o/r/pulls").await?.numbers(), [8]);
     assert_eq!(

@@ -90,49 +90,110 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    #[test]
-    fn an_item_passes_as_in_kelos() {
-        let issue = SourceItem {
+    fn issue() -> SourceItem {
+        SourceItem {
             is_open: true,
             labels: vec!["bug".into(), "ready".into()],
             author: "ann".into(),
             assignees: vec!["bob".into()],
             ..SourceItem::default()
-        };
+        }
+    }
+
+    fn draft() -> SourceItem {
+        SourceItem {
+            is_pull: true,
+            is_draft: true,
+            ..issue()
+        }
+    }
+
+    #[test]
+    fn an_issue_passes_as_in_kelos() {
         for (filter, passes) in [
             (json!({}), true),
             (json!({"labels": ["bug"]}), true),
             (json!({"labels": ["bug", "x"]}), false),
-            (json!({"excludeLabels": ["ready"]}), false),
+            (json!({"excludeLabels": ["wontfix"]}), true),
+            (json!({"excludeLabels": ["wontfix", "ready"]}), false),
+            (json!({"state": "open"}), true),
             (json!({"state": "closed"}), false),
             (json!({"state": "all"}), true),
             (json!({"assignee": "BOB"}), true),
+            (json!({"assignee": "carl"}), false),
             (json!({"assignee": "none"}), false),
             (json!({"assignee": "*"}), true),
+            (json!({"author": "ann"}), true),
             (json!({"author": "carl"}), false),
-            (json!({"excludeAuthors": ["ann"]}), false),
+            (json!({"excludeAuthors": ["carl"]}), true),
+            (json!({"excludeAuthors": ["carl", "ann"]}), false),
+            (json!({"types": ["issues"]}), true),
             (json!({"types": ["pulls"]}), false),
             (json!({"types": ["issues", "pulls"]}), true),
         ] {
-            assert_eq!(
-                Filter::of("githubIssues", &filter).discovers(&issue),
-                passes,
+            let passed = Filter::of("githubIssues", &filter).discovers(&issue());
+            assert_eq!(passed, passes, "{filter}");
+        }
+        let nobodys = SourceItem {
+            assignees: Vec::new(),
+            ..issue()
+        };
+        for (assignee, passes) in [("", true), ("none", true), ("*", false), ("bob", false)] {
+            let filter = Filter::of("githubIssues", &json!({"assignee": assignee}));
+            assert_eq!(filter.discovers(&nobodys), passes, "{assignee}");
+        }
+    }
+
+    #[test]
+    fn a_pull_request_passes_as_in_kelos() {
+        for (filter, passes) in [
+            (json!({}), true),
+            (json!({"labels": ["ready", "bug"]}), true),
+            (json!({"labels": ["x"]}), false),
+            (json!({"excludeLabels": ["ready"]}), false),
+            (json!({"state": "closed"}), false),
+            (json!({"author": "ann"}), true),
+            (json!({"author": "carl"}), false),
+            (json!({"excludeAuthors": ["ann"]}), false),
+            (json!({"draft": true}), true),
+            (json!({"draft": false}), false),
+        ] {
+            let passed = Filter::of("githubPullRequests", &filter).discovers(&draft());
+            assert_eq!(passed, passes, "{filter}");
+        }
+        assert!(!Filter::of("githubIssues", &json!({})).discovers(&draft()));
+        assert!(Filter::of("githubIssues", &json!({"types": ["pulls"]})).discovers(&draft()));
+    }
+
+    /// What takes further requests to know is uncertain, and uncertainty takes nothing away.
+    #[test]
+    fn filters_that_an_items_own_fields_do_not_decide_let_it_pass() {
+        for filter in [
+            json!({"reviewState": "approved"}),
+            json!({"filePatterns": {"include": ["*.rs"]}}),
+            json!({"commentPolicy": {"triggerComment": "/go"}}),
+            json!({"priorityLabels": ["x"]}),
+        ] {
+            assert!(
+                Filter::of("githubPullRequests", &filter).discovers(&draft()),
                 "{filter}"
             );
         }
-        let draft = SourceItem {
-            is_pull: true,
-            is_draft: true,
-            ..issue.clone()
-        };
-        assert!(!Filter::of("githubIssues", &json!({})).discovers(&draft));
-        assert!(Filter::of("githubPullRequests", &json!({})).discovers(&draft));
-        assert!(!Filter::of("githubPullRequests", &json!({"draft": false})).discovers(&draft));
+    }
+
+    #[test]
+    fn what_is_closed_passes_only_where_that_is_wanted() {
         let closed = SourceItem {
             is_open: false,
-            ..issue
+            ..issue()
         };
-        assert!(!Filter::of("githubIssues", &json!({})).discovers(&closed));
-        assert!(!Filter::of("githubWebhook", &json!({"labels": ["x"]})).discovers(&closed));
+        for (state, passes) in [("", false), ("open", false), ("closed", true), ("all", true)] {
+            for kind in ["githubIssues", "githubPullRequests"] {
+                let filter = Filter::of(kind, &json!({"state": state}));
+                assert_eq!(filter.discovers(&closed), passes, "{kind} {state}");
+            }
+        }
+        let events = Filter::of("githubWebhook", &json!({"labels": ["x"], "excludeAuthors": ["ann"]}));
+        assert!(events.discovers(&issue()) && !events.discovers(&closed));
     }
 }

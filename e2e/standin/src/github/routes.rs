@@ -113,7 +113,11 @@ fn list<'a>(
         let since = query.get("since").and_then(|since| since.parse().ok());
         (state == "all" || state == entry.state())
             && labels.all(|label| entry.labels.iter().any(|own| own == label))
-            && assignee.is_none_or(|login| entry.assignee.as_ref() == Some(login))
+            && assignee.is_none_or(|wanted| match wanted.as_str() {
+                "none" => entry.assignee.is_none(),
+                "*" => entry.assignee.is_some(),
+                login => entry.assignee.as_deref() == Some(login),
+            })
             && query.get("creator").is_none_or(|l| *l == entry.author)
             && since.is_none_or(|since| entry.updated >= since)
     };
