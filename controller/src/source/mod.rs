@@ -22,6 +22,7 @@ mod limits;
 mod reader;
 mod settle;
 mod trouble;
+mod turn;
 mod ways;
 
 use std::{

@@ -23,6 +23,7 @@ use super::{
     limits::{Limits, Login, RouteKey},
     settle,
     trouble::Trouble,
+    turn::in_turn,
     ways::Ways,
 };
 use crate::context::Context;
@@ -141,11 +142,12 @@ impl Reader {
         }
         let mut taken: usize = places.values().sum();
         let mut jobs = Vec::new();
-        for (key, interest) in interests {
-            let item = self.items.get(key);
-            let waits = item.is_some_and(|item| item.is_asked || item.due.is_some_and(|due| due > now));
+        let due = |key: &SourceKey| self.items.get(key).and_then(|item| item.due);
+        let idle = |key: &SourceKey| self.items.get(key).is_none_or(|item| !item.is_asked);
+        let waiting = interests.iter().filter(|(key, _)| idle(key));
+        for (key, interest) in in_turn(waiting.map(|entry| (due(entry.0), entry)), now) {
             let own = places.get(&key.namespace).copied().unwrap_or_default();
-            if waits || own >= PER_NAMESPACE || taken >= CONCURRENCY {
+            if own >= PER_NAMESPACE || taken >= CONCURRENCY {
                 continue;
             }
             if let Some(job) = self.job(key, interest).await {
