@@ -1,6 +1,7 @@
 //! Errors of the loops that talk to the API server.
 
 use crate::cache::Key;
+use crate::metrics::CycleResult;
 
 /// A reconcile or a cycle that did not come through.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +35,9 @@ pub enum Error {
     /// Some items of a cycle failed; the status says which (kelos S6).
     #[error("{0}")]
     Items(String),
+    /// As `Items`, and none of them met anything but a Task that went between two looks at it (kelos S5).
+    #[error("{0}")]
+    Missed(String),
 }
 
 impl Error {
@@ -50,6 +54,14 @@ impl Error {
     pub(crate) fn gone(doing: &'static str, key: &Key) -> Self {
         let key = key.clone();
         Self::Gone { doing, key }
+    }
+
+    /// How a spawner's cycle with this error ended.
+    pub(crate) fn of_cycle(&self) -> CycleResult {
+        match self {
+            Self::Missed(_) => CycleResult::Missed,
+            _ => CycleResult::Failure,
+        }
     }
 
     /// Whether the object was not there.

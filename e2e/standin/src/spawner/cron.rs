@@ -31,10 +31,9 @@ impl Spawners {
         };
         let items = if due { vec![tick] } else { Vec::new() };
         let outcome = Box::pin(self.work_off(key, spawner, items)).await;
-        let result = if outcome.is_ok() {
-            CycleResult::Success
-        } else {
-            CycleResult::Failure
+        let result = match &outcome {
+            Ok(()) => CycleResult::Success,
+            Err(error) => error.of_cycle(),
         };
         self.metrics.count_cycle(key, result);
         outcome

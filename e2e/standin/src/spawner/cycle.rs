@@ -17,6 +17,8 @@ enum Creation {
     Created,
     /// A Task of that name exists and is ours: no error, not counted (kelos S5).
     Exists,
+    /// It existed, and is gone (kelos S5).
+    Vanished(String),
     Failed(String),
 }
 
@@ -76,6 +78,7 @@ impl Spawners {
         let before = spawner.current().total_tasks_created;
         let mut created = 0;
         let mut errors = Vec::new();
+        let mut missed = true;
         for item in &new {
             if (at_once > 0 && active >= at_once) || (ever > 0 && before + created >= ever) {
                 break;
@@ -86,7 +89,11 @@ impl Spawners {
                     active += 1;
                 }
                 Creation::Exists => {}
-                Creation::Failed(error) => errors.push(format!("item {}: {error}", item.id)),
+                Creation::Vanished(error) => errors.push(format!("item {}: {error}", item.id)),
+                Creation::Failed(error) => {
+                    missed = false;
+                    errors.push(format!("item {}: {error}", item.id));
+                }
             }
         }
         self.metrics.tasks.inc_by(u64::try_from(created).unwrap_or(0));
@@ -99,7 +106,12 @@ impl Spawners {
         if errors.is_empty() {
             Ok(())
         } else {
-            Err(Error::Items(errors.join("\n")))
+            let said = errors.join("\n");
+            Err(if missed {
+                Error::Missed(said)
+            } else {
+                Error::Items(said)
+            })
         }
     }
 
@@ -182,8 +194,12 @@ impl Spawners {
                 key.name
             )),
             Err(error) => {
-                let error = message(&error);
-                Creation::Failed(format!("reading existing Task {name}: {error}"))
+                let said = format!("reading existing Task {name}: {}", message(&error));
+                if has_code(&error, 404) {
+                    Creation::Vanished(said)
+                } else {
+                    Creation::Failed(said)
+                }
             }
         }
     }

@@ -21,7 +21,7 @@ use crate::cache::{Cache, Change, Key, Scope};
 use crate::crds::Flavour;
 use crate::error::Error;
 use crate::keys;
-use crate::metrics::{CycleResult, Metrics};
+use crate::metrics::Metrics;
 use crate::queue::{Next, Queue};
 use crate::types::{Task, TaskSpawner, Workspace};
 use kube::api::Api;
@@ -107,7 +107,7 @@ impl Spawners {
             Err(error) => {
                 tracing::debug!(spawner = %key, %error, "cycle failed");
                 self.metrics.discovery_errors.inc();
-                self.metrics.count_cycle(key, CycleResult::Failure);
+                self.metrics.count_cycle(key, error.of_cycle());
             }
         }
         outcome?;
