@@ -9,6 +9,11 @@ use crate::{
     names::{MAX_MESSAGE, clip},
 };
 
+/// How much room the names of an item and of its policy get before the whole command that explains them, in characters.
+const LONG_NAMES: usize = 64;
+/// The same, before its name alone.
+const SHORT_NAMES: usize = 20;
+
 /// The part of a policy that a reason comes from. A closed set, fit for a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Section {
@@ -304,13 +309,32 @@ impl Reason {
         let fixed = format!("taskgate: {verb}item {count}{since}{cost}, by {reset}");
         let room = MAX_MESSAGE.saturating_sub(fixed.chars().count());
         let policy = self.policy.as_ref().map(ToString::to_string).unwrap_or_default();
+        let names = item.chars().count() + policy.chars().count();
+        let explain = explain(namespace, work_item, room, names);
+        let room = room.saturating_sub(explain.chars().count());
         let item = clip(item, room / 2);
         let policy = clip(&policy, room - item.chars().count().min(room));
         Some(clip(
-            &format!("taskgate: {verb}item {item}{count}{since}{cost}, by {policy}{reset}"),
+            &format!("taskgate: {verb}item {item}{count}{since}{cost}, by {policy}{reset}{explain}"),
             MAX_MESSAGE,
         ))
     }
+}
+
+/// The command that tells the whole story, in as many words as there is `room` for beside the names of item and policy, which
+/// have `names` characters.
+fn explain(namespace: &str, work_item: &str, room: usize, names: usize) -> String {
+    let forms = [
+        (
+            format!("; why: taskgate explain item/{work_item} -n {namespace}"),
+            LONG_NAMES,
+        ),
+        (format!("; why: taskgate explain item/{work_item}"), LONG_NAMES),
+        ("; why: taskgate explain".to_owned(), SHORT_NAMES),
+    ];
+    let fits = |(form, least): &(String, usize)| form.chars().count() + names.min(*least) <= room;
+    let fitting = forms.into_iter().find(fits);
+    fitting.map(|(form, _)| form).unwrap_or_default()
 }
 
 /// What happened to the item, in numbers.
@@ -368,18 +392,36 @@ mod tests {
 
     #[test]
     fn a_denial_says_who_which_rule_how_often_since_when_at_what_cost_and_the_way_out() {
+        let mut short = open("42", "team-a", "agents");
+        let Detail::BreakerOpen { work_item, .. } = &mut short.detail else {
+            unreachable!()
+        };
+        "fixer-42-e13156ca85".clone_into(work_item);
         assert_eq!(
-            open("42", "team-a", "agents").message(),
+            short.message(),
             "taskgate: item 42 failed 3 times in a row (limit 3) since 2026-11-20T10:00Z, cost $1.50, by \
-             ClusterTaskPolicy/agents; reset: kubectl -n team-a delete wi wwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwww-0123456789"
+             ClusterTaskPolicy/agents; reset: kubectl -n team-a delete wi fixer-42-e13156ca85; why: taskgate explain \
+             item/fixer-42-e13156ca85 -n team-a"
         );
     }
 
     #[test]
     fn however_long_the_names_the_way_out_is_whole() {
-        let message = open(&"i".repeat(500), &"n".repeat(63), &"p".repeat(253)).message();
-        assert!(message.chars().count() <= MAX_MESSAGE, "{}", message.chars().count());
-        assert!(message.ends_with("-0123456789"), "{message}");
-        assert!(message.contains("iii") && message.contains("ClusterTas"), "{message}");
+        for (item, namespace, policy, explained) in [
+            ("42", "team-a", "agents", "; why: taskgate explain"),
+            (&*"i".repeat(500), &*"n".repeat(63), &*"p".repeat(253), ""),
+            (
+                &*"i".repeat(500),
+                &*"n".repeat(40),
+                &*"p".repeat(253),
+                "; why: taskgate explain",
+            ),
+        ] {
+            let message = open(item, namespace, policy).message();
+            assert!(message.chars().count() <= MAX_MESSAGE, "{}", message.chars().count());
+            assert!(message.ends_with(&format!("-0123456789{explained}")), "{message}");
+            assert!(message.contains(&item[..2]), "{message}");
+            assert!(message.contains("ClusterTas"), "{message}");
+        }
     }
 }

@@ -68,8 +68,8 @@ async fn an_open_item_gets_no_further_task_and_the_message_says_all() -> anyhow:
     let expected = format!(
         "Error from server (Forbidden): error when creating \"STDIN\": admission webhook \"validate.tasks.taskgate.dev\" denied \
          the request: taskgate: item fixer/42 failed 3 times in a row (limit 3) since 2026-11-20T10:00Z, cost $1.50, by \
-         TaskPolicy/agents; reset: kubectl -n {} delete wi {name}",
-        world.ns.name()
+         TaskPolicy/agents; reset: kubectl -n {ns} delete wi {name}; why: taskgate explain item/{name} -n {ns}",
+        ns = world.ns.name()
     );
     ensure!(told.trim() == expected, "{told}\n{expected}");
     world.create(&of_item("real", "fixer/42")).await?.stderr_failed()?;
