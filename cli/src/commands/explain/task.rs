@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 use serde_json::Value;
-use taskgate_api::{Mode, kelos::Task, metadata::Metadata};
-use taskgate_policy::{Scene as Upkeep, Step, TaskPhase, TaskState, next_step};
+use taskgate_api::{Mode, kelos::Task, metadata::Metadata, task_policy::RetriedKind};
+use taskgate_policy::{Retrying, Scene as Upkeep, Step, TaskPhase, TaskState, next_step, retry::Retried};
 
 use super::{
     admission, cancellation,
@@ -57,6 +57,11 @@ fn next(scene: &Scene<'_>, task: &Value, standing: &Standing, now: Timestamp) ->
         return None;
     }
     let rule = scene.policies.failure(scene.namespace, task)?;
+    let retried = Retried::of(RetriedKind::Task, task).and_then(|task| scene.policies.retry(scene.namespace, task));
+    if rule.mode != Mode::Enforce || retried.is_some() {
+        // What only is observed stays as Kelos has it, and what is retried is told with its item.
+        return None;
+    }
     let item = scene.item_of(task)?;
     let memory = item.metadata.uid.as_deref().zip(item.status.as_ref());
     let others: Vec<_> = scene
@@ -70,7 +75,7 @@ fn next(scene: &Scene<'_>, task: &Value, standing: &Standing, now: Timestamp) ->
         rule: Some((rule.mode, rule.rule)),
         work_item: item.metadata.name.as_deref(),
         memory,
-        retrying: taskgate_policy::Retrying::No,
+        retrying: Retrying::No,
         abandoned: false,
         now,
     });
@@ -79,23 +84,25 @@ fn next(scene: &Scene<'_>, task: &Value, standing: &Standing, now: Timestamp) ->
     } else {
         "no other one follows"
     };
+    let line = |text: &str| Line::new(Topic::Next, text);
     match step {
-        Step::Wait(until) => Some(Line::new(
-            Topic::Next,
-            format!("taskgate deletes it at {}, and {maker}", item::at(until)),
-        )),
-        Step::Release | Step::Delete | Step::Record | Step::Mark => Some(Line::new(
-            Topic::Next,
-            format!("taskgate is about to write down its end and to delete it, and {maker}"),
-        )),
-        Step::Done if rule.mode == Mode::Enforce => {
+        Step::Wait(until) => Some(line(&format!(
+            "taskgate deletes it at {}, and {maker}",
+            item::at(until)
+        ))),
+        Step::Record | Step::Mark => Some(line("taskgate is about to write down its end")),
+        Step::Release | Step::Delete => Some(line(&format!("taskgate is about to delete it, and {maker}"))),
+        Step::Done => {
             let name = Metadata::of(task).name().unwrap_or_default();
             let delete = command(["kubectl", "-n", scene.namespace, "delete", "tasks.kelos.dev", name]);
-            let text = "it stays as it is: it has no TTL, and its policy no backoff";
-            let line =
-                Line::new(Topic::Next, text).advice(format!("deleted, its failures are forgotten, and {maker}:"));
-            Some(line.command(delete, "delete on tasks.kelos.dev"))
+            let forgets = match standing.state {
+                State::Cancelled => "",
+                _ => "its item's failures are forgotten, and ",
+            };
+            let stays = line("it stays as it is: it has no TTL, and its policy no backoff");
+            let stays = stays.advice(format!("once it is deleted, {forgets}{maker}:"));
+            Some(stays.command(delete, "delete on tasks.kelos.dev"))
         }
-        Step::Done | Step::Adopt | Step::Stop | Step::Reset | Step::Refresh(_) => None,
+        Step::Adopt | Step::Stop | Step::Reset | Step::Refresh(_) => None,
     }
 }

@@ -225,7 +225,7 @@ fn a_locked_branch_names_its_holder_and_how_to_free_it() {
     }
     let told = told(&kinds("Waiting for branch \"main\" (locked by foreign)"), "waits");
     assert!(
-        told.contains("which Task foreign holds, and that one is in another namespace\n"),
+        told.contains("which Task foreign holds, and that one is not in this namespace\n"),
         "{told}"
     );
     let command = "→ kubectl get tasks.kelos.dev -A --field-selector metadata.name=foreign";

@@ -73,7 +73,7 @@ fn branch(scene: &Scene<'_>, task: &Value) -> Option<Line> {
     let branch = view.branch()?;
     let holder = said(view.message()).or_else(|| holder(scene, task))?;
     let Some(other) = scene.named(Kind::Tasks, holder) else {
-        let text = format!("for branch {branch}, which Task {holder} holds, and that one is in another namespace");
+        let text = format!("for branch {branch}, which Task {holder} holds, and that one is not in this namespace");
         let all = command([
             "kubectl",
             "get",
