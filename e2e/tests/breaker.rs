@@ -4,6 +4,8 @@
 mod cluster;
 #[path = "breaker/command.rs"]
 mod command;
+#[path = "breaker/explain.rs"]
+mod explain;
 #[path = "breaker/health.rs"]
 mod health;
 #[path = "breaker/limits.rs"]

@@ -13,6 +13,8 @@ mod command;
 mod crash;
 #[path = "cancel/eviction.rs"]
 mod eviction;
+#[path = "cancel/explain.rs"]
+mod explain;
 #[path = "cancel/filters.rs"]
 mod filters;
 #[path = "cancel/flavour.rs"]

@@ -6,6 +6,8 @@ mod choice;
 mod crowd;
 #[path = "kueue/examples.rs"]
 mod examples;
+#[path = "kueue/explain.rs"]
+mod explain;
 #[path = "kueue/flow.rs"]
 mod flow;
 #[path = "kueue/outages.rs"]

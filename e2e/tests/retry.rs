@@ -17,6 +17,8 @@ mod crash;
 mod current;
 #[path = "retry/deletion.rs"]
 mod deletion;
+#[path = "retry/explain.rs"]
+mod explain;
 #[path = "retry/feedback.rs"]
 mod feedback;
 #[path = "retry/people.rs"]

@@ -10,7 +10,9 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use taskgate_e2e::{AuditEvent, ControlPlane, Gate, PATIENCE, await_object, eventually, eventually_that, never};
+use taskgate_e2e::{
+    AuditEvent, ControlPlane, Gate, PATIENCE, await_object, eventually, eventually_that, never, told_command,
+};
 
 use crate::world::{Kelos, QUEUE, World, cluster_queue, govern, kueue, local_queue, queued, task};
 
@@ -89,6 +91,11 @@ async fn kueue_may_be_killed_and_come_back() -> anyhow::Result<()> {
     kueue.process().kill().await?;
     // Kueue's own webhook refuses the Job; Kelos tries again.
     ns.apply_yaml(&task("late").to_string()).await?;
+    let story = cp.explain(ns.name(), "late").await?;
+    told_command(
+        &story,
+        "the culprit is Kueue: the API server cannot call its webhook mjob.kb.io, ",
+    )?;
     kelos.agents.finish(ns.name(), "runs", Outcome::succeeded()).await?;
     await_object(&tasks, "runs", "succeeds", |task| task.phase() == "Succeeded").await?;
     never("anything starts without Kueue", Duration::from_secs(3), || async {

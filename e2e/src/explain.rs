@@ -1,0 +1,65 @@
+//! `taskgate explain`, and the commands that it names: run as somebody would who pastes them into a shell.
+
+use std::process::Stdio;
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::access::Access;
+use crate::gate::binary;
+
+impl Access {
+    /// What it tells the admin of `object`, such as `task/fixer-42`, as JSON.
+    ///
+    /// # Errors
+    /// If it does not tell all of it.
+    pub async fn explain(&self, namespace: &str, object: &str) -> anyhow::Result<Value> {
+        let told = self
+            .paste(&format!("taskgate explain {object} -n {namespace} -o json"))
+            .await?;
+        serde_json::from_str(&told).with_context(|| told)
+    }
+
+    /// Runs a line in a shell that knows `taskgate` and `kubectl`. Returns what it prints.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub async fn paste(&self, line: &str) -> anyhow::Result<String> {
+        let program = binary("taskgate")?;
+        let folders = [program.parent(), self.kubectl_path().parent()];
+        let known = std::env::var_os("PATH").unwrap_or_default();
+        let known = std::env::split_paths(&known);
+        let path = folders.into_iter().flatten().map(ToOwned::to_owned).chain(known);
+        let output = Command::new("sh")
+            .args(["-c", line])
+            .env("PATH", std::env::join_paths(path)?)
+            .env("KUBECONFIG", self.kubeconfig())
+            .env("KUBECACHEDIR", self.dir().join("kubectl-cache"))
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .with_context(|| line.to_owned())?;
+        let stdout = String::from_utf8(output.stdout)?;
+        let stderr = String::from_utf8(output.stderr)?;
+        ensure!(output.status.success(), "{line}: {}\n{stdout}{stderr}", output.status);
+        Ok(stdout)
+    }
+}
+
+/// The command beneath the line of a story whose text has `part`.
+///
+/// # Errors
+/// If there is no such line, or nothing beneath it.
+pub fn told_command<'a>(story: &'a Value, part: &str) -> anyhow::Result<&'a str> {
+    let lines = story["lines"].as_array().context("no lines")?;
+    let has = |line: &&Value| line["text"].as_str().is_some_and(|text| text.contains(part));
+    let line = lines
+        .iter()
+        .find(has)
+        .with_context(|| format!("no line has {part:?}: {story:#}"))?;
+    line["command"]
+        .as_str()
+        .with_context(|| format!("no command: {line:#}"))
+}
