@@ -12,7 +12,7 @@ use kube::{
     runtime::{WatchStreamExt as _, watcher},
 };
 use taskgate_api::keys;
-use taskgate_e2e::{PATIENCE, eventually, is_soak};
+use taskgate_e2e::{Gate, PATIENCE, eventually, is_soak};
 use tokio::task::AbortHandle;
 
 use crate::load::{Load, Tally};
@@ -27,7 +27,7 @@ async fn a_killed_replica_costs_the_calls_in_flight_and_what_slipped_is_mended()
     world.account().await?;
     // One that leads, and one that does not: the leader's work waits until its Lease is over.
     for leads in [false, true] {
-        let victim = leader_or_not(&world, leads).await?;
+        let victim = leader(&world.gates, leads).await?;
         let before = world.calls().await?;
         let mending = Mending::follow(world.ns.api());
         let load = Load::start(&world.ns, true);
@@ -64,6 +64,34 @@ async fn a_killed_replica_costs_the_calls_in_flight_and_what_slipped_is_mended()
             .await?
             .stdout_ok()?;
     }
+    all_away_and_one_back(&world).await
+}
+
+/// Nobody is there to answer; then somebody is, and leads once the Lease of who was killed is over.
+async fn all_away_and_one_back(world: &World) -> anyhow::Result<()> {
+    let mending = Mending::follow(world.ns.api());
+    for gate in &world.gates {
+        gate.process().kill().await?;
+    }
+    let load = Load::start(&world.ns, true);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let tally = load.stop().await?;
+    ensure!(tally.failed.is_empty(), "{:?}", tally.failed);
+    let slipped = tally.slipped.len();
+    ensure!(slipped == tally.sent, "{slipped} of {} slipped through", tally.sent);
+    world.gates[0].process().start().await?;
+    let (ready, leads) = (Instant::now(), leader(&world.gates[..1], true));
+    let (leads, mended) = tokio::try_join!(async { leads.await.map(|_| Instant::now()) }, mending.all(&tally))?;
+    let last = mended
+        .into_iter()
+        .map(|(_, mended)| mended)
+        .max()
+        .context("something slipped through")?;
+    eprintln!(
+        "all killed. {slipped} creates slipped through, the last one mended {:?} after one was ready again, {:?} after it led",
+        last.saturating_duration_since(ready),
+        last.saturating_duration_since(leads),
+    );
     Ok(())
 }
 
@@ -97,28 +125,34 @@ impl Mending {
         }
     }
 
-    /// Waits until every Task that slipped through is accounted for; how long after its answer the last one was.
-    async fn slowest(self, tally: &Tally) -> anyhow::Result<Duration> {
-        let slowest = eventually("all are mended", PATIENCE, || async {
+    /// Waits until every Task that slipped through is accounted for; when each was answered, and when it was mended.
+    async fn all(self, tally: &Tally) -> anyhow::Result<Vec<(Instant, Instant)>> {
+        let all = eventually("all are mended", PATIENCE, || async {
             let seen = self.seen.lock().expect("nobody panics with it");
-            let mut slowest = Duration::ZERO;
-            for (name, answered) in &tally.slipped {
-                let mended = seen.get(name).with_context(|| name.clone())?;
-                slowest = slowest.max(mended.saturating_duration_since(*answered));
-            }
-            Ok(slowest)
+            let slipped = tally.slipped.iter();
+            slipped
+                .map(|(name, answered)| Ok((*answered, *seen.get(name).with_context(|| name.clone())?)))
+                .collect()
         })
         .await;
         self.following.abort();
-        slowest
+        all
+    }
+
+    /// Waits for them; how long after its answer the last one was.
+    async fn slowest(self, tally: &Tally) -> anyhow::Result<Duration> {
+        let all = self.all(tally).await?.into_iter();
+        let took = all.map(|(answered, mended)| mended.saturating_duration_since(answered));
+        Ok(took.max().unwrap_or_default())
     }
 }
 
-async fn leader_or_not(world: &World, leads: bool) -> anyhow::Result<usize> {
+/// Which of `gates` leads, or does not.
+async fn leader(gates: &[Gate], leads: bool) -> anyhow::Result<usize> {
     eventually("somebody leads", PATIENCE, || async {
         let mut found = None;
         let mut leaders = 0;
-        for (index, gate) in world.gates.iter().enumerate() {
+        for (index, gate) in gates.iter().enumerate() {
             let is_leader = gate.metrics().await?.sum("taskgate_leader") > 0.0;
             leaders += u32::from(is_leader);
             if is_leader == leads {

@@ -35,6 +35,8 @@ pub(crate) struct Load {
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) sent: usize,
+    /// From its start to the last answer.
+    pub(crate) took: Duration,
     /// What those were told that failed.
     pub(crate) failed: Vec<String>,
     /// Those that nobody governed, with the moment of their answer.
@@ -69,6 +71,7 @@ impl Load {
 
 async fn run(tasks: Api<Task>, for_good: bool, mut stop: watch::Receiver<bool>, in_flight: Arc<AtomicUsize>) -> Tally {
     let mut tally = Tally::default();
+    let began = Instant::now();
     let mut creates = JoinSet::new();
     let mut ticks = interval(Duration::from_secs(1) / rate());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -95,6 +98,7 @@ async fn run(tasks: Api<Task>, for_good: bool, mut stop: watch::Receiver<bool>, 
     while let Some(Ok(done)) = creates.join_next().await {
         tally.note(done);
     }
+    tally.took = began.elapsed();
     tally
 }
 

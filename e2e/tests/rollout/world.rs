@@ -123,8 +123,9 @@ impl World {
         let (refused, opened) = (after.refused - before.refused, after.opened - before.opened);
         let told = tally.failed.first().map_or("", String::as_str);
         eprintln!(
-            "{} creates, {} calls: {} creates failed, {} slipped through; {refused} calls refused, {opened} opened",
+            "{} creates in {:.0?}, {} calls: {} creates failed, {} slipped through; {refused} calls refused, {opened} opened",
             tally.sent,
+            tally.took,
             after.made - before.made,
             tally.failed.len(),
             tally.slipped.len(),
