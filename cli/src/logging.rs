@@ -3,7 +3,11 @@
 use std::io::IsTerminal as _;
 
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    EnvFilter, Layer as _, filter::FilterFn, fmt, layer::SubscriberExt as _, registry, util::SubscriberInitExt as _,
+};
+
+use crate::traces::{self, Spans};
 
 /// The form of the log lines.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -15,14 +19,16 @@ pub(crate) enum LogFormat {
     Text,
 }
 
-/// Starts logging to standard error, with the parsed `filter` of `--log`.
-pub(crate) fn start(format: LogFormat, filter: EnvFilter) {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+/// Starts logging to standard error, with the parsed `filter` of `--log`, and noting `spans` if they are exported.
+pub(crate) fn start(format: LogFormat, filter: EnvFilter, spans: Option<Spans>) {
+    let lines = fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    match format {
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-        LogFormat::Text => builder.init(),
-    }
+    let lines = match format {
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Text => lines.boxed(),
+    };
+    // Whatever is logged, reviews are traced.
+    let spans = spans.map(|spans| spans.with_filter(FilterFn::new(traces::is_wanted)));
+    registry().with(lines.with_filter(filter)).with(spans).init();
 }

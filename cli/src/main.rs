@@ -8,6 +8,7 @@ mod manifests;
 mod output;
 mod rights;
 mod serve;
+mod traces;
 
 use std::process::ExitCode;
 

@@ -22,6 +22,7 @@ use crate::{
     args::{CertMode, ServeArgs, unknown_settings},
     certificates, logging,
     rights::{Names, review::RightsReview},
+    traces::{self, Exporter},
 };
 
 /// How long the parts that only follow the server may take to end after it.
@@ -34,7 +35,8 @@ pub(crate) fn main(args: ServeArgs) -> Result<ExitCode> {
         "unknown settings in the environment: {}",
         unknown.join(", ")
     );
-    logging::start(args.log_format, EnvFilter::try_new(&args.log).context("--log")?);
+    let (spans, exporter) = args.otlp_endpoint.as_ref().map(traces::to).unzip();
+    logging::start(args.log_format, EnvFilter::try_new(&args.log).context("--log")?, spans);
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("a crypto provider is installed already"))?;
@@ -42,11 +44,11 @@ pub(crate) fn main(args: ServeArgs) -> Result<ExitCode> {
         .enable_all()
         .build()
         .context("starting the runtime")?
-        .block_on(run(args))?;
+        .block_on(run(args, exporter))?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn run(args: ServeArgs) -> Result<()> {
+async fn run(args: ServeArgs, exporter: Option<Exporter>) -> Result<()> {
     let shutdown = on_signal()?;
     let client = connect(&args).await?;
     let resolver = Resolver::new();
@@ -84,6 +86,9 @@ async fn run(args: ServeArgs) -> Result<()> {
     parts.spawn(certificates.run(resolver, followers.clone()));
     parts.spawn(injector.run(followers.clone()));
     parts.spawn(rights.run(followers.clone()));
+    if let Some(exporter) = exporter {
+        parts.spawn(exporter.run(followers.clone()));
+    }
     parts.spawn(taskgate_controller::run_policy_status(
         client.clone(),
         followers.clone(),

@@ -67,6 +67,9 @@ async fn answer<S: Surroundings>(
     if !is_json(&http) {
         return Err(Refusal::ContentType);
     }
+    if let Some(caller) = http.headers().get("traceparent").and_then(|value| value.to_str().ok()) {
+        Span::current().record("traceparent", caller);
+    }
     let body = reviewer.budget.read(http.into_body()).await?;
     let review = decode(&body.bytes)?;
     record_request(&review);
@@ -116,6 +119,7 @@ fn is_json(request: &HttpRequest) -> bool {
 fn review_span() -> Span {
     info_span!(
         "review",
+        traceparent = field::Empty,
         uid = field::Empty,
         kind = field::Empty,
         operation = field::Empty,

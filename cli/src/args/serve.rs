@@ -10,7 +10,7 @@ use taskgate_webhook::{ConfigurationName, rules::CONFIGURATION};
 
 use super::{
     CERTIFICATE, ISSUED, NAME, NAMESPACE,
-    values::{duration, interval, lifetime, log_filter, object_name, tracker_url},
+    values::{collector_url, duration, interval, lifetime, log_filter, object_name, tracker_url},
 };
 use crate::logging::LogFormat;
 
@@ -112,6 +112,10 @@ pub(crate) struct ServeArgs {
     /// What is logged: a level, or directives as `taskgate_webhook=debug,info`.
     #[arg(long, env = "TASKGATE_LOG", value_name = "FILTER", default_value = "info", value_parser = log_filter)]
     pub(crate) log: String,
+    /// An OpenTelemetry collector of the cluster that reviews are traced to, by OTLP over HTTP: `http://collector:4318`.
+    /// Absent: nothing is traced.
+    #[arg(long, env = "TASKGATE_OTLP_ENDPOINT", value_name = "URL", value_parser = collector_url)]
+    pub(crate) otlp_endpoint: Option<http::Uri>,
     /// The form of the log lines.
     #[arg(long, env = "TASKGATE_LOG_FORMAT", value_enum, default_value_t)]
     pub(crate) log_format: LogFormat,

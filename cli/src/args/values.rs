@@ -74,6 +74,16 @@ pub(super) fn interval(text: &str) -> Result<Duration, String> {
     Ok(interval)
 }
 
+/// `http://HOST:PORT`, perhaps with a path before `/v1/traces`.
+pub(super) fn collector_url(text: &str) -> Result<http::Uri, String> {
+    let uri: http::Uri = text.parse().map_err(|error| format!("{error}"))?;
+    if uri.scheme_str() == Some("http") && uri.authority().is_some() && uri.query().is_none() {
+        Ok(uri)
+    } else {
+        Err("not of the form http://HOST:PORT: a collector of the cluster, in the clear".to_owned())
+    }
+}
+
 /// The base of a tracker's API, without a slash at its end.
 pub(super) fn tracker_url(text: &str) -> Result<String, String> {
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
