@@ -18,7 +18,8 @@ const PROBE_EVERY: Duration = Duration::from_millis(100);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A TCP balancer on loopback. New connections go in turn to the replicas that are ready, or that were a moment ago; a replica
-/// that cannot be reached is passed over until it is ready again. Connections that are open stay where they are.
+/// that cannot be reached is passed over until it is ready again, or, with one try, costs the connection as it does behind a
+/// Service. Connections that are open stay where they are.
 #[derive(Debug)]
 pub struct Balancer {
     url: String,
@@ -39,10 +40,22 @@ impl Balancer {
     /// # Errors
     /// If it cannot listen.
     pub async fn start() -> anyhow::Result<Self> {
+        Self::with_tries(usize::MAX).await
+    }
+
+    /// The same, but only readiness tells it whom to pass over.
+    ///
+    /// # Errors
+    /// If it cannot listen.
+    pub async fn with_one_try() -> anyhow::Result<Self> {
+        Self::with_tries(1).await
+    }
+
+    async fn with_tries(tries: usize) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], crate::free_port()?))).await?;
         let url = format!("https://{}", listener.local_addr()?);
         let replicas = Arc::new(Mutex::new(Vec::new()));
-        let accepting = tokio::spawn(accept(listener, replicas.clone())).abort_handle();
+        let accepting = tokio::spawn(accept(listener, replicas.clone(), tries)).abort_handle();
         Ok(Self {
             url,
             replicas,
@@ -117,7 +130,7 @@ async fn probe(url: String, ready: Arc<AtomicBool>) {
     }
 }
 
-async fn accept(listener: TcpListener, replicas: Arc<Mutex<Vec<Replica>>>) {
+async fn accept(listener: TcpListener, replicas: Arc<Mutex<Vec<Replica>>>, tries: usize) {
     static TURN: AtomicUsize = AtomicUsize::new(0);
     let mut connections = JoinSet::new();
     loop {
@@ -130,14 +143,16 @@ async fn accept(listener: TcpListener, replicas: Arc<Mutex<Vec<Replica>>>) {
         ready.retain(Replica::is_ready);
         let turn = TURN.fetch_add(1, Ordering::Relaxed);
         connections.spawn(async move {
-            for offset in 0..ready.len() {
+            for offset in 0..ready.len().min(tries) {
                 let replica = &ready[(turn + offset) % ready.len()];
                 if let Ok(mut server) = TcpStream::connect(&replica.address).await {
                     // How a connection ends is for its two ends to tell.
                     let _ = copy_bidirectional(&mut client, &mut server).await;
                     return;
                 }
-                replica.ready.store(false, Ordering::Relaxed);
+                if tries > 1 {
+                    replica.ready.store(false, Ordering::Relaxed);
+                }
             }
         });
     }

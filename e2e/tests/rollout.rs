@@ -4,6 +4,8 @@
 mod certificates;
 #[path = "rollout/killed.rs"]
 mod killed;
+#[path = "rollout/late.rs"]
+mod late;
 #[path = "rollout/leader.rs"]
 mod leader;
 #[path = "rollout/load.rs"]

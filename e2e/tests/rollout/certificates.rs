@@ -9,8 +9,9 @@ use k8s_openapi::api::core::v1::Secret;
 use kelos_standin::CRDS;
 use kube::Api;
 use serde_json::json;
-use taskgate_e2e::{CertManager, ControlPlane, GATE_NAMESPACE, PATIENCE, eventually, is_soak};
+use taskgate_e2e::{Balancer, CertManager, ControlPlane, GATE_NAMESPACE, PATIENCE, eventually, is_soak};
 
+use crate::late::Late;
 use crate::load::Load;
 use crate::world::World;
 
@@ -76,12 +77,14 @@ async fn taskgates_own_leaf_and_ca_turn_and_no_call_fails() -> anyhow::Result<()
     let secrets: Api<Secret> = Api::namespaced(world.cp.client(), GATE_NAMESPACE);
     let before = world.calls().await?;
     let load = Load::start(&world.ns, false);
+    let late = Late::start(&world, world.gates.iter().map(|gate| gate.url().to_owned()).collect());
     let mut held = Held::default();
     let began = Instant::now();
     while began.elapsed() < how_long() {
         held.look(&secrets, SELF_SIGNED).await?;
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+    eprintln!("{} handshakes by one that notices late", late.stop().await?);
     let tally = load.stop().await?;
     world.nothing_was_lost(before, &tally).await?;
     held.turned(how_long())
@@ -94,7 +97,7 @@ async fn cert_managers_secret_is_swapped_and_no_call_fails() -> anyhow::Result<(
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": GATE_NAMESPACE}});
     cp.apply_yaml(&namespace.to_string()).await?;
     cp.apply_yaml(&CertManager::certificate()?).await?;
-    let world = World::on(cp, |gate| {
+    let world = World::on(cp, Balancer::start().await?, |gate| {
         gate.registration_flag(FAIL)
             .registration_flag(format!("--inject-ca-from={GATE_NAMESPACE}/{CERTIFICATE}"))
             .serve_flag("--cert-mode=cert-manager")

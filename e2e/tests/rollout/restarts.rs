@@ -2,21 +2,24 @@
 
 use std::time::Duration;
 
-use taskgate_e2e::is_soak;
+use taskgate_e2e::{Balancer, is_soak};
 
+use crate::late::Late;
 use crate::load::Load;
 use crate::world::World;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rolling_restarts_lose_no_call() -> anyhow::Result<()> {
-    let world = World::start(|gate| {
+    // Whom readiness does not tell of the end in time is lost.
+    let world = World::behind(Balancer::with_one_try().await?, |gate| {
         gate.registration_flag("--failure-policy=fail")
-            .serve_flag("--lame-duck=3s")
+            .serve_flag("--lame-duck=5s")
             .grace(Duration::from_secs(15))
     })
     .await?;
     let before = world.calls().await?;
     let load = Load::start(&world.ns, false);
+    let late = Late::start(&world, vec![world.balancer.url().to_owned()]);
     for _ in 0..if is_soak() { 20 } else { 2 } {
         for gate in &world.gates {
             let exit = gate.process().terminate().await?;
@@ -25,6 +28,7 @@ async fn rolling_restarts_lose_no_call() -> anyhow::Result<()> {
             world.both_are_ready().await?;
         }
     }
+    eprintln!("{} handshakes by one that keeps no connection", late.stop().await?);
     let tally = load.stop().await?;
     world.nothing_was_lost(before, &tally).await
 }

@@ -28,13 +28,24 @@ pub(crate) struct Calls {
 impl World {
     /// Two replicas, each as `recipe` makes it.
     pub(crate) async fn start(recipe: impl Fn(GateBuilder) -> GateBuilder) -> anyhow::Result<Self> {
+        Self::behind(Balancer::start().await?, recipe).await
+    }
+
+    /// The same behind this balancer.
+    pub(crate) async fn behind(
+        balancer: Balancer,
+        recipe: impl Fn(GateBuilder) -> GateBuilder,
+    ) -> anyhow::Result<Self> {
         let cp = ControlPlane::builder().crds(CRDS).audit(false).start().await?;
-        Self::on(cp, recipe).await
+        Self::on(cp, balancer, recipe).await
     }
 
     /// The same on a control plane that is there already.
-    pub(crate) async fn on(cp: ControlPlane, recipe: impl Fn(GateBuilder) -> GateBuilder) -> anyhow::Result<Self> {
-        let balancer = Balancer::start().await?;
+    pub(crate) async fn on(
+        cp: ControlPlane,
+        balancer: Balancer,
+        recipe: impl Fn(GateBuilder) -> GateBuilder,
+    ) -> anyhow::Result<Self> {
         let gate = |name: &str| {
             let gate = Gate::builder()
                 .named(name)
