@@ -13,6 +13,7 @@ mod accounting;
 mod backoff;
 mod bounded;
 mod breaker;
+mod breaker_wording;
 mod cancel;
 mod candidates;
 mod canonical;
