@@ -5,19 +5,20 @@ mod certificates;
 mod commands;
 mod logging;
 mod manifests;
+mod manual;
 mod output;
 mod rights;
 mod serve;
 mod traces;
 
-use std::process::ExitCode;
+use std::{env, path::Path, process::ExitCode};
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 
 use crate::args::{Cli, Command};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = parse();
     let outcome = match cli.command {
         Command::Serve(args) => serve::main(*args),
         Command::Manifests(args) => manifests::main(args),
@@ -32,6 +33,8 @@ fn main() -> ExitCode {
         Command::Enable(args) => commands::run(commands::disable::enable(args)),
         Command::Explain(args) => commands::run(commands::explain::run(args)),
         Command::Status(args) => commands::run(commands::status::run(args)),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::man(&args),
     };
     match outcome {
         Ok(code) => code,
@@ -41,4 +44,18 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// As `kubectl-taskgate` on the `PATH` it is a plugin of kubectl, and calls itself as it was called.
+fn parse() -> Cli {
+    let mut command = Cli::command();
+    let called = env::args_os().next();
+    if called.is_some_and(|called| {
+        Path::new(&called)
+            .file_stem()
+            .is_some_and(|name| name == "kubectl-taskgate")
+    }) {
+        command = command.bin_name("kubectl taskgate");
+    }
+    Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
 }

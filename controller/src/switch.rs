@@ -61,7 +61,7 @@ pub fn configurations(client: &Client) -> [(ApiResource, Api<DynamicObject>); 2]
     .map(|kind| (kind.clone(), Api::all_with(client.clone(), &kind)))
 }
 
-/// Turns all webhooks of `found` off, or on again. Nothing else of it changes.
+/// Turns all webhooks of `found` off, or on again. Nothing else of it changes; with `dry_run` nothing at all.
 ///
 /// RBAC: `patch` on the configuration.
 pub async fn turn(
@@ -69,6 +69,7 @@ pub async fn turn(
     api: &Api<DynamicObject>,
     found: &DynamicObject,
     off: bool,
+    dry_run: bool,
 ) -> kube::Result<DynamicObject> {
     let name = found.name_any();
     let json = json_of(found);
@@ -76,8 +77,11 @@ pub async fn turn(
     let mut patch = patch(&kind.kind, &name, names);
     // Of exactly this object: an apply must not bring back one that was deleted meanwhile.
     patch["metadata"]["uid"] = found.uid().into();
-    api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(patch))
-        .await
+    let params = PatchParams {
+        dry_run,
+        ..PatchParams::apply(MANAGER).force()
+    };
+    api.patch(&name, &params, &Patch::Apply(patch)).await
 }
 
 /// Follows the switch for ever.
@@ -187,7 +191,7 @@ async fn keep(kind: ApiResource, api: Api<DynamicObject>, name: &str, mut state:
         else {
             continue;
         };
-        match turn(&kind, &api, found, off).await {
+        match turn(&kind, &api, found, off, false).await {
             Ok(turned) => {
                 info!(kind = kind.kind, name, off, "turned the webhooks");
                 seen = Some(turned);

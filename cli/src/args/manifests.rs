@@ -11,6 +11,10 @@ use super::{
 };
 
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  taskgate manifests crds | kubectl apply --server-side -f -
+  taskgate manifests registration --failure-policy fail | kubectl apply -f -
+  taskgate manifests disable | kubectl apply --server-side --field-manager=taskgate-disable -f -")]
 pub(crate) struct ManifestsArgs {
     #[command(subcommand)]
     pub(crate) command: ManifestsCommand,

@@ -5,7 +5,9 @@ mod manifests;
 mod serve;
 mod values;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 pub(crate) use self::{
     manifests::{Folders, ManifestsArgs, ManifestsCommand},
@@ -38,7 +40,7 @@ pub(crate) const ISSUED: &str = "taskgate-tls";
 
 /// The admission gate for clusters that run coding agents.
 #[derive(Debug, Parser)]
-#[command(name = "taskgate", version, about, propagate_version = true)]
+#[command(name = "taskgate", version, propagate_version = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -72,6 +74,29 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Show whether taskgate is at work, what it governs, where each Task stands, and which items are stopped at what cost.
     Status(StatusArgs),
+    /// Print what a shell needs to complete this command line.
+    Completions(CompletionsArgs),
+    /// Write a manual page for each command.
+    Man(ManArgs),
+}
+
+/// Flags of `taskgate completions`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  taskgate completions bash > /etc/bash_completion.d/taskgate
+  taskgate completions zsh > ~/.zfunc/_taskgate")]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Flags of `taskgate man`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:
+  taskgate man /usr/local/share/man/man1")]
+pub(crate) struct ManArgs {
+    /// The folder for the pages. It is made if it is not there.
+    pub(crate) directory: PathBuf,
 }
 
 /// The settings among the environment variables `names` that no flag knows: a misspelt one must not be ignored (C24).

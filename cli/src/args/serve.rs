@@ -16,6 +16,9 @@ use crate::logging::LogFormat;
 
 /// Flags of `taskgate serve`. Each can also be given by the environment variable named beside it.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  taskgate serve                                   as the Deployment does
+  taskgate serve --kubeconfig ~/.kube/dev --no-leader-election --listen 127.0.0.1:9443")]
 pub(crate) struct ServeArgs {
     /// The kubeconfig to use. Absent: the pod's service account, else $KUBECONFIG.
     #[arg(long, env = "TASKGATE_KUBECONFIG", value_name = "FILE")]

@@ -15,6 +15,10 @@ use crate::output;
 
 /// Flags of `taskgate cancel`.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  taskgate cancel fixer-42 -n team-a --reason stale
+  taskgate cancel fixer-42 fixer-43 --grace 60     their agents get a minute
+  taskgate cancel fixer-42 --withdraw              as long as that minute is not over")]
 pub(crate) struct CancelArgs {
     /// The Tasks.
     #[arg(value_name = "TASK", required = true)]

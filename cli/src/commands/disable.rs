@@ -25,6 +25,9 @@ const LONGEST: Duration = Duration::from_hours(30 * 24);
 
 /// Flags of `taskgate disable`.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  taskgate disable --for 30m --reason incident-7
+  taskgate disable --reason upgrade --dry-run")]
 pub(crate) struct DisableArgs {
     /// Why: kept in the ConfigMap and told by `taskgate status`, with your name.
     #[arg(long, value_name = "TEXT")]
@@ -32,13 +35,21 @@ pub(crate) struct DisableArgs {
     /// For how long, such as 30m. Then taskgate enables itself, also if it was restarted meanwhile. Absent: until `taskgate enable`.
     #[arg(long = "for", value_name = "DURATION", value_parser = period)]
     pub(crate) period: Option<Duration>,
+    /// Ask the API server, but change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) installation: InstallationArgs,
 }
 
 /// Flags of `taskgate enable`.
 #[derive(Args, Debug)]
+#[command(after_help = "Example:
+  taskgate enable")]
 pub(crate) struct EnableArgs {
+    /// Ask the API server, but change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) installation: InstallationArgs,
 }
@@ -56,34 +67,61 @@ pub(crate) async fn disable(args: DisableArgs) -> Result<(), Failure> {
         until: until.context("--for")?,
     };
     // Whatever fails: the rest is done all the same.
-    let noted = note(&connection, &disabled).await;
-    let turned = turn_all(&connection, args.installation.configuration.as_str(), true).await;
+    let noted = note(&connection, &disabled, args.dry_run).await;
+    let turned = turn_all(
+        &connection,
+        args.installation.configuration.as_str(),
+        true,
+        args.dry_run,
+    )
+    .await;
     turned?;
     noted.context("the webhooks are off, but the controller goes on, and turns them on again if it runs")?;
     let until = match disabled.until {
         Some(until) => format!("until {}", until.strftime("%FT%TZ")),
         None => "until `taskgate enable`".to_owned(),
     };
-    Ok(output::print(&format!("taskgate is disabled {until}\n"))?)
+    Ok(output::print(&if args.dry_run {
+        format!("taskgate would be disabled {until} (dry run)\n")
+    } else {
+        format!("taskgate is disabled {until}\n")
+    })?)
 }
 
 /// RBAC: `delete` on the ConfigMap in taskgate's namespace; `get` and `patch` on both webhook configurations.
 pub(crate) async fn enable(args: EnableArgs) -> Result<(), Failure> {
     let connection = args.installation.connect().await?;
     let maps = Api::<ConfigMap>::namespaced(connection.client.clone(), &connection.namespace);
-    match maps.delete(CONFIG_MAP, &DeleteParams::default()).await {
+    let params = DeleteParams {
+        dry_run: args.dry_run,
+        ..DeleteParams::default()
+    };
+    match maps.delete(CONFIG_MAP, &params).await {
         Ok(_) => {}
         Err(kube::Error::Api(status)) if status.code == 404 => {}
         Err(error) => return Err(said(error).context(format!("deleting ConfigMap {CONFIG_MAP}")).into()),
     }
-    turn_all(&connection, args.installation.configuration.as_str(), false).await?;
-    Ok(output::print("taskgate is enabled\n")?)
+    turn_all(
+        &connection,
+        args.installation.configuration.as_str(),
+        false,
+        args.dry_run,
+    )
+    .await?;
+    Ok(output::print(if args.dry_run {
+        "taskgate would be enabled (dry run)\n"
+    } else {
+        "taskgate is enabled\n"
+    })?)
 }
 
-async fn note(connection: &Connection, disabled: &Disabled) -> Result<()> {
+async fn note(connection: &Connection, disabled: &Disabled, dry_run: bool) -> Result<()> {
     let maps = Api::<ConfigMap>::namespaced(connection.client.clone(), &connection.namespace);
     let map = disabled.config_map(&connection.namespace);
-    let params = PatchParams::apply(MANAGER).force();
+    let params = PatchParams {
+        dry_run,
+        ..PatchParams::apply(MANAGER).force()
+    };
     let applied = maps.patch(CONFIG_MAP, &params, &Patch::Apply(map)).await;
     applied
         .map(drop)
@@ -91,12 +129,12 @@ async fn note(connection: &Connection, disabled: &Disabled) -> Result<()> {
 }
 
 /// Turns both configurations; the second one also when the first one cannot be turned.
-async fn turn_all(connection: &Connection, name: &str, off: bool) -> Result<()> {
+async fn turn_all(connection: &Connection, name: &str, off: bool, dry_run: bool) -> Result<()> {
     let mut failed = 0;
     for (kind, api) in configurations(&connection.client) {
         let turned = match api.get_opt(name).await {
             Ok(None) => Ok("there is none"),
-            Ok(Some(found)) => turn(&kind, &api, &found, off)
+            Ok(Some(found)) => turn(&kind, &api, &found, off, dry_run)
                 .await
                 .map(|_| if off { "off" } else { "on" }),
             Err(error) => Err(error),

@@ -25,6 +25,10 @@ use crate::output;
 
 /// Flags of `taskgate render`.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  taskgate render policy.yaml task.yaml --spawner spawner.yaml
+  taskgate render policy.yaml fixer-42 --live -n team-a
+  taskgate render policy.yaml task.yaml --engine GoTemplate")]
 pub(crate) struct RenderArgs {
     /// A file with a TaskPolicy or a ClusterTaskPolicy.
     #[arg(value_name = "POLICY")]

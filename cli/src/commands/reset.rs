@@ -24,6 +24,9 @@ const MAX_MESSAGE: usize = 256;
 
 /// Flags of `taskgate reset`.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  taskgate reset fixer/42 -n team-a                one item, by its spawner and its number
+  taskgate reset --all-open -n team-a --dry-run    what would be forgotten")]
 pub(crate) struct ResetArgs {
     /// The items: each a WorkItem's name, `spawner/id`, or just the id where it is unambiguous in the namespace.
     #[arg(value_name = "ITEM", required_unless_present = "all_open")]

@@ -31,6 +31,9 @@ const MAX_USER: usize = 256;
 
 /// Flags of `taskgate retry`.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  taskgate retry workload/fix-42 -n team-a --dry-run
+  taskgate retry workload/fix-42 task/review-7 -n team-a")]
 pub(crate) struct RetryArgs {
     /// The failed objects: each workload/NAME, task/NAME, or just the name where it is unambiguous in the namespace.
     #[arg(value_name = "OBJECT", required = true)]

@@ -20,7 +20,7 @@ use taskgate_webhook::{FailurePolicy, Registration};
 
 use crate::{
     args::{self, Folders, ManifestsArgs, ManifestsCommand},
-    output,
+    manual, output,
     rights::{
         Names,
         manifest::{self, Place},
@@ -93,6 +93,9 @@ fn files(directory: &Path, docs: Option<&Path>) -> Result<Vec<(PathBuf, String)>
     }
     if let Some(docs) = docs {
         files.push((docs.join("reference.md"), reference::policies()?));
+        for (name, text) in manual::pages() {
+            files.push((docs.join("commands").join(name), format!("{}{text}", reference::HEADER)));
+        }
         files.push((
             docs.join("rbac.md"),
             reference::rights(&manifest::table(&usual_names())),

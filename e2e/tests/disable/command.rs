@@ -29,6 +29,14 @@ async fn disabled_nothing_is_in_the_way_and_enabled_all_is_as_it_was() -> anyhow
         ensure!(made.finalizers().iter().any(|finalizer| finalizer == keys::ACCOUNTING));
     }
     let before = world.configurations().await?;
+    let told = world
+        .taskgate(&["disable", "--reason", "incident 7", "--dry-run"])
+        .await?;
+    ensure!(
+        told.ends_with("taskgate would be disabled until `taskgate enable` (dry run)\n"),
+        "{told}"
+    );
+    ensure!(world.configurations().await? == before, "{told}");
     world.taskgate(&["disable", "--reason", "incident 7"]).await?;
     world.until_governed(false).await?;
     eventually("the metric says so", PATIENCE, || async {
@@ -69,6 +77,9 @@ async fn disabled_nothing_is_in_the_way_and_enabled_all_is_as_it_was() -> anyhow
         .stdout_ok()?;
     // Nor does it need a taskgate that runs.
     world.gate.process().kill().await?;
+    world.until_governed(false).await?;
+    let told = world.taskgate(&["enable", "--dry-run"]).await?;
+    ensure!(told.ends_with("taskgate would be enabled (dry run)\n"), "{told}");
     world.until_governed(false).await?;
     world.taskgate(&["enable"]).await?;
     let after = world.configurations().await?;

@@ -184,6 +184,19 @@ async fn the_command_and_then_helm_uninstall() -> anyhow::Result<()> {
 async fn the_command_and_then_kubectl_delete() -> anyhow::Result<()> {
     let cp = plane().await?;
     let (_running, ns) = installed_by_kustomize(&cp).await?;
+    let would = command(&cp, SYSTEM)?.arg("--dry-run").output().await?;
+    let would = (would.status.success(), String::from_utf8(would.stdout)?);
+    for told in [
+        "removed Deployment taskgate (dry run)",
+        "removed Namespace taskgate-system (dry run)",
+        "let go of ",
+    ] {
+        ensure!(would.0 && would.1.contains(told), "{told}: {would:?}");
+    }
+    cp.kubectl(["get", "-n", SYSTEM, "deployment/taskgate"])
+        .await?
+        .stdout_ok()?;
+    ensure!(holds(&ns, "running").await?, "it was let go");
     uninstall(&cp, SYSTEM).await?;
     delete_k(&cp).await?;
     is_gone(&cp, &ns, SYSTEM).await

@@ -18,7 +18,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api,
-    api::{DeleteParams, PostParams},
+    api::{DeleteParams, PatchParams, PostParams},
 };
 use taskgate_webhook::{ConfigurationName, rules::CONFIGURATION};
 use tokio::time::sleep;
@@ -37,6 +37,10 @@ const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Flags of `taskgate uninstall`.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  taskgate uninstall --dry-run                     what would be removed
+  taskgate uninstall                               policies and WorkItems are kept
+  taskgate uninstall --let-go                      before helm uninstall")]
 pub(crate) struct UninstallArgs {
     /// Only stop governing and let go of all Tasks; the rest is left to what installed it, such as Helm.
     #[arg(long)]
@@ -44,6 +48,9 @@ pub(crate) struct UninstallArgs {
     /// Also remove taskgate's kinds, and with them every policy and WorkItem.
     #[arg(long, conflicts_with = "let_go")]
     pub(crate) with_data: bool,
+    /// Ask the API server for each step, but change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     /// The name of the webhook configurations.
     #[arg(long, value_name = "NAME", default_value = CONFIGURATION)]
     pub(crate) configuration: ConfigurationName,
@@ -61,24 +68,55 @@ pub(crate) async fn run(args: UninstallArgs) -> Result<(), Failure> {
     let mut way = args.connection.clone();
     way.namespace.get_or_insert_with(|| args::NAMESPACE.to_owned());
     let connection = way.connect().await?;
-    unregister(&connection, args.configuration.as_str()).await?;
-    let fenced = fence(&connection, &args.lease).await?;
+    let mode = Mode { dry_run: args.dry_run };
+    unregister(&connection, args.configuration.as_str(), mode).await?;
+    let fenced = !args.dry_run && fence(&connection, &args.lease).await?;
+    let removal = objects::Removal {
+        connection: &connection,
+        mode,
+    };
     if !args.let_go {
-        objects::remove_the_running(&connection).await?;
+        removal.of_the_running().await?;
     }
-    let told = let_go(&connection, fenced).await?;
+    let told = let_go(&connection, fenced, mode).await?;
     if !args.let_go {
-        objects::remove_the_rest(&connection, args.with_data).await?;
+        removal.of_the_rest(args.with_data).await?;
     }
     output::print(&told)?;
     Ok(())
 }
 
+/// Whether it is meant.
+#[derive(Clone, Copy, Debug)]
+struct Mode {
+    dry_run: bool,
+}
+
+impl Mode {
+    fn delete(self, params: DeleteParams) -> DeleteParams {
+        let Self { dry_run } = self;
+        DeleteParams { dry_run, ..params }
+    }
+
+    fn patch(self) -> PatchParams {
+        let Self { dry_run } = self;
+        PatchParams {
+            dry_run,
+            ..PatchParams::default()
+        }
+    }
+
+    /// What a line ends with that tells what was done.
+    fn told(self) -> &'static str {
+        if self.dry_run { " (dry run)" } else { "" }
+    }
+}
+
 /// From now on no request is sent to taskgate.
-async fn unregister(connection: &Connection, name: &str) -> Result<()> {
+async fn unregister(connection: &Connection, name: &str, mode: Mode) -> Result<()> {
     let mutating = Api::<MutatingWebhookConfiguration>::all(connection.client.clone());
     let validating = Api::<ValidatingWebhookConfiguration>::all(connection.client.clone());
-    let now = DeleteParams::default();
+    let now = mode.delete(DeleteParams::default());
     gone(mutating.delete(name, &now).await).context("removing the MutatingWebhookConfiguration")?;
     gone(validating.delete(name, &now).await).context("removing the ValidatingWebhookConfiguration")
 }
@@ -106,24 +144,25 @@ async fn fence(connection: &Connection, name: &str) -> Result<bool> {
 }
 
 /// Looks at all Tasks until nothing of ours hangs on any; once more when a leader that was there has noticed that it is none.
-async fn let_go(connection: &Connection, fenced: bool) -> Result<String> {
+async fn let_go(connection: &Connection, fenced: bool, mode: Mode) -> Result<String> {
     let began = Instant::now();
-    let Some(tasks) = tasks::Tasks::find(connection).await? else {
+    let Some(tasks) = tasks::Tasks::find(connection, mode).await? else {
         return Ok("Kelos is not installed: there are no Tasks\n".to_owned());
     };
     let mut sum = tasks::Sum::default();
     loop {
         let pass = tasks.let_go().await?;
-        let unsettled = pass.again > 0;
+        // Of what is not changed there is nothing more to see.
+        let unsettled = pass.again > 0 && !mode.dry_run;
         sum.add(pass);
         let noticed = !fenced || began.elapsed() >= NOTICED;
         if noticed && !unsettled {
-            return Ok(sum.told());
+            return Ok(sum.told(mode));
         }
         anyhow::ensure!(
             began.elapsed() < PATIENCE,
             "Tasks keep changing; run it again. So far: {}",
-            sum.told()
+            sum.told(mode)
         );
         let left = NOTICED.saturating_sub(began.elapsed());
         sleep(if unsettled { Duration::from_millis(200) } else { left }).await;

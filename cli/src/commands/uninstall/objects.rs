@@ -9,7 +9,7 @@ use taskgate_api::keys;
 
 use super::{
     super::{Connection, said},
-    gone,
+    Mode, gone,
 };
 use crate::output;
 
@@ -46,50 +46,59 @@ const REST: [Kind; 15] = [
     ("", "v1", "Secret", "secrets"),
 ];
 
-/// What runs, and what lets it write: from now on no replica comes back.
-pub(super) async fn remove_the_running(connection: &Connection) -> Result<()> {
-    remove(connection, DEPLOYMENT).await?;
-    remove(connection, CLUSTER_ROLE_BINDING).await
+/// The removal of one installation.
+pub(super) struct Removal<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) mode: Mode,
 }
 
-/// Everything else. With `data` also our kinds, with all objects of them.
-pub(super) async fn remove_the_rest(connection: &Connection, data: bool) -> Result<()> {
-    for kind in REST {
-        remove(connection, kind).await?;
+impl Removal<'_> {
+    /// What runs, and what lets it write: from now on no replica comes back.
+    pub(super) async fn of_the_running(&self) -> Result<()> {
+        self.of(DEPLOYMENT).await?;
+        self.of(CLUSTER_ROLE_BINDING).await
     }
-    if data {
-        remove(connection, CRD).await?;
-    }
-    remove(connection, NAMESPACE).await
-}
 
-/// Removes what carries our label: in our namespace, and beside it what has no namespace and the Roles that let us read a Secret.
-async fn remove(connection: &Connection, (group, version, kind, plural): Kind) -> Result<()> {
-    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
-    let everywhere = Api::<DynamicObject>::all_with(connection.client.clone(), &resource);
-    let ours = ListParams::default().labels(&format!("{}={}", keys::PART_OF, keys::PART_OF_TASKGATE));
-    let found = match everywhere.list(&ours).await {
-        // Its kind is not installed.
-        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
-        found => found.map_err(said).with_context(|| format!("looking for {plural}"))?,
-    };
-    for object in found {
-        let name = object.name_any();
-        let namespace = object.namespace();
-        let is_elsewhere = namespace
-            .as_ref()
-            .is_some_and(|namespace| *namespace != connection.namespace);
-        let another_namespace = kind == "Namespace" && name != connection.namespace;
-        if (is_elsewhere && group != RBAC) || another_namespace {
-            continue;
+    /// Everything else. With `data` also our kinds, with all objects of them.
+    pub(super) async fn of_the_rest(&self, data: bool) -> Result<()> {
+        for kind in REST {
+            self.of(kind).await?;
         }
-        let api = match &namespace {
-            Some(namespace) => Api::namespaced_with(connection.client.clone(), namespace, &resource),
-            None => everywhere.clone(),
-        };
-        let deleted = api.delete(&name, &DeleteParams::background()).await;
-        gone(deleted).with_context(|| format!("removing {kind} {name}"))?;
-        output::print(&format!("removed {kind} {name}\n"))?;
+        if data {
+            self.of(CRD).await?;
+        }
+        self.of(NAMESPACE).await
     }
-    Ok(())
+
+    /// Removes what carries our label: in our namespace, and beside it what has no namespace and the Roles that let us read a Secret.
+    async fn of(&self, (group, version, kind, plural): Kind) -> Result<()> {
+        let Self { connection, mode } = self;
+        let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
+        let everywhere = Api::<DynamicObject>::all_with(connection.client.clone(), &resource);
+        let ours = ListParams::default().labels(&format!("{}={}", keys::PART_OF, keys::PART_OF_TASKGATE));
+        let found = match everywhere.list(&ours).await {
+            // Its kind is not installed.
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+            found => found.map_err(said).with_context(|| format!("looking for {plural}"))?,
+        };
+        for object in found {
+            let name = object.name_any();
+            let namespace = object.namespace();
+            let is_elsewhere = namespace
+                .as_ref()
+                .is_some_and(|namespace| *namespace != connection.namespace);
+            let another_namespace = kind == "Namespace" && name != connection.namespace;
+            if (is_elsewhere && group != RBAC) || another_namespace {
+                continue;
+            }
+            let api = match &namespace {
+                Some(namespace) => Api::namespaced_with(connection.client.clone(), namespace, &resource),
+                None => everywhere.clone(),
+            };
+            let deleted = api.delete(&name, &mode.delete(DeleteParams::background())).await;
+            gone(deleted).with_context(|| format!("removing {kind} {name}"))?;
+            output::print(&format!("removed {kind} {name}{}\n", mode.told()))?;
+        }
+        Ok(())
+    }
 }

@@ -6,13 +6,16 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use kube::{
     Api, Client, ResourceExt as _,
-    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, Preconditions},
+    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, Preconditions},
 };
 use serde_json::{Value, json};
 use taskgate_api::{kelos, keys};
 use taskgate_policy::{Farewell, TaskState, farewell};
 
-use super::super::{Connection, said};
+use super::{
+    super::{Connection, said},
+    Mode,
+};
 
 /// How many Tasks are read at a time.
 const PAGE: u32 = 500;
@@ -21,6 +24,7 @@ const PAGE: u32 = 500;
 pub(super) struct Tasks {
     client: Client,
     kind: ApiResource,
+    mode: Mode,
 }
 
 /// What was done with them.
@@ -36,7 +40,7 @@ pub(super) struct Sum {
 
 impl Tasks {
     /// `None` where Kelos is not installed.
-    pub(super) async fn find(connection: &Connection) -> Result<Option<Self>> {
+    pub(super) async fn find(connection: &Connection, mode: Mode) -> Result<Option<Self>> {
         let client = connection.client.clone();
         let groups = client.list_api_groups().await.map_err(said)?.groups;
         let served = groups.into_iter().find(|group| group.name == kelos::GROUP);
@@ -48,6 +52,7 @@ impl Tasks {
                 &GroupVersionKind::gvk(kelos::GROUP, version, "Task"),
                 kelos::TASKS,
             ),
+            mode,
         }))
     }
 
@@ -132,9 +137,7 @@ impl Tasks {
 
     async fn patch(&self, task: &DynamicObject, patch: &Value) -> kube::Result<()> {
         let (api, patch) = (self.of(task), Patch::Merge(patch));
-        api.patch(&task.name_any(), &PatchParams::default(), &patch)
-            .await
-            .map(drop)
+        api.patch(&task.name_any(), &self.mode.patch(), &patch).await.map(drop)
     }
 
     async fn delete(&self, task: &DynamicObject) -> kube::Result<()> {
@@ -145,7 +148,8 @@ impl Tasks {
             }),
             ..DeleteParams::background()
         };
-        self.of(task).delete(&task.name_any(), &seen).await.map(drop)
+        let params = self.mode.delete(seen);
+        self.of(task).delete(&task.name_any(), &params).await.map(drop)
     }
 
     fn of(&self, task: &DynamicObject) -> Api<DynamicObject> {
@@ -161,10 +165,12 @@ impl Sum {
     }
 
     /// For a person.
-    pub(super) fn told(&self) -> String {
+    pub(super) fn told(&self, mode: Mode) -> String {
         let mut text = format!(
-            "let go of {} Tasks, deleted {} whose TTL had run out\n",
-            self.released, self.expired
+            "let go of {} Tasks, deleted {} whose TTL had run out{}\n",
+            self.released,
+            self.expired,
+            mode.told()
         );
         if self.outliving.is_empty() {
             return text;
