@@ -1,5 +1,5 @@
-//! `taskgate status`: whether taskgate is at work, what is governed, where each Task stands as taskgate sees it, and which items are
-//! stopped, at what cost.
+//! `taskgate status`: whether taskgate is at work, what is governed, where each Task stands as taskgate sees it, which items are
+//! stopped, at what cost, and which failed runs are repeated.
 //!
 //! ```text
 //! API server ── read (once) or follow (--watch) ──→ Snapshot ── report (pure) ──→ Report ── text, JSON, YAML
@@ -8,6 +8,7 @@
 mod follow;
 mod installation;
 mod report;
+mod retries;
 mod text;
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use serde_json::Value;
 use taskgate_api::{WorkItem, kelos, keys, metadata::Metadata};
 use taskgate_policy::PolicyName;
 
+use super::retries::RetryLine;
 use crate::commands::snapshot::{Kind, Policies, Snapshot, Standing, State, Trouble, Written, is_open, items};
 
 /// Everything that `taskgate status` tells.
@@ -24,6 +25,8 @@ pub(super) struct Report {
     pub(super) open_items: Section<ItemLine>,
     /// How many items are not stopped.
     pub(super) closed_items: usize,
+    /// Failed runs: those that are repeated come first.
+    pub(super) retries: Section<RetryLine>,
 }
 
 /// Entries of one kind, and what kept others from being known.
@@ -122,6 +125,9 @@ impl Report {
         let mut open: Vec<_> = items.iter().filter(|item| is_open(item)).map(item_line).collect();
         open.sort_by(|a, b| (&a.namespace, &a.key).cmp(&(&b.namespace, &b.key)));
         let closed_items = items.len() - open.len();
+        let mut retries: Vec<_> = items.iter().filter_map(|item| RetryLine::of(item, snapshot)).collect();
+        let order = |line: &RetryLine| (!line.is_under_way(), line.namespace.clone(), line.key.clone());
+        retries.sort_by_cached_key(order);
         Self {
             namespace: namespace.map(ToOwned::to_owned),
             policies: policy_lines(&policies, &governed, snapshot),
@@ -135,6 +141,10 @@ impl Report {
                 problem: problem(snapshot, Kind::WorkItems).or(unreadable),
             },
             closed_items,
+            retries: Section {
+                entries: retries,
+                problem: problem(snapshot, Kind::WorkItems),
+            },
         }
     }
 }

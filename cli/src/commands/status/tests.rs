@@ -56,6 +56,38 @@ fn item(task: &str, key: &str, breaker: &str) -> Value {
     })
 }
 
+/// The memory of a failed Workload; `more` is of its ledger.
+fn retried(name: &str, reason: &str, more: &Value) -> Value {
+    let mut retry = json!({
+        "attempt": 2, "run": {"kind": "Workload", "name": name, "uid": format!("uid-{name}")},
+        "failure": {"class": "Work", "reason": "GateFailed", "time": "2026-11-20T11:00:00Z"},
+    });
+    for (field, value) in more.as_object().into_iter().flatten() {
+        retry[field] = value.clone();
+    }
+    json!({
+        "apiVersion": "taskgate.dev/v1alpha1", "kind": "WorkItem",
+        "metadata": {"name": format!("{name}-item"), "namespace": "team"},
+        "spec": {"key": format!("Workload/acme/{name}#7"), "item": format!("acme/{name}#7")},
+        "status": {"retry": retry, "conditions": [{
+            "type": "Retry", "status": "False", "reason": reason, "message": format!("Workload {name} is told about"),
+            "lastTransitionTime": "2026-11-20T11:00:00Z",
+        }]},
+    })
+}
+
+/// A retry of `name` that has come to `step`.
+fn under_way(name: &str, policy: &str, more: &Value) -> Value {
+    let mut transition = json!({
+        "old": {"kind": "Workload", "name": name, "uid": format!("uid-{name}")}, "from": 2, "to": 3, "step": "Deleted",
+        "since": "2026-11-20T11:58:20Z", "policy": policy,
+    });
+    for (field, value) in more.as_object().into_iter().flatten() {
+        transition[field] = value.clone();
+    }
+    retried(name, "Deleted", &json!({"transition": transition}))
+}
+
 fn namespace(labels: &Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team", "labels": labels}})
 }
@@ -129,6 +161,8 @@ fixer-3   Cancelled      3h     TaskPolicy/agents  Cancelled by user:ann: stale
 Open items: 1 of 2
 ITEM      BREAKER  FAILURES  ATTEMPTS  COST   SINCE  WHY
 fixer/42  Open     2+1       3         $1.50  5h     MaxRetriesExceeded
+
+Retries: 0 under way, 0 failed
 "
     );
     assert_eq!(text, expected);
@@ -164,7 +198,60 @@ fn programs_see_the_same_and_all_of_it() {
 #[test]
 fn nothing_at_all_is_told_as_well() {
     let text = text(&Report::of(None, &snapshot(&[])), now());
-    assert_eq!(text, "Policies: 0\n\nTasks: 0 governed\n\nOpen items: 0 of 0\n");
+    assert_eq!(
+        text,
+        "Policies: 0\n\nTasks: 0 governed\n\nOpen items: 0 of 0\n\nRetries: 0 under way, 0 failed\n"
+    );
+}
+
+#[test]
+fn failed_runs_are_listed_with_how_far_their_retry_has_come() {
+    let held = json!({
+        "blocked": {"reason": "RetryBlocked", "message": "AgenticTask held is held by x/y", "time": "2026-11-20T12:00:00Z"},
+    });
+    let snapshot = snapshot(&[
+        (
+            Kind::WorkItems,
+            &[
+                retried("capped", "MaxAttemptsReached", &json!({})),
+                // What was said of the run before it.
+                retried("fresh", "Recreated", &json!({})),
+                under_way("held", "team/TaskPolicy/retry", &held),
+                under_way(
+                    "asked",
+                    "ClusterTaskPolicy/gone",
+                    &json!({"step": "Planned", "requestedBy": "ann"}),
+                ),
+                retried("fine", "Succeeded", &json!({"failure": null})),
+                item("fixer-42", "fixer/42", "Closed"),
+            ],
+        ),
+        (
+            Kind::Policies,
+            &[policy("retry", &json!({"retry": {"maxAttempts": 3}}))],
+        ),
+        (Kind::Namespaces, &[namespace(&json!({}))]),
+    ]);
+    let report = Report::of(Some("team"), &snapshot);
+    let told = text(&report, now());
+    let expected = "\
+Retries: 2 under way, 2 failed
+ITEM                    OBJECT           STEP     ATTEMPT  SINCE  WHY
+Workload/acme/asked#7   Workload/asked   Planned  3        100s   asked for by ann
+Workload/acme/held#7    Workload/held    Deleted  3 of 3   100s   RetryBlocked: AgenticTask held is held by x/y
+Workload/acme/capped#7  Workload/capped  Failed   2        60m    MaxAttemptsReached: Workload capped is told about
+Workload/acme/fresh#7   Workload/fresh   Failed   2        60m    Work failure, GateFailed: waits for its turn
+";
+    assert!(told.ends_with(expected), "{told}");
+    let report = serde_json::to_value(&report).expect("JSON");
+    assert_eq!(
+        report["retries"]["entries"][1],
+        json!({
+            "namespace": "team", "key": "Workload/acme/held#7", "name": "held-item", "object": "Workload/held",
+            "step": "Deleted", "attempt": 3, "maxAttempts": 3, "since": "2026-11-20T11:58:20Z", "blocked": "RetryBlocked",
+            "why": "RetryBlocked: AgenticTask held is held by x/y",
+        })
+    );
 }
 
 #[test]

@@ -3,7 +3,10 @@
 use jiff::Timestamp;
 use taskgate_policy::clip;
 
-use super::report::{ItemLine, PolicyLine, Report, Section, TaskLine};
+use super::{
+    report::{ItemLine, PolicyLine, Report, Section, TaskLine},
+    retries::RetryLine,
+};
 use crate::{
     commands::snapshot::State,
     output::{age, table},
@@ -22,6 +25,7 @@ pub(super) fn text(report: &Report, now: Timestamp) -> String {
         columns.policies(&report.policies),
         columns.tasks(&report.tasks, report.ungoverned_tasks),
         columns.items(&report.open_items, report.closed_items),
+        columns.retries(&report.retries),
     ]
     .join("\n")
 }
@@ -131,6 +135,35 @@ impl Columns {
             &format!("{} of {}", section.entries.len(), section.entries.len() + closed),
             section,
             &["ITEM", "BREAKER", "FAILURES", "ATTEMPTS", "COST", "SINCE", "WHY"],
+            &section.entries.iter().map(row).collect::<Vec<_>>(),
+        )
+    }
+
+    fn retries(&self, section: &Section<RetryLine>) -> String {
+        let row = |line: &RetryLine| {
+            let attempt = line.max_attempts.map_or_else(
+                || line.attempt.to_string(),
+                |limit| format!("{} of {limit}", line.attempt),
+            );
+            self.row(
+                Some(&line.namespace),
+                [
+                    clip(&line.key, MAX_WHY),
+                    clip(&line.object, MAX_WHY),
+                    line.step.clone(),
+                    attempt,
+                    self.age(Some(line.since)),
+                    clip(&line.why, MAX_WHY),
+                ],
+            )
+        };
+        let under_way = section.entries.iter().filter(|line| line.is_under_way()).count();
+        let rest = section.entries.len() - under_way;
+        self.section(
+            "Retries",
+            &format!("{under_way} under way, {rest} failed"),
+            section,
+            &["ITEM", "OBJECT", "STEP", "ATTEMPT", "SINCE", "WHY"],
             &section.entries.iter().map(row).collect::<Vec<_>>(),
         )
     }
