@@ -1,5 +1,5 @@
-//! When each item is looked at: soon after something changed, at the moment that the last look named, and by one look at a
-//! time.
+//! When each item is looked at: soon after something changed, at the moment that the last look named, by one look at a time,
+//! and at its own pace.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,6 +13,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use super::pace::Pace;
 use crate::tasks::ItemRef;
 
 /// How many items are looked at at the same time.
@@ -25,6 +26,7 @@ where
 {
     let mut due: HashMap<ItemRef, Instant> = HashMap::new();
     let mut busy: HashSet<ItemRef> = HashSet::new();
+    let mut pace = Pace::default();
     let mut looks = FuturesUnordered::new();
     loop {
         let now = Instant::now();
@@ -36,6 +38,7 @@ where
         for item in ready {
             due.remove(&item);
             busy.insert(item.clone());
+            pace.note(&item, now);
             let look = look(item.clone());
             looks.push(async move { (item, look.await) });
         }
@@ -55,7 +58,8 @@ where
         tokio::select! {
             item = woken.recv() => {
                 let Some(item) = item else { return };
-                due.insert(item, Instant::now());
+                let at = pace.next(&item, Instant::now());
+                due.entry(item).and_modify(|known| *known = at.min(*known)).or_insert(at);
             }
             Some((item, again)) = looks.next() => {
                 busy.remove(&item);
@@ -112,5 +116,43 @@ mod tests {
         tokio::join!(run(woken, look), ending);
         assert_eq!(all.load(Ordering::SeqCst), 80);
         assert_eq!(most.load(Ordering::SeqCst), CONCURRENCY);
+    }
+
+    /// A Workload whose phase flaps, as F5 does it: 440 changes in ten seconds.
+    #[tokio::test(start_paused = true)]
+    async fn what_flaps_costs_a_look_a_second_and_delays_nobody() {
+        let (wake, woken) = mpsc::unbounded_channel();
+        let item = |name: &str| ("ns".to_owned(), name.to_owned());
+        let (flaps, others) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let look = |item: ItemRef| {
+            let count = if item.1 == "flaps" { &flaps } else { &others };
+            async move {
+                count.fetch_add(1, Ordering::SeqCst);
+                // As long as its reads take.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                None
+            }
+        };
+        let changing = async {
+            for change in 0..440 * 6 {
+                wake.send(item("flaps")).unwrap();
+                tokio::time::sleep(Duration::from_micros(22_700)).await;
+                if change % 44 == 0 {
+                    let before = others.load(Ordering::SeqCst);
+                    wake.send(item(&format!("other-{change}"))).unwrap();
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    assert_eq!(others.load(Ordering::SeqCst), before + 1, "it waits");
+                }
+            }
+            // The last change is seen as well.
+            let before = flaps.load(Ordering::SeqCst);
+            wake.send(item("flaps")).unwrap();
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            assert!(flaps.load(Ordering::SeqCst) > before);
+            drop(wake);
+        };
+        tokio::join!(run(woken, look), changing);
+        let looks = flaps.load(Ordering::SeqCst);
+        assert!((60..=85).contains(&looks), "{looks} looks in a minute");
     }
 }
