@@ -120,7 +120,15 @@ impl Step<'_> {
             of: &self.transition.old.uid,
             feedback,
         };
-        retry::successor(self.transition.old.kind, predecessor, &succession)
+        let kind = self.transition.old.kind;
+        let mut successor = retry::successor(kind, predecessor, &succession);
+        if kind == RetriedKind::Workload {
+            let namespace = self.item.0.as_str();
+            let policies = &self.context.policies;
+            let labels = policies.namespace_labels(namespace);
+            retry::dress(&policies.current(), namespace, &labels, &mut successor);
+        }
+        successor
     }
 
     /// Sends a create. A field that the CRD does not have is refused and not dropped (foreman trap 16).

@@ -6,8 +6,8 @@ use serde_json::json;
 use taskgate_e2e::await_object;
 
 use crate::{
-    steps::{annotated, stuck, three, workload},
-    world::World,
+    steps::{annotated, number, stuck, three, workload},
+    world::{World, quick},
 };
 
 #[tokio::test]
@@ -36,6 +36,31 @@ async fn a02_a29_a34_a36_the_successor_is_built_under_the_policy_of_the_moment()
     let child = world.child_of(&third, "code-7").await?;
     assert_eq!(child.spec.agent_ref.map(|agent| agent.name).as_deref(), Some("strong"));
     assert_eq!(child.spec.gate_profile, Some(json!({"language": "rust"})));
+    Ok(())
+}
+
+/// Workloads pass no admission of ours: what a Task gets there, a Workload's successor gets with the create.
+#[tokio::test]
+async fn a35_labels_and_queue_are_those_of_the_day() -> anyhow::Result<()> {
+    let world = World::start("a35", three(json!({}))).await?;
+    let first = world.fail_new("wl").await?;
+    let second = world.next(&first).await?;
+    ensure!(second.labels().is_empty(), "{:?}", second.labels());
+    let spec = json!({
+        "retry": quick(three(json!({"overrides": {"labels": {"lane": "frontier"}}}))),
+        "queueName": "agents",
+        "metadata": {"labels": {"lane": "local", "team": "{{ namespace.name }}"}, "annotations": {"from": "{{ task.metadata.name }}"}},
+    });
+    world.policy(spec).await?;
+    world.in_force().await?;
+    world.end("wl", stuck()).await?;
+    let third = world.next(&second).await?;
+    let label = |key: &str| third.labels().get(key).map(String::as_str);
+    assert_eq!(label("lane"), Some("frontier"), "overrides come first");
+    assert_eq!(label("team"), Some(world.ns.name()));
+    assert_eq!(label("kueue.x-k8s.io/queue-name"), Some("agents"));
+    assert_eq!(third.annotations().get("from").map(String::as_str), Some("wl"));
+    assert_eq!(number(&third), Some("3"));
     Ok(())
 }
 

@@ -56,7 +56,8 @@ impl World {
         self.in_force().await
     }
 
-    async fn in_force(&self) -> anyhow::Result<()> {
+    /// Waits until the policy is in force as it stands there.
+    pub(crate) async fn in_force(&self) -> anyhow::Result<()> {
         eventually("the policy is in force", PATIENCE, async || {
             let args = ["get", "taskpolicies", "retry", "-o", "json"];
             let policy: Value = serde_json::from_str(&self.ns.kubectl(args).await?.stdout_ok()?)?;

@@ -1,0 +1,138 @@
+//! What the metadata and queue sections of today's policies put on the successor of a Workload. A Task gets it at admission;
+//! Workloads do not pass there.
+
+use std::{cell::OnceCell, collections::BTreeMap};
+
+use serde_json::Value;
+use taskgate_api::{Mode, keys, kueue, metadata::Metadata};
+
+use crate::{
+    PolicySet,
+    decision::Finding,
+    metadata::{self, Context, Planned, Scope, Stage},
+    patch::{Edit, merge},
+    policy::QueueRule,
+    queue::NotQueued,
+    ruling::sections_of,
+};
+
+/// Puts on `successor`, a Workload, what policies say: labels and annotations that it does not have, or that a policy
+/// overrides; the queue and the priority class, unless it names them itself.
+///
+/// Foreman passes neither on to its Jobs (foreman §2.4): they are there for whoever does.
+pub fn dress(
+    policies: &PolicySet,
+    namespace: &str,
+    namespace_labels: &BTreeMap<String, String>,
+    successor: &mut Value,
+) {
+    let scope = Scope {
+        object: successor,
+        namespace,
+        namespace_labels,
+        spawner: None,
+        workspace: None,
+        user: None,
+        tracked: None,
+    };
+    let sections = sections_of(policies, namespace, namespace_labels, successor, None);
+    let context = OnceCell::new();
+    let context = || context.get_or_init(|| Context::of(&scope, &policies.managed(namespace)));
+    let mut planned = Planned::of(successor);
+    let stage = Stage::Creation { trackable: false };
+    let found = metadata::findings(&sections.metadata, context(), &mut planned, stage);
+    let mut edits: Vec<_> = found.iter().flat_map(Finding::planned).cloned().collect();
+    if let Some(ruling) = sections.queue.filter(|ruling| ruling.mode == Mode::Enforce) {
+        edits.extend(enqueue(Metadata::of(successor), ruling.rule, context));
+    }
+    json_patch::merge(successor, &merge(&edits));
+}
+
+fn enqueue<'c>(metadata: Metadata<'_>, rule: QueueRule<'_>, context: impl Fn() -> &'c Context) -> Vec<Edit> {
+    let named = [
+        (kueue::QUEUE_NAME, rule.queue),
+        (kueue::PRIORITY_CLASS, rule.priority_class),
+    ];
+    let missing = named
+        .into_iter()
+        .filter(|(key, _)| metadata.label(key).or_else(|| metadata.annotation(key)).is_none());
+    let edit = |(key, name): (&str, Option<&crate::queue::Name>)| match name?.render(&context) {
+        Ok(name) => Some(Edit::Label(key.to_owned(), name)),
+        Err(error) => {
+            let why = NotQueued::QueueNameInvalid.annotation(&format!("{key}: {error}"));
+            Some(Edit::Annotation(keys::NOT_QUEUED.to_owned(), why))
+        }
+    };
+    missing.filter_map(edit).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Policy;
+    use serde_json::json;
+
+    fn dressed(specs: &[Value], metadata: &Value) -> Value {
+        let policies = specs.iter().enumerate().map(|(index, spec)| {
+            let spec = serde_json::from_value(spec.clone()).unwrap();
+            Policy::namespaced("team", &format!("p{index}"), &spec).unwrap()
+        });
+        let mut successor = json!({"metadata": {"name": "wl", "namespace": "team"}, "spec": {"intent": "fix it"}});
+        json_patch::merge(&mut successor["metadata"], metadata);
+        let labels = BTreeMap::from([("stage".to_owned(), "prod".to_owned())]);
+        dress(&PolicySet::new(policies), "team", &labels, &mut successor);
+        assert_eq!(successor["spec"], json!({"intent": "fix it"}));
+        successor["metadata"].clone()
+    }
+
+    #[test]
+    fn a_successor_gets_the_labels_and_the_queue_of_the_day() {
+        let spec = json!({
+            "queueName": "q-{{ namespace.labels.stage }}", "queuePriorityClass": "high",
+            "metadata": {
+                "labels": {"stage": "{{ namespace.labels.stage }}", "lane": "frontier"},
+                "annotations": {"who": "{{ task.metadata.name }}"},
+            },
+        });
+        let found = dressed(std::slice::from_ref(&spec), &json!({"labels": {"lane": "local"}}));
+        assert_eq!(
+            found["labels"],
+            json!({"lane": "local", "stage": "prod", "kueue.x-k8s.io/queue-name": "q-prod",
+                "kueue.x-k8s.io/priority-class": "high"})
+        );
+        assert_eq!(found["annotations"], json!({"who": "wl"}));
+        let own = json!({"labels": {"kueue.x-k8s.io/queue-name": "own", "kueue.x-k8s.io/priority-class": "low"}});
+        let found = dressed(&[spec], &own);
+        assert_eq!(found["labels"]["kueue.x-k8s.io/queue-name"], "own");
+        assert_eq!(found["labels"]["kueue.x-k8s.io/priority-class"], "low");
+    }
+
+    #[test]
+    fn what_does_not_speak_for_it_or_is_not_enforced_does_nothing() {
+        for spec in [
+            json!({"mode": "Observe", "queueName": "q", "metadata": {"labels": {"a": "b"}}}),
+            json!({"queueMode": "Warn", "queueName": "q", "metadata": {"mode": "Off", "labels": {"a": "b"}}}),
+            json!({"selector": {"spawnerNames": ["fixer"]}, "queueName": "q", "metadata": {"labels": {"a": "b"}}}),
+            json!({"retry": {"maxAttempts": 3}}),
+        ] {
+            let found = dressed(std::slice::from_ref(&spec), &json!({}));
+            assert_eq!(found, json!({"name": "wl", "namespace": "team"}), "{spec}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_made_is_left_out_and_said() {
+        let spec =
+            json!({"queueName": "{{ task.metadata.labels.queue }}", "metadata": {"labels": {"a": "{{ item.title }}"}}});
+        let found = dressed(&[spec], &json!({}));
+        assert_eq!(found.get("labels"), None);
+        let notes = found["annotations"].as_object().unwrap();
+        assert!(
+            notes[keys::NOT_QUEUED]
+                .as_str()
+                .unwrap()
+                .starts_with("QueueNameInvalid: kueue.x-k8s.io/queue-name: ")
+        );
+        assert!(notes[keys::SKIPPED].as_str().unwrap().starts_with("a: "));
+    }
+}
