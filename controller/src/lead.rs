@@ -80,7 +80,7 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
     let (work_items, work_items_writer) = reflector::store::<WorkItem>();
     let tasks_writer = reflector::store::Writer::<DynamicObject>::new(task_kind.clone());
     let tasks = tasks_writer.as_reader();
-    let (retry, woken) = Retry::new();
+    let (retry, retries) = Retry::new(&config.sources);
     let context = Arc::new(Context {
         policies: Policies::new(local, cluster, namespaces, spawners_writer.as_reader()),
         work_items,
@@ -153,7 +153,7 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
         policies.boxed(),
         namespaces.for_each(|()| ready(())).boxed(),
         work_items.boxed(),
-        retry::run(&context, woken).boxed(),
+        retry::run(&context, retries).boxed(),
         forgotten::run(&context, gone).boxed(),
     ];
     if kelos.is_some() {

@@ -6,17 +6,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use taskgate_api::{
     Mode, WorkItemStatus,
-    retry_ledger::{Blocked, RetryLedger},
+    retry_ledger::{Blocked, FailureClass, RetryLedger},
     task_policy::{RetriedKind, RetryPolicy},
     work_item::{Attempt, Outcome},
 };
 use taskgate_policy::retry::{
-    self, FailedScene, FailedStep, Failure, Found, GivenUp, Prepared, Retried, Succession, TransitionScene,
-    TransitionStep, attempt_number, failed_step, remains, successor, transition_step, workload_failure,
+    self, FailedScene, FailedStep, Failure, Found, GivenUp, Prepared, Retried, SourceState, Succession,
+    TransitionScene, TransitionStep, attempt_number, failed_step, remains, successor, transition_step,
+    workload_failure,
 };
 
 const PREFIX: &str = "foreman.llmkube.dev/";
@@ -252,10 +254,11 @@ impl World {
             rule: Some(("p", Mode::Enforce, &self.rule)),
             infrastructure_failures: self.status.infrastructure_failures,
             settles: None,
+            source: None,
             now,
         });
         match step {
-            FailedStep::Nothing | FailedStep::Wait(_) => false,
+            FailedStep::Nothing | FailedStep::Wait(_) | FailedStep::Ask(_) => false,
             FailedStep::Record => {
                 let failure = Self::failure(&object.value);
                 let number = attempt_number(&ledger, retried.uid(), retried.stated_attempt(PREFIX));
@@ -578,6 +581,7 @@ fn scene_of(object: &Value, ledger: &RetryLedger, rule: &RetryPolicy, infrastruc
         rule: Some(("p", Mode::Enforce, rule)),
         infrastructure_failures,
         settles: None,
+        source: None,
         now: Timestamp::from_second(1_800_000_000).expect("a time that exists"),
     })
 }
@@ -669,7 +673,60 @@ fn a04_the_number_of_a_run() {
     }
 }
 
-/// A63, A67, A68 and the modes: what is only told.
+/// A63 to A66: what is closed is told and not run again, and not asked about again; anything else the tracker may say keeps
+/// nothing from being run.
+#[test]
+fn a63_a64_a66_only_what_the_tracker_calls_closed_is_not_run_again() {
+    let object = |spec: Value| json!({"metadata": {"name": "wl", "uid": "u", "resourceVersion": "1"}, "spec": spec, "status": {"phase": "Failed"}});
+    let known = object(json!({"repo": "acme/app", "issues": [7]}));
+    let unknown = object(json!({"intent": "by hand"}));
+    let asking: RetryPolicy = serde_json::from_value(json!({"maxAttempts": 3, "source": {}})).unwrap();
+    let silent: RetryPolicy = serde_json::from_value(json!({"maxAttempts": 3})).unwrap();
+    let step = |object: &Value, rule: &RetryPolicy, attempt: u32, source: Option<SourceState>| {
+        let mut ledger = ledger(attempt, "Work");
+        ledger.failure.as_mut().unwrap().time = Time(Timestamp::UNIX_EPOCH);
+        failed_step(&FailedScene {
+            object: Retried::of(RetriedKind::Workload, object).unwrap(),
+            ledger: &ledger,
+            rule: Some(("p", Mode::Enforce, rule)),
+            infrastructure_failures: 0,
+            settles: None,
+            source,
+            now: Timestamp::from_second(1_800_000_000).unwrap(),
+        })
+    };
+    let begins = |step: &FailedStep| matches!(step, FailedStep::Begin(_));
+    let FailedStep::Ask(origin) = step(&known, &asking, 1, None) else {
+        unreachable!("it is asked first")
+    };
+    assert_eq!(
+        (origin.repository.as_deref(), origin.numbers.as_slice()),
+        (Some("acme/app"), [7].as_slice())
+    );
+    let closed = Some(SourceState::Closed);
+    assert_eq!(step(&known, &asking, 1, closed), FailedStep::Tell(GivenUp::Obsolete));
+    for state in [SourceState::Open, SourceState::Unknown] {
+        assert!(begins(&step(&known, &asking, 1, Some(state))), "{state:?}");
+    }
+    assert!(begins(&step(&unknown, &asking, 1, None)), "nothing to ask about");
+    assert!(begins(&step(&known, &silent, 1, None)), "nobody wants it asked");
+    assert!(matches!(
+        step(&known, &asking, 3, None),
+        FailedStep::Tell(GivenUp::Attempts { .. })
+    ));
+
+    let status = WorkItemStatus {
+        retry: Some(ledger(1, "Work")),
+        ..WorkItemStatus::default()
+    };
+    let now = Timestamp::from_second(1_800_000_000).unwrap();
+    let told = retry::told(&status, "u", GivenUp::Obsolete, now).unwrap();
+    let ledger = told.retry.clone().unwrap();
+    assert_eq!(ledger.failure.unwrap().class, FailureClass::Obsolete);
+    assert_eq!(retry::told(&told, "u", GivenUp::Obsolete, now), None, "told once");
+}
+
+/// A67, A68 and the modes: what is only told.
 #[test]
 fn what_is_not_enforced_is_only_told() {
     let failed = json!({"metadata": {"name": "wl", "uid": "u"}, "status": {"phase": "Failed"}});
@@ -682,6 +739,7 @@ fn what_is_not_enforced_is_only_told() {
             rule: Some(("p", mode, &rule)),
             infrastructure_failures: 0,
             settles: None,
+            source: None,
             now: Timestamp::from_second(1_800_000_000).unwrap(),
         });
         assert_eq!(step, FailedStep::Tell(GivenUp::OnlyObserved { to: 2 }));
@@ -701,6 +759,7 @@ fn the_backoff_grows_and_is_waited_for() {
             rule: Some(("p", Mode::Enforce, &rule)),
             infrastructure_failures: 0,
             settles: None,
+            source: None,
             now: start,
         });
         let FailedStep::Wait(until) = step else {

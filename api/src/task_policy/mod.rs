@@ -18,7 +18,7 @@ pub use self::{
     failure::{Backoff, FailurePolicy, InfrastructureFailure},
     metadata::{IllegalValue, MetadataPolicy, PropagationTarget, TemplateEngine},
     queue::{QueueOnDeactivation, QueueOnError},
-    retry::{RetriedKind, RetryOverrides, RetryPolicy},
+    retry::{RetriedKind, RetryOverrides, RetryPolicy, RetrySource, SecretRef},
     selector::TaskSelector,
 };
 

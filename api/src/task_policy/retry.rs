@@ -52,6 +52,10 @@ pub struct RetryPolicy {
     #[serde(default = "RetryPolicy::default_prefix")]
     #[schemars(length(max = 200), regex(pattern = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?$"))]
     pub annotation_prefix: String,
+    /// Asks the tracker, when a retry is due, whether the issue is still open: what is closed is not run again. Absent: nobody
+    /// is asked. Where the tracker gives no answer, the run is repeated as ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<RetrySource>,
     /// What every successor gets, whatever its predecessor had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overrides: Option<RetryOverrides>,
@@ -103,9 +107,28 @@ impl Default for RetryPolicy {
             max_in_flight_per_namespace: Self::default_in_flight_per_namespace(),
             take_over: false,
             annotation_prefix: Self::default_prefix(),
+            source: None,
             overrides: None,
         }
     }
+}
+
+/// How the tracker is asked about what failed.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct RetrySource {
+    /// The Secret, in the namespace of the Workload, whose key GITHUB_TOKEN its repository is read with. Absent: without a
+    /// token. A Task is asked about by way of its Workspace, whatever stands here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretRef>,
+}
+
+/// A Secret, by name.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SecretRef {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
 }
 
 /// A kind of object that is retried.

@@ -14,7 +14,7 @@ use super::{
     look::{failure, object, resource},
     memory::{self, Written},
     objects::{self, ObjectKey},
-    tell::{Happened, tell},
+    tell::{Happened, tell, tell_unknown},
 };
 use crate::{context::Context, error::Error, tasks::ItemRef};
 
@@ -67,16 +67,29 @@ async fn failed(
         .map(|(found, name)| (name, found.mode, found.rule));
     let ledger = memory.map(memory::ledger_of).unwrap_or_default();
     let status = memory.and_then(|memory| memory.status.as_ref());
-    let step = failed_step(&FailedScene {
+    let mut scene = FailedScene {
         object: retried,
         ledger: &ledger,
         rule,
         infrastructure_failures: status.map_or(0, |status| status.infrastructure_failures),
         settles: settles(retried),
+        source: None,
         now: Timestamp::now(),
-    });
+    };
+    let mut step = failed_step(&scene);
+    let mut trouble = None;
+    if let FailedStep::Ask(origin) = &step {
+        let Some(answer) = context.retry.questions.answer(item, retried.uid(), origin) else {
+            return Ok(Look::Nothing);
+        };
+        scene.source = Some(answer.state);
+        trouble = answer.trouble;
+        step = failed_step(&scene);
+    }
     let written = match (&step, memory) {
-        (FailedStep::Nothing, _) | (FailedStep::Tell(_) | FailedStep::Begin(_), None) => return Ok(Look::Nothing),
+        (FailedStep::Nothing | FailedStep::Ask(_), _) | (FailedStep::Tell(_) | FailedStep::Begin(_), None) => {
+            return Ok(Look::Nothing);
+        }
         (FailedStep::Wait(until), _) => return Ok(Look::At(*until)),
         (FailedStep::Record, None) => {
             let identity = objects::identity(context, retried);
@@ -123,10 +136,13 @@ async fn failed(
             FailedStep::Record => Some(Happened::Failed),
             FailedStep::Tell(why) => Some(Happened::GivenUp(why.reason())),
             FailedStep::Begin(_) => Some(Happened::Planned),
-            FailedStep::Nothing | FailedStep::Wait(_) => None,
+            FailedStep::Nothing | FailedStep::Wait(_) | FailedStep::Ask(_) => None,
         };
         if let Some(happened) = happened {
             tell(context, now, &retried.run(), happened).await;
+        }
+        if let Some(trouble) = trouble {
+            tell_unknown(context, now, &retried.run(), &trouble).await;
         }
     }
     Ok(Look::Wrote(written))

@@ -6,6 +6,8 @@
 //! policies ─────────┘   one item at a time└─ transition: dry run, delete, wait, create
 //! ```
 //!
+//! Where the policy says so, the tracker is asked before a run is repeated (`questions`).
+//!
 //! What the next step is, the decision core says ([`taskgate_policy::retry`]); here it is only taken. Nothing is ever written to
 //! a failed object.
 //!
@@ -20,6 +22,8 @@ mod look;
 mod memory;
 mod metrics;
 mod objects;
+mod pace;
+mod questions;
 mod slots;
 mod succeed;
 mod tell;
@@ -43,8 +47,17 @@ use tokio::sync::mpsc;
 
 pub(crate) use metrics::Metrics;
 
-use self::{objects::Objects, slots::Slots, workloads::Workloads};
-use crate::{context::Context, tasks::ItemRef};
+use self::{
+    objects::Objects,
+    questions::{Questions, Waiting},
+    slots::Slots,
+    workloads::Workloads,
+};
+use crate::{
+    context::Context,
+    source::{Asker, SourceConfig},
+    tasks::ItemRef,
+};
 
 /// What the retry part knows beyond what is stored.
 #[derive(Debug)]
@@ -52,6 +65,7 @@ pub(crate) struct Retry {
     objects: Objects,
     slots: Slots,
     workloads: Workloads,
+    questions: Questions,
     /// The predecessors whose deletion this process has announced in the ledger and not sent yet.
     unsent: Mutex<HashSet<String>>,
     /// The version in which Foreman is served.
@@ -59,22 +73,36 @@ pub(crate) struct Retry {
     wake: mpsc::UnboundedSender<ItemRef>,
 }
 
-/// The items that are to be looked at.
-pub(crate) type Woken = mpsc::UnboundedReceiver<ItemRef>;
+/// What waits for its turn.
+pub(crate) struct Work {
+    /// The items that are to be looked at.
+    woken: mpsc::UnboundedReceiver<ItemRef>,
+    /// The questions that are to be asked, and who asks them.
+    questions: Waiting,
+    asker: Asker,
+}
 
 impl Retry {
     /// Nothing is known yet.
-    pub(crate) fn new() -> (Self, Woken) {
+    pub(crate) fn new(sources: &SourceConfig) -> (Self, Work) {
         let (wake, woken) = mpsc::unbounded_channel();
+        let (questions, waiting) = Questions::new();
         let retry = Self {
             objects: Objects::default(),
             slots: Slots::default(),
             workloads: Workloads::default(),
+            questions,
             unsent: Mutex::default(),
             foreman: RwLock::default(),
             wake,
         };
-        (retry, woken)
+        let asker = Asker::new(sources.clone());
+        let work = Work {
+            woken,
+            questions: waiting,
+            asker,
+        };
+        (retry, work)
     }
 
     /// Looks at `item` soon. Sending fails only when all of it is being dropped.
@@ -124,13 +152,14 @@ impl Retry {
 }
 
 /// Follows Foreman, and looks at every item that is woken, for ever.
-pub(crate) async fn run(context: &Context, woken: Woken) {
+pub(crate) async fn run(context: &Context, work: Work) {
     let looking = async {
         context.ready().await;
         context.policies.compile();
-        agenda::run(woken, |item| item::look(context, item)).await;
+        agenda::run(work.woken, |item| item::look(context, item)).await;
     };
-    tokio::join!(foreman::follow(context), looking);
+    let asking = questions::run(context, &work.asker, work.questions);
+    tokio::join!(foreman::follow(context), looking, asking);
 }
 
 /// Takes note of an object that is there, or went.

@@ -107,6 +107,17 @@ pub(super) async fn tell(context: &Context, item: &WorkItem, run: &RunRef, happe
     }
 }
 
+/// Tells why the tracker gave no answer: the run is repeated as ever.
+pub(super) async fn tell_unknown(context: &Context, item: &WorkItem, run: &RunRef, trouble: &str) {
+    let note = format!(
+        "{} {} is run again without knowing whether its source is closed: {trouble}",
+        run.kind.as_str(),
+        run.name
+    );
+    let regarding = memory::reference(item);
+    publish(context, EventType::Warning, "SourceUnknown", ACTION, &note, &regarding).await;
+}
+
 fn failed(item: &WorkItem, run: &RunRef) -> String {
     let ledger = memory::ledger_of(item);
     let why = ledger.failure.map_or(String::new(), |failure| {

@@ -41,10 +41,26 @@ pub(super) async fn place(
     let found = context.policies.spawners.get(&key).ok_or(None)?;
     let source = Source::of(&json_of(&found))
         .map_err(|why| Trouble::Unsupported(format!("TaskSpawner {namespace}/{spawner}: {}", why.0)))?;
-    let workspace = workspace(context, namespace, &source.workspace).await?;
+    let own = source.repository.as_deref();
+    let (repository, route) = by_workspace(context, config, namespace, &source.workspace, own).await?;
+    Ok(Place {
+        source,
+        repository,
+        route,
+    })
+}
+
+/// The way that a Workspace gives, and the repository: `own` where that is named, else the Workspace's.
+pub(super) async fn by_workspace(
+    context: &Context,
+    config: &SourceConfig,
+    namespace: &str,
+    name: &str,
+    own: Option<&str>,
+) -> Result<(Repository, Route), Option<Trouble>> {
+    let workspace = workspace(context, namespace, name).await?;
     let text = |pointer: &str| workspace.pointer(pointer).and_then(Value::as_str);
-    let name = &source.workspace;
-    let repository = Repository::of(source.repository.as_deref(), text("/spec/repo").unwrap_or_default())
+    let repository = Repository::of(own, text("/spec/repo").unwrap_or_default())
         .ok_or_else(|| Trouble::Unsupported(format!("Workspace {namespace}/{name} names no repository of GitHub")))?;
     let is_proxy = workspace.pointer("/spec/ghproxy").is_some_and(Value::is_object);
     let route = if is_proxy {
@@ -67,11 +83,39 @@ pub(super) async fn place(
         let base = repository.enterprise_api().unwrap_or_else(|| config.github_api.clone());
         Route { base, token, is_proxy }
     };
-    Ok(Place {
-        source,
-        repository,
-        route,
-    })
+    Ok((repository, route))
+}
+
+/// The way with a Secret of the namespace, or without any. Only to the API that taskgate itself is configured with: whoever
+/// names a repository must not choose whom the token is shown to.
+///
+/// RBAC: `get` on the one Secret.
+pub(super) async fn by_secret(
+    context: &Context,
+    config: &SourceConfig,
+    namespace: &str,
+    secret: Option<&str>,
+    repository: &str,
+) -> Result<(Repository, Route), Option<Trouble>> {
+    let repository = Repository::parse(repository)
+        .ok_or_else(|| Trouble::Unsupported("its repository is none of GitHub's".to_owned()))?;
+    let elsewhere = repository.enterprise_api().filter(|api| *api != config.github_api);
+    if let Some(api) = elsewhere {
+        return Err(Some(Trouble::Unsupported(format!(
+            "its repository is at {api}, and taskgate asks {}",
+            config.github_api
+        ))));
+    }
+    let token = match secret {
+        Some(secret) => Some(token(context, namespace, secret).await?),
+        None => None,
+    };
+    let route = Route {
+        base: config.github_api.clone(),
+        token,
+        is_proxy: false,
+    };
+    Ok((repository, route))
 }
 
 async fn workspace(context: &Context, namespace: &str, name: &str) -> Result<Value, Option<Trouble>> {

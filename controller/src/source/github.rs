@@ -74,6 +74,22 @@ pub(super) async fn read(http: &Http, route: &Route, ask: &Ask<'_>) -> Outcome {
     }
 }
 
+/// Whether the issue or pull request is open: one request, and nothing else of it. What was deleted is not.
+pub(super) async fn is_open(
+    http: &Http,
+    route: &Route,
+    repository: &Repository,
+    number: u64,
+) -> (Result<bool, Trouble>, Option<Timestamp>) {
+    let mut session = Session {
+        http,
+        route,
+        pause: None,
+    };
+    let is_open = session.is_open(repository, number).await;
+    (is_open, session.pause)
+}
+
 /// The requests for one item.
 struct Session<'a> {
     http: &'a Http,
@@ -82,6 +98,21 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
+    async fn is_open(&mut self, repository: &Repository, number: u64) -> Result<bool, Trouble> {
+        let endpoint = Endpoint::Issues.as_str();
+        let path = format!("/repos/{}/{}/{endpoint}/{number}", repository.owner, repository.name);
+        let answer = self.get(&path, None).await?;
+        match answer.status {
+            StatusCode::OK => {
+                let json = self.json(&path, &answer)?;
+                let item = github::item(&json, number).ok_or_else(|| self.nonsense(&path))?;
+                Ok(item.is_open)
+            }
+            StatusCode::GONE => Ok(false),
+            _ => Err(self.refusal(&path, &answer)),
+        }
+    }
+
     async fn item(&mut self, ask: &Ask<'_>) -> Result<Reading, Trouble> {
         let repository = format!("/repos/{}/{}", ask.repository.owner, ask.repository.name);
         let path = format!("{repository}/{}/{}", ask.endpoint.as_str(), ask.number);

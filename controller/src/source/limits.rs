@@ -11,10 +11,7 @@ use jiff::Timestamp;
 use taskgate_policy::source::backoff;
 use tokio::{sync::OnceCell, time::Instant};
 
-use super::{
-    github::{Outcome, Route},
-    trouble::Trouble,
-};
+use super::{github::Route, trouble::Trouble};
 
 /// Namespace and Workspace: who asks.
 pub(super) type RouteKey = (String, String);
@@ -53,13 +50,14 @@ impl Limits {
         until.filter(|until| *until > Instant::now())
     }
 
-    /// Takes note of what came of a request. `base` is the pause after a first failure.
-    pub(super) fn note(&self, key: &RouteKey, outcome: &Outcome, base: Duration) {
+    /// Takes note of what came of a request: the trouble, if there was any, and until when the tracker wants to be left alone.
+    /// `base` is the pause after a first failure.
+    pub(super) fn note(&self, key: &RouteKey, trouble: Option<&Trouble>, pause: Option<Timestamp>, base: Duration) {
         let mut limits = self.lock();
         let limit = limits.entry(key.clone()).or_default();
-        let failed = matches!(outcome.reading, Err(Trouble::Unreachable(_)));
+        let failed = matches!(trouble, Some(Trouble::Unreachable(_)));
         limit.failures = if failed { limit.failures.saturating_add(1) } else { 0 };
-        let told = outcome.pause.map(|until| {
+        let told = pause.map(|until| {
             let wait = until.duration_since(Timestamp::now());
             Duration::try_from(wait).unwrap_or_default()
         });

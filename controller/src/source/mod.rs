@@ -10,10 +10,13 @@
 //!
 //! A failure never changes what is remembered of an item: it is counted, waited out, and told on the policy.
 //!
+//! [`Asker`] answers single questions, of those who need an answer once: nothing is kept of them.
+//!
 //! Other concerns look an item up with [`Sources::latest`] and hear of each new observation by [`Sources::subscribe`].
 //! What makes an item interesting is decided in `taskgate_policy::source`; an item that interests nobody is forgotten.
 
 mod access;
+mod ask;
 mod client;
 mod condition;
 mod github;
@@ -35,6 +38,7 @@ use jiff::Timestamp;
 use taskgate_policy::source::{Source, SourceItem, SourceKey};
 use tokio::sync::{Notify, broadcast};
 
+pub(crate) use ask::Asker;
 pub(crate) use reader::run;
 
 /// How many observations a slow subscriber may be behind.

@@ -223,7 +223,8 @@ impl Reader {
                 return;
             }
         };
-        self.limits.note(&job.route, &outcome, interval);
+        self.limits
+            .note(&job.route, outcome.reading.as_ref().err(), outcome.pause, interval);
         let pace = if job.interest.is_idle {
             interval * SELDOM
         } else {

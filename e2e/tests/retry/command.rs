@@ -9,7 +9,7 @@ use tokio::process::Command;
 
 use crate::world::{CODER, SEVEN, World};
 
-async fn retry(world: &World, kubeconfig: &std::path::Path, args: &[&str]) -> anyhow::Result<Output> {
+pub(crate) async fn retry(world: &World, kubeconfig: &std::path::Path, args: &[&str]) -> anyhow::Result<Output> {
     Command::new(binary("taskgate")?)
         .args(["retry", "--namespace", world.ns.name(), "--kubeconfig"])
         .arg(kubeconfig)

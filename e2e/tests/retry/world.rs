@@ -17,6 +17,8 @@ use taskgate_api::{
 use taskgate_e2e::{ControlPlane, Gate, Namespace, PATIENCE, Shared, await_object, eventually};
 use tokio::sync::OnceCell;
 
+use crate::source;
+
 pub(crate) static PLANE: Shared = Shared::new(|| ControlPlane::builder().crds(CRDS).crds(kelos_standin::CRDS));
 pub(crate) static GATE: OnceCell<Gate> = OnceCell::const_new();
 
@@ -47,7 +49,9 @@ impl World {
     /// A namespace whose failed objects the retry section `retry` governs.
     pub(crate) async fn start(hint: &str, retry: Value) -> anyhow::Result<Self> {
         let cp = PLANE.get().await?;
-        let gate = GATE.get_or_try_init(|| Gate::start(cp)).await?;
+        let gate = GATE
+            .get_or_try_init(|| async { source::gate().await?.start(cp).await })
+            .await?;
         Self::on(cp, gate, hint, retry).await
     }
 

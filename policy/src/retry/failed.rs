@@ -8,7 +8,7 @@ use taskgate_api::{
     task_policy::RetryPolicy,
 };
 
-use super::Retried;
+use super::{Origin, Retried, SourceState};
 use crate::backoff;
 
 /// A failed run that is not being retried.
@@ -24,6 +24,8 @@ pub struct FailedScene<'a> {
     pub infrastructure_failures: u32,
     /// Until when what the object still has to tell is not known (kelos §6.6).
     pub settles: Option<Timestamp>,
+    /// What its tracker says of its source; `None` when it was not asked.
+    pub source: Option<SourceState>,
     /// What time it is.
     pub now: Timestamp,
 }
@@ -37,6 +39,8 @@ pub enum FailedStep {
     Wait(Timestamp),
     /// Write down that and how it failed.
     Record,
+    /// Ask its tracker whether this is still open.
+    Ask(Origin),
     /// Say why it is not retried.
     Tell(GivenUp),
     /// Write down that it is about to be retried.
@@ -81,6 +85,11 @@ impl GivenUp {
             Self::Obsolete => "SourceClosed",
             Self::OnlyObserved { .. } => "WouldRetry",
         }
+    }
+
+    /// Whether `reason` is one of these.
+    pub fn is_reason(reason: &str) -> bool {
+        Self::is_cap(reason) || matches!(reason, "NeedsHuman" | "SourceClosed" | "WouldRetry")
     }
 
     /// Whether the object is the last of its story, so that its deletion begins a new one.
@@ -178,6 +187,11 @@ pub fn failed_step(scene: &FailedScene<'_>) -> FailedStep {
     let due = failure.time.0.checked_add(wait).unwrap_or(Timestamp::MAX);
     if due > scene.now {
         return FailedStep::Wait(due);
+    }
+    match (scene.source, Origin::of(object, rule)) {
+        (None, Some(origin)) => return FailedStep::Ask(origin),
+        (Some(SourceState::Closed), Some(_)) => return FailedStep::Tell(GivenUp::Obsolete),
+        (Some(SourceState::Open | SourceState::Unknown), _) | (_, None) => {}
     }
     FailedStep::Begin(Box::new(Transition {
         policy: Some(name.to_owned()),

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use taskgate_api::{
     WorkItemStatus,
-    retry_ledger::{RunFailure, RunRef},
+    retry_ledger::{FailureClass, RunFailure, RunRef},
     work_item::{Attempt, Reset},
 };
 
@@ -105,6 +105,11 @@ pub fn told(status: &WorkItemStatus, uid: &str, why: GivenUp, now: Timestamp) ->
         message,
     };
     let mut next = status.clone();
+    // What its tracker said holds: nobody is asked again.
+    let failure = next.retry.as_mut().and_then(|ledger| ledger.failure.as_mut());
+    if let Some(failure) = failure.filter(|_| why == GivenUp::Obsolete) {
+        failure.class = FailureClass::Obsolete;
+    }
     say(&mut next, &said, now).then_some(next)
 }
 
