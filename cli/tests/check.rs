@@ -107,6 +107,20 @@ fn what_is_bad_is_told_with_its_place_and_hides_nothing() -> anyhow::Result<()> 
     Ok(())
 }
 
+/// What is shown to users is what the cluster takes.
+#[test]
+fn every_example_of_a_policy_can_be_applied() -> anyhow::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let policies = ["foreman", "kueue", "quickstart"].map(|folder| format!("examples/{folder}/policy.yaml"));
+    let seen = taskgate(&root, &["check", &policies[0], &policies[1], &policies[2]], "")?;
+    ensure!(seen.code == Some(0), "{} {}", seen.stdout, seen.stderr);
+    for policy in policies {
+        let allowed = |line: &str| line.starts_with(&policy) && line.ends_with("allowed, unchanged");
+        ensure!(seen.stdout.lines().any(allowed), "{policy} is not in\n{}", seen.stdout);
+    }
+    Ok(())
+}
+
 #[test]
 fn standard_input_lists_and_reviews_are_read() -> anyhow::Result<()> {
     let folder = folder(&[("policy.yaml", POLICY)])?;

@@ -17,6 +17,8 @@ mod crash;
 mod current;
 #[path = "retry/deletion.rs"]
 mod deletion;
+#[path = "retry/example.rs"]
+mod example;
 #[path = "retry/explain.rs"]
 mod explain;
 #[path = "retry/feedback.rs"]
@@ -25,6 +27,8 @@ mod feedback;
 mod people;
 #[path = "retry/protocol.rs"]
 mod protocol;
+#[path = "retry/source.rs"]
+mod source;
 #[path = "retry/steps.rs"]
 mod steps;
 #[path = "retry/tasks.rs"]
