@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use foreman_standin::{CRDS, Foreman, Options, Outcome, client, keys, types::AgenticTask};
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Longer than all faults together may keep taskgate from acting. What takes longer is stuck.
-const STUCK: Duration = Duration::from_mins(8);
+const STUCK: Duration = Duration::from_mins(12);
 const MAX_ATTEMPTS: u32 = 3;
 const MAX_INFRASTRUCTURE: u32 = 2;
 /// More outcomes than an object can have runs.
@@ -166,19 +166,28 @@ async fn account(size: Size, seed: u64) -> anyhow::Result<()> {
     world.foreman.stop().await;
     world.foreman = Foreman::start(client(cp.config())?, options).await?;
 
+    // The faults end with the last kill: what was held up or refused must then come to its end.
     let over = watch::Sender::new(false);
     let living = async {
         for (name, story) in &stories {
             let lingers = story.lingers.map(|seconds| json!({keys::LINGERS: seconds.to_string()}));
             world.make(&annotated(name, &lingers.unwrap_or(json!({})))).await?;
         }
+        let begun = Instant::now();
         let done = eventually("every story is told", STUCK, || balance(&world, &stories)).await;
+        eprintln!("told after {} s", begun.elapsed().as_secs());
         over.send_replace(true);
         done
     };
-    let killing = kill(&world, &size, StdRng::from_rng(&mut rng), over.subscribe());
+    let dice = StdRng::from_rng(&mut rng);
+    let killing = async {
+        let killed = kill(&world, &size, dice, over.subscribe()).await;
+        over.send_replace(true);
+        killed
+    };
     let refusing = refuse(&world, StdRng::from_rng(&mut rng), over.subscribe());
-    let meddling = meddle(&world, StdRng::from_rng(&mut rng), over.subscribe());
+    let names: Vec<&str> = stories.keys().map(String::as_str).collect();
+    let meddling = meddle(&world, &names, StdRng::from_rng(&mut rng), over.subscribe());
     let (lived, killed, refused, meddled) = tokio::join!(living, killing, refusing, meddling);
     lived?;
     eprintln!(
@@ -201,25 +210,28 @@ async fn account(size: Size, seed: u64) -> anyhow::Result<()> {
 
 /// Compares, of every object, the runs that there were with those that there must be, and with its ledger.
 async fn balance(world: &World, stories: &BTreeMap<String, Story>) -> anyhow::Result<()> {
-    let items = world.ns.api::<WorkItem>().list(&ListParams::default()).await?;
-    let items: HashMap<String, WorkItem> = items.into_iter().map(|item| (item.spec.key.clone(), item)).collect();
+    let runs_of = |name: &str| world.foreman.journal().runs_of(&Key::new(world.ns.name(), name));
     for (name, story) in stories {
-        let runs = world.foreman.journal().runs_of(&Key::new(world.ns.name(), name));
-        let expected = story.numbers();
-        let numbers: Vec<u32> = runs
+        let numbers: Vec<u32> = runs_of(name)
             .iter()
             .map(|run| run.attempt.as_deref().map_or(Ok(1), str::parse))
             .collect::<Result<_, _>>()?;
+        let expected = story.numbers();
         ensure!(
             numbers == expected,
             "{name}: ran as {numbers:?}, not as {expected:?}; {story:?}"
         );
-        let mut uids: Vec<&str> = runs.iter().map(|run| run.uid.as_str()).collect();
+    }
+    let items = world.ns.api::<WorkItem>().list(&ListParams::default()).await?;
+    let items: HashMap<String, WorkItem> = items.into_iter().map(|item| (item.spec.key.clone(), item)).collect();
+    for (name, story) in stories {
         let item = items.get(&format!("Workload/acme/{name}#7"));
         if story.ends[0] == End::Good {
             ensure!(item.is_none(), "{name}: what never failed is remembered");
             continue;
         }
+        let runs = runs_of(name);
+        let mut uids: Vec<&str> = runs.iter().map(|run| run.uid.as_str()).collect();
         let status = item.and_then(|item| item.status.clone()).unwrap_or_default();
         let mut written: Vec<&str> = status.attempts.iter().map(|attempt| attempt.uid.as_str()).collect();
         ensure!(
@@ -237,8 +249,9 @@ async fn balance(world: &World, stories: &BTreeMap<String, Story>) -> anyhow::Re
             "{name}: {:?}",
             ledger.transition.map(|transition| transition.step)
         );
-        let good = story.ends[expected.len() - 1] == End::Good;
-        let last = expected.last().copied().unwrap_or_default();
+        let numbers = story.numbers();
+        let good = story.ends[numbers.len() - 1] == End::Good;
+        let last = numbers.last().copied().unwrap_or_default();
         ensure!(
             ledger.attempt == if good { 0 } else { last },
             "{name}: at {}",
@@ -276,20 +289,22 @@ async fn refuse(world: &World, mut rng: StdRng, mut over: watch::Receiver<bool>)
 }
 
 /// Somebody writes to Workloads in whatever phase they are, and holds up a child's deletion for a while.
-async fn meddle(world: &World, mut rng: StdRng, mut over: watch::Receiver<bool>) -> anyhow::Result<usize> {
+async fn meddle(
+    world: &World,
+    names: &[&str],
+    mut rng: StdRng,
+    mut over: watch::Receiver<bool>,
+) -> anyhow::Result<usize> {
     let mut writes = 0;
     let (workloads, children) = (world.workloads(), world.children());
     loop {
         let pause = sleep(Duration::from_millis(rng.random_range(20..200)));
         tokio::select! { () = pause => {} _ = over.wait_for(|over| *over) => return Ok(writes) }
-        let there = workloads.list(&ListParams::default()).await?.items;
-        let Some(one) = there.get(rng.random_range(0..there.len().max(1))) else {
-            continue;
-        };
-        let (name, number) = (one.name_any(), rng.random_range(0..1000));
+        let name = names[rng.random_range(0..names.len())];
+        let number = rng.random_range(0..1000);
         let patch = Patch::Merge(json!({"metadata": {"annotations": {"meddled": format!("{number}")}}}));
-        // It may be gone by now.
-        writes += usize::from(workloads.patch(&name, &PatchParams::default(), &patch).await.is_ok());
+        // It may not be there at the moment.
+        writes += usize::from(workloads.patch(name, &PatchParams::default(), &patch).await.is_ok());
         if rng.random_bool(0.05) {
             hold(
                 &children,
