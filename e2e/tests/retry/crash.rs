@@ -154,6 +154,10 @@ async fn killed_when(world: &World, name: &str, seen: Seen) -> anyhow::Result<()
         second.spec.intent
     );
     world.child_of(&second, "code-7").await?;
-    ensure!(world.runs(name) == 2, "{} runs", world.runs(name));
-    Ok(())
+    // The child is there a moment before it runs.
+    eventually("the second run is in the journal", PATIENCE, async || {
+        ensure!(world.runs(name) == 2, "{} runs", world.runs(name));
+        Ok(())
+    })
+    .await
 }
