@@ -7,6 +7,8 @@
 mod answer;
 #[path = "offline/command.rs"]
 mod command;
+#[path = "offline/compare.rs"]
+mod compare;
 #[path = "offline/differential.rs"]
 mod differential;
 #[path = "offline/draw.rs"]
