@@ -78,8 +78,11 @@ async fn the_api_server_and_check_agree() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A change of one object.
+type Change = fn(&mut Value);
+
 /// What is changed in the files alone: a proof that finds nothing then would prove nothing.
-const PLANTED: [(&str, fn(&mut Value)); 4] = [
+const PLANTED: [(&str, Change); 4] = [
     ("a registration without conditions", |object| {
         for webhook in object["webhooks"].as_array_mut().into_iter().flatten() {
             webhook["matchConditions"] = json!([]);
