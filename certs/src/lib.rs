@@ -12,6 +12,8 @@
 //! the others it only looks at them. What makes a certificate unfit is one pure function of the Secret and the time:
 //! [`needs_new()`] where it is ours to replace, [`unfit()`] where it is not.
 //!
+//! [`Chain`] looks at a certificate from outside, without its key.
+//!
 //! Depends on no other crate of the workspace. Called by `taskgate-webhook`, which serves with the resolver, and by the
 //! binary, which wires the parts.
 
@@ -27,6 +29,7 @@ mod needs_new;
 mod resolver;
 mod san;
 mod secret;
+mod served;
 mod source;
 mod trust;
 mod watched;
@@ -43,4 +46,5 @@ pub use needs_new::{Reason, Scope, needs_new, unfit};
 pub use resolver::{Health, Resolver};
 pub use san::{InvalidSan, San};
 pub use secret::{CA_CRT, CA_KEY, SecretData, TLS_CRT, TLS_KEY};
+pub use served::{Chain, Validity};
 pub use source::Source;
