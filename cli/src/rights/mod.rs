@@ -4,6 +4,7 @@
 //! A concern that needs a further right adds it here, with the reason, and runs `make manifests`.
 
 pub(crate) mod manifest;
+pub(crate) mod questions;
 pub(crate) mod review;
 
 use taskgate_api::{GROUP, kelos, kueue};

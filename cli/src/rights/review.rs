@@ -10,7 +10,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{CLUSTER, NAMESPACE, Names, Right, manifest::rule};
+use super::{
+    Names,
+    questions::{self, Missing, Question},
+};
 
 /// How often we ask while something is missing.
 const SOON: Duration = Duration::from_secs(15);
@@ -23,15 +26,6 @@ pub(crate) struct RightsReview {
     namespace: String,
     names: Names,
     missing: Gauge<i64, AtomicI64>,
-}
-
-/// A right that we lack, or a part of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Missing {
-    /// The kind of role that has it in the shipped manifests.
-    role: &'static str,
-    why: &'static str,
-    rule: String,
 }
 
 impl RightsReview {
@@ -109,46 +103,18 @@ fn tell(told: &[Missing], missing: &[Missing]) {
 }
 
 fn missing(granted: &[ResourceRule], names: &Names) -> Vec<Missing> {
-    let of = |role, rights: &'static [Right]| {
-        rights.iter().filter_map(move |right| {
-            Some(Missing {
-                role,
-                why: right.why,
-                rule: lacking(right, granted, names)?,
-            })
-        })
-    };
-    of("ClusterRole", CLUSTER).chain(of("Role", NAMESPACE)).collect()
+    questions::missing(names, |question| granted.iter().any(|rule| grants(rule, question)))
 }
 
-/// The rule that is to be added so that all of `right` is granted.
-fn lacking(right: &Right, granted: &[ResourceRule], names: &Names) -> Option<String> {
-    let lacks = |resource: &str, verb: &str| {
-        let objects: Vec<_> = right.names.iter().map(|name| Some(names.of(*name))).collect();
-        let objects = if objects.is_empty() { vec![None] } else { objects };
-        objects.into_iter().any(|object| {
-            !granted
-                .iter()
-                .any(|rule| grants(rule, right.group, resource, object, verb))
-        })
-    };
-    let resources: Vec<_> = right
-        .resources
-        .iter()
-        .copied()
-        .filter(|resource| right.verbs.iter().any(|verb| lacks(resource, verb)))
-        .collect();
-    let verbs: Vec<_> = right
-        .verbs
-        .iter()
-        .copied()
-        .filter(|verb| resources.iter().any(|resource| lacks(resource, verb)))
-        .collect();
-    (!resources.is_empty()).then(|| rule(right, &resources, &verbs, names))
-}
-
-/// Whether `rule` allows `verb` on `object`, or on all objects.
-fn grants(rule: &ResourceRule, group: &str, resource: &str, object: Option<&str>, verb: &str) -> bool {
+/// Whether `rule` allows what is asked.
+fn grants(rule: &ResourceRule, question: &Question) -> bool {
+    let Question {
+        group,
+        resource,
+        object,
+        verb,
+        ..
+    } = question;
     let has = |list: &[String], wanted: &str| list.iter().any(|entry| entry == "*" || entry == wanted);
     let of_any = resource
         .split_once('/')
@@ -158,12 +124,15 @@ fn grants(rule: &ResourceRule, group: &str, resource: &str, object: Option<&str>
     has(&rule.verbs, verb)
         && has(rule.api_groups.as_deref().unwrap_or_default(), group)
         && (has(resources, resource) || of_any.is_some_and(|of_any| has(resources, &of_any)))
-        && (limited.is_empty() || object.is_some_and(|object| limited.iter().any(|name| name == object)))
+        && (limited.is_empty() || object.as_ref().is_some_and(|object| limited.contains(object)))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{CLUSTER, NAMESPACE, Right},
+        *,
+    };
     use crate::manifests::usual_names as names;
 
     fn granted(rights: &[Right]) -> Vec<ResourceRule> {
