@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Command::Enable(args) => commands::run(commands::disable::enable(args)),
         Command::Explain(args) => commands::run(commands::explain::run(args)),
         Command::Status(args) => commands::run(commands::status::run(args)),
+        Command::Doctor(args) => commands::run(commands::doctor::run(args)),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),
     };

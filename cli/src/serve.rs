@@ -154,7 +154,7 @@ fn lease(args: &ServeArgs) -> String {
 }
 
 /// What this installation calls the objects that rights are limited to.
-fn names(args: &ServeArgs) -> Names {
+pub(crate) fn names(args: &ServeArgs) -> Names {
     let named = || args.cert_secret.clone();
     let (certificate, issued) = match args.cert_mode {
         CertMode::SelfSigned => (named(), format!("{}-tls", args.service)),

@@ -48,6 +48,7 @@ mod tasks;
 mod ttl;
 mod watches;
 
+pub use cancel::knows_cancelled;
 pub use error::Error;
 pub use forgotten::{Deletions, Noted, tell_of_deletions};
 pub use metrics::Metrics;

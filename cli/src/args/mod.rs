@@ -12,12 +12,13 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 pub(crate) use self::{
     manifests::{Folders, ManifestsArgs, ManifestsCommand},
     serve::{CertMode, ServeArgs},
-    values::object_name,
+    values::{duration, object_name},
 };
 use crate::commands::{
     cancel::CancelArgs,
     check::CheckArgs,
     disable::{DisableArgs, EnableArgs},
+    doctor::DoctorArgs,
     explain::ExplainArgs,
     render::RenderArgs,
     reset::ResetArgs,
@@ -74,6 +75,8 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Show whether taskgate is at work, what it governs, where each Task stands, and which items are stopped at what cost.
     Status(StatusArgs),
+    /// Look whether taskgate works in this cluster, and tell what to do where it does not.
+    Doctor(DoctorArgs),
     /// Print what a shell needs to complete this command line.
     Completions(CompletionsArgs),
     /// Write a manual page for each command.

@@ -29,7 +29,7 @@ pub(super) fn base_url(text: &str) -> Result<String, String> {
 }
 
 /// A Go-style duration of at most ten minutes, such as `5s` or `1m30s`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let parsed: taskgate_api::Duration = text.parse().map_err(|error| format!("{error}"))?;
     if parsed.is_negative() {
         return Err("a duration cannot be negative".to_owned());

@@ -6,6 +6,7 @@ pub(crate) mod cancel;
 pub(crate) mod check;
 mod connection;
 pub(crate) mod disable;
+pub(crate) mod doctor;
 pub(crate) mod explain;
 mod failure;
 mod installation;

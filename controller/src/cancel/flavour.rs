@@ -57,7 +57,7 @@ pub(crate) async fn follow(context: &Context) {
 }
 
 /// Whether the Task of `version` in this CRD has `status.cancelledBy`, and a phase `Cancelled` if phases are listed.
-fn knows_cancelled(crd: &Value, version: &str) -> bool {
+pub fn knows_cancelled(crd: &Value, version: &str) -> bool {
     let versions = crd.pointer("/spec/versions").and_then(Value::as_array);
     let served = versions.into_iter().flatten().find(|served| served["name"] == version);
     let status = served.and_then(|served| served.pointer("/schema/openAPIV3Schema/properties/status/properties"));

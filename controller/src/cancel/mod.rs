@@ -27,6 +27,7 @@ use crate::{
     task::{Outcome, Subject},
 };
 
+pub use flavour::knows_cancelled;
 pub(crate) use flavour::{Flavour, follow as follow_flavour};
 pub(crate) use siblings::Siblings;
 pub(crate) use wishes::{follow_sources, is_wanted_again};
