@@ -49,8 +49,7 @@ mod tests {
                      warning  queues      there is no queue\n\
                      \x20                    do: make one\n\
                      1 ok, 1 warning, 0 failures\n";
-        // Standard output of a test is no terminal.
-        assert_eq!(text(&report, Style::of_stdout(), false), plain);
-        assert!(text(&report, Style::of_stdout(), true).starts_with("warning  queues"));
+        assert_eq!(text(&report, Style::plain(), false), plain);
+        assert!(text(&report, Style::plain(), true).starts_with("warning  queues"));
     }
 }
