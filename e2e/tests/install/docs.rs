@@ -31,15 +31,23 @@ struct Block {
     text: String,
 }
 
-/// README and everything in docs/.
+/// README and everything in docs/, its folders included.
 fn pages() -> anyhow::Result<Vec<PathBuf>> {
     let mut pages = vec![
         project("README.md"),
         project("CONTRIBUTING.md"),
         project("e2e/README.md"),
     ];
-    for page in std::fs::read_dir(project("docs"))? {
-        pages.push(page?.path());
+    let mut folders = vec![project("docs")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                pages.push(path);
+            }
+        }
     }
     pages.sort();
     Ok(pages)
@@ -256,7 +264,12 @@ fn every_link_leads_somewhere() -> anyhow::Result<()> {
     // And the index has every page.
     let index = std::fs::read_to_string(project("docs/README.md"))?;
     for page in std::fs::read_dir(project("docs"))? {
-        let name = page?.file_name().to_string_lossy().into_owned();
+        let page = page?;
+        let mut name = page.file_name().to_string_lossy().into_owned();
+        if page.path().is_dir() {
+            // A folder has an index of its own.
+            name += "/README.md";
+        }
         ensure!(
             name == "README.md" || index.contains(&format!("({name})")),
             "{name} is not in docs/README.md"
