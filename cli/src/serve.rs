@@ -131,13 +131,16 @@ fn server_config(args: &ServeArgs) -> Result<ServerConfig> {
 }
 
 fn controller_config(args: &ServeArgs) -> taskgate_controller::Config {
-    // The host name is the pod's name; two processes of one host differ by their process ID.
-    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "taskgate".to_owned());
+    // The host name is the pod's name, and in it the process ID is 1; two processes of one host differ by the latter.
+    let own_name = || {
+        let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "taskgate".to_owned());
+        format!("{host}-{}", std::process::id())
+    };
     taskgate_controller::Config {
         namespace: args.namespace.clone(),
         lease: (!args.no_leader_election).then(|| lease(args)),
         configuration: args.configuration.as_str().to_owned(),
-        identity: format!("{host}-{}", std::process::id()),
+        identity: args.identity.clone().unwrap_or_else(own_name),
         work_items_per_namespace: args.work_items_per_namespace,
         sources: taskgate_controller::SourceConfig {
             min_interval: args.source_min_interval,

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
 use jiff::SignedDuration;
 use taskgate_api::kueue::ConfigRef;
 use taskgate_certs::San;
@@ -88,6 +88,10 @@ pub(crate) struct ServeArgs {
     /// that is written at rest.
     #[arg(long, env = "TASKGATE_NO_LEADER_ELECTION")]
     pub(crate) no_leader_election: bool,
+    /// What the Lease calls this replica; no two that run may be called the same. Absent: the host's name and the process's
+    /// ID. In a pod these are the same for a container that is started again, which leads at once if it led before.
+    #[arg(long, env = "TASKGATE_IDENTITY", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) identity: Option<String>,
     /// How many WorkItems a namespace may have; the oldest closed one makes room for another.
     #[arg(
         long,
