@@ -34,6 +34,7 @@ mod pitfalls;
 mod policy;
 mod quantity;
 mod queue;
+mod reach;
 mod reason;
 mod request;
 pub mod retry;
@@ -61,11 +62,12 @@ pub use governing::{Governing, governing};
 pub use identity::{ItemIdentity, identify};
 pub use ledger::{HISTORY, attempt, baseline, record, refresh, reset};
 pub use names::clip;
-pub use policy::{Mismatch, Policy, PolicyName, Problem};
+pub use policy::{Policy, PolicyName, Problem};
 pub use quantity::canonical as canonical_quantity;
 pub use queue::{
     Installed, Look, NotQueued, QueueDetail, QueueReason, QueueScene, QueueState, queue_state, states_queue,
 };
+pub use reach::Mismatch;
 pub use reason::{Detail, Reason, Refusal, Section};
 pub use request::{Facts, Kind, KueueFacts, Operation, Phase, Request};
 pub use ruling::{FailureRule, RetryRule, cancellation_rule, failure_rule, on_deactivation, retry_rule};

@@ -3,13 +3,17 @@
 use std::{fmt, sync::Arc};
 
 use taskgate_api::{
-    ClusterTaskPolicySpec, Mode, Selector, SelectorExt as _, TaskPolicySpec,
-    task_policy::{
-        CancellationPolicy, FailurePolicy, QueueOnDeactivation, QueueOnError, RetryPolicy, TaskSelector, TemplateEngine,
-    },
+    ClusterTaskPolicySpec, Mode, Selector, TaskPolicySpec,
+    task_policy::{CancellationPolicy, FailurePolicy, QueueOnDeactivation, QueueOnError, RetryPolicy, TemplateEngine},
 };
 
-use crate::{item_key::ItemKey, metadata::MetadataRule, queue::Name, select::Features};
+use crate::{
+    item_key::ItemKey,
+    metadata::MetadataRule,
+    queue::Name,
+    reach::{Mismatch, Reach, selector},
+    select::Features,
+};
 
 /// A policy that may be applied. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -19,9 +23,7 @@ pub struct Policy(Arc<Compiled>);
 struct Compiled {
     name: PolicyName,
     spec: TaskPolicySpec,
-    namespaces: Selector,
-    spawners: Option<Selector>,
-    tasks: Option<Selector>,
+    reach: Reach,
     item_key: Option<ItemKey>,
     queue: Option<Name>,
     priority_class: Option<Name>,
@@ -69,36 +71,6 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Why a policy does not govern a Task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mismatch {
-    /// Its mode is `Off`.
-    Off,
-    /// `selector.spawnerNames` does not have the Task's spawner.
-    SpawnerName,
-    /// `selector.taskTypes` does not have its agent's type.
-    TaskType,
-    /// `namespaceSelector` leaves its namespace out.
-    Namespace,
-    /// `selector.spawnerSelector` leaves its spawner out, or there is none.
-    SpawnerLabels,
-    /// `selector.taskSelector` leaves it out.
-    TaskLabels,
-}
-
-impl fmt::Display for Mismatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Off => "its mode is Off",
-            Self::SpawnerName => "its selector.spawnerNames does not have the spawner",
-            Self::TaskType => "its selector.taskTypes does not have the agent's type",
-            Self::Namespace => "its namespaceSelector leaves the namespace out",
-            Self::SpawnerLabels => "its selector.spawnerSelector leaves the spawner out",
-            Self::TaskLabels => "its selector.taskSelector leaves it out",
-        })
-    }
-}
-
 /// What the queue section of a policy says. By default nothing, and then the Task alone asks for a queue.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct QueueRule<'a> {
@@ -136,17 +108,7 @@ impl Policy {
         namespaces: Selector,
         mut problems: Vec<Problem>,
     ) -> Result<Self, Vec<Problem>> {
-        let TaskSelector {
-            spawner_selector,
-            task_selector,
-            ..
-        } = &spec.selector;
-        let spawners = selector(
-            "spec.selector.spawnerSelector",
-            spawner_selector.as_ref(),
-            &mut problems,
-        );
-        let tasks = selector("spec.selector.taskSelector", task_selector.as_ref(), &mut problems);
+        let reach = Reach::compile(namespaces, &spec.selector, &mut problems);
         let metadata = spec.metadata.as_ref();
         let engine = metadata.and_then(|section| section.engine).unwrap_or_default();
         let queue = queue_name("spec.queueName", engine, spec.queue_name.as_ref(), &mut problems);
@@ -176,9 +138,7 @@ impl Policy {
         Ok(Self(Arc::new(Compiled {
             name,
             spec,
-            namespaces,
-            spawners,
-            tasks,
+            reach,
             item_key,
             queue,
             priority_class,
@@ -208,7 +168,7 @@ impl Policy {
 
     /// Whether the policy looks at labels of Tasks.
     pub(crate) fn selects_task_labels(&self) -> bool {
-        self.0.tasks.is_some()
+        self.0.reach.depends_on_task_labels()
     }
 
     /// Whether the policy has anything to say at all.
@@ -273,55 +233,13 @@ impl Policy {
         self.mismatch(features).is_none()
     }
 
-    /// Why the policy does not govern a Task with these features. What is cheap to compare comes first.
+    /// Why the policy does not govern a Task with these features.
     pub(crate) fn mismatch(&self, features: &Features<'_>) -> Option<Mismatch> {
-        let Compiled {
-            spec,
-            namespaces,
-            spawners,
-            tasks,
-            ..
-        } = &*self.0;
-        let TaskSelector {
-            spawner_names,
-            task_types,
-            ..
-        } = &spec.selector;
-        let named = |names: &[String], value: Option<&str>| {
-            names.is_empty() || value.is_some_and(|value| names.iter().any(|name| name == value))
-        };
-        let selects_spawner =
-            |selector: &Selector| features.spawner_labels.is_some_and(|labels| selector.matches(labels));
+        let Compiled { spec, reach, .. } = &*self.0;
         if spec.mode == Mode::Off {
-            Some(Mismatch::Off)
-        } else if !named(spawner_names, features.spawner) {
-            Some(Mismatch::SpawnerName)
-        } else if !named(task_types, features.agent_type) {
-            Some(Mismatch::TaskType)
-        } else if !(namespaces.selects_all() || namespaces.matches(features.namespace_labels)) {
-            Some(Mismatch::Namespace)
-        } else if !spawners.as_ref().is_none_or(selects_spawner) {
-            Some(Mismatch::SpawnerLabels)
-        } else if !tasks.as_ref().is_none_or(|selector| selector.matches(&features.labels)) {
-            Some(Mismatch::TaskLabels)
-        } else {
-            None
+            return Some(Mismatch::Off);
         }
-    }
-}
-
-type LabelSelector = k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-
-fn selector(field: &str, selector: Option<&LabelSelector>, problems: &mut Vec<Problem>) -> Option<Selector> {
-    match Selector::try_from(selector?.clone()) {
-        Ok(compiled) => Some(compiled),
-        Err(error) => {
-            problems.push(Problem {
-                field: field.to_owned(),
-                message: error.to_string(),
-            });
-            None
-        }
+        reach.mismatch(&spec.selector, features)
     }
 }
 
