@@ -36,7 +36,7 @@ fn bench(folder: &Path) -> anyhow::Result<()> {
         fs::create_dir_all(folder)?;
     }
     fs::write(policies.join("policy.yaml"), policy())?;
-    let tasks: Vec<_> = (0..OBJECTS).map(task).collect();
+    let tasks: Vec<_> = (1..=OBJECTS).map(task).collect();
     fs::write(one.join("tasks.yaml"), tasks.join("---\n"))?;
     for (number, task) in tasks.iter().enumerate() {
         fs::write(many.join(format!("{number}.yaml")), task)?;
