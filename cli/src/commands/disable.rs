@@ -153,6 +153,24 @@ async fn turn_all(connection: &Connection, name: &str, off: bool, dry_run: bool)
     }
 }
 
+/// That it is disabled, and what is known of it: since when, by whom, until when, why.
+pub(crate) fn told(disabled: &Disabled) -> String {
+    let time = |time: Timestamp| time.strftime("%FT%TZ").to_string();
+    let mut text = "disabled".to_owned();
+    for (word, value) in [
+        (" since ", disabled.since.map(time)),
+        (" by ", disabled.by.clone()),
+        (" until ", disabled.until.map(time)),
+        (": ", disabled.reason.clone()),
+    ] {
+        if let Some(value) = value {
+            text.push_str(word);
+            text.push_str(&value);
+        }
+    }
+    text
+}
+
 /// A duration between a second and thirty days.
 fn period(text: &str) -> Result<Duration, String> {
     let parsed: taskgate_api::Duration = text.parse().map_err(|error| format!("{error}"))?;

@@ -12,7 +12,7 @@ use taskgate_api::switch::{CONFIG_MAP, Disabled, webhooks};
 use taskgate_controller::switch::configurations;
 use taskgate_webhook::{ConfigurationName, rules::CONFIGURATION};
 
-use super::super::said;
+use super::super::{disable::told, said};
 use crate::args::{NAME, NAMESPACE, object_name};
 
 /// Which installation of taskgate is asked about.
@@ -58,20 +58,7 @@ async fn switch(client: &Client, namespace: &str) -> Result<String> {
         return Ok("taskgate: enabled\n".to_owned());
     };
     let (disabled, problem) = Disabled::read(&map.data.unwrap_or_default());
-    let mut text = "taskgate: disabled".to_owned();
-    let time = |time: Timestamp| time.strftime("%FT%TZ").to_string();
-    for (word, value) in [
-        (" since ", disabled.since.map(time)),
-        (" by ", disabled.by),
-        (" until ", disabled.until.map(time)),
-        (": ", disabled.reason),
-    ] {
-        if let Some(value) = value {
-            text.push_str(word);
-            text.push_str(&value);
-        }
-    }
-    text.push('\n');
+    let mut text = format!("taskgate: {}\n", told(&disabled));
     if let Some(problem) = problem {
         text.push_str(&problem);
         text.push('\n');

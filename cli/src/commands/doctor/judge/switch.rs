@@ -7,9 +7,12 @@ use serde_json::Value;
 use taskgate_api::switch::{CONFIG_MAP, Disabled, webhooks};
 
 use super::{name_of, unseen};
-use crate::commands::doctor::{
-    facts::{Facts, Unseen},
-    finding::{Check, Finding},
+use crate::commands::{
+    disable::told,
+    doctor::{
+        facts::{Facts, Unseen},
+        finding::{Check, Finding},
+    },
 };
 
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
@@ -30,19 +33,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
 fn disabled(map: &Value, now: Timestamp) -> Finding {
     let data: BTreeMap<String, String> = serde_json::from_value(map["data"].clone()).unwrap_or_default();
     let (disabled, problem) = Disabled::read(&data);
-    let time = |time: Timestamp| time.strftime("%FT%TZ").to_string();
-    let mut message = "disabled".to_owned();
-    for (word, value) in [
-        (" since ", disabled.since.map(time)),
-        (" by ", disabled.by),
-        (" until ", disabled.until.map(time)),
-        (": ", disabled.reason),
-    ] {
-        if let Some(value) = value {
-            message.push_str(word);
-            message.push_str(&value);
-        }
-    }
+    let mut message = told(&disabled);
     if let Some(problem) = problem {
         message = format!("{message}; {problem}");
     }
