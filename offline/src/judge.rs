@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 use taskgate_api::metadata::Metadata;
 use taskgate_policy::{Phase, PolicyName, Reason};
 use taskgate_webhook::{ReviewOperation, judge};
@@ -87,7 +87,8 @@ impl Course<'_> {
             self.judgement.changes = changes.iter().map(ToString::to_string).collect();
             self.prepare();
             self.judgement.object_after = self.proposal.object.clone();
-            let flaws = self.judge.schemas.check(&self.proposal.kind, &self.proposal.object);
+            let Proposal { kind, object, old, .. } = &self.proposal;
+            let flaws = self.judge.schemas.check(kind, object, old);
             if !flaws.is_empty() {
                 self.judgement.refuse(422, flaws);
                 return;
@@ -118,7 +119,7 @@ impl Course<'_> {
             return true;
         }
         let mut flaws = unknown;
-        flaws.extend(self.judge.schemas.check(kind, object));
+        flaws.extend(self.judge.schemas.check(kind, object, &Value::Null));
         self.judgement.refuse(400, flaws);
         false
     }

@@ -88,14 +88,9 @@ impl Proposal {
     pub fn create(mut object: Value, defaults: &Defaults) -> Self {
         let kind = kind_of(&object);
         let admitted = admitted(&kind);
+        drop_empty(&mut object);
         if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-            let empty = |value: &Value| match value {
-                Value::Null => true,
-                Value::Object(fields) => fields.is_empty(),
-                Value::Array(items) => items.is_empty(),
-                _ => false,
-            };
-            metadata.retain(|field, value| !SET_BY_SERVER.contains(&field.as_str()) && !empty(value));
+            metadata.retain(|field, _| !SET_BY_SERVER.contains(&field.as_str()));
         }
         if let (Some(admitted), Some(fields)) = (admitted, object.as_object_mut()) {
             let metadata = fields.entry("metadata").or_insert_with(|| json!({}));
@@ -120,7 +115,7 @@ impl Proposal {
         }
     }
 
-    /// What the AdmissionReview `review` recorded.
+    /// What the AdmissionReview `review` recorded, or what somebody made of it since.
     fn recorded(mut review: Value) -> Result<Self, NoReview> {
         #[derive(Deserialize)]
         struct More {
@@ -136,7 +131,9 @@ impl Proposal {
         }
         let request = review["request"].take();
         let more = More::deserialize(&request).map_err(|error| NoReview(error.to_string()))?;
-        let request = ReviewRequest::deserialize(request).map_err(|error| NoReview(error.to_string()))?;
+        let mut request = ReviewRequest::deserialize(request).map_err(|error| NoReview(error.to_string()))?;
+        drop_empty(&mut request.object);
+        drop_empty(&mut request.old_object);
         let resource = Some(more.resource.resource).filter(|resource| !resource.is_empty());
         let known = admitted(&request.kind).map(|admitted| admitted.resource.to_owned());
         Ok(Self {
@@ -175,6 +172,19 @@ impl Proposal {
             old_object: self.old.clone(),
             dry_run: Some(true),
         }
+    }
+}
+
+/// Drops what is empty in `metadata`, as the API server does before it sends an object anywhere.
+fn drop_empty(object: &mut Value) {
+    let empty = |value: &Value| match value {
+        Value::Null => true,
+        Value::Object(fields) => fields.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        _ => false,
+    };
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.retain(|_, value| !empty(value));
     }
 }
 
@@ -219,15 +229,15 @@ mod tests {
             "uid": "1", "kind": {"group": "kelos.dev", "version": "v1alpha2", "kind": "Task"},
             "resource": {"group": "kelos.dev", "version": "v1alpha2", "resource": "tasks"}, "subResource": "status",
             "operation": "UPDATE", "name": "a", "namespace": "team", "userInfo": {"username": "ann"},
-            "object": {"metadata": {"uid": "u"}}, "oldObject": {"metadata": {}}}});
+            "object": {"metadata": {"uid": "u", "labels": {}}}, "oldObject": {"metadata": {}}}});
         let proposal = Proposal::of(review, &Defaults::default()).unwrap();
         assert_eq!(
             (proposal.operation_name(), proposal.subresource.as_str()),
             ("UPDATE", "status")
         );
         assert_eq!(
-            (proposal.user.username.as_str(), &proposal.object["metadata"]["uid"]),
-            ("ann", &json!("u"))
+            (proposal.user.username.as_str(), &proposal.object["metadata"]),
+            ("ann", &json!({"uid": "u"}))
         );
         let empty = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"});
         assert!(Proposal::of(empty, &Defaults::default()).is_err());

@@ -5,12 +5,15 @@
 
 mod hook;
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::admissionregistration::v1::{
     MatchCondition, MutatingWebhook, MutatingWebhookConfiguration, RuleWithOperations, ValidatingWebhook,
     ValidatingWebhookConfiguration, WebhookClientConfig,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::Value;
+use taskgate_api::metadata::Metadata;
 use taskgate_policy::Phase;
 use taskgate_webhook::rules::{ENDPOINTS, Endpoint};
 
@@ -57,25 +60,28 @@ impl Registration {
         Self::of_hooks(hooks.into_iter().flatten().collect())
     }
 
-    /// The registration that is among `objects`, if any is there.
+    /// The registration that is among `objects`, if any is there. Of two configurations of one kind and name the later one
+    /// counts.
     pub fn among<'a>(objects: impl IntoIterator<Item = &'a Value>) -> Result<Option<Self>, RegistrationError> {
-        let mut hooks = Vec::new();
+        let mut configurations = BTreeMap::new();
         for object in objects {
+            if let Some(kind @ ("MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration")) =
+                object["kind"].as_str()
+            {
+                configurations.insert((kind, Metadata::of(object).name()), object);
+            }
+        }
+        let mut hooks = Vec::new();
+        for ((kind, _), object) in configurations {
             let unreadable = |error: serde_json::Error| RegistrationError {
                 configuration: named(object),
                 problem: error.to_string(),
             };
-            match object["kind"].as_str() {
-                Some("MutatingWebhookConfiguration") => {
-                    let read = serde_json::from_value(object.clone()).map_err(unreadable)?;
-                    hooks.extend(of_mutating(read)?);
-                }
-                Some("ValidatingWebhookConfiguration") => {
-                    let read = serde_json::from_value(object.clone()).map_err(unreadable)?;
-                    hooks.extend(of_validating(read)?);
-                }
-                _ => {}
-            }
+            hooks.extend(if kind == "MutatingWebhookConfiguration" {
+                of_mutating(serde_json::from_value(object.clone()).map_err(unreadable)?)?
+            } else {
+                of_validating(serde_json::from_value(object.clone()).map_err(unreadable)?)?
+            });
         }
         Ok((!hooks.is_empty()).then(|| Self::of_hooks(hooks)))
     }
@@ -187,7 +193,8 @@ mod tests {
             serde_json::to_value(validating).unwrap(),
             serde_json::to_value(mutating).unwrap(),
         ];
-        let read = Registration::among(&objects).unwrap().unwrap();
+        // As from a cluster and from files: the later one of a name takes the place of the other.
+        let read = Registration::among(objects.iter().chain(&objects)).unwrap().unwrap();
         for phase in [Phase::Mutating, Phase::Validating] {
             let names = |registration: &Registration| {
                 registration

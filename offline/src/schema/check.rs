@@ -1,13 +1,23 @@
 //! A value against a structural schema: types, ranges, lengths, patterns, enums, required fields; then the CEL rules.
+//!
+//! Of an update the value that was there before goes along. What the API server cannot tell to be the same value, an item
+//! of a list without keys, counts as new.
 
 use serde_json::{Number, Value};
 
 use super::{Compiled, Flaw, join};
 use crate::expression::Variables;
 
-/// Adds everything that is wrong with `value`, but for the CEL rules.
-pub(super) fn check(path: &str, schema: &Value, value: &Value, compiled: &Compiled, flaws: &mut Vec<Flaw>) {
-    if value.is_null() && schema["nullable"] == Value::Bool(true) {
+/// Adds everything that is wrong with `value`, but for the CEL rules. Nothing is wrong with what is as it was.
+pub(super) fn check(
+    path: &str,
+    schema: &Value,
+    value: &Value,
+    old: Option<&Value>,
+    compiled: &Compiled,
+    flaws: &mut Vec<Flaw>,
+) {
+    if value.is_null() && schema["nullable"] == Value::Bool(true) || old == Some(value) {
         return;
     }
     if let Some(wanted) = wrong_type(schema, value) {
@@ -38,17 +48,21 @@ pub(super) fn check(path: &str, schema: &Value, value: &Value, compiled: &Compil
         }
         Value::Null | Value::Bool(_) => {}
     }
-    below(path, schema, value, &mut |path, schema, value| {
-        check(path, schema, value, compiled, flaws);
+    below(path, schema, value, old, &mut |path, schema, value, old| {
+        check(path, schema, value, old, compiled, flaws);
     });
 }
 
+/// Is told of a value: its path, its schema, itself, what it was before.
+type Visit<'a> = dyn FnMut(&str, &Value, &Value, Option<&Value>) + 'a;
+
 /// Calls `visit` for everything directly in `value` that the schema describes.
-fn below(path: &str, schema: &Value, value: &Value, visit: &mut dyn FnMut(&str, &Value, &Value)) {
+fn below(path: &str, schema: &Value, value: &Value, old: Option<&Value>, visit: &mut Visit<'_>) {
     match value {
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                visit(&format!("{path}[{index}]"), &schema["items"], item);
+                let old = old.and_then(|old| counterpart(schema, item, old));
+                visit(&format!("{path}[{index}]"), &schema["items"], item, old);
             }
         }
         Value::Object(fields) => {
@@ -57,12 +71,21 @@ fn below(path: &str, schema: &Value, value: &Value, visit: &mut dyn FnMut(&str, 
             for (field, value) in fields {
                 let described = properties.and_then(|properties| properties.get(field)).or(others);
                 if let Some(described) = described {
-                    visit(&join(path, field), described, value);
+                    let old = old.and_then(|old| old.get(field));
+                    visit(&join(path, field), described, value, old);
                 }
             }
         }
         _ => {}
     }
+}
+
+/// What `item` was in the list `old`: items of a list that is a map are known by its keys.
+fn counterpart<'a>(schema: &Value, item: &Value, old: &'a Value) -> Option<&'a Value> {
+    let keys = schema["x-kubernetes-list-map-keys"].as_array()?;
+    let keys: Vec<_> = keys.iter().filter_map(Value::as_str).collect();
+    let mut items = old.as_array()?.iter();
+    items.find(|other| keys.iter().all(|key| other.get(key) == item.get(key)))
 }
 
 /// The type that the schema wants, if `value` has another.
@@ -142,17 +165,31 @@ fn check_count(path: &str, schema: &Value, count: usize, bounds: (&str, &str), f
     }
 }
 
-/// Adds the CEL rules that `value`, or something in it, breaks. Rules about what was before (`oldSelf`) say nothing about a
-/// new value.
-pub(super) fn check_rules(path: &str, schema: &Value, value: &Value, compiled: &Compiled, flaws: &mut Vec<Flaw>) {
+/// Adds the CEL rules that `value`, or something in it, breaks. Rules about a change (`oldSelf`) say nothing about a new
+/// value, and the others nothing about one that is as it was.
+pub(super) fn check_rules(
+    path: &str,
+    schema: &Value,
+    value: &Value,
+    old: Option<&Value>,
+    compiled: &Compiled,
+    flaws: &mut Vec<Flaw>,
+) {
     let rules = schema["x-kubernetes-validations"].as_array().into_iter().flatten();
     let mut variables = None;
     for rule in rules {
-        let source = rule["rule"].as_str().filter(|source| !source.contains("oldSelf"));
+        let applies = |source: &&str| match old {
+            Some(old) => source.contains("oldSelf") || old != value,
+            None => !source.contains("oldSelf"),
+        };
+        let source = rule["rule"].as_str().filter(applies);
         let Some((source, compiled)) = source.and_then(|source| Some((source, compiled.rule(source)?))) else {
             continue;
         };
-        let variables = variables.get_or_insert_with(|| Variables::new([("self", value)]));
+        let variables = variables.get_or_insert_with(|| {
+            let old = old.map(|old| ("oldSelf", old));
+            Variables::new([("self", value)].into_iter().chain(old))
+        });
         let problem = match compiled.is_true(variables) {
             Ok(true) => continue,
             Ok(false) => {
@@ -164,7 +201,7 @@ pub(super) fn check_rules(path: &str, schema: &Value, value: &Value, compiled: &
         let field = format!("{path}{}", rule["fieldPath"].as_str().unwrap_or_default());
         flaws.push(Flaw::invalid(field, format!("Invalid value: {problem}")));
     }
-    below(path, schema, value, &mut |path, schema, value| {
-        check_rules(path, schema, value, compiled, flaws);
+    below(path, schema, value, old, &mut |path, schema, value, old| {
+        check_rules(path, schema, value, old, compiled, flaws);
     });
 }

@@ -116,19 +116,21 @@ impl Schemas {
         flaws
     }
 
-    /// What the API server finds wrong with `object`, all of it.
-    pub fn check(&self, kind: &ObjectKind, object: &Value) -> Vec<Flaw> {
+    /// What the API server finds wrong with `object`, all of it. `old` is what is stored, null for a new object: what was
+    /// wrong before and stays as it is passes, and rules about changes are held.
+    pub fn check(&self, kind: &ObjectKind, object: &Value, old: &Value) -> Vec<Flaw> {
         let Some(schema) = self.schemas.get(kind) else {
             return Vec::new();
         };
+        let old = Some(old).filter(|old| old.is_object());
         let mut flaws = Vec::new();
-        check::check("", &schema.root, object, &schema.compiled, &mut flaws);
+        check::check("", &schema.root, object, old, &schema.compiled, &mut flaws);
         flaws.sort();
         if flaws.iter().any(|flaw| flaw.blocks) {
             let message = "some validation rules were not checked because the object was invalid";
             flaws.push(Flaw::invalid("", message.to_owned()));
         } else {
-            check::check_rules("", &schema.root, object, &schema.compiled, &mut flaws);
+            check::check_rules("", &schema.root, object, old, &schema.compiled, &mut flaws);
         }
         flaws
     }
@@ -220,7 +222,7 @@ mod tests {
             "failurePolicy": {"resetAfter": "soon", "backoff": {"max": "1h"}, "ignore": "Evicted"},
             "selector": {"spawnerNames": [7]},
         }));
-        let flaws = Schemas::own().check(&policy_kind(), &object);
+        let flaws = Schemas::own().check(&policy_kind(), &object, &Value::Null);
         let fields: Vec<_> = flaws.iter().map(|flaw| flaw.field.as_str()).collect();
         for field in [
             "spec.mode",
@@ -233,11 +235,48 @@ mod tests {
             assert!(fields.contains(&field), "{field}: {flaws:?}");
         }
         let object = policy(&json!({"queuePriorityClass": "high"}));
-        let [flaw] = &Schemas::own().check(&policy_kind(), &object)[..] else {
+        let [flaw] = &Schemas::own().check(&policy_kind(), &object, &Value::Null)[..] else {
             panic!("{object}")
         };
         assert_eq!(flaw.field, "spec.queuePriorityClass");
         assert!(flaw.message.contains("needs queueName"), "{flaw:?}");
+    }
+
+    #[test]
+    fn a_change_is_held_to_its_own_rules_and_what_was_wrong_before_may_stay() {
+        let mut schemas = Schemas::default();
+        let spec = json!({"type": "object", "x-kubernetes-validations": [{"rule": "self.fixed == oldSelf.fixed"}],
+            "properties": {"fixed": {"type": "string"}, "few": {"type": "integer", "maximum": 3},
+                "steps": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+                    "items": {"type": "object", "properties": {"name": {"type": "string"},
+                        "few": {"type": "integer", "maximum": 3}}}}}});
+        schemas.add(
+            &json!({"spec": {"group": "a", "names": {"kind": "A"}, "versions": [{"name": "v1",
+            "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}}}]}}),
+        );
+        let kind = ObjectKind {
+            group: "a".to_owned(),
+            version: "v1".to_owned(),
+            kind: "A".to_owned(),
+        };
+        let steps = |few: i32| json!([{"name": "one", "few": few}, {"name": "two"}]);
+        let old = json!({"spec": {"fixed": "a", "few": 9, "steps": steps(9)}});
+        let fields = |new: Value, old: &Value| -> Vec<String> {
+            let flaws = schemas.check(&kind, &json!({"spec": new}), old);
+            flaws.into_iter().map(|flaw| flaw.field).collect()
+        };
+        let moved = json!([{"name": "two"}, {"name": "one", "few": 9}]);
+        let none: [&str; 0] = [];
+        assert_eq!(fields(json!({"fixed": "a", "few": 9, "steps": moved}), &old), none);
+        assert_eq!(
+            fields(json!({"fixed": "b", "few": 9, "steps": steps(9)}), &old),
+            ["spec"]
+        );
+        assert_eq!(fields(json!({"fixed": "a", "few": 8}), &old), ["spec.few"]);
+        assert_eq!(
+            fields(json!({"fixed": "b", "few": 9, "steps": steps(9)}), &Value::Null),
+            ["spec.few", "spec.steps[0].few"]
+        );
     }
 
     #[test]
