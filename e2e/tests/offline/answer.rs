@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, bail};
 use http::{HeaderMap, StatusCode, header::WARNING};
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
+use taskgate_api::keys;
 use taskgate_e2e::AuditEvent;
 
 /// What became of one write.
@@ -122,6 +124,48 @@ impl Answer {
             other => bail!("{other}: {judgement}"),
         }
         Ok(answer)
+    }
+
+    /// With the times that a request for a cancellation is stamped with as distances: they say when it was judged, which is
+    /// another moment here and there.
+    pub(crate) fn timeless(mut self) -> Self {
+        let stamped = |key| self.calls.iter().find_map(|(_, patch)| annotation(patch, key));
+        let times = stamped(keys::CANCEL_REQUESTED).zip(stamped(keys::CANCEL_DEADLINE));
+        let read = |text: &str| Some((text.to_owned(), text.parse::<Timestamp>().ok()?));
+        let times = times.and_then(|(requested, deadline)| read(requested).zip(read(deadline)));
+        let Some(((requested, began), (deadline, due))) = times else {
+            return self;
+        };
+        let grace = format!("{} after that", due.duration_since(began));
+        let patches = self.calls.iter_mut().map(|(_, patch)| patch);
+        for value in patches.chain([&mut self.object]) {
+            if requested != deadline {
+                replace(value, &deadline, &grace);
+            }
+            replace(value, &requested, "when it was judged");
+        }
+        self
+    }
+}
+
+/// The value that `patch` gives the annotation `key`.
+fn annotation<'a>(patch: &'a Value, key: &str) -> Option<&'a str> {
+    let own = format!("/metadata/annotations/{}", key.replace('/', "~1"));
+    let operations = patch.as_array()?.iter();
+    let mut values = operations.filter_map(|operation| match operation["path"].as_str()? {
+        "/metadata/annotations" => operation["value"][key].as_str(),
+        place => operation["value"].as_str().filter(|_| place == own),
+    });
+    values.next()
+}
+
+/// Puts `new` in the place of each text `old` in `value`.
+fn replace(value: &mut Value, old: &str, new: &str) {
+    match value {
+        Value::String(text) if text == old => new.clone_into(text),
+        Value::Array(items) => items.iter_mut().for_each(|item| replace(item, old, new)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| replace(field, old, new)),
+        _ => {}
     }
 }
 

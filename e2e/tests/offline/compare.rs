@@ -5,10 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use serde_json::Value;
 use taskgate_e2e::AuditEvent;
 
-use crate::{
-    answer::Answer,
-    differential::{Said, Sample},
-};
+use crate::{answer::Answer, differential::Sample, send::Said};
 
 /// What came of all writes.
 #[derive(Default)]
@@ -27,7 +24,7 @@ impl Comparison {
         for (number, said, event) in said {
             let server = Answer::of_server(said.status, &said.headers, &said.body, event)?;
             let check = Answer::of_check(&judged[*number])?;
-            comparison.add(*number, &samples[*number], &server, &check);
+            comparison.add(*number, &samples[*number], &server.timeless(), &check.timeless());
         }
         Ok(comparison)
     }
@@ -36,9 +33,11 @@ impl Comparison {
         let Sample {
             namespace,
             user,
+            old,
             object,
         } = sample;
         let kind = object["kind"].as_str().unwrap_or_default();
+        let operation = if sample.is_update() { "changed" } else { "made" };
         let sent = if server.calls.is_empty() {
             "without a mutating call"
         } else {
@@ -50,12 +49,12 @@ impl Comparison {
             ""
         };
         let warned = if server.warnings.is_empty() { "" } else { ", warned" };
-        let verdict = format!("{kind} {}, {sent}{changed}{warned}", server.verdict);
+        let verdict = format!("{kind} {operation}, {}, {sent}{changed}{warned}", server.verdict);
         *self.verdicts.entry(verdict).or_default() += 1;
         self.writes += 1;
         if server != check {
             self.differences.push(format!(
-                "write {number}, {user} in {namespace}: {object}\n  API server: {server:?}\n  check: {check:?}"
+                "write {number}, {user:?} in {namespace}: {old} → {object}\n  API server: {server:?}\n  check: {check:?}"
             ));
         }
     }

@@ -6,13 +6,41 @@ use serde_json::{Value, json};
 /// Chance that is repeated by its seed.
 pub(crate) struct Chance(StdRng);
 
-/// Who asks, with the groups that let them write everywhere.
-pub(crate) const USERS: [&str; 4] = [
-    "ann",
-    "system:serviceaccount:kelos-system:kelos-controller",
-    "system:serviceaccount:team:ci",
-    "taskgate-tester",
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct User {
+    pub(crate) name: &'static str,
+    /// Those that the API server does not add itself.
+    pub(crate) groups: &'static [&'static str],
+}
+
+/// The group that may do everything.
+const ALL: &[&str] = &["system:masters"];
+
+/// Who makes objects.
+pub(crate) const CREATORS: [User; 4] = [
+    user("ann", ALL),
+    user("system:serviceaccount:kelos-system:kelos-controller", ALL),
+    user("system:serviceaccount:team:ci", ALL),
+    user("taskgate-tester", ALL),
 ];
+/// Who changes objects: one is taskgate itself, one may delete nothing, and one in every other namespace.
+const CHANGERS: [User; 5] = [
+    user("ann", ALL),
+    user("system:serviceaccount:kelos-system:kelos-controller", ALL),
+    user("system:serviceaccount:taskgate-system:taskgate", ALL),
+    user("carl", &[]),
+    user("dora", &[]),
+];
+
+const fn user(name: &'static str, groups: &'static [&'static str]) -> User {
+    User { name, groups }
+}
+
+/// Queues that policies and creators ask for. Where there is Kueue, each namespace has some of them.
+pub(crate) const QUEUES: [&str; 4] = ["agents", "q-codex", "q-claude-code", "own"];
+/// Priority classes that policies ask for. Where there is Kueue, it has the first one.
+pub(crate) const CLASSES: [&str; 2] = ["high", "unheard-of"];
 /// The spawners of every namespace.
 pub(crate) const SPAWNERS: [&str; 3] = ["fixer", "nightly", "Reviewer"];
 /// The Workspaces of every namespace; what Tasks name besides does not exist.
@@ -38,9 +66,12 @@ impl Chance {
         values.choose(&mut self.0).expect("there is something to choose from")
     }
 
-    pub(crate) fn user(&mut self) -> &'static str {
-        let user: &&str = self.one_of(&USERS);
-        user
+    pub(crate) fn creator(&mut self) -> User {
+        *self.one_of(&CREATORS)
+    }
+
+    pub(crate) fn changer(&mut self) -> User {
+        *self.one_of(&CHANGERS)
     }
 
     /// A Task that may be made in a namespace. `number` makes its name unique.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::draw::Chance;
+use crate::draw::{CLASSES, Chance};
 
 const MODES: [&str; 4] = ["Off", "Observe", "Warn", "Enforce"];
 
@@ -28,7 +28,7 @@ impl Chance {
             "spec": spec})
     }
 
-    fn policy_spec(&mut self) -> Value {
+    pub(crate) fn policy_spec(&mut self) -> Value {
         let mut spec = json!({"priority": self.below(3)});
         if self.once_in(2) {
             spec["mode"] = json!(self.one_of(&MODES));
@@ -50,7 +50,7 @@ impl Chance {
                 "{{ spawner.metadata.labels.queue }}"
             ]));
             if self.once_in(3) {
-                spec["queuePriorityClass"] = json!("high");
+                spec["queuePriorityClass"] = json!(self.one_of(&CLASSES));
             }
             if self.once_in(3) {
                 spec["queueOnError"] = json!("Ignore");
@@ -120,8 +120,14 @@ impl Chance {
         } else {
             self.policy(&name)
         };
-        let spec = &mut policy["spec"];
+        self.spoil(&mut policy["spec"], true);
+        policy
+    }
+
+    /// Makes `spec` bad in one of many ways, or leaves it. Whether with fields that nobody knows too.
+    pub(crate) fn spoil(&mut self, spec: &mut Value, unknown_fields: bool) {
         match self.below(12) {
+            1 | 4 if !unknown_fields => {}
             0 => spec["mode"] = json!("Perhaps"),
             1 => spec["mod"] = json!("Warn"),
             2 => spec["priority"] = json!(2_000_000),
@@ -134,6 +140,5 @@ impl Chance {
             9 => spec["retry"] = json!({"maxAttempts": 3}),
             _ => {}
         }
-        policy
     }
 }

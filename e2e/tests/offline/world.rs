@@ -1,12 +1,10 @@
-//! A cluster by chance, with taskgate enforcing in it. Everything is there before taskgate is: its caches are filled once,
-//! and nothing moves afterwards.
+//! A cluster by chance, with taskgate enforcing in it. Everything is there before taskgate is, whose caches are filled once,
+//! and another holds the Lease of its controller: nothing moves afterwards.
 
-use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
 use kelos_standin::CRDS;
 use kube::{
-    Api, ResourceExt as _,
-    api::{DynamicObject, ListParams, Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams},
     core::{ApiResource, GroupVersionKind},
 };
 use serde_json::{Value, json};
@@ -14,16 +12,49 @@ use taskgate_api::WorkItem;
 use taskgate_e2e::{ControlPlane, Gate, Namespace, taskgate};
 use taskgate_policy::ItemIdentity;
 
-use crate::draw::{Chance, ITEMS, SPAWNERS, WORKSPACE};
+use crate::{
+    draw::{Chance, ITEMS, SPAWNERS, WORKSPACE},
+    dump, kueue,
+};
 
 /// How many namespaces there are.
 const NAMESPACES: usize = 12;
 /// How many policies are for all of them.
 const CLUSTER_POLICIES: usize = 4;
+/// How many Tasks each of them has.
+const STORED: usize = 8;
+
+const NAMESPACE: &str = include_str!("../../../manifests/base/namespace.yaml");
+/// As long as a replica that is not here leads, this one only answers.
+const LEASE: &str = r#"
+apiVersion: coordination.k8s.io/v1
+kind: Lease
+metadata: {name: taskgate-controller, namespace: taskgate-system}
+spec: {holderIdentity: another, leaseDurationSeconds: 86400, renewTime: "2026-01-01T00:00:00.000000Z"}
+"#;
+/// Who is no administrator may change everything.
+const RIGHTS: &str = r"
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: changes-everything}
+rules:
+- apiGroups: [kelos.dev, taskgate.dev, batch]
+  resources: [tasks, jobs, workitems, taskpolicies, clustertaskpolicies]
+  verbs: [get, update]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: changes-everything}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: changes-everything}
+subjects:
+- {apiGroup: rbac.authorization.k8s.io, kind: User, name: carl}
+- {apiGroup: rbac.authorization.k8s.io, kind: User, name: dora}
+";
 
 pub(crate) struct World {
     pub(crate) cp: ControlPlane,
     pub(crate) gate: Gate,
+    pub(crate) has_kueue: bool,
     pub(crate) namespaces: Vec<String>,
     /// The stored Tasks, by namespace.
     pub(crate) tasks: Vec<Vec<Value>>,
@@ -35,6 +66,8 @@ impl World {
     pub(crate) async fn start(chance: &mut Chance) -> anyhow::Result<Self> {
         let cp = ControlPlane::builder().crds(CRDS).start().await?;
         cp.install_crds(&taskgate(["manifests", "crds"]).await?).await?;
+        cp.apply_yaml(&[NAMESPACE, LEASE, RIGHTS].join("\n---\n")).await?;
+        let has_kueue = kueue::install(&cp, chance).await?;
         let mut namespaces = Vec::new();
         for number in 0..NAMESPACES {
             let tier = chance.one_of(&["gold", "silver", "bronze"]);
@@ -43,7 +76,11 @@ impl World {
                 labels.push(("taskgate.dev/admission", "disabled"));
             }
             let ns = cp.namespace_with_labels("offline", &labels).await?;
-            fill(&ns, chance).await?;
+            let mut objects = if has_kueue { kueue::queues(chance) } else { Vec::new() };
+            if number % 2 == 1 {
+                objects.extend(deletion_of_tasks());
+            }
+            fill(&ns, chance, objects).await?;
             namespaces.push(ns.name().to_owned());
         }
         for number in 0..CLUSTER_POLICIES {
@@ -54,11 +91,10 @@ impl World {
         let gate = Gate::builder()
             .registration_flag("--mutating-timeout=5")
             .registration_flag("--validating-timeout=5")
-            .serve_flag("--no-leader-election")
             .start(&cp)
             .await?;
         cp.settled_revision().await?;
-        let objects = dump(&cp).await?;
+        let objects = dump::all(&cp).await?;
         let of = |namespace: &String| {
             let tasks = objects.iter().filter(|object| object["kind"] == "Task");
             tasks
@@ -71,6 +107,7 @@ impl World {
         Ok(Self {
             cp,
             gate,
+            has_kueue,
             namespaces,
             tasks,
             objects,
@@ -78,9 +115,8 @@ impl World {
     }
 }
 
-/// Spawners, a Workspace, policies, memories and Tasks.
-async fn fill(ns: &Namespace, chance: &mut Chance) -> anyhow::Result<()> {
-    let mut objects = Vec::new();
+/// Spawners, a Workspace, policies, memories and Tasks, beside `objects`.
+async fn fill(ns: &Namespace, chance: &mut Chance, mut objects: Vec<Value>) -> anyhow::Result<()> {
     for spawner in ["fixer", "nightly"] {
         let labels = json!({"kind": chance.one_of(&["issues", "cron"]), "queue": "agents"});
         objects.push(json!({"apiVersion": "kelos.dev/v1alpha2", "kind": "TaskSpawner",
@@ -95,15 +131,17 @@ async fn fill(ns: &Namespace, chance: &mut Chance) -> anyhow::Result<()> {
     for number in 0..=chance.below(3) {
         objects.push(chance.policy(&format!("policy-{number}")));
     }
-    for number in 0..8 {
-        let mut task = chance.task(number);
-        task["metadata"]["name"] = json!(format!("stored-{number}"));
-        task["spec"] = json!({"prompt": "p", "type": "claude-code", "credentials": {"type": "none"}});
-        let metadata = task["metadata"].as_object_mut().expect("it has metadata");
-        metadata.remove("generateName");
-        metadata.remove("finalizers");
+    let mut tasks = Vec::new();
+    for number in 0..STORED {
+        let (mut task, status) = chance.stored_task(number);
+        // One is on its way out, and kept.
+        if number == 0 {
+            task["metadata"]["finalizers"] = json!(["example.com/held"]);
+        }
+        tasks.push((format!("stored-{number}"), status));
         objects.push(task);
     }
+    objects.push(job());
     let mut statuses = Vec::new();
     for (identity, spawner) in identities() {
         if chance.once_in(4) {
@@ -128,7 +166,37 @@ async fn fill(ns: &Namespace, chance: &mut Chance) -> anyhow::Result<()> {
             .patch_status(&name, &PatchParams::default(), &Patch::Merge(&status))
             .await?;
     }
+    let stored = ns.dynamic_api(&ApiResource::from_gvk(&GroupVersionKind::gvk(
+        "kelos.dev",
+        "v1alpha2",
+        "Task",
+    )));
+    for (name, status) in tasks {
+        stored
+            .patch_status(&name, &PatchParams::default(), &Patch::Merge(&status))
+            .await?;
+    }
+    stored.delete("stored-0", &DeleteParams::default()).await?;
     Ok(())
+}
+
+/// One of those who are no administrators may delete Tasks.
+fn deletion_of_tasks() -> [Value; 2] {
+    let name = "deletes-tasks";
+    let group = "rbac.authorization.k8s.io";
+    let role = json!({"apiVersion": format!("{group}/v1"), "kind": "Role", "metadata": {"name": name},
+        "rules": [{"apiGroups": ["kelos.dev"], "resources": ["tasks"], "verbs": ["delete"]}]});
+    let binding = json!({"apiVersion": format!("{group}/v1"), "kind": "RoleBinding", "metadata": {"name": name},
+        "roleRef": {"apiGroup": group, "kind": "Role", "name": name},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": "dora"}]});
+    [role, binding]
+}
+
+/// A Job that nobody has started.
+fn job() -> Value {
+    json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "stored", "labels": {"kelos.dev/task": "stored-1"}},
+        "spec": {"suspend": true, "template": {
+            "spec": {"restartPolicy": "Never", "containers": [{"name": "kelos-agent", "image": "agent"}]}}}})
 }
 
 /// The items that something may be remembered of.
@@ -185,35 +253,4 @@ fn memory(chance: &mut Chance) -> Value {
         status["totalCostUSD"] = json!("1.50");
     }
     status
-}
-
-/// What `kubectl get … -o yaml` would write.
-async fn dump(cp: &ControlPlane) -> anyhow::Result<Vec<Value>> {
-    let client = cp.client();
-    let mut found = Vec::new();
-    for (group, version, kind) in [
-        ("", "v1", "Namespace"),
-        ("taskgate.dev", "v1alpha1", "TaskPolicy"),
-        ("taskgate.dev", "v1alpha1", "ClusterTaskPolicy"),
-        ("taskgate.dev", "v1alpha1", "WorkItem"),
-        ("kelos.dev", "v1alpha2", "Task"),
-        ("kelos.dev", "v1alpha2", "TaskSpawner"),
-        ("kelos.dev", "v1alpha2", "Workspace"),
-        ("apiextensions.k8s.io", "v1", "CustomResourceDefinition"),
-        ("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration"),
-        ("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration"),
-    ] {
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-        let listed = Api::<DynamicObject>::all_with(client.clone(), &resource)
-            .list(&ListParams::default())
-            .await;
-        for mut object in listed.with_context(|| kind.to_owned())? {
-            object.managed_fields_mut().clear();
-            let mut object = serde_json::to_value(object)?;
-            object["apiVersion"] = json!(resource.api_version);
-            object["kind"] = json!(kind);
-            found.push(object);
-        }
-    }
-    Ok(found)
 }
