@@ -2,6 +2,7 @@
 //! cannot be read the place of its first fault. One bad document hides no other.
 
 mod files;
+mod items;
 mod split;
 
 use std::{io::Read as _, path::PathBuf};
@@ -11,7 +12,7 @@ use serde_json::Value;
 
 pub use files::Progress;
 
-/// Where a document begins.
+/// Where an object begins.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Place {
     /// The file as it was named, `-` for standard input.
@@ -23,7 +24,7 @@ pub struct Place {
 /// One object, as JSON.
 #[derive(Clone, Debug)]
 pub struct Document {
-    /// Where it stands. The items of a list stand where the list does.
+    /// Where it stands. An item of a list stands where it begins in the list, or where the list does if that cannot be told.
     pub place: Place,
     /// The object. It has an `apiVersion` and a `kind`.
     pub object: Value,

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::{Document, Documents, Place, Unreadable};
+use super::{Document, Documents, Place, Unreadable, items};
 
 /// Reads `text`. Where the file was merely `found`, documents that are no Kubernetes objects are counted, not blamed.
 pub(super) fn documents(file: &str, text: &str, found: bool) -> Documents {
@@ -26,18 +26,7 @@ pub(super) fn documents(file: &str, text: &str, found: bool) -> Documents {
                 continue;
             }
         };
-        if let Err(message) = flatten(&place, value, &mut documents.objects) {
-            if found {
-                documents.foreign += 1;
-            } else {
-                documents.unreadable.push(Unreadable {
-                    file: file.to_owned(),
-                    line: Some(place.line),
-                    column: None,
-                    message,
-                });
-            }
-        }
+        flatten(place, (line, piece), value, found, &mut documents);
     }
     documents
 }
@@ -106,33 +95,46 @@ fn message(error: &serde_saphyr::Error) -> String {
     text.trim().to_owned()
 }
 
-/// Adds `value`, or the items of the list that it is.
-fn flatten(place: &Place, mut value: Value, objects: &mut Vec<Document>) -> Result<(), String> {
+/// Adds `value`, or the items of the list that it is. Each item of a list in a text stands where it begins there, as far as
+/// `piece` shows that; those of a list in a list stand where the inner one does.
+fn flatten(place: Place, piece: (usize, &str), mut value: Value, found: bool, documents: &mut Documents) {
     let text = |value: &Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
     let (version, kind) = (text(&value, "apiVersion"), text(&value, "kind"));
     if version.is_empty() || kind.is_empty() {
+        if found {
+            documents.foreign += 1;
+            return;
+        }
         let missing = if kind.is_empty() { "kind" } else { "apiVersion" };
-        return Err(format!("no Kubernetes object: {missing} is missing"));
+        documents.unreadable.push(Unreadable {
+            file: place.file,
+            line: Some(place.line),
+            column: None,
+            message: format!("no Kubernetes object: {missing} is missing"),
+        });
+        return;
     }
     let (Some(of), Some(items)) = (
         kind.strip_suffix("List"),
         value.get_mut("items").and_then(Value::as_array_mut),
     ) else {
-        objects.push(Document {
-            place: place.clone(),
-            object: value,
-        });
-        return Ok(());
+        documents.objects.push(Document { place, object: value });
+        return;
     };
-    for mut item in std::mem::take(items) {
+    let (first, text) = piece;
+    let lines = items::lines(text).filter(|lines| lines.len() == items.len());
+    for (index, mut item) in std::mem::take(items).into_iter().enumerate() {
         // The API server leaves out what the list says already.
         if let (Some(fields), false) = (item.as_object_mut(), of.is_empty()) {
             fields.entry("apiVersion").or_insert_with(|| version.as_str().into());
             fields.entry("kind").or_insert_with(|| of.into());
         }
-        flatten(place, item, objects)?;
+        let place = Place {
+            file: place.file.clone(),
+            line: lines.as_ref().map_or(place.line, |lines| first + lines[index]),
+        };
+        flatten(place, (first, ""), item, found, documents);
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -146,18 +148,19 @@ mod tests {
     #[test]
     fn every_document_knows_its_line_and_a_bad_one_hides_no_other() {
         let text = "# comment\n---\napiVersion: v1\nkind: A\n---\n\nkind: B: c\n--- # next\nkind: List\napiVersion: v1\nitems:\n\
-                    - {apiVersion: v1, kind: C}\n- {apiVersion: v1, kind: D}\n---\n---\n# nothing\n";
+                    - {apiVersion: v1, kind: C}\n- {kind: E}\n- {apiVersion: v1, kind: D}\n---\n---\n# nothing\n";
         let read = read(text);
         let kinds: Vec<_> = read
             .objects
             .iter()
             .map(|document| (document.object["kind"].as_str().unwrap(), document.place.line))
             .collect();
-        assert_eq!(kinds, [("A", 3), ("C", 9), ("D", 9)]);
-        let [bad] = &read.unreadable[..] else {
+        assert_eq!(kinds, [("A", 3), ("C", 12), ("D", 14)]);
+        let [bad, without_version] = &read.unreadable[..] else {
             panic!("{:?}", read.unreadable)
         };
         assert_eq!((bad.line, bad.column.is_some()), (Some(7), true), "{bad:?}");
+        assert_eq!(without_version.line, Some(13), "{without_version:?}");
     }
 
     #[test]
