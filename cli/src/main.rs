@@ -3,6 +3,7 @@
 mod args;
 mod certificates;
 mod commands;
+mod completion;
 mod logging;
 mod manifests;
 mod manual;
@@ -11,15 +12,37 @@ mod rights;
 mod serve;
 mod traces;
 
-use std::{env, path::Path, process::ExitCode};
+use std::{env, ffi::OsStr, path::Path, process::ExitCode};
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 
 use crate::args::{Cli, Command};
 
 fn main() -> ExitCode {
-    let cli = parse();
-    let outcome = match cli.command {
+    let called = env::args_os().next();
+    let called = called.as_deref().map(Path::new).and_then(Path::file_stem);
+    let outcome = match called.and_then(OsStr::to_str) {
+        Some(completion::NAME) => manual::propose(env::args_os().skip(1)),
+        Some("kubectl-taskgate") => run(parse(Cli::command().bin_name("kubectl taskgate"))),
+        _ => run(parse(Cli::command())),
+    };
+    match outcome {
+        Ok(code) => code,
+        // Before logging has started, and for commands that do not log.
+        Err(error) => {
+            output::complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// As `kubectl-taskgate` on the `PATH` it is a plugin of kubectl, and calls itself as it was called.
+fn parse(command: clap::Command) -> Cli {
+    Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
         Command::Serve(args) => serve::main(*args),
         Command::Manifests(args) => manifests::main(args),
         Command::Render(args) => commands::run(commands::render::run(*args)),
@@ -36,27 +59,5 @@ fn main() -> ExitCode {
         Command::Doctor(args) => commands::run(commands::doctor::run(args)),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),
-    };
-    match outcome {
-        Ok(code) => code,
-        // Before logging has started, and for commands that do not log.
-        Err(error) => {
-            output::complain(&format!("{error:#}"));
-            ExitCode::FAILURE
-        }
     }
-}
-
-/// As `kubectl-taskgate` on the `PATH` it is a plugin of kubectl, and calls itself as it was called.
-fn parse() -> Cli {
-    let mut command = Cli::command();
-    let called = env::args_os().next();
-    if called.is_some_and(|called| {
-        Path::new(&called)
-            .file_stem()
-            .is_some_and(|name| name == "kubectl-taskgate")
-    }) {
-        command = command.bin_name("kubectl taskgate");
-    }
-    Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
 }

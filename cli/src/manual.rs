@@ -1,14 +1,14 @@
 //! The command line told elsewhere than by `--help`, from the same definitions: completions for shells, manual pages, and the
 //! pages of the documentation.
 
-use std::{fmt::Write as _, fs, process::ExitCode};
+use std::{ffi::OsString, fmt::Write as _, fs, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use clap::{Command, CommandFactory as _};
 
 use crate::{
     args::{Cli, CompletionsArgs, ManArgs},
-    output,
+    completion, output,
 };
 
 /// How wide the pages of the documentation are, in columns.
@@ -19,6 +19,15 @@ pub(crate) fn completions(args: &CompletionsArgs) -> Result<ExitCode> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "taskgate", &mut script);
     output::print(&String::from_utf8(script).context("completions are text")?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what kubectl may propose for the last of `words`.
+pub(crate) fn propose(words: impl Iterator<Item = OsString>) -> Result<ExitCode> {
+    let mut command = Cli::command();
+    command.build();
+    let words: Vec<_> = words.map(|word| word.to_string_lossy().into_owned()).collect();
+    output::print(&completion::complete(&command, &words))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -36,7 +45,8 @@ pub(crate) fn pages() -> Vec<(String, String)> {
     let mut command = quiet(Cli::command()).term_width(WIDTH);
     command.build();
     let mut index = String::from(
-        "# Commands\n\nOne binary: `taskgate`. Found on the `PATH` as `kubectl-taskgate`, it also answers to `kubectl taskgate`.\n\n\
+        "# Commands\n\nOne binary: `taskgate`. Found on the `PATH` as `kubectl-taskgate`, it also answers to `kubectl taskgate`, and as\n\
+         `kubectl_complete-taskgate` it tells kubectl how to complete that.\n\n\
          | Command | |\n|---|---|\n",
     );
     let mut pages = Vec::new();

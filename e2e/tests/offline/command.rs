@@ -1,6 +1,6 @@
 //! `taskgate check --live`: the cluster's policies and memory, read with what rights there are.
 
-use std::process::Stdio;
+use std::{os::unix::fs::symlink, process::Stdio};
 
 use anyhow::{Context as _, ensure};
 use kelos_standin::CRDS;
@@ -91,6 +91,26 @@ async fn a_live_cluster_is_asked_for_policies_and_memory() -> anyhow::Result<()>
     let seen = run(&["check", file, "--live", "--kubeconfig", nobody, "-n", ns.name()]).await?;
     ensure!(seen.code == Some(3), "{:?} {} {}", seen.code, seen.stdout, seen.stderr);
     ensure!(seen.stdout.contains("cannot list taskpolicies: "), "{}", seen.stdout);
+
+    // kubectl finds the plugin by its names, and has it complete its command line.
+    let folder = cp.dir().display();
+    let program = binary("taskgate")?;
+    for name in ["kubectl-taskgate", "kubectl_complete-taskgate"] {
+        symlink(&program, cp.dir().join(name))?;
+    }
+    for (line, wanted) in [
+        ("''", "\ndoctor\t"),
+        ("check -o sar", "sarif\t"),
+        ("retry --dry", "--dry-run\t"),
+    ] {
+        let told = cp
+            .paste(&format!("PATH={folder}:$PATH kubectl __complete taskgate {line}"))
+            .await?;
+        ensure!(
+            format!("\n{told}").contains(wanted) && told.ends_with(":4\n"),
+            "{line}: {told}"
+        );
+    }
 
     // No cluster.
     cp.apiserver().kill().await?;
