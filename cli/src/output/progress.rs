@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
+    pin::pin,
     sync::Mutex,
     time::{Duration, Instant},
 };
@@ -37,6 +38,23 @@ impl Progress {
             *next = now + EVERY;
             // Nobody is left to tell when that fails.
             let _ = write!(io::stderr(), "\r{}: {done} of {total}\u{1b}[K", self.what);
+        }
+    }
+
+    /// Waits for `work`, and tells how far it is by what `how_far` says: done, and of how many. For work that is silent while
+    /// it waits itself.
+    pub(crate) async fn during<T>(&self, work: impl Future<Output = T>, how_far: impl Fn() -> (usize, usize)) -> T {
+        let mut work = pin!(work);
+        let mut ticks = tokio::time::interval(EVERY);
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut work => return result,
+                _ = ticks.tick() => {
+                    let (done, total) = how_far();
+                    self.at(done, total);
+                }
+            }
         }
     }
 }
