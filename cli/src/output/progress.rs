@@ -66,3 +66,26 @@ impl Drop for Progress {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_is_silent_is_asked_how_far_it_is() {
+        let asked = Cell::new(0);
+        let work = async {
+            while asked.get() < 2 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            "done"
+        };
+        let how_far = || {
+            asked.set(asked.get() + 1);
+            (asked.get(), 2)
+        };
+        assert_eq!(Progress::new("waiting").during(work, how_far).await, "done");
+    }
+}

@@ -10,7 +10,10 @@ use kube::{
 use serde_json::Value;
 use taskgate_api::{GROUP, VERSION, foreman, kelos, kueue};
 
-use crate::commands::{Connection, said};
+use crate::{
+    commands::{Connection, said},
+    output::Progress,
+};
 
 /// A kind of object that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,7 +99,9 @@ impl Reach {
     /// Asks the API server which version of Kelos' kinds it serves. Errors when it does not answer.
     pub(in crate::commands) async fn of(connection: Connection, all_namespaces: bool) -> Result<Self> {
         let [newest, ..] = kelos::TASK_VERSIONS;
-        let groups = match connection.client.list_api_groups().await {
+        let asking = Progress::new("asking the API server");
+        let groups = asking.during(connection.client.list_api_groups(), || (0, 1));
+        let groups = match groups.await {
             Ok(groups) => groups.groups,
             // Whoever may not ask may still be allowed to read.
             Err(kube::Error::Api(_)) => Vec::new(),
