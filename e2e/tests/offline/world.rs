@@ -94,7 +94,13 @@ impl World {
             .start(&cp)
             .await?;
         cp.settled_revision().await?;
-        let objects = dump::all(&cp).await?;
+        let mut objects = dump::all(&cp).await?;
+        // The names of namespaces are no seed's choice.
+        objects.sort_by_key(|object| {
+            let metadata = &object["metadata"];
+            let number = namespaces.iter().position(|name| metadata["namespace"] == **name);
+            (number, metadata["name"].as_str().map(ToOwned::to_owned))
+        });
         let of = |namespace: &String| {
             let tasks = objects.iter().filter(|object| object["kind"] == "Task");
             tasks
