@@ -7,22 +7,19 @@
 //! * our own deletion first releases the finalizer and then deletes: whatever is deleted with the finalizer on was
 //!   deleted by somebody else, and that is a reset.
 
-use jiff::{SignedDuration, Timestamp};
-use taskgate_api::{
-    Mode, WorkItemStatus,
-    task_policy::FailurePolicy,
-    work_item::{Attempt, Breaker, Outcome},
-};
+mod failed;
+mod recorded;
+mod ttl;
 
-use crate::{
-    Assessment, TaskPhase, TaskState, allowance, assess,
-    backoff::{next_attempt, signed},
-    ledger,
-};
+use jiff::Timestamp;
+use taskgate_api::{Mode, WorkItemStatus, task_policy::FailurePolicy, work_item::Outcome};
 
-/// How much later than admission allows a next attempt the old Task is deleted: clocks of replicas differ, and a create
-/// that comes too early is denied, which costs a spawner a failed cycle (kelos §4).
-const SKEW: SignedDuration = SignedDuration::from_secs(2);
+use self::{
+    failed::failed,
+    recorded::{is_forgotten, is_recorded},
+    ttl::keep_ttl,
+};
+use crate::{TaskPhase, TaskState, allowance, ledger};
 
 /// Everything that the next step turns on.
 #[derive(Clone, Copy, Debug)]
@@ -190,139 +187,4 @@ fn active(scene: &Scene<'_>, rule: &FailurePolicy, work_item: &str) -> Step {
         return if seen { Step::Stop } else { Step::Adopt };
     }
     if seen { Step::Done } else { Step::Adopt }
-}
-
-/// A failed Task whose end is recorded: kept as the tombstone, or deleted so that its spawner makes the next one.
-fn failed(scene: &Scene<'_>, rule: &FailurePolicy) -> Step {
-    let task = scene.task;
-    let Some((_, status)) = scene.memory else {
-        return Step::Done;
-    };
-    let delete = if task.held { Step::Release } else { Step::Delete };
-    let refreshed = |otherwise: Step| {
-        ledger::refresh(status, Some(rule), scene.now).map_or(otherwise, |status| Step::Refresh(Box::new(status)))
-    };
-    // Should a crash have come between release and deletion, and the policy changed meanwhile: hold it again.
-    let keep = if task.held { Step::Done } else { Step::Adopt };
-    match assess(status, rule, scene.now) {
-        Assessment::Open => {
-            let since = status.opened_at.as_ref().or(status.last_failure_time.as_ref());
-            let until = rule
-                .reset_after
-                .zip(since)
-                .and_then(|(wait, since)| since.0.checked_add(signed(wait)).ok());
-            match until {
-                Some(until) if task.held => refreshed(Step::Wait(later(until))),
-                _ => refreshed(keep),
-            }
-        }
-        Assessment::HalfOpen => {
-            let since = status.opened_at.as_ref().or(status.last_failure_time.as_ref());
-            let due = rule
-                .reset_after
-                .zip(since)
-                .and_then(|(wait, since)| since.0.checked_add(signed(wait)).ok())
-                .map(later);
-            if let Some(due) = due.filter(|due| *due > scene.now) {
-                return if task.held { Step::Wait(due) } else { keep };
-            }
-            // One probe at a time: the latest tombstone makes room for it, the others stay.
-            let latest = !scene
-                .others
-                .iter()
-                .any(|other| other.phase == TaskPhase::Failed && other.deleting.is_none() && task.is_before(other));
-            let probing = scene.others.iter().any(|other| other.may_still_count(Some(status)));
-            if latest && !probing {
-                refreshed(delete)
-            } else {
-                refreshed(keep)
-            }
-        }
-        Assessment::Closed => {
-            let opened = scene
-                .attempt()
-                .is_some_and(|attempt| attempt.opened || attempt.outcome == Outcome::Stopped);
-            let forgotten = status.consecutive_failures == 0 && status.infrastructure_failures == 0;
-            if opened && forgotten && status.breaker != Some(Breaker::Open) {
-                return delete;
-            }
-            match due(scene, status, rule) {
-                Some(due) if due <= scene.now => refreshed(delete),
-                Some(due) if task.held => refreshed(Step::Wait(due)),
-                _ => refreshed(keep),
-            }
-        }
-    }
-}
-
-/// When a failed Task below the limit is deleted: after its TTL, or the backoff, whichever is later. `None`: never, as
-/// Kelos would keep it.
-fn due(scene: &Scene<'_>, status: &WorkItemStatus, rule: &FailurePolicy) -> Option<Timestamp> {
-    let ttl = if scene.task.makes_room {
-        Some(scene.task.created)
-    } else {
-        ttl_end(scene, scene.task.kept_ttl.or(scene.task.spec_ttl))
-    };
-    let next = next_attempt(status, rule).map(later);
-    ttl.max(next)
-}
-
-/// The TTL that admission moved aside, for Tasks that nothing else is to be done about: as Kelos would have done it.
-fn keep_ttl(scene: &Scene<'_>) -> Step {
-    match ttl_end(scene, scene.task.kept_ttl) {
-        None => Step::Done,
-        Some(end) if end > scene.now => Step::Wait(end),
-        Some(_) => Step::Delete,
-    }
-}
-
-fn ttl_end(scene: &Scene<'_>, ttl: Option<u32>) -> Option<Timestamp> {
-    let task = scene.task;
-    let ttl = ttl.filter(|_| task.is_terminal())?;
-    let recorded = scene.attempt().and_then(|attempt| attempt.completion_time.as_ref());
-    let ended = task.ttl_start(recorded.map(|time| time.0), scene.now);
-    ended.checked_add(SignedDuration::from_secs(i64::from(ttl))).ok()
-}
-
-fn later(moment: Timestamp) -> Timestamp {
-    moment.checked_add(SKEW).unwrap_or(moment)
-}
-
-/// Whether the Task's end stands in the `WorkItem`, or stood in it before the history was cut.
-fn is_recorded(scene: &Scene<'_>) -> bool {
-    let task = scene.task;
-    let marked = task.recorded.as_deref();
-    scene.memory.is_some_and(|(uid, status)| {
-        marked == Some(uid) || scene.attempt().is_some() || is_older_than_history(task, status, scene.now)
-    }) || (task.deleting.is_some() && marked.is_some())
-}
-
-/// Whether the Task ended before everything that a full history remembers: it stood there, and was cut. Where Tasks are
-/// only observed, and so bear no mark, this keeps an old one from being counted again.
-fn is_older_than_history(task: &TaskState, status: &WorkItemStatus, now: Timestamp) -> bool {
-    let oldest = status
-        .attempts
-        .first()
-        .and_then(|attempt| attempt.completion_time.as_ref());
-    task.is_terminal()
-        && status.attempts.len() >= ledger::HISTORY
-        && oldest.is_some_and(|oldest| task.ended_by(task.created, now) < oldest.0)
-}
-
-/// Whether the Task's end was recorded in a `WorkItem` that exists no longer.
-fn is_forgotten(scene: &Scene<'_>) -> bool {
-    scene.task.recorded.is_some() && !is_recorded(scene)
-}
-
-impl Scene<'_> {
-    /// The Task's own attempt, if the history still has it.
-    fn attempt(&self) -> Option<&Attempt> {
-        let (_, status) = self.memory?;
-        status.attempts.iter().find(|attempt| attempt.uid == self.task.uid)
-    }
-
-    /// What the Task's end was recorded as.
-    fn outcome(&self) -> Option<Outcome> {
-        self.attempt().map(|attempt| attempt.outcome)
-    }
 }
