@@ -113,14 +113,9 @@ fn is_of<'a, T: 'a>(policy: &Policy, rulings: impl IntoIterator<Item = &'a Rulin
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use taskgate_api::TaskPolicySpec;
 
     use super::*;
-
-    fn policy(name: &str, spec: Value) -> Policy {
-        let spec: TaskPolicySpec = serde_json::from_value(spec).expect("a spec");
-        Policy::namespaced("team", name, &spec).expect("it compiles")
-    }
+    use crate::fixtures::policy;
 
     #[test]
     fn who_does_not_select_the_task_says_why() {

@@ -51,15 +51,9 @@ pub fn governing<'a>(
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use taskgate_api::TaskPolicySpec;
 
     use super::*;
-    use crate::Policy;
-
-    fn policy(name: &str, spec: Value) -> Policy {
-        let spec: TaskPolicySpec = serde_json::from_value(spec).expect("a spec");
-        Policy::namespaced("team", name, &spec).expect("it compiles")
-    }
+    use crate::fixtures::policy;
 
     #[test]
     fn each_section_has_its_policy_and_one_that_is_off_governs_nothing() {

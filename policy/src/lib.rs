@@ -23,6 +23,8 @@ mod decide;
 mod decision;
 mod facts;
 mod farewell;
+#[cfg(test)]
+mod fixtures;
 mod governing;
 mod identity;
 mod item_key;

@@ -9,6 +9,7 @@ use crate::{
     decision::Finding,
     patch::{Edit, merge},
     ruling::sections_of,
+    select::Sections,
     source::SourceKey,
 };
 
@@ -30,19 +31,23 @@ pub(super) fn has_number(scope: &Scope<'_>) -> bool {
     SourceKey::of(scope.namespace, Task::of(scope.object)).is_some_and(|key| key.number().is_some())
 }
 
+fn sections_for<'a>(policies: &'a PolicySet, scope: &Scope<'_>) -> Sections<'a> {
+    sections_of(
+        policies,
+        scope.namespace,
+        scope.namespace_labels,
+        scope.object,
+        scope.spawner,
+    )
+}
+
 /// The labels and annotations that the Task of `scope` waits for, now that `scope.tracked` is known. They are made once:
 /// what cannot be made now is left out.
 ///
 /// Who created the Task is not known any more.
 pub fn fill(policies: &PolicySet, scope: &Scope<'_>) -> Filling {
     let pending = Pending::of(scope.object);
-    let sections = sections_of(
-        policies,
-        scope.namespace,
-        scope.namespace_labels,
-        scope.object,
-        scope.spawner,
-    );
+    let sections = sections_for(policies, scope);
     let context = Context::of(scope, &policies.managed(scope.namespace));
     let mut planned = Planned::of(scope.object);
     let found = findings(&sections.metadata, &context, &mut planned, Stage::Told(&pending));
@@ -75,13 +80,7 @@ pub fn fill(policies: &PolicySet, scope: &Scope<'_>) -> Filling {
 /// Pods get them through the Job's pod template, and that is the API server's to keep once the Job has started: then `pods`
 /// has to be false, or the Job suspended.
 pub fn copy(policies: &PolicySet, scope: &Scope<'_>, job: &Value, pods: bool) -> Option<Value> {
-    let sections = sections_of(
-        policies,
-        scope.namespace,
-        scope.namespace_labels,
-        scope.object,
-        scope.spawner,
-    );
+    let sections = sections_for(policies, scope);
     let rulings = sections.metadata.iter().filter(|ruling| ruling.mode == Mode::Enforce);
     let pods = pods && Job::of(job).is_suspended() && job.pointer("/status/startTime").is_none_or(Value::is_null);
     let task = Metadata::of(scope.object);
@@ -101,14 +100,11 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::{Policy, SpawnerFacts, source::SourceItem};
+    use crate::{SpawnerFacts, fixtures, source::SourceItem};
 
     fn policies(sections: &[Value]) -> PolicySet {
-        let policies = sections.iter().enumerate().map(|(index, section)| {
-            let spec = json!({"priority": 9 - index, "metadata": section});
-            Policy::namespaced("team", &format!("p{index}"), &serde_json::from_value(spec).unwrap()).unwrap()
-        });
-        PolicySet::new(policies)
+        let sections = sections.iter().enumerate();
+        fixtures::policies(sections.map(|(index, section)| json!({"priority": 9 - index, "metadata": section})))
     }
 
     fn filled(sections: &[Value], labels: &Value, pending: &str) -> Filling {

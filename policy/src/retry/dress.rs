@@ -69,18 +69,15 @@ fn enqueue<'c>(metadata: Metadata<'_>, rule: QueueRule<'_>, context: impl Fn() -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Policy;
+    use crate::fixtures;
     use serde_json::json;
 
     fn dressed(specs: &[Value], metadata: &Value) -> Value {
-        let policies = specs.iter().enumerate().map(|(index, spec)| {
-            let spec = serde_json::from_value(spec.clone()).unwrap();
-            Policy::namespaced("team", &format!("p{index}"), &spec).unwrap()
-        });
+        let policies = fixtures::policies(specs.iter().cloned());
         let mut successor = json!({"metadata": {"name": "wl", "namespace": "team"}, "spec": {"intent": "fix it"}});
         json_patch::merge(&mut successor["metadata"], metadata);
         let labels = BTreeMap::from([("stage".to_owned(), "prod".to_owned())]);
-        dress(&PolicySet::new(policies), "team", &labels, &mut successor);
+        dress(&policies, "team", &labels, &mut successor);
         assert_eq!(successor["spec"], json!({"intent": "fix it"}));
         successor["metadata"].clone()
     }

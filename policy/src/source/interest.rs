@@ -87,6 +87,18 @@ pub struct Known<'a> {
     pub spawner: Option<&'a SpawnerFacts>,
 }
 
+impl<'a> Known<'a> {
+    fn sections(&self, object: &Value) -> Sections<'a> {
+        sections_of(
+            self.policies,
+            self.namespace,
+            self.namespace_labels,
+            object,
+            self.spawner,
+        )
+    }
+}
+
 /// Adds what policies want to know for the sake of the Task `object`, known as `state`, whose item has this `memory`.
 pub fn add_task(
     interests: &mut Interests,
@@ -96,13 +108,7 @@ pub fn add_task(
     memory: Option<&WorkItemStatus>,
 ) {
     let task = kelos::Task::of(object);
-    let sections = sections_of(
-        known.policies,
-        known.namespace,
-        known.namespace_labels,
-        object,
-        known.spawner,
-    );
+    let sections = known.sections(object);
     let waiting = Interest {
         policies: labellers(&sections, object),
         ..Interest::default()
@@ -160,13 +166,7 @@ pub fn add_memory(interests: &mut Interests, known: &Known<'_>, name: &str, item
         return;
     };
     let object = json!({"metadata": {"labels": {kelos::SPAWNER_LABEL: spawner}}});
-    let sections = sections_of(
-        known.policies,
-        known.namespace,
-        known.namespace_labels,
-        &object,
-        known.spawner,
-    );
+    let sections = known.sections(&object);
     let Some(ruling) = sections.failure.filter(|ruling| resets(ruling.mode, ruling.rule)) else {
         return;
     };
@@ -229,11 +229,11 @@ fn labellers(sections: &Sections<'_>, object: &Value) -> BTreeSet<PolicyName> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Policy;
+    use crate::fixtures;
     use taskgate_api::WorkItemSpec;
 
     fn policies(spec: Value) -> PolicySet {
-        PolicySet::new([Policy::namespaced("team", "p", &serde_json::from_value(spec).unwrap()).unwrap()])
+        fixtures::policies([spec])
     }
 
     fn status(failures: u32) -> WorkItemStatus {
@@ -243,22 +243,25 @@ mod tests {
         }
     }
 
-    fn of_task(spec: Value, phase: &str, failures: u32) -> Interests {
-        let policies = policies(spec);
-        let task = json!({
-            "metadata": {"name": "fixer-42", "uid": "u", "labels": {"kelos.dev/taskspawner": "fixer", "taskgate.dev/work-item": "wi"}},
-            "status": {"phase": phase},
-        });
+    fn wanted(policies: &PolicySet, task: &Value, memory: Option<&WorkItemStatus>) -> Interests {
         let mut interests = Interests::new();
         let known = Known {
-            policies: &policies,
+            policies,
             namespace: "team",
             namespace_labels: &BTreeMap::new(),
             spawner: None,
         };
-        let state = TaskState::of(&task).unwrap();
-        add_task(&mut interests, &known, &task, &state, Some(&status(failures)));
+        let state = TaskState::of(task).unwrap();
+        add_task(&mut interests, &known, task, &state, memory);
         interests
+    }
+
+    fn of_task(spec: Value, phase: &str, failures: u32) -> Interests {
+        let task = json!({
+            "metadata": {"name": "fixer-42", "uid": "u", "labels": {"kelos.dev/taskspawner": "fixer", "taskgate.dev/work-item": "wi"}},
+            "status": {"phase": phase},
+        });
+        wanted(&policies(spec), &task, Some(&status(failures)))
     }
 
     #[test]
@@ -306,22 +309,12 @@ mod tests {
         let spec = json!({"failurePolicy": {"maxRetriesPerItem": 1, "itemKey": "x"},
             "metadata": {"engine": "GoTemplate", "labels": {"title": "{{.Title}}"}, "fromSource": true}});
         let of = |spec: &Value, pending: &str| {
-            let policies = policies(spec.clone());
             let task = json!({
                 "metadata": {"name": "fixer-42", "uid": "u", "labels": {"kelos.dev/taskspawner": "fixer"},
                     "annotations": {"taskgate.dev/metadata-pending": pending}},
                 "status": {"phase": "Succeeded"},
             });
-            let mut interests = Interests::new();
-            let known = Known {
-                policies: &policies,
-                namespace: "team",
-                namespace_labels: &BTreeMap::new(),
-                spawner: None,
-            };
-            let state = TaskState::of(&task).unwrap();
-            add_task(&mut interests, &known, &task, &state, None);
-            interests
+            wanted(&policies(spec.clone()), &task, None)
                 .into_iter()
                 .map(|(key, interest)| (key.item, interest.for_task))
                 .collect::<Vec<_>>()
