@@ -1,5 +1,5 @@
 //! The commands that people run against a cluster, one file each. What they share is beside them: how to reach the cluster
-//! ([`connection`]), which taskgate is meant ([`installation`]), what is read to tell people about it ([`snapshot`]), and what their
+//! ([`connection`]), which taskgate is meant ([`installation`]), kinds without types ([`kind`]), what is read to tell people about it ([`snapshot`]), and what their
 //! exit codes mean ([`failure`]).
 
 pub(crate) mod cancel;
@@ -10,6 +10,7 @@ pub(crate) mod doctor;
 pub(crate) mod explain;
 mod failure;
 mod installation;
+mod kind;
 pub(crate) mod render;
 pub(crate) mod reset;
 pub(crate) mod retry;

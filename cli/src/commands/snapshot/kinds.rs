@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use anyhow::Result;
 use kube::{
     Api,
-    api::{ApiResource, DynamicObject, GroupVersionKind},
+    api::{ApiResource, DynamicObject},
 };
 use serde_json::Value;
 use taskgate_api::{GROUP, VERSION, foreman, kelos, kueue};
 
 use crate::{
-    commands::{Connection, said},
+    commands::{Connection, kind::resource, said},
     output::Progress,
 };
 
@@ -67,8 +67,8 @@ impl Kind {
         })
     }
 
-    fn resource(self, kelos_version: &str) -> ApiResource {
-        let (group, version, kind, plural) = match self {
+    fn resource(self, kelos_version: &'static str) -> ApiResource {
+        resource(match self {
             Self::Tasks => (kelos::GROUP, kelos_version, "Task", kelos::TASKS),
             Self::Spawners => (kelos::GROUP, kelos_version, "TaskSpawner", "taskspawners"),
             Self::WorkItems => (GROUP, VERSION, "WorkItem", "workitems"),
@@ -78,8 +78,7 @@ impl Kind {
             Self::Jobs => ("batch", "v1", "Job", "jobs"),
             Self::QueuedWorkloads => (kueue::GROUP, kueue::VERSIONS[0], "Workload", kueue::WORKLOADS),
             Self::Workloads => (foreman::GROUP, foreman::VERSIONS[0], "Workload", foreman::WORKLOADS),
-        };
-        ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
+        })
     }
 
     /// Whether its objects live in namespaces.

@@ -3,36 +3,29 @@
 use anyhow::{Context as _, Result};
 use kube::{
     Api, ResourceExt as _,
-    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams},
+    api::{DeleteParams, DynamicObject, ListParams},
 };
 use taskgate_api::keys;
 
 use super::{
-    super::{Connection, said},
+    super::{
+        Connection,
+        kind::{CONFIG_MAP, CRD, DEPLOYMENT, Kind, LEASE, NAMESPACE, SERVICE, resource},
+        said,
+    },
     Mode, gone,
 };
 use crate::output;
 
-/// A kind of object: group, version, kind, plural.
-type Kind = (&'static str, &'static str, &'static str, &'static str);
-
-const DEPLOYMENT: Kind = ("apps", "v1", "Deployment", "deployments");
-const CLUSTER_ROLE_BINDING: Kind = (RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings");
-const NAMESPACE: Kind = ("", "v1", "Namespace", "namespaces");
-const CRD: Kind = (
-    "apiextensions.k8s.io",
-    "v1",
-    "CustomResourceDefinition",
-    "customresourcedefinitions",
-);
 const RBAC: &str = "rbac.authorization.k8s.io";
+const CLUSTER_ROLE_BINDING: Kind = (RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings");
 
 /// In the order in which they go: who may write the others before what is written.
 const REST: [Kind; 15] = [
     (RBAC, "v1", "RoleBinding", "rolebindings"),
     (RBAC, "v1", "Role", "roles"),
     (RBAC, "v1", "ClusterRole", "clusterroles"),
-    ("", "v1", "Service", "services"),
+    SERVICE,
     ("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
     ("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"),
     ("monitoring.coreos.com", "v1", "ServiceMonitor", "servicemonitors"),
@@ -40,9 +33,9 @@ const REST: [Kind; 15] = [
     ("cert-manager.io", "v1", "Certificate", "certificates"),
     ("cert-manager.io", "v1", "Issuer", "issuers"),
     ("batch", "v1", "Job", "jobs"),
-    ("", "v1", "ConfigMap", "configmaps"),
+    CONFIG_MAP,
     ("", "v1", "ServiceAccount", "serviceaccounts"),
-    ("coordination.k8s.io", "v1", "Lease", "leases"),
+    LEASE,
     ("", "v1", "Secret", "secrets"),
 ];
 
@@ -71,9 +64,10 @@ impl Removal<'_> {
     }
 
     /// Removes what carries our label: in our namespace, and beside it what has no namespace and the Roles that let us read a Secret.
-    async fn of(&self, (group, version, kind, plural): Kind) -> Result<()> {
+    async fn of(&self, searched: Kind) -> Result<()> {
         let Self { connection, mode } = self;
-        let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
+        let (group, _, kind, plural) = searched;
+        let resource = resource(searched);
         let everywhere = Api::<DynamicObject>::all_with(connection.client.clone(), &resource);
         let ours = ListParams::default().labels(&format!("{}={}", keys::PART_OF, keys::PART_OF_TASKGATE));
         let found = match everywhere.list(&ours).await {

@@ -13,13 +13,16 @@ use jiff::Timestamp;
 use kube::api::ListParams;
 use taskgate_api::{GROUP, VERSION, foreman, kelos, kueue, switch};
 
-use self::reader::{Kind, Reader};
+use self::reader::Reader;
 use super::{
     facts::{Facts, Kueue, Probes, Unseen},
     finding::Finding,
     judge,
 };
-use crate::commands::Connection;
+use crate::commands::{
+    Connection,
+    kind::{CONFIG_MAP, CRD, DEPLOYMENT, Kind, LEASE, NAMESPACE, SERVICE},
+};
 
 /// The CustomResourceDefinitions that are looked at, besides our own: which flavour and release of the others there is.
 const FOREIGN_CRDS: [&str; 4] = [
@@ -31,13 +34,6 @@ const FOREIGN_CRDS: [&str; 4] = [
 /// How many objects of a kind are looked at that may be very many.
 const MANY: u32 = 500;
 
-const DEPLOYMENTS: Kind = ("apps", "v1", "Deployment", "deployments");
-const CRDS: Kind = (
-    "apiextensions.k8s.io",
-    "v1",
-    "CustomResourceDefinition",
-    "customresourcedefinitions",
-);
 const MUTATING: Kind = (
     "admissionregistration.k8s.io",
     "v1",
@@ -50,11 +46,7 @@ const VALIDATING: Kind = (
     "ValidatingWebhookConfiguration",
     "validatingwebhookconfigurations",
 );
-const SERVICES: Kind = ("", "v1", "Service", "services");
-const CONFIG_MAPS: Kind = ("", "v1", "ConfigMap", "configmaps");
 const PODS: Kind = ("", "v1", "Pod", "pods");
-const NAMESPACES: Kind = ("", "v1", "Namespace", "namespaces");
-const LEASES: Kind = ("coordination.k8s.io", "v1", "Lease", "leases");
 const POLICIES: Kind = (GROUP, VERSION, "TaskPolicy", "taskpolicies");
 const CLUSTER_POLICIES: Kind = (GROUP, VERSION, "ClusterTaskPolicy", "clustertaskpolicies");
 
@@ -115,7 +107,7 @@ pub(super) async fn read(connection: &Connection, configuration: &str, service: 
     };
     let namespace = connection.namespace.as_str();
     let own = Some(namespace);
-    let (deployment, groups) = join!(reader.get(DEPLOYMENTS, own, service), reader.groups());
+    let (deployment, groups) = join!(reader.get(DEPLOYMENT, own, service), reader.groups());
     let installation = installation::of(namespace, service, configuration, deployment.as_ref().ok());
     let Foreign {
         kelos_version,
@@ -143,28 +135,28 @@ pub(super) async fn read(connection: &Connection, configuration: &str, service: 
     // Boxed, so that one future does not hold the states of all.
     let installed = Box::pin(async {
         join!(
-            reader.crds(CRDS, &FOREIGN_CRDS),
+            reader.crds(CRD, &FOREIGN_CRDS),
             reader.list(MUTATING, None, &all),
             reader.list(VALIDATING, None, &all),
-            reader.get(SERVICES, own, service),
+            reader.get(SERVICE, own, service),
             certificate,
-            reader.get(CONFIG_MAPS, own, switch::CONFIG_MAP),
+            reader.get(CONFIG_MAP, own, switch::CONFIG_MAP),
             pods,
-            reader.get(LEASES, own, &installation.names.lease),
+            reader.get(LEASE, own, &installation.names.lease),
             rights::denied(&reader, &installation),
         )
     });
     let others = Box::pin(async {
         join!(
-            reader.named(DEPLOYMENTS, &judge::COMPANIONS),
-            reader.list(NAMESPACES, None, &all),
+            reader.named(DEPLOYMENT, &judge::COMPANIONS),
+            reader.list(NAMESPACE, None, &all),
             reader.list(POLICIES, None, &all),
             reader.list(CLUSTER_POLICIES, None, &all),
             reader.list(spawners, None, &all),
             reader.page(tasks, &many),
             reader.page(workloads, &many),
             reader.get(
-                CONFIG_MAPS,
+                CONFIG_MAP,
                 Some(&installation.kueue.namespace),
                 &installation.kueue.name
             ),

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp, fmt::rfc2822};
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::version::Info};
 use kube::{
     Api, Client,
-    api::{ApiResource, DynamicObject, GroupVersionKind, ListParams},
+    api::{DynamicObject, ListParams},
     client::Body,
 };
 use serde_json::Value;
@@ -22,10 +22,10 @@ use super::super::{
     facts::{Certificate, Page, Seen, Server, Unseen},
     finding::{Check, Finding},
 };
-use crate::output::Progress;
-
-/// A kind of object: group, version, kind, plural.
-pub(super) type Kind = (&'static str, &'static str, &'static str, &'static str);
+use crate::{
+    commands::kind::{Kind, resource},
+    output::Progress,
+};
 
 /// How much is asked, about: for the line that tells how far it is.
 const QUESTIONS: usize = 150;
@@ -59,8 +59,7 @@ impl Reader {
 
     /// The objects of `kind` in `namespace`, or everywhere.
     pub(super) fn api(&self, kind: Kind, namespace: Option<&str>) -> Api<DynamicObject> {
-        let (group, version, kind, plural) = kind;
-        let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
+        let resource = resource(kind);
         match namespace {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
             None => Api::all_with(self.client.clone(), &resource),
