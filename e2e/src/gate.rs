@@ -1,5 +1,6 @@
 //! taskgate itself beside a control plane: the real binary, installed as users install it.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -67,6 +68,12 @@ impl GateBuilder {
     pub fn serve_flag(mut self, flag: impl Into<String>) -> Self {
         self.serve.push(flag.into());
         self
+    }
+
+    /// Lets it ask the GitHub at `url`, as often as each second.
+    pub fn asking(self, url: impl Display) -> Self {
+        self.serve_flag("--source-min-interval=1s")
+            .serve_flag(format!("--github-api={url}"))
     }
 
     /// Registers another URL than its own, such as that of a [`Balancer`](crate::Balancer) before it.

@@ -1,16 +1,10 @@
 //! Runs the stand-in as a process: for the tour, and for looking around.
 
-use anyhow::Context;
 use clap::Parser;
-use foreman_standin::{Foreman, Options, Seed, client, install};
-use kelos_standin::Scope;
-use kube::Config;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use std::io::IsTerminal as _;
+use foreman_standin::{Foreman, Options, client, install};
+use kelos_standin::program;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use std::path::PathBuf;
 
 /// A stand-in for Foreman.
 #[derive(Parser)]
@@ -35,47 +29,21 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    program::log();
     let arguments = Arguments::parse();
-    let client = client(config(arguments.kubeconfig.as_deref()).await?)?;
+    let client = client(program::config(arguments.kubeconfig.as_deref()).await?)?;
     if arguments.install_crds {
         install(&client).await?;
     }
-    let scope = match arguments.namespace.as_slice() {
-        [] => Scope::Cluster,
-        names => Scope::Namespaces(names.to_vec()),
-    };
+    let scope = program::scope(arguments.namespace);
     let mut options = Options::new(scope);
     if let Some(path) = &arguments.seed {
-        options = options.seeded(read(path)?);
+        options = options.seeded(program::seed(path)?);
     }
     options.listen = arguments.listen;
     let mut foreman = Foreman::start(client, options).await?;
     tracing::info!("stand-in ready");
-    let mut terminated = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = terminated.recv() => {}
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
-        () = foreman.failed() => anyhow::bail!("a loop of the stand-in has ended"),
-    }
+    program::stopped(foreman.failed()).await?;
     foreman.stop().await;
     Ok(())
-}
-
-fn read(path: &Path) -> anyhow::Result<Seed> {
-    let reading = || format!("reading {}", path.display());
-    let text = std::fs::read_to_string(path).with_context(reading)?;
-    Seed::read(&text).with_context(reading)
-}
-
-async fn config(kubeconfig: Option<&Path>) -> anyhow::Result<Config> {
-    let Some(path) = kubeconfig else {
-        return Config::infer().await.context("finding an API server");
-    };
-    let file = Kubeconfig::read_from(path)?;
-    Ok(Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?)
 }

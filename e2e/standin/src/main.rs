@@ -2,14 +2,9 @@
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
-use kelos_standin::{Agents, Flavour, GitHub, Options, Parts, Scope, Seed, Standin, client, install};
-use kube::Config;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use std::io::IsTerminal as _;
+use kelos_standin::{Agents, Flavour, GitHub, Options, Parts, Seed, Standin, client, install, program};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use std::path::PathBuf;
 
 /// A stand-in for Kelos, and for GitHub.
 #[derive(Parser)]
@@ -55,14 +50,10 @@ enum Only {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    program::log();
     let arguments = Arguments::parse();
     let seed = match &arguments.seed {
-        Some(path) => read(path)?,
+        Some(path) => program::seed(path)?,
         None => Seed::default(),
     };
     let github = match arguments.github_stub {
@@ -74,14 +65,11 @@ async fn main() -> anyhow::Result<()> {
         }
         None => None,
     };
-    let client = client(config(arguments.kubeconfig.as_deref()).await?)?;
+    let client = client(program::config(arguments.kubeconfig.as_deref()).await?)?;
     if arguments.install_crds {
         install(&client, Flavour::Head).await?;
     }
-    let scope = match arguments.namespace.as_slice() {
-        [] => Scope::Cluster,
-        names => Scope::Namespaces(names.to_vec()),
-    };
+    let scope = program::scope(arguments.namespace);
     let _agents = if arguments.agents {
         Some(Agents::seeded(client.clone(), &scope, &seed).await)
     } else {
@@ -99,26 +87,7 @@ async fn main() -> anyhow::Result<()> {
     };
     let mut standin = Standin::start(client, options).await?;
     tracing::info!(address = ?standin.address(), "stand-in ready");
-    let mut terminated = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = terminated.recv() => {}
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
-        () = standin.failed() => anyhow::bail!("a loop of the stand-in has ended"),
-    }
+    program::stopped(standin.failed()).await?;
     standin.stop().await;
     Ok(())
-}
-
-fn read(path: &Path) -> anyhow::Result<Seed> {
-    let reading = || format!("reading {}", path.display());
-    let text = std::fs::read_to_string(path).with_context(reading)?;
-    Seed::read(&text).with_context(reading)
-}
-
-async fn config(kubeconfig: Option<&Path>) -> anyhow::Result<Config> {
-    let Some(path) = kubeconfig else {
-        return Config::infer().await.context("finding an API server");
-    };
-    let file = Kubeconfig::read_from(path)?;
-    Ok(Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?)
 }

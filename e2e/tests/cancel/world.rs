@@ -1,41 +1,27 @@
 //! A control plane with taskgate, and in it namespaces with a stand-in of Kelos, a GitHub, agents, and two people: ann,
 //! who may delete Tasks, and bob, who may only change them.
 
-use std::sync::LazyLock;
-
 use anyhow::{Context as _, ensure};
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod, events::v1::Event};
 use kelos_standin::{
-    Agents, CRDS, CycleResult, Flavour, GitHub, Key, Options, Outcome, Repo, Scope, Standin, client, types::Task,
+    Agents, CRDS, CycleResult, Flavour, GitHub, Key, Options, Outcome, Repo, Scope, SharedGitHub, Standin, client,
+    types::Task,
 };
 use kube::{Api, ResourceExt as _, api::ListParams};
 use serde_json::{Value, json};
 use taskgate_api::keys;
 use taskgate_e2e::{ControlPlane, Gate, Namespace, Output, PATIENCE, Shared, await_object, eventually};
-use tokio::{runtime::Runtime, sync::OnceCell};
+use tokio::sync::OnceCell;
 
 static PLANE: Shared = Shared::new(|| ControlPlane::builder().crds(CRDS));
 static GATE: OnceCell<Gate> = OnceCell::const_new();
-/// Where GitHub runs: each test has a runtime of its own, which ends with it.
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime can be started"));
-static GITHUB: OnceCell<GitHub> = OnceCell::const_new();
-
-async fn github() -> anyhow::Result<&'static GitHub> {
-    GITHUB
-        .get_or_try_init(|| async {
-            let github = RUNTIME.spawn(GitHub::start()).await??;
-            github.rate_limit(u64::from(u32::MAX), jiff::Timestamp::MAX);
-            Ok(github)
-        })
-        .await
-}
+static GITHUB: SharedGitHub = SharedGitHub::new();
 
 /// A taskgate that leads at once, and asks the shared GitHub each second.
 pub(crate) async fn gate(cp: &ControlPlane) -> anyhow::Result<Gate> {
     Gate::builder()
         .serve_flag("--no-leader-election")
-        .serve_flag("--source-min-interval=1s")
-        .serve_flag(format!("--github-api={}", github().await?.url()))
+        .asking(GITHUB.get().await?.url())
         .start(cp)
         .await
 }
@@ -68,7 +54,7 @@ impl World<'static> {
 impl<'a> World<'a> {
     pub(crate) async fn on(cp: &'a ControlPlane, gate: &'a Gate, hint: &str, flavour: Flavour) -> anyhow::Result<Self> {
         let ns = cp.namespace(hint).await?;
-        let github = github().await?;
+        let github = GITHUB.get().await?;
         let repo = github.repo(ns.name(), "r").clone_url();
         let workspace = json!({
             "apiVersion": "kelos.dev/v1alpha2", "kind": "Workspace", "metadata": {"name": "repo"}, "spec": {"repo": repo},

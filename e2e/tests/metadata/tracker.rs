@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 
 use crate::{
     recipes::recipe,
-    world::{World, annotations, gate, github, labels, task},
+    world::{GITHUB, World, annotations, gate, labels, task},
 };
 
 static OWN: Shared = Shared::new(|| ControlPlane::builder().crds(CRDS));
@@ -57,7 +57,7 @@ impl Tracker {
     }
 
     pub(crate) async fn of(world: World, spec: Value) -> anyhow::Result<Self> {
-        let repo = github().await?.repo(world.ns.name(), "r");
+        let repo = GITHUB.get().await?.repo(world.ns.name(), "r");
         let workspace = json!({"apiVersion": "kelos.dev/v1alpha2", "kind": "Workspace", "metadata": {"name": "shop"},
             "spec": {"repo": repo.clone_url()}});
         world.ns.apply_yaml(&workspace.to_string()).await?;
@@ -77,20 +77,21 @@ impl Tracker {
 
     /// The tracker fails taskgate, and nobody else.
     pub(crate) async fn fails(&self) -> anyhow::Result<()> {
-        github()
+        GITHUB
+            .get()
             .await?
             .fault(Fault::status(500).of("taskgate/").on(&self.path()));
         Ok(())
     }
 
     pub(crate) async fn heals(&self) -> anyhow::Result<()> {
-        github().await?.heal_on(&self.path());
+        GITHUB.get().await?.heal_on(&self.path());
         Ok(())
     }
 
     /// What taskgate asked.
     async fn asked(&self) -> anyhow::Result<Vec<Seen>> {
-        let mut seen = github().await?.seen();
+        let mut seen = GITHUB.get().await?.seen();
         seen.retain(|seen| seen.user_agent.starts_with("taskgate/") && seen.path.starts_with(&self.path()));
         Ok(seen)
     }
@@ -135,7 +136,11 @@ async fn the_proposals_example_is_filled_in_verbatim_on_an_unmodified_kelos() ->
     let world = &tracker.world;
     tracker.fails().await?;
     let scope = Scope::Namespaces(vec![world.ns.name().to_owned()]);
-    let kelos = Standin::start(client(world.cp.config())?, Options::new(scope, github().await?.url())).await?;
+    let kelos = Standin::start(
+        client(world.cp.config())?,
+        Options::new(scope, GITHUB.get().await?.url()),
+    )
+    .await?;
     let go = [
         "patch",
         "taskspawner",

@@ -1,36 +1,23 @@
 //! One control plane with one taskgate for all tests of the suite, and a namespace with a Workspace and a spawner for each.
 
-use std::{path::PathBuf, sync::LazyLock};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
-use kelos_standin::{CRDS, GitHub};
+use kelos_standin::{CRDS, SharedGitHub};
 use serde_json::{Value, json};
 use taskgate_api::TaskPolicy;
 use taskgate_e2e::{ControlPlane, Gate, Namespace, Output, PATIENCE, Shared, await_object, eventually};
-use tokio::{runtime::Runtime, sync::OnceCell};
+use tokio::sync::OnceCell;
 
 static PLANE: Shared = Shared::new(|| ControlPlane::builder().crds(CRDS));
 static GATE: OnceCell<Gate> = OnceCell::const_new();
-/// Where GitHub runs: each test has a runtime of its own, which ends with it.
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime can be started"));
-static GITHUB: OnceCell<GitHub> = OnceCell::const_new();
-
-pub(crate) async fn github() -> anyhow::Result<&'static GitHub> {
-    GITHUB
-        .get_or_try_init(|| async {
-            let github = RUNTIME.spawn(GitHub::start()).await??;
-            github.rate_limit(u64::from(u32::MAX), jiff::Timestamp::MAX);
-            Ok(github)
-        })
-        .await
-}
+pub(crate) static GITHUB: SharedGitHub = SharedGitHub::new();
 
 /// A taskgate that leads at once, and asks the shared GitHub as often as spawners poll.
 pub(crate) async fn gate(cp: &ControlPlane) -> anyhow::Result<Gate> {
     Gate::builder()
         .serve_flag("--no-leader-election")
-        .serve_flag("--source-min-interval=1s")
-        .serve_flag(format!("--github-api={}", github().await?.url()))
+        .asking(GITHUB.get().await?.url())
         .start(cp)
         .await
 }

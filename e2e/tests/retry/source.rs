@@ -1,15 +1,13 @@
 //! Whether the source is closed, asked before a run is repeated: A63 to A66, with a GitHub to ask.
 
-use std::sync::LazyLock;
-
 use anyhow::ensure;
 use foreman_standin::types::Workload;
-use kelos_standin::{Fault, GitHub, Repo, Seen};
+use kelos_standin::{Fault, Repo, Seen, SharedGitHub};
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 use taskgate_api::retry_ledger::FailureClass;
 use taskgate_e2e::{Gate, GateBuilder, PATIENCE};
-use tokio::{runtime::Runtime, sync::OnceCell, time::Duration};
+use tokio::time::Duration;
 
 use crate::{
     command,
@@ -17,35 +15,21 @@ use crate::{
     world::World,
 };
 
-/// Where the GitHub runs: each test has a runtime of its own, which ends with it.
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime can be started"));
-static GITHUB: OnceCell<GitHub> = OnceCell::const_new();
+static GITHUB: SharedGitHub = SharedGitHub::new();
 
 /// How taskgate calls itself.
 const AGENT: &str = "taskgate/";
 /// What lets taskgate read the Secret `github`.
 const ROLE: &str = include_str!("../source/role.yaml");
 
-pub(crate) async fn github() -> anyhow::Result<&'static GitHub> {
-    GITHUB
-        .get_or_try_init(|| async {
-            let github = RUNTIME.spawn(GitHub::start()).await??;
-            github.rate_limit(u64::from(u32::MAX), jiff::Timestamp::MAX);
-            Ok(github)
-        })
-        .await
-}
-
 /// A taskgate that asks that GitHub.
 pub(crate) async fn gate() -> anyhow::Result<GateBuilder> {
-    Ok(Gate::builder()
-        .serve_flag("--source-min-interval=1s")
-        .serve_flag(format!("--github-api={}", github().await?.url())))
+    Ok(Gate::builder().asking(GITHUB.get().await?.url()))
 }
 
 impl World {
     async fn repo(&self) -> anyhow::Result<Repo> {
-        Ok(github().await?.repo(self.ns.name(), "app"))
+        Ok(GITHUB.get().await?.repo(self.ns.name(), "app"))
     }
 
     /// A Workload for issues of the namespace's own repository, which has failed.
@@ -63,7 +47,7 @@ impl World {
     /// What taskgate asked about the issue.
     async fn asked(&self, issue: u64) -> anyhow::Result<Vec<Seen>> {
         let path = format!("/repos/{}/app/issues/{issue}", self.ns.name());
-        let mut seen = github().await?.seen();
+        let mut seen = GITHUB.get().await?.seen();
         seen.retain(|seen| seen.user_agent.starts_with(AGENT) && seen.path == path);
         Ok(seen)
     }
@@ -169,7 +153,7 @@ async fn a65_each_object_is_asked_about_by_its_own_issues() -> anyhow::Result<()
 #[tokio::test]
 async fn a66_what_is_no_answer_keeps_nothing_from_being_run_again() -> anyhow::Result<()> {
     let world = World::start("a66", asking()).await?;
-    let (github, repo) = (github().await?, world.repo().await?);
+    let (github, repo) = (GITHUB.get().await?, world.repo().await?);
     let faults = [
         ("broken", 1, Fault::status(500)),
         ("forbidden", 2, Fault::status(403)),
@@ -195,7 +179,7 @@ async fn a66_where_nothing_may_be_asked_everything_is_run_again() -> anyhow::Res
     let repo = world.repo().await?;
     let limited = Fault::rate_limited_for(Duration::from_hours(1));
     let path = format!("{}/app/issues/5", world.ns.name());
-    github().await?.fault(limited.of(AGENT).on(&path));
+    GITHUB.get().await?.fault(limited.of(AGENT).on(&path));
     for issue in [5, 6] {
         repo.issue(issue).close();
         let name = format!("wl-{issue}");

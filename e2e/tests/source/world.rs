@@ -1,44 +1,31 @@
 //! A control plane with taskgate, a GitHub and its proxy, shared by all tests; each has a namespace and a repository.
 
-use std::sync::LazyLock;
-
 use anyhow::ensure;
 use kelos_standin::{
-    Agents, CRDS, CycleResult, GitHub, Issue, Key, Options, Outcome, Repo, Scope, Seen, Standin, client, types::Task,
+    Agents, CRDS, CycleResult, GitHub, Issue, Key, Options, Outcome, Repo, Scope, Seen, SharedGitHub, Standin, client,
+    types::Task,
 };
 use kube::{Api, ResourceExt as _, api::ListParams};
 use serde_json::{Value, json};
 use taskgate_api::{TaskPolicy, WorkItem, WorkItemStatus, work_item::Breaker};
 use taskgate_e2e::{ControlPlane, Gate, GateBuilder, Namespace, PATIENCE, Shared, await_object, eventually};
-use tokio::{runtime::Runtime, sync::OnceCell};
+use tokio::sync::OnceCell;
 
 static PLANE: Shared = Shared::new(|| ControlPlane::builder().crds(CRDS));
 static GATE: OnceCell<Gate> = OnceCell::const_new();
-/// Where the GitHubs run: each test has a runtime of its own, which ends with it.
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime can be started"));
-static GITHUB: OnceCell<GitHub> = OnceCell::const_new();
+static GITHUB: SharedGitHub = SharedGitHub::new();
 /// What stands for the proxies of Workspaces: it is asked without a token.
-static PROXY: OnceCell<GitHub> = OnceCell::const_new();
+static PROXY: SharedGitHub = SharedGitHub::new();
 
 /// How taskgate calls itself.
 pub(crate) const AGENT: &str = "taskgate/";
 
-async fn started(cell: &'static OnceCell<GitHub>) -> anyhow::Result<&'static GitHub> {
-    cell.get_or_try_init(|| async {
-        let github = RUNTIME.spawn(GitHub::start()).await??;
-        github.rate_limit(u64::from(u32::MAX), jiff::Timestamp::MAX);
-        Ok(github)
-    })
-    .await
-}
-
 /// A taskgate that asks the shared GitHub, once a second.
 pub(crate) async fn gate() -> anyhow::Result<GateBuilder> {
     Ok(Gate::builder()
-        .serve_flag("--source-min-interval=1s")
         .serve_flag("--no-leader-election")
-        .serve_flag(format!("--github-api={}", started(&GITHUB).await?.url()))
-        .serve_flag(format!("--ghproxy-url={}", started(&PROXY).await?.url())))
+        .asking(GITHUB.get().await?.url())
+        .serve_flag(format!("--ghproxy-url={}", PROXY.get().await?.url())))
 }
 
 pub(crate) struct World {
@@ -65,7 +52,7 @@ impl World {
 
     pub(crate) async fn on(cp: &'static ControlPlane, hint: &str, workspace: Value) -> anyhow::Result<Self> {
         let ns = cp.namespace(hint).await?;
-        let (github, proxy) = (started(&GITHUB).await?, started(&PROXY).await?);
+        let (github, proxy) = (GITHUB.get().await?, PROXY.get().await?);
         let mut spec = workspace;
         spec["repo"] = github.repo(ns.name(), "r").clone_url().into();
         let workspace = json!({

@@ -7,11 +7,13 @@ mod fault;
 mod handle;
 mod routes;
 mod seed;
+mod shared;
 mod world;
 
 pub use fault::Fault;
 pub use handle::{Issue, Repo};
 pub use seed::{AgentRule, CommentSeed, IssueSeed, RepoSeed, Seed};
+pub use shared::SharedGitHub;
 pub use world::Seen;
 
 use crate::serve::bind;
