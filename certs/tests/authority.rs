@@ -282,7 +282,8 @@ async fn the_bundle_is_injected_and_nothing_else_is_owned() -> anyhow::Result<()
     // Applying the same configuration again changes nothing, and neither do we.
     apply(&api, name, "operator", &["a.taskgate.test", "b.taskgate.test"], None).await?;
     never("another write", Duration::from_secs(1), || async {
-        Ok((api.get(name).await?.resource_version() != written.resource_version()).then_some(()))
+        let found = api.get(name).await?;
+        Ok((found.resource_version() != written.resource_version()).then_some((written.clone(), found)))
     })
     .await?;
 
