@@ -21,6 +21,7 @@ mod client;
 mod condition;
 mod github;
 mod interests;
+mod job;
 mod limits;
 mod reader;
 mod settle;

@@ -9,18 +9,18 @@ use std::{
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use jiff::Timestamp;
 use kube::{api::DynamicObject, runtime::reflector::Store};
-use taskgate_policy::source::{Interest, Interests, Presence, Repository, SourceKey, backoff};
+use taskgate_policy::source::{Interest, Interests, Presence, SourceItem, SourceKey, backoff};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 use super::{
     SourceConfig,
-    access::Place,
     client::Http,
     condition::{self, Health},
-    github::{self, Ask, Kept, Outcome, Reading},
+    github::{Kept, Reading},
     interests::interests,
-    limits::{Limits, Login, RouteKey},
+    job::{Answer, Job},
+    limits::Limits,
     settle,
     trouble::Trouble,
     turn::in_turn,
@@ -61,7 +61,7 @@ pub(crate) async fn run(context: Arc<Context>, tasks: Store<DynamicObject>, conf
     loop {
         let interests = interests(&reader.context, &tasks);
         for job in reader.jobs(&interests).await {
-            answers.push(answer(reader.http.clone(), Arc::clone(&reader.limits), job));
+            answers.push(job.ask(reader.http.clone(), Arc::clone(&reader.limits)));
         }
         condition::tell(&reader.context, &interests, &reader.health()).await;
         let (next, quiet) = (reader.next(), Instant::now() + QUIET);
@@ -111,18 +111,6 @@ struct Item {
     is_asked: bool,
     kept: Option<Arc<Kept>>,
     health: Health,
-}
-
-/// One item whose turn it is.
-struct Job {
-    key: SourceKey,
-    interest: Interest,
-    place: Arc<Place>,
-    repository: Repository,
-    number: u64,
-    kept: Option<Arc<Kept>>,
-    route: RouteKey,
-    own: Login,
 }
 
 impl Reader {
@@ -256,7 +244,7 @@ impl Reader {
         }
     }
 
-    async fn observed(&self, job: &Job, item: Option<taskgate_policy::source::SourceItem>) {
+    async fn observed(&self, job: &Job, item: Option<SourceItem>) {
         let discovered = item
             .as_ref()
             .is_some_and(|item| job.place.source.filter.discovers(item));
@@ -275,27 +263,4 @@ impl Reader {
             warn!(%error, source = %error.source, "tried again with the next answer");
         }
     }
-}
-
-/// What came of a job.
-enum Answer {
-    Outcome(Outcome),
-    /// Nothing was asked: whoever was before found that nothing may be, until then.
-    Paused(Instant),
-}
-
-async fn answer(http: Http, limits: Arc<Limits>, job: Job) -> (Job, Answer) {
-    if let Some(until) = limits.paused(&job.route) {
-        return (job, Answer::Paused(until));
-    }
-    let ask = Ask {
-        repository: &job.repository,
-        endpoint: job.place.source.endpoint,
-        number: job.number,
-        whole: job.interest.for_task,
-        before: job.kept.as_deref(),
-        own: &job.own,
-    };
-    let outcome = github::read(&http, &job.place.route, &ask).await;
-    (job, Answer::Outcome(outcome))
 }
