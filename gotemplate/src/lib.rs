@@ -33,6 +33,7 @@ mod functions;
 mod lex;
 mod literal;
 mod parse;
+mod parser;
 mod pipeline;
 mod print;
 mod quote;

@@ -1,33 +1,18 @@
 //! From tokens to a tree.
 
-use std::collections::BTreeMap;
-
 use crate::{
     ast::{Control, Node, is_blank},
     error::{ParseError, Position, Wrong},
-    lex::{Kind, Token, tokens},
+    lex::{Kind, tokens},
     literal,
+    parser::{Defined, Parsed, Parser, unexpected},
     pipeline::Place,
 };
-
-/// How deep actions and parentheses may be nested together.
-const MAX_NESTING: u32 = 50;
-
-/// The templates that are defined, by name.
-pub(crate) type Defined = BTreeMap<String, Vec<Node>>;
-
-pub(crate) type Parsed<T> = Result<T, Wrong>;
 
 /// Parses `source` into the template itself and those that it defines.
 pub(crate) fn parse(source: &str) -> Result<(Vec<Node>, Defined), ParseError> {
     let parse = || {
-        let mut parser = Parser {
-            tokens: tokens(source)?,
-            next: 0,
-            scope: Scope::default(),
-            nesting: 0,
-            defined: Defined::new(),
-        };
+        let mut parser = Parser::of(tokens(source)?);
         let root = parser.root()?;
         Ok((root, parser.defined))
     };
@@ -37,22 +22,6 @@ pub(crate) fn parse(source: &str) -> Result<(Vec<Node>, Defined), ParseError> {
     })
 }
 
-/// What a template may refer to: nothing of the one that it is written in.
-#[derive(Debug, Default)]
-pub(crate) struct Scope {
-    pub(crate) variables: Vec<String>,
-    ranges: u32,
-}
-
-/// A parse under way.
-pub(crate) struct Parser<'s> {
-    tokens: Vec<Token<'s>>,
-    pub(crate) next: usize,
-    pub(crate) scope: Scope,
-    nesting: u32,
-    defined: Defined,
-}
-
 /// What ends a list of nodes.
 #[derive(Clone, Copy, Debug)]
 enum Terminator {
@@ -60,49 +29,13 @@ enum Terminator {
     Else { at: usize },
 }
 
-impl<'s> Parser<'s> {
-    /// The next token; the last one for ever.
-    pub(crate) fn peek(&self) -> Token<'s> {
-        self.tokens[self.next.min(self.tokens.len() - 1)]
-    }
-
-    pub(crate) fn take(&mut self) -> Token<'s> {
-        let token = self.peek();
-        self.next += 1;
-        token
-    }
-
-    fn peek_word(&self) -> Option<&'s str> {
-        let token = self.peek();
-        (token.kind == Kind::Word).then_some(token.text)
-    }
-
-    fn expect(&mut self, kind: Kind, context: &str) -> Parsed<Token<'s>> {
-        let token = self.take();
-        if token.kind == kind {
-            Ok(token)
-        } else {
-            Err(unexpected(token, context))
-        }
-    }
-
-    /// Runs `parse` one level deeper.
-    pub(crate) fn nested<T>(&mut self, at: usize, parse: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
-        if self.nesting == MAX_NESTING {
-            return Err(Wrong::new(at, format!("nested more than {MAX_NESTING} deep")));
-        }
-        self.nesting += 1;
-        let parsed = parse(self);
-        self.nesting -= 1;
-        parsed
-    }
-
+impl Parser<'_> {
     fn root(&mut self) -> Parsed<Vec<Node>> {
         let mut nodes = Vec::new();
         loop {
             match self.peek().kind {
                 Kind::End => return Ok(nodes),
-                Kind::Open if self.tokens[self.next + 1].text == "define" => {
+                Kind::Open if self.peek_second().text == "define" => {
                     self.next += 2;
                     self.definition()?;
                 }
@@ -297,13 +230,4 @@ impl<'s> Parser<'s> {
         };
         Ok((token.at, String::from_utf8_lossy(&name).into_owned()))
     }
-}
-
-/// `token` is not what `context` needs.
-pub(crate) fn unexpected(token: Token<'_>, context: &str) -> Wrong {
-    let what = match token.kind {
-        Kind::End => "end of the template".to_owned(),
-        _ => format!("{:?}", token.text),
-    };
-    Wrong::new(token.at, format!("unexpected {what} in {context}"))
 }

@@ -7,7 +7,7 @@ use crate::{
     functions::Function,
     lex::{Kind, Token},
     literal,
-    parse::{Parsed, Parser, unexpected},
+    parser::{Parsed, Parser, unexpected},
 };
 
 /// Where a pipeline stands.
