@@ -1,30 +1,29 @@
 //! `make run`: a control plane with taskgate enforcing on it, and a short tour of what it does, in real kubectl output.
 //! Afterwards it is the reader's until Ctrl-C; with `ONCE=1` it ends after the tour. Nothing is left behind either way.
 
-// A program for a person at a terminal: printing is what it is for.
-#![allow(clippy::print_stdout)]
-
-use std::io::{IsTerminal as _, Write as _};
-use std::time::{Duration, Instant};
+mod standins;
+mod terminal;
 
 use anyhow::Context as _;
 use serde_json::Value;
-use taskgate_e2e::{ControlPlane, Gate, Kueue, Process, ProcessSpec, binary, eventually, free_port};
+use taskgate_e2e::{ControlPlane, Gate, Kueue, PATIENCE, eventually};
+
+use standins::{start_foreman, start_kelos};
+use terminal::{heading, say, show_file, timed, typed, typed_with_input};
 
 const NAMESPACE: &str = "team-a";
-const POLICY: &str = include_str!("../../tour/policy.yaml");
-const SPAWNER: &str = include_str!("../../tour/spawner.yaml");
-const TASK: &str = include_str!("../../tour/task.yaml");
-const KUEUE: &str = include_str!("../../tour/kueue.yaml");
-const RETRY: &str = include_str!("../../tour/retry.yaml");
-const WORKLOAD: &str = include_str!("../../tour/workload.yaml");
+const POLICY: &str = include_str!("../../../tour/policy.yaml");
+const SPAWNER: &str = include_str!("../../../tour/spawner.yaml");
+const TASK: &str = include_str!("../../../tour/task.yaml");
+const KUEUE: &str = include_str!("../../../tour/kueue.yaml");
+const RETRY: &str = include_str!("../../../tour/retry.yaml");
+const WORKLOAD: &str = include_str!("../../../tour/workload.yaml");
 /// Where each Task stands.
 const STANDING: &str = "kubectl -n team-a get tasks.kelos.dev '-ocustom-columns=TASK:.metadata.name,PHASE:.status.phase,\
     QUEUED:.status.conditions[?(@.type==\"Queued\")].reason,WHY:.status.conditions[?(@.type==\"Queued\")].message'";
 /// Where a Workload stands.
 const RUN: &str = "kubectl -n team-a get workloads.foreman.llmkube.dev '-ocustom-columns=WORKLOAD:.metadata.name,\
     ATTEMPT:.metadata.annotations.foreman\\.llmkube\\.dev/attempt,CODER:.spec.coderAgentRef.name,PHASE:.status.phase'";
-const PATIENCE: Duration = Duration::from_mins(1);
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -136,40 +135,6 @@ async fn tour() -> anyhow::Result<()> {
     std::future::pending().await
 }
 
-async fn start_kelos(cp: &ControlPlane) -> anyhow::Result<Process> {
-    let seed = cp.dir().join("github.yaml");
-    std::fs::write(&seed, include_str!("../../tour/github.yaml")).context("writing the seed")?;
-    let metrics = format!("127.0.0.1:{}", free_port()?);
-    let spec = ProcessSpec::new("kelos-standin", binary("kelos-standin")?)
-        .args(["--kubeconfig", &cp.kubeconfig().display().to_string()])
-        .args(["--seed", &seed.display().to_string()])
-        .args([
-            "--github-stub",
-            &format!("127.0.0.1:{}", free_port()?),
-            "--metrics",
-            &metrics,
-        ])
-        .args(["--install-crds", "--no-runtimes", "--agents"])
-        .ready_at(format!("http://{metrics}/metrics"));
-    cp.spawn(spec).await
-}
-
-async fn start_foreman(cp: &ControlPlane) -> anyhow::Result<Process> {
-    let seed = cp.dir().join("foreman.yaml");
-    std::fs::write(&seed, include_str!("../../tour/foreman.yaml")).context("writing the seed")?;
-    let listen = format!("127.0.0.1:{}", free_port()?);
-    let spec = ProcessSpec::new("foreman-standin", binary("foreman-standin")?)
-        .args(["--kubeconfig", &cp.kubeconfig().display().to_string()])
-        .args(["--seed", &seed.display().to_string()])
-        .args(["--install-crds", "--listen", &listen])
-        .ready_at(format!("http://{listen}/healthz"));
-    let foreman = cp.spawn(spec).await?;
-    // The garbage collector learns of new kinds every 30 s, or at its start.
-    cp.controller_manager().restart().await?;
-    cp.apply_yaml(include_str!("../../tour/agents.yaml")).await?;
-    Ok(foreman)
-}
-
 async fn retry(cp: &ControlPlane) -> anyhow::Result<()> {
     heading("7. A Workload of Foreman's fails: it is run again, under today's policy, and told why it failed");
     show_file(RETRY);
@@ -204,7 +169,7 @@ async fn retry(cp: &ControlPlane) -> anyhow::Result<()> {
 
 /// Writes the memory of an item by hand, as the controller would after three failures.
 async fn remember_failures(cp: &ControlPlane) -> anyhow::Result<()> {
-    cp.apply_yaml(include_str!("../../tour/work-item.yaml")).await?;
+    cp.apply_yaml(include_str!("../../../tour/work-item.yaml")).await?;
     let status = r#"{"status": {"breaker": "Open", "consecutiveFailures": 3, "openedAt": "2026-11-20T10:00:00Z",
         "totalCostUSD": "1.50", "reason": "MaxRetriesExceeded"}}"#;
     let args = [
@@ -261,52 +226,4 @@ fn items(list: &Value) -> impl Iterator<Item = &Value> {
 fn queued(task: &Value) -> Option<&Value> {
     let conditions = task.pointer("/status/conditions")?.as_array()?;
     conditions.iter().find(|condition| condition["type"] == "Queued")
-}
-
-/// Shows a command as it would be typed, runs it, and shows all that it prints.
-async fn typed(cp: &ControlPlane, line: &str) -> anyhow::Result<()> {
-    typed_with_input(cp, line, "").await
-}
-
-/// As [`typed`], with the content of the file that the line names.
-async fn typed_with_input(cp: &ControlPlane, line: &str, file: &str) -> anyhow::Result<()> {
-    say(&styled("36", &format!("$ {line}")));
-    let words: Vec<&str> = line.split_whitespace().skip(1).collect();
-    let args: Vec<&str> = words
-        .iter()
-        .map(|word| word.strip_suffix(".yaml").map_or(word.trim_matches('\''), |_| "-"))
-        .collect();
-    let output = cp.kubectl_with_input(args, file).await?;
-    say(format!("{}{}", output.stdout, output.stderr).trim_end());
-    Ok(())
-}
-
-async fn timed<T>(what: &str, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let started = Instant::now();
-    print!("{what} … ");
-    std::io::stdout().flush().context("writing to the terminal")?;
-    let done = work.await?;
-    say(&format!("{:.1} s", started.elapsed().as_secs_f32()));
-    Ok(done)
-}
-
-fn heading(text: &str) {
-    say(&styled("1", &format!("\n{text}")));
-}
-
-/// `text` in an ANSI style, if somebody looks at a terminal.
-fn styled(style: &str, text: &str) -> String {
-    if std::io::stdout().is_terminal() {
-        format!("\x1b[{style}m{text}\x1b[0m")
-    } else {
-        text.to_owned()
-    }
-}
-
-fn show_file(text: &str) {
-    say(text.trim_end());
-}
-
-fn say(text: &str) {
-    println!("{text}");
 }
