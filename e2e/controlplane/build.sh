@@ -39,7 +39,7 @@ command -v go >/dev/null || die "Go is needed (go.mod tells the version)"
 
 # Everything that decides what comes out.
 key=$({
-    cat "$here/go.mod" "$here/go.sum" "$here/main.go" "$here/supervise/main.go" "$here/build.sh"
+    cat "$here/go.mod" "$here/go.sum" "$here/main.go" "$here"/supervise/*.go "$here/build.sh"
     # What would lift the versions of the control plane's modules is a module of its own.
     cat "$here"/*/go.mod "$here"/*/go.sum "$here/certmanager/main.go"
     go version

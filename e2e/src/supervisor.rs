@@ -1,4 +1,4 @@
-//! The test's end of `controlplane/supervise`, where the protocol is described.
+//! The test's end of `controlplane/supervise`, where `protocol.go` describes what is said.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead as _, BufReader, Write as _};
