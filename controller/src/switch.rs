@@ -28,12 +28,13 @@ const RETRY: Duration = Duration::from_secs(2);
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 
 /// What the switch says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum State {
     /// Not known yet.
     Unknown,
-    /// Do everything. The `ConfigMap` of this UID is there still, but its time is over.
-    Enabled { over: Option<String> },
+    /// Do everything. A `ConfigMap` is there still, but its time is over: just this one, as who disables taskgate anew writes to the
+    /// same.
+    Enabled { over: Option<Preconditions> },
     /// Do nothing.
     Disabled,
 }
@@ -45,7 +46,12 @@ impl State {
         };
         let (disabled, _) = Disabled::read(map.data.as_ref().unwrap_or(&std::collections::BTreeMap::new()));
         if disabled.until.is_some_and(|until| until <= now) {
-            Self::Enabled { over: map.uid() }
+            Self::Enabled {
+                over: Some(Preconditions {
+                    uid: map.uid(),
+                    resource_version: map.resource_version(),
+                }),
+            }
         } else {
             Self::Disabled
         }
@@ -208,17 +214,14 @@ async fn keep(kind: ApiResource, api: Api<DynamicObject>, name: &str, mut state:
 async fn take_away(client: &Client, namespace: &str, mut state: watch::Receiver<State>) {
     let maps = Api::<ConfigMap>::namespaced(client.clone(), namespace);
     loop {
-        let State::Enabled { over: Some(uid) } = state.borrow_and_update().clone() else {
+        let State::Enabled { over: Some(over) } = state.borrow_and_update().clone() else {
             if state.changed().await.is_err() {
                 return pending().await;
             }
             continue;
         };
         let params = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: Some(uid),
-                resource_version: None,
-            }),
+            preconditions: Some(over),
             ..DeleteParams::default()
         };
         match maps.delete(CONFIG_MAP, &params).await {
@@ -240,11 +243,22 @@ fn is_denied(error: &watcher::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use kube::api::ObjectMeta;
+
     use super::*;
 
     #[test]
     fn the_switch_is_on_until_its_time_is_over() {
+        let seen = Preconditions {
+            uid: Some("u".to_owned()),
+            resource_version: Some("7".to_owned()),
+        };
         let map = |until: Option<&str>| ConfigMap {
+            metadata: ObjectMeta {
+                uid: seen.uid.clone(),
+                resource_version: seen.resource_version.clone(),
+                ..ObjectMeta::default()
+            },
             data: until.map(|until| [("until".to_owned(), until.to_owned())].into()),
             ..ConfigMap::default()
         };
@@ -256,7 +270,9 @@ mod tests {
         assert_eq!(state(Some(map(Some("2026-01-31T12:00:01Z")))), State::Disabled);
         assert_eq!(
             state(Some(map(Some("2026-01-31T12:00:00Z")))),
-            State::Enabled { over: None }
+            State::Enabled {
+                over: Some(seen.clone())
+            }
         );
     }
 }
