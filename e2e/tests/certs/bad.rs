@@ -88,6 +88,7 @@ async fn every_bad_one_is_named_and_none_is_served() -> anyhow::Result<()> {
     let load = async {
         while !done.load(Ordering::Relaxed) {
             lost.fetch_add(usize::from(probe(&ns).await.is_err()), Ordering::Relaxed);
+            // Paces the load.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         anyhow::Ok(())

@@ -49,6 +49,17 @@ async fn end(balancer: &Balancer, gate: Gate) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Waits until the load has called a while longer as things are now.
+async fn more(sent: &AtomicUsize) -> anyhow::Result<()> {
+    let before = sent.load(Ordering::Relaxed);
+    eventually("the load goes on", PATIENCE, || async {
+        let calls = sent.load(Ordering::Relaxed) - before;
+        ensure!(calls >= 50, "{calls} calls");
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn to_cert_manager_and_back_loses_no_call() -> anyhow::Result<()> {
     let cp = plane().await?;
@@ -67,12 +78,13 @@ async fn to_cert_manager_and_back_loses_no_call() -> anyhow::Result<()> {
                 eprintln!("lost: {error:#}");
                 lost.fetch_add(1, Ordering::Relaxed);
             }
+            // Paces the load.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         anyhow::Ok(())
     };
     let switching = async {
-        let result = there_and_back(&cp, &balancer, old).await;
+        let result = there_and_back(&cp, &balancer, old, &sent).await;
         done.store(true, Ordering::Relaxed);
         result
     };
@@ -83,7 +95,12 @@ async fn to_cert_manager_and_back_loses_no_call() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn there_and_back(cp: &ControlPlane, balancer: &Balancer, old: [Gate; 2]) -> anyhow::Result<()> {
+async fn there_and_back(
+    cp: &ControlPlane,
+    balancer: &Balancer,
+    old: [Gate; 2],
+    sent: &AtomicUsize,
+) -> anyhow::Result<()> {
     let _cert_manager = cert_manager(cp).await?;
     let api = secrets(cp);
     let issued = eventually("the certificate is issued", PATIENCE, || async {
@@ -112,7 +129,7 @@ async fn there_and_back(cp: &ControlPlane, balancer: &Balancer, old: [Gate; 2]) 
         managed.push(replica(cp, balancer, &name, &[CERT_MANAGER], &[&injected()]).await?);
         end(balancer, gate).await?;
     }
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    more(sent).await?;
 
     // And back: the annotation goes, the bundle stays; then the replicas, which add an authority of their own. The one from
     // before is gone, so it has to be a new one.
@@ -123,7 +140,7 @@ async fn there_and_back(cp: &ControlPlane, balancer: &Balancer, old: [Gate; 2]) 
         own.push(replica(cp, balancer, &format!("again-{index}"), &[], &[]).await?);
         end(balancer, gate).await?;
     }
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    more(sent).await?;
     let owners = owners_of_the_bundle(cp).await?;
     ensure!(owners.iter().any(|owner| owner == "taskgate-ca"), "{owners:?}");
     Ok(())

@@ -67,6 +67,7 @@ async fn f11_every_look_moves_the_times_of_the_conditions() -> anyhow::Result<()
         let found = conditions.iter().find(|condition| condition.type_ == "Completed");
         found.map(|condition| condition.last_transition_time.0)
     };
+    // Times are whole seconds: this has to be another one.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     world.touch("wl", "much later").await?;
     let moved = world

@@ -108,6 +108,7 @@ async fn most_active(client: kube::Client, namespace: String, most: Arc<AtomicI6
                 .sum();
             most.fetch_max(active, Ordering::Relaxed);
         }
+        // Paces the count.
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

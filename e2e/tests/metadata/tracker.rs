@@ -126,6 +126,15 @@ impl Tracker {
         });
         Ok(ours.map(|event| event.summary()).collect())
     }
+
+    /// It writes no more than that since `mark`, for `time` from now.
+    async fn writes_at_most(&self, most: usize, mark: Marker, time: Duration) -> anyhow::Result<()> {
+        never(format!("more than {most} writes"), time, || async {
+            let written = self.written(mark).await?;
+            Ok((written.len() > most).then_some(written))
+        })
+        .await
+    }
 }
 
 #[tokio::test]
@@ -244,9 +253,7 @@ async fn a_tracker_that_is_down_blocks_nothing_and_is_told_once() -> anyhow::Res
         ended,
     ];
     world.ns.kubectl(end).await?.stdout_ok()?;
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    let written = tracker.written(mark).await?;
-    ensure!(written.is_empty(), "{written:?}");
+    tracker.writes_at_most(0, mark, Duration::from_secs(4)).await?;
     tracker.heals().await?;
     let task = tracker.settled().await?;
     ensure!(labels(&task)["kelos.dev/priority"] == CRITICAL, "{task}");
@@ -317,7 +324,7 @@ async fn it_is_filled_in_once_and_a_job_that_comes_later_has_it_from_the_start()
     world.ns.kubectl(told).await?.stdout_ok()?;
     let task = tracker.settled().await?;
     ensure!(labels(&task)["title"] == title, "{task}");
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    tracker.writes_at_most(2, mark, Duration::from_secs(2)).await?;
     let written = tracker.written(mark).await?;
     let of = |path: &str| written.iter().filter(|write| write.starts_with(path)).count();
     let (tasks, jobs) = (of("patch kelos.dev/tasks "), of("patch batch/jobs "));
@@ -444,7 +451,7 @@ async fn who_waits_when_taskgate_dies_gets_its_labels_from_the_next() -> anyhow:
     let task = tracker.settled().await?;
     ensure!(!labels(&task)["title"].is_null(), "{task}");
     gate.process().restart().await?;
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    tracker.writes_at_most(1, mark, Duration::from_secs(4)).await?;
     let written = tracker.written(mark).await?;
     let is_one = written.len() == 1 && written[0].starts_with("patch kelos.dev/tasks ");
     ensure!(is_one, "{written:?}");

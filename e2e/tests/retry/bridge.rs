@@ -8,7 +8,7 @@ use kube::{
     api::{DeleteParams, ListParams, PostParams},
 };
 use serde_json::{Value, json};
-use taskgate_e2e::{PATIENCE, eventually};
+use taskgate_e2e::{PATIENCE, eventually, never};
 
 use crate::{
     steps::{number, stuck, three, workload},
@@ -78,7 +78,7 @@ async fn a_bridge_that_does_not_know_of_it_and_a_take_over_never_make_two() -> a
     };
     for (index, name) in names.iter().enumerate() {
         world.finish(&format!("{name}-code-7"), stuck()).await?;
-        // The moments differ.
+        // Paces the bridge: it comes a little later each time, while taskgate may be at any step.
         tokio::time::sleep(Duration::from_millis(40 * index as u64)).await;
         tick().await?;
     }
@@ -86,11 +86,15 @@ async fn a_bridge_that_does_not_know_of_it_and_a_take_over_never_make_two() -> a
         let next = world.next(first).await?;
         ensure!(number(&next) == Some("2"), "{name}: {:?}", number(&next));
     }
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    // The bridge deletes by name: what came between its list and its deletion goes, too, and it makes that good.
+    never("a run too many", Duration::from_secs(3), || async {
+        let runs = names.iter().map(|name| (name, world.runs(name)));
+        Ok(runs.into_iter().find(|(_, runs)| *runs > 3))
+    })
+    .await?;
     for name in &names {
-        // The bridge deletes by name: what came between its list and its deletion goes, too, and it makes that good.
         let runs = world.runs(name);
-        ensure!((2..=3).contains(&runs), "{name} ran {runs} times");
+        ensure!(runs >= 2, "{name} ran {runs} times");
         let last = world.workloads().get(name).await?;
         ensure!(number(&last) == Some("2"), "{name}: {:?}", number(&last));
     }

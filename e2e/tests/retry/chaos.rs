@@ -1,7 +1,7 @@
 //! The account: what the ledgers say is what happened, whoever is killed, refused, held up or meddled with meanwhile.
 //!
 //! The outcome of each run is drawn beforehand, so that it is known how many runs there must be, and with which numbers.
-//! Foreman's own book tells how many there were.
+//! Foreman's own book tells how many there were. The pauses below pace the faults: nothing is waited for.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ use kube::{
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use serde_json::json;
 use taskgate_api::WorkItem;
-use taskgate_e2e::{ControlPlane, Gate, eventually, is_soak, seed};
+use taskgate_e2e::{ControlPlane, Gate, eventually, is_soak, never, seed};
 use tokio::{sync::watch, time::sleep};
 
 use crate::{
@@ -194,9 +194,10 @@ async fn account(size: Size, seed: u64) -> anyhow::Result<()> {
         "{} kills, {} refusals, {} writes by others",
         killed?, refused?, meddled?
     );
-    // Nothing comes after the end.
-    sleep(Duration::from_secs(3)).await;
-    balance(&world, &stories).await?;
+    never("something comes after the end", Duration::from_secs(3), || async {
+        Ok(balance(&world, &stories).await.err())
+    })
+    .await?;
     let executions = world.foreman.journal().executions();
     for (index, one) in executions.iter().enumerate() {
         let collides = executions[..index].iter().find(|other| one.collides_with(other));
