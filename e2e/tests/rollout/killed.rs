@@ -36,14 +36,15 @@ async fn a_killed_replica_costs_the_calls_in_flight_and_what_slipped_is_mended()
         let before = world.calls().await?;
         let mending = Mending::follow(world.ns.api());
         let load = Load::start(&world.ns, true);
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        load.goes_on().await?;
         let at_risk = load.in_flight();
         world.gates[victim].process().kill().await?;
         let at_risk = at_risk.max(load.in_flight());
+        // The kubelet's pace: nothing is waited for.
         tokio::time::sleep(AWAY).await;
         world.gates[victim].process().start().await?;
         let back = Instant::now();
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        load.goes_on().await?;
         let tally = load.stop().await?;
         let after = world.calls().await?;
         let opened = after.opened - before.opened;
@@ -92,7 +93,7 @@ async fn all_away_and_one_back(world: &World, led: bool) -> anyhow::Result<()> {
         gate.process().kill().await?;
     }
     let load = Load::start(&world.ns, true);
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    load.goes_on().await?;
     let tally = load.stop().await?;
     ensure!(tally.failed.is_empty(), "{:?}", tally.failed);
     let slipped = tally.slipped.len();

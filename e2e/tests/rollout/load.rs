@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use kelos_standin::types::Task;
 use kube::{Api, ResourceExt as _, api::PostParams};
 use serde_json::json;
 use taskgate_api::keys;
-use taskgate_e2e::{Namespace, is_soak};
+use taskgate_e2e::{Namespace, PATIENCE, eventually, is_soak};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
@@ -28,6 +29,7 @@ pub(crate) fn rate() -> u32 {
 pub(crate) struct Load {
     stop: watch::Sender<bool>,
     in_flight: Arc<AtomicUsize>,
+    answered: Arc<AtomicUsize>,
     running: JoinHandle<Tally>,
 }
 
@@ -48,11 +50,13 @@ impl Load {
     pub(crate) fn start(ns: &Namespace, for_good: bool) -> Self {
         let tasks = ns.api::<Task>();
         let stop = watch::Sender::new(false);
-        let in_flight = Arc::new(AtomicUsize::new(0));
-        let running = tokio::spawn(run(tasks, for_good, stop.subscribe(), in_flight.clone()));
+        let counts = (Arc::default(), Arc::default());
+        let running = tokio::spawn(run(tasks, for_good, stop.subscribe(), counts.clone()));
+        let (in_flight, answered) = counts;
         Self {
             stop,
             in_flight,
+            answered,
             running,
         }
     }
@@ -62,6 +66,18 @@ impl Load {
         self.in_flight.load(Ordering::SeqCst)
     }
 
+    /// Waits until as many more creates are answered as two seconds bring where nothing is in their way.
+    pub(crate) async fn goes_on(&self) -> anyhow::Result<()> {
+        let before = self.answered.load(Ordering::SeqCst);
+        let wanted = usize::try_from(2 * rate())?;
+        eventually("the load goes on", PATIENCE, || async {
+            let answered = self.answered.load(Ordering::SeqCst) - before;
+            ensure!(answered >= wanted, "{answered} answered");
+            Ok(())
+        })
+        .await
+    }
+
     /// Stops it; tells when all is answered.
     pub(crate) async fn stop(self) -> anyhow::Result<Tally> {
         self.stop.send_replace(true);
@@ -69,7 +85,13 @@ impl Load {
     }
 }
 
-async fn run(tasks: Api<Task>, for_good: bool, mut stop: watch::Receiver<bool>, in_flight: Arc<AtomicUsize>) -> Tally {
+/// The counts are of those in flight, and of those answered.
+async fn run(
+    tasks: Api<Task>,
+    for_good: bool,
+    mut stop: watch::Receiver<bool>,
+    counts: (Arc<AtomicUsize>, Arc<AtomicUsize>),
+) -> Tally {
     let mut tally = Tally::default();
     let began = Instant::now();
     let mut creates = JoinSet::new();
@@ -84,11 +106,12 @@ async fn run(tasks: Api<Task>, for_good: bool, mut stop: watch::Receiver<bool>, 
                 }
                 let name = format!("t-{}", tally.sent);
                 tally.sent += 1;
-                let (tasks, in_flight) = (tasks.clone(), in_flight.clone());
+                let (tasks, (in_flight, answered)) = (tasks.clone(), counts.clone());
                 in_flight.fetch_add(1, Ordering::SeqCst);
                 creates.spawn(async move {
                     let made = create(&tasks, &name, for_good).await;
                     in_flight.fetch_sub(1, Ordering::SeqCst);
+                    answered.fetch_add(1, Ordering::SeqCst);
                     (name, made, Instant::now())
                 });
             }
