@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
+use jiff::Timestamp;
 use kelos_standin::types::Task;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
@@ -106,14 +107,21 @@ async fn when_its_time_is_over_it_enables_itself_also_after_a_restart() -> anyho
     world
         .taskgate(&["disable", "--for", "3s", "--reason", "a moment"])
         .await?;
+    eventually("the switch is gone", PATIENCE, || is_gone(&world)).await?;
     world.until_governed(true).await?;
 
-    world
+    // Killed before: a machine that is slow must not let it enable itself.
+    world.gate.process().kill().await?;
+    let told = world
         .taskgate(&["disable", "--for", "4s", "--reason", "a moment"])
         .await?;
-    world.gate.process().kill().await?;
-    world.until_governed(false).await?;
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    let until = told.trim_end().rsplit(' ').next().unwrap_or_default();
+    let until: Timestamp = until.parse().with_context(|| told.clone())?;
+    eventually("its time is over", PATIENCE, async || {
+        ensure!(Timestamp::now() > until, "until {until}");
+        Ok(())
+    })
+    .await?;
     // Nobody is there to enable it.
     world.until_governed(false).await?;
     world.gate.process().start().await?;
@@ -121,13 +129,18 @@ async fn when_its_time_is_over_it_enables_itself_also_after_a_restart() -> anyho
     eventually("nothing is left of it", PATIENCE, || async {
         let after = world.configurations().await?;
         ensure!(after == before, "{after:#?}");
-        let maps = world
-            .cp
-            .kubectl(["-n", "taskgate-system", "get", "configmap", "-oname"])
-            .await?
-            .stdout_ok()?;
-        ensure!(!maps.contains("taskgate-disabled"), "{maps}");
-        Ok(())
+        is_gone(&world).await
     })
     .await
+}
+
+/// Whether taskgate has taken the switch away.
+async fn is_gone(world: &World) -> anyhow::Result<()> {
+    let maps = world
+        .cp
+        .kubectl(["-n", "taskgate-system", "get", "configmap", "-oname"])
+        .await?
+        .stdout_ok()?;
+    ensure!(!maps.contains("taskgate-disabled"), "{maps}");
+    Ok(())
 }
