@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -10,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use futures::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     ByteString,
@@ -17,7 +19,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, ResourceExt as _,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams},
 };
 use serde_json::{Value, json};
 use taskgate_certs::{
@@ -315,6 +317,70 @@ async fn the_bundle_is_injected_and_nothing_else_is_owned() -> anyhow::Result<()
 
     shutdown.cancel();
     running.await?;
+    Ok(())
+}
+
+/// Replicas that serve different authorities, as while one mode of certificates is changed for another, write at the same moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_that_is_trusted_stays_so_whoever_else_is_injected() -> anyhow::Result<()> {
+    let cp = ControlPlane::shared().await?;
+    let api = Api::<ValidatingWebhookConfiguration>::all(cp.client());
+    let name = "crowd.taskgate.test";
+    let shutdown = CancellationToken::new();
+    let mut running = JoinSet::new();
+    let (mut authorities, mut injections) = (Vec::new(), Vec::new());
+    for _ in 0..6 {
+        let (resolver, material) = (Resolver::new(), new_material()?);
+        authorities.push(material.bundle().clone());
+        resolver.offer(material);
+        let injector = injector(cp, name, &resolver);
+        injections.push(injector.injection());
+        running.spawn(injector.run(shutdown.clone()));
+    }
+    let all = |wanted: &'static str, is_so: fn(&InjectionState) -> bool| {
+        let injections = &injections;
+        eventually(wanted, PATIENCE, async move || {
+            let states: Vec<_> = injections
+                .iter()
+                .map(|injection| injection.states()[1].1.clone())
+                .collect();
+            ensure!(states.iter().all(is_so), "{states:?}");
+            Ok(())
+        })
+    };
+    all("all of them look", |state| *state == InjectionState::Absent).await?;
+
+    let params = WatchParams::default().fields(&format!("metadata.name={name}"));
+    let start = api.list(&ListParams::default()).await?.metadata.resource_version;
+    apply(&api, name, "operator", &["a.taskgate.test"], None).await?;
+    all("all of them are trusted", |state| *state == InjectionState::Carried).await?;
+    let last = api.get(name).await?;
+    let trusted = |found: &ValidatingWebhookConfiguration| -> Vec<bool> {
+        let published = bundles(found).flatten().next().unwrap_or_default();
+        authorities
+            .iter()
+            .map(|authority| authority.is_within(published))
+            .collect()
+    };
+    // Every version from its creation on.
+    let mut versions = pin!(api.watch(&params, &start.context("a version")?).await?);
+    let mut before = vec![false; 6];
+    while let Some(event) = versions.next().await {
+        let (WatchEvent::Added(version) | WatchEvent::Modified(version)) = event? else {
+            continue;
+        };
+        let now = trusted(&version);
+        let stays = before.iter().zip(&now).all(|(before, now)| *now || !before);
+        assert!(stays, "{before:?}, then {now:?}");
+        before = now;
+        if version.resource_version() == last.resource_version() {
+            break;
+        }
+    }
+    assert_eq!(before, [true; 6]);
+    api.delete(name, &DeleteParams::default()).await?;
+    shutdown.cancel();
+    running.join_all().await;
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use k8s_openapi::{
 use kube::{
     Api,
     api::{Patch, PatchParams},
+    core::Status,
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -37,8 +38,14 @@ pub(super) fn published<K: Configuration>(found: Option<&K>) -> Published {
     Published::Bundles(bundles.into())
 }
 
-/// Adds `bundle` to what is there.
-pub(super) async fn inject<K: Configuration>(api: &Api<K>, name: &str, found: &K, bundle: &CaBundle) -> InjectionState {
+/// Adds `bundle` to what is there. `None`: it is not `found` any more, and what others added meanwhile must not go. Its watch shows
+/// it soon.
+pub(super) async fn inject<K: Configuration>(
+    api: &Api<K>,
+    name: &str,
+    found: &K,
+    bundle: &CaBundle,
+) -> Option<InjectionState> {
     let mut others = Vec::new();
     for (_, published) in found.bundles() {
         others.extend_from_slice(published.map(|published| published.0.as_slice()).unwrap_or_default());
@@ -52,21 +59,31 @@ pub(super) async fn inject<K: Configuration>(api: &Api<K>, name: &str, found: &K
     let patch = json!({
         "apiVersion": K::API_VERSION,
         "kind": K::KIND,
-        // Of exactly this object: an apply must not bring back one that was deleted meanwhile.
-        "metadata": {"name": name, "uid": found.metadata().uid},
+        // Of exactly this object as it was found: an apply must neither bring back one that was deleted meanwhile, nor take away
+        // an authority that came meanwhile.
+        "metadata": {"name": name, "uid": found.metadata().uid, "resourceVersion": found.metadata().resource_version},
         "webhooks": webhooks,
     });
     let mut params = PatchParams::apply(MANAGER);
     params.force = is_ours_to_mend(found.metadata());
-    match api.patch(name, &params, &Patch::Apply(patch)).await {
+    Some(match api.patch(name, &params, &Patch::Apply(patch)).await {
         Ok(applied) if applied.carries(bundle) => InjectionState::Carried,
         Ok(_) => InjectionState::Failed("the API server took the bundle and shows another".to_owned()),
         Err(kube::Error::Api(status)) if status.code == 409 && status.reason == "Conflict" => {
+            if !is_about_managers(&status) {
+                return None;
+            }
             InjectionState::Conflict(status.message.clone())
         }
         Err(kube::Error::Api(status)) => InjectionState::Failed(status.message.clone()),
         Err(problem) => InjectionState::Failed(problem.to_string()),
-    }
+    })
+}
+
+/// Whether a field that was applied belongs to somebody else. Other conflicts are about the version.
+fn is_about_managers(conflict: &Status) -> bool {
+    let causes = conflict.details.iter().flat_map(|details| &details.causes);
+    causes.into_iter().any(|cause| cause.reason == "FieldManagerConflict")
 }
 
 /// Whether nobody declares a bundle there: it was last written by hand, or by a CA injector that is not asked any more.

@@ -124,7 +124,10 @@ impl Injector {
                     (Some(None), _) => InjectionState::Absent,
                     (Some(Some(found)), Some(wanted)) if found.carries(&wanted) => InjectionState::Carried,
                     (Some(Some(found)), Some(wanted)) => match self.caretaker {
-                        Caretaker::Taskgate => inject(&api, &self.name, found, &wanted).await,
+                        Caretaker::Taskgate => match inject(&api, &self.name, found, &wanted).await {
+                            Some(state) => state,
+                            None => continue,
+                        },
                         Caretaker::Others => InjectionState::Awaited,
                     },
                 };
