@@ -51,8 +51,8 @@ impl World {
                 .named(name)
                 .registered_at(balancer.url())
                 // A machine that has more to do must not make calls fail.
-                .registration_flag("--mutating-timeout=20")
-                .registration_flag("--validating-timeout=20");
+                .registration_flag("--mutating-timeout=5")
+                .registration_flag("--validating-timeout=5");
             recipe(gate)
         };
         let gates = [gate("gate-a").start(&cp).await?, gate("gate-b").start(&cp).await?];
