@@ -1,5 +1,5 @@
-//! How long `taskgate check` takes for 1,000 objects, and how much memory: the real binary, started anew each time. Figures,
-//! no test: `make bench` prints them.
+//! How long `taskgate check` takes for 1,000 objects, and how much memory, and how long `taskgate test` takes for 500 cases: the
+//! real binary, started anew each time. Figures, no test: `make bench` prints them.
 
 // A program for a person at a terminal: printing is what it is for.
 #![allow(clippy::print_stdout)]
@@ -18,6 +18,8 @@ use taskgate_e2e::binary;
 
 /// How many objects are checked.
 const OBJECTS: usize = 1_000;
+/// How many cases are run: at least so many, in copies of the folder of examples.
+const CASES: usize = 500;
 /// How often.
 const RUNS: usize = 20;
 
@@ -45,26 +47,55 @@ fn bench(folder: &Path) -> anyhow::Result<()> {
         let mut times = Vec::new();
         let mut peak = 0;
         for _ in 0..RUNS {
-            let (time, memory) = run(path, &policies)?;
+            let (time, memory) = check(path, &policies)?;
             times.push(time);
             peak = peak.max(memory);
         }
-        times.sort();
-        println!(
-            "{OBJECTS} Tasks, {what}: median {:?}, slowest {:?}, peak {:.1} MiB",
-            times[RUNS / 2],
-            times[RUNS - 1],
-            f64::from(peak) / 1024.0
-        );
+        let peak = f64::from(peak) / 1024.0;
+        println!("{OBJECTS} Tasks, {what}: {}, peak {peak:.1} MiB", told(times));
     }
+    let cases = folder.join("cases");
+    let number = copy_cases(&cases)?;
+    let times = (0..RUNS).map(|_| test(&cases, number)).collect::<anyhow::Result<_>>()?;
+    println!("{number} cases: {}", told(times));
     Ok(())
 }
 
-/// How long a run takes, and the most memory it held, in KiB.
+fn told(mut times: Vec<Duration>) -> String {
+    times.sort();
+    format!(
+        "median {:?}, slowest {:?}",
+        times[times.len() / 2],
+        times[times.len() - 1]
+    )
+}
+
+/// Copies the cases of the examples, with what they rest on, until there are [`CASES`] of them. Returns how many there are.
+fn copy_cases(folder: &Path) -> anyhow::Result<usize> {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/tests");
+    let mut number = 0;
+    for copy in 0.. {
+        if number >= CASES {
+            break;
+        }
+        let copy = folder.join(copy.to_string());
+        fs::create_dir_all(&copy)?;
+        for entry in fs::read_dir(&examples)? {
+            let entry = entry?;
+            let text = fs::read_to_string(entry.path())?;
+            number += usize::from(text.starts_with("case:"));
+            fs::write(copy.join(entry.file_name()), text)?;
+        }
+        ensure!(number > 0, "{} has no cases", examples.display());
+    }
+    Ok(number)
+}
+
+/// How long `taskgate check` takes, and the most memory it held, in KiB.
 ///
 /// Everything is judged and rendered before the first byte is written, and all of it does not fit into the pipe: while the
 /// rest waits there, the peak can be read.
-fn run(objects: &Path, policies: &Path) -> anyhow::Result<(Duration, u32)> {
+fn check(objects: &Path, policies: &Path) -> anyhow::Result<(Duration, u32)> {
     let began = Instant::now();
     let mut process = Command::new(binary("taskgate")?)
         .arg("check")
@@ -92,6 +123,16 @@ fn run(objects: &Path, policies: &Path) -> anyhow::Result<(Duration, u32)> {
         "{text:.400}"
     );
     Ok((time, peak))
+}
+
+/// How long `taskgate test` takes for `number` cases.
+fn test(cases: &Path, number: usize) -> anyhow::Result<Duration> {
+    let began = Instant::now();
+    let output = Command::new(binary("taskgate")?).arg("test").arg(cases).output()?;
+    let time = began.elapsed();
+    let text = String::from_utf8(output.stdout)?;
+    ensure!(text == format!("{number} passed, 0 failed\n"), "{text:.400}");
+    Ok(time)
 }
 
 fn policy() -> String {

@@ -11,7 +11,10 @@ use std::{
 
 use cel::{
     Context, Env, Program, Value as CelValue,
-    objects::{Key, Map},
+    common::{
+        types::{CelBool, CelDouble, CelInt, CelList, CelMap, CelMapKey, CelNull, CelString},
+        value::Val,
+    },
 };
 use serde_json::Value;
 
@@ -22,6 +25,7 @@ static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 pub struct Expression {
     source: String,
     program: Program,
+    variables: Vec<String>,
 }
 
 /// An expression cannot be read, or has no truth value here.
@@ -38,15 +42,15 @@ pub enum ExpressionError {
     NotBoolean(String),
 }
 
-/// What expressions see.
-pub struct Variables(Context<'static, 'static>);
+/// What expressions see: the values that they borrow.
+pub struct Variables<'v>(Context<'v, 'v>);
 
-impl Variables {
+impl<'v> Variables<'v> {
     /// Variables of these names.
-    pub fn new<'a>(values: impl IntoIterator<Item = (&'a str, &'a Value)>) -> Self {
+    pub fn new<'n>(values: impl IntoIterator<Item = (&'n str, &'v Value)>) -> Self {
         let mut context = Context::with_env(ENV.clone());
         for (name, value) in values {
-            context.add_variable_from_value(name, convert(value));
+            context.add_variable_as_val(name, view(value));
         }
         Self(context)
     }
@@ -56,14 +60,22 @@ impl Expression {
     /// Compiles `source`.
     pub fn compile(source: &str) -> Result<Self, ExpressionError> {
         let program = Program::compile(source).map_err(|errors| ExpressionError::Syntax(one_line(&errors)))?;
+        let references = program.references();
+        let variables = references.variables().into_iter().map(ToOwned::to_owned).collect();
         Ok(Self {
             source: source.to_owned(),
+            variables,
             program,
         })
     }
 
+    /// Whether it looks at the variable `name`.
+    pub fn mentions(&self, name: &str) -> bool {
+        self.variables.iter().any(|variable| variable == name)
+    }
+
     /// Whether it is true.
-    pub fn is_true(&self, variables: &Variables) -> Result<bool, ExpressionError> {
+    pub fn is_true(&self, variables: &Variables<'_>) -> Result<bool, ExpressionError> {
         match self.program.execute(&variables.0) {
             Ok(CelValue::Bool(truth)) => Ok(truth),
             Ok(other) => Err(ExpressionError::NotBoolean(other.type_of().to_string())),
@@ -82,22 +94,22 @@ fn one_line(error: &impl fmt::Display) -> String {
     error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// JSON as CEL sees it: whole numbers are ints.
-fn convert(value: &Value) -> CelValue {
+/// JSON as CEL sees it: whole numbers are ints. Texts are borrowed, as the longest, the prompts, are seldom looked at.
+fn view(value: &Value) -> Box<dyn Val + '_> {
     match value {
-        Value::Null => CelValue::Null,
-        Value::Bool(truth) => CelValue::Bool(*truth),
+        Value::Null => Box::new(CelNull),
+        Value::Bool(truth) => Box::new(CelBool::from(*truth)),
         Value::Number(number) => match (number.as_i64(), number.as_f64()) {
-            (Some(whole), _) => CelValue::Int(whole),
-            (None, Some(float)) => CelValue::Float(float),
-            (None, None) => CelValue::Null,
+            (Some(whole), _) => Box::new(CelInt::from(whole)),
+            (None, Some(float)) => Box::new(CelDouble::from(float)),
+            (None, None) => Box::new(CelNull),
         },
-        Value::String(text) => CelValue::String(Arc::new(text.clone())),
-        Value::Array(items) => CelValue::List(Arc::new(items.iter().map(convert).collect())),
+        Value::String(text) => Box::new(CelString::from(text.as_str())),
+        Value::Array(items) => Box::new(CelList::from(items.iter().map(view).collect::<Vec<_>>())),
         Value::Object(fields) => {
-            let entry = |(key, value): (&String, &Value)| (Key::String(Arc::new(key.clone())), convert(value));
-            let map: HashMap<_, _> = fields.iter().map(entry).collect();
-            CelValue::Map(Map { map: Arc::new(map) })
+            let mut map: HashMap<CelMapKey<'_>, Box<dyn Val + '_>> = HashMap::with_capacity(fields.len());
+            map.extend(fields.iter().map(|(key, value)| (key.as_str().into(), view(value))));
+            Box::new(CelMap::from(map))
         }
     }
 }

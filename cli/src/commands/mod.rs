@@ -33,7 +33,7 @@ pub(crate) fn run<T: Into<Outcome>>(command: impl Future<Output = Result<T, Fail
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("a crypto provider is installed already"))?;
-    let outcome = tokio::runtime::Builder::new_current_thread()
+    let outcome = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("starting the runtime")?

@@ -1,6 +1,6 @@
 //! One webhook, and whether a request is sent to it.
 
-use std::{cell::OnceCell, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::admissionregistration::v1::RuleWithOperations, apimachinery::pkg::apis::meta::v1::LabelSelector,
@@ -97,10 +97,14 @@ impl Hook {
 
     /// One condition that is false keeps the request back, even where another fails.
     fn meets_conditions(&self, proposal: &Proposal) -> Sent {
-        let variables = OnceCell::new();
+        let mentioned = |name| self.conditions.iter().any(|(_, condition)| condition.mentions(name));
+        let request = mentioned("request").then(|| request_of(proposal));
+        let mut values = vec![("object", &proposal.object), ("oldObject", &proposal.old)];
+        values.extend(request.as_ref().map(|request| ("request", request)));
+        let variables = Variables::new(values);
         let mut failed = None;
         for (name, condition) in &self.conditions {
-            match condition.is_true(variables.get_or_init(|| variables_of(proposal))) {
+            match condition.is_true(&variables) {
                 Ok(true) => {}
                 Ok(false) => return Sent::No(format!("matchCondition {name} is not met")),
                 Err(error) => {
@@ -122,24 +126,20 @@ fn labels(object: &Value) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn variables_of(proposal: &Proposal) -> Variables {
+/// The request as match conditions see it.
+fn request_of(proposal: &Proposal) -> Value {
     let user = &proposal.user;
     let kind = json!({"group": proposal.kind.group, "version": proposal.kind.version, "kind": proposal.kind.kind});
     let resource = json!({"group": proposal.kind.group, "version": proposal.kind.version,
         "resource": proposal.resource.clone().unwrap_or_default()});
-    let request = json!({
+    json!({
         "kind": kind, "requestKind": kind, "resource": resource, "requestResource": resource,
         "subResource": proposal.subresource, "requestSubResource": proposal.subresource,
         "name": proposal.name, "namespace": proposal.namespace, "operation": proposal.operation,
         "userInfo": {"username": user.username, "uid": user.uid.clone().unwrap_or_default(), "groups": user.groups,
             "extra": user.extra},
         "dryRun": false,
-    });
-    Variables::new([
-        ("object", &proposal.object),
-        ("oldObject", &proposal.old),
-        ("request", &request),
-    ])
+    })
 }
 
 fn names_kind(rule: &RuleWithOperations, proposal: &Proposal) -> bool {

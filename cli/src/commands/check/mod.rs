@@ -1,6 +1,7 @@
 //! `taskgate check`: what the cluster would do with objects, without asking it, or with its policies and memory.
 
 mod annotate;
+mod judging;
 mod junit;
 mod report;
 mod sarif;
@@ -12,9 +13,7 @@ use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde_json::Value;
-use taskgate_offline::{
-    Defaults, Document, Documents, Judge, Knowledge, Place, Proposal, Registration, Schemas, Unreadable, World, world,
-};
+use taskgate_offline::{Defaults, Document, Documents, Judge, Knowledge, Place, Registration, Schemas, World, world};
 use taskgate_webhook::UserInfo;
 
 use super::{Connection, ConnectionArgs, Failure, Outcome};
@@ -22,7 +21,7 @@ use crate::{
     args::{NAME, NAMESPACE},
     output::{self, Progress, Style},
 };
-use report::{Entry, Report};
+use report::Report;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -143,7 +142,7 @@ pub(crate) async fn run(args: CheckArgs) -> Result<Outcome, Failure> {
     let of_files = [&given.objects, &asked.objects].into_iter().flatten();
     // What comes later counts: files say how the cluster is to be.
     let objects: Vec<_> = live.iter().chain(of_files.map(|document| &document.object)).collect();
-    let judge = judge(&args, connection.as_ref(), &namespace, &objects)?;
+    let judge = Arc::new(judge(&args, connection.as_ref(), &namespace, &objects)?);
     report.unreadable = [given.unreadable, asked.unreadable].concat();
     report.foreign = asked.foreign;
     let proposed = if args.files.is_empty() {
@@ -151,14 +150,7 @@ pub(crate) async fn run(args: CheckArgs) -> Result<Outcome, Failure> {
     } else {
         asked.objects
     };
-    let defaults = defaults(&args, namespace);
-    let judging = Progress::new("judging objects");
-    let total = proposed.len();
-    for (index, document) in proposed.into_iter().enumerate() {
-        judging.at(index, total);
-        consider(&judge, document, &defaults, &mut report).await;
-    }
-    drop(judging);
+    judging::judge_all(&judge, proposed, defaults(&args, namespace), &mut report).await?;
     report.leave_out(judge.world.left_out());
     print(&args, &report)?;
     Ok(report.outcome())
@@ -234,22 +226,6 @@ fn judge(
         schemas: Arc::new(schemas),
         now: args.now.unwrap_or_else(Timestamp::now),
     })
-}
-
-async fn consider(judge: &Judge, document: Document, defaults: &Defaults, report: &mut Report) {
-    let Document { place, object } = document;
-    match Proposal::of(object, defaults) {
-        Ok(proposal) => match judge.judge(proposal).await {
-            Some(judgement) => report.entries.push(Entry { place, judgement }),
-            None => report.other_kinds += 1,
-        },
-        Err(error) => report.unreadable.push(Unreadable {
-            file: place.file,
-            line: Some(place.line),
-            column: None,
-            message: error.to_string(),
-        }),
-    }
 }
 
 fn print(args: &CheckArgs, report: &Report) -> anyhow::Result<()> {

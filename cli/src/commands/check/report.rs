@@ -59,6 +59,24 @@ pub(super) struct Data<'a> {
 }
 
 impl Report {
+    /// Adds what was found in other documents.
+    pub(super) fn extend(&mut self, other: Self) {
+        let Self {
+            entries,
+            unreadable,
+            left_out,
+            notes,
+            other_kinds,
+            foreign,
+        } = other;
+        self.entries.extend(entries);
+        self.unreadable.extend(unreadable);
+        self.left_out.extend(left_out);
+        self.notes.extend(notes);
+        self.other_kinds += other_kinds;
+        self.foreign += foreign;
+    }
+
     /// Takes note of the policies that are not in force, but for those that were told to be refused.
     pub(super) fn leave_out(&mut self, policies: &[LeftOut]) {
         let entries = self.entries.iter();
