@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, ensure};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::Api;
+use kube::{Api, ResourceExt, api::DynamicObject};
 
 use crate::access::Access;
 use crate::wait::{PATIENCE, await_object, eventually};
@@ -16,25 +16,15 @@ impl Access {
     /// # Errors
     /// If the server refuses one of them or does not serve it in time.
     pub async fn install_crds(&self, yaml: &str) -> anyhow::Result<()> {
-        let applied = self
-            .kubectl_with_input(
-                [
-                    "apply",
-                    "--server-side",
-                    "--force-conflicts",
-                    "--field-manager=taskgate-e2e",
-                    "-oname",
-                    "-f-",
-                ],
-                yaml,
-            )
-            .await?
-            .stdout_ok()?;
-        let prefix = "customresourcedefinition.apiextensions.k8s.io/";
-        let crds: Vec<&str> = applied.lines().filter_map(|line| line.strip_prefix(prefix)).collect();
-        ensure!(!crds.is_empty(), "no CRD among what was applied: {applied}");
+        let applied = self.apply_into(None, yaml).await?;
+        let is_crd = |object: &&DynamicObject| {
+            let types = object.types.as_ref();
+            types.is_some_and(|types| types.kind == "CustomResourceDefinition")
+        };
+        let crds: Vec<_> = applied.iter().filter(is_crd).map(ResourceExt::name_any).collect();
+        ensure!(!crds.is_empty(), "no CRD among what was applied");
         for crd in crds {
-            self.await_crd_established(crd).await?;
+            self.await_crd_established(&crd).await?;
         }
         Ok(())
     }

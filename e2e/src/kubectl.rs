@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::process::{ExitStatus, Stdio};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
@@ -112,30 +112,5 @@ impl Access {
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         })
-    }
-
-    /// Server-side apply of any number of documents, as field manager `taskgate-e2e`.
-    ///
-    /// # Errors
-    /// If the server refuses one of them.
-    pub async fn apply_yaml(&self, yaml: &str) -> anyhow::Result<()> {
-        self.apply_into(None, yaml).await
-    }
-
-    pub(crate) async fn apply_into(&self, namespace: Option<&str>, yaml: &str) -> anyhow::Result<()> {
-        if yaml.trim().is_empty() {
-            bail!("nothing to apply");
-        }
-        let mut args = vec![
-            "apply",
-            "--server-side",
-            "--force-conflicts",
-            "--field-manager=taskgate-e2e",
-            "-f-",
-        ];
-        if let Some(namespace) = namespace {
-            args.extend(["-n", namespace]);
-        }
-        self.kubectl_with_input(args, yaml).await?.stdout_ok().map(drop)
     }
 }

@@ -28,6 +28,7 @@
 //! ```
 
 mod access;
+mod apply;
 mod assets;
 pub mod audit;
 mod balancer;

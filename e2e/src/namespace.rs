@@ -78,7 +78,7 @@ impl Namespace {
     /// # Errors
     /// If the server refuses one of them.
     pub async fn apply_yaml(&self, yaml: &str) -> anyhow::Result<()> {
-        self.access.apply_into(Some(&self.name), yaml).await
+        self.access.apply_into(Some(&self.name), yaml).await.map(drop)
     }
 }
 
