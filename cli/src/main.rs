@@ -1,5 +1,6 @@
 //! The `taskgate` binary: parses the command line and hands over to one module per command. No logic lives here.
 
+mod api_server;
 mod args;
 mod certificates;
 mod commands;

@@ -3,11 +3,6 @@
 use std::{num::NonZeroUsize, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
-use http::header::{HeaderValue, USER_AGENT};
-use kube::{
-    Client, Config,
-    config::{KubeConfigOptions, Kubeconfig},
-};
 use prometheus_client::registry::Registry;
 use taskgate_certs::{Injector, Resolver};
 use taskgate_webhook::{Dependencies, METRICS_PREFIX, Server, ServerConfig};
@@ -19,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
+    api_server,
     args::{CertMode, ServeArgs, unknown_settings},
     certificates, logging,
     rights::{Names, review::RightsReview},
@@ -50,7 +46,7 @@ pub(crate) fn main(args: ServeArgs) -> Result<ExitCode> {
 
 async fn run(args: ServeArgs, exporter: Option<Exporter>) -> Result<()> {
     let shutdown = on_signal()?;
-    let client = connect(&args).await?;
+    let client = api_server::connect(args.kubeconfig.as_deref()).await?;
     let resolver = Resolver::new();
     let certificates = certificates::source(&args, client.clone())?;
     let injector = Injector::new(
@@ -174,24 +170,6 @@ pub(crate) fn names(args: &ServeArgs) -> Names {
         lease: lease(args),
         kueue_config: args.kueue_config.name.clone(),
     }
-}
-
-async fn connect(args: &ServeArgs) -> Result<Client> {
-    let mut config = match &args.kubeconfig {
-        Some(path) => {
-            let file = Kubeconfig::read_from(path).with_context(|| format!("reading {}", path.display()))?;
-            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-                .await
-                .with_context(|| format!("using {}", path.display()))?
-        }
-        None => Config::infer()
-            .await
-            .context("finding the API server: neither in a pod nor a kubeconfig")?,
-    };
-    // What audit logs call us, and what managed fields do.
-    let agent = HeaderValue::from_static(concat!("taskgate/", env!("CARGO_PKG_VERSION")));
-    config.headers.push((USER_AGENT, agent));
-    Client::try_from(config).context("preparing the connection to the API server")
 }
 
 /// A token that is cancelled by the first SIGTERM or Ctrl-C. The second one ends the process at once.

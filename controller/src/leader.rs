@@ -10,7 +10,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::MicroTime,
 };
 use kube::{Api, Client, api::PostParams};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -18,7 +18,7 @@ use crate::fence::Fence;
 
 /// How long a holder that is not heard of keeps the Lease.
 const DURATION: Duration = Duration::from_secs(15);
-/// How often the holder renews it, and others look.
+/// How often the holder renews it, and others look; and how long either waits for an answer.
 const INTERVAL: Duration = Duration::from_secs(4);
 
 /// How long before the end of the Lease the holder stops writing: for a write that is on its way.
@@ -48,13 +48,9 @@ impl Leader {
     /// Waits until this replica leads. False when `shutdown` came first.
     pub(crate) async fn acquire(&mut self, shutdown: &CancellationToken) -> bool {
         loop {
-            match self.try_hold().await {
-                Ok(true) => {
-                    info!(identity = self.identity, "leading");
-                    return true;
-                }
-                Ok(false) => {}
-                Err(error) => debug!(%error, "no answer about the Lease"),
+            if self.try_hold().await == Some(true) {
+                info!(identity = self.identity, "leading");
+                return true;
             }
             tokio::select! {
                 () = shutdown.cancelled() => return false,
@@ -65,19 +61,19 @@ impl Leader {
 
     /// Keeps leading; returns when the Lease is lost or could not be renewed in time, or after `shutdown`.
     pub(crate) async fn keep(&mut self, shutdown: &CancellationToken) {
-        let mut renewed = Instant::now();
+        let mut renewed = tokio::time::Instant::now();
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = sleep(INTERVAL) => {}
             }
             match self.try_hold().await {
-                Ok(true) => renewed = Instant::now(),
-                Ok(false) => {
+                Some(true) => renewed = tokio::time::Instant::now(),
+                Some(false) => {
                     warn!("another replica leads");
                     return;
                 }
-                Err(error) => debug!(%error, "the Lease was not renewed"),
+                None => {}
             }
             if renewed.elapsed() + INTERVAL >= DURATION {
                 warn!("the Lease could not be renewed in time");
@@ -88,6 +84,12 @@ impl Leader {
 
     /// Hands the Lease back, so that another replica need not wait.
     pub(crate) async fn release(&self) {
+        if timeout(INTERVAL, self.hand_back()).await.is_err() {
+            debug!("no answer about the Lease that is handed back");
+        }
+    }
+
+    async fn hand_back(&self) {
         let Ok(Some(mut lease)) = self.leases.get_opt(&self.name).await else {
             return;
         };
@@ -105,8 +107,24 @@ impl Leader {
         }
     }
 
-    /// Takes or renews the Lease if it is free or ours. A lost race reads as "not ours".
-    async fn try_hold(&mut self) -> kube::Result<bool> {
+    /// Takes or renews the Lease if it is free or ours: whether it is ours now. `None` without an answer in time: an API
+    /// server that went away without a word is one, and would otherwise be waited for until the connection is given up.
+    async fn try_hold(&mut self) -> Option<bool> {
+        match timeout(INTERVAL, self.hold()).await {
+            Ok(Ok(held)) => Some(held),
+            Ok(Err(error)) => {
+                debug!(%error, "no answer about the Lease");
+                None
+            }
+            Err(late) => {
+                debug!(%late, "no answer about the Lease");
+                None
+            }
+        }
+    }
+
+    /// A lost race reads as "not ours".
+    async fn hold(&mut self) -> kube::Result<bool> {
         let asked = Instant::now();
         let written = match self.leases.get_opt(&self.name).await? {
             None => {
@@ -170,5 +188,36 @@ impl Leader {
             }),
             ..LeaseSpec::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{Request, Response};
+    use kube::client::Body;
+    use std::future::pending;
+    use tower::{BoxError, service_fn};
+
+    /// A replica whose API server went away without a word.
+    fn cut_off() -> Leader {
+        let silent = service_fn(|_: Request<Body>| pending::<Result<Response<Body>, BoxError>>());
+        let client = Client::new(silent, "taskgate-system");
+        Leader::new(client, "taskgate-system", "taskgate", "one", Fence::default())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leads_and_gets_no_answer_does_not_lead_when_the_lease_is_over() {
+        let began = tokio::time::Instant::now();
+        cut_off().keep(&CancellationToken::new()).await;
+        assert!(began.elapsed() <= DURATION + INTERVAL, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_wants_to_lead_and_gets_no_answer_ends_when_it_is_told_to() {
+        let shutdown = CancellationToken::new();
+        shutdown.cancel();
+        assert!(!cut_off().acquire(&shutdown).await);
+        cut_off().release().await;
     }
 }

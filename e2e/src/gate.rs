@@ -109,6 +109,9 @@ impl GateBuilder {
         let url = format!("https://127.0.0.1:{}", free_port()?);
         register(cp, self.registered_at.as_deref().unwrap_or(&url), &self.registration).await?;
         let admin = format!("127.0.0.1:{}", free_port()?);
+        // It is stopped often, and its grace is short.
+        let told = self.serve.iter().any(|flag| flag.starts_with("--lame-duck"));
+        let lame_duck = (!told).then_some("--lame-duck=2s");
         let spec = ProcessSpec::new(self.name.as_deref().unwrap_or("taskgate"), binary("taskgate")?)
             .args([
                 "serve",
@@ -119,6 +122,7 @@ impl GateBuilder {
             ])
             .args(["--cert-names", "127.0.0.1", "--log-format", "text", "--log", "info"])
             .arg(format!("--kubeconfig={}", kubeconfig.display()))
+            .args(lame_duck)
             .args(self.serve)
             .ready_at(format!("http://{admin}/readyz"));
         let spec = match self.grace {

@@ -63,7 +63,7 @@ impl Default for Limits {
 pub struct ShutdownConfig {
     /// How long requests are still accepted at most.
     pub lame_duck: Duration,
-    /// Without any request for this long, accepting ends before [`Self::lame_duck`] does.
+    /// Once requests came and then none for this long, accepting ends before [`Self::lame_duck`] is over.
     pub quiet: Duration,
     /// How long requests that are being answered may take after that.
     pub drain: Duration,

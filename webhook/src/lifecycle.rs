@@ -62,18 +62,21 @@ impl Lifecycle {
         *self.last_request.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// Lives through the lame duck stage and then drains. The stage ends early once no request came for a while: then
-    /// whoever sends has learned of the end.
+    /// Lives through the lame duck stage and then drains. The stage ends early once requests came in it and then none for a
+    /// while: whoever sends has learned of the end. That none came at all tells nothing, as agents may start hours apart.
     pub async fn wind_down(&self, config: &ShutdownConfig) {
         self.enter(Stage::LameDuck);
         let began = Instant::now();
         let latest = began + config.lame_duck;
         loop {
-            let end = (self.last_request().max(began) + config.quiet).min(latest);
-            if Instant::now() >= end {
+            let last = self.last_request();
+            let end = if last > began { last + config.quiet } else { latest };
+            let now = Instant::now();
+            if now >= end.min(latest) {
                 break;
             }
-            sleep_until(end).await;
+            // A request may come meanwhile.
+            sleep_until(end.min(latest).min(now + config.quiet)).await;
         }
         self.enter(Stage::Draining);
     }

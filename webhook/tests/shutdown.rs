@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::Version;
-use taskgate_webhook::{Limits, Stage};
+use taskgate_webhook::{Limits, ShutdownConfig, Stage};
 use tokio::time::{Instant, timeout};
 
 mod support;
@@ -59,14 +59,33 @@ async fn a_lame_duck_serves_on_and_closes_each_connection_after_its_answer() -> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_requests_it_ends_early_and_idle_connections_do_not_hold_it_up() -> anyhow::Result<()> {
+async fn it_ends_early_when_requests_cease() -> anyhow::Result<()> {
+    let mut server = support::serve(Given::default(), Limits::default()).await?;
+    let began = Instant::now();
+    let lifecycle = server.lifecycle.clone();
+    let long = ShutdownConfig {
+        lame_duck: SOON * 4,
+        ..shutdown()
+    };
+    let winding = tokio::spawn(async move { lifecycle.wind_down(&long).await });
+    timeout(SOON, server.lifecycle.reached(Stage::LameDuck)).await?;
+    let mut last = server.http1().await?;
+    assert_eq!(last.post("/mutate/tasks", body("team")).await?.status, 200);
+    winding.await?;
+    timeout(SOON, &mut server.task).await??;
+    assert!(began.elapsed() < SOON * 4, "{:?}", began.elapsed());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn that_nobody_asks_tells_nothing_and_idle_connections_do_not_hold_it_up() -> anyhow::Result<()> {
     let mut server = support::serve(Given::default(), Limits::default()).await?;
     let mut idle = server.http1().await?;
     assert_eq!(idle.post("/mutate/tasks", body("team")).await?.status, 200);
     let began = Instant::now();
     server.lifecycle.wind_down(&shutdown()).await;
+    assert!(began.elapsed() >= shutdown().lame_duck, "{:?}", began.elapsed());
     timeout(SOON, &mut server.task).await??;
-    assert!(began.elapsed() < shutdown().lame_duck, "{:?}", began.elapsed());
     timeout(SOON, idle.connection).await???;
     Ok(())
 }
