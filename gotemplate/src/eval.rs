@@ -205,6 +205,7 @@ impl<'a> Run<'a> {
             ) {
                 return Err(Fault::misuse("printf: the format is no string").at(operand.at));
             }
+            self.step(operand.at, 0)?;
             let value = self.argument(dot, operand)?;
             match short_circuit {
                 Some(decides) if value.truth() == decides => return Ok(value),

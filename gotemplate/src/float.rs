@@ -33,8 +33,12 @@ fn exponential(text: &str) -> String {
     format!("{mantissa}e{sign}{digits:0>2}")
 }
 
+/// More digits than any float has. With more precision `%g` gives the same text: it has no zeros at the end.
+const ALL_DIGITS: usize = 800;
+
 /// `%g`: exponential for small and for large values, without zeros at the end.
 fn general(value: f64, precision: Option<usize>) -> String {
+    let precision = precision.map(|precision| precision.min(ALL_DIGITS));
     let rounded = match precision {
         Some(precision) => format!("{value:.0$e}", precision.max(1) - 1),
         None => format!("{value:e}"),
@@ -85,4 +89,21 @@ fn trim_zeros(text: &str) -> String {
         mantissa
     };
     format!("{mantissa}e{exponent}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_precision_than_digits_changes_nothing() {
+        for value in [5e-324, f64::MIN_POSITIVE, f64::MAX, 0.1, 1e21, 0.0, -3.0] {
+            for verb in ['g', 'G'] {
+                let all = format(value, verb, Some(ALL_DIGITS));
+                assert_eq!(format(value, verb, Some(ALL_DIGITS - 20)), all);
+                assert_eq!(format(value, verb, Some(16_384)), all);
+                assert_eq!(all.parse(), Ok(value));
+            }
+        }
+    }
 }

@@ -27,6 +27,10 @@ fn render(template: &str) -> Result<String, RenderError> {
 
 #[test]
 fn a_template_that_would_run_for_minutes_costs_its_limit() {
+    let operands = format!(
+        "{{{{range 9}}}}{{{{$x := len (print {}) }}}}{{{{end}}}}",
+        "0 ".repeat(200)
+    );
     for (template, part) in [
         ("{{range 1000000000}}{{end}}", "steps"),
         (
@@ -36,6 +40,8 @@ fn a_template_that_would_run_for_minutes_costs_its_limit() {
         ("{{range 1000}}xxxxxxxxxxxxxxxxxxxx{{end}}", "longer than"),
         ("{{printf \"%1000000d\" 1}}", "longer than"),
         ("{{printf \"%.999999f\" 1.0}}", "longer than"),
+        // Each operand takes a step, also of what is thrown away.
+        (operands.as_str(), "steps"),
         ("{{$s := \"x\"}}{{range 100}}{{$s = print $s $s}}{{end}}", "longer than"),
         (
             "{{$s := printf \"%900d\" 1}}{{range 1000}}{{$s}}{{$s = $s}}{{end}}",

@@ -106,6 +106,9 @@ pub(crate) async fn run(args: RenderArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The widest column, in characters: what is longer pushes its line out, not all others.
+const MAX_COLUMN: usize = 200;
+
 /// Three columns, wide as their widest entry: key, value, how it came about.
 fn table(lines: &[PreviewLine]) -> String {
     let rows = lines.iter().map(|line| {
@@ -116,7 +119,10 @@ fn table(lines: &[PreviewLine]) -> String {
         [format!("{} {}", line.place, line.key), value, line.note.clone()]
     });
     let rows: Vec<_> = rows.collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width = |column: usize| {
+        let widths = rows.iter().map(|row| row[column].chars().count());
+        widths.max().unwrap_or(0).min(MAX_COLUMN)
+    };
     let (key, value) = (width(0), width(1));
     let rows = rows
         .iter()
@@ -198,4 +204,24 @@ async fn get(connection: &Connection, kind: &str, plural: &str, name: &str) -> R
     let api = Api::<DynamicObject>::namespaced_with(connection.client.clone(), &connection.namespace, &resource);
     let found = api.get_opt(name).await.map_err(said)?;
     found.map(serde_json::to_value).transpose().context("reading JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_very_long_value_is_shown_whole() {
+        let line = |value: String| PreviewLine {
+            place: "annotation",
+            key: "x".to_owned(),
+            value: Some(value),
+            note: "kept".to_owned(),
+        };
+        let long = "x".repeat(70_000);
+        let shown = table(&[line(long.clone()), line("short".to_owned())]);
+        let (first, second) = shown.split_once('\n').unwrap_or_default();
+        assert_eq!(first, format!("annotation x  \"{long}\"  kept"));
+        assert_eq!(second, format!("annotation x  {:MAX_COLUMN$}  kept\n", "\"short\""));
+    }
 }

@@ -10,6 +10,11 @@ use super::{context::Context, go::GoTemplate, tera::TeraTemplate};
 pub(crate) trait Template: fmt::Debug + Send + Sync {
     /// The text that the template gives over `context`: at most `max` bytes, and at a bounded cost.
     fn render(&self, context: &Context, max: usize) -> Result<String, Failure>;
+
+    /// What a render may cost, in the units of [`super::weight`]; nothing where the steps of a render are counted.
+    fn weight(&self) -> u32 {
+        0
+    }
 }
 
 /// Why a template gives nothing.

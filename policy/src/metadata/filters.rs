@@ -2,10 +2,14 @@
 
 #![allow(clippy::needless_pass_by_value, reason = "Tera hands arguments over by value")]
 
+use std::io::Write as _;
+
 use tera::{Error, Kwargs, State, Tera, TeraResult, Value};
 
+use crate::bounded::Bounded;
+
 /// The longest text that a filter may make, in bytes.
-const MAX_TEXT: usize = 16 * 1024;
+const MAX_TEXT: usize = 4096;
 /// The longest list that a filter or function may make.
 const MAX_ITEMS: usize = 100;
 /// What every refusal here says.
@@ -16,6 +20,7 @@ pub(super) fn register(tera: &mut Tera) {
     tera.register_filter("replace", replace);
     tera.register_filter("join", join);
     tera.register_filter("split", split);
+    tera.register_filter("str", text);
     tera.register_function("range", range);
 }
 
@@ -55,6 +60,12 @@ fn split(text: &str, arguments: Kwargs, _: &State) -> TeraResult<Vec<String>> {
         return Err(too_large("split"));
     }
     Ok(parts)
+}
+
+fn text(value: Value, _: Kwargs, _: &State) -> TeraResult<String> {
+    let mut text = Bounded::new(MAX_TEXT);
+    write!(text, "{value}").map_err(|_| too_large("str"))?;
+    Ok(text.into_text())
 }
 
 fn range(arguments: Kwargs, _: &State) -> TeraResult<Vec<i64>> {

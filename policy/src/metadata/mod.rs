@@ -1,7 +1,7 @@
 //! Labels and annotations that policies put on Tasks, and on what a Task leads to (seed 004).
 //!
 //! ```text
-//! when a policy is read:   rule (keys, text: tera or go, sample) -> MetadataRule
+//! when a policy is read:   rule (keys, text: tera (scan, weight) or go, sample) -> MetadataRule
 //! when a Task is created:  context (item, managed) -> rule.render (label) -> findings (planned)
 //! when its Job is created: propagate
 //! when its tracker told of the item: late (pending), for what reads it
@@ -26,6 +26,7 @@ mod sample;
 mod scan;
 mod tera;
 mod text;
+mod weight;
 
 use std::collections::BTreeSet;
 

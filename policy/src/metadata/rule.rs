@@ -11,6 +11,7 @@ use super::{
     keys, label, reads,
     sample::Moment,
     text::Text,
+    weight,
 };
 use crate::{Problem, names};
 
@@ -82,6 +83,7 @@ impl MetadataRule {
             propagate: section.propagate.clone().unwrap_or_default(),
             ..Self::default()
         };
+        let mut weight = 0;
         for (place, name, entries) in [
             (Place::Label, "labels", &section.labels),
             (Place::Annotation, "annotations", &section.annotations),
@@ -89,7 +91,7 @@ impl MetadataRule {
             for (key, source) in entries {
                 let compiled = match keys::refusal(place, key) {
                     Some(refusal) => Err(refusal.to_owned()),
-                    None => compile(place, engine, source),
+                    None => compile(place, engine, source, &mut weight),
                 };
                 match compiled {
                     Ok(text) => {
@@ -173,8 +175,19 @@ impl Place {
     }
 }
 
-fn compile(place: Place, engine: TemplateEngine, source: &str) -> Result<Text, String> {
-    match Text::compile(engine, source, place.max(), Moment::Task)? {
+/// Compiles the value of one key; `section`: what the section's templates weigh so far.
+fn compile(place: Place, engine: TemplateEngine, source: &str, section: &mut u32) -> Result<Text, String> {
+    let text = Text::parse(engine, source)?;
+    // Before it is rendered for the first time: a render that fails costs as much.
+    *section = section.saturating_add(text.weight());
+    if *section > weight::MAX_SECTION {
+        let max = weight::MAX_SECTION;
+        return Err(format!(
+            "the templates of the section are too much work: up to this key they weigh more than {max}"
+        ));
+    }
+    text.try_on(source, place.max(), Moment::Task)?;
+    match text {
         Text::Literal(text) if place == Place::Label && !names::is_label_value(&text) => {
             Err("not a legal label value: at most 63 letters, digits, '-', '_' or '.', not at the edges".to_owned())
         }
@@ -204,6 +217,23 @@ mod tests {
             "\\PC{0,30}",
         ];
         prop::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat())
+    }
+
+    #[test]
+    fn templates_have_a_budget_together() {
+        let template = "{% for l in item.labels %}{{ l | title | title }}{% endfor %}";
+        let compile = |keys: usize| {
+            let labels: serde_json::Map<_, _> = (0..keys).map(|key| (format!("k{key:02}"), json!(template))).collect();
+            let section = serde_json::from_value(json!({"engine": "Tera", "labels": labels})).unwrap();
+            let mut problems = Vec::new();
+            MetadataRule::compile(&section, &mut problems);
+            problems
+        };
+        assert_eq!(compile(2), []);
+        let problems = compile(4);
+        let last = problems.last().unwrap();
+        assert_eq!(last.field, "spec.metadata.labels[k03]");
+        assert!(last.message.contains("are too much work"), "{}", last.message);
     }
 
     proptest! {

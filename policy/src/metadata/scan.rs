@@ -1,7 +1,9 @@
-//! What a Tera template may consist of, so that its cost is bounded by its length.
+//! What a Tera template may consist of, so that its cost is bounded before it runs.
 //!
 //! Allowed are expressions, `if` and `for`, the latter neither nested nor in a list. Nothing binds a name but `for`, and what
-//! it walks is never made by `~`: so no text can double itself again and again.
+//! it walks is never made by `~`: so no text can double itself again and again. What is left is weighed ([`weight`]).
+
+use super::weight;
 
 /// Tags that a template may have.
 const TAGS: [&str; 8] = ["if", "elif", "else", "endif", "for", "endfor", "break", "continue"];
@@ -40,6 +42,8 @@ const FILTERS: [&str; 30] = [
 ];
 /// How many `~` a template may have.
 const MAX_CONCATENATIONS: usize = 32;
+/// The longest text that is written out, in bytes.
+const MAX_QUOTED: usize = 4096;
 
 /// A piece of what stands between delimiters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,12 +54,13 @@ pub(super) enum Token<'s> {
     Symbol(char),
 }
 
-/// Refuses by name what is not allowed in `source`, with line and column.
-pub(super) fn check(source: &str) -> Result<(), String> {
+/// Refuses by name what is not allowed in `source`, with line and column; what the rest of it weighs.
+pub(super) fn check(source: &str) -> Result<u32, String> {
     let mut scan = Scan {
         source,
         loops: 0,
         concatenations: 0,
+        weight: 0,
     };
     let mut at = 0;
     while let Some(begin) = next_delimiter(source, at) {
@@ -63,13 +68,13 @@ pub(super) fn check(source: &str) -> Result<(), String> {
             "{#" => match source[begin..].find("#}") {
                 Some(length) => begin + length + 2,
                 // Tera says what is wrong with a comment that has no end.
-                None => return Ok(()),
+                None => return Ok(scan.weight),
             },
             "{%" => scan.delimited(begin, true)?,
             _ => scan.delimited(begin, false)?,
         };
     }
-    Ok(())
+    Ok(scan.weight)
 }
 
 fn next_delimiter(source: &str, from: usize) -> Option<usize> {
@@ -81,6 +86,8 @@ struct Scan<'s> {
     source: &'s str,
     loops: u32,
     concatenations: usize,
+    /// Of what was seen by now.
+    weight: u32,
 }
 
 impl Scan<'_> {
@@ -96,7 +103,7 @@ impl Scan<'_> {
     fn delimited(&mut self, begin: usize, tag: bool) -> Result<usize, String> {
         let mut at = begin + 2 + usize::from(self.source[begin + 2..].starts_with('-'));
         let end = if tag { "%}" } else { "}}" };
-        let mut previous = None;
+        let mut tokens = Vec::new();
         let mut keyword = None;
         loop {
             let rest = &self.source[at..];
@@ -104,20 +111,54 @@ impl Scan<'_> {
             at += space;
             let rest = &self.source[at..];
             if rest.starts_with(end) {
+                self.weigh(begin, keyword, &tokens)?;
                 return Ok(at + end.len());
             }
             let Some((token, length)) = token(rest) else {
                 // No end, or a string without one: Tera says so better.
                 return Ok(self.source.len());
             };
+            let previous = tokens.last().copied();
             if tag && previous.is_none() {
                 keyword = Some(self.tag(at, token)?);
             } else {
                 self.inside(at, token, previous, keyword == Some("for"))?;
             }
-            previous = Some(token);
+            if token == Token::Quoted && length > MAX_QUOTED {
+                return self.refuse(at, &format!("a text of more than {MAX_QUOTED} bytes"));
+            }
+            tokens.push(token);
             at += length;
         }
+    }
+
+    /// Adds what the `tokens` of a tag or an expression weigh.
+    fn weigh(&mut self, begin: usize, keyword: Option<&str>, tokens: &[Token<'_>]) -> Result<(), String> {
+        let is_for = keyword == Some("for");
+        if is_for && !weight::walks_a_list(tokens) {
+            return self.refuse(
+                begin,
+                "a loop walks a list or map that is known as one, range(…), […], or what split, sort, unique, keys or values give",
+            );
+        }
+        let commas = tokens.iter().filter(|token| **token == Token::Symbol(','));
+        if is_for && commas.count() >= weight::LOOP as usize {
+            return self.refuse(begin, &format!("a loop over more than {} entries", weight::LOOP));
+        }
+        let times = if self.loops > u32::from(is_for) {
+            weight::LOOP
+        } else {
+            1
+        };
+        self.weight = self.weight.saturating_add(weight::of(tokens).saturating_mul(times));
+        if self.weight > weight::MAX_TEMPLATE {
+            let max = weight::MAX_TEMPLATE;
+            return self.refuse(
+                begin,
+                &format!("the template is too much work: it weighs more than {max} up to here"),
+            );
+        }
+        Ok(())
     }
 
     fn tag<'t>(&mut self, at: usize, token: Token<'t>) -> Result<&'t str, String> {
@@ -144,6 +185,7 @@ impl Scan<'_> {
             }
             Token::Name("for") if !after_dot => self.refuse(at, "a loop in an expression is not supported"),
             Token::Name("__tera_context") => self.refuse(at, "__tera_context is not supported"),
+            Token::Symbol('.') if after_dot => self.refuse(at, "... is not supported"),
             Token::Symbol('~') if in_for => self.refuse(at, "~ is not supported in what a loop walks"),
             Token::Symbol('~') if self.concatenations == MAX_CONCATENATIONS => {
                 self.refuse(at, &format!("more than {MAX_CONCATENATIONS} ~"))

@@ -2,7 +2,7 @@
 //!
 //! Tera reaches neither files nor network, environment, clock or randomness: those are in crates that are not used here,
 //! and includes have nothing to include. What it does not bound itself is bounded before it runs ([`scan`]) and in the
-//! filters that make text longer ([`filters`]).
+//! filters that make text longer ([`filters`]): nothing could stop it while it runs.
 
 use tera::{ErrorKind, Tera};
 
@@ -18,8 +18,11 @@ const NAME: &str = "value";
 /// The names that a template may begin with, besides those of the item's fields.
 const ROOTS: [&str; 6] = ["item", "task", "spawner", "workspace", "namespace", "user"];
 
-/// A compiled Tera template.
-pub(super) struct TeraTemplate(Tera);
+/// A compiled Tera template, and what it weighs.
+pub(super) struct TeraTemplate {
+    tera: Tera,
+    weight: u32,
+}
 
 impl std::fmt::Debug for TeraTemplate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -29,7 +32,7 @@ impl std::fmt::Debug for TeraTemplate {
 
 impl TeraTemplate {
     pub(super) fn compile(source: &str) -> Result<Self, String> {
-        scan::check(source)?;
+        let weight = scan::check(source)?;
         let mut tera = Tera::new();
         filters::register(&mut tera);
         tera.add_raw_template(NAME, source)
@@ -41,14 +44,18 @@ impl TeraTemplate {
         if let Some(unknown) = variables.iter().find(|name| !known(name)) {
             return Err(format!("{unknown} is not known; there are {}", ROOTS.join(", ")));
         }
-        Ok(Self(tera))
+        Ok(Self { tera, weight })
     }
 }
 
 impl Template for TeraTemplate {
+    fn weight(&self) -> u32 {
+        self.weight
+    }
+
     fn render(&self, context: &Context, max: usize) -> Result<String, Failure> {
         let mut output = Bounded::new(max);
-        match self.0.render_to(NAME, context.tera(), &mut output) {
+        match self.tera.render_to(NAME, context.tera(), &mut output) {
             Ok(()) => Ok(output.into_text()),
             Err(_) if output.is_full() => Err(Failure {
                 cause: Cause::Limit,
