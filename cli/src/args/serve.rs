@@ -20,7 +20,7 @@ use crate::logging::LogFormat;
   taskgate serve                                   as the Deployment does
   taskgate serve --kubeconfig ~/.kube/dev --no-leader-election --listen 127.0.0.1:9443")]
 pub(crate) struct ServeArgs {
-    /// The kubeconfig to use. Absent: the pod's service account, else $KUBECONFIG.
+    /// The kubeconfig to use. Absent: $KUBECONFIG, else ~/.kube/config, else the pod's service account.
     #[arg(long, env = "TASKGATE_KUBECONFIG", value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,
     /// Where admission is served, over TLS.

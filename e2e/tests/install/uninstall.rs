@@ -7,7 +7,7 @@ use anyhow::ensure;
 use jiff::{SignedDuration, Timestamp};
 use kelos_standin::CRDS;
 use serde_json::json;
-use taskgate_e2e::{ControlPlane, Namespace, PATIENCE, Pods, binary, eventually, never, run_job};
+use taskgate_e2e::{ControlPlane, Marker, Namespace, PATIENCE, Pods, binary, eventually, never, run_job};
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -135,8 +135,8 @@ async fn delete_k(cp: &ControlPlane) -> anyhow::Result<()> {
         .map(drop)
 }
 
-async fn installed_by_helm(cp: &ControlPlane) -> anyhow::Result<(Pods, Namespace)> {
-    install(cp, "taskgate", "gate", &[]).await?;
+async fn installed_by_helm(cp: &ControlPlane, values: &[&str]) -> anyhow::Result<(Pods, Namespace)> {
+    install(cp, "taskgate", "gate", values).await?;
     let running = pods(cp, "gate", "taskgate").await?;
     Ok((running, populated(cp).await?))
 }
@@ -147,13 +147,36 @@ async fn installed_by_kustomize(cp: &ControlPlane) -> anyhow::Result<(Pods, Name
     Ok((running, populated(cp).await?))
 }
 
+/// The hook takes the Lease before it looks at Tasks, and before each further look it has renewed it.
+async fn looks_under_the_lease(cp: &ControlPlane, mark: Marker) -> anyhow::Result<()> {
+    let events = cp.audit().since(mark).await?;
+    let asked: Vec<_> = events
+        .iter()
+        .filter(|event| event.user.username == "system:serviceaccount:gate:taskgate-uninstall")
+        .filter(|event| event.response_status.as_ref().is_some_and(|status| status.code == 200))
+        .map(|event| (event.verb.as_str(), event.object_ref.resource.as_str()))
+        .filter(|asked| [("update", "leases"), ("list", "tasks")].contains(asked))
+        .collect();
+    let looks = asked.iter().filter(|(verb, _)| *verb == "list").count();
+    ensure!(
+        looks >= 2,
+        "one look cannot be enough while a leader was there: {asked:?}"
+    );
+    ensure!(asked.first() == Some(&("update", "leases")), "{asked:?}");
+    let unfenced = asked.windows(2).any(|pair| pair[0].0 == "list" && pair[1].0 == "list");
+    ensure!(!unfenced, "a look without the Lease renewed: {asked:?}");
+    Ok(())
+}
+
 /// Its replicas run all the while, longer than any kubelet would let them.
 #[tokio::test]
 async fn helm_uninstall_alone_and_then_the_command() -> anyhow::Result<()> {
     let cp = plane().await?;
-    let (_running, ns) = installed_by_helm(&cp).await?;
+    let (_running, ns) = installed_by_helm(&cp, &[]).await?;
+    let mark = cp.audit().mark()?;
     let told = helm_uninstall(&cp, "gate").await?;
     ensure!(told.contains("Tasks, deleted 1 whose TTL had run out"), "{told}");
+    looks_under_the_lease(&cp, mark).await?;
     ensure!(told.contains(&format!("{}/running (under way)", ns.name())), "{told}");
     ensure!(told.contains(&format!("{}/later (due at ", ns.name())), "{told}");
     let told = uninstall(&cp, "gate").await?;
@@ -174,8 +197,16 @@ async fn helm_uninstall_alone_and_then_the_command() -> anyhow::Result<()> {
 #[tokio::test]
 async fn the_command_and_then_helm_uninstall() -> anyhow::Result<()> {
     let cp = plane().await?;
-    let (_running, ns) = installed_by_helm(&cp).await?;
-    uninstall(&cp, "gate").await?;
+    // The command is not told what the registration is called, and without taskgate it would refuse every Task.
+    let values = ["registration.name=acme.taskgate,registration.failurePolicy=Fail"];
+    let (_running, ns) = installed_by_helm(&cp, &values).await?;
+    let told = uninstall(&cp, "gate").await?;
+    for kind in ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"] {
+        ensure!(told.contains(&format!("removed {kind} acme.taskgate")), "{told}");
+    }
+    let kinds = "mutatingwebhookconfigurations,validatingwebhookconfigurations";
+    let left = cp.kubectl(["get", kinds, "-oname"]).await?.stdout_ok()?;
+    ensure!(left.is_empty(), "{left}");
     helm_uninstall(&cp, "gate").await?;
     is_gone(&cp, &ns, "gate").await
 }
@@ -221,7 +252,7 @@ async fn kubectl_delete_and_then_the_command() -> anyhow::Result<()> {
 #[tokio::test]
 async fn an_uninstall_that_is_interrupted_is_finished_by_the_next() -> anyhow::Result<()> {
     let cp = plane().await?;
-    let (_running, ns) = installed_by_helm(&cp).await?;
+    let (_running, ns) = installed_by_helm(&cp, &[]).await?;
     let mut interrupted = 0;
     for patience in (1..).map(|round: u64| Duration::from_millis(60 * round * round)) {
         let mut child = command(&cp, "gate")?.stdout(Stdio::null()).spawn()?;
@@ -247,7 +278,7 @@ async fn where_the_spec_may_change_the_ttl_goes_back_into_it() -> anyhow::Result
         .crossing(crossing())
         .start()
         .await?;
-    let (_running, ns) = installed_by_helm(&cp).await?;
+    let (_running, ns) = installed_by_helm(&cp, &[]).await?;
     ensure!(stored(&ns, "running").await?.unwrap_or_default()["spec"]["ttlSecondsAfterFinished"].is_null());
     let told = helm_uninstall(&cp, "gate").await?;
     ensure!(!told.contains("nobody keeps"), "{told}");

@@ -1,6 +1,7 @@
 //! `taskgate uninstall`: nothing of taskgate is left that anybody waits for. Each step is done again by the next run, so one
 //! that was interrupted is finished by running it again.
 
+mod fence;
 mod objects;
 mod tasks;
 
@@ -8,39 +9,30 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use jiff::Timestamp;
-use k8s_openapi::{
-    api::{
-        admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration},
-        coordination::v1::Lease,
-    },
-    apimachinery::pkg::apis::meta::v1::MicroTime,
-};
+use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
 use kube::{
     Api,
-    api::{DeleteParams, PatchParams, PostParams},
+    api::{DeleteParams, PatchParams},
 };
 use taskgate_webhook::{ConfigurationName, rules::CONFIGURATION};
 use tokio::time::sleep;
 
+use self::fence::Fence;
 use super::{Connection, ConnectionArgs, Failure, said};
 use crate::{args, output};
 
-/// The holder that the Lease shows meanwhile: no replica takes it for its own.
-const HOLDER: &str = "taskgate-uninstall";
-/// For how long no replica leads. Should the uninstall not go on, one does afterwards.
-const HELD: Duration = Duration::from_mins(2);
-/// After how long no replica takes itself for the leader any more: it looks every 4 s, and ends what it has begun.
-const NOTICED: Duration = Duration::from_secs(6);
-/// How long Tasks are looked at again and again, until none is left that somebody else changes meanwhile.
+/// How long Tasks are looked at again and again after the first look, until none is left that somebody else changes meanwhile.
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Flags of `taskgate uninstall`.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:
+#[command(
+    mut_arg("namespace", |arg| arg.help(format!("Where taskgate is. Absent: {:?}, whatever the context says", args::NAMESPACE))),
+    after_help = "Examples:
   taskgate uninstall --dry-run                     what would be removed
   taskgate uninstall                               policies and WorkItems are kept
-  taskgate uninstall --let-go                      before helm uninstall")]
+  taskgate uninstall --let-go                      before helm uninstall"
+)]
 pub(crate) struct UninstallArgs {
     /// Only stop governing and let go of all Tasks; the rest is left to what installed it, such as Helm.
     #[arg(long)]
@@ -51,13 +43,12 @@ pub(crate) struct UninstallArgs {
     /// Ask the API server for each step, but change nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// The name of the webhook configurations.
+    /// The name of the webhook configurations. Without `--let-go` those with taskgate's label are found whatever their name is.
     #[arg(long, value_name = "NAME", default_value = CONFIGURATION)]
     pub(crate) configuration: ConfigurationName,
     /// The Lease of the replicas.
     #[arg(long, value_name = "NAME", default_value = args::LEASE)]
     pub(crate) lease: String,
-    /// Where taskgate is: its namespace is `taskgate-system` if not told.
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
 }
@@ -69,16 +60,23 @@ pub(crate) async fn run(args: UninstallArgs) -> Result<(), Failure> {
     way.namespace.get_or_insert_with(|| args::NAMESPACE.to_owned());
     let connection = way.connect().await?;
     let mode = Mode { dry_run: args.dry_run };
-    unregister(&connection, args.configuration.as_str(), mode).await?;
-    let fenced = !args.dry_run && fence(&connection, &args.lease).await?;
     let removal = objects::Removal {
         connection: &connection,
         mode,
     };
     if !args.let_go {
+        removal.of_the_registered().await?;
+    }
+    unregister(&connection, args.configuration.as_str(), mode).await?;
+    let mut fence = if args.dry_run {
+        Fence::none()
+    } else {
+        Fence::take(&connection, &args.lease).await?
+    };
+    if !args.let_go {
         removal.of_the_running().await?;
     }
-    let told = let_go(&connection, fenced, mode).await?;
+    let told = let_go(&connection, &mut fence, mode).await?;
     if !args.let_go {
         removal.of_the_rest(args.with_data).await?;
     }
@@ -121,50 +119,29 @@ async fn unregister(connection: &Connection, name: &str, mode: Mode) -> Result<(
     gone(validating.delete(name, &now).await).context("removing the ValidatingWebhookConfiguration")
 }
 
-/// Takes the Lease away from the replica that leads; whether it had it until now.
-async fn fence(connection: &Connection, name: &str) -> Result<bool> {
-    let leases = Api::<Lease>::namespaced(connection.client.clone(), &connection.namespace);
-    loop {
-        let found = leases.get_opt(name).await.map_err(said).context("reading the Lease")?;
-        let Some(mut lease) = found else {
-            return Ok(false);
-        };
-        let spec = lease.spec.get_or_insert_default();
-        let was_held = spec.holder_identity.as_deref().is_some_and(|holder| !holder.is_empty());
-        spec.holder_identity = Some(HOLDER.to_owned());
-        spec.lease_duration_seconds = i32::try_from(HELD.as_secs()).ok();
-        spec.renew_time = Some(MicroTime(Timestamp::now()));
-        match leases.replace(name, &PostParams::default(), &lease).await {
-            Ok(_) => return Ok(was_held),
-            // It was renewed meanwhile, or went.
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
-            Err(error) => return Err(said(error).context("taking the Lease")),
-        }
-    }
-}
-
-/// Looks at all Tasks until nothing of ours hangs on any; once more when a leader that was there has noticed that it is none.
-async fn let_go(connection: &Connection, fenced: bool, mode: Mode) -> Result<String> {
-    let began = Instant::now();
+/// Looks at all Tasks until nothing of ours hangs on any, at last when no replica can change them any more.
+async fn let_go(connection: &Connection, fence: &mut Fence<'_>, mode: Mode) -> Result<String> {
     let Some(tasks) = tasks::Tasks::find(connection, mode).await? else {
         return Ok("Kelos is not installed: there are no Tasks\n".to_owned());
     };
     let mut sum = tasks::Sum::default();
+    let mut deadline = None;
     loop {
-        let pass = tasks.let_go().await?;
+        fence.renew().await?;
+        let began = Instant::now();
+        let pass = tasks.let_go(fence).await?;
         // Of what is not changed there is nothing more to see.
         let unsettled = pass.again > 0 && !mode.dry_run;
         sum.add(pass);
-        let noticed = !fenced || began.elapsed() >= NOTICED;
-        if noticed && !unsettled {
+        if fence.closed() <= began && !unsettled {
             return Ok(sum.told(mode));
         }
         anyhow::ensure!(
-            began.elapsed() < PATIENCE,
+            Instant::now() < *deadline.get_or_insert_with(|| Instant::now() + PATIENCE),
             "Tasks keep changing; run it again. So far: {}",
             sum.told(mode)
         );
-        let left = NOTICED.saturating_sub(began.elapsed());
+        let left = fence.closed().saturating_duration_since(Instant::now());
         sleep(if unsettled { Duration::from_millis(200) } else { left }).await;
     }
 }

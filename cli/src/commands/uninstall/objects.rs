@@ -17,8 +17,25 @@ use super::{
 };
 use crate::output;
 
+const REGISTRATION: &str = "admissionregistration.k8s.io";
 const RBAC: &str = "rbac.authorization.k8s.io";
 const CLUSTER_ROLE_BINDING: Kind = (RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings");
+
+/// What sends requests to taskgate.
+const REGISTERED: [Kind; 2] = [
+    (
+        REGISTRATION,
+        "v1",
+        "MutatingWebhookConfiguration",
+        "mutatingwebhookconfigurations",
+    ),
+    (
+        REGISTRATION,
+        "v1",
+        "ValidatingWebhookConfiguration",
+        "validatingwebhookconfigurations",
+    ),
+];
 
 /// In the order in which they go: who may write the others before what is written.
 const REST: [Kind; 15] = [
@@ -46,6 +63,14 @@ pub(super) struct Removal<'a> {
 }
 
 impl Removal<'_> {
+    /// What sends requests to us, by whatever name: before the Service that they are sent to.
+    pub(super) async fn of_the_registered(&self) -> Result<()> {
+        for kind in REGISTERED {
+            self.of(kind).await?;
+        }
+        Ok(())
+    }
+
     /// What runs, and what lets it write: from now on no replica comes back.
     pub(super) async fn of_the_running(&self) -> Result<()> {
         self.of(DEPLOYMENT).await?;

@@ -15,6 +15,7 @@ use taskgate_policy::{Farewell, TaskState, farewell};
 use super::{
     super::{Connection, said},
     Mode,
+    fence::Fence,
 };
 
 /// How many Tasks are read at a time.
@@ -56,21 +57,25 @@ impl Tasks {
         }))
     }
 
-    /// One look at all of them.
-    pub(super) async fn let_go(&self) -> Result<Sum> {
+    /// One look at all of them, however long it takes: `fence` is kept meanwhile.
+    pub(super) async fn let_go(&self, fence: &mut Fence<'_>) -> Result<Sum> {
         let all = Api::<DynamicObject>::all_with(self.client.clone(), &self.kind);
         let mut sum = Sum::default();
         let mut page = ListParams::default().limit(PAGE);
         loop {
             let listed = all.list(&page).await.map_err(said).context("reading Tasks")?;
             for task in &listed.items {
+                fence.keep().await?;
                 self.part(task, &mut sum).await?;
             }
             match listed.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => page = page.continue_token(&token),
-                None => return Ok(sum),
+                None => break,
             }
         }
+        // Only now is it known that no replica led in the meantime.
+        fence.keep().await?;
+        Ok(sum)
     }
 
     async fn part(&self, task: &DynamicObject, sum: &mut Sum) -> Result<()> {
