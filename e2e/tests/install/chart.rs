@@ -1,7 +1,7 @@
 //! What the chart renders, without installing it.
 
 use anyhow::{Context as _, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use taskgate_e2e::{ControlPlane, Shared};
 
 use crate::world::{chart, documents, project};
@@ -172,6 +172,9 @@ async fn a_value_that_is_not_meant_is_refused_with_its_path() -> anyhow::Result<
         ),
         ("registration.name=kueue-before", "at '/registration/name'"),
         ("admission.lameDuck=soon", "at '/admission/lameDuck'"),
+        ("admission.lameDuck=20m", "at '/admission/lameDuck'"),
+        ("sources.minInterval=500ms", "at '/sources/minInterval'"),
+        ("sources.minInterval=11m", "at '/sources/minInterval'"),
         ("certificates.mode=none", "at '/certificates/mode'"),
         (
             "sources.secrets[0].namespace=team",
@@ -185,6 +188,98 @@ async fn a_value_that_is_not_meant_is_refused_with_its_path() -> anyhow::Result<
             .await?
             .stderr_failed()?;
         ensure!(refused.contains(told), "{value}: {refused}");
+    }
+    Ok(())
+}
+
+/// The Job before `helm uninstall` starts wherever taskgate itself does, and reaches the API server; nobody takes it for a replica.
+#[tokio::test]
+async fn the_hook_runs_where_taskgate_runs() -> anyhow::Result<()> {
+    let cp = PLANE.get().await?;
+    let values = json!({
+        "image": {"pullSecrets": ["registry"]},
+        "env": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+        "nodeSelector": {"pool": "system"},
+        "tolerations": [{"key": "system", "operator": "Exists"}],
+        "priorityClassName": "high",
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": "kubernetes.io/arch", "operator": "In", "values": ["arm64"]}]},
+        ]}}},
+        // None: not every one.
+        "networkPolicy": {"egressPorts": []},
+    });
+    let values: Vec<_> = values
+        .as_object()
+        .into_iter()
+        .flatten()
+        .flat_map(|(name, value)| ["--set-json".to_owned(), format!("{name}={value}")])
+        .collect();
+    let flags: Vec<_> = values.iter().map(String::as_str).collect();
+    let rendered = documents(&template(cp, "taskgate", "taskgate-system", &flags).await?)?;
+    let find = |kind: &str, name: &str| {
+        let found = rendered
+            .iter()
+            .find(|object| object["kind"] == kind && object["metadata"]["name"] == name);
+        found.with_context(|| format!("no {kind} {name}"))
+    };
+    let replica = &find("Deployment", "taskgate")?["spec"]["template"];
+    let hook = &find("Job", "taskgate-uninstall")?["spec"]["template"];
+    for pointer in [
+        "/spec/nodeSelector",
+        "/spec/tolerations",
+        "/spec/priorityClassName",
+        "/spec/affinity",
+    ] {
+        let of_the_replica = replica.pointer(pointer).filter(|value| !value.is_null());
+        ensure!(
+            of_the_replica.is_some() && of_the_replica == hook.pointer(pointer),
+            "{pointer}: {hook:#}"
+        );
+    }
+    ensure!(
+        hook["spec"]["containers"][0]["env"][0]["name"] == "HTTPS_PROXY",
+        "{hook:#}"
+    );
+    let secrets = |name| anyhow::Ok(find("ServiceAccount", name)?["imagePullSecrets"].clone());
+    ensure!(
+        secrets("taskgate")? == json!([{"name": "registry"}]) && secrets("taskgate")? == secrets("taskgate-uninstall")?
+    );
+
+    let policies = ["taskgate", "taskgate-uninstall"].map(|name| find("NetworkPolicy", name));
+    let [own, hooks] = policies;
+    let (own, hooks) = (own?, hooks?);
+    let selects = |selector: &Value, pod: &Value| {
+        let mut labels = selector.as_object().into_iter().flatten();
+        labels.all(|(key, value)| pod["metadata"]["labels"][key] == *value)
+    };
+    let service = find("Service", "taskgate")?;
+    for (selector, of_the_replica) in [
+        (&service["spec"]["selector"], true),
+        (&own["spec"]["podSelector"]["matchLabels"], true),
+        (&hooks["spec"]["podSelector"]["matchLabels"], false),
+    ] {
+        ensure!(selects(selector, replica) == of_the_replica, "{selector}");
+        ensure!(selects(selector, hook) != of_the_replica, "{selector}");
+    }
+    ensure!(own["spec"]["egress"] == hooks["spec"]["egress"], "{hooks:#}");
+    let names = json!([{"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}]);
+    ensure!(own["spec"]["egress"] == names, "{own:#}");
+    Ok(())
+}
+
+/// A replica that lets the API server notice for longer is not killed meanwhile.
+#[tokio::test]
+async fn the_grace_period_is_longer_than_the_lame_duck() -> anyhow::Result<()> {
+    let cp = PLANE.get().await?;
+    for (lame_duck, wanted) in [("5s", 30), ("25s", 50), ("1m30s", 115), ("10m", 625), ("500ms", 25)] {
+        let value = format!("admission.lameDuck={lame_duck}");
+        let rendered = documents(&template(cp, "taskgate", "gate", &["--set", &value]).await?)?;
+        let periods: Vec<_> = rendered
+            .iter()
+            .filter(|object| object["kind"] == "Deployment")
+            .map(|object| &object["spec"]["template"]["spec"]["terminationGracePeriodSeconds"])
+            .collect();
+        ensure!(periods == [wanted], "{lame_duck}: {periods:?}");
     }
     Ok(())
 }

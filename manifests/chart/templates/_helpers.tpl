@@ -19,12 +19,65 @@ app.kubernetes.io/name: taskgate
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
+{{/* Pods of the hook: no Service leads to them, and no replica is spread by them. */}}
+{{- define "taskgate.hookSelector" -}}
+app.kubernetes.io/name: taskgate-uninstall
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
+{{- end }}
+
 {{- define "taskgate.labels" -}}
 {{ include "taskgate.selector" . }}
 app.kubernetes.io/part-of: taskgate
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{/* What a ServiceAccount gives to the pods that run as it. */}}
+{{- define "taskgate.pullSecrets" -}}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+{{- range . }}
+- name: {{ . }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Where every pod of taskgate may run. */}}
+{{- define "taskgate.placement" -}}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* Names, and the ports that the values name. A rule without ports would allow every one. */}}
+{{- define "taskgate.egress" -}}
+- ports:
+  - port: 53
+    protocol: UDP
+  - port: 53
+    protocol: TCP
+{{- with .Values.networkPolicy.egressPorts }}
+- ports:
+  {{- range . }}
+  - port: {{ . }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* In seconds: the lame duck, 10 s of drain, 5 s for the rest, and 10 s to spare. */}}
+{{- define "taskgate.gracePeriod" -}}
+{{- $start := toDate "2006" "2000" -}}
+{{- $end := dateModify .Values.admission.lameDuck $start -}}
+{{ sub (unixEpoch $end) (unixEpoch $start) | add 25 }}
 {{- end }}
 
 {{/* What restricted Pod Security asks for, and a root that cannot be written. */}}
