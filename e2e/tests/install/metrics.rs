@@ -219,6 +219,33 @@ fn every_alert_asks_what_is_measured_and_has_its_page() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The page for refused reviews tells about each cause that there is, and about none else.
+#[test]
+fn the_runbook_names_every_cause_of_a_refusal() -> anyhow::Result<()> {
+    let source = read("webhook/src/refusal.rs")?;
+    let causes = source.split("pub fn cause(").nth(1).context("no causes")?;
+    let causes = causes.lines().take_while(|line| !line.starts_with('}'));
+    let causes: BTreeSet<_> = causes
+        .filter_map(|line| line.split_once(" => \"")?.1.split('"').next())
+        .collect();
+    ensure!(causes.len() >= 10, "{causes:?}");
+    let page = read("docs/runbook.md")?;
+    let section = page
+        .split("\n## ")
+        .find(|part| part.starts_with("TaskgateReviewsRefused"));
+    let rows = section
+        .context("no section")?
+        .lines()
+        .filter(|line| line.starts_with("| `"));
+    let told: BTreeSet<_> = rows
+        .filter_map(|row| row.split('|').nth(1))
+        .flat_map(|names| names.split(','))
+        .map(|name| name.trim().trim_matches('`'))
+        .collect();
+    ensure!(told == causes, "told {told:?}, but there are {causes:?}");
+    Ok(())
+}
+
 #[test]
 fn the_dashboard_shows_what_is_measured() -> anyhow::Result<()> {
     let table = table()?;
