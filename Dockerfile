@@ -1,7 +1,7 @@
 # A static binary in an image with nothing else but the roots that trackers' certificates are checked against.
 # The same sources give the same binary: no paths of the builder, no build ID, locked dependencies.
 #
-#   docker build --tag ghcr.io/taskgate/taskgate:0.1.0 .
+#   make image
 
 FROM docker.io/library/rust:1.95-alpine AS build
 RUN apk add --no-cache musl-dev ca-certificates

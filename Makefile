@@ -7,6 +7,9 @@ SHELL := /bin/bash
 # SUITE=admission runs one end-to-end suite; empty runs them all.
 SUITE ?=
 
+# What the manifests name.
+IMAGE ?= ghcr.io/taskgate/taskgate:0.1.0
+
 .PHONY: help
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +51,10 @@ manifests: ## Regenerate CRDs, registration, roles, and the pages made of them
 .PHONY: dist
 dist: ## The installation as plain YAML, one file per overlay, under dist/
 	@.ci/step "Rendering the overlays" .ci/dist
+
+.PHONY: image
+image: ## The container image, by Docker; IMAGE= gives it another name
+	docker build --tag $(IMAGE) .
 
 .PHONY: bench
 bench: control-plane ## The benchmarks; figures go to docs/performance.md by hand, with the machine
