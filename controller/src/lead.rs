@@ -38,6 +38,7 @@ use crate::{
     metrics::Metrics,
     policies::Policies,
     queue, reassess,
+    refusals::Refusals,
     retry::{self, Retry},
     run::Config,
     source::{self, Sources},
@@ -48,7 +49,7 @@ use crate::{
 
 /// How many Tasks are looked after at the same time.
 const CONCURRENCY: u16 = 16;
-/// Until a failed step is tried again.
+/// Until the API server is asked again.
 const RETRY: Duration = Duration::from_secs(3);
 /// Until Kelos is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
@@ -133,9 +134,9 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
     let work_items = follow_work_items(&context, work_items_writer, &queue, &changed, &forgotten);
     let reassessing = async {
         context.ready().await;
-        // Of an item with Tasks it is for them to tell. An error means that their watch was dropped, and this with it.
+        // Of an item with Tasks it may be for them to tell. An error means that their watch was dropped, and this with it.
         let _ = tasks.wait_until_ready().await;
-        reassess::run(&context, policies_changed).await;
+        reassess::run(&context, &tasks, policies_changed, &changed).await;
     };
     let reconciling = |tasks_writer| async {
         // First what decides about Tasks, then the Tasks: nothing is let go because a policy is not known yet.
@@ -186,9 +187,10 @@ fn recorder(client: &Client, config: &Config) -> Recorder {
 /// Looks after each Task that the queue names.
 async fn apply(context: &Arc<Context>, tasks: Store<DynamicObject>, queued: Queued) {
     let config = controller::Config::default().concurrency(CONCURRENCY);
-    let failed = |object: Arc<DynamicObject>, error: &Error, _| {
+    let refusals = Refusals::default();
+    let failed = move |object: Arc<DynamicObject>, error: &Error, _| {
         warn!(%error, source = %error.source, name = object.name_any(), "tried again soon");
-        Action::requeue(RETRY)
+        Action::requeue(refusals.wait(object.uid(), error))
     };
     applier(
         |object, context| Box::pin(task::reconcile(object, context)),

@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::{ResourceExt as _, api::PostParams};
+use kube::{Resource as _, ResourceExt as _, api::PostParams};
 use taskgate_api::{
     WorkItem, WorkItemStatus,
     kelos::Task,
@@ -53,6 +53,31 @@ pub(crate) async fn record(context: &Context, subject: &Subject) -> Result<Outco
     Ok(outcome.into())
 }
 
+/// Adds what the Task used, where its end was recorded before Kelos told; `None` when there is nothing to add. A cache is enough
+/// to see that.
+pub(crate) async fn fill_in(context: &Context, subject: &Subject) -> Result<Option<Outcome>, Error> {
+    let filled = |status: &WorkItemStatus| policy::fill_in(status, &subject.object);
+    let cached = subject.cached_memory(context);
+    let Some(status) = cached.as_ref().and_then(|item| item.status.as_ref()) else {
+        return Ok(None);
+    };
+    if filled(status).is_none() {
+        return Ok(None);
+    }
+    match write(context, subject, false, filled).await? {
+        Written::Before => Ok(None),
+        outcome => {
+            if let Written::Now(item) = &outcome {
+                let status = item.status.as_ref();
+                let mut attempts = status.into_iter().flat_map(|status| &status.attempts);
+                let known = attempts.find(|known| known.uid == subject.state.uid);
+                context.metrics.paid(known.and_then(|known| known.cost_usd.as_deref()));
+            }
+            Ok(Some(outcome.into()))
+        }
+    }
+}
+
 /// Forgets the item's failures, because somebody else deleted the Task.
 pub(crate) async fn reset(context: &Context, subject: &Subject) -> Result<Outcome, Error> {
     let now = Timestamp::now();
@@ -82,6 +107,7 @@ enum Written {
     /// It stood there already.
     Before,
     Conflict,
+    Going,
     Abandon,
 }
 
@@ -90,6 +116,7 @@ impl From<Written> for Outcome {
         match written {
             Written::Now(_) | Written::Before => Self::Again,
             Written::Conflict => Self::Conflict,
+            Written::Going => Self::Later,
             Written::Abandon => Self::Abandon,
         }
     }
@@ -109,15 +136,12 @@ async fn write(
     let mut item = match read(context, namespace, name).await? {
         Some(item) => item,
         None if !create => return Ok(Written::Before),
-        None => {
-            cap::make_room(context, namespace).await?;
-            match api.create(&PostParams::default(), &new(subject, identity, name)).await {
-                Ok(item) => item,
-                Err(error) if is_conflict(&error) => return Ok(Written::Conflict),
-                Err(error) if is_absent(&error) || is_namespace_terminating(&error) => return Ok(Written::Abandon),
-                Err(error) => return Err(failed("creating", namespace, name, error)),
-            }
-        }
+        None => match make(context, namespace, &new(subject, identity, name)).await? {
+            Made::Now(item) => *item,
+            Made::Conflict => return Ok(Written::Conflict),
+            Made::Going => return Ok(Written::Going),
+            Made::Abandon => return Ok(Written::Abandon),
+        },
     };
     let Some(status) = change(&item.status.clone().unwrap_or_default()) else {
         return Ok(Written::Before);
@@ -127,6 +151,36 @@ async fn write(
         Ok(item) => Ok(Written::Now(Box::new(item))),
         Err(error) if is_conflict(&error) || is_absent(&error) => Ok(Written::Conflict),
         Err(error) => Err(failed("writing", namespace, name, error)),
+    }
+}
+
+/// What became of making a memory.
+pub(crate) enum Made {
+    /// It is this.
+    Now(Box<WorkItem>),
+    /// Somebody else was faster.
+    Conflict,
+    /// One of that name is being deleted: until it is gone there can be no other.
+    Going,
+    /// Its namespace ends.
+    Abandon,
+}
+
+/// Makes the memory `item`, and room for it: never for one that cannot come yet.
+pub(crate) async fn make(context: &Context, namespace: &str, item: &WorkItem) -> Result<Made, Error> {
+    let (api, name) = (context.work_items(namespace), item.name_any());
+    let before = api.get_metadata_opt(&name).await;
+    let before = before.map_err(|error| failed("reading", namespace, &name, error))?;
+    if let Some(before) = before {
+        let going = before.meta().deletion_timestamp.is_some();
+        return Ok(if going { Made::Going } else { Made::Conflict });
+    }
+    cap::make_room(context, namespace).await?;
+    match api.create(&PostParams::default(), item).await {
+        Ok(item) => Ok(Made::Now(Box::new(item))),
+        Err(error) if is_conflict(&error) => Ok(Made::Conflict),
+        Err(error) if is_absent(&error) || is_namespace_terminating(&error) => Ok(Made::Abandon),
+        Err(error) => Err(failed("creating", namespace, &name, error)),
     }
 }
 

@@ -7,7 +7,7 @@
 //! run ── lead ── watches ── tasks, policies        leader, fence: who runs it; switch, step_aside: while disabled
 //!  └─ task: look, next step, look again ── hold (finalizer, mark) · ledger (WorkItem) · ttl (deletion) · stop (Job)
 //!  │                                       cancel (Task, Job, pods)
-//!  ├─ spawner_status · reassess · forgotten  evidence, cap, events, metrics beside them
+//!  ├─ spawner_status · reassess · forgotten  evidence, cap, events, metrics, refusals beside them
 //!  ├─ source: what the trackers say of items, for those who wait for it
 //!  ├─ queue: what Kueue does with Jobs, told to Tasks
 //!  └─ retry: failed Workloads and Tasks that nobody makes again
@@ -36,6 +36,7 @@ mod policies;
 mod policy_status;
 mod queue;
 mod reassess;
+mod refusals;
 mod retry;
 mod run;
 mod source;

@@ -142,6 +142,11 @@ impl Metrics {
             Outcome::Stopped => "stopped",
         });
         self.attempts.get_or_create(&OutcomeLabels { outcome }).inc();
+        self.paid(cost_usd);
+    }
+
+    /// It became known what an attempt cost.
+    pub(crate) fn paid(&self, cost_usd: Option<&str>) {
         if let Some(cost) = cost_usd.and_then(|cost| cost.parse().ok()) {
             self.cost.inc_by(cost);
         }
@@ -174,9 +179,12 @@ impl Metrics {
         self.circuit_broken.get_or_create(&labels).inc();
     }
 
-    pub(crate) fn open_items(&self, namespace: &str, count: i64) {
-        let namespace = namespace.to_owned();
-        self.open_items.get_or_create(&NamespaceLabels { namespace }).set(count);
+    /// The gauge of open items, to be kept by whoever leads.
+    pub(crate) fn open_items(&self) -> OpenItems {
+        OpenItems {
+            gauge: self.open_items.clone(),
+            names: HashMap::new(),
+        }
     }
 
     pub(crate) fn evicted_open(&self) {
@@ -192,21 +200,78 @@ impl Metrics {
     }
 }
 
-/// Which items are open, for the gauge per namespace.
-#[derive(Debug, Default)]
-pub(crate) struct OpenItems(HashMap<String, HashSet<String>>);
+/// Which items are open, and their number per namespace as a gauge, which goes with this: only the leader knows.
+#[derive(Debug)]
+pub(crate) struct OpenItems {
+    gauge: Family<NamespaceLabels, Gauge>,
+    names: HashMap<String, HashSet<String>>,
+}
 
 impl OpenItems {
-    /// Takes note of an item; returns how many of its namespace are open.
-    pub(crate) fn put(&mut self, item: &WorkItem, gone: bool) -> i64 {
+    /// Takes note of an item.
+    pub(crate) fn put(&mut self, item: &WorkItem, gone: bool) {
+        let namespace = item.namespace().unwrap_or_default();
         let breaker = item.status.as_ref().and_then(|status| status.breaker);
         let open = !gone && matches!(breaker, Some(Breaker::Open | Breaker::HalfOpen));
-        let names = self.0.entry(item.namespace().unwrap_or_default()).or_default();
+        let names = self.names.entry(namespace.clone()).or_default();
         if open {
             names.insert(item.name_any());
         } else {
             names.remove(&item.name_any());
         }
-        i64::try_from(names.len()).unwrap_or(i64::MAX)
+        let count = i64::try_from(names.len()).unwrap_or(i64::MAX);
+        self.gauge.get_or_create(&NamespaceLabels { namespace }).set(count);
+    }
+
+    /// Forgets everything: the items are listed anew.
+    pub(crate) fn clear(&mut self) {
+        self.names.clear();
+        self.gauge.clear();
+    }
+}
+
+impl Drop for OpenItems {
+    fn drop(&mut self) {
+        self.gauge.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn item(name: &str, breaker: &str) -> WorkItem {
+        serde_json::from_value(json!({
+            "apiVersion": "taskgate.dev/v1alpha1", "kind": "WorkItem", "metadata": {"name": name, "namespace": "team"},
+            "spec": {"key": name, "item": name}, "status": {"breaker": breaker},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn open_items_are_told_by_whoever_leads_and_only_as_long_as_he_does() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry, "taskgate");
+        let told = || {
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+            let line = text.lines().find(|line| line.starts_with("taskgate_open_items{"));
+            line.map(|line| line.rsplit_once(' ').unwrap().1.to_owned())
+        };
+        let mut open = metrics.open_items();
+        open.put(&item("a", "Open"), false);
+        open.put(&item("b", "HalfOpen"), false);
+        open.put(&item("c", "Closed"), false);
+        assert_eq!(told().as_deref(), Some("2"));
+        open.put(&item("b", "Open"), true);
+        assert_eq!(told().as_deref(), Some("1"));
+        // What went while the watch was interrupted is in no list.
+        open.clear();
+        open.put(&item("b", "Open"), false);
+        assert_eq!(told().as_deref(), Some("1"));
+        drop(open);
+        assert_eq!(told(), None);
     }
 }

@@ -1,58 +1,107 @@
-//! `WorkItem`s without Tasks after a policy changed: nothing else would look at them, and their `breaker` would go on
-//! telling what the old policy made of them. Verdicts do not rest on that field; people read it.
+//! `WorkItem`s that no Task looks after, when a policy changed: nothing else would look at them, and their `breaker` would go
+//! on telling what the old policy made of them. Verdicts do not rest on that field; people read it.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::{ResourceExt as _, api::PostParams};
-use taskgate_api::WorkItem;
-use tokio::{sync::watch, time::sleep};
+use kube::{
+    ResourceExt as _,
+    api::{DynamicObject, PostParams},
+    runtime::reflector::{ObjectRef, Store},
+};
+use taskgate_api::{Mode, WorkItem, task_policy::FailurePolicy};
+use tokio::{
+    sync::{mpsc, watch},
+    time::sleep,
+};
 use tracing::debug;
 
-use crate::context::Context;
+use crate::{
+    context::Context,
+    error::{Error, is_absent, is_conflict},
+    ledger,
+    spawner_status::{self, SpawnerRef},
+    task::Subject,
+    tasks::ItemRef,
+};
 
 /// How long policies have to be quiet, so that a rollout of many is looked at once.
 const QUIET: Duration = Duration::from_secs(2);
 /// Between two writes: of many items, Tasks come first.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How often a write is tried when somebody else is faster.
+const TRIES: usize = 3;
 
-/// Looks at all of them whenever `changed` says that the policies did, until its sender is gone.
-pub(crate) async fn run(context: &Context, mut changed: watch::Receiver<()>) {
+/// Looks at all of them whenever `changed` says that the policies did, until its sender is gone; `spawners` are told as well.
+pub(crate) async fn run(
+    context: &Context,
+    tasks: &Store<DynamicObject>,
+    mut changed: watch::Receiver<()>,
+    spawners: &mpsc::UnboundedSender<SpawnerRef>,
+) {
     while changed.changed().await.is_ok() {
         sleep(QUIET).await;
         changed.mark_unchanged();
+        spawner_status::reconsider(context, spawners);
         for item in context.work_items.state() {
             // A further change: everything is looked at anew.
             if changed.has_changed().unwrap_or(true) {
                 break;
             }
-            if reassess(context, &item).await {
-                sleep(PAUSE).await;
+            match reassess(context, tasks, &item).await {
+                Ok(false) => {}
+                Ok(true) => sleep(PAUSE).await,
+                Err(error) => {
+                    debug!(%error, source = %error.source, "the breaker's state was not written");
+                    sleep(PAUSE).await;
+                }
             }
         }
     }
 }
 
-/// Writes the breaker's state if the policy makes it another one; whether it wrote. Whoever writes at the same time knows
-/// better.
-async fn reassess(context: &Context, item: &WorkItem) -> bool {
-    let (namespace, name) = (item.namespace().unwrap_or_default(), item.name_any());
-    if context.index.has(&(namespace.clone(), name.clone())) {
-        return false;
+/// Writes the breaker's state if the policy makes it another one; whether it tried. `cached` is enough to see that nothing is
+/// to be done, and lacks too much to be written back.
+async fn reassess(context: &Context, tasks: &Store<DynamicObject>, cached: &WorkItem) -> Result<bool, Error> {
+    let key = (cached.namespace().unwrap_or_default(), cached.name_any());
+    let ruled = rule_of_tasks(context, tasks, &key).or_else(|| context.rule_of(cached));
+    // Then it is for them to tell.
+    if context.index.has(&key) && ruled.as_ref().is_some_and(|(mode, _)| *mode == Mode::Enforce) {
+        return Ok(false);
     }
-    let rule = context.rule_of(item).map(|(_, rule)| rule);
-    let status = item.status.clone().unwrap_or_default();
-    let Some(status) = taskgate_policy::refresh(&status, rule.as_ref(), Timestamp::now()) else {
-        return false;
+    let refreshed = |item: &WorkItem| {
+        let status = item.status.clone().unwrap_or_default();
+        taskgate_policy::refresh(&status, ruled.as_ref().map(|(_, rule)| rule), Timestamp::now())
     };
-    let mut item = item.clone();
-    item.status = Some(status);
-    let written = context
-        .work_items(&namespace)
-        .replace_status(&name, &PostParams::default(), &item)
-        .await;
-    if let Err(error) = written {
-        debug!(%error, namespace, name, "the breaker's state was not written");
+    if refreshed(cached).is_none() {
+        return Ok(false);
     }
-    true
+    let (namespace, name) = (key.0.as_str(), key.1.as_str());
+    for _ in 0..TRIES {
+        let Some(mut item) = ledger::read(context, namespace, name).await? else {
+            break;
+        };
+        let Some(status) = refreshed(&item) else { break };
+        item.status = Some(status);
+        let api = context.work_items(namespace);
+        match api.replace_status(name, &PostParams::default(), &item).await {
+            Ok(_) => break,
+            Err(error) if is_conflict(&error) || is_absent(&error) => {}
+            Err(error) => return Err(ledger::failed("writing", namespace, name, error)),
+        }
+    }
+    Ok(true)
+}
+
+/// The failure section that governs the Tasks of the item `key`, and how far it may go: the one that is enforced, if there is
+/// one.
+fn rule_of_tasks(context: &Context, tasks: &Store<DynamicObject>, key: &ItemRef) -> Option<(Mode, FailurePolicy)> {
+    let known = context.index.of(key);
+    let rules = known.iter().filter_map(|task| {
+        let task = ObjectRef::new_with(&task.name, context.task_kind.clone()).within(&key.0);
+        let subject = Subject::of(context, &*tasks.get(&task)?)?;
+        let of_item = subject.item_ref().as_ref() == Some(key);
+        subject.rule.filter(|_| of_item)
+    });
+    rules.max_by_key(|(mode, _)| *mode == Mode::Enforce)
 }

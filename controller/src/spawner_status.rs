@@ -16,7 +16,7 @@ use kube::{
     api::{DynamicObject, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use taskgate_api::work_item::Breaker;
+use taskgate_api::{WorkItem, work_item::Breaker};
 use tokio::{sync::mpsc, time::Instant};
 use tracing::{debug, warn};
 
@@ -82,6 +82,22 @@ pub(crate) async fn run(context: Arc<Context>, mut changed: mpsc::UnboundedRecei
     }
 }
 
+/// The policies changed: names every spawner with an open item, since they decide whether it is skipped.
+pub(crate) fn reconsider(context: &Context, changed: &mpsc::UnboundedSender<SpawnerRef>) {
+    for item in context.work_items.state().iter().filter(|item| is_open(item)) {
+        if let Some((namespace, spawner)) = item.namespace().zip(item.spec.spawner.clone()) {
+            // Fails only when all of it is being dropped, or without Kelos.
+            let _ = changed.send((namespace, spawner));
+        }
+    }
+}
+
+/// Whether the breaker of `item` is not closed.
+fn is_open(item: &WorkItem) -> bool {
+    let breaker = item.status.as_ref().and_then(|status| status.breaker);
+    matches!(breaker, Some(Breaker::Open | Breaker::HalfOpen))
+}
+
 /// What became of the condition.
 enum Written {
     /// It was so already, or there is no such spawner.
@@ -116,11 +132,10 @@ async fn write(context: &Context, (namespace, name): &SpawnerRef) -> kube::Resul
 /// The items of a spawner that are open, in a stable order: numbers as numbers.
 fn open_items(context: &Context, namespace: &str, name: &str) -> Vec<String> {
     let items = context.work_items.state();
-    let open = |breaker| matches!(breaker, Some(Breaker::Open | Breaker::HalfOpen));
     let sorted: BTreeSet<(Option<u64>, String)> = items
         .iter()
         .filter(|item| item.namespace().as_deref() == Some(namespace) && item.spec.spawner.as_deref() == Some(name))
-        .filter(|item| open(item.status.as_ref().and_then(|status| status.breaker)))
+        .filter(|item| is_open(item))
         .filter(|item| context.is_enforced(item))
         .map(|item| (item.spec.item.parse().ok(), item.spec.item.clone()))
         .collect();

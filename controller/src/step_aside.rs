@@ -12,7 +12,7 @@ use kube::{
 };
 use serde_json::json;
 use taskgate_api::keys;
-use tokio::time::sleep;
+use tokio::{sync::Semaphore, time::sleep};
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -33,11 +33,12 @@ pub(crate) async fn run(client: &Client) {
     info!("resting: only Tasks that are being deleted are let go");
     let kind = resource(kelos_comes(client).await);
     let all = Api::<PartialObjectMeta<DynamicObject>>::all_with(client.clone(), &kind);
+    let places = Semaphore::new(CONCURRENCY);
     watcher(all, watcher::Config::default())
         .default_backoff()
         .applied_objects()
-        .for_each_concurrent(CONCURRENCY, |event| {
-            let kind = &kind;
+        .for_each_concurrent(None, |event| {
+            let (kind, places) = (&kind, &places);
             async move {
                 let task = match event {
                     Ok(task) => task,
@@ -46,7 +47,7 @@ pub(crate) async fn run(client: &Client) {
                 let namespace = task.namespace().unwrap_or_default();
                 let tasks = Api::namespaced_with(client.clone(), &namespace, kind);
                 if is_held(&task) {
-                    release(&tasks, &task).await;
+                    release(&tasks, &task, places).await;
                 }
             }
         })
@@ -58,16 +59,20 @@ fn is_held(task: &PartialObjectMeta<DynamicObject>) -> bool {
     task.metadata.deletion_timestamp.is_some() && task.finalizers().iter().any(ours)
 }
 
-async fn release(tasks: &Api<DynamicObject>, task: &PartialObjectMeta<DynamicObject>) {
+/// Tries until the Task is let go, is gone, or changed. Whoever waits for the next try holds none of the `places`.
+async fn release(tasks: &Api<DynamicObject>, task: &PartialObjectMeta<DynamicObject>, places: &Semaphore) {
     let mut finalizers = task.finalizers().to_vec();
     finalizers.retain(|finalizer| finalizer != keys::ACCOUNTING);
     let patch = json!({"metadata": {
         "finalizers": finalizers, "uid": task.uid(), "resourceVersion": task.resource_version(),
     }});
     loop {
+        // Nobody closes it.
+        let place = places.acquire().await;
         let patched = tasks
             .patch(&task.name_any(), &PatchParams::default(), &Patch::Merge(&patch))
             .await;
+        drop(place);
         match patched {
             Ok(_) => return,
             // It is gone, or it changed and comes again.

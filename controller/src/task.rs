@@ -25,6 +25,9 @@ const MAX_STEPS: usize = 12;
 /// When to look again after somebody else was faster.
 const SOON: Duration = Duration::from_millis(500);
 
+/// When to look again while something that is in the way is being deleted: finalizers may keep it for as long as they like.
+pub(crate) const GOING: Duration = Duration::from_secs(5);
+
 /// A Task, and what was found out about it.
 pub(crate) struct Subject {
     pub(crate) object: Value,
@@ -46,6 +49,8 @@ pub(crate) enum Outcome {
     Gone,
     /// Somebody else was faster: look again with fresh eyes.
     Conflict,
+    /// Something is being deleted, and in the way until it is gone.
+    Later,
     /// Nothing can be recorded any more: let go of the Task.
     Abandon,
 }
@@ -82,6 +87,7 @@ async fn advance(object: &DynamicObject, context: &Arc<Context>) -> Result<Actio
             Outcome::Changed(changed) => object = *changed,
             Outcome::Again => {}
             Outcome::Gone => return Ok(Action::await_change()),
+            Outcome::Later => return Ok(Action::requeue(GOING)),
             Outcome::Abandon => {
                 info!(
                     namespace = subject.namespace,
@@ -118,6 +124,9 @@ enum Kept {
 
 /// Takes the next step of the Task's bookkeeping; what cancellation waits for is waited for as well.
 async fn keep_books(context: &Context, subject: &Subject, cancelling: &Next) -> Result<Kept, Error> {
+    if let Some(outcome) = ledger::fill_in(context, subject).await? {
+        return Ok(Kept::Taken(outcome));
+    }
     let step = subject.step(context).await?;
     debug!(namespace = subject.namespace, name = subject.state.name, ?step, "next");
     let enforced = subject.rule.as_ref().is_some_and(|(mode, _)| *mode == Mode::Enforce);
@@ -194,10 +203,7 @@ impl Subject {
 
     /// The next step. A cache is enough to see that nothing is to be done; everything else rests on a fresh read.
     async fn step(&self, context: &Context) -> Result<Step, Error> {
-        let cached = self.item_ref().and_then(|(namespace, name)| {
-            let key = kube::runtime::reflector::ObjectRef::new(&name).within(&namespace);
-            context.work_items.get(&key)
-        });
+        let cached = self.cached_memory(context);
         let step = self.step_with(context, cached.as_deref(), false);
         match step {
             Step::Done | Step::Wait(_) => return Ok(step),
@@ -227,6 +233,13 @@ impl Subject {
             abandoned,
             now: Timestamp::now(),
         })
+    }
+
+    /// The Task's memory as the cache has it, without all that is only for people.
+    pub(crate) fn cached_memory(&self, context: &Context) -> Option<Arc<WorkItem>> {
+        let (namespace, name) = self.item_ref()?;
+        let key = kube::runtime::reflector::ObjectRef::new(&name).within(&namespace);
+        context.work_items.get(&key)
     }
 
     /// The Task's `WorkItem`.

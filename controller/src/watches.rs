@@ -23,7 +23,6 @@ use tracing::debug;
 use crate::{
     context::Context,
     forgotten::Deletion,
-    metrics::OpenItems,
     retry,
     spawner_status::SpawnerRef,
     tasks::{json_of, trim},
@@ -101,9 +100,9 @@ fn lean(item: &mut WorkItem) {
             cancelled_by: None,
             start_time: None,
             completion_time: attempt.completion_time.take(),
-            cost_usd: None,
-            input_tokens: None,
-            output_tokens: None,
+            cost_usd: attempt.cost_usd.take(),
+            input_tokens: attempt.input_tokens,
+            output_tokens: attempt.output_tokens,
         };
     }
 }
@@ -118,13 +117,17 @@ pub(crate) async fn follow_work_items(
 ) {
     let watch = watcher(Api::<WorkItem>::all(context.client.clone()), watcher::Config::default());
     let watch = watch.default_backoff().modify(lean);
-    let mut open = OpenItems::default();
+    let mut open = context.metrics.open_items();
     reflector::reflector(writer, watch)
         .for_each(|event| {
             let (item, gone) = match event {
                 Ok(Event::Apply(item) | Event::InitApply(item)) => (item, false),
                 Ok(Event::Delete(item)) => (item, true),
-                Ok(Event::Init | Event::InitDone) => return ready(()),
+                Ok(Event::Init) => {
+                    open.clear();
+                    return ready(());
+                }
+                Ok(Event::InitDone) => return ready(()),
                 Err(error) => {
                     debug!(%error, "the watch of WorkItems is interrupted");
                     return ready(());
@@ -140,8 +143,7 @@ pub(crate) async fn follow_work_items(
             if gone {
                 let _ = forgotten.send((Instant::now(), Deletion::of(&item, None)));
             }
-            let count = open.put(&item, gone);
-            context.metrics.open_items(&namespace, count);
+            open.put(&item, gone);
             if let Some(spawner) = item.spec.spawner {
                 let _ = changed.send((namespace, spawner));
             }

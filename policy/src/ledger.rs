@@ -20,8 +20,7 @@ use crate::{
 /// far as it makes sense: no end lies in the future, a missing one is `now`, garbage counts as nothing.
 pub fn attempt(object: &Value, state: &TaskState, ending: Ending, now: Timestamp) -> Attempt {
     let task = Task::of(object);
-    let tokens = |field| task.usage(field).and_then(Value::as_i64).filter(|count| *count >= 0);
-    let cost = task.usage("costUSD").and_then(cost::micro_dollars);
+    let used = Used::of(task);
     Attempt {
         uid: state.uid.clone(),
         name: state.name.clone(),
@@ -31,10 +30,50 @@ pub fn attempt(object: &Value, state: &TaskState, ending: Ending, now: Timestamp
         cancelled_by: (ending.outcome == Outcome::Cancelled).then(|| cancelled_by(object)),
         start_time: task.status_time("startTime").map(Time),
         completion_time: Some(Time(state.ended_by(now, now))),
-        cost_usd: cost.map(cost::format),
-        input_tokens: tokens("inputTokens"),
-        output_tokens: tokens("outputTokens"),
+        cost_usd: used.cost_usd,
+        input_tokens: used.input_tokens,
+        output_tokens: used.output_tokens,
     }
+}
+
+/// What a run used.
+#[derive(Debug, Default, PartialEq)]
+struct Used {
+    cost_usd: Option<String>,
+    input_tokens: Option<i64>,
+    output_tokens: Option<i64>,
+}
+
+impl Used {
+    fn of(task: Task<'_>) -> Self {
+        let tokens = |field| task.usage(field).and_then(Value::as_i64).filter(|count| *count >= 0);
+        Self {
+            cost_usd: task.usage("costUSD").and_then(cost::micro_dollars).map(cost::format),
+            input_tokens: tokens("inputTokens"),
+            output_tokens: tokens("outputTokens"),
+        }
+    }
+}
+
+/// `status` with what the Task `object` used, where its end was recorded before Kelos told: of an agent's log that could not
+/// be read at once it tells up to half a minute later (kelos §6.6). `None` when there is nothing to add.
+pub fn fill_in(status: &WorkItemStatus, object: &Value) -> Option<WorkItemStatus> {
+    let task = Task::of(object);
+    let (used, uid) = (Used::of(task), task.metadata().uid()?);
+    let is_blank =
+        |known: &Attempt| known.cost_usd.is_none() && known.input_tokens.is_none() && known.output_tokens.is_none();
+    let position = status
+        .attempts
+        .iter()
+        .position(|known| known.uid == uid && is_blank(known))?;
+    if used == Used::default() {
+        return None;
+    }
+    let mut next = status.clone();
+    next.total_cost_usd = cost::sum(status.total_cost_usd.as_deref(), used.cost_usd.as_deref());
+    let known = &mut next.attempts[position];
+    (known.cost_usd, known.input_tokens, known.output_tokens) = (used.cost_usd, used.input_tokens, used.output_tokens);
+    Some(next)
 }
 
 fn cancelled_by(object: &Value) -> String {
@@ -205,6 +244,35 @@ mod tests {
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn what_a_run_used_is_added_once_when_it_is_told_late() {
+        let mut blank = ended("late", Outcome::Failed, 1);
+        blank.cost_usd = None;
+        let first = record(
+            &WorkItemStatus::default(),
+            ended("early", Outcome::Failed, 0),
+            None,
+            at(0),
+        )
+        .unwrap();
+        let status = record(&first, blank, None, at(1)).unwrap();
+        let task = |uid: &str, usage: Value| serde_json::json!({"metadata": {"uid": uid}, "status": {"usage": usage}});
+        let usage = serde_json::json!({"costUSD": "0.25", "inputTokens": 7});
+        assert_eq!(fill_in(&status, &task("late", Value::Null)), None);
+        assert_eq!(
+            fill_in(&status, &task("early", usage.clone())),
+            None,
+            "it was told in time"
+        );
+        assert_eq!(fill_in(&status, &task("unknown", usage.clone())), None);
+        let filled = fill_in(&status, &task("late", usage.clone())).unwrap();
+        assert_eq!(filled.total_cost_usd.as_deref(), Some("0.35"));
+        let known = &filled.attempts[1];
+        assert_eq!((known.cost_usd.as_deref(), known.input_tokens), (Some("0.25"), Some(7)));
+        assert_eq!(filled.consecutive_failures, status.consecutive_failures);
+        assert_eq!(fill_in(&filled, &task("late", usage)), None, "once");
     }
 
     fn ended(uid: &str, outcome: Outcome, second: i64) -> Attempt {

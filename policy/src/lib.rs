@@ -62,7 +62,7 @@ pub use facts::{SpawnerFacts, Workspace, WorkspaceFacts};
 pub use farewell::{Farewell, farewell};
 pub use governing::{Governing, governing};
 pub use identity::{ItemIdentity, identify};
-pub use ledger::{HISTORY, attempt, baseline, record, refresh, reset};
+pub use ledger::{HISTORY, attempt, baseline, fill_in, record, refresh, reset};
 pub use names::clip;
 pub use policy::{Policy, PolicyName, Problem};
 pub use quantity::canonical as canonical_quantity;

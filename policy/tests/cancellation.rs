@@ -91,6 +91,28 @@ struct World {
     ended_alone: bool,
 }
 
+#[test]
+fn a_job_that_finalizers_keep_is_deleted_once() {
+    let task = json!({
+        "metadata": {"annotations": {keys::CANCEL: "no longer needed", keys::CANCEL_STATE: "Cancelled"}},
+        "status": {"phase": "Failed"},
+    });
+    let now = Timestamp::from_second(1_800_000_000).expect("a time that exists");
+    let step = |going| {
+        let end = JobEnd::Ours;
+        let told = true;
+        cancel_step(&CancelScene {
+            cancellation: &Cancellation::of(&task),
+            task: CancelTask::of(&task),
+            run: Some(Run::Job { end, told, going }),
+            wanted_again: false,
+            now,
+        })
+    };
+    assert_eq!(step(false), CancelStep::DeleteJob);
+    assert_eq!(step(true), CancelStep::Wait(now + SignedDuration::from_secs(5)));
+}
+
 impl World {
     fn new(branch: bool) -> Self {
         let spec = if branch { json!({"branch": "main"}) } else { json!({}) };
@@ -202,6 +224,7 @@ impl World {
                         None => JobEnd::Open,
                     },
                     told: job.told,
+                    going: false,
                 },
             });
             step = cancel_step(&scene);

@@ -73,6 +73,7 @@ pub(super) async fn look(context: &Context, subject: &Subject, cancellation: &Ca
         run: Run::Job {
             end: JobEnd::of(&json),
             told,
+            going: Metadata::of(&json).is_terminating(),
         },
         job: Some(json),
         runner: None,

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
-use taskgate_api::{Mode, WorkItem, kelos::Task, task_policy::RetriedKind, work_item::Attempt};
+use taskgate_api::{Mode, WorkItem, WorkItemStatus, kelos::Task, task_policy::RetriedKind, work_item::Attempt};
 use taskgate_policy::{
     Ending, TaskState, failure_rule,
     retry::{self, FailedScene, FailedStep, Retried, RunPhase, attempt_number, failed_step},
@@ -40,6 +40,13 @@ pub(super) async fn look_at(
     let Some(retried) = Retried::of(*kind, &value) else {
         return Ok(Look::Nothing);
     };
+    if let Some(memory) = memory.filter(|_| *kind == RetriedKind::Task) {
+        let used = |status: &WorkItemStatus, _| taskgate_policy::fill_in(status, retried.object());
+        let written = memory::write(context, memory, used).await?;
+        if !matches!(written, Written::Before) {
+            return Ok(Look::Wrote(written));
+        }
+    }
     match retried.phase() {
         RunPhase::Failed => failed(context, item, memory, retried).await,
         RunPhase::Succeeded => succeeded(context, memory, retried).await,

@@ -14,12 +14,10 @@ use super::{
     objects::ObjectKey,
     tell, transition,
 };
-use crate::{context::Context, error::Error, tasks::ItemRef};
+use crate::{context::Context, error::Error, task::GOING, tasks::ItemRef};
 
 /// How many steps one look may lead to: more than any retry needs, so that a mistake cannot spin.
 const MAX_STEPS: usize = 24;
-/// Until a failed step is tried again.
-const RETRY: Duration = Duration::from_secs(3);
 /// When to look again after somebody else was faster too often.
 const SOON: Duration = Duration::from_millis(500);
 
@@ -50,7 +48,7 @@ pub(super) async fn look(context: &Context, item: ItemRef) -> Option<Duration> {
         Ok(again) => again,
         Err(error) => {
             warn!(%error, source = %error.source, item = item.1, "tried again soon");
-            Some(RETRY)
+            Some(context.retry.refusals.wait(item, &error))
         }
     }
 }
@@ -67,6 +65,7 @@ async fn look_after(context: &Context, item: &ItemRef) -> Result<Option<Duration
         match step(context, item, memory.as_ref()).await? {
             Look::Nothing | Look::Wrote(Written::Abandon) => return Ok(None),
             Look::At(moment) => return Ok(Some(until(moment))),
+            Look::Wrote(Written::Going) => return Ok(Some(GOING)),
             Look::Wrote(Written::Now(now)) => {
                 context.retry.slots.note(item, Some(&now));
                 memory = Some(*now);

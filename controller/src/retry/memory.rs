@@ -9,10 +9,9 @@ use taskgate_api::{
 use taskgate_policy::ItemIdentity;
 
 use crate::{
-    cap,
     context::Context,
-    error::{Error, is_absent, is_conflict, is_namespace_terminating},
-    ledger,
+    error::{Error, is_absent, is_conflict},
+    ledger::{self, Made},
     tasks::ItemRef,
 };
 
@@ -24,6 +23,8 @@ pub(super) enum Written {
     Before,
     /// Somebody else was faster, or the item is gone: look again.
     Conflict,
+    /// Another one of its name is being deleted.
+    Going,
     /// Its namespace ends.
     Abandon,
 }
@@ -56,19 +57,13 @@ pub(super) async fn write(
 
 /// Makes the memory of an item that has none yet.
 pub(super) async fn create(context: &Context, namespace: &str, identity: &ItemIdentity) -> Result<Written, Error> {
-    cap::make_room(context, namespace).await?;
-    let name = identity.work_item_name();
-    let item = identity.work_item(&name);
-    match context
-        .work_items(namespace)
-        .create(&PostParams::default(), &item)
-        .await
-    {
-        Ok(item) => Ok(Written::Now(Box::new(item))),
-        Err(error) if is_conflict(&error) => Ok(Written::Conflict),
-        Err(error) if is_absent(&error) || is_namespace_terminating(&error) => Ok(Written::Abandon),
-        Err(error) => Err(ledger::failed("creating", namespace, &name, error)),
-    }
+    let item = identity.work_item(&identity.work_item_name());
+    Ok(match ledger::make(context, namespace, &item).await? {
+        Made::Now(item) => Written::Now(item),
+        Made::Conflict => Written::Conflict,
+        Made::Going => Written::Going,
+        Made::Abandon => Written::Abandon,
+    })
 }
 
 /// What the ledger of `item` says.

@@ -55,6 +55,7 @@ use self::{
 };
 use crate::{
     context::Context,
+    refusals::Refusals,
     source::{Asker, SourceConfig},
     tasks::ItemRef,
 };
@@ -70,6 +71,8 @@ pub(crate) struct Retry {
     unsent: Mutex<HashSet<String>>,
     /// The version in which Foreman is served.
     foreman: RwLock<Option<&'static str>>,
+    /// How often steps were refused.
+    refusals: Refusals<ItemRef>,
     wake: mpsc::UnboundedSender<ItemRef>,
 }
 
@@ -94,6 +97,7 @@ impl Retry {
             questions,
             unsent: Mutex::default(),
             foreman: RwLock::default(),
+            refusals: Refusals::default(),
             wake,
         };
         let asker = Asker::new(sources.clone());

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use kube::ResourceExt as _;
-use serde_json::json;
-use taskgate_api::{keys, work_item::Outcome};
+use serde_json::{Value, json};
+use taskgate_api::{
+    keys,
+    work_item::{Breaker, Outcome},
+};
 use taskgate_e2e::{await_gone, await_object, never};
 
-use crate::world::{World, failures, limit};
+use crate::world::{World, breaker, failures, limit};
 
 #[tokio::test]
 async fn opens_after_the_limit_and_the_spawner_stays_healthy() -> anyhow::Result<()> {
@@ -34,7 +37,24 @@ async fn opens_after_the_limit_and_the_spawner_stays_healthy() -> anyhow::Result
     let tombstone = world.tasks().get("fixer-42").await?;
     ensure!(tombstone.uid() == Some(second));
     ensure!(world.failed_cycles("fixer") == before, "the spawner failed a cycle");
+
+    // What is only observed is not skipped, and without a policy nothing is open, whatever Tasks are left.
+    world.policy(observed(limit(2))).await?;
+    world.condition("fixer", "tells of nothing", "False").await?;
+    world.open("42").await?;
+    let delete = ["delete", "taskpolicy", "agents"];
+    world.ns.kubectl(delete).await?.stdout_ok()?;
+    world
+        .item("42", "is closed", |item| breaker(item) == Some(Breaker::Closed))
+        .await?;
+    let left = world.tasks().get("fixer-42").await?;
+    ensure!(left.uid() == tombstone.uid() && left.metadata.deletion_timestamp.is_none());
     Ok(())
+}
+
+fn observed(mut spec: Value) -> Value {
+    spec["mode"] = "Observe".into();
+    spec
 }
 
 #[tokio::test]

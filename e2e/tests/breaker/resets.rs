@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use anyhow::ensure;
+use kelos_standin::Outcome;
 use kube::{
     ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams},
 };
 use serde_json::json;
-use taskgate_api::{WorkItem, keys, work_item::Breaker};
+use taskgate_api::{WorkItem, WorkItemStatus, keys, work_item::Breaker};
 use taskgate_e2e::{PATIENCE, await_gone, await_object, eventually, never};
 
 use crate::world::{World, breaker, failures, limit};
@@ -164,22 +165,113 @@ async fn an_item_without_tasks_follows_the_policy_too() -> anyhow::Result<()> {
         breaker(item) == Some(Breaker::Closed) && failures(item) == 1
     })
     .await?;
+    // Of all this the breaker's state says nothing.
+    let condition = json!({
+        "type": "Noted", "status": "True", "reason": "ByHand", "message": "kept", "lastTransitionTime": "2026-01-01T00:00:00Z",
+    });
+    let patch = Patch::Merge(json!({"status": {"conditions": [condition]}}));
+    let before = rest(&items.patch_status(&name, &PatchParams::default(), &patch).await?);
+    let attempt = &before.attempts[0];
+    ensure!(attempt.name == "fixer-42" && attempt.reason.is_some() && attempt.start_time.is_some());
     world.policy(limit(1)).await?;
     await_object(&items, &name, "is open again", |item| {
         breaker(item) == Some(Breaker::Open)
     })
     .await?;
     world.policy(limit(2)).await?;
-    await_object(&items, &name, "is closed again", |item| {
+    let closed = await_object(&items, &name, "is closed again", |item| {
         breaker(item) == Some(Breaker::Closed)
     })
     .await?;
+    ensure!(rest(&closed) == before, "{:?}\n{before:?}", closed.status);
     let before = items.get(&name).await?.resource_version();
     never("a further write", Duration::from_secs(5), || async {
         let now = items.get(&name).await?.resource_version();
         Ok((now != before).then_some(now))
     })
     .await
+}
+
+/// A memory but for the breaker's state.
+fn rest(item: &WorkItem) -> WorkItemStatus {
+    WorkItemStatus {
+        breaker: None,
+        opened_at: None,
+        reason: None,
+        ..item.status.clone().unwrap_or_default()
+    }
+}
+
+#[tokio::test]
+async fn a_memory_that_takes_its_time_to_go_is_waited_for() -> anyhow::Result<()> {
+    let world = World::governed("going", limit(2)).await?;
+    world.repo().issue(42);
+    world.spawner("fixer", None).await?;
+    let task = world.next("fixer-42", "").await?;
+    let name = task.labels()[keys::WORK_ITEM].as_str();
+    let item = json!({
+        "apiVersion": "taskgate.dev/v1alpha1", "kind": "WorkItem",
+        "metadata": {"name": name, "finalizers": ["example.com/keeps"]},
+        "spec": {"key": "fixer/42", "item": "42", "spawner": "fixer"},
+    });
+    world.ns.apply_yaml(&item.to_string()).await?;
+    world
+        .ns
+        .kubectl(["delete", "wi", name, "--wait=false"])
+        .await?
+        .stdout_ok()?;
+    let mark = world.cp.audit().mark()?;
+    let outcome = Outcome::failed_at_once();
+    world.agents.finish(world.ns.name(), "fixer-42", outcome).await?;
+    await_object(&world.tasks(), "fixer-42", "has failed", |task| {
+        task.phase() == "Failed"
+    })
+    .await?;
+    never("another one is tried to be made", Duration::from_secs(4), || async {
+        let events = world.cp.audit().since(mark).await?.into_iter();
+        let mut made = events.filter(|event| {
+            let object = &event.object_ref;
+            event.verb == "create" && object.resource == "workitems" && object.namespace == world.ns.name()
+        });
+        Ok(made.next())
+    })
+    .await?;
+    let free = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    let items = world.ns.api::<WorkItem>();
+    items.patch(name, &PatchParams::default(), &free).await?;
+    world
+        .item("42", "is recorded", |item| failures(item) == 1)
+        .await
+        .map(drop)
+}
+
+#[tokio::test]
+async fn what_a_run_cost_is_added_when_kelos_tells_it_late() -> anyhow::Result<()> {
+    let world = World::governed("late", limit(1)).await?;
+    world.repo().issue(42);
+    world.spawner("fixer", None).await?;
+    world.next("fixer-42", "").await?;
+    let outcome = Outcome::failed_at_once();
+    world.agents.finish(world.ns.name(), "fixer-42", outcome).await?;
+    let item = world.open("42").await?;
+    ensure!(item.status.is_some_and(|status| status.total_cost_usd.is_none()));
+    let usage = Patch::Merge(json!({"status": {"usage": {"costUSD": "0.25", "inputTokens": 10}}}));
+    world
+        .tasks()
+        .patch_status("fixer-42", &PatchParams::default(), &usage)
+        .await?;
+    let item = world
+        .item("42", "has its cost", |item| {
+            let status = item.status.as_ref();
+            status.is_some_and(|status| status.total_cost_usd.as_deref() == Some("0.25"))
+        })
+        .await?;
+    let attempts = item.status.unwrap_or_default().attempts;
+    ensure!(
+        attempts.len() == 1 && attempts[0].cost_usd.as_deref() == Some("0.25") && attempts[0].input_tokens == Some(10),
+        "{attempts:?}"
+    );
+    Ok(())
 }
 
 #[tokio::test]

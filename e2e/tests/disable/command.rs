@@ -21,6 +21,58 @@ async fn fail(tasks: &Api<Task>, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A cluster's own policy that refuses to take finalizers off some Tasks.
+fn keeps_stuck() -> String {
+    let kept = "!object.metadata.name.startsWith('stuck') || has(object.metadata.finalizers)";
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": "stuck"},
+        "spec": {
+            "matchConstraints": {"resourceRules": [
+                {"apiGroups": ["kelos.dev"], "apiVersions": ["*"], "operations": ["UPDATE"], "resources": ["tasks"]},
+            ]},
+            "validations": [{"expression": kept, "message": "it stays"}],
+        },
+    });
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": "stuck"}, "spec": {"policyName": "stuck", "validationActions": ["Deny"]},
+    });
+    format!("{policy}\n---\n{binding}")
+}
+
+/// Whoever does not let some Tasks go is not in the way of the others.
+async fn tasks_that_stay_are_in_nobodys_way(world: &World) -> anyhow::Result<()> {
+    let tasks = world.tasks();
+    world.cp.apply_yaml(&keeps_stuck()).await?;
+    eventually("they are kept", PATIENCE, || async {
+        let free = r#"{"metadata":{"finalizers":null}}"#;
+        let patch = [
+            "patch",
+            "tasks.kelos.dev",
+            "stuck-0",
+            "--dry-run=server",
+            "--type=merge",
+            "-p",
+            free,
+        ];
+        let refused = world.ns.kubectl(patch).await?.stderr_failed()?;
+        ensure!(refused.contains("it stays"), "{refused}");
+        Ok(())
+    })
+    .await?;
+    for n in 0..20 {
+        tasks.delete(&format!("stuck-{n}"), &DeleteParams::default()).await?;
+    }
+    tasks.delete("deleted", &DeleteParams::default()).await?;
+    await_gone(&tasks, "deleted").await?;
+    let binding = ["delete", "validatingadmissionpolicybinding", "stuck"];
+    world.cp.kubectl(binding).await?.stdout_ok()?;
+    for n in 0..20 {
+        await_gone(&tasks, &format!("stuck-{n}")).await?;
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn disabled_nothing_is_in_the_way_and_enabled_all_is_as_it_was() -> anyhow::Result<()> {
     let world = World::start().await?;
@@ -28,6 +80,12 @@ async fn disabled_nothing_is_in_the_way_and_enabled_all_is_as_it_was() -> anyhow
     for name in ["kept", "deleted"] {
         let made = tasks.create(&PostParams::default(), &World::task(name)?).await?;
         ensure!(made.finalizers().iter().any(|finalizer| finalizer == keys::ACCOUNTING));
+    }
+    // More than are let go at a time.
+    for n in 0..20 {
+        let mut stuck = World::task(&format!("stuck-{n}"))?;
+        stuck.metadata.finalizers = Some(vec![keys::ACCOUNTING.to_owned()]);
+        tasks.create(&PostParams::default(), &stuck).await?;
     }
     let before = world.configurations().await?;
     let told = world
@@ -68,8 +126,7 @@ async fn disabled_nothing_is_in_the_way_and_enabled_all_is_as_it_was() -> anyhow
             .map(|item| item.name_any()))
     })
     .await?;
-    tasks.delete("deleted", &DeleteParams::default()).await?;
-    await_gone(&tasks, "deleted").await?;
+    tasks_that_stay_are_in_nobodys_way(&world).await?;
     let other = world.cp.namespace("other").await?;
     world
         .cp

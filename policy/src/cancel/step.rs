@@ -13,6 +13,9 @@ const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(2);
 /// After how long a run that cannot be failed is told to people.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(30);
 
+/// How often a Job that is being deleted is looked at: finalizers may keep it for as long as they like.
+const GOING: SignedDuration = SignedDuration::from_secs(5);
+
 /// What matters of a Task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
@@ -98,6 +101,8 @@ pub enum Run {
         end: JobEnd,
         /// Whether the deadline stands on the Job and on all its pods.
         told: bool,
+        /// Whether it is being deleted.
+        going: bool,
     },
     /// The runner of a pool that it is assigned to.
     Runner {
@@ -235,6 +240,7 @@ fn conclude(scene: &CancelScene<'_>) -> CancelStep {
 fn clean_up(scene: &CancelScene<'_>) -> CancelStep {
     match scene.run {
         None => CancelStep::Look,
+        Some(Run::Job { going: true, .. }) => CancelStep::Wait(scene.now.checked_add(GOING).unwrap_or(scene.now)),
         Some(Run::Job { .. }) => CancelStep::DeleteJob,
         Some(_) if scene.cancellation.makes_room() || scene.wanted_again => CancelStep::Replace,
         Some(_) => CancelStep::Idle,
