@@ -9,6 +9,7 @@
 
 pub mod condition;
 pub mod crds;
+mod duration;
 pub mod foreman;
 pub mod job;
 pub mod kelos;
@@ -24,7 +25,8 @@ pub mod task_policy;
 #[allow(unreachable_pub)]
 pub mod work_item;
 
-pub use kube::core::{Duration, Selector, SelectorExt};
+pub use duration::{Duration, InvalidDuration};
+pub use kube::core::{Selector, SelectorExt};
 pub use task_policy::{ClusterTaskPolicy, ClusterTaskPolicySpec, Mode, TaskPolicy, TaskPolicySpec};
 pub use work_item::{WorkItem, WorkItemSpec, WorkItemStatus};
 

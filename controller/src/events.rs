@@ -7,7 +7,6 @@ use kube::{
 };
 use serde_json::Value;
 use taskgate_api::WorkItem;
-use taskgate_policy::clip;
 use tracing::debug;
 
 use crate::{context::Context, task::Subject};
@@ -162,7 +161,7 @@ pub(crate) async fn publish(
     let event = Event {
         type_,
         reason: reason.to_owned(),
-        note: Some(clip(note, 1000)),
+        note: Some(taskgate_policy::note(note)),
         action: action.to_owned(),
         secondary: None,
     };

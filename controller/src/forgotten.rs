@@ -27,7 +27,6 @@ use kube::{
 use serde::Deserialize as _;
 use serde_json::Value;
 use taskgate_api::WorkItem;
-use taskgate_policy::clip;
 use tokio::{
     sync::{OnceCell, mpsc},
     time::{Instant, sleep, sleep_until},
@@ -125,7 +124,7 @@ impl Deletion {
             Some(user) => format!("by {user}"),
             None => "by somebody; taskgate was not told by whom".to_owned(),
         };
-        clip(&format!("{failures} forgotten: the WorkItem was deleted {by}"), 1000)
+        taskgate_policy::note(&format!("{failures} forgotten: the WorkItem was deleted {by}"))
     }
 }
 

@@ -21,6 +21,7 @@ mod classify;
 mod cost;
 mod decide;
 mod decision;
+mod durations;
 mod facts;
 mod farewell;
 #[cfg(test)]
@@ -63,7 +64,7 @@ pub use farewell::{Farewell, farewell};
 pub use governing::{Governing, governing};
 pub use identity::{ItemIdentity, identify};
 pub use ledger::{HISTORY, attempt, baseline, fill_in, record, refresh, reset};
-pub use names::clip;
+pub use names::{clip, note};
 pub use policy::{Policy, PolicyName, Problem};
 pub use quantity::canonical as canonical_quantity;
 pub use queue::{

@@ -3,6 +3,19 @@
 /// The API server cuts warnings and audit values at 256 characters (anchors, "What the API server imposes" 5).
 pub(crate) const MAX_MESSAGE: usize = 256;
 
+/// The longest note of an Event, in bytes (`events.k8s.io/v1`).
+const MAX_NOTE: usize = 1024;
+
+/// `text` as the note of an Event, cut to its length in bytes and defused as [`clip`] does.
+pub fn note(text: &str) -> String {
+    let mut note = clip(text, MAX_NOTE);
+    if note.len() > MAX_NOTE {
+        note.truncate(note.floor_char_boundary(MAX_NOTE - '…'.len_utf8()));
+        note.push('…');
+    }
+    note
+}
+
 /// `text`, cut at `max` characters with an ellipsis, on one line: control characters become spaces.
 pub fn clip(text: &str, max: usize) -> String {
     let defused = |c: char| if c.is_control() || is_bidi(c) { ' ' } else { c };
@@ -111,5 +124,20 @@ mod tests {
         assert_eq!(clip("héllo!", 5), "héll…");
         assert_eq!(clip("a\nb\u{202e}c", 9), "a b c");
         assert_eq!((clip("abc", 1), clip("abc", 0)), ("…".into(), String::new()));
+    }
+
+    #[test]
+    fn a_note_fits_in_bytes() {
+        assert_eq!(note("short\nnote"), "short note");
+        let ascii = "a".repeat(1024);
+        assert_eq!(note(&ascii), ascii);
+        for text in ["ä".repeat(900), "項".repeat(1000), "a".repeat(2000), "😀".repeat(300)] {
+            let note = note(&text);
+            assert!(
+                (1020..=1024).contains(&note.len()) && note.ends_with('…'),
+                "{}",
+                note.len()
+            );
+        }
     }
 }

@@ -8,6 +8,7 @@ use taskgate_api::{
 };
 
 use crate::{
+    durations,
     item_key::ItemKey,
     metadata::MetadataRule,
     queue::Name,
@@ -131,6 +132,7 @@ impl Policy {
                 .map_err(|message| problems.push(Problem { field, message }))
                 .ok()
         });
+        problems.extend(durations::problems(spec));
         if !problems.is_empty() {
             return Err(problems);
         }

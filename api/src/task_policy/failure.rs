@@ -1,10 +1,11 @@
 //! When to stop making Tasks for an item that keeps failing (seed 000).
 
-use kube::{KubeSchema, core::Duration};
+use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{DURATION, Mode};
+use crate::Duration;
 
 /// When an item that keeps failing is left alone (seed 000).
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]

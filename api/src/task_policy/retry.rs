@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use kube::{KubeSchema, core::Duration};
+use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Backoff, Mode};
-use crate::foreman;
+use crate::{Duration, foreman};
 
 /// Bounded retry of Foreman Workloads and of Tasks without a spawner (seed 003).
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]

@@ -31,9 +31,6 @@ pub(super) fn base_url(text: &str) -> Result<String, String> {
 /// A Go-style duration of at most ten minutes, such as `5s` or `1m30s`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let parsed: taskgate_api::Duration = text.parse().map_err(|error| format!("{error}"))?;
-    if parsed.is_negative() {
-        return Err("a duration cannot be negative".to_owned());
-    }
     let duration = Duration::from(parsed);
     if duration > Duration::from_mins(10) {
         Err("at most 10m".to_owned())
@@ -45,11 +42,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 /// A duration of at least six seconds and at most a hundred years.
 pub(super) fn lifetime(text: &str) -> Result<SignedDuration, String> {
     let parsed: taskgate_api::Duration = text.parse().map_err(|error| format!("{error}"))?;
-    let lifetime = if parsed.is_negative() {
-        Duration::ZERO
-    } else {
-        parsed.into()
-    };
+    let lifetime = Duration::from(parsed);
     if (Duration::from_secs(6)..=Duration::from_hours(100 * 365 * 24)).contains(&lifetime) {
         SignedDuration::try_from(lifetime).map_err(|error| error.to_string())
     } else {

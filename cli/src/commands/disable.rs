@@ -174,9 +174,6 @@ pub(crate) fn told(disabled: &Disabled) -> String {
 /// A duration between a second and thirty days.
 fn period(text: &str) -> Result<Duration, String> {
     let parsed: taskgate_api::Duration = text.parse().map_err(|error| format!("{error}"))?;
-    if parsed.is_negative() {
-        return Err("a duration cannot be negative".to_owned());
-    }
     let period = Duration::from(parsed);
     if (Duration::from_secs(1)..=LONGEST).contains(&period) {
         Ok(period)

@@ -6,7 +6,6 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
 };
 use kube::{Api, api::PostParams, runtime::events::EventType};
-use taskgate_policy::clip;
 use tracing::debug;
 
 use crate::{
@@ -43,7 +42,7 @@ pub(super) async fn once(context: &Context, subject: &Subject, type_: EventType,
         },
         action: Some(ACTION.to_owned()),
         reason: Some(reason.to_owned()),
-        note: Some(clip(note, 1000)),
+        note: Some(taskgate_policy::note(note)),
         type_: Some(type_.to_owned()),
         event_time: Some(MicroTime(Timestamp::now())),
         regarding: Some(task_ref(subject)),

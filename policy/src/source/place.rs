@@ -1,6 +1,6 @@
 //! Where a spawner's items live, found as Kelos finds it (kelos §4): the source's own `repo`, else the Workspace's.
 
-use std::{str::FromStr as _, time::Duration};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -8,6 +8,8 @@ use super::Filter;
 
 /// How often Kelos polls when nobody says (sr:126-140).
 const POLL: Duration = Duration::from_mins(5);
+/// The longest interval that is reckoned with.
+const LONGEST: Duration = Duration::from_hours(24);
 /// The longest name of a proxy that is spelt out (workspace_ghproxy_builder.go:38-49).
 const MAX_PROXY: usize = 63;
 
@@ -20,7 +22,7 @@ pub struct Source {
     pub repository: Option<String>,
     /// The Workspace whose repository it is otherwise, and whose proxy and token are used.
     pub workspace: String,
-    /// How often the spawner polls. Go's duration, or seconds.
+    /// How often the spawner polls, at most a day apart.
     pub interval: Duration,
     /// Which items the spawner sees.
     pub filter: Filter,
@@ -98,14 +100,12 @@ impl Source {
     }
 }
 
+/// Go's duration, or a number of seconds; what is neither is the default (kelos §2.3).
 fn interval(text: &str) -> Duration {
-    if let Ok(seconds) = text.parse() {
-        return Duration::from_secs(seconds);
-    }
-    let parsed = taskgate_api::Duration::from_str(text).ok();
-    parsed
-        .filter(|parsed| !parsed.is_negative())
-        .map_or(POLL, Duration::from)
+    let seconds = text.parse::<i64>().ok().and_then(|seconds| u64::try_from(seconds).ok());
+    let spelt = || text.parse::<taskgate_api::Duration>().ok().map(Duration::from);
+    let interval = seconds.map(Duration::from_secs).or_else(spelt);
+    interval.unwrap_or(POLL).min(LONGEST)
 }
 
 /// A repository, and the host that it is on.
@@ -230,6 +230,13 @@ mod tests {
             ("2m", 120),
             ("soon", 300),
             ("-5m", 300),
+            ("-5", 300),
+            ("5m-3s", 300),
+            ("infs", 300),
+            ("999999999999999999999999999999h", 300),
+            ("18446744073709551615", 300),
+            ("9223372036854775807", 86_400),
+            ("2562047h", 86_400),
         ] {
             let object = json!({"spec": {
                 "when": {"githubIssues": {"pollInterval": text}},
