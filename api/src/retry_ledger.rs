@@ -98,7 +98,7 @@ pub struct Transition {
     pub since: Time,
     /// The policy that wanted it; absent when a person did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 300))]
+    #[schemars(length(max = 512))]
     pub policy: Option<String>,
     /// Who asked for it by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]

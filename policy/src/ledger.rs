@@ -13,7 +13,7 @@ use taskgate_api::{
 use crate::{
     Assessment, Cancellation, Ending, Refusal, TaskState, assess,
     breaker::{is_held, why_open},
-    by_whom, cost,
+    by_whom, clip, cost,
 };
 
 /// The attempt that the end of the Task `object` makes, known as `state`. What Kelos says of times and usage is taken as
@@ -76,10 +76,14 @@ pub fn fill_in(status: &WorkItemStatus, object: &Value) -> Option<WorkItemStatus
     Some(next)
 }
 
+/// The length of `cancelledBy` in a memory, in characters.
+const MAX_BY: usize = 256;
+
+/// Who cancelled it, in the length that a memory allows: neither Kelos' field nor the annotation is bounded.
 fn cancelled_by(object: &Value) -> String {
     let native = Task::of(object).cancelled_by();
     let stamped = Cancellation::of(object);
-    native.unwrap_or_else(|| by_whom(&stamped)).to_owned()
+    clip(native.unwrap_or_else(|| by_whom(&stamped)), MAX_BY)
 }
 
 /// How many attempts are kept.
@@ -241,6 +245,7 @@ pub fn refresh(status: &WorkItemStatus, rule: Option<&FailurePolicy>, now: Times
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -296,6 +301,21 @@ mod tests {
             max_retries_per_item: limit,
             ..FailurePolicy::default()
         }
+    }
+
+    #[test]
+    fn who_cancelled_fits_into_a_memory() {
+        let long = "ä".repeat(MAX_BY + 1);
+        let clipped = |by: String| by.chars().count() == MAX_BY && by.starts_with("ää") && by.ends_with('…');
+        assert!(clipped(cancelled_by(&json!({"status": {"cancelledBy": long}}))));
+        let annotations = json!({
+            "taskgate.dev/cancel": "r", "taskgate.dev/cancelled-by": long, "taskgate.dev/cancel-trigger": "ByHand",
+            "taskgate.dev/cancel-requested": "2026-11-21T12:00:00Z",
+            "taskgate.dev/cancel-deadline": "2026-11-21T12:00:00Z",
+        });
+        assert!(clipped(cancelled_by(
+            &json!({"metadata": {"annotations": annotations}})
+        )));
     }
 
     #[test]
