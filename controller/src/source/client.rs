@@ -22,8 +22,10 @@ use tokio::time::timeout;
 
 /// From the request to the last byte of its answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest answer: a page of 100 comments of GitHub's greatest length, 64 KiB each, and then some.
-const MAX_BODY: usize = 8 << 20;
+/// The longest page, in bytes: 100 comments of GitHub's greatest length, 64 KiB each, and then some.
+pub(super) const MAX_PAGE: usize = 8 << 20;
+/// The longest answer about one thing, in bytes: its text is no longer than a comment.
+pub(super) const MAX_ITEM: usize = 1 << 20;
 /// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_mins(1);
 /// Who asks. GitHub refuses requests that do not say.
@@ -75,8 +77,8 @@ pub(super) enum Unanswered {
     Address,
     #[error("no answer within {} s", TIMEOUT.as_secs())]
     Late,
-    #[error("an answer of more than {} MiB", MAX_BODY >> 20)]
-    TooLong,
+    #[error("an answer of more than {} MiB", .0 >> 20)]
+    TooLong(usize),
     #[error("{0}")]
     Connection(String),
 }
@@ -118,8 +120,14 @@ impl Http {
         })
     }
 
-    /// Asks for `url`; with `tag`, only if it is another than that.
-    pub(super) async fn get(&self, url: &str, token: Option<&Token>, tag: Option<&str>) -> Result<Answer, Unanswered> {
+    /// Asks for `url`; with `tag`, only if it is another than that. Of the answer, no more than `max` bytes are read.
+    pub(super) async fn get(
+        &self,
+        url: &str,
+        token: Option<&Token>,
+        tag: Option<&str>,
+        max: usize,
+    ) -> Result<Answer, Unanswered> {
         let uri: Uri = url.parse().map_err(|_| Unanswered::Address)?;
         let mut request = Request::get(&uri)
             .header(header::ACCEPT, "application/vnd.github+json")
@@ -138,19 +146,19 @@ impl Http {
                 }
                 _ => self.plain.request(request).await,
             };
-            collect(response).await
+            collect(response, max).await
         })
         .await
         .unwrap_or(Err(Unanswered::Late))
     }
 }
 
-async fn collect(response: Result<http::Response<Incoming>, Failure>) -> Result<Answer, Unanswered> {
+async fn collect(response: Result<http::Response<Incoming>, Failure>, max: usize) -> Result<Answer, Unanswered> {
     let response = response.map_err(|error| Unanswered::Connection(root_cause(&error)))?;
     let (head, body) = response.into_parts();
-    let body = Limited::new(body, MAX_BODY).collect().await.map_err(|error| {
+    let body = Limited::new(body, max).collect().await.map_err(|error| {
         if error.is::<http_body_util::LengthLimitError>() {
-            Unanswered::TooLong
+            Unanswered::TooLong(max)
         } else {
             Unanswered::Connection(error.to_string())
         }

@@ -5,12 +5,12 @@ use jiff::Timestamp;
 use serde_json::Value;
 use taskgate_policy::source::{
     Endpoint, RateHeaders, Repository, SourceItem,
-    github::{self, RawComment},
+    github::{self, Conversation},
     pause,
 };
 
 use super::{
-    client::{Answer, Http, Token, Unanswered},
+    client::{Answer, Http, MAX_ITEM, MAX_PAGE, Token, Unanswered},
     trouble::Trouble,
 };
 
@@ -138,11 +138,8 @@ impl Session<'_> {
         if ask.whole && item.is_pull && item.head_sha.is_none() {
             item.head_sha = self.head(&repository, ask.number).await?;
         }
-        let comments = match item.comment_count {
-            0 => Vec::new(),
-            count => self.comments(ask, &repository, count).await?,
-        };
-        github::converse(&mut item, comments, ask.whole);
+        let conversation = self.conversation(ask, &repository, item.comment_count).await?;
+        conversation.finish(&mut item);
         let whole = ask.whole;
         Ok(Reading::Item(Box::new(Kept { tag, item, whole })))
     }
@@ -178,25 +175,29 @@ impl Session<'_> {
         Ok(pull.head_sha)
     }
 
-    async fn comments(&mut self, ask: &Ask<'_>, repository: &str, count: u64) -> Result<Vec<RawComment>, Trouble> {
+    async fn conversation(&mut self, ask: &Ask<'_>, repository: &str, count: u64) -> Result<Conversation, Trouble> {
+        let mut conversation = Conversation::new(ask.whole);
+        if count == 0 {
+            return Ok(conversation);
+        }
         let session = &mut *self;
         let own = ask.own.get_or_try_init(move || session.own_login()).await?.clone();
-        let last = count.div_ceil(github::PER_PAGE);
-        let mut comments = Vec::new();
+        let per_page = github::PER_PAGE;
+        let last = count.div_ceil(per_page.into());
         for page in last.saturating_sub(PAGES) + 1..=last {
-            let per_page = github::PER_PAGE;
             let path = format!(
                 "{repository}/issues/{}/comments?per_page={per_page}&page={page}",
                 ask.number
             );
-            let answer = self.get(&path, None).await?;
+            let answer = self.bounded(&path, None, MAX_PAGE).await?;
             if answer.status != StatusCode::OK {
                 return Err(self.refusal(&path, &answer));
             }
             let json = self.json(&path, &answer)?;
-            comments.extend(github::comments(&json, own.as_deref()).ok_or_else(|| self.nonsense(&path))?);
+            let added = conversation.add(&json, own.as_deref());
+            added.ok_or_else(|| self.nonsense(&path))?;
         }
-        Ok(comments)
+        Ok(conversation)
     }
 
     /// Who our token belongs to. An App's token belongs to nobody; what it writes is marked as a bot's.
@@ -218,10 +219,15 @@ impl Session<'_> {
         }
     }
 
+    /// Asks for one thing, rather than for a page of many.
     async fn get(&mut self, path: &str, tag: Option<&str>) -> Result<Answer, Trouble> {
+        self.bounded(path, tag, MAX_ITEM).await
+    }
+
+    async fn bounded(&mut self, path: &str, tag: Option<&str>, max: usize) -> Result<Answer, Trouble> {
         let Route { base, token, .. } = self.route;
         let url = format!("{base}{path}");
-        let mut answer = self.http.get(&url, token.as_ref(), tag).await;
+        let mut answer = self.http.get(&url, token.as_ref(), tag, max).await;
         // A repository that was renamed. The token goes to nobody else.
         if let Ok(moved) = &answer
             && matches!(moved.status.as_u16(), 301 | 307 | 308)
@@ -231,10 +237,10 @@ impl Session<'_> {
                 .is_some_and(|rest| rest.starts_with('/'))
         {
             let place = place.to_owned();
-            answer = self.http.get(&place, token.as_ref(), tag).await;
+            answer = self.http.get(&place, token.as_ref(), tag, max).await;
         }
         let answer = answer.map_err(|error| match error {
-            Unanswered::TooLong => Trouble::BadAnswer(format!("{base}: {error}")),
+            Unanswered::TooLong(_) => Trouble::BadAnswer(format!("{base}: {error}")),
             Unanswered::Address => Trouble::Unsupported(format!("{base}: {error}")),
             Unanswered::Late | Unanswered::Connection(_) => Trouble::Unreachable(format!("{base}: {error}")),
         })?;

@@ -1,6 +1,6 @@
 //! GitHub's answers, read forgivingly: what is not there reads as empty, what cannot be an answer is none.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -8,7 +8,9 @@ use sha2::{Digest, Sha256};
 use super::{Comment, SourceItem};
 
 /// How many comments an answer has at most, and how many are asked for.
-pub const PER_PAGE: u64 = 100;
+pub const PER_PAGE: u32 = 100;
+/// How many labels, and how many assignees, are kept: GitHub allows no more.
+const MAX_NAMES: usize = 100;
 /// How many comments are kept.
 const KEPT: usize = 30;
 /// How much of a comment is kept, in characters.
@@ -35,7 +37,7 @@ pub fn item(answer: &Value, number: u64) -> Option<SourceItem> {
         let name = |entry: &Value| entry.get(field).unwrap_or(entry).as_str().map(clip);
         let mut seen = BTreeSet::new();
         let is_new = |name: &String| seen.insert(name.clone());
-        list.filter_map(name).filter(is_new).collect::<Vec<_>>()
+        list.filter_map(name).filter(is_new).take(MAX_NAMES).collect::<Vec<_>>()
     };
     let head = text("/head/sha");
     Some(SourceItem {
@@ -57,51 +59,66 @@ pub fn item(answer: &Value, number: u64) -> Option<SourceItem> {
     })
 }
 
-/// One page of comments. `own` is the login that our token belongs to. `None` when the answer is no list of comments.
-pub fn comments(answer: &Value, own: Option<&str>) -> Option<Vec<RawComment>> {
-    answer.as_array()?.iter().map(|entry| comment(entry, own)).collect()
+/// The conversation about an item, read page by page. Of each page no more is kept than is used.
+#[derive(Clone, Debug, Default)]
+pub struct Conversation {
+    hash: Sha256,
+    with_text: bool,
+    latest: VecDeque<Comment>,
 }
 
-/// A comment with all of its text.
-#[derive(Clone, Debug)]
-pub struct RawComment {
-    comment: Comment,
-    digest: [u8; 32],
+impl Conversation {
+    /// A conversation of which nothing is read; of which the text of the latest comments is kept only `with_text`.
+    pub fn new(with_text: bool) -> Self {
+        Self {
+            with_text,
+            ..Self::default()
+        }
+    }
+
+    /// Adds a page. `own` is the login that our token belongs to. `None` when the answer is no list of comments.
+    pub fn add(&mut self, answer: &Value, own: Option<&str>) -> Option<()> {
+        for entry in answer.as_array()?.iter().take(PER_PAGE as usize) {
+            let comment = comment(entry, own)?;
+            if comment.by_person {
+                self.hash.update(comment.id.to_be_bytes());
+                self.hash.update(Sha256::digest(body(entry)));
+            }
+            if self.with_text {
+                if self.latest.len() == KEPT {
+                    self.latest.pop_front();
+                }
+                self.latest.push_back(comment);
+            }
+        }
+        Some(())
+    }
+
+    /// Puts the conversation into `item`.
+    pub fn finish(self, item: &mut SourceItem) {
+        item.conversation = self.hash.finalize().into();
+        item.comments = self.latest.into();
+    }
 }
 
-fn comment(entry: &Value, own: Option<&str>) -> Option<RawComment> {
+fn comment(entry: &Value, own: Option<&str>) -> Option<Comment> {
     let text = |pointer: &str| entry.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    let body = text("/body");
+    let body = body(entry);
     let author = text("/user/login");
     let is_app = entry.get("performed_via_github_app").is_some_and(|app| !app.is_null());
     let is_bot = text("/user/type") == "Bot" || author.ends_with("[bot]") || is_app;
     let is_own = own.is_some_and(|own| own.eq_ignore_ascii_case(author));
-    Some(RawComment {
-        digest: Sha256::digest(body).into(),
-        comment: Comment {
-            id: entry.get("id")?.as_u64()?,
-            author: clip(author),
-            created: text("/created_at").parse().ok(),
-            by_person: !is_bot && !is_own && !KELOS_MARKS.iter().any(|mark| body.contains(mark)),
-            body: crate::clip(body, KEPT_TEXT),
-        },
+    Some(Comment {
+        id: entry.get("id")?.as_u64()?,
+        author: clip(author),
+        created: text("/created_at").parse().ok(),
+        by_person: !is_bot && !is_own && !KELOS_MARKS.iter().any(|mark| body.contains(mark)),
+        body: crate::clip(body, KEPT_TEXT),
     })
 }
 
-/// Puts the whole conversation into `item`; its text only if `keep`.
-pub fn converse(item: &mut SourceItem, comments: Vec<RawComment>, keep: bool) {
-    let mut hash = Sha256::new();
-    for raw in comments.iter().filter(|raw| raw.comment.by_person) {
-        hash.update(raw.comment.id.to_be_bytes());
-        hash.update(raw.digest);
-    }
-    item.conversation = hash.finalize().into();
-    let surplus = comments.len().saturating_sub(KEPT);
-    item.comments = if keep {
-        comments.into_iter().skip(surplus).map(|raw| raw.comment).collect()
-    } else {
-        Vec::new()
-    };
+fn body(entry: &Value) -> &str {
+    entry.get("body").and_then(Value::as_str).unwrap_or_default()
 }
 
 /// The login of `/user`: who our token belongs to.
@@ -150,19 +167,49 @@ mod tests {
             {"id": 4, "body": "🤖 **Kelos Task Status**\n\nTask `x` has **failed**.", "user": {"login": "ann"}},
             {"id": 5, "body": "app", "user": {"login": "ann"}, "performed_via_github_app": {"id": 1}},
         ]);
-        let raw = comments(&page, Some("fixer")).unwrap();
-        let people: Vec<_> = raw.iter().map(|raw| raw.comment.by_person).collect();
+        let read = |entries: &[Value], with_text| {
+            let (mut item, mut conversation) = (SourceItem::default(), Conversation::new(with_text));
+            conversation.add(&json!(entries), Some("fixer")).unwrap();
+            conversation.finish(&mut item);
+            item
+        };
+        let page = page.as_array().unwrap();
+        let all = read(page, true);
+        let people: Vec<_> = all.comments.iter().map(|comment| comment.by_person).collect();
         assert_eq!(people, [true, false, false, false, false]);
-        let (mut none, mut bots) = (SourceItem::default(), SourceItem::default());
-        converse(&mut none, Vec::new(), false);
-        converse(&mut bots, raw[1..].to_vec(), false);
-        assert_eq!(none.conversation, bots.conversation);
-        let (mut one, mut all) = (SourceItem::default(), SourceItem::default());
-        converse(&mut one, raw[..1].to_vec(), false);
-        converse(&mut all, raw, true);
+        assert_eq!(read(&[], false).conversation, read(&page[1..], false).conversation);
+        let one = read(&page[..1], false);
         assert_eq!((one.conversation, one.comments.len()), (all.conversation, 0));
-        assert_eq!(all.comments.len(), 5);
-        assert!(comments(&json!({"message": "no"}), None).is_none());
-        assert!(comments(&json!([{"body": "no id"}]), None).is_none());
+        assert_ne!(one.conversation, read(&[], false).conversation);
+        for nonsense in [json!({"message": "no"}), json!([{"body": "no id"}])] {
+            assert!(Conversation::new(false).add(&nonsense, None).is_none(), "{nonsense}");
+        }
+    }
+
+    /// A tracker that somebody else runs may answer with as much as it likes.
+    #[test]
+    fn no_more_is_kept_than_is_used() {
+        let names: Vec<_> = (0..5000)
+            .map(|n| json!({"name": n.to_string(), "login": n.to_string()}))
+            .collect();
+        let answer = json!({"number": 42, "state": "open", "labels": names, "assignees": names});
+        let item = item(&answer, 42).unwrap();
+        assert_eq!((item.labels.len(), item.assignees.len()), (MAX_NAMES, MAX_NAMES));
+        let comment = |id: u64| json!({"id": id, "body": "x".repeat(2 * KEPT_TEXT), "user": {"login": "ann"}});
+        let read = |pages: &[std::ops::Range<u64>]| {
+            let (mut item, mut conversation) = (SourceItem::default(), Conversation::new(true));
+            for page in pages {
+                let page: Vec<_> = page.clone().map(comment).collect();
+                conversation.add(&json!(page), None).unwrap();
+            }
+            conversation.finish(&mut item);
+            item
+        };
+        let all = read(&[0..100, 100..120]);
+        let ids: Vec<_> = all.comments.iter().map(|comment| comment.id).collect();
+        assert_eq!(ids, (90..120).collect::<Vec<_>>(), "the latest ones");
+        assert!(all.comments.iter().all(|comment| comment.body.len() <= KEPT_TEXT + 2));
+        let page = |len| read(std::slice::from_ref(&(0..len)));
+        assert_eq!(page(5000), page(100), "a page has no more than was asked for");
     }
 }
