@@ -57,12 +57,13 @@ fn changes<K>(event: watcher::Result<Event<K>>) -> Option<()> {
     }
 }
 
-/// All that is kept of a spawner is its metadata, and where its items come from.
+/// All that is kept of a spawner is its metadata, where its items come from, and whether it is suspended.
 pub(crate) fn bare(event: Event<DynamicObject>) -> Event<DynamicObject> {
     let strip = |mut object: DynamicObject| {
         object.metadata.managed_fields = None;
         let kept = |pointer: &str| object.data.pointer(pointer).cloned().unwrap_or_default();
         object.data = json!({"spec": {
+            "suspend": kept("/spec/suspend"),
             "when": kept("/spec/when"),
             "taskTemplate": {
                 "workspaceRef": kept("/spec/taskTemplate/workspaceRef"),

@@ -73,11 +73,12 @@ async fn judge(context: &Context, subject: &Subject, seen: Option<&Observation>)
     };
     let newer = context.siblings.newer(&subject.state.uid);
     let now = Timestamp::now();
-    let when = when(context, &subject.namespace, name);
+    let (when, suspended) = source(context, &subject.namespace, name);
     let verdict = wish(&WishScene {
         rule,
         object: &subject.object,
         when: &when,
+        suspended,
         sighting: seen.map(sighting),
         newer: newer.as_deref(),
         now,
@@ -152,13 +153,15 @@ fn sighting(seen: &Observation) -> Sighting<'_> {
     }
 }
 
-/// Where the spawner's items come from; null when it is not known.
-fn when(context: &Context, namespace: &str, name: &str) -> Value {
+/// Where the spawner's items come from, null when it is not known; and whether it is suspended.
+fn source(context: &Context, namespace: &str, name: &str) -> (Value, bool) {
     let spawners = &context.policies.spawners;
     let found = spawners.find(|spawner| {
         spawner.metadata.name.as_deref() == Some(name) && spawner.metadata.namespace.as_deref() == Some(namespace)
     });
-    found
-        .and_then(|spawner| spawner.data.pointer("/spec/when").cloned())
-        .unwrap_or_default()
+    let field = |pointer: &str| found.as_ref()?.data.pointer(pointer);
+    (
+        field("/spec/when").cloned().unwrap_or_default(),
+        field("/spec/suspend").and_then(Value::as_bool) == Some(true),
+    )
 }

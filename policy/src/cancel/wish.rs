@@ -38,6 +38,8 @@ pub struct WishScene<'a> {
     pub object: &'a Value,
     /// `spec.when` of its spawner; null when that is not known.
     pub when: &'a Value,
+    /// Whether its spawner is suspended: then there is no further run to make room for.
+    pub suspended: bool,
     /// What the tracker said, if it was asked.
     pub sighting: Option<Sighting<'a>>,
     /// The name of a newer Task for the same item.
@@ -103,12 +105,13 @@ pub fn wish(scene: &WishScene<'_>) -> Verdict {
     if let Some(newer) = scene.newer {
         return cancel(Trigger::Superseded, format!("Task {newer} is newer, for the same item"));
     }
-    if let Some(by) = trigger_comment(scene) {
+    if let Some(by) = trigger_comment(scene).filter(|_| !scene.suspended) {
         return cancel(Trigger::Retrigger, format!("{by} asked for another run"));
     }
     match new_head(scene) {
-        Some(Head::New(sha)) => cancel(Trigger::Retrigger, format!("new commit {}", crate::clip(&sha, 12))),
         Some(Head::First(sha)) => Verdict::Baseline(sha),
+        _ if scene.suspended => Verdict::Leave,
+        Some(Head::New(sha)) => cancel(Trigger::Retrigger, format!("new commit {}", crate::clip(&sha, 12))),
         None => schedule(scene, grace),
     }
 }
@@ -262,6 +265,7 @@ mod tests {
                 rule: &rule,
                 object: &object,
                 when: &Value::Null,
+                suspended: false,
                 sighting,
                 newer: None,
                 now: at("2026-11-21T13:00:00.5Z"),
@@ -329,6 +333,7 @@ mod tests {
                 rule: &rule,
                 object: &object,
                 when: &json!({"githubIssues": {"commentPolicy": policy}}),
+                suspended: false,
                 sighting: Some(see(&item, true, 1)),
                 newer: None,
                 now: at("2026-11-21T13:00:00Z"),
@@ -351,6 +356,7 @@ mod tests {
                 rule: &rule,
                 object: &object,
                 when: &Value::Null,
+                suspended: false,
                 sighting: Some(see(&item, true, 1)),
                 newer: None,
                 now: at("2026-11-21T13:00:00Z"),
@@ -376,6 +382,7 @@ mod tests {
                 rule: &rule,
                 object: &task(),
                 when: &json!({"cron": {"schedule": "*/10 * * * *"}}),
+                suspended: false,
                 sighting: None,
                 newer: None,
                 now: at(now),
@@ -392,5 +399,49 @@ mod tests {
             (wish.trigger, wish.deadline),
             (Trigger::Schedule, at("2026-11-21T12:10:00Z"))
         );
+    }
+
+    /// Who suspended it wants no further run, and the agent that is at work is none.
+    #[test]
+    fn a_suspended_spawner_makes_no_run_to_make_room_for() {
+        let rule = rule(json!({"onRetrigger": "Cancel", "onSourceRemoved": "Cancel"}));
+        let item = SourceItem {
+            head_sha: Some("b".repeat(40)),
+            comments: vec![Comment {
+                id: 1,
+                author: "ann".into(),
+                created: Some(at("2026-11-21T12:30:00Z")),
+                by_person: true,
+                body: "/fix".into(),
+            }],
+            ..SourceItem::default()
+        };
+        let seen = |discovered| Some(see(&item, discovered, 2));
+        let cron = json!({"cron": {"schedule": "*/10 * * * *"}});
+        let comments = json!({"githubIssues": {"commentPolicy": {"triggerComment": "/fix"}}});
+        let none = Value::Null;
+        let mut task = task();
+        task["metadata"]["annotations"] = json!({kelos::SOURCE_SHA: "a"});
+        for (when, sighting, newer, expected, anyway) in [
+            (&cron, None, None, Trigger::Schedule, false),
+            (&comments, seen(true), None, Trigger::Retrigger, false),
+            (&none, seen(true), None, Trigger::Retrigger, false),
+            (&none, None, Some("fixer-43"), Trigger::Superseded, true),
+            (&none, seen(false), None, Trigger::SourceRemoved, true),
+        ] {
+            let verdict = |suspended| {
+                trigger(wish(&WishScene {
+                    rule: &rule,
+                    object: &task,
+                    when,
+                    suspended,
+                    sighting,
+                    newer,
+                    now: at("2026-11-21T13:00:00Z"),
+                }))
+            };
+            assert_eq!(verdict(false), Some(expected));
+            assert_eq!(verdict(true), anyway.then_some(expected), "{expected:?}");
+        }
     }
 }
