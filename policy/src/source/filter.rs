@@ -29,10 +29,18 @@ struct Pulls {
 
 impl Filter {
     /// The filters of `source`, which stands under `kind` in the spawner's `when`. A webhook's filters look at events, not
-    /// at items: there every open item passes.
+    /// at items: there every item passes, closed ones too unless no event about such a one makes a Task.
     pub(crate) fn of(kind: &str, source: &Value) -> Self {
         if kind == "githubWebhook" {
-            return Self::default();
+            let state = if hears_of_open_items_only(source) {
+                "open"
+            } else {
+                "all"
+            };
+            return Self {
+                state: state.to_owned(),
+                ..Self::default()
+            };
         }
         let text = |field: &str| source.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
         let list = |field: &str| {
@@ -83,6 +91,18 @@ impl Filter {
                 .pulls
                 .is_none_or(|types| if item.is_pull { types.pulls } else { types.issues })
     }
+}
+
+/// Whether each of a webhook's filters passes only what is open. Without filters every event passes.
+fn hears_of_open_items_only(source: &Value) -> bool {
+    let filters = source.get("filters").and_then(Value::as_array);
+    filters.is_some_and(|filters| {
+        let open = |filter: &Value| {
+            let text = |field: &str| filter.get(field).and_then(Value::as_str).unwrap_or_default();
+            text("state") == "open" || matches!(text("action"), "opened" | "reopened")
+        };
+        !filters.is_empty() && filters.iter().all(open)
+    })
 }
 
 #[cfg(test)]
@@ -194,6 +214,22 @@ mod tests {
             }
         }
         let events = Filter::of("githubWebhook", &json!({"labels": ["x"], "excludeAuthors": ["ann"]}));
-        assert!(events.discovers(&issue()) && !events.discovers(&closed));
+        assert!(events.discovers(&issue()) && events.discovers(&closed));
+        for (filters, passes) in [
+            (json!([]), true),
+            (json!([{"event": "pull_request", "action": "closed"}]), true),
+            (json!([{"event": "issue_comment", "action": "created"}]), true),
+            (json!([{"event": "issues", "state": "closed"}]), true),
+            (json!([{"event": "issues", "state": "open"}]), false),
+            (
+                json!([{"event": "issues", "action": "opened"}, {"event": "pull_request", "state": "open"}]),
+                false,
+            ),
+            (json!([{"event": "issues", "state": "open"}, {"event": "push"}]), true),
+        ] {
+            let filter = Filter::of("githubWebhook", &json!({"events": ["issues"], "filters": filters}));
+            assert!(filter.discovers(&issue()), "{filters}");
+            assert_eq!(filter.discovers(&closed), passes, "{filters}");
+        }
     }
 }
