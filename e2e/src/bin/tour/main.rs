@@ -77,7 +77,12 @@ async fn tour() -> anyhow::Result<()> {
         let phases: Vec<_> = items(list)
             .filter_map(|task| task.pointer("/status/phase")?.as_str())
             .collect();
-        phases.len() == 2 && phases.contains(&"Running") && items(list).all(|task| queued(task).is_some())
+        // Right after a start both may still be told apart by what was known a moment ago.
+        let mut reasons: Vec<_> = items(list)
+            .filter_map(|task| queued(task)?["reason"].as_str())
+            .collect();
+        reasons.sort_unstable();
+        phases.contains(&"Running") && reasons == ["Admitted", "WaitingForAdmission"]
     })
     .await?;
     typed(&cp, "kubectl -n team-a get tasks.kelos.dev -L team").await?;
