@@ -1,14 +1,36 @@
 //! A text into documents. YAML ends a document at a line that starts with `---`, wherever it stands; so the text is cut
 //! there first, and each piece is read for itself: what is wrong with one is no fault of the next.
 
+use std::thread;
+
 use serde_json::Value;
 
 use super::{Document, Documents, Place, Unreadable, items};
 
+/// How many documents are worth a thread.
+const SHARE: usize = 64;
+
 /// Reads `text`. Where the file was merely `found`, documents that are no Kubernetes objects are counted, not blamed.
 pub(super) fn documents(file: &str, text: &str, found: bool) -> Documents {
+    let pieces: Vec<_> = pieces(text).collect();
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    let share = pieces.len().div_ceil(processors).max(SHARE);
+    thread::scope(|scope| {
+        let mut shares = pieces.chunks(share);
+        let first = shares.next().unwrap_or_default();
+        let others: Vec<_> = shares.map(|share| scope.spawn(|| read(file, share, found))).collect();
+        let mut documents = read(file, first, found);
+        for other in others {
+            documents.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        documents
+    })
+}
+
+/// The documents that `pieces` of a file hold, each with the number of its first line.
+fn read(file: &str, pieces: &[(usize, &str)], found: bool) -> Documents {
     let mut documents = Documents::default();
-    for (line, piece) in pieces(text) {
+    for &(line, piece) in pieces {
         let first = first_line(piece);
         let place = Place {
             file: file.to_owned(),
