@@ -132,7 +132,6 @@ async fn write(
         return Ok(Written::Before);
     };
     let (namespace, name) = (subject.namespace.as_str(), name.as_str());
-    let api = context.work_items(namespace);
     let mut item = match read(context, namespace, name).await? {
         Some(item) => item,
         None if !create => return Ok(Written::Before),
@@ -147,9 +146,21 @@ async fn write(
         return Ok(Written::Before);
     };
     item.status = Some(status);
-    match api.replace_status(name, &PostParams::default(), &item).await {
-        Ok(item) => Ok(Written::Now(Box::new(item))),
-        Err(error) if is_conflict(&error) || is_absent(&error) => Ok(Written::Conflict),
+    let written = replace(context, namespace, name, &item).await?;
+    Ok(written.map_or(Written::Conflict, |item| Written::Now(Box::new(item))))
+}
+
+/// Writes the status of `item`, which was read as `name`; `None` if it changed or went meanwhile.
+pub(crate) async fn replace(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    item: &WorkItem,
+) -> Result<Option<WorkItem>, Error> {
+    let api = context.work_items(namespace);
+    match api.replace_status(name, &PostParams::default(), item).await {
+        Ok(item) => Ok(Some(item)),
+        Err(error) if is_conflict(&error) || is_absent(&error) => Ok(None),
         Err(error) => Err(failed("writing", namespace, name, error)),
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::{
     ResourceExt as _,
-    api::{DynamicObject, PostParams},
+    api::DynamicObject,
     runtime::reflector::{ObjectRef, Store},
 };
 use taskgate_api::{Mode, WorkItem, task_policy::FailurePolicy};
@@ -18,7 +18,7 @@ use tracing::debug;
 
 use crate::{
     context::Context,
-    error::{Error, is_absent, is_conflict},
+    error::Error,
     ledger,
     spawner_status::{self, SpawnerRef},
     task::Subject,
@@ -83,11 +83,8 @@ async fn reassess(context: &Context, tasks: &Store<DynamicObject>, cached: &Work
         };
         let Some(status) = refreshed(&item) else { break };
         item.status = Some(status);
-        let api = context.work_items(namespace);
-        match api.replace_status(name, &PostParams::default(), &item).await {
-            Ok(_) => break,
-            Err(error) if is_conflict(&error) || is_absent(&error) => {}
-            Err(error) => return Err(ledger::failed("writing", namespace, name, error)),
+        if ledger::replace(context, namespace, name, &item).await?.is_some() {
+            break;
         }
     }
     Ok(true)

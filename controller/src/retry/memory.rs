@@ -1,7 +1,7 @@
 //! The ledger in the cluster: each write names the version that it was computed from, so whoever loses a race looks again.
 
 use jiff::Timestamp;
-use kube::{Resource as _, ResourceExt as _, api::PostParams};
+use kube::{Resource as _, ResourceExt as _};
 use taskgate_api::{
     WorkItem, WorkItemStatus,
     retry_ledger::{RetryLedger, Transition},
@@ -10,7 +10,7 @@ use taskgate_policy::ItemIdentity;
 
 use crate::{
     context::Context,
-    error::{Error, is_absent, is_conflict},
+    error::Error,
     ledger::{self, Made},
     tasks::ItemRef,
 };
@@ -47,12 +47,8 @@ pub(super) async fn write(
     let (namespace, name) = (item.namespace().unwrap_or_default(), item.name_any());
     let mut item = item.clone();
     item.status = Some(status);
-    let api = context.work_items(&namespace);
-    match api.replace_status(&name, &PostParams::default(), &item).await {
-        Ok(item) => Ok(Written::Now(Box::new(item))),
-        Err(error) if is_conflict(&error) || is_absent(&error) => Ok(Written::Conflict),
-        Err(error) => Err(ledger::failed("writing", &namespace, &name, error)),
-    }
+    let written = ledger::replace(context, &namespace, &name, &item).await?;
+    Ok(written.map_or(Written::Conflict, |item| Written::Now(Box::new(item))))
 }
 
 /// Makes the memory of an item that has none yet.
