@@ -152,7 +152,10 @@ mod tests {
         let read = || budget.read(PEER, Body::from(vec![b'x'; 10_240]));
         let first = read().await.unwrap();
         let second = read().await.unwrap();
-        assert!(matches!(read().await.unwrap_err(), Refusal::Memory), "half is its share");
+        assert!(
+            matches!(read().await.unwrap_err(), Refusal::Memory),
+            "half is its share"
+        );
         let other = IpAddr::from([10, 0, 0, 1]);
         budget.read(other, Body::from(vec![b'x'; 10_240])).await.unwrap();
         drop(first);

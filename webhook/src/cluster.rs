@@ -4,11 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use kube::Client;
 use serde_json::Value;
-use taskgate_api::{
-    WorkItemStatus,
-    kueue::ConfigRef,
-    metadata::Owner,
-};
+use taskgate_api::{WorkItemStatus, kueue::ConfigRef, metadata::Owner};
 use taskgate_policy::{ItemIdentity, KueueFacts, PolicySet, SpawnerFacts, Workspace};
 use tokio::sync::OnceCell;
 use tracing::debug;

@@ -102,7 +102,9 @@ pub enum ConfigError {
     #[error("{0} must be longer than zero")]
     Zero(&'static str),
     /// One review may take more than a peer may have.
-    #[error("limits.bufferedBytes ({buffered}) must be twice limits.bodyBytes and limits.reviewBytes together ({review})")]
+    #[error(
+        "limits.bufferedBytes ({buffered}) must be twice limits.bodyBytes and limits.reviewBytes together ({review})"
+    )]
     Buffered {
         /// `limits.bufferedBytes`.
         buffered: usize,

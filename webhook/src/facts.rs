@@ -61,7 +61,9 @@ impl Rivals {
         let Some(asking) = TaskState::of(ask.task).filter(|_| ask.for_job) else {
             return Vec::new();
         };
-        let later = stored.iter().filter(|task| task.is_under_way() && asking.is_before(task));
+        let later = stored
+            .iter()
+            .filter(|task| task.is_under_way() && asking.is_before(task));
         later.map(|task| task.name.clone()).collect()
     }
 
@@ -307,7 +309,10 @@ mod tests {
             task("c", "2026-01-01T00:00:01Z"),
             task("d", "2026-01-01T00:00:02Z"),
         ];
-        let stored: Vec<_> = [&first, &own, &same, &last].into_iter().filter_map(TaskState::of).collect();
+        let stored: Vec<_> = [&first, &own, &same, &last]
+            .into_iter()
+            .filter_map(TaskState::of)
+            .collect();
         let ask = |for_job| Ask {
             namespace: "team",
             task: &own,

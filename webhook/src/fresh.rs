@@ -120,7 +120,11 @@ impl Fresh {
     }
 
     /// The UIDs of those among the Tasks called `names` that have a Job which is not stopped.
-    pub(crate) async fn tasks_with_jobs(&self, namespace: &str, names: &[String]) -> Result<HashSet<String>, FactError> {
+    pub(crate) async fn tasks_with_jobs(
+        &self,
+        namespace: &str,
+        names: &[String],
+    ) -> Result<HashSet<String>, FactError> {
         // Kelos labels a Job with its Task's name, so one with a longer name has none.
         let some = names.iter().map(String::as_str).filter(|name| name.len() <= 63);
         let some: Vec<_> = some.take(ASKED_FOR).collect();

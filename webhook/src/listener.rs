@@ -206,7 +206,9 @@ fn refusal(error: &io::Error, peer: IpAddr) -> Option<ConnectionRefusal> {
     match error.get_ref().and_then(|error| error.downcast_ref::<Error>()) {
         // The readiness check shakes hands as well, and has no certificate.
         Some(Error::NoCertificatesPresented) if peer.is_loopback() => None,
-        Some(Error::NoCertificatesPresented | Error::InvalidCertificate(_)) => Some(ConnectionRefusal::ClientCertificate),
+        Some(Error::NoCertificatesPresented | Error::InvalidCertificate(_)) => {
+            Some(ConnectionRefusal::ClientCertificate)
+        }
         _ => Some(ConnectionRefusal::Handshake),
     }
 }

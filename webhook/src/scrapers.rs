@@ -95,7 +95,10 @@ impl Scrapers {
         let answer = reviews.create(&PostParams::default(), &review).await?;
         let status = answer.status.unwrap_or_default();
         let Some(user) = status.user.filter(|_| status.authenticated == Some(true)) else {
-            return Ok(Err((StatusCode::UNAUTHORIZED, "the API server does not know this token\n")));
+            return Ok(Err((
+                StatusCode::UNAUTHORIZED,
+                "the API server does not know this token\n",
+            )));
         };
         Ok(if self.may_read(user).await? {
             Ok(())

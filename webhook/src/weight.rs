@@ -127,7 +127,10 @@ mod tests {
     #[test]
     fn what_is_no_json_has_no_weight_and_nothing_is_counted_past_the_limit() {
         for bad in ["", "[", "[]]", "{\"a\" 1}", "nul"] {
-            assert!(matches!(weigh(bad.as_bytes(), 1_000), Err(DecodeError::Json { .. })), "{bad}");
+            assert!(
+                matches!(weigh(bad.as_bytes(), 1_000), Err(DecodeError::Json { .. })),
+                "{bad}"
+            );
         }
         // The error behind the limit is not met.
         let json = format!("[{}!", "0,".repeat(10_000));

@@ -325,7 +325,10 @@ async fn metrics_are_shown_to_whom_the_api_server_allows() -> anyhow::Result<()>
         cp.kubectl(["create", "serviceaccount", name, "-n", NAMESPACE])
             .await?
             .stdout_ok()?;
-        let token = cp.kubectl(["create", "token", name, "-n", NAMESPACE]).await?.stdout_ok()?;
+        let token = cp
+            .kubectl(["create", "token", name, "-n", NAMESPACE])
+            .await?
+            .stdout_ok()?;
         tokens.push(format!("authorization: Bearer {}\r\n", token.trim()));
     }
     let bind = [

@@ -63,7 +63,8 @@ async fn a_timeout_that_nobody_registers_is_not_believed() -> anyhow::Result<()>
     Ok(())
 }
 
-const HEAD: &str = "POST /mutate/tasks HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{";
+const HEAD: &str =
+    "POST /mutate/tasks HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{";
 
 /// What comes back on `stream` until it is closed, while `drip` is sent again and again.
 async fn heard(mut stream: TlsStream<TcpStream>, drip: &[u8]) -> anyhow::Result<String> {
@@ -105,7 +106,10 @@ async fn a_slow_body_is_cut() -> anyhow::Result<()> {
         let text = heard(stream, drip.as_bytes()).await?;
         assert!(text.starts_with("HTTP/1.1 408 "), "{body} {stall}: {text}");
         let took = began.elapsed();
-        assert!((Duration::from_millis(250)..Duration::from_secs(3)).contains(&took), "{took:?}");
+        assert!(
+            (Duration::from_millis(250)..Duration::from_secs(3)).contains(&took),
+            "{took:?}"
+        );
         assert!(server.metric("taskgate_reviews_refused_total{cause=\"slow_body\"}")? > 0.5);
     }
     Ok(())
@@ -157,7 +161,10 @@ async fn one_peer_gets_half_of_the_reviews() -> anyhow::Result<()> {
         }));
     }
     let in_flight = || async { server.metric("taskgate_reviews_in_flight") };
-    eventually_that("two requests in flight", SOON, in_flight, |seen| (seen - 2.0).abs() < 0.5).await?;
+    eventually_that("two requests in flight", SOON, in_flight, |seen| {
+        (seen - 2.0).abs() < 0.5
+    })
+    .await?;
     let mut third = server.http1_from(ATTACKER).await?;
     assert_eq!(third.post("/mutate/tasks", body("team")).await?.status, 503);
     assert_eq!(server.post("/mutate/tasks", body("team")).await?.status, 200);
@@ -360,7 +367,10 @@ async fn a_flood_of_connections_costs_the_peer_that_makes_it() -> anyhow::Result
         flood.push(server.dial_from(ATTACKER, b"http/1.1").await?);
     }
     let evicted = || async { server.metric("taskgate_connections_refused_total{cause=\"evicted\"}") };
-    eventually_that("17 were closed for newer ones", SOON, evicted, |seen| (seen - 17.0).abs() < 0.5).await?;
+    eventually_that("17 were closed for newer ones", SOON, evicted, |seen| {
+        (seen - 17.0).abs() < 0.5
+    })
+    .await?;
     let open = || async { server.metric("taskgate_connections") };
     eventually_that("5 are left", SOON, open, |seen| (seen - 5.0).abs() < 0.5).await?;
     // What brought a review goes last, on either address; and there is room for the others.

@@ -65,7 +65,11 @@ async fn of_creates_that_race_at_the_limit_no_more_agents_run_than_it() -> anyho
                 let suspended = job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true);
                 let status = job.status.as_ref();
                 let failed = status.is_some_and(|status| {
-                    status.conditions.iter().flatten().any(|condition| condition.type_ == "Failed")
+                    status
+                        .conditions
+                        .iter()
+                        .flatten()
+                        .any(|condition| condition.type_ == "Failed")
                 });
                 ensure!(failed || !suspended, "{name} is suspended and not failed");
                 running += usize::from(!suspended);

@@ -106,12 +106,19 @@ async fn with_a_client_authority_the_api_server_is_answered_and_nobody_else() ->
     let ns = cp.namespace("clients").await?;
     answers(&ns).await?;
 
-    let none = call(&gate, None).await?.err().context("answered without a certificate")?;
+    let none = call(&gate, None)
+        .await?
+        .err()
+        .context("answered without a certificate")?;
     ensure!(none.contains("ertificateRequired"), "{none}");
     let refused = || async {
         let metrics = gate.metrics().await?;
         let cause = [("cause", "client_certificate")];
-        anyhow::Ok(metrics.value("taskgate_connections_refused_total", &cause).unwrap_or_default())
+        anyhow::Ok(
+            metrics
+                .value("taskgate_connections_refused_total", &cause)
+                .unwrap_or_default(),
+        )
     };
     let before = refused().await?;
     for (authority, name) in [(&other, "kube-apiserver"), (&good, "system:node:worker-1")] {
@@ -135,12 +142,17 @@ async fn with_a_client_authority_the_api_server_is_answered_and_nobody_else() ->
     // Garbage changes nothing. The API server's connection from before is kept.
     std::fs::write(&ca, "garbage")?;
     eventually("it is said", PATIENCE, || async {
-        ensure!(gate.process().log()?.contains("the client authority cannot be renewed"), "not yet");
+        ensure!(
+            gate.process().log()?.contains("the client authority cannot be renewed"),
+            "not yet"
+        );
         Ok(())
     })
     .await?;
     let answer = call(&gate, Some(&client(&other, "kube-apiserver")?)).await?;
     ensure!(answer == Ok(415), "{answer:?}");
     std::fs::write(&ca, good.pem())?;
-    eventually("the API server is answered", PATIENCE, || probe(&ns)).await.map(drop)
+    eventually("the API server is answered", PATIENCE, || probe(&ns))
+        .await
+        .map(drop)
 }

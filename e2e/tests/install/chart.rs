@@ -182,7 +182,10 @@ async fn a_value_that_is_not_meant_is_refused_with_its_path() -> anyhow::Result<
         ),
         ("log.format=xml", "at '/log/format'"),
         ("admission.clientCA.secret=A_B", "at '/admission/clientCA/secret'"),
-        ("networkPolicy.apiServerCIDRs[0]=10.0.0.1", "at '/networkPolicy/apiServerCIDRs/0'"),
+        (
+            "networkPolicy.apiServerCIDRs[0]=10.0.0.1",
+            "at '/networkPolicy/apiServerCIDRs/0'",
+        ),
         ("service.port=https", "at '/service/port': got string, want integer"),
     ] {
         let refused = cp
@@ -337,9 +340,7 @@ async fn the_ports_are_closed_as_the_values_say() -> anyhow::Result<()> {
         let closed = render(&["--set", &values]).await?;
         let objects: Vec<_> = closed
             .iter()
-            .filter(|object| {
-                object["kind"] != "CustomResourceDefinition" && object["kind"] != "ServiceMonitor"
-            })
+            .filter(|object| object["kind"] != "CustomResourceDefinition" && object["kind"] != "ServiceMonitor")
             .collect();
         cp.apply_yaml("{apiVersion: v1, kind: Namespace, metadata: {name: taskgate-system}}")
             .await?;
@@ -349,7 +350,10 @@ async fn the_ports_are_closed_as_the_values_say() -> anyhow::Result<()> {
         }
         let pod = find(&closed, "Deployment", "taskgate").context("a Deployment")?["spec"]["template"]["spec"].take();
         let args = pod["containers"][0]["args"].to_string();
-        ensure!(args.contains("--client-ca=/etc/taskgate/clients/ca.crt") && args.contains("--metrics-auth"), "{args}");
+        ensure!(
+            args.contains("--client-ca=/etc/taskgate/clients/ca.crt") && args.contains("--metrics-auth"),
+            "{args}"
+        );
         ensure!(pod["volumes"][0].to_string().contains("callers"), "{}", pod["volumes"]);
         let policy = find(&closed, "NetworkPolicy", "taskgate").context("a NetworkPolicy")?;
         let wanted = json!([
@@ -360,7 +364,10 @@ async fn the_ports_are_closed_as_the_values_say() -> anyhow::Result<()> {
         let role = find(&closed, "ClusterRole", "taskgate-metrics-auth").context("a ClusterRole")?;
         ensure!(role["rules"][0]["resources"] == json!(["tokenreviews"]), "{role}");
         let monitor = find(&closed, "ServiceMonitor", "taskgate").context("a ServiceMonitor")?;
-        ensure!(monitor["spec"]["endpoints"][0]["bearerTokenFile"].is_string(), "{monitor}");
+        ensure!(
+            monitor["spec"]["endpoints"][0]["bearerTokenFile"].is_string(),
+            "{monitor}"
+        );
     }
     Ok(())
 }

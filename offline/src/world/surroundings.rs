@@ -77,7 +77,11 @@ impl Surroundings for World {
 
     async fn rivals(&self, ask: &Ask<'_>, item: &ItemIdentity) -> Result<Option<Rivals>, FactError> {
         let stored = self.tasks_of.get(ask.namespace, &item.work_item_name());
-        Ok(Some(Rivals::among(stored.cloned().unwrap_or_default(), ask, &HashSet::new())))
+        Ok(Some(Rivals::among(
+            stored.cloned().unwrap_or_default(),
+            ask,
+            &HashSet::new(),
+        )))
     }
 
     async fn own_user(&self) -> Result<Option<String>, FactError> {
