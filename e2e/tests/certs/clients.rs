@@ -9,6 +9,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose,
 };
+use serde_json::json;
 use taskgate_e2e::{ControlPlane, Gate, PATIENCE, eventually};
 
 use crate::world::{FAIL, answers, probe};
@@ -40,26 +41,17 @@ fn admission_configuration(folder: &Path, certificate: &str, key: &str) -> anyho
         anyhow::Ok(path.display().to_string())
     };
     let (certificate, key) = (put("client.crt", certificate)?, put("client.key", key)?);
-    let kubeconfig = put(
-        "kubeconfig",
-        &format!(
-            "{{apiVersion: v1, kind: Config, users: [{{name: '*', user: {{client-certificate: {certificate}, client-key: {key}}}}}]}}"
-        ),
-    )?;
-    let plugin = |name: &str| {
-        format!(
-            "{{name: {name}, configuration: {{apiVersion: apiserver.config.k8s.io/v1, kind: WebhookAdmissionConfiguration, \
-             kubeConfigFile: {kubeconfig}}}}}"
-        )
-    };
-    put(
-        "admission.yaml",
-        &format!(
-            "{{apiVersion: apiserver.config.k8s.io/v1, kind: AdmissionConfiguration, plugins: [{}, {}]}}",
-            plugin("MutatingAdmissionWebhook"),
-            plugin("ValidatingAdmissionWebhook")
-        ),
-    )
+    let user = json!({"client-certificate": certificate, "client-key": key});
+    let kubeconfig = json!({"apiVersion": "v1", "kind": "Config", "users": [{"name": "*", "user": user}]});
+    let kubeconfig = put("kubeconfig", &kubeconfig.to_string())?;
+    let version = "apiserver.config.k8s.io/v1";
+    let plugins = ["MutatingAdmissionWebhook", "ValidatingAdmissionWebhook"].map(|name| {
+        json!({"name": name, "configuration": {
+            "apiVersion": version, "kind": "WebhookAdmissionConfiguration", "kubeConfigFile": kubeconfig,
+        }})
+    });
+    let configuration = json!({"apiVersion": version, "kind": "AdmissionConfiguration", "plugins": plugins});
+    put("admission.yaml", &configuration.to_string())
 }
 
 /// What a caller other than the API server gets: the status of an answer, or the error of a handshake.

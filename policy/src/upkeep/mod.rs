@@ -65,6 +65,8 @@ pub enum Step {
     Adopt,
     /// Fail the Task's Job: the Task slipped past the breaker.
     Stop,
+    /// Fail the Task's Job if admission marked it as one that must not run.
+    StopMarked,
     /// Write the Task's end to the `WorkItem`, which is created when it is missing.
     Record,
     /// Note on the Task that its end is recorded.
@@ -171,20 +173,26 @@ fn governed(scene: &Scene<'_>, mode: Mode, rule: &FailurePolicy, work_item: &str
 fn active(scene: &Scene<'_>, rule: &FailurePolicy, work_item: &str) -> Step {
     let task = scene.task;
     let seen = task.held && task.work_item.as_deref() == Some(work_item);
+    if !seen {
+        // First, so that its end is seen.
+        return Step::Adopt;
+    }
+    // Admission marks the Job of one that raced with others, also when nothing has failed yet.
+    let marked = !task.started && (scene.memory.is_some() || !scene.others.is_empty());
+    let otherwise = if marked { Step::StopMarked } else { Step::Done };
     let Some((_, status)) = scene.memory else {
-        return if seen { Step::Done } else { Step::Adopt };
+        return otherwise;
     };
     let before = scene
         .others
         .iter()
         .filter(|other| other.may_still_count(Some(status)) && other.is_before(task));
     let before = u32::try_from(before.count()).unwrap_or(u32::MAX);
-    // Nobody's running agent is stopped because a limit was lowered: only what came although the breaker was open, what
-    // has not started, and what admission never saw.
+    // Nobody's running agent is stopped because a limit was lowered: only what came although the breaker was open, and what
+    // has not started.
     let came_after = status.opened_at.as_ref().is_some_and(|opened| task.created > opened.0);
-    if before >= allowance(status, rule, scene.now) && (came_after || !task.started || !task.held) {
-        // Adopted first, so that its end is seen.
-        return if seen { Step::Stop } else { Step::Adopt };
+    if before >= allowance(status, rule, scene.now) && (came_after || !task.started) {
+        return Step::Stop;
     }
-    if seen { Step::Done } else { Step::Adopt }
+    otherwise
 }
