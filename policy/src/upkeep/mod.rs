@@ -196,3 +196,54 @@ fn active(scene: &Scene<'_>, rule: &FailurePolicy, work_item: &str) -> Step {
     }
     otherwise
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Of creates that race before anything failed, admission marks Jobs: nobody else ends those.
+    #[test]
+    fn a_job_that_admission_marked_is_looked_for_where_there_can_be_one() {
+        let task = |name: &str, status: serde_json::Value| {
+            let object = json!({
+                "metadata": {"name": name, "uid": name, "creationTimestamp": "2026-01-01T00:00:00Z",
+                    "finalizers": [taskgate_api::keys::ACCOUNTING], "labels": {taskgate_api::keys::WORK_ITEM: "w"}},
+                "status": status,
+            });
+            TaskState::of(&object).unwrap()
+        };
+        let rule = FailurePolicy {
+            max_retries_per_item: 1,
+            ..FailurePolicy::default()
+        };
+        let waiting = task("a", json!({"phase": "Pending"}));
+        let running = task("a", json!({"phase": "Running", "startTime": "2026-01-01T00:00:00Z"}));
+        let others = [task("b", json!({"phase": "Running"}))];
+        let unseen = TaskState {
+            held: false,
+            ..waiting.clone()
+        };
+        let (failed, nothing): (WorkItemStatus, &[TaskState]) = (WorkItemStatus::default(), &[]);
+        for (task, others, memory, step) in [
+            (&waiting, &others[..], None, Step::StopMarked),
+            (&waiting, nothing, Some(("u", &failed)), Step::StopMarked),
+            (&waiting, nothing, None, Step::Done),
+            (&running, &others[..], None, Step::Done),
+            (&unseen, &others[..], None, Step::Adopt),
+        ] {
+            let scene = Scene {
+                task,
+                others,
+                rule: Some((Mode::Enforce, &rule)),
+                work_item: Some("w"),
+                memory,
+                retrying: Retrying::No,
+                abandoned: false,
+                now: Timestamp::UNIX_EPOCH,
+            };
+            assert_eq!(next_step(&scene), step, "{task:?}");
+        }
+    }
+}
