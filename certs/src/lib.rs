@@ -12,6 +12,8 @@
 //! the others it only looks at them. What makes a certificate unfit is one pure function of the Secret and the time:
 //! [`needs_new()`] where it is ours to replace, [`unfit()`] where it is not.
 //!
+//! [`ClientAuthority`] is the other direction: whose certificates a client may show.
+//!
 //! [`Chain`] looks at a certificate from outside, without its key.
 //!
 //! Depends on no other crate of the workspace. Called by `taskgate-webhook`, which serves with the resolver, and by the
@@ -21,6 +23,7 @@ mod authority;
 mod backoff;
 mod bundle;
 mod chain;
+mod client_authority;
 mod given;
 mod inject;
 mod issue;
@@ -38,6 +41,7 @@ mod x509;
 pub use authority::{Authority, AuthorityConfig};
 pub use backoff::Backoff;
 pub use bundle::{BundleError, CaBundle};
+pub use client_authority::{ClientAuthority, ClientAuthorityError};
 pub use given::{GivenError, GivenFiles, GivenSecret};
 pub use inject::{Caretaker, Injection, InjectionState, Injector, MANAGER, Target};
 pub use issue::{IssueError, Lifetimes, issue_all, issue_leaf};

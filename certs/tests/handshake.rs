@@ -51,7 +51,7 @@ fn leaf(ends: &Ends) -> Option<CertificateDer<'static>> {
 async fn a_new_certificate_serves_the_next_handshake_and_disturbs_no_connection() -> anyhow::Result<()> {
     let resolver = Resolver::new();
     // One configuration, before there is any certificate.
-    let acceptor = TlsAcceptor::from(Arc::new(resolver.server_config(&[b"http/1.1"])));
+    let acceptor = TlsAcceptor::from(Arc::new(resolver.server_config(&[b"http/1.1"], None)));
     let (first, second) = (material()?, material()?);
     assert!(connect(&acceptor, &first).await.is_err());
 

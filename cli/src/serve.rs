@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use prometheus_client::registry::Registry;
-use taskgate_certs::{Injector, Resolver};
+use taskgate_certs::{ClientAuthority, Injector, Resolver};
 use taskgate_webhook::{Dependencies, METRICS_PREFIX, Server, ServerConfig};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -49,6 +49,9 @@ async fn run(args: ServeArgs, exporter: Option<Exporter>) -> Result<()> {
     let client = api_server::connect(args.kubeconfig.as_deref()).await?;
     let resolver = Resolver::new();
     let certificates = certificates::source(&args, client.clone())?;
+    let clients = args.client_ca.clone();
+    let clients = clients.map(|file| ClientAuthority::read(file, args.client_names.clone()));
+    let clients = clients.transpose().context("--client-ca")?;
     let injector = Injector::new(
         client.clone(),
         args.configuration.as_str().to_owned(),
@@ -63,15 +66,14 @@ async fn run(args: ServeArgs, exporter: Option<Exporter>) -> Result<()> {
         names(&args),
         registry.sub_registry_with_prefix(METRICS_PREFIX),
     );
-    let (deletions, noted) = taskgate_controller::Deletions::new();
     let server = Server::bind(
         server_config(&args)?,
         Dependencies {
             client: client.clone(),
             resolver: Arc::clone(&resolver),
+            clients: clients.clone(),
             injection: (!args.registration_managed_elsewhere).then(|| injector.injection()),
             registry,
-            on_deletion: Arc::new(move |object, user| deletions.note(object, user)),
         },
     )
     .await?;
@@ -81,17 +83,15 @@ async fn run(args: ServeArgs, exporter: Option<Exporter>) -> Result<()> {
     let mut parts = JoinSet::new();
     parts.spawn(certificates.run(resolver, followers.clone()));
     parts.spawn(injector.run(followers.clone()));
+    if let Some(clients) = clients {
+        parts.spawn(clients.follow(followers.clone()));
+    }
     parts.spawn(rights.run(followers.clone()));
     if let Some(exporter) = exporter {
         parts.spawn(exporter.run(followers.clone()));
     }
     parts.spawn(taskgate_controller::run_policy_status(
         client.clone(),
-        followers.clone(),
-    ));
-    parts.spawn(taskgate_controller::tell_of_deletions(
-        client.clone(),
-        noted,
         followers.clone(),
     ));
     parts.spawn(taskgate_controller::run(
@@ -120,6 +120,7 @@ fn server_config(args: &ServeArgs) -> Result<ServerConfig> {
         .ok()
         .and_then(NonZeroUsize::new)
         .context("--max-in-flight")?;
+    config.metrics_auth = args.metrics_auth;
     config.shutdown.lame_duck = args.lame_duck;
     config.kueue = args.kueue_config.clone();
     config.shutdown.quiet = config.shutdown.quiet.min(args.lame_duck);

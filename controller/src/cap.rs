@@ -40,8 +40,6 @@ pub(crate) async fn make_room(context: &Context, namespace: &str) -> Result<(), 
         context.metrics.evicted_open();
         events::evicted(context, victim).await;
     }
-    let uid = victim.uid().unwrap_or_default();
-    context.evicted.put(&uid);
     let params = DeleteParams {
         preconditions: Some(Preconditions {
             uid: victim.uid(),
@@ -50,9 +48,6 @@ pub(crate) async fn make_room(context: &Context, namespace: &str) -> Result<(), 
         ..DeleteParams::background()
     };
     let deleted = context.work_items(namespace).delete(&victim.name_any(), &params).await;
-    if deleted.is_err() {
-        context.evicted.take(&uid);
-    }
     match deleted {
         Ok(_) => Ok(()),
         Err(error) if is_absent(&error) || is_conflict(&error) => Ok(()),

@@ -11,7 +11,6 @@ use taskgate_policy::failure_rule;
 
 use crate::{
     cancel::{Flavour, Siblings},
-    forgotten::Evicted,
     metadata::Told,
     metrics::Metrics,
     policies::Policies,
@@ -39,7 +38,6 @@ pub(crate) struct Context {
     pub(crate) told: Told,
     pub(crate) metrics: Metrics,
     pub(crate) work_item_cap: usize,
-    pub(crate) evicted: Evicted,
     /// Where Kueue's configuration is.
     pub(crate) kueue: ConfigRef,
     /// What the retry part knows beyond what is stored.

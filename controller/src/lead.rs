@@ -33,7 +33,6 @@ use crate::{
     cancel::{self, Flavour, Siblings},
     context::Context,
     error::Error,
-    forgotten::{self, Evicted},
     metadata::{self, Told},
     metrics::Metrics,
     policies::Policies,
@@ -94,7 +93,6 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
         told: Told::default(),
         metrics: metrics.clone(),
         work_item_cap: config.work_items_per_namespace,
-        evicted: Evicted::default(),
         kueue: config.kueue.clone(),
         retry,
         task_kind: task_kind.clone(),
@@ -103,7 +101,6 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
     });
     let (queue, queued) = mpsc::unbounded();
     let (changed, spawners) = tokio_mpsc::unbounded_channel();
-    let (forgotten, gone) = tokio_mpsc::unbounded_channel();
     let (new_policies, policies_changed) = watch::channel(());
 
     let all = watcher::Config::default;
@@ -131,7 +128,7 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
         new_policies.send_replace(());
         ready(())
     });
-    let work_items = follow_work_items(&context, work_items_writer, &queue, &changed, &forgotten);
+    let work_items = follow_work_items(&context, work_items_writer, &queue, &changed);
     let reassessing = async {
         context.ready().await;
         // Of an item with Tasks it may be for them to tell. An error means that their watch was dropped, and this with it.
@@ -155,7 +152,6 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
         namespaces.for_each(|()| ready(())).boxed(),
         work_items.boxed(),
         retry::run(&context, retries).boxed(),
-        forgotten::run(&context, gone).boxed(),
     ];
     if kelos.is_some() {
         parts.extend([

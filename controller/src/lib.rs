@@ -7,7 +7,7 @@
 //! run ── lead ── watches ── tasks, policies        leader, fence: who runs it; switch, step_aside: while disabled
 //!  └─ task: look, next step, look again ── hold (finalizer, mark) · ledger (WorkItem) · ttl (deletion) · stop (Job)
 //!  │                                       cancel (Task, Job, pods)
-//!  ├─ spawner_status · reassess · forgotten  evidence, cap, events, metrics, refusals beside them
+//!  ├─ spawner_status · reassess              evidence, cap, events, metrics, refusals beside them
 //!  ├─ source: what the trackers say of items, for those who wait for it
 //!  ├─ queue: what Kueue does with Jobs, told to Tasks
 //!  └─ retry: failed Workloads and Tasks that nobody makes again
@@ -25,7 +25,6 @@ mod error;
 mod events;
 mod evidence;
 mod fence;
-mod forgotten;
 mod hold;
 mod lead;
 mod leader;
@@ -51,7 +50,6 @@ mod watches;
 
 pub use cancel::knows_cancelled;
 pub use error::Error;
-pub use forgotten::{Deletions, Noted, tell_of_deletions};
 pub use metrics::Metrics;
 pub use policy_status::run as run_policy_status;
 pub use run::{Config, run};

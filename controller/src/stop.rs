@@ -19,9 +19,9 @@ use crate::{
     task::Subject,
 };
 
-/// Fails the Task's Job. True when the Job changed meanwhile and has to be looked at again. No Job yet is no reason to
+/// Fails the Task's Job; with `marked` only one that admission marked. True when the Job changed meanwhile and has to be looked at again. No Job yet is no reason to
 /// wait: the Task changes when there is one.
-pub(crate) async fn stop(context: &Context, subject: &Subject) -> Result<bool, Error> {
+pub(crate) async fn stop(context: &Context, subject: &Subject, marked: bool) -> Result<bool, Error> {
     let Some(job) = evidence::job_of(context, subject).await? else {
         return Ok(false);
     };
@@ -29,6 +29,9 @@ pub(crate) async fn stop(context: &Context, subject: &Subject) -> Result<bool, E
         return Ok(false);
     }
     let told = Metadata::of(&job).annotation(keys::STOPPED);
+    if marked && told.is_none() {
+        return Ok(false);
+    }
     let message = told.unwrap_or("taskgate: stopped: the Task's item is open");
     match fail(context, subject, &job, CIRCUIT_BROKEN, message).await? {
         Failing::Now => {

@@ -140,8 +140,12 @@ async fn keep_books(context: &Context, subject: &Subject, cancelling: &Next) -> 
         Step::Adopt => hold::adopt(context, subject).await?,
         Step::Mark => hold::mark(context, subject).await?,
         Step::Release => hold::release(context, subject).await?,
-        Step::Stop if !stop::stop(context, subject).await? => return Ok(Kept::Rest(rest(None, cancelling))),
-        Step::Stop => Outcome::Conflict,
+        Step::Stop | Step::StopMarked => {
+            if !stop::stop(context, subject, step == Step::StopMarked).await? {
+                return Ok(Kept::Rest(rest(None, cancelling)));
+            }
+            Outcome::Conflict
+        }
         Step::Record => ledger::record(context, subject).await?,
         Step::Reset => ledger::reset(context, subject).await?,
         Step::Refresh(_) => ledger::refresh(context, subject).await?,

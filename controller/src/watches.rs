@@ -17,12 +17,11 @@ use kube::{
 use serde_json::json;
 use taskgate_api::{WorkItem, task_policy::RetriedKind, work_item::Attempt};
 use taskgate_policy::TaskState;
-use tokio::{sync::mpsc as tokio_mpsc, time::Instant};
+use tokio::sync::mpsc as tokio_mpsc;
 use tracing::debug;
 
 use crate::{
     context::Context,
-    forgotten::Deletion,
     retry,
     spawner_status::SpawnerRef,
     tasks::{json_of, trim},
@@ -114,7 +113,6 @@ pub(crate) async fn follow_work_items(
     writer: reflector::store::Writer<WorkItem>,
     queue: &Queue,
     changed: &tokio_mpsc::UnboundedSender<SpawnerRef>,
-    forgotten: &tokio_mpsc::UnboundedSender<(Instant, Deletion)>,
 ) {
     let watch = watcher(Api::<WorkItem>::all(context.client.clone()), watcher::Config::default());
     let watch = watch.default_backoff().modify(lean);
@@ -141,9 +139,6 @@ pub(crate) async fn follow_work_items(
             }
             context.sources.look_again();
             context.retry.note_memory(&item, gone);
-            if gone {
-                let _ = forgotten.send((Instant::now(), Deletion::of(&item, None)));
-            }
             open.put(&item, gone);
             if let Some(spawner) = item.spec.spawner {
                 let _ = changed.send((namespace, spawner));

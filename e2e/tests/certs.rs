@@ -3,6 +3,8 @@
 
 #[path = "certs/bad.rs"]
 mod bad;
+#[path = "certs/clients.rs"]
+mod clients;
 #[path = "certs/files.rs"]
 mod files;
 #[path = "certs/managed.rs"]

@@ -16,15 +16,24 @@ pub(crate) struct Patience {
     pub(crate) idle: Duration,
 }
 
+#[derive(Debug)]
+struct State {
+    doing: Doing,
+    /// Whether a request on it was answered with a success.
+    served: bool,
+}
+
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug)]
 enum Doing {
-    /// Waiting for a request since then.
+    /// Waiting for a request since then, or for the end of the TLS handshake.
     Idle(Instant),
     /// Reading the headers of a request, since then.
     Headers(Instant),
-    /// Answering so many requests.
-    Answering(usize),
+    /// Reading the body of a request, since then.
+    Body(Instant),
+    /// Answering a request that was read.
+    Reviewing,
 }
 
 /// Why a connection was given up.
@@ -41,38 +50,51 @@ pub(crate) enum Overdue {
 /// Hyper's own header timeout also runs while a connection is idle, so it cannot tell a slow sender from a kept
 /// connection; the API server keeps its connections for 90 s.
 #[derive(Clone, Debug)]
-pub(crate) struct Activity(Arc<Mutex<Doing>>);
+pub(crate) struct Activity(Arc<Mutex<State>>);
 
 impl Activity {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Doing::Idle(Instant::now()))))
+        Self(Arc::new(Mutex::new(State {
+            doing: Doing::Idle(Instant::now()),
+            served: false,
+        })))
     }
 
     /// Bytes came in.
     pub(crate) fn received(&self) {
-        let mut doing = self.lock();
-        if matches!(*doing, Doing::Idle(_)) {
-            *doing = Doing::Headers(Instant::now());
+        let mut state = self.lock();
+        if matches!(state.doing, Doing::Idle(_)) {
+            state.doing = Doing::Headers(Instant::now());
         }
     }
 
-    /// A request came in; it is answered when the return value is dropped.
-    pub(crate) fn answering(&self) -> Answering {
-        let mut doing = self.lock();
-        *doing = match *doing {
-            Doing::Answering(others) => Doing::Answering(others + 1),
-            Doing::Idle(_) | Doing::Headers(_) => Doing::Answering(1),
-        };
-        drop(doing);
-        Answering(self.clone())
+    /// The headers of a request came in; it is over when the return value is dropped.
+    pub(crate) fn request(&self) -> Request {
+        self.lock().doing = Doing::Body(Instant::now());
+        Request(self.clone())
     }
 
-    /// Whether the connection is overdue, and if not, how long it may at least go on.
+    /// The body of the request came in.
+    pub(crate) fn reviewing(&self) {
+        self.lock().doing = Doing::Reviewing;
+    }
+
+    /// Whether a request was answered on the connection, and since when it waits for its peer. `None`: its peer waits for us.
+    pub(crate) fn waits(&self) -> Option<(bool, Instant)> {
+        let state = self.lock();
+        match state.doing {
+            Doing::Idle(since) | Doing::Headers(since) | Doing::Body(since) => Some((state.served, since)),
+            Doing::Reviewing => None,
+        }
+    }
+
+    /// Whether the connection is overdue, and if not, how long it may at least go on. How long a body may take is bounded
+    /// where it is read.
     pub(crate) fn check(&self, patience: Patience) -> Result<Duration, Overdue> {
         let left =
             |since: Instant, patience: Duration| patience.checked_sub(since.elapsed()).filter(|left| !left.is_zero());
-        let left = match *self.lock() {
-            Doing::Answering(_) => return Ok(patience.header.min(patience.idle)),
+        let left = match self.lock().doing {
+            Doing::Body(_) | Doing::Reviewing => return Ok(patience.header.min(patience.idle)),
             Doing::Headers(since) => left(since, patience.header).ok_or(Overdue::Headers)?,
             Doing::Idle(since) => left(since, patience.idle).ok_or(Overdue::Idle)?,
         };
@@ -80,21 +102,24 @@ impl Activity {
         Ok(left.min(patience.header))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Doing> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A request that is being answered.
+/// A request that is being read or answered.
 #[derive(Debug)]
-pub(crate) struct Answering(Activity);
+pub(crate) struct Request(Activity);
 
-impl Drop for Answering {
+impl Request {
+    /// The request was answered, with a success or not.
+    pub(crate) fn answered(self, success: bool) {
+        self.0.lock().served |= success;
+    }
+}
+
+impl Drop for Request {
     fn drop(&mut self) {
-        let mut doing = self.0.lock();
-        *doing = match *doing {
-            Doing::Answering(requests) if requests > 1 => Doing::Answering(requests - 1),
-            _ => Doing::Idle(Instant::now()),
-        };
+        self.0.lock().doing = Doing::Idle(Instant::now());
     }
 }

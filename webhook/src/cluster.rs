@@ -1,14 +1,10 @@
 //! The cluster as the surroundings of a request: caches first, then fresh reads.
 
-use std::{sync::Arc, time::Instant};
+use std::{sync::Arc, time::Duration};
 
 use kube::Client;
 use serde_json::Value;
-use taskgate_api::{
-    WorkItemStatus,
-    kueue::ConfigRef,
-    metadata::{Metadata, Owner},
-};
+use taskgate_api::{WorkItemStatus, kueue::ConfigRef, metadata::Owner};
 use taskgate_policy::{ItemIdentity, KueueFacts, PolicySet, SpawnerFacts, Workspace};
 use tokio::sync::OnceCell;
 use tracing::debug;
@@ -19,34 +15,32 @@ use crate::{
     facts::{Ask, FactError, Labels, Rivals, Surroundings},
     fresh::Fresh,
     kueue::{Kueue, QueueQuestion},
-    reservations::Reservations,
+    rate::Rate,
     review::UserInfo,
 };
 
-/// Is told of each `WorkItem` that somebody asks to delete, and who does. It must not block, and it must not take the
-/// deletion for granted: another webhook may still deny it.
-pub type OnDeletion = Arc<dyn Fn(&Value, &str) + Send + Sync>;
+/// How often the API server is asked what a user may do: whoever reaches the port may make us ask, and hear the answer.
+const PERMISSIONS_EVERY: Duration = Duration::from_millis(50);
+const PERMISSIONS_AT_ONCE: u32 = 200;
 
 /// What is known of the cluster.
 pub struct Cluster {
     caches: Arc<Caches>,
     fresh: Fresh,
-    reservations: Reservations,
-    on_deletion: OnDeletion,
     kueue: Kueue,
     own_user: OnceCell<Option<String>>,
+    permissions: Rate,
 }
 
 impl Cluster {
     /// Reads from `caches`, and through `client` where they do not suffice; `kueue` is where Kueue's configuration is.
-    pub fn new(caches: Arc<Caches>, client: Client, on_deletion: OnDeletion, kueue: ConfigRef) -> Self {
+    pub fn new(caches: Arc<Caches>, client: Client, kueue: ConfigRef) -> Self {
         Self {
             caches,
             fresh: Fresh::new(client.clone()),
             kueue: Kueue::new(client, kueue),
-            reservations: Reservations::default(),
-            on_deletion,
             own_user: OnceCell::new(),
+            permissions: Rate::new(PERMISSIONS_EVERY, PERMISSIONS_AT_ONCE),
         }
     }
 }
@@ -115,16 +109,10 @@ impl Surroundings for Cluster {
 
     async fn rivals(&self, ask: &Ask<'_>, item: &ItemIdentity) -> Result<Option<Rivals>, FactError> {
         let work_item = item.work_item_name();
-        let own = Metadata::of(ask.task);
-        let name = own.name().unwrap_or_default();
-        let before = if ask.for_job || name.is_empty() {
-            Vec::new()
-        } else {
-            self.reservations
-                .take(ask.namespace, &work_item, name, ask.dry_run, Instant::now())
-        };
         let stored = self.fresh.tasks_of(ask.namespace, &work_item).await?;
-        Ok(Some(Rivals::among(stored, ask, &before)))
+        let after = Rivals::after(&stored, ask);
+        let running = self.fresh.tasks_with_jobs(ask.namespace, &after).await?;
+        Ok(Some(Rivals::among(stored, ask, &running)))
     }
 
     async fn own_user(&self) -> Result<Option<String>, FactError> {
@@ -133,16 +121,15 @@ impl Surroundings for Cluster {
     }
 
     async fn may_delete_task(&self, user: &UserInfo, namespace: &str, name: &str) -> Result<Permission, FactError> {
-        self.fresh.may_delete_task(user, namespace, name).await
-    }
-
-    fn denied(&self, ask: &Ask<'_>, item: &ItemIdentity) {
-        if let (false, Some(name)) = (ask.for_job, Metadata::of(ask.task).name()) {
-            self.reservations.give_back(ask.namespace, &item.work_item_name(), name);
+        if !self.permissions.take() {
+            return Err(FactError {
+                kind: "SubjectAccessReview",
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+                reason: "too many cancellations are asked for at the moment".to_owned(),
+                source: None,
+            });
         }
-    }
-
-    fn deleting(&self, object: &Value, user: &str) {
-        (self.on_deletion)(object, user);
+        self.fresh.may_delete_task(user, namespace, name).await
     }
 }

@@ -4,6 +4,8 @@ use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
 use taskgate_api::kueue::ConfigRef;
 
+use crate::peers::share;
+
 /// How the server runs.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
@@ -13,6 +15,8 @@ pub struct ServerConfig {
     pub admin: SocketAddr,
     /// What one request or connection may use.
     pub limits: Limits,
+    /// Whether `/metrics` takes a token, and the right to `get` that path.
+    pub metrics_auth: bool,
     /// How the server ends.
     pub shutdown: ShutdownConfig,
     /// Where Kueue's configuration is.
@@ -20,20 +24,29 @@ pub struct ServerConfig {
 }
 
 /// Bounds on what requests and connections may use. Every duration is longer than zero.
+///
+/// Of connections, requests and bytes one peer, which is one IP address, gets at most half: a flood from one leaves the other
+/// half to the API server. It gets no less, because several API servers may come from one address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at the same time; more are closed as they come.
+    /// Connections at the same time. One more closes another, or is closed as it comes.
     pub connections: NonZeroUsize,
-    /// Requests at the same time; more are answered with 503 at once.
+    /// Requests that are answered at the same time, from when their bodies are read; more are answered with 503 at once.
     pub in_flight: NonZeroUsize,
     /// The largest body, in bytes. An UPDATE review carries two objects of up to 3 MiB.
     pub body_bytes: NonZeroUsize,
-    /// What all bodies together may hold, in bytes.
+    /// What one review may take in memory once it is parsed, in bytes.
+    pub review_bytes: NonZeroUsize,
+    /// What all reviews together may take in memory, in bytes, bodies included.
     pub buffered_bytes: NonZeroUsize,
     /// For a TLS handshake.
     pub handshake: Duration,
     /// From the first byte of an HTTP/1.1 request to the end of its headers.
     pub header: Duration,
+    /// From the end of a request's headers to the end of its body.
+    pub body: Duration,
+    /// Between two pieces of a body.
+    pub stall: Duration,
     /// Between two requests on a connection. Longer than the API server's own 90 s, so that it is the API server that
     /// closes: a request that crosses our closing would be a failed call. Shorter than what NAT forgets after (C7).
     pub idle: Duration,
@@ -48,9 +61,12 @@ impl Default for Limits {
             connections: count(1024),
             in_flight: count(256),
             body_bytes: count(8 << 20),
-            buffered_bytes: count(64 << 20),
+            review_bytes: count(64 << 20),
+            buffered_bytes: count(160 << 20),
             handshake: Duration::from_secs(5),
             header: Duration::from_secs(5),
+            body: Duration::from_secs(2),
+            stall: Duration::from_secs(1),
             idle: Duration::from_mins(2),
             review: Duration::from_secs(2),
         }
@@ -85,13 +101,15 @@ pub enum ConfigError {
     /// A duration that must be longer than zero is not.
     #[error("{0} must be longer than zero")]
     Zero(&'static str),
-    /// One body may be larger than all of them together.
-    #[error("limits.bufferedBytes ({buffered}) must not be less than limits.bodyBytes ({body})")]
+    /// One review may take more than a peer may have.
+    #[error(
+        "limits.bufferedBytes ({buffered}) must be twice limits.bodyBytes and limits.reviewBytes together ({review})"
+    )]
     Buffered {
         /// `limits.bufferedBytes`.
         buffered: usize,
-        /// `limits.bodyBytes`.
-        body: usize,
+        /// `limits.bodyBytes` and `limits.reviewBytes`.
+        review: usize,
     },
 }
 
@@ -102,6 +120,7 @@ impl ServerConfig {
             listen,
             admin,
             limits: Limits::default(),
+            metrics_auth: false,
             shutdown: ShutdownConfig::default(),
             kueue: ConfigRef::default(),
         }
@@ -113,6 +132,8 @@ impl ServerConfig {
         for (field, duration) in [
             ("limits.handshake", limits.handshake),
             ("limits.header", limits.header),
+            ("limits.body", limits.body),
+            ("limits.stall", limits.stall),
             ("limits.idle", limits.idle),
             ("limits.review", limits.review),
         ] {
@@ -120,9 +141,10 @@ impl ServerConfig {
                 return Err(ConfigError::Zero(field));
             }
         }
-        let (buffered, body) = (limits.buffered_bytes.get(), limits.body_bytes.get());
-        if buffered < body {
-            return Err(ConfigError::Buffered { buffered, body });
+        let buffered = limits.buffered_bytes.get();
+        let review = limits.body_bytes.get().saturating_add(limits.review_bytes.get());
+        if share(buffered) < review {
+            return Err(ConfigError::Buffered { buffered, review });
         }
         Ok(())
     }

@@ -1,19 +1,17 @@
-//! One connection: HTTP/1.1 or HTTP/2 on it, its timeouts, and its end.
+//! One connection: HTTP/1.1 on it, its timeouts, and its end.
 
 use std::{
     io,
+    net::{IpAddr, Ipv4Addr},
     pin::{Pin, pin},
     task::{Context, Poll},
     time::Duration,
 };
 
 use axum::{Router, body::Body};
-use http::{HeaderValue, Request, Version, header};
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
-};
+use http::{HeaderValue, Request, header};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{sleep, timeout},
@@ -29,15 +27,8 @@ use crate::{
 
 /// How long an idle connection may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// Requests at the same time on one HTTP/2 connection.
-const STREAMS: u32 = 256;
-
-/// The protocol, as ALPN settled it. Without ALPN it is HTTP/1.1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Protocol {
-    Http1,
-    Http2,
-}
+/// How much of a connection is buffered, in bytes: the headers of a request have to fit.
+const BUFFER: usize = 32 << 10;
 
 /// What all connections of a listener share.
 #[derive(Clone, Debug)]
@@ -48,37 +39,60 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
 }
 
-/// Serves requests on `io` until the peer closes, nothing comes any more, or the listener drains.
-pub(crate) async fn serve<I>(io: I, protocol: Protocol, shared: Shared)
+/// Whose request it is: an extension of each.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    /// Where it comes from. Not who it is: any pod may share an address with an API server.
+    pub(crate) peer: IpAddr,
+    /// What its connection is doing.
+    pub(crate) activity: Activity,
+}
+
+impl Caller {
+    /// Of a request that came over no listener.
+    pub(crate) fn unknown() -> Self {
+        Self {
+            peer: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            activity: Activity::new(),
+        }
+    }
+}
+
+/// Serves requests of `caller` on `io` until the peer closes, nothing comes any more, or the listener drains.
+///
+/// HTTP/1.1 only: the API server speaks no other to webhooks, and so a connection has one request at a time.
+pub(crate) async fn serve<I>(io: I, caller: Caller, shared: Shared)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let activity = Activity::new();
+    let activity = caller.activity.clone();
     let service = {
-        let (activity, shared) = (activity.clone(), shared.clone());
-        service_fn(move |request: Request<Incoming>| {
-            let answering = activity.answering();
+        let shared = shared.clone();
+        service_fn(move |mut request: Request<Incoming>| {
+            let noted = caller.activity.request();
             let (router, lifecycle) = (shared.router.clone(), shared.lifecycle.clone());
             lifecycle.note_request();
+            request.extensions_mut().insert(caller.clone());
             async move {
-                let version = request.version();
                 let mut answer = router.oneshot(request.map(Body::new)).await?;
-                // HTTP/2 has no such header; its connections end by GOAWAY when the listener drains.
-                if version < Version::HTTP_2 && lifecycle.stage() > Stage::Serving {
+                if lifecycle.stage() > Stage::Serving {
                     let close = HeaderValue::from_static("close");
                     answer.headers_mut().insert(header::CONNECTION, close);
                 }
-                drop(answering);
+                noted.answered(answer.status().is_success());
                 Ok::<_, std::convert::Infallible>(answer)
             }
         })
     };
     let io = TokioIo::new(Observed {
         io,
-        // On HTTP/2 frames come in all the time that start no request.
-        activity: (protocol == Protocol::Http1).then(|| activity.clone()),
+        activity: activity.clone(),
     });
-    let builder = builder(protocol);
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_buf_size(BUFFER);
     let mut connection = pin!(builder.serve_connection(io, service));
     let draining = shared.lifecycle.reached(Stage::Draining);
     let overdue = overdue(&activity, shared.patience);
@@ -101,20 +115,6 @@ where
     }
 }
 
-fn builder(protocol: Protocol) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(None);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
-        .keep_alive_interval(Duration::from_secs(30));
-    match protocol {
-        Protocol::Http1 => builder.http1_only(),
-        Protocol::Http2 => builder.http2_only(),
-    }
-}
-
 /// Waits until nothing happened on the connection for too long.
 async fn overdue(activity: &Activity, patience: Patience) -> Overdue {
     loop {
@@ -125,16 +125,16 @@ async fn overdue(activity: &Activity, patience: Patience) -> Overdue {
     }
 }
 
-fn told(end: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
+fn told(end: hyper::Result<()>) {
     if let Err(error) = end {
-        debug!(error, "a connection ended in error");
+        debug!(%error, "a connection ended in error");
     }
 }
 
 /// Tells of bytes that come in.
 struct Observed<I> {
     io: I,
-    activity: Option<Activity>,
+    activity: Activity,
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Observed<I> {
@@ -145,10 +145,8 @@ impl<I: AsyncRead + Unpin> AsyncRead for Observed<I> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(context, buffer);
-        if let Some(activity) = &self.activity
-            && buffer.filled().len() > before
-        {
-            activity.received();
+        if buffer.filled().len() > before {
+            self.activity.received();
         }
         polled
     }

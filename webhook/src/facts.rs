@@ -1,6 +1,9 @@
 //! What a decision needs to know besides the request, and where it is gathered.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use serde_json::Value;
 use taskgate_api::{
@@ -30,43 +33,44 @@ pub struct Ask<'a> {
     pub task: &'a Value,
     /// Whether it is about the Task's Job. Then only Tasks count that came before.
     pub for_job: bool,
-    /// Whether nothing will be stored.
-    pub dry_run: bool,
 }
 
-/// The other Tasks of an item.
+/// The other stored Tasks of an item.
 #[derive(Clone, Debug, Default)]
-pub struct Rivals {
-    /// Those that are stored.
-    pub stored: Vec<TaskState>,
-    /// How many were let through and are not stored yet.
-    pub unseen: u32,
-}
+pub struct Rivals(Vec<TaskState>);
 
 impl Rivals {
     /// What counts for `ask` of the Tasks that are stored: not the one that it is about, and for a Job only those that came
-    /// before. `reserved` names those that were let through; the ones that are not stored are unseen.
-    pub fn among(mut stored: Vec<TaskState>, ask: &Ask<'_>, reserved: &[String]) -> Self {
-        let unseen = reserved
-            .iter()
-            .filter(|name| stored.iter().all(|task| task.name != **name))
-            .count();
+    /// before, or whose UID is one of `running`: their Jobs are there already.
+    ///
+    /// Tasks that are created at the same moment are admitted together, because none is stored when the others are looked for.
+    /// Their Jobs are not: each sees all Tasks that have a Job. A Task that was stored after the Job of a later one was
+    /// admitted gives way to that Job.
+    pub fn among(mut stored: Vec<TaskState>, ask: &Ask<'_>, running: &HashSet<String>) -> Self {
         let own = Metadata::of(ask.task).name().unwrap_or_default();
         let asking = TaskState::of(ask.task);
         stored.retain(|task| {
             let came_before = asking.as_ref().is_none_or(|asking| task.is_before(asking));
-            task.name != own && (!ask.for_job || came_before)
+            task.name != own && (!ask.for_job || came_before || running.contains(&task.uid))
         });
-        Self {
-            stored,
-            unseen: u32::try_from(unseen).unwrap_or(u32::MAX),
-        }
+        Self(stored)
+    }
+
+    /// Of Tasks that are under way and came after the one whose Job `ask` is about, the names.
+    pub(crate) fn after(stored: &[TaskState], ask: &Ask<'_>) -> Vec<String> {
+        let Some(asking) = TaskState::of(ask.task).filter(|_| ask.for_job) else {
+            return Vec::new();
+        };
+        let later = stored
+            .iter()
+            .filter(|task| task.is_under_way() && asking.is_before(task));
+        later.map(|task| task.name.clone()).collect()
     }
 
     /// How many of them may still add a failure to `status`.
     pub(crate) fn count(&self, status: Option<&WorkItemStatus>) -> u32 {
-        let stored = self.stored.iter().filter(|task| task.may_still_count(status)).count();
-        u32::try_from(stored).unwrap_or(u32::MAX).saturating_add(self.unseen)
+        let counted = self.0.iter().filter(|task| task.may_still_count(status)).count();
+        u32::try_from(counted).unwrap_or(u32::MAX)
     }
 }
 
@@ -137,16 +141,6 @@ pub trait Surroundings: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Permission, FactError>> + Send {
         let _ = (user, namespace, name);
         std::future::ready(Ok(Permission::default()))
-    }
-
-    /// Takes note that `ask` was denied.
-    fn denied(&self, ask: &Ask<'_>, item: &ItemIdentity) {
-        let _ = (ask, item);
-    }
-
-    /// Takes note that `user` asks for the deletion of the `WorkItem` `object`.
-    fn deleting(&self, object: &Value, user: &str) {
-        let _ = (object, user);
     }
 }
 
@@ -296,4 +290,43 @@ pub(crate) async fn recall<S: Surroundings>(
     let status = surroundings.memory(ask.namespace, item, fresh).await?;
     let active = rivals.map(|rivals| rivals.count(status.as_deref()));
     Ok(Recalled { status, active })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn task(name: &str, created: &str) -> Value {
+        json!({"metadata": {"name": name, "uid": format!("uid-{name}"), "creationTimestamp": created}})
+    }
+
+    #[test]
+    fn a_job_gives_way_to_earlier_tasks_and_to_jobs_that_are_there() {
+        let [first, own, same, last] = [
+            task("a", "2026-01-01T00:00:00Z"),
+            task("b", "2026-01-01T00:00:01Z"),
+            task("c", "2026-01-01T00:00:01Z"),
+            task("d", "2026-01-01T00:00:02Z"),
+        ];
+        let stored: Vec<_> = [&first, &own, &same, &last]
+            .into_iter()
+            .filter_map(TaskState::of)
+            .collect();
+        let ask = |for_job| Ask {
+            namespace: "team",
+            task: &own,
+            for_job,
+        };
+        assert_eq!(Rivals::after(&stored, &ask(true)), ["c", "d"]);
+        assert!(Rivals::after(&stored, &ask(false)).is_empty(), "no Job is asked about");
+        let count = |for_job, running: &[&str]| {
+            let running = running.iter().map(ToString::to_string).collect();
+            Rivals::among(stored.clone(), &ask(for_job), &running).count(None)
+        };
+        assert_eq!(count(false, &[]), 3);
+        assert_eq!(count(true, &[]), 1);
+        assert_eq!(count(true, &["uid-d"]), 2);
+        assert_eq!(count(true, &["uid-a", "uid-b"]), 1, "neither twice nor itself");
+    }
 }

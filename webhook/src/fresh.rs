@@ -4,22 +4,27 @@
 //! - A namespace, a spawner, a Workspace that the cache does not have: it may be younger than the cache. One that the
 //!   cache has is taken from there; its labels may be a moment old.
 //!
-//! - The memory of an item with a limit, and its Tasks: always. The limit holds only on what is stored.
+//! - The memory of an item with a limit, and its Tasks: always. The limit holds only on what is stored. For a Job also the
+//!   Jobs of Tasks that came after its own, which there are only when Tasks are created at the same moment.
 //!
 //! - What a user may do, and who we are: `SubjectAccessReview`, `SelfSubjectReview`, which the API server answers and stores
 //!   nowhere.
 //!
-//! All but these and the last before are single `GET`s by name. RBAC: `create` on subjectaccessreviews; `get` on workitems, `list` on tasks; `get` on namespaces, and on `kelos.dev` tasks, taskspawners, workspaces.
+//! All but these and the last before are single `GET`s by name. RBAC: `create` on subjectaccessreviews; `get` on workitems, `list` on tasks and jobs; `get` on namespaces, and on `kelos.dev` tasks, taskspawners, workspaces.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use k8s_openapi::api::{
     authentication::v1::SelfSubjectReview,
     authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
+    batch::v1::Job,
     core::v1::Namespace,
 };
 use kube::{
-    Api, Client, Resource as _,
+    Api, Client, Resource as _, ResourceExt as _,
     api::{ApiResource, DynamicObject, GetParams, ListParams, PartialObjectMeta, PostParams},
     core::Request,
 };
@@ -36,6 +41,9 @@ use crate::{
     facts::FactError,
     review::UserInfo,
 };
+
+/// Of how many Tasks of an item the Jobs are looked for at most; the URL names them.
+const ASKED_FOR: usize = 64;
 
 /// Whether `user` may delete the Task `name`, asked of the API server.
 ///
@@ -108,6 +116,29 @@ impl Fresh {
             .iter()
             .filter_map(json)
             .filter_map(|task| TaskState::of(&task))
+            .collect())
+    }
+
+    /// The UIDs of those among the Tasks called `names` that have a Job which is not stopped.
+    pub(crate) async fn tasks_with_jobs(
+        &self,
+        namespace: &str,
+        names: &[String],
+    ) -> Result<HashSet<String>, FactError> {
+        // Kelos labels a Job with its Task's name, so one with a longer name has none.
+        let some = names.iter().map(String::as_str).filter(|name| name.len() <= 63);
+        let some: Vec<_> = some.take(ASKED_FOR).collect();
+        let Some(first) = some.first() else {
+            return Ok(HashSet::new());
+        };
+        let api = Api::<PartialObjectMeta<Job>>::namespaced(self.client.clone(), namespace);
+        let label = format!("{} in ({})", kelos::TASK_LABEL, some.join(","));
+        let found = api.list(&ListParams::default().labels(&label)).await;
+        let found = found.map_err(|error| fact_error("Jobs of Tasks", namespace, first, error))?;
+        Ok(found
+            .into_iter()
+            .filter(|job| !job.annotations().contains_key(keys::STOPPED))
+            .filter_map(|job| Some(job.controller_owner_ref(&())?.uid.clone()))
             .collect())
     }
 

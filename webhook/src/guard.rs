@@ -11,20 +11,19 @@ use futures::FutureExt as _;
 use http::Uri;
 use jiff::SignedDuration;
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::time::timeout;
 use tracing::{debug, error, warn};
 
-use crate::{config::Limits, metrics::Metrics, refusal::Refusal};
+use crate::{TimeoutSeconds, config::Limits, connection::Caller, metrics::Metrics, peers::Quota, refusal::Refusal};
 
 /// How much of the API server's patience a review may use, in percent: the rest is for the way there and back (C8).
 const PATIENCE_PERCENT: u32 = 80;
-/// The longest that the API server waits for any webhook.
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Runs reviews within their limits, and counts those that got none.
 #[derive(Clone, Debug)]
 pub(crate) struct Guard {
-    slots: Arc<Semaphore>,
+    slots: Arc<Quota>,
+    body: Duration,
     fallback: Duration,
     metrics: Metrics,
 }
@@ -32,29 +31,41 @@ pub(crate) struct Guard {
 impl Guard {
     pub(crate) fn new(limits: &Limits, metrics: Metrics) -> Self {
         Self {
-            slots: Arc::new(Semaphore::new(limits.in_flight.get().min(Semaphore::MAX_PERMITS))),
+            slots: Quota::new(limits.in_flight.get()),
+            body: limits.body,
             fallback: limits.review,
             metrics,
         }
     }
 
-    /// Answers with what `review` comes to, or with a refusal: busy, too late, or failed.
+    /// Answers with what `review` makes of what `read` reads, or with a refusal: busy, too late, or failed. Who does not
+    /// send the body holds up nobody: only then is the request one of those that run.
     ///
     /// A panic ends only this request. What reviews share is immutable or behind locks that nothing panics under, so
     /// there is no half-changed state to see after one: hence the assertion of unwind safety.
-    pub(crate) async fn run(
+    pub(crate) async fn run<B, F>(
         &self,
         path: &'static str,
         uri: &Uri,
-        review: impl Future<Output = Result<Response, Refusal>>,
-    ) -> Response {
-        let Ok(_slot) = self.slots.try_acquire() else {
-            return self.refuse(path, Refusal::Busy);
-        };
+        caller: &Caller,
+        read: impl Future<Output = Result<B, Refusal>>,
+        review: impl FnOnce(B) -> F,
+    ) -> Response
+    where
+        F: Future<Output = Result<Response, Refusal>>,
+    {
         let began = Instant::now();
-        let _counted = Counted::new(self.metrics.in_flight().clone());
         let limit = deadline(uri, self.fallback);
-        let outcome = match AssertUnwindSafe(timeout(limit, review)).catch_unwind().await {
+        let answer = async {
+            let body = timeout(self.body.min(limit), read)
+                .await
+                .map_err(|_| Refusal::SlowBody)??;
+            caller.activity.reviewing();
+            let _slot = self.slots.take(caller.peer, 1).ok_or(Refusal::Busy)?;
+            let _counted = Counted::new(self.metrics.in_flight().clone());
+            review(body).await
+        };
+        let outcome = match AssertUnwindSafe(timeout(limit, answer)).catch_unwind().await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(Refusal::Deadline),
             Err(_) => Err(Refusal::Panic),
@@ -77,7 +88,8 @@ impl Guard {
     }
 }
 
-/// How long a review may take: a share of the `timeout` that the API server adds to the URL, such as `?timeout=2s`.
+/// How long a review may take: a share of the `timeout` that the API server adds to the URL, such as `?timeout=2s`. Anybody
+/// may write a URL, so it counts up to the longest that a registration states.
 fn deadline(uri: &Uri, fallback: Duration) -> Duration {
     let patience = uri
         .query()
@@ -88,7 +100,8 @@ fn deadline(uri: &Uri, fallback: Duration) -> Duration {
         .and_then(|patience| Duration::try_from(patience).ok())
         .filter(|patience| !patience.is_zero())
         .unwrap_or(fallback);
-    patience.min(LONGEST_TIMEOUT) * PATIENCE_PERCENT / 100
+    let longest = Duration::from_secs(TimeoutSeconds::MAX.into());
+    patience.min(longest) * PATIENCE_PERCENT / 100
 }
 
 /// Holds a gauge one higher for as long as it lives.
@@ -113,18 +126,18 @@ mod tests {
 
     #[test]
     fn the_deadline_is_four_fifths_of_what_the_api_server_waits() {
-        let fallback = Duration::from_secs(5);
+        let fallback = Duration::from_secs(3);
         for (uri, millis) in [
             ("/mutate/tasks?timeout=2s", 1_600),
-            ("/mutate/tasks?dryRun=1&timeout=1m0s", 24_000),
-            ("/mutate/tasks?timeout=30s", 24_000),
+            ("/mutate/tasks?dryRun=1&timeout=1m0s", 4_000),
+            ("/mutate/tasks?timeout=30s", 4_000),
             ("/mutate/tasks?timeout=500ms", 400),
-            ("/mutate/tasks", 4_000),
-            ("/mutate/tasks?timeout=", 4_000),
-            ("/mutate/tasks?timeout=0s", 4_000),
-            ("/mutate/tasks?timeout=-3s", 4_000),
-            ("/mutate/tasks?timeout=soon", 4_000),
-            ("/mutate/tasks?timeout=99999999999999999999s", 4_000),
+            ("/mutate/tasks", 2_400),
+            ("/mutate/tasks?timeout=", 2_400),
+            ("/mutate/tasks?timeout=0s", 2_400),
+            ("/mutate/tasks?timeout=-3s", 2_400),
+            ("/mutate/tasks?timeout=soon", 2_400),
+            ("/mutate/tasks?timeout=99999999999999999999s", 2_400),
         ] {
             let limit = deadline(&uri.parse().unwrap(), fallback);
             assert_eq!(limit, Duration::from_millis(millis), "{uri}");

@@ -2,7 +2,7 @@
 //! same verdict without a server: there is no second way to one.
 
 use jiff::Timestamp;
-use taskgate_policy::{Decision, Kind, Operation, Request, decide, govern};
+use taskgate_policy::{Decision, Kind, Request, decide, govern};
 
 use crate::{
     cancellation,
@@ -25,7 +25,6 @@ pub async fn judge<S: Surroundings>(
     if endpoint.guard == Guard::Cancellation {
         return cancellation::decide(surroundings, endpoint.phase, review, now).await;
     }
-    let dry_run = review.dry_run == Some(true);
     let request = Request {
         phase: endpoint.phase,
         kind,
@@ -33,7 +32,7 @@ pub async fn judge<S: Surroundings>(
         namespace: &review.namespace,
         object: &review.object,
         user: &review.user_info.username,
-        dry_run,
+        dry_run: review.dry_run == Some(true),
     };
     let gathered = gather(surroundings, &request).await?;
     let facts = gathered.facts();
@@ -42,15 +41,7 @@ pub async fn judge<S: Surroundings>(
         namespace: &review.namespace,
         task: gathered.owner_task().unwrap_or(&review.object),
         for_job: kind == Kind::Job,
-        dry_run,
     };
     let recalled = recall(surroundings, &ask, &governed).await?;
-    let decision = decide(&governed, recalled.memory(), now);
-    if let (Some(item), false) = (governed.item(), decision.allowed()) {
-        surroundings.denied(&ask, item);
-    }
-    if kind == Kind::WorkItem && request.operation == Operation::Delete && !dry_run {
-        surroundings.deleting(&review.old_object, &review.user_info.username);
-    }
-    Ok(decision)
+    Ok(decide(&governed, recalled.memory(), now))
 }

@@ -1,7 +1,7 @@
 //! taskgate's admission server: `AdmissionReview`s in, verdicts out, over TLS.
 //!
 //! ```text
-//! listener ─→ connection ─→ routes::answer ─→ review::decode
+//! listener ─→ connection ─→ routes::answer ─→ body::read, decode
 //!                                          ─→ judge ─→ facts::gather ←─ caches, fresh reads
 //!                                                   ─→ taskgate_policy::govern, decide
 //!                                          ─→ review::encode
@@ -33,19 +33,22 @@ mod kueue;
 mod lifecycle;
 mod listener;
 mod metrics;
+mod peers;
 mod probe;
+mod rate;
 mod readiness;
 mod refusal;
 mod registration;
-mod reservations;
 mod review;
 mod routes;
 pub mod rules;
+mod scrapers;
 mod serve;
+mod weight;
 
 pub use caches::{CacheReport, Caches};
 pub use cancellation::Permission;
-pub use cluster::{Cluster, OnDeletion};
+pub use cluster::Cluster;
 pub use config::{ConfigError, Limits, ServerConfig, ShutdownConfig};
 pub use facts::{Ask, FactError, Labels, Rivals, Surroundings};
 pub use fresh::may_delete_task;

@@ -1,12 +1,19 @@
 //! A port: accepts connections, shakes hands, hands over, and ends.
+//!
+//! Its own, because axum-server and kubert's server drain, but limit neither connections, in all and per peer, nor slow bodies.
 
-use std::{io, net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::Router;
-use taskgate_certs::Resolver;
+use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -14,12 +21,13 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
 use crate::{
-    activity::Patience,
+    activity::{Activity, Patience},
     config::Limits,
-    connection::{Protocol, Shared, serve},
+    connection::{Caller, Shared, serve},
     guard::Counted,
     lifecycle::{Lifecycle, Stage},
     metrics::{ConnectionRefusal, Metrics},
+    peers::{Connections, Room},
 };
 
 /// How long to wait when accepting fails, which happens when the process has no file descriptors left.
@@ -70,16 +78,15 @@ impl Listener {
         Self::bind(address, Transport::Plain, router, limits, metrics, lifecycle).await
     }
 
-    /// Binds `address` for `router`, over TLS with whatever `resolver` serves; HTTP/2 if the client asks for it.
+    /// Binds `address` for `router`, over TLS as `config` says.
     pub async fn tls(
         address: SocketAddr,
-        resolver: &Arc<Resolver>,
+        config: ServerConfig,
         router: Router,
         limits: &Limits,
         metrics: Metrics,
         lifecycle: Lifecycle,
     ) -> Result<Self, BindError> {
-        let config = resolver.server_config(&[b"h2", b"http/1.1"]);
         let transport = Transport::Tls {
             acceptor: TlsAcceptor::from(Arc::new(config)),
             handshake: limits.handshake,
@@ -123,7 +130,7 @@ impl Listener {
 
     /// Serves until the lifecycle drains; then gives what runs `drain` to finish.
     pub async fn run(self, drain: Duration) {
-        let slots = Arc::new(Semaphore::new(self.connections.get().min(Semaphore::MAX_PERMITS)));
+        let mut open = Connections::new(self.connections.get());
         let mut connections = JoinSet::new();
         loop {
             let accepted = tokio::select! {
@@ -134,17 +141,25 @@ impl Listener {
                 accepted = self.tcp.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => match slots.clone().try_acquire_owned() {
-                    Ok(slot) => {
-                        let connection = connect(stream, self.transport.clone(), self.shared.clone());
-                        connections.spawn(async move {
-                            connection.await;
-                            drop(slot);
-                        });
+                Ok((stream, address)) => {
+                    let peer = address.ip().to_canonical();
+                    match open.make_room(peer) {
+                        // Closed rather than left waiting: the API server learns at once, not after its timeout.
+                        Room::None => {
+                            self.shared.metrics.connection_refusal(ConnectionRefusal::TooMany);
+                            continue;
+                        }
+                        Room::Made => self.shared.metrics.connection_refusal(ConnectionRefusal::Evicted),
+                        Room::Free => {}
                     }
-                    // Closed rather than left waiting: the API server learns at once, not after its timeout.
-                    Err(_) => self.shared.metrics.connection_refusal(ConnectionRefusal::TooMany),
-                },
+                    let activity = Activity::new();
+                    let caller = Caller {
+                        peer,
+                        activity: activity.clone(),
+                    };
+                    let connection = connect(stream, self.transport.clone(), caller, self.shared.clone());
+                    open.insert(peer, activity, connections.spawn(connection));
+                }
                 Err(error) => {
                     warn!(address = %self.address, %error, "cannot accept connections");
                     sleep(ACCEPT_PAUSE).await;
@@ -161,30 +176,39 @@ impl Listener {
 }
 
 /// Shakes hands and serves.
-async fn connect(stream: TcpStream, transport: Transport, shared: Shared) {
+async fn connect(stream: TcpStream, transport: Transport, caller: Caller, shared: Shared) {
     let _counted = Counted::new(shared.metrics.connections().clone());
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "cannot turn off Nagle's algorithm");
     }
     let Transport::Tls { acceptor, handshake } = transport else {
-        return serve(stream, Protocol::Http1, shared).await;
+        return serve(stream, caller, shared).await;
     };
     let accepted = tokio::select! {
         accepted = timeout(handshake, acceptor.accept(stream)) => accepted,
         () = shared.lifecycle.reached(Stage::Draining) => return,
     };
     match accepted {
-        Ok(Ok(stream)) => {
-            let protocol = match stream.get_ref().1.alpn_protocol() {
-                Some(b"h2") => Protocol::Http2,
-                _ => Protocol::Http1,
-            };
-            serve(stream, protocol, shared).await;
-        }
+        Ok(Ok(stream)) => serve(stream, caller, shared).await,
         Ok(Err(error)) => {
             debug!(%error, "a TLS handshake failed");
-            shared.metrics.connection_refusal(ConnectionRefusal::Handshake);
+            if let Some(refusal) = refusal(&error, caller.peer) {
+                shared.metrics.connection_refusal(refusal);
+            }
         }
         Err(_) => shared.metrics.connection_refusal(ConnectionRefusal::HandshakeTimeout),
+    }
+}
+
+/// What a handshake that failed counts as.
+fn refusal(error: &io::Error, peer: IpAddr) -> Option<ConnectionRefusal> {
+    use rustls::Error;
+    match error.get_ref().and_then(|error| error.downcast_ref::<Error>()) {
+        // The readiness check shakes hands as well, and has no certificate.
+        Some(Error::NoCertificatesPresented) if peer.is_loopback() => None,
+        Some(Error::NoCertificatesPresented | Error::InvalidCertificate(_)) => {
+            Some(ConnectionRefusal::ClientCertificate)
+        }
+        _ => Some(ConnectionRefusal::Handshake),
     }
 }

@@ -67,8 +67,12 @@ struct ReasonLabels {
 /// Why a connection ended before it carried a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ConnectionRefusal {
-    /// There are too many.
+    /// There are too many, and none that another could be closed for.
     TooMany,
+    /// It was closed for a newer one: it had waited longest for its peer.
+    Evicted,
+    /// The TLS client showed no certificate of the client authority.
+    ClientCertificate,
     /// The TLS handshake failed.
     Handshake,
     /// The TLS handshake took too long.
@@ -176,6 +180,8 @@ impl Metrics {
     pub(crate) fn connection_refusal(&self, refusal: ConnectionRefusal) {
         let cause = match refusal {
             ConnectionRefusal::TooMany => "too_many",
+            ConnectionRefusal::Evicted => "evicted",
+            ConnectionRefusal::ClientCertificate => "client_certificate",
             ConnectionRefusal::Handshake => "handshake",
             ConnectionRefusal::HandshakeTimeout => "handshake_timeout",
             ConnectionRefusal::HeaderTimeout => "header_timeout",

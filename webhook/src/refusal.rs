@@ -24,6 +24,15 @@ pub enum Refusal {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// The body takes more memory than any review may, once it is parsed.
+    #[error("the body would take more than {limit} bytes of memory")]
+    TooHeavy {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The body did not come in time.
+    #[error("the body did not come in time")]
+    SlowBody,
     /// The body is not declared as JSON.
     #[error("the content type must be application/json")]
     ContentType,
@@ -50,7 +59,8 @@ impl Refusal {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Busy | Self::Memory | Self::Starting => StatusCode::SERVICE_UNAVAILABLE,
-            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooLarge { .. } | Self::TooHeavy { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Aborted | Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::Facts(_) | Self::Panic => StatusCode::INTERNAL_SERVER_ERROR,
@@ -65,6 +75,8 @@ impl Refusal {
             Self::Memory => "memory",
             Self::Starting => "starting",
             Self::TooLarge { .. } => "too_large",
+            Self::TooHeavy { .. } => "too_heavy",
+            Self::SlowBody => "slow_body",
             Self::ContentType => "content_type",
             Self::Aborted => "aborted",
             Self::Malformed(_) => "malformed",

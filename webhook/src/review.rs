@@ -141,6 +141,18 @@ pub enum DecodeError {
     NoUid,
 }
 
+impl From<serde_json::Error> for DecodeError {
+    fn from(error: serde_json::Error) -> Self {
+        match error.classify() {
+            Category::Data => Self::Shape(clip(&error.to_string(), MAX_ERROR)),
+            Category::Syntax | Category::Eof | Category::Io => Self::Json {
+                line: error.line(),
+                column: error.column(),
+            },
+        }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Envelope {
@@ -152,13 +164,7 @@ struct Envelope {
 
 /// Reads a review strictly: exactly v1, with a request that has a uid.
 pub(crate) fn decode(body: &[u8]) -> Result<ReviewRequest, DecodeError> {
-    let envelope: Envelope = serde_json::from_slice(body).map_err(|error| match error.classify() {
-        Category::Data => DecodeError::Shape(clip(&error.to_string(), MAX_ERROR)),
-        Category::Syntax | Category::Eof | Category::Io => DecodeError::Json {
-            line: error.line(),
-            column: error.column(),
-        },
-    })?;
+    let envelope: Envelope = serde_json::from_slice(body)?;
     if envelope.api_version != API_VERSION || envelope.kind != KIND {
         return Err(DecodeError::OtherKind {
             api_version: clip(&envelope.api_version, MAX_ERROR),

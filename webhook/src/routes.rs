@@ -1,30 +1,35 @@
-//! From the wire to the answer. One review is followed through [`answer`] here, [`decode`], [`judge`] (which gathers the facts
+//! From the wire to the answer. One review is followed through [`answer`] here, `decode`, [`judge`] (which gathers the facts
 //! and asks the decision core's `govern` and `decide`), and [`encode`].
 
 use std::sync::Arc;
 
 use axum::{
     Router,
+    body::Body,
     extract::{Request as HttpRequest, State},
     response::{IntoResponse as _, Response},
     routing::post,
 };
-use http::{StatusCode, header};
+use http::{StatusCode, header, request::Parts};
 use jiff::Timestamp;
-use taskgate_policy::{Decision, Kind};
+use taskgate_policy::{Decision, Kind, clip};
 use tracing::{Instrument as _, Span, field, info, info_span};
 
 use crate::{
-    body::BodyBudget,
+    body::{BodyBudget, Buffered},
     config::Limits,
+    connection::Caller,
     facts::Surroundings,
     guard::Guard,
     judge::judge,
     metrics::{Metrics, kind_name},
     refusal::Refusal,
-    review::{ReviewRequest, decode, encode, encode_unexpected},
+    review::{ReviewRequest, encode, encode_unexpected},
     rules::{ENDPOINTS, Endpoint},
 };
+
+/// The longest name of an object.
+const MAX_COORDINATE: usize = 253;
 
 /// Answers reviews, given what surrounds them.
 #[derive(Debug)]
@@ -40,15 +45,18 @@ pub fn router<S: Surroundings>(surroundings: Arc<S>, limits: &Limits, metrics: M
     let reviewer = Arc::new(Reviewer {
         surroundings,
         guard: Guard::new(limits, metrics.clone()),
-        budget: BodyBudget::new(limits.body_bytes.get(), limits.buffered_bytes.get()),
+        budget: BodyBudget::new(limits),
         metrics,
     });
     let mut router = Router::new();
     for endpoint in &ENDPOINTS {
         let handle = move |State(reviewer): State<Arc<Reviewer<S>>>, request: HttpRequest| async move {
-            let uri = request.uri().clone();
-            let review = answer(&reviewer, endpoint, request).instrument(review_span());
-            reviewer.guard.run(endpoint.path, &uri, review).await
+            let (head, body) = request.into_parts();
+            let caller = head.extensions.get::<Caller>().cloned().unwrap_or_else(Caller::unknown);
+            let reading = read(&reviewer, &caller, &head, body);
+            let review = |body| answer(&reviewer, endpoint, &head, body).instrument(review_span());
+            let guard = &reviewer.guard;
+            guard.run(endpoint.path, &head.uri, &caller, reading, review).await
         };
         router = router.route(endpoint.path, post(handle));
     }
@@ -58,20 +66,25 @@ pub fn router<S: Surroundings>(surroundings: Arc<S>, limits: &Limits, metrics: M
         .with_state(reviewer)
 }
 
+/// Reads the body, if it is declared as a review.
+async fn read<S>(reviewer: &Reviewer<S>, caller: &Caller, head: &Parts, body: Body) -> Result<Buffered, Refusal> {
+    if !is_json(head) {
+        return Err(Refusal::ContentType);
+    }
+    reviewer.budget.read(caller.peer, body).await
+}
+
 /// Answers one review: decode, gather, govern, decide, encode.
 async fn answer<S: Surroundings>(
     reviewer: &Reviewer<S>,
     endpoint: &Endpoint,
-    http: HttpRequest,
+    head: &Parts,
+    body: Buffered,
 ) -> Result<Response, Refusal> {
-    if !is_json(&http) {
-        return Err(Refusal::ContentType);
+    if let Some(parent) = head.headers.get("traceparent").and_then(|value| value.to_str().ok()) {
+        Span::current().record("traceparent", parent);
     }
-    if let Some(caller) = http.headers().get("traceparent").and_then(|value| value.to_str().ok()) {
-        Span::current().record("traceparent", caller);
-    }
-    let body = reviewer.budget.read(http.into_body()).await?;
-    let review = decode(&body.bytes)?;
+    let (review, _held) = reviewer.budget.decode(body).await?;
     record_request(&review);
     let dry_run = review.dry_run == Some(true);
     let Some(kind) = endpoint.kind_of(&review.kind.group, &review.kind.version, &review.kind.kind) else {
@@ -106,9 +119,8 @@ fn json(body: Vec<u8>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-fn is_json(request: &HttpRequest) -> bool {
-    request
-        .headers()
+fn is_json(head: &Parts) -> bool {
+    head.headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split(';').next())
@@ -132,11 +144,16 @@ fn review_span() -> Span {
 
 fn record_request(review: &ReviewRequest) {
     Span::current()
-        .record("uid", &review.uid)
-        .record("kind", &review.kind.kind)
+        .record("uid", logged(&review.uid))
+        .record("kind", logged(&review.kind.kind))
         .record("operation", review.operation.as_str())
-        .record("namespace", &review.namespace)
-        .record("name", &review.name);
+        .record("namespace", logged(&review.namespace))
+        .record("name", logged(&review.name));
+}
+
+/// A coordinate as it is logged: no longer than it can be. Anybody may send a longer one.
+fn logged(coordinate: &str) -> String {
+    clip(coordinate, MAX_COORDINATE)
 }
 
 /// One line per denial, none per allow.
@@ -146,10 +163,10 @@ fn record_decision(review: &ReviewRequest, kind: Kind, decision: &Decision) {
         .record("patched", !decision.patch.0.is_empty());
     if let Some(denial) = &decision.denial {
         info!(
-            uid = review.uid,
+            uid = logged(&review.uid),
             kind = kind_name(kind),
-            namespace = review.namespace,
-            name = review.name,
+            namespace = logged(&review.namespace),
+            name = logged(&review.name),
             code = denial.code,
             told = denial.message,
             dry_run = review.dry_run == Some(true),

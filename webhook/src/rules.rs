@@ -6,13 +6,6 @@ use taskgate_policy::{Kind, Operation, Phase};
 /// The name of both webhook configurations. Configurations run in the order of their names: ours comes before `kueue-…`, so
 /// that Kueue sees the queue label and the suspension that we set (C14).
 pub const CONFIGURATION: &str = "admission.taskgate.dev";
-/// Who deletes what goes with its namespace or its owner.
-pub const CLEANERS: [&str; 3] = [
-    "system:serviceaccount:kube-system:namespace-controller",
-    "system:serviceaccount:kube-system:generic-garbage-collector",
-    // Both of them, where controllers have no credentials of their own.
-    "system:kube-controller-manager",
-];
 /// Namespaces that taskgate never touches, besides its own (C9).
 pub const EXCLUDED_NAMESPACES: [&str; 2] = ["kube-system", "kube-node-lease"];
 
@@ -59,9 +52,6 @@ pub enum Owner {
     Foreign,
     /// Taskgate's own: a policy that nobody checked must not be stored.
     Taskgate,
-    /// Taskgate's own on their way out: we are told, and nothing hangs on us. A failure is ignored whatever the
-    /// installation says, and nobody waits for long.
-    Leaving,
 }
 
 /// What narrows an endpoint further, evaluated in the API server (C11).
@@ -71,8 +61,6 @@ pub enum Guard {
     Alive,
     /// Also that it is a Job of a Kelos Task.
     JobOfTask,
-    /// That somebody deletes the object for its own sake: it goes neither with its namespace nor with its owner.
-    Deliberate,
     /// Also that the annotations about a Task's cancellation change. Of a Task's updates no other is sent.
     Cancellation,
 }
@@ -121,10 +109,9 @@ const WORK_ITEM: Admitted = Admitted {
 /// Everything that is sent to us.
 ///
 /// Tasks and Jobs only when they are created: their specs are immutable afterwards (Tasks), or Kueue's to change (Jobs,
-/// C15). Deletions of `WorkItem`s always pass: who asked for one is told in an Event. And cancellations: who asks for one is
-/// known to admission alone. A request that nobody checked must not be stored, and no other write is held up by that:
-/// hence its owner.
-pub const ENDPOINTS: [Endpoint; 9] = [
+/// C15). And cancellations: who asks for one is known to admission alone. A request that nobody checked must not be stored,
+/// and no other write is held up by that: hence its owner.
+pub const ENDPOINTS: [Endpoint; 8] = [
     Endpoint {
         path: "/mutate/tasks",
         webhook: "mutate.tasks.taskgate.dev",
@@ -196,15 +183,6 @@ pub const ENDPOINTS: [Endpoint; 9] = [
         operations: &[Operation::Create, Operation::Update],
         owner: Owner::Taskgate,
         guard: Guard::Alive,
-    },
-    Endpoint {
-        path: "/validate/workitems/deleted",
-        webhook: "deleted.workitems.taskgate.dev",
-        phase: Phase::Validating,
-        admitted: &[WORK_ITEM],
-        operations: &[Operation::Delete],
-        owner: Owner::Leaving,
-        guard: Guard::Deliberate,
     },
 ];
 

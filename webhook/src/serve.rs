@@ -4,13 +4,13 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use kube::Client;
 use prometheus_client::registry::Registry;
-use taskgate_certs::{Injection, Resolver};
+use taskgate_certs::{ClientAuthority, Injection, Resolver};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{
-    Cluster, OnDeletion, admin,
+    Cluster, admin,
     caches::Caches,
     config::{ConfigError, ServerConfig},
     lifecycle::{Lifecycle, Stage},
@@ -19,6 +19,7 @@ use crate::{
     probe::Probe,
     readiness::Readiness,
     routes,
+    scrapers::Scrapers,
 };
 
 /// How long a probe or a scrape may take to finish at the very end.
@@ -33,12 +34,12 @@ pub struct Dependencies {
     pub client: Client,
     /// Serves the certificate; whoever brings certificates fills it.
     pub resolver: Arc<Resolver>,
+    /// Who may call the admission port. `None`: everybody who reaches it.
+    pub clients: Option<Arc<ClientAuthority>>,
     /// How far the webhook configurations are. `None` leaves them out of `/readyz`: somebody else takes care of them.
     pub injection: Option<Injection>,
     /// What `/metrics` shows. The server adds its own metrics, under [`METRICS_PREFIX`], to what is registered already.
     pub registry: Registry,
-    /// Is told who asks for the deletion of a `WorkItem`.
-    pub on_deletion: OnDeletion,
 }
 
 /// Where the server listens.
@@ -91,9 +92,9 @@ impl Server {
         let Dependencies {
             client,
             resolver,
+            clients,
             injection,
             mut registry,
-            on_deletion,
         } = dependencies;
         let caches = Caches::new();
         let own = registry.sub_registry_with_prefix(METRICS_PREFIX);
@@ -103,12 +104,12 @@ impl Server {
 
         let (lifecycle, admin_lifecycle) = (Lifecycle::new(), Lifecycle::new());
         let limits = &config.limits;
-        let cluster = Cluster::new(caches.clone(), client.clone(), on_deletion, config.kueue.clone());
+        let cluster = Cluster::new(caches.clone(), client.clone(), config.kueue.clone());
         let cluster = Arc::new(cluster);
         let router = routes::router(cluster, limits, metrics.clone());
         let admission = Listener::tls(
             config.listen,
-            &resolver,
+            resolver.server_config(&[b"http/1.1"], clients),
             router,
             limits,
             metrics.clone(),
@@ -122,7 +123,8 @@ impl Server {
             resolver,
             injection,
         };
-        let router = admin::router(readiness, registry);
+        let scrapers = config.metrics_auth.then(|| Scrapers::new(client.clone()));
+        let router = admin::router(readiness, registry, scrapers);
         let admin = Listener::plain(config.admin, router, limits, metrics, admin_lifecycle.clone()).await?;
         Ok(Self {
             config,

@@ -36,6 +36,10 @@ struct Taskgate {
 
 impl Taskgate {
     async fn start(cp: &ControlPlane) -> anyhow::Result<Self> {
+        Self::start_as(cp, false).await
+    }
+
+    async fn start_as(cp: &ControlPlane, metrics_auth: bool) -> anyhow::Result<Self> {
         let client = cp.client();
         let shutdown = CancellationToken::new();
         let resolver = Resolver::new();
@@ -54,6 +58,7 @@ impl Taskgate {
         let injector = Injector::new(client.clone(), name, resolver.clone(), Caretaker::Taskgate);
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let config = ServerConfig {
+            metrics_auth,
             shutdown: ShutdownConfig {
                 quiet: Duration::from_millis(300),
                 ..ShutdownConfig::default()
@@ -63,9 +68,9 @@ impl Taskgate {
         let dependencies = Dependencies {
             client,
             resolver: resolver.clone(),
+            clients: None,
             injection: Some(injector.injection()),
             registry: Registry::default(),
-            on_deletion: std::sync::Arc::new(|_, _| ()),
         };
         let server = Server::bind(config, dependencies).await?;
         let addresses = server.addresses();
@@ -88,8 +93,12 @@ impl Taskgate {
     }
 
     async fn get(&self, path: &str) -> anyhow::Result<(u16, String)> {
+        self.get_with(path, "").await
+    }
+
+    async fn get_with(&self, path: &str, header: &str) -> anyhow::Result<(u16, String)> {
         let mut stream = TcpStream::connect(self.addresses.admin).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{header}\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
@@ -297,6 +306,57 @@ async fn after_the_first_ready_answer_every_create_is_governed() -> anyhow::Resu
         Ok(())
     })
     .await?;
+    taskgate.shutdown.cancel();
+    taskgate.server.await??;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_shown_to_whom_the_api_server_allows() -> anyhow::Result<()> {
+    let cp = ControlPlane::start().await?;
+    cp.kubectl(["create", "namespace", NAMESPACE]).await?.stdout_ok()?;
+    cp.apply_yaml(
+        "{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: reader},
+          rules: [{nonResourceURLs: [/metrics], verbs: [get]}]}",
+    )
+    .await?;
+    let mut tokens = Vec::new();
+    for name in ["prometheus", "stranger"] {
+        cp.kubectl(["create", "serviceaccount", name, "-n", NAMESPACE])
+            .await?
+            .stdout_ok()?;
+        let token = cp
+            .kubectl(["create", "token", name, "-n", NAMESPACE])
+            .await?
+            .stdout_ok()?;
+        tokens.push(format!("authorization: Bearer {}\r\n", token.trim()));
+    }
+    let bind = [
+        "create",
+        "clusterrolebinding",
+        "reader",
+        "--clusterrole=reader",
+        "--serviceaccount=taskgate-system:prometheus",
+    ];
+    cp.kubectl(bind).await?.stdout_ok()?;
+    let taskgate = Taskgate::start_as(&cp, true).await?;
+    let read = |header: String| async { Ok(taskgate.get_with("/metrics", &{ header }).await?.0) };
+    let allowed = || read(tokens[0].clone());
+    eventually_that("the binding counts", PATIENCE, allowed, |status| *status == 200).await?;
+    assert_eq!(read(tokens[1].clone()).await?, 403);
+    for header in ["", "authorization: Basic eDp5\r\n", "authorization: Bearer garbage\r\n"] {
+        assert_eq!(read(header.to_owned()).await?, 401, "{header}");
+    }
+    // A flood of bad tokens asks the API server a few times, and keeps nobody out who was let in before.
+    let mut flooded = Vec::new();
+    for index in 0..60 {
+        flooded.push(read(format!("authorization: Bearer bad-{index}\r\n")).await?);
+    }
+    assert!(flooded.contains(&429), "{flooded:?}");
+    assert_eq!(read(tokens[0].clone()).await?, 200);
+    // Whoever probes has no token.
+    assert_eq!(taskgate.get("/livez").await?.0, 200);
+    assert!(taskgate.get("/readyz").await?.1.contains("[+]shutdown ok"));
     taskgate.shutdown.cancel();
     taskgate.server.await??;
     Ok(())

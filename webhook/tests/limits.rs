@@ -1,6 +1,6 @@
 //! What one request or connection may cost the others: nothing.
 
-use std::{num::NonZeroUsize, time::Duration};
+use std::{net::Ipv4Addr, num::NonZeroUsize, time::Duration};
 
 use anyhow::Context as _;
 use taskgate_e2e::eventually_that;
@@ -10,11 +10,14 @@ use tokio::{
     net::TcpStream,
     time::{Instant, timeout},
 };
+use tokio_rustls::client::TlsStream;
 
 mod support;
 use support::{Given, PANICKING, SLOW, UNREADABLE, task_review};
 
 const SOON: Duration = Duration::from_secs(5);
+/// Another peer than the one that the other connections come from.
+const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 fn count(count: usize) -> anyhow::Result<NonZeroUsize> {
     NonZeroUsize::new(count).context("not zero")
@@ -49,16 +52,142 @@ async fn a_review_that_takes_too_long_gets_504_in_time() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Anybody may write a URL: no registration of ours states more than 5 s.
 #[tokio::test]
-async fn a_body_that_does_not_come_is_given_up_at_the_deadline() -> anyhow::Result<()> {
+async fn a_timeout_that_nobody_registers_is_not_believed() -> anyhow::Result<()> {
     let server = support::serve(Given::default(), Limits::default()).await?;
-    let mut stream = server.dial(b"http/1.1").await?;
-    let request = "POST /mutate/tasks?timeout=1s HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{";
-    stream.write_all(request.as_bytes()).await?;
+    let began = Instant::now();
+    let answer = server.post("/mutate/tasks?timeout=30s", body(SLOW)).await?;
+    assert_eq!(answer.status, 504);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    Ok(())
+}
+
+const HEAD: &str =
+    "POST /mutate/tasks HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{";
+
+/// What comes back on `stream` until it is closed, while `drip` is sent again and again.
+async fn heard(mut stream: TlsStream<TcpStream>, drip: &[u8]) -> anyhow::Result<String> {
     let mut heard = Vec::new();
-    timeout(SOON, stream.read_to_end(&mut heard)).await?.ok();
-    let text = String::from_utf8_lossy(&heard);
-    assert!(text.starts_with("HTTP/1.1 504 "), "{text}");
+    timeout(SOON, async {
+        let mut buffer = [0; 1024];
+        loop {
+            match timeout(Duration::from_millis(50), stream.read(&mut buffer)).await {
+                Ok(Ok(0) | Err(_)) => break,
+                Ok(Ok(count)) => heard.extend_from_slice(&buffer[..count]),
+                Err(_) => drop(stream.write_all(drip).await),
+            }
+        }
+    })
+    .await?;
+    Ok(String::from_utf8(heard)?)
+}
+
+#[tokio::test]
+async fn a_slow_body_is_cut() -> anyhow::Result<()> {
+    for (body, stall, timeout, drip) in [
+        (4_000, 300, "", ""),
+        (300, 4_000, "", ""),
+        // One byte at a time is no stall.
+        (400, 300, "", " "),
+        // No later than the API server gives up.
+        (4_000, 4_000, "?timeout=500ms", ""),
+    ] {
+        let limits = Limits {
+            body: Duration::from_millis(body),
+            stall: Duration::from_millis(stall),
+            ..Limits::default()
+        };
+        let server = support::serve(Given::default(), limits).await?;
+        let mut stream = server.dial(b"http/1.1").await?;
+        let began = Instant::now();
+        let head = HEAD.replace("tasks ", &format!("tasks{timeout} "));
+        stream.write_all(head.as_bytes()).await?;
+        let text = heard(stream, drip.as_bytes()).await?;
+        assert!(text.starts_with("HTTP/1.1 408 "), "{body} {stall}: {text}");
+        let took = began.elapsed();
+        assert!(
+            (Duration::from_millis(250)..Duration::from_secs(3)).contains(&took),
+            "{took:?}"
+        );
+        assert!(server.metric("taskgate_reviews_refused_total{cause=\"slow_body\"}")? > 0.5);
+    }
+    Ok(())
+}
+
+/// The attack that took all slots for 24 s: none is taken before the body is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_idle_bodies_holds_up_nobody() -> anyhow::Result<()> {
+    let limits = Limits {
+        body: Duration::from_secs(20),
+        stall: Duration::from_secs(20),
+        review: Duration::from_secs(30),
+        ..Limits::default()
+    };
+    let server = support::serve(Given::default(), limits).await?;
+    let mut kept = server.http1().await?;
+    assert_eq!(kept.post("/mutate/tasks", body("team")).await?.status, 200);
+    let mut flood = Vec::new();
+    for _ in 0..300 {
+        let mut stream = server.dial_from(ATTACKER, b"http/1.1").await?;
+        stream.write_all(HEAD.as_bytes()).await?;
+        flood.push(stream);
+        if flood.len() % 50 == 0 {
+            let (mut same, mut other) = (server.http1_from(ATTACKER).await?, server.http1().await?);
+            for connection in [&mut kept, &mut same, &mut other] {
+                let began = Instant::now();
+                assert_eq!(connection.post("/mutate/tasks", body("team")).await?.status, 200);
+                assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+            }
+        }
+    }
+    assert!(server.metric("taskgate_reviews_in_flight")?.abs() < 0.5);
+    assert!(server.metric("taskgate_reviews_refused_total{cause=\"busy\"}")?.abs() < 0.5);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_peer_gets_half_of_the_reviews() -> anyhow::Result<()> {
+    let limits = Limits {
+        in_flight: count(4)?,
+        ..Limits::default()
+    };
+    let server = support::serve(Given::default(), limits).await?;
+    let mut slow = Vec::new();
+    for _ in 0..2 {
+        let mut connection = server.http1_from(ATTACKER).await?;
+        slow.push(tokio::spawn(async move {
+            connection.post("/mutate/tasks?timeout=4s", body(SLOW)).await
+        }));
+    }
+    let in_flight = || async { server.metric("taskgate_reviews_in_flight") };
+    eventually_that("two requests in flight", SOON, in_flight, |seen| {
+        (seen - 2.0).abs() < 0.5
+    })
+    .await?;
+    let mut third = server.http1_from(ATTACKER).await?;
+    assert_eq!(third.post("/mutate/tasks", body("team")).await?.status, 503);
+    assert_eq!(server.post("/mutate/tasks", body("team")).await?.status, 200);
+    for slow in slow {
+        assert_eq!(slow.await??.status, 504);
+    }
+    Ok(())
+}
+
+/// Eight million bytes of zeroes are a quarter of a gigabyte of values: they are counted before they are built.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_grows_when_it_is_parsed_is_refused_before_it_does() -> anyhow::Result<()> {
+    let server = support::serve(Given::default(), Limits::default()).await?;
+    let mut connection = server.http1().await?;
+    for (unit, count) in [("0,", 4_000_000), ("[],", 2_700_000), ("{\"\":0},", 1_000_000)] {
+        let zeroes = format!("[{}0]", unit.repeat(count));
+        let review = body("team").replace("\"Fix it.\"", &zeroes);
+        assert!(review.len() < 8 << 20, "{}", review.len());
+        let answer = connection.post("/mutate/tasks?timeout=5s", review).await?;
+        assert_eq!(answer.status, 413, "{unit}: {}", answer.text());
+        assert_eq!(answer.text(), "the body would take more than 67108864 bytes of memory");
+    }
+    assert_eq!(connection.post("/mutate/tasks", body("team")).await?.status, 200);
     Ok(())
 }
 
@@ -110,7 +239,7 @@ async fn before_the_caches_are_filled_nothing_is_decided() -> anyhow::Result<()>
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_above_the_cap_are_answered_at_once() -> anyhow::Result<()> {
     let limits = Limits {
-        in_flight: count(4)?,
+        in_flight: count(8)?,
         ..Limits::default()
     };
     let server = support::serve(Given::default(), limits).await?;
@@ -221,19 +350,32 @@ async fn a_handshake_that_does_not_come_is_given_up() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn connections_above_the_cap_are_closed_and_room_is_made_when_one_ends() -> anyhow::Result<()> {
+/// A peer that opens more connections than its share loses its own, and never one that another peer uses.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_connections_costs_the_peer_that_makes_it() -> anyhow::Result<()> {
     let limits = Limits {
-        connections: count(2)?,
+        connections: count(8)?,
         ..Limits::default()
     };
     let server = support::serve(Given::default(), limits).await?;
-    let first = server.http1().await?;
-    let _second = server.http1().await?;
-    assert!(server.http1().await.is_err());
-    assert!(server.metric("taskgate_connections_refused_total{cause=\"too_many\"}")? > 0.5);
-    drop(first);
-    let again = || async { Ok(server.http1().await.is_ok()) };
-    eventually_that("there is room again", SOON, again, |fits| *fits).await?;
+    let mut kept = server.http1().await?;
+    assert_eq!(kept.post("/mutate/tasks", body("team")).await?.status, 200);
+    let mut answered = server.http1_from(ATTACKER).await?;
+    assert_eq!(answered.post("/mutate/tasks", body("team")).await?.status, 200);
+    let mut flood = Vec::new();
+    for _ in 0..20 {
+        flood.push(server.dial_from(ATTACKER, b"http/1.1").await?);
+    }
+    let evicted = || async { server.metric("taskgate_connections_refused_total{cause=\"evicted\"}") };
+    eventually_that("17 were closed for newer ones", SOON, evicted, |seen| {
+        (seen - 17.0).abs() < 0.5
+    })
+    .await?;
+    let open = || async { server.metric("taskgate_connections") };
+    eventually_that("5 are left", SOON, open, |seen| (seen - 5.0).abs() < 0.5).await?;
+    // What brought a review goes last, on either address; and there is room for the others.
+    for connection in [&mut kept, &mut answered, &mut server.http1().await?] {
+        assert_eq!(connection.post("/mutate/tasks", body("team")).await?.status, 200);
+    }
     Ok(())
 }

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use http::Version;
 use taskgate_webhook::{Limits, ShutdownConfig, Stage};
 use tokio::time::{Instant, timeout};
 
 mod support;
-use support::{Answer, Given, SLOW, request, shutdown, task_review};
+use support::{Given, SLOW, shutdown, task_review};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -91,24 +90,15 @@ async fn that_nobody_asks_tells_nothing_and_idle_connections_do_not_hold_it_up()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_runs_may_finish_on_both_protocols() -> anyhow::Result<()> {
+async fn what_runs_may_finish() -> anyhow::Result<()> {
     let mut server = support::serve(Given::default(), Limits::default()).await?;
     let mut http1 = server.http1().await?;
-    let mut http2 = server.http2().await?;
     let old = tokio::spawn(async move { http1.post("/mutate/tasks?timeout=1s", body(SLOW)).await });
-    let new = tokio::spawn(async move {
-        let response = http2
-            .send_request(request("/mutate/tasks?timeout=1s", body(SLOW))?)
-            .await?;
-        assert_eq!(response.version(), Version::HTTP_2);
-        Answer::of(response).await
-    });
     let in_flight = || async { server.metric("taskgate_reviews_in_flight") };
-    taskgate_e2e::eventually_that("both run", SOON, in_flight, |seen| (seen - 2.0).abs() < 0.5).await?;
+    taskgate_e2e::eventually_that("it runs", SOON, in_flight, |seen| (seen - 1.0).abs() < 0.5).await?;
     server.lifecycle.enter(Stage::Draining);
-    // Slow ones end by their own deadline, within the time to drain.
+    // A slow one ends by its own deadline, within the time to drain.
     assert_eq!(old.await??.status, 504);
-    assert_eq!(new.await??.status, 504);
     timeout(SOON, &mut server.task).await??;
     Ok(())
 }

@@ -166,7 +166,6 @@ async fn odd_objects_in_a_readable_review_get_a_verdict_under_their_uid() -> any
         "/validate/jobs",
         "/validate/policies",
         "/validate/workitems",
-        "/validate/workitems/deleted",
     ] {
         for (what, body) in &table {
             let answer = connection.post(path, body.clone()).await?;
@@ -297,45 +296,5 @@ async fn fields_of_a_policy_review_that_nobody_knows_survive_in_the_answer_by_no
             .all(|path| path.as_str().is_some_and(|path| path.starts_with("/metadata/labels"))),
         "{patch}"
     );
-    Ok(())
-}
-
-#[tokio::test]
-async fn http2_serves_many_reviews_on_one_connection() -> anyhow::Result<()> {
-    let server = server().await?;
-    let sender = server.http2().await?;
-    let answers = futures::future::join_all((0..100).map(|_| {
-        let mut sender = sender.clone();
-        async move {
-            let sent = sender.send_request(request("/mutate/tasks", task_review("team").to_string())?);
-            support::Answer::of(sent.await?).await
-        }
-    }))
-    .await;
-    for answer in answers {
-        assert_eq!(answer?.json()?["response"]["allowed"], true);
-    }
-    Ok(())
-}
-
-#[tokio::test]
-async fn who_deletes_a_work_item_is_noted_unless_it_is_a_dry_run() -> anyhow::Result<()> {
-    let given = Given::default();
-    let deletions = given.deletions.clone();
-    let server = support::serve(given, Limits::default()).await?;
-    for (dry_run, uid) in [(true, "dry"), (false, "real")] {
-        let body = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
-            "uid": "r", "kind": {"group": "taskgate.dev", "version": "v1alpha1", "kind": "WorkItem"},
-            "operation": "DELETE", "namespace": "team", "name": "fixer-42-0", "dryRun": dry_run,
-            "userInfo": {"username": "alice"}, "object": null,
-            "oldObject": {"metadata": {"name": "fixer-42-0", "uid": uid}},
-        }});
-        let review = server
-            .post("/validate/workitems/deleted", body.to_string())
-            .await?
-            .json()?;
-        assert_eq!(review["response"]["allowed"], true);
-    }
-    assert_eq!(*deletions.lock().unwrap(), [("real".to_owned(), "alice".to_owned())]);
     Ok(())
 }

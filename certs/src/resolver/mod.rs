@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use rustls::{
     ServerConfig,
     crypto::ring,
-    server::{ClientHello, ResolvesServerCert},
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
     sign::CertifiedKey,
 };
 use tokio::{
@@ -27,7 +27,7 @@ use tracing::{error, info};
 pub use health::Health;
 
 use crate::{
-    CaBundle, Material, Target,
+    CaBundle, ClientAuthority, Material, Target,
     chain::chain,
     trust::{Published, Trust, Turn},
 };
@@ -72,16 +72,27 @@ impl Resolver {
         })
     }
 
-    /// The rustls configuration to serve with; one for the life of the process. `alpn` in order of preference.
+    /// The rustls configuration to serve with; one for the life of the process. `alpn` in order of preference; `clients`
+    /// verifies who calls, if that is asked for.
     ///
     /// # Panics
     /// Never: the ring provider supports both TLS versions.
-    pub fn server_config(self: &Arc<Self>, alpn: &[&[u8]]) -> ServerConfig {
-        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    pub fn server_config(self: &Arc<Self>, alpn: &[&[u8]], clients: Option<Arc<ClientAuthority>>) -> ServerConfig {
+        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
-            .expect("ring supports TLS 1.2 and 1.3")
-            .with_no_client_auth()
-            .with_cert_resolver(self.clone());
+            .expect("ring supports TLS 1.2 and 1.3");
+        let mut config = match clients {
+            None => builder.with_no_client_auth().with_cert_resolver(self.clone()),
+            Some(clients) => {
+                let mut config = builder
+                    .with_client_cert_verifier(clients)
+                    .with_cert_resolver(self.clone());
+                // A session that is resumed is not verified again: a client would outlive its authority.
+                config.session_storage = Arc::new(NoServerSessionStorage {});
+                config.send_tls13_tickets = 0;
+                config
+            }
+        };
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         config
     }

@@ -75,13 +75,30 @@ pub(crate) struct ServeArgs {
     /// Further DNS names or IP addresses that the certificate is to be valid for.
     #[arg(long, env = "TASKGATE_CERT_NAMES", value_name = "NAME", value_delimiter = ',')]
     pub(crate) cert_names: Vec<San>,
+    /// The CA, in PEM, that signs the certificate with which the API server calls. It is read again when it changes. Absent:
+    /// whoever reaches the port may call.
+    #[arg(long, env = "TASKGATE_CLIENT_CA", value_name = "FILE")]
+    pub(crate) client_ca: Option<PathBuf>,
+    /// The common names or DNS names of whose certificates of that CA are taken. Absent: any.
+    #[arg(
+        long,
+        env = "TASKGATE_CLIENT_NAMES",
+        value_name = "NAME",
+        value_delimiter = ',',
+        requires = "client_ca"
+    )]
+    pub(crate) client_names: Vec<String>,
+    /// Show /metrics only to whom the API server allows to `get` that path, by bearer token.
+    #[arg(long, env = "TASKGATE_METRICS_AUTH")]
+    pub(crate) metrics_auth: bool,
     /// The webhook configurations whose caBundle is kept. It has to sort before "kueue-".
     #[arg(long, env = "TASKGATE_CONFIGURATION", value_name = "NAME", default_value = CONFIGURATION)]
     pub(crate) configuration: ConfigurationName,
     /// Be ready although the webhook configurations do not carry our CA: for registrations that somebody else manages.
     #[arg(long, env = "TASKGATE_REGISTRATION_MANAGED_ELSEWHERE")]
     pub(crate) registration_managed_elsewhere: bool,
-    /// How many reviews may be in flight; further ones are refused at once and the failure policy decides.
+    /// How many reviews may be in flight, and half as many from one address; further ones are refused at once and the failure
+    /// policy decides.
     #[arg(long, env = "TASKGATE_MAX_IN_FLIGHT", value_name = "COUNT", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) max_in_flight: u32,
     /// Run the controller without asking other replicas: for a single one. The Lease that replicas share is the only thing

@@ -101,13 +101,7 @@ async fn prune(context: &Context, namespace: &str, item: &WorkItem) -> kube::Res
         }),
         ..DeleteParams::background()
     };
-    // Said here, so that nobody asks who deleted it.
-    let uid = item.uid().unwrap_or_default();
-    context.evicted.put(&uid);
-    if let Err(error) = context.work_items(namespace).delete(&name, &params).await {
-        context.evicted.take(&uid);
-        return Err(error);
-    }
+    context.work_items(namespace).delete(&name, &params).await?;
     tracing::info!(namespace, name, "the item is gone from its source: forgotten");
     events::pruned(context, item).await;
     Ok(())

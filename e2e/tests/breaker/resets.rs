@@ -91,59 +91,6 @@ async fn a_trigger_comment_resets_as_often_as_it_comes() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn who_deleted_the_work_item_stands_in_an_event() -> anyhow::Result<()> {
-    let (world, _, item) = broken("who").await?;
-    let name = item.name_any();
-    let alice = ["--as=alice", "--as-group=system:masters"];
-    let dry = ["delete", "wi", &name, "--dry-run=server"];
-    world.ns.kubectl(dry.into_iter().chain(alice)).await?.stdout_ok()?;
-    world
-        .ns
-        .kubectl(["delete", "wi", &name].into_iter().chain(alice))
-        .await?
-        .stdout_ok()?;
-    let said = "1 failure forgotten: the WorkItem was deleted by alice";
-    world.told(&name, "CircuitReset", &[said]).await?;
-    // The leader sees it go as well, and waits ten seconds for whoever knows more.
-    never("a second Event", Duration::from_secs(13), || async {
-        let events = world.events(&name).await?;
-        let resets = events.iter().filter(|(reason, _)| reason == "CircuitReset").count();
-        Ok((resets != 1).then_some(events))
-    })
-    .await
-}
-
-#[tokio::test]
-async fn a_deletion_that_nobody_was_told_of_stands_in_an_event_too() -> anyhow::Result<()> {
-    let (world, _, item) = broken("untold").await?;
-    let disabled = format!("{}={}", keys::ADMISSION, keys::ADMISSION_DISABLED);
-    let name = world.ns.name();
-    world
-        .cp
-        .kubectl(["label", "namespace", name, &disabled])
-        .await?
-        .stdout_ok()?;
-    let item = item.name_any();
-    world.ns.kubectl(["delete", "wi", &item]).await?.stdout_ok()?;
-    world
-        .told(&item, "CircuitReset", &["1 failure forgotten", "not told by whom"])
-        .await
-}
-
-#[tokio::test]
-async fn a_memory_that_goes_with_its_spawner_was_reset_by_nobody() -> anyhow::Result<()> {
-    let (world, _, item) = broken("along").await?;
-    let delete = ["delete", "taskspawner", "fixer", "--wait=false"];
-    world.ns.kubectl(delete).await?.stdout_ok()?;
-    await_gone(&world.ns.api::<WorkItem>(), &item.name_any()).await?;
-    never("an Event of a reset", Duration::from_secs(13), || async {
-        let events = world.events(&item.name_any()).await?;
-        Ok(events.into_iter().find(|(reason, _)| reason == "CircuitReset"))
-    })
-    .await
-}
-
-#[tokio::test]
 async fn an_item_without_tasks_follows_the_policy_too() -> anyhow::Result<()> {
     let (world, _, item) = broken("reassess").await?;
     // The last Task goes without a reset: nobody watches over it any more.

@@ -181,6 +181,11 @@ async fn a_value_that_is_not_meant_is_refused_with_its_path() -> anyhow::Result<
             "at '/sources/secrets/0': missing property 'name'",
         ),
         ("log.format=xml", "at '/log/format'"),
+        ("admission.clientCA.secret=A_B", "at '/admission/clientCA/secret'"),
+        (
+            "networkPolicy.apiServerCIDRs[0]=10.0.0.1",
+            "at '/networkPolicy/apiServerCIDRs/0'",
+        ),
         ("service.port=https", "at '/service/port': got string, want integer"),
     ] {
         let refused = cp
@@ -288,7 +293,8 @@ async fn the_grace_period_is_longer_than_the_lame_duck() -> anyhow::Result<()> {
 #[tokio::test]
 async fn what_the_chart_says_to_the_binary_is_understood() -> anyhow::Result<()> {
     let cp = PLANE.get().await?;
-    let rendered = documents(&template(cp, "taskgate", "taskgate-system", &[]).await?)?;
+    let all = "admission.clientCA.secret=callers,admission.clientCA.names={a,b},monitoring.auth=true";
+    let rendered = documents(&template(cp, "taskgate", "taskgate-system", &["--set", all]).await?)?;
     let args = |kind: &str| -> anyhow::Result<Vec<String>> {
         let object = rendered
             .iter()
@@ -308,6 +314,60 @@ async fn what_the_chart_says_to_the_binary_is_understood() -> anyhow::Result<()>
             .await?;
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(told.contains("unexpected argument '--the-end'"), "{kind}: {told}");
+    }
+    Ok(())
+}
+
+/// What closes the ports to pods: a CA for clients, the addresses of API servers, tokens for metrics. None of it by default.
+#[tokio::test]
+async fn the_ports_are_closed_as_the_values_say() -> anyhow::Result<()> {
+    let cp = PLANE.get().await?;
+    let render = async |flags: &[&str]| documents(&template(cp, "taskgate", "taskgate-system", flags).await?);
+    let find = |rendered: &[Value], kind: &str, name: &str| {
+        let mut found = rendered.iter();
+        found
+            .find(|object| object["kind"] == kind && object["metadata"]["name"] == name)
+            .cloned()
+    };
+    let usual = render(&["--set", "monitoring.serviceMonitor=true"]).await?;
+    ensure!(find(&usual, "ClusterRole", "taskgate-metrics-auth").is_none());
+    ensure!(!usual.iter().any(|object| object.to_string().contains("tokenreviews")));
+    for kind in ["secret", "configMap"] {
+        let values = format!(
+            "admission.clientCA.{kind}=callers,networkPolicy.apiServerCIDRs={{10.0.0.10/32,fd00::1/128}},monitoring.auth=true,\
+             monitoring.serviceMonitor=true"
+        );
+        let closed = render(&["--set", &values]).await?;
+        let objects: Vec<_> = closed
+            .iter()
+            .filter(|object| object["kind"] != "CustomResourceDefinition" && object["kind"] != "ServiceMonitor")
+            .collect();
+        cp.apply_yaml("{apiVersion: v1, kind: Namespace, metadata: {name: taskgate-system}}")
+            .await?;
+        for object in objects {
+            let args = ["apply", "--server-side", "--dry-run=server", "-f-"];
+            cp.kubectl_with_input(args, &object.to_string()).await?.stdout_ok()?;
+        }
+        let pod = find(&closed, "Deployment", "taskgate").context("a Deployment")?["spec"]["template"]["spec"].take();
+        let args = pod["containers"][0]["args"].to_string();
+        ensure!(
+            args.contains("--client-ca=/etc/taskgate/clients/ca.crt") && args.contains("--metrics-auth"),
+            "{args}"
+        );
+        ensure!(pod["volumes"][0].to_string().contains("callers"), "{}", pod["volumes"]);
+        let policy = find(&closed, "NetworkPolicy", "taskgate").context("a NetworkPolicy")?;
+        let wanted = json!([
+            {"from": [{"ipBlock": {"cidr": "10.0.0.10/32"}}, {"ipBlock": {"cidr": "fd00::1/128"}}], "ports": [{"port": "admission"}]},
+            {"ports": [{"port": "metrics"}]},
+        ]);
+        ensure!(policy["spec"]["ingress"] == wanted, "{}", policy["spec"]["ingress"]);
+        let role = find(&closed, "ClusterRole", "taskgate-metrics-auth").context("a ClusterRole")?;
+        ensure!(role["rules"][0]["resources"] == json!(["tokenreviews"]), "{role}");
+        let monitor = find(&closed, "ServiceMonitor", "taskgate").context("a ServiceMonitor")?;
+        ensure!(
+            monitor["spec"]["endpoints"][0]["bearerTokenFile"].is_string(),
+            "{monitor}"
+        );
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The world as the surroundings of a request. Where the cluster's (`taskgate_webhook::Cluster`) reads a cache or asks the
 //! API server, this one looks into its tables.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use serde_json::Value;
 use taskgate_api::{
@@ -77,7 +77,11 @@ impl Surroundings for World {
 
     async fn rivals(&self, ask: &Ask<'_>, item: &ItemIdentity) -> Result<Option<Rivals>, FactError> {
         let stored = self.tasks_of.get(ask.namespace, &item.work_item_name());
-        Ok(Some(Rivals::among(stored.cloned().unwrap_or_default(), ask, &[])))
+        Ok(Some(Rivals::among(
+            stored.cloned().unwrap_or_default(),
+            ask,
+            &HashSet::new(),
+        )))
     }
 
     async fn own_user(&self) -> Result<Option<String>, FactError> {

@@ -65,6 +65,8 @@ pub enum Step {
     Adopt,
     /// Fail the Task's Job: the Task slipped past the breaker.
     Stop,
+    /// Fail the Task's Job if admission marked it as one that must not run.
+    StopMarked,
     /// Write the Task's end to the `WorkItem`, which is created when it is missing.
     Record,
     /// Note on the Task that its end is recorded.
@@ -171,20 +173,77 @@ fn governed(scene: &Scene<'_>, mode: Mode, rule: &FailurePolicy, work_item: &str
 fn active(scene: &Scene<'_>, rule: &FailurePolicy, work_item: &str) -> Step {
     let task = scene.task;
     let seen = task.held && task.work_item.as_deref() == Some(work_item);
+    if !seen {
+        // First, so that its end is seen.
+        return Step::Adopt;
+    }
+    // Admission marks the Job of one that raced with others, also when nothing has failed yet.
+    let marked = !task.started && (scene.memory.is_some() || !scene.others.is_empty());
+    let otherwise = if marked { Step::StopMarked } else { Step::Done };
     let Some((_, status)) = scene.memory else {
-        return if seen { Step::Done } else { Step::Adopt };
+        return otherwise;
     };
     let before = scene
         .others
         .iter()
         .filter(|other| other.may_still_count(Some(status)) && other.is_before(task));
     let before = u32::try_from(before.count()).unwrap_or(u32::MAX);
-    // Nobody's running agent is stopped because a limit was lowered: only what came although the breaker was open, what
-    // has not started, and what admission never saw.
+    // Nobody's running agent is stopped because a limit was lowered: only what came although the breaker was open, and what
+    // has not started.
     let came_after = status.opened_at.as_ref().is_some_and(|opened| task.created > opened.0);
-    if before >= allowance(status, rule, scene.now) && (came_after || !task.started || !task.held) {
-        // Adopted first, so that its end is seen.
-        return if seen { Step::Stop } else { Step::Adopt };
+    if before >= allowance(status, rule, scene.now) && (came_after || !task.started) {
+        return Step::Stop;
     }
-    if seen { Step::Done } else { Step::Adopt }
+    otherwise
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Of creates that race before anything failed, admission marks Jobs: nobody else ends those.
+    #[test]
+    fn a_job_that_admission_marked_is_looked_for_where_there_can_be_one() {
+        let task = |name: &str, status: serde_json::Value| {
+            let object = json!({
+                "metadata": {"name": name, "uid": name, "creationTimestamp": "2026-01-01T00:00:00Z",
+                    "finalizers": [taskgate_api::keys::ACCOUNTING], "labels": {taskgate_api::keys::WORK_ITEM: "w"}},
+                "status": status,
+            });
+            TaskState::of(&object).unwrap()
+        };
+        let rule = FailurePolicy {
+            max_retries_per_item: 1,
+            ..FailurePolicy::default()
+        };
+        let waiting = task("a", json!({"phase": "Pending"}));
+        let running = task("a", json!({"phase": "Running", "startTime": "2026-01-01T00:00:00Z"}));
+        let others = [task("b", json!({"phase": "Running"}))];
+        let unseen = TaskState {
+            held: false,
+            ..waiting.clone()
+        };
+        let (failed, nothing): (WorkItemStatus, &[TaskState]) = (WorkItemStatus::default(), &[]);
+        for (task, others, memory, step) in [
+            (&waiting, &others[..], None, Step::StopMarked),
+            (&waiting, nothing, Some(("u", &failed)), Step::StopMarked),
+            (&waiting, nothing, None, Step::Done),
+            (&running, &others[..], None, Step::Done),
+            (&unseen, &others[..], None, Step::Adopt),
+        ] {
+            let scene = Scene {
+                task,
+                others,
+                rule: Some((Mode::Enforce, &rule)),
+                work_item: Some("w"),
+                memory,
+                retrying: Retrying::No,
+                abandoned: false,
+                now: Timestamp::UNIX_EPOCH,
+            };
+            assert_eq!(next_step(&scene), step, "{task:?}");
+        }
+    }
 }

@@ -7,7 +7,7 @@ use k8s_openapi::{
 use taskgate_api::{kelos, keys};
 use taskgate_policy::Operation;
 
-use crate::rules::{CLEANERS, Endpoint, Guard};
+use crate::rules::{Endpoint, Guard};
 
 /// Labels that an object must have to be sent.
 pub(super) fn object_selector(guard: Guard) -> LabelSelector {
@@ -46,19 +46,6 @@ pub(super) fn match_conditions(guard: Guard) -> Vec<MatchCondition> {
         Guard::Alive => vec![alive],
         Guard::Cancellation => vec![alive, condition("changes-a-cancellation", changes(&keys::CANCELLATION))],
         Guard::JobOfTask => vec![alive, of_task],
-        Guard::Deliberate => {
-            let cleaners = CLEANERS.map(|user| format!("'{user}'")).join(", ");
-            vec![
-                condition(
-                    "not-going-along",
-                    format!("!(request.userInfo.username in [{cleaners}])"),
-                ),
-                condition(
-                    "not-deleted-before",
-                    "oldObject == null || !has(oldObject.metadata.deletionTimestamp)".to_owned(),
-                ),
-            ]
-        }
     }
 }
 

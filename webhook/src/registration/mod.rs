@@ -127,14 +127,7 @@ impl Registration {
             object_selector: Some(object_selector(endpoint.guard)),
             rules: Some(rules(endpoint)),
             side_effects: "None".to_owned(),
-            timeout_seconds: Some(self.validating_timeout(endpoint).get().into()),
-        }
-    }
-
-    fn validating_timeout(&self, endpoint: &Endpoint) -> TimeoutSeconds {
-        match endpoint.owner {
-            Owner::Foreign | Owner::Taskgate => self.validating_timeout,
-            Owner::Leaving => TimeoutSeconds::SHORTEST,
+            timeout_seconds: Some(self.validating_timeout.get().into()),
         }
     }
 
@@ -160,7 +153,6 @@ impl Registration {
         let policy = match endpoint.owner {
             Owner::Foreign => self.foreign_failure,
             Owner::Taskgate => self.own_failure,
-            Owner::Leaving => FailurePolicy::Ignore,
         };
         match policy {
             FailurePolicy::Ignore => "Ignore",

@@ -56,8 +56,6 @@ pub struct InvalidTimeout;
 impl TimeoutSeconds {
     /// The longest, in seconds.
     pub const MAX: u8 = 5;
-    /// For what nobody is to wait for.
-    pub const SHORTEST: Self = Self(NonZeroU8::MIN);
     /// How long a mutating answer may take by default.
     pub const MUTATING: Self = Self(NonZeroU8::new(2).expect("2 is not zero"));
     /// How long a validating answer may take by default.

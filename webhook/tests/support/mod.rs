@@ -5,8 +5,8 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
-    sync::{Arc, Mutex},
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,8 +14,8 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 use rustls::{ClientConfig, crypto::ring, pki_types::ServerName};
@@ -27,7 +27,10 @@ use taskgate_api::{
 use taskgate_certs::{Lifetimes, Material, Resolver, issue_all};
 use taskgate_policy::{ItemIdentity, Policy, PolicySet, SpawnerFacts, Workspace};
 use taskgate_webhook::{FactError, Labels, Lifecycle, Limits, Listener, Metrics, ShutdownConfig, Surroundings, router};
-use tokio::{net::TcpStream, task::JoinHandle};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    task::JoinHandle,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// Namespaces in which something goes wrong.
@@ -45,8 +48,6 @@ pub(crate) struct Given {
     pub(crate) memory: Option<WorkItemStatus>,
     pub(crate) starting: bool,
     pub(crate) set: Arc<PolicySet>,
-    /// Who asked to delete which `WorkItem`.
-    pub(crate) deletions: Arc<Mutex<Vec<(String, String)>>>,
 }
 
 impl Given {
@@ -109,14 +110,6 @@ impl Surroundings for Given {
     async fn memory(&self, _: &str, _: &ItemIdentity, _: bool) -> Result<Option<Arc<WorkItemStatus>>, FactError> {
         Ok(self.memory.clone().map(Arc::new))
     }
-
-    fn deleting(&self, object: &Value, user: &str) {
-        let uid = Metadata::of(object).uid().unwrap_or_default().to_owned();
-        self.deletions
-            .lock()
-            .expect("nobody panics with it")
-            .push((uid, user.to_owned()));
-    }
 }
 
 /// A server, and what is needed to dial it.
@@ -137,8 +130,9 @@ pub(crate) async fn serve(given: Given, limits: Limits) -> anyhow::Result<Runnin
     let metrics = Metrics::register(&mut registry);
     let lifecycle = Lifecycle::new();
     let routes = router(given.finish(), &limits, metrics.clone());
+    let tls = resolver.server_config(&[b"http/1.1"], None);
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let listener = Listener::tls(any, &resolver, routes, &limits, metrics, lifecycle.clone()).await?;
+    let listener = Listener::tls(any, tls, routes, &limits, metrics, lifecycle.clone()).await?;
     Ok(Running {
         address: listener.address(),
         lifecycle,
@@ -157,30 +151,34 @@ impl Drop for Running {
 impl Running {
     /// A TLS connection that offers `alpn`.
     pub(crate) async fn dial(&self, alpn: &[u8]) -> anyhow::Result<TlsStream<TcpStream>> {
+        self.dial_from(Ipv4Addr::LOCALHOST, alpn).await
+    }
+
+    /// The same, from another address of the loopback network.
+    pub(crate) async fn dial_from(&self, source: Ipv4Addr, alpn: &[u8]) -> anyhow::Result<TlsStream<TcpStream>> {
         let bundle = self.resolver.bundle().borrow().clone().context("a bundle")?;
         let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_root_certificates(bundle.roots()?)
             .with_no_client_auth();
         config.alpn_protocols = vec![alpn.to_vec()];
-        let stream = TcpStream::connect(self.address).await?;
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::from((source, 0)))?;
+        let stream = socket.connect(self.address).await?;
         stream.set_nodelay(true)?;
         let name = ServerName::try_from("127.0.0.1")?;
         Ok(TlsConnector::from(Arc::new(config)).connect(name, stream).await?)
     }
 
     pub(crate) async fn http1(&self) -> anyhow::Result<Http1> {
-        let io = TokioIo::new(self.dial(b"http/1.1").await?);
+        self.http1_from(Ipv4Addr::LOCALHOST).await
+    }
+
+    pub(crate) async fn http1_from(&self, source: Ipv4Addr) -> anyhow::Result<Http1> {
+        let io = TokioIo::new(self.dial_from(source, b"http/1.1").await?);
         let (sender, connection) = http1::handshake(io).await?;
         let connection = tokio::spawn(connection);
         Ok(Http1 { sender, connection })
-    }
-
-    pub(crate) async fn http2(&self) -> anyhow::Result<http2::SendRequest<Full<Bytes>>> {
-        let io = TokioIo::new(self.dial(b"h2").await?);
-        let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
-        tokio::spawn(connection);
-        Ok(sender)
     }
 
     /// The answer to one review on a connection of its own.

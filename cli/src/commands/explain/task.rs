@@ -103,6 +103,6 @@ fn next(scene: &Scene<'_>, task: &Value, standing: &Standing, now: Timestamp) ->
             let stays = stays.advice(format!("once it is deleted, {forgets}{maker}:"));
             Some(stays.command(delete, "delete on tasks.kelos.dev"))
         }
-        Step::Adopt | Step::Stop | Step::Reset | Step::Refresh(_) => None,
+        Step::Adopt | Step::Stop | Step::StopMarked | Step::Reset | Step::Refresh(_) => None,
     }
 }

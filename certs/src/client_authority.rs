@@ -1,0 +1,221 @@
+//! Who may call: the authority that signs clients' certificates, read from a file and again when it changes.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
+    client::danger::HandshakeSignatureValid,
+    crypto::ring,
+    pki_types::{CertificateDer, UnixTime, pem::PemObject},
+    server::{
+        VerifierBuilderError, WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
+};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+use x509_parser::{
+    extensions::GeneralName,
+    prelude::{FromDer, X509Certificate},
+};
+
+use crate::chain::chain;
+
+/// How often the file is read.
+const READ_EVERY: Duration = Duration::from_secs(1);
+
+/// The file names no authority.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientAuthorityError {
+    /// It cannot be read.
+    #[error("reading {}", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// What came back.
+        source: io::Error,
+    },
+    /// It holds what is no certificate.
+    #[error("{} holds no certificates in PEM", file.display())]
+    Pem {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Its certificates cannot be trusted.
+    #[error("{} holds a certificate that cannot be an authority", file.display())]
+    Unfit {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: Error,
+    },
+    /// No verifier can be made of it.
+    #[error("{} holds no authority", file.display())]
+    Verifier {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: VerifierBuilderError,
+    },
+}
+
+/// Verifies that a client's certificate is signed by the authority in a file, and is for one of certain names.
+#[derive(Debug)]
+pub struct ClientAuthority {
+    file: PathBuf,
+    names: Vec<String>,
+    current: ArcSwap<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    pem: Vec<u8>,
+    verifier: Arc<dyn ClientCertVerifier>,
+}
+
+impl ClientAuthority {
+    /// The authority in `file`. Of its clients those are accepted whose common name or DNS name is one of `names`; all, where
+    /// there are none.
+    ///
+    /// # Errors
+    /// If the file holds no authority now.
+    pub fn read(file: PathBuf, names: Vec<String>) -> Result<Arc<Self>, ClientAuthorityError> {
+        let pem = std::fs::read(&file).map_err(|source| unread(&file, source))?;
+        let verifier = verifier(&file, &pem)?;
+        Ok(Arc::new(Self {
+            file,
+            names,
+            current: ArcSwap::from_pointee(Current { pem, verifier }),
+        }))
+    }
+
+    /// Reads the file again and again until `shutdown`. What no authority can be read from changes nothing. Connections that
+    /// are open stay.
+    pub async fn follow(self: Arc<Self>, shutdown: CancellationToken) {
+        shutdown.run_until_cancelled(self.keep_reading()).await;
+    }
+
+    async fn keep_reading(&self) {
+        let mut ticks = interval(READ_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last = None;
+        loop {
+            ticks.tick().await;
+            let problem = self.renew().await.err().map(|problem| chain(&problem));
+            if problem != last {
+                match &problem {
+                    Some(problem) => error!(error = problem, "the client authority cannot be renewed"),
+                    None => info!("the client authority can be read again"),
+                }
+                last = problem;
+            }
+        }
+    }
+
+    async fn renew(&self) -> Result<(), ClientAuthorityError> {
+        let pem = tokio::fs::read(&self.file)
+            .await
+            .map_err(|source| unread(&self.file, source))?;
+        if pem != self.current.load().pem {
+            let verifier = verifier(&self.file, &pem)?;
+            self.current.store(Arc::new(Current { pem, verifier }));
+            info!("a new client authority is trusted");
+        }
+        Ok(())
+    }
+
+    fn is_named(&self, certificate: &CertificateDer<'_>) -> bool {
+        if self.names.is_empty() {
+            return true;
+        }
+        let Ok((_, certificate)) = X509Certificate::from_der(certificate) else {
+            return false;
+        };
+        let is_one = |name: &str| self.names.iter().any(|wanted| wanted == name);
+        let mut common = certificate.subject().iter_common_name();
+        let alternative = certificate.subject_alternative_name().ok().flatten();
+        let mut alternative = alternative.iter().flat_map(|names| &names.value.general_names);
+        common.any(|name| name.as_str().is_ok_and(is_one))
+            || alternative.any(|name| matches!(name, GeneralName::DNSName(name) if is_one(name)))
+    }
+
+    fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
+        self.current.load().verifier.clone()
+    }
+}
+
+impl ClientCertVerifier for ClientAuthority {
+    /// None: the authority may be another one by the next handshake, and a client has only one certificate.
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.verifier().verify_client_cert(certificate, intermediates, now)?;
+        if self.is_named(certificate) {
+            Ok(verified)
+        } else {
+            Err(CertificateError::ApplicationVerificationFailure.into())
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier().verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier().verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier().supported_verify_schemes()
+    }
+}
+
+fn unread(file: &Path, source: io::Error) -> ClientAuthorityError {
+    ClientAuthorityError::Read {
+        file: file.to_owned(),
+        source,
+    }
+}
+
+fn verifier(file: &Path, pem: &[u8]) -> Result<Arc<dyn ClientCertVerifier>, ClientAuthorityError> {
+    let file = || file.to_owned();
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let certificates = certificates.map_err(|_| ClientAuthorityError::Pem { file: file() })?;
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates {
+        roots
+            .add(certificate)
+            .map_err(|source| ClientAuthorityError::Unfit { file: file(), source })?;
+    }
+    if roots.is_empty() {
+        return Err(ClientAuthorityError::Pem { file: file() });
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(ring::default_provider()))
+        .build()
+        .map(|verifier| verifier as Arc<dyn ClientCertVerifier>)
+        .map_err(|source| ClientAuthorityError::Verifier { file: file(), source })
+}
