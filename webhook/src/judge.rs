@@ -7,6 +7,7 @@ use taskgate_policy::{Decision, Kind, Operation, Request, decide, govern};
 use crate::{
     cancellation,
     facts::{Ask, FactError, Surroundings, gather, recall},
+    off_reactor::off_reactor,
     review::ReviewRequest,
     rules::{Endpoint, Guard},
 };
@@ -37,7 +38,8 @@ pub async fn judge<S: Surroundings>(
     };
     let gathered = gather(surroundings, &request).await?;
     let facts = gathered.facts();
-    let governed = govern(&request, &facts);
+    // Templates are rendered in these two, and policies are compiled.
+    let governed = off_reactor(|| govern(&request, &facts));
     let ask = Ask {
         namespace: &review.namespace,
         task: gathered.owner_task().unwrap_or(&review.object),
@@ -45,7 +47,7 @@ pub async fn judge<S: Surroundings>(
         dry_run,
     };
     let recalled = recall(surroundings, &ask, &governed).await?;
-    let decision = decide(&governed, recalled.memory(), now);
+    let decision = off_reactor(|| decide(&governed, recalled.memory(), now));
     if let (Some(item), false) = (governed.item(), decision.allowed()) {
         surroundings.denied(&ask, item);
     }

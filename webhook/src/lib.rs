@@ -33,6 +33,7 @@ mod kueue;
 mod lifecycle;
 mod listener;
 mod metrics;
+mod off_reactor;
 mod probe;
 mod readiness;
 mod refusal;
