@@ -92,11 +92,12 @@ async fn run(args: ServeArgs, exporter: Option<Exporter>) -> Result<()> {
     }
     parts.spawn(taskgate_controller::run_policy_status(
         client.clone(),
+        server.policies(),
         followers.clone(),
     ));
     parts.spawn(taskgate_controller::run(
         client,
-        controller_config(&args),
+        controller_config(&args, server.policies()),
         controller_metrics,
         followers.clone(),
     ));
@@ -127,7 +128,7 @@ fn server_config(args: &ServeArgs) -> Result<ServerConfig> {
     Ok(config)
 }
 
-fn controller_config(args: &ServeArgs) -> taskgate_controller::Config {
+fn controller_config(args: &ServeArgs, policies: taskgate_controller::SharedPolicies) -> taskgate_controller::Config {
     // The host name is the pod's name, and in it the process ID is 1; two processes of one host differ by the latter.
     let own_name = || {
         let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "taskgate".to_owned());
@@ -145,6 +146,7 @@ fn controller_config(args: &ServeArgs) -> taskgate_controller::Config {
             ghproxy_url: args.ghproxy_url.clone(),
         },
         kueue: args.kueue_config.clone(),
+        policies,
     }
 }
 

@@ -48,6 +48,7 @@ impl Context {
     /// Waits until everything is known that decides about Tasks.
     pub(crate) async fn ready(&self) {
         let policies = &self.policies;
+        policies.ready().await;
         // An error means that the watch was dropped, and then this is dropped as well.
         let _ = policies.local.wait_until_ready().await;
         let _ = policies.cluster.wait_until_ready().await;

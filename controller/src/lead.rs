@@ -12,7 +12,7 @@ use futures::{
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, Client, ResourceExt as _,
-    api::DynamicObject,
+    api::{ApiResource, DynamicObject},
     core::PartialObjectMeta,
     runtime::{
         applier,
@@ -35,7 +35,7 @@ use crate::{
     error::Error,
     metadata::{self, Told},
     metrics::Metrics,
-    policies::Policies,
+    policies::{self, Policies, PolicyHead},
     queue, reassess,
     refusals::Refusals,
     retry::{self, Retry},
@@ -73,8 +73,12 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
     let version = kelos.unwrap_or(kelos::TASK_VERSIONS[0]);
     let task_kind = resource(version);
     let spawner_kind = kelos_resource(version, "TaskSpawner", "taskspawners");
-    let (local, local_writer) = reflector::store::<TaskPolicy>();
-    let (cluster, cluster_writer) = reflector::store::<ClusterTaskPolicy>();
+    let (local_kind, cluster_kind) = (
+        ApiResource::erase::<TaskPolicy>(&()),
+        ApiResource::erase::<ClusterTaskPolicy>(&()),
+    );
+    let local_writer = reflector::store::Writer::<PolicyHead>::new(local_kind.clone());
+    let cluster_writer = reflector::store::Writer::<PolicyHead>::new(cluster_kind.clone());
     let (namespaces, namespaces_writer) = reflector::store::<PartialObjectMeta<Namespace>>();
     let spawners_writer = reflector::store::Writer::<DynamicObject>::new(spawner_kind.clone());
     let (work_items, work_items_writer) = reflector::store::<WorkItem>();
@@ -82,7 +86,13 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
     let tasks = tasks_writer.as_reader();
     let (retry, retries) = Retry::new(&config.sources);
     let context = Arc::new(Context {
-        policies: Policies::new(local, cluster, namespaces, spawners_writer.as_reader()),
+        policies: Policies::new(
+            config.policies.clone(),
+            local_writer.as_reader(),
+            cluster_writer.as_reader(),
+            namespaces,
+            spawners_writer.as_reader(),
+        ),
         work_items,
         index: TaskIndex::default(),
         sources: Sources::default(),
@@ -104,9 +114,11 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
     let (new_policies, policies_changed) = watch::channel(());
 
     let all = watcher::Config::default;
-    let local = cached(watcher(Api::<TaskPolicy>::all(client.clone()), all()), local_writer);
-    let cluster = Api::<ClusterTaskPolicy>::all(client.clone());
-    let policies = stream::select_all([local, cached(watcher(cluster, all()), cluster_writer)]);
+    let heads = |kind: &ApiResource, writer| {
+        let api = Api::<PolicyHead>::all_with(client.clone(), kind);
+        cached(watcher(api, all()), writer)
+    };
+    let heads = stream::select(heads(&local_kind, local_writer), heads(&cluster_kind, cluster_writer));
     // Their labels are read when a Task is looked at; their own changes, of which a spawner has many, lead to nothing.
     let namespaces = cached(
         watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), all()),
@@ -116,8 +128,7 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
         let api = Api::<DynamicObject>::all_with(client.clone(), &spawner_kind);
         cached(watcher(api, all()).map_ok(bare), writer)
     };
-    let policies = policies.for_each(|()| {
-        context.policies.compile();
+    let policies = policies::changes(config.policies.clone()).for_each(|()| {
         context.sources.look_again();
         for task in tasks.state() {
             retry::note(&context, RetriedKind::Task, &json_of(&task), false);
@@ -138,7 +149,6 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
     let reconciling = |tasks_writer| async {
         // First what decides about Tasks, then the Tasks: nothing is let go because a policy is not known yet.
         context.ready().await;
-        context.policies.compile();
         info!(version, "looking after Tasks");
         let watching = follow_tasks(&context, tasks_writer, &queue);
         join(watching, apply(&context, tasks.clone(), queued)).await;
@@ -149,6 +159,7 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
     };
     let mut parts: Vec<BoxFuture<'_, ()>> = vec![
         policies.boxed(),
+        heads.for_each(|()| ready(())).boxed(),
         namespaces.for_each(|()| ready(())).boxed(),
         work_items.boxed(),
         retry::run(&context, retries).boxed(),

@@ -51,6 +51,7 @@ mod watches;
 pub use cancel::knows_cancelled;
 pub use error::Error;
 pub use metrics::Metrics;
+pub use policies::SharedPolicies;
 pub use policy_status::run as run_policy_status;
 pub use run::{Config, run};
 pub use source::SourceConfig;

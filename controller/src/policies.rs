@@ -1,62 +1,61 @@
-//! The policies of the cluster, compiled, and the labels that they select by.
+//! The policies of the cluster, and the labels that they select by.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
+use futures::{Stream, stream};
 use k8s_openapi::api::core::v1::Namespace;
-use kube::{ResourceExt as _, api::DynamicObject, core::PartialObjectMeta, runtime::reflector::Store};
-use taskgate_api::{ClusterTaskPolicy, TaskPolicy};
-use taskgate_policy::{Policy, PolicySet, SpawnerFacts};
+use kube::{
+    ResourceExt as _,
+    api::{DynamicObject, NotUsed, Object},
+    core::PartialObjectMeta,
+    runtime::reflector::Store,
+};
+use taskgate_api::task_policy::PolicyStatus;
+use taskgate_policy::{KnownPolicies, PolicySet, SpawnerFacts};
+use tokio::sync::watch;
+
+/// The stored policies as admission compiled them: there is one set for the process. Wakes when a policy is created, deleted
+/// or gets a new generation.
+pub type SharedPolicies = watch::Receiver<Arc<KnownPolicies>>;
+
+/// A policy without its spec, which is compiled elsewhere.
+pub(crate) type PolicyHead = Object<NotUsed, PolicyStatus>;
 
 /// Everything that decides which policy governs a Task.
 pub(crate) struct Policies {
-    pub(crate) local: Store<TaskPolicy>,
-    pub(crate) cluster: Store<ClusterTaskPolicy>,
+    shared: SharedPolicies,
+    pub(crate) local: Store<PolicyHead>,
+    pub(crate) cluster: Store<PolicyHead>,
     pub(crate) namespaces: Store<PartialObjectMeta<Namespace>>,
     pub(crate) spawners: Store<DynamicObject>,
-    compiled: RwLock<Arc<PolicySet>>,
 }
 
 impl Policies {
     pub(crate) fn new(
-        local: Store<TaskPolicy>,
-        cluster: Store<ClusterTaskPolicy>,
+        shared: SharedPolicies,
+        local: Store<PolicyHead>,
+        cluster: Store<PolicyHead>,
         namespaces: Store<PartialObjectMeta<Namespace>>,
         spawners: Store<DynamicObject>,
     ) -> Self {
         Self {
+            shared,
             local,
             cluster,
             namespaces,
             spawners,
-            compiled: RwLock::default(),
         }
     }
 
-    /// Compiles the policies anew. One that cannot be applied is left out; its status says so.
-    pub(crate) fn compile(&self) {
-        let local = self.local.state();
-        let cluster = self.cluster.state();
-        let local = local.iter().filter_map(|policy| {
-            Policy::namespaced(
-                &policy.namespace().unwrap_or_default(),
-                &policy.name_any(),
-                &policy.spec,
-            )
-            .ok()
-        });
-        let cluster = cluster
-            .iter()
-            .filter_map(|policy| Policy::cluster(&policy.name_any(), &policy.spec).ok());
-        let set = PolicySet::new(local.chain(cluster));
-        *self.compiled.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(set);
+    /// Waits until all policies are known.
+    pub(crate) async fn ready(&self) {
+        // An error means that the process ends.
+        let _ = self.shared.clone().wait_for(|known| known.complete).await;
     }
 
-    /// The policies of the moment.
+    /// The policies in force at the moment.
     pub(crate) fn current(&self) -> Arc<PolicySet> {
-        Arc::clone(&self.compiled.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.shared.borrow().set)
     }
 
     /// The labels of a namespace; none when it is not known.
@@ -75,4 +74,19 @@ impl Policies {
             .find(|spawner| spawner.name_any() == name && spawner.namespace().as_deref() == Some(namespace))?;
         Some(SpawnerFacts::of(&crate::tasks::json_of(&found)))
     }
+}
+
+/// What is known now, once all of it is, and each change after it.
+pub(crate) fn changes(shared: SharedPolicies) -> impl Stream<Item = ()> + Send {
+    stream::unfold((shared, false), |(mut shared, started)| async move {
+        let next = if started {
+            shared.changed().await
+        } else {
+            shared.wait_for(|known| known.complete).await.map(drop)
+        };
+        if !started {
+            shared.mark_unchanged();
+        }
+        next.ok().map(|()| ((), (shared, true)))
+    })
 }

@@ -5,21 +5,22 @@
 //! Every replica runs this: what is written follows from the object alone, so replicas agree, and a status that says
 //! the right thing already is not written.
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{
-    Api, Client, Resource, ResourceExt as _,
-    api::{Patch, PatchParams},
+    Api, Client, ResourceExt as _,
+    api::{ApiResource, Patch, PatchParams},
     runtime::{Controller, controller::Action, watcher},
 };
-use serde::de::DeserializeOwned;
 use serde_json::json;
 use taskgate_api::{ClusterTaskPolicy, TaskPolicy, task_policy::PolicyStatus};
-use taskgate_policy::{Policy, Problem, clip};
+use taskgate_policy::{Acceptance, MAX_POLICIES, PolicyName, PolicyState, clip};
 use tokio_util::sync::CancellationToken;
+
+use crate::policies::{PolicyHead, SharedPolicies, changes};
 
 /// The field manager of the status.
 const MANAGER: &str = "taskgate-policy-status";
@@ -30,134 +31,118 @@ const MAX_MESSAGE: usize = 2048;
 
 /// The status of a policy could not be written.
 #[derive(Debug, thiserror::Error)]
-#[error("writing the status of {kind} {name}")]
+#[error("writing the status of {name}")]
 struct Error {
-    kind: &'static str,
-    name: String,
+    name: PolicyName,
     source: Box<kube::Error>,
 }
 
-/// A kind of policy.
-trait Written: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {
-    const KIND: &'static str;
-    fn compile(&self) -> Result<Policy, Vec<Problem>>;
-    fn status(&self) -> Option<&PolicyStatus>;
-    fn api(&self, client: Client) -> Api<Self>;
+/// What a reconcile of one kind works with.
+struct Context {
+    client: Client,
+    kind: ApiResource,
+    policies: SharedPolicies,
 }
 
-impl Written for TaskPolicy {
-    const KIND: &'static str = "TaskPolicy";
-
-    fn compile(&self) -> Result<Policy, Vec<Problem>> {
-        Policy::namespaced(&self.namespace().unwrap_or_default(), &self.name_any(), &self.spec)
-    }
-
-    fn status(&self) -> Option<&PolicyStatus> {
-        self.status.as_ref()
-    }
-
-    fn api(&self, client: Client) -> Api<Self> {
-        Api::namespaced(client, &self.namespace().unwrap_or_default())
-    }
-}
-
-impl Written for ClusterTaskPolicy {
-    const KIND: &'static str = "ClusterTaskPolicy";
-
-    fn compile(&self) -> Result<Policy, Vec<Problem>> {
-        Policy::cluster(&self.name_any(), &self.spec)
-    }
-
-    fn status(&self) -> Option<&PolicyStatus> {
-        self.status.as_ref()
-    }
-
-    fn api(&self, client: Client) -> Api<Self> {
-        Api::all(client)
-    }
-}
-
-/// Keeps the status of all policies, until `shutdown`.
+/// Keeps the status of all policies, as `policies` knows them, until `shutdown`.
 ///
 /// RBAC: `list`, `watch` on both kinds, `patch` on their `status`.
-pub async fn run(client: Client, shutdown: CancellationToken) {
+pub async fn run(client: Client, policies: SharedPolicies, shutdown: CancellationToken) {
+    let keep = |kind| {
+        let (client, policies) = (client.clone(), policies.clone());
+        keep(Context { client, kind, policies }, shutdown.clone())
+    };
     tokio::join!(
-        keep::<TaskPolicy>(client.clone(), shutdown.clone()),
-        keep::<ClusterTaskPolicy>(client, shutdown)
+        keep(ApiResource::erase::<TaskPolicy>(&())),
+        keep(ApiResource::erase::<ClusterTaskPolicy>(&()))
     );
 }
 
-async fn keep<P: Written>(client: Client, shutdown: CancellationToken) {
-    // Our own status write comes back once, and then says the right thing already.
-    Controller::new(Api::<P>::all(client.clone()), watcher::Config::default())
+async fn keep(context: Context, shutdown: CancellationToken) {
+    let api = Api::<PolicyHead>::all_with(context.client.clone(), &context.kind);
+    // Nothing is compiled here: a change of the status, such as our own write, is compared with what is known.
+    Controller::new_with(api, watcher::Config::default(), context.kind.clone())
+        .reconcile_all_on(changes(context.policies.clone()))
         .graceful_shutdown_on(shutdown.cancelled_owned())
-        .run(reconcile::<P>, retry::<P>, Arc::new(client))
+        .run(reconcile, retry, Arc::new(context))
         .for_each(|outcome| async move {
             if let Err(error) = outcome {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    kind = P::KIND,
-                    "policy status not written"
-                );
+                tracing::warn!(error = &error as &dyn std::error::Error, "policy status not written");
             }
         })
         .await;
 }
 
-async fn reconcile<P: Written>(policy: Arc<P>, client: Arc<Client>) -> Result<Action, Error> {
-    let generation = policy.meta().generation;
-    let current = policy.status();
-    let condition = accepted(policy.compile(), current, generation, Timestamp::now());
+async fn reconcile(policy: Arc<PolicyHead>, context: Arc<Context>) -> Result<Action, Error> {
+    let Context { client, kind, policies } = &*context;
+    let name = policy.name_any();
+    let (api, name) = match policy.namespace() {
+        Some(namespace) => (
+            Api::<PolicyHead>::namespaced_with(client.clone(), &namespace, kind),
+            PolicyName::Namespaced { namespace, name },
+        ),
+        None => (Api::all_with(client.clone(), kind), PolicyName::Cluster { name }),
+    };
+    let generation = policy.metadata.generation;
+    let state = policies.borrow().states.get(&name).cloned();
+    let same =
+        |state: &PolicyState| Some(state.generation) == generation && Some(&state.uid) == policy.metadata.uid.as_ref();
+    let Some(state) = state.filter(same) else {
+        // Not compiled yet: when it is, all are looked at.
+        return Ok(Action::await_change());
+    };
+    let current = policy.status.as_ref();
+    let condition = accepted(&name, &state.acceptance, current, generation, Timestamp::now());
     let is_current = current
         .is_some_and(|status| status.observed_generation == generation && status.conditions.contains(&condition));
     if is_current {
         return Ok(Action::await_change());
     }
     let patch = json!({
-        "apiVersion": P::api_version(&()),
-        "kind": P::kind(&()),
+        "apiVersion": kind.api_version,
+        "kind": kind.kind,
         "status": PolicyStatus { observed_generation: generation, conditions: vec![condition] },
     });
-    match policy
-        .api(client.as_ref().clone())
-        .patch_status(
-            &policy.name_any(),
-            &PatchParams::apply(MANAGER).force(),
-            &Patch::Apply(&patch),
-        )
+    let params = PatchParams::apply(MANAGER).force();
+    match api
+        .patch_status(&policy.name_any(), &params, &Patch::Apply(&patch))
         .await
     {
         // Deleted meanwhile: nothing to tell anybody.
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Action::await_change()),
         Err(source) => Err(Error {
-            kind: P::KIND,
-            name: policy.name_any(),
+            name,
             source: Box::new(source),
         }),
         Ok(_) => Ok(Action::await_change()),
     }
 }
 
-fn retry<P: Written>(_: Arc<P>, _: &Error, _: Arc<Client>) -> Action {
+fn retry(_: Arc<PolicyHead>, _: &Error, _: Arc<Context>) -> Action {
     Action::requeue(Duration::from_secs(10))
 }
 
-/// The condition that says what `compiled` is, keeping the transition time of `current` where the status stays the same.
+/// The condition that says what `acceptance` is, keeping the transition time of `current` where the status stays the same.
 fn accepted(
-    compiled: Result<Policy, Vec<Problem>>,
+    name: &PolicyName,
+    acceptance: &Acceptance,
     current: Option<&PolicyStatus>,
     generation: Option<i64>,
     now: Timestamp,
 ) -> Condition {
-    let (status, reason, message) = match compiled {
-        Ok(_) => ("True", "InForce", "The policy is in force.".to_owned()),
-        Err(problems) => {
+    let (status, reason, message) = match acceptance {
+        Acceptance::InForce => ("True", "InForce", "The policy is in force.".to_owned()),
+        Acceptance::Invalid(problems) => {
             let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
-            (
-                "False",
-                "Invalid",
-                format!("The policy is ignored: {}", problems.join("; ")),
-            )
+            let message = format!("The policy is ignored: {}", problems.join("; "));
+            ("False", "Invalid", message)
+        }
+        Acceptance::TooMany => {
+            let message = format!(
+                "The policy is ignored: of {} the {MAX_POLICIES} oldest are in force. Delete others.",
+                name.group()
+            );
+            ("False", "TooManyPolicies", message)
         }
     };
     let previous = current.and_then(|current| current.conditions.iter().find(|condition| condition.type_ == ACCEPTED));
@@ -176,31 +161,41 @@ fn accepted(
 
 #[cfg(test)]
 mod tests {
+    use taskgate_policy::Problem;
+
     use super::*;
 
     #[test]
     fn the_transition_time_moves_only_with_the_status() {
-        let good = || Policy::namespaced("a", "b", &taskgate_api::TaskPolicySpec::default());
-        let bad = || {
-            Err(vec![Problem {
-                field: "spec.x".into(),
-                message: "is wrong".into(),
-            }])
+        let problem = Problem {
+            field: "spec.x".into(),
+            message: "is wrong".into(),
         };
+        let invalid = Acceptance::Invalid([problem].into());
+        let name = PolicyName::Cluster { name: "p".into() };
         let (early, late) = (Timestamp::UNIX_EPOCH, Timestamp::MAX);
-        let first = accepted(good(), None, Some(1), early);
+        let first = accepted(&name, &Acceptance::InForce, None, Some(1), early);
         assert_eq!((first.status.as_str(), first.last_transition_time.0), ("True", early));
         let status = PolicyStatus {
             observed_generation: Some(1),
             conditions: vec![first],
         };
-        let second = accepted(good(), Some(&status), Some(2), late);
+        let second = accepted(&name, &Acceptance::InForce, Some(&status), Some(2), late);
         assert_eq!(
             (second.observed_generation, second.last_transition_time.0),
             (Some(2), early)
         );
-        let third = accepted(bad(), Some(&status), Some(3), late);
+        let third = accepted(&name, &invalid, Some(&status), Some(3), late);
         assert_eq!((third.status.as_str(), third.last_transition_time.0), ("False", late));
         assert_eq!(third.message, "The policy is ignored: spec.x: is wrong");
+        let fourth = accepted(&name, &Acceptance::TooMany, Some(&status), Some(3), late);
+        assert_eq!(
+            (fourth.status.as_str(), fourth.reason.as_str()),
+            ("False", "TooManyPolicies")
+        );
+        assert_eq!(
+            fourth.message,
+            "The policy is ignored: of ClusterTaskPolicies the 64 oldest are in force. Delete others."
+        );
     }
 }

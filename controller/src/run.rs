@@ -11,6 +11,7 @@ use crate::{
     lead::lead,
     leader::Leader,
     metrics::Metrics,
+    policies::SharedPolicies,
     source::SourceConfig,
     step_aside,
     switch::{self, State},
@@ -33,6 +34,8 @@ pub struct Config {
     pub sources: SourceConfig,
     /// Where Kueue's configuration is.
     pub kueue: ConfigRef,
+    /// The policies.
+    pub policies: SharedPolicies,
 }
 
 /// Runs the controller until `shutdown`: whenever this replica leads and taskgate is not disabled.
@@ -71,10 +74,22 @@ async fn run_when_leading(
     );
     while leader.acquire(shutdown).await {
         metrics.leads(true);
-        tokio::select! {
-            () = leader.keep(shutdown) => {}
-            () = work(&fenced, config, metrics, state) => warn!("the controller ended by itself"),
-        }
+        // In a task of its own: however busy the work is, the Lease is renewed.
+        let end = shutdown.child_token();
+        let until = end.clone();
+        let mut keeping = tokio::spawn(async move {
+            leader.keep(&until).await;
+            leader
+        });
+        let kept = tokio::select! {
+            kept = &mut keeping => kept,
+            () = work(&fenced, config, metrics, state) => {
+                warn!("the controller ended by itself");
+                end.cancel();
+                keeping.await
+            }
+        };
+        leader = kept.expect("the Lease's task neither panics nor is aborted");
         fence.close();
         metrics.leads(false);
         if shutdown.is_cancelled() {

@@ -43,6 +43,11 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// How many steps were taken.
+    pub(crate) fn steps(&self) -> u32 {
+        self.steps
+    }
+
     /// Takes one step, and more for `bytes` of text.
     pub(crate) fn step(&mut self, at: usize, bytes: usize) -> Result<(), Failure> {
         let more = u32::try_from(bytes / BYTES_PER_STEP).unwrap_or(u32::MAX);

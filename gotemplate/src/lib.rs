@@ -100,6 +100,16 @@ impl Template {
         limits: Limits,
         unprintable: Unprintable,
     ) -> Result<Vec<u8>, RenderError> {
+        self.render_counting(data, limits, unprintable).0
+    }
+
+    /// The same, and how many steps it took; more than the limit where that was what ended it.
+    pub fn render_counting(
+        &self,
+        data: &serde_json::Value,
+        limits: Limits,
+        unprintable: Unprintable,
+    ) -> (Result<Vec<u8>, RenderError>, u32) {
         walk::render(self, data, limits, unprintable)
     }
 }

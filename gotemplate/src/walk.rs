@@ -19,24 +19,27 @@ enum Flow {
     Continue,
 }
 
-/// Renders `template` over `data`.
+/// Renders `template` over `data`; how many steps it took.
 pub(crate) fn render(
     template: &Template,
     data: &Json,
     limits: Limits,
     unprintable: Unprintable,
-) -> Result<Vec<u8>, RenderError> {
+) -> (Result<Vec<u8>, RenderError>, u32) {
     // `Execute` takes the data in an interface and looks inside at once.
     let data = Value::of(data).unwrapped();
     let mut run = Run::new(template, data.clone(), limits, unprintable);
-    match run.nodes(&data, &template.root) {
+    let ended = run.nodes(&data, &template.root);
+    let steps = run.steps();
+    let result = match ended {
         Ok(_) => Ok(run.output.into_bytes()),
         Err(Failure { at, fault }) => Err(RenderError {
             position: Position::of(&template.source, at),
             cause: fault.cause,
             message: fault.message,
         }),
-    }
+    };
+    (result, steps)
 }
 
 impl<'a> Run<'a> {

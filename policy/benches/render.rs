@@ -37,11 +37,7 @@ const KEYS: [[&str; 3]; 10] = [
         "{{or .namespace.labels.tier \"none\"}}",
         "none",
     ],
-    [
-        "{{ item.kind ~ \"-\" ~ item.number }}",
-        "{{.Kind}}-{{.Number}}",
-        "Issue-42",
-    ],
+    ["{{ item.kind }}-{{ item.number }}", "{{.Kind}}-{{.Number}}", "Issue-42"],
 ];
 
 fn policies(engine: &str, column: usize) -> PolicySet {

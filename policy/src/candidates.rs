@@ -101,7 +101,7 @@ fn candidate<'a>(policy: &'a Policy, features: &Features<'_>, sections: &Section
         priority: policy.priority(),
         mismatch: policy.mismatch(features),
         claims: claims.into_iter().flatten().collect(),
-        sets: entries.map(|entry| (place(entry.place), entry.key.as_str())).collect(),
+        sets: entries.map(|entry| (place(entry.place), &*entry.key)).collect(),
     }
 }
 

@@ -22,7 +22,9 @@ pub fn decide<'m>(governed: &Governed<'_>, memory: impl Into<Memory<'m>>, now: T
         (Kind::Task, Phase::Mutating) => mutate_task(governed),
         (Kind::Task, Phase::Validating) => validate_task(governed, memory, now),
         (Kind::Job, _) => job(governed, memory, now),
-        (Kind::TaskPolicy | Kind::ClusterTaskPolicy | Kind::WorkItem, _) => written::findings(request),
+        (Kind::TaskPolicy | Kind::ClusterTaskPolicy | Kind::WorkItem, _) => {
+            written::findings(request, governed.facts.policies)
+        }
     };
     assemble(request.object, request.phase, findings)
 }

@@ -1,9 +1,8 @@
 //! Which unit of work a Task belongs to. The lineage counts, never the Task's own name or UID (C28): the next Task for the
 //! same issue has to find the same memory.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::fmt::Write as _;
 
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 use taskgate_api::{
     WorkItem, WorkItemSpec,
@@ -11,7 +10,11 @@ use taskgate_api::{
     keys,
 };
 
-use crate::{item_key::ItemKey, patch::Edit};
+use crate::{
+    item_key::ItemKey,
+    patch::Edit,
+    template::{Budget, Rendering, Scope, Sees},
+};
 
 /// The longest key that is kept whole, in bytes; a longer one is cut and told apart by its hash.
 const MAX_KEY: usize = 512;
@@ -129,16 +132,6 @@ pub(crate) fn from_source(task: Task<'_>) -> Option<ItemIdentity> {
     Some(ItemIdentity::new(&format!("{spawner}/{item}"), item, Some(spawner)))
 }
 
-/// What a policy's `itemKey` may look at beside the Task.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Surroundings<'a> {
-    pub(crate) namespace: &'a str,
-    pub(crate) namespace_labels: &'a BTreeMap<String, String>,
-    pub(crate) spawner_labels: Option<&'a BTreeMap<String, String>>,
-    /// What the policy is about to add to the Task.
-    pub(crate) planned: &'a [Edit],
-}
-
 /// An identity, and what the policy's `itemKey` had to do with it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Found {
@@ -147,9 +140,10 @@ pub(crate) struct Found {
     pub(crate) error: Option<String>,
 }
 
-/// The identity of `task`, whose whole object is `object`, under a policy with `item_key`. What is stated on the Task
-/// wins over the template; a template that gives nothing leaves the ordinary identity.
-pub(crate) fn find_item(task: Task<'_>, object: &Value, item_key: Option<&ItemKey>, known: &Surroundings<'_>) -> Found {
+/// The identity of the Task of `scope`, to which `planned` is about to be added, under a policy with `item_key`. What is stated
+/// on the Task wins over the template; a template that gives nothing leaves the ordinary identity.
+pub(crate) fn find_item(scope: &Scope<'_>, item_key: Option<&ItemKey>, planned: &[Edit], budget: Budget) -> Found {
+    let task = Task::of(scope.object);
     let metadata = task.metadata();
     let stated = metadata.annotation(keys::ITEM).is_some()
         || metadata.label(keys::ITEM).is_some()
@@ -161,7 +155,7 @@ pub(crate) fn find_item(task: Task<'_>, object: &Value, item_key: Option<&ItemKe
             ..Found::default()
         };
     };
-    match item_key.render(task, object, known) {
+    match item_key.render(&mut Rendering::new(*scope, Sees::Planned(planned), budget)) {
         Ok(key) => {
             let spawner = task.spawner();
             let full = format!("{}/{key}", spawner.unwrap_or("-"));
@@ -211,7 +205,7 @@ fn hash(text: &str, bytes: usize) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn task(name: &str, spawner: Option<&str>, annotations: &Value) -> Value {
         let labels = spawner.map_or(json!({}), |spawner| json!({"kelos.dev/taskspawner": spawner}));

@@ -11,7 +11,6 @@
 
 mod accounting;
 mod backoff;
-mod bounded;
 mod breaker;
 mod breaker_wording;
 mod cancel;
@@ -29,6 +28,7 @@ mod fixtures;
 mod governing;
 mod identity;
 mod item_key;
+mod known;
 mod ledger;
 pub mod metadata;
 mod names;
@@ -45,6 +45,7 @@ mod ruling;
 mod select;
 pub mod source;
 mod task_state;
+mod template;
 mod upkeep;
 mod written;
 
@@ -63,6 +64,7 @@ pub use facts::{SpawnerFacts, Workspace, WorkspaceFacts};
 pub use farewell::{Farewell, farewell};
 pub use governing::{Governing, governing};
 pub use identity::{ItemIdentity, identify};
+pub use known::{Acceptance, KnownPolicies, MAX_POLICIES, PolicyState};
 pub use ledger::{HISTORY, attempt, baseline, fill_in, record, refresh, reset};
 pub use names::{clip, note};
 pub use policy::{Policy, PolicyName, Problem};

@@ -14,6 +14,7 @@ use crate::{
     queue::Name,
     reach::{Mismatch, Reach, selector},
     select::Features,
+    template::Templates,
 };
 
 /// A policy that may be applied. Cheap to clone.
@@ -110,25 +111,44 @@ impl Policy {
         mut problems: Vec<Problem>,
     ) -> Result<Self, Vec<Problem>> {
         let reach = Reach::compile(namespaces, &spec.selector, &mut problems);
+        let templates = match Templates::of(spec) {
+            Ok(templates) => templates,
+            Err(problem) => {
+                problems.push(problem);
+                return Err(problems);
+            }
+        };
         let metadata = spec.metadata.as_ref();
         let engine = metadata.and_then(|section| section.engine).unwrap_or_default();
-        let queue = queue_name("spec.queueName", engine, spec.queue_name.as_ref(), &mut problems);
+        let queue = queue_name(
+            "spec.queueName",
+            &templates,
+            engine,
+            spec.queue_name.as_ref(),
+            &mut problems,
+        );
         let field = "spec.queuePriorityClass";
-        let priority_class = queue_name(field, engine, spec.queue_priority_class.as_ref(), &mut problems);
+        let priority_class = queue_name(
+            field,
+            &templates,
+            engine,
+            spec.queue_priority_class.as_ref(),
+            &mut problems,
+        );
         if spec.queue_name.is_none() && spec.queue_priority_class.is_some() {
             problems.push(Problem {
                 field: field.to_owned(),
                 message: "needs queueName".to_owned(),
             });
         }
-        let metadata = metadata.map(|section| MetadataRule::compile(section, &mut problems));
-        let template = spec
+        let metadata = metadata.map(|section| MetadataRule::compile(section, &templates, &mut problems));
+        let item_key = spec
             .failure_policy
             .as_ref()
             .and_then(|section| section.item_key.as_ref());
-        let item_key = template.and_then(|template| {
+        let item_key = item_key.and_then(|template| {
             let field = "spec.failurePolicy.itemKey".to_owned();
-            ItemKey::compile(template)
+            ItemKey::compile(&templates, template)
                 .map_err(|message| problems.push(Problem { field, message }))
                 .ok()
         });
@@ -136,7 +156,12 @@ impl Policy {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let spec = spec.clone();
+        let mut spec = spec.clone();
+        // What they say is compiled.
+        if let Some(section) = &mut spec.metadata {
+            section.labels.clear();
+            section.annotations.clear();
+        }
         Ok(Self(Arc::new(Compiled {
             name,
             spec,
@@ -247,12 +272,13 @@ impl Policy {
 
 fn queue_name(
     field: &str,
+    templates: &Templates,
     engine: TemplateEngine,
     source: Option<&String>,
     problems: &mut Vec<Problem>,
 ) -> Option<Name> {
     let field = field.to_owned();
-    Name::compile(engine, source?)
+    Name::compile(templates, engine, source?)
         .map_err(|message| problems.push(Problem { field, message }))
         .ok()
 }

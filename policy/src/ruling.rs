@@ -12,10 +12,11 @@ use taskgate_api::{
 
 use crate::{
     ItemIdentity, PolicyName, PolicySet, SpawnerFacts,
-    identity::{Surroundings, find_item},
+    identity::find_item,
     metadata::Planned,
     retry::Retried,
     select::{Features, Sections},
+    template::{Budget, Scope},
 };
 
 /// The failure section that governs a Task.
@@ -39,21 +40,23 @@ pub fn failure_rule<'a>(
     object: &Value,
     spawner: Option<&SpawnerFacts>,
 ) -> Option<FailureRule<'a>> {
-    let task = Task::of(object);
     let ruling = sections_of(policies, namespace, namespace_labels, object, spawner)
         .failure
         .filter(|ruling| ruling.mode != Mode::Off)?;
-    let known = Surroundings {
+    let scope = Scope {
+        object,
         namespace,
         namespace_labels,
-        spawner_labels: spawner.map(|spawner| &spawner.labels),
-        planned: &[],
+        spawner,
+        workspace: None,
+        user: None,
+        tracked: None,
     };
     Some(FailureRule {
         policy: ruling.policy.name(),
         mode: ruling.mode,
         rule: ruling.rule,
-        item: find_item(task, object, ruling.policy.item_key(), &known).item,
+        item: find_item(&scope, ruling.policy.item_key(), &[], Budget::default()).item,
     })
 }
 

@@ -1,12 +1,10 @@
 //! Which policies speak for a request, section by section.
 
 use std::{
-    cell::OnceCell,
     cmp::Ordering,
     collections::{BTreeMap, HashMap},
 };
 
-use serde_json::Value;
 use taskgate_api::{
     Mode,
     kelos::Task,
@@ -14,11 +12,12 @@ use taskgate_api::{
 };
 
 use crate::{
-    Facts, ItemIdentity, Kind, Operation, Phase, Policy, PolicyName, Request,
+    Facts, ItemIdentity, Kind, MAX_POLICIES, Operation, Phase, Policy, PolicyName, Request,
     decision::Finding,
-    identity::{Surroundings, find_item},
-    metadata::{self, Context, Keys, Managed, MetadataRule, Planned, Scope, Stage},
+    identity::find_item,
+    metadata::{self, Keys, Managed, MetadataRule, Planned, Scope, Stage, Values},
     policy::QueueRule,
+    template::Budget,
 };
 
 /// How often labels that a policy sets may make a further policy apply. A longer chain is cut there.
@@ -75,6 +74,15 @@ impl PolicySet {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether there may be one more policy of this name's kind, or `name` is there already.
+    pub(crate) fn has_room_for(&self, name: &PolicyName) -> bool {
+        let others = match name {
+            PolicyName::Namespaced { namespace, .. } => self.namespaced.get(namespace),
+            PolicyName::Cluster { .. } => Some(&self.cluster),
+        };
+        others.is_none_or(|others| others.len() < MAX_POLICIES || others.iter().any(|policy| policy.name() == name))
     }
 
     /// Whether any policy waits for what only the source of an item knows.
@@ -179,6 +187,8 @@ pub struct Governed<'a> {
     pub(crate) item_key_error: Option<String>,
     /// Whether the identity comes from the policy's `itemKey`.
     pub(crate) key_was_rendered: bool,
+    /// The work that templates may still take.
+    pub(crate) budget: Budget,
     item: Option<ItemIdentity>,
 }
 
@@ -223,6 +233,7 @@ pub fn govern<'a>(request: &'a Request<'a>, facts: &'a Facts<'a>) -> Governed<'a
         metadata: Vec::new(),
         item_key_error: None,
         key_was_rendered: false,
+        budget: Budget::default(),
         item: None,
     };
     let governable = request.operation == Operation::Create
@@ -242,19 +253,14 @@ pub fn govern<'a>(request: &'a Request<'a>, facts: &'a Facts<'a>) -> Governed<'a
     };
     governed.sections = Sections::select(facts.policies, request.namespace, &features);
     if mutates_task(request) {
-        let (context, nothing) = (OnceCell::new(), Context::from(Value::Null));
+        let scope = scope(request, facts);
+        let mut values = Values::new(scope, managed);
         let stage = Stage::Creation {
-            trackable: metadata::is_trackable(&scope(request, facts)),
+            trackable: metadata::is_trackable(&scope),
         };
         for _ in 0..MAX_ROUNDS {
             let rulings = &governed.sections.metadata;
-            let templates = rulings.iter().any(|ruling| ruling.rule.has_templates);
-            let context = if templates {
-                context.get_or_init(|| Context::of(&scope(request, facts), &managed))
-            } else {
-                &nothing
-            };
-            let found = metadata::findings(rulings, context, &mut planned, stage);
+            let found = metadata::findings(rulings, &mut values, &mut planned, stage);
             governed.metadata.retain(|finding| !finding.planned().is_empty());
             governed.metadata.extend(found);
             let labels = planned.selectable(&managed);
@@ -264,16 +270,12 @@ pub fn govern<'a>(request: &'a Request<'a>, facts: &'a Facts<'a>) -> Governed<'a
             features.labels = labels;
             governed.sections = Sections::select(facts.policies, request.namespace, &features);
         }
+        governed.budget = values.budget();
     }
     if let Some(ruling) = governed.sections.failure.filter(|ruling| ruling.mode != Mode::Off) {
         let planned: Vec<_> = governed.metadata.iter().flat_map(Finding::planned).cloned().collect();
-        let known = Surroundings {
-            namespace: request.namespace,
-            namespace_labels: facts.namespace_labels,
-            spawner_labels: features.spawner_labels,
-            planned: &planned,
-        };
-        let found = find_item(task, request.task_object(facts), ruling.policy.item_key(), &known);
+        let item_key = ruling.policy.item_key();
+        let found = find_item(&scope(request, facts), item_key, &planned, governed.budget);
         governed.key_was_rendered = found.rendered;
         governed.item_key_error = found.error;
         governed.item = found.item;

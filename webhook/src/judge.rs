@@ -7,6 +7,7 @@ use taskgate_policy::{Decision, Kind, Request, decide, govern};
 use crate::{
     cancellation,
     facts::{Ask, FactError, Surroundings, gather, recall},
+    off_reactor::off_reactor,
     review::ReviewRequest,
     rules::{Endpoint, Guard},
 };
@@ -36,12 +37,13 @@ pub async fn judge<S: Surroundings>(
     };
     let gathered = gather(surroundings, &request).await?;
     let facts = gathered.facts();
-    let governed = govern(&request, &facts);
+    // Templates are rendered in these two, and policies are compiled.
+    let governed = off_reactor(|| govern(&request, &facts));
     let ask = Ask {
         namespace: &review.namespace,
         task: gathered.owner_task().unwrap_or(&review.object),
         for_job: kind == Kind::Job,
     };
     let recalled = recall(surroundings, &ask, &governed).await?;
-    Ok(decide(&governed, recalled.memory(), now))
+    Ok(off_reactor(|| decide(&governed, recalled.memory(), now)))
 }

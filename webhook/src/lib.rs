@@ -33,6 +33,7 @@ mod kueue;
 mod lifecycle;
 mod listener;
 mod metrics;
+mod off_reactor;
 mod peers;
 mod probe;
 mod rate;

@@ -5,7 +5,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use kube::Client;
 use prometheus_client::registry::Registry;
 use taskgate_certs::{ClientAuthority, Injection, Resolver};
-use tokio::task::JoinSet;
+use taskgate_policy::KnownPolicies;
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -135,6 +136,11 @@ impl Server {
             caches,
             client,
         })
+    }
+
+    /// The stored policies, as they are once the server runs.
+    pub fn policies(&self) -> watch::Receiver<Arc<KnownPolicies>> {
+        self.caches.known_policies()
     }
 
     /// The addresses that were bound, with the ports that port 0 became.

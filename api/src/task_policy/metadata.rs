@@ -11,6 +11,8 @@ use super::Mode;
 /// Labels and annotations for Tasks (seed 004).
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("(has(self.labels) ? size(self.labels) : 0) + (has(self.annotations) ? size(self.annotations) : 0) <= 64")
+    .message("a policy may set 64 keys: labels and annotations together"))]
 pub struct MetadataPolicy {
     /// The mode of this section, where it differs from the policy's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -19,13 +21,13 @@ pub struct MetadataPolicy {
     /// said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<TemplateEngine>,
-    /// Labels to put on Tasks that do not have them yet. Values are templates.
+    /// Labels to put on Tasks that do not have them yet. Values are templates; those of a policy have at most 16 KiB together.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "bounded_map::<4096>")]
+    #[schemars(schema_with = "bounded_map")]
     pub labels: BTreeMap<String, String>,
     /// Annotations to put on Tasks that do not have them yet. Values are templates.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "bounded_map::<16384>")]
+    #[schemars(schema_with = "bounded_map")]
     pub annotations: BTreeMap<String, String>,
     /// What a label or annotation gets whose template needs something that is not there. Absent: it is left out, and the
     /// creator is told.
@@ -48,12 +50,13 @@ pub struct MetadataPolicy {
     pub propagate: Option<Vec<PropagationTarget>>,
 }
 
-/// At most 64 entries with values of at most `MAX` characters: bounds that the API server needs to estimate CEL cost.
-fn bounded_map<const MAX: usize>(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+/// At most 64 entries with values of at most 2048 characters: a template is compiled and kept, and the API server needs bounds
+/// to estimate CEL cost.
+fn bounded_map(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "object",
         "maxProperties": 64,
-        "additionalProperties": {"type": "string", "maxLength": MAX},
+        "additionalProperties": {"type": "string", "maxLength": 2048},
     })
 }
 

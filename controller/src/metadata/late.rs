@@ -137,7 +137,8 @@ async fn put(context: &Context, subject: &Subject, key: &SourceKey) -> Result<Co
     surroundings.workspace = workspace(context, subject).await?;
     // Of an item that is gone nothing will ever be known.
     surroundings.tracked = seen.item.map(|item| item.facts()).unwrap_or_default();
-    let filling = fill(&surroundings.policies, &surroundings.scope(subject));
+    // All templates of all policies.
+    let filling = tokio::task::block_in_place(|| fill(&surroundings.policies, &surroundings.scope(subject)));
     match hold::patch(context, subject, filling.change).await? {
         Outcome::Conflict => return Ok(Completed::Conflict),
         Outcome::Changed(_) => {}

@@ -159,7 +159,6 @@ impl Retry {
 pub(crate) async fn run(context: &Context, work: Work) {
     let looking = async {
         context.ready().await;
-        context.policies.compile();
         agenda::run(work.woken, |item| item::look(context, item)).await;
     };
     let asking = questions::run(context, &work.asker, work.questions);

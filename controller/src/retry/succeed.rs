@@ -126,7 +126,8 @@ impl Step<'_> {
             let namespace = self.item.0.as_str();
             let policies = &self.context.policies;
             let labels = policies.namespace_labels(namespace);
-            retry::dress(&policies.current(), namespace, &labels, &mut successor);
+            // All templates of all policies.
+            tokio::task::block_in_place(|| retry::dress(&policies.current(), namespace, &labels, &mut successor));
         }
         successor
     }

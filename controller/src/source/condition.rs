@@ -5,19 +5,18 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{
-    Api, Resource, ResourceExt as _,
-    api::{Patch, PatchParams},
+    Api, ResourceExt as _,
+    api::{ApiResource, Patch, PatchParams},
 };
-use serde::de::DeserializeOwned;
 use serde_json::json;
-use taskgate_api::{ClusterTaskPolicy, TaskPolicy, task_policy::PolicyStatus};
+use taskgate_api::{ClusterTaskPolicy, TaskPolicy};
 use taskgate_policy::{
     PolicyName, clip,
     source::{Interests, SourceKey},
 };
 
 use super::trouble::Trouble;
-use crate::{context::Context, error::is_absent};
+use crate::{context::Context, error::is_absent, policies::PolicyHead};
 
 /// The condition's type.
 const SOURCE_READABLE: &str = "SourceReadable";
@@ -67,15 +66,17 @@ pub(super) async fn tell(context: &Context, interests: &Interests, health: &BTre
             namespace: namespace.clone(),
             name: policy.name_any(),
         };
-        let api = Api::<TaskPolicy>::namespaced(context.client.clone(), &namespace);
-        write(&api, &*policy, policy.status.as_ref(), verdicts.get(&name)).await;
+        let kind = ApiResource::erase::<TaskPolicy>(&());
+        let api = Api::namespaced_with(context.client.clone(), &namespace, &kind);
+        write(&api, &kind, &policy, verdicts.get(&name)).await;
     }
     for policy in context.policies.cluster.state() {
         let name = PolicyName::Cluster {
             name: policy.name_any(),
         };
-        let api = Api::<ClusterTaskPolicy>::all(context.client.clone());
-        write(&api, &*policy, policy.status.as_ref(), verdicts.get(&name)).await;
+        let kind = ApiResource::erase::<ClusterTaskPolicy>(&());
+        let api = Api::all_with(context.client.clone(), &kind);
+        write(&api, &kind, &policy, verdicts.get(&name)).await;
     }
 }
 
@@ -102,13 +103,11 @@ fn verdicts(interests: &Interests, health: &BTreeMap<SourceKey, Health>) -> BTre
     verdicts
 }
 
-async fn write<P>(api: &Api<P>, policy: &P, status: Option<&PolicyStatus>, verdict: Option<&Verdict>)
-where
-    P: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
-{
+async fn write(api: &Api<PolicyHead>, kind: &ApiResource, policy: &PolicyHead, verdict: Option<&Verdict>) {
+    let status = policy.status.as_ref();
     let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
     let current = conditions.iter().find(|condition| condition.type_ == SOURCE_READABLE);
-    let generation = policy.meta().generation;
+    let generation = policy.metadata.generation;
     let wanted = match verdict {
         Some(Verdict::Unknown) => return,
         None => match current {
@@ -128,8 +127,8 @@ where
         return;
     }
     let patch = json!({
-        "apiVersion": P::api_version(&()),
-        "kind": P::kind(&()),
+        "apiVersion": kind.api_version,
+        "kind": kind.kind,
         "status": {"conditions": wanted.iter().collect::<Vec<_>>()},
     });
     let name = policy.name_any();

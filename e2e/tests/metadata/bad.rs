@@ -65,10 +65,16 @@ async fn a_template_that_cannot_be_right_is_refused_with_line_and_column() -> an
             "line 1, column 4: {% set %} is not supported",
         ),
         ("Tera", "{{ get_env(name=\"HOME\") }}", "get_env"),
+        // What Tera and a second lexer would read differently.
         (
             "Tera",
-            "{% for a in range(end=9) %}{% for b in range(end=9) %}{% endfor %}{% endfor %}",
-            "a loop in a loop",
+            "{#}{{ \" #}{% set a='aaaaaaaaaaaaaaaa' %}{% set a=a~a %}{# \" }} #}",
+            "{% set %} is not supported",
+        ),
+        (
+            "Tera",
+            "{% for a in item.labels %}{% endfor %}",
+            "line 1, column 4: {% for %} is not supported; there are if, elif and else",
         ),
     ] {
         let spec = json!({"metadata": {"engine": engine, "annotations": {"example.com/note": template}}});

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use taskgate_api::{Mode, job::Job, kelos::Task, keys, metadata::Metadata, task_policy::PropagationTarget};
 
-use super::{Context, Pending, Planned, Scope, Stage, findings, propagate};
+use super::{Pending, Planned, Scope, Stage, Values, findings, propagate};
 use crate::{
     PolicySet,
     decision::Finding,
@@ -48,9 +48,9 @@ fn sections_for<'a>(policies: &'a PolicySet, scope: &Scope<'_>) -> Sections<'a> 
 pub fn fill(policies: &PolicySet, scope: &Scope<'_>) -> Filling {
     let pending = Pending::of(scope.object);
     let sections = sections_for(policies, scope);
-    let context = Context::of(scope, &policies.managed(scope.namespace));
+    let mut values = Values::new(*scope, policies.managed(scope.namespace));
     let mut planned = Planned::of(scope.object);
-    let found = findings(&sections.metadata, &context, &mut planned, Stage::Told(&pending));
+    let found = findings(&sections.metadata, &mut values, &mut planned, Stage::Told(&pending));
     let mut edits: Vec<_> = found.iter().flat_map(Finding::planned).cloned().collect();
     let left_out = edits.iter().find_map(|edit| match edit {
         Edit::Annotation(key, value) if key == keys::SKIPPED => Some(value.clone()),

@@ -1,15 +1,15 @@
 //! The keys that the policies of a cluster set.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{MetadataRule, Place};
 
 /// Keys of labels and annotations that a group of policies sets.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Keys {
-    labels: BTreeSet<String>,
-    annotations: BTreeSet<String>,
-    overridden: BTreeSet<String>,
+    labels: BTreeSet<Arc<str>>,
+    annotations: BTreeSet<Arc<str>>,
+    overridden: BTreeSet<Arc<str>>,
 }
 
 impl Keys {
@@ -20,9 +20,9 @@ impl Keys {
                 Place::Label => &mut self.labels,
                 Place::Annotation => &mut self.annotations,
             };
-            keys.insert(entry.key.clone());
+            keys.insert(Arc::clone(&entry.key));
             if rule.override_existing && entry.place == Place::Label {
-                self.overridden.insert(entry.key.clone());
+                self.overridden.insert(Arc::clone(&entry.key));
             }
         }
     }

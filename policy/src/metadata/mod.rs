@@ -1,17 +1,12 @@
 //! Labels and annotations that policies put on Tasks, and on what a Task leads to (seed 004).
 //!
 //! ```text
-//! when a policy is read:   rule (keys, text: tera (scan, weight) or go, sample) -> MetadataRule
-//! when a Task is created:  context (item, managed) -> rule.render (label) -> findings (planned)
+//! when a policy is read:   rule (keys, template) -> MetadataRule
+//! when a Task is created:  rule.render (template, label) -> findings (managed, planned)
 //! when its Job is created: propagate
 //! when its tracker told of the item: late (pending), for what reads it
 //! ```
 
-mod context;
-mod engine;
-mod filters;
-mod go;
-mod item;
 mod keys;
 mod label;
 mod late;
@@ -22,18 +17,13 @@ mod preview;
 mod propagate;
 mod reads;
 mod rule;
-mod sample;
-mod scan;
-mod tera;
-mod text;
-mod weight;
+mod values;
 
 use std::collections::BTreeSet;
 
 use taskgate_api::Mode;
 
-pub(crate) use context::Context;
-pub use context::Scope;
+pub use crate::template::Scope;
 pub(crate) use late::is_trackable;
 pub use late::{Filling, copy, fill, settle};
 pub(crate) use managed::{Keys, Managed};
@@ -42,8 +32,7 @@ pub(crate) use planned::Planned;
 pub use preview::{PreviewLine, preview};
 pub(crate) use propagate::findings as propagate;
 pub(crate) use rule::{Entry, MetadataRule, Rendered};
-pub(crate) use sample::Moment;
-pub(crate) use text::Text;
+pub(crate) use values::Values;
 
 use crate::{
     Detail, Section,
@@ -88,7 +77,7 @@ impl Stage<'_> {
 /// later has its key already: a weaker policy does not take it in between.
 pub(crate) fn findings<'a>(
     rulings: &[Ruling<'a, &'a MetadataRule>],
-    context: &Context,
+    values: &mut Values<'_>,
     planned: &mut Planned,
     stage: Stage<'_>,
 ) -> Vec<Finding<'a>> {
@@ -100,7 +89,7 @@ pub(crate) fn findings<'a>(
         let enforced = ruling.mode == Mode::Enforce;
         let mut told = Told::default();
         for entry in &ruling.rule.entries {
-            let (place, key) = (entry.place, entry.key.as_str());
+            let (place, key) = (entry.place, &*entry.key);
             if taken.contains(&(place, key)) || !stage.concerns(entry) {
                 continue;
             }
@@ -117,10 +106,12 @@ pub(crate) fn findings<'a>(
                 }
                 continue;
             }
-            let rendered = ruling.rule.render(entry, context);
+            let rendered = values.of(ruling.rule, entry);
             let Some(value) = rendered.value() else {
-                if let (Rendered::Skipped(why), None) = (&rendered, existing) {
-                    told.skipped.push((key, why.clone()));
+                match (rendered, existing) {
+                    (Rendered::Skipped(why), None) => told.skipped.push((key, why.clone())),
+                    (Rendered::Exhausted(why), _) => told.exhausted.push((key, why.clone())),
+                    _ => {}
                 }
                 continue;
             };
@@ -143,6 +134,7 @@ pub(crate) fn findings<'a>(
             }
             told.edits.push(edit(place, key, value));
         }
+        told.sum_up();
         if enforced {
             skipped.extend(told.skipped.iter().cloned());
         }
@@ -179,9 +171,25 @@ struct Told<'a> {
     kept: Vec<String>,
     waiting: Vec<String>,
     skipped: Vec<(&'a str, String)>,
+    /// What the budget did not suffice for.
+    exhausted: Vec<(&'a str, String)>,
 }
 
 impl Told<'_> {
+    /// Tells of all that the budget did not suffice for under the first of the keys: there may be thousands.
+    fn sum_up(&mut self) {
+        let exhausted = std::mem::take(&mut self.exhausted);
+        let more = exhausted.len().saturating_sub(1);
+        if let Some((key, why)) = exhausted.into_iter().next() {
+            let more = if more > 0 {
+                format!(", and so are {more} more keys")
+            } else {
+                String::new()
+            };
+            self.skipped.push((key, format!("{why}{more}")));
+        }
+    }
+
     fn findings<'a>(self, ruling: &Ruling<'a, &'a MetadataRule>) -> Vec<Finding<'a>> {
         let finding = |detail, effect| Finding::new(Section::Metadata, ruling, detail, effect);
         let mut findings = Vec::new();

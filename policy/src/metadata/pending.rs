@@ -51,11 +51,11 @@ impl Pending {
 
     /// Whether the key of `entry` waits.
     pub(crate) fn has(&self, entry: &Entry) -> bool {
-        self.keys.contains(&(entry.place, entry.key.clone()))
+        self.keys.contains(&(entry.place, entry.key.to_string()))
     }
 
     pub(super) fn add(&mut self, entry: &Entry) {
-        self.keys.insert((entry.place, entry.key.clone()));
+        self.keys.insert((entry.place, entry.key.to_string()));
     }
 
     /// Both together.

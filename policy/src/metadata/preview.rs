@@ -1,7 +1,7 @@
 //! What a policy makes of a Task, key by key, for people: the same compiled templates as at admission.
 
 use super::{
-    Context, Place, Planned, Rendered, Scope,
+    Place, Planned, Rendered, Scope, Values,
     late::{has_number, is_trackable},
 };
 use crate::{Policy, PolicySet, names::clip};
@@ -24,15 +24,18 @@ pub struct PreviewLine {
 /// The policy is looked at alone: stronger policies, and its selector and mode, are left aside.
 pub fn preview(policy: &Policy, scope: &Scope<'_>) -> Vec<PreviewLine> {
     let set = PolicySet::new([policy.clone()]);
-    let context = Context::of(scope, &set.managed(scope.namespace));
+    let mut values = Values::new(*scope, set.managed(scope.namespace));
     let planned = Planned::of(scope.object);
     let rule = policy.metadata().map(|(_, rule)| rule);
     // Nobody need have shown the spawner.
     let may_wait = scope.tracked.is_none() && (scope.spawner.is_none() && has_number(scope) || is_trackable(scope));
-    let lines = rule.into_iter().flat_map(|rule| {
-        rule.entries.iter().map(|entry| {
+    let entries = rule
+        .into_iter()
+        .flat_map(|rule| rule.entries.iter().map(move |entry| (rule, entry)));
+    entries
+        .map(|(rule, entry)| {
             let existing = planned.get(entry.place, &entry.key);
-            let rendered = rule.render(entry, &context);
+            let rendered = values.of(rule, entry).clone();
             let waits = may_wait && rule.waits(entry);
             let (value, note) = match (existing, rendered.value()) {
                 (Some(existing), _) if waits && !rule.override_existing => {
@@ -50,13 +53,12 @@ pub fn preview(policy: &Policy, scope: &Scope<'_>) -> Vec<PreviewLine> {
                     Place::Label => "label",
                     Place::Annotation => "annotation",
                 },
-                key: entry.key.clone(),
+                key: entry.key.to_string(),
                 value: value.map(ToOwned::to_owned),
                 note,
             }
         })
-    });
-    lines.collect()
+        .collect()
 }
 
 fn explain(rendered: &Rendered) -> String {
@@ -65,6 +67,6 @@ fn explain(rendered: &Rendered) -> String {
         Rendered::Sanitized { text, .. } => format!("set; {:?} is no legal label value", clip(text, 60)),
         Rendered::Defaulted { why, .. } => format!("missingValue: {why}"),
         Rendered::Empty => "left out: the template gives no text".to_owned(),
-        Rendered::Skipped(why) => format!("left out: {why}"),
+        Rendered::Skipped(why) | Rendered::Exhausted(why) => format!("left out: {why}"),
     }
 }

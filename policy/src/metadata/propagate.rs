@@ -59,7 +59,7 @@ pub(super) fn edits(rule: &MetadataRule, task: Metadata<'_>, job: &Value, pods: 
             let (Some(value), None) = (value, taken) else {
                 continue;
             };
-            let (key, value) = (entry.key.clone(), value.to_owned());
+            let (key, value) = (entry.key.to_string(), value.to_owned());
             edits.push(match (target, entry.place) {
                 (PropagationTarget::Job, Place::Label) => Edit::Label(key, value),
                 (PropagationTarget::Job, Place::Annotation) => Edit::Annotation(key, value),

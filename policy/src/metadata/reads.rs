@@ -1,8 +1,6 @@
 //! Whether a template reads what only the tracker knows. Which branch it will take nobody knows before: what it mentions
 //! counts.
 
-use super::scan::{Token, token};
-
 /// What only the tracker knows, by both of its names. The item's text is not kept: see [`crate::source::SourceItem`].
 const FIELDS: [[&str; 3]; 2] = [["Title", "Labels", "Author"], ["title", "labels", "author"]];
 
@@ -46,10 +44,42 @@ fn words(source: &str) -> (Vec<&str>, usize) {
         match found {
             Token::Name(name) => words.push(name),
             Token::Quoted => words.push(&rest[1..length - 1]),
-            Token::Symbol(_) => {}
+            Token::Symbol => {}
         }
         at += length;
     }
+}
+
+/// A piece of what stands between delimiters.
+#[derive(Clone, Copy)]
+enum Token<'s> {
+    Name(&'s str),
+    Quoted,
+    Symbol,
+}
+
+/// The token at the beginning of `rest`, and its length; `None` at the end, also in the middle of a text.
+fn token(rest: &str) -> Option<(Token<'_>, usize)> {
+    let first = rest.chars().next()?;
+    if matches!(first, '"' | '\'' | '`') {
+        let mut escaped = false;
+        for (index, c) in rest.char_indices().skip(1) {
+            match c {
+                _ if escaped => escaped = false,
+                '\\' => escaped = true,
+                c if c == first => return Some((Token::Quoted, index + 1)),
+                _ => {}
+            }
+        }
+        return None;
+    }
+    let name = rest
+        .find(|c: char| !(c.is_alphanumeric() || c == '_'))
+        .unwrap_or(rest.len());
+    Some(match name {
+        0 => (Token::Symbol, first.len_utf8()),
+        length => (Token::Name(&rest[..length]), length),
+    })
 }
 
 fn mentions(words: &[&str]) -> bool {
@@ -78,7 +108,7 @@ mod tests {
             "{{- item[\"labels\"][0] -}}",
             "{{ item.labels | first }}",
             "{% if item.labels %}x{% endif %}",
-            "{% for l in item.labels %}{{ l }}{% endfor %}",
+            "{{ item.labels | join(sep=\",\") }}",
             "{{ Title }}",
             "{{ item.url }} {{ item.title | default(value=\"none\") }}",
             "{# {{ #}{{ item.title }}",

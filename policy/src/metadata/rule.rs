@@ -1,19 +1,14 @@
 //! A metadata section, compiled: once when the policy is read, never per request.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use taskgate_api::task_policy::{IllegalValue, MetadataPolicy, PropagationTarget, TemplateEngine};
 
-use super::{
-    Place,
-    context::Context,
-    engine::{Cause, Failure},
-    keys, label, reads,
-    sample::Moment,
-    text::Text,
-    weight,
+use super::{Place, keys, label, reads};
+use crate::{
+    Problem, names,
+    template::{Cause, Failure, Moment, Rendering, Templates, Text},
 };
-use crate::{Problem, names};
 
 /// The longest text that a label's template may give before it is made legal, in bytes.
 const MAX_LABEL_TEXT: usize = 4096;
@@ -25,8 +20,6 @@ const MAX_ANNOTATION: usize = 16 * 1024;
 pub(crate) struct MetadataRule {
     pub(crate) entries: Vec<Entry>,
     pub(crate) override_existing: bool,
-    /// Whether any value is a template.
-    pub(crate) has_templates: bool,
     missing_value: Option<String>,
     illegal_value: IllegalValue,
     from_source: bool,
@@ -37,7 +30,8 @@ pub(crate) struct MetadataRule {
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) place: Place,
-    pub(crate) key: String,
+    /// Shared with the lists of keys that policies set.
+    pub(crate) key: Arc<str>,
     text: Text,
     reads_tracker: bool,
 }
@@ -59,6 +53,8 @@ pub(crate) enum Rendered {
     Empty,
     /// It has no value, for this reason.
     Skipped(String),
+    /// It has no value, because other templates took too much work.
+    Exhausted(String),
 }
 
 impl Rendered {
@@ -66,14 +62,15 @@ impl Rendered {
     pub(crate) fn value(&self) -> Option<&str> {
         match self {
             Self::Value(value) | Self::Sanitized { value, .. } | Self::Defaulted { value, .. } => Some(value),
-            Self::Empty | Self::Skipped(_) => None,
+            Self::Empty | Self::Skipped(_) | Self::Exhausted(_) => None,
         }
     }
 }
 
 impl MetadataRule {
-    /// Compiles `section` and renders it over a sample. Every problem found goes to `problems`.
-    pub(crate) fn compile(section: &MetadataPolicy, problems: &mut Vec<Problem>) -> Self {
+    /// Compiles `section`, whose Tera templates are among `templates`, and renders it over a sample. Every problem found goes
+    /// to `problems`.
+    pub(crate) fn compile(section: &MetadataPolicy, templates: &Templates, problems: &mut Vec<Problem>) -> Self {
         let engine = section.engine.unwrap_or_default();
         let mut rule = Self {
             override_existing: section.override_existing,
@@ -83,7 +80,6 @@ impl MetadataRule {
             propagate: section.propagate.clone().unwrap_or_default(),
             ..Self::default()
         };
-        let mut weight = 0;
         for (place, name, entries) in [
             (Place::Label, "labels", &section.labels),
             (Place::Annotation, "annotations", &section.annotations),
@@ -91,14 +87,13 @@ impl MetadataRule {
             for (key, source) in entries {
                 let compiled = match keys::refusal(place, key) {
                     Some(refusal) => Err(refusal.to_owned()),
-                    None => compile(place, engine, source, &mut weight),
+                    None => compile(place, templates, engine, source),
                 };
                 match compiled {
                     Ok(text) => {
-                        rule.has_templates |= matches!(text, Text::Template(_));
                         rule.entries.push(Entry {
                             place,
-                            key: key.clone(),
+                            key: key.as_str().into(),
                             text,
                             reads_tracker: reads::tracker(source),
                         });
@@ -135,9 +130,9 @@ impl MetadataRule {
         self.entries.iter().any(|entry| self.waits(entry))
     }
 
-    /// The value of `entry` over `context`.
-    pub(crate) fn render(&self, entry: &Entry, context: &Context) -> Rendered {
-        let text = match entry.text.render(|| context, entry.place.max()) {
+    /// The value of `entry`.
+    pub(super) fn render(&self, entry: &Entry, rendering: &mut Rendering<'_>) -> Rendered {
+        let text = match rendering.render(&entry.text, entry.place.max()) {
             Ok(Cow::Borrowed(literal)) => return Rendered::Value(literal.to_owned()),
             Ok(Cow::Owned(text)) => text,
             Err(failure) => return self.failed(failure),
@@ -160,6 +155,7 @@ impl MetadataRule {
                 why: failure.message,
                 value: value.clone(),
             },
+            (_, Cause::Budget) => Rendered::Exhausted(failure.message),
             _ => Rendered::Skipped(failure.message),
         }
     }
@@ -175,18 +171,9 @@ impl Place {
     }
 }
 
-/// Compiles the value of one key; `section`: what the section's templates weigh so far.
-fn compile(place: Place, engine: TemplateEngine, source: &str, section: &mut u32) -> Result<Text, String> {
-    let text = Text::parse(engine, source)?;
-    // Before it is rendered for the first time: a render that fails costs as much.
-    *section = section.saturating_add(text.weight());
-    if *section > weight::MAX_SECTION {
-        let max = weight::MAX_SECTION;
-        return Err(format!(
-            "the templates of the section are too much work: up to this key they weigh more than {max}"
-        ));
-    }
-    text.try_on(source, place.max(), Moment::Task)?;
+/// Compiles the value of one key.
+fn compile(place: Place, templates: &Templates, engine: TemplateEngine, source: &str) -> Result<Text, String> {
+    let text = templates.tried(engine, source, place.max(), Moment::Task)?;
     match text {
         Text::Literal(text) if place == Place::Label && !names::is_label_value(&text) => {
             Err("not a legal label value: at most 63 letters, digits, '-', '_' or '.', not at the edges".to_owned())
@@ -197,10 +184,14 @@ fn compile(place: Place, engine: TemplateEngine, source: &str, section: &mut u32
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
     use serde_json::json;
+    use taskgate_api::TaskPolicySpec;
 
-    use super::*;
+    use super::{super::Managed, *};
+    use crate::template::{Budget, Scope, Sees};
 
     /// Text as people write it who mean no good.
     fn hostile() -> impl Strategy<Value = String> {
@@ -219,33 +210,28 @@ mod tests {
         prop::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat())
     }
 
-    #[test]
-    fn templates_have_a_budget_together() {
-        let template = "{% for l in item.labels %}{{ l | title | title }}{% endfor %}";
-        let compile = |keys: usize| {
-            let labels: serde_json::Map<_, _> = (0..keys).map(|key| (format!("k{key:02}"), json!(template))).collect();
-            let section = serde_json::from_value(json!({"engine": "Tera", "labels": labels})).unwrap();
-            let mut problems = Vec::new();
-            MetadataRule::compile(&section, &mut problems);
-            problems
-        };
-        assert_eq!(compile(2), []);
-        let problems = compile(4);
-        let last = problems.last().unwrap();
-        assert_eq!(last.field, "spec.metadata.labels[k03]");
-        assert!(last.message.contains("are too much work"), "{}", last.message);
-    }
-
     proptest! {
         #[test]
         fn what_comes_from_outside_is_never_evaluated_and_every_label_is_legal(text in hostile()) {
-            let context = Context::from(json!({"item": {"title": text}, "Title": text}));
+            let tracked = json!({"title": text});
+            let scope = Scope {
+                object: &json!({}),
+                namespace: "team",
+                namespace_labels: &BTreeMap::new(),
+                spawner: None,
+                workspace: None,
+                user: None,
+                tracked: tracked.as_object(),
+            };
+            let mut rendering = Rendering::new(scope, Sees::Unmanaged(Managed::NONE), Budget::default());
             for (engine, template) in [("Tera", "{{ item.title }}"), ("GoTemplate", "{{.Title}}")] {
                 let section = json!({"engine": engine, "labels": {"x": template}, "annotations": {"x": template}});
-                let rule = MetadataRule::compile(&serde_json::from_value(section).unwrap(), &mut Vec::new());
+                let spec: TaskPolicySpec = serde_json::from_value(json!({"metadata": section})).unwrap();
+                let templates = Templates::of(&spec).unwrap();
+                let rule = MetadataRule::compile(spec.metadata.as_ref().unwrap(), &templates, &mut Vec::new());
                 prop_assert_eq!(rule.entries.len(), 2);
                 for entry in &rule.entries {
-                    let rendered = rule.render(entry, &context);
+                    let rendered = rule.render(entry, &mut rendering);
                     let value = rendered.value().unwrap_or_default();
                     match entry.place {
                         Place::Annotation => prop_assert_eq!(value, &text),

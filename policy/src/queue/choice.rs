@@ -1,7 +1,5 @@
 //! Which queue a Job is given to: the Task decides, then the policy.
 
-use std::cell::OnceCell;
-
 use serde_json::Value;
 use taskgate_api::{Mode, kelos::Task, kueue};
 
@@ -10,9 +8,10 @@ use super::{
     name::{Name, legal},
 };
 use crate::{
-    metadata::{Context, Managed},
+    metadata::Managed,
     policy::QueueRule,
     select::{Governed, Ruling, Sections, scope},
+    template::{Rendering, Sees},
 };
 
 /// What is to become of a Job.
@@ -50,11 +49,11 @@ pub(crate) fn ruling<'a>(sections: &Sections<'a>) -> Option<Ruling<'a, QueueRule
 pub(crate) fn choose(governed: &Governed<'_>, rule: QueueRule<'_>) -> Option<Choice> {
     let task = governed.task?;
     let facts = governed.facts;
-    let context = OnceCell::new();
-    let context = || context.get_or_init(|| Context::of(&scope(governed.request, facts), &Managed::NONE));
-    let named = |stated: Option<&str>, rule: Option<&Name>| match stated {
+    let sees = Sees::Unmanaged(Managed::NONE);
+    let mut rendering = Rendering::new(scope(governed.request, facts), sees, governed.budget);
+    let mut named = |stated: Option<&str>, rule: Option<&Name>| match stated {
         Some(name) => Some(legal(name).map(|()| name.to_owned())),
-        None => rule.map(|name| name.render(context)),
+        None => rule.map(|name| name.render(&mut rendering)),
     };
     let queue = named(stated_queue(task), rule.queue)?;
     if facts.kueue.manages_namespace == Some(false) {

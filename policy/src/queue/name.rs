@@ -3,8 +3,8 @@
 use taskgate_api::task_policy::TemplateEngine;
 
 use crate::{
-    metadata::{Context, Moment, Text},
     names::{clip, is_subdomain},
+    template::{Moment, Rendering, Templates, Text},
 };
 
 /// The longest name. Kueue's objects may have longer ones, but a Job names them by label, and a label value ends here.
@@ -17,18 +17,18 @@ const MAX_TEXT: usize = 1024;
 pub(crate) struct Name(Text);
 
 impl Name {
-    /// Reads `source`, whose templates are of `engine`. Errors with what is wrong with it, in one line.
-    pub(crate) fn compile(engine: TemplateEngine, source: &str) -> Result<Self, String> {
-        let text = Text::compile(engine, source, MAX_TEXT, Moment::Job)?;
+    /// Reads `source`, one of `templates`, whose language is `engine`. Errors with what is wrong with it, in one line.
+    pub(crate) fn compile(templates: &Templates, engine: TemplateEngine, source: &str) -> Result<Self, String> {
+        let text = templates.tried(engine, source, MAX_TEXT, Moment::Job)?;
         if let Text::Literal(name) = &text {
             legal(name)?;
         }
         Ok(Self(text))
     }
 
-    /// The name, a legal one, over what `context` gives. Errors with why there is none, in one line.
-    pub(crate) fn render<'c>(&self, context: impl FnOnce() -> &'c Context) -> Result<String, String> {
-        let text = self.0.render(context, MAX_TEXT).map_err(|failure| failure.message)?;
+    /// The name, a legal one. Errors with why there is none, in one line.
+    pub(crate) fn render(&self, rendering: &mut Rendering<'_>) -> Result<String, String> {
+        let text = rendering.render(&self.0, MAX_TEXT).map_err(|failure| failure.message)?;
         match text.trim() {
             "" => Err("the template gives nothing for this Task".to_owned()),
             name => legal(name).map(|()| name.to_owned()),
@@ -50,15 +50,29 @@ pub(crate) fn legal(name: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use taskgate_api::{TaskPolicySpec, task_policy::MetadataPolicy};
+
     use super::*;
 
     #[test]
     fn names_are_checked_when_they_are_read() {
+        let compile = |engine, source: &str| {
+            let section = MetadataPolicy {
+                engine: Some(engine),
+                ..MetadataPolicy::default()
+            };
+            let spec = TaskPolicySpec {
+                queue_name: Some(source.to_owned()),
+                metadata: Some(section),
+                ..TaskPolicySpec::default()
+            };
+            Name::compile(&Templates::of(&spec).unwrap(), engine, source)
+        };
         let (tera, go) = (TemplateEngine::Tera, TemplateEngine::GoTemplate);
         for good in ["agents", "a.b-c", "7", &"q".repeat(63)] {
             for engine in [tera, go] {
-                let name = Name::compile(engine, good).map(|name| name.render(|| unreachable!("a literal")));
-                assert_eq!(name.unwrap().as_deref(), Ok(good));
+                let name = compile(engine, good).unwrap();
+                assert!(matches!(&name.0, Text::Literal(name) if name == good));
             }
         }
         for (engine, bad, part) in [
@@ -82,7 +96,7 @@ mod tests {
             (go, "{{.user}}", "user"),
             (go, "{{.Title}}", "Title"),
         ] {
-            let error = Name::compile(engine, bad).unwrap_err();
+            let error = compile(engine, bad).unwrap_err();
             assert!(error.contains(part) && !error.contains('\n'), "{bad}: {error}");
         }
     }

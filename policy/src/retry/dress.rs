@@ -1,7 +1,7 @@
 //! What the metadata and queue sections of today's policies put on the successor of a Workload. A Task gets it at admission;
 //! Workloads do not pass there.
 
-use std::{cell::OnceCell, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 use taskgate_api::{Mode, keys, kueue, metadata::Metadata};
@@ -9,11 +9,12 @@ use taskgate_api::{Mode, keys, kueue, metadata::Metadata};
 use crate::{
     PolicySet,
     decision::Finding,
-    metadata::{self, Context, Planned, Scope, Stage},
+    metadata::{self, Planned, Scope, Stage, Values},
     patch::{Edit, merge},
     policy::QueueRule,
     queue::NotQueued,
     ruling::sections_of,
+    template::Rendering,
 };
 
 /// Puts on `successor`, a Workload, what policies say: labels and annotations that it does not have, or that a policy
@@ -36,19 +37,18 @@ pub fn dress(
         tracked: None,
     };
     let sections = sections_of(policies, namespace, namespace_labels, successor, None);
-    let context = OnceCell::new();
-    let context = || context.get_or_init(|| Context::of(&scope, &policies.managed(namespace)));
+    let mut values = Values::new(scope, policies.managed(namespace));
     let mut planned = Planned::of(successor);
     let stage = Stage::Creation { trackable: false };
-    let found = metadata::findings(&sections.metadata, context(), &mut planned, stage);
+    let found = metadata::findings(&sections.metadata, &mut values, &mut planned, stage);
     let mut edits: Vec<_> = found.iter().flat_map(Finding::planned).cloned().collect();
     if let Some(ruling) = sections.queue.filter(|ruling| ruling.mode == Mode::Enforce) {
-        edits.extend(enqueue(Metadata::of(successor), ruling.rule, context));
+        edits.extend(enqueue(Metadata::of(successor), ruling.rule, values.rendering()));
     }
     json_patch::merge(successor, &merge(&edits));
 }
 
-fn enqueue<'c>(metadata: Metadata<'_>, rule: QueueRule<'_>, context: impl Fn() -> &'c Context) -> Vec<Edit> {
+fn enqueue(metadata: Metadata<'_>, rule: QueueRule<'_>, rendering: &mut Rendering<'_>) -> Vec<Edit> {
     let named = [
         (kueue::QUEUE_NAME, rule.queue),
         (kueue::PRIORITY_CLASS, rule.priority_class),
@@ -56,7 +56,7 @@ fn enqueue<'c>(metadata: Metadata<'_>, rule: QueueRule<'_>, context: impl Fn() -
     let missing = named
         .into_iter()
         .filter(|(key, _)| metadata.label(key).or_else(|| metadata.annotation(key)).is_none());
-    let edit = |(key, name): (&str, Option<&crate::queue::Name>)| match name?.render(&context) {
+    let edit = |(key, name): (&str, Option<&crate::queue::Name>)| match name?.render(rendering) {
         Ok(name) => Some(Edit::Label(key.to_owned(), name)),
         Err(error) => {
             let why = NotQueued::QueueNameInvalid.annotation(&format!("{key}: {error}"));

@@ -9,7 +9,7 @@ use super::Repository;
 use crate::{
     Cancellation, PolicyName, PolicySet, Refusal, SpawnerFacts, TaskState, Trigger,
     breaker::why_open,
-    identity::{Surroundings, find_item, from_source},
+    identity::{from_source, identify},
     metadata::Pending,
     ruling::sections_of,
     select::Sections,
@@ -134,16 +134,11 @@ pub fn add_task(
         interest.work_item.clone_from(&state.work_item);
         interest.rule = Some(ruling.rule.clone());
     }
-    let surroundings = Surroundings {
-        namespace: known.namespace,
-        namespace_labels: known.namespace_labels,
-        spawner_labels: known.spawner.map(|spawner| &spawner.labels),
-        planned: &[],
-    };
-    let item_key = sections.failure.and_then(|ruling| ruling.policy.item_key());
-    let found = find_item(task, object, item_key, &surroundings);
     // What a template names need not be what the tracker counts.
-    let item = found.item.filter(|_| !found.rendered && item_key.is_none());
+    let has_item_key = sections
+        .failure
+        .is_some_and(|ruling| ruling.policy.item_key().is_some());
+    let item = identify(task).filter(|_| !has_item_key);
     if let Some((item, spawner)) = item.and_then(|item| Some((item.item, item.spawner?)))
         && !interest.policies.is_empty()
     {

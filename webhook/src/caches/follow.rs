@@ -18,7 +18,7 @@ use super::table::{Table, Trouble, key};
 const PAGE: u32 = 500;
 
 /// Keeps `table` equal to what `api` holds, reduced by `trim` as it arrives, until `shutdown`. `changed` is called after
-/// every change that others may see.
+/// every change that others may see; it says whether to list anew.
 ///
 /// Whatever goes wrong, it lists anew after a growing delay, and so does it look for a kind that is not installed. (A
 /// watch that is merely resumed says nothing until the next change: nobody could tell whether it works.)
@@ -26,7 +26,7 @@ pub(super) async fn follow<K, V>(
     api: Api<K>,
     table: &Table<V>,
     trim: impl Fn(K) -> Option<V>,
-    changed: impl Fn(),
+    changed: impl Fn() -> bool,
     shutdown: CancellationToken,
 ) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
@@ -56,7 +56,7 @@ async fn pass<K, V>(
     api: Api<K>,
     table: &Table<V>,
     trim: &impl Fn(K) -> Option<V>,
-    changed: &impl Fn(),
+    changed: &impl Fn() -> bool,
     backoff: &mut Backoff,
 ) -> watcher::Result<()>
 where
@@ -71,15 +71,21 @@ where
             Event::InitDone => {
                 backoff.reset();
                 table.commit();
-                changed();
+                if changed() {
+                    return Ok(());
+                }
             }
             Event::Apply(object) => {
                 table.apply(key_of(&object), trim(object));
-                changed();
+                if changed() {
+                    return Ok(());
+                }
             }
             Event::Delete(object) => {
                 table.remove(&key_of(&object));
-                changed();
+                if changed() {
+                    return Ok(());
+                }
             }
         }
     }

@@ -14,8 +14,8 @@ use kube::{
     api::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta},
 };
 use taskgate_api::{ClusterTaskPolicy, TaskPolicy, WorkItem, WorkItemStatus, kelos};
-use taskgate_policy::{PolicySet, SpawnerFacts, WorkspaceFacts};
-use tokio::task::JoinSet;
+use taskgate_policy::{KnownPolicies, PolicySet, SpawnerFacts, WorkspaceFacts};
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use follow::follow;
@@ -87,24 +87,24 @@ impl Caches {
         });
         let (caches, end) = (self.clone(), shutdown.clone());
         let api = typed(&ApiResource::erase::<WorkItem>(&()));
-        tasks.spawn(async move { follow(api, &caches.work_items, trim::work_item, || (), end).await });
+        tasks.spawn(async move { follow(api, &caches.work_items, trim::work_item, || false, end).await });
         let (caches, end) = (self.clone(), shutdown.clone());
         let api = typed(&kelos_resource("TaskSpawner", "taskspawners"));
         tasks.spawn(async move {
             let trim = |object| Some(Arc::new(spawner_facts(object)));
-            follow(api, &caches.spawners, trim, || (), end).await;
+            follow(api, &caches.spawners, trim, || false, end).await;
         });
         let (caches, end) = (self.clone(), shutdown.clone());
         let api = typed(&kelos_resource("Workspace", "workspaces"));
         tasks.spawn(async move {
             let trim = |object| Some(Arc::new(workspace_facts(object)));
-            follow(api, &caches.workspaces, trim, || (), end).await;
+            follow(api, &caches.workspaces, trim, || false, end).await;
         });
         let (caches, end) = (self.clone(), shutdown.clone());
         let api = Api::<PartialObjectMeta<Namespace>>::all(client.clone());
         tasks.spawn(async move {
             let trim = |object: PartialObjectMeta<Namespace>| Some(Arc::new(labels(object.meta())));
-            follow(api, &caches.namespaces, trim, || (), end).await;
+            follow(api, &caches.namespaces, trim, || false, end).await;
         });
         tasks
     }
@@ -131,9 +131,15 @@ impl Caches {
         self.policies.rejected()
     }
 
-    /// The policies of the moment.
+    /// The policies in force at the moment.
     pub fn policies(&self) -> Arc<PolicySet> {
-        self.policies.current()
+        self.policies.known().borrow().set.clone()
+    }
+
+    /// The stored policies, for other parts of the process: whoever waits for a change is woken when one is created, deleted,
+    /// or gets a new generation, and not when only its status changes.
+    pub fn known_policies(&self) -> watch::Receiver<Arc<KnownPolicies>> {
+        self.policies.known()
     }
 
     pub(crate) fn namespace_labels(&self, namespace: &str) -> Option<Arc<BTreeMap<String, String>>> {

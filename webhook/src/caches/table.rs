@@ -1,7 +1,7 @@
 //! One cache: what is kept of the objects of one kind, by namespace and name.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError, RwLock},
     time::{Duration, Instant},
 };
@@ -17,10 +17,14 @@ use super::CacheReport;
 #[derive(Debug)]
 pub(super) struct Table<V> {
     kind: &'static str,
-    live: RwLock<HashMap<String, V>>,
-    staged: Mutex<HashMap<String, V>>,
+    live: RwLock<BTreeMap<String, V>>,
+    staged: Mutex<BTreeMap<String, V>>,
     state: Mutex<State>,
+    settle: Settle<V>,
 }
+
+/// Is called after a change of the object under a key: others may have to change with it.
+pub(super) type Settle<V> = fn(&mut BTreeMap<String, V>, &str);
 
 /// How the watch behind a table is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +55,12 @@ pub(super) fn key(namespace: &str, name: &str) -> String {
 
 impl<V: Clone> Table<V> {
     pub(super) fn new(kind: &'static str) -> Self {
+        Self::settled(kind, |_, _| ())
+    }
+
+    pub(super) fn settled(kind: &'static str, settle: Settle<V>) -> Self {
         Self {
+            settle,
             kind,
             live: RwLock::default(),
             staged: Mutex::default(),
@@ -80,14 +89,15 @@ impl<V: Clone> Table<V> {
     /// An object of the list; `None` if nothing is kept of it.
     pub(super) fn stage(&self, key: String, value: Option<V>) {
         if let Some(value) = value {
-            self.staged().insert(key, value);
+            let mut staged = self.staged();
+            staged.insert(key.clone(), value);
+            (self.settle)(&mut staged, &key);
         }
     }
 
     /// The list is complete.
     pub(super) fn commit(&self) {
-        let mut fresh = std::mem::take(&mut *self.staged());
-        fresh.shrink_to_fit();
+        let fresh = std::mem::take(&mut *self.staged());
         let objects = fresh.len();
         self.replace(fresh);
         self.enter(State::Following, || {
@@ -99,9 +109,12 @@ impl<V: Clone> Table<V> {
     pub(super) fn apply(&self, key: String, value: Option<V>) {
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
         match value {
-            Some(value) => live.insert(key, value),
-            None => live.remove(&key),
-        };
+            Some(value) => {
+                live.insert(key.clone(), value);
+                (self.settle)(&mut live, &key);
+            }
+            None => drop(live.remove(&key)),
+        }
     }
 
     /// An object is gone.
@@ -113,7 +126,7 @@ impl<V: Clone> Table<V> {
     /// The watch does not work. Told once per change of state; whether the content changed.
     pub(super) fn trouble(&self, trouble: Trouble, error: &(dyn std::error::Error + 'static)) -> bool {
         if trouble == Trouble::NotInstalled {
-            self.replace(HashMap::new());
+            self.replace(BTreeMap::new());
             return self.enter(State::Absent, || {
                 info!(
                     cache = self.kind,
@@ -151,7 +164,7 @@ impl<V: Clone> Table<V> {
         }
     }
 
-    fn replace(&self, fresh: HashMap<String, V>) {
+    fn replace(&self, fresh: BTreeMap<String, V>) {
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = fresh;
     }
 
@@ -167,7 +180,7 @@ impl<V: Clone> Table<V> {
         news
     }
 
-    fn staged(&self) -> MutexGuard<'_, HashMap<String, V>> {
+    fn staged(&self) -> MutexGuard<'_, BTreeMap<String, V>> {
         self.staged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -5,8 +5,8 @@ use std::{cell::OnceCell, collections::BTreeMap};
 use serde_json::{Map, Value, json};
 use taskgate_api::{kelos::Task, keys};
 
-use super::{item, managed::Managed};
-use crate::{SpawnerFacts, WorkspaceFacts};
+use super::item;
+use crate::{SpawnerFacts, WorkspaceFacts, metadata::Managed, patch::Edit};
 
 /// The longest text that a template gets, in bytes; a longer one is left out, so that what a render may cost is known.
 const MAX_TEXT: usize = 4096;
@@ -61,6 +61,15 @@ pub struct Scope<'a> {
     pub tracked: Option<&'a Map<String, Value>>,
 }
 
+/// Which labels and annotations of the Task a template sees, besides that none of taskgate's own are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Sees<'a> {
+    /// Those that no policy sets: what one template gives never depends on another, nor on a first pass over the same Task.
+    Unmanaged(Managed<'a>),
+    /// All, also what policies are about to add: a second pass over the same Task sees the same.
+    Planned(&'a [Edit]),
+}
+
 /// What templates are rendered over. Built once for all templates of a request.
 #[derive(Debug)]
 pub(crate) struct Context {
@@ -69,9 +78,12 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// The context of `scope`. Keys that policies set are left out of the Task's labels and annotations: what one template
-    /// gives never depends on another, nor on a first pass over the same Task.
-    pub(crate) fn of(scope: &Scope<'_>, managed: &Managed<'_>) -> Self {
+    /// The context of `scope`.
+    pub(super) fn of(scope: &Scope<'_>, sees: Sees<'_>) -> Self {
+        let (managed, planned) = match sees {
+            Sees::Unmanaged(managed) => (managed, &[][..]),
+            Sees::Planned(planned) => (Managed::NONE, planned),
+        };
         let task = Task::of(scope.object);
         let metadata = task.metadata();
         let visible = |name: &str| {
@@ -87,7 +99,14 @@ impl Context {
                 .into_iter()
                 .flatten()
                 .filter_map(|(key, value)| Some((key, value.as_str()?)));
-            bounded(entries.filter(|(key, _)| !managed(key) && !key.starts_with(keys::PREFIX)))
+            let planned = planned.iter().filter_map(|edit| match edit {
+                Edit::Label(key, value) if name == "labels" => Some((key, value.as_str())),
+                Edit::Annotation(key, value) if name == "annotations" => Some((key, value.as_str())),
+                _ => None,
+            });
+            let entries: BTreeMap<_, _> = entries.chain(planned).collect();
+            let visible = |(key, _): &(&String, &str)| !managed(key) && !key.starts_with(keys::PREFIX);
+            bounded(entries.into_iter().filter(visible))
         };
         let mut item = item::known(task, scope.spawner, scope.workspace);
         for field in TRACKED {
@@ -125,6 +144,7 @@ impl Context {
             }
         }
         json["item"] = Value::Object(item);
+        end_texts(&mut json);
         Self::from(json)
     }
 
@@ -178,13 +198,7 @@ fn spec(task: Task<'_>) -> Map<String, Value> {
 /// A value of somebody else, bounded: long texts end early, long lists too, and nothing is nested deeply.
 fn cut(value: &Value) -> Value {
     match value {
-        Value::String(text) => {
-            let mut end = text.len().min(MAX_TEXT);
-            while !text.is_char_boundary(end) {
-                end -= 1;
-            }
-            text[..end].into()
-        }
+        Value::String(text) => text[..text.floor_char_boundary(MAX_TEXT)].into(),
         Value::Array(items) => items
             .iter()
             .take(MAX_ENTRIES)
@@ -193,6 +207,16 @@ fn cut(value: &Value) -> Value {
             .collect(),
         Value::Object(_) => json!({"name": value.get("name").and_then(Value::as_str)}),
         other => other.clone(),
+    }
+}
+
+/// Ends each text where a template's texts end.
+fn end_texts(value: &mut Value) {
+    match value {
+        Value::String(text) => text.truncate(text.floor_char_boundary(MAX_TEXT)),
+        Value::Array(items) => items.iter_mut().for_each(end_texts),
+        Value::Object(map) => map.values_mut().for_each(end_texts),
+        _ => {}
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 use serde_json::{Value, json};
 
 use super::{
+    Budget, Cause, Text,
     context::{Context, ITEM_FIELDS, TRACKED},
-    engine::{Cause, Template},
 };
 
 /// When a template is rendered, which decides what it may know.
@@ -60,16 +60,20 @@ static JOB_SAMPLE: LazyLock<Value> = LazyLock::new(|| {
     sample
 });
 
-/// Renders `template`, whose source is `source`, over the sample of `moment`. Errors with what is wrong with it.
+/// Renders `text`, whose source is `source`, over the sample of `moment`. Errors with what is wrong with it.
 ///
 /// What is missing although everything is there is a name that does not exist; but for labels and annotations, whose names
 /// nobody knows beforehand, and places in a list, of which a sample says little.
-pub(super) fn try_on(template: &dyn Template, source: &str, max: usize, moment: Moment) -> Result<(), String> {
+pub(super) fn try_on(text: &Text, source: &str, max: usize, moment: Moment) -> Result<(), String> {
+    if text.is_literal() {
+        return Ok(());
+    }
     let sample = match moment {
         Moment::Task => &SAMPLE,
         Moment::Job => &JOB_SAMPLE,
     };
-    match template.render(&Context::from((**sample).clone()), max) {
+    let context = Context::from((**sample).clone());
+    match text.render(|| &context, max, &mut Budget::default()) {
         Ok(_) => Ok(()),
         Err(failure) if failure.cause == Cause::Missing => {
             let open = ["labels", "annotations", "Labels"]

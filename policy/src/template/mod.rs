@@ -1,0 +1,258 @@
+//! Templates of policies: labels, annotations, queue names, priority classes and `itemKey` are compiled and rendered here,
+//! all in the same way.
+//!
+//! ```text
+//! when a policy is read:  Templates::of (dialect, tera) -> Templates::text (go, sample) -> Text
+//! when it is applied:     Context -> Text::render, within a Budget
+//! ```
+//!
+//! A template can neither run long nor make much: [`dialect`] says why of Tera, and `taskgate-gotemplate` counts steps.
+
+mod bounded;
+mod context;
+mod dialect;
+mod filters;
+mod go;
+mod item;
+mod sample;
+mod tera;
+
+use std::{borrow::Cow, cell::OnceCell, collections::HashMap, sync::Arc};
+
+use taskgate_api::{TaskPolicySpec, task_policy::TemplateEngine};
+
+pub use context::Scope;
+pub(crate) use context::Sees;
+pub(crate) use sample::Moment;
+pub(crate) use tera::Roots;
+
+use self::{context::Context, go::GoTemplate, tera::TeraTemplate};
+use crate::Problem;
+
+/// How many labels and annotations a policy may set together.
+pub(crate) const MAX_KEYS: usize = 64;
+/// The longest template, in bytes.
+pub(crate) const MAX_SOURCE: usize = 2048;
+/// How long the templates of a policy may be together, in bytes: what a compiled policy takes of the memory follows from it.
+pub(crate) const MAX_SOURCES: usize = 16 * 1024;
+/// What any render takes of the budget.
+const BASE_COST: u32 = 50;
+
+/// The work that the templates of one admission review may still take, over all policies: about one unit for a byte of a Tera
+/// template, 32 for a filter, one for a step of a Go template, and 50 for each render.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    left: u32,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { left: Self::REVIEW }
+    }
+}
+
+impl Budget {
+    /// What a review may take: hundreds of ordinary templates; the worst ones take less than a tenth of a second.
+    pub(crate) const REVIEW: u32 = 100_000;
+
+    /// Takes `cost`. Errors when there is not so much left; then there is nothing left for others either.
+    fn take(&mut self, cost: u32) -> Result<(), Failure> {
+        match self.left.checked_sub(cost) {
+            Some(left) => {
+                self.left = left;
+                Ok(())
+            }
+            None => Err(self.exhaust()),
+        }
+    }
+
+    fn exhaust(&mut self) -> Failure {
+        self.left = 0;
+        Failure {
+            cause: Cause::Budget,
+            message: "the templates of all policies for this object are too much work together".to_owned(),
+        }
+    }
+}
+
+/// Why a template gives nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) cause: Cause,
+    /// Where and why, in one line.
+    pub(crate) message: String,
+}
+
+/// What kind of thing went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Something that the template needs is not there.
+    Missing,
+    /// A limit of the template was reached.
+    Limit,
+    /// The budget of the review is used up.
+    Budget,
+    /// The template does with what is there what cannot be done.
+    Misuse,
+}
+
+/// A text that stands for itself, or a template that gives one; compiled once when the policy is read.
+#[derive(Debug)]
+pub(crate) enum Text {
+    Literal(String),
+    Tera(Arc<TeraTemplate>),
+    Go(GoTemplate),
+}
+
+/// The object that templates are rendered over, and the work that they may still take.
+#[derive(Debug)]
+pub(crate) struct Rendering<'s> {
+    scope: Scope<'s>,
+    sees: Sees<'s>,
+    context: OnceCell<Context>,
+    budget: Budget,
+}
+
+impl<'s> Rendering<'s> {
+    pub(crate) fn new(scope: Scope<'s>, sees: Sees<'s>, budget: Budget) -> Self {
+        Self {
+            scope,
+            sees,
+            context: OnceCell::new(),
+            budget,
+        }
+    }
+
+    /// `text` over the object, of at most `max` bytes. A literal costs nothing.
+    pub(crate) fn render<'t>(&mut self, text: &'t Text, max: usize) -> Result<Cow<'t, str>, Failure> {
+        let context = || self.context.get_or_init(|| Context::of(&self.scope, self.sees));
+        text.render(context, max, &mut self.budget)
+    }
+
+    /// What is left.
+    pub(crate) fn budget(&self) -> Budget {
+        self.budget
+    }
+}
+
+impl Text {
+    /// The text over what `context` gives, of at most `max` bytes.
+    fn render<'c>(
+        &self,
+        context: impl FnOnce() -> &'c Context,
+        max: usize,
+        budget: &mut Budget,
+    ) -> Result<Cow<'_, str>, Failure> {
+        match self {
+            Self::Literal(text) => return Ok(Cow::Borrowed(text)),
+            Self::Tera(template) => template.render(context(), max, budget),
+            Self::Go(template) => template.render(context(), max, budget),
+        }
+        .map(Cow::Owned)
+    }
+
+    pub(crate) fn is_literal(&self) -> bool {
+        matches!(self, Self::Literal(_))
+    }
+}
+
+/// The templates of one policy. Those in Tera's syntax share one engine, and equal ones are compiled once.
+#[derive(Debug, Default)]
+pub(crate) struct Templates {
+    tera: HashMap<String, Result<Arc<TeraTemplate>, String>>,
+}
+
+impl Templates {
+    /// Compiles the Tera templates of `spec`. Errors where there are more, or longer ones, than a policy may have: nothing is
+    /// compiled then.
+    pub(crate) fn of(spec: &TaskPolicySpec) -> Result<Self, Problem> {
+        let metadata = spec.metadata.as_ref();
+        let keys = metadata.map_or(0, |section| section.labels.len() + section.annotations.len());
+        let engine = metadata.and_then(|section| section.engine).unwrap_or_default();
+        let item_key = spec
+            .failure_policy
+            .as_ref()
+            .and_then(|section| section.item_key.as_ref());
+        let values = metadata
+            .into_iter()
+            .flat_map(|section| section.labels.values().chain(section.annotations.values()))
+            .chain(&spec.queue_name)
+            .chain(&spec.queue_priority_class);
+        let sources = || values.clone().filter(|source| !is_literal(source));
+        let length: usize = sources().chain(item_key).map(String::len).sum();
+        let problem = |message| Problem {
+            field: "spec.metadata".to_owned(),
+            message,
+        };
+        if keys > MAX_KEYS {
+            let message = format!("labels and annotations have {keys} keys together; a policy may have {MAX_KEYS}");
+            return Err(problem(message));
+        }
+        if length > MAX_SOURCES {
+            let message =
+                format!("the templates have {length} bytes together; those of a policy may have {MAX_SOURCES}");
+            return Err(problem(message));
+        }
+        let tera = sources().filter(|_| engine == TemplateEngine::Tera);
+        let item_key = item_key.into_iter().filter(|source| !is_literal(source));
+        Ok(Self {
+            tera: tera::compile(tera.chain(item_key).map(String::as_str)),
+        })
+    }
+
+    /// The compiled `source`, one of the policy, whose language is `engine`; a Tera template may begin with `roots`. Errors
+    /// with what is wrong and where, in one line.
+    pub(crate) fn text(&self, engine: TemplateEngine, source: &str, roots: Roots) -> Result<Text, String> {
+        if is_literal(source) {
+            return Ok(Text::Literal(source.to_owned()));
+        }
+        Ok(match engine {
+            TemplateEngine::Tera => {
+                let compiled = self.tera.get(source).cloned();
+                let template = compiled.unwrap_or_else(|| Err("not a template of this policy".to_owned()))?;
+                template.check_names(roots)?;
+                Text::Tera(template)
+            }
+            TemplateEngine::GoTemplate => {
+                if source.len() > MAX_SOURCE {
+                    return Err(too_long());
+                }
+                Text::Go(GoTemplate::compile(source)?)
+            }
+        })
+    }
+
+    /// The same, and renders it over a sample of what is known at `moment`; `max`: bytes.
+    pub(crate) fn tried(
+        &self,
+        engine: TemplateEngine,
+        source: &str,
+        max: usize,
+        moment: Moment,
+    ) -> Result<Text, String> {
+        let text = self.text(engine, source, Roots::All)?;
+        sample::try_on(&text, source, max, moment)?;
+        Ok(text)
+    }
+}
+
+/// Whether `source` stands for itself in both languages.
+fn is_literal(source: &str) -> bool {
+    !["{{", "{%", "{#"].iter().any(|opening| source.contains(opening))
+}
+
+fn too_long() -> String {
+    format!("the template is longer than {MAX_SOURCE} bytes")
+}
+
+/// `message` where it stands in `source`, with line and column.
+fn at(source: &str, at: usize, message: &str) -> String {
+    let before = &source[..at];
+    let line = before.matches('\n').count() + 1;
+    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let column = before[start..].chars().count() + 1;
+    format!("line {line}, column {column}: {message}")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+//! Tera templates: `{{ item.url }}`.
+//!
+//! Tera reaches neither files nor network, environment, clock or randomness: those are in crates that are not used here. It
+//! counts nothing while it runs; [`dialect`] says why nothing has to.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, LazyLock},
+};
+
+use tera::{ErrorKind, Tera};
+
+use super::{
+    Budget, Cause, Failure,
+    bounded::Bounded,
+    context::{Context, ITEM_FIELDS},
+    dialect, filters,
+};
+
+/// The engine without templates: those of each policy begin with it, and share its filters.
+static ENGINE: LazyLock<Tera> = LazyLock::new(|| {
+    let mut engine = Tera::new();
+    filters::register(&mut engine);
+    engine
+});
+/// The names that a template may begin with, besides those of the item's fields.
+const ROOTS: [&str; 6] = ["item", "task", "spawner", "workspace", "namespace", "user"];
+/// Those that `itemKey` may begin with: what names an item must not depend on the item.
+const ITEM_KEY_ROOTS: [&str; 3] = ["task", "spawner", "namespace"];
+
+/// Which names a template may begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Roots {
+    /// All that a [`Context`] has.
+    All,
+    /// Those that name an item.
+    ItemKey,
+}
+
+impl Roots {
+    fn have(self, name: &str) -> bool {
+        match self {
+            Self::All => ROOTS.contains(&name) || ITEM_FIELDS.iter().any(|(_, field)| *field == name),
+            Self::ItemKey => ITEM_KEY_ROOTS.contains(&name),
+        }
+    }
+
+    fn list(self) -> String {
+        match self {
+            Self::All => ROOTS.join(", "),
+            Self::ItemKey => ITEM_KEY_ROOTS.join(", "),
+        }
+    }
+}
+
+/// A compiled Tera template.
+pub(crate) struct TeraTemplate {
+    /// Holds all templates of the policy.
+    engine: Arc<Tera>,
+    name: String,
+    cost: u32,
+}
+
+impl std::fmt::Debug for TeraTemplate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TeraTemplate")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Compiles the templates of one policy, into one engine. For each source the template, or what is wrong and where, in one
+/// line.
+pub(super) fn compile<'s>(
+    sources: impl Iterator<Item = &'s str>,
+) -> HashMap<String, Result<Arc<TeraTemplate>, String>> {
+    let sources: BTreeSet<_> = sources.collect();
+    if sources.is_empty() {
+        return HashMap::new();
+    }
+    let mut engine = ENGINE.clone();
+    let mut results = Vec::new();
+    let mut accepted = Vec::new();
+    for (index, source) in sources.into_iter().enumerate() {
+        let result = dialect::check(source).map(|cost| (index.to_string(), cost));
+        if let Ok((name, _)) = &result {
+            accepted.push((name.clone(), source));
+        }
+        results.push((source, result));
+    }
+    // Together it is one pass over all of them; when one is wrong, which one has to be found out.
+    if engine
+        .add_raw_templates(accepted.iter().map(|(name, source)| (name, source)))
+        .is_err()
+    {
+        for (source, result) in &mut results {
+            if let Ok((name, _)) = result
+                && let Err(error) = engine.add_raw_template(name, source)
+            {
+                *result = Err(failure(&error).message);
+            }
+        }
+    }
+    let engine = Arc::new(engine);
+    let template = |(name, cost)| {
+        let engine = Arc::clone(&engine);
+        Arc::new(TeraTemplate { engine, name, cost })
+    };
+    let results = results.into_iter();
+    results
+        .map(|(source, result)| (source.to_owned(), result.map(template)))
+        .collect()
+}
+
+impl TeraTemplate {
+    /// Errors when the template reads a name that `roots` does not have.
+    pub(super) fn check_names(&self, roots: Roots) -> Result<(), String> {
+        let names = self.engine.get_template_variables(&self.name);
+        let names = names.map_err(|error| failure(&error).message)?;
+        match names.into_iter().filter(|name| !roots.have(name)).min() {
+            Some(unknown) => Err(format!("{unknown} is not known; there are {}", roots.list())),
+            None => Ok(()),
+        }
+    }
+
+    /// The text that the template gives over `context`: at most `max` bytes.
+    pub(super) fn render(&self, context: &Context, max: usize, budget: &mut Budget) -> Result<String, Failure> {
+        budget.take(self.cost)?;
+        let mut output = Bounded::new(max);
+        match self.engine.render_to(&self.name, context.tera(), &mut output) {
+            Ok(()) => Ok(output.into_text()),
+            Err(_) if output.is_full() => Err(Failure {
+                cause: Cause::Limit,
+                message: format!("the output is longer than {max} bytes"),
+            }),
+            Err(error) => Err(failure(&error)),
+        }
+    }
+}
+
+/// What Tera has to say, in one line and with the place.
+fn failure(error: &tera::Error) -> Failure {
+    let (ErrorKind::SyntaxError(report) | ErrorKind::RenderingError(report)) = error.kind() else {
+        let message = error.to_string();
+        let message = message.lines().next().unwrap_or_default();
+        return Failure {
+            cause: Cause::Misuse,
+            message: crate::clip(message.trim_start_matches("error: "), 160),
+        };
+    };
+    // "Field `x` is not defined. Available fields: …": the list would tell a creator what others keep in their labels.
+    let message = report.message();
+    let message = message.split(" Available ").next().unwrap_or(message);
+    let missing = message.contains("is not defined") || message.contains("undefined");
+    let limit = message.contains(filters::TOO_LARGE);
+    let span = report.span();
+    let message = message.lines().next().unwrap_or_default().trim_end_matches('.');
+    Failure {
+        cause: match (missing, limit) {
+            (true, _) => Cause::Missing,
+            (_, true) => Cause::Limit,
+            _ => Cause::Misuse,
+        },
+        message: format!(
+            "line {}, column {}: {}",
+            span.start_line,
+            span.start_col + 1,
+            crate::clip(message, 200)
+        ),
+    }
+}
