@@ -17,7 +17,7 @@ use crate::{
     api_server,
     args::{CertMode, ServeArgs, unknown_settings},
     certificates, logging,
-    rights::{Names, review::RightsReview},
+    rights::{Feature, Names, review::RightsReview},
     traces::{self, Exporter},
 };
 
@@ -121,7 +121,7 @@ fn server_config(args: &ServeArgs) -> Result<ServerConfig> {
         .and_then(NonZeroUsize::new)
         .context("--max-in-flight")?;
     config.shutdown.lame_duck = args.lame_duck;
-    config.kueue = args.kueue_config.clone();
+    config.kueue = (!args.no_kueue).then(|| args.kueue_config.clone());
     config.shutdown.quiet = config.shutdown.quiet.min(args.lame_duck);
     Ok(config)
 }
@@ -142,8 +142,11 @@ fn controller_config(args: &ServeArgs) -> taskgate_controller::Config {
             min_interval: args.source_min_interval,
             github_api: args.github_api.clone(),
             ghproxy_url: args.ghproxy_url.clone(),
+            hosts: args.source_hosts.clone(),
         },
-        kueue: args.kueue_config.clone(),
+        kueue: (!args.no_kueue).then(|| args.kueue_config.clone()),
+        foreman: !args.no_foreman,
+        task_retry: !args.no_task_retry,
     }
 }
 
@@ -163,7 +166,14 @@ pub(crate) fn names(args: &ServeArgs) -> Names {
             format!("{}-tls", args.service),
         ),
     };
+    let features = [
+        (args.no_kueue, Feature::Kueue),
+        (args.no_foreman, Feature::Foreman),
+        (args.no_task_retry, Feature::TaskRetry),
+    ];
+    let without = features.into_iter().filter(|(off, _)| *off).map(|(_, feature)| feature);
     Names {
+        without: without.collect(),
         configuration: args.configuration.as_str().to_owned(),
         certificate,
         issued,

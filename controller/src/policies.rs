@@ -7,7 +7,7 @@ use std::{
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{ResourceExt as _, api::DynamicObject, core::PartialObjectMeta, runtime::reflector::Store};
-use taskgate_api::{ClusterTaskPolicy, TaskPolicy};
+use taskgate_api::{ClusterTaskPolicy, TaskPolicy, keys};
 use taskgate_policy::{Policy, PolicySet, SpawnerFacts};
 
 /// Everything that decides which policy governs a Task.
@@ -66,6 +66,15 @@ impl Policies {
         namespace
             .map(|namespace| namespace.labels().clone())
             .unwrap_or_default()
+    }
+
+    /// Whether the namespace is opted out by its label. The API server then sends nothing of it to admission, and the
+    /// controller only removes its finalizers there.
+    pub(crate) fn is_opted_out(&self, name: &str) -> bool {
+        let labels = self.namespace_labels(name);
+        labels
+            .get(keys::ADMISSION)
+            .is_some_and(|value| value == keys::ADMISSION_DISABLED)
     }
 
     /// What is known of each spawner, by namespace and name.

@@ -141,7 +141,7 @@ pub(crate) async fn follow_work_items(
             }
             context.sources.look_again();
             context.retry.note_memory(&item, gone);
-            if gone {
+            if gone && !context.policies.is_opted_out(&namespace) {
                 let _ = forgotten.send((Instant::now(), Deletion::of(&item, None)));
             }
             open.put(&item, gone);

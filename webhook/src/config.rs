@@ -16,7 +16,7 @@ pub struct ServerConfig {
     /// How the server ends.
     pub shutdown: ShutdownConfig,
     /// Where Kueue's configuration is.
-    pub kueue: ConfigRef,
+    pub kueue: Option<ConfigRef>,
 }
 
 /// Bounds on what requests and connections may use. Every duration is longer than zero.
@@ -103,7 +103,7 @@ impl ServerConfig {
             admin,
             limits: Limits::default(),
             shutdown: ShutdownConfig::default(),
-            kueue: ConfigRef::default(),
+            kueue: Some(ConfigRef::default()),
         }
     }
 
