@@ -108,20 +108,20 @@ mod tests {
             );
         }
         for (enforced, further, after) in [
-            (json!("1h"), json!("2h"), json!("2h")),
-            (json!("2h"), json!("1h"), json!("2h")),
-            (json!("1h"), Value::Null, json!("1h")),
-            (Value::Null, json!("1h"), Value::Null),
+            (json!("60s"), json!("120s"), json!("120s")),
+            (json!("120s"), json!("60s"), json!("120s")),
+            (json!("60s"), Value::Null, json!("60s")),
+            (Value::Null, json!("60s"), Value::Null),
         ] {
             let found = both(json!({"resetAfter": enforced}), json!({"resetAfter": further}));
             assert_eq!(found["resetAfter"], after, "{enforced} {further}");
         }
         let backoff = |initial: &str, max: &str| json!({"backoff": {"initial": initial, "factor": 2, "max": max}});
-        let found = both(backoff("1m", "10m"), backoff("2m", "5m"));
-        assert_eq!(found["backoff"], backoff("2m", "10m")["backoff"]);
+        let found = both(backoff("60s", "600s"), backoff("120s", "300s"));
+        assert_eq!(found["backoff"], backoff("120s", "600s")["backoff"]);
         assert_eq!(
-            both(json!({}), backoff("2m", "5m"))["backoff"],
-            backoff("2m", "5m")["backoff"]
+            both(json!({}), backoff("120s", "300s"))["backoff"],
+            backoff("120s", "300s")["backoff"]
         );
         let ignored = |ignore: Value| {
             both(json!({"ignore": ["Evicted", "NodeLost"]}), json!({"ignore": ignore}))["ignore"].clone()
@@ -160,6 +160,9 @@ mod tests {
             (3, 0, 2)
         );
         assert_eq!(json!(found.overrides), json!({"task": {"model": "a"}}));
-        assert_eq!(json!(found.backoff), json!({"initial": "5s", "factor": 3, "max": "1h"}));
+        assert_eq!(
+            json!(found.backoff),
+            json!({"initial": "5s", "factor": 3, "max": "3600s"})
+        );
     }
 }
