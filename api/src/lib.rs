@@ -16,6 +16,7 @@ pub mod kelos;
 pub mod keys;
 pub mod kueue;
 pub mod metadata;
+mod names;
 #[allow(unreachable_pub)]
 pub mod retry_ledger;
 pub mod switch;
@@ -27,6 +28,7 @@ pub mod work_item;
 
 pub use duration::{Duration, InvalidDuration};
 pub use kube::core::{Selector, SelectorExt};
+pub use names::is_object_name;
 pub use task_policy::{ClusterTaskPolicy, ClusterTaskPolicySpec, Mode, TaskPolicy, TaskPolicySpec};
 pub use work_item::{WorkItem, WorkItemSpec, WorkItemStatus};
 

@@ -17,7 +17,7 @@ use crate::{
     api_server,
     args::{CertMode, ServeArgs, unknown_settings},
     certificates, logging,
-    rights::{Names, review::RightsReview},
+    rights::{Feature, Names, review::RightsReview},
     traces::{self, Exporter},
 };
 
@@ -123,7 +123,7 @@ fn server_config(args: &ServeArgs) -> Result<ServerConfig> {
         .context("--max-in-flight")?;
     config.metrics_auth = args.metrics_auth;
     config.shutdown.lame_duck = args.lame_duck;
-    config.kueue = args.kueue_config.clone();
+    config.kueue = (!args.no_kueue).then(|| args.kueue_config.clone());
     config.shutdown.quiet = config.shutdown.quiet.min(args.lame_duck);
     Ok(config)
 }
@@ -144,8 +144,11 @@ fn controller_config(args: &ServeArgs, policies: taskgate_controller::SharedPoli
             min_interval: args.source_min_interval,
             github_api: args.github_api.clone(),
             ghproxy_url: args.ghproxy_url.clone(),
+            hosts: args.source_hosts.clone(),
         },
-        kueue: args.kueue_config.clone(),
+        kueue: (!args.no_kueue).then(|| args.kueue_config.clone()),
+        foreman: !args.no_foreman,
+        task_retry: !args.no_task_retry,
         policies,
     }
 }
@@ -166,7 +169,14 @@ pub(crate) fn names(args: &ServeArgs) -> Names {
             format!("{}-tls", args.service),
         ),
     };
+    let features = [
+        (args.no_kueue, Feature::Kueue),
+        (args.no_foreman, Feature::Foreman),
+        (args.no_task_retry, Feature::TaskRetry),
+    ];
+    let without = features.into_iter().filter(|(off, _)| *off).map(|(_, feature)| feature);
     Names {
+        without: without.collect(),
         configuration: args.configuration.as_str().to_owned(),
         certificate,
         issued,

@@ -6,7 +6,11 @@ use kube::{
     runtime::{events::Recorder, reflector::Store},
 };
 use serde_json::json;
-use taskgate_api::{Mode, WorkItem, kelos, keys, kueue::ConfigRef, task_policy::FailurePolicy};
+use taskgate_api::{
+    Mode, WorkItem, kelos, keys,
+    kueue::ConfigRef,
+    task_policy::{FailurePolicy, RetriedKind},
+};
 use taskgate_policy::failure_rule;
 
 use crate::{
@@ -40,6 +44,8 @@ pub(crate) struct Context {
     pub(crate) work_item_cap: usize,
     /// Where Kueue's configuration is.
     pub(crate) kueue: ConfigRef,
+    /// The kinds that are retried.
+    pub(crate) retries: Vec<RetriedKind>,
     /// What the retry part knows beyond what is stored.
     pub(crate) retry: Retry,
 }

@@ -1,7 +1,10 @@
 //! What is left of a Task's run: its Job and the Job's pods, which tell whose fault a failure was (kelos T5).
 
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
-use kube::{Api, api::ListParams};
+use kube::{
+    Api,
+    api::{ListParams, ObjectMeta},
+};
 use serde_json::Value;
 use taskgate_api::{job, kelos, task_policy::FailurePolicy};
 use taskgate_policy::{Ending, Evidence, TaskPhase, classify};
@@ -52,6 +55,12 @@ async fn pods(context: &Context, subject: &Subject) -> Result<Vec<Value>, Error>
     let found = found.map_err(|error| failed("the pods of Task", subject, error))?;
     let json = |pod| serde_json::to_value(pod).expect("a pod can be written as JSON");
     Ok(found.into_iter().map(json).collect())
+}
+
+/// Whether the object that `uid` belongs to controls the one with this metadata.
+pub(crate) fn is_owned_by(metadata: &ObjectMeta, uid: Option<&str>) -> bool {
+    let mut owners = metadata.owner_references.iter().flatten();
+    owners.any(|owner| owner.controller == Some(true) && Some(owner.uid.as_str()) == uid)
 }
 
 fn failed(kind: &'static str, subject: &Subject, error: kube::Error) -> Error {

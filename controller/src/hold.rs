@@ -11,6 +11,7 @@ use taskgate_api::{keys, metadata::Metadata};
 use crate::{
     context::Context,
     error::{Error, is_absent, is_conflict},
+    named,
     task::{Outcome, Subject},
     tasks::trim,
 };
@@ -78,7 +79,7 @@ pub(crate) async fn is_abandoned(context: &Context, subject: &Subject) -> Result
     let Some(owner) = taskgate_api::kelos::Task::of(&subject.object).spawner_owner() else {
         return Ok(false);
     };
-    let spawner = context.spawners(&subject.namespace).get_metadata_opt(owner.name).await;
+    let spawner = named::metadata(&context.spawners(&subject.namespace), owner.name).await;
     let spawner = spawner.map_err(|error| failed("reading the spawner of", subject, error))?;
     Ok(spawner.is_none_or(|spawner| {
         spawner.metadata.uid.as_deref() != Some(owner.uid) || spawner.metadata.deletion_timestamp.is_some()

@@ -22,7 +22,7 @@ use kube::{
         watcher,
     },
 };
-use taskgate_api::{ClusterTaskPolicy, TaskPolicy, WorkItem, kelos, task_policy::RetriedKind};
+use taskgate_api::{ClusterTaskPolicy, TaskPolicy, WorkItem, kelos, keys, task_policy::RetriedKind};
 use tokio::{
     sync::{mpsc as tokio_mpsc, watch},
     time::sleep,
@@ -103,7 +103,14 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
         told: Told::default(),
         metrics: metrics.clone(),
         work_item_cap: config.work_items_per_namespace,
-        kueue: config.kueue.clone(),
+        kueue: config.kueue.clone().unwrap_or_default(),
+        retries: [
+            (RetriedKind::Workload, config.foreman),
+            (RetriedKind::Task, config.task_retry),
+        ]
+        .into_iter()
+        .filter_map(|(kind, enabled)| enabled.then_some(kind))
+        .collect(),
         retry,
         task_kind: task_kind.clone(),
         spawner_kind: spawner_kind.clone(),
@@ -139,6 +146,16 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
         new_policies.send_replace(());
         ready(())
     });
+    // A namespace may have been opted out: its Tasks lose their finalizers now, not when they change next.
+    let opted_out = || {
+        for task in tasks.state() {
+            let held = task.finalizers().iter().any(|finalizer| finalizer == keys::ACCOUNTING);
+            if held && context.policies.is_opted_out(&task.namespace().unwrap_or_default()) {
+                let task = ObjectRef::from_obj_with(&*task, task_kind.clone());
+                let _ = queue.unbounded_send(task.into());
+            }
+        }
+    };
     let work_items = follow_work_items(&context, work_items_writer, &queue, &changed);
     let reassessing = async {
         context.ready().await;
@@ -160,7 +177,7 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
     let mut parts: Vec<BoxFuture<'_, ()>> = vec![
         policies.boxed(),
         heads.for_each(|()| ready(())).boxed(),
-        namespaces.for_each(|()| ready(())).boxed(),
+        namespaces.for_each(|()| ready(opted_out())).boxed(),
         work_items.boxed(),
         retry::run(&context, retries).boxed(),
     ];
@@ -168,7 +185,6 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
         parts.extend([
             spawners_watch(spawners_writer).for_each(|()| ready(())).boxed(),
             reconciling(tasks_writer).boxed(),
-            queue::run(Arc::clone(&context), tasks.clone()).boxed(),
             cancel::follow_flavour(&context).boxed(),
             cancel::follow_sources(&context, look_at).boxed(),
             metadata::follow_sources(&context, &tasks, look_at).boxed(),
@@ -176,6 +192,9 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
             source::run(Arc::clone(&context), tasks.clone(), config.sources.clone()).boxed(),
             reassessing.boxed(),
         ]);
+        if config.kueue.is_some() {
+            parts.push(queue::run(Arc::clone(&context), tasks.clone()).boxed());
+        }
     } else {
         // Whoever waits for them need not.
         drop((spawners_writer, tasks_writer));

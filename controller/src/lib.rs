@@ -31,6 +31,7 @@ mod leader;
 mod ledger;
 mod metadata;
 mod metrics;
+mod named;
 mod policies;
 mod policy_status;
 mod queue;

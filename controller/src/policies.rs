@@ -10,7 +10,7 @@ use kube::{
     core::PartialObjectMeta,
     runtime::reflector::Store,
 };
-use taskgate_api::task_policy::PolicyStatus;
+use taskgate_api::{keys, task_policy::PolicyStatus};
 use taskgate_policy::{KnownPolicies, PolicySet, SpawnerFacts};
 use tokio::sync::watch;
 
@@ -65,6 +65,15 @@ impl Policies {
         namespace
             .map(|namespace| namespace.labels().clone())
             .unwrap_or_default()
+    }
+
+    /// Whether the namespace is opted out by its label. The API server then sends nothing of it to admission, and the
+    /// controller only removes its finalizers there.
+    pub(crate) fn is_opted_out(&self, name: &str) -> bool {
+        let labels = self.namespace_labels(name);
+        labels
+            .get(keys::ADMISSION)
+            .is_some_and(|value| value == keys::ADMISSION_DISABLED)
     }
 
     /// What is known of each spawner, by namespace and name.

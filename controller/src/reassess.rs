@@ -64,6 +64,9 @@ pub(crate) async fn run(
 /// to be done, and lacks too much to be written back.
 async fn reassess(context: &Context, tasks: &Store<DynamicObject>, cached: &WorkItem) -> Result<bool, Error> {
     let key = (cached.namespace().unwrap_or_default(), cached.name_any());
+    if context.policies.is_opted_out(&key.0) {
+        return Ok(false);
+    }
     let ruled = rule_of_tasks(context, tasks, &key).or_else(|| context.rule_of(cached));
     // Then it is for them to tell.
     if context.index.has(&key) && ruled.as_ref().is_some_and(|(mode, _)| *mode == Mode::Enforce) {

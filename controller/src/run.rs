@@ -32,8 +32,12 @@ pub struct Config {
     pub work_items_per_namespace: usize,
     /// How the sources of items are read.
     pub sources: SourceConfig,
-    /// Where Kueue's configuration is.
-    pub kueue: ConfigRef,
+    /// Where Kueue's configuration is; `None` where taskgate does without Kueue.
+    pub kueue: Option<ConfigRef>,
+    /// Whether Foreman's Workloads are retried.
+    pub foreman: bool,
+    /// Whether Tasks are retried.
+    pub task_retry: bool,
     /// The policies.
     pub policies: SharedPolicies,
 }

@@ -20,7 +20,7 @@ use taskgate_api::{WorkItem, work_item::Breaker};
 use tokio::{sync::mpsc, time::Instant};
 use tracing::{debug, warn};
 
-use crate::{context::Context, error::is_conflict, tasks::json_of};
+use crate::{context::Context, error::is_conflict, named, tasks::json_of};
 
 /// The condition's type, as seed 000 names it.
 const CONDITION: &str = "ItemsCircuitBroken";
@@ -110,9 +110,12 @@ enum Written {
 
 /// Writes the condition if it is not so already.
 async fn write(context: &Context, (namespace, name): &SpawnerRef) -> kube::Result<Written> {
+    if context.policies.is_opted_out(namespace) {
+        return Ok(Written::Not);
+    }
     let open = open_items(context, namespace, name);
     let spawners = context.spawners(namespace);
-    let Some(spawner) = spawners.get_opt(name).await? else {
+    let Some(spawner) = named::object(&spawners, name).await? else {
         return Ok(Written::Not);
     };
     let Some(wanted) = conditions(&spawner, &open, Timestamp::now()) else {

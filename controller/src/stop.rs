@@ -9,39 +9,73 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use taskgate_api::{job, keys, metadata::Metadata};
-use taskgate_policy::{CIRCUIT_BROKEN, JobEnd};
+use taskgate_api::{job, kelos, keys, metadata::Metadata};
+use taskgate_policy::{CIRCUIT_BROKEN, JobEnd, Run};
 
 use crate::{
+    cancel,
     context::Context,
     error::{Error, is_absent, is_conflict},
-    events, evidence,
-    task::Subject,
+    events, evidence, hold,
+    task::{Outcome, Subject},
 };
 
-/// Fails the Task's Job; with `marked` only one that admission marked. True when the Job changed meanwhile and has to be looked at again. No Job yet is no reason to
-/// wait: the Task changes when there is one.
-pub(crate) async fn stop(context: &Context, subject: &Subject, marked: bool) -> Result<bool, Error> {
+/// Fails the Task's Job; with `marked` only one that admission marked. `None`: nothing is to be done until something changes.
+/// No Job yet is no reason to wait: the Task changes when there is one.
+pub(crate) async fn stop(context: &Context, subject: &Subject, marked: bool) -> Result<Option<Outcome>, Error> {
+    // Admission marks Jobs; a Task of a worker pool has none.
+    if !marked && kelos::Task::of(&subject.object).worker_pool().is_some() {
+        return stop_in_pool(context, subject).await;
+    }
     let Some(job) = evidence::job_of(context, subject).await? else {
-        return Ok(false);
+        return Ok(None);
     };
     if JobEnd::of(&job) != JobEnd::Open {
-        return Ok(false);
+        return Ok(None);
     }
     let told = Metadata::of(&job).annotation(keys::STOPPED);
     if marked && told.is_none() {
-        return Ok(false);
+        return Ok(None);
     }
-    let message = told.unwrap_or("taskgate: stopped: the Task's item is open");
+    let message = told.unwrap_or(STOPPED);
     match fail(context, subject, &job, CIRCUIT_BROKEN, message).await? {
         Failing::Now => {
             events::stopped(context, subject, message).await;
-            Ok(false)
+            Ok(None)
         }
-        Failing::Changed => Ok(true),
-        Failing::Gone => Ok(false),
+        Failing::Changed => Ok(Some(Outcome::Conflict)),
+        Failing::Gone => Ok(None),
     }
 }
+
+/// Stops a Task that a worker pool runs, as its cancellation would: the runner is asked to let go, and Kelos makes the Task
+/// Failed; one without a runner is failed itself. First the Task says that it was stopped, as it has no Job that could.
+async fn stop_in_pool(context: &Context, subject: &Subject) -> Result<Option<Outcome>, Error> {
+    if Metadata::of(&subject.object).annotation(keys::STOPPED).is_none() {
+        let outcome = hold::patch(context, subject, json!({"annotations": {keys::STOPPED: STOPPED}})).await?;
+        if matches!(outcome, Outcome::Changed(_)) {
+            events::stopped(context, subject, STOPPED).await;
+        }
+        return Ok(Some(outcome));
+    }
+    let found = cancel::look::runner(context, subject).await?;
+    match found.run {
+        Run::Runner { asked: true } => Ok(None),
+        Run::Runner { asked: false } => cancel::runner::release(context, subject, &found).await.map(Some),
+        _ => {
+            let status = json!({
+                "phase": kelos::FAILED, "message": STOPPED,
+                "completionTime": Timestamp::now().strftime("%FT%TZ").to_string(),
+            });
+            let version = subject.object.pointer("/metadata/resourceVersion");
+            let written = cancel::record::write_status(context, subject, version, status).await;
+            written.map(Some)
+        }
+    }
+}
+
+/// What the Job or the Task says where admission has not said more.
+const STOPPED: &str = "taskgate: stopped: the breaker of the Task's item is open";
 
 /// What became of failing a Job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -58,6 +58,9 @@ pub(crate) enum Outcome {
 /// Looks after one Task until there is nothing left to do for now. Its labels come last: whatever becomes of them, its books
 /// are kept.
 pub(crate) async fn reconcile(object: Arc<DynamicObject>, context: Arc<Context>) -> Result<Action, Error> {
+    if context.policies.is_opted_out(&object.namespace().unwrap_or_default()) {
+        return let_go(&object, &context).await;
+    }
     if let Some(subject) = Subject::of(&context, &object) {
         metadata::tell(&context, &subject).await;
     }
@@ -65,6 +68,17 @@ pub(crate) async fn reconcile(object: Arc<DynamicObject>, context: Arc<Context>)
     Ok(match metadata::complete(&context, &object).await? {
         Completed::Rest => action,
         Completed::Conflict => Action::requeue(SOON),
+    })
+}
+
+/// Removes the finalizer and does nothing else: the Task's namespace is opted out.
+async fn let_go(object: &DynamicObject, context: &Context) -> Result<Action, Error> {
+    let Some(subject) = Subject::of(context, object).filter(|subject| subject.state.held) else {
+        return Ok(Action::await_change());
+    };
+    Ok(match hold::release(context, &subject).await? {
+        Outcome::Conflict => Action::requeue(SOON),
+        _ => Action::await_change(),
     })
 }
 
@@ -140,12 +154,10 @@ async fn keep_books(context: &Context, subject: &Subject, cancelling: &Next) -> 
         Step::Adopt => hold::adopt(context, subject).await?,
         Step::Mark => hold::mark(context, subject).await?,
         Step::Release => hold::release(context, subject).await?,
-        Step::Stop | Step::StopMarked => {
-            if !stop::stop(context, subject, step == Step::StopMarked).await? {
-                return Ok(Kept::Rest(rest(None, cancelling)));
-            }
-            Outcome::Conflict
-        }
+        Step::Stop | Step::StopMarked => match stop::stop(context, subject, step == Step::StopMarked).await? {
+            Some(outcome) => outcome,
+            None => return Ok(Kept::Rest(rest(None, cancelling))),
+        },
         Step::Record => ledger::record(context, subject).await?,
         Step::Reset => ledger::reset(context, subject).await?,
         Step::Refresh(_) => ledger::refresh(context, subject).await?,

@@ -15,10 +15,11 @@ use crate::{ControlPlane, Metrics, Process, ProcessSpec, free_port, scrape};
 pub const GATE_NAMESPACE: &str = "taskgate-system";
 
 /// Who taskgate is and what it may do, as it is shipped: every suite runs under these roles and no others.
-const RIGHTS: [&str; 3] = [
+const RIGHTS: [&str; 4] = [
     include_str!("../../manifests/base/namespace.yaml"),
     include_str!("../../manifests/base/service-account.yaml"),
     include_str!("../../manifests/base/rbac.yaml"),
+    include_str!("../../manifests/base/limits.yaml"),
 ];
 
 /// A running `taskgate serve`, registered with the control plane.

@@ -11,6 +11,8 @@ mod doctor;
 mod helm;
 #[path = "install/kustomize.rs"]
 mod kustomize;
+#[path = "install/limits.rs"]
+mod limits;
 #[path = "install/metrics.rs"]
 mod metrics;
 #[path = "install/rights.rs"]

@@ -30,6 +30,7 @@ fn policies(count: usize) -> PolicySet {
                 &name,
                 &ClusterTaskPolicySpec {
                     namespace_selector,
+                    enforced: false,
                     policy: spec,
                 },
             )

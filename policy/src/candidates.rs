@@ -17,6 +17,8 @@ use crate::{
 pub struct Candidate<'a> {
     /// The policy.
     pub policy: &'a PolicyName,
+    /// Whether it comes before every policy that is not enforced.
+    pub enforced: bool,
     /// Higher wins; among equals a `TaskPolicy`, then the name.
     pub priority: i32,
     /// Why it does not select the object; `None` when it does.
@@ -36,6 +38,8 @@ pub struct Claim {
     pub mode: Mode,
     /// Whether it has the say; of `metadata` several have it, which merge.
     pub wins: bool,
+    /// Whether another policy's enforced section wins, which this one may make stricter.
+    pub tightens: bool,
 }
 
 impl Candidate<'_> {
@@ -60,35 +64,46 @@ pub fn candidates<'a>(
 }
 
 fn candidate<'a>(policy: &'a Policy, features: &Features<'_>, sections: &Sections<'_>) -> Candidate<'a> {
-    let claim = |section, own: Option<Option<Mode>>, wins| {
+    let claim = |section, own: Option<Option<Mode>>, wins, further: Option<&Policy>| {
         let mode = own?.unwrap_or(policy.mode());
-        Some(Claim { section, mode, wins })
+        let tightens = further.is_some_and(|further| further.name() == policy.name());
+        Some(Claim {
+            section,
+            mode,
+            wins,
+            tightens,
+        })
     };
     let claims = [
         claim(
             Section::FailurePolicy,
             policy.failure().map(|(mode, _)| mode),
             is_of(policy, sections.failure.as_ref()),
+            sections.failure.and_then(|ruling| ruling.further),
         ),
         claim(
             Section::Cancellation,
             policy.cancellation().map(|(mode, _)| mode),
             is_of(policy, sections.cancellation.as_ref()),
+            None,
         ),
         claim(
             Section::Queue,
             policy.queue().map(|(mode, _)| mode),
             is_of(policy, sections.queue.as_ref()),
+            None,
         ),
         claim(
             Section::Metadata,
             policy.metadata().map(|(mode, _)| mode),
             is_of(policy, &sections.metadata),
+            None,
         ),
         claim(
             Section::Retry,
             policy.retry().map(|(mode, _)| mode),
             is_of(policy, sections.retry.as_ref()),
+            sections.retry.and_then(|ruling| ruling.further),
         ),
     ];
     let entries = policy.metadata().into_iter().flat_map(|(_, rule)| &rule.entries);
@@ -98,6 +113,7 @@ fn candidate<'a>(policy: &'a Policy, features: &Features<'_>, sections: &Section
     };
     Candidate {
         policy: policy.name(),
+        enforced: policy.is_enforced(),
         priority: policy.priority(),
         mismatch: policy.mismatch(features),
         claims: claims.into_iter().flatten().collect(),

@@ -3,7 +3,10 @@
 
 use serde_json::Value;
 use taskgate_api::{
+    job::Job,
     kelos::Task,
+    keys,
+    metadata::Metadata,
     task_policy::{FailurePolicy, InfrastructureFailure},
     work_item::Outcome,
 };
@@ -33,13 +36,37 @@ impl Ending {
     }
 }
 
-/// What is left of a Task's run.
+/// What was found of a Task's run, by name and label. Only what the Task owns counts: everybody who may create pods can give
+/// them Kelos' labels.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Evidence<'a> {
-    /// Its Job.
+    /// The Job of the Task's name.
     pub job: Option<&'a Value>,
-    /// The Job's pods.
+    /// The pods with the Task's label.
     pub pods: &'a [Value],
+}
+
+impl<'a> Evidence<'a> {
+    /// Without a Job that belongs to another Task, or to none.
+    fn of_task(self, state: &TaskState) -> Self {
+        let ours = |job: &&Value| Job::of(job).task().is_some_and(|owner| owner.uid == state.uid);
+        Self {
+            job: self.job.filter(ours),
+            ..self
+        }
+    }
+
+    /// The pod of the Job's last try: it decided the Job's end.
+    fn newest_pod(self) -> Option<&'a Value> {
+        let job = Metadata::of(self.job?).uid()?;
+        let ours = |pod: &&Value| Metadata::of(pod).controller().is_some_and(|owner| owner.uid == job);
+        let created = |pod: &&Value| {
+            pod.pointer("/metadata/creationTimestamp")
+                .and_then(Value::as_str)
+                .map(ToOwned::to_owned)
+        };
+        self.pods.iter().filter(ours).max_by_key(created)
+    }
 }
 
 /// How the Task `object` ended, by what is left of its run. A failure that cannot be blamed on the cluster is the agent's.
@@ -48,8 +75,11 @@ pub fn classify(object: &Value, state: &TaskState, evidence: Evidence<'_>, polic
         TaskPhase::Active => return Ending::new(Outcome::Deleted, "Deleted"),
         TaskPhase::Succeeded => return Ending::new(Outcome::Succeeded, "Succeeded"),
         TaskPhase::Failed if state.cancelled => return Ending::new(Outcome::Cancelled, TASK_CANCELLED),
+        // A worker pool's Task has no Job that could say so.
+        TaskPhase::Failed if is_stopped_in_pool(object) => return Ending::new(Outcome::Stopped, CIRCUIT_BROKEN),
         TaskPhase::Failed => {}
     }
+    let evidence = evidence.of_task(state);
     let failed = evidence.job.and_then(failed_reason);
     match failed {
         Some(CIRCUIT_BROKEN) => return Ending::new(Outcome::Stopped, CIRCUIT_BROKEN),
@@ -60,7 +90,7 @@ pub fn classify(object: &Value, state: &TaskState, evidence: Evidence<'_>, polic
     let blamed = if unstarted {
         Some(InfrastructureFailure::QueueDeadline)
     } else {
-        newest(evidence.pods).and_then(blame)
+        evidence.newest_pod().and_then(blame)
     };
     if let Some(failure) = blamed {
         let outcome = match policy {
@@ -70,6 +100,11 @@ pub fn classify(object: &Value, state: &TaskState, evidence: Evidence<'_>, polic
         return Ending::new(outcome, &format!("{failure:?}"));
     }
     Ending::new(Outcome::Failed, failed.unwrap_or_else(|| without_job(object)))
+}
+
+/// Whether taskgate stopped the Task, which a worker pool runs.
+fn is_stopped_in_pool(object: &Value) -> bool {
+    Task::of(object).worker_pool().is_some() && Metadata::of(object).annotation(keys::STOPPED).is_some()
 }
 
 /// The reason of a Job's `Failed` condition, or, until the job controller gets there, of its `FailureTarget`.
@@ -94,16 +129,6 @@ fn without_job(object: &Value) -> &'static str {
     } else {
         "TaskFailed"
     }
-}
-
-/// The pod of the last try: it decided the Job's end.
-fn newest(pods: &[Value]) -> Option<&Value> {
-    let created = |pod: &Value| {
-        pod.pointer("/metadata/creationTimestamp")
-            .and_then(Value::as_str)
-            .map(ToOwned::to_owned)
-    };
-    pods.iter().max_by_key(|pod| created(pod))
 }
 
 /// What the cluster did to a pod, if it did.
@@ -163,15 +188,25 @@ mod tests {
         (ending.outcome, ending.reason)
     }
 
+    fn owned_by(kind: &str, uid: &str) -> Value {
+        let version = if kind == "Task" {
+            "kelos.dev/v1alpha2"
+        } else {
+            "batch/v1"
+        };
+        let owner = json!({"apiVersion": version, "kind": kind, "name": "fixer-42", "uid": uid, "controller": true});
+        json!({"uid": "j", "ownerReferences": [owner]})
+    }
+
     fn job(reason: &str) -> Value {
-        json!({"status": {"conditions": [{"type": "Failed", "status": "True", "reason": reason}]}})
+        json!({"metadata": owned_by("Task", "u"), "status": {"conditions": [{"type": "Failed", "status": "True", "reason": reason}]}})
     }
 
     #[test]
     fn the_cluster_is_blamed_only_on_evidence() {
         let ran = json!({"status": {"phase": "Failed", "startTime": "2026-11-21T00:00:00Z"}});
         let queued = json!({"status": {"phase": "Failed"}});
-        let pod = |status: Value| vec![json!({"status": status})];
+        let pod = |status: Value| vec![json!({"metadata": owned_by("Job", "j"), "status": status})];
         let none: Vec<Value> = Vec::new();
         let disrupted = |reason: &str| {
             pod(json!({"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": reason}]}))
@@ -268,9 +303,47 @@ mod tests {
     fn what_the_policy_does_not_ignore_counts() {
         let task = json!({"status": {"phase": "Failed", "startTime": "2026-11-21T00:00:00Z"}});
         let policy: FailurePolicy = serde_json::from_value(json!({"ignore": ["Preempted"]})).unwrap();
-        let pods = [json!({"status": {"reason": "Evicted"}})];
+        let pods = [json!({"metadata": owned_by("Job", "j"), "status": {"reason": "Evicted"}})];
         let ending = end(&task, &job("BackoffLimitExceeded"), &pods, Some(&policy));
         assert_eq!(ending, (Outcome::Failed, "Evicted".to_owned()));
+    }
+
+    #[test]
+    fn only_what_the_task_owns_is_evidence() {
+        let task = json!({"status": {"phase": "Failed", "startTime": "2026-11-21T00:00:00Z"}});
+        let evicted = |metadata: Value| json!({"metadata": metadata, "status": {"reason": "Evicted"}});
+        let failed = |reason: &str| (Outcome::Failed, reason.to_owned());
+        let stranger = json!({"labels": {"kelos.dev/task": "fixer-42"}, "creationTimestamp": "2026-12-01T00:00:00Z"});
+        for pod in [stranger, owned_by("Job", "another"), owned_by("Task", "u")] {
+            let ending = end(&task, &job("BackoffLimitExceeded"), &[evicted(pod.clone())], None);
+            assert_eq!(ending, failed("BackoffLimitExceeded"), "{pod}");
+        }
+        let mut foreign = job("TaskCancelled");
+        for metadata in [owned_by("Task", "another"), json!({"uid": "j"})] {
+            foreign["metadata"] = metadata;
+            let ending = end(&task, &foreign, &[evicted(owned_by("Job", "j"))], None);
+            assert_eq!(ending, failed("TaskFailed"), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn a_task_of_a_pool_that_was_stopped_says_so_itself() {
+        let mut task = json!({"spec": {"workerPoolRef": {"name": "pool"}}, "status": {"phase": "Failed"}});
+        let state = |task: &Value| TaskState::of(task).unwrap();
+        task["metadata"] = json!({"name": "t", "uid": "u"});
+        let ending = classify(&task, &state(&task), Evidence::default(), None);
+        assert_eq!(ending.outcome, Outcome::Failed);
+        task["metadata"]["annotations"] = json!({keys::STOPPED: "open"});
+        let ending = classify(&task, &state(&task), Evidence::default(), None);
+        assert_eq!(
+            (ending.outcome, ending.reason.as_str()),
+            (Outcome::Stopped, CIRCUIT_BROKEN)
+        );
+        task["spec"] = json!({});
+        assert_eq!(
+            classify(&task, &state(&task), Evidence::default(), None).outcome,
+            Outcome::Failed
+        );
     }
 
     #[test]

@@ -361,7 +361,7 @@ mod tests {
         #[test]
         fn any_key_gives_a_legal_name_of_its_own(a in "\\PC{1,200}", b in "\\PC{1,200}") {
             let (left, right) = (ItemIdentity::new(&a, &a, None), ItemIdentity::new(&b, &b, None));
-            prop_assert!(crate::names::is_subdomain(&left.work_item_name()));
+            prop_assert!(taskgate_api::is_object_name(&left.work_item_name()));
             prop_assert!(crate::names::is_label_value(&left.work_item_name()));
             prop_assert_eq!(left.key == right.key, left.work_item_name() == right.work_item_name());
         }

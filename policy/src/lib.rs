@@ -44,6 +44,7 @@ pub mod retry;
 mod ruling;
 mod select;
 pub mod source;
+mod stricter;
 mod task_state;
 mod template;
 mod upkeep;

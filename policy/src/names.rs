@@ -1,5 +1,7 @@
 //! The forms that Kubernetes demands of names, label keys and label values, and cutting text to length.
 
+use taskgate_api::is_object_name;
+
 /// The API server cuts warnings and audit values at 256 characters (anchors, "What the API server imposes" 5).
 pub(crate) const MAX_MESSAGE: usize = 256;
 
@@ -32,19 +34,6 @@ fn is_bidi(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A DNS-1123 subdomain: lower-case labels joined by dots, at most 253 characters.
-pub(crate) fn is_subdomain(name: &str) -> bool {
-    (1..=253).contains(&name.len())
-        && name.split('.').all(|label| {
-            let edge = |c: Option<u8>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-            edge(label.bytes().next())
-                && edge(label.bytes().last())
-                && label
-                    .bytes()
-                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
-        })
-}
-
 /// The part of a label or annotation key after the optional prefix; a non-empty label value has the same form.
 fn is_qualified_part(part: &str) -> bool {
     let edge = |c: Option<u8>| c.is_some_and(|c| c.is_ascii_alphanumeric());
@@ -59,7 +48,7 @@ fn is_qualified_part(part: &str) -> bool {
 /// A label or annotation key: `name` or `dns.prefix/name`.
 pub(crate) fn is_key(key: &str) -> bool {
     match key.split_once('/') {
-        Some((prefix, name)) => is_subdomain(prefix) && is_qualified_part(name),
+        Some((prefix, name)) => is_object_name(prefix) && is_qualified_part(name),
         None => is_qualified_part(key),
     }
 }
@@ -104,17 +93,6 @@ mod tests {
         }
         for bad in ["-a", "a-", " ", "a b", "é", long.as_str()] {
             assert!(!is_label_value(bad), "{bad}");
-        }
-    }
-
-    #[test]
-    fn subdomains() {
-        let long = "a".repeat(254);
-        for good in ["a", "a-b.c9"] {
-            assert!(is_subdomain(good), "{good}");
-        }
-        for bad in ["", ".", "a.", "-a", "A", "a_b", long.as_str()] {
-            assert!(!is_subdomain(bad), "{bad}");
         }
     }
 

@@ -24,6 +24,7 @@ pub struct Policy(Arc<Compiled>);
 #[derive(Debug)]
 struct Compiled {
     name: PolicyName,
+    enforced: bool,
     spec: TaskPolicySpec,
     reach: Reach,
     item_key: Option<ItemKey>,
@@ -89,7 +90,7 @@ impl Policy {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         };
-        Self::compile(name, spec, Selector::default(), Vec::new())
+        Self::compile(name, spec, false, Selector::default(), Vec::new())
     }
 
     /// Compiles a `ClusterTaskPolicy`. Errors with every problem found, not only the first.
@@ -101,12 +102,19 @@ impl Policy {
             &mut problems,
         );
         let name = PolicyName::Cluster { name: name.to_owned() };
-        Self::compile(name, &spec.policy, namespaces.unwrap_or_default(), problems)
+        Self::compile(
+            name,
+            &spec.policy,
+            spec.enforced,
+            namespaces.unwrap_or_default(),
+            problems,
+        )
     }
 
     fn compile(
         name: PolicyName,
         spec: &TaskPolicySpec,
+        enforced: bool,
         namespaces: Selector,
         mut problems: Vec<Problem>,
     ) -> Result<Self, Vec<Problem>> {
@@ -164,6 +172,7 @@ impl Policy {
         }
         Ok(Self(Arc::new(Compiled {
             name,
+            enforced,
             spec,
             reach,
             item_key,
@@ -179,8 +188,13 @@ impl Policy {
     }
 
     /// Where the policy stands among others: smaller wins.
-    pub(crate) fn rank(&self) -> (i64, &PolicyName) {
-        (-i64::from(self.0.spec.priority), &self.0.name)
+    pub(crate) fn rank(&self) -> (bool, i64, &PolicyName) {
+        (!self.0.enforced, -i64::from(self.0.spec.priority), &self.0.name)
+    }
+
+    /// Whether its sections take precedence over every policy that is not enforced.
+    pub(crate) fn is_enforced(&self) -> bool {
+        self.0.enforced
     }
 
     /// Its `spec.priority`.

@@ -8,6 +8,7 @@ use std::{
 use taskgate_api::{
     Mode,
     kelos::Task,
+    keys,
     task_policy::{CancellationPolicy, FailurePolicy, RetryPolicy},
 };
 
@@ -17,6 +18,7 @@ use crate::{
     identity::find_item,
     metadata::{self, Keys, Managed, MetadataRule, Planned, Scope, Stage, Values},
     policy::QueueRule,
+    stricter,
     template::Budget,
 };
 
@@ -33,6 +35,30 @@ pub struct PolicySet {
     queues: bool,
     cluster_keys: Keys,
     namespaced_keys: HashMap<String, Keys>,
+    /// What becomes of the sections of an enforced policy, by its name, where a further one is stricter, by that one's name.
+    stricter: HashMap<PolicyName, HashMap<PolicyName, Stricter>>,
+}
+
+/// The sections of an enforced policy together with those of a further one.
+#[derive(Clone, Debug)]
+struct Stricter {
+    failure: Option<FailurePolicy>,
+    retry: Option<RetryPolicy>,
+}
+
+impl Stricter {
+    fn of(enforced: &Policy, further: &Policy) -> Self {
+        let failures = enforced.failure().zip(further.failure());
+        let retries = enforced.retry().zip(further.retry());
+        Self {
+            failure: failures.map(|((_, enforced), (_, further))| stricter::failure(enforced, further)),
+            retry: retries.map(|((_, enforced), (_, further))| stricter::retry(enforced, further)),
+        }
+    }
+
+    fn is_none(&self) -> bool {
+        self.failure.is_none() && self.retry.is_none()
+    }
 }
 
 impl PolicySet {
@@ -63,7 +89,21 @@ impl PolicySet {
         for policies in set.namespaced.values_mut().chain([&mut set.cluster]) {
             policies.sort_by(|a, b| a.rank().cmp(&b.rank()));
         }
+        set.stricter = set.stricter();
         set
+    }
+
+    fn stricter(&self) -> HashMap<PolicyName, HashMap<PolicyName, Stricter>> {
+        let (enforced, others): (Vec<_>, Vec<_>) = self.cluster.iter().partition(|policy| policy.is_enforced());
+        let further = || others.iter().copied().chain(self.namespaced.values().flatten());
+        let of = |enforced: &Policy| {
+            let each = further().map(|further| (further.name().clone(), Stricter::of(enforced, further)));
+            (
+                enforced.name().clone(),
+                each.filter(|(_, both)| !both.is_none()).collect(),
+            )
+        };
+        enforced.into_iter().map(of).collect()
     }
 
     /// How many policies there are.
@@ -131,6 +171,8 @@ pub(crate) struct Ruling<'a, T> {
     pub(crate) policy: &'a Policy,
     pub(crate) mode: Mode,
     pub(crate) rule: T,
+    /// Of an enforced section the policy that may make it stricter.
+    pub(crate) further: Option<&'a Policy>,
 }
 
 /// The winning sections.
@@ -151,9 +193,21 @@ impl<'a> Sections<'a> {
     /// that is how one spawner is exempted from a wider policy.
     pub(crate) fn select(policies: &'a PolicySet, namespace: &str, features: &Features<'_>) -> Self {
         let mut sections = Self::default();
+        // The API server sends nothing of such a namespace; what the controller knows of it is governed by nothing either.
+        if is_opted_out(features.namespace_labels) {
+            return sections;
+        }
         for policy in policies.ranked(namespace).filter(|policy| policy.matches(features)) {
             let mode = policy.mode();
-            sections.any.get_or_insert(Ruling { policy, mode, rule: () });
+            sections.any.get_or_insert(Ruling {
+                policy,
+                mode,
+                rule: (),
+                further: None,
+            });
+            if !policy.is_enforced() {
+                sections.tighten(policies, policy);
+            }
             take(&mut sections.failure, policy, policy.failure());
             take(&mut sections.queue, policy, policy.queue());
             take(&mut sections.cancellation, policy, policy.cancellation());
@@ -161,17 +215,63 @@ impl<'a> Sections<'a> {
             let ends = sections.metadata.last().is_some_and(|ruling| ruling.mode == Mode::Off);
             if let Some((mode, rule)) = policy.metadata().filter(|_| !ends) {
                 let mode = mode.unwrap_or(policy.mode());
-                sections.metadata.push(Ruling { policy, mode, rule });
+                sections.metadata.push(Ruling {
+                    policy,
+                    mode,
+                    rule,
+                    further: None,
+                });
             }
         }
         sections
     }
+
+    /// Lets `further`, which is not enforced, make enforced sections stricter. Of several the strongest does, as it would
+    /// otherwise win; one whose mode goes less far than the enforced section's does not.
+    fn tighten(&mut self, policies: &'a PolicySet, further: &'a Policy) {
+        let both = |enforced: &Policy| policies.stricter.get(enforced.name())?.get(further.name());
+        let mode = |mode: Option<Mode>| mode.unwrap_or(further.mode());
+        if let (Some(ruling), Some((own, _))) = (open(&mut self.failure), further.failure()) {
+            ruling.further = Some(further);
+            if let Some(stricter) = both(ruling.policy).and_then(|both| both.failure.as_ref())
+                && mode(own) >= ruling.mode
+            {
+                (ruling.mode, ruling.rule) = (mode(own), stricter);
+            }
+        }
+        // A retry that only one of them wants is none: the enforced mode stays.
+        if let (Some(ruling), Some((own, _))) = (open(&mut self.retry), further.retry()) {
+            ruling.further = Some(further);
+            if let Some(stricter) = both(ruling.policy).and_then(|both| both.retry.as_ref())
+                && mode(own) >= ruling.mode
+            {
+                ruling.rule = stricter;
+            }
+        }
+    }
+}
+
+/// The section, if an enforced policy has it and no further one has made it stricter yet.
+fn open<'s, 'a, T>(slot: &'s mut Option<Ruling<'a, T>>) -> Option<&'s mut Ruling<'a, T>> {
+    slot.as_mut()
+        .filter(|ruling| ruling.policy.is_enforced() && ruling.further.is_none())
+}
+
+fn is_opted_out(labels: &BTreeMap<String, String>) -> bool {
+    labels
+        .get(keys::ADMISSION)
+        .is_some_and(|value| value == keys::ADMISSION_DISABLED)
 }
 
 fn take<'a, T>(slot: &mut Option<Ruling<'a, T>>, policy: &'a Policy, section: Option<(Option<Mode>, T)>) {
     if let (None, Some((mode, rule))) = (&slot, section) {
         let mode = mode.unwrap_or(policy.mode());
-        *slot = Some(Ruling { policy, mode, rule });
+        *slot = Some(Ruling {
+            policy,
+            mode,
+            rule,
+            further: None,
+        });
     }
 }
 

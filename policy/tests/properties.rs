@@ -175,12 +175,13 @@ fn spec() -> impl Strategy<Value = TaskPolicySpec> {
 }
 
 fn policies() -> impl Strategy<Value = PolicySet> {
-    proptest::collection::vec((spec(), any::<bool>()), 0..6).prop_map(|specs| {
-        PolicySet::new(specs.into_iter().enumerate().map(|(index, (spec, cluster))| {
+    proptest::collection::vec((spec(), any::<bool>(), any::<bool>()), 0..6).prop_map(|specs| {
+        PolicySet::new(specs.into_iter().enumerate().map(|(index, (spec, cluster, enforced))| {
             let name = format!("p{index}");
             if cluster {
                 let spec = ClusterTaskPolicySpec {
                     namespace_selector: None,
+                    enforced,
                     policy: spec,
                 };
                 Policy::cluster(&name, &spec).unwrap()

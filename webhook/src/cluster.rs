@@ -34,7 +34,7 @@ pub struct Cluster {
 
 impl Cluster {
     /// Reads from `caches`, and through `client` where they do not suffice; `kueue` is where Kueue's configuration is.
-    pub fn new(caches: Arc<Caches>, client: Client, kueue: ConfigRef) -> Self {
+    pub fn new(caches: Arc<Caches>, client: Client, kueue: Option<ConfigRef>) -> Self {
         Self {
             caches,
             fresh: Fresh::new(client.clone()),

@@ -20,7 +20,7 @@ pub struct ServerConfig {
     /// How the server ends.
     pub shutdown: ShutdownConfig,
     /// Where Kueue's configuration is.
-    pub kueue: ConfigRef,
+    pub kueue: Option<ConfigRef>,
 }
 
 /// Bounds on what requests and connections may use. Every duration is longer than zero.
@@ -122,7 +122,7 @@ impl ServerConfig {
             limits: Limits::default(),
             metrics_auth: false,
             shutdown: ShutdownConfig::default(),
-            kueue: ConfigRef::default(),
+            kueue: Some(ConfigRef::default()),
         }
     }
 

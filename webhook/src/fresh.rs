@@ -30,7 +30,7 @@ use kube::{
 };
 use serde_json::Value;
 use taskgate_api::{
-    WorkItem, WorkItemStatus, kelos, keys,
+    WorkItem, WorkItemStatus, is_object_name, kelos, keys,
     metadata::{Metadata, Owner},
 };
 use taskgate_policy::{SpawnerFacts, TaskState, WorkspaceFacts};
@@ -76,6 +76,10 @@ impl Fresh {
             version: known.unwrap_or(kelos::TASK_VERSIONS[0]).to_owned(),
             ..kelos_resource("Task", kelos::TASKS)
         };
+        // The owner reference is whatever the Job's creator wrote.
+        if !is_object_name(owner.name) {
+            return Ok(None);
+        }
         let path = DynamicObject::url_path(&resource, Some(namespace));
         let failed = |error| fact_error("Task", namespace, owner.name, error);
         let request = Request::new(path)
@@ -223,8 +227,7 @@ impl Fresh {
         namespace: &str,
         name: &str,
     ) -> Result<Option<DynamicObject>, FactError> {
-        let legal = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-' || c == b'.';
-        if name.is_empty() || name.len() > 253 || !name.bytes().all(legal) || name.starts_with('.') {
+        if !is_object_name(name) {
             return Ok(None);
         }
         let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &kelos_resource(kind, plural));

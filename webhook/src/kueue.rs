@@ -11,7 +11,10 @@ use kube::{
     Api, Client,
     api::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta},
 };
-use taskgate_api::kueue::{self, ConfigRef, Settings};
+use taskgate_api::{
+    is_object_name,
+    kueue::{self, ConfigRef, Settings},
+};
 use taskgate_policy::KueueFacts;
 use tracing::{debug, warn};
 
@@ -30,7 +33,8 @@ pub struct QueueQuestion<'a> {
 #[derive(Clone)]
 pub(crate) struct Kueue {
     client: Client,
-    config: ConfigRef,
+    /// `None`: it is not asked for anything, and manages nothing.
+    config: Option<ConfigRef>,
 }
 
 /// What an object's absence means.
@@ -42,12 +46,15 @@ enum Presence {
 }
 
 impl Kueue {
-    pub(crate) fn new(client: Client, config: ConfigRef) -> Self {
+    pub(crate) fn new(client: Client, config: Option<ConfigRef>) -> Self {
         Self { client, config }
     }
 
     pub(crate) async fn facts(&self, question: QueueQuestion<'_>) -> KueueFacts {
-        let manages = self.settings().await.manages(question.namespace_labels);
+        let manages = match &self.config {
+            Some(config) => self.settings(config).await.manages(question.namespace_labels),
+            None => false,
+        };
         let mut facts = KueueFacts {
             manages_namespace: Some(manages),
             ..KueueFacts::default()
@@ -82,8 +89,8 @@ impl Kueue {
         Some(matches!(found, Presence::Here))
     }
 
-    async fn settings(&self) -> Settings {
-        let ConfigRef { namespace, name } = &self.config;
+    async fn settings(&self, config: &ConfigRef) -> Settings {
+        let ConfigRef { namespace, name } = config;
         let default = || Settings::of_namespace(namespace);
         let maps = Api::<ConfigMap>::namespaced(self.client.clone(), namespace);
         let map = match maps.get_opt(name).await {
@@ -108,6 +115,10 @@ fn resource(version: &str, kind: &str, plural: &str) -> ApiResource {
 
 /// Whether there is an object of that name; `None` when that cannot be told.
 async fn presence(api: &Api<PartialObjectMeta<DynamicObject>>, name: &str) -> Option<Presence> {
+    // A label may hold any text that is a label value.
+    if !is_object_name(name) {
+        return Some(Presence::Gone);
+    }
     match api.get(name).await {
         Ok(_) => Some(Presence::Here),
         Err(kube::Error::Api(status)) if status.code == 404 => Some(match status.reason.as_str() {

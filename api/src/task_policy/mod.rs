@@ -70,8 +70,8 @@ pub struct TaskPolicySpec {
     /// Which Tasks the policy governs. Empty: every Task in reach.
     #[serde(default, skip_serializing_if = "TaskSelector::is_empty")]
     pub selector: TaskSelector,
-    /// Which policy wins where several govern a Task: for each section the one with the highest number, then a TaskPolicy
-    /// before a ClusterTaskPolicy, then the name.
+    /// Which policy wins where several govern a Task: for each section an enforced ClusterTaskPolicy, then the one with the
+    /// highest number, then a TaskPolicy before a ClusterTaskPolicy, then the name.
     #[serde(default)]
     #[schemars(range(min = -1_000_000, max = 1_000_000))]
     pub priority: i32,
@@ -123,6 +123,7 @@ pub struct TaskPolicySpec {
     derive = "PartialEq",
     doc = "What taskgate does with the Tasks of every namespace that namespaceSelector matches.",
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
+    printcolumn(name = "Enforced", type_ = "boolean", json_path = ".spec.enforced"),
     printcolumn(name = "Priority", type_ = "integer", json_path = ".spec.priority"),
     printcolumn(name = "Queue", type_ = "string", json_path = ".spec.queueName"),
     printcolumn(
@@ -141,6 +142,11 @@ pub struct ClusterTaskPolicySpec {
     /// Which namespaces the policy reaches, by their labels. Empty or absent: every namespace that taskgate may touch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace_selector: Option<LabelSelector>,
+    /// Whether the sections of this policy take precedence over every policy that is not enforced, whatever the priorities. A
+    /// TaskPolicy may then only be stricter: of two limits the smaller one applies, of two waits the longer one; it can neither
+    /// weaken the mode nor set the same labels and annotations.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub enforced: bool,
     /// Everything that a TaskPolicy can say.
     #[serde(flatten)]
     pub policy: TaskPolicySpec,

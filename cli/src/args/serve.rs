@@ -10,7 +10,7 @@ use taskgate_webhook::{ConfigurationName, rules::CONFIGURATION};
 
 use super::{
     CERTIFICATE, ISSUED, NAME, NAMESPACE,
-    values::{collector_url, duration, interval, lifetime, log_filter, object_name, tracker_url},
+    values::{collector_url, duration, host, interval, lifetime, log_filter, object_name, tracker_url},
 };
 use crate::logging::LogFormat;
 
@@ -124,12 +124,25 @@ pub(crate) struct ServeArgs {
     /// The API of github.com. The API of an Enterprise host is found from the Workspace's repository.
     #[arg(long, env = "TASKGATE_GITHUB_API", value_name = "URL", default_value = "https://api.github.com", value_parser = tracker_url)]
     pub(crate) github_api: String,
+    /// The hosts of GitHub Enterprise that taskgate may ask, each with its port unless that is 443. A tenant can name any host
+    /// in a Workspace; beside these taskgate asks --github-api and the GitHub proxy of the Workspace's own namespace.
+    #[arg(long, env = "TASKGATE_SOURCE_HOSTS", value_name = "HOST", value_delimiter = ',', value_parser = host)]
+    pub(crate) source_hosts: Vec<String>,
     /// Where the GitHub proxy of a Workspace is: {service} and {namespace} are filled in.
     #[arg(long, env = "TASKGATE_GHPROXY_URL", value_name = "URL", default_value = "http://{service}.{namespace}:8888", value_parser = tracker_url)]
     pub(crate) ghproxy_url: String,
     /// The ConfigMap with Kueue's configuration, which says which namespaces Kueue manages.
     #[arg(long, env = "TASKGATE_KUEUE_CONFIG", value_name = "NAMESPACE/NAME", default_value_t)]
     pub(crate) kueue_config: ConfigRef,
+    /// Do without Kueue, as if it were not installed: no Job is queued, and its rights are not needed.
+    #[arg(long, env = "TASKGATE_NO_KUEUE")]
+    pub(crate) no_kueue: bool,
+    /// Do without Foreman, as if it were not installed: no Workload is retried, and its rights are not needed.
+    #[arg(long, env = "TASKGATE_NO_FOREMAN")]
+    pub(crate) no_foreman: bool,
+    /// Retry no Tasks: taskgate then creates none, and the right to do so is not needed.
+    #[arg(long, env = "TASKGATE_NO_TASK_RETRY")]
+    pub(crate) no_task_retry: bool,
     /// How long admission goes on after SIGTERM while the API server learns that this replica is leaving.
     #[arg(long, env = "TASKGATE_LAME_DUCK", value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub(crate) lame_duck: Duration,

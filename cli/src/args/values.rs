@@ -88,6 +88,15 @@ pub(super) fn tracker_url(text: &str) -> Result<String, String> {
     }
 }
 
+/// `HOST` or `HOST:PORT`, in lower case.
+pub(super) fn host(text: &str) -> Result<String, String> {
+    let legal = |c: u8| c.is_ascii_alphanumeric() || b"-.:[]".contains(&c);
+    if text.is_empty() || !text.bytes().all(legal) {
+        return Err("not of the form HOST[:PORT]".to_owned());
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
     EnvFilter::try_new(text)
         .map(|_| text.to_owned())

@@ -9,7 +9,7 @@ use taskgate_webhook::{ClientTarget, ConfigurationName, FailurePolicy, Registrat
 use super::{HEADER, registration};
 use crate::{
     args,
-    rights::{Names, manifest::Place},
+    rights::{Feature, Names, limits, manifest::Place},
 };
 
 const NAME: &str = "{{ include \"taskgate.fullname\" . }}";
@@ -23,26 +23,58 @@ pub(super) fn files() -> Result<Vec<(&'static str, String)>> {
     Ok(vec![
         ("templates/registration.yaml", format!("{HEADER}{}", template()?)),
         ("templates/rbac.yaml", format!("{HEADER}{}", roles())),
+        ("templates/limits.yaml", format!("{HEADER}{}", limits())),
         ("files/alerts.yaml", alerts()?),
         ("files/dashboard.json", DASHBOARD.to_owned()),
     ])
 }
 
-fn roles() -> String {
-    let names = Names {
+fn names() -> Names {
+    Names {
+        without: Vec::new(),
         configuration: "{{ .Values.registration.name }}".to_owned(),
         certificate: format!("{NAME}-serving-cert"),
         issued: format!("{NAME}-tls"),
         lease: format!("{NAME}-controller"),
         kueue_config: "{{ splitList \"/\" .Values.kueue.config | last | quote }}".to_owned(),
-    };
+    }
+}
+
+fn roles() -> String {
+    let names = names();
     let place = Place {
         name: NAME,
         namespace: "{{ .Release.Namespace | quote }}",
         labels: LABELS,
         names: &names,
+        around,
     };
     place.roles()
+}
+
+/// The roles of a feature are there where the values enable it.
+fn around(feature: Feature) -> [String; 2] {
+    [
+        format!("{{{{- if .Values.features.{} }}}}\n", feature.value()),
+        "{{- end }}\n".to_owned(),
+    ]
+}
+
+/// Where the API server knows them, and the values do not do without.
+fn limits() -> String {
+    let place = Place {
+        name: NAME,
+        // It stands within words.
+        namespace: "{{ .Release.Namespace }}",
+        labels: LABELS,
+        names: &names(),
+        around,
+    };
+    format!(
+        "{{{{- if and .Values.rights.admissionPolicies (.Capabilities.APIVersions.Has \
+         \"admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy\") }}}}\n{}{{{{- end }}}}\n",
+        limits::policies(&place)
+    )
 }
 
 /// The registration with its settings as templates. Rendered with two sets of settings, it tells itself where they stand.

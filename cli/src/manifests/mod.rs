@@ -22,7 +22,7 @@ use crate::{
     args::{self, Folders, ManifestsArgs, ManifestsCommand},
     manual, output,
     rights::{
-        Names,
+        Names, limits,
         manifest::{self, Place},
     },
 };
@@ -78,10 +78,12 @@ fn files(directory: &Path, docs: Option<&Path>) -> Result<Vec<(PathBuf, String)>
         namespace: args::NAMESPACE,
         labels: &labels,
         names: &usual_names(),
+        around: |_| [String::new(), String::new()],
     };
     for (path, text) in [
         ("base/registration.yaml", registration(&usual)?),
         ("base/rbac.yaml", roles.roles()),
+        ("base/limits.yaml", limits::policies(&roles)),
         ("components/fail-closed/registration.yaml", failure_policies(&closed)?),
         ("break-glass/disable.yaml", switch::disable(&usual)?),
         ("break-glass/enable.yaml", switch::enable(&usual)?),
@@ -98,7 +100,7 @@ fn files(directory: &Path, docs: Option<&Path>) -> Result<Vec<(PathBuf, String)>
         }
         files.push((
             docs.join("rbac.md"),
-            reference::rights(&manifest::table(&usual_names())),
+            reference::rights(&(manifest::table(&usual_names()) + &limits::table())),
         ));
     }
     Ok(files)
@@ -107,6 +109,7 @@ fn files(directory: &Path, docs: Option<&Path>) -> Result<Vec<(PathBuf, String)>
 /// What everything is called that an installation may call otherwise, unless it does.
 pub(crate) fn usual_names() -> Names {
     Names {
+        without: Vec::new(),
         configuration: taskgate_webhook::rules::CONFIGURATION.to_owned(),
         certificate: args::CERTIFICATE.to_owned(),
         issued: args::ISSUED.to_owned(),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{CLUSTER, NAMESPACE, Names, Right};
+use super::{CLUSTER, FEATURES, Feature, NAMESPACE, Names, Right};
 
 /// Where the roles are for. Everything is written as it stands, so it may be a template.
 pub(crate) struct Place<'a> {
@@ -14,29 +14,34 @@ pub(crate) struct Place<'a> {
     pub(crate) labels: &'a str,
     /// What the rights are limited to.
     pub(crate) names: &'a Names,
+    /// What stands around the role of a feature that may be disabled.
+    pub(crate) around: fn(Feature) -> [String; 2],
 }
 
 impl Place<'_> {
-    /// Both roles with their bindings.
+    /// The roles with their bindings: for the whole cluster, for each feature, for taskgate's own namespace.
     pub(crate) fn roles(&self) -> String {
         let Self { name, namespace, .. } = self;
         let (cluster, own) = (None, Some(*namespace));
         let subject = format!("subjects:\n- kind: ServiceAccount\n  name: {name}\n  namespace: {namespace}\n");
-        let reference =
-            |kind: &str| format!("roleRef:\n  apiGroup: rbac.authorization.k8s.io\n  kind: {kind}\n  name: {name}\n");
-        [
-            self.document("ClusterRole", cluster, &self.rules(CLUSTER)),
-            self.document("ClusterRoleBinding", cluster, &(reference("ClusterRole") + &subject)),
-            self.document("Role", own, &self.rules(NAMESPACE)),
-            self.document("RoleBinding", own, &(reference("Role") + &subject)),
-        ]
-        .concat()
+        let pair = |kind: &str, suffix: &str, namespace: Option<&str>, rights: &[Right]| {
+            let reference =
+                format!("roleRef:\n  apiGroup: rbac.authorization.k8s.io\n  kind: {kind}\n  name: {name}{suffix}\n");
+            let binding = self.document(&format!("{kind}Binding"), suffix, namespace, &(reference + &subject));
+            self.document(kind, suffix, namespace, &self.rules(rights)) + &binding
+        };
+        let features = FEATURES.map(|(feature, rights)| {
+            let [before, after] = (self.around)(feature);
+            let suffix = format!("-{}", feature.suffix());
+            before + &pair("ClusterRole", &suffix, cluster, rights) + &after
+        });
+        pair("ClusterRole", "", cluster, CLUSTER) + &features.concat() + &pair("Role", "", own, NAMESPACE)
     }
 
-    fn document(&self, kind: &str, namespace: Option<&str>, body: &str) -> String {
+    fn document(&self, kind: &str, suffix: &str, namespace: Option<&str>, body: &str) -> String {
         let namespace = namespace.map(|namespace| format!("  namespace: {namespace}\n"));
         format!(
-            "---\napiVersion: rbac.authorization.k8s.io/v1\nkind: {kind}\nmetadata:\n  name: {}\n{}  labels:{}\n{body}",
+            "---\napiVersion: rbac.authorization.k8s.io/v1\nkind: {kind}\nmetadata:\n  name: {}{suffix}\n{}  labels:{}\n{body}",
             self.name,
             namespace.unwrap_or_default(),
             self.labels
@@ -75,10 +80,17 @@ pub(crate) fn rule(right: &Right, resources: &[&str], verbs: &[&str], names: &Na
 /// The table for people.
 pub(crate) fn table(names: &Names) -> String {
     let mut text = String::new();
-    for (title, rights) in [
-        ("In the whole cluster", CLUSTER),
-        ("In taskgate's own namespace", NAMESPACE),
-    ] {
+    let features = FEATURES.map(|(feature, rights)| {
+        let title = format!(
+            "In the whole cluster, unless `--no-{}` (chart: `features.{}: false`)",
+            feature.suffix(),
+            feature.value()
+        );
+        (title, rights)
+    });
+    let cluster = ("In the whole cluster".to_owned(), CLUSTER);
+    let own = ("In taskgate's own namespace".to_owned(), NAMESPACE);
+    for (title, rights) in [cluster].into_iter().chain(features).chain([own]) {
         let _ = write!(
             text,
             "\n## {title}\n\n| Resources | Only | Verbs | For |\n|---|---|---|---|\n"

@@ -3,6 +3,7 @@
 //!
 //! A concern that needs a further right adds it here, with the reason, and runs `make manifests`.
 
+pub(crate) mod limits;
 pub(crate) mod manifest;
 pub(crate) mod questions;
 pub(crate) mod review;
@@ -41,9 +42,42 @@ pub(crate) enum Name {
     KueueConfig,
 }
 
-/// What an installation calls its objects.
+/// A feature that an installation may do without, and whose rights are then not granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Feature {
+    /// Queueing of Jobs through Kueue.
+    Kueue,
+    /// Retry of Foreman's Workloads.
+    Foreman,
+    /// Retry of Tasks.
+    TaskRetry,
+}
+
+impl Feature {
+    /// What the values of the chart call it.
+    pub(crate) fn value(self) -> &'static str {
+        match self {
+            Self::Kueue => "kueue",
+            Self::Foreman => "foreman",
+            Self::TaskRetry => "taskRetry",
+        }
+    }
+
+    /// What follows taskgate's name in the name of its ClusterRole, and `--no-` in the flag of `serve`.
+    pub(crate) fn suffix(self) -> &'static str {
+        match self {
+            Self::Kueue => "kueue",
+            Self::Foreman => "foreman",
+            Self::TaskRetry => "task-retry",
+        }
+    }
+}
+
+/// What an installation calls its objects, and which features it does without.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
+    /// The features that are disabled.
+    pub(crate) without: Vec<Feature>,
     /// [`Name::Configuration`].
     pub(crate) configuration: String,
     /// [`Name::Certificate`].
@@ -77,7 +111,7 @@ const CRDS: [Name; 3] = [
     Name::Fixed("workloads.kueue.x-k8s.io"),
 ];
 
-/// In the whole cluster. Nothing here reads a Secret.
+/// In the whole cluster, whatever is enabled. Nothing here reads a Secret.
 pub(crate) const CLUSTER: &[Right] = &[
     Right {
         why: "policies decide about Tasks, and say in their status what is wrong with them",
@@ -108,11 +142,11 @@ pub(crate) const CLUSTER: &[Right] = &[
         verbs: &["update"],
     },
     Right {
-        why: "finalizer, TTL, cancellation and retry of Tasks",
+        why: "finalizer, TTL and cancellation of Tasks",
         group: kelos::GROUP,
         resources: &["tasks"],
         names: &[],
-        verbs: &["create", "delete", "get", "list", "patch", "watch"],
+        verbs: &["delete", "get", "list", "patch", "watch"],
     },
     Right {
         why: "conditions of Tasks and spawners",
@@ -134,20 +168,6 @@ pub(crate) const CLUSTER: &[Right] = &[
         resources: &["agentconfigs"],
         names: &[],
         verbs: &["get"],
-    },
-    Right {
-        why: "retry of Workloads: each attempt is a new object; none is ever changed",
-        group: "foreman.llmkube.dev",
-        resources: &["workloads"],
-        names: &[],
-        verbs: &["create", "delete", "get", "list", "watch"],
-    },
-    Right {
-        why: "what the attempts of a Workload came to",
-        group: "foreman.llmkube.dev",
-        resources: &["agentictasks"],
-        names: &[],
-        verbs: &["get", "list"],
     },
     Right {
         why: "Jobs of Tasks: where they stand in the queue; a cancelled one is failed and removed",
@@ -192,6 +212,30 @@ pub(crate) const CLUSTER: &[Right] = &[
         verbs: &["create"],
     },
     Right {
+        why: "which fields this Kelos has, and whether Foreman and Kueue are installed",
+        group: "apiextensions.k8s.io",
+        resources: &["customresourcedefinitions"],
+        names: &CRDS,
+        verbs: &["get", "list", "watch"],
+    },
+    Right {
+        why: "the caBundle of our own webhook configurations",
+        group: "admissionregistration.k8s.io",
+        resources: &["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
+        names: &[Name::Configuration],
+        verbs: &["get", "list", "patch", "watch"],
+    },
+];
+
+/// In the whole cluster, for one feature each.
+pub(crate) const FEATURES: [(Feature, &[Right]); 3] = [
+    (Feature::Kueue, KUEUE),
+    (Feature::Foreman, FOREMAN),
+    (Feature::TaskRetry, TASK_RETRY),
+];
+
+const KUEUE: &[Right] = &[
+    Right {
         why: "whether queue and priority class exist",
         group: kueue::GROUP,
         resources: &["localqueues", "workloadpriorityclasses"],
@@ -212,21 +256,38 @@ pub(crate) const CLUSTER: &[Right] = &[
         names: &[Name::KueueConfig],
         verbs: &["get"],
     },
+];
+
+const FOREMAN: &[Right] = &[
     Right {
-        why: "which fields this Kelos has, and whether Foreman and Kueue are installed",
-        group: "apiextensions.k8s.io",
-        resources: &["customresourcedefinitions"],
-        names: &CRDS,
-        verbs: &["get", "list", "watch"],
+        why: "retry of Workloads: each attempt is a new object; none is ever changed",
+        group: "foreman.llmkube.dev",
+        resources: &["workloads"],
+        names: &[],
+        verbs: &["create", "delete", "get", "list", "watch"],
     },
     Right {
-        why: "the caBundle of our own webhook configurations",
-        group: "admissionregistration.k8s.io",
-        resources: &["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
-        names: &[Name::Configuration],
-        verbs: &["get", "list", "patch", "watch"],
+        why: "what the attempts of a Workload came to",
+        group: "foreman.llmkube.dev",
+        resources: &["agentictasks"],
+        names: &[],
+        verbs: &["get", "list"],
     },
 ];
+
+const TASK_RETRY: &[Right] = &[Right {
+    why: "the successor of a Task that failed",
+    group: kelos::GROUP,
+    resources: &["tasks"],
+    names: &[],
+    verbs: &["create"],
+}];
+
+/// Everything that an installation needs in the whole cluster.
+pub(crate) fn cluster(names: &Names) -> impl Iterator<Item = &'static Right> {
+    let features = FEATURES.iter().filter(|(feature, _)| !names.without.contains(feature));
+    CLUSTER.iter().chain(features.flat_map(|(_, rights)| *rights))
+}
 
 /// In taskgate's own namespace.
 pub(crate) const NAMESPACE: &[Right] = &[

@@ -1,6 +1,6 @@
 //! The table of rights as single questions, for whoever can answer them, and the answers as rules that are to be added.
 
-use super::{CLUSTER, NAMESPACE, Names, Right, manifest::rule};
+use super::{NAMESPACE, Names, Right, cluster, manifest::rule};
 
 /// Whether one verb is allowed on one resource.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -26,45 +26,41 @@ pub(crate) struct Missing {
     pub(crate) rule: String,
 }
 
-/// Everything that has to be allowed.
+/// Everything that has to be allowed, for the features that are enabled.
 pub(crate) fn questions(names: &Names) -> Vec<Question> {
-    let of = |rights: &'static [Right], at_home| {
-        rights.iter().flat_map(move |right| {
-            let resources = right.resources.iter();
-            resources.flat_map(move |resource| {
-                right
-                    .verbs
-                    .iter()
-                    .flat_map(move |verb| about(right, at_home, resource, verb, names))
-            })
+    let of = |right: &'static Right, at_home| {
+        let resources = right.resources.iter();
+        resources.flat_map(move |resource| {
+            let verbs = right.verbs.iter();
+            verbs.flat_map(move |verb| about(right, at_home, resource, verb, names))
         })
     };
-    of(CLUSTER, false).chain(of(NAMESPACE, true)).collect()
+    let own = NAMESPACE.iter().flat_map(|right| of(right, true));
+    cluster(names).flat_map(|right| of(right, false)).chain(own).collect()
 }
 
 /// The rules that are to be added so that all of the table is `allowed`.
 pub(crate) fn missing(names: &Names, allowed: impl Fn(&Question) -> bool) -> Vec<Missing> {
     let mut missing = Vec::new();
-    for (role, rights, at_home) in [("ClusterRole", CLUSTER, false), ("Role", NAMESPACE, true)] {
-        for right in rights {
-            let lacks = |resource: &'static str, verb: &'static str| {
-                !about(right, at_home, resource, verb, names).iter().all(&allowed)
-            };
-            let resources = right.resources.iter().copied();
-            let resources: Vec<_> = resources
-                .filter(|resource| right.verbs.iter().any(|verb| lacks(resource, verb)))
-                .collect();
-            let verbs = right.verbs.iter().copied();
-            let verbs: Vec<_> = verbs
-                .filter(|verb| resources.iter().any(|resource| lacks(resource, verb)))
-                .collect();
-            if !resources.is_empty() {
-                missing.push(Missing {
-                    role,
-                    why: right.why,
-                    rule: rule(right, &resources, &verbs, names),
-                });
-            }
+    let own = NAMESPACE.iter().map(|right| ("Role", right, true));
+    for (role, right, at_home) in cluster(names).map(|right| ("ClusterRole", right, false)).chain(own) {
+        let lacks = |resource: &'static str, verb: &'static str| {
+            !about(right, at_home, resource, verb, names).iter().all(&allowed)
+        };
+        let resources = right.resources.iter().copied();
+        let resources: Vec<_> = resources
+            .filter(|resource| right.verbs.iter().any(|verb| lacks(resource, verb)))
+            .collect();
+        let verbs = right.verbs.iter().copied();
+        let verbs: Vec<_> = verbs
+            .filter(|verb| resources.iter().any(|resource| lacks(resource, verb)))
+            .collect();
+        if !resources.is_empty() {
+            missing.push(Missing {
+                role,
+                why: right.why,
+                rule: rule(right, &resources, &verbs, names),
+            });
         }
     }
     missing

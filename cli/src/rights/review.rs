@@ -130,10 +130,14 @@ fn grants(rule: &ResourceRule, question: &Question) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{CLUSTER, NAMESPACE, Right},
+        super::{Feature, NAMESPACE, Right, cluster},
         *,
     };
     use crate::manifests::usual_names as names;
+
+    fn all() -> Vec<Right> {
+        cluster(&names()).chain(NAMESPACE).copied().collect()
+    }
 
     fn granted(rights: &[Right]) -> Vec<ResourceRule> {
         let owned = |words: &[&str]| words.iter().map(ToString::to_string).collect();
@@ -151,8 +155,7 @@ mod tests {
 
     #[test]
     fn who_has_all_or_everything_lacks_nothing() {
-        let all = [CLUSTER, NAMESPACE].concat();
-        assert_eq!(missing(&granted(&all), &names()), []);
+        assert_eq!(missing(&granted(&all()), &names()), []);
         let any = || Some(vec!["*".to_owned()]);
         let admin = ResourceRule {
             api_groups: any(),
@@ -164,9 +167,20 @@ mod tests {
     }
 
     #[test]
+    fn a_feature_that_is_disabled_lacks_nothing() {
+        let mut names = names();
+        let some = all()
+            .into_iter()
+            .filter(|right| right.group != taskgate_api::foreman::GROUP);
+        let granted = granted(&some.collect::<Vec<_>>());
+        assert_eq!(missing(&granted, &names).len(), 2);
+        names.without = vec![Feature::Foreman];
+        assert_eq!(missing(&granted, &names), []);
+    }
+
+    #[test]
     fn what_is_missing_is_named_with_the_rule_to_add() {
-        let all = [CLUSTER, NAMESPACE].concat();
-        let mut granted = granted(&all);
+        let mut granted = granted(&all());
         for rule in &mut granted {
             let resources = rule.resources.as_mut().unwrap();
             if resources[0] == "tasks" {

@@ -46,7 +46,7 @@ async fn annotate(context: &Context, subject: &Subject, job: &Value, deadline: O
     let pods = Api::<Pod>::namespaced(context.client.clone(), &subject.namespace);
     let annotations = json!({keys::CANCEL_DEADLINE: deadline});
     let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
-    for pod in untold(context, subject, deadline).await? {
+    for pod in untold(context, subject, job, deadline).await? {
         match pods.patch_metadata(&pod, &PatchParams::default(), &patch).await {
             Err(error) if !gone(&error) => return Err(failed("a pod of Task", error)),
             _ => {}

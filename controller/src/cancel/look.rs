@@ -10,20 +10,20 @@ use serde_json::Value;
 use taskgate_api::{job, kelos, keys, metadata::Metadata};
 use taskgate_policy::{Cancellation, JobEnd, Progress, Run};
 
-use crate::{context::Context, error::Error, task::Subject, tasks::kelos_resource};
+use crate::{context::Context, error::Error, evidence::is_owned_by, named, task::Subject, tasks::kelos_resource};
 
 /// How long something must have been there for Kelos to have seen it.
 const SETTLED: SignedDuration = SignedDuration::from_secs(10);
 
 /// What was found.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// What the next step turns on.
-    pub(super) run: Run,
+    pub(crate) run: Run,
     /// The Task's Job.
-    pub(super) job: Option<Value>,
+    pub(crate) job: Option<Value>,
     /// The runner pod that the Task is assigned to: its name and version.
-    pub(super) runner: Option<(String, String)>,
+    pub(crate) runner: Option<(String, String)>,
 }
 
 impl Default for Found {
@@ -65,7 +65,7 @@ pub(super) async fn look(context: &Context, subject: &Subject, cancellation: &Ca
         (Some(stamp), Some(Progress::Announced)) => {
             let deadline = stamp.deadline.to_string();
             Metadata::of(&json).annotation(keys::CANCEL_DEADLINE) == Some(&deadline)
-                && untold(context, subject, Some(&deadline)).await?.is_empty()
+                && untold(context, subject, &json, Some(&deadline)).await?.is_empty()
         }
         _ => true,
     };
@@ -89,7 +89,7 @@ async fn can_start(context: &Context, subject: &Subject) -> Result<bool, Error> 
     for (kind, plural, name) in workspace.into_iter().chain(configs) {
         let resource = kelos_resource(&context.task_kind.version, kind, plural);
         let api = Api::<DynamicObject>::namespaced_with(context.client.clone(), &subject.namespace, &resource);
-        let found = api.get_metadata_opt(name).await;
+        let found = named::metadata(&api, name).await;
         let found = found.map_err(|error| Error::of("reading", kind, subject, error))?;
         let created = found.and_then(|found| found.creation_timestamp());
         if created.is_none_or(|created| Timestamp::now().duration_since(created.0) < SETTLED) {
@@ -99,25 +99,32 @@ async fn can_start(context: &Context, subject: &Subject) -> Result<bool, Error> 
     Ok(true)
 }
 
-/// The names of the Task's pods that do not carry this deadline.
-pub(super) async fn untold(context: &Context, subject: &Subject, deadline: Option<&str>) -> Result<Vec<String>, Error> {
+/// The names of the pods of the Task's Job that do not carry this deadline.
+pub(super) async fn untold(
+    context: &Context,
+    subject: &Subject,
+    job: &Value,
+    deadline: Option<&str>,
+) -> Result<Vec<String>, Error> {
     let pods = Api::<PartialObjectMeta<Pod>>::namespaced(context.client.clone(), &subject.namespace);
     let label = format!("{}={}", kelos::TASK_LABEL, subject.state.name);
     let found = pods.list(&ListParams::default().labels(&label)).await;
     let found = found.map_err(|error| Error::of("reading", "the pods of Task", subject, error))?;
     Ok(found
         .into_iter()
+        .filter(|pod| is_owned_by(&pod.metadata, Metadata::of(job).uid()))
         .filter(|pod| pod.annotations().get(keys::CANCEL_DEADLINE).map(String::as_str) != deadline)
         .map(|pod| pod.name_any())
         .collect())
 }
 
-async fn runner(context: &Context, subject: &Subject) -> Result<Found, Error> {
+/// The runner pod that the Task is assigned to.
+pub(crate) async fn runner(context: &Context, subject: &Subject) -> Result<Found, Error> {
     let Some(name) = kelos::Task::of(&subject.object).pod_name() else {
         return Ok(Found::default());
     };
     let pods = Api::<PartialObjectMeta<Pod>>::namespaced(context.client.clone(), &subject.namespace);
-    let pod = pods.get_opt(name).await;
+    let pod = named::object(&pods, name).await;
     let pod = pod.map_err(|error| Error::of("reading", "the runner of Task", subject, error))?;
     let annotation = |pod: &PartialObjectMeta<Pod>, key| pod.annotations().get(key).cloned();
     let task = Some(subject.state.name.clone());

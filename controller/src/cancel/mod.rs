@@ -6,9 +6,9 @@
 
 mod flavour;
 mod job;
-mod look;
-mod record;
-mod runner;
+pub(crate) mod look;
+pub(crate) mod record;
+pub(crate) mod runner;
 mod siblings;
 mod tell;
 mod wishes;

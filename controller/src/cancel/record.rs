@@ -67,8 +67,8 @@ pub(super) async fn give_up(
     let (reason, note) = match end {
         Progress::Refused => (
             "CancelRefused",
-            "nobody knows who asked: the request did not pass taskgate's admission. Remove the annotation \
-             taskgate.dev/cancel and ask again"
+            "the request has no valid stamp of taskgate's admission: it was made while admission was unavailable. Remove the \
+             annotation taskgate.dev/cancel and set it again"
                 .to_owned(),
         ),
         _ => (
@@ -165,7 +165,7 @@ fn concluded(object: &Value, cancellation: &Cancellation, adopted: bool) -> Opti
     Some(status)
 }
 
-async fn write_status(
+pub(crate) async fn write_status(
     context: &Context,
     subject: &Subject,
     version: Option<&Value>,

@@ -17,7 +17,7 @@ use crate::{
 
 /// Asks the runner to kill the agent and to let go; Kelos then makes the Task Failed. The version that was seen keeps us
 /// from asking a runner that has the next Task by now.
-pub(super) async fn release(context: &Context, subject: &Subject, found: &Found) -> Result<Outcome, Error> {
+pub(crate) async fn release(context: &Context, subject: &Subject, found: &Found) -> Result<Outcome, Error> {
     let Some((name, version)) = &found.runner else {
         return Ok(Outcome::Again);
     };

@@ -25,7 +25,7 @@ use tracing::{debug, info};
 use crate::{
     context::Context,
     error::{Error, is_absent, is_conflict, is_refused},
-    events, evidence, hold,
+    events, evidence, hold, named,
     task::{Outcome, Subject},
     tasks::{json_of, kelos_resource},
 };
@@ -166,7 +166,7 @@ async fn workspace(context: &Context, subject: &Subject) -> Result<Option<Worksp
     };
     let kind = kelos_resource(&context.task_kind.version, "Workspace", "workspaces");
     let workspaces = Api::<DynamicObject>::namespaced_with(context.client.clone(), &subject.namespace, &kind);
-    let found = workspaces.get_opt(name).await;
+    let found = named::object(&workspaces, name).await;
     let found = found.map_err(|error| Error::of("reading the Workspace of", "Task", subject, error))?;
     Ok(found.map(|found| WorkspaceFacts::of(&json_of(&found))))
 }

@@ -53,6 +53,7 @@ use self::{
 use crate::{
     context::Context,
     error::{Error, is_absent},
+    named,
     tasks::{json_of, namespace_of},
 };
 
@@ -157,6 +158,9 @@ fn concerns(changed: &Changed, job: &DynamicObject) -> bool {
 
 async fn reconcile(job: Arc<DynamicObject>, queueing: Arc<Queueing>) -> Result<Action, Error> {
     let job = json_of(&job);
+    if queueing.context.policies.is_opted_out(namespace_of(&job)) {
+        return Ok(Action::await_change());
+    }
     let (Some(owner), Some(seen)) = (Job::of(&job).task(), queueing.kueue.look(&job)) else {
         return Ok(Action::await_change());
     };
@@ -212,7 +216,7 @@ impl Queueing {
         let task = if let Some(task) = self.tasks.get(&key) {
             Some(json_of(&task))
         } else {
-            let found = self.context.tasks(namespace).get_opt(owner.name).await;
+            let found = named::object(&self.context.tasks(namespace), owner.name).await;
             let found = found.map_err(|error| failed("Task", namespace, owner.name, error))?;
             found.as_ref().map(json_of)
         };
@@ -224,12 +228,15 @@ impl Queueing {
         let Some(owner) = Job::of(job).task() else {
             return Ok(());
         };
+        if self.context.policies.is_opted_out(namespace_of(job)) {
+            return Ok(());
+        }
         let waits = |task: &Value| Condition::find(task, QUEUED).is_some_and(Condition::is_true);
         let namespace = namespace_of(job);
         if !self.task(namespace, &owner).await?.as_ref().is_some_and(waits) {
             return Ok(());
         }
-        let fresh = self.context.tasks(namespace).get_opt(owner.name).await;
+        let fresh = named::object(&self.context.tasks(namespace), owner.name).await;
         let fresh = fresh.map_err(|error| failed("Task", namespace, owner.name, error))?;
         // Of a Task that goes on Kelos makes the Job again.
         let Some(task) = fresh.as_ref().map(json_of).filter(|task| Task::of(task).is_terminal()) else {

@@ -54,7 +54,7 @@ pub(super) async fn look(context: &Context, item: ItemRef) -> Option<Duration> {
 }
 
 async fn look_after(context: &Context, item: &ItemRef) -> Result<Option<Duration>, Error> {
-    if !is_worth_a_look(context, item) {
+    if context.policies.is_opted_out(&item.0) || !is_worth_a_look(context, item) {
         context.retry.slots.note(item, cached(context, item).as_deref());
         return Ok(None);
     }

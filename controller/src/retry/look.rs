@@ -8,7 +8,7 @@ use kube::{
 use serde_json::Value;
 use taskgate_api::{
     foreman::{self, AgenticTask},
-    job, kelos,
+    is_object_name, kelos,
     metadata::Metadata,
     retry_ledger::{RunRef, Transition},
     task_policy::RetriedKind,
@@ -21,6 +21,7 @@ use taskgate_policy::{
 use crate::{
     context::Context,
     error::{Error, is_absent, is_forbidden},
+    named,
     tasks::{ItemRef, json_of},
 };
 
@@ -51,7 +52,7 @@ pub(super) async fn object(
     name: &str,
 ) -> Result<Option<Value>, Error> {
     let api = Api::<DynamicObject>::namespaced_with(context.client.clone(), namespace, resource);
-    let found = api.get_opt(name).await;
+    let found = named::object(&api, name).await;
     let found = found.map_err(|error| failed("reading", kind_of(resource), namespace, name, error))?;
     Ok(found.map(|object| json_of(&object)))
 }
@@ -65,7 +66,7 @@ pub(super) async fn children(context: &Context, namespace: &str, run: &RunRef) -
     let api = Api::<DynamicObject>::namespaced_with(context.client.clone(), namespace, &resource);
     let label = format!("{}={}", foreman::WORKLOAD_LABEL, run.name);
     // A name that is no label value has no children (foreman trap 28).
-    if run.name.len() > 63 {
+    if run.name.len() > 63 || !is_object_name(&run.name) {
         return Ok(Vec::new());
     }
     let found = match api.list(&ListParams::default().labels(&label)).await {
@@ -96,8 +97,6 @@ pub(super) async fn failure(
                 return Ok(None);
             };
             let job = job_of(context, namespace, &state.name).await?;
-            let ours = |job: &Value| job::Job::of(job).task().is_some_and(|owner| owner.uid == state.uid);
-            let job = job.filter(ours);
             let pods = if job.is_some() {
                 pods_of_task(context, namespace, &state.name).await?
             } else {
@@ -139,6 +138,11 @@ pub(super) async fn left(context: &Context, item: &ItemRef, transition: &Transit
 /// (foreman §2.4), and is no hindrance.
 async fn runs_of(context: &Context, namespace: &str, names: &[String]) -> Result<Vec<String>, Error> {
     let mut left = Vec::new();
+    let names: Vec<_> = names
+        .iter()
+        .map(String::as_str)
+        .filter(|name| is_object_name(name))
+        .collect();
     for names in names.chunks(NAMES) {
         let names = names.join(",");
         let labels = format!(
@@ -178,13 +182,13 @@ fn has_ended(job: &Value) -> bool {
 
 async fn job_of(context: &Context, namespace: &str, name: &str) -> Result<Option<Value>, Error> {
     let jobs = Api::<Job>::namespaced(context.client.clone(), namespace);
-    let found = jobs.get_opt(name).await;
+    let found = named::object(&jobs, name).await;
     let found = found.map_err(|error| failed("reading", "Job", namespace, name, error))?;
     Ok(found.map(|job| serde_json::to_value(job).expect("a Job can be written as JSON")))
 }
 
 async fn pods_of_task(context: &Context, namespace: &str, name: &str) -> Result<Vec<Value>, Error> {
-    if name.len() > kelos::MAX_TASK_NAME {
+    if name.len() > kelos::MAX_TASK_NAME || !is_object_name(name) {
         return Ok(Vec::new());
     }
     let pods = Api::<Pod>::namespaced(context.client.clone(), namespace);
@@ -222,7 +226,7 @@ pub(super) fn child_names(workload: &Value, children: &[Value]) -> Vec<String> {
     // A label value; anything longer has no Job.
     let mut names: Vec<_> = listed
         .chain(read)
-        .filter(|name| name.len() <= 63)
+        .filter(|name| name.len() <= 63 && is_object_name(name))
         .map(ToOwned::to_owned)
         .collect();
     names.sort_unstable();

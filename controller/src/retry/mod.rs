@@ -162,7 +162,12 @@ pub(crate) async fn run(context: &Context, work: Work) {
         agenda::run(work.woken, |item| item::look(context, item)).await;
     };
     let asking = questions::run(context, &work.asker, work.questions);
-    tokio::join!(foreman::follow(context), looking, asking);
+    let following = async {
+        if context.retries.contains(&RetriedKind::Workload) {
+            foreman::follow(context).await;
+        }
+    };
+    tokio::join!(following, looking, asking);
 }
 
 /// Takes note of an object that is there, or went.
@@ -211,7 +216,8 @@ pub(crate) fn retrying(context: &Context, object: &Value, state: &TaskState, mem
     if deletes {
         return Retrying::Deletes;
     }
-    let Some(retried) = Retried::of(RetriedKind::Task, object) else {
+    let retried = Retried::of(RetriedKind::Task, object);
+    let Some(retried) = retried.filter(|_| context.retries.contains(&RetriedKind::Task)) else {
         return Retrying::No;
     };
     let namespace = crate::tasks::namespace_of(object);

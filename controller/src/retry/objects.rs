@@ -91,7 +91,7 @@ impl Objects {
 
 /// What is to be known of `object`; `None` for what is never retried.
 pub(super) fn know(context: &Context, kind: RetriedKind, object: &Value) -> Option<(String, ObjectKey, Known)> {
-    let retried = Retried::of(kind, object)?;
+    let retried = Retried::of(kind, object).filter(|_| context.retries.contains(&kind))?;
     let metadata = retried.metadata();
     let namespace = metadata.namespace()?.to_owned();
     let key = (kind, metadata.name()?.to_owned());

@@ -11,7 +11,8 @@ use taskgate_policy::source::{Repository, Source, ghproxy_service};
 use super::{SourceConfig, client::Token, github::Route, trouble::Trouble};
 use crate::{
     context::Context,
-    error::{is_absent, is_forbidden},
+    error::is_forbidden,
+    named,
     tasks::{json_of, kelos_resource},
 };
 
@@ -76,11 +77,12 @@ pub(super) async fn by_workspace(
             is_proxy,
         }
     } else {
+        // Before the token is read: it is shown to nobody else.
+        let base = config.api_of(&repository)?;
         let token = match text("/spec/secretRef/name") {
             Some(secret) => Some(token(context, namespace, secret).await?),
             None => None,
         };
-        let base = repository.enterprise_api().unwrap_or_else(|| config.github_api.clone());
         Route { base, token, is_proxy }
     };
     Ok((repository, route))
@@ -121,9 +123,9 @@ pub(super) async fn by_secret(
 async fn workspace(context: &Context, namespace: &str, name: &str) -> Result<Value, Option<Trouble>> {
     let kind = kelos_resource(&context.spawner_kind.version, "Workspace", "workspaces");
     let workspaces = Api::<DynamicObject>::namespaced_with(context.client.clone(), namespace, &kind);
-    match workspaces.get(name).await {
-        Ok(workspace) => Ok(json_of(&workspace)),
-        Err(error) if is_absent(&error) => Err(Some(Trouble::Unsupported(format!(
+    match named::object(&workspaces, name).await {
+        Ok(Some(workspace)) => Ok(json_of(&workspace)),
+        Ok(None) => Err(Some(Trouble::Unsupported(format!(
             "Workspace {namespace}/{name} does not exist"
         )))),
         Err(error) if is_forbidden(&error) => Err(Some(Trouble::Forbidden(
@@ -139,9 +141,9 @@ async fn workspace(context: &Context, namespace: &str, name: &str) -> Result<Val
 async fn token(context: &Context, namespace: &str, name: &str) -> Result<Token, Option<Trouble>> {
     let secrets = Api::<Secret>::namespaced(context.client.clone(), namespace);
     let missing = |what: &str| Trouble::SecretMissing(format!("Secret {namespace}/{name} {what}"));
-    let data = match secrets.get(name).await {
-        Ok(secret) => secret.data.unwrap_or_default(),
-        Err(error) if is_absent(&error) => return Err(Some(missing("does not exist"))),
+    let data = match named::object(&secrets, name).await {
+        Ok(Some(secret)) => secret.data.unwrap_or_default(),
+        Ok(None) => return Err(Some(missing("does not exist"))),
         Err(error) if is_forbidden(&error) => {
             return Err(Some(Trouble::Forbidden(format!(
                 "taskgate may not read Secret {namespace}/{name}: bind a Role in namespace {namespace} with \

@@ -36,8 +36,10 @@ use std::{
 };
 
 use jiff::Timestamp;
-use taskgate_policy::source::{Source, SourceItem, SourceKey};
+use taskgate_policy::source::{Repository, Source, SourceItem, SourceKey};
 use tokio::sync::{Notify, broadcast};
+
+use trouble::Trouble;
 
 pub(crate) use ask::Asker;
 pub(crate) use reader::run;
@@ -54,9 +56,27 @@ pub struct SourceConfig {
     pub github_api: String,
     /// Where the GitHub proxy of a Workspace is, with `{service}` and `{namespace}`.
     pub ghproxy_url: String,
+    /// The Enterprise hosts that may be asked, in lower case, with their ports where these are not 443.
+    pub hosts: Vec<String>,
 }
 
 impl SourceConfig {
+    /// The API of a repository, if the operator allows its host: whoever may write a Workspace names any.
+    fn api_of(&self, repository: &Repository) -> Result<String, Trouble> {
+        let Some(api) = repository.enterprise_api() else {
+            return Ok(self.github_api.clone());
+        };
+        let bare = |host: &str| host.strip_suffix(":443").unwrap_or(host).to_owned();
+        let host = bare(&repository.host);
+        let allowed = api == self.github_api || self.hosts.iter().any(|allowed| bare(allowed) == host);
+        if allowed {
+            return Ok(api);
+        }
+        Err(Trouble::HostNotAllowed(format!(
+            "taskgate may not ask {host}: its operator allows the host with --source-hosts (chart: sources.hosts)"
+        )))
+    }
+
     /// How often an item of `source` is asked about: as often as its spawner polls, within reason.
     fn interval(&self, source: &Source) -> Duration {
         source.interval.max(self.min_interval)
@@ -136,5 +156,44 @@ impl Sources {
     fn retain(&self, keep: impl Fn(&SourceKey) -> bool) {
         let mut latest = self.latest.write().unwrap_or_else(PoisonError::into_inner);
         latest.retain(|key, _| keep(key));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_hosts_that_the_operator_allows_are_asked() {
+        let config = SourceConfig {
+            min_interval: Duration::from_secs(30),
+            github_api: "https://api.github.com".to_owned(),
+            ghproxy_url: String::new(),
+            hosts: vec!["ghe.corp".to_owned(), "other.corp:8443".to_owned()],
+        };
+        for (repository, api) in [
+            ("o/r", Some("https://api.github.com")),
+            ("https://github.com/o/r", Some("https://api.github.com")),
+            ("https://GHE.corp/o/r", Some("https://ghe.corp/api/v3")),
+            ("https://ghe.corp:443/o/r", Some("https://ghe.corp:443/api/v3")),
+            ("https://other.corp:8443/o/r", Some("https://other.corp:8443/api/v3")),
+            ("https://other.corp/o/r", None),
+            ("https://ghe.corp:8443/o/r", None),
+            ("https://ghe.corp.evil.example/o/r", None),
+            ("https://ghe.corp@evil.example/o/r", None),
+            ("https://169.254.169.254/o/r", None),
+            ("https://kubernetes.default.svc/o/r", None),
+            ("https://127.0.0.1:6443/o/r", None),
+        ] {
+            let found = config.api_of(&Repository::parse(repository).unwrap());
+            match api {
+                Some(api) => assert_eq!(found.as_deref(), Ok(api), "{repository}"),
+                None => {
+                    let trouble = found.unwrap_err();
+                    assert_eq!(trouble.reason(), "HostNotAllowed", "{repository}");
+                    assert!(trouble.to_string().contains("--source-hosts"), "{trouble}");
+                }
+            }
+        }
     }
 }

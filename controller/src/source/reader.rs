@@ -60,11 +60,13 @@ pub(crate) async fn run(context: Arc<Context>, tasks: Store<DynamicObject>, conf
     let mut answers = FuturesUnordered::new();
     loop {
         let interests = interests(&reader.context, &tasks);
-        for job in reader.jobs(&interests).await {
+        let (jobs, more) = reader.jobs(&interests).await;
+        for job in jobs {
             answers.push(job.ask(reader.http.clone(), Arc::clone(&reader.limits)));
         }
         condition::tell(&reader.context, &interests, &reader.health()).await;
-        let (next, quiet) = (reader.next(), Instant::now() + QUIET);
+        let quiet = Instant::now() + QUIET;
+        let next = if more { Some(quiet) } else { reader.next() };
         let mut heard = false;
         loop {
             let rested = Instant::now() >= quiet;
@@ -114,8 +116,9 @@ struct Item {
 }
 
 impl Reader {
-    /// Everything whose turn it is, as far as there are places.
-    async fn jobs(&mut self, interests: &Interests) -> Vec<Job> {
+    /// Everything whose turn it is, as far as there are places; and whether something was passed over for want of one that
+    /// no answer will free.
+    async fn jobs(&mut self, interests: &Interests) -> (Vec<Job>, bool) {
         let now = Instant::now();
         // An item that comes back within its interval waits for its turn.
         self.items
@@ -129,22 +132,28 @@ impl Reader {
             *places.entry(key.namespace.clone()).or_default() += 1;
         }
         let mut taken: usize = places.values().sum();
-        let mut jobs = Vec::new();
+        let mut lost: HashMap<&str, usize> = HashMap::new();
+        let (mut jobs, mut more) = (Vec::new(), false);
         let due = |key: &SourceKey| self.items.get(key).and_then(|item| item.due);
         let idle = |key: &SourceKey| self.items.get(key).is_none_or(|item| !item.is_asked);
         let waiting = interests.iter().filter(|(key, _)| idle(key));
         for (key, interest) in in_turn(waiting.map(|entry| (due(entry.0), entry)), now) {
-            let own = places.get(&key.namespace).copied().unwrap_or_default();
+            // Whoever finds no way has had its turn as well: a namespace full of broken Workspaces keeps nobody waiting.
+            let failed = lost.get(key.namespace.as_str()).copied().unwrap_or_default();
+            let own = places.get(&key.namespace).copied().unwrap_or_default() + failed;
             if own >= PER_NAMESPACE || taken >= CONCURRENCY {
+                more |= failed > 0;
                 continue;
             }
             if let Some(job) = self.job(key, interest).await {
                 *places.entry(key.namespace.clone()).or_default() += 1;
                 taken += 1;
                 jobs.push(job);
+            } else {
+                *lost.entry(key.namespace.as_str()).or_default() += 1;
             }
         }
-        jobs
+        (jobs, more)
     }
 
     /// When the next item has its turn.

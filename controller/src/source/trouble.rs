@@ -22,6 +22,8 @@ pub(crate) enum Trouble {
     Unreachable(String),
     /// An answer that is none.
     BadAnswer(String),
+    /// A host that the operator does not allow.
+    HostNotAllowed(String),
     /// A source that taskgate does not know how to read.
     Unsupported(String),
 }
@@ -35,6 +37,7 @@ impl Trouble {
             Self::RateLimited { .. } => "RateLimited",
             Self::Unreachable(_) => "Unreachable",
             Self::BadAnswer(_) => "BadAnswer",
+            Self::HostNotAllowed(_) => "HostNotAllowed",
             Self::Unsupported(_) => "Unsupported",
         }
     }
@@ -52,6 +55,7 @@ impl fmt::Display for Trouble {
             | Self::SecretMissing(text)
             | Self::Unreachable(text)
             | Self::BadAnswer(text)
+            | Self::HostNotAllowed(text)
             | Self::Unsupported(text) => f.write_str(text),
             Self::RateLimited { base, until } => {
                 write!(f, "{base} limits requests until {}", until.strftime("%FT%TZ"))

@@ -7,8 +7,9 @@ use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kelos_standin::CRDS;
 use kube::{
     ResourceExt as _,
-    api::{ListParams, WatchEvent, WatchParams},
+    api::{ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams},
 };
+use serde_json::json;
 use taskgate_api::{keys, work_item::Outcome};
 use taskgate_e2e::{ControlPlane, Gate, PATIENCE, Shared, await_object, eventually};
 use tokio::sync::OnceCell;
@@ -117,4 +118,59 @@ async fn an_active_task_is_not_stopped_because_the_limit_was_lowered() -> anyhow
         .item("epic", "is closed by the success", |item| failures(item) == 0)
         .await
         .map(drop)
+}
+
+/// It has no Job that could be failed: its runner is asked to let go, as for a cancellation (kelos §7).
+#[tokio::test]
+async fn a_task_of_a_worker_pool_that_slipped_in_is_stopped_too() -> anyhow::Result<()> {
+    let cp = PLANE.get().await?;
+    let gate = GATE
+        .get_or_try_init(|| Gate::builder().serve_flag("--no-leader-election").start(cp))
+        .await?;
+    let world = World::on(cp, gate, "pooled", limit(1)).await?;
+    world
+        .create(&by_hand("first", Some("epic")), false)
+        .await?
+        .stdout_ok()?;
+    world.fail("first").await?;
+    world.open("epic").await?;
+    let pods = world.ns.api::<Pod>();
+    let pod = serde_json::from_value(json!({
+        "metadata": {"name": "pool-0", "labels": {"kelos.dev/workerpool": "pool"}},
+        "spec": {"containers": [{"name": "runner", "image": "runner"}]},
+    }))?;
+    pods.create(&PostParams::default(), &pod).await?;
+    let running = Patch::Merge(json!({"status": {"phase": "Running"}}));
+    pods.patch_status("pool-0", &PatchParams::default(), &running).await?;
+    let mut slipped = by_hand("slipped", Some("epic"));
+    slipped["spec"] = json!({"prompt": "try", "workerPoolRef": {"name": "pool"}});
+    gate.process().kill().await?;
+    world.create(&slipped, false).await?.stdout_ok()?;
+    await_object(&pods, "pool-0", "is assigned", |pod| {
+        pod.annotations().get("kelos.dev/assigned-task").map(String::as_str) == Some("slipped")
+    })
+    .await?;
+    gate.process().start().await?;
+    await_object(&pods, "pool-0", "is asked", |pod| {
+        pod.annotations().get("kelos.dev/cancel-task").map(String::as_str) == Some("slipped")
+    })
+    .await?;
+    // What the runner does then.
+    let killed = json!({"metadata": {"annotations": {
+        "kelos.dev/task-status": "failed", "kelos.dev/task-failure-reason": "task was cancelled",
+    }}});
+    pods.patch("pool-0", &PatchParams::default(), &Patch::Merge(killed))
+        .await?;
+    await_object(&world.tasks(), "slipped", "is a tombstone", |task| {
+        task.phase() == "Failed" && task.annotations().contains_key(keys::RECORDED)
+    })
+    .await?;
+    let item = world.open("epic").await?;
+    let status = item.status.clone().unwrap_or_default();
+    let outcomes: Vec<_> = status.attempts.iter().map(|attempt| attempt.outcome).collect();
+    ensure!(
+        outcomes == [Outcome::Failed, Outcome::Stopped] && failures(&item) == 1,
+        "{status:?}"
+    );
+    world.told("slipped", "TaskStopped", &["the breaker"]).await
 }

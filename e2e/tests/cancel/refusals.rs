@@ -1,13 +1,14 @@
 //! What is refused, and what is said then.
 
 use anyhow::ensure;
+use kelos_standin::{CRDS, Flavour, Outcome};
 use kube::ResourceExt as _;
 use serde_json::json;
 use taskgate_api::keys;
-use taskgate_e2e::{PATIENCE, eventually};
+use taskgate_e2e::{ControlPlane, PATIENCE, eventually};
 use taskgate_policy::JobEnd;
 
-use crate::world::{World, state, task};
+use crate::world::{World, gate, state, task};
 
 #[tokio::test]
 async fn who_may_not_delete_may_not_cancel() -> anyhow::Result<()> {
@@ -208,9 +209,15 @@ async fn a_new_task_made_from_a_cancelled_one_runs() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// In a namespace that is opted out nothing is sent to admission, and the controller does nothing but remove its finalizer.
 #[tokio::test]
-async fn where_admission_is_off_nobody_knows_who_asked() -> anyhow::Result<()> {
-    let world = World::start("off").await?;
+async fn in_an_opted_out_namespace_no_request_is_carried_out() -> anyhow::Result<()> {
+    let policy = json!({"failurePolicy": {"maxRetriesPerItem": 1}, "cancellationPolicy": {"onRetrigger": "Cancel"}});
+    let world = World::governed("off", policy).await?;
+    world.run(&task("unseen")).await?;
+    world
+        .await_task("unseen", "has the finalizer", |task| held(task))
+        .await?;
     let label = format!("{}={}", keys::ADMISSION, keys::ADMISSION_DISABLED);
     let name = world.ns.name().to_owned();
     world
@@ -218,14 +225,81 @@ async fn where_admission_is_off_nobody_knows_who_asked() -> anyhow::Result<()> {
         .kubectl(["label", "namespace", &name, &label])
         .await?
         .stdout_ok()?;
-    world.run(&task("unseen")).await?;
-    world.cancel("unseen", "x").await?;
-    let task = world
-        .await_task("unseen", "is refused", |task| state(task) == "Refused")
+    world
+        .await_task("unseen", "has no finalizer", |task| !held(task))
         .await?;
-    ensure!(task.phase() == "Running");
-    ensure!(world.events("unseen", "CancelRefused").await?.len() == 1);
-    Ok(())
+    world.cancel("unseen", "x").await?;
+    world
+        .agents
+        .finish(world.ns.name(), "unseen", Outcome::failed_at_once())
+        .await?;
+    let task = world
+        .await_task("unseen", "has failed", |task| task.phase() == "Failed")
+        .await?;
+    let version = task.resource_version();
+    taskgate_e2e::never("something is written", std::time::Duration::from_secs(5), || async {
+        let task = world.tasks().get("unseen").await?;
+        let items = world.ns.api::<taskgate_api::WorkItem>();
+        let counted = items.list(&kube::api::ListParams::default()).await?.items.len();
+        Ok((task.resource_version() != version || counted > 0).then_some(task))
+    })
+    .await
+}
+
+fn held(task: &kelos_standin::types::Task) -> bool {
+    task.finalizers().iter().any(|finalizer| finalizer == keys::ACCOUNTING)
+}
+
+/// What is not sent to admission may hold any annotations of taskgate's: without a stamp that fits nothing is carried out, and
+/// the state is not believed.
+#[tokio::test]
+async fn what_was_asked_for_while_admission_was_unavailable_is_refused() -> anyhow::Result<()> {
+    let cp = ControlPlane::builder().crds(CRDS).start().await?;
+    let gate = gate(&cp).await?;
+    let world = World::on(&cp, &gate, "away", Flavour::Head).await?;
+    for name in ["asked", "forged"] {
+        world.run(&task(name)).await?;
+    }
+    // Nothing is sent to admission for a while, and the controller does not see it.
+    gate.process().kill().await?;
+    let label = |value: &str| format!("{}{value}", keys::ADMISSION);
+    let turn = async |label: String| {
+        let args = ["label", "namespace", world.ns.name(), &label];
+        cp.kubectl(args).await?.stdout_ok().map(drop)
+    };
+    turn(label("=disabled")).await?;
+    world.cancel("asked", "x").await?;
+    let forged: Vec<_> = [
+        (keys::CANCEL, "x"),
+        (keys::CANCEL_STATE, "Cancelling"),
+        (keys::CANCELLED_BY, "spawner:fixer"),
+        (keys::CANCEL_TRIGGER, "ByHand"),
+        (keys::CANCEL_REQUESTED, "2026-11-21T12:00:00Z"),
+        (keys::CANCEL_DEADLINE, "2026-11-21T12:00:00Z"),
+    ]
+    .map(|(key, value)| format!("{key}={value}"))
+    .into();
+    let forged: Vec<_> = forged.iter().map(String::as_str).collect();
+    world.annotate("ann", "forged", &forged).await?.stdout_ok()?;
+    turn(label("-")).await?;
+    gate.process().start().await?;
+    for name in ["asked", "forged"] {
+        let task = world
+            .await_task(name, "is refused", |task| state(task) == "Refused")
+            .await?;
+        ensure!(task.phase() == "Running");
+        let told = world.events(name, "CancelRefused").await?;
+        let note = told.first().and_then(|event| event.note.clone()).unwrap_or_default();
+        ensure!(told.len() == 1 && note.contains("set it again"), "{told:?}");
+    }
+    // Asked for again it is carried out.
+    let none = format!("{}-", keys::CANCEL);
+    world.annotate("ann", "asked", &[&none]).await?.stdout_ok()?;
+    world
+        .await_task("asked", "is as before", |task| state(task).is_empty())
+        .await?;
+    world.cancel("asked", "again").await?;
+    world.await_cancelled("asked").await.map(drop)
 }
 
 /// Kelos takes a Job of the Task's name for the Task's (kelos §6.4).

@@ -371,3 +371,36 @@ async fn the_ports_are_closed_as_the_values_say() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// The rights of a feature come and go with it, and the admission policies with their value.
+#[tokio::test]
+async fn rights_follow_the_values() -> anyhow::Result<()> {
+    let cp = PLANE.get().await?;
+    let all = template(cp, "taskgate", "team-x", &[]).await?;
+    let user = "system:serviceaccount:team-x:taskgate";
+    ensure!(all.contains(user), "no policy for the service account of the release");
+    for (value, suffix) in [("kueue", "kueue"), ("foreman", "foreman"), ("taskRetry", "task-retry")] {
+        let role = format!("name: taskgate-{suffix}\n");
+        ensure!(
+            all.contains(&role) && !all.contains(&format!("--no-{suffix}")),
+            "{value}"
+        );
+        let flag = format!("features.{value}=false");
+        let without = template(cp, "taskgate", "team-x", &["--set", &flag]).await?;
+        ensure!(
+            !without.contains(&role) && without.contains(&format!("--no-{suffix}")),
+            "{value}"
+        );
+    }
+    let without = template(cp, "taskgate", "team-x", &["--set", "rights.admissionPolicies=false"]).await?;
+    ensure!(!without.contains("ValidatingAdmissionPolicy"), "they are still there");
+    let hosts = template(
+        cp,
+        "taskgate",
+        "team-x",
+        &["--set", "sources.hosts={ghe.corp,other.corp:8443}"],
+    )
+    .await?;
+    ensure!(hosts.contains("--source-hosts=ghe.corp,other.corp:8443"), "{hosts}");
+    Ok(())
+}

@@ -78,3 +78,25 @@ async fn every_overlay_is_rendered_alike_twice_and_taken_by_the_api_server() -> 
     }
     Ok(())
 }
+
+/// Each component takes the rights of one feature away, and together they leave the rest as it is.
+#[tokio::test]
+async fn without_features_there_are_no_roles_for_them() -> anyhow::Result<()> {
+    let cp = plane().await?;
+    let rendered = rendered(&cp, "minimal").await?;
+    for feature in ["kueue", "foreman", "task-retry"] {
+        ensure!(
+            !rendered.contains(&format!("name: taskgate-{feature}\n")),
+            "{feature} has a role"
+        );
+        ensure!(
+            rendered.contains(&format!("- --no-{feature}\n")),
+            "{feature} is enabled"
+        );
+    }
+    ensure!(
+        rendered.contains("name: taskgate-tasks\n"),
+        "the admission policies are gone"
+    );
+    Ok(())
+}

@@ -141,3 +141,41 @@ async fn a_missing_right_is_named_with_the_rule_to_add() -> anyhow::Result<()> {
     ensure!(gate.process().log()?.contains("all rights are there"));
     Ok(())
 }
+
+/// What an installation does without is neither granted nor called missing, and taskgate is ready although it cannot read it.
+#[tokio::test]
+async fn a_feature_that_is_disabled_needs_no_rights() -> anyhow::Result<()> {
+    let cp = ControlPlane::builder().crds(foreman_standin::CRDS).start().await?;
+    let gate = Gate::builder()
+        .serve_flag("--no-kueue")
+        .serve_flag("--no-foreman")
+        .serve_flag("--no-task-retry")
+        .start(&cp)
+        .await?;
+    for feature in ["kueue", "foreman", "task-retry"] {
+        let role = format!("taskgate-{feature}");
+        cp.kubectl(["delete", "clusterrole,clusterrolebinding", &role])
+            .await?
+            .stdout_ok()?;
+    }
+    gate.process().restart().await?;
+    eventually("nothing is missing", PATIENCE, || async {
+        let count = gate.metrics().await?.value("taskgate_rights_missing", &[]);
+        ensure!(count == Some(0.0), "{count:?}");
+        Ok(())
+    })
+    .await?;
+    let log = gate.process().log()?;
+    ensure!(!log.contains("a right is missing"), "{log}");
+    let rows = listed(&cp, "taskgate", "default").await?;
+    for resource in [
+        "workloads.foreman.llmkube.dev",
+        "workloads.kueue.x-k8s.io",
+        "localqueues.kueue.x-k8s.io",
+    ] {
+        ensure!(rows.iter().all(|(of, ..)| of != resource), "{resource} is granted");
+    }
+    let tasks = rows.iter().find(|(of, ..)| of == "tasks.kelos.dev").context("tasks")?;
+    ensure!(!tasks.2.contains("create"), "{}", tasks.2);
+    Ok(())
+}

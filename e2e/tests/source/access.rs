@@ -67,6 +67,27 @@ async fn a_workspace_with_a_proxy_needs_no_token() -> anyhow::Result<()> {
     world.next(&uid).await.map(drop)
 }
 
+/// A tenant writes the Workspace: it must not choose whom taskgate connects to, or shows the token.
+#[tokio::test]
+async fn a_host_that_the_operator_does_not_allow_is_not_asked() -> anyhow::Result<()> {
+    let world = World::with("host", json!({"secretRef": {"name": "no-such-secret"}})).await?;
+    let elsewhere = json!({
+        "apiVersion": "kelos.dev/v1alpha2", "kind": "Workspace", "metadata": {"name": "repo"},
+        "spec": {"repo": "https://127.0.0.1:6443/o/r", "secretRef": {"name": "no-such-secret"}},
+    });
+    world.repo().issue(42);
+    world.issues().await?;
+    world.ns.apply_yaml(&elsewhere.to_string()).await?;
+    world.fail("fixer-42").await?;
+    let told = world.readable("HostNotAllowed").await?;
+    ensure!(
+        told.contains("127.0.0.1:6443") && told.contains("--source-hosts"),
+        "{told}"
+    );
+    ensure!(world.asked().is_empty(), "the token's host was chosen by the tenant");
+    Ok(())
+}
+
 /// On a control plane of its own, since it is killed.
 #[tokio::test]
 async fn a_secret_is_read_only_where_a_role_allows_it() -> anyhow::Result<()> {

@@ -286,7 +286,8 @@ mod tests {
             assert!(admit(&write(Phase::Validating, &old, &object, true)).allowed());
         }
         // But what is carried out not even taskgate takes back.
-        let old = task(&json!({keys::CANCEL: "x", keys::CANCEL_STATE: "Cancelling"}));
+        let mut old = patched(&task(&json!({})), task(&json!({keys::CANCEL: "x"})));
+        old["metadata"]["annotations"][keys::CANCEL_STATE] = "Cancelling".into();
         assert!(!admit(&write(Phase::Validating, &old, &task(&json!({})), true)).allowed());
     }
 

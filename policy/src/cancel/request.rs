@@ -119,12 +119,26 @@ impl Stamp {
 
     fn of(metadata: Metadata<'_>) -> Option<Self> {
         let time = |key| metadata.annotation(key)?.parse().ok();
-        Some(Self {
+        let stamp = Self {
             by: metadata.annotation(keys::CANCELLED_BY)?.to_owned(),
             trigger: Trigger::of(metadata.annotation(keys::CANCEL_TRIGGER)?)?,
             requested: time(keys::CANCEL_REQUESTED)?,
             deadline: time(keys::CANCEL_DEADLINE)?,
-        })
+        };
+        stamp.is_consistent().then_some(stamp)
+    }
+
+    /// Whether admission or the controller could have written it: who asked fits what set it off, and the deadline is a
+    /// grace that can be asked for, after the request.
+    fn is_consistent(&self) -> bool {
+        let grace = self.deadline.duration_since(self.requested);
+        let by = match self.trigger {
+            Trigger::ByHand => self.by.strip_prefix("user:"),
+            _ => self.by.strip_prefix("spawner:"),
+        };
+        // The grace of a policy has its own limits.
+        let longest = SignedDuration::from_secs(i64::from(MAX_GRACE));
+        by.is_some() && grace >= SignedDuration::ZERO && (self.trigger != Trigger::ByHand || grace <= longest)
     }
 
     /// The annotations that keep it.
@@ -160,10 +174,18 @@ impl Cancellation {
     /// What stands on the Task `object`.
     pub fn of(object: &Value) -> Self {
         let metadata = Metadata::of(object);
+        let stamp = Stamp::of(metadata);
+        let progress = metadata.annotation(keys::CANCEL_STATE).and_then(Progress::of);
+        // Nothing is carried out, or was, that no stamp stands for: whoever writes the annotations while admission is
+        // unavailable neither ends a run nor has a failure taken for a cancellation.
+        let stands = |progress: &Progress| match progress {
+            Progress::Announced | Progress::Cancelling | Progress::Cancelled => stamp.is_some(),
+            Progress::TooLate | Progress::Refused => true,
+        };
         Self {
             reason: metadata.annotation(keys::CANCEL).map(ToOwned::to_owned),
-            stamp: Stamp::of(metadata),
-            progress: metadata.annotation(keys::CANCEL_STATE).and_then(Progress::of),
+            progress: progress.filter(stands),
+            stamp,
         }
     }
 
@@ -202,5 +224,51 @@ impl Cancellation {
     pub fn makes_room(&self) -> bool {
         let retriggered = |stamp: &Stamp| stamp.trigger == Trigger::Retrigger;
         self.is_concluded() && self.stamp.as_ref().is_some_and(retriggered)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn stamped(by: &str, trigger: &str, requested: &str, deadline: &str) -> Value {
+        json!({"metadata": {"annotations": {
+            keys::CANCEL: "x", keys::CANCEL_STATE: "Cancelled", keys::CANCELLED_BY: by, keys::CANCEL_TRIGGER: trigger,
+            keys::CANCEL_REQUESTED: requested, keys::CANCEL_DEADLINE: deadline,
+        }}})
+    }
+
+    #[test]
+    fn a_request_counts_only_with_a_stamp_that_admission_could_have_written() {
+        let (noon, later) = ("2026-11-21T12:00:00Z", "2026-11-21T12:00:30Z");
+        for (by, trigger, requested, deadline, counts) in [
+            ("user:ann", "ByHand", noon, later, true),
+            ("user:ann", "ByHand", noon, noon, true),
+            ("spawner:fixer", "Superseded", noon, later, true),
+            ("spawner:fixer", "ByHand", noon, later, false),
+            ("user:ann", "SourceRemoved", noon, later, false),
+            ("ann", "ByHand", noon, later, false),
+            ("user:ann", "Whim", noon, later, false),
+            ("user:ann", "ByHand", later, noon, false),
+            ("user:ann", "ByHand", noon, "2026-11-22T12:00:01Z", false),
+            ("user:ann", "ByHand", "soon", later, false),
+        ] {
+            let found = Cancellation::of(&stamped(by, trigger, requested, deadline));
+            let (now, case) = (later.parse().unwrap(), format!("{by} {trigger} {requested} {deadline}"));
+            assert_eq!(found.stamp.is_some(), counts, "{case}");
+            assert_eq!(found.is_concluded(), counts, "{case}");
+            assert_eq!(found.stops_jobs(now), counts, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_state_alone_ends_nothing() {
+        for state in ["Announced", "Cancelling", "Cancelled"] {
+            let found = Cancellation::of(&json!({"metadata": {"annotations": {keys::CANCEL_STATE: state}}}));
+            assert!(found.is_none(), "{state}");
+        }
+        let refused = json!({"metadata": {"annotations": {keys::CANCEL: "x", keys::CANCEL_STATE: "Refused"}}});
+        assert_eq!(Cancellation::of(&refused).progress, Some(Progress::Refused));
     }
 }

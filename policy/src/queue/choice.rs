@@ -33,6 +33,7 @@ pub(crate) enum Choice {
 pub(crate) fn ruling<'a>(sections: &Sections<'a>) -> Option<Ruling<'a, QueueRule<'a>>> {
     let own = || {
         sections.any.map(|Ruling { policy, mode, .. }| Ruling {
+            further: None,
             policy,
             mode,
             rule: QueueRule::default(),

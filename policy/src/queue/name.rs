@@ -3,7 +3,7 @@
 use taskgate_api::task_policy::TemplateEngine;
 
 use crate::{
-    names::{clip, is_subdomain},
+    names::clip,
     template::{Moment, Rendering, Templates, Text},
 };
 
@@ -39,7 +39,7 @@ impl Name {
 /// Whether `name` may be the name of a queue or a priority class. Kueue refuses a Job with any other (kueue §2), and a
 /// Job that is refused keeps Kelos' branch lock.
 pub(crate) fn legal(name: &str) -> Result<(), String> {
-    if is_subdomain(name) && name.len() <= MAX_NAME {
+    if taskgate_api::is_object_name(name) && name.len() <= MAX_NAME {
         return Ok(());
     }
     Err(format!(

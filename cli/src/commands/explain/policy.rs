@@ -79,7 +79,9 @@ fn line(section: Section, candidates: &[Candidate<'_>]) -> Option<Line> {
         listed.join(", ")
     };
     let mut why = Vec::new();
-    if merged.is_empty() && beaten.is_empty() {
+    if winner.enforced {
+        why.push("enforced".to_owned());
+    } else if merged.is_empty() && beaten.is_empty() {
         why.push("no other policy with this section selects it".to_owned());
     } else {
         why.push(format!("priority {}", winner.priority));
@@ -88,13 +90,21 @@ fn line(section: Section, candidates: &[Candidate<'_>]) -> Option<Line> {
         why.push(format!("merged key by key with {}", list(&merged)));
     }
     if !beaten.is_empty() {
-        let tie = beaten.iter().any(|(other, _)| other.priority == winner.priority);
+        let tie = beaten
+            .iter()
+            .any(|(other, _)| other.enforced == winner.enforced && other.priority == winner.priority);
         let rule = if tie {
             "; of equals a TaskPolicy, then the first name"
         } else {
             ""
         };
         why.push(format!("before {}{rule}", list(&beaten)));
+    }
+    if let Some((other, _)) = beaten.iter().find(|(_, claim)| claim.tightens) {
+        why.push(format!(
+            "of whose limits and of those of {} the stricter apply",
+            other.policy
+        ));
     }
     let off = if claim.mode == Mode::Off {
         ", so it does nothing"

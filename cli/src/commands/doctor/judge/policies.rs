@@ -129,7 +129,7 @@ fn never_bears(reach: &Reach<'_>, written: &Written<'_>) -> Option<Finding> {
     }
     let own: Vec<_> = SECTIONS.into_iter().filter(|section| has(spec, section)).collect();
     let mut winners = BTreeSet::new();
-    let mut selected = false;
+    let (mut selected, mut enforced) = (false, false);
     for found in reach.selected.iter().filter(|found| found.by.contains(&written.name)) {
         selected = true;
         for section in &own {
@@ -140,6 +140,7 @@ fn never_bears(reach: &Reach<'_>, written: &Written<'_>) -> Option<Finding> {
             if *winner == written.name {
                 return None;
             }
+            enforced |= is_enforced(reach, winner);
             winners.insert(winner.to_string());
         }
     }
@@ -155,13 +156,18 @@ fn never_bears(reach: &Reach<'_>, written: &Written<'_>) -> Option<Finding> {
         )
     } else {
         let winners: Vec<_> = winners.into_iter().collect();
+        let remedy = if enforced {
+            "only its stricter limits apply, as the other one is enforced: docs/policies.md"
+        } else {
+            "give it a higher priority or narrow the other one: docs/policies.md"
+        };
         Finding::warning(
             Check::Policies,
             format!(
                 "{title} never comes to bear: {} overrules it everywhere",
                 some(&winners)
             ),
-            "give it a higher priority or narrow the other one: docs/policies.md",
+            remedy,
         )
     })
 }
@@ -182,7 +188,8 @@ fn undecided(reach: &Reach<'_>) -> Vec<Finding> {
                 continue;
             };
             let one_kind = matches!(first, PolicyName::Cluster { .. }) == matches!(second, PolicyName::Cluster { .. });
-            if one_kind && one.priority == other.priority && section_of(one, section) != section_of(other, section) {
+            let one_rank = one_kind && is_enforced(reach, first) == is_enforced(reach, second);
+            if one_rank && one.priority == other.priority && section_of(one, section) != section_of(other, section) {
                 let place = format!("{}/{}", found.namespace, found.title);
                 pairs.entry((first, second, section)).or_default().push(place);
             }
@@ -201,6 +208,13 @@ fn undecided(reach: &Reach<'_>) -> Vec<Finding> {
             )
         })
         .collect()
+}
+
+fn is_enforced(reach: &Reach<'_>, name: &PolicyName) -> bool {
+    reach
+        .written
+        .iter()
+        .any(|written| written.name == *name && written.enforced)
 }
 
 fn spec_of<'a>(reach: &'a Reach<'_>, name: &PolicyName) -> Option<&'a TaskPolicySpec> {

@@ -32,6 +32,8 @@ pub(super) struct Written<'a> {
     pub(super) object: &'a Value,
     /// `None` where it cannot be read.
     pub(super) spec: Option<TaskPolicySpec>,
+    /// Whether it comes before every policy that is not enforced.
+    pub(super) enforced: bool,
     /// Which namespaces a cluster policy reaches by their labels; its own for the others.
     pub(super) namespaces: Vec<&'a str>,
     /// Why it cannot be applied.
@@ -89,6 +91,7 @@ impl<'a> Reach<'a> {
                 name,
                 object,
                 spec: spec.ok(),
+                enforced: false,
                 namespaces: vec![namespace],
                 problem,
             });
@@ -105,6 +108,7 @@ impl<'a> Reach<'a> {
             written.push(Written {
                 name: PolicyName::Cluster { name: name.to_owned() },
                 object,
+                enforced: spec.as_ref().is_ok_and(|spec| spec.enforced),
                 spec: spec.ok().map(|spec| spec.policy),
                 namespaces: reached.map(|(name, _)| *name).collect(),
                 problem,

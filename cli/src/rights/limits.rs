@@ -1,0 +1,344 @@
+//! What taskgate's service account may not do although its roles allow it: RBAC knows verbs and resources, a
+//! `ValidatingAdmissionPolicy` knows what a write changes. Whoever takes taskgate over can then neither let it create a
+//! workload of their own nor redirect webhooks.
+//!
+//! One policy for each kind of object, with its binding, made for the manifests and the chart alike. taskgate has no right to
+//! change them.
+
+use std::fmt::Write as _;
+
+use taskgate_api::{kelos, keys, switch};
+use taskgate_webhook::rules::EXCLUDED_NAMESPACES;
+
+use super::manifest::Place;
+
+/// One `ValidatingAdmissionPolicy`.
+struct Limit {
+    /// What follows taskgate's own name in its name.
+    suffix: &'static str,
+    /// Where it applies: API group, versions, resources and operations.
+    rules: Vec<[&'static str; 4]>,
+    validations: Vec<Validation>,
+}
+
+/// An expression in CEL, and what the API server says where it is false.
+struct Validation {
+    expression: String,
+    message: &'static str,
+}
+
+/// The policies and their bindings, as YAML.
+pub(crate) fn policies(place: &Place<'_>) -> String {
+    limits(place.namespace)
+        .iter()
+        .fold(String::new(), |text, limit| text + &document(place, limit))
+}
+
+/// The rules for people.
+pub(crate) fn table() -> String {
+    let mut text = String::from(
+        "\n## What its roles allow and its admission policies refuse\n\n\
+         RBAC cannot say which fields a write may change. Where the API server has `ValidatingAdmissionPolicy` (Kubernetes 1.30 \
+         and\nlater), the manifests bring one for each kind of object below. They apply to taskgate's service account alone, \
+         with\n`failurePolicy: Fail`; taskgate has no right to change them.\n\n| Resources | Operations | Refused unless |\n|---|---|---|\n",
+    );
+    for limit in limits("taskgate-system") {
+        let resources: Vec<_> = limit
+            .rules
+            .iter()
+            .map(|[_, _, resources, _]| format!("`{resources}`"))
+            .collect();
+        let operations: Vec<_> = limit.rules.iter().map(|[.., operations]| *operations).collect();
+        let messages: Vec<_> = limit.validations.iter().map(|one| one.message).collect();
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} |",
+            resources.join("; "),
+            operations.join("; "),
+            messages.join("; ")
+        );
+    }
+    text
+}
+
+fn limits(own_namespace: &str) -> Vec<Limit> {
+    let reach = || Validation {
+        expression: in_reach(own_namespace),
+        message: "the namespace is not a system's, not taskgate's own, and not labelled taskgate.dev/admission=disabled",
+    };
+    vec![
+        webhooks("mutating", "mutatingwebhookconfigurations", &["reinvocationPolicy"]),
+        webhooks("validating", "validatingwebhookconfigurations", &[]),
+        pods(reach()),
+        jobs(reach()),
+        tasks(reach()),
+        task_status(),
+        workloads(reach()),
+    ]
+}
+
+/// The namespaces that taskgate creates and deletes in.
+fn in_reach(own_namespace: &str) -> String {
+    let excluded: Vec<_> = EXCLUDED_NAMESPACES.iter().map(|name| format!("'{name}'")).collect();
+    format!(
+        "!(request.namespace in [{}, '{own_namespace}'])\n&& namespaceObject.metadata.?labels[?'{}'].orValue('') != '{}'",
+        excluded.join(", "),
+        keys::ADMISSION,
+        keys::ADMISSION_DISABLED,
+    )
+}
+
+/// That these fields are what they were, as far as they are there.
+fn unchanged(fields: &[&str]) -> String {
+    let equal: Vec<_> = fields
+        .iter()
+        .map(|field| {
+            let (path, last) = field.rsplit_once('.').unwrap_or(("", field));
+            let dot = if path.is_empty() { "" } else { "." };
+            format!("object{dot}{path}.?{last} == oldObject{dot}{path}.?{last}")
+        })
+        .collect();
+    equal.join("\n&& ")
+}
+
+fn webhooks(suffix: &'static str, resource: &'static str, more: &[&str]) -> Limit {
+    let fields = [
+        "clientConfig.?service",
+        "clientConfig.?url",
+        "?rules",
+        "?failurePolicy",
+        "?matchPolicy",
+        "?namespaceSelector",
+        "?objectSelector",
+        "?sideEffects",
+        "?timeoutSeconds",
+        "?admissionReviewVersions",
+    ];
+    let more = more.iter().map(|field| format!("?{field}"));
+    let same: Vec<_> = fields
+        .into_iter()
+        .map(ToOwned::to_owned)
+        .chain(more)
+        .map(|field| format!("w.{field} == o.{field}"))
+        .collect();
+    let others = |of: &str| {
+        format!(
+            "{of}.?matchConditions.orValue([]).filter(c, c.name != '{}')",
+            switch::CONDITION
+        )
+    };
+    let expression = format!(
+        "size(object.?webhooks.orValue([])) == size(oldObject.?webhooks.orValue([]))\n\
+         && object.?webhooks.orValue([]).all(w, oldObject.?webhooks.orValue([]).exists(o, o.name == w.name\n  && {}\n  \
+         && {} == {}\n  && (w.name.endsWith('.taskgate.dev') || w.clientConfig.?caBundle == o.clientConfig.?caBundle)))",
+        same.join("\n  && "),
+        others("w"),
+        others("o"),
+    );
+    Limit {
+        suffix,
+        rules: vec![["admissionregistration.k8s.io", "v1", resource, "UPDATE"]],
+        validations: vec![
+            Validation {
+                expression,
+                message: "of its own webhooks only the caBundle changes, and the condition of `taskgate disable`",
+            },
+            Validation {
+                expression: unchanged(&["metadata.labels", "metadata.annotations", "metadata.ownerReferences"]),
+                message: "labels, annotations and owners stay",
+            },
+        ],
+    }
+}
+
+fn pods(reach: Validation) -> Limit {
+    let own = format!("['{}', '{}']", keys::CANCEL_DEADLINE, kelos::CANCEL_TASK);
+    let (new, old) = (
+        "object.metadata.?annotations.orValue({})",
+        "oldObject.metadata.?annotations.orValue({})",
+    );
+    let expression = format!(
+        "{new}.all(k, k in {own} || (k in {old} && {new}[k] == {old}[k]))\n&& {old}.all(k, k in {own} || k in {new})\n&& {}",
+        unchanged(&[
+            "metadata.labels",
+            "metadata.ownerReferences",
+            "metadata.finalizers",
+            "spec"
+        ]),
+    );
+    Limit {
+        suffix: "pods",
+        rules: vec![["", "v1", "pods", "UPDATE"]],
+        validations: vec![
+            Validation {
+                expression,
+                message: "only the annotations taskgate.dev/cancel-deadline and kelos.dev/cancel-task change",
+            },
+            reach,
+        ],
+    }
+}
+
+fn jobs(reach: Validation) -> Limit {
+    let owned = format!(
+        "oldObject.metadata.?ownerReferences.orValue([]).exists(o, o.kind == 'Task' && o.apiVersion.startsWith('{}/') && \
+         o.?controller.orValue(false))",
+        kelos::GROUP
+    );
+    Limit {
+        suffix: "jobs",
+        rules: vec![
+            ["batch", "v1", "jobs, jobs/status", "UPDATE"],
+            ["batch", "v1", "jobs", "DELETE"],
+        ],
+        validations: vec![
+            Validation {
+                expression: owned,
+                message: "a Kelos Task owns the Job",
+            },
+            Validation {
+                expression: format!(
+                    "request.operation == 'DELETE'\n|| ({})",
+                    unchanged(&[
+                        "metadata.ownerReferences",
+                        "metadata.finalizers",
+                        "spec.suspend",
+                        "spec.parallelism",
+                        "spec.completions",
+                        "spec.template.spec",
+                    ])
+                ),
+                message: "what the Job runs, its owners and its finalizers stay",
+            },
+            reach,
+        ],
+    }
+}
+
+/// That what taskgate creates is the successor of something.
+fn successor() -> Validation {
+    Validation {
+        expression: format!(
+            "request.operation != 'CREATE'\n|| object.metadata.?annotations[?'{}'].orValue('') != ''",
+            keys::RETRY_OF
+        ),
+        message: "it creates only successors, with the annotation taskgate.dev/retry-of",
+    }
+}
+
+fn tasks(reach: Validation) -> Limit {
+    let finalizers = |of: &str| {
+        format!(
+            "{of}.metadata.?finalizers.orValue([]).filter(f, f != '{}')",
+            keys::ACCOUNTING
+        )
+    };
+    let kept = format!(
+        "request.operation != 'UPDATE'\n|| ({}\n&& {} == {})",
+        unchanged(&["spec", "metadata.ownerReferences"]),
+        finalizers("object"),
+        finalizers("oldObject"),
+    );
+    Limit {
+        suffix: "tasks",
+        rules: vec![[kelos::GROUP, "*", "tasks", "CREATE, UPDATE, DELETE"]],
+        validations: vec![
+            successor(),
+            Validation {
+                expression: kept,
+                message: "spec, owners and the finalizers of others stay",
+            },
+            Validation {
+                expression: ended(&["Succeeded", "Failed", "Cancelled"]),
+                message: "it deletes only Tasks that have ended",
+            },
+            // A Task in a namespace that was opted out keeps no finalizer of taskgate's.
+            Validation {
+                expression: format!("request.operation == 'UPDATE'\n|| ({})", reach.expression),
+                message: reach.message,
+            },
+        ],
+    }
+}
+
+fn task_status() -> Limit {
+    Limit {
+        suffix: "task-status",
+        rules: vec![[kelos::GROUP, "*", "tasks/status", "UPDATE"]],
+        validations: vec![Validation {
+            expression: "object.?status.?phase == oldObject.?status.?phase\n\
+                         || object.?status.?phase.orValue('') in ['Failed', 'Cancelled']"
+                .to_owned(),
+            message: "a Task goes to no other phase than Failed or Cancelled",
+        }],
+    }
+}
+
+fn workloads(reach: Validation) -> Limit {
+    Limit {
+        suffix: "workloads",
+        rules: vec![[taskgate_api::foreman::GROUP, "*", "workloads", "CREATE, DELETE"]],
+        validations: vec![
+            successor(),
+            Validation {
+                expression: ended(&["Failed"]),
+                message: "it deletes only Workloads that have failed",
+            },
+            reach,
+        ],
+    }
+}
+
+/// That what is deleted has ended.
+fn ended(phases: &[&str]) -> String {
+    let phases: Vec<_> = phases.iter().map(|phase| format!("'{phase}'")).collect();
+    format!(
+        "request.operation != 'DELETE'\n|| oldObject.?status.?phase.orValue('') in [{}]",
+        phases.join(", ")
+    )
+}
+
+fn document(place: &Place<'_>, limit: &Limit) -> String {
+    let Place {
+        name,
+        namespace,
+        labels,
+        ..
+    } = place;
+    let Limit {
+        suffix,
+        rules,
+        validations,
+    } = limit;
+    let mut text = String::new();
+    let head = |kind: &str| {
+        format!(
+            "---\napiVersion: admissionregistration.k8s.io/v1\nkind: {kind}\nmetadata:\n  name: {name}-{suffix}\n  \
+             labels:{labels}\nspec:\n"
+        )
+    };
+    text += &head("ValidatingAdmissionPolicy");
+    text += "  failurePolicy: Fail\n  matchConstraints:\n    resourceRules:\n";
+    for [group, versions, resources, operations] in rules {
+        let _ = writeln!(
+            text,
+            "    - {{apiGroups: [\"{group}\"], apiVersions: [\"{versions}\"], resources: [{resources}], operations: [{operations}]}}"
+        );
+    }
+    let _ = write!(
+        text,
+        "  matchConditions:\n  - name: is-taskgate\n    expression: >-\n      request.userInfo.username ==\n      \
+         'system:serviceaccount:{namespace}:{name}'\n  validations:\n"
+    );
+    for Validation { expression, message } in validations {
+        let expression = expression.replace('\n', "\n      ");
+        let _ = write!(
+            text,
+            "  - expression: |-\n      {expression}\n    message: >-\n      taskgate's own service account is refused unless {message}\n    \
+             reason: Forbidden\n"
+        );
+    }
+    text += &head("ValidatingAdmissionPolicyBinding");
+    let _ = write!(text, "  policyName: {name}-{suffix}\n  validationActions: [Deny]\n");
+    text
+}
