@@ -148,7 +148,8 @@ impl World {
         let status = self.status();
         let task = &mut self.tasks[index];
         match step {
-            Step::Done | Step::Wait(_) => return false,
+            // The model has no admission that marks Jobs.
+            Step::Done | Step::StopMarked | Step::Wait(_) => return false,
             Step::Adopt => {
                 assert!(
                     task.deleting.is_none(),
