@@ -81,6 +81,7 @@ async fn run_when_leading(
         // In a task of its own: however busy the work is, the Lease is renewed.
         let end = shutdown.child_token();
         let until = end.clone();
+        let end = end.drop_guard();
         let mut keeping = tokio::spawn(async move {
             leader.keep(&until).await;
             leader
@@ -89,7 +90,7 @@ async fn run_when_leading(
             kept = &mut keeping => kept,
             () = work(&fenced, config, metrics, state) => {
                 warn!("the controller ended by itself");
-                end.cancel();
+                drop(end);
                 keeping.await
             }
         };

@@ -2,14 +2,16 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use jiff::Timestamp;
 use kube::api::DynamicObject;
 use serde::de::DeserializeOwned;
 use taskgate_api::{ClusterTaskPolicySpec, TaskPolicySpec};
-use taskgate_policy::{Acceptance, KnownPolicies, MAX_POLICIES, Policy, PolicyName, PolicySet, PolicyState, Problem};
+use taskgate_policy::{
+    Acceptance, KnownPolicies, MAX_POLICIES, Policy, PolicyName, PolicySet, PolicyState, Problem, clip,
+};
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -22,6 +24,8 @@ pub(super) struct Policies {
     pub(super) namespaced: Table<Arc<Stored>>,
     pub(super) cluster: Table<Arc<Stored>>,
     known: watch::Sender<Arc<KnownPolicies>>,
+    /// Held while `known` is made of the tables, so that the last one made is the newest.
+    rebuilding: Mutex<()>,
 }
 
 /// A policy as it is stored in the cluster.
@@ -106,6 +110,7 @@ impl Policies {
             namespaced: Table::settled("taskpolicies", drop_newest),
             cluster: Table::settled("clustertaskpolicies", drop_newest),
             known: watch::Sender::default(),
+            rebuilding: Mutex::default(),
         }
     }
 
@@ -116,6 +121,7 @@ impl Policies {
     /// Puts what the tables hold now before the next review, and tells the others if it is news. Whether one that was dropped
     /// has to be listed again.
     pub(super) fn rebuild(&self) -> bool {
+        let _rebuilding = self.rebuilding.lock().unwrap_or_else(PoisonError::into_inner);
         let namespaced = self.namespaced.values();
         let cluster = self.cluster.values();
         let again = has_room_for_dropped(&namespaced) || has_room_for_dropped(&cluster);
@@ -125,21 +131,16 @@ impl Policies {
             .map(|stored| (stored.name.clone(), stored.state()))
             .collect();
         let complete = self.namespaced.report().synced && self.cluster.report().synced;
-        self.known.send_if_modified(|known| {
-            if known.states == states && known.complete == complete {
-                return false;
-            }
+        let known = self.known.borrow().clone();
+        if known.states != states || known.complete != complete {
             let usable = stored.iter().filter_map(|stored| match &stored.compiled {
                 Compiled::Usable(policy) => Some(policy.clone()),
                 Compiled::Invalid(_) | Compiled::Dropped => None,
             });
-            *known = Arc::new(KnownPolicies {
-                set: Arc::new(PolicySet::new(usable)),
-                states,
-                complete,
-            });
-            true
-        });
+            let set = Arc::new(PolicySet::new(usable));
+            self.known
+                .send_replace(Arc::new(KnownPolicies { set, states, complete }));
+        }
         again
     }
 
@@ -192,7 +193,7 @@ fn stored<S: DeserializeOwned>(
     };
     let compiled = off_reactor(|| {
         let unreadable = |error: serde_json::Error| {
-            let message = error.to_string();
+            let message = clip(&error.to_string(), 160);
             vec![Problem {
                 field: "spec".to_owned(),
                 message,
