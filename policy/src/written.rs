@@ -1,17 +1,16 @@
-//! Writes to taskgate's own objects: what the schema cannot check is checked here, so that a policy that is stored can
+//! Writes to policies: what the schema cannot check is checked here, so that a policy that is stored can
 //! be applied.
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use taskgate_api::{ClusterTaskPolicySpec, TaskPolicySpec, WorkItemSpec, metadata::Metadata};
+use taskgate_api::{ClusterTaskPolicySpec, TaskPolicySpec, metadata::Metadata};
 
 use crate::{
     Detail, Kind, Operation, Policy, Problem, Request,
     decision::{Effect, Finding},
-    identity::ItemIdentity,
 };
 
-/// What is wrong with the object of `request`, one of taskgate's own kinds.
+/// What is wrong with the object of `request`, a policy.
 pub(crate) fn findings(request: &Request<'_>) -> Vec<Finding<'static>> {
     let metadata = Metadata::of(request.object);
     let written = matches!(request.operation, Operation::Create | Operation::Update);
@@ -29,11 +28,7 @@ pub(crate) fn findings(request: &Request<'_>) -> Vec<Finding<'static>> {
             Ok(spec) => policy(Policy::cluster(name, &spec)),
             Err(error) => unreadable(&error),
         },
-        Kind::WorkItem => match spec::<WorkItemSpec>(request.object) {
-            Ok(spec) => work_item(metadata.name(), &spec),
-            Err(error) => unreadable(&error),
-        },
-        Kind::Task | Kind::Job => Vec::new(),
+        _ => Vec::new(),
     }
 }
 
@@ -52,18 +47,4 @@ fn policy(compiled: Result<Policy, Vec<Problem>>) -> Vec<Finding<'static>> {
         Ok(_) => vec![Finding::own(Detail::PolicyEmpty, Effect::Tell)],
         Err(problems) => vec![Finding::own(Detail::PolicyInvalid { problems }, Effect::Reject)],
     }
-}
-
-/// A `WorkItem` is found by its name, so a wrong name would be a memory that nobody reads.
-fn work_item(name: Option<&str>, spec: &WorkItemSpec) -> Vec<Finding<'static>> {
-    let expected = ItemIdentity {
-        key: spec.key.clone(),
-        item: String::new(),
-        spawner: None,
-    }
-    .work_item_name();
-    if name == Some(expected.as_str()) {
-        return Vec::new();
-    }
-    vec![Finding::own(Detail::WorkItemMisnamed { expected }, Effect::Reject)]
 }

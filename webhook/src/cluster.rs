@@ -9,7 +9,7 @@ use taskgate_api::{
     kueue::ConfigRef,
     metadata::{Metadata, Owner},
 };
-use taskgate_policy::{ItemIdentity, KueueFacts, PolicySet, SpawnerFacts, Workspace};
+use taskgate_policy::{ItemIdentity, KueueFacts, PolicySet, Right, SpawnerFacts, Workspace};
 use tokio::sync::OnceCell;
 use tracing::debug;
 
@@ -132,8 +132,8 @@ impl Surroundings for Cluster {
         Ok(user.clone())
     }
 
-    async fn may_delete_task(&self, user: &UserInfo, namespace: &str, name: &str) -> Result<Permission, FactError> {
-        self.fresh.may_delete_task(user, namespace, name).await
+    async fn may(&self, user: &UserInfo, right: &Right) -> Result<Permission, FactError> {
+        self.fresh.may(user, right).await
     }
 
     fn denied(&self, ask: &Ask<'_>, item: &ItemIdentity) {

@@ -44,7 +44,7 @@ pub struct Admitted {
     pub versions: &'static [&'static str],
     /// The kind's name.
     pub name: &'static str,
-    /// The plural that rules and paths name it by.
+    /// The plural that rules name it by, with the subresource where that is what is sent.
     pub resource: &'static str,
     /// Whether objects live in a namespace.
     pub namespaced: bool,
@@ -73,8 +73,13 @@ pub enum Guard {
     JobOfTask,
     /// That somebody deletes the object for its own sake: it goes neither with its namespace nor with its owner.
     Deliberate,
-    /// Also that the annotations about a Task's cancellation change. Of a Task's updates no other is sent.
+    /// Also that the annotations about a Task's cancellation change. Of a Task's updates no other reaches the mutating phase.
     Cancellation,
+    /// Also that they change, or a label or annotation that only taskgate sets. Of the updates of Tasks and Jobs no other
+    /// reaches the validating phase.
+    OwnKeys,
+    /// Also that an annotation changes that asks something of a `WorkItem`, or says who asked.
+    Requests,
 }
 
 const TASK: Admitted = Admitted {
@@ -117,6 +122,11 @@ const WORK_ITEM: Admitted = Admitted {
     namespaced: true,
     kind: Kind::WorkItem,
 };
+const WORK_ITEM_STATUS: Admitted = Admitted {
+    resource: "workitems/status",
+    kind: Kind::WorkItemStatus,
+    ..WORK_ITEM
+};
 
 /// Everything that is sent to us.
 ///
@@ -124,7 +134,10 @@ const WORK_ITEM: Admitted = Admitted {
 /// C15). Deletions of `WorkItem`s always pass: who asked for one is told in an Event. And cancellations: who asks for one is
 /// known to admission alone. A request that nobody checked must not be stored, and no other write is held up by that:
 /// hence its owner.
-pub const ENDPOINTS: [Endpoint; 9] = [
+///
+/// The status of `WorkItem`s is written by taskgate alone. That is decided here and not in RBAC: roles that let people edit
+/// everything in a namespace (`edit`, `admin`, wildcards) are common.
+pub const ENDPOINTS: [Endpoint; 11] = [
     Endpoint {
         path: "/mutate/tasks",
         webhook: "mutate.tasks.taskgate.dev",
@@ -156,10 +169,10 @@ pub const ENDPOINTS: [Endpoint; 9] = [
         path: "/validate/cancellations",
         webhook: "validate.cancellations.taskgate.dev",
         phase: Phase::Validating,
-        admitted: &[TASK],
+        admitted: &[TASK, JOB],
         operations: &[Operation::Update],
         owner: Owner::Taskgate,
-        guard: Guard::Cancellation,
+        guard: Guard::OwnKeys,
     },
     Endpoint {
         path: "/validate/tasks",
@@ -194,6 +207,24 @@ pub const ENDPOINTS: [Endpoint; 9] = [
         phase: Phase::Validating,
         admitted: &[WORK_ITEM],
         operations: &[Operation::Create, Operation::Update],
+        owner: Owner::Taskgate,
+        guard: Guard::Alive,
+    },
+    Endpoint {
+        path: "/mutate/workitems",
+        webhook: "mutate.workitems.taskgate.dev",
+        phase: Phase::Mutating,
+        admitted: &[WORK_ITEM],
+        operations: &[Operation::Create, Operation::Update],
+        owner: Owner::Taskgate,
+        guard: Guard::Requests,
+    },
+    Endpoint {
+        path: "/validate/workitems/status",
+        webhook: "status.workitems.taskgate.dev",
+        phase: Phase::Validating,
+        admitted: &[WORK_ITEM_STATUS],
+        operations: &[Operation::Update],
         owner: Owner::Taskgate,
         guard: Guard::Alive,
     },
