@@ -101,6 +101,8 @@ pub const PROTECTED_ANNOTATIONS: [&str; 11] = [
 /// The labels of an existing Task that only taskgate changes.
 pub const PROTECTED_LABELS: [&str; 1] = [WORK_ITEM];
 
+/// Namespaces that taskgate never touches, besides its own (C9).
+pub const EXCLUDED_NAMESPACES: [&str; 2] = ["kube-system", "kube-node-lease"];
 /// Label on a namespace: `disabled` keeps the API server from sending its objects to taskgate.
 pub const ADMISSION: &str = "taskgate.dev/admission";
 /// The value of [`ADMISSION`] that opts a namespace out.

@@ -44,6 +44,7 @@ use crate::{
     source::{self, Sources},
     spawner_status, task,
     tasks::{TaskIndex, json_of, kelos_resource, resource},
+    unwinding::{Unwinding, restarted},
     watches::{Queued, bare, cached, follow_tasks, follow_work_items},
 };
 
@@ -81,7 +82,7 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
     let (work_items, work_items_writer) = reflector::store::<WorkItem>();
     let tasks_writer = reflector::store::Writer::<DynamicObject>::new(task_kind.clone());
     let tasks = tasks_writer.as_reader();
-    let (retry, retries) = Retry::new(&config.sources);
+    let (retry, retries) = Retry::new(&config.sources, metrics);
     let context = Arc::new(Context {
         policies: Policies::new(local, cluster, namespaces, spawners_writer.as_reader()),
         work_items,
@@ -96,6 +97,7 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
         work_item_cap: config.work_items_per_namespace,
         evicted: Evicted::default(),
         kueue: config.kueue.clone(),
+        namespace: config.namespace.clone(),
         retry,
         task_kind: task_kind.clone(),
         spawner_kind: spawner_kind.clone(),
@@ -166,7 +168,10 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
             cancel::follow_sources(&context, look_at).boxed(),
             metadata::follow_sources(&context, &tasks, look_at).boxed(),
             spawner_status::run(Arc::clone(&context), spawners).boxed(),
-            source::run(Arc::clone(&context), tasks.clone(), config.sources.clone()).boxed(),
+            restarted("source", metrics, || {
+                source::run(Arc::clone(&context), tasks.clone(), config.sources.clone())
+            })
+            .boxed(),
             reassessing.boxed(),
         ]);
     } else {
@@ -192,8 +197,16 @@ async fn apply(context: &Arc<Context>, tasks: Store<DynamicObject>, queued: Queu
         warn!(%error, source = %error.source, name = object.name_any(), "tried again soon");
         Action::requeue(refusals.wait(object.uid(), error))
     };
+    let unwinding = Arc::new(Unwinding::new("task", &context.metrics));
     applier(
-        |object, context| Box::pin(task::reconcile(object, context)),
+        |object, context| {
+            let unwinding = Arc::clone(&unwinding);
+            Box::pin(async move {
+                let reconcile = task::reconcile(Arc::clone(&object), context);
+                let caught = unwinding.caught(object.uid(), reconcile).await;
+                caught.unwrap_or_else(|wait| Ok(Action::requeue(wait)))
+            })
+        },
         failed,
         Arc::clone(context),
         tasks,

@@ -68,7 +68,7 @@ pub use farewell::{Farewell, farewell};
 pub use fit::{fit, minimal};
 pub use governing::{Governing, governing};
 pub use identity::{ItemIdentity, identify};
-pub use ledger::{HISTORY, attempt, baseline, fill_in, record, refresh, reset};
+pub use ledger::{HISTORY, attempt, baseline, failures_to_forget, fill_in, record, refresh, reset, reset_by};
 pub use names::{clip, note};
 pub use policy::{Policy, PolicyName, Problem};
 pub use protected::{carries_own, own_keys_changed, stated};

@@ -70,7 +70,7 @@ pub(crate) fn findings(request: &Request<'_>, planned: &[Finding<'_>]) -> Vec<Fi
         return Vec::new();
     };
     let planned: Vec<&Edit> = planned.iter().flat_map(Finding::planned).collect();
-    let set = |map: &str, wanted: &str| {
+    let ours_of = |map: &str, wanted: &str| {
         planned.iter().rev().find_map(|edit| match (*edit, map) {
             (Edit::Label(key, value), "labels") | (Edit::Annotation(key, value), "annotations") if key == wanted => {
                 Some(value.as_str())
@@ -89,7 +89,7 @@ pub(crate) fn findings(request: &Request<'_>, planned: &[Finding<'_>]) -> Vec<Fi
             if keys::CANCELLATION.contains(&key.as_str()) {
                 continue;
             }
-            match set(map, key) {
+            match ours_of(map, key) {
                 Some(ours) if value.as_str() == Some(ours) => continue,
                 Some(_) => {}
                 None if map == "labels" => edits.push(Edit::RemoveLabel(key.clone())),

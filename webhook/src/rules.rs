@@ -1,6 +1,7 @@
 //! Which requests reach us. The registration and the router are both built from [`ENDPOINTS`], so they cannot drift.
 
 use taskgate_api::kelos;
+pub use taskgate_api::keys::EXCLUDED_NAMESPACES;
 use taskgate_policy::{Kind, Operation, Phase};
 
 /// The name of both webhook configurations. Configurations run in the order of their names: ours comes before `kueue-…`, so
@@ -13,8 +14,6 @@ pub const CLEANERS: [&str; 3] = [
     // Both of them, where controllers have no credentials of their own.
     "system:kube-controller-manager",
 ];
-/// Namespaces that taskgate never touches, besides its own (C9).
-pub const EXCLUDED_NAMESPACES: [&str; 2] = ["kube-system", "kube-node-lease"];
 
 /// One path, and what the API server sends there.
 #[derive(Clone, Copy, Debug)]

@@ -16,7 +16,7 @@ use super::{
     objects::{self, ObjectKey},
     tell::{Happened, tell, tell_unknown},
 };
-use crate::{context::Context, error::Error, tasks::ItemRef};
+use crate::{context::Context, error::Error, requests, tasks::ItemRef};
 
 /// For how long after its end Kelos looks for the outputs of a Task that left none (kelos §6.6).
 const CAPTURE: SignedDuration = SignedDuration::from_secs(35);
@@ -74,9 +74,11 @@ async fn failed(
         .map(|(found, name)| (name, found.mode, found.rule));
     let ledger = memory.map(memory::ledger_of).unwrap_or_default();
     let status = memory.and_then(|memory| memory.status.as_ref());
+    let order = memory.and_then(requests::retry);
     let mut scene = FailedScene {
         object: retried,
         ledger: &ledger,
+        asked: order.as_ref().map(|(order, by)| (order, *by)),
         rule,
         infrastructure_failures: status.map_or(0, |status| status.infrastructure_failures),
         settles: settles(retried),
@@ -125,6 +127,12 @@ async fn failed(
                 retry::told(status, retried.uid(), *why, now)
             })
             .await?
+        }
+        // Whatever the item is called: nothing is deleted for another one.
+        (FailedStep::Begin(_), Some(memory))
+            if context.is_excluded(namespace) || !objects::is_of(context, memory, retried) =>
+        {
+            return Ok(Look::Nothing);
         }
         (FailedStep::Begin(transition), Some(memory)) => {
             let by_hand = transition.requested_by.is_some();
