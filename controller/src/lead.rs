@@ -61,7 +61,7 @@ pub(crate) async fn lead(client: Client, config: &Config, metrics: &Metrics) {
     loop {
         let version = kelos_version(&client).await;
         if version.is_some() {
-            return control(client, config, metrics, version).await;
+            return Box::pin(control(client, config, metrics, version)).await;
         }
         info!("Kelos is not installed");
         tokio::select! {
@@ -109,9 +109,7 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
     let (new_policies, policies_changed) = watch::channel(());
 
     let all = watcher::Config::default;
-    let local = cached(watcher(Api::<TaskPolicy>::all(client.clone()), all()), local_writer);
-    let cluster = Api::<ClusterTaskPolicy>::all(client.clone());
-    let policies = stream::select_all([local, cached(watcher(cluster, all()), cluster_writer)]);
+    let policies = policy_changes(&client, local_writer, cluster_writer);
     // Their labels are read when a Task is looked at; their own changes, of which a spawner has many, lead to nothing.
     let namespaces = cached(
         watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), all()),
@@ -152,6 +150,7 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
         let task = ObjectRef::new_with(task, task_kind.clone()).within(namespace);
         let _ = queue.unbounded_send(task.into());
     };
+    let sources = || source::run(Arc::clone(&context), tasks.clone(), config.sources.clone());
     let mut parts: Vec<BoxFuture<'_, ()>> = vec![
         policies.boxed(),
         namespaces.for_each(|()| ready(())).boxed(),
@@ -168,10 +167,7 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
             cancel::follow_sources(&context, look_at).boxed(),
             metadata::follow_sources(&context, &tasks, look_at).boxed(),
             spawner_status::run(Arc::clone(&context), spawners).boxed(),
-            restarted("source", metrics, || {
-                source::run(Arc::clone(&context), tasks.clone(), config.sources.clone())
-            })
-            .boxed(),
+            restarted("source", metrics, sources).boxed(),
             reassessing.boxed(),
         ]);
     } else {
@@ -179,6 +175,18 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
         drop((spawners_writer, tasks_writer));
     }
     join_all(parts).await;
+}
+
+/// Every change of a policy.
+fn policy_changes(
+    client: &Client,
+    local: reflector::store::Writer<TaskPolicy>,
+    cluster: reflector::store::Writer<ClusterTaskPolicy>,
+) -> impl Stream<Item = ()> {
+    let all = watcher::Config::default;
+    let local = cached(watcher(Api::<TaskPolicy>::all(client.clone()), all()), local);
+    let every = Api::<ClusterTaskPolicy>::all(client.clone());
+    stream::select_all([local, cached(watcher(every, all()), cluster)])
 }
 
 fn recorder(client: &Client, config: &Config) -> Recorder {
@@ -202,7 +210,7 @@ async fn apply(context: &Arc<Context>, tasks: Store<DynamicObject>, queued: Queu
         |object, context| {
             let unwinding = Arc::clone(&unwinding);
             Box::pin(async move {
-                let reconcile = task::reconcile(Arc::clone(&object), context);
+                let reconcile = Box::pin(task::reconcile(Arc::clone(&object), context));
                 let caught = unwinding.caught(object.uid(), reconcile).await;
                 caught.unwrap_or_else(|wait| Ok(Action::requeue(wait)))
             })

@@ -23,6 +23,7 @@ use crate::{
     spawner_status::{self, SpawnerRef},
     task::Subject,
     tasks::ItemRef,
+    unwinding::Unwinding,
 };
 
 /// How long policies have to be quiet, so that a rollout of many is looked at once.

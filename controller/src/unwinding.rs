@@ -43,15 +43,13 @@ impl<K: Eq + Hash> Unwinding<K> {
     /// reconcile leaves wrong: hence the assertion of unwind safety. The panic's message is not logged again: it may quote an
     /// object.
     pub(crate) async fn caught<T>(&self, key: K, reconcile: impl Future<Output = T>) -> Result<T, Duration> {
-        match AssertUnwindSafe(reconcile).catch_unwind().await {
-            Ok(outcome) => Ok(outcome),
-            Err(_) => {
-                let wait = self.wait(key, Instant::now());
-                self.metrics.panicked(self.what);
-                error!(reconcile = self.what, ?wait, "a reconcile panicked: it is tried again");
-                Err(wait)
-            }
+        if let Ok(outcome) = AssertUnwindSafe(reconcile).catch_unwind().await {
+            return Ok(outcome);
         }
+        let wait = self.wait(key, Instant::now());
+        self.metrics.panicked(self.what);
+        error!(reconcile = self.what, ?wait, "a reconcile panicked: it is tried again");
+        Err(wait)
     }
 
     /// How long to wait; what did not panic again soon after the last try starts anew.
@@ -69,7 +67,7 @@ impl<K: Eq + Hash> Unwinding<K> {
 /// Runs what `start` starts, which is meant to run for ever, and starts it again when it panics.
 pub(crate) async fn restarted<F: Future<Output = ()>>(what: &'static str, metrics: &Metrics, start: impl Fn() -> F) {
     let unwinding = Unwinding::new(what, metrics);
-    while let Err(wait) = unwinding.caught((), start()).await {
+    while let Err(wait) = unwinding.caught((), Box::pin(start())).await {
         tokio::time::sleep(wait).await;
     }
 }

@@ -744,6 +744,7 @@ fn what_is_not_enforced_is_only_told() {
     let ledger = ledger(1, "Work");
     for mode in [Mode::Observe, Mode::Warn] {
         let step = failed_step(&FailedScene {
+            asked: None,
             object: Retried::of(RetriedKind::Workload, &failed).unwrap(),
             ledger: &ledger,
             rule: Some(("p", mode, &rule)),
@@ -764,6 +765,7 @@ fn the_backoff_grows_and_is_waited_for() {
     let start: Timestamp = "2026-11-21T00:00:00Z".parse().unwrap();
     for (attempt, seconds) in [(1, 10), (2, 20), (3, 40), (4, 60), (8, 60)] {
         let step = failed_step(&FailedScene {
+            asked: None,
             object: Retried::of(RetriedKind::Workload, &failed).unwrap(),
             ledger: &ledger(attempt, "Work"),
             rule: Some(("p", Mode::Enforce, &rule)),

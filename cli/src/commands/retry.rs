@@ -122,27 +122,24 @@ impl Command {
             return Err(anyhow!("it is being retried already"));
         }
         let dry_run = self.args.dry_run;
-        match found {
-            Some(item) => {
-                let request = json!({"metadata": {"uid": item.uid(), "annotations": {keys::RETRY: text}}});
-                let params = PatchParams {
-                    dry_run,
-                    ..PatchParams::default()
-                };
-                items
-                    .patch(&name, &params, &Patch::Merge(request))
-                    .await
-                    .map_err(said)?;
-            }
-            None => {
-                let mut item = identity.work_item(&name);
-                item.annotations_mut().insert(keys::RETRY.to_owned(), text);
-                let params = PostParams {
-                    dry_run,
-                    ..PostParams::default()
-                };
-                items.create(&params, &item).await.map_err(said)?;
-            }
+        if let Some(item) = found {
+            let request = json!({"metadata": {"uid": item.uid(), "annotations": {keys::RETRY: text}}});
+            let params = PatchParams {
+                dry_run,
+                ..PatchParams::default()
+            };
+            items
+                .patch(&name, &params, &Patch::Merge(request))
+                .await
+                .map_err(said)?;
+        } else {
+            let mut item = identity.work_item(&name);
+            item.annotations_mut().insert(keys::RETRY.to_owned(), text);
+            let params = PostParams {
+                dry_run,
+                ..PostParams::default()
+            };
+            items.create(&params, &item).await.map_err(said)?;
         }
         self.told(&order)
     }

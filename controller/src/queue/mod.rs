@@ -54,6 +54,7 @@ use crate::{
     context::Context,
     error::{Error, is_absent},
     tasks::{json_of, namespace_of},
+    unwinding::Unwinding,
 };
 
 /// How many Jobs are looked at at the same time.
@@ -135,7 +136,9 @@ pub(crate) async fn run(context: Arc<Context>, tasks: Store<DynamicObject>) {
             |job, queueing| {
                 let unwinding = Arc::clone(&unwinding);
                 Box::pin(async move {
-                    let caught = unwinding.caught(job.uid(), reconcile(Arc::clone(&job), queueing)).await;
+                    let caught = unwinding
+                        .caught(job.uid(), Box::pin(reconcile(Arc::clone(&job), queueing)))
+                        .await;
                     caught.unwrap_or_else(|wait| Ok(Action::requeue(wait)))
                 })
             },

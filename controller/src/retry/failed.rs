@@ -2,7 +2,13 @@
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
-use taskgate_api::{Mode, WorkItem, WorkItemStatus, kelos::Task, task_policy::RetriedKind, work_item::Attempt};
+use taskgate_api::{
+    Mode, WorkItem, WorkItemStatus,
+    kelos::Task,
+    retry_ledger::Transition,
+    task_policy::{RetriedKind, RetryPolicy},
+    work_item::Attempt,
+};
 use taskgate_policy::{
     Ending, TaskState, failure_rule,
     retry::{self, FailedScene, FailedStep, Retried, RunPhase, attempt_number, failed_step},
@@ -128,19 +134,9 @@ async fn failed(
             })
             .await?
         }
-        // Whatever the item is called: nothing is deleted for another one.
-        (FailedStep::Begin(_), Some(memory))
-            if context.is_excluded(namespace) || !objects::is_of(context, memory, retried) =>
-        {
-            return Ok(Look::Nothing);
-        }
         (FailedStep::Begin(transition), Some(memory)) => {
-            let by_hand = transition.requested_by.is_some();
-            if let Some((name, _, rule)) = rule.filter(|_| !by_hand)
-                && !context.retry.slots.take(item, name, rule)
-            {
-                let again = Timestamp::now().checked_add(NO_PLACE).unwrap_or(Timestamp::MAX);
-                return Ok(Look::At(again));
+            if let Some(held) = held_back(context, item, memory, retried, transition, rule) {
+                return Ok(held);
             }
             memory::write(context, memory, |status, now| retry::begun(status, transition, now)).await?
         }
@@ -161,6 +157,24 @@ async fn failed(
         }
     }
     Ok(Look::Wrote(written))
+}
+
+/// Why the retry does not begin now: the object belongs to another item, whatever that is called, or nothing is retried in its
+/// namespace; or the policy has as many in flight as it may.
+fn held_back(
+    context: &Context,
+    item: &ItemRef,
+    memory: &WorkItem,
+    retried: Retried<'_>,
+    transition: &Transition,
+    rule: Option<(&str, Mode, &RetryPolicy)>,
+) -> Option<Look> {
+    if context.is_excluded(&item.0) || !objects::is_of(context, memory, retried) {
+        return Some(Look::Nothing);
+    }
+    let (name, _, rule) = rule.filter(|_| transition.requested_by.is_none())?;
+    let again = || Timestamp::now().checked_add(NO_PLACE).unwrap_or(Timestamp::MAX);
+    (!context.retry.slots.take(item, name, rule)).then(|| Look::At(again()))
 }
 
 /// A run that ended well: what failed before it is forgotten. What never failed leaves no memory.

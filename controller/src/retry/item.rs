@@ -47,7 +47,7 @@ pub(super) async fn look(context: &Context, item: ItemRef) -> Option<Duration> {
     let caught = context
         .retry
         .unwinding
-        .caught(item.clone(), look_after(context, &item))
+        .caught(item.clone(), Box::pin(look_after(context, &item)))
         .await;
     match caught {
         Err(wait) => Some(wait),
