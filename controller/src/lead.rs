@@ -4,7 +4,7 @@
 use std::{future::ready, sync::Arc, time::Duration};
 
 use futures::{
-    FutureExt as _, StreamExt as _, TryStreamExt as _,
+    FutureExt as _, Stream, StreamExt as _, TryStreamExt as _,
     channel::mpsc,
     future::{BoxFuture, join, join_all},
     stream,

@@ -111,3 +111,59 @@ pub fn right_missing(request: &Request<'_>, field: &'static str, right: &Right, 
     };
     assemble(request.sent, request.phase, vec![Finding::own(detail, Effect::Deny)])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn needed(kind: Kind, old: &Value, new: &Value, own: bool) -> Vec<String> {
+        let request = Request {
+            phase: Phase::Validating,
+            kind,
+            operation: Operation::Update,
+            namespace: if kind == Kind::ClusterTaskPolicy { "" } else { "team" },
+            object: new,
+            sent: new,
+            old,
+            user: "ann",
+            own,
+            dry_run: false,
+        };
+        let rights = rights_needed(&request).map(|(_, rights)| rights).unwrap_or_default();
+        rights.iter().map(Right::text).collect()
+    }
+
+    #[test]
+    fn overrides_take_the_right_to_create_what_they_change() {
+        let policy = |retry: Value| json!({"metadata": {"name": "p"}, "spec": {"retry": retry}});
+        let plain = policy(json!({"maxAttempts": 2}));
+        let task = policy(json!({"maxAttempts": 2, "kinds": ["Task"], "overrides": {"task": {"image": "x"}}}));
+        let both = policy(json!({"maxAttempts": 2, "overrides": {"labels": {"a": "b"}}}));
+        let create = "create tasks.kelos.dev in namespace team";
+        assert_eq!(needed(Kind::TaskPolicy, &Value::Null, &plain, false), [""; 0]);
+        assert_eq!(needed(Kind::TaskPolicy, &plain, &task, false), [create]);
+        assert_eq!(needed(Kind::TaskPolicy, &task, &task, false), [""; 0]);
+        assert_eq!(needed(Kind::TaskPolicy, &plain, &both, false).len(), 2);
+        assert_eq!(
+            needed(Kind::ClusterTaskPolicy, &plain, &task, false),
+            ["create tasks.kelos.dev in all namespaces"]
+        );
+        let mut wider = task.clone();
+        wider["spec"]["retry"]["kinds"] = Value::Null;
+        assert_eq!(needed(Kind::TaskPolicy, &wider, &task, false), [create]);
+    }
+
+    #[test]
+    fn to_have_an_object_run_again_takes_the_rights_to_delete_and_create_it() {
+        let item = |order: &str| json!({"metadata": {"annotations": {keys::RETRY: order}}});
+        let order = item(r#"{"kind": "Workload", "name": "wl", "uid": "u"}"#);
+        let expected = [
+            "delete workloads.foreman.llmkube.dev in namespace team",
+            "create workloads.foreman.llmkube.dev in namespace team",
+        ];
+        assert_eq!(needed(Kind::WorkItem, &Value::Null, &order, false), expected);
+        assert_eq!(needed(Kind::WorkItem, &order, &order, false), [""; 0]);
+        assert_eq!(needed(Kind::WorkItem, &Value::Null, &order, true), [""; 0]);
+    }
+}

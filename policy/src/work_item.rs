@@ -115,3 +115,102 @@ pub fn retry_order(request: &Request<'_>) -> Option<Result<RetryOrder, String>> 
     let order = new.annotation(keys::RETRY)?;
     (old.annotation(keys::RETRY) != Some(order)).then(|| RetryOrder::parse(order))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decision::assemble;
+    use serde_json::json;
+
+    fn item(annotations: &Value) -> Value {
+        let name = ItemIdentity::new("fixer/42", "42", None).work_item_name();
+        json!({"metadata": {"name": name, "annotations": annotations}, "spec": {"key": "fixer/42", "item": "42"}})
+    }
+
+    fn decided(kind: Kind, phase: Phase, old: &Value, new: &Value, own: bool) -> crate::Decision {
+        let request = Request {
+            phase,
+            kind,
+            operation: Operation::Update,
+            namespace: "team",
+            object: new,
+            sent: new,
+            old,
+            user: "ann",
+            own,
+            dry_run: false,
+        };
+        assemble(new, phase, findings(&request))
+    }
+
+    #[test]
+    fn only_taskgate_writes_the_status() {
+        let object = item(&json!({}));
+        let decision = |own| decided(Kind::WorkItemStatus, Phase::Validating, &object, &object, own);
+        let denial = decision(false).denial.unwrap();
+        assert_eq!(denial.code, 403);
+        for way in ["taskgate reset", "taskgate.dev/reset=", "delete it"] {
+            assert!(
+                denial.message.contains(way) && denial.message.chars().count() <= 256,
+                "{denial:?}"
+            );
+        }
+        assert!(decision(true).allowed());
+    }
+
+    #[test]
+    fn who_asks_is_stamped_once_and_cannot_be_chosen() {
+        let bare = item(&json!({}));
+        for forged in [json!({}), json!({keys::RESET_BY: "bob"})] {
+            let mut asked = item(&json!({keys::RESET: "fixed"}));
+            json_patch::merge(&mut asked["metadata"]["annotations"], &forged);
+            assert!(!decided(Kind::WorkItem, Phase::Validating, &bare, &asked, false).allowed());
+            let stamped = decided(Kind::WorkItem, Phase::Mutating, &bare, &asked, false);
+            json_patch::patch(&mut asked, &stamped.patch).unwrap();
+            assert_eq!(
+                asked["metadata"]["annotations"],
+                json!({keys::RESET: "fixed", keys::RESET_BY: "ann"})
+            );
+            assert!(
+                decided(Kind::WorkItem, Phase::Mutating, &bare, &asked, false)
+                    .patch
+                    .0
+                    .is_empty()
+            );
+            assert!(decided(Kind::WorkItem, Phase::Validating, &bare, &asked, false).allowed());
+        }
+        // Who asked first stays, and goes with the request.
+        let old = item(&json!({keys::RESET: "fixed", keys::RESET_BY: "bob"}));
+        let mut noted = item(&json!({keys::RESET: "fixed", keys::RESET_BY: "bob", "note": "x"}));
+        assert!(decided(Kind::WorkItem, Phase::Validating, &old, &noted, false).allowed());
+        noted["metadata"]["annotations"][keys::RESET_BY] = "ann".into();
+        assert!(!decided(Kind::WorkItem, Phase::Validating, &old, &noted, false).allowed());
+        let mut withdrawn = item(&json!({keys::RESET_BY: "bob"}));
+        let patch = decided(Kind::WorkItem, Phase::Mutating, &old, &withdrawn, false).patch;
+        json_patch::patch(&mut withdrawn, &patch).unwrap();
+        assert_eq!(withdrawn["metadata"]["annotations"], json!({}));
+        // What admission did not see stands in nobody's way.
+        let unstamped = item(&json!({keys::RESET: "fixed"}));
+        let labelled = item(&json!({keys::RESET: "fixed", "note": "x"}));
+        assert!(decided(Kind::WorkItem, Phase::Validating, &unstamped, &labelled, false).allowed());
+    }
+
+    #[test]
+    fn an_order_that_cannot_be_read_is_refused() {
+        let bare = item(&json!({}));
+        let good = r#"{"kind": "Task", "name": "t", "uid": "u", "fromAttempt": 3}"#;
+        for (order, allowed) in [
+            (good.to_owned(), true),
+            ("x".to_owned(), false),
+            ("{}".to_owned(), false),
+            (good.replace('3', "0"), false),
+            (good.replace("\"u\"", "\"\""), false),
+            (good.replace("fromAttempt", "odd"), false),
+            (good.replace("\"t\"", &format!("\"{}\"", "t".repeat(2_000))), false),
+        ] {
+            let asked = item(&json!({keys::RETRY: order, keys::RETRY_BY: "ann"}));
+            let decision = decided(Kind::WorkItem, Phase::Validating, &bare, &asked, false);
+            assert_eq!(decision.allowed(), allowed, "{order}: {decision:?}");
+        }
+    }
+}
