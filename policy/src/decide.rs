@@ -25,7 +25,10 @@ pub fn decide<'m>(governed: &Governed<'_>, memory: impl Into<Memory<'m>>, now: T
         (Kind::TaskPolicy | Kind::ClusterTaskPolicy, _) => written::findings(request),
         (Kind::WorkItem | Kind::WorkItemStatus, _) => work_item::findings(request),
     };
-    let removed = protected::findings(request, &findings);
+    let removed = protected::findings(request, &findings, {
+        let mut policies = governed.facts.policies.ranked(request.namespace);
+        policies.any(|policy| policy.metadata().is_some())
+    });
     findings.extend(removed);
     assemble(request.sent, request.phase, findings)
 }

@@ -18,6 +18,10 @@ use crate::{
 /// The two maps of an object's metadata that keys are in.
 const MAPS: [&str; 2] = ["labels", "annotations"];
 
+/// What admission notes of labels and annotations that policies did not set. It builds on what an earlier pass noted, when other
+/// policies may have applied: it stays wherever a policy sets labels or annotations at all.
+const NOTES: [&str; 2] = [keys::SKIPPED, keys::PENDING];
+
 /// Whether `object`, which somebody creates, carries anything that is taskgate's own.
 pub fn carries_own(kind: Kind, object: &Value) -> bool {
     let Some(keeps) = Keeps::of(kind, object) else {
@@ -42,7 +46,7 @@ pub fn stated(kind: Kind, object: &Value) -> Cow<'_, Value> {
     };
     for map in MAPS {
         if let Some(entries) = metadata.get_mut(map).and_then(Value::as_object_mut) {
-            entries.retain(|key, _| !keeps.is_own(key));
+            entries.retain(|key, _| !keeps.is_own(key) || NOTES.contains(&key.as_str()));
         }
     }
     if let Some(Value::Array(finalizers)) = metadata.get_mut("finalizers") {
@@ -62,8 +66,9 @@ fn restore_ttl(task: &mut Value) {
     }
 }
 
-/// What is removed of the object as it was sent, given everything else that will be changed.
-pub(crate) fn findings(request: &Request<'_>, planned: &[Finding<'_>]) -> Vec<Finding<'static>> {
+/// What is removed of the object as it was sent, given everything else that will be changed, and whether a policy of its
+/// namespace sets labels or annotations.
+pub(crate) fn findings(request: &Request<'_>, planned: &[Finding<'_>], labels: bool) -> Vec<Finding<'static>> {
     let sent = request.sent;
     let applies = request.phase == Phase::Mutating && request.operation == Operation::Create;
     let Some(keeps) = Keeps::of(request.kind, sent).filter(|_| applies && !request.own) else {
@@ -86,7 +91,7 @@ pub(crate) fn findings(request: &Request<'_>, planned: &[Finding<'_>]) -> Vec<Fi
             .filter(|(key, _)| keeps.is_own(key));
         for (key, value) in own {
             // Another endpoint takes those off, which is asked whatever the installation says of Tasks.
-            if keys::CANCELLATION.contains(&key.as_str()) {
+            if keys::CANCELLATION.contains(&key.as_str()) || (labels && NOTES.contains(&key.as_str())) {
                 continue;
             }
             match ours_of(map, key) {
