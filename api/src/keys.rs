@@ -68,6 +68,41 @@ pub const RETRY_FEEDBACK: &str = "taskgate.dev/retry-feedback";
 /// Annotation on such an object: who its predecessor belonged to before a policy took it over.
 pub const TAKEN_OVER: &str = "taskgate.dev/taken-over-from";
 
+/// Annotation on a `WorkItem`: why its failures are to be forgotten. Anybody who may patch it sets it; the controller carries it
+/// out and takes it off.
+pub const RESET: &str = "taskgate.dev/reset";
+/// Annotation on a `WorkItem`, beside [`RESET`]: who asked. Stamped by admission.
+pub const RESET_BY: &str = "taskgate.dev/reset-by";
+/// Annotation on a `WorkItem`: which failed object is to be run again, as JSON
+/// ([`RetryOrder`](crate::retry_ledger::RetryOrder)). The controller takes it off once that is done.
+pub const RETRY: &str = "taskgate.dev/retry";
+/// Annotation on a `WorkItem`, beside [`RETRY`]: who asked. Stamped by admission.
+pub const RETRY_BY: &str = "taskgate.dev/retry-by";
+/// What users ask of a `WorkItem`: the annotation of the request, and the one with who asked.
+pub const REQUESTS: [(&str, &str); 2] = [(RESET, RESET_BY), (RETRY, RETRY_BY)];
+
+/// The keys of [`PREFIX`] that users may set on a new Task, as label or annotation. All others belong to taskgate. A
+/// TaskSpawner's `taskTemplate.metadata` becomes a Task's, so the same holds there.
+pub const SETTABLE_ON_TASKS: [&str; 1] = [ITEM];
+/// The annotations of an existing Task or Job that only taskgate changes, besides [`CANCELLATION_OWN`].
+pub const PROTECTED_ANNOTATIONS: [&str; 11] = [
+    ITEM_KEY,
+    TTL,
+    RECORDED,
+    SKIPPED,
+    PENDING,
+    SOURCE_HEAD,
+    RETRY_OF,
+    RETRY_FEEDBACK,
+    TAKEN_OVER,
+    STOPPED,
+    NOT_QUEUED,
+];
+/// The labels of an existing Task that only taskgate changes.
+pub const PROTECTED_LABELS: [&str; 1] = [WORK_ITEM];
+
+/// Namespaces that taskgate never touches, besides its own (C9).
+pub const EXCLUDED_NAMESPACES: [&str; 2] = ["kube-system", "kube-node-lease"];
 /// Label on a namespace: `disabled` keeps the API server from sending its objects to taskgate.
 pub const ADMISSION: &str = "taskgate.dev/admission";
 /// The value of [`ADMISSION`] that opts a namespace out.

@@ -32,11 +32,8 @@ pub struct RetryLedger {
     /// UIDs of failed objects that the ledger spoke of before it turned to another one of the same item: they stay as they
     /// are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 100))]
+    #[schemars(length(max = 100), inner(length(max = 128)))]
     pub aside: Vec<String>,
-    /// What somebody asked for by hand, until it has begun.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request: Option<RetryRequest>,
 }
 
 /// An object that is retried.
@@ -120,7 +117,7 @@ pub struct Transition {
     pub feedback: Option<String>,
     /// The names of the predecessor's children, whose Jobs must have ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 1000))]
+    #[schemars(length(max = 1000), inner(length(max = 253)))]
     pub children: Vec<String>,
 }
 
@@ -149,20 +146,18 @@ pub struct Blocked {
     pub time: Time,
 }
 
-/// What somebody asked for by hand.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct RetryRequest {
-    /// The object that is to be retried, and no other.
-    pub run: RunRef,
-    /// When.
-    pub time: Time,
-    /// Who.
-    #[schemars(length(max = 256))]
-    pub by: String,
-    /// Count as if the failed run had been this one.
+/// What a user asks for with the annotation [`keys::RETRY`](crate::keys::RETRY) of a `WorkItem`, as JSON.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RetryOrder {
+    /// The kind of the object that is to be run again.
+    pub kind: RetriedKind,
+    /// Its name.
+    pub name: String,
+    /// Its UID: no other object of that name is meant.
+    pub uid: String,
+    /// Count as if the failed run had been this one: 1 to 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 1000))]
     pub from_attempt: Option<u32>,
     /// Count from the beginning again: the next run is the first.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -170,4 +165,33 @@ pub struct RetryRequest {
     /// Tell the next run why the last one failed, whatever the policy says.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub with_feedback: bool,
+}
+
+impl RetryOrder {
+    /// The longest order, in bytes.
+    const MAX_LENGTH: usize = 1024;
+
+    /// Reads the annotation. Errors with what is wrong with it, in one line.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.len() > Self::MAX_LENGTH {
+            return Err(format!("it is longer than {} bytes", Self::MAX_LENGTH));
+        }
+        let order: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        if order.name.is_empty() || order.uid.is_empty() {
+            return Err("name and uid say which object is meant: neither may be empty".to_owned());
+        }
+        if order.from_attempt.is_some_and(|from| !(1..=1000).contains(&from)) {
+            return Err("fromAttempt is 1 to 1000".to_owned());
+        }
+        Ok(order)
+    }
+
+    /// The object that is meant.
+    pub fn run(&self) -> RunRef {
+        RunRef {
+            kind: self.kind,
+            name: self.name.clone(),
+            uid: self.uid.clone(),
+        }
+    }
 }

@@ -142,8 +142,10 @@ pub enum Breaker {
 #[serde(rename_all = "camelCase")]
 pub struct Attempt {
     /// The Task's UID: an attempt is recorded once per UID.
+    #[schemars(length(max = 128))]
     pub uid: String,
     /// The Task's name.
+    #[schemars(length(max = 253))]
     pub name: String,
     /// How it ended.
     pub outcome: Outcome,
@@ -152,6 +154,7 @@ pub struct Attempt {
     pub opened: bool,
     /// Why, as a CamelCase word such as `BackoffLimitExceeded`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
     pub reason: Option<String>,
     /// Who cancelled it, such as `user:ann` or `spawner:fixer`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -165,6 +168,7 @@ pub struct Attempt {
     pub completion_time: Option<Time>,
     /// What the attempt cost, in US dollars, as a decimal number.
     #[serde(default, rename = "costUSD", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
     pub cost_usd: Option<String>,
     /// Tokens that the agent read.
     #[serde(default, skip_serializing_if = "Option::is_none")]

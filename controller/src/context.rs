@@ -46,6 +46,8 @@ pub(crate) struct Context {
     pub(crate) kueue: ConfigRef,
     /// The kinds that are retried.
     pub(crate) retries: Vec<RetriedKind>,
+    /// Taskgate's own namespace.
+    pub(crate) namespace: String,
     /// What the retry part knows beyond what is stored.
     pub(crate) retry: Retry,
 }
@@ -61,6 +63,15 @@ impl Context {
         let _ = policies.namespaces.wait_until_ready().await;
         let _ = policies.spawners.wait_until_ready().await;
         let _ = self.work_items.wait_until_ready().await;
+    }
+
+    /// Whether nothing of `namespace` is ever sent to taskgate: it creates and deletes nothing there either.
+    pub(crate) fn is_excluded(&self, namespace: &str) -> bool {
+        let labels = self.policies.namespace_labels(namespace);
+        let opted_out = labels
+            .get(keys::ADMISSION)
+            .is_some_and(|value| value == keys::ADMISSION_DISABLED);
+        opted_out || namespace == self.namespace || keys::EXCLUDED_NAMESPACES.contains(&namespace)
     }
 
     /// Whether the failure section is enforced for Tasks of the item's spawner: an item that is only observed is not

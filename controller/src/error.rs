@@ -54,6 +54,11 @@ pub(crate) fn is_refused(error: &kube::Error) -> bool {
     matches!(code(error), Some(400 | 403 | 405 | 413 | 422))
 }
 
+/// The object is not what its schema, or a policy of the cluster, allows.
+pub(crate) fn is_invalid(error: &kube::Error) -> bool {
+    code(error) == Some(422)
+}
+
 /// The object is not what it was when we looked: look again.
 pub(crate) fn is_conflict(error: &kube::Error) -> bool {
     code(error) == Some(409)

@@ -29,11 +29,15 @@ pub(crate) async fn adopt(context: &Context, subject: &Subject) -> Result<Outcom
     // The key stays with the Task, as admission would have left it where a template named the item.
     let stated = Metadata::of(&subject.object).annotation(keys::ITEM).is_some()
         || Metadata::of(&subject.object).label(keys::ITEM).is_some();
-    let mut change = json!({"finalizers": finalizers, "labels": {keys::WORK_ITEM: name}});
+    let mut annotations = serde_json::Map::new();
     let named_by_template = subject.rule.as_ref().is_some_and(|(_, rule)| rule.item_key.is_some()) && !stated;
     if named_by_template {
-        change["annotations"] = json!({keys::ITEM_KEY: item.key});
+        annotations.insert(keys::ITEM_KEY.to_owned(), item.key.clone().into());
     }
+    if !subject.state.is_terminal() && subject.state.recorded.is_some() {
+        annotations.insert(keys::RECORDED.to_owned(), Value::Null);
+    }
+    let change = json!({"finalizers": finalizers, "labels": {keys::WORK_ITEM: name}, "annotations": annotations});
     patch(context, subject, change).await
 }
 

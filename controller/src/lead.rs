@@ -43,6 +43,7 @@ use crate::{
     source::{self, Sources},
     spawner_status, task,
     tasks::{TaskIndex, json_of, kelos_resource, resource},
+    unwinding::{Unwinding, restarted},
     watches::{Queued, bare, cached, follow_tasks, follow_work_items},
 };
 
@@ -59,7 +60,7 @@ pub(crate) async fn lead(client: Client, config: &Config, metrics: &Metrics) {
     loop {
         let version = kelos_version(&client).await;
         if version.is_some() {
-            return control(client, config, metrics, version).await;
+            return Box::pin(control(client, config, metrics, version)).await;
         }
         info!("Kelos is not installed");
         tokio::select! {
@@ -84,7 +85,7 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
     let (work_items, work_items_writer) = reflector::store::<WorkItem>();
     let tasks_writer = reflector::store::Writer::<DynamicObject>::new(task_kind.clone());
     let tasks = tasks_writer.as_reader();
-    let (retry, retries) = Retry::new(&config.sources);
+    let (retry, retries) = Retry::new(&config.sources, metrics);
     let context = Arc::new(Context {
         policies: Policies::new(
             config.policies.clone(),
@@ -111,6 +112,7 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
         .into_iter()
         .filter_map(|(kind, enabled)| enabled.then_some(kind))
         .collect(),
+        namespace: config.namespace.clone(),
         retry,
         task_kind: task_kind.clone(),
         spawner_kind: spawner_kind.clone(),
@@ -174,6 +176,7 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
         let task = ObjectRef::new_with(task, task_kind.clone()).within(namespace);
         let _ = queue.unbounded_send(task.into());
     };
+    let sources = || source::run(Arc::clone(&context), tasks.clone(), config.sources.clone());
     let mut parts: Vec<BoxFuture<'_, ()>> = vec![
         policies.boxed(),
         heads.for_each(|()| ready(())).boxed(),
@@ -189,7 +192,7 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
             cancel::follow_sources(&context, look_at).boxed(),
             metadata::follow_sources(&context, &tasks, look_at).boxed(),
             spawner_status::run(Arc::clone(&context), spawners).boxed(),
-            source::run(Arc::clone(&context), tasks.clone(), config.sources.clone()).boxed(),
+            restarted("source", metrics, sources).boxed(),
             reassessing.boxed(),
         ]);
         if config.kueue.is_some() {
@@ -218,8 +221,16 @@ async fn apply(context: &Arc<Context>, tasks: Store<DynamicObject>, queued: Queu
         warn!(%error, source = %error.source, name = object.name_any(), "tried again soon");
         Action::requeue(refusals.wait(object.uid(), error))
     };
+    let unwinding = Arc::new(Unwinding::new("task", &context.metrics));
     applier(
-        |object, context| Box::pin(task::reconcile(object, context)),
+        |object, context| {
+            let unwinding = Arc::clone(&unwinding);
+            Box::pin(async move {
+                let reconcile = Box::pin(task::reconcile(Arc::clone(&object), context));
+                let caught = unwinding.caught(object.uid(), reconcile).await;
+                caught.unwrap_or_else(|wait| Ok(Action::requeue(wait)))
+            })
+        },
         failed,
         Arc::clone(context),
         tasks,

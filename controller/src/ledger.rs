@@ -12,11 +12,12 @@ use taskgate_api::{
     work_item::{Breaker, Outcome as End},
 };
 use taskgate_policy as policy;
+use tracing::warn;
 
 use crate::{
     cap,
     context::Context,
-    error::{Error, is_absent, is_conflict, is_namespace_terminating},
+    error::{Error, is_absent, is_conflict, is_invalid, is_namespace_terminating},
     events, evidence,
     task::{Outcome, Subject},
 };
@@ -150,7 +151,7 @@ async fn write(
     Ok(written.map_or(Written::Conflict, |item| Written::Now(Box::new(item))))
 }
 
-/// Writes the status of `item`, which was read as `name`; `None` if it changed or went meanwhile.
+/// Writes the status of `item`, as its schema takes it, which was read as `name`; `None` if it changed or went meanwhile.
 pub(crate) async fn replace(
     context: &Context,
     namespace: &str,
@@ -158,7 +159,22 @@ pub(crate) async fn replace(
     item: &WorkItem,
 ) -> Result<Option<WorkItem>, Error> {
     let api = context.work_items(namespace);
-    match api.replace_status(name, &PostParams::default(), item).await {
+    let with = |status: WorkItemStatus| WorkItem {
+        status: Some(status),
+        ..item.clone()
+    };
+    let status = item.status.clone().unwrap_or_default();
+    let fitted = with(policy::fit(&status));
+    let mut written = api.replace_status(name, &PostParams::default(), &fitted).await;
+    if written.as_ref().is_err_and(is_invalid) {
+        warn!(
+            namespace,
+            name, "the status of a WorkItem is invalid: only counts and ends are written"
+        );
+        let least = with(policy::minimal(&status));
+        written = api.replace_status(name, &PostParams::default(), &least).await;
+    }
+    match written {
         Ok(item) => Ok(Some(item)),
         Err(error) if is_conflict(&error) || is_absent(&error) => Ok(None),
         Err(error) => Err(failed("writing", namespace, name, error)),

@@ -13,6 +13,8 @@
 //!  └─ retry: failed Workloads and Tasks that nobody makes again
 //! ```
 //!
+//! `requests` carries out what users ask of a WorkItem; `unwinding` keeps a panic to the reconcile that it is in.
+//!
 //! What the next step is, the decision core says ([`taskgate_policy::next_step`]); here it is only taken.
 //!
 //! Depends on `taskgate-api` and `taskgate-policy`. Called by the `taskgate` binary.
@@ -37,6 +39,7 @@ mod policy_status;
 mod queue;
 mod reassess;
 mod refusals;
+mod requests;
 mod retry;
 mod run;
 mod source;
@@ -47,6 +50,7 @@ pub mod switch;
 mod task;
 mod tasks;
 mod ttl;
+mod unwinding;
 mod watches;
 
 pub use cancel::knows_cancelled;

@@ -55,6 +55,11 @@ struct ResultLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReconcileLabels {
+    reconcile: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct NamespaceLabels {
     namespace: String,
 }
@@ -70,6 +75,7 @@ pub struct Metrics {
     metadata: Family<ResultLabels, Counter>,
     open_items: Family<NamespaceLabels, Gauge>,
     evicted_open: Counter,
+    panics: Family<ReconcileLabels, Counter>,
     leader: Gauge,
     disabled: Gauge,
     pub(crate) queue: crate::queue::Metrics,
@@ -121,6 +127,11 @@ impl Metrics {
             "Open items that were forgotten because a namespace has too many WorkItems",
             metrics.evicted_open.clone(),
         );
+        registry.register(
+            "reconcile_panics",
+            "Reconciles that panicked, and are tried again",
+            metrics.panics.clone(),
+        );
         metrics.queue.register(registry);
         metrics.retry.register(registry);
         registry.register("leader", "1 where the controller runs", metrics.leader.clone());
@@ -130,6 +141,11 @@ impl Metrics {
             metrics.disabled.clone(),
         );
         metrics
+    }
+
+    /// A reconcile of this name panicked.
+    pub(crate) fn panicked(&self, reconcile: &'static str) {
+        self.panics.get_or_create(&ReconcileLabels { reconcile }).inc();
     }
 
     pub(crate) fn recorded(&self, outcome: Outcome, cost_usd: Option<&str>) {

@@ -23,6 +23,7 @@ use crate::{
     spawner_status::{self, SpawnerRef},
     task::Subject,
     tasks::ItemRef,
+    unwinding::Unwinding,
 };
 
 /// How long policies have to be quiet, so that a rollout of many is looked at once.
@@ -39,6 +40,7 @@ pub(crate) async fn run(
     mut changed: watch::Receiver<()>,
     spawners: &mpsc::UnboundedSender<SpawnerRef>,
 ) {
+    let unwinding = Unwinding::new("reassess", &context.metrics);
     while changed.changed().await.is_ok() {
         sleep(QUIET).await;
         changed.mark_unchanged();
@@ -48,10 +50,11 @@ pub(crate) async fn run(
             if changed.has_changed().unwrap_or(true) {
                 break;
             }
-            match reassess(context, tasks, &item).await {
-                Ok(false) => {}
-                Ok(true) => sleep(PAUSE).await,
-                Err(error) => {
+            match unwinding.caught(item.uid(), reassess(context, tasks, &item)).await {
+                Ok(Ok(false)) => {}
+                // What panicked is looked at again with the next change of a policy.
+                Ok(Ok(true)) | Err(_) => sleep(PAUSE).await,
+                Ok(Err(error)) => {
                     debug!(%error, source = %error.source, "the breaker's state was not written");
                     sleep(PAUSE).await;
                 }

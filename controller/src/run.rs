@@ -15,6 +15,7 @@ use crate::{
     source::SourceConfig,
     step_aside,
     switch::{self, State},
+    unwinding::restarted,
 };
 
 /// How the controller runs.
@@ -116,7 +117,8 @@ async fn work(client: &Client, config: &Config, metrics: &Metrics, state: &watch
                 State::Unknown => turned.await.is_err(),
                 State::Enabled { .. } => tokio::select! {
                     turned = turned => turned.is_err(),
-                    () = lead(client.clone(), config, metrics) => true,
+                    // What panics there is no reconcile of one object: all of it starts anew.
+                    () = restarted("lead", metrics, || lead(client.clone(), config, metrics)) => true,
                 },
                 State::Disabled => tokio::select! {
                     turned = turned => turned.is_err(),

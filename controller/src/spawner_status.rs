@@ -20,7 +20,7 @@ use taskgate_api::{WorkItem, work_item::Breaker};
 use tokio::{sync::mpsc, time::Instant};
 use tracing::{debug, warn};
 
-use crate::{context::Context, error::is_conflict, named, tasks::json_of};
+use crate::{context::Context, error::is_conflict, named, tasks::json_of, unwinding::Unwinding};
 
 /// The condition's type, as seed 000 names it.
 const CONDITION: &str = "ItemsCircuitBroken";
@@ -39,6 +39,7 @@ pub(crate) async fn run(context: Arc<Context>, mut changed: mpsc::UnboundedRecei
     let mut due: HashMap<SpawnerRef, Instant> = HashMap::new();
     let mut written: HashMap<SpawnerRef, Instant> = HashMap::new();
     let mut unheard = false;
+    let unwinding = Unwinding::new("spawner_status", &context.metrics);
     loop {
         let next = due
             .iter()
@@ -60,7 +61,14 @@ pub(crate) async fn run(context: Arc<Context>, mut changed: mpsc::UnboundedRecei
             () = wait => {
                 let Some((spawner, _)) = next else { continue };
                 due.remove(&spawner);
-                match write(&context, &spawner).await {
+                let written_now = match unwinding.caught(spawner.clone(), write(&context, &spawner)).await {
+                    Ok(written) => written,
+                    Err(wait) => {
+                        due.insert(spawner, Instant::now() + wait);
+                        continue;
+                    }
+                };
+                match written_now {
                     Ok(Written::Stays) => {
                         written.insert(spawner, Instant::now());
                     }

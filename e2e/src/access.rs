@@ -80,6 +80,15 @@ impl Access {
         self.client_as(&user, &["system:serviceaccounts", &group, "system:authenticated"])
     }
 
+    /// A new client that admission takes for taskgate itself, and that may do everything: for fixtures that write what only
+    /// taskgate writes.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn client_as_taskgate(&self) -> Client {
+        self.client_as(crate::gate::GATE_USER, &["system:masters"])
+    }
+
     /// The admin's client configuration, to be changed at will.
     pub fn config(&self) -> kube::Config {
         self.inner.config.clone()

@@ -13,6 +13,8 @@ use crate::{ControlPlane, Metrics, Process, ProcessSpec, free_port, scrape};
 
 /// The namespace that taskgate runs in.
 pub const GATE_NAMESPACE: &str = "taskgate-system";
+/// The user that taskgate is.
+pub const GATE_USER: &str = "system:serviceaccount:taskgate-system:taskgate";
 
 /// Who taskgate is and what it may do, as it is shipped: every suite runs under these roles and no others.
 const RIGHTS: [&str; 4] = [

@@ -66,7 +66,7 @@ pub use builder::{Builder, Keep};
 pub use certmanager::CertManager;
 pub use crossing::Crossing;
 pub use explain::told_command;
-pub use gate::{GATE_NAMESPACE, Gate, GateBuilder, binary, register, taskgate};
+pub use gate::{GATE_NAMESPACE, GATE_USER, Gate, GateBuilder, binary, register, taskgate};
 pub use kubectl::Output;
 pub use kubelet::{Pods, run_job};
 pub use kueue::{KUEUE_NAMESPACE, Kueue, KueueBuilder};

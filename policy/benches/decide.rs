@@ -76,7 +76,10 @@ fn decision(criterion: &mut Criterion) {
                 operation: Operation::Create,
                 namespace: "team-a",
                 object: &object,
+                sent: &object,
+                old: &serde_json::Value::Null,
                 user: "bench",
+                own: false,
                 dry_run: false,
             };
             group.bench_with_input(

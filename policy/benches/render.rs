@@ -93,7 +93,10 @@ fn render(criterion: &mut Criterion) {
             operation: Operation::Create,
             namespace: "team-a",
             object: &object,
+            sent: &object,
+            old: &serde_json::Value::Null,
             user: "bench",
+            own: false,
             dry_run: false,
         };
         let decision = decide(&govern(&request, &facts), None, Timestamp::UNIX_EPOCH);

@@ -4,9 +4,11 @@ use serde_json::Value;
 
 /// Micro-dollars in a dollar.
 const MICRO: u128 = 1_000_000;
+/// The largest amount: a million million dollars. Whatever is more is that much.
+const MAX: u128 = 1_000_000_000_000 * MICRO;
 
-/// The cost behind a JSON value (`"1.5"`, `"1500m"`, `1.5`), in micro-dollars, rounded up. `None` for garbage and
-/// anything negative.
+/// The cost behind a JSON value (`"1.5"`, `"1500m"`, `1.5`), in micro-dollars, rounded up, at most [`MAX`]. `None` for garbage
+/// and anything negative.
 pub(crate) fn micro_dollars(value: &Value) -> Option<u128> {
     match value {
         Value::String(text) => parse(text.trim()),
@@ -20,7 +22,7 @@ pub(crate) fn sum(total: Option<&str>, more: Option<&str>) -> Option<String> {
     let amount = |text: Option<&str>| text.and_then(parse);
     match (amount(total), amount(more)) {
         (None, None) => None,
-        (a, b) => Some(format(a.unwrap_or(0).saturating_add(b.unwrap_or(0)))),
+        (a, b) => Some(format(a.unwrap_or(0).saturating_add(b.unwrap_or(0)).min(MAX))),
     }
 }
 
@@ -34,18 +36,25 @@ pub(crate) fn format(micro: u128) -> String {
 fn parse(text: &str) -> Option<u128> {
     let (number, exponent) = split(text)?;
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    // More decimals than anybody pays are cut, so that what is left is a number.
+    let (fraction, cut) = fraction.split_at_checked(18).unwrap_or((fraction, ""));
     let digits = format!("{whole}{fraction}");
-    if digits.is_empty() || digits.len() > 30 || !digits.bytes().all(|c| c.is_ascii_digit()) {
+    if digits.is_empty() || !digits.bytes().chain(cut.bytes()).all(|c| c.is_ascii_digit()) {
         return None;
     }
     let shift = 6 + exponent - i32::try_from(fraction.len()).ok()?;
-    let digits: u128 = digits.parse().ok()?;
-    let power = 10_u128.checked_pow(shift.unsigned_abs())?;
-    if shift >= 0 {
-        digits.checked_mul(power)
-    } else {
-        Some(digits.div_ceil(power))
-    }
+    let digits: u128 = match digits.trim_start_matches('0') {
+        "" => return Some(0),
+        digits => digits.parse().unwrap_or(u128::MAX),
+    };
+    let power = 10_u128.checked_pow(shift.unsigned_abs());
+    let amount = match (shift >= 0, power) {
+        (true, power) => digits.saturating_mul(power.unwrap_or(u128::MAX)),
+        (false, Some(power)) if digits < u128::MAX => digits.div_ceil(power),
+        (false, Some(_)) => MAX,
+        (false, None) => 1,
+    };
+    Some(amount.min(MAX))
 }
 
 /// A number and the power of ten behind it: a quantity's decimal suffix or an exponent.
@@ -57,8 +66,13 @@ fn split(text: &str) -> Option<(&str, i32)> {
     }
     match text.split_once(['e', 'E']) {
         Some((number, exponent)) => {
-            let exponent: i32 = exponent.parse().ok()?;
-            (-30..=30).contains(&exponent).then_some((number, exponent))
+            let digits = exponent.trim_start_matches(['+', '-']);
+            if digits.is_empty() || digits.len() + 1 < exponent.len() || !digits.bytes().all(|c| c.is_ascii_digit()) {
+                return None;
+            }
+            // What is beyond is saturated as well.
+            let most = if exponent.starts_with('-') { -1000 } else { 1000 };
+            Some((number, exponent.parse().unwrap_or(most).clamp(-1000, 1000)))
         }
         None => Some((text, 0)),
     }
@@ -85,7 +99,19 @@ mod tests {
             (json!("-1"), None),
             (json!(""), None),
             (json!("NaN"), None),
-            (json!("1e999"), None),
+            (json!("1e999"), Some(MAX)),
+            (json!("1e99999999999"), Some(MAX)),
+            (json!("1e-99999999999"), Some(1)),
+            (json!("0e999"), Some(0)),
+            (json!(1e30), Some(MAX)),
+            (json!(1e300), Some(MAX)),
+            (json!("9".repeat(60)), Some(MAX)),
+            (json!(format!("{}m", "9".repeat(60))), Some(MAX)),
+            (json!(format!("0.{}", "1".repeat(60))), Some(111_112)),
+            (json!(format!("{}1", "0".repeat(60))), Some(1_000_000)),
+            (json!("1e--3"), None),
+            (json!("1e"), None),
+            (json!(-1e30), None),
             (json!({}), None),
         ] {
             assert_eq!(micro_dollars(&value), expected, "{value}");
@@ -101,6 +127,7 @@ mod tests {
             (Some("1"), Some("0.000001"), Some("1.000001")),
             (Some("garbage"), Some("2"), Some("2.00")),
             (Some("3"), None, Some("3.00")),
+            (Some("999999999999.99"), Some("1e30"), Some("1000000000000.00")),
         ] {
             assert_eq!(sum(total, more).as_deref(), expected, "{total:?} + {more:?}");
         }

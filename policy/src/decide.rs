@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use crate::{
     Decision, Governed, Kind, Memory, Operation, Phase, accounting, breaker, cancel,
     decision::{Finding, assemble},
-    metadata, pitfalls, queue, retry, written,
+    metadata, pitfalls, protected, queue, retry, work_item, written,
 };
 
 /// Decides about a request.
@@ -18,15 +18,19 @@ use crate::{
 pub fn decide<'m>(governed: &Governed<'_>, memory: impl Into<Memory<'m>>, now: Timestamp) -> Decision {
     let request = governed.request;
     let memory = memory.into();
-    let findings = match (request.kind, request.phase) {
+    let mut findings = match (request.kind, request.phase) {
         (Kind::Task, Phase::Mutating) => mutate_task(governed),
         (Kind::Task, Phase::Validating) => validate_task(governed, memory, now),
         (Kind::Job, _) => job(governed, memory, now),
-        (Kind::TaskPolicy | Kind::ClusterTaskPolicy | Kind::WorkItem, _) => {
-            written::findings(request, governed.facts.policies)
-        }
+        (Kind::TaskPolicy | Kind::ClusterTaskPolicy, _) => written::findings(request, governed.facts.policies),
+        (Kind::WorkItem | Kind::WorkItemStatus, _) => work_item::findings(request),
     };
-    assemble(request.object, request.phase, findings)
+    let removed = protected::findings(request, &findings, {
+        let mut policies = governed.facts.policies.ranked(request.namespace);
+        policies.any(|policy| policy.metadata().is_some())
+    });
+    findings.extend(removed);
+    assemble(request.sent, request.phase, findings)
 }
 
 fn mutate_task<'a>(governed: &Governed<'a>) -> Vec<Finding<'a>> {

@@ -39,7 +39,10 @@ impl ItemIdentity {
         Self {
             key: bounded(key),
             item: crate::clip(item, MAX_ITEM),
-            spawner: spawner.map(ToOwned::to_owned),
+            // A label value, which may be empty; a longer one is the name of no spawner.
+            spawner: spawner
+                .filter(|spawner| (1..=253).contains(&spawner.len()))
+                .map(ToOwned::to_owned),
         }
     }
 
@@ -95,9 +98,10 @@ pub fn identify(task: Task<'_>) -> Option<ItemIdentity> {
     if let Some(item) = stated(metadata.annotation(keys::ITEM)).or_else(|| stated(metadata.label(keys::ITEM))) {
         return Some(ItemIdentity::new(&item, &item, None));
     }
-    if let Some(key) = stated(metadata.annotation(keys::ITEM_KEY)) {
-        let spawner = task.spawner();
-        let prefix = format!("{}/", spawner.unwrap_or("-"));
+    let spawner = task.spawner();
+    let prefix = format!("{}/", spawner.unwrap_or("-"));
+    // A key without an item names none.
+    if let Some(key) = stated(metadata.annotation(keys::ITEM_KEY)).filter(|key| key.strip_prefix(&prefix) != Some("")) {
         let item = key.strip_prefix(&prefix).unwrap_or(&key).to_owned();
         return Some(ItemIdentity::new(&key, &item, spawner));
     }
@@ -262,6 +266,15 @@ mod tests {
                     &json!({"taskgate.dev/item-key": "nightly/nightly"}),
                 ),
                 Some("nightly/nightly"),
+            ),
+            (
+                "a key without an item",
+                task(
+                    "fixer-42",
+                    Some("fixer"),
+                    &json!({"taskgate.dev/item-key": "fixer/", "kelos.dev/source-number": "42"}),
+                ),
+                Some("fixer/42"),
             ),
             (
                 "cron tick",

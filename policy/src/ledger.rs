@@ -215,6 +215,36 @@ pub fn reset(status: &WorkItemStatus, reason: &str, task_uid: Option<&str>, now:
     Some(next)
 }
 
+/// `status` with its failures forgotten because the user `by` asked for it, in the words `why`; `None` when there are none.
+pub fn reset_by(status: &WorkItemStatus, by: &str, why: &str, now: Timestamp) -> Option<WorkItemStatus> {
+    failures_to_forget(status)?;
+    let mut next = reset(status, "ResetByUser", None, now)?;
+    if let Some(reset) = &mut next.last_reset {
+        reset.task_uid = status.last_reset.as_ref().and_then(|last| last.task_uid.clone());
+        reset.by = Some(clip(by, MAX_BY));
+        reset.message = Some(clip(why, MAX_BY)).filter(|why| !why.is_empty());
+    }
+    Some(next)
+}
+
+/// What a reset of `status` would forget, in words; `None` when there is nothing.
+pub fn failures_to_forget(status: &WorkItemStatus) -> Option<String> {
+    let closed = matches!(status.breaker, None | Some(Breaker::Closed));
+    let failures = status
+        .consecutive_failures
+        .saturating_add(status.infrastructure_failures);
+    let failures = match failures {
+        0 if closed => return None,
+        0 => "the open breaker".to_owned(),
+        1 => "1 failure".to_owned(),
+        failures => format!("{failures} failures"),
+    };
+    Some(match &status.total_cost_usd {
+        Some(cost) => format!("{failures} (cost ${cost} so far)"),
+        None => failures,
+    })
+}
+
 /// `status` with its breaker as `rule` and the time make it, or `None` when it says so already. Verdicts do not rest on
 /// what is written there; people do.
 pub fn refresh(status: &WorkItemStatus, rule: Option<&FailurePolicy>, now: Timestamp) -> Option<WorkItemStatus> {
@@ -429,5 +459,35 @@ mod tests {
         }
         assert_eq!((status.attempts.len(), status.consecutive_failures), (HISTORY, 60));
         assert_eq!(status.attempts[0].uid, "10");
+    }
+
+    #[test]
+    fn what_is_forgotten_is_counted_and_who_asked_is_kept() {
+        let status = |failures, infrastructure, cost: Option<&str>| WorkItemStatus {
+            consecutive_failures: failures,
+            infrastructure_failures: infrastructure,
+            total_cost_usd: cost.map(ToOwned::to_owned),
+            ..WorkItemStatus::default()
+        };
+        let words = |status: &WorkItemStatus| failures_to_forget(status);
+        assert_eq!(words(&status(1, 0, None)).as_deref(), Some("1 failure"));
+        assert_eq!(
+            words(&status(3, 2, Some("1.50"))).as_deref(),
+            Some("5 failures (cost $1.50 so far)")
+        );
+        assert_eq!(words(&status(0, 0, Some("1.50"))), None);
+        assert_eq!(reset_by(&status(0, 0, None), "ann", "x", at(1)), None);
+        let before = reset(&status(2, 0, None), "TombstoneDeleted", Some("uid"), at(0)).unwrap();
+        let failed = WorkItemStatus {
+            consecutive_failures: 1,
+            ..before
+        };
+        let next = reset_by(&failed, "ann", &"x".repeat(9_999), at(1)).unwrap();
+        assert_eq!(next.consecutive_failures, 0);
+        let last = next.last_reset.unwrap();
+        assert_eq!((last.reason.as_str(), last.by.as_deref()), ("ResetByUser", Some("ann")));
+        // The deletion that was read as a reset is not read as another one.
+        assert_eq!(last.task_uid.as_deref(), Some("uid"));
+        assert_eq!(last.message.map(|message| message.chars().count()), Some(256));
     }
 }

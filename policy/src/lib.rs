@@ -23,6 +23,7 @@ mod decision;
 mod durations;
 mod facts;
 mod farewell;
+mod fit;
 #[cfg(test)]
 mod fixtures;
 mod governing;
@@ -35,12 +36,14 @@ mod names;
 mod patch;
 mod pitfalls;
 mod policy;
+mod protected;
 mod quantity;
 mod queue;
 mod reach;
 mod reason;
 mod request;
 pub mod retry;
+mod right;
 mod ruling;
 mod select;
 pub mod source;
@@ -48,6 +51,7 @@ mod stricter;
 mod task_state;
 mod template;
 mod upkeep;
+mod work_item;
 mod written;
 
 pub use backoff::next_attempt;
@@ -63,12 +67,14 @@ pub use decide::decide;
 pub use decision::{Decision, Denial, Verdict};
 pub use facts::{SpawnerFacts, Workspace, WorkspaceFacts};
 pub use farewell::{Farewell, farewell};
+pub use fit::{fit, minimal};
 pub use governing::{Governing, governing};
 pub use identity::{ItemIdentity, identify};
 pub use known::{Acceptance, KnownPolicies, MAX_POLICIES, PolicyState};
-pub use ledger::{HISTORY, attempt, baseline, fill_in, record, refresh, reset};
+pub use ledger::{HISTORY, attempt, baseline, failures_to_forget, fill_in, record, refresh, reset, reset_by};
 pub use names::{clip, note};
 pub use policy::{Policy, PolicyName, Problem};
+pub use protected::{carries_own, own_keys_changed, stated};
 pub use quantity::canonical as canonical_quantity;
 pub use queue::{
     Installed, Look, NotQueued, QueueDetail, QueueReason, QueueScene, QueueState, queue_state, states_queue,
@@ -76,7 +82,9 @@ pub use queue::{
 pub use reach::Mismatch;
 pub use reason::{Detail, Reason, Refusal, Section};
 pub use request::{Facts, Kind, KueueFacts, Operation, Phase, Request};
+pub use right::{Right, right_missing, rights_needed};
 pub use ruling::{FailureRule, RetryRule, cancellation_rule, failure_rule, on_deactivation, retry_rule};
 pub use select::{Governed, PolicySet, govern};
 pub use task_state::{TaskPhase, TaskState};
 pub use upkeep::{Retrying, Scene, Step, next_step};
+pub use work_item::retry_order;

@@ -23,6 +23,8 @@ pub(crate) enum Edit {
     Suspend,
     /// Append a finalizer.
     Finalizer(String),
+    /// Remove a finalizer.
+    RemoveFinalizer(String),
     /// Remove `spec.ttlSecondsAfterFinished`. Removed, never blanked: Kelos writes the spec back through Go types
     /// (kelos §6.9, T8).
     RemoveTtl,
@@ -38,7 +40,7 @@ impl Edit {
             | Self::RemoveAnnotation(key)
             | Self::PodLabel(key, _)
             | Self::PodAnnotation(key, _) => Some(key),
-            Self::Suspend | Self::Finalizer(_) | Self::RemoveTtl => None,
+            Self::Suspend | Self::Finalizer(_) | Self::RemoveFinalizer(_) | Self::RemoveTtl => None,
         }
     }
 }
@@ -62,6 +64,7 @@ pub(crate) fn patch(object: &Value, edits: &[Edit]) -> Patch {
             Edit::PodLabel(key, value) => pod_labels.push((key, value)),
             Edit::PodAnnotation(key, value) => pod_annotations.push((key, value)),
             Edit::Finalizer(finalizer) => operations.extend(append_finalizer(object, finalizer)),
+            Edit::RemoveFinalizer(finalizer) => operations.extend(remove_finalizer(object, finalizer)),
             Edit::RemoveTtl => {
                 if object.pointer("/spec/ttlSecondsAfterFinished").is_some() {
                     operations.push(PatchOperation::Remove(RemoveOperation {
@@ -100,7 +103,7 @@ pub(crate) fn merge(edits: &[Edit]) -> Value {
             Edit::RemoveAnnotation(key) => ("/metadata/annotations", key, Value::Null),
             Edit::PodLabel(key, value) => ("/spec/template/metadata/labels", key, value.as_str().into()),
             Edit::PodAnnotation(key, value) => ("/spec/template/metadata/annotations", key, value.as_str().into()),
-            Edit::Suspend | Edit::Finalizer(_) | Edit::RemoveTtl => continue,
+            Edit::Suspend | Edit::Finalizer(_) | Edit::RemoveFinalizer(_) | Edit::RemoveTtl => continue,
         };
         let map = path.split('/').skip(1).fold(&mut merge, |map, name| &mut map[name]);
         map[key.as_str()] = value;
@@ -146,6 +149,22 @@ fn append_finalizer(object: &Value, finalizer: &str) -> Option<PatchOperation> {
         Some(Value::Array(_)) => add(&["metadata", "finalizers", "-"], value),
         _ => add(&["metadata", "finalizers"], Value::Array(vec![value])),
     })
+}
+
+/// Each time that it stands there, the last one first: the places of the others do not change.
+fn remove_finalizer(object: &Value, finalizer: &str) -> Vec<PatchOperation> {
+    let all = object.pointer("/metadata/finalizers").and_then(Value::as_array);
+    let places = all.into_iter().flatten().enumerate();
+    let found = places.filter(|(_, value)| value.as_str() == Some(finalizer));
+    let mut removals: Vec<_> = found
+        .map(|(place, _)| {
+            PatchOperation::Remove(RemoveOperation {
+                path: PointerBuf::from_tokens(["metadata", "finalizers", &place.to_string()]),
+            })
+        })
+        .collect();
+    removals.reverse();
+    removals
 }
 
 /// JSON patch's `add` also replaces, so it is right whether or not the field is there. Tokens are escaped.
@@ -230,7 +249,11 @@ mod tests {
                     }
                     continue;
                 }
-                Edit::PodLabel(..) | Edit::PodAnnotation(..) | Edit::Finalizer(_) | Edit::RemoveTtl => continue,
+                Edit::PodLabel(..)
+                | Edit::PodAnnotation(..)
+                | Edit::Finalizer(_)
+                | Edit::RemoveFinalizer(_)
+                | Edit::RemoveTtl => continue,
             };
             let map = &mut object["metadata"][map];
             if !map.is_object() {

@@ -143,6 +143,49 @@ pub enum Detail {
     },
     /// The policy has no section, so it does nothing.
     PolicyEmpty,
+    /// Labels and annotations, or the finalizer, that only taskgate sets came with a new object.
+    OwnKeysRemoved {
+        /// Their keys.
+        keys: Vec<String>,
+    },
+    /// Another user than taskgate changes a label or annotation that only taskgate sets.
+    OwnKeyChanged {
+        /// Its key.
+        key: &'static str,
+    },
+    /// Another user than taskgate writes the status of a `WorkItem`.
+    StatusOwned {
+        /// The item, as its source names it.
+        item: String,
+    },
+    /// An annotation that asks something of a `WorkItem` cannot be read.
+    RequestInvalid {
+        /// The annotation's key.
+        key: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The annotation that says who asked names another user than the one who did.
+    RequestForged {
+        /// The annotation's key.
+        key: &'static str,
+    },
+    /// The user asks taskgate for something that takes a right which the user does not have.
+    RightMissing {
+        /// The field or annotation that asks for it.
+        field: &'static str,
+        /// Who asks.
+        user: String,
+        /// The right, such as `create on tasks.kelos.dev in namespace team-a`.
+        right: String,
+        /// What else there is to say.
+        why: String,
+    },
+    /// Who asked something of a `WorkItem` is recorded.
+    RequestStamped {
+        /// The annotation's key.
+        key: &'static str,
+    },
     /// The object cannot be read as its kind.
     Unreadable {
         /// Where and why.
@@ -202,6 +245,13 @@ impl Reason {
             Detail::WorkspaceMissing { .. } => "WorkspaceMissing",
             Detail::PolicyInvalid { .. } => "PolicyInvalid",
             Detail::PolicyEmpty => "PolicyEmpty",
+            Detail::OwnKeysRemoved { .. } => "OwnKeysRemoved",
+            Detail::OwnKeyChanged { .. } => "OwnKeyChanged",
+            Detail::StatusOwned { .. } => "StatusOwned",
+            Detail::RequestInvalid { .. } => "RequestInvalid",
+            Detail::RequestForged { .. } => "RequestForged",
+            Detail::RightMissing { .. } => "RightMissing",
+            Detail::RequestStamped { .. } => "RequestStamped",
             Detail::Unreadable { .. } => "Unreadable",
             Detail::WorkItemMisnamed { .. } => "WorkItemMisnamed",
         }
@@ -266,6 +316,28 @@ impl Reason {
                 problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
             }
             Detail::PolicyEmpty => "the policy has no section, so it does nothing yet".to_owned(),
+            Detail::OwnKeysRemoved { keys } => format!("only taskgate sets these, removed: {}", keys.join(", ")),
+            Detail::OwnKeyChanged { key } => {
+                format!("only taskgate changes {key}: leave it as it is (kubectl replace and edit keep what they read)")
+            }
+            Detail::StatusOwned { item } => format!(
+                "only taskgate writes the status of a WorkItem; to reset item {}: taskgate reset, annotate the WorkItem \
+                 taskgate.dev/reset=<reason>, or delete it",
+                clip(item, 64)
+            ),
+            Detail::RequestInvalid { key, message } => format!("{key}: {message}"),
+            Detail::RequestForged { key } => format!("{key} is set by taskgate alone: leave it out"),
+            Detail::RightMissing {
+                field,
+                user,
+                right,
+                why,
+            } => format!(
+                "{field}: that takes the right to {right}, which {} does not have{}",
+                clip(user, 60),
+                clip(why, 40)
+            ),
+            Detail::RequestStamped { key } => format!("{key} set"),
             Detail::Unreadable { message } => message.clone(),
             Detail::WorkItemMisnamed { expected } => {
                 format!("metadata.name: a WorkItem with this spec.key has to be called {expected}")

@@ -42,6 +42,8 @@ pub enum Kind {
     ClusterTaskPolicy,
     /// A `WorkItem`.
     WorkItem,
+    /// The status of a `WorkItem`.
+    WorkItemStatus,
 }
 
 /// One admission request, borrowed from the review that carried it.
@@ -55,10 +57,17 @@ pub struct Request<'a> {
     pub operation: Operation,
     /// The namespace; empty for a cluster-scoped object.
     pub namespace: &'a str,
-    /// The object as it would be stored; null on DELETE.
+    /// The object that is decided about; null on DELETE. Of a new Task or Job what its creator may state
+    /// ([`stated`](crate::stated)).
     pub object: &'a Value,
+    /// The object as it was sent, which the patch is for.
+    pub sent: &'a Value,
+    /// The object as it is stored; null on CREATE.
+    pub old: &'a Value,
     /// Who asks.
     pub user: &'a str,
+    /// Whether that is taskgate itself.
+    pub own: bool,
     /// Whether nothing will be stored.
     pub dry_run: bool,
 }
@@ -99,7 +108,7 @@ impl<'a> Request<'a> {
         match self.kind {
             Kind::Task => Some(Task::of(self.object)),
             Kind::Job => facts.owner_task.map(Task::of),
-            Kind::TaskPolicy | Kind::ClusterTaskPolicy | Kind::WorkItem => None,
+            Kind::TaskPolicy | Kind::ClusterTaskPolicy | Kind::WorkItem | Kind::WorkItemStatus => None,
         }
     }
 

@@ -1,18 +1,17 @@
-//! Writes to taskgate's own objects: what the schema cannot check is checked here, so that a policy that is stored can
+//! Writes to policies: what the schema cannot check is checked here, so that a policy that is stored can
 //! be applied.
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use taskgate_api::{ClusterTaskPolicySpec, TaskPolicySpec, WorkItemSpec, metadata::Metadata};
+use taskgate_api::{ClusterTaskPolicySpec, TaskPolicySpec, metadata::Metadata};
 
 use crate::{
     Detail, Kind, MAX_POLICIES, Operation, Policy, PolicySet, Problem, Request,
     decision::{Effect, Finding},
-    identity::ItemIdentity,
 };
 
-/// What is wrong with the object of `request`, one of taskgate's own kinds. How many policies there are is known from
-/// `policies`: those of a cache, so that a burst may store a few too many, which then are not in force.
+/// What is wrong with the object of `request`, a policy. How many policies there are is known from `policies`: those of a cache,
+/// so that a burst may store a few too many, which then are not in force.
 pub(crate) fn findings(request: &Request<'_>, policies: &PolicySet) -> Vec<Finding<'static>> {
     let metadata = Metadata::of(request.object);
     let written = matches!(request.operation, Operation::Create | Operation::Update);
@@ -30,11 +29,7 @@ pub(crate) fn findings(request: &Request<'_>, policies: &PolicySet) -> Vec<Findi
             Ok(spec) => policy(request, policies, Policy::cluster(name, &spec)),
             Err(error) => unreadable(&error),
         },
-        Kind::WorkItem => match spec::<WorkItemSpec>(request.object) {
-            Ok(spec) => work_item(metadata.name(), &spec),
-            Err(error) => unreadable(&error),
-        },
-        Kind::Task | Kind::Job => Vec::new(),
+        _ => Vec::new(),
     }
 }
 
@@ -71,20 +66,6 @@ fn policy(
     }
 }
 
-/// A `WorkItem` is found by its name, so a wrong name would be a memory that nobody reads.
-fn work_item(name: Option<&str>, spec: &WorkItemSpec) -> Vec<Finding<'static>> {
-    let expected = ItemIdentity {
-        key: spec.key.clone(),
-        item: String::new(),
-        spawner: None,
-    }
-    .work_item_name();
-    if name == Some(expected.as_str()) {
-        return Vec::new();
-    }
-    vec![Finding::own(Detail::WorkItemMisnamed { expected }, Effect::Reject)]
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -106,7 +87,10 @@ mod tests {
                 operation,
                 namespace,
                 object: &object,
+                sent: &object,
+                old: &Value::Null,
                 user: "me",
+                own: false,
                 dry_run: false,
             };
             let facts = Facts {

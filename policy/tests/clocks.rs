@@ -8,6 +8,8 @@ use taskgate_api::{Mode, WorkItemStatus, task_policy::FailurePolicy, work_item::
 use taskgate_policy::{Ending, Retrying, Scene, Step, TaskState, attempt, next_step, record};
 
 /// More steps than any Task needs, jumps included.
+/// The UID of the `WorkItem`.
+const WORK_ITEM: &str = "0b6ad59a-2c5c-4b55-8d5d-3c1d3c8a9f10";
 const MAX_STEPS: usize = 60;
 const ITEM: &str = "fixer-42-e13156ca85";
 
@@ -73,7 +75,7 @@ proptest! {
                 others: &[],
                 rule: Some((Mode::Enforce, &rule)),
                 work_item: Some(ITEM),
-                memory: memory.as_ref().map(|status| ("w", status)),
+                memory: memory.as_ref().map(|status| (WORK_ITEM, status)),
                 retrying: Retrying::No,
                 abandoned: false,
                 now,
@@ -94,7 +96,7 @@ proptest! {
                     prop_assert!(after.is_some(), "counted twice");
                     memory = after;
                 }
-                Step::Mark => task.recorded = Some("w".into()),
+                Step::Mark => task.recorded = Some(WORK_ITEM.into()),
                 Step::Refresh(status) => memory = Some(*status),
                 Step::Release => task.held = false,
                 Step::Adopt => task.held = true,

@@ -19,6 +19,8 @@ use taskgate_policy::{
     next_step, record, refresh, reset,
 };
 
+/// The UID of the `WorkItem`.
+const WORK_ITEM: &str = "0b6ad59a-2c5c-4b55-8d5d-3c1d3c8a9f10";
 const ITEM: &str = "fixer-42-e13156ca85";
 
 #[derive(Clone, Debug)]
@@ -135,7 +137,7 @@ impl World {
             others: &others,
             rule: (!self.off).then_some((Mode::Enforce, &self.rule)),
             work_item: Some(ITEM),
-            memory: self.memory.as_ref().map(|memory| ("wi", memory)),
+            memory: self.memory.as_ref().map(|memory| (WORK_ITEM, memory)),
             retrying: Retrying::No,
             abandoned: false,
             now: self.now,
@@ -169,7 +171,7 @@ impl World {
                 self.memory = Some(next.expect("what is recorded already is not recorded again"));
             }
             Step::Mark => {
-                task.recorded = Some("wi".to_owned());
+                task.recorded = Some(WORK_ITEM.to_owned());
                 if task.phase == TaskPhase::Succeeded {
                     task.held = false;
                 }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use jiff::Timestamp;
 use proptest::{collection::btree_map, prelude::*};
@@ -13,7 +13,7 @@ use taskgate_api::{
 };
 use taskgate_policy::{
     Decision, Facts, Kind, KueueFacts, Memory, Operation, Phase, Policy, PolicySet, Request, SpawnerFacts, Workspace,
-    decide, govern,
+    decide, govern, stated,
 };
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -207,13 +207,22 @@ fn run(policies: &PolicySet, kind: Kind, phase: Phase, operation: Operation, obj
         workspace: &Workspace::Unknown,
         kueue: KueueFacts::default(),
     };
+    let mutated = phase == Phase::Mutating && operation == Operation::Create;
+    let seen = if mutated {
+        stated(kind, object)
+    } else {
+        Cow::Borrowed(object)
+    };
     let request = Request {
         phase,
         kind,
         operation,
         namespace: "team",
-        object,
+        object: &seen,
+        sent: object,
+        old: &Value::Null,
         user: "tester",
+        own: false,
         dry_run: false,
     };
     decide(&govern(&request, &facts), memory(&WorkItemStatus::default()), NOW)
@@ -225,6 +234,52 @@ fn memory(status: &WorkItemStatus) -> Memory<'_> {
         status: Some(status),
         active: Some(1),
     }
+}
+
+/// Annotations that only taskgate sets, with forged values.
+fn own_marks() -> impl Strategy<Value = Vec<(&'static str, String)>> {
+    let keys = vec![
+        keys::RECORDED,
+        keys::ITEM_KEY,
+        keys::SOURCE_HEAD,
+        keys::RETRY_OF,
+        "taskgate.dev/unknown",
+    ];
+    (proptest::sample::subsequence(keys, 0..=5), "[a-z]{0,6}/?")
+        .prop_map(|(keys, value)| keys.into_iter().map(|key| (key, value.clone())).collect())
+}
+
+fn mark(object: &mut Value, marks: &[(&'static str, String)]) -> bool {
+    let Some(annotations) = object["metadata"]["annotations"].as_object_mut() else {
+        return false;
+    };
+    for (key, value) in marks {
+        annotations.insert((*key).to_owned(), json!(value));
+    }
+    !marks.is_empty()
+}
+
+/// What of taskgate's own is on `object`.
+fn own_of(object: &Value) -> Vec<Value> {
+    let own = |map: &str| {
+        let entries = object
+            .pointer(&format!("/metadata/{map}"))
+            .and_then(Value::as_object)
+            .cloned()
+            .unwrap_or_default();
+        Value::Object(
+            entries
+                .into_iter()
+                .filter(|(key, _)| key.starts_with(keys::PREFIX))
+                .collect(),
+        )
+    };
+    vec![
+        own("labels"),
+        own("annotations"),
+        object["metadata"]["finalizers"].clone(),
+        object["spec"].clone(),
+    ]
 }
 
 /// Removes what a decision may set from the maps of `metadata`.
@@ -295,6 +350,24 @@ proptest! {
     }
 
     #[test]
+    fn what_only_taskgate_sets_is_what_it_sets(
+        policies in policies(), mut object in object(), marks in own_marks(), job in any::<bool>(),
+    ) {
+        let kind = if job { Kind::Job } else { Kind::Task };
+        let plain = run(&policies, kind, Phase::Mutating, Operation::Create, &object);
+        let mut expected = object.clone();
+        json_patch::patch(&mut expected, &plain.patch).unwrap();
+        let marked = mark(&mut object, &marks);
+        let first = run(&policies, kind, Phase::Mutating, Operation::Create, &object);
+        json_patch::patch(&mut object, &first.patch).unwrap();
+        prop_assert_eq!(own_of(&object), own_of(&expected), "{:?}", marks);
+        let told = first.warnings.iter().any(|warning| warning.contains("only taskgate sets these"));
+        prop_assert_eq!(told, marked);
+        let second = run(&policies, kind, Phase::Mutating, Operation::Create, &object);
+        prop_assert!(second.patch.0.is_empty(), "first {:?}\nsecond {:?}", first.patch, second.patch);
+    }
+
+    #[test]
     fn without_a_policy_nothing_happens(object in object(), job in any::<bool>()) {
         let kind = if job { Kind::Job } else { Kind::Task };
         for phase in [Phase::Mutating, Phase::Validating] {
@@ -318,7 +391,7 @@ proptest! {
 
     #[test]
     fn any_json_at_all_gets_an_answer(policies in policies(), object in odd_value()) {
-        for kind in [Kind::Task, Kind::Job, Kind::TaskPolicy, Kind::ClusterTaskPolicy, Kind::WorkItem] {
+        for kind in [Kind::Task, Kind::Job, Kind::TaskPolicy, Kind::ClusterTaskPolicy, Kind::WorkItem, Kind::WorkItemStatus] {
             for phase in [Phase::Mutating, Phase::Validating] {
                 let decision = run(&policies, kind, phase, Operation::Create, &object);
                 for text in decision.warnings.iter().chain(decision.audit.values()) {

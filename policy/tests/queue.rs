@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use taskgate_api::TaskPolicySpec;
 use taskgate_policy::{
     Decision, Facts, Kind, KueueFacts, Memory, Operation, Phase, Policy, PolicySet, Request, Workspace, decide, govern,
+    stated,
 };
 
 const QUEUE: &str = "kueue.x-k8s.io/queue-name";
@@ -33,13 +34,17 @@ fn decision(spec: &Value, task: &Value, job: &Value, phase: Phase, kueue: KueueF
         workspace: &Workspace::Unknown,
         kueue,
     };
+    let stated = stated(Kind::Job, job);
     let request = Request {
         phase,
         kind: Kind::Job,
         operation: Operation::Create,
         namespace: "team",
-        object: job,
+        object: &stated,
+        sent: job,
+        old: &Value::Null,
         user: "kelos",
+        own: false,
         dry_run: false,
     };
     decide(&govern(&request, &facts), Memory::default(), Timestamp::UNIX_EPOCH)

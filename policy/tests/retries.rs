@@ -11,17 +11,17 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use taskgate_api::{
     Mode, WorkItemStatus,
-    retry_ledger::{Blocked, FailureClass, RetryLedger},
+    retry_ledger::{Blocked, FailureClass, RetryLedger, RetryOrder},
     task_policy::{RetriedKind, RetryPolicy},
     work_item::{Attempt, Outcome},
 };
 use taskgate_policy::retry::{
-    self, FailedScene, FailedStep, Failure, Found, GivenUp, Prepared, Retried, SourceState, Succession,
-    TransitionScene, TransitionStep, attempt_number, failed_step, remains, successor, transition_step,
-    workload_failure,
+    self, FailedScene, FailedStep, Failure, Found, GivenUp, Predecessor, Prepared, Retried, SourceState, Succession,
+    TransitionScene, TransitionStep, attempt_number, failed_step, successor, transition_step, workload_failure,
 };
 
 const PREFIX: &str = "foreman.llmkube.dev/";
+const NAMESPACE: &str = "n";
 
 #[derive(Clone, Debug)]
 enum Act {
@@ -110,6 +110,8 @@ struct World {
     lingers: bool,
     refuses: bool,
     counter: u32,
+    /// What a user asked for: as long as the object is there.
+    asked: Option<RetryOrder>,
     /// What the process knows and loses when it is killed.
     unsent: BTreeSet<String>,
     /// The UIDs that we deleted, and those that somebody else did.
@@ -136,6 +138,7 @@ impl World {
             lingers: false,
             refuses: false,
             counter: 0,
+            asked: None,
             unsent: BTreeSet::new(),
             ours: BTreeSet::new(),
             theirs: BTreeSet::new(),
@@ -243,6 +246,8 @@ impl World {
         }
         let Some(object) = object else { return false };
         let retried = Retried::of(RetriedKind::Workload, &object.value).expect("a Workload");
+        let stale = |order: &RetryOrder| order.uid != retried.uid() || !retried.is_tombstone();
+        self.asked = self.asked.take().filter(|order| !stale(order));
         if object.value["status"]["phase"] == "Completed" {
             let attempt = self.attempt(retried, Outcome::Succeeded);
             let next = retry::succeeded(&self.status, &retried.run(), self.now, attempt, now);
@@ -251,6 +256,7 @@ impl World {
         let step = failed_step(&FailedScene {
             object: retried,
             ledger: &ledger,
+            asked: self.asked.as_ref().map(|order| (order, "ann")),
             rule: Some(("p", Mode::Enforce, &self.rule)),
             infrastructure_failures: self.status.infrastructure_failures,
             settles: None,
@@ -300,6 +306,7 @@ impl World {
             transition,
             found: Found::of(retried, transition),
             wanted: true,
+            invalid: None,
             unsent: self.unsent.contains(&uid),
             left: None,
             now,
@@ -319,7 +326,7 @@ impl World {
                 }
                 let prepared = Prepared {
                     resource_version: retried.version().to_owned(),
-                    predecessor: remains(retried),
+                    predecessor: Predecessor::of(retried).to_value(),
                     feedback: Some("F".to_owned()),
                     children: Vec::new(),
                 };
@@ -349,7 +356,7 @@ impl World {
                 if self.refuses {
                     return self.refused(&uid);
                 }
-                let predecessor = transition.predecessor.clone().expect("it was prepared");
+                let predecessor = Predecessor::stored(transition, NAMESPACE).expect("it was prepared");
                 let succession = Succession {
                     rule: &self.rule,
                     attempt: transition.to,
@@ -418,9 +425,8 @@ impl World {
                 }
             }
             Act::Create => {
-                let made = self.create(
-                    json!({"metadata": {"name": "wl", "namespace": "n"}, "spec": {"repo": "a/b", "issues": [7]}}),
-                );
+                let made = self.create(json!({"apiVersion": "foreman.llmkube.dev/v1alpha1", "kind": "Workload",
+                        "metadata": {"name": "wl", "namespace": NAMESPACE}, "spec": {"repo": "a/b", "issues": [7]}}));
                 if made {
                     let away = self.ours.iter().filter(|uid| !self.made.contains_key(*uid));
                     self.replaced.extend(away.cloned());
@@ -447,16 +453,18 @@ impl World {
             Act::Ask { reset } => {
                 let Some(object) = &self.object else { return };
                 let retried = Retried::of(RetriedKind::Workload, &object.value).expect("a Workload");
-                let mut next = self.status.clone();
-                let ledger = next.retry.get_or_insert_default();
-                if ledger.transition.is_some() || !retried.is_tombstone() {
+                if self.ledger().transition.is_some() || !retried.is_tombstone() {
                     return;
                 }
-                ledger.request = serde_json::from_value(
-                    json!({"run": retried.run(), "time": self.now.to_string(), "by": "ann", "reset": reset}),
-                )
-                .ok();
-                self.status = next;
+                let run = retried.run();
+                self.asked = Some(RetryOrder {
+                    kind: run.kind,
+                    name: run.name,
+                    uid: run.uid,
+                    from_attempt: None,
+                    reset: *reset,
+                    with_feedback: false,
+                });
                 self.by_hand = true;
             }
         }
@@ -578,6 +586,7 @@ fn scene_of(object: &Value, ledger: &RetryLedger, rule: &RetryPolicy, infrastruc
     failed_step(&FailedScene {
         object: Retried::of(RetriedKind::Workload, object).expect("a Workload"),
         ledger,
+        asked: None,
         rule: Some(("p", Mode::Enforce, rule)),
         infrastructure_failures,
         settles: None,
@@ -688,6 +697,7 @@ fn a63_a64_a66_only_what_the_tracker_calls_closed_is_not_run_again() {
         failed_step(&FailedScene {
             object: Retried::of(RetriedKind::Workload, object).unwrap(),
             ledger: &ledger,
+            asked: None,
             rule: Some(("p", Mode::Enforce, rule)),
             infrastructure_failures: 0,
             settles: None,
@@ -734,6 +744,7 @@ fn what_is_not_enforced_is_only_told() {
     let ledger = ledger(1, "Work");
     for mode in [Mode::Observe, Mode::Warn] {
         let step = failed_step(&FailedScene {
+            asked: None,
             object: Retried::of(RetriedKind::Workload, &failed).unwrap(),
             ledger: &ledger,
             rule: Some(("p", mode, &rule)),
@@ -754,6 +765,7 @@ fn the_backoff_grows_and_is_waited_for() {
     let start: Timestamp = "2026-11-21T00:00:00Z".parse().unwrap();
     for (attempt, seconds) in [(1, 10), (2, 20), (3, 40), (4, 60), (8, 60)] {
         let step = failed_step(&FailedScene {
+            asked: None,
             object: Retried::of(RetriedKind::Workload, &failed).unwrap(),
             ledger: &ledger(attempt, "Work"),
             rule: Some(("p", Mode::Enforce, &rule)),

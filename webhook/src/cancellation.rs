@@ -1,10 +1,14 @@
-//! Reviews of writes that touch the cancellation of a Task: who asks is known here, and whether they may.
+//! Reviews of writes that touch the cancellation of a Task, or what else only taskgate writes: who asks is known here, and
+//! whether they may.
 
 use jiff::Timestamp;
-use taskgate_policy::{CancelDetail, CancelReview, Decision, Phase, admit, asks_permission};
+use taskgate_policy::{
+    CancelDetail, CancelReview, Decision, Kind, Phase, Right, admit, asks_permission, own_keys_changed,
+};
 
 use crate::{
     facts::{FactError, Surroundings},
+    judge::is_own,
     review::ReviewRequest,
 };
 
@@ -15,17 +19,25 @@ use crate::{
 pub(crate) async fn decide<S: Surroundings>(
     surroundings: &S,
     phase: Phase,
+    kind: Kind,
     review: &ReviewRequest,
     now: Timestamp,
 ) -> Result<Decision, FactError> {
-    let own = surroundings.own_user().await?;
+    let own = is_own(surroundings, review).await?;
+    let forged = || own_keys_changed(kind, &review.old_object, &review.object);
+    if let Some(denied) = (phase == Phase::Validating && !own).then(forged).flatten() {
+        return Ok(denied);
+    }
+    if kind != Kind::Task {
+        return Ok(Decision::default());
+    }
     let mut request = CancelReview {
         phase,
         operation: review.operation.into(),
         object: &review.object,
         old: &review.old_object,
         user: &review.user_info.username,
-        own: own.is_some_and(|own| own == review.user_info.username),
+        own,
         permission: None,
         now,
     };
@@ -34,8 +46,8 @@ pub(crate) async fn decide<S: Surroundings>(
         return Ok(decision);
     }
     let user = review.user_info.username.clone();
-    let may = surroundings.may_delete_task(&review.user_info, &review.namespace, &review.name);
-    let permission = match may.await {
+    let right = Right::delete_task(&review.namespace, &review.name);
+    let permission = match surroundings.may(&review.user_info, &right).await {
         Ok(Permission { allowed: true, .. }) => Ok(()),
         Ok(Permission { why, .. }) => Err(CancelDetail::Forbidden { user, why }),
         Err(error) => Err(CancelDetail::Unknown { why: error.reason }),

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use kube::Client;
 use serde_json::Value;
 use taskgate_api::{WorkItemStatus, kueue::ConfigRef, metadata::Owner};
-use taskgate_policy::{ItemIdentity, KueueFacts, PolicySet, SpawnerFacts, Workspace};
+use taskgate_policy::{ItemIdentity, KueueFacts, PolicySet, Right, SpawnerFacts, Workspace};
 use tokio::sync::OnceCell;
 use tracing::debug;
 
@@ -120,16 +120,16 @@ impl Surroundings for Cluster {
         Ok(user.clone())
     }
 
-    async fn may_delete_task(&self, user: &UserInfo, namespace: &str, name: &str) -> Result<Permission, FactError> {
+    async fn may(&self, user: &UserInfo, right: &Right) -> Result<Permission, FactError> {
         if !self.permissions.take() {
             return Err(FactError {
                 kind: "SubjectAccessReview",
-                namespace: namespace.to_owned(),
-                name: name.to_owned(),
-                reason: "too many cancellations are asked for at the moment".to_owned(),
+                namespace: String::new(),
+                name: String::new(),
+                reason: "too many rights are asked about at the moment".to_owned(),
                 source: None,
             });
         }
-        self.fresh.may_delete_task(user, namespace, name).await
+        self.fresh.may(user, right).await
     }
 }

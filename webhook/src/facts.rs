@@ -13,7 +13,7 @@ use taskgate_api::{
     metadata::{Metadata, Owner},
 };
 use taskgate_policy::{
-    Facts, Governed, ItemIdentity, Kind, KueueFacts, Memory, Phase, PolicySet, Request, SpawnerFacts, TaskState,
+    Facts, Governed, ItemIdentity, Kind, KueueFacts, Memory, Phase, PolicySet, Request, Right, SpawnerFacts, TaskState,
     Workspace, states_queue,
 };
 
@@ -132,14 +132,9 @@ pub trait Surroundings: Send + Sync + 'static {
         std::future::ready(Ok(None))
     }
 
-    /// Whether `user` may delete the Task `name`.
-    fn may_delete_task(
-        &self,
-        user: &UserInfo,
-        namespace: &str,
-        name: &str,
-    ) -> impl Future<Output = Result<Permission, FactError>> + Send {
-        let _ = (user, namespace, name);
+    /// Whether `user` has `right`.
+    fn may(&self, user: &UserInfo, right: &Right) -> impl Future<Output = Result<Permission, FactError>> + Send {
+        let _ = (user, right);
         std::future::ready(Ok(Permission::default()))
     }
 }
@@ -226,7 +221,7 @@ pub(crate) async fn gather<S: Surroundings>(surroundings: &S, request: &Request<
             }
             gathered.owner_task.as_ref()
         }
-        Kind::TaskPolicy | Kind::ClusterTaskPolicy | Kind::WorkItem => None,
+        Kind::TaskPolicy | Kind::ClusterTaskPolicy | Kind::WorkItem | Kind::WorkItemStatus => None,
     };
     if let Some(task) = task.map(kelos::Task::of) {
         gathered.namespace_labels = surroundings.namespace_labels(namespace).await?;

@@ -33,7 +33,7 @@ use taskgate_api::{
     WorkItem, WorkItemStatus, is_object_name, kelos, keys,
     metadata::{Metadata, Owner},
 };
-use taskgate_policy::{SpawnerFacts, TaskState, WorkspaceFacts};
+use taskgate_policy::{Right, SpawnerFacts, TaskState, WorkspaceFacts};
 
 use crate::{
     caches::{kelos_resource, labels, spawner_facts, workspace_facts},
@@ -45,16 +45,11 @@ use crate::{
 /// Of how many Tasks of an item the Jobs are looked for at most; the URL names them.
 const ASKED_FOR: usize = 64;
 
-/// Whether `user` may delete the Task `name`, asked of the API server.
+/// Whether `user` has `right`, asked of the API server.
 ///
 /// RBAC: `create` on subjectaccessreviews.
-pub async fn may_delete_task(
-    client: Client,
-    user: &UserInfo,
-    namespace: &str,
-    name: &str,
-) -> Result<Permission, FactError> {
-    Fresh::new(client).may_delete_task(user, namespace, name).await
+pub async fn may(client: Client, user: &UserInfo, right: &Right) -> Result<Permission, FactError> {
+    Fresh::new(client).may(user, right).await
 }
 
 /// Reads by name.
@@ -172,24 +167,20 @@ impl Fresh {
         Ok(told.status.and_then(|status| status.user_info?.username))
     }
 
-    /// Whether `user` may delete the Task `name`.
-    pub(crate) async fn may_delete_task(
-        &self,
-        user: &UserInfo,
-        namespace: &str,
-        name: &str,
-    ) -> Result<Permission, FactError> {
+    /// Whether `user` has `right`.
+    pub(crate) async fn may(&self, user: &UserInfo, right: &Right) -> Result<Permission, FactError> {
+        let named = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         let spec = SubjectAccessReviewSpec {
             user: Some(user.username.clone()),
             uid: user.uid.clone(),
             groups: Some(user.groups.clone()),
             extra: Some(user.extra.clone()),
             resource_attributes: Some(ResourceAttributes {
-                group: Some(kelos::GROUP.to_owned()),
-                resource: Some(kelos::TASKS.to_owned()),
-                verb: Some("delete".to_owned()),
-                namespace: Some(namespace.to_owned()),
-                name: Some(name.to_owned()),
+                group: named(right.group),
+                resource: named(right.resource),
+                verb: named(right.verb),
+                namespace: named(&right.namespace),
+                name: named(&right.name),
                 ..ResourceAttributes::default()
             }),
             ..SubjectAccessReviewSpec::default()
@@ -200,7 +191,7 @@ impl Fresh {
         };
         let reviews = Api::<SubjectAccessReview>::all(self.client.clone());
         let asked = reviews.create(&PostParams::default(), &review).await;
-        let told = asked.map_err(|error| fact_error("SubjectAccessReview", namespace, name, error))?;
+        let told = asked.map_err(|error| fact_error("SubjectAccessReview", &right.namespace, &right.name, error))?;
         let status = told.status.unwrap_or_default();
         Ok(Permission {
             allowed: status.allowed && status.denied != Some(true),

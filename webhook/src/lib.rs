@@ -52,7 +52,7 @@ pub use cancellation::Permission;
 pub use cluster::Cluster;
 pub use config::{ConfigError, Limits, ServerConfig, ShutdownConfig};
 pub use facts::{Ask, FactError, Labels, Rivals, Surroundings};
-pub use fresh::may_delete_task;
+pub use fresh::may;
 pub use judge::judge;
 pub use kueue::QueueQuestion;
 pub use lifecycle::{Lifecycle, Stage};

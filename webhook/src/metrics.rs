@@ -213,6 +213,7 @@ pub(crate) fn kind_name(kind: Kind) -> &'static str {
         Kind::TaskPolicy => "TaskPolicy",
         Kind::ClusterTaskPolicy => "ClusterTaskPolicy",
         Kind::WorkItem => "WorkItem",
+        Kind::WorkItemStatus => "WorkItemStatus",
     }
 }
 

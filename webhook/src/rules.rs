@@ -1,13 +1,12 @@
 //! Which requests reach us. The registration and the router are both built from [`ENDPOINTS`], so they cannot drift.
 
 use taskgate_api::kelos;
+pub use taskgate_api::keys::EXCLUDED_NAMESPACES;
 use taskgate_policy::{Kind, Operation, Phase};
 
 /// The name of both webhook configurations. Configurations run in the order of their names: ours comes before `kueue-…`, so
 /// that Kueue sees the queue label and the suspension that we set (C14).
 pub const CONFIGURATION: &str = "admission.taskgate.dev";
-/// Namespaces that taskgate never touches, besides its own (C9).
-pub const EXCLUDED_NAMESPACES: [&str; 2] = ["kube-system", "kube-node-lease"];
 
 /// One path, and what the API server sends there.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +36,7 @@ pub struct Admitted {
     pub versions: &'static [&'static str],
     /// The kind's name.
     pub name: &'static str,
-    /// The plural that rules and paths name it by.
+    /// The plural that rules name it by, with the subresource where that is what is sent.
     pub resource: &'static str,
     /// Whether objects live in a namespace.
     pub namespaced: bool,
@@ -61,8 +60,13 @@ pub enum Guard {
     Alive,
     /// Also that it is a Job of a Kelos Task.
     JobOfTask,
-    /// Also that the annotations about a Task's cancellation change. Of a Task's updates no other is sent.
+    /// Also that the annotations about a Task's cancellation change. Of a Task's updates no other reaches the mutating phase.
     Cancellation,
+    /// Also that they change, or a label or annotation that only taskgate sets. Of the updates of Tasks and Jobs no other
+    /// reaches the validating phase.
+    OwnKeys,
+    /// Also that an annotation changes that asks something of a `WorkItem`, or says who asked.
+    Requests,
 }
 
 const TASK: Admitted = Admitted {
@@ -105,13 +109,21 @@ const WORK_ITEM: Admitted = Admitted {
     namespaced: true,
     kind: Kind::WorkItem,
 };
+const WORK_ITEM_STATUS: Admitted = Admitted {
+    resource: "workitems/status",
+    kind: Kind::WorkItemStatus,
+    ..WORK_ITEM
+};
 
 /// Everything that is sent to us.
 ///
 /// Tasks and Jobs only when they are created: their specs are immutable afterwards (Tasks), or Kueue's to change (Jobs,
 /// C15). And cancellations: who asks for one is known to admission alone. A request that nobody checked must not be stored,
 /// and no other write is held up by that: hence its owner.
-pub const ENDPOINTS: [Endpoint; 8] = [
+///
+/// The status of `WorkItem`s is written by taskgate alone. That is decided here and not in RBAC: roles that let people edit
+/// everything in a namespace (`edit`, `admin`, wildcards) are common.
+pub const ENDPOINTS: [Endpoint; 10] = [
     Endpoint {
         path: "/mutate/tasks",
         webhook: "mutate.tasks.taskgate.dev",
@@ -143,10 +155,10 @@ pub const ENDPOINTS: [Endpoint; 8] = [
         path: "/validate/cancellations",
         webhook: "validate.cancellations.taskgate.dev",
         phase: Phase::Validating,
-        admitted: &[TASK],
+        admitted: &[TASK, JOB],
         operations: &[Operation::Update],
         owner: Owner::Taskgate,
-        guard: Guard::Cancellation,
+        guard: Guard::OwnKeys,
     },
     Endpoint {
         path: "/validate/tasks",
@@ -181,6 +193,24 @@ pub const ENDPOINTS: [Endpoint; 8] = [
         phase: Phase::Validating,
         admitted: &[WORK_ITEM],
         operations: &[Operation::Create, Operation::Update],
+        owner: Owner::Taskgate,
+        guard: Guard::Alive,
+    },
+    Endpoint {
+        path: "/mutate/workitems",
+        webhook: "mutate.workitems.taskgate.dev",
+        phase: Phase::Mutating,
+        admitted: &[WORK_ITEM],
+        operations: &[Operation::Create, Operation::Update],
+        owner: Owner::Taskgate,
+        guard: Guard::Requests,
+    },
+    Endpoint {
+        path: "/validate/workitems/status",
+        webhook: "status.workitems.taskgate.dev",
+        phase: Phase::Validating,
+        admitted: &[WORK_ITEM_STATUS],
+        operations: &[Operation::Update],
         owner: Owner::Taskgate,
         guard: Guard::Alive,
     },

@@ -1,26 +1,30 @@
-//! `taskgate reset`: forgets the failures of work items, so that they are tried again. The history and what it cost stay.
+//! `taskgate reset`: asks taskgate to forget the failures of work items, so that they are tried again. The history and what it
+//! cost stay. The request is an annotation, which admission stamps with who asked.
 
-use anyhow::{Context as _, Result, anyhow};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow};
 use clap::Args;
-use jiff::Timestamp;
 use kube::{
-    Api, Resource as _, ResourceExt as _,
+    Api, ResourceExt as _,
     api::{ListParams, Patch, PatchParams},
-    runtime::events::{Event, EventType, Recorder, Reporter},
 };
-use serde_json::{Value, json};
-use taskgate_api::{WorkItem, WorkItemStatus, work_item::Breaker};
-use taskgate_policy::{clip, reset};
+use serde_json::json;
+use taskgate_api::{WorkItem, keys, work_item::Breaker};
+use taskgate_policy::{clip, failures_to_forget};
+use tokio::time::sleep;
 
-use super::{Connection, ConnectionArgs, Failure, said};
+use super::{ConnectionArgs, Failure, said};
 use crate::output;
 
-/// What `status.lastReset.reason` says of it.
-const REASON: &str = "ResetByCommand";
-/// How often an item that changes at the same time is looked at again.
-const ATTEMPTS: usize = 5;
 /// The longest explanation that is kept, in characters.
-const MAX_MESSAGE: usize = 256;
+const MAX_REASON: usize = 256;
+/// What is asked for where no reason is given.
+const NO_REASON: &str = "no reason given";
+/// How long the controller is waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How often it is looked whether it is done.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Flags of `taskgate reset`.
 #[derive(Args, Debug)]
@@ -44,24 +48,33 @@ pub(crate) struct ResetArgs {
     pub(crate) connection: ConnectionArgs,
 }
 
-/// RBAC: `list` and `get` on workitems, `patch` on workitems/status; `create` on events of events.k8s.io for the Event.
+/// RBAC: `list`, `get` and `patch` on workitems.
 pub(crate) async fn run(args: ResetArgs) -> Result<(), Failure> {
     let connection = args.connection.connect().await?;
     let work_items = Api::<WorkItem>::namespaced(connection.client.clone(), &connection.namespace);
     let known = work_items.list(&ListParams::default()).await.map_err(said)?.items;
     let chosen = choose(&known, &args, &connection.namespace)?;
-    let user = clip(&connection.user().await.context("asking who you are")?, MAX_MESSAGE);
+    let reason = args.reason.as_deref().map(|reason| clip(reason, MAX_REASON));
+    let reason = reason.filter(|reason| !reason.is_empty());
     let command = Command {
-        message: args.reason.as_deref().map(|reason| clip(reason, MAX_MESSAGE)),
+        reason: reason.unwrap_or_else(|| NO_REASON.to_owned()),
         dry_run: args.dry_run,
-        connection,
         work_items,
-        user,
     };
     // One that cannot be reset does not keep the others from it.
-    let mut failed = 0;
+    let (mut failed, mut asked) = (0, Vec::new());
     for item in chosen {
-        if let Err(error) = command.forget(item.clone()).await {
+        match command.ask(item).await {
+            Ok(failures) => asked.extend(failures.map(|failures| (item, failures))),
+            Err(error) => {
+                output::complain(&format!("item {}: {error:#}", item.spec.key));
+                failed += 1;
+            }
+        }
+    }
+    let deadline = Instant::now() + PATIENCE;
+    for (item, failures) in asked {
+        if let Err(error) = command.await_done(item, &failures, deadline).await {
             output::complain(&format!("item {}: {error:#}", item.spec.key));
             failed += 1;
         }
@@ -115,117 +128,52 @@ fn find<'a>(known: &'a [WorkItem], wanted: &str, namespace: &str) -> Result<&'a 
 
 /// One run of the command.
 struct Command {
-    connection: Connection,
     work_items: Api<WorkItem>,
-    user: String,
-    message: Option<String>,
+    reason: String,
     dry_run: bool,
 }
 
 impl Command {
-    /// Forgets the failures of `item`, unless there are none, and says so.
-    async fn forget(&self, mut item: WorkItem) -> Result<()> {
-        for _ in 0..ATTEMPTS {
-            let status = item.status.clone().unwrap_or_default();
-            if is_clean(&status) {
-                return output::print(&format!("item {}: no failures to forget\n", item.spec.key));
-            }
-            let Some(patch) = self.patch(&item, &status) else {
-                return Ok(());
-            };
-            let params = PatchParams {
-                dry_run: self.dry_run,
-                ..PatchParams::default()
-            };
-            let name = item.name_any();
-            match self
-                .work_items
-                .patch_status(&name, &params, &Patch::Merge(&patch))
-                .await
-            {
-                Ok(_) => return self.tell(&item, &status).await,
-                Err(kube::Error::Api(answer)) if answer.code == 409 => {
-                    item = self.work_items.get(&name).await.map_err(said)?;
-                }
-                Err(error) => return Err(said(error)),
-            }
-        }
-        Err(anyhow!("it keeps changing; try again"))
-    }
-
-    /// The change to `item`, and no more: fields that this release does not know survive.
-    fn patch(&self, item: &WorkItem, status: &WorkItemStatus) -> Option<Value> {
-        let next = reset(status, REASON, None, Timestamp::now())?;
-        let last = next.last_reset?;
-        Some(json!({
-            "metadata": {"resourceVersion": item.resource_version(), "uid": item.uid()},
-            "status": {
-                "breaker": next.breaker,
-                "consecutiveFailures": next.consecutive_failures,
-                "infrastructureFailures": next.infrastructure_failures,
-                "openedAt": next.opened_at,
-                "reason": next.reason,
-                "lastReset": {
-                    "time": last.time, "reason": last.reason, "taskUid": last.task_uid,
-                    "by": self.user, "message": self.message,
-                },
-            },
-        }))
-    }
-
-    async fn tell(&self, item: &WorkItem, before: &WorkItemStatus) -> Result<()> {
+    /// Asks that the failures of `item` be forgotten, unless there are none; which they are.
+    async fn ask(&self, item: &WorkItem) -> Result<Option<String>> {
         let key = &item.spec.key;
-        let counted = counted(before);
+        let Some(failures) = item.status.as_ref().and_then(failures_to_forget) else {
+            output::print(&format!("item {key}: no failures to forget\n"))?;
+            return Ok(None);
+        };
+        let params = PatchParams {
+            dry_run: self.dry_run,
+            ..PatchParams::default()
+        };
+        let request = json!({"metadata": {"uid": item.uid(), "annotations": {keys::RESET: self.reason}}});
+        let name = item.name_any();
+        self.work_items
+            .patch(&name, &params, &Patch::Merge(&request))
+            .await
+            .map_err(said)?;
         if self.dry_run {
-            return output::print(&format!("item {key}: {counted} would be forgotten (dry run)\n"));
+            output::print(&format!("item {key}: {failures} would be forgotten (dry run)\n"))?;
+            return Ok(None);
         }
-        output::print(&format!("item {key}: {counted} forgotten\n"))?;
-        let why = self.message.as_deref().unwrap_or("no reason given");
-        let event = Event {
-            type_: EventType::Normal,
-            reason: "CircuitReset".to_owned(),
-            note: Some(clip(
-                &format!("{counted} forgotten by {} with taskgate reset: {why}", self.user),
-                1000,
-            )),
-            action: "Reset".to_owned(),
-            secondary: None,
-        };
-        let reporter = Reporter {
-            controller: "taskgate".to_owned(),
-            instance: Some("taskgate-reset".to_owned()),
-        };
-        let recorder = Recorder::new(self.connection.client.clone(), reporter);
-        // The reset stands, and the WorkItem itself says who and why.
-        if let Err(error) = recorder.publish(&event, &item.object_ref(&())).await {
-            output::complain(&format!(
-                "item {key} is reset, but there is no Event: {:#}",
-                said(error)
-            ));
-        }
-        Ok(())
+        Ok(Some(failures))
     }
-}
 
-/// Whether there is nothing to forget.
-fn is_clean(status: &WorkItemStatus) -> bool {
-    let closed = matches!(status.breaker, None | Some(Breaker::Closed));
-    closed && status.consecutive_failures == 0 && status.infrastructure_failures == 0
-}
-
-/// What is forgotten, for people.
-fn counted(status: &WorkItemStatus) -> String {
-    let failures = status
-        .consecutive_failures
-        .saturating_add(status.infrastructure_failures);
-    let failures = match failures {
-        0 => "the stop by hand".to_owned(),
-        1 => "1 failure".to_owned(),
-        failures => format!("{failures} failures"),
-    };
-    match &status.total_cost_usd {
-        Some(cost) => format!("{failures} (cost ${cost} so far)"),
-        None => failures,
+    /// The controller takes the annotation off once it is done. A WorkItem that is gone meanwhile remembers nothing either.
+    async fn await_done(&self, item: &WorkItem, failures: &str, deadline: Instant) -> Result<()> {
+        loop {
+            let now = self.work_items.get_opt(&item.name_any()).await.map_err(said)?;
+            let now = now.filter(|now| now.uid() == item.uid());
+            if !now.is_some_and(|now| now.annotations().contains_key(keys::RESET)) {
+                return output::print(&format!("item {}: {failures} forgotten\n", item.spec.key));
+            }
+            if Instant::now() >= deadline {
+                return Err(anyhow!(
+                    "asked for, and not done after {} s: the controller does it as soon as it runs (taskgate doctor)",
+                    PATIENCE.as_secs()
+                ));
+            }
+            sleep(LOOK_AGAIN).await;
+        }
     }
 }
 
@@ -267,19 +215,5 @@ mod tests {
         let missing = find(&known, "43", "team").unwrap_err();
         assert_eq!(missing.to_string(), "there is no item 43 in namespace team");
         assert!(matches!(missing, Failure::Failed(_)));
-    }
-
-    #[test]
-    fn what_is_forgotten_is_counted() {
-        let status = |failures, infrastructure, cost: Option<&str>| WorkItemStatus {
-            consecutive_failures: failures,
-            infrastructure_failures: infrastructure,
-            total_cost_usd: cost.map(ToOwned::to_owned),
-            ..WorkItemStatus::default()
-        };
-        assert_eq!(counted(&status(1, 0, None)), "1 failure");
-        assert_eq!(counted(&status(3, 2, Some("1.50"))), "5 failures (cost $1.50 so far)");
-        assert_eq!(counted(&status(0, 0, None)), "the stop by hand");
-        assert!(is_clean(&status(0, 0, Some("1.50"))) && !is_clean(&status(0, 1, None)));
     }
 }

@@ -1,11 +1,9 @@
-//! `taskgate retry`: asks that a failed Workload or Task be run again, whatever its count says. The request stands in the ledger
-//! of its WorkItem; the controller does the rest. Nothing is written to the object: that alone could start a failed Workload
-//! again (foreman §2.2).
+//! `taskgate retry`: asks that a failed Workload or Task be run again, whatever its count says. The request is an annotation
+//! of its WorkItem, which admission stamps with who asked; the controller does the rest. Nothing is written to the object: that
+//! alone could start a failed Workload again (foreman §2.2).
 
 use anyhow::{Context as _, Result, anyhow};
 use clap::Args;
-use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
     Api, ResourceExt as _,
     api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
@@ -13,21 +11,13 @@ use kube::{
 use serde_json::{Value, json};
 use taskgate_api::{
     WorkItem, foreman, kelos, keys,
-    retry_ledger::{RetryRequest, RunRef},
+    retry_ledger::{RetryOrder, RunRef},
     task_policy::RetriedKind,
 };
-use taskgate_policy::{
-    clip,
-    retry::{Retried, RunPhase},
-};
+use taskgate_policy::retry::{Retried, RunPhase};
 
 use super::{Connection, ConnectionArgs, Failure, said};
 use crate::output;
-
-/// How often an item that changes at the same time is looked at again.
-const ATTEMPTS: usize = 5;
-/// The longest name of a user that is kept, in characters.
-const MAX_USER: usize = 256;
 
 /// Flags of `taskgate retry`.
 #[derive(Args, Debug)]
@@ -54,12 +44,11 @@ pub(crate) struct RetryArgs {
     pub(crate) connection: ConnectionArgs,
 }
 
-/// RBAC: `get` on workloads of foreman.llmkube.dev or tasks of kelos.dev; `get` and `create` on workitems, `patch` on
-/// workitems/status.
+/// RBAC: `get`, and what taskgate will do in the user's name, `delete` and `create`, on workloads of foreman.llmkube.dev or tasks
+/// of kelos.dev; `get`, `create` and `patch` on workitems.
 pub(crate) async fn run(args: RetryArgs) -> Result<(), Failure> {
     let connection = args.connection.connect().await?;
-    let user = clip(&connection.user().await.context("asking who you are")?, MAX_USER);
-    let command = Command { connection, args, user };
+    let command = Command { connection, args };
     // One that cannot be retried does not keep the others from it.
     let mut failed = 0;
     for object in &command.args.objects {
@@ -82,7 +71,6 @@ pub(crate) async fn run(args: RetryArgs) -> Result<(), Failure> {
 struct Command {
     connection: Connection,
     args: RetryArgs,
-    user: String,
 }
 
 impl Command {
@@ -121,75 +109,62 @@ impl Command {
         if retried.phase() != RunPhase::Failed {
             return Err(anyhow!("it has not failed: there is nothing to retry"));
         }
-        let request = self.asked(retried.run());
+        let order = self.order(retried.run());
+        let text = serde_json::to_string(&order).context("writing the request")?;
         let identity = retried.item();
         let items = Api::<WorkItem>::namespaced(self.connection.client.clone(), &self.connection.namespace);
         let name = retried
             .metadata()
             .label(keys::WORK_ITEM)
             .map_or_else(|| identity.work_item_name(), ToOwned::to_owned);
-        for _ in 0..ATTEMPTS {
-            let found = items.get_opt(&name).await.map_err(said)?;
-            let item = match found {
-                Some(item) => item,
-                None if self.args.dry_run => return self.told(&request),
-                None => {
-                    let item = identity.work_item(&name);
-                    items.create(&PostParams::default(), &item).await.map_err(said)?
-                }
-            };
-            if is_under_way(&item) {
-                return Err(anyhow!("it is being retried already"));
-            }
+        let found = items.get_opt(&name).await.map_err(said)?;
+        if found.as_ref().is_some_and(is_under_way) {
+            return Err(anyhow!("it is being retried already"));
+        }
+        let dry_run = self.args.dry_run;
+        if let Some(item) = found {
+            let request = json!({"metadata": {"uid": item.uid(), "annotations": {keys::RETRY: text}}});
             let params = PatchParams {
-                dry_run: self.args.dry_run,
+                dry_run,
                 ..PatchParams::default()
             };
-            match items
-                .patch_status(&name, &params, &Patch::Merge(&patch(&item, &request)))
+            items
+                .patch(&name, &params, &Patch::Merge(request))
                 .await
-            {
-                Ok(_) => return self.told(&request),
-                Err(kube::Error::Api(answer)) if answer.code == 409 => {}
-                Err(error) => return Err(said(error)),
-            }
+                .map_err(said)?;
+        } else {
+            let mut item = identity.work_item(&name);
+            item.annotations_mut().insert(keys::RETRY.to_owned(), text);
+            let params = PostParams {
+                dry_run,
+                ..PostParams::default()
+            };
+            items.create(&params, &item).await.map_err(said)?;
         }
-        Err(anyhow!("its WorkItem keeps changing; try again"))
+        self.told(&order)
     }
 
-    fn asked(&self, run: RunRef) -> RetryRequest {
-        RetryRequest {
-            run,
-            time: Time(Timestamp::now()),
-            by: self.user.clone(),
+    fn order(&self, run: RunRef) -> RetryOrder {
+        RetryOrder {
+            kind: run.kind,
+            name: run.name,
+            uid: run.uid,
             from_attempt: self.args.from_attempt,
             reset: self.args.reset,
             with_feedback: self.args.with_feedback,
         }
     }
 
-    fn told(&self, request: &RetryRequest) -> Result<()> {
-        let number = match (request.from_attempt, request.reset) {
+    fn told(&self, order: &RetryOrder) -> Result<()> {
+        let number = match (order.from_attempt, order.reset) {
             (Some(from), _) => format!(" as attempt {}", from.saturating_add(1)),
             (None, true) => " as attempt 1".to_owned(),
             (None, false) => String::new(),
         };
-        let RunRef { kind, name, .. } = &request.run;
+        let RetryOrder { kind, name, .. } = order;
         let dry = if self.args.dry_run { " (dry run)" } else { "" };
         output::print(&format!("{} {name}: is run again{number}{dry}\n", kind.as_str()))
     }
-}
-
-/// The change to `item`, and no more.
-fn patch(item: &WorkItem, request: &RetryRequest) -> Value {
-    let status = item.status.clone().unwrap_or_default();
-    json!({
-        "metadata": {"resourceVersion": item.resource_version(), "uid": item.uid()},
-        // A field that the schema demands of a status that there was none of.
-        "status": {"consecutiveFailures": status.consecutive_failures, "retry": {
-            "attempt": status.retry.map_or(0, |retry| retry.attempt), "request": request,
-        }},
-    })
 }
 
 fn is_under_way(item: &WorkItem) -> bool {
@@ -223,8 +198,6 @@ fn resource(kind: RetriedKind) -> ApiResource {
 
 #[cfg(test)]
 mod tests {
-    use taskgate_api::WorkItemSpec;
-
     use super::*;
 
     #[test]
@@ -243,37 +216,5 @@ mod tests {
         }
         assert_eq!(meant("workload/a").unwrap().0, [RetriedKind::Workload]);
         assert_eq!(meant("task/a").unwrap().0, [RetriedKind::Task]);
-    }
-
-    #[test]
-    fn only_the_request_is_written() {
-        let mut item = WorkItem::new(
-            "w",
-            WorkItemSpec {
-                key: "k".into(),
-                item: "k".into(),
-                spawner: None,
-            },
-        );
-        let run = RunRef {
-            kind: RetriedKind::Task,
-            name: "t".into(),
-            uid: "u".into(),
-        };
-        let request = RetryRequest {
-            run,
-            time: Time(Timestamp::UNIX_EPOCH),
-            by: "ann".into(),
-            from_attempt: Some(2),
-            reset: false,
-            with_feedback: true,
-        };
-        let written = patch(&item, &request);
-        assert_eq!(written["status"]["retry"]["attempt"], 0);
-        assert_eq!(written["status"]["retry"]["request"]["fromAttempt"], 2);
-        item.status = Some(serde_json::from_value(json!({"consecutiveFailures": 2, "retry": {"attempt": 3}})).unwrap());
-        let written = patch(&item, &request);
-        assert_eq!(written["status"]["retry"]["attempt"], 3);
-        assert_eq!(written["status"]["consecutiveFailures"], 2);
     }
 }

@@ -132,7 +132,7 @@ pub(crate) const CLUSTER: &[Right] = &[
         group: GROUP,
         resources: &["workitems"],
         names: &[],
-        verbs: &["create", "delete", "get", "list", "watch"],
+        verbs: &["create", "delete", "get", "list", "patch", "watch"],
     },
     Right {
         why: "the memory of items",
@@ -205,7 +205,7 @@ pub(crate) const CLUSTER: &[Right] = &[
         verbs: &["create", "patch"],
     },
     Right {
-        why: "whoever cancels a Task must be allowed to delete it",
+        why: "taskgate does for a user only what they may do: to cancel a Task takes the right to delete it, to have it run again that and to create it, as do overrides of a policy",
         group: "authorization.k8s.io",
         resources: &["subjectaccessreviews"],
         names: &[],

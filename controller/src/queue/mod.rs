@@ -55,6 +55,7 @@ use crate::{
     error::{Error, is_absent},
     named,
     tasks::{json_of, namespace_of},
+    unwinding::Unwinding,
 };
 
 /// How many Jobs are looked at at the same time.
@@ -105,10 +106,13 @@ pub(crate) async fn run(context: Arc<Context>, tasks: Store<DynamicObject>) {
         }
         ready(())
     });
+    let unwinding = Arc::new(Unwinding::new("queue", &queueing.context.metrics));
     let leaving = left.for_each_concurrent(usize::from(CONCURRENCY), |job| {
-        let queueing = Arc::clone(&queueing);
+        let (queueing, unwinding) = (Arc::clone(&queueing), Arc::clone(&unwinding));
         async move {
-            if let Err(error) = queueing.gone(&json_of(&job)).await {
+            let json = json_of(&job);
+            // The Job is gone: there is nothing to try again.
+            if let Ok(Err(error)) = unwinding.caught(job.uid(), queueing.gone(&json)).await {
                 warn!(%error, source = %error.source, name = job.name_any(), "its Task was not told that the Job is gone");
             }
         }
@@ -130,7 +134,15 @@ pub(crate) async fn run(context: Arc<Context>, tasks: Store<DynamicObject>) {
         // An error means that the watch was dropped, and then this is dropped as well.
         let _ = queueing.tasks.wait_until_ready().await;
         applier(
-            |job, queueing| Box::pin(reconcile(job, queueing)),
+            |job, queueing| {
+                let unwinding = Arc::clone(&unwinding);
+                Box::pin(async move {
+                    let caught = unwinding
+                        .caught(job.uid(), Box::pin(reconcile(Arc::clone(&job), queueing)))
+                        .await;
+                    caught.unwrap_or_else(|wait| Ok(Action::requeue(wait)))
+                })
+            },
             failed,
             Arc::clone(&queueing),
             jobs.clone(),

@@ -2,7 +2,13 @@
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
-use taskgate_api::{Mode, WorkItem, WorkItemStatus, kelos::Task, task_policy::RetriedKind, work_item::Attempt};
+use taskgate_api::{
+    Mode, WorkItem, WorkItemStatus,
+    kelos::Task,
+    retry_ledger::Transition,
+    task_policy::{RetriedKind, RetryPolicy},
+    work_item::Attempt,
+};
 use taskgate_policy::{
     Ending, TaskState, failure_rule,
     retry::{self, FailedScene, FailedStep, Retried, RunPhase, attempt_number, failed_step},
@@ -16,7 +22,7 @@ use super::{
     objects::{self, ObjectKey},
     tell::{Happened, tell, tell_unknown},
 };
-use crate::{context::Context, error::Error, tasks::ItemRef};
+use crate::{context::Context, error::Error, requests, tasks::ItemRef};
 
 /// For how long after its end Kelos looks for the outputs of a Task that left none (kelos §6.6).
 const CAPTURE: SignedDuration = SignedDuration::from_secs(35);
@@ -74,9 +80,11 @@ async fn failed(
         .map(|(found, name)| (name, found.mode, found.rule));
     let ledger = memory.map(memory::ledger_of).unwrap_or_default();
     let status = memory.and_then(|memory| memory.status.as_ref());
+    let order = memory.and_then(requests::retry);
     let mut scene = FailedScene {
         object: retried,
         ledger: &ledger,
+        asked: order.as_ref().map(|(order, by)| (order, *by)),
         rule,
         infrastructure_failures: status.map_or(0, |status| status.infrastructure_failures),
         settles: settles(retried),
@@ -127,12 +135,8 @@ async fn failed(
             .await?
         }
         (FailedStep::Begin(transition), Some(memory)) => {
-            let by_hand = transition.requested_by.is_some();
-            if let Some((name, _, rule)) = rule.filter(|_| !by_hand)
-                && !context.retry.slots.take(item, name, rule)
-            {
-                let again = Timestamp::now().checked_add(NO_PLACE).unwrap_or(Timestamp::MAX);
-                return Ok(Look::At(again));
+            if let Some(held) = held_back(context, item, memory, retried, transition, rule) {
+                return Ok(held);
             }
             memory::write(context, memory, |status, now| retry::begun(status, transition, now)).await?
         }
@@ -153,6 +157,24 @@ async fn failed(
         }
     }
     Ok(Look::Wrote(written))
+}
+
+/// Why the retry does not begin now: the object belongs to another item, whatever that is called, or nothing is retried in its
+/// namespace; or the policy has as many in flight as it may.
+fn held_back(
+    context: &Context,
+    item: &ItemRef,
+    memory: &WorkItem,
+    retried: Retried<'_>,
+    transition: &Transition,
+    rule: Option<(&str, Mode, &RetryPolicy)>,
+) -> Option<Look> {
+    if context.is_excluded(&item.0) || !objects::is_of(context, memory, retried) {
+        return Some(Look::Nothing);
+    }
+    let (name, _, rule) = rule.filter(|_| transition.requested_by.is_none())?;
+    let again = || Timestamp::now().checked_add(NO_PLACE).unwrap_or(Timestamp::MAX);
+    (!context.retry.slots.take(item, name, rule)).then(|| Look::At(again()))
 }
 
 /// A run that ended well: what failed before it is forgotten. What never failed leaves no memory.

@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::runtime::reflector::ObjectRef;
-use taskgate_api::WorkItem;
-use taskgate_policy::retry::RunPhase;
+use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
+use taskgate_api::{WorkItem, keys};
+use taskgate_policy::retry::{Retried, RunPhase};
 use tracing::warn;
 
 use super::{
     failed, look,
     memory::{self, Written},
-    objects::ObjectKey,
+    objects::{self, ObjectKey},
     tell, transition,
 };
-use crate::{context::Context, error::Error, task::GOING, tasks::ItemRef};
+use crate::{context::Context, error::Error, requests, task::GOING, tasks::ItemRef};
 
 /// How many steps one look may lead to: more than any retry needs, so that a mistake cannot spin.
 const MAX_STEPS: usize = 24;
@@ -44,9 +44,15 @@ pub(super) fn is_open(context: &Context, item: &ItemRef) -> bool {
 
 /// Looks at one item until there is nothing left to do for now; when to look again.
 pub(super) async fn look(context: &Context, item: ItemRef) -> Option<Duration> {
-    match look_after(context, &item).await {
-        Ok(again) => again,
-        Err(error) => {
+    let caught = context
+        .retry
+        .unwinding
+        .caught(item.clone(), Box::pin(look_after(context, &item)))
+        .await;
+    match caught {
+        Err(wait) => Some(wait),
+        Ok(Ok(again)) => again,
+        Ok(Err(error)) => {
             warn!(%error, source = %error.source, item = item.1, "tried again soon");
             Some(context.retry.refusals.wait(item, &error))
         }
@@ -89,8 +95,9 @@ fn is_worth_a_look(context: &Context, item: &ItemRef) -> bool {
     let ledger = memory.as_deref().map(memory::ledger_of);
     let business = ledger
         .as_ref()
-        .is_some_and(|ledger| ledger.transition.is_some() || ledger.failure.is_some() || ledger.request.is_some());
-    business
+        .is_some_and(|ledger| ledger.transition.is_some() || ledger.failure.is_some());
+    memory.as_deref().is_some_and(requests::is_asked)
+        || business
         || context
             .retry
             .objects
@@ -105,6 +112,11 @@ fn is_worth_a_look(context: &Context, item: &ItemRef) -> bool {
 
 /// The next step for one item: of the retry that is under way, else of the object that its ledger speaks of, else of any other.
 async fn step(context: &Context, item: &ItemRef, memory: Option<&WorkItem>) -> Result<Look, Error> {
+    if let Some(memory) = memory
+        && let Some(written) = requests::reset(context, memory).await?
+    {
+        return Ok(Look::Wrote(written));
+    }
     if let Some(memory) = memory.filter(|memory| memory::transition_of(memory).is_some()) {
         return transition::advance(context, item, memory).await;
     }
@@ -112,6 +124,11 @@ async fn step(context: &Context, item: &ItemRef, memory: Option<&WorkItem>) -> R
         && let Some(written) = forget(context, item, memory).await?
     {
         return Ok(Look::Wrote(written));
+    }
+    if let Some(memory) = memory
+        && is_spent(context, item, memory).await?
+    {
+        return Ok(Look::Wrote(requests::end_retry(context, memory).await?));
     }
     for key in candidates(context, item, memory) {
         match failed::look_at(context, item, memory, &key).await? {
@@ -127,7 +144,7 @@ async fn step(context: &Context, item: &ItemRef, memory: Option<&WorkItem>) -> R
 /// ledger speaks of.
 fn candidates(context: &Context, item: &ItemRef, memory: Option<&WorkItem>) -> Vec<ObjectKey> {
     let ledger = memory.map(memory::ledger_of).unwrap_or_default();
-    let asked = ledger.request.map(|request| request.run);
+    let asked = memory.and_then(requests::retry).map(|(order, _)| order.run());
     let named = [asked, ledger.failure.and(ledger.run)].into_iter().flatten();
     let mut keys: Vec<ObjectKey> = named.map(|run| (run.kind, run.name)).collect();
     for (key, known) in context.retry.objects.of(item) {
@@ -137,6 +154,26 @@ fn candidates(context: &Context, item: &ItemRef, memory: Option<&WorkItem>) -> V
         }
     }
     keys
+}
+
+/// Whether an order to run an object again stands on the item that cannot be carried out any more: it is done, or the object is
+/// another one by now, has not failed, or is going. One that cannot be read or that admission did not stamp neither.
+async fn is_spent(context: &Context, item: &ItemRef, memory: &WorkItem) -> Result<bool, Error> {
+    if !memory.annotations().contains_key(keys::RETRY) {
+        return Ok(false);
+    }
+    let Some((order, _)) = requests::retry(memory) else {
+        return Ok(true);
+    };
+    // Without Foreman nothing is known of its Workloads.
+    let Some(resource) = look::resource(context, order.kind) else {
+        return Ok(false);
+    };
+    let found = look::object(context, &resource, &item.0, &order.name).await?;
+    let found = found.as_ref().and_then(|found| Retried::of(order.kind, found));
+    Ok(!found.is_some_and(|found| {
+        found.uid() == order.uid && found.is_tombstone() && objects::is_of(context, memory, found)
+    }))
 }
 
 /// Writes down that somebody else deleted the object of the failed run, if that is so.

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// What became of a write.
-pub(super) enum Written {
+pub(crate) enum Written {
     /// The item is now this.
     Now(Box<WorkItem>),
     /// It says so already.
@@ -30,12 +30,12 @@ pub(super) enum Written {
 }
 
 /// The item, read consistently.
-pub(super) async fn read(context: &Context, (namespace, name): &ItemRef) -> Result<Option<WorkItem>, Error> {
+pub(crate) async fn read(context: &Context, (namespace, name): &ItemRef) -> Result<Option<WorkItem>, Error> {
     ledger::read(context, namespace, name).await
 }
 
 /// Writes what `change` makes of the status of `item`.
-pub(super) async fn write(
+pub(crate) async fn write(
     context: &Context,
     item: &WorkItem,
     change: impl FnOnce(&WorkItemStatus, Timestamp) -> Option<WorkItemStatus>,
@@ -52,7 +52,7 @@ pub(super) async fn write(
 }
 
 /// Makes the memory of an item that has none yet.
-pub(super) async fn create(context: &Context, namespace: &str, identity: &ItemIdentity) -> Result<Written, Error> {
+pub(crate) async fn create(context: &Context, namespace: &str, identity: &ItemIdentity) -> Result<Written, Error> {
     let item = identity.work_item(&identity.work_item_name());
     Ok(match ledger::make(context, namespace, &item).await? {
         Made::Now(item) => Written::Now(item),
@@ -63,23 +63,23 @@ pub(super) async fn create(context: &Context, namespace: &str, identity: &ItemId
 }
 
 /// What the ledger of `item` says.
-pub(super) fn ledger_of(item: &WorkItem) -> RetryLedger {
+pub(crate) fn ledger_of(item: &WorkItem) -> RetryLedger {
     let status = item.status.as_ref();
     status.and_then(|status| status.retry.clone()).unwrap_or_default()
 }
 
 /// The retry of `item` that is under way.
-pub(super) fn transition_of(item: &WorkItem) -> Option<&Transition> {
+pub(crate) fn transition_of(item: &WorkItem) -> Option<&Transition> {
     item.status.as_ref()?.retry.as_ref()?.transition.as_ref()
 }
 
 /// The condition about retries of `item`, for people: why, and in which words.
-pub(super) fn said(item: &WorkItem) -> Option<(&str, &str)> {
+pub(crate) fn said(item: &WorkItem) -> Option<(&str, &str)> {
     let condition = taskgate_policy::retry::condition(item.status.as_ref()?)?;
     Some((&condition.reason, &condition.message))
 }
 
 /// What Events about `item` refer to.
-pub(super) fn reference(item: &WorkItem) -> k8s_openapi::api::core::v1::ObjectReference {
+pub(crate) fn reference(item: &WorkItem) -> k8s_openapi::api::core::v1::ObjectReference {
     item.object_ref(&())
 }

@@ -6,6 +6,9 @@
 //! policies ─────────┘   one item at a time└─ transition: dry run, delete, wait, create
 //! ```
 //!
+//! What users ask of an item (`crate::requests`) is carried out here too, whether anything is retried or not: one look at an
+//! item at a time.
+//!
 //! Where the policy says so, the tracker is asked before a run is repeated (`questions`).
 //!
 //! What the next step is, the decision core says ([`taskgate_policy::retry`]); here it is only taken. Nothing is ever written to
@@ -19,7 +22,7 @@ mod failed;
 mod foreman;
 mod item;
 mod look;
-mod memory;
+pub(crate) mod memory;
 mod metrics;
 mod objects;
 mod pace;
@@ -56,8 +59,10 @@ use self::{
 use crate::{
     context::Context,
     refusals::Refusals,
+    requests,
     source::{Asker, SourceConfig},
     tasks::ItemRef,
+    unwinding::Unwinding,
 };
 
 /// What the retry part knows beyond what is stored.
@@ -73,6 +78,7 @@ pub(crate) struct Retry {
     foreman: RwLock<Option<&'static str>>,
     /// How often steps were refused.
     refusals: Refusals<ItemRef>,
+    unwinding: Unwinding<ItemRef>,
     wake: mpsc::UnboundedSender<ItemRef>,
 }
 
@@ -87,7 +93,7 @@ pub(crate) struct Work {
 
 impl Retry {
     /// Nothing is known yet.
-    pub(crate) fn new(sources: &SourceConfig) -> (Self, Work) {
+    pub(crate) fn new(sources: &SourceConfig, metrics: &crate::Metrics) -> (Self, Work) {
         let (wake, woken) = mpsc::unbounded_channel();
         let (questions, waiting) = Questions::new();
         let retry = Self {
@@ -98,6 +104,7 @@ impl Retry {
             unsent: Mutex::default(),
             foreman: RwLock::default(),
             refusals: Refusals::default(),
+            unwinding: Unwinding::new("retry", metrics),
             wake,
         };
         let asker = Asker::new(sources.clone());
@@ -123,9 +130,8 @@ impl Retry {
             self.slots.keep(&key, item);
         }
         let ledger = item.status.as_ref().and_then(|status| status.retry.as_ref());
-        let business = ledger
-            .is_some_and(|ledger| ledger.transition.is_some() || ledger.failure.is_some() || ledger.request.is_some());
-        if business || self.objects.has(&key) || self.slots.holds(&key) {
+        let business = ledger.is_some_and(|ledger| ledger.transition.is_some() || ledger.failure.is_some());
+        if business || requests::is_asked(item) || self.objects.has(&key) || self.slots.holds(&key) {
             self.wake(&key);
         }
     }

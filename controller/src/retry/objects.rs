@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::Value;
-use taskgate_api::{kelos::Task, metadata::Metadata, task_policy::RetriedKind};
+use taskgate_api::{WorkItem, kelos::Task, metadata::Metadata, task_policy::RetriedKind};
 use taskgate_policy::{
     ItemIdentity, failure_rule,
     retry::{Retried, RunPhase},
@@ -104,6 +104,11 @@ pub(super) fn know(context: &Context, kind: RetriedKind, object: &Value) -> Opti
         governed: rule.is_some_and(|found| !retried.is_left_to_bridge(found.rule)),
     };
     Some((namespace, key, known))
+}
+
+/// Whether `retried` belongs to `item`: by its key, not by what anybody wrote elsewhere.
+pub(super) fn is_of(context: &Context, item: &WorkItem, retried: Retried<'_>) -> bool {
+    item.spec.key == identity(context, retried).key || item.spec.key == retried.item().key
 }
 
 /// The item of an object: of a Task the one that its bookkeeping has, if it has one.

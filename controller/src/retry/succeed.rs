@@ -10,7 +10,7 @@ use taskgate_api::{
 };
 use taskgate_policy::{
     clip,
-    retry::{self, Prepared, Retried, Succession, remains, task_feedback, workload_feedback},
+    retry::{self, MAX_PREDECESSOR, Predecessor, Prepared, Retried, Succession, task_feedback, workload_feedback},
 };
 use tracing::info;
 
@@ -22,9 +22,6 @@ use super::{
     transition::{REFUSED_AGAIN, Step, after},
 };
 use crate::error::{Error, is_conflict, is_namespace_terminating, is_refused};
-
-/// The largest predecessor that the ledger takes, in bytes: beside it stands the history, and an object may have 1.5 MiB.
-const MAX_PREDECESSOR: usize = 768 * 1024;
 
 impl Step<'_> {
     /// Reads what dies with the predecessor, and asks whether its successor would be admitted.
@@ -44,9 +41,10 @@ impl Step<'_> {
             .with_feedback
             .then(|| self.feedback(retried, &children))
             .flatten();
+        let predecessor = Predecessor::of(retried);
         let prepared = Prepared {
             resource_version: retried.version().to_owned(),
-            predecessor: remains(retried),
+            predecessor: predecessor.to_value(),
             children: look::child_names(retried.object(), &children),
             feedback,
         };
@@ -55,7 +53,7 @@ impl Step<'_> {
             let message = format!("the object has {size} bytes: more than fit into its WorkItem while it is away");
             return self.refused(&message).await;
         }
-        let successor = self.successor(rule, &prepared.predecessor, prepared.feedback.as_deref());
+        let successor = self.successor(rule, &predecessor, prepared.feedback.as_deref());
         match self.post(&successor, true).await {
             // The name is taken by the predecessor; everybody who may refuse was asked before (foreman trap 10).
             Ok(_) => {}
@@ -89,14 +87,8 @@ impl Step<'_> {
     }
 
     /// Creates the successor, under the policy of this moment.
-    pub(super) async fn create(&self) -> Result<Look, Error> {
-        let transition = self.transition;
-        let Some(predecessor) = &transition.predecessor else {
-            return Ok(Look::Nothing);
-        };
-        let retried = Retried::of(transition.old.kind, predecessor);
-        let rule = retried.and_then(|retried| self.rule(retried)).unwrap_or_default();
-        let successor = self.successor(&rule, predecessor, transition.feedback.as_deref());
+    pub(super) async fn create(&self, predecessor: &Predecessor, rule: &RetryPolicy) -> Result<Look, Error> {
+        let successor = self.successor(rule, predecessor, self.transition.feedback.as_deref());
         match self.post(&successor, false).await {
             Ok(created) => {
                 let uid = created
@@ -113,7 +105,7 @@ impl Step<'_> {
         }
     }
 
-    fn successor(&self, rule: &RetryPolicy, predecessor: &Value, feedback: Option<&str>) -> Value {
+    fn successor(&self, rule: &RetryPolicy, predecessor: &Predecessor, feedback: Option<&str>) -> Value {
         let succession = Succession {
             rule,
             attempt: self.transition.to,

@@ -68,6 +68,7 @@ impl Happened {
                 "DeletedBySomebodyElse" => "deleted_by_somebody_else",
                 "ReplacedBySomebodyElse" => "replaced_by_somebody_else",
                 "NotFailedAnyMore" => "not_failed_any_more",
+                "RetryInvalid" => "retry_invalid",
                 _ => "policy_gone",
             },
         }

@@ -10,11 +10,11 @@ use kube::{
 };
 use taskgate_api::{
     Mode, WorkItem, WorkItemStatus,
-    retry_ledger::{Blocked, Transition},
+    retry_ledger::{Blocked, RetryStage, Transition},
     task_policy::RetryPolicy,
 };
 use taskgate_policy::{
-    retry::{self, Found, Retried, Stopped, TransitionScene, TransitionStep, transition_step},
+    retry::{self, Found, Predecessor, Retried, Stopped, TransitionScene, TransitionStep, transition_step},
     retry_rule,
 };
 use tracing::{debug, info};
@@ -23,12 +23,14 @@ use super::{
     item::Look,
     look::{self, failed, left, object},
     memory::{self, Written},
+    objects,
     succeed::said,
     tell::{Happened, tell},
 };
 use crate::{
     context::Context,
     error::{Error, is_absent, is_conflict, is_refused},
+    requests,
     tasks::ItemRef,
 };
 
@@ -77,11 +79,28 @@ impl Step<'_> {
             (Some(_), None) => Found::Other,
             (_, retried) => Found::of(retried, transition),
         };
-        let rule = retried.and_then(|retried| self.rule(retried));
+        let kept = match transition.step {
+            RetryStage::Planned => None,
+            RetryStage::Deleting | RetryStage::Deleted => Some(Predecessor::stored(transition, &self.item.0)),
+        };
+        let stored = kept
+            .as_ref()
+            .and_then(|kept| kept.as_ref().ok())
+            .map(Predecessor::to_value);
+        let predecessor = stored.as_ref().and_then(|stored| Retried::of(kind, stored));
+        // The object itself while it is there, then what is kept of it.
+        let subject = retried.filter(|retried| retried.uid() == uid).or(predecessor);
+        let invalid = match kept.as_ref() {
+            Some(Err(why)) => Some(*why),
+            Some(Ok(_)) if predecessor.is_none() => Some("a spawner makes its predecessor"),
+            _ => self.invalid(subject.into_iter().chain(predecessor)),
+        };
+        let rule = subject.and_then(|subject| self.rule(subject));
         let mut scene = TransitionScene {
             transition,
             found,
-            wanted: rule.is_some() || transition.requested_by.is_some(),
+            wanted: rule.is_some() || self.is_asked(),
+            invalid,
             unsent: context.retry.is_unsent(uid),
             left: None,
             now: Timestamp::now(),
@@ -108,10 +127,28 @@ impl Step<'_> {
                     .await
             }
             TransitionStep::Block(blocked) => self.block(Happened::Blocked, &blocked).await,
-            TransitionStep::Create => self.create().await,
+            TransitionStep::Create => match kept {
+                Some(Ok(predecessor)) => self.create(&predecessor, &rule.unwrap_or_default()).await,
+                _ => Ok(Look::Nothing),
+            },
             TransitionStep::Close(successor) => self.close(&successor).await,
             TransitionStep::Stop(why) => self.stop(why).await,
         }
+    }
+
+    /// Why the retry that the item tells of, of `objects`, is none of this item, whoever wrote so.
+    fn invalid<'a>(&self, mut objects: impl Iterator<Item = Retried<'a>>) -> Option<&'static str> {
+        if self.context.is_excluded(&self.item.0) {
+            return Some("nothing is retried in this namespace");
+        }
+        let foreign = objects.any(|object| !objects::is_of(self.context, self.memory, object));
+        foreign.then_some("the object belongs to another item")
+    }
+
+    /// Whether a user asks for it, as admission saw.
+    fn is_asked(&self) -> bool {
+        let order = requests::retry(self.memory);
+        self.transition.requested_by.is_some() && order.is_some_and(|(order, _)| order.run() == self.transition.old)
     }
 
     /// What the policy of the moment says of `retried`, if it enforces a retry.

@@ -70,7 +70,7 @@ async fn write(context: &Context, namespace: &str, mut item: WorkItem, verdict: 
         SourceVerdict::Keep | SourceVerdict::Prune => None,
     };
     let Some(next) = next else { return Ok(()) };
-    item.status = Some(next);
+    item.status = Some(policy::fit(&next));
     let name = item.name_any();
     let item = context
         .work_items(namespace)

@@ -153,3 +153,77 @@ async fn nulls_where_maps_are_expected_do_no_harm() -> anyhow::Result<()> {
     ensure!(team.stdout_ok()? == "blue");
     Ok(())
 }
+
+#[tokio::test]
+async fn what_only_taskgate_sets_is_taken_off_a_new_task_and_changed_by_nobody_else() -> anyhow::Result<()> {
+    let world = World::governed("forged", team()).await?;
+    let mut forged = task("a");
+    forged["metadata"]["labels"] = json!({"taskgate.dev/work-item": "victim", "mine": "yes"});
+    forged["metadata"]["annotations"] = json!({"taskgate.dev/recorded": "x", "taskgate.dev/item": "epic"});
+    forged["metadata"]["finalizers"] = json!(["taskgate.dev/accounting"]);
+    let output = world.create(&forged).await?;
+    ensure!(
+        output.warnings()
+            == [
+                "taskgate: only taskgate sets these, removed: taskgate.dev/accounting, taskgate.dev/recorded, \
+                 taskgate.dev/work-item"
+            ],
+        "{:?}",
+        output.warnings()
+    );
+    let stored = world
+        .ns
+        .kubectl(["get", "task.kelos.dev", "a", "-ojson"])
+        .await?
+        .stdout_ok()?;
+    let stored: Value = serde_json::from_str(&stored)?;
+    let metadata = &stored["metadata"];
+    ensure!(
+        metadata["annotations"] == json!({"taskgate.dev/item": "epic", "note": "by policy"}),
+        "{metadata}"
+    );
+    ensure!(metadata["labels"]["mine"] == "yes" && metadata["labels"].get("taskgate.dev/work-item").is_none());
+    ensure!(metadata.get("finalizers").is_none(), "{metadata}");
+
+    let mark = ["annotate", "task.kelos.dev", "a", "taskgate.dev/recorded=x"];
+    let refused = world.ns.kubectl(mark).await?.stderr_failed()?;
+    ensure!(
+        refused.contains("only taskgate changes taskgate.dev/recorded"),
+        "{refused}"
+    );
+    let note = ["annotate", "task.kelos.dev", "a", "note=mine", "--overwrite"];
+    world.ns.kubectl(note).await?.stdout_ok().map(drop)
+}
+
+#[tokio::test]
+async fn overrides_of_a_retry_take_the_right_to_create_what_they_change() -> anyhow::Result<()> {
+    let world = World::governed("overrides", team()).await?;
+    let name = world.ns.name();
+    let group = "rbac.authorization.k8s.io";
+    let role = json!({"apiVersion": format!("{group}/v1"), "kind": "Role", "metadata": {"name": "policies", "namespace": name},
+        "rules": [{"apiGroups": ["taskgate.dev"], "resources": ["*"], "verbs": ["*"]}]});
+    let binding = json!({"apiVersion": format!("{group}/v1"), "kind": "RoleBinding",
+        "metadata": {"name": "policies", "namespace": name},
+        "roleRef": {"apiGroup": group, "kind": "Role", "name": "policies"},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": "paul"}]});
+    world.ns.apply_yaml(&format!("{role}\n---\n{binding}")).await?;
+    let policy = |overrides: Value| {
+        json!({"apiVersion": "taskgate.dev/v1alpha1", "kind": "TaskPolicy", "metadata": {"name": "r"},
+            "spec": {"retry": {"kinds": ["Task"], "maxAttempts": 2, "overrides": overrides}}})
+        .to_string()
+    };
+    let create = ["create", "--dry-run=server", "-f-", "--as=paul"];
+    let with = policy(json!({"task": {"image": "evil"}}));
+    let refused = world.ns.kubectl_with_input(create, &with).await?.stderr_failed()?;
+    let expected = format!(
+        "spec.retry.overrides: that takes the right to create tasks.kelos.dev in namespace {name}, which paul does not have"
+    );
+    ensure!(refused.contains(&expected), "{refused}");
+    world
+        .ns
+        .kubectl_with_input(create, &policy(Value::Null))
+        .await?
+        .stdout_ok()?;
+    let admin = ["create", "--dry-run=server", "-f-"];
+    world.ns.kubectl_with_input(admin, &with).await?.stdout_ok().map(drop)
+}

@@ -61,11 +61,7 @@ async fn one_command_resets_and_says_who_and_why() -> anyhow::Result<()> {
     let last = status.last_reset.context("no reset")?;
     ensure!(last.by.as_deref() == Some("alice") && last.message.as_deref() == Some("the flaky test is fixed"));
     world
-        .told(
-            &name,
-            "CircuitReset",
-            &["by alice with taskgate reset: the flaky test is fixed"],
-        )
+        .told(&name, "CircuitReset", &["asked for by alice: the flaky test is fixed"])
         .await?;
     ensure!(world.failed_cycles("fixer") == 0);
 

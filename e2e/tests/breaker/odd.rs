@@ -6,11 +6,11 @@ use anyhow::ensure;
 use k8s_openapi::api::batch::v1::Job;
 use kelos_standin::{CRDS, Outcome};
 use kube::{
-    ResourceExt as _,
-    api::{ListParams, Patch, PatchParams},
+    Api, ResourceExt as _,
+    api::{ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
-use taskgate_api::{WorkItem, work_item::Breaker};
+use taskgate_api::{WorkItem, keys, work_item::Breaker};
 use taskgate_e2e::{ControlPlane, Gate, PATIENCE, Shared, await_gone, await_object, eventually, never};
 use tokio::sync::OnceCell;
 
@@ -203,31 +203,42 @@ async fn a_memory_that_is_deleted_while_its_task_runs_starts_anew() -> anyhow::R
     Ok(())
 }
 
+/// What admission would have taken off, on a Task that it did not see.
 #[tokio::test]
-async fn a_memory_that_is_edited_while_its_task_runs_is_counted_on_from_there() -> anyhow::Result<()> {
-    let world = World::governed("edited", limit(5)).await?;
-    world
-        .create(&by_hand("first", Some("epic")), false)
-        .await?
-        .stdout_ok()?;
-    world.fail("first").await?;
-    let item = world.item("epic", "one failure", |item| failures(item) == 1).await?;
-    world
-        .create(&by_hand("second", Some("epic")), false)
-        .await?
-        .stdout_ok()?;
-    world.next("second", "").await?;
-    // The history goes as well: what is counted is the number, and the Task that is marked is not counted again.
-    let edit =
-        json!({"status": {"consecutiveFailures": 4, "attempts": null, "lastFailureTime": null, "reason": "odd"}});
-    world
-        .ns
-        .api::<WorkItem>()
-        .patch_status(&item.name_any(), &PatchParams::default(), &Patch::Merge(edit))
+async fn a_task_that_says_it_is_recorded_is_counted_all_the_same() -> anyhow::Result<()> {
+    let world = World::governed("recorded", limit(1)).await?;
+    let as_taskgate = Api::<kelos_standin::types::Task>::namespaced(world.cp.client_as_taskgate(), world.ns.name());
+    let mut forged = by_hand("forged", Some("epic"));
+    forged["metadata"]["annotations"][keys::RECORDED] = json!("11111111-2222-4333-8444-555555555555");
+    as_taskgate
+        .create(&PostParams::default(), &serde_json::from_value(forged)?)
         .await?;
-    world.fail("second").await?;
-    let item = world.open("epic").await?;
-    ensure!(failures(&item) == 5, "{:?}", item.status);
+    world.fail("forged").await?;
+    world.open("epic").await.map(drop)
+}
+
+#[tokio::test]
+async fn whatever_a_run_is_said_to_cost_its_end_is_recorded() -> anyhow::Result<()> {
+    let world = World::governed("costs", limit(1)).await?;
+    world.create(&by_hand("dear", Some("epic")), false).await?.stdout_ok()?;
+    world.next("dear", "").await?;
+    let outcome = Outcome::failed_at_once();
+    world.agents.finish(world.ns.name(), "dear", outcome).await?;
+    let usage = json!({"status": {"usage": {"costUSD": "1e30", "inputTokens": i64::MAX, "outputTokens": i64::MAX}}});
+    world
+        .tasks()
+        .patch_status("dear", &PatchParams::default(), &Patch::Merge(usage))
+        .await?;
+    let item = world
+        .item("epic", "has its cost", |item| {
+            item.status
+                .as_ref()
+                .is_some_and(|status| status.total_cost_usd.is_some())
+        })
+        .await?;
+    ensure!(failures(&item) == 1, "{:?}", item.status);
+    let cost = item.status.and_then(|status| status.total_cost_usd);
+    ensure!(cost.as_deref() == Some("1000000000000.00"), "{cost:?}");
     Ok(())
 }
 

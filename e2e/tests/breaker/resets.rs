@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use kelos_standin::Outcome;
 use kube::{
-    ResourceExt as _,
+    Api, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams},
 };
 use serde_json::json;
@@ -117,7 +117,8 @@ async fn an_item_without_tasks_follows_the_policy_too() -> anyhow::Result<()> {
         "type": "Noted", "status": "True", "reason": "ByHand", "message": "kept", "lastTransitionTime": "2026-01-01T00:00:00Z",
     });
     let patch = Patch::Merge(json!({"status": {"conditions": [condition]}}));
-    let before = rest(&items.patch_status(&name, &PatchParams::default(), &patch).await?);
+    let as_taskgate = Api::<WorkItem>::namespaced(world.cp.client_as_taskgate(), world.ns.name());
+    let before = rest(&as_taskgate.patch_status(&name, &PatchParams::default(), &patch).await?);
     let attempt = &before.attempts[0];
     ensure!(attempt.name == "fixer-42" && attempt.reason.is_some() && attempt.start_time.is_some());
     world.policy(limit(1)).await?;
@@ -222,15 +223,74 @@ async fn what_a_run_cost_is_added_when_kelos_tells_it_late() -> anyhow::Result<(
 }
 
 #[tokio::test]
-async fn editing_the_status_by_hand_resets() -> anyhow::Result<()> {
-    let (world, uid, item) = broken("byhand").await?;
+async fn only_taskgate_writes_the_status_of_a_work_item() -> anyhow::Result<()> {
+    let (world, _, item) = broken("byhand").await?;
     let patch = json!({"status": {"consecutiveFailures": 0, "breaker": "Closed"}});
-    world
-        .ns
-        .api::<WorkItem>()
+    let items = world.ns.api::<WorkItem>();
+    let written = items
         .patch_status(&item.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+        .await;
+    let Err(kube::Error::Api(refused)) = written else {
+        anyhow::bail!("it was written: {written:?}")
+    };
+    let expected = "only taskgate writes the status of a WorkItem; to reset item 42: taskgate reset, annotate the WorkItem \
+                    taskgate.dev/reset=<reason>, or delete it";
+    ensure!(refused.code == 403 && refused.message.contains(expected), "{refused:?}");
+    ensure!(failures(&items.get(&item.name_any()).await?) == 1);
+    // What is not its status can be written as ever.
+    let note = Patch::Merge(json!({"metadata": {"labels": {"note": "kept"}}}));
+    items.patch(&item.name_any(), &PatchParams::default(), &note).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_annotation_resets_and_admission_records_who_asked() -> anyhow::Result<()> {
+    let (world, uid, item) = broken("annotated").await?;
+    let name = item.name_any();
+    let alice = ["--as=alice", "--as-group=system:masters"];
+    let forged = [
+        "annotate",
+        "wi",
+        &name,
+        "taskgate.dev/reset-by=bob",
+        "--dry-run=server",
+        "-ojson",
+    ];
+    let forged = world.ns.kubectl(forged.into_iter().chain(alice)).await?.stdout_ok()?;
+    ensure!(!forged.contains("taskgate.dev/reset-by"), "{forged}");
+    let ask = [
+        "annotate",
+        "wi",
+        &name,
+        "taskgate.dev/reset=fixed",
+        "taskgate.dev/reset-by=bob",
+    ];
+    world.ns.kubectl(ask.into_iter().chain(alice)).await?.stdout_ok()?;
+    world.next("fixer-42", &uid).await?;
+    let item = world
+        .item("42", "is reset, and nothing is asked any more", |item| {
+            let asked = item.annotations().keys().any(|key| key.starts_with(keys::RESET));
+            failures(item) == 0 && !asked
+        })
         .await?;
-    world.next("fixer-42", &uid).await.map(drop)
+    let last = item.status.and_then(|status| status.last_reset);
+    ensure!(
+        last.as_ref().is_some_and(|last| {
+            last.reason == "ResetByUser"
+                && last.by.as_deref() == Some("alice")
+                && last.message.as_deref() == Some("fixed")
+        }),
+        "{last:?}"
+    );
+    world
+        .told(
+            &name,
+            "CircuitReset",
+            &["1 failure", "forgotten, asked for by alice: fixed"],
+        )
+        .await?;
+    ensure!(world.failed_cycles("fixer") == 0);
+    Ok(())
 }
 
 #[tokio::test]

@@ -214,7 +214,8 @@ impl<'a> Item<'a> {
     /// As a human: the item is to be tried again. Deleting its tombstone does it, unless Kelos may have done that itself.
     async fn reset(&mut self, tombstone: &Task) -> anyhow::Result<()> {
         if kelos_may_delete(tombstone) {
-            let items = self.world.ns.api::<WorkItem>();
+            let client = self.world.cp.client_as_taskgate();
+            let items = kube::Api::<WorkItem>::namespaced(client, self.world.ns.name());
             let item = eventually("the memory is read", STUCK, || {
                 self.world.memory(self.spawner, self.number)
             })

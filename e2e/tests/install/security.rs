@@ -22,15 +22,18 @@ async fn a_forged_label_does_not_move_a_failure_to_another_item() -> anyhow::Res
         written.as_str().is_some_and(|name| name.starts_with("real-")),
         "{written}"
     );
-    ns.kubectl([
+    let relabel = [
         "label",
         "task.kelos.dev",
         "real",
         "--overwrite",
         "taskgate.dev/work-item=victim",
-    ])
-    .await?
-    .stdout_ok()?;
+    ];
+    let refused = ns.kubectl(relabel).await?.stderr_failed()?;
+    ensure!(
+        refused.contains("only taskgate changes taskgate.dev/work-item"),
+        "{refused}"
+    );
     let failed = json!({"status": {"phase": "Failed", "completionTime": "2026-01-01T00:00:00Z"}}).to_string();
     ns.kubectl([
         "patch",

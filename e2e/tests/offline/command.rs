@@ -52,7 +52,7 @@ async fn a_live_cluster_is_asked_for_policies_and_memory() -> anyhow::Result<()>
     ns.apply_yaml(&item.to_string()).await?;
     let status = json!({"status": {"breaker": "Open", "consecutiveFailures": 3, "openedAt": "2026-01-01T00:00:00Z",
         "lastFailureTime": "2026-01-01T00:00:00Z"}});
-    let items = ns.api::<WorkItem>();
+    let items = kube::Api::<WorkItem>::namespaced(cp.client_as_taskgate(), ns.name());
     items
         .patch_status(&name, &PatchParams::default(), &Patch::Merge(&status))
         .await?;

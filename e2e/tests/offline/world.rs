@@ -80,7 +80,7 @@ impl World {
             if number % 2 == 1 {
                 objects.extend(deletion_of_tasks());
             }
-            fill(&ns, chance, objects).await?;
+            fill(&ns, &cp.client_as_taskgate(), chance, objects).await?;
             namespaces.push(ns.name().to_owned());
         }
         for number in 0..CLUSTER_POLICIES {
@@ -122,7 +122,12 @@ impl World {
 }
 
 /// Spawners, a Workspace, policies, memories and Tasks, beside `objects`.
-async fn fill(ns: &Namespace, chance: &mut Chance, mut objects: Vec<Value>) -> anyhow::Result<()> {
+async fn fill(
+    ns: &Namespace,
+    as_taskgate: &kube::Client,
+    chance: &mut Chance,
+    mut objects: Vec<Value>,
+) -> anyhow::Result<()> {
     for spawner in ["fixer", "nightly"] {
         let labels = json!({"kind": chance.one_of(&["issues", "cron"]), "queue": "agents"});
         objects.push(json!({"apiVersion": "kelos.dev/v1alpha2", "kind": "TaskSpawner",
@@ -166,7 +171,7 @@ async fn fill(ns: &Namespace, chance: &mut Chance, mut objects: Vec<Value>) -> a
     }
     let documents: Vec<_> = objects.iter().map(ToString::to_string).collect();
     ns.apply_yaml(&documents.join("\n---\n")).await?;
-    let items = ns.api::<WorkItem>();
+    let items = kube::Api::<WorkItem>::namespaced(as_taskgate.clone(), ns.name());
     for (name, status) in statuses {
         items
             .patch_status(&name, &PatchParams::default(), &Patch::Merge(&status))

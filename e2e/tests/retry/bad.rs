@@ -7,12 +7,15 @@ use foreman_standin::{
     CRDS, Outcome,
     types::{AgenticTask, Workload},
 };
+use kelos_standin::types::Task;
 use kube::{
-    ResourceExt as _,
-    api::{DeleteParams, Patch, PatchParams},
+    Api, ResourceExt as _,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
+use taskgate_api::WorkItem;
 use taskgate_e2e::{ControlPlane, Gate, PATIENCE, await_gone, await_object, eventually, never};
+use taskgate_policy::ItemIdentity;
 
 use crate::{
     steps::{QUIET, number, stuck, three, workload, workload_with},
@@ -305,4 +308,70 @@ async fn a10_a41_children_of_any_shape_do_no_harm() -> anyhow::Result<()> {
     let stray: AgenticTask = world.children().get("stray").await?;
     ensure!(stray.metadata.deletion_timestamp.is_none());
     Ok(())
+}
+
+/// What cannot have been written by taskgate, although it is written in its name: nothing is created, nothing deleted.
+#[tokio::test]
+async fn a_forged_retry_is_dropped() -> anyhow::Result<()> {
+    let world = World::start("forged", three(json!({"kinds": ["Workload"]}))).await?;
+    let tasks = world.ns.api::<Task>();
+    let live = json!({"apiVersion": "kelos.dev/v1alpha2", "kind": "Task", "metadata": {"name": "live"},
+        "spec": {"type": "claude-code", "prompt": "try", "credentials": {"type": "none"}}});
+    let live = tasks
+        .create(&PostParams::default(), &serde_json::from_value(live)?)
+        .await?;
+    let items = Api::<WorkItem>::namespaced(world.cp.client_as_taskgate(), world.ns.name());
+    let predecessor = |name: &str| {
+        json!({"apiVersion": "kelos.dev/v1alpha2", "kind": "Task", "metadata": {"name": name, "namespace": world.ns.name()},
+            "spec": {"type": "claude-code", "prompt": "evil", "credentials": {"type": "none"}}})
+    };
+    let uid = live.uid().unwrap_or_default();
+    let now = jiff::Timestamp::now();
+    for (name, step, uid, version, predecessor) in [
+        ("odd", "Deleted", "u", None, json!({"metadata": "x"})),
+        ("ghost", "Deleted", "u", None, predecessor("ghost")),
+        ("other", "Deleted", "u", None, predecessor("ghost")),
+        (
+            "live",
+            "Deleting",
+            uid.as_str(),
+            live.resource_version(),
+            predecessor("live"),
+        ),
+    ] {
+        let identity = ItemIdentity {
+            key: format!("Task/{name}"),
+            item: name.to_owned(),
+            spawner: None,
+        };
+        let item = identity.work_item(&identity.work_item_name());
+        items.create(&PostParams::default(), &item).await?;
+        let transition = json!({"old": {"kind": "Task", "name": name, "uid": uid}, "resourceVersion": version.unwrap_or_default(),
+            "from": 1, "to": 2, "step": step, "since": now, "requestedBy": "ann", "predecessor": predecessor});
+        let status = json!({"status": {"consecutiveFailures": 0, "retry": {"attempt": 1, "transition": transition}}});
+        items
+            .patch_status(&item.name_any(), &PatchParams::default(), &Patch::Merge(status))
+            .await?;
+        let dropped = |item: &WorkItem| {
+            let retry = item.status.as_ref().and_then(|status| status.retry.as_ref());
+            retry.is_some_and(|retry| retry.transition.is_none())
+        };
+        let item = await_object(&items, &item.name_any(), "has no retry any more", dropped).await?;
+        let status = item.status.unwrap_or_default();
+        let (reason, why) = said(&status);
+        ensure!(
+            ["RetryInvalid", "PolicyGone", "NotFailedAnyMore"].contains(&reason),
+            "{name}: {reason}: {why}"
+        );
+    }
+    never("a Task is created or deleted", Duration::from_secs(3), async || {
+        let there = tasks.list(&ListParams::default()).await?.items;
+        let same = there.len() == 1 && there[0].uid() == live.uid() && there[0].metadata.deletion_timestamp.is_none();
+        Ok((!same).then_some(there))
+    })
+    .await?;
+    ensure!(world.gate.process().is_running());
+    // Others are retried as ever.
+    let first = world.fail_new("wl").await?;
+    world.next(&first).await.map(drop)
 }

@@ -290,4 +290,80 @@ mod tests {
         let before = task.clone();
         assert!(Schemas::own().shape(&kind, &mut task).is_empty() && task == before);
     }
+
+    /// Whatever a Task says of its end, and whatever stands in the status already: what is written is valid.
+    #[test]
+    fn the_written_status_of_a_work_item_is_always_valid() {
+        use taskgate_api::{WorkItemStatus, work_item::Outcome};
+        use taskgate_policy::{Ending, TaskState, attempt, fit, minimal, record};
+        let kind = ObjectKind {
+            kind: "WorkItem".to_owned(),
+            ..policy_kind()
+        };
+        let long = "x\u{202e}é".repeat(40_000);
+        let texts = [
+            json!("1e30"),
+            json!(1e300),
+            json!("9".repeat(60)),
+            json!("-1"),
+            json!("NaN"),
+            json!(long),
+            json!({}),
+            json!(null),
+        ];
+        let numbers = [
+            json!(i64::MAX),
+            json!(u64::MAX),
+            json!(-1),
+            json!(1e30),
+            json!("7"),
+            json!([]),
+        ];
+        let times = [
+            json!("-000009-01-01T00:00:00Z"),
+            json!("9999-12-31T23:59:59Z"),
+            json!("2999-01-01T00:00:00Z"),
+            json!(7),
+        ];
+        let schemas = Schemas::own();
+        for cost in &texts {
+            for tokens in &numbers {
+                for time in &times {
+                    let task = json!({
+                        "metadata": {"name": long, "uid": long, "creationTimestamp": time,
+                            "annotations": {"taskgate.dev/cancelled-by": long}},
+                        "status": {"phase": "Failed", "startTime": time, "completionTime": time, "cancelledBy": cost,
+                            "usage": {"costUSD": cost, "inputTokens": tokens, "outputTokens": tokens}},
+                    });
+                    let before: WorkItemStatus = serde_json::from_value(json!({
+                        "consecutiveFailures": u32::MAX, "infrastructureFailures": u32::MAX, "totalCostUSD": "9".repeat(60),
+                        "reason": long, "contentHash": long,
+                        "retry": {"attempt": u32::MAX, "aside": vec![long.clone(); 200],
+                            "run": {"kind": "Task", "name": long, "uid": ""},
+                            "failure": {"class": "Work", "reason": long, "time": "2026-01-01T00:00:00Z"}},
+                    }))
+                    .unwrap();
+                    let state = TaskState::of(&task).unwrap();
+                    for outcome in [Outcome::Failed, Outcome::Cancelled] {
+                        let ending = Ending {
+                            outcome,
+                            reason: long.clone(),
+                        };
+                        let now = jiff::Timestamp::UNIX_EPOCH;
+                        let attempt = attempt(&task, &state, ending, now);
+                        let next = record(&before, attempt, None, now).unwrap();
+                        for written in [fit(&next), minimal(&next)] {
+                            let object = json!({"apiVersion": "taskgate.dev/v1alpha1", "kind": "WorkItem", "metadata": {"name": "a"},
+                                "spec": {"key": "a", "item": "a"}, "status": written});
+                            assert_eq!(
+                                schemas.check(&kind, &object, &Value::Null),
+                                [],
+                                "{cost} {tokens} {time}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
 }

@@ -8,10 +8,8 @@ use taskgate_api::{
     WorkItemStatus,
     metadata::{Metadata, Owner},
 };
-use taskgate_policy::{ItemIdentity, KueueFacts, PolicySet, SpawnerFacts, Workspace};
-use taskgate_webhook::{
-    Ask, FactError, Labels, Permission, QueueQuestion, Rivals, Surroundings, UserInfo, may_delete_task,
-};
+use taskgate_policy::{ItemIdentity, KueueFacts, PolicySet, Right, SpawnerFacts, Workspace};
+use taskgate_webhook::{Ask, FactError, Labels, Permission, QueueQuestion, Rivals, Surroundings, UserInfo, may};
 
 use super::World;
 
@@ -88,9 +86,9 @@ impl Surroundings for World {
         Ok(self.knowledge.own_user.clone())
     }
 
-    async fn may_delete_task(&self, user: &UserInfo, namespace: &str, name: &str) -> Result<Permission, FactError> {
+    async fn may(&self, user: &UserInfo, right: &Right) -> Result<Permission, FactError> {
         match &self.knowledge.permissions {
-            Some(client) => may_delete_task(client.clone(), user, namespace, name).await,
+            Some(client) => may(client.clone(), user, right).await,
             None => Ok(Permission {
                 allowed: true,
                 why: String::new(),

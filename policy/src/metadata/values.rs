@@ -66,7 +66,10 @@ mod tests {
             operation: Operation::Create,
             namespace: "team",
             object: &task,
+            sent: &task,
+            old: &serde_json::Value::Null,
             user: "me",
+            own: false,
             dry_run: false,
         };
         let facts = Facts {

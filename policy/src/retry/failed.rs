@@ -4,12 +4,15 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use taskgate_api::{
     Mode,
-    retry_ledger::{FailureClass, RetryLedger, RetryStage, Transition},
+    retry_ledger::{FailureClass, RetryLedger, RetryOrder, RetryStage, Transition},
     task_policy::RetryPolicy,
 };
 
 use super::{Origin, Retried, SourceState};
-use crate::backoff;
+use crate::{backoff, clip};
+
+/// The longest name of a user that is recorded, in characters.
+const MAX_USER: usize = 256;
 
 /// A failed run that is not being retried.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +21,8 @@ pub struct FailedScene<'a> {
     pub object: Retried<'a>,
     /// What the ledger of its item says.
     pub ledger: &'a RetryLedger,
+    /// What a user asked for, and who, if it is about this very object.
+    pub asked: Option<(&'a RetryOrder, &'a str)>,
     /// The policy's name, how far it may go, and what it says. `None`: no policy retries the object.
     pub rule: Option<(&'a str, Mode, &'a RetryPolicy)>,
     /// How many runs in a row the cluster failed.
@@ -116,10 +121,7 @@ pub fn failed_step(scene: &FailedScene<'_>) -> FailedStep {
     if !object.is_tombstone() {
         return FailedStep::Nothing;
     }
-    let asked = ledger
-        .request
-        .as_ref()
-        .filter(|request| request.run.uid == object.uid());
+    let asked = scene.asked.filter(|(order, _)| order.run() == object.run());
     let rule = scene.rule.filter(|(_, _, rule)| !object.is_left_to_bridge(rule));
     if rule.is_none() && asked.is_none() {
         return FailedStep::Nothing;
@@ -150,12 +152,12 @@ pub fn failed_step(scene: &FailedScene<'_>) -> FailedStep {
         feedback: None,
         children: Vec::new(),
     };
-    if let Some(request) = asked {
-        let from = request.from_attempt.unwrap_or(from);
-        let to = if request.reset { 1 } else { from.saturating_add(1) };
-        let told = request.with_feedback || rule.is_some_and(|(_, _, rule)| rule.feedback);
+    if let Some((order, by)) = asked {
+        let from = order.from_attempt.unwrap_or(from);
+        let to = if order.reset { 1 } else { from.saturating_add(1) };
+        let told = order.with_feedback || rule.is_some_and(|(_, _, rule)| rule.feedback);
         return FailedStep::Begin(Box::new(Transition {
-            requested_by: Some(request.by.clone()),
+            requested_by: Some(clip(by, MAX_USER)),
             with_feedback: told,
             policy: rule.map(|(name, ..)| name.to_owned()),
             ..transition(from, to)

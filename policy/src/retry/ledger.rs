@@ -71,7 +71,6 @@ pub fn succeeded(
     ledger.attempt = 0;
     ledger.run = Some(run.clone());
     ledger.failure = None;
-    ledger.request = None;
     let said = Said {
         status: true,
         reason: "Succeeded",
@@ -124,7 +123,6 @@ pub fn forgotten(status: &WorkItemStatus, uid: &str, now: Timestamp) -> Option<W
         .clone()
         .filter(|_| known && ledger.transition.is_none() && ledger.failure.is_some())?;
     ledger.failure = None;
-    ledger.request = None;
     let was_cap = condition(status).is_some_and(|condition| GivenUp::is_cap(&condition.reason));
     let name = format!("{} {}", run.kind.as_str(), run.name);
     let message = if was_cap {

@@ -25,5 +25,5 @@ pub use ledger::{failed, forgotten, succeeded, told};
 pub use object::{Retried, RunPhase};
 pub use origin::{Origin, OriginWay, SourceState};
 pub use progress::{Prepared, begun, blocked, closed, deleted, prepared, replanned, stopped};
-pub use successor::{Succession, remains, successor};
+pub use successor::{MAX_PREDECESSOR, Predecessor, Succession, successor};
 pub use transition::{BLOCKED, Found, PATIENCE, Stopped, TransitionScene, TransitionStep, transition_step};

@@ -22,7 +22,6 @@ pub fn begun(status: &WorkItemStatus, transition: &Transition, now: Timestamp) -
     if !current {
         return None;
     }
-    ledger.request = None;
     ledger.transition = Some(transition.clone());
     let Transition { old, from, to, .. } = transition;
     let why = match (&transition.requested_by, from == to) {
@@ -166,6 +165,7 @@ pub fn stopped(status: &WorkItemStatus, uid: &str, why: Stopped, now: Timestamp)
         Stopped::Replaced => format!("somebody else made a {name}: it is left alone"),
         Stopped::Revived => format!("{name} is not failed any more: it is left alone"),
         Stopped::Unwanted => format!("no policy retries {name} any more"),
+        Stopped::Invalid(why) => format!("the retry of {name} is dropped: {why}"),
     };
     let said = Said {
         status: false,

@@ -1,15 +1,23 @@
 //! The successor of a failed object: built from what its predecessor was, under the policy as it is now (A02, A26, A27).
 
-use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use taskgate_api::{
-    foreman::{AGENT_NAME, ATTEMPT, CREATED_BY, ISSUE_ID, Workload},
-    kelos::SOURCE_NUMBER,
+    foreman::{self, AGENT_NAME, ATTEMPT, CREATED_BY, ISSUE_ID, Workload},
+    kelos::{self, SOURCE_NUMBER},
     keys,
     metadata::Metadata,
+    retry_ledger::Transition,
     task_policy::{RetriedKind, RetryPolicy},
 };
 
 use super::{Retried, feedback};
+
+/// The largest predecessor that a `WorkItem` takes, in bytes: beside it stands the history, and an object may have 1.5 MiB.
+pub const MAX_PREDECESSOR: usize = 768 * 1024;
 
 /// Annotations that belong to one object alone. The bridge copied such along, and a later failure was pruned at once for it
 /// (foreman §1.7).
@@ -33,37 +41,100 @@ pub struct Succession<'a> {
     pub feedback: Option<&'a str>,
 }
 
-/// What of `object` its successor is built from: name, spec, owners, and the labels and annotations that are not about this
-/// very object. No status, nothing that the API server keeps, no finalizer: whoever needs one puts it on again, and one that
-/// came along would keep the successor for ever (kelos §6.9).
-pub fn remains(object: Retried<'_>) -> Value {
-    let metadata = object.metadata();
-    let value = object.object();
-    let labels = metadata.labels().filter(|(key, _)| *key != keys::WORK_ITEM);
-    let annotations = value.pointer("/metadata/annotations").and_then(Value::as_object);
-    let annotations = annotations
-        .into_iter()
-        .flatten()
-        .filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
-        .filter(|(key, _)| lasts(key));
-    let collect = |pairs: &mut dyn Iterator<Item = (&str, &str)>| -> Map<String, Value> {
-        pairs.map(|(key, value)| (key.to_owned(), value.into())).collect()
-    };
-    let mut kept = json!({
-        "name": metadata.name(),
-        "namespace": metadata.namespace(),
-        "labels": collect(&mut { labels }),
-        "annotations": collect(&mut { annotations }),
-    });
-    if let Some(owners) = value.pointer("/metadata/ownerReferences") {
-        kept["ownerReferences"] = owners.clone();
+/// What of a failed object its successor is built from: name, spec, owners, and the labels and annotations that are not about
+/// this very object. No status, nothing that the API server keeps, no finalizer: whoever needs one puts it on again, and one
+/// that came along would keep the successor for ever (kelos §6.9).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Predecessor {
+    api_version: String,
+    kind: String,
+    metadata: Kept,
+    spec: Map<String, Value>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Kept {
+    name: String,
+    namespace: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    owner_references: Vec<OwnerReference>,
+}
+
+impl Predecessor {
+    /// What is kept of `object`.
+    pub fn of(object: Retried<'_>) -> Self {
+        let metadata = object.metadata();
+        let value = object.object();
+        let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let annotations = value.pointer("/metadata/annotations").and_then(Value::as_object);
+        let annotations = annotations
+            .into_iter()
+            .flatten()
+            .filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)));
+        let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        let owners = value.pointer("/metadata/ownerReferences");
+        Self {
+            api_version: text("apiVersion"),
+            kind: text("kind"),
+            metadata: Kept {
+                name: metadata.name().unwrap_or_default().to_owned(),
+                namespace: metadata.namespace().unwrap_or_default().to_owned(),
+                labels: metadata
+                    .labels()
+                    .filter(|(key, _)| *key != keys::WORK_ITEM)
+                    .map(owned)
+                    .collect(),
+                annotations: annotations.filter(|(key, _)| lasts(key)).map(owned).collect(),
+                owner_references: owners
+                    .and_then(|owners| Vec::deserialize(owners).ok())
+                    .unwrap_or_default(),
+            },
+            spec: value
+                .get("spec")
+                .and_then(Value::as_object)
+                .cloned()
+                .unwrap_or_default(),
+        }
     }
-    json!({
-        "apiVersion": value.get("apiVersion"),
-        "kind": value.get("kind"),
-        "metadata": kept,
-        "spec": value.get("spec"),
-    })
+
+    /// What `transition`, stored in a `WorkItem` of `namespace`, keeps of its predecessor. Errors with why that cannot have been
+    /// written there by taskgate.
+    pub fn stored(transition: &Transition, namespace: &str) -> Result<Self, &'static str> {
+        let stored = transition
+            .predecessor
+            .as_ref()
+            .ok_or("nothing is kept of its predecessor")?;
+        if stored.to_string().len() > MAX_PREDECESSOR {
+            return Err("what is kept of its predecessor is too large");
+        }
+        let predecessor = Self::deserialize(stored).map_err(|_| "what is kept of its predecessor is no object")?;
+        let old = &transition.old;
+        let group = match old.kind {
+            RetriedKind::Task => kelos::GROUP,
+            RetriedKind::Workload => foreman::GROUP,
+        };
+        let version = predecessor.api_version.split_once('/');
+        let same = predecessor.kind == old.kind.as_str()
+            && predecessor.metadata.name == old.name
+            && predecessor.metadata.namespace == namespace
+            && version.is_some_and(|(of, _)| of == group);
+        if same {
+            Ok(predecessor)
+        } else {
+            Err("what is kept of its predecessor is another object")
+        }
+    }
+
+    /// The object as JSON.
+    pub fn to_value(&self) -> Value {
+        serde_json::to_value(self).unwrap_or_default()
+    }
 }
 
 fn lasts(key: &str) -> bool {
@@ -71,65 +142,65 @@ fn lasts(key: &str) -> bool {
     !ours && !OF_ONE_OBJECT.contains(&key) && !key.contains("/terminal-since")
 }
 
-/// The successor of the object that `remains` are of.
-pub fn successor(kind: RetriedKind, remains: &Value, succession: &Succession<'_>) -> Value {
+/// The successor of `predecessor`, as JSON.
+pub fn successor(kind: RetriedKind, predecessor: &Predecessor, succession: &Succession<'_>) -> Value {
     let Succession { rule, attempt, of, .. } = *succession;
-    let mut object = remains.clone();
-    restore_ttl(&mut object);
-    hand_over(&mut object);
+    let mut next = predecessor.clone();
+    restore_ttl(&mut next);
+    hand_over(&mut next.metadata);
     if let Some(overrides) = &rule.overrides {
         let fields = match kind {
             RetriedKind::Workload => &overrides.workload,
             RetriedKind::Task => &overrides.task,
         };
-        json_patch::merge(&mut object["spec"], &Value::Object(fields.clone()));
-        for (key, value) in &overrides.labels {
-            object["metadata"]["labels"][key] = value.as_str().into();
+        let mut spec = Value::Object(std::mem::take(&mut next.spec));
+        json_patch::merge(&mut spec, &Value::Object(fields.clone()));
+        if let Value::Object(spec) = spec {
+            next.spec = spec;
         }
-        for (key, value) in &overrides.annotations {
-            object["metadata"]["annotations"][key] = value.as_str().into();
-        }
+        // taskgate creates the successor, so admission leaves taskgate's own keys on it: none of them is a policy's.
+        let theirs = |(key, _): &(&String, &String)| !key.starts_with(keys::PREFIX);
+        let owned = |(key, value): (&String, &String)| (key.clone(), value.clone());
+        next.metadata
+            .labels
+            .extend(overrides.labels.iter().filter(theirs).map(owned));
+        next.metadata
+            .annotations
+            .extend(overrides.annotations.iter().filter(theirs).map(owned));
     }
-    tell(kind, &mut object, succession.feedback);
+    tell(kind, &mut next, succession.feedback);
     let prefix = rule.annotation_prefix.as_str();
     let key = |name: &str| format!("{prefix}{name}");
+    let object = next.to_value();
     let issue = issue_id(kind, &object, &key(ISSUE_ID));
     let agent = agent_name(kind, &object, rule, &key(AGENT_NAME));
-    let annotations = &mut object["metadata"]["annotations"];
-    annotations[keys::RETRY_OF] = of.into();
-    annotations[key(ATTEMPT)] = attempt.to_string().into();
-    if let Some(issue) = issue {
-        annotations[key(ISSUE_ID)] = issue.into();
-    }
-    if let Some(agent) = agent {
-        annotations[key(AGENT_NAME)] = agent.into();
-    }
-    object
+    let annotations = &mut next.metadata.annotations;
+    annotations.insert(keys::RETRY_OF.to_owned(), of.to_owned());
+    annotations.insert(key(ATTEMPT), attempt.to_string());
+    annotations.extend(issue.map(|issue| (key(ISSUE_ID), issue)));
+    annotations.extend(agent.map(|agent| (key(AGENT_NAME), agent)));
+    next.to_value()
 }
 
 /// The TTL that admission moved aside goes back to where admission finds it again.
-fn restore_ttl(object: &mut Value) {
-    let annotations = object
-        .pointer_mut("/metadata/annotations")
-        .and_then(Value::as_object_mut);
-    let kept = annotations.and_then(|annotations| annotations.remove(keys::TTL));
-    let seconds = kept
-        .as_ref()
-        .and_then(Value::as_str)
-        .and_then(|text| text.parse::<u32>().ok());
-    if let Some(seconds) = seconds {
-        object["spec"]["ttlSecondsAfterFinished"] = seconds.into();
+fn restore_ttl(next: &mut Predecessor) {
+    let kept = next.metadata.annotations.remove(keys::TTL);
+    if let Some(seconds) = kept.and_then(|text| text.parse::<u32>().ok()) {
+        next.spec.insert("ttlSecondsAfterFinished".to_owned(), seconds.into());
     }
 }
 
 /// Takes an object of the bridge out of the bridge's sight, which goes by this label alone (foreman §1.6).
-fn hand_over(object: &mut Value) {
-    let bridge = Retried::of(RetriedKind::Workload, object)
-        .and_then(Retried::bridge)
-        .map(ToOwned::to_owned);
-    if let Some(bridge) = bridge {
-        object["metadata"]["annotations"][keys::TAKEN_OVER] = bridge.into();
-        object["metadata"]["labels"][CREATED_BY] = keys::PART_OF_TASKGATE.into();
+fn hand_over(metadata: &mut Kept) {
+    let bridge = metadata
+        .labels
+        .get(CREATED_BY)
+        .filter(|label| label.starts_with(foreman::BRIDGE));
+    if let Some(bridge) = bridge.cloned() {
+        metadata.annotations.insert(keys::TAKEN_OVER.to_owned(), bridge);
+        metadata
+            .labels
+            .insert(CREATED_BY.to_owned(), keys::PART_OF_TASKGATE.to_owned());
     }
 }
 
@@ -138,31 +209,33 @@ fn hand_over(object: &mut Value) {
 /// A Workload that names issues is read by Foreman together with its `intent`, one with steps by each step's
 /// `promptPrefix`. Either keeps Foreman's own iterations and the text of the issue, which steps and prompts of our own would
 /// not (foreman §1.8).
-fn tell(kind: RetriedKind, object: &mut Value, text: Option<&str>) {
-    let replace = |field: &mut Value| {
-        let old = field.as_str().unwrap_or_default().to_owned();
-        let new = feedback::put(&old, text);
+fn tell(kind: RetriedKind, next: &mut Predecessor, text: Option<&str>) {
+    let replace = |fields: &mut Map<String, Value>, name: &str| {
+        let old = fields.get(name).and_then(Value::as_str).unwrap_or_default();
+        let new = feedback::put(old, text);
         if new != old {
-            *field = new.into();
+            fields.insert(name.to_owned(), new.into());
         }
     };
-    match kind {
-        RetriedKind::Task => replace(&mut object["spec"]["prompt"]),
-        RetriedKind::Workload => {
-            let steps = object.pointer_mut("/spec/pipeline").and_then(Value::as_array_mut);
-            let mut coders = steps
-                .into_iter()
-                .flatten()
-                .filter(|step| step["kind"] == "issue-fix" && step["payload"].is_object())
-                .peekable();
-            if coders.peek().is_some() {
-                coders.for_each(|step| replace(&mut step["payload"]["promptPrefix"]));
-            } else if Workload::of(object).issues().next().is_some() {
-                replace(&mut object["spec"]["intent"]);
-            } else if let Some(text) = text {
-                object["metadata"]["annotations"][keys::RETRY_FEEDBACK] = text.into();
-            }
-        }
+    if kind == RetriedKind::Task {
+        return replace(&mut next.spec, "prompt");
+    }
+    let names_issues = Workload::of(&next.to_value()).issues().next().is_some();
+    let steps = next.spec.get_mut("pipeline").and_then(Value::as_array_mut);
+    let mut coders = steps
+        .into_iter()
+        .flatten()
+        .filter(|step| step.get("kind").is_some_and(|kind| kind == "issue-fix"))
+        .filter_map(|step| step.get_mut("payload")?.as_object_mut())
+        .peekable();
+    if coders.peek().is_some() {
+        coders.for_each(|payload| replace(payload, "promptPrefix"));
+    } else if names_issues {
+        replace(&mut next.spec, "intent");
+    } else if let Some(text) = text {
+        next.metadata
+            .annotations
+            .insert(keys::RETRY_FEEDBACK.to_owned(), text.to_owned());
     }
 }
 
@@ -210,6 +283,7 @@ fn agent_name(kind: RetriedKind, object: &Value, rule: &RetryPolicy, key: &str) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn rule(extra: &Value) -> RetryPolicy {
         let mut rule = extra.clone();
@@ -218,7 +292,7 @@ mod tests {
     }
 
     fn make(kind: RetriedKind, old: &Value, rule: &RetryPolicy, feedback: Option<&str>) -> Value {
-        let left = remains(Retried::of(kind, old).unwrap());
+        let left = Predecessor::of(Retried::of(kind, old).unwrap());
         let succession = Succession {
             rule,
             attempt: 2,
@@ -390,5 +464,54 @@ mod tests {
                 assert_eq!(new["metadata"]["annotations"][keys::RETRY_OF], "uid-1", "{odd}");
             }
         }
+    }
+
+    fn transition(predecessor: &Value) -> Transition {
+        serde_json::from_value(json!({
+            "old": {"kind": "Task", "name": "t", "uid": "u"}, "from": 1, "to": 2, "step": "Deleted",
+            "since": "2026-11-21T00:00:00Z", "predecessor": predecessor,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn only_what_taskgate_can_have_stored_is_taken_for_a_predecessor() {
+        let good = json!({"apiVersion": "kelos.dev/v1alpha2", "kind": "Task", "metadata": {"name": "t", "namespace": "n"},
+            "spec": {"prompt": "do it"}});
+        assert!(Predecessor::stored(&transition(&good), "n").is_ok());
+        assert!(Predecessor::stored(&transition(&good), "other").is_err());
+        for wrong in [
+            json!("x"),
+            json!({"metadata": "x"}),
+            json!({"metadata": {"name": 7}}),
+            json!({"metadata": {"name": "other"}}),
+            json!({"metadata": {"namespace": "other"}}),
+            json!({"metadata": {"labels": {"a": 1}}}),
+            json!({"metadata": {"labels": ["a"]}}),
+            json!({"metadata": {"ownerReferences": "x"}}),
+            json!({"metadata": {"finalizers": ["x"]}}),
+            json!({"spec": "x"}),
+            json!({"spec": null}),
+            json!({"status": {}}),
+            json!({"kind": "Workload"}),
+            json!({"apiVersion": "v1"}),
+            json!({"apiVersion": "batch/v1"}),
+            json!({"spec": {"prompt": "x".repeat(MAX_PREDECESSOR)}}),
+        ] {
+            let mut object = good.clone();
+            json_patch::merge(&mut object, &wrong);
+            assert!(Predecessor::stored(&transition(&object), "n").is_err(), "{wrong}");
+        }
+        assert!(Predecessor::stored(&transition(&Value::Null), "n").is_err());
+    }
+
+    #[test]
+    fn a_policy_puts_none_of_taskgates_own_keys_on_a_successor() {
+        let task = json!({"apiVersion": "kelos.dev/v1alpha2", "kind": "Task", "metadata": {"name": "t", "namespace": "n"}, "spec": {}});
+        let overrides = rule(&json!({"overrides": {
+            "labels": {"taskgate.dev/work-item": "x", "team": "red"}, "annotations": {"taskgate.dev/recorded": "x"}}}));
+        let new = make(RetriedKind::Task, &task, &overrides, None);
+        assert_eq!(new["metadata"]["labels"], json!({"team": "red"}));
+        assert_eq!(new["metadata"]["annotations"].get(keys::RECORDED), None);
     }
 }

@@ -28,8 +28,10 @@ pub struct TransitionScene<'a> {
     pub transition: &'a Transition,
     /// What is there under the name of the object now.
     pub found: Found<'a>,
-    /// Whether a policy still wants it.
+    /// Whether a policy still wants it, for this very object, or a user asks for it.
     pub wanted: bool,
+    /// Why what the `WorkItem` says cannot have been written by taskgate.
+    pub invalid: Option<&'static str>,
     /// Whether this very process wrote that the deletion is about to come, and has not sent it: then whoever deleted the
     /// object was somebody else.
     pub unsent: bool,
@@ -102,8 +104,10 @@ pub enum Stopped {
     Replaced,
     /// The object is not failed any more.
     Revived,
-    /// No policy wants it any more.
+    /// No policy wants it any more, and no user asks for it.
     Unwanted,
+    /// What the `WorkItem` says of it cannot have been written by taskgate, for this reason.
+    Invalid(&'static str),
 }
 
 impl Stopped {
@@ -114,12 +118,16 @@ impl Stopped {
             Self::Replaced => "ReplacedBySomebodyElse",
             Self::Revived => "NotFailedAnyMore",
             Self::Unwanted => "PolicyGone",
+            Self::Invalid(_) => "RetryInvalid",
         }
     }
 }
 
 /// What to do next about the retry of `scene`.
 pub fn transition_step(scene: &TransitionScene<'_>) -> TransitionStep {
+    if let Some(why) = scene.invalid {
+        return TransitionStep::Stop(Stopped::Invalid(why));
+    }
     match scene.transition.step {
         RetryStage::Planned => planned(scene),
         RetryStage::Deleting => deleting(scene),
@@ -141,7 +149,11 @@ fn planned(scene: &TransitionScene<'_>) -> TransitionStep {
 fn deleting(scene: &TransitionScene<'_>) -> TransitionStep {
     match scene.found {
         Found::Old(object) if !object.metadata().is_terminating() => {
-            if object.version() == scene.transition.resource_version {
+            if object.phase() != RunPhase::Failed {
+                TransitionStep::Stop(Stopped::Revived)
+            } else if !scene.wanted {
+                TransitionStep::Stop(Stopped::Unwanted)
+            } else if object.version() == scene.transition.resource_version {
                 TransitionStep::Delete
             } else {
                 TransitionStep::Replan
@@ -162,6 +174,7 @@ fn deleted(scene: &TransitionScene<'_>) -> TransitionStep {
         (Found::Other, _) => return TransitionStep::Stop(Stopped::Replaced),
         (Found::Old(_), _) if scene.now < late => return waiting,
         (_, None) => return TransitionStep::LookForRemains,
+        (Found::Nothing, Some([])) if !scene.wanted => return TransitionStep::Stop(Stopped::Unwanted),
         (Found::Nothing, Some([])) => return TransitionStep::Create,
         (Found::Nothing, Some(left)) => left.to_vec(),
         (Found::Old(object), Some(left)) => held_by(object).into_iter().chain(left.iter().cloned()).collect(),

@@ -172,7 +172,8 @@ fn governed(scene: &Scene<'_>, mode: Mode, rule: &FailurePolicy, work_item: &str
 /// A Task under way: it is held, and stopped if it slipped past the breaker.
 fn active(scene: &Scene<'_>, rule: &FailurePolicy, work_item: &str) -> Step {
     let task = scene.task;
-    let seen = task.held && task.work_item.as_deref() == Some(work_item);
+    // An end that is yet to come is recorded nowhere, whatever the Task says.
+    let seen = task.held && task.work_item.as_deref() == Some(work_item) && task.recorded.is_none();
     if !seen {
         // First, so that its end is seen.
         return Step::Adopt;

@@ -44,21 +44,37 @@ pub(super) fn match_conditions(guard: Guard) -> Vec<MatchCondition> {
     );
     match guard {
         Guard::Alive => vec![alive],
-        Guard::Cancellation => vec![alive, condition("changes-a-cancellation", changes(&keys::CANCELLATION))],
+        Guard::Cancellation => vec![
+            alive,
+            condition("changes-a-cancellation", changes("annotations", &keys::CANCELLATION)),
+        ],
+        Guard::OwnKeys => {
+            let annotations = [keys::CANCELLATION.as_slice(), keys::PROTECTED_ANNOTATIONS.as_slice()].concat();
+            let annotations = changes("annotations", &annotations);
+            let labels = changes("labels", &keys::PROTECTED_LABELS);
+            vec![
+                alive,
+                condition("changes-own-keys", format!("{annotations} || {labels}")),
+            ]
+        }
+        Guard::Requests => {
+            let requests = keys::REQUESTS.map(|(request, by)| [request, by]).concat();
+            vec![alive, condition("changes-a-request", changes("annotations", &requests))]
+        }
         Guard::JobOfTask => vec![alive, of_task],
     }
 }
 
-/// Whether one of these annotations is another one than before, or is there on a new object. A value is compared behind a
+/// Whether one of these keys of `map` has another value than before, or is there on a new object. A value is compared behind a
 /// sign of its own, so that an empty one differs from none.
-fn changes(annotations: &[&str]) -> String {
+fn changes(map: &str, keys: &[&str]) -> String {
     let value = |object: &str| {
         format!(
-            "({object} != null && has({object}.metadata.annotations) && key in {object}.metadata.annotations ? \
-             '=' + {object}.metadata.annotations[key] : '')"
+            "({object} != null && has({object}.metadata.{map}) && key in {object}.metadata.{map} ? \
+             '=' + {object}.metadata.{map}[key] : '')"
         )
     };
-    let keys: Vec<_> = annotations.iter().map(|key| format!("'{key}'")).collect();
+    let keys: Vec<_> = keys.iter().map(|key| format!("'{key}'")).collect();
     format!(
         "[{}].exists(key, {} != {})",
         keys.join(", "),

@@ -23,7 +23,7 @@ use crate::{
 /// How many attempts are told, the newest.
 const NAMED: usize = 10;
 /// The right that a reset takes.
-const MAY_RESET: &str = "patch on workitems/status";
+const MAY_RESET: &str = "patch on workitems";
 
 /// The story of an item.
 pub(super) fn story(scene: &Scene<'_>, item: &WorkItem, now: Timestamp) -> Story {
@@ -84,7 +84,7 @@ pub(super) fn lines(scene: &Scene<'_>, item: &WorkItem, now: Timestamp) -> Vec<L
             format!("its failures were forgotten at {time}{by} ({reason}){why}"),
         )
     }));
-    lines.extend(retry::lines(scene, status, now));
+    lines.extend(retry::lines(scene, item, status, now));
     lines.extend(status.attempts.iter().rev().take(NAMED).map(attempt));
     if let Some(older) = status.attempts.len().checked_sub(NAMED).filter(|older| *older > 0) {
         lines.push(Line::new(

@@ -1,24 +1,34 @@
 //! What the ledger of an item tells about repeating its failed runs.
 
 use jiff::Timestamp;
+use kube::ResourceExt as _;
 use taskgate_api::{
-    WorkItemStatus,
+    WorkItem, WorkItemStatus, keys,
     retry_ledger::{RetryStage, Transition},
 };
-use taskgate_policy::retry;
+use taskgate_policy::{clip, retry};
 
 use super::{
     command::command,
-    item::at,
     scene::Scene,
     story::{Line, Topic},
 };
 use crate::output::age;
 
+/// The rights that running an object again takes.
+pub(super) const MAY_RETRY: &str = "patch on workitems; delete and create on what is run again";
+
 /// Nothing where no run was ever counted.
-pub(super) fn lines(scene: &Scene<'_>, status: &WorkItemStatus, now: Timestamp) -> Vec<Line> {
+pub(super) fn lines(scene: &Scene<'_>, item: &WorkItem, status: &WorkItemStatus, now: Timestamp) -> Vec<Line> {
+    let asked = item.annotations().get(keys::RETRY).map(|_| {
+        let by = item
+            .annotations()
+            .get(keys::RETRY_BY)
+            .map_or("somebody", String::as_str);
+        Line::new(Topic::Next, format!("{} asked that it be run again", clip(by, 256)))
+    });
     let Some(ledger) = &status.retry else {
-        return Vec::new();
+        return asked.into_iter().collect();
     };
     let mut lines: Vec<_> = ledger
         .transition
@@ -29,18 +39,15 @@ pub(super) fn lines(scene: &Scene<'_>, status: &WorkItemStatus, now: Timestamp) 
     lines.extend(kept.map(|condition| {
         let line = Line::new(Topic::Next, format!("{}: {}", condition.reason, condition.message));
         match &ledger.run {
-            Some(run) if ledger.failure.is_some() && ledger.request.is_none() => {
+            Some(run) if ledger.failure.is_some() && asked.is_none() => {
                 let object = format!("{}/{}", run.kind.as_str().to_ascii_lowercase(), run.name);
                 let again = command(["taskgate", "retry", &object, "-n", scene.namespace]);
-                line.command(again, "patch on workitems/status")
+                line.command(again, MAY_RETRY)
             }
             _ => line,
         }
     }));
-    lines.extend(ledger.request.as_ref().map(|request| {
-        let (by, time) = (&request.by, at(request.time.0));
-        Line::new(Topic::Next, format!("{by} asked at {time} that it be run again"))
-    }));
+    lines.extend(asked);
     lines
 }
 

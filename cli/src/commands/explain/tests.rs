@@ -302,7 +302,7 @@ fn a_stopped_item_tells_its_attempts_and_what_starts_it_again() {
     let story = "
   Policy     failurePolicy by TaskPolicy/agents (Enforce): no other policy with this section selects it
   Item       item fixer/42 is stopped for 5h: 2 failures in a row (limit 2), cost $1.50; no Task comes for it
-             → taskgate reset fixer/42 -n team  (needs patch on workitems/status)
+             → taskgate reset fixer/42 -n team  (needs patch on workitems)
   Next       one Task may try again at 2026-11-21T07:00:00Z (resetAfter of TaskPolicy/agents)
   Next       it starts again once a person changes it at its source (resetOnChange of TaskPolicy/agents)
   Item       attempt fixer-42: Failed: which stopped the item
@@ -495,7 +495,7 @@ Workload wl in namespace team: Failed
   Policy     retry by TaskPolicy/retry (Enforce): priority 0, before TaskPolicy/tasks (priority -1)
   Item       item Workload/acme/app#7 is not stopped: 2 failures in a row
   Next       MaxAttemptsReached: Workload wl failed (NO-GO) at attempt 2 of 2 and stays as it is
-             → taskgate retry workload/wl -n team  (needs patch on workitems/status)
+             → taskgate retry workload/wl -n team  (needs patch on workitems; delete and create on what is run again)
 ";
     assert_eq!(told(&kinds, "workload/wl"), expected);
 }

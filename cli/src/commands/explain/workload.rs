@@ -42,7 +42,7 @@ pub(super) fn story(scene: &Scene<'_>, workload: &Value, now: Timestamp) -> Stor
                 Topic::Next,
                 "it stays as it is: nothing is remembered of it, and nobody runs it again",
             );
-            lines.push(line.command(again, "create on workitems, patch on workitems/status"));
+            lines.push(line.command(again, "create on workitems; delete and create on workloads"));
         }
         None => {}
     }
