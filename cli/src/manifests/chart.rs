@@ -71,8 +71,8 @@ fn limits() -> String {
         around,
     };
     format!(
-        "{{{{- if and .Values.rights.admissionPolicies (.Capabilities.APIVersions.Has \
-         \"admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy\") }}}}\n{}{{{{- end }}}}\n",
+        "{{{{- if and .Values.rights.admissionPolicies (semverCompare \">=1.30-0\" .Capabilities.KubeVersion.Version) }}}}\n{}\
+         {{{{- end }}}}\n",
         limits::policies(&place)
     )
 }

@@ -214,7 +214,9 @@ async fn a_new_task_made_from_a_cancelled_one_runs() -> anyhow::Result<()> {
 async fn in_an_opted_out_namespace_no_request_is_carried_out() -> anyhow::Result<()> {
     let policy = json!({"failurePolicy": {"maxRetriesPerItem": 1}, "cancellationPolicy": {"onRetrigger": "Cancel"}});
     let world = World::governed("off", policy).await?;
-    world.run(&task("unseen")).await?;
+    let mut unseen = task("unseen");
+    unseen["metadata"]["annotations"] = json!({keys::ITEM: "epic"});
+    world.run(&unseen).await?;
     world
         .await_task("unseen", "has the finalizer", |task| held(task))
         .await?;

@@ -2,6 +2,10 @@
 //! impersonation, and beside it the one that the product makes.
 
 use anyhow::{Context as _, ensure};
+use kube::{
+    Api,
+    api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams},
+};
 use serde_json::{Value, json};
 use taskgate_e2e::{ControlPlane, GATE_NAMESPACE, Gate, Namespace, Output, PATIENCE, Shared, eventually};
 
@@ -51,6 +55,35 @@ fn is(output: Output, why: Option<&str>) -> anyhow::Result<()> {
             ensure!(told.contains(REFUSED) && told.contains(why), "{told}");
             Ok(())
         }
+    }
+}
+
+/// What comes of a write of a status: kubectl would read it first, which taskgate may not.
+async fn is_status(
+    cp: &ControlPlane,
+    ns: &Namespace,
+    resource: &ApiResource,
+    name: &str,
+    patch: &Value,
+    why: Option<&str>,
+) -> anyhow::Result<()> {
+    let client = cp.client_as_service_account(GATE_NAMESPACE, "taskgate");
+    let api = Api::<DynamicObject>::namespaced_with(client, ns.name(), resource);
+    let params = PatchParams {
+        dry_run: true,
+        ..PatchParams::default()
+    };
+    let sent = api.patch_status(name, &params, &Patch::Merge(patch)).await;
+    match (sent, why) {
+        (Ok(_), None) => Ok(()),
+        (Err(kube::Error::Api(status)), Some(why)) => {
+            ensure!(
+                status.message.contains(REFUSED) && status.message.contains(why),
+                "{status:?}"
+            );
+            Ok(())
+        }
+        (sent, why) => anyhow::bail!("{name}: {sent:?}, {why:?}"),
     }
 }
 
@@ -180,7 +213,7 @@ async fn of_its_webhooks_it_changes_the_bundle_alone() -> anyhow::Result<()> {
                 only,
             ),
             (
-                json!({"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Fail"}),
+                json!({"op": "replace", "path": "/webhooks/0/matchPolicy", "value": "Exact"}),
                 only,
             ),
             (
@@ -207,7 +240,6 @@ async fn of_its_webhooks_it_changes_the_bundle_alone() -> anyhow::Result<()> {
             ),
         ] {
             let output = patched(&ns, &[kind, "admission.taskgate.dev"], "json", &json!([change])).await?;
-            // An odd webhook may have no conditions to begin with.
             is(output, why).with_context(|| format!("{kind}: {change}"))?;
         }
     }
@@ -240,7 +272,7 @@ async fn of_pods_it_writes_two_annotations() -> anyhow::Result<()> {
         (json!({"metadata": {"annotations": {"kept": null}}}), only),
         (json!({"metadata": {"labels": {"app": "other"}}}), only),
         (json!({"metadata": {"finalizers": ["example.com/own"]}}), only),
-        (json!({"spec": {"containers": [{"name": "c", "image": "other"}]}}), only),
+        (json!({"spec": {"activeDeadlineSeconds": 5}}), only),
     ] {
         is(patched(&ns, &["pod", "runner"], "merge", &change).await?, why).with_context(|| change.to_string())?;
     }
@@ -249,7 +281,7 @@ async fn of_pods_it_writes_two_annotations() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn of_jobs_it_touches_those_of_tasks() -> anyhow::Result<()> {
-    let (_, ns) = world("jobs").await?;
+    let (cp, ns) = world("jobs").await?;
     with_status(&ns, &task("t"), "task.kelos.dev", "Running").await?;
     let told = ns
         .kubectl(["get", "task.kelos.dev", "t", "-ojsonpath={.metadata.uid}"])
@@ -266,26 +298,21 @@ async fn of_jobs_it_touches_those_of_tasks() -> anyhow::Result<()> {
         "type": "FailureTarget", "status": "True", "reason": "TaskCancelled", "message": "x",
         "lastTransitionTime": "2026-11-30T00:00:00Z", "lastProbeTime": "2026-11-30T00:00:00Z",
     }]}});
-    for (name, change, subresource, why) in [
-        ("t", &annotated, false, None),
+    let resource = ApiResource::erase::<k8s_openapi::api::batch::v1::Job>(&());
+    is_status(cp, &ns, &resource, "t", &failed, None).await?;
+    is_status(cp, &ns, &resource, "backup", &failed, foreign).await?;
+    for (name, change, why) in [
+        ("t", &annotated, None),
         (
             "t",
             &json!({"spec": {"template": {"metadata": {"labels": {"team": "blue"}}}}}),
-            false,
             None,
         ),
-        ("t", &failed, true, None),
-        ("t", &json!({"spec": {"suspend": false}}), false, stays),
-        ("t", &json!({"metadata": {"ownerReferences": []}}), false, stays),
-        ("backup", &annotated, false, foreign),
-        ("backup", &failed, true, foreign),
+        ("t", &json!({"spec": {"suspend": false}}), stays),
+        ("t", &json!({"metadata": {"ownerReferences": []}}), stays),
+        ("backup", &annotated, foreign),
     ] {
-        let object: &[&str] = if subresource {
-            &["job", name, "--subresource=status"]
-        } else {
-            &["job", name]
-        };
-        let output = patched(&ns, object, "merge", change).await?;
+        let output = patched(&ns, &["job", name], "merge", change).await?;
         is(output, why).with_context(|| format!("{name}: {change}"))?;
     }
     is(sent(&ns, &["delete", "job", "t"]).await?, None)?;
@@ -322,6 +349,11 @@ async fn of_tasks_and_workloads_it_creates_successors_and_deletes_what_has_ended
         let mut object = object;
         for (name, phase, why) in [("live", "Running", Some("it deletes only")), ("ended", "Failed", None)] {
             object["metadata"]["name"] = name.into();
+            let phase = if phase == "Running" && resource.starts_with("workload") {
+                "Dispatched"
+            } else {
+                phase
+            };
             with_status(&ns, &object, resource, phase).await?;
             let output = sent(&ns, &["delete", resource, name, "--wait=false"]).await?;
             is(output, why).with_context(|| format!("{resource} {name}"))?;
@@ -346,15 +378,14 @@ async fn of_tasks_and_workloads_it_creates_successors_and_deletes_what_has_ended
         let output = patched(&ns, &["task.kelos.dev", "live"], "merge", &change).await?;
         is(output, why).with_context(|| change.to_string())?;
     }
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("kelos.dev", "v1alpha2", "Task"));
     for (phase, why) in [
         ("Failed", None),
         ("Running", None),
         ("Succeeded", Some("no other phase than Failed")),
     ] {
         let change = json!({"status": {"phase": phase}});
-        let object = ["task.kelos.dev", "live", "--subresource=status"];
-        let output = patched(&ns, &object, "merge", &change).await?;
-        is(output, why).with_context(|| phase.to_owned())?;
+        is_status(cp, &ns, &resource, "live", &change, why).await?;
     }
     Ok(())
 }
