@@ -4,7 +4,7 @@
 use std::{future::ready, sync::Arc, time::Duration};
 
 use futures::{
-    FutureExt as _, StreamExt as _, TryStreamExt as _,
+    FutureExt as _, Stream, StreamExt as _, TryStreamExt as _,
     channel::mpsc,
     future::{BoxFuture, join, join_all},
     stream,
@@ -44,7 +44,7 @@ use crate::{
     spawner_status, task,
     tasks::{TaskIndex, json_of, kelos_resource, resource},
     unwinding::{Unwinding, restarted},
-    watches::{Queued, bare, cached, follow_tasks, follow_work_items},
+    watches::{Queue, Queued, bare, cached, follow_tasks, follow_work_items},
 };
 
 /// How many Tasks are looked after at the same time.
@@ -86,48 +86,24 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
     let tasks_writer = reflector::store::Writer::<DynamicObject>::new(task_kind.clone());
     let tasks = tasks_writer.as_reader();
     let (retry, retries) = Retry::new(&config.sources, metrics);
-    let context = Arc::new(Context {
-        policies: Policies::new(
-            config.policies.clone(),
-            local_writer.as_reader(),
-            cluster_writer.as_reader(),
-            namespaces,
-            spawners_writer.as_reader(),
-        ),
-        work_items,
-        index: TaskIndex::default(),
-        sources: Sources::default(),
-        recorder: recorder(&client, config),
-        identity: config.identity.clone(),
-        flavour: Flavour::default(),
-        siblings: Siblings::default(),
-        told: Told::default(),
-        metrics: metrics.clone(),
-        work_item_cap: config.work_items_per_namespace,
-        kueue: config.kueue.clone().unwrap_or_default(),
-        retries: [
-            (RetriedKind::Workload, config.foreman),
-            (RetriedKind::Task, config.task_retry),
-        ]
-        .into_iter()
-        .filter_map(|(kind, enabled)| enabled.then_some(kind))
-        .collect(),
-        namespace: config.namespace.clone(),
-        retry,
-        task_kind: task_kind.clone(),
-        spawner_kind: spawner_kind.clone(),
-        client: client.clone(),
-    });
+    let policies = Policies::new(
+        config.policies.clone(),
+        local_writer.as_reader(),
+        cluster_writer.as_reader(),
+        namespaces,
+        spawners_writer.as_reader(),
+    );
+    let kinds = (&task_kind, &spawner_kind);
+    let context = Arc::new(context(&client, config, metrics, policies, work_items, retry, kinds));
     let (queue, queued) = mpsc::unbounded();
     let (changed, spawners) = tokio_mpsc::unbounded_channel();
     let (new_policies, policies_changed) = watch::channel(());
 
     let all = watcher::Config::default;
-    let heads = |kind: &ApiResource, writer| {
-        let api = Api::<PolicyHead>::all_with(client.clone(), kind);
-        cached(watcher(api, all()), writer)
-    };
-    let heads = stream::select(heads(&local_kind, local_writer), heads(&cluster_kind, cluster_writer));
+    let heads = stream::select(
+        policy_heads(&client, &local_kind, local_writer),
+        policy_heads(&client, &cluster_kind, cluster_writer),
+    );
     // Their labels are read when a Task is looked at; their own changes, of which a spawner has many, lead to nothing.
     let namespaces = cached(
         watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), all()),
@@ -138,26 +114,10 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
         cached(watcher(api, all()).map_ok(bare), writer)
     };
     let policies = policies::changes(config.policies.clone()).for_each(|()| {
-        context.sources.look_again();
-        for task in tasks.state() {
-            retry::note(&context, RetriedKind::Task, &json_of(&task), false);
-            let task = ObjectRef::from_obj_with(&*task, task_kind.clone());
-            let _ = queue.unbounded_send(task.into());
-        }
-        retry::reconsider(&context);
+        queue_all(&context, &tasks, &queue);
         new_policies.send_replace(());
         ready(())
     });
-    // A namespace may have been opted out: its Tasks lose their finalizers now, not when they change next.
-    let opted_out = || {
-        for task in tasks.state() {
-            let held = task.finalizers().iter().any(|finalizer| finalizer == keys::ACCOUNTING);
-            if held && context.policies.is_opted_out(&task.namespace().unwrap_or_default()) {
-                let task = ObjectRef::from_obj_with(&*task, task_kind.clone());
-                let _ = queue.unbounded_send(task.into());
-            }
-        }
-    };
     let work_items = follow_work_items(&context, work_items_writer, &queue, &changed);
     let reassessing = async {
         context.ready().await;
@@ -180,7 +140,12 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
     let mut parts: Vec<BoxFuture<'_, ()>> = vec![
         policies.boxed(),
         heads.for_each(|()| ready(())).boxed(),
-        namespaces.for_each(|()| ready(opted_out())).boxed(),
+        namespaces
+            .for_each(|()| {
+                queue_opted_out(&context, &tasks, &queue);
+                ready(())
+            })
+            .boxed(),
         work_items.boxed(),
         retry::run(&context, retries).boxed(),
     ];
@@ -203,6 +168,71 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
         drop((spawners_writer, tasks_writer));
     }
     join_all(parts).await;
+}
+
+/// What the parts of the controller share; `kinds` are the installed versions of Task and TaskSpawner.
+fn context(
+    client: &Client,
+    config: &Config,
+    metrics: &Metrics,
+    policies: Policies,
+    work_items: Store<WorkItem>,
+    retry: Retry,
+    (task_kind, spawner_kind): (&ApiResource, &ApiResource),
+) -> Context {
+    Context {
+        policies,
+        work_items,
+        index: TaskIndex::default(),
+        sources: Sources::default(),
+        recorder: recorder(client, config),
+        identity: config.identity.clone(),
+        flavour: Flavour::default(),
+        siblings: Siblings::default(),
+        told: Told::default(),
+        metrics: metrics.clone(),
+        work_item_cap: config.work_items_per_namespace,
+        kueue: config.kueue.clone().unwrap_or_default(),
+        retries: config.retried_kinds(),
+        namespace: config.namespace.clone(),
+        retry,
+        task_kind: task_kind.clone(),
+        spawner_kind: spawner_kind.clone(),
+        client: client.clone(),
+    }
+}
+
+/// The policies of `kind` without their specs.
+fn policy_heads(
+    client: &Client,
+    kind: &ApiResource,
+    writer: reflector::store::Writer<PolicyHead>,
+) -> impl Stream<Item = ()> + use<> {
+    let api = Api::<PolicyHead>::all_with(client.clone(), kind);
+    cached(watcher(api, watcher::Config::default()), writer)
+}
+
+/// Requeues everything that policies decide about.
+fn queue_all(context: &Context, tasks: &Store<DynamicObject>, queue: &Queue) {
+    context.sources.look_again();
+    for task in tasks.state() {
+        retry::note(context, RetriedKind::Task, &json_of(&task), false);
+        let task = ObjectRef::from_obj_with(&*task, context.task_kind.clone());
+        let _ = queue.unbounded_send(task.into());
+    }
+    retry::reconsider(context);
+}
+
+/// Requeues the Tasks of namespaces that are opted out, as long as they have taskgate's finalizer: it is removed now, not when
+/// they change next.
+fn queue_opted_out(context: &Context, tasks: &Store<DynamicObject>, queue: &Queue) {
+    for task in tasks.state() {
+        let has_finalizer = task.finalizers().iter().any(|finalizer| finalizer == keys::ACCOUNTING);
+        if has_finalizer && context.policies.is_opted_out(&task.namespace().unwrap_or_default()) {
+            let task = ObjectRef::from_obj_with(&*task, context.task_kind.clone());
+            let _ = queue.unbounded_send(task.into());
+        }
+    }
 }
 
 fn recorder(client: &Client, config: &Config) -> Recorder {

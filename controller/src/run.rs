@@ -1,7 +1,7 @@
 //! Whenever this replica leads and taskgate is not disabled, it runs the controller.
 
 use kube::Client;
-use taskgate_api::kueue::ConfigRef;
+use taskgate_api::{kueue::ConfigRef, task_policy::RetriedKind};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -41,6 +41,20 @@ pub struct Config {
     pub task_retry: bool,
     /// The policies.
     pub policies: SharedPolicies,
+}
+
+impl Config {
+    /// The kinds that are retried.
+    pub(crate) fn retried_kinds(&self) -> Vec<RetriedKind> {
+        let kinds = [
+            (RetriedKind::Workload, self.foreman),
+            (RetriedKind::Task, self.task_retry),
+        ];
+        kinds
+            .into_iter()
+            .filter_map(|(kind, enabled)| enabled.then_some(kind))
+            .collect()
+    }
 }
 
 /// Runs the controller until `shutdown`: whenever this replica leads and taskgate is not disabled.

@@ -16,6 +16,7 @@ use crate::logging::LogFormat;
 
 /// Flags of `taskgate serve`. Each can also be given by the environment variable named beside it.
 #[derive(Args, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[command(after_help = "Examples:
   taskgate serve                                   as the Deployment does
   taskgate serve --kubeconfig ~/.kube/dev --no-leader-election --listen 127.0.0.1:9443")]

@@ -71,7 +71,7 @@ fn limits(own_namespace: &str) -> Vec<Limit> {
         webhooks("validating", "validatingwebhookconfigurations", &[]),
         pods(reach()),
         jobs(reach()),
-        tasks(reach()),
+        tasks(&reach()),
         task_status(),
         workloads(reach()),
     ]
@@ -226,7 +226,7 @@ fn successor() -> Validation {
     }
 }
 
-fn tasks(reach: Validation) -> Limit {
+fn tasks(reach: &Validation) -> Limit {
     let finalizers = |of: &str| {
         format!(
             "{of}.metadata.?finalizers.orValue([]).filter(f, f != '{}')",

@@ -186,13 +186,12 @@ mod tests {
             ("https://127.0.0.1:6443/o/r", None),
         ] {
             let found = config.api_of(&Repository::parse(repository).unwrap());
-            match api {
-                Some(api) => assert_eq!(found.as_deref(), Ok(api), "{repository}"),
-                None => {
-                    let trouble = found.unwrap_err();
-                    assert_eq!(trouble.reason(), "HostNotAllowed", "{repository}");
-                    assert!(trouble.to_string().contains("--source-hosts"), "{trouble}");
-                }
+            if let Some(api) = api {
+                assert_eq!(found.as_deref(), Ok(api), "{repository}");
+            } else {
+                let trouble = found.unwrap_err();
+                assert_eq!(trouble.reason(), "HostNotAllowed", "{repository}");
+                assert!(trouble.to_string().contains("--source-hosts"), "{trouble}");
             }
         }
     }

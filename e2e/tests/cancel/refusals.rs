@@ -217,9 +217,7 @@ async fn in_an_opted_out_namespace_no_request_is_carried_out() -> anyhow::Result
     let mut unseen = task("unseen");
     unseen["metadata"]["annotations"] = json!({keys::ITEM: "epic"});
     world.run(&unseen).await?;
-    world
-        .await_task("unseen", "has the finalizer", |task| held(task))
-        .await?;
+    world.await_task("unseen", "has the finalizer", held).await?;
     let label = format!("{}={}", keys::ADMISSION, keys::ADMISSION_DISABLED);
     let name = world.ns.name().to_owned();
     world

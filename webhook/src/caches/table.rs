@@ -90,8 +90,9 @@ impl<V: Clone> Table<V> {
     pub(super) fn stage(&self, key: String, value: Option<V>) {
         if let Some(value) = value {
             let mut staged = self.staged();
-            staged.insert(key.clone(), value);
-            (self.settle)(&mut staged, &key);
+            let settled = key.clone();
+            staged.insert(key, value);
+            (self.settle)(&mut staged, &settled);
         }
     }
 
@@ -110,8 +111,9 @@ impl<V: Clone> Table<V> {
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
         match value {
             Some(value) => {
-                live.insert(key.clone(), value);
-                (self.settle)(&mut live, &key);
+                let settled = key.clone();
+                live.insert(key, value);
+                (self.settle)(&mut live, &settled);
             }
             None => drop(live.remove(&key)),
         }
