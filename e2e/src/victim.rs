@@ -215,7 +215,8 @@ pub fn task(name: &str, item: &str) -> Value {
 /// # Errors
 /// If the API server refuses.
 pub async fn fail_task(tenant: &Tenant, name: &str, status: Value) -> anyhow::Result<()> {
-    let mut failed = json!({"phase": "Failed", "message": "Task failed"});
+    let now = k8s_openapi::jiff::Timestamp::now().strftime("%FT%TZ").to_string();
+    let mut failed = json!({"phase": "Failed", "message": "Task failed", "completionTime": now});
     if let (Some(failed), Value::Object(more)) = (failed.as_object_mut(), status) {
         failed.extend(more);
     }

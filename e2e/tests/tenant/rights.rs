@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use crate::arena::{Arena, KELOS, TASKGATE, policy};
 
 /// Longer than the controller takes to act on what it has seen.
-const A_WHILE: Duration = Duration::from_secs(3);
+const A_WHILE: Duration = Duration::from_secs(2);
 const CONFIGURATION: &str = "admission.taskgate.dev";
 
 fn limit(limit: u32) -> Value {
@@ -103,15 +103,24 @@ fn narrowed<K: serde::Serialize + serde::de::DeserializeOwned>(configuration: &K
 
 async fn register(
     arena: &Arena,
-    (mut first, mut second): (MutatingWebhookConfiguration, ValidatingWebhookConfiguration),
+    (first, second): (MutatingWebhookConfiguration, ValidatingWebhookConfiguration),
 ) -> anyhow::Result<()> {
-    first.metadata.resource_version = None;
-    second.metadata.resource_version = None;
     let mutating: Api<MutatingWebhookConfiguration> = Api::all(arena.cp.client());
     let validating: Api<ValidatingWebhookConfiguration> = Api::all(arena.cp.client());
-    mutating.replace(CONFIGURATION, &PostParams::default(), &first).await?;
+    let params = PatchParams::default();
+    mutating
+        .patch(
+            CONFIGURATION,
+            &params,
+            &Patch::Merge(json!({"webhooks": first.webhooks})),
+        )
+        .await?;
     validating
-        .replace(CONFIGURATION, &PostParams::default(), &second)
+        .patch(
+            CONFIGURATION,
+            &params,
+            &Patch::Merge(json!({"webhooks": second.webhooks})),
+        )
         .await?;
     until_reviewed(arena, true).await
 }
@@ -192,7 +201,7 @@ async fn names_in_objects_lead_to_no_other_path() -> anyhow::Result<()> {
     let name = "../../../../../../version?x=";
     let spawner = json!({
         "apiVersion": KELOS, "kind": "TaskSpawner", "metadata": {"name": "fixer"},
-        "spec": {"suspend": true, "when": {"githubIssues": {}}, "taskTemplate": {
+        "spec": {"when": {"githubIssues": {}}, "taskTemplate": {
             "type": "claude-code", "credentials": {"type": "none"}, "workspaceRef": {"name": name}}},
     });
     let workspace = json!({
@@ -256,7 +265,7 @@ async fn a_workspace_does_not_choose_whom_taskgate_connects_to() -> anyhow::Resu
     });
     let spawner = json!({
         "apiVersion": KELOS, "kind": "TaskSpawner", "metadata": {"name": "fixer"},
-        "spec": {"suspend": true, "when": {"githubIssues": {}}, "taskTemplate": {
+        "spec": {"when": {"githubIssues": {}}, "taskTemplate": {
             "type": "claude-code", "credentials": {"type": "none"}, "workspaceRef": {"name": "repo"}}},
     });
     let mut object = task("fixer-42", "");

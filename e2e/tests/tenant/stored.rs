@@ -11,7 +11,7 @@ use taskgate_e2e::{GATE_NAMESPACE, PATIENCE, eventually, never, resource, task};
 use crate::arena::{Arena, KELOS, TASKGATE, refusal};
 
 /// Longer than the controller takes to act on a status that it has seen.
-const A_WHILE: Duration = Duration::from_secs(3);
+const A_WHILE: Duration = Duration::from_secs(2);
 
 /// A tenant with a WorkItem of item `epic`, whose Task failed once.
 async fn arena(hint: &str, spec: Value) -> anyhow::Result<(Arena, String)> {

@@ -6,12 +6,14 @@ use anyhow::ensure;
 use futures::{StreamExt as _, stream};
 use kube::ResourceExt as _;
 use serde_json::{Map, Value, json};
-use taskgate_e2e::task;
+use taskgate_e2e::{never, task};
 
 use crate::arena::{Arena, policy, refusal};
 
 /// Longest that a refusal may take: the API server waits 3 s for it.
 const AT_ONCE: Duration = Duration::from_secs(2);
+/// Longer than taskgate takes to see a policy.
+const A_WHILE: Duration = Duration::from_secs(2);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_item_key_that_grows_without_bound_is_refused_and_ends_nothing() -> anyhow::Result<()> {
@@ -22,11 +24,15 @@ async fn an_item_key_that_grows_without_bound_is_refused_and_ends_nothing() -> a
     let written = arena
         .attack(async {
             let written = arena.tenant.create(&policy("bomb", &spec)).await;
-            // Where the policy is accepted, its template runs now.
-            let mut tries = 0;
-            while written.is_ok() && arena.gate.process().is_running() && tries < 20 {
-                arena.tenant.dry_run(&task("fuse", "fuse")).await?;
-                tries += 1;
+            if written.is_ok() {
+                // Its template runs for the next Task whose item nobody states, once taskgate has seen the policy.
+                let mut fuse = task("fuse", "");
+                fuse["metadata"]["annotations"] = json!({});
+                never("the template ends taskgate", A_WHILE, || async {
+                    arena.tenant.dry_run(&fuse).await?;
+                    Ok((!arena.gate.process().is_running()).then_some("ended"))
+                })
+                .await?;
             }
             Ok(written)
         })
