@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use serde_json::Value;
 use tokio::process::Command;
 
 use crate::metrics::get_text;
@@ -23,6 +24,9 @@ const RIGHTS: [&str; 4] = [
     include_str!("../../manifests/base/rbac.yaml"),
     include_str!("../../manifests/base/limits.yaml"),
 ];
+
+/// The chart's values, which say how much memory it may use.
+const CHART_VALUES: &str = include_str!("../../manifests/chart/values.yaml");
 
 /// A running `taskgate serve`, registered with the control plane.
 ///
@@ -45,6 +49,7 @@ pub struct GateBuilder {
     kubeconfig: Option<PathBuf>,
     registered_at: Option<String>,
     grace: Option<Duration>,
+    memory: Option<u64>,
 }
 
 impl GateBuilder {
@@ -91,6 +96,15 @@ impl GateBuilder {
         self
     }
 
+    /// Kills it when it uses more memory than the chart lets its container use.
+    ///
+    /// # Panics
+    /// If the chart has no limit in MiB.
+    pub fn memory_limit_of_the_chart(mut self) -> Self {
+        self.memory = Some(chart_memory_limit());
+        self
+    }
+
     /// Lets taskgate act as whom this file says, instead of as its own service account.
     pub fn kubeconfig(mut self, file: PathBuf) -> Self {
         self.kubeconfig = Some(file);
@@ -134,6 +148,10 @@ impl GateBuilder {
         };
         let spec = match self.ready_within {
             Some(deadline) => spec.ready_within(deadline),
+            None => spec,
+        };
+        let spec = match self.memory {
+            Some(bytes) => spec.memory(bytes),
             None => spec,
         };
         let process = cp.spawn(spec).await?;
@@ -185,6 +203,17 @@ impl Gate {
     pub async fn metrics(&self) -> anyhow::Result<Metrics> {
         scrape(&self.admin_url("/metrics")).await
     }
+}
+
+/// The memory limit of taskgate's container in the chart, in bytes.
+///
+/// # Panics
+/// If the chart has no limit in MiB.
+pub fn chart_memory_limit() -> u64 {
+    let values: Value = serde_saphyr::from_str(CHART_VALUES).expect("the chart's values are YAML");
+    let limit = values["resources"]["limits"]["memory"].as_str();
+    let mebibytes = limit.and_then(|limit| limit.strip_suffix("Mi")?.parse::<u64>().ok());
+    mebibytes.expect("the chart has a memory limit in MiB") << 20
 }
 
 /// Applies the registration at `url` that `flags` of `taskgate manifests registration` ask for.

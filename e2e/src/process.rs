@@ -20,6 +20,9 @@ const SIGSTOP: i32 = 19;
 /// server that is being watched would take a minute.
 const MOMENT: Duration = Duration::from_secs(1);
 
+/// Between two looks at the memory of a process that has a limit.
+const MEMORY_INTERVAL: Duration = Duration::from_millis(20);
+
 /// Lines of a log that an error carries.
 const TAIL: usize = 25;
 
@@ -114,6 +117,9 @@ impl Process {
             .spawn(argv, env, &self.log, *grace)
             .await
             .with_context(|| format!("starting {name}"))?;
+        if let Some(limit) = self.spec.memory {
+            self.limit_memory(run, pid, exit.clone(), limit);
+        }
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(Current { run, pid, exit });
         self.ready().await
     }
@@ -238,6 +244,38 @@ impl Process {
         bail!("{failed}\nthe end of its log:\n{}", self.log_tail(TAIL))
     }
 
+    /// The most memory that was resident at any time, in bytes, as the kernel counts it.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn peak_memory(&self) -> anyhow::Result<u64> {
+        let pid = self.started()?.pid;
+        memory(pid, "VmHWM:").with_context(|| format!("{} does not run", self.spec.name))
+    }
+
+    /// Kills the run once more than `limit` bytes are resident. It looks often enough that a process cannot take the
+    /// machine's memory meanwhile; what it misses between two looks, [`Process::peak_memory`] shows.
+    fn limit_memory(&self, run: Run, pid: u32, exit: watch::Receiver<Option<Exit>>, limit: u64) {
+        let supervisor = Arc::downgrade(&self.supervisor);
+        let name = self.spec.name.clone();
+        // Of no runtime: the process may be shared by tests that have a runtime each.
+        std::thread::spawn(move || {
+            while exit.borrow().is_none() && exit.has_changed().is_ok() {
+                let used = memory(pid, "VmRSS:").unwrap_or_default();
+                let Some(supervisor) = supervisor.upgrade() else { return };
+                if used > limit {
+                    tracing::error!(name, used, limit, "killing a process that uses more memory than it may");
+                    if let Err(error) = supervisor.end(run, Duration::ZERO) {
+                        tracing::debug!(name, %error, "the supervisor ended it");
+                    }
+                    return;
+                }
+                drop(supervisor);
+                std::thread::sleep(MEMORY_INTERVAL);
+            }
+        });
+    }
+
     fn current(&self) -> Option<Current> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -258,4 +296,12 @@ impl Drop for Process {
             tracing::debug!(process = self.spec.name, error = %error, "not asked to end");
         }
     }
+}
+
+/// A field of `/proc/<pid>/status` that is an amount of memory, in bytes; `None` for a process that has ended.
+fn memory(pid: u32, field: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let amount = status.lines().find_map(|line| line.strip_prefix(field))?;
+    let kibibytes: u64 = amount.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kibibytes * 1024)
 }

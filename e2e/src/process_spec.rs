@@ -18,6 +18,7 @@ pub struct ProcessSpec {
     pub(crate) ready_at: Option<String>,
     pub(crate) ready_within: Duration,
     pub(crate) grace: Duration,
+    pub(crate) memory: Option<u64>,
 }
 
 impl ProcessSpec {
@@ -30,6 +31,7 @@ impl ProcessSpec {
             ready_at: None,
             ready_within: Duration::from_mins(1),
             grace: GRACE,
+            memory: None,
         }
     }
 
@@ -69,6 +71,13 @@ impl ProcessSpec {
     /// Zero: it is killed at once when the control plane ends. At most 15 s.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace.min(Duration::from_secs(15));
+        self
+    }
+
+    /// How many bytes of memory may be resident. A process that uses more is killed, as by a container's limit, but without
+    /// the rights that a cgroup takes: see [`Process::peak_memory`](crate::Process::peak_memory).
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.memory = Some(bytes);
         self
     }
 }

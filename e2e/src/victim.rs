@@ -1,0 +1,246 @@
+//! The tenant whose service others must not touch: it creates governed Tasks all the time, and its items have counts.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use crate::wait::{PATIENCE, eventually};
+use crate::{ControlPlane, Tenant, resource};
+
+/// Between two Tasks.
+const PAUSE: Duration = Duration::from_millis(25);
+/// So many Tasks before an attack, and at least as many during it.
+const ENOUGH: usize = 30;
+/// The API server waits 2 s for the mutating and 3 s for the validating webhook: a slower create was not reviewed in time.
+const SLOWEST: Duration = Duration::from_secs(2);
+/// What a machine with two cores and other work may add to a latency of some milliseconds.
+const FLOOR: Duration = Duration::from_millis(250);
+/// Longest that an attack may take.
+const ATTACK: Duration = Duration::from_mins(2);
+
+/// Kelos' API version.
+const KELOS: &str = "kelos.dev/v1alpha2";
+/// taskgate's API version.
+const TASKGATE: &str = "taskgate.dev/v1alpha1";
+/// What admission puts on a Task that it reviewed.
+const FINALIZER: &str = "taskgate.dev/accounting";
+
+/// A tenant at work.
+#[derive(Clone, Debug)]
+pub struct Victim {
+    tenant: Tenant,
+    created: Arc<AtomicU32>,
+}
+
+/// What an attack must not change: WorkItems with their status, and Events.
+#[derive(Clone, Debug, PartialEq)]
+struct Records {
+    items: Vec<Value>,
+    events: Vec<String>,
+}
+
+/// How long requests took, shortest first.
+struct Latencies(Vec<Duration>);
+
+impl Victim {
+    /// A namespace whose Tasks a policy limits and labels, with an item that failed once and one that is tripped.
+    ///
+    /// # Errors
+    /// If taskgate does not govern it in time.
+    pub async fn start(cp: &ControlPlane, hint: &str) -> anyhow::Result<Self> {
+        let victim = Self {
+            tenant: cp.tenant(hint).await?,
+            created: Arc::default(),
+        };
+        let policy = json!({
+            "apiVersion": TASKGATE, "kind": "TaskPolicy", "metadata": {"name": "agents"},
+            "spec": {"failurePolicy": {"maxRetriesPerItem": 2}, "metadata": {"labels": {"team": "b"}}},
+        });
+        victim.tenant.create(&policy).await?;
+        eventually("the victim's Tasks are governed", PATIENCE, || async {
+            is_governed(&victim.tenant.dry_run(&task("probe", "probe")).await?)
+        })
+        .await?;
+        for (name, item) in [
+            ("failing-1", "failing"),
+            ("tripped-1", "tripped"),
+            ("tripped-2", "tripped"),
+        ] {
+            victim.fail(name, item).await?;
+        }
+        Ok(victim)
+    }
+
+    /// Who it is.
+    pub fn tenant(&self) -> &Tenant {
+        &self.tenant
+    }
+
+    /// Runs `attack` while the victim works, and returns what it gives.
+    ///
+    /// # Errors
+    /// If a request of the victim fails, is not reviewed, or is slow compared to those before the attack; if its counts or
+    /// Events change; if the controller no longer counts its failures.
+    pub async fn undisturbed<T>(&self, attack: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+        let records = self.records().await?;
+        let (stop, stopped) = watch::channel(true);
+        let before = self.work(stopped).await.context("before the attack")?;
+
+        stop.send_replace(false);
+        let (victim, stopped) = (self.clone(), stop.subscribe());
+        // On a thread of its own: what the attack computes must not count as the victim's latency.
+        let working = tokio::spawn(async move { victim.work(stopped).await });
+        let result = timeout(ATTACK, attack).await.context("the attack does not end");
+        stop.send_replace(true);
+        let during = working.await?.context("during the attack")?;
+
+        let result = result?;
+        before.compare(&during)?;
+        let now = self.records().await?;
+        ensure!(
+            now == records,
+            "the victim's records changed from {records:#?} to {now:#?}"
+        );
+        let number = self.created.fetch_add(1, Ordering::Relaxed);
+        let (name, item) = (format!("after-{number}"), format!("after-{number}"));
+        self.fail(&name, &item).await.context("after the attack")?;
+        result
+    }
+
+    /// Creates Tasks until told to stop, and at least [`ENOUGH`].
+    async fn work(&self, stopped: watch::Receiver<bool>) -> anyhow::Result<Latencies> {
+        let mut latencies = Vec::new();
+        let client = self.tenant.api(KELOS, "Task");
+        while latencies.len() < ENOUGH || !*stopped.borrow() {
+            let number = self.created.fetch_add(1, Ordering::Relaxed);
+            let name = format!("work-{number}");
+            let object: DynamicObject = serde_json::from_value(task(&name, &name))?;
+            let began = Instant::now();
+            let created = client.create(&kube::api::PostParams::default(), &object).await;
+            let took = began.elapsed();
+            let created = created.with_context(|| format!("creating Task {name}, after {took:.1?}"))?;
+            is_governed(&created).with_context(|| format!("Task {name}, after {took:.1?}"))?;
+            ensure!(took < SLOWEST, "Task {name} took {took:.1?}");
+            latencies.push(took);
+            sleep(PAUSE).await;
+        }
+        latencies.sort();
+        Ok(Latencies(latencies))
+    }
+
+    /// Creates a Task for `item`, ends it as Kelos does, and waits until its failure is counted.
+    async fn fail(&self, name: &str, item: &str) -> anyhow::Result<()> {
+        self.tenant.create(&task(name, item)).await?;
+        fail_task(&self.tenant, name, json!({})).await?;
+        self.await_counted(name, item).await
+    }
+
+    async fn await_counted(&self, name: &str, item: &str) -> anyhow::Result<()> {
+        eventually(format!("the failure of Task {name} is counted"), PATIENCE, || async {
+            let items = work_items(&self.tenant).await?;
+            let attempts = items
+                .iter()
+                .filter(|known| known["spec"]["item"] == *item)
+                .filter_map(|known| known["status"]["attempts"].as_array());
+            let counted = attempts.flatten().any(|attempt| attempt["name"] == *name);
+            ensure!(counted, "{items:#?}");
+            Ok(())
+        })
+        .await
+    }
+
+    async fn records(&self) -> anyhow::Result<Records> {
+        let events = self.tenant.ns().dynamic_api(&resource("events.k8s.io/v1", "Event"));
+        let mut events: Vec<_> = events
+            .list(&ListParams::default())
+            .await?
+            .iter()
+            .map(|event| format!("{}: {}", event.data["reason"], event.data["note"]))
+            .collect();
+        events.sort();
+        let items = work_items(&self.tenant).await?;
+        Ok(Records { items, events })
+    }
+}
+
+impl Latencies {
+    /// The latency that `percent` of the requests do not exceed.
+    fn percentile(&self, percent: usize) -> Duration {
+        let last = self.0.len().saturating_sub(1);
+        self.0.get(last * percent / 100).copied().unwrap_or_default()
+    }
+
+    fn compare(&self, during: &Self) -> anyhow::Result<()> {
+        for percent in [50, 90] {
+            let (was, is) = (self.percentile(percent), during.percentile(percent));
+            ensure!(
+                is <= 2 * was + FLOOR,
+                "the victim's Tasks became slow: {self} before the attack, {during} during it"
+            );
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Latencies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [median, p90, slowest] = [50, 90, 100].map(|percent| self.percentile(percent));
+        write!(
+            f,
+            "median {median:.1?}, p90 {p90:.1?}, slowest {slowest:.1?} of {}",
+            self.0.len()
+        )
+    }
+}
+
+/// A Task for `item`.
+pub fn task(name: &str, item: &str) -> Value {
+    json!({
+        "apiVersion": KELOS, "kind": "Task",
+        "metadata": {"name": name, "annotations": {"taskgate.dev/item": item}},
+        "spec": {"type": "claude-code", "prompt": "Do what has to be done", "credentials": {"type": "none"}},
+    })
+}
+
+/// Ends a Task as Failed, as Kelos does, with what else `status` says.
+///
+/// # Errors
+/// If the API server refuses.
+pub async fn fail_task(tenant: &Tenant, name: &str, status: Value) -> anyhow::Result<()> {
+    let now = k8s_openapi::jiff::Timestamp::now().strftime("%FT%TZ").to_string();
+    let mut failed = json!({"phase": "Failed", "message": "Task failed", "completionTime": now});
+    if let (Some(failed), Value::Object(more)) = (failed.as_object_mut(), status) {
+        failed.extend(more);
+    }
+    let tasks: Api<DynamicObject> = tenant.ns().dynamic_api(&resource(KELOS, "Task"));
+    let patch = Patch::Merge(json!({"status": failed}));
+    tasks.patch_status(name, &PatchParams::default(), &patch).await?;
+    Ok(())
+}
+
+/// Spec and status of each WorkItem in the namespace of `tenant`, in the order of their names.
+///
+/// # Errors
+/// If they cannot be listed.
+pub async fn work_items(tenant: &Tenant) -> anyhow::Result<Vec<Value>> {
+    let items = tenant.ns().dynamic_api(&resource(TASKGATE, "WorkItem"));
+    let mut items = items.list(&ListParams::default()).await?.items;
+    items.sort_by_key(ResourceExt::name_any);
+    Ok(items.into_iter().map(|item| item.data).collect())
+}
+
+/// Whether admission reviewed this Task of the victim.
+fn is_governed(task: &DynamicObject) -> anyhow::Result<()> {
+    let finalizer = task.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
+    let label = task.labels().get("team").is_some_and(|team| team == "b");
+    ensure!(finalizer && label, "it was not reviewed: {:?}", task.metadata);
+    Ok(())
+}

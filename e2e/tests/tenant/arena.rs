@@ -1,0 +1,142 @@
+//! One control plane with one taskgate for all attacks, one attack at a time: the other tenant's latencies before an attack must
+//! not be those during another one.
+
+use anyhow::{Context as _, bail, ensure};
+use kelos_standin::CRDS;
+use kube::api::{DynamicObject, Patch, PatchParams};
+use serde_json::{Value, json};
+use taskgate_e2e::{
+    ControlPlane, Gate, PATIENCE, Peer, Shared, Tenant, Victim, chart_memory_limit, eventually, fail_task, task,
+    work_items,
+};
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
+
+static PLANE: Shared = Shared::new(|| ControlPlane::builder().crds(CRDS));
+static GATE: OnceCell<Gate> = OnceCell::const_new();
+static TURN: Mutex<()> = Mutex::const_new(());
+
+pub(crate) const KELOS: &str = "kelos.dev/v1alpha2";
+pub(crate) const TASKGATE: &str = "taskgate.dev/v1alpha1";
+
+pub(crate) struct Arena {
+    pub(crate) cp: &'static ControlPlane,
+    pub(crate) gate: &'static Gate,
+    /// Who attacks.
+    pub(crate) tenant: Tenant,
+    pub(crate) victim: Victim,
+    pid: u32,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Arena {
+    /// Waits for its turn. The tenant has no policy yet.
+    pub(crate) async fn enter(hint: &str) -> anyhow::Result<Self> {
+        let turn = TURN.lock().await;
+        let cp = PLANE.get().await?;
+        let start = || Gate::builder().memory_limit_of_the_chart().start(cp);
+        let gate = GATE.get_or_try_init(start).await?;
+        ensure!(gate.process().is_running(), "an earlier attack ended taskgate");
+        Ok(Self {
+            cp,
+            gate,
+            tenant: cp.tenant(&format!("team-a-{hint}")).await?,
+            victim: Victim::start(cp, &format!("team-b-{hint}")).await?,
+            pid: gate.process().pid(),
+            _turn: turn,
+        })
+    }
+
+    /// The same with a policy in the tenant's namespace.
+    pub(crate) async fn governed(hint: &str, spec: Value) -> anyhow::Result<Self> {
+        let arena = Self::enter(hint).await?;
+        arena.policy(spec).await?;
+        Ok(arena)
+    }
+
+    /// Runs `attack` while the victim works; errors if it touches the victim's service, ends taskgate, or makes it use more
+    /// memory than the chart allows.
+    pub(crate) async fn attack<T>(&self, attack: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+        let result = self.victim.undisturbed(attack).await;
+        let process = self.gate.process();
+        if !process.is_running() {
+            let seen = result.err().map_or("nothing".to_owned(), |error| format!("{error:#}"));
+            let (exit, log) = (process.wait().await?, process.log_tail(20));
+            bail!("the attack ended taskgate: {exit}; the victim saw {seen}; the end of the log:\n{log}");
+        }
+        ensure!(process.pid() == self.pid, "taskgate was restarted");
+        let (peak, limit) = (process.peak_memory()?, chart_memory_limit());
+        ensure!(peak < limit, "taskgate used {} MiB, of {}", peak >> 20, limit >> 20);
+        result
+    }
+
+    /// Writes the tenant's policy, and waits until it governs the tenant's Tasks.
+    pub(crate) async fn policy(&self, mut spec: Value) -> anyhow::Result<()> {
+        let mark = format!("seen-{:x}", rand::random::<u32>());
+        spec["metadata"]["annotations"][&mark] = json!("yes");
+        let policy =
+            json!({"apiVersion": TASKGATE, "kind": "TaskPolicy", "metadata": {"name": "agents"}, "spec": spec});
+        self.tenant.ns().apply_yaml(&policy.to_string()).await?;
+        eventually("the tenant's policy is seen", PATIENCE, || async {
+            let probe = self.tenant.dry_run(&task("probe", "probe")).await?;
+            ensure!(probe.metadata.annotations.unwrap_or_default().contains_key(&mark));
+            Ok(())
+        })
+        .await
+    }
+
+    /// A peer that is not the API server.
+    pub(crate) async fn peer(&self) -> anyhow::Result<Peer> {
+        Peer::new(self.cp, self.gate, 66).await
+    }
+
+    /// Creates a Task of the tenant for `item`, and lets Kelos end it as Failed with what else `status` says.
+    pub(crate) async fn fail(&self, object: &Value, status: Value) -> anyhow::Result<()> {
+        let name = object["metadata"]["name"].as_str().context("a name")?;
+        self.tenant.create(object).await?;
+        fail_task(&self.tenant, name, status).await
+    }
+
+    /// The tenant's WorkItem of `item`, once `condition` holds for its status.
+    pub(crate) async fn item(
+        &self,
+        item: &str,
+        what: &str,
+        condition: impl Fn(&Value) -> bool,
+    ) -> anyhow::Result<Value> {
+        eventually(format!("item {item} {what}"), PATIENCE, || async {
+            let items = work_items(&self.tenant).await?;
+            let found = items.iter().find(|known| known["spec"]["item"] == *item);
+            let status = found.map(|found| &found["status"]).context("no WorkItem")?;
+            ensure!(condition(status), "{status:#}");
+            Ok(status.clone())
+        })
+        .await
+    }
+
+    /// Patches an object of the tenant with its rights.
+    pub(crate) async fn patch(
+        &self,
+        api_version: &str,
+        kind: &str,
+        name: &str,
+        patch: Value,
+    ) -> kube::Result<DynamicObject> {
+        let api = self.tenant.api(api_version, kind);
+        api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await
+    }
+}
+
+/// What the API server said to what it refused.
+pub(crate) fn refusal<T: std::fmt::Debug>(result: anyhow::Result<T>) -> anyhow::Result<String> {
+    match result {
+        Ok(accepted) => bail!("it was accepted: {accepted:?}"),
+        Err(error) => match error.downcast::<kube::Error>()? {
+            kube::Error::Api(status) if (400..500).contains(&status.code) => Ok(status.message.clone()),
+            other => Err(other.into()),
+        },
+    }
+}
+
+pub(crate) fn policy(name: &str, spec: &Value) -> Value {
+    json!({"apiVersion": TASKGATE, "kind": "TaskPolicy", "metadata": {"name": name}, "spec": spec})
+}

@@ -1,0 +1,183 @@
+//! Tasks and agents that would not be counted.
+
+use anyhow::ensure;
+use kelos_standin::{Agents, GitHub, Options, Outcome, Scope, Standin, client};
+use kube::ResourceExt as _;
+use serde_json::{Value, json};
+use taskgate_api::keys;
+use taskgate_e2e::{await_object, task};
+
+use crate::arena::{Arena, KELOS, refusal};
+
+fn limit(limit: u32) -> Value {
+    json!({"failurePolicy": {"maxRetriesPerItem": limit}})
+}
+
+fn is_open(status: &Value) -> bool {
+    status["breaker"] == "Open"
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_claims_to_be_recorded_is_counted() -> anyhow::Result<()> {
+    let arena = Arena::governed("recorded", limit(2)).await?;
+    arena
+        .attack(async {
+            for name in ["epic-1", "epic-2"] {
+                let mut claims = task(name, "epic");
+                claims["metadata"]["annotations"][keys::RECORDED] = json!("x");
+                arena.fail(&claims, json!({})).await?;
+            }
+            arena.item("epic", "is open", is_open).await
+        })
+        .await
+        .map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spawner_whose_template_claims_that_its_tasks_are_recorded_is_stopped() -> anyhow::Result<()> {
+    let arena = Arena::governed("template", limit(1)).await?;
+    let ns = arena.tenant.ns();
+    let github = GitHub::start().await?;
+    github.repo("o", "r").issue(42);
+    let scope = || Scope::Namespaces(vec![ns.name().to_owned()]);
+    let agents = Agents::start(arena.cp.client(), &scope()).await;
+    let _kelos = Standin::start(client(arena.cp.config())?, Options::new(scope(), github.url())).await?;
+    let workspace = json!({
+        "apiVersion": KELOS, "kind": "Workspace", "metadata": {"name": "repo"},
+        "spec": {"repo": github.repo("o", "r").clone_url()},
+    });
+    let spawner = json!({
+        "apiVersion": KELOS, "kind": "TaskSpawner", "metadata": {"name": "fixer"},
+        "spec": {"when": {"githubIssues": {"pollInterval": "1s"}}, "taskTemplate": {
+            "type": "claude-code", "credentials": {"type": "none"}, "workspaceRef": {"name": "repo"},
+            "promptTemplate": "fix {{.Number}}",
+            "metadata": {"annotations": {keys::RECORDED: "x", keys::ITEM_KEY: "fixer/"}},
+        }},
+    });
+    arena
+        .attack(async {
+            arena.tenant.create(&workspace).await?;
+            arena.tenant.create(&spawner).await?;
+            let tasks = arena.tenant.api(KELOS, "Task");
+            let running = |task: &kube::api::DynamicObject| task.data["status"]["phase"] == "Running";
+            await_object(&tasks, "fixer-42", "runs", running).await?;
+            agents.finish(ns.name(), "fixer-42", Outcome::failed_at_once()).await?;
+            arena.item("42", "is open", is_open).await
+        })
+        .await
+        .map(drop)
+}
+
+/// An agent reports its cost itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failure_whose_numbers_fit_nowhere_is_counted_and_its_task_is_freed() -> anyhow::Result<()> {
+    let arena = Arena::governed("numbers", limit(2)).await?;
+    let max = i64::MAX;
+    let reported = [
+        json!({"costUSD": "1e30", "inputTokens": max, "outputTokens": max}),
+        json!({"costUSD": "1e33", "inputTokens": max, "outputTokens": max}),
+    ];
+    arena
+        .attack(async {
+            for (n, usage) in reported.iter().enumerate() {
+                let mut object = task(&format!("epic-{n}"), "epic");
+                // Below the limit a Task goes after its TTL, once it has been counted.
+                object["spec"]["ttlSecondsAfterFinished"] = json!(0);
+                arena.fail(&object, json!({"usage": usage})).await?;
+            }
+            arena.item("epic", "is open", is_open).await?;
+            has_no_finalizer(&arena, "epic-0").await
+        })
+        .await
+}
+
+/// The Task is gone, or at least taskgate does not keep it.
+async fn has_no_finalizer(arena: &Arena, name: &str) -> anyhow::Result<()> {
+    let tasks = arena.tenant.api(KELOS, "Task");
+    taskgate_e2e::eventually(format!("Task {name} is freed"), taskgate_e2e::PATIENCE, || async {
+        let task = tasks.get_opt(name).await?;
+        let kept = task.is_some_and(|task| task.finalizers().iter().any(|finalizer| finalizer == keys::ACCOUNTING));
+        ensure!(!kept, "it has the finalizer");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_states_an_impossible_key_is_counted_and_freed() -> anyhow::Result<()> {
+    let arena = Arena::governed("key", limit(2)).await?;
+    arena
+        .attack(async {
+            let mut object = task("epic-1", "epic");
+            object["metadata"]["annotations"][keys::ITEM_KEY] = json!("fixer/");
+            object["spec"]["ttlSecondsAfterFinished"] = json!(0);
+            arena.fail(&object, json!({})).await?;
+            arena
+                .item("epic", "has a failure", |status| status["consecutiveFailures"] == 1)
+                .await?;
+            has_no_finalizer(&arena, "fixer-42").await
+        })
+        .await
+}
+
+/// What taskgate alone may write on a Task.
+const OWN_ANNOTATIONS: [&str; 13] = [
+    keys::ITEM_KEY,
+    keys::TTL,
+    keys::RECORDED,
+    keys::SKIPPED,
+    keys::PENDING,
+    keys::CANCELLED_BY,
+    keys::CANCEL_TRIGGER,
+    keys::CANCEL_REQUESTED,
+    keys::CANCEL_DEADLINE,
+    keys::CANCEL_STATE,
+    keys::SOURCE_HEAD,
+    keys::RETRY_OF,
+    keys::TAKEN_OVER,
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_that_taskgate_alone_may_write_are_removed_from_new_tasks_and_cannot_be_changed() -> anyhow::Result<()> {
+    let arena = Arena::governed("keys", limit(2)).await?;
+    let mut object = task("forged", "epic");
+    for key in OWN_ANNOTATIONS {
+        object["metadata"]["annotations"][key] = json!("forged");
+    }
+    object["metadata"]["labels"] = json!({keys::WORK_ITEM: "forged", "team": "a"});
+    arena
+        .attack(async {
+            let output = arena
+                .tenant
+                .kubectl(["create", "-f-", "-ojson"], &object.to_string())
+                .await?;
+            // One warning names as many of them as fit.
+            let warnings = output.warnings().join("\n");
+            let stored: Value = serde_json::from_str(&output.stdout_ok()?)?;
+            ensure!(
+                OWN_ANNOTATIONS.iter().any(|key| warnings.contains(key)),
+                "no warning names a key: {warnings}"
+            );
+            for key in OWN_ANNOTATIONS {
+                ensure!(
+                    stored["metadata"]["annotations"][key] != "forged",
+                    "{key} was kept: {stored:#}"
+                );
+            }
+            let labels = &stored["metadata"]["labels"];
+            ensure!(labels[keys::WORK_ITEM] != "forged" && labels["team"] == "a", "{labels}");
+            for key in OWN_ANNOTATIONS {
+                let change = json!({"metadata": {"annotations": {key: "changed"}}});
+                let told = refusal(arena.patch(KELOS, "Task", "forged", change).await.map_err(Into::into))?;
+                ensure!(told.contains(key), "{told}");
+            }
+            let change = json!({"metadata": {"labels": {keys::WORK_ITEM: "changed"}}});
+            let told = refusal(arena.patch(KELOS, "Task", "forged", change).await.map_err(Into::into))?;
+            ensure!(told.contains(keys::WORK_ITEM), "{told}");
+            // Other keys are the tenant's, as before.
+            let change = json!({"metadata": {"labels": {"team": "c"}}});
+            arena.patch(KELOS, "Task", "forged", change).await?;
+            Ok(())
+        })
+        .await
+}

@@ -1,0 +1,326 @@
+//! What taskgate does, and does not, with rights that the tenant lacks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt as _};
+use serde_json::{Value, json};
+use taskgate_api::keys;
+use taskgate_e2e::{GATE_NAMESPACE, PATIENCE, await_object, eventually, fail_task, never, task, work_items};
+use tokio::net::TcpListener;
+
+use crate::arena::{Arena, KELOS, TASKGATE, policy};
+
+/// Longer than the controller takes to act on what it has seen.
+const A_WHILE: Duration = Duration::from_secs(2);
+const CONFIGURATION: &str = "admission.taskgate.dev";
+
+fn limit(limit: u32) -> Value {
+    json!({"failurePolicy": {"maxRetriesPerItem": limit}})
+}
+
+/// Waits until the tenant's Tasks are sent to taskgate, or are not.
+async fn until_reviewed(arena: &Arena, reviewed: bool) -> anyhow::Result<()> {
+    eventually(format!("Tasks are reviewed: {reviewed}"), PATIENCE, || async {
+        let probe = arena.tenant.dry_run(&task("probe", "probe")).await?;
+        ensure!(probe.finalizers().is_empty() != reviewed);
+        Ok(())
+    })
+    .await
+}
+
+async fn opt(arena: &Arena, value: Option<&str>) -> anyhow::Result<()> {
+    let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(arena.cp.client());
+    let patch = Patch::Merge(json!({"metadata": {"labels": {keys::ADMISSION: value}}}));
+    namespaces
+        .patch(arena.tenant.ns().name(), &PatchParams::default(), &patch)
+        .await?;
+    until_reviewed(arena, value.is_none()).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_that_opted_out_only_loses_its_finalizers() -> anyhow::Result<()> {
+    let arena = Arena::governed("optout", limit(1)).await?;
+    arena.tenant.create(&task("before", "epic")).await?;
+    arena.tenant.create(&task("cancelled", "story")).await?;
+    opt(&arena, Some(keys::ADMISSION_DISABLED)).await?;
+    let tasks = arena.tenant.api(KELOS, "Task");
+    arena
+        .attack(async {
+            let cancel = json!({"metadata": {"annotations": {keys::CANCEL: "x"}}});
+            arena.patch(KELOS, "Task", "cancelled", cancel).await?;
+            fail_task(&arena.tenant, "before", json!({})).await?;
+            arena.fail(&task("after", "epic"), json!({})).await?;
+            await_object(&tasks, "before", "has no finalizer", |task| {
+                task.finalizers().is_empty()
+            })
+            .await?;
+            never("something is counted, or cancelled", A_WHILE, || async {
+                let items = work_items(&arena.tenant).await?;
+                let task = tasks.get("cancelled").await?;
+                let untouched = items.is_empty() && !task.annotations().contains_key(keys::CANCEL_STATE);
+                Ok((!untouched).then_some((items, task.metadata)))
+            })
+            .await
+        })
+        .await
+}
+
+/// Lets the API server send nothing of the tenant's namespace to taskgate, as while it is not registered, but for nobody else.
+async fn unregister(arena: &Arena) -> anyhow::Result<(MutatingWebhookConfiguration, ValidatingWebhookConfiguration)> {
+    let elsewhere =
+        json!({"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": [arena.tenant.ns().name()]});
+    let mutating: Api<MutatingWebhookConfiguration> = Api::all(arena.cp.client());
+    let validating: Api<ValidatingWebhookConfiguration> = Api::all(arena.cp.client());
+    let (first, second) = (mutating.get(CONFIGURATION).await?, validating.get(CONFIGURATION).await?);
+    mutating
+        .replace(CONFIGURATION, &PostParams::default(), &narrowed(&first, &elsewhere)?)
+        .await?;
+    validating
+        .replace(CONFIGURATION, &PostParams::default(), &narrowed(&second, &elsewhere)?)
+        .await?;
+    until_reviewed(arena, false).await?;
+    Ok((first, second))
+}
+
+fn narrowed<K: serde::Serialize + serde::de::DeserializeOwned>(configuration: &K, to: &Value) -> anyhow::Result<K> {
+    let mut configuration = serde_json::to_value(configuration)?;
+    for webhook in configuration["webhooks"].as_array_mut().context("no webhooks")? {
+        let expressions = &mut webhook["namespaceSelector"]["matchExpressions"];
+        match expressions.as_array_mut() {
+            Some(expressions) => expressions.push(to.clone()),
+            None => *expressions = json!([to]),
+        }
+    }
+    Ok(serde_json::from_value(configuration)?)
+}
+
+async fn register(
+    arena: &Arena,
+    (first, second): (MutatingWebhookConfiguration, ValidatingWebhookConfiguration),
+) -> anyhow::Result<()> {
+    let mutating: Api<MutatingWebhookConfiguration> = Api::all(arena.cp.client());
+    let validating: Api<ValidatingWebhookConfiguration> = Api::all(arena.cp.client());
+    let params = PatchParams::default();
+    mutating
+        .patch(
+            CONFIGURATION,
+            &params,
+            &Patch::Merge(json!({"webhooks": first.webhooks})),
+        )
+        .await?;
+    validating
+        .patch(
+            CONFIGURATION,
+            &params,
+            &Patch::Merge(json!({"webhooks": second.webhooks})),
+        )
+        .await?;
+    until_reviewed(arena, true).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancellation_that_admission_did_not_see_is_not_carried_out() -> anyhow::Result<()> {
+    let arena = Arena::governed("unstamped", limit(2)).await?;
+    arena.tenant.create(&task("live", "epic")).await?;
+    let registration = unregister(&arena).await?;
+    let cancel = json!({"metadata": {"annotations": {keys::CANCEL: "x"}}});
+    let annotated = arena.patch(KELOS, "Task", "live", cancel).await;
+    register(&arena, registration).await?;
+    annotated?;
+    let tasks = arena.tenant.api(KELOS, "Task");
+    arena
+        .attack(async {
+            never("the Task is cancelled", A_WHILE, || async {
+                let task = tasks.get("live").await?;
+                let state = task.annotations().get(keys::CANCEL_STATE).map(String::as_str);
+                let cancelled =
+                    matches!(state, Some("Cancelling" | "Cancelled")) || task.data["status"]["phase"] == "Failed";
+                Ok(cancelled.then_some((task.metadata, task.data["status"].clone())))
+            })
+            .await
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_is_not_the_jobs_own_excuses_no_failure() -> anyhow::Result<()> {
+    let arena = Arena::governed("pods", limit(1)).await?;
+    let ns = arena.tenant.ns();
+    let owner = arena.tenant.create(&task("epic-1", "epic")).await?;
+    let (jobs, pods) = (ns.api::<Job>(), ns.api::<Pod>());
+    let labels = json!({"kelos.dev/name": "kelos", "kelos.dev/task": "epic-1"});
+    let template = json!({"restartPolicy": "Never", "containers": [{"name": "kelos-agent", "image": "agent"}]});
+    let job = json!({
+        "apiVersion": "batch/v1", "kind": "Job",
+        "metadata": {"name": "epic-1", "labels": labels, "ownerReferences": [{
+            "apiVersion": KELOS, "kind": "Task", "name": "epic-1", "uid": owner.uid(), "controller": true,
+        }]},
+        "spec": {"backoffLimit": 0, "template": {"metadata": {"labels": labels}, "spec": template}},
+    });
+    let forged = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "excuse", "labels": labels}, "spec": template,
+    });
+    arena
+        .attack(async {
+            ns.apply_yaml(&job.to_string()).await?;
+            arena.tenant.create(&forged).await?;
+            let evicted = json!({"status": {"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory."}});
+            pods.patch_status("excuse", &PatchParams::default(), &Patch::Strategic(evicted)).await?;
+            let job = await_object(&jobs, "epic-1", "has started", |job| {
+                job.status.as_ref().is_some_and(|status| status.start_time.is_some())
+            })
+            .await?;
+            let now = jiff::Timestamp::now().strftime("%FT%TZ").to_string();
+            let failed = json!({"status": {"conditions": [{
+                "type": "FailureTarget", "status": "True", "reason": "BackoffLimitExceeded", "message": "the agent failed",
+                "lastProbeTime": now, "lastTransitionTime": now,
+            }]}});
+            jobs.patch_status(&job.name_any(), &PatchParams::default(), &Patch::Strategic(failed)).await?;
+            fail_task(&arena.tenant, "epic-1", json!({})).await?;
+            arena.item("epic", "is open", |status| status["breaker"] == "Open").await
+        })
+        .await
+        .map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_in_objects_lead_to_no_other_path() -> anyhow::Result<()> {
+    let arena = Arena::governed(
+        "paths",
+        json!({"failurePolicy": {"maxRetriesPerItem": 1, "resetOnChange": true}}),
+    )
+    .await?;
+    let mark = arena.cp.audit().mark()?;
+    let name = "../../../../../../version?x=";
+    let spawner = json!({
+        "apiVersion": KELOS, "kind": "TaskSpawner", "metadata": {"name": "fixer"},
+        "spec": {"when": {"githubIssues": {}}, "taskTemplate": {
+            "type": "claude-code", "credentials": {"type": "none"}, "workspaceRef": {"name": name}}},
+    });
+    let workspace = json!({
+        "apiVersion": KELOS, "kind": "Workspace", "metadata": {"name": "repo"},
+        "spec": {"repo": "https://github.com/o/r.git", "secretRef": {"name": name}},
+    });
+    arena
+        .attack(async {
+            arena.tenant.create(&spawner).await?;
+            arena.tenant.create(&workspace).await?;
+            let mut of_spawner = task("fixer-42", "epic");
+            of_spawner["metadata"]["labels"] = json!({"kelos.dev/taskspawner": "fixer"});
+            of_spawner["metadata"]["annotations"] =
+                json!({"kelos.dev/source-kind": "issue", "kelos.dev/source-number": "42"});
+            of_spawner["spec"]["workspaceRef"] = json!({"name": name});
+            arena.fail(&of_spawner, json!({})).await?;
+            arena
+                .item("42", "is open", |status| status["breaker"] == "Open")
+                .await?;
+            for (task_name, workspace) in [("stray", name), ("secret", "repo")] {
+                let mut stray = task(task_name, task_name);
+                stray["spec"]["workspaceRef"] = json!({"name": workspace});
+                stray["spec"]["agentConfigRefs"] = json!([{"name": name}]);
+                arena.tenant.create(&stray).await?;
+                let cancel = json!({"metadata": {"annotations": {keys::CANCEL: "x"}}});
+                arena.patch(KELOS, "Task", task_name, cancel).await?;
+                let tasks = arena.tenant.api(KELOS, "Task");
+                await_object(&tasks, task_name, "is being cancelled", |task| {
+                    task.annotations().contains_key(keys::CANCEL_STATE)
+                })
+                .await?;
+            }
+            Ok(())
+        })
+        .await?;
+    let user = format!("system:serviceaccount:{GATE_NAMESPACE}:taskgate");
+    never("taskgate asks for such a path", A_WHILE, || async {
+        let seen = arena.cp.audit().since(mark).await?;
+        let own = seen.into_iter().filter(|event| event.username() == user);
+        Ok(own.map(|event| event.request_uri).find(|uri| uri.contains("..")))
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_workspace_does_not_choose_whom_taskgate_connects_to() -> anyhow::Result<()> {
+    let spec = json!({"failurePolicy": {"maxRetriesPerItem": 1, "resetOnChange": true}});
+    let arena = Arena::governed("hosts", spec).await?;
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let address = listener.local_addr()?;
+    let contacts = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&contacts);
+    tokio::spawn(async move {
+        while listener.accept().await.is_ok() {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let workspace = json!({
+        "apiVersion": KELOS, "kind": "Workspace", "metadata": {"name": "repo"},
+        "spec": {"repo": format!("https://{address}/o/r.git")},
+    });
+    let spawner = json!({
+        "apiVersion": KELOS, "kind": "TaskSpawner", "metadata": {"name": "fixer"},
+        "spec": {"when": {"githubIssues": {}}, "taskTemplate": {
+            "type": "claude-code", "credentials": {"type": "none"}, "workspaceRef": {"name": "repo"}}},
+    });
+    let mut object = task("fixer-42", "");
+    object["metadata"]["labels"] = json!({"kelos.dev/taskspawner": "fixer"});
+    object["metadata"]["annotations"] = json!({"kelos.dev/source-kind": "issue", "kelos.dev/source-number": "42"});
+    let policies = arena.tenant.api(TASKGATE, "TaskPolicy");
+    arena
+        .attack(async {
+            arena.tenant.create(&workspace).await?;
+            arena.tenant.create(&spawner).await?;
+            arena.fail(&object, json!({})).await?;
+            arena
+                .item("42", "is open", |status| status["breaker"] == "Open")
+                .await?;
+            // The policy's condition shows that the source was tried.
+            await_object(&policies, "agents", "cannot read its source", |policy| {
+                let conditions = policy.data["status"]["conditions"].as_array();
+                let mut conditions = conditions.into_iter().flatten();
+                conditions.any(|condition| condition["type"] == "SourceReadable" && condition["status"] == "False")
+            })
+            .await
+        })
+        .await?;
+    let contacts = contacts.load(Ordering::Relaxed);
+    ensure!(contacts == 0, "taskgate connected {contacts} times");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenants_policy_does_not_weaken_an_enforced_one() -> anyhow::Result<()> {
+    let arena = Arena::enter("enforced").await?;
+    let name = arena.tenant.ns().name();
+    let enforced = json!({
+        "apiVersion": TASKGATE, "kind": "ClusterTaskPolicy", "metadata": {"name": name},
+        "spec": {
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}, "enforced": true,
+            "failurePolicy": {"maxRetriesPerItem": 1},
+        },
+    });
+    arena.cp.apply_yaml(&enforced.to_string()).await?;
+    let weaker = [
+        json!({"priority": 1000, "failurePolicy": {"maxRetriesPerItem": 100}}),
+        json!({"priority": 1000, "failurePolicy": {"mode": "Off", "maxRetriesPerItem": 0}}),
+        json!({"priority": 1000, "mode": "Observe", "failurePolicy": {"maxRetriesPerItem": 0}}),
+    ];
+    for (n, spec) in weaker.iter().enumerate() {
+        let item = format!("epic-{n}");
+        arena
+            .attack(async {
+                arena.tenant.create(&policy(&format!("weaker-{n}"), spec)).await?;
+                until_reviewed(&arena, true).await?;
+                arena.fail(&task(&format!("{item}-1"), &item), json!({})).await?;
+                arena.item(&item, "is open", |status| status["breaker"] == "Open").await
+            })
+            .await?;
+    }
+    Ok(())
+}

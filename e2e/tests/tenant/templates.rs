@@ -1,0 +1,116 @@
+//! Policies whose templates would cost memory or time.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use futures::{StreamExt as _, stream};
+use kube::ResourceExt as _;
+use serde_json::{Map, Value, json};
+use taskgate_e2e::{never, task};
+
+use crate::arena::{Arena, policy, refusal};
+
+/// Longest that a refusal may take: the API server waits 3 s for it.
+const AT_ONCE: Duration = Duration::from_secs(2);
+/// Longer than taskgate takes to see a policy.
+const A_WHILE: Duration = Duration::from_secs(2);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_item_key_that_grows_without_bound_is_refused_and_ends_nothing() -> anyhow::Result<()> {
+    let arena = Arena::enter("itemkey").await?;
+    let filters = " | replace(from='a', to='aaaaaaaaaa')".repeat(9);
+    let template = format!("{{{{ 'aaaaaaaaaa'{filters} }}}}");
+    let spec = json!({"failurePolicy": {"maxRetriesPerItem": 2, "itemKey": template}});
+    let written = arena
+        .attack(async {
+            let written = arena.tenant.create(&policy("bomb", &spec)).await;
+            if written.is_ok() {
+                // Its template runs for the next Task whose item nobody states, once taskgate has seen the policy.
+                let mut fuse = task("fuse", "");
+                fuse["metadata"]["annotations"] = json!({});
+                never("the template ends taskgate", A_WHILE, || async {
+                    arena.tenant.dry_run(&fuse).await?;
+                    Ok((!arena.gate.process().is_running()).then_some("ended"))
+                })
+                .await?;
+            }
+            Ok(written)
+        })
+        .await?;
+    let told = refusal(written)?;
+    ensure!(told.contains("spec.failurePolicy.itemKey"), "{told}");
+    Ok(())
+}
+
+/// A scanner of the source text sees the statements in a comment, and Tera's lexer does not, or the other way round.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn statements_that_a_scanner_takes_for_text_are_refused_at_once_in_a_dry_run() -> anyhow::Result<()> {
+    let arena = Arena::enter("lexer").await?;
+    let doublings = "{% set a=a~a %}".repeat(40);
+    let template = format!("{{#}}{{{{ \" #}}{{% set a='aaaaaaaaaaaaaaaa' %}}{doublings}{{# \" }}}} #}}");
+    for (what, spec) in [
+        ("metadata.labels", json!({"metadata": {"labels": {"bomb": template}}})),
+        (
+            "metadata.annotations",
+            json!({"metadata": {"annotations": {"bomb": template}}}),
+        ),
+        ("itemKey", json!({"failurePolicy": {"itemKey": template}})),
+        ("queueName", json!({"queueName": template})),
+    ] {
+        let (written, took) = arena
+            .attack(async {
+                let began = Instant::now();
+                let written = arena.tenant.dry_run(&policy("bomb", &spec)).await;
+                Ok((written, began.elapsed()))
+            })
+            .await?;
+        let told = refusal(written)?;
+        ensure!(told.contains(what) && took < AT_ONCE, "{what}, after {took:?}: {told}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hundreds_of_policies_in_one_namespace_meet_a_limit() -> anyhow::Result<()> {
+    const POLICIES: usize = 200;
+    let arena = Arena::enter("many").await?;
+    let map = |prefix: &str| -> Value {
+        let entry = |n| (format!("{prefix}-{n}"), "{{ namespace.metadata.name }}".into());
+        (0..60).map(entry).collect::<Map<_, _>>().into()
+    };
+    let spec = json!({"metadata": {"labels": map("l"), "annotations": map("a")}});
+    let (tenant, spec) = (&arena.tenant, &spec);
+    let written: Vec<_> = arena
+        .attack(async {
+            let writes = (0..POLICIES).map(async |n| tenant.create(&policy(&format!("many-{n}"), spec)).await);
+            let written = stream::iter(writes).buffer_unordered(8).collect().await;
+            // Its own Tasks are reviewed all the same: a policy that was accepted is a policy that works.
+            for n in 0..5 {
+                let began = Instant::now();
+                let own = tenant.create(&task(&format!("own-{n}"), "own")).await?;
+                ensure!(
+                    own.labels().contains_key("l-0"),
+                    "the tenant's own Task was not reviewed"
+                );
+                ensure!(
+                    began.elapsed() < AT_ONCE,
+                    "the tenant's own Task took {:?}",
+                    began.elapsed()
+                );
+            }
+            Ok(written)
+        })
+        .await?;
+    let mut refused = Vec::new();
+    for written in written {
+        if written.is_err() {
+            refused.push(refusal(written)?);
+        }
+    }
+    ensure!(refused.len() > POLICIES / 2, "{} of {POLICIES} refused", refused.len());
+    let clear = refused
+        .iter()
+        .all(|told| told.contains("namespace") && told.contains("at most"));
+    ensure!(clear, "{:?}", refused.first());
+    Ok(())
+}
