@@ -7,6 +7,9 @@ SHELL := /bin/bash
 # SUITE=admission runs one end-to-end suite; empty runs them all.
 SUITE ?=
 
+# How long each fuzz target runs, in seconds.
+TIME ?= 60
+
 # What the manifests name.
 IMAGE ?= ghcr.io/taskgate/taskgate:0.1.0
 
@@ -31,6 +34,10 @@ e2e: ## The end-to-end suites, or one of them: make e2e SUITE=admission
 soak: ## The suites that inject faults, at full size; SUITE= runs one, SEED= repeats its choices
 	@.ci/test soak $(SUITE)
 
+.PHONY: fuzz
+fuzz: ## The fuzz targets, TIME=60 seconds each; needs a nightly compiler and cargo-fuzz
+	@.ci/fuzz $(TIME)
+
 .PHONY: unit
 unit: ## Unit, property and golden tests only
 	@.ci/test unit
@@ -42,6 +49,7 @@ lint: ## Format, clippy, licences and bans
 .PHONY: fmt
 fmt: ## Format the code
 	@cargo fmt --all
+	@cargo fmt --manifest-path fuzz/Cargo.toml
 
 .PHONY: manifests
 manifests: ## Regenerate CRDs, registration, roles, and the pages made of them

@@ -1,0 +1,197 @@
+//! What GitHub, or whoever answers in its place, says of an item, and what follows from it.
+//!
+//! The input is `{"number": 42, "answer": …, "pages": [[…]], "user": …, "spawner": TaskSpawner, "workspace": URL, "task": …,
+//! "status": WorkItemStatus, "failure": FailurePolicy, "cancellation": CancellationPolicy, "headers": ["…"], "code": 403,
+//! "now": time}`; all but `answer` may be missing.
+
+#![no_main]
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use libfuzzer_sys::{Corpus, fuzz_mutator, fuzz_target};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use taskgate_api::{
+    TaskPolicySpec, WorkItemStatus,
+    task_policy::{CancellationPolicy, FailurePolicy},
+};
+use taskgate_fuzz::{computed, init, json, rules, template};
+use taskgate_policy::{
+    Policy, PolicySet, Sighting, SpawnerFacts, WishScene, baseline,
+    metadata::{Scope, fill},
+    next_run,
+    source::{
+        Presence, RateHeaders, Repository, Source, SourceItem, SourceVerdict, backoff,
+        github::{self, Conversation},
+        judge, pause,
+    },
+    wish,
+};
+
+/// The longest text that is kept of an item, in characters.
+const MAX_TEXT: usize = 1024;
+/// What one item may take, most of it for a schedule that never comes.
+const MAX_TIME: Duration = Duration::from_secs(1);
+
+fn read<T: DeserializeOwned>(input: &Value, field: &str) -> Option<T> {
+    T::deserialize(input.get(field)?).ok()
+}
+
+/// The item of the answer, with what the pages say of it.
+fn item(input: &Value) -> Option<SourceItem> {
+    let number = input["number"].as_u64().unwrap_or(42);
+    let mut item = github::item(&input["answer"], number)?;
+    assert_eq!(item.number, number);
+    let own = github::login(&input["user"]);
+    let mut conversation = Conversation::new(true);
+    for page in input["pages"].as_array().into_iter().flatten() {
+        conversation.add(page, own.as_deref())?;
+    }
+    conversation.finish(&mut item);
+    let names = item.labels.iter().chain(&item.assignees);
+    let bodies = item
+        .comments
+        .iter()
+        .flat_map(|comment| [&comment.author, &comment.body]);
+    for text in names
+        .chain(bodies)
+        .chain([&item.title, &item.author, &item.url])
+        .chain(&item.head_sha)
+    {
+        assert!(text.chars().count() <= MAX_TEXT, "{text:?}");
+    }
+    assert!(item.labels.len() <= 100 && item.assignees.len() <= 100 && item.comments.len() <= 30);
+    assert!(item.is_as(&item));
+    Some(item)
+}
+
+/// What becomes of the memory of the item.
+fn remember(input: &Value, item: Option<&SourceItem>) {
+    let (Some(status), Some(rule)) = (
+        read::<WorkItemStatus>(input, "status"),
+        read::<FailurePolicy>(input, "failure"),
+    ) else {
+        return;
+    };
+    let presence = item.map_or(Presence::Missing(2), Presence::Found);
+    if let SourceVerdict::Baseline(hash) = judge(&status, &rule, presence) {
+        let next = baseline(&status, &hash);
+        assert_eq!(judge(&next, &rule, presence), SourceVerdict::Keep);
+        if rules::flaws_of_status(&status).is_empty() {
+            assert_eq!(rules::flaws_of_status(&next), Vec::<String>::new());
+        }
+    }
+}
+
+/// What a Task gets of it: labels, annotations, its end.
+fn tell(input: &Value, item: Option<&SourceItem>, discovered: bool, now: Timestamp) {
+    let task = &input["task"];
+    let spawner = &input["spawner"];
+    if let Some(rule) = read::<CancellationPolicy>(input, "cancellation") {
+        let _ = wish(&WishScene {
+            rule: &rule,
+            object: task,
+            when: spawner.pointer("/spec/when").unwrap_or(&Value::Null),
+            suspended: false,
+            sighting: Some(Sighting {
+                item,
+                discovered,
+                in_a_row: 2,
+            }),
+            newer: None,
+            now,
+        });
+    }
+    let Some(facts) = item.map(SourceItem::facts) else {
+        return;
+    };
+    let (labels, spawner) = (BTreeMap::new(), SpawnerFacts::of(spawner));
+    let scope = Scope {
+        object: task,
+        namespace: "team",
+        namespace_labels: &labels,
+        spawner: Some(&spawner),
+        workspace: None,
+        user: None,
+        tracked: Some(&facts),
+    };
+    POLICIES.with(|policies| {
+        let filling = fill(policies, &scope);
+        let mut after = json!({"metadata": task["metadata"]});
+        json_patch::merge(&mut after["metadata"], &filling.change);
+        rules::assert_legal_metadata(task, &after, 16 * 1024);
+    });
+}
+
+thread_local! {
+    static POLICIES: PolicySet = policies();
+}
+
+fn policies() -> PolicySet {
+    let spec = json!({"metadata": {
+        "fromSource": true, "overrideExisting": true, "illegalValue": "Sanitize",
+        "labels": {"title": "{{ item.title }}", "author": "{{ item.author | lower }}", "first": "{{ item.labels | first }}"},
+        "annotations": {"labels": "{{ item.labels | join(sep=',') }}"},
+    }});
+    let spec: TaskPolicySpec = serde_json::from_value(spec).expect("a spec");
+    PolicySet::new([Policy::namespaced("team", "agents", &spec).expect("it compiles")])
+}
+
+/// Everything that an answer says besides its body, and where it is asked for.
+fn surroundings(input: &Value, now: Timestamp) {
+    let headers: Vec<String> = read(input, "headers").unwrap_or_default();
+    let header = |index: usize| headers.get(index).map(String::as_str);
+    let rate = RateHeaders {
+        retry_after: header(0),
+        remaining: header(1),
+        reset: header(2),
+    };
+    let code = read(input, "code").unwrap_or(200);
+    if let Some(until) = pause(code, rate, now) {
+        assert!(until > now && until.duration_since(now) <= SignedDuration::from_hours(2));
+    }
+    assert!(backoff(code.into(), Duration::from_secs(60)) <= Duration::from_mins(15));
+    if let Some(schedule) = input["spawner"]
+        .pointer("/spec/when/cron/schedule")
+        .and_then(Value::as_str)
+    {
+        assert!(next_run(schedule, now).is_none_or(|next| next > now));
+    }
+    let own = input["spawner"]
+        .pointer("/spec/when/githubIssues/repo")
+        .and_then(Value::as_str);
+    let workspace = input["workspace"].as_str().unwrap_or_default();
+    for repository in [Repository::of(own, workspace), Repository::parse(workspace)]
+        .into_iter()
+        .flatten()
+    {
+        for part in [&repository.owner, &repository.name] {
+            let path = part.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c));
+            assert!(
+                path && !part.is_empty() && part != "." && part != "..",
+                "{repository:?}"
+            );
+        }
+        assert!(!repository.host.contains(['/', '@', '?', '#', ' ']), "{repository:?}");
+    }
+}
+
+fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+    json::mutate(data, size, max_size, seed, template::any)
+});
+
+fuzz_target!(init: init(), |data: &[u8]| -> Corpus {
+    let Some(input) = json::parse(data) else { return Corpus::Reject };
+    let now = read(&input, "now").unwrap_or_else(|| Timestamp::constant(1_796_040_000, 0));
+    let began = computed();
+    let item = item(&input);
+    let source = Source::of(&input["spawner"]);
+    let discovered = source.is_ok_and(|source| item.as_ref().is_some_and(|item| source.filter.discovers(item)));
+    remember(&input, item.as_ref());
+    tell(&input, item.as_ref(), discovered, now);
+    surroundings(&input, now);
+    let took = computed().saturating_sub(began);
+    assert!(took <= MAX_TIME, "took {took:?}");
+    Corpus::Keep
+});

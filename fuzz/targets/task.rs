@@ -1,0 +1,122 @@
+//! A Task, its Job, its pods and what an agent wrote into them, and what of it goes into the WorkItem.
+//!
+//! The input is `{"task": …, "job": …, "pods": […], "children": […], "failure": FailurePolicy, "status": WorkItemStatus,
+//! "workload": …, "queue": …, "now": time}`; all may be missing.
+
+#![no_main]
+
+use jiff::Timestamp;
+use libfuzzer_sys::{Corpus, fuzz_mutator, fuzz_target};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use taskgate_api::{WorkItemStatus, kelos::Task, task_policy::FailurePolicy};
+use taskgate_fuzz::{init, json, rules};
+use taskgate_policy::{
+    CancelScene, CancelTask, Cancellation, Evidence, Installed, JobEnd, Look, QueueScene, Run, TaskState, announcement,
+    attempt, cancel_step, classify, conclusion, fill_in, identify, queue_state, record,
+    retry::{MAX_FEEDBACK, task_failure, task_feedback, workload_failure, workload_feedback},
+};
+
+fn read<T: DeserializeOwned>(input: &Value, field: &str) -> Option<T> {
+    T::deserialize(input.get(field)?).ok()
+}
+
+/// What is written of the end of the Task.
+fn account(input: &Value, task: &Value, now: Timestamp) {
+    let Some(state) = TaskState::of(task) else { return };
+    let failure: Option<FailurePolicy> = read(input, "failure");
+    let pods: Vec<Value> = read(input, "pods").unwrap_or_default();
+    let evidence = Evidence {
+        job: input.get("job"),
+        pods: &pods,
+    };
+    let ending = classify(task, &state, evidence, failure.as_ref());
+    if let Some(failure) = task_failure(&ending) {
+        assert!(!failure.reason.is_empty() && failure.reason.len() <= 64, "{failure:?}");
+    }
+    let feedback = task_feedback(task, &ending.reason);
+    assert!(feedback.is_none_or(|text| text.chars().count() <= MAX_FEEDBACK));
+    let before: WorkItemStatus = read(input, "status").unwrap_or_default();
+    let ended = attempt(task, &state, ending, now);
+    // Whatever a Task says, what could be written before can be written after.
+    let valid = rules::flaws_of_status(&before).is_empty() && rules::is_stored(task);
+    let check = |next: Option<WorkItemStatus>| {
+        if let Some(next) = next.filter(|_| valid) {
+            let flaws = rules::flaws_of_status(&next);
+            assert!(flaws.is_empty(), "{flaws:?}");
+        }
+    };
+    let recorded = record(&before, ended.clone(), failure.as_ref(), now);
+    check(
+        recorded
+            .as_ref()
+            .and_then(|next| record(next, ended, failure.as_ref(), now)),
+    );
+    check(recorded.as_ref().and_then(|next| fill_in(next, task)));
+    check(recorded);
+    check(fill_in(&before, task));
+}
+
+fn cancel(task: &Value, job: Option<&Value>, now: Timestamp) {
+    let cancellation = Cancellation::of(task);
+    let job = job.map(|job| Run::Job {
+        end: JobEnd::of(job),
+        told: false,
+        going: false,
+    });
+    for run in [None, Some(Run::Nothing), job] {
+        cancel_step(&CancelScene {
+            cancellation: &cancellation,
+            task: CancelTask::of(task),
+            run,
+            wanted_again: false,
+            now,
+        });
+    }
+    assert!(conclusion(&cancellation).chars().count() <= 512);
+    if let Some(stamp) = &cancellation.stamp {
+        assert!(announcement(stamp, &cancellation).chars().count() <= 512);
+    }
+}
+
+fn queue(input: &Value, job: &Value, now: Timestamp) {
+    let look = queue_state(&QueueScene {
+        job,
+        workload: input.get("workload"),
+        kueue: Some(Installed {
+            since: now,
+            local_queue: input.get("queue"),
+            has_class: true,
+            manages_namespace: Some(true),
+        }),
+        now,
+    });
+    if let Look::State(state) = look {
+        // The limit of a condition's message.
+        assert!(state.message.chars().count() <= 32_768);
+    }
+}
+
+fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+    json::mutate(data, size, max_size, seed, json::word)
+});
+
+fuzz_target!(init: init(), |data: &[u8]| -> Corpus {
+    let Some(input) = json::parse(data) else { return Corpus::Reject };
+    let now = read(&input, "now").unwrap_or_else(|| Timestamp::constant(1_796_040_000, 0));
+    let (task, job) = (&input["task"], input.get("job"));
+    account(&input, task, now);
+    cancel(task, job, now);
+    if let Some(job) = job {
+        queue(&input, job, now);
+    }
+    if let Some(item) = identify(Task::of(task)).filter(|_| rules::is_stored(task)) {
+        rules::assert_admissible(&item);
+    }
+    let children: Vec<Value> = read(&input, "children").unwrap_or_default();
+    let failure = workload_failure(&input["workload"], &children);
+    assert!(!failure.reason.is_empty() && failure.reason.len() <= 64, "{failure:?}");
+    let feedback = workload_feedback(&children);
+    assert!(feedback.is_none_or(|text| text.chars().count() <= MAX_FEEDBACK));
+    Corpus::Keep
+});

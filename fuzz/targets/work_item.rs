@@ -1,0 +1,250 @@
+//! The status of a WorkItem, as anybody may have written it, and the next action that the controller finds in it.
+//!
+//! The input is `{"status": …, "kind": "Task" or "Workload", "object": …, "found": …, "retry": RetryPolicy, "failure":
+//! FailurePolicy, "children": […], "left": […], "now": time}`. All but `status` may be missing. Where the API server would
+//! take the status that was read, it takes every one that is written.
+
+#![no_main]
+
+use jiff::Timestamp;
+use libfuzzer_sys::{Corpus, fuzz_mutator, fuzz_target};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use taskgate_api::{
+    Mode, WorkItemStatus,
+    retry_ledger::Transition,
+    task_policy::{FailurePolicy, RetriedKind, RetryPolicy},
+};
+use taskgate_fuzz::{init, json, rules};
+use taskgate_policy::{
+    Ending, Evidence, Retrying, Scene, Step, TaskState, allowance, assess, attempt, classify, next_attempt, next_step,
+    record, refresh, reset,
+    retry::{
+        self, FailedScene, FailedStep, Failure, Found, MAX_FEEDBACK, Prepared, Retried, Succession, TransitionScene,
+        TransitionStep, attempt_number, failed_step, remains, successor, task_feedback, transition_step,
+        workload_failure, workload_feedback,
+    },
+};
+
+struct Input<'a> {
+    status: &'a WorkItemStatus,
+    /// Whether the API server would take the status and the object, and so must take what is written.
+    valid: bool,
+    object: &'a Value,
+    found: Option<&'a Value>,
+    kind: RetriedKind,
+    retry: Option<&'a RetryPolicy>,
+    failure: Option<&'a FailurePolicy>,
+    children: &'a [Value],
+    left: Option<&'a [String]>,
+    now: Timestamp,
+}
+
+impl Input<'_> {
+    /// Checks a status that is to be written.
+    fn written(&self, next: Option<&WorkItemStatus>) {
+        if let Some(next) = next.filter(|_| self.valid) {
+            let flaws = rules::flaws_of_status(next);
+            assert!(flaws.is_empty(), "{flaws:?}");
+        }
+    }
+
+    /// Takes a step, and takes it again: then it finds its own work.
+    fn twice(&self, step: impl Fn(&WorkItemStatus) -> Option<WorkItemStatus>) -> Option<WorkItemStatus> {
+        let next = step(self.status)?;
+        self.written(Some(&next));
+        assert_eq!(step(&next), None, "the second time");
+        Some(next)
+    }
+
+    fn breaker(&self) {
+        let Self { status, now, .. } = *self;
+        self.written(reset(status, "TombstoneDeleted", None, now).as_ref());
+        self.twice(|status| reset(status, "TombstoneDeleted", Some("task-uid"), now));
+        self.written(refresh(status, self.failure, now).as_ref());
+        if let Some(failure) = self.failure {
+            assess(status, failure, now);
+            allowance(status, failure, now);
+            next_attempt(status, failure);
+        }
+        let Some(state) = TaskState::of(self.object) else {
+            return;
+        };
+        for mode in [Mode::Observe, Mode::Enforce] {
+            for retrying in [Retrying::No, Retrying::Keeps, Retrying::Deletes] {
+                let step = next_step(&Scene {
+                    task: &state,
+                    others: std::slice::from_ref(&state),
+                    rule: self.failure.map(|failure| (mode, failure)),
+                    work_item: state.work_item.as_deref(),
+                    memory: Some(("item-uid", status)),
+                    retrying,
+                    abandoned: false,
+                    now,
+                });
+                if let Step::Refresh(next) = step {
+                    self.written(Some(&next));
+                }
+            }
+        }
+        let ending = classify(self.object, &state, Evidence::default(), self.failure);
+        let ended = attempt(self.object, &state, ending, now);
+        self.twice(|status| record(status, ended.clone(), self.failure, now));
+    }
+
+    fn failed(&self, object: Retried<'_>) {
+        let Self { status, now, .. } = *self;
+        let ledger = status.retry.clone().unwrap_or_default();
+        let failure = workload_failure(object.object(), self.children);
+        self.record(object, &failure);
+        for mode in [Mode::Observe, Mode::Enforce] {
+            let step = failed_step(&FailedScene {
+                object,
+                ledger: &ledger,
+                rule: self.retry.map(|rule| ("team/TaskPolicy/agents", mode, rule)),
+                infrastructure_failures: status.infrastructure_failures,
+                settles: None,
+                source: None,
+                now,
+            });
+            match step {
+                FailedStep::Tell(why) => {
+                    self.twice(|status| retry::told(status, object.uid(), why, now));
+                }
+                FailedStep::Begin(transition) => {
+                    self.twice(|status| retry::begun(status, &transition, now));
+                }
+                FailedStep::Ask(origin) => assert!((1..=20).contains(&origin.numbers.len())),
+                FailedStep::Nothing | FailedStep::Wait(_) | FailedStep::Record => {}
+            }
+        }
+        self.twice(|status| retry::forgotten(status, object.uid(), now));
+    }
+
+    /// The end of a run that the controller found.
+    fn record(&self, object: Retried<'_>, failure: &Failure) {
+        let Self { status, now, .. } = *self;
+        let ledger = status.retry.clone().unwrap_or_default();
+        let Some(state) = TaskState::of(object.object()) else {
+            return;
+        };
+        let number = attempt_number(&ledger, object.uid(), object.stated_attempt("foreman.llmkube.dev/"));
+        let ending = Ending {
+            outcome: failure.outcome(),
+            reason: failure.reason.clone(),
+        };
+        let ended = attempt(object.object(), &state, ending, now);
+        self.twice(|status| retry::failed(status, &object.run(), number, ended.clone(), failure, now));
+        self.twice(|status| retry::succeeded(status, &object.run(), now, ended.clone(), now));
+    }
+
+    fn advance(&self, transition: &Transition) {
+        let (uid, now) = (transition.old.uid.as_str(), self.now);
+        let object = self.found.and_then(|found| Retried::of(transition.old.kind, found));
+        for unsent in [false, true] {
+            for left in [None, self.left] {
+                let step = transition_step(&TransitionScene {
+                    transition,
+                    found: Found::of(object, transition),
+                    wanted: self.retry.is_some(),
+                    unsent,
+                    left,
+                    now,
+                });
+                match step {
+                    TransitionStep::Wait(_) | TransitionStep::LookForRemains | TransitionStep::Delete => {}
+                    TransitionStep::Prepare => object.into_iter().for_each(|object| self.prepare(transition, object)),
+                    TransitionStep::Replan => drop(self.twice(|status| retry::replanned(status, uid, now))),
+                    TransitionStep::Confirm => drop(self.twice(|status| retry::deleted(status, uid, now))),
+                    TransitionStep::Block(blocked) => {
+                        self.twice(|status| retry::blocked(status, uid, &blocked, now));
+                    }
+                    TransitionStep::Create => self.create(transition),
+                    TransitionStep::Close(made) => drop(self.twice(|status| retry::closed(status, uid, &made, now))),
+                    TransitionStep::Stop(why) => drop(self.twice(|status| retry::stopped(status, uid, why, now))),
+                }
+            }
+        }
+    }
+
+    fn prepare(&self, transition: &Transition, object: Retried<'_>) {
+        let feedback = match object.kind() {
+            RetriedKind::Task => task_feedback(object.object(), "BackoffLimitExceeded"),
+            RetriedKind::Workload => workload_feedback(self.children),
+        };
+        assert!(
+            feedback
+                .as_ref()
+                .is_none_or(|text| text.chars().count() <= MAX_FEEDBACK)
+        );
+        let prepared = Prepared {
+            resource_version: object.version().to_owned(),
+            predecessor: remains(object),
+            feedback,
+            children: Vec::new(),
+        };
+        let uid = transition.old.uid.as_str();
+        let next = self.twice(|status| retry::prepared(status, uid, &prepared, self.now));
+        let next = next.and_then(|next| next.retry?.transition);
+        if let Some(transition) = next {
+            self.create(&transition);
+        }
+    }
+
+    /// What is created in the end, with taskgate's own rights.
+    fn create(&self, transition: &Transition) {
+        let rule = self.retry.cloned().unwrap_or_default();
+        let succession = Succession {
+            rule: &rule,
+            attempt: transition.to,
+            of: &transition.old.uid,
+            feedback: transition.feedback.as_deref(),
+        };
+        if let Some(predecessor) = &transition.predecessor {
+            let successor = successor(transition.old.kind, predecessor, &succession);
+            assert_eq!(
+                successor.pointer("/metadata/annotations/taskgate.dev~1retry-of"),
+                Some(&succession.of.into())
+            );
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(input: &Value, field: &str) -> Option<T> {
+    T::deserialize(input.get(field)?).ok()
+}
+
+fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+    json::mutate(data, size, max_size, seed, json::word)
+});
+
+fuzz_target!(init: init(), |data: &[u8]| -> Corpus {
+    let Some(input) = json::parse(data) else { return Corpus::Reject };
+    let Some(status) = read::<WorkItemStatus>(&input, "status") else { return Corpus::Reject };
+    let (retry, failure) = (read::<RetryPolicy>(&input, "retry"), read::<FailurePolicy>(&input, "failure"));
+    let (children, left) = (read::<Vec<Value>>(&input, "children"), read::<Vec<String>>(&input, "left"));
+    let stored = rules::is_stored(&input["object"]);
+    let input = Input {
+        status: &status,
+        valid: rules::flaws_of_status(&status).is_empty() && stored,
+        object: &input["object"],
+        found: input.get("found"),
+        kind: read(&input, "kind").unwrap_or(RetriedKind::Task),
+        retry: retry.as_ref(),
+        failure: failure.as_ref(),
+        children: children.as_deref().unwrap_or_default(),
+        left: left.as_deref(),
+        now: read(&input, "now").unwrap_or_else(|| Timestamp::constant(1_796_040_000, 0)),
+    };
+    input.breaker();
+    if let Some(object) = Retried::of(input.kind, input.object) {
+        if stored {
+            rules::assert_admissible(&object.item());
+        }
+        input.failed(object);
+    }
+    if let Some(transition) = status.retry.as_ref().and_then(|ledger| ledger.transition.as_ref()) {
+        input.advance(transition);
+    }
+    Corpus::Keep
+});
