@@ -34,7 +34,7 @@ fn limit() -> Value {
 }
 
 /// A retry under way whose next step creates `predecessor` again.
-fn creates(predecessor: Value) -> Value {
+fn creates(predecessor: &Value) -> Value {
     json!({"attempt": 1, "transition": {
         "old": {"kind": "Task", "name": "loot", "uid": "6e1f7b34-0d0a-4a5e-9a51-3c6a3c1b7a10"},
         "from": 1, "to": 2, "step": "Deleted", "since": jiff::Timestamp::now().strftime("%FT%TZ").to_string(),
@@ -83,8 +83,8 @@ async fn only_taskgate_writes_the_status_of_a_work_item() -> anyhow::Result<()> 
     let (arena, name) = arena("status", limit()).await?;
     let items = arena.tenant.api(TASKGATE, "WorkItem");
     let forged = [
-        json!({"retry": creates(loot())}),
-        json!({"retry": creates(json!({"metadata": "x"}))}),
+        json!({"retry": creates(&loot())}),
+        json!({"retry": creates(&json!({"metadata": "x"}))}),
         json!({"consecutiveFailures": 0, "attempts": []}),
         json!({"breaker": "Closed"}),
     ];
@@ -124,7 +124,7 @@ async fn a_stored_retry_creates_no_task_that_is_not_its_items_own() -> anyhow::R
         }
         arena
             .attack(async {
-                store(&arena, &name, &creates(loot())).await?;
+                store(&arena, &name, &creates(&loot())).await?;
                 never_created(&arena).await
             })
             .await?;
@@ -167,7 +167,7 @@ async fn a_stored_predecessor_of_any_shape_ends_nothing() -> anyhow::Result<()> 
     arena
         .attack(async {
             for shape in &shapes {
-                store(&arena, &name, &creates(shape.clone())).await?;
+                store(&arena, &name, &creates(&shape.clone())).await?;
                 never_created(&arena).await?;
             }
             Ok(())
