@@ -110,9 +110,10 @@ impl ClientAuthority {
             ticks.tick().await;
             let problem = self.renew().await.err().map(|problem| chain(&problem));
             if problem != last {
-                match &problem {
-                    Some(problem) => error!(error = problem, "the client authority cannot be renewed"),
-                    None => info!("the client authority can be read again"),
+                if let Some(problem) = &problem {
+                    error!(error = problem, "the client authority cannot be renewed");
+                } else {
+                    info!("the client authority can be read again");
                 }
                 last = problem;
             }

@@ -148,7 +148,8 @@ impl World {
         let status = self.status();
         let task = &mut self.tasks[index];
         match step {
-            Step::Done | Step::Wait(_) => return false,
+            // Admission marked no Job here.
+            Step::Done | Step::Wait(_) | Step::StopMarked => return false,
             Step::Adopt => {
                 assert!(
                     task.deleting.is_none(),
