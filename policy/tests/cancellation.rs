@@ -94,7 +94,10 @@ struct World {
 #[test]
 fn a_job_that_finalizers_keep_is_deleted_once() {
     let task = json!({
-        "metadata": {"annotations": {keys::CANCEL: "no longer needed", keys::CANCEL_STATE: "Cancelled"}},
+        "metadata": {"annotations": {
+            keys::CANCEL: "no longer needed", keys::CANCEL_STATE: "Cancelled",
+            keys::CANCELLED_BY: "user:ann", keys::CANCEL_REQUESTED: "2027-01-15T07:59:00Z",
+        }},
         "status": {"phase": "Failed"},
     });
     let now = Timestamp::from_second(1_800_000_000).expect("a time that exists");

@@ -150,8 +150,8 @@ impl World {
         let status = self.status();
         let task = &mut self.tasks[index];
         match step {
-            // The model has no admission that marks Jobs.
-            Step::Done | Step::StopMarked | Step::Wait(_) => return false,
+            // Admission marked no Job here.
+            Step::Done | Step::Wait(_) | Step::StopMarked => return false,
             Step::Adopt => {
                 assert!(
                     task.deleting.is_none(),

@@ -324,7 +324,7 @@ fn faults_around_the_registration_are_told() {
         (
             Check::Switch,
             Level::Failure,
-            "11 webhooks are off, although nobody",
+            "10 webhooks are off, although nobody",
             |facts| {
                 for webhook in webhooks(facts) {
                     let off = json!({"name": CONDITION, "expression": "false"});
