@@ -129,7 +129,7 @@ impl Metrics {
         );
         registry.register(
             "reconcile_panics",
-            "Reconciles that panicked, and are tried again",
+            "Reconciles that panicked, and are tried again: a bug, please report it",
             metrics.panics.clone(),
         );
         metrics.queue.register(registry);

@@ -224,7 +224,9 @@ async fn whatever_a_run_is_said_to_cost_its_end_is_recorded() -> anyhow::Result<
     world.next("dear", "").await?;
     let outcome = Outcome::failed_at_once();
     world.agents.finish(world.ns.name(), "dear", outcome).await?;
-    let usage = json!({"status": {"usage": {"costUSD": "1e30", "inputTokens": i64::MAX, "outputTokens": i64::MAX}}});
+    // Kelos has written the end, and writes no more.
+    world.open("epic").await?;
+    let usage = json!({"status": {"usage": {"costUSD": "9000000000000000", "inputTokens": i64::MAX, "outputTokens": i64::MAX}}});
     world
         .tasks()
         .patch_status("dear", &PatchParams::default(), &Patch::Merge(usage))

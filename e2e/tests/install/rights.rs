@@ -32,7 +32,7 @@ const ANYWHERE: &[(&str, &str, &str)] = &[
     ("taskspawners.kelos.dev", "", "get list watch"),
     ("taskspawners.kelos.dev/status", "", "patch"),
     (VALIDATING, "admission.taskgate.dev", "get list patch watch"),
-    ("workitems.taskgate.dev", "", "create delete get list watch"),
+    ("workitems.taskgate.dev", "", "create delete get list patch watch"),
     ("workitems.taskgate.dev/status", "", "update"),
     ("workloadpriorityclasses.kueue.x-k8s.io", "", "get list watch"),
     ("workloads.foreman.llmkube.dev", "", "create delete get list watch"),
