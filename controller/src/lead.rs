@@ -7,11 +7,11 @@ use futures::{
     FutureExt as _, StreamExt as _, TryStreamExt as _,
     channel::mpsc,
     future::{BoxFuture, join, join_all},
-    stream,
+    stream::{self, BoxStream},
 };
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
-    Api, Client, ResourceExt as _,
+    Api, Client, Resource, ResourceExt as _,
     api::{ApiResource, DynamicObject},
     core::PartialObjectMeta,
     runtime::{
@@ -44,7 +44,7 @@ use crate::{
     source::{self, Sources},
     spawner_status, task,
     tasks::{TaskIndex, json_of, kelos_resource, resource},
-    watches::{Queued, bare, cached, follow_tasks, follow_work_items},
+    watches::{Queue, Queued, bare, cached, follow_tasks, follow_work_items},
 };
 
 /// How many Tasks are looked after at the same time.
@@ -74,12 +74,8 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
     let version = kelos.unwrap_or(kelos::TASK_VERSIONS[0]);
     let task_kind = resource(version);
     let spawner_kind = kelos_resource(version, "TaskSpawner", "taskspawners");
-    let (local_kind, cluster_kind) = (
-        ApiResource::erase::<TaskPolicy>(&()),
-        ApiResource::erase::<ClusterTaskPolicy>(&()),
-    );
-    let local_writer = reflector::store::Writer::<PolicyHead>::new(local_kind.clone());
-    let cluster_writer = reflector::store::Writer::<PolicyHead>::new(cluster_kind.clone());
+    let (local, local_changes) = policy_heads::<TaskPolicy>(&client);
+    let (cluster, cluster_changes) = policy_heads::<ClusterTaskPolicy>(&client);
     let (namespaces, namespaces_writer) = reflector::store::<PartialObjectMeta<Namespace>>();
     let spawners_writer = reflector::store::Writer::<DynamicObject>::new(spawner_kind.clone());
     let (work_items, work_items_writer) = reflector::store::<WorkItem>();
@@ -89,8 +85,8 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
     let context = Arc::new(Context {
         policies: Policies::new(
             config.policies.clone(),
-            local_writer.as_reader(),
-            cluster_writer.as_reader(),
+            local,
+            cluster,
             namespaces,
             spawners_writer.as_reader(),
         ),
@@ -117,11 +113,6 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
     let (new_policies, policies_changed) = watch::channel(());
 
     let all = watcher::Config::default;
-    let heads = |kind: &ApiResource, writer| {
-        let api = Api::<PolicyHead>::all_with(client.clone(), kind);
-        cached(watcher(api, all()), writer)
-    };
-    let heads = stream::select(heads(&local_kind, local_writer), heads(&cluster_kind, cluster_writer));
     // Their labels are read when a Task is looked at; their own changes, of which a spawner has many, lead to nothing.
     let namespaces = cached(
         watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), all()),
@@ -132,13 +123,7 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
         cached(watcher(api, all()).map_ok(bare), writer)
     };
     let policies = policies::changes(config.policies.clone()).for_each(|()| {
-        context.sources.look_again();
-        for task in tasks.state() {
-            retry::note(&context, RetriedKind::Task, &json_of(&task), false);
-            let task = ObjectRef::from_obj_with(&*task, task_kind.clone());
-            let _ = queue.unbounded_send(task.into());
-        }
-        retry::reconsider(&context);
+        reconsider(&context, &tasks, &queue);
         new_policies.send_replace(());
         ready(())
     });
@@ -162,7 +147,9 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
     };
     let mut parts: Vec<BoxFuture<'_, ()>> = vec![
         policies.boxed(),
-        heads.for_each(|()| ready(())).boxed(),
+        stream::select(local_changes, cluster_changes)
+            .for_each(|()| ready(()))
+            .boxed(),
         namespaces.for_each(|()| ready(())).boxed(),
         work_items.boxed(),
         retry::run(&context, retries).boxed(),
@@ -185,6 +172,26 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
         drop((spawners_writer, tasks_writer));
     }
     join_all(parts).await;
+}
+
+/// Other policies may govern everything otherwise.
+fn reconsider(context: &Context, tasks: &Store<DynamicObject>, queue: &Queue) {
+    context.sources.look_again();
+    for task in tasks.state() {
+        retry::note(context, RetriedKind::Task, &json_of(&task), false);
+        let task = ObjectRef::from_obj_with(&*task, context.task_kind.clone());
+        let _ = queue.unbounded_send(task.into());
+    }
+    retry::reconsider(context);
+}
+
+/// The policies of one kind without their specs, and the watch that keeps them current.
+fn policy_heads<K: Resource<DynamicType = ()>>(client: &Client) -> (Store<PolicyHead>, BoxStream<'static, ()>) {
+    let kind = ApiResource::erase::<K>(&());
+    let writer = reflector::store::Writer::new(kind.clone());
+    let store = writer.as_reader();
+    let api = Api::all_with(client.clone(), &kind);
+    (store, cached(watcher(api, watcher::Config::default()), writer))
 }
 
 fn recorder(client: &Client, config: &Config) -> Recorder {
