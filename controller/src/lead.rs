@@ -4,14 +4,14 @@
 use std::{future::ready, sync::Arc, time::Duration};
 
 use futures::{
-    FutureExt as _, Stream, StreamExt as _, TryStreamExt as _,
+    FutureExt as _, StreamExt as _, TryStreamExt as _,
     channel::mpsc,
     future::{BoxFuture, join, join_all},
-    stream,
+    stream::{self, BoxStream},
 };
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
-    Api, Client, ResourceExt as _,
+    Api, Client, Resource, ResourceExt as _,
     api::{ApiResource, DynamicObject},
     core::PartialObjectMeta,
     runtime::{
@@ -74,12 +74,8 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
     let version = kelos.unwrap_or(kelos::TASK_VERSIONS[0]);
     let task_kind = resource(version);
     let spawner_kind = kelos_resource(version, "TaskSpawner", "taskspawners");
-    let (local_kind, cluster_kind) = (
-        ApiResource::erase::<TaskPolicy>(&()),
-        ApiResource::erase::<ClusterTaskPolicy>(&()),
-    );
-    let local_writer = reflector::store::Writer::<PolicyHead>::new(local_kind.clone());
-    let cluster_writer = reflector::store::Writer::<PolicyHead>::new(cluster_kind.clone());
+    let (local, local_changes) = policy_heads::<TaskPolicy>(&client);
+    let (cluster, cluster_changes) = policy_heads::<ClusterTaskPolicy>(&client);
     let (namespaces, namespaces_writer) = reflector::store::<PartialObjectMeta<Namespace>>();
     let spawners_writer = reflector::store::Writer::<DynamicObject>::new(spawner_kind.clone());
     let (work_items, work_items_writer) = reflector::store::<WorkItem>();
@@ -88,8 +84,8 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
     let (retry, retries) = Retry::new(&config.sources, metrics);
     let policies = Policies::new(
         config.policies.clone(),
-        local_writer.as_reader(),
-        cluster_writer.as_reader(),
+        local,
+        cluster,
         namespaces,
         spawners_writer.as_reader(),
     );
@@ -100,10 +96,6 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
     let (new_policies, policies_changed) = watch::channel(());
 
     let all = watcher::Config::default;
-    let heads = stream::select(
-        policy_heads(&client, &local_kind, local_writer),
-        policy_heads(&client, &cluster_kind, cluster_writer),
-    );
     // Their labels are read when a Task is looked at; their own changes, of which a spawner has many, lead to nothing.
     let namespaces = cached(
         watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), all()),
@@ -139,7 +131,9 @@ async fn control(client: Client, config: &Config, metrics: &Metrics, kelos: Opti
     let sources = || source::run(Arc::clone(&context), tasks.clone(), config.sources.clone());
     let mut parts: Vec<BoxFuture<'_, ()>> = vec![
         policies.boxed(),
-        heads.for_each(|()| ready(())).boxed(),
+        stream::select(local_changes, cluster_changes)
+            .for_each(|()| ready(()))
+            .boxed(),
         namespaces
             .for_each(|()| {
                 queue_opted_out(&context, &tasks, &queue);
@@ -202,16 +196,6 @@ fn context(
     }
 }
 
-/// The policies of `kind` without their specs.
-fn policy_heads(
-    client: &Client,
-    kind: &ApiResource,
-    writer: reflector::store::Writer<PolicyHead>,
-) -> impl Stream<Item = ()> + use<> {
-    let api = Api::<PolicyHead>::all_with(client.clone(), kind);
-    cached(watcher(api, watcher::Config::default()), writer)
-}
-
 /// Requeues everything that policies decide about.
 fn queue_all(context: &Context, tasks: &Store<DynamicObject>, queue: &Queue) {
     context.sources.look_again();
@@ -233,6 +217,15 @@ fn queue_opted_out(context: &Context, tasks: &Store<DynamicObject>, queue: &Queu
             let _ = queue.unbounded_send(task.into());
         }
     }
+}
+
+/// The policies of one kind without their specs, and the watch that keeps them current.
+fn policy_heads<K: Resource<DynamicType = ()>>(client: &Client) -> (Store<PolicyHead>, BoxStream<'static, ()>) {
+    let kind = ApiResource::erase::<K>(&());
+    let writer = reflector::store::Writer::new(kind.clone());
+    let store = writer.as_reader();
+    let api = Api::all_with(client.clone(), &kind);
+    (store, cached(watcher(api, watcher::Config::default()), writer))
 }
 
 fn recorder(client: &Client, config: &Config) -> Recorder {

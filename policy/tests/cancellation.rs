@@ -96,7 +96,8 @@ fn a_job_that_finalizers_keep_is_deleted_once() {
     let task = json!({
         "metadata": {"annotations": {
             keys::CANCEL: "no longer needed", keys::CANCEL_STATE: "Cancelled",
-            keys::CANCELLED_BY: "user:ann", keys::CANCEL_REQUESTED: "2027-01-15T07:59:00Z",
+            keys::CANCELLED_BY: "user:ann", keys::CANCEL_TRIGGER: "ByHand",
+            keys::CANCEL_REQUESTED: "2027-01-15T07:59:00Z", keys::CANCEL_DEADLINE: "2027-01-15T07:59:00Z",
         }},
         "status": {"phase": "Failed"},
     });

@@ -67,7 +67,7 @@ where
     while let Some(event) = events.next().await {
         match event? {
             Event::Init => table.begin(),
-            Event::InitApply(object) => table.stage(key_of(&object), trim(object)),
+            Event::InitApply(object) => table.stage(&key_of(&object), trim(object)),
             Event::InitDone => {
                 backoff.reset();
                 table.commit();
@@ -76,7 +76,7 @@ where
                 }
             }
             Event::Apply(object) => {
-                table.apply(key_of(&object), trim(object));
+                table.apply(&key_of(&object), trim(object));
                 if changed() {
                     return Ok(());
                 }

@@ -237,7 +237,7 @@ mod tests {
     fn apply(policies: &Policies, object: DynamicObject) -> bool {
         let key = format!("team/{}", object.metadata.name.as_deref().unwrap_or_default());
         let stored = policies.compile_namespaced(object);
-        policies.namespaced.apply(key, Some(stored));
+        policies.namespaced.apply(&key, Some(stored));
         policies.rebuild()
     }
 
@@ -288,7 +288,7 @@ mod tests {
         for index in 0..count {
             let name = format!("p{index:03}");
             let stored = policies.compile_namespaced(object(&name, 1, count - index, &spec));
-            policies.namespaced.stage(format!("team/{name}"), Some(stored));
+            policies.namespaced.stage(&format!("team/{name}"), Some(stored));
         }
         policies.namespaced.commit();
         assert!(!policies.rebuild());

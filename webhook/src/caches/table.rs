@@ -87,12 +87,11 @@ impl<V: Clone> Table<V> {
     }
 
     /// An object of the list; `None` if nothing is kept of it.
-    pub(super) fn stage(&self, key: String, value: Option<V>) {
+    pub(super) fn stage(&self, key: &str, value: Option<V>) {
         if let Some(value) = value {
             let mut staged = self.staged();
-            let settled = key.clone();
-            staged.insert(key, value);
-            (self.settle)(&mut staged, &settled);
+            staged.insert(key.to_owned(), value);
+            (self.settle)(&mut staged, key);
         }
     }
 
@@ -107,15 +106,14 @@ impl<V: Clone> Table<V> {
     }
 
     /// An object appeared or changed; `None` if nothing is kept of it.
-    pub(super) fn apply(&self, key: String, value: Option<V>) {
+    pub(super) fn apply(&self, key: &str, value: Option<V>) {
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
         match value {
             Some(value) => {
-                let settled = key.clone();
-                live.insert(key, value);
-                (self.settle)(&mut live, &settled);
+                live.insert(key.to_owned(), value);
+                (self.settle)(&mut live, key);
             }
-            None => drop(live.remove(&key)),
+            None => drop(live.remove(key)),
         }
     }
 
@@ -198,8 +196,8 @@ mod tests {
     fn filled() -> Table<u8> {
         let table = Table::new("things");
         table.begin();
-        table.stage(key("a", "x"), Some(1));
-        table.stage(key("a", "y"), Some(2));
+        table.stage(&key("a", "x"), Some(1));
+        table.stage(&key("a", "y"), Some(2));
         assert!(!table.report().synced);
         assert_eq!(table.get("a", "x"), None, "half a list answers nothing");
         table.commit();
@@ -210,7 +208,7 @@ mod tests {
     fn a_new_list_replaces_the_old_one_whole_and_only_when_complete() {
         let table = filled();
         table.begin();
-        table.stage(key("a", "y"), Some(3));
+        table.stage(&key("a", "y"), Some(3));
         assert_eq!(table.get("a", "x"), Some(1));
         table.commit();
         assert_eq!((table.get("a", "x"), table.get("a", "y")), (None, Some(3)));
