@@ -168,7 +168,7 @@ async fn a_pod_that_is_not_the_jobs_own_excuses_no_failure() -> anyhow::Result<(
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "excuse", "labels": labels}, "spec": template,
     });
     arena
-        .attack(async {
+        .attack(Box::pin(async {
             ns.apply_yaml(&job.to_string()).await?;
             arena.tenant.create(&forged).await?;
             let evicted = json!({"status": {"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory."}});
@@ -185,7 +185,7 @@ async fn a_pod_that_is_not_the_jobs_own_excuses_no_failure() -> anyhow::Result<(
             jobs.patch_status(&job.name_any(), &PatchParams::default(), &Patch::Strategic(failed)).await?;
             fail_task(&arena.tenant, "epic-1", json!({})).await?;
             arena.item("epic", "is open", |status| status["breaker"] == "Open").await
-        })
+        }))
         .await
         .map(drop)
 }
