@@ -24,13 +24,13 @@ use k8s_openapi::api::{
     core::v1::Namespace,
 };
 use kube::{
-    Api, Client, Resource as _, ResourceExt as _,
+    Api, Client, Resource as _,
     api::{ApiResource, DynamicObject, GetParams, ListParams, PartialObjectMeta, PostParams},
     core::Request,
 };
 use serde_json::Value;
 use taskgate_api::{
-    WorkItem, WorkItemStatus, is_object_name, kelos, keys,
+    WorkItem, WorkItemStatus, is_object_name, job, kelos, keys,
     metadata::{Metadata, Owner},
 };
 use taskgate_policy::{Right, SpawnerFacts, TaskState, WorkspaceFacts};
@@ -134,11 +134,8 @@ impl Fresh {
         let label = format!("{} in ({})", kelos::TASK_LABEL, some.join(","));
         let found = api.list(&ListParams::default().labels(&label)).await;
         let found = found.map_err(|error| fact_error("Jobs of Tasks", namespace, first, error))?;
-        Ok(found
-            .into_iter()
-            .filter(|job| !job.annotations().contains_key(keys::STOPPED))
-            .filter_map(|job| Some(job.controller_owner_ref(&())?.uid.clone()))
-            .collect())
+        let json = |job: &PartialObjectMeta<Job>| serde_json::to_value(job).ok();
+        Ok(found.iter().filter_map(json).filter_map(|job| runs_for(&job)).collect())
     }
 
     /// The labels of a namespace.
@@ -227,6 +224,13 @@ impl Fresh {
     }
 }
 
+/// The UID of the Task that `job` runs for, unless it is stopped.
+fn runs_for(job: &Value) -> Option<String> {
+    let job = job::Job::of(job);
+    let task = job.task().filter(|_| !job.is_stopped())?;
+    Some(task.uid.to_owned())
+}
+
 fn is_absent(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
 }
@@ -242,5 +246,23 @@ fn fact_error(kind: &'static str, namespace: &str, name: &str, error: kube::Erro
         name: name.to_owned(),
         reason,
         source: Some(Box::new(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_job_runs_for_the_task_that_owns_it_unless_it_is_stopped() {
+        let owner = |kind: &str| json!([{"apiVersion": "kelos.dev/v1alpha2", "kind": kind, "name": "t", "uid": "task", "controller": true}]);
+        let mut job = json!({"metadata": {"name": "t", "uid": "job", "ownerReferences": owner("Task")}});
+        assert_eq!(runs_for(&job).as_deref(), Some("task"));
+        job["metadata"]["annotations"] = json!({keys::STOPPED: "open"});
+        assert_eq!(runs_for(&job), None);
+        job["metadata"] = json!({"name": "t", "uid": "job", "ownerReferences": owner("TaskSpawner")});
+        assert_eq!(runs_for(&job), None);
     }
 }
