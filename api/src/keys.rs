@@ -1,5 +1,7 @@
 //! Every label, annotation and finalizer that taskgate reads or writes, in one place.
 
+use std::collections::BTreeMap;
+
 /// Prefix of all keys that belong to taskgate; nobody else may set them through a policy.
 pub const PREFIX: &str = "taskgate.dev/";
 
@@ -107,6 +109,12 @@ pub const EXCLUDED_NAMESPACES: [&str; 2] = ["kube-system", "kube-node-lease"];
 pub const ADMISSION: &str = "taskgate.dev/admission";
 /// The value of [`ADMISSION`] that opts a namespace out.
 pub const ADMISSION_DISABLED: &str = "disabled";
+
+/// Whether the namespace with these labels is opted out: nothing of it is sent to admission, and the controller only removes its
+/// finalizers there.
+pub fn is_opted_out(labels: &BTreeMap<String, String>) -> bool {
+    labels.get(ADMISSION).is_some_and(|value| value == ADMISSION_DISABLED)
+}
 
 /// Label that taskgate's own objects (webhook configurations, Secret, Lease) carry.
 pub const PART_OF: &str = "app.kubernetes.io/part-of";

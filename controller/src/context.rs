@@ -67,11 +67,9 @@ impl Context {
 
     /// Whether nothing of `namespace` is ever sent to taskgate: it creates and deletes nothing there either.
     pub(crate) fn is_excluded(&self, namespace: &str) -> bool {
-        let labels = self.policies.namespace_labels(namespace);
-        let opted_out = labels
-            .get(keys::ADMISSION)
-            .is_some_and(|value| value == keys::ADMISSION_DISABLED);
-        opted_out || namespace == self.namespace || keys::EXCLUDED_NAMESPACES.contains(&namespace)
+        self.policies.is_opted_out(namespace)
+            || namespace == self.namespace
+            || keys::EXCLUDED_NAMESPACES.contains(&namespace)
     }
 
     /// Whether the failure section is enforced for Tasks of the item's spawner: an item that is only observed is not

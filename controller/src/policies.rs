@@ -70,10 +70,7 @@ impl Policies {
     /// Whether the namespace is opted out by its label. The API server then sends nothing of it to admission, and the
     /// controller only removes its finalizers there.
     pub(crate) fn is_opted_out(&self, name: &str) -> bool {
-        let labels = self.namespace_labels(name);
-        labels
-            .get(keys::ADMISSION)
-            .is_some_and(|value| value == keys::ADMISSION_DISABLED)
+        keys::is_opted_out(&self.namespace_labels(name))
     }
 
     /// What is known of each spawner, by namespace and name.

@@ -194,7 +194,7 @@ impl<'a> Sections<'a> {
     pub(crate) fn select(policies: &'a PolicySet, namespace: &str, features: &Features<'_>) -> Self {
         let mut sections = Self::default();
         // The API server sends nothing of such a namespace; what the controller knows of it is governed by nothing either.
-        if is_opted_out(features.namespace_labels) {
+        if keys::is_opted_out(features.namespace_labels) {
             return sections;
         }
         for policy in policies.ranked(namespace).filter(|policy| policy.matches(features)) {
@@ -255,12 +255,6 @@ impl<'a> Sections<'a> {
 fn open<'s, 'a, T>(slot: &'s mut Option<Ruling<'a, T>>) -> Option<&'s mut Ruling<'a, T>> {
     slot.as_mut()
         .filter(|ruling| ruling.policy.is_enforced() && ruling.further.is_none())
-}
-
-fn is_opted_out(labels: &BTreeMap<String, String>) -> bool {
-    labels
-        .get(keys::ADMISSION)
-        .is_some_and(|value| value == keys::ADMISSION_DISABLED)
 }
 
 fn take<'a, T>(slot: &mut Option<Ruling<'a, T>>, policy: &'a Policy, section: Option<(Option<Mode>, T)>) {

@@ -81,11 +81,8 @@ impl Policies {
 
     /// Whether the API server shows taskgate nothing of `namespace` (C9).
     pub(in crate::commands) fn leaves_out(&self, namespace: &str) -> bool {
-        let label = self
-            .namespaces
-            .get(namespace)
-            .and_then(|labels| labels.get(keys::ADMISSION));
-        EXCLUDED_NAMESPACES.contains(&namespace) || label.is_some_and(|label| label == keys::ADMISSION_DISABLED)
+        let labels = self.namespaces.get(namespace);
+        EXCLUDED_NAMESPACES.contains(&namespace) || labels.is_some_and(keys::is_opted_out)
     }
 
     /// What policies select the Task `task` in `namespace` by, besides itself.
