@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use kube::{
     ResourceExt as _,
-    api::{DeleteParams, PostParams, Preconditions},
+    api::{DeleteParams, Preconditions},
     runtime::reflector::ObjectRef,
 };
 use taskgate_api::{WorkItem, task_policy::FailurePolicy};
@@ -42,16 +42,13 @@ pub(super) async fn settle(
         let Some(item) = ledger::read(context, namespace, name).await? else {
             return Ok(());
         };
-        let written = match verdict(&item, rule, presence) {
+        let done = match verdict(&item, rule, presence) {
             SourceVerdict::Keep => return Ok(()),
-            SourceVerdict::Prune => prune(context, namespace, &item).await,
-            verdict => write(context, namespace, item, &verdict).await,
+            SourceVerdict::Prune => prune(context, namespace, &item).await?,
+            verdict => write(context, namespace, item, &verdict).await?,
         };
-        match written {
-            Ok(()) => return Ok(()),
-            Err(error) if is_absent(&error) => return Ok(()),
-            Err(error) if is_conflict(&error) => {}
-            Err(error) => return Err(ledger::failed("writing", namespace, name, error)),
+        if done {
+            return Ok(());
         }
     }
     // The next answer of the tracker is another chance.
@@ -62,20 +59,22 @@ fn verdict(item: &WorkItem, rule: &FailurePolicy, presence: Presence<'_>) -> Sou
     judge(&item.status.clone().unwrap_or_default(), rule, presence)
 }
 
-async fn write(context: &Context, namespace: &str, mut item: WorkItem, verdict: &SourceVerdict) -> kube::Result<()> {
+/// Writes what follows from `verdict`. False when the item changed or went meanwhile.
+async fn write(context: &Context, namespace: &str, mut item: WorkItem, verdict: &SourceVerdict) -> Result<bool, Error> {
     let status = item.status.clone().unwrap_or_default();
     let next = match verdict {
         SourceVerdict::Baseline(hash) => Some(policy::baseline(&status, hash)),
         SourceVerdict::Reset => policy::reset(&status, CONTENT_CHANGED, None, Timestamp::now()),
         SourceVerdict::Keep | SourceVerdict::Prune => None,
     };
-    let Some(next) = next else { return Ok(()) };
-    item.status = Some(policy::fit(&next));
+    if next.is_none() {
+        return Ok(true);
+    }
+    item.status = next;
     let name = item.name_any();
-    let item = context
-        .work_items(namespace)
-        .replace_status(&name, &PostParams::default(), &item)
-        .await?;
+    let Some(item) = ledger::replace(context, namespace, &name, &item).await? else {
+        return Ok(false);
+    };
     if *verdict == SourceVerdict::Reset {
         tracing::info!(
             namespace,
@@ -84,15 +83,16 @@ async fn write(context: &Context, namespace: &str, mut item: WorkItem, verdict: 
         );
         events::changed(context, &item).await;
     }
-    Ok(())
+    Ok(true)
 }
 
-/// Deletes the memory of an item that is no more, unless a Task for it is under way. Its tombstone follows.
-async fn prune(context: &Context, namespace: &str, item: &WorkItem) -> kube::Result<()> {
+/// Deletes the memory of an item that is no more, unless a Task for it is under way. Its tombstone follows. False when the item
+/// changed meanwhile.
+async fn prune(context: &Context, namespace: &str, item: &WorkItem) -> Result<bool, Error> {
     let name = item.name_any();
     let tasks = context.index.of(&(namespace.to_owned(), name.clone()));
     if tasks.iter().any(policy::TaskState::is_under_way) {
-        return Ok(());
+        return Ok(true);
     }
     let params = DeleteParams {
         preconditions: Some(Preconditions {
@@ -101,8 +101,13 @@ async fn prune(context: &Context, namespace: &str, item: &WorkItem) -> kube::Res
         }),
         ..DeleteParams::background()
     };
-    context.work_items(namespace).delete(&name, &params).await?;
+    match context.work_items(namespace).delete(&name, &params).await {
+        Ok(_) => {}
+        Err(error) if is_absent(&error) => return Ok(true),
+        Err(error) if is_conflict(&error) => return Ok(false),
+        Err(error) => return Err(ledger::failed("deleting", namespace, &name, error)),
+    }
     tracing::info!(namespace, name, "the item is gone from its source: forgotten");
     events::pruned(context, item).await;
-    Ok(())
+    Ok(true)
 }
