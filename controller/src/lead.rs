@@ -250,8 +250,7 @@ async fn apply(context: &Arc<Context>, tasks: Store<DynamicObject>, queued: Queu
             let unwinding = Arc::clone(&unwinding);
             Box::pin(async move {
                 let reconcile = Box::pin(task::reconcile(Arc::clone(&object), context));
-                let caught = unwinding.caught(object.uid(), reconcile).await;
-                caught.unwrap_or_else(|wait| Ok(Action::requeue(wait)))
+                unwinding.action(object.uid(), reconcile).await
             })
         },
         failed,

@@ -17,13 +17,41 @@ const RETRY: Duration = Duration::from_secs(3);
 /// The longest wait after a refusal.
 const LONGEST: Duration = Duration::from_mins(3);
 
-/// What was refused lately, and how long was waited then.
+/// For each key how long was waited lately: a wait that begins with [`RETRY`] and doubles.
 #[derive(Debug)]
-pub(crate) struct Refusals<K>(Mutex<HashMap<K, (Duration, Instant)>>);
+pub(crate) struct Waits<K> {
+    longest: Duration,
+    lately: Mutex<HashMap<K, (Duration, Instant)>>,
+}
 
-impl<K> Default for Refusals<K> {
+impl<K: Eq + Hash> Waits<K> {
+    /// None was waited for yet; no wait is longer than `longest`.
+    pub(crate) fn new(longest: Duration) -> Self {
+        Self {
+            longest,
+            lately: Mutex::default(),
+        }
+    }
+
+    /// How long to wait for `key` now. What needed no wait soon after the last one starts anew.
+    pub(crate) fn next(&self, key: K, now: Instant) -> Duration {
+        let mut lately = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
+        lately.retain(|_, (wait, since)| now.duration_since(*since) <= *wait + self.longest);
+        let wait = lately
+            .get(&key)
+            .map_or(RETRY, |(before, _)| (*before * 2).min(self.longest));
+        lately.insert(key, (wait, now));
+        wait
+    }
+}
+
+/// What was refused lately.
+#[derive(Debug)]
+pub(crate) struct Refusals<K>(Waits<K>);
+
+impl<K: Eq + Hash> Default for Refusals<K> {
     fn default() -> Self {
-        Self(Mutex::default())
+        Self(Waits::new(LONGEST))
     }
 }
 
@@ -31,21 +59,10 @@ impl<K: Eq + Hash> Refusals<K> {
     /// How long to wait after `error`, which a step for `key` came to.
     pub(crate) fn wait(&self, key: K, error: &Error) -> Duration {
         if is_refused(&error.source) {
-            self.refused(key, Instant::now())
+            self.0.next(key, Instant::now())
         } else {
             RETRY
         }
-    }
-
-    /// Whoever was not refused again soon after the last try starts anew.
-    fn refused(&self, key: K, now: Instant) -> Duration {
-        let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        refused.retain(|_, (wait, since)| now.duration_since(*since) <= *wait + LONGEST);
-        let wait = refused
-            .get(&key)
-            .map_or(RETRY, |(before, _)| (*before * 2).min(LONGEST));
-        refused.insert(key, (wait, now));
-        wait
     }
 }
 
@@ -76,6 +93,6 @@ mod tests {
         assert_eq!(refusals.wait("another", &error(422)), RETRY);
         tokio::time::advance(LONGEST * 2 + RETRY).await;
         assert_eq!(refusals.wait("refused", &error(403)), RETRY, "that was long ago");
-        assert_eq!(refusals.0.lock().unwrap().len(), 1, "what is over is forgotten");
+        assert_eq!(refusals.0.lately.lock().unwrap().len(), 1, "what is over is forgotten");
     }
 }

@@ -1,22 +1,15 @@
 //! A panic ends one reconcile, and nothing else: not the process, and not the controller of the leader.
 
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    panic::AssertUnwindSafe,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{hash::Hash, panic::AssertUnwindSafe, time::Duration};
 
 use futures::FutureExt as _;
+use kube::runtime::controller::Action;
 use tokio::time::Instant;
 use tracing::error;
 
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, refusals::Waits};
 
-/// Until what panicked is tried again; it doubles each time.
-const RETRY: Duration = Duration::from_secs(3);
-/// The longest wait.
+/// The longest wait until what panicked is tried again.
 const LONGEST: Duration = Duration::from_mins(5);
 
 /// The panics of one loop of reconciles, by what was reconciled.
@@ -25,7 +18,7 @@ pub(crate) struct Unwinding<K> {
     /// The name of the loop in the log and in metrics.
     what: &'static str,
     metrics: Metrics,
-    panicked: Mutex<HashMap<K, (Duration, Instant)>>,
+    panicked: Waits<K>,
 }
 
 impl<K: Eq + Hash> Unwinding<K> {
@@ -33,7 +26,7 @@ impl<K: Eq + Hash> Unwinding<K> {
         Self {
             what,
             metrics: metrics.clone(),
-            panicked: Mutex::default(),
+            panicked: Waits::new(LONGEST),
         }
     }
 
@@ -46,21 +39,21 @@ impl<K: Eq + Hash> Unwinding<K> {
         if let Ok(outcome) = AssertUnwindSafe(reconcile).catch_unwind().await {
             return Ok(outcome);
         }
-        let wait = self.wait(key, Instant::now());
+        let wait = self.panicked.next(key, Instant::now());
         self.metrics.panicked(self.what);
         error!(reconcile = self.what, ?wait, "a reconcile panicked: it is tried again");
         Err(wait)
     }
 
-    /// How long to wait; what did not panic again soon after the last try starts anew.
-    fn wait(&self, key: K, now: Instant) -> Duration {
-        let mut panicked = self.panicked.lock().unwrap_or_else(PoisonError::into_inner);
-        panicked.retain(|_, (wait, since)| now.duration_since(*since) <= *wait + LONGEST);
-        let wait = panicked
-            .get(&key)
-            .map_or(RETRY, |(before, _)| (*before * 2).min(LONGEST));
-        panicked.insert(key, (wait, now));
-        wait
+    /// The same for a reconcile of kube's: after a panic the object is requeued.
+    pub(crate) async fn action<E>(
+        &self,
+        key: K,
+        reconcile: impl Future<Output = Result<Action, E>>,
+    ) -> Result<Action, E> {
+        self.caught(key, reconcile)
+            .await
+            .unwrap_or_else(|wait| Ok(Action::requeue(wait)))
     }
 }
 
@@ -109,7 +102,11 @@ mod tests {
         }
         assert!(panics(&registry, "task"));
         let other = unwinding.caught("b", async { panic!("another") }).await;
-        assert_eq!(other, Err::<(), _>(RETRY), "each has a wait of its own");
+        assert_eq!(
+            other,
+            Err::<(), _>(Duration::from_secs(3)),
+            "each has a wait of its own"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -137,10 +137,8 @@ pub(crate) async fn run(context: Arc<Context>, tasks: Store<DynamicObject>) {
             |job, queueing| {
                 let unwinding = Arc::clone(&unwinding);
                 Box::pin(async move {
-                    let caught = unwinding
-                        .caught(job.uid(), Box::pin(reconcile(Arc::clone(&job), queueing)))
-                        .await;
-                    caught.unwrap_or_else(|wait| Ok(Action::requeue(wait)))
+                    let reconcile = Box::pin(reconcile(Arc::clone(&job), queueing));
+                    unwinding.action(job.uid(), reconcile).await
                 })
             },
             failed,
