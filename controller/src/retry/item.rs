@@ -89,15 +89,16 @@ async fn look_after(context: &Context, item: &ItemRef) -> Result<Option<Duration
     Ok(Some(SOON))
 }
 
+/// Whether `item` itself says that something may be to be done: a retry, a failure, or what a user asks for.
+pub(super) fn is_pending(item: &WorkItem) -> bool {
+    let ledger = item.status.as_ref().and_then(|status| status.retry.as_ref());
+    requests::is_asked(item) || ledger.is_some_and(|ledger| ledger.transition.is_some() || ledger.failure.is_some())
+}
+
 /// Whether the caches say that something may be to be done; the rest rests on fresh reads.
 fn is_worth_a_look(context: &Context, item: &ItemRef) -> bool {
     let memory = cached(context, item);
-    let ledger = memory.as_deref().map(memory::ledger_of);
-    let business = ledger
-        .as_ref()
-        .is_some_and(|ledger| ledger.transition.is_some() || ledger.failure.is_some());
-    memory.as_deref().is_some_and(requests::is_asked)
-        || business
+    memory.as_deref().is_some_and(is_pending)
         || context
             .retry
             .objects
@@ -105,7 +106,7 @@ fn is_worth_a_look(context: &Context, item: &ItemRef) -> bool {
             .iter()
             .any(|(_, known)| match known.phase {
                 RunPhase::Failed => known.governed,
-                RunPhase::Succeeded => ledger.is_some(),
+                RunPhase::Succeeded => memory.is_some(),
                 RunPhase::Active | RunPhase::Cancelled => false,
             })
 }

@@ -59,7 +59,6 @@ use self::{
 use crate::{
     context::Context,
     refusals::Refusals,
-    requests,
     source::{Asker, SourceConfig},
     tasks::ItemRef,
     unwinding::Unwinding,
@@ -129,9 +128,7 @@ impl Retry {
         } else {
             self.slots.keep(&key, item);
         }
-        let ledger = item.status.as_ref().and_then(|status| status.retry.as_ref());
-        let business = ledger.is_some_and(|ledger| ledger.transition.is_some() || ledger.failure.is_some());
-        if business || requests::is_asked(item) || self.objects.has(&key) || self.slots.holds(&key) {
+        if item::is_pending(item) || self.objects.has(&key) || self.slots.holds(&key) {
             self.wake(&key);
         }
     }
