@@ -182,18 +182,9 @@ impl Fresh {
             }),
             ..SubjectAccessReviewSpec::default()
         };
-        let review = SubjectAccessReview {
-            spec,
-            ..SubjectAccessReview::default()
-        };
-        let reviews = Api::<SubjectAccessReview>::all(self.client.clone());
-        let asked = reviews.create(&PostParams::default(), &review).await;
-        let told = asked.map_err(|error| fact_error("SubjectAccessReview", &right.namespace, &right.name, error))?;
-        let status = told.status.unwrap_or_default();
-        Ok(Permission {
-            allowed: status.allowed && status.denied != Some(true),
-            why: status.reason.unwrap_or_default(),
-        })
+        permission(&self.client, spec)
+            .await
+            .map_err(|error| fact_error("SubjectAccessReview", &right.namespace, &right.name, error))
     }
 
     /// What is known of a Workspace.
@@ -222,6 +213,21 @@ impl Fresh {
         let found = api.get_opt(name).await;
         found.map_err(|error| fact_error(kind, namespace, name, error))
     }
+}
+
+/// What the API server answers to the SubjectAccessReview `spec`.
+pub(crate) async fn permission(client: &Client, spec: SubjectAccessReviewSpec) -> kube::Result<Permission> {
+    let review = SubjectAccessReview {
+        spec,
+        ..SubjectAccessReview::default()
+    };
+    let reviews = Api::<SubjectAccessReview>::all(client.clone());
+    let told = reviews.create(&PostParams::default(), &review).await?;
+    let status = told.status.unwrap_or_default();
+    Ok(Permission {
+        allowed: status.allowed && status.denied != Some(true),
+        why: status.reason.unwrap_or_default(),
+    })
 }
 
 /// The UID of the Task that `job` runs for, unless it is stopped.

@@ -11,14 +11,14 @@ use std::{
 use http::{HeaderMap, StatusCode, header};
 use k8s_openapi::api::{
     authentication::v1::{TokenReview, TokenReviewSpec, UserInfo},
-    authorization::v1::{NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
+    authorization::v1::{NonResourceAttributes, SubjectAccessReviewSpec},
 };
 use kube::{Api, Client, api::PostParams};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::rate::Rate;
+use crate::{fresh::permission, rate::Rate};
 
 /// How long an answer of the API server counts.
 const FRESH: Duration = Duration::from_mins(1);
@@ -108,24 +108,18 @@ impl Scrapers {
     }
 
     async fn may_read(&self, user: UserInfo) -> kube::Result<bool> {
-        let review = SubjectAccessReview {
-            spec: SubjectAccessReviewSpec {
-                user: user.username,
-                uid: user.uid,
-                groups: user.groups,
-                extra: user.extra,
-                non_resource_attributes: Some(NonResourceAttributes {
-                    path: Some("/metrics".to_owned()),
-                    verb: Some("get".to_owned()),
-                }),
-                ..SubjectAccessReviewSpec::default()
-            },
-            ..SubjectAccessReview::default()
+        let spec = SubjectAccessReviewSpec {
+            user: user.username,
+            uid: user.uid,
+            groups: user.groups,
+            extra: user.extra,
+            non_resource_attributes: Some(NonResourceAttributes {
+                path: Some("/metrics".to_owned()),
+                verb: Some("get".to_owned()),
+            }),
+            ..SubjectAccessReviewSpec::default()
         };
-        let reviews = Api::<SubjectAccessReview>::all(self.client.clone());
-        let answer = reviews.create(&PostParams::default(), &review).await?;
-        let status = answer.status.unwrap_or_default();
-        Ok(status.allowed && status.denied != Some(true))
+        Ok(permission(&self.client, spec).await?.allowed)
     }
 
     fn good(&self) -> MutexGuard<'_, HashMap<TokenHash, Instant>> {
