@@ -151,7 +151,7 @@ impl Keeps {
             // A Job that was made suspended in an earlier pass, because of what was remembered then, stays stopped: nobody
             // else would ever end it.
             Kind::Job => Some(Self {
-                stopped: Job::of(object).is_stopped() && object.pointer("/spec/suspend") == Some(&Value::Bool(true)),
+                stopped: Job::of(object).is_stopped() && Job::of(object).is_suspended(),
             }),
             _ => None,
         }

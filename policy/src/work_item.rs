@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The longest name of a user that is recorded, in characters.
-const MAX_USER: usize = 256;
+pub(crate) const MAX_USER: usize = 256;
 
 /// What is wrong with, or has to be added to, the `WorkItem` of `request`.
 pub(crate) fn findings(request: &Request<'_>) -> Vec<Finding<'static>> {

@@ -9,10 +9,7 @@ use taskgate_api::{
 };
 
 use super::{Origin, Retried, SourceState};
-use crate::{backoff, clip};
-
-/// The longest name of a user that is recorded, in characters.
-const MAX_USER: usize = 256;
+use crate::{backoff, clip, work_item::MAX_USER};
 
 /// A failed run that is not being retried.
 #[derive(Clone, Copy, Debug)]
