@@ -70,8 +70,8 @@ pub const RETRY_FEEDBACK: &str = "taskgate.dev/retry-feedback";
 /// Annotation on such an object: who its predecessor belonged to before a policy took it over.
 pub const TAKEN_OVER: &str = "taskgate.dev/taken-over-from";
 
-/// Annotation on a `WorkItem`: why its failures are to be forgotten. Anybody who may patch it sets it; the controller carries it
-/// out and takes it off.
+/// Annotation on a `WorkItem`: why its failures are to be forgotten. A user who may patch the WorkItem sets it; the controller
+/// carries it out and removes it.
 pub const RESET: &str = "taskgate.dev/reset";
 /// Annotation on a `WorkItem`, beside [`RESET`]: who asked. Stamped by admission.
 pub const RESET_BY: &str = "taskgate.dev/reset-by";

@@ -48,7 +48,7 @@ pub(crate) async fn stop(context: &Context, subject: &Subject, marked: bool) -> 
     }
 }
 
-/// Stops a Task that a worker pool runs, as its cancellation would: the runner is asked to let go, and Kelos makes the Task
+/// Stops a Task that a worker pool runs, as its cancellation would: the runner is asked to release it, and Kelos makes the Task
 /// Failed; one without a runner is failed itself. First the Task says that it was stopped, as it has no Job that could.
 async fn stop_in_pool(context: &Context, subject: &Subject) -> Result<Option<Outcome>, Error> {
     if Metadata::of(&subject.object).annotation(keys::STOPPED).is_none() {

@@ -1,4 +1,4 @@
-//! The labels, annotations and the finalizer that only taskgate sets: they are taken off whatever somebody else creates.
+//! The labels, annotations and the finalizer that only taskgate sets: they are removed from objects that another user creates.
 //!
 //! A decision is made about the object without them ([`stated`]). What it sets is then compared with what came along:
 //! equal values stay (the object has passed here before), everything else is removed. So a second pass over the output of
@@ -22,7 +22,7 @@ const MAPS: [&str; 2] = ["labels", "annotations"];
 /// policies may have applied: it stays wherever a policy sets labels or annotations at all.
 const NOTES: [&str; 2] = [keys::SKIPPED, keys::PENDING];
 
-/// Whether `object`, which somebody creates, carries anything that is taskgate's own.
+/// Whether `object`, which is to be created, carries anything that is taskgate's own.
 pub fn carries_own(kind: Kind, object: &Value) -> bool {
     let Some(keeps) = Keeps::of(kind, object) else {
         return false;
@@ -138,7 +138,7 @@ pub fn own_keys_changed(kind: Kind, old: &Value, new: &Value) -> Option<Decision
     Some(assemble(new, Phase::Validating, vec![finding]))
 }
 
-/// Which of taskgate's keys stay on an object that somebody creates.
+/// Which of taskgate's keys stay on an object that another user creates.
 struct Keeps {
     stopped: bool,
 }
@@ -148,8 +148,8 @@ impl Keeps {
     fn of(kind: Kind, object: &Value) -> Option<Self> {
         match kind {
             Kind::Task => Some(Self { stopped: false }),
-            // A Job that was made suspended in an earlier pass, because of what was remembered then, stays stopped: nobody
-            // else would ever end it.
+            // A Job that was made suspended in an earlier pass, because of what was remembered then, stays stopped: only
+            // taskgate ends it.
             Kind::Job => Some(Self {
                 stopped: Job::of(object).is_stopped() && Job::of(object).is_suspended(),
             }),

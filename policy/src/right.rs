@@ -1,4 +1,4 @@
-//! Rights that a write takes because taskgate will act for it: whoever cannot do it themselves cannot have taskgate do it.
+//! Rights that a write takes because taskgate will act for its user: a user who may not do it cannot have taskgate do it.
 
 use serde::Deserialize as _;
 use serde_json::Value;

@@ -60,7 +60,7 @@ fn spec(request: &Request<'_>, metadata: Metadata<'_>) -> Option<Finding<'static
     misnamed.then(|| Finding::own(Detail::WorkItemMisnamed { expected }, Effect::Reject))
 }
 
-/// Who asked for what is asked: whoever set or changed the request; taskgate itself only takes requests off.
+/// Who asked: the user who set or changed the request; taskgate itself only removes requests.
 fn asked_by(request: &Request<'_>, key: &str, by: &str) -> Option<String> {
     let (old, new) = (Metadata::of(request.old), Metadata::of(request.object));
     let now = new.annotation(key)?;
@@ -189,7 +189,7 @@ mod tests {
         let patch = decided(Kind::WorkItem, Phase::Mutating, &old, &withdrawn, false).patch;
         json_patch::patch(&mut withdrawn, &patch).unwrap();
         assert_eq!(withdrawn["metadata"]["annotations"], json!({}));
-        // What admission did not see stands in nobody's way.
+        // What admission did not see prevents no other write.
         let unstamped = item(&json!({keys::RESET: "fixed"}));
         let labelled = item(&json!({keys::RESET: "fixed", "note": "x"}));
         assert!(decided(Kind::WorkItem, Phase::Validating, &unstamped, &labelled, false).allowed());

@@ -50,7 +50,7 @@ fn policy(
     match compiled {
         Ok(policy) if request.operation == Operation::Create && !policies.has_room_for(policy.name()) => {
             let message = format!(
-                "there are {MAX_POLICIES} {} already, and no more may be in force",
+                "there are {MAX_POLICIES} {} already, and no more may be in force: delete one first",
                 policy.name().group()
             );
             let problem = Problem {

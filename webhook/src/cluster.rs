@@ -19,7 +19,8 @@ use crate::{
     review::UserInfo,
 };
 
-/// How often the API server is asked what a user may do: whoever reaches the port may make us ask, and hear the answer.
+/// How often the API server is asked what a user may do: any caller that reaches the port can make taskgate ask, and reads the
+/// answer.
 const PERMISSIONS_EVERY: Duration = Duration::from_millis(50);
 const PERMISSIONS_AT_ONCE: u32 = 200;
 
@@ -126,7 +127,7 @@ impl Surroundings for Cluster {
                 kind: "SubjectAccessReview",
                 namespace: String::new(),
                 name: String::new(),
-                reason: "too many rights are asked about at the moment".to_owned(),
+                reason: "taskgate asks the API server about rights 20 times in a second at most: try again".to_owned(),
                 source: None,
             });
         }

@@ -38,8 +38,8 @@ impl Guard {
         }
     }
 
-    /// Answers with what `review` makes of what `read` reads, or with a refusal: busy, too late, or failed. Who does not
-    /// send the body holds up nobody: only then is the request one of those that run.
+    /// Answers with what `review` makes of what `read` reads, or with a refusal: busy, too late, or failed. A caller that
+    /// does not send its body delays no other: a request counts as running once its body is there.
     ///
     /// A panic ends only this request. What reviews share is immutable or behind locks that nothing panics under, so
     /// there is no half-changed state to see after one: hence the assertion of unwind safety.

@@ -347,14 +347,14 @@ async fn metrics_are_shown_to_whom_the_api_server_allows() -> anyhow::Result<()>
     for header in ["", "authorization: Basic eDp5\r\n", "authorization: Bearer garbage\r\n"] {
         assert_eq!(read(header.to_owned()).await?, 401, "{header}");
     }
-    // A flood of bad tokens asks the API server a few times, and keeps nobody out who was let in before.
+    // A flood of bad tokens asks the API server a few times, and keeps no user out who was let in before.
     let mut flooded = Vec::new();
     for index in 0..60 {
         flooded.push(read(format!("authorization: Bearer bad-{index}\r\n")).await?);
     }
     assert!(flooded.contains(&429), "{flooded:?}");
     assert_eq!(read(tokens[0].clone()).await?, 200);
-    // Whoever probes has no token.
+    // A probe has no token.
     assert_eq!(taskgate.get("/livez").await?.0, 200);
     assert!(taskgate.get("/readyz").await?.1.contains("[+]shutdown ok"));
     taskgate.shutdown.cancel();

@@ -77,10 +77,10 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "TASKGATE_CERT_NAMES", value_name = "NAME", value_delimiter = ',')]
     pub(crate) cert_names: Vec<San>,
     /// The CA, in PEM, that signs the certificate with which the API server calls. It is read again when it changes. Absent:
-    /// whoever reaches the port may call.
+    /// every caller that reaches the port is answered.
     #[arg(long, env = "TASKGATE_CLIENT_CA", value_name = "FILE")]
     pub(crate) client_ca: Option<PathBuf>,
-    /// The common names or DNS names of whose certificates of that CA are taken. Absent: any.
+    /// Accept only certificates of that CA with one of these common names or DNS names. Absent: any.
     #[arg(
         long,
         env = "TASKGATE_CLIENT_NAMES",
@@ -89,7 +89,7 @@ pub(crate) struct ServeArgs {
         requires = "client_ca"
     )]
     pub(crate) client_names: Vec<String>,
-    /// Show /metrics only to whom the API server allows to `get` that path, by bearer token.
+    /// Show /metrics only to users that the API server allows to `get` that path, by bearer token.
     #[arg(long, env = "TASKGATE_METRICS_AUTH")]
     pub(crate) metrics_auth: bool,
     /// The webhook configurations whose caBundle is kept. It has to sort before "kueue-".

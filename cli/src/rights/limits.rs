@@ -1,6 +1,6 @@
 //! What taskgate's service account may not do although its roles allow it: RBAC knows verbs and resources, a
-//! `ValidatingAdmissionPolicy` knows what a write changes. Whoever takes taskgate over can then neither let it create a
-//! workload of their own nor redirect webhooks.
+//! `ValidatingAdmissionPolicy` knows what a write changes. A process that has taskgate's token can then neither create
+//! a workload of its own nor redirect webhooks.
 //!
 //! One policy for each kind of object, with its binding, made for the manifests and the chart alike. taskgate has no right to
 //! change them.

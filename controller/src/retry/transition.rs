@@ -136,7 +136,7 @@ impl Step<'_> {
         }
     }
 
-    /// Why the retry that the item tells of, of `objects`, is none of this item, whoever wrote so.
+    /// Why the stored retry of `objects` cannot belong to this item. The status proves nothing: it may be forged.
     fn invalid<'a>(&self, mut objects: impl Iterator<Item = Retried<'a>>) -> Option<&'static str> {
         if self.context.is_excluded(&self.item.0) {
             return Some("nothing is retried in this namespace");

@@ -77,7 +77,7 @@ pub(super) async fn by_workspace(
             is_proxy,
         }
     } else {
-        // Before the token is read: it is shown to nobody else.
+        // Before the token is read: no other host gets it.
         let base = config.api_of(&repository)?;
         let token = match text("/spec/secretRef/name") {
             Some(secret) => Some(token(context, namespace, secret).await?),

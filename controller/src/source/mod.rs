@@ -61,7 +61,7 @@ pub struct SourceConfig {
 }
 
 impl SourceConfig {
-    /// The API of a repository, if the operator allows its host: whoever may write a Workspace names any.
+    /// The API of a repository, if the operator allows its host: a user who can write a Workspace can name any host.
     fn api_of(&self, repository: &Repository) -> Result<String, Trouble> {
         let Some(api) = repository.enterprise_api() else {
             return Ok(self.github_api.clone());

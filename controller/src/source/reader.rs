@@ -138,7 +138,7 @@ impl Reader {
         let idle = |key: &SourceKey| self.items.get(key).is_none_or(|item| !item.is_asked);
         let waiting = interests.iter().filter(|(key, _)| idle(key));
         for (key, interest) in in_turn(waiting.map(|entry| (due(entry.0), entry)), now) {
-            // Whoever finds no way has had its turn as well: a namespace full of broken Workspaces keeps nobody waiting.
+            // An item that cannot be asked about has had its turn: a namespace full of broken Workspaces delays no other.
             let failed = lost.get(key.namespace.as_str()).copied().unwrap_or_default();
             let own = places.get(&key.namespace).copied().unwrap_or_default() + failed;
             if own >= PER_NAMESPACE || taken >= CONCURRENCY {

@@ -123,7 +123,7 @@ async fn an_active_task_is_not_stopped_because_the_limit_was_lowered() -> anyhow
         .map(drop)
 }
 
-/// It has no Job that could be failed: its runner is asked to let go, as for a cancellation (kelos §7).
+/// It has no Job that could be failed: its runner is asked to release the Task, as for a cancellation (kelos §7).
 #[tokio::test]
 async fn a_task_of_a_worker_pool_that_slipped_in_is_stopped_too() -> anyhow::Result<()> {
     let cp = PLANE.get().await?;

@@ -1,4 +1,4 @@
-//! Mutual TLS: the API server shows a certificate, and whoever has none is not answered.
+//! Mutual TLS: the API server shows a certificate; a caller without one is not answered.
 
 use std::path::Path;
 
@@ -121,7 +121,7 @@ async fn with_a_client_authority_the_api_server_is_answered_and_nobody_else() ->
     let same = call(&gate, Some(&client(&good, "kube-apiserver")?)).await?;
     ensure!(same == Ok(415), "{same:?}");
 
-    // Another authority: whoever has a certificate of the old one is refused from the next connection on.
+    // Another authority: a client with a certificate of the old one is refused from the next connection on.
     std::fs::write(&ca, other.pem())?;
     eventually("the new authority counts", PATIENCE, || async {
         let answer = call(&gate, Some(&client(&other, "kube-apiserver")?)).await?;

@@ -29,7 +29,7 @@ async fn hundreds_of_peers_that_never_finish_their_bodies_hold_up_nobody() -> an
     let peer = &arena.peer().await?;
     arena
         .attack(async {
-            // A connection that is refused or cut is one that holds up nobody.
+            // A connection that is refused or cut delays no other.
             let handshakes = stream::iter(0..CONNECTIONS).map(|_| async { peer.dial().await.ok() });
             let silent: Vec<_> = handshakes.buffer_unordered(16).collect().await;
             let begun = stream::iter(0..CONNECTIONS)
@@ -159,7 +159,7 @@ async fn a_forged_review_changes_no_state() -> anyhow::Result<()> {
         })
         .await?;
 
-    // Now it is deleted indeed, by somebody else: the forged name must not appear.
+    // Now it is deleted indeed, by another user: the forged name must not appear.
     victim
         .api(TASKGATE, "WorkItem")
         .delete(&failing.name_any(), &DeleteParams::default())

@@ -73,7 +73,7 @@ async fn a_namespace_that_opted_out_only_loses_its_finalizers() -> anyhow::Resul
         .await
 }
 
-/// Lets the API server send nothing of the tenant's namespace to taskgate, as while it is not registered, but for nobody else.
+/// Lets the API server send nothing of the tenant's namespace to taskgate, as while it is not registered, but for no other tenant.
 async fn unregister(arena: &Arena) -> anyhow::Result<(MutatingWebhookConfiguration, ValidatingWebhookConfiguration)> {
     let elsewhere =
         json!({"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": [arena.tenant.ns().name()]});
@@ -133,7 +133,7 @@ async fn a_cancellation_that_admission_did_not_see_is_not_carried_out() -> anyho
     let requests = [
         json!({keys::CANCEL: "x"}),
         json!({keys::CANCEL: "x", keys::CANCEL_STATE: "Cancelling"}),
-        // No stamp of admission's: it names neither a user nor a spawner, or a grace that nobody can ask for.
+        // No stamp of admission's: it names neither a user nor a spawner, or a grace that no user can ask for.
         json!({keys::CANCEL: "x", keys::CANCELLED_BY: "root", keys::CANCEL_TRIGGER: "ByHand",
             keys::CANCEL_REQUESTED: now, keys::CANCEL_DEADLINE: now}),
         json!({keys::CANCEL: "x", keys::CANCELLED_BY: "user:root", keys::CANCEL_TRIGGER: "ByHand",

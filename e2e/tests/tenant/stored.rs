@@ -1,4 +1,4 @@
-//! WorkItems whose status somebody else than taskgate wrote.
+//! WorkItems whose status another user than taskgate wrote.
 
 use std::time::Duration;
 

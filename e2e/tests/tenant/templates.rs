@@ -25,7 +25,7 @@ async fn an_item_key_that_grows_without_bound_ends_nothing() -> anyhow::Result<(
         .attack(async {
             let written = arena.tenant.create(&policy("bomb", &spec)).await;
             if written.is_ok() {
-                // Its template runs for the next Task whose item nobody states, once taskgate has seen the policy.
+                // Its template runs for the next Task without a stated item, once taskgate has seen the policy.
                 let mut fuse = task("fuse", "");
                 fuse["metadata"]["annotations"] = json!({});
                 never("the template ends taskgate", A_WHILE, || async {

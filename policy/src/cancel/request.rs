@@ -176,7 +176,7 @@ impl Cancellation {
         let metadata = Metadata::of(object);
         let stamp = Stamp::of(metadata);
         let progress = metadata.annotation(keys::CANCEL_STATE).and_then(Progress::of);
-        // Nothing is carried out, or was, that no stamp stands for: whoever writes the annotations while admission is
+        // Without a stamp nothing is carried out, and nothing was: a user who writes the annotations while admission is
         // unavailable neither ends a run nor has a failure taken for a cancellation.
         let stands = |progress: &Progress| match progress {
             Progress::Announced | Progress::Cancelling | Progress::Cancelled => stamp.is_some(),

@@ -189,7 +189,7 @@ fn active(scene: &Scene<'_>, rule: &FailurePolicy, work_item: &str) -> Step {
         .iter()
         .filter(|other| other.may_still_count(Some(status)) && other.is_before(task));
     let before = u32::try_from(before.count()).unwrap_or(u32::MAX);
-    // Nobody's running agent is stopped because a limit was lowered: only what came although the breaker was open, and what
+    // A running agent is not stopped because a limit was lowered: only what came although the breaker was open, and what
     // has not started.
     let came_after = status.opened_at.as_ref().is_some_and(|opened| task.created > opened.0);
     if before >= allowance(status, rule, scene.now) && (came_after || !task.started) {
@@ -204,7 +204,7 @@ mod tests {
 
     use super::*;
 
-    /// Of creates that race before anything failed, admission marks Jobs: nobody else ends those.
+    /// Of creates that race before anything failed, admission marks Jobs: only this step ends those.
     #[test]
     fn a_job_that_admission_marked_is_looked_for_where_there_can_be_one() {
         let task = |name: &str, status: serde_json::Value| {

@@ -11,7 +11,7 @@ use crate::{TaskState, ledger};
 
 /// Whether the Task's end stands in the `WorkItem`, or stood in it before the history was cut.
 ///
-/// The Task's own annotation alone proves nothing where admission may not have seen the Task: whoever creates one can write
+/// The Task's own annotation alone proves nothing where admission may not have seen the Task: its creator can write
 /// it. A `WorkItem` that has room in its history and does not list the attempt never had it.
 pub(super) fn is_recorded(scene: &Scene<'_>) -> bool {
     let task = scene.task;

@@ -136,7 +136,7 @@ impl Caches {
         self.policies.known().borrow().set.clone()
     }
 
-    /// The stored policies, for other parts of the process: whoever waits for a change is woken when one is created, deleted,
+    /// The stored policies, for other parts of the process: a receiver wakes when one is created, deleted,
     /// or gets a new generation, and not when only its status changes.
     pub fn known_policies(&self) -> watch::Receiver<Arc<KnownPolicies>> {
         self.policies.known()

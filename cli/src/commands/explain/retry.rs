@@ -24,7 +24,7 @@ pub(super) fn lines(scene: &Scene<'_>, item: &WorkItem, status: &WorkItemStatus,
         let by = item
             .annotations()
             .get(keys::RETRY_BY)
-            .map_or("somebody", String::as_str);
+            .map_or("an unknown user", String::as_str);
         Line::new(Topic::Next, format!("{} asked that it be run again", clip(by, 256)))
     });
     let Some(ledger) = &status.retry else {
