@@ -47,10 +47,11 @@ fn flaws(spec: &Value, status: &Value) -> Vec<String> {
 
 /// Whether `object` has what the API server gives and demands of every object that it stores.
 pub fn is_stored(object: &Value) -> bool {
-    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    (1..=253).contains(&text("/metadata/name").len())
-        && (1..=128).contains(&text("/metadata/uid").len())
-        && is_sent(object)
+    let name = |field: &str, max: usize| {
+        let text = object.pointer(field).and_then(Value::as_str).unwrap_or_default();
+        (1..=max).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"-.".contains(&c))
+    };
+    name("/metadata/name", 253) && name("/metadata/uid", 128) && is_sent(object)
 }
 
 /// Whether the API server would send `object` to a webhook: metadata and spec are there, and labels are legal.
