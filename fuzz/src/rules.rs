@@ -1,5 +1,7 @@
 //! What every answer must meet, whatever came in.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use taskgate_api::{WorkItemSpec, WorkItemStatus};
 use taskgate_offline::Schemas;
@@ -12,7 +14,12 @@ thread_local! {
 
 /// Why the API server would refuse a WorkItem with this status; empty when it would not.
 pub fn flaws_of_status(status: &WorkItemStatus) -> Vec<String> {
-    flaws(&json!({"key": "fixer/42", "item": "42"}), &json!(status))
+    let mut flaws = flaws(&json!({"key": "fixer/42", "item": "42"}), &json!(status));
+    let types: BTreeSet<_> = status.conditions.iter().map(|condition| &condition.type_).collect();
+    if types.len() < status.conditions.len() {
+        flaws.push("status.conditions: Duplicate value".to_owned());
+    }
+    flaws
 }
 
 /// Panics when the WorkItem of `item` would be refused, or its name is no label value.
