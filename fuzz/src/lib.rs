@@ -36,11 +36,11 @@ pub fn init() {
     assert_eq!(refused, 0, "the signal stack");
 }
 
-/// What this thread has computed so far. Other than the time of day it does not depend on what else the machine does.
+/// What the process has computed so far. Other than the time of day it does not depend on what else the machine does.
 pub fn computed() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a local value of the right type.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
     Duration::new(
         time.tv_sec.unsigned_abs(),
         u32::try_from(time.tv_nsec).unwrap_or_default(),

@@ -1,5 +1,7 @@
 //! What every answer must meet, whatever came in.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use taskgate_api::{WorkItemSpec, WorkItemStatus};
 use taskgate_offline::Schemas;
@@ -12,7 +14,12 @@ thread_local! {
 
 /// Why the API server would refuse a WorkItem with this status; empty when it would not.
 pub fn flaws_of_status(status: &WorkItemStatus) -> Vec<String> {
-    flaws(&json!({"key": "fixer/42", "item": "42"}), &json!(status))
+    let mut flaws = flaws(&json!({"key": "fixer/42", "item": "42"}), &json!(status));
+    let types: BTreeSet<_> = status.conditions.iter().map(|condition| &condition.type_).collect();
+    if types.len() < status.conditions.len() {
+        flaws.push("status.conditions: Duplicate value".to_owned());
+    }
+    flaws
 }
 
 /// Panics when the WorkItem of `item` would be refused, or its name is no label value.
@@ -47,10 +54,11 @@ fn flaws(spec: &Value, status: &Value) -> Vec<String> {
 
 /// Whether `object` has what the API server gives and demands of every object that it stores.
 pub fn is_stored(object: &Value) -> bool {
-    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    (1..=253).contains(&text("/metadata/name").len())
-        && (1..=128).contains(&text("/metadata/uid").len())
-        && is_sent(object)
+    let name = |field: &str, max: usize| {
+        let text = object.pointer(field).and_then(Value::as_str).unwrap_or_default();
+        (1..=max).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"-.".contains(&c))
+    };
+    name("/metadata/name", 253) && name("/metadata/uid", 128) && is_sent(object)
 }
 
 /// Whether the API server would send `object` to a webhook: metadata and spec are there, and labels are legal.

@@ -18,7 +18,7 @@ use taskgate_api::{
 };
 use taskgate_fuzz::{computed, init, json, rules, template};
 use taskgate_policy::{
-    Policy, PolicySet, Sighting, SpawnerFacts, WishScene, baseline,
+    Policy, PolicySet, Sighting, SpawnerFacts, WishScene, baseline, fit,
     metadata::{Scope, fill},
     next_run,
     source::{
@@ -78,9 +78,7 @@ fn remember(input: &Value, item: Option<&SourceItem>) {
     if let SourceVerdict::Baseline(hash) = judge(&status, &rule, presence) {
         let next = baseline(&status, &hash);
         assert_eq!(judge(&next, &rule, presence), SourceVerdict::Keep);
-        if rules::flaws_of_status(&status).is_empty() {
-            assert_eq!(rules::flaws_of_status(&next), Vec::<String>::new());
-        }
+        assert_eq!(rules::flaws_of_status(&fit(&next)), Vec::<String>::new());
     }
 }
 

@@ -16,6 +16,7 @@ use taskgate_policy::{
     Facts, Kind, KueueFacts, Operation, Phase, Policy, PolicySet, Request, SpawnerFacts, Workspace, decide, govern,
     metadata::{Scope, fill, preview},
     retry::dress,
+    stated,
 };
 
 /// What reading one policy and evaluating five requests under it may take: far more than it takes, far less than a lease.
@@ -56,13 +57,17 @@ fn govern_and_decide(policies: &PolicySet, kind: Kind, phase: Phase, object: &Va
         workspace: &Workspace::Unknown,
         kueue: KueueFacts::default(),
     };
+    let stated = stated(kind, object);
     let request = Request {
         phase,
         kind,
         operation: Operation::Create,
         namespace: "team",
-        object,
+        object: &stated,
+        sent: object,
+        old: &Value::Null,
         user: "ann",
+        own: false,
         dry_run: false,
     };
     let governed = govern(&request, &facts);

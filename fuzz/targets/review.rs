@@ -5,7 +5,7 @@
 
 #![no_main]
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
 use http::{Request, StatusCode, header};
@@ -14,7 +14,7 @@ use k8s_openapi::ByteString;
 use libfuzzer_sys::{fuzz_mutator, fuzz_target};
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
-use taskgate_fuzz::{init, json, rules, template};
+use taskgate_fuzz::{computed, init, json, rules, template};
 use taskgate_offline::{Documents, Knowledge, World};
 use taskgate_webhook::{Limits, Metrics, router, rules::ENDPOINTS};
 use tokio::runtime::{Builder, Runtime};
@@ -24,6 +24,9 @@ use tower::ServiceExt as _;
 const MAX_MESSAGE: usize = 256;
 /// What taskgate may add to an object, in bytes, beyond what annotations of one Task may hold together.
 const MAX_ANSWER: usize = 512 * 1024;
+
+/// What a review and its repetition may take.
+const MAX_TIME: Duration = Duration::from_secs(1);
 
 thread_local! {
     static SERVER: (Runtime, Router) = server();
@@ -62,8 +65,10 @@ fn ask(path: &str, body: Vec<u8>) -> (StatusCode, Vec<u8>) {
 
 /// Checks the answer to a review, and returns it.
 fn check(status: StatusCode, answer: &[u8], sent: usize) -> Option<Value> {
+    // Too late it may be, on a machine that does other things: what was computed is checked elsewhere.
+    let late = status == StatusCode::GATEWAY_TIMEOUT;
     assert!(
-        status == StatusCode::OK || status.is_client_error(),
+        status == StatusCode::OK || status.is_client_error() || late,
         "{status} {}",
         String::from_utf8_lossy(answer)
     );
@@ -104,7 +109,7 @@ fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
     json::mutate(data, size, max_size, seed, template::any)
 });
 
-fuzz_target!(init: init(), |data: &[u8]| {
+fn run(data: &[u8]) {
     let document: Option<Value> = serde_json::from_slice(data).ok();
     let Some(mut review) = document.as_ref().and_then(|document| document.get("review")).cloned() else {
         let path = ENDPOINTS[data.len() % ENDPOINTS.len()].path;
@@ -113,17 +118,24 @@ fuzz_target!(init: init(), |data: &[u8]| {
         return;
     };
     let target = document.as_ref().and_then(|document| document["target"].as_str());
-    let endpoint = ENDPOINTS.iter().find(|endpoint| Some(endpoint.path) == target).unwrap_or(&ENDPOINTS[0]);
+    let endpoint = ENDPOINTS
+        .iter()
+        .find(|endpoint| Some(endpoint.path) == target)
+        .unwrap_or(&ENDPOINTS[0]);
     let body = review.to_string().into_bytes();
     let sent = body.len();
     let (status, answer) = ask(endpoint.path, body);
-    let Some(response) = check(status, &answer, sent) else { return };
+    let Some(response) = check(status, &answer, sent) else {
+        return;
+    };
     assert_eq!(response["uid"], review["request"]["uid"]);
     let object = review["request"]["object"].take();
     if !rules::is_sent(&object) {
         return;
     }
-    let Some(after) = patched(&object, &response) else { return };
+    let Some(after) = patched(&object, &response) else {
+        return;
+    };
     // A second pass over taskgate's own output changes nothing.
     if review["request"]["operation"] == json!("CREATE") {
         rules::assert_legal_metadata(&object, &after, 32 * 1024);
@@ -133,4 +145,12 @@ fuzz_target!(init: init(), |data: &[u8]| {
         let again = &answer["response"];
         assert!(again["patch"].is_null(), "{response}\n{again}");
     }
+}
+
+fuzz_target!(init: init(), |data: &[u8]| {
+    SERVER.with(|_| ());
+    let began = computed();
+    run(data);
+    let took = computed().saturating_sub(began);
+    assert!(took <= MAX_TIME, "took {took:?}");
 });

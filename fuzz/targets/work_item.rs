@@ -1,67 +1,80 @@
 //! The status of a WorkItem, as anybody may have written it, and the next action that the controller finds in it.
 //!
 //! The input is `{"status": …, "kind": "Task" or "Workload", "object": …, "found": …, "retry": RetryPolicy, "failure":
-//! FailurePolicy, "children": […], "left": […], "now": time}`. All but `status` may be missing. Where the API server would
-//! take the status that was read, it takes every one that is written.
+//! FailurePolicy, "order": RetryOrder as text, "children": […], "left": […], "now": time}`. All but `status` may be missing.
+//! Whatever was read, the API server takes what is written.
 
 #![no_main]
 
 use jiff::Timestamp;
 use libfuzzer_sys::{Corpus, fuzz_mutator, fuzz_target};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 use taskgate_api::{
     Mode, WorkItemStatus,
-    retry_ledger::Transition,
+    retry_ledger::{RetryOrder, RetryStage, Transition},
     task_policy::{FailurePolicy, RetriedKind, RetryPolicy},
 };
 use taskgate_fuzz::{init, json, rules};
 use taskgate_policy::{
-    Ending, Evidence, Retrying, Scene, Step, TaskState, allowance, assess, attempt, classify, next_attempt, next_step,
-    record, refresh, reset,
+    Ending, Evidence, Retrying, Scene, Step, TaskState, allowance, assess, attempt, classify, fit, minimal,
+    next_attempt, next_step, record, refresh, reset, reset_by,
     retry::{
-        self, FailedScene, FailedStep, Failure, Found, MAX_FEEDBACK, Prepared, Retried, Succession, TransitionScene,
-        TransitionStep, attempt_number, failed_step, remains, successor, task_feedback, transition_step,
+        self, FailedScene, FailedStep, Failure, Found, MAX_FEEDBACK, Predecessor, Prepared, Retried, Succession,
+        TransitionScene, TransitionStep, attempt_number, failed_step, successor, task_feedback, transition_step,
         workload_failure, workload_feedback,
     },
 };
 
 struct Input<'a> {
     status: &'a WorkItemStatus,
-    /// Whether the API server would take the status and the object, and so must take what is written.
+    /// Whether the API server would take the status and the object.
     valid: bool,
     object: &'a Value,
     found: Option<&'a Value>,
     kind: RetriedKind,
     retry: Option<&'a RetryPolicy>,
     failure: Option<&'a FailurePolicy>,
+    order: Option<&'a RetryOrder>,
     children: &'a [Value],
     left: Option<&'a [String]>,
     now: Timestamp,
 }
 
 impl Input<'_> {
-    /// Checks a status that is to be written.
-    fn written(&self, next: Option<&WorkItemStatus>) {
-        if let Some(next) = next.filter(|_| self.valid) {
-            let flaws = rules::flaws_of_status(next);
+    /// What is stored of a status that is to be written.
+    fn written(&self, next: &WorkItemStatus) -> WorkItemStatus {
+        let fitted = fit(next);
+        for written in [&fitted, &minimal(next)] {
+            let flaws = rules::flaws_of_status(written);
             assert!(flaws.is_empty(), "{flaws:?}");
         }
+        fitted
     }
 
     /// Takes a step, and takes it again: then it finds its own work.
     fn twice(&self, step: impl Fn(&WorkItemStatus) -> Option<WorkItemStatus>) -> Option<WorkItemStatus> {
-        let next = step(self.status)?;
-        self.written(Some(&next));
-        assert_eq!(step(&next), None, "the second time");
-        Some(next)
+        let stored = self.written(&step(self.status)?);
+        if self.valid {
+            assert_eq!(step(&stored), None, "the second time");
+        }
+        Some(stored)
     }
 
     fn breaker(&self) {
         let Self { status, now, .. } = *self;
-        self.written(reset(status, "TombstoneDeleted", None, now).as_ref());
+        if self.valid {
+            // Times are stored in whole seconds.
+            assert_eq!(json!(fit(status)), json!(status), "what is valid stays");
+        }
+        for next in [
+            reset(status, "TombstoneDeleted", None, now),
+            refresh(status, self.failure, now),
+            reset_by(status, "ann", "it works again", now),
+        ] {
+            next.iter().for_each(|next| drop(self.written(next)));
+        }
         self.twice(|status| reset(status, "TombstoneDeleted", Some("task-uid"), now));
-        self.written(refresh(status, self.failure, now).as_ref());
         if let Some(failure) = self.failure {
             assess(status, failure, now);
             allowance(status, failure, now);
@@ -83,7 +96,7 @@ impl Input<'_> {
                     now,
                 });
                 if let Step::Refresh(next) = step {
-                    self.written(Some(&next));
+                    self.written(&next);
                 }
             }
         }
@@ -101,6 +114,7 @@ impl Input<'_> {
             let step = failed_step(&FailedScene {
                 object,
                 ledger: &ledger,
+                asked: self.order.map(|order| (order, "ann")),
                 rule: self.retry.map(|rule| ("team/TaskPolicy/agents", mode, rule)),
                 infrastructure_failures: status.infrastructure_failures,
                 settles: None,
@@ -141,12 +155,18 @@ impl Input<'_> {
     fn advance(&self, transition: &Transition) {
         let (uid, now) = (transition.old.uid.as_str(), self.now);
         let object = self.found.and_then(|found| Retried::of(transition.old.kind, found));
+        let stored = Predecessor::stored(transition, "team");
+        let invalid = match transition.step {
+            RetryStage::Planned => None,
+            RetryStage::Deleting | RetryStage::Deleted => stored.as_ref().err().copied(),
+        };
         for unsent in [false, true] {
             for left in [None, self.left] {
                 let step = transition_step(&TransitionScene {
                     transition,
                     found: Found::of(object, transition),
                     wanted: self.retry.is_some(),
+                    invalid,
                     unsent,
                     left,
                     now,
@@ -159,7 +179,7 @@ impl Input<'_> {
                     TransitionStep::Block(blocked) => {
                         self.twice(|status| retry::blocked(status, uid, &blocked, now));
                     }
-                    TransitionStep::Create => self.create(transition),
+                    TransitionStep::Create => stored.iter().for_each(|kept| self.create(transition, kept)),
                     TransitionStep::Close(made) => drop(self.twice(|status| retry::closed(status, uid, &made, now))),
                     TransitionStep::Stop(why) => drop(self.twice(|status| retry::stopped(status, uid, why, now))),
                 }
@@ -177,22 +197,20 @@ impl Input<'_> {
                 .as_ref()
                 .is_none_or(|text| text.chars().count() <= MAX_FEEDBACK)
         );
+        let kept = Predecessor::of(object);
         let prepared = Prepared {
             resource_version: object.version().to_owned(),
-            predecessor: remains(object),
+            predecessor: kept.to_value(),
             feedback,
             children: Vec::new(),
         };
         let uid = transition.old.uid.as_str();
-        let next = self.twice(|status| retry::prepared(status, uid, &prepared, self.now));
-        let next = next.and_then(|next| next.retry?.transition);
-        if let Some(transition) = next {
-            self.create(&transition);
-        }
+        self.twice(|status| retry::prepared(status, uid, &prepared, self.now));
+        self.create(transition, &kept);
     }
 
-    /// What is created in the end, with taskgate's own rights.
-    fn create(&self, transition: &Transition) {
+    /// What is created in the end, with taskgate's own rights: the predecessor again, and nothing else.
+    fn create(&self, transition: &Transition, predecessor: &Predecessor) {
         let rule = self.retry.cloned().unwrap_or_default();
         let succession = Succession {
             rule: &rule,
@@ -200,13 +218,21 @@ impl Input<'_> {
             of: &transition.old.uid,
             feedback: transition.feedback.as_deref(),
         };
-        if let Some(predecessor) = &transition.predecessor {
-            let successor = successor(transition.old.kind, predecessor, &succession);
-            assert_eq!(
-                successor.pointer("/metadata/annotations/taskgate.dev~1retry-of"),
-                Some(&succession.of.into())
-            );
+        let (before, after) = (
+            predecessor.to_value(),
+            successor(transition.old.kind, predecessor, &succession),
+        );
+        for same in [
+            "/apiVersion",
+            "/kind",
+            "/metadata/name",
+            "/metadata/namespace",
+            "/metadata/ownerReferences",
+        ] {
+            assert_eq!(after.pointer(same), before.pointer(same), "{same}");
         }
+        let of = after.pointer("/metadata/annotations/taskgate.dev~1retry-of");
+        assert_eq!(of, Some(&succession.of.into()));
     }
 }
 
@@ -222,6 +248,7 @@ fuzz_target!(init: init(), |data: &[u8]| -> Corpus {
     let Some(input) = json::parse(data) else { return Corpus::Reject };
     let Some(status) = read::<WorkItemStatus>(&input, "status") else { return Corpus::Reject };
     let (retry, failure) = (read::<RetryPolicy>(&input, "retry"), read::<FailurePolicy>(&input, "failure"));
+    let order = read::<String>(&input, "order").and_then(|text| RetryOrder::parse(&text).ok());
     let (children, left) = (read::<Vec<Value>>(&input, "children"), read::<Vec<String>>(&input, "left"));
     let stored = rules::is_stored(&input["object"]);
     let input = Input {
@@ -232,6 +259,7 @@ fuzz_target!(init: init(), |data: &[u8]| -> Corpus {
         kind: read(&input, "kind").unwrap_or(RetriedKind::Task),
         retry: retry.as_ref(),
         failure: failure.as_ref(),
+        order: order.as_ref(),
         children: children.as_deref().unwrap_or_default(),
         left: left.as_deref(),
         now: read(&input, "now").unwrap_or_else(|| Timestamp::constant(1_796_040_000, 0)),

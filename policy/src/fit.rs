@@ -66,6 +66,10 @@ fn fits(value: &mut Value, schema: &Value) -> bool {
     {
         return false;
     }
+    // Everything else is typed; this is what fields without types of ours may be.
+    if schema.get("type").is_some_and(|kind| kind == "object") && !value.is_object() {
+        return false;
+    }
     match value {
         Value::String(text) => {
             if let Some(max) = limit("maxLength").filter(|max| text.chars().count() > *max) {
@@ -183,7 +187,9 @@ mod tests {
             "openedAt": "-000009-01-01T00:00:00Z", "attempts": attempts,
             "conditions": [condition("Old"), condition("New")],
             "retry": {"attempt": u32::MAX, "run": {"kind": "Task", "name": "", "uid": "u"},
-                "aside": (0..1000).map(|n| n.to_string()).collect::<Vec<_>>()},
+                "aside": (0..1000).map(|n| n.to_string()).collect::<Vec<_>>(),
+                "transition": {"old": {"kind": "Task", "name": "t", "uid": "u"}, "from": 1, "to": 2, "step": "Deleted",
+                    "since": "2026-11-21T12:00:00Z", "predecessor": 7}},
         }));
         let length = |pointer: &str| found.pointer(pointer).and_then(Value::as_str).unwrap().chars().count();
         assert_eq!((length("/reason"), length("/totalCostUSD")), (128, 32));
@@ -197,6 +203,11 @@ mod tests {
         assert_eq!(found["retry"]["attempt"], i32::MAX);
         assert_eq!(found["retry"].get("run"), None, "a run without a name is none");
         assert_eq!(found["retry"]["aside"].as_array().unwrap().len(), 100);
+        assert_eq!(
+            found["retry"]["transition"].get("predecessor"),
+            None,
+            "a number is no object"
+        );
     }
 
     proptest! {
