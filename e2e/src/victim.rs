@@ -23,6 +23,8 @@ const ENOUGH: usize = 30;
 const SLOWEST: Duration = Duration::from_secs(2);
 /// What a machine with two cores and other work may add to a latency of some milliseconds.
 const FLOOR: Duration = Duration::from_millis(250);
+/// For so long records must not change before they are taken for final.
+const SILENCE: Duration = Duration::from_millis(750);
 /// Longest that an attack may take.
 const ATTACK: Duration = Duration::from_mins(2);
 
@@ -90,9 +92,9 @@ impl Victim {
     /// If a request of the victim fails, is not reviewed, or is slow compared to those before the attack; if its counts or
     /// Events change; if the controller no longer counts its failures.
     pub async fn undisturbed<T>(&self, attack: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-        let records = self.records().await?;
         let (stop, stopped) = watch::channel(true);
         let before = self.work(stopped).await.context("before the attack")?;
+        let records = self.settled_records().await?;
 
         stop.send_replace(false);
         let (victim, stopped) = (self.clone(), stop.subscribe());
@@ -153,6 +155,18 @@ impl Victim {
             let counted = attempts.flatten().any(|attempt| attempt["name"] == *name);
             ensure!(counted, "{items:#?}");
             Ok(())
+        })
+        .await
+    }
+
+    /// The records once what was counted before has its Events too.
+    async fn settled_records(&self) -> anyhow::Result<Records> {
+        eventually("the victim's records stand still", PATIENCE, || async {
+            let before = self.records().await?;
+            sleep(SILENCE).await;
+            let records = self.records().await?;
+            ensure!(records == before, "{records:#?}");
+            Ok(records)
         })
         .await
     }
@@ -241,6 +255,11 @@ pub async fn work_items(tenant: &Tenant) -> anyhow::Result<Vec<Value>> {
 fn is_governed(task: &DynamicObject) -> anyhow::Result<()> {
     let finalizer = task.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
     let label = task.labels().get("team").is_some_and(|team| team == "b");
-    ensure!(finalizer && label, "it was not reviewed: {:?}", task.metadata);
+    ensure!(
+        finalizer && label,
+        "it was not reviewed: it has {:?} and {:?}",
+        task.finalizers(),
+        task.labels()
+    );
     Ok(())
 }

@@ -71,22 +71,31 @@ async fn a_spawner_whose_template_claims_that_its_tasks_are_recorded_is_stopped(
 /// An agent reports its cost itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failure_whose_numbers_fit_nowhere_is_counted_and_its_task_is_freed() -> anyhow::Result<()> {
-    let arena = Arena::governed("numbers", limit(2)).await?;
+    let arena = Arena::governed("numbers", limit(3)).await?;
     let max = i64::MAX;
     let reported = [
+        json!({"costUSD": "1e30", "inputTokens": max, "outputTokens": max}),
         json!({"costUSD": "1e30", "inputTokens": max, "outputTokens": max}),
         json!({"costUSD": "1e33", "inputTokens": max, "outputTokens": max}),
     ];
     arena
         .attack(async {
             for (n, usage) in reported.iter().enumerate() {
-                let mut object = task(&format!("epic-{n}"), "epic");
+                let name = format!("epic-{n}");
+                let mut object = task(&name, "epic");
                 // Below the limit a Task goes after its TTL, once it has been counted.
                 object["spec"]["ttlSecondsAfterFinished"] = json!(0);
                 arena.fail(&object, json!({"usage": usage})).await?;
+                let counted = |status: &Value| status["consecutiveFailures"] == n + 1;
+                arena.item("epic", &format!("has {} failures", n + 1), counted).await?;
+                // The last one is the tombstone.
+                if n + 1 < reported.len() {
+                    has_no_finalizer(&arena, &name).await?;
+                }
             }
-            arena.item("epic", "is open", is_open).await?;
-            has_no_finalizer(&arena, "epic-0").await
+            // A cost without bound is a large cost, and no reason to lose the sum.
+            let has_cost = |status: &Value| is_open(status) && status["totalCostUSD"].is_string();
+            arena.item("epic", "is open and has a cost", has_cost).await.map(drop)
         })
         .await
 }

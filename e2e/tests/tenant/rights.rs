@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use futures::future::try_join_all;
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use taskgate_api::keys;
@@ -128,21 +129,40 @@ async fn register(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancellation_that_admission_did_not_see_is_not_carried_out() -> anyhow::Result<()> {
     let arena = Arena::governed("unstamped", limit(2)).await?;
-    arena.tenant.create(&task("live", "epic")).await?;
+    let now = jiff::Timestamp::now().strftime("%FT%TZ").to_string();
+    let requests = [
+        json!({keys::CANCEL: "x"}),
+        json!({keys::CANCEL: "x", keys::CANCEL_STATE: "Cancelling"}),
+        // No stamp of admission's: it names neither a user nor a spawner, or a grace that nobody can ask for.
+        json!({keys::CANCEL: "x", keys::CANCELLED_BY: "root", keys::CANCEL_TRIGGER: "ByHand",
+            keys::CANCEL_REQUESTED: now, keys::CANCEL_DEADLINE: now}),
+        json!({keys::CANCEL: "x", keys::CANCELLED_BY: "user:root", keys::CANCEL_TRIGGER: "ByHand",
+            keys::CANCEL_REQUESTED: now, keys::CANCEL_DEADLINE: "2020-01-01T00:00:00Z"}),
+    ];
+    let name = |n| format!("live-{n}");
+    for n in 0..requests.len() {
+        arena.tenant.create(&task(&name(n), &name(n))).await?;
+    }
     let registration = unregister(&arena).await?;
-    let cancel = json!({"metadata": {"annotations": {keys::CANCEL: "x"}}});
-    let annotated = arena.patch(KELOS, "Task", "live", cancel).await;
+    let annotate = requests.iter().enumerate().map(async |(n, annotations)| {
+        let cancel = json!({"metadata": {"annotations": annotations}});
+        arena.patch(KELOS, "Task", &name(n), cancel).await
+    });
+    let annotated = try_join_all(annotate).await;
     register(&arena, registration).await?;
     annotated?;
     let tasks = arena.tenant.api(KELOS, "Task");
     arena
         .attack(async {
-            never("the Task is cancelled", A_WHILE, || async {
-                let task = tasks.get("live").await?;
-                let state = task.annotations().get(keys::CANCEL_STATE).map(String::as_str);
-                let cancelled =
-                    matches!(state, Some("Cancelling" | "Cancelled")) || task.data["status"]["phase"] == "Failed";
-                Ok(cancelled.then_some((task.metadata, task.data["status"].clone())))
+            never("a Task is cancelled", A_WHILE, || async {
+                let mut tasks = tasks.list(&ListParams::default()).await?.items.into_iter();
+                let cancelled = tasks.find(|task| {
+                    let state = task.annotations().get(keys::CANCEL_STATE).map(String::as_str);
+                    let conditions = task.data["status"]["conditions"].as_array();
+                    let mut conditions = conditions.into_iter().flatten();
+                    state == Some("Cancelled") || conditions.any(|condition| condition["type"] == "Cancelled")
+                });
+                Ok(cancelled.map(|task| (task.metadata, task.data["status"].clone())))
             })
             .await
         })
