@@ -45,10 +45,20 @@ fn flaws(spec: &Value, status: &Value) -> Vec<String> {
         .collect()
 }
 
-/// Whether `object` has what the API server gives or demands of every object that it stores.
+/// Whether `object` has what the API server gives and demands of every object that it stores.
 pub fn is_stored(object: &Value) -> bool {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    (1..=253).contains(&text("/metadata/name").len()) && (1..=128).contains(&text("/metadata/uid").len())
+    (1..=253).contains(&text("/metadata/name").len())
+        && (1..=128).contains(&text("/metadata/uid").len())
+        && is_sent(object)
+}
+
+/// Whether the API server would send `object` to a webhook: metadata and spec are there, and labels are legal.
+pub fn is_sent(object: &Value) -> bool {
+    let map = |pointer: &str| object.pointer(pointer).is_some_and(Value::is_object);
+    let labels = object.pointer("/metadata/labels").and_then(Value::as_object);
+    let mut labels = labels.into_iter().flatten();
+    map("/metadata") && map("/spec") && labels.all(|(_, value)| value.as_str().is_some_and(is_label_value))
 }
 
 /// Whether Kubernetes takes `value` as the value of a label.

@@ -95,7 +95,10 @@ fn run(manifest: &Value) -> Corpus {
         }
     };
     let policies = PolicySet::new([policy.clone()]);
-    let task = manifest.get("task").filter(|task| task.is_object()).unwrap_or(&TASK);
+    let task = manifest
+        .get("task")
+        .filter(|task| rules::is_sent(task))
+        .unwrap_or(&TASK);
     let job = json!({"metadata": {"name": "fixer-42", "labels": {"kelos.dev/task": "fixer-42"}},
         "spec": {"template": {"metadata": {"labels": {"a": "b"}}}}});
     for (kind, object) in [(Kind::Task, task), (Kind::Job, &job)] {

@@ -228,7 +228,7 @@ fuzz_target!(init: init(), |data: &[u8]| -> Corpus {
         status: &status,
         valid: rules::flaws_of_status(&status).is_empty() && stored,
         object: &input["object"],
-        found: input.get("found"),
+        found: input.get("found").filter(|found| !found.is_null()),
         kind: read(&input, "kind").unwrap_or(RetriedKind::Task),
         retry: retry.as_ref(),
         failure: failure.as_ref(),

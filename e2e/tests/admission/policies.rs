@@ -287,3 +287,78 @@ async fn the_audit_log_tells_verdict_policy_and_reasons() -> anyhow::Result<()> 
     );
     Ok(())
 }
+
+/// What is refused at admission can still be stored while taskgate is not asked, as in a namespace that it leaves alone.
+#[tokio::test]
+async fn of_too_many_policies_the_oldest_are_in_force() -> anyhow::Result<()> {
+    let world = World::labelled("toomany", &[("taskgate.dev/admission", "disabled")]).await?;
+    let policy = |name: String| {
+        let spec = json!({"queueName": "agents"});
+        json!({"apiVersion": "taskgate.dev/v1alpha1", "kind": "TaskPolicy", "metadata": {"name": name}, "spec": spec})
+    };
+    let items: Vec<_> = (0..70).map(|index| policy(format!("p{index:02}"))).collect();
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
+    world
+        .ns
+        .kubectl_with_input(["create", "-f-"], &list.to_string())
+        .await?
+        .stdout_ok()?;
+    let reasons = async || {
+        let path = "-ojsonpath={range .items[*]}{.metadata.name}={.status.conditions[0].reason} {end}";
+        world.ns.kubectl(["get", "taskpolicies", path]).await?.stdout_ok()
+    };
+    let until = async |in_force: usize, last: &str| {
+        eventually("the oldest policies are in force", PATIENCE, || async {
+            let reasons = reasons().await?;
+            let found = reasons.matches("=InForce").count();
+            ensure!(found == in_force && reasons.contains(last), "{reasons}");
+            Ok(())
+        })
+        .await
+    };
+    until(64, "p63=InForce p64=TooManyPolicies p65=TooManyPolicies").await?;
+    world.ns.kubectl(["delete", "taskpolicy", "p00"]).await?.stdout_ok()?;
+    until(64, "p63=InForce p64=InForce p65=TooManyPolicies").await?;
+    let name = world.ns.name();
+    world
+        .cp
+        .kubectl(["label", "namespace", name, "taskgate.dev/admission-"])
+        .await?
+        .stdout_ok()?;
+    eventually("one more policy is refused", PATIENCE, || async {
+        let told = write(&world, "TaskPolicy", &json!({"queueName": "agents"}))
+            .await?
+            .stderr_failed()?;
+        let expected = format!("there are 64 TaskPolicies in namespace {name} already");
+        ensure!(told.contains(&expected), "{told}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_schema_bounds_keys_and_templates() -> anyhow::Result<()> {
+    let world = World::start("bounds").await?;
+    let keys =
+        |count: usize| -> serde_json::Map<_, _> { (0..count).map(|key| (format!("k{key}"), json!("x"))).collect() };
+    for (metadata, expected) in [
+        (
+            json!({"labels": keys(33), "annotations": keys(32)}),
+            "a policy may set 64 keys",
+        ),
+        (
+            json!({"annotations": {"a": "x".repeat(2049)}}),
+            "spec.metadata.annotations.a",
+        ),
+        (
+            json!({"annotations": (0..9).map(|key| (format!("k{key}"), json!(format!("{{{{ user }}}}{}", "x".repeat(2000))))).collect::<serde_json::Map<_, _>>()}),
+            "the templates have",
+        ),
+    ] {
+        let told = write(&world, "TaskPolicy", &json!({"metadata": metadata}))
+            .await?
+            .stderr_failed()?;
+        ensure!(told.contains(expected), "{told}");
+    }
+    Ok(())
+}

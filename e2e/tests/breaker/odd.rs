@@ -203,12 +203,13 @@ async fn a_memory_that_is_deleted_while_its_task_runs_starts_anew() -> anyhow::R
     Ok(())
 }
 
-/// What admission would have taken off, on a Task that it did not see.
+/// What admission would have taken off, on a Task that taskgate's own account creates: as a successor, as it creates no other.
 #[tokio::test]
 async fn a_task_that_says_it_is_recorded_is_counted_all_the_same() -> anyhow::Result<()> {
     let world = World::governed("recorded", limit(1)).await?;
     let as_taskgate = Api::<kelos_standin::types::Task>::namespaced(world.cp.client_as_taskgate(), world.ns.name());
     let mut forged = by_hand("forged", Some("epic"));
+    forged["metadata"]["annotations"][keys::RETRY_OF] = json!("00000000-2222-4333-8444-555555555555");
     forged["metadata"]["annotations"][keys::RECORDED] = json!("11111111-2222-4333-8444-555555555555");
     as_taskgate
         .create(&PostParams::default(), &serde_json::from_value(forged)?)

@@ -12,16 +12,19 @@ use kube::{
 use serde_json::json;
 use taskgate_api::{keys, work_item::Outcome};
 use taskgate_e2e::{ControlPlane, Gate, PATIENCE, Shared, await_object, eventually};
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 
 use crate::world::{World, by_hand, failures, limit};
 
 static PLANE: Shared = Shared::new(|| ControlPlane::builder().crds(CRDS));
 static GATE: OnceCell<Gate> = OnceCell::const_new();
+/// Held by each test that kills that gate.
+static KILLS: Mutex<()> = Mutex::const_new(());
 
 #[tokio::test]
 async fn a_task_that_slipped_in_is_stopped_without_a_pod_and_frees_its_branch() -> anyhow::Result<()> {
     let cp = PLANE.get().await?;
+    let _kills = KILLS.lock().await;
     let gate = GATE
         .get_or_try_init(|| Gate::builder().serve_flag("--no-leader-election").start(cp))
         .await?;
@@ -124,6 +127,7 @@ async fn an_active_task_is_not_stopped_because_the_limit_was_lowered() -> anyhow
 #[tokio::test]
 async fn a_task_of_a_worker_pool_that_slipped_in_is_stopped_too() -> anyhow::Result<()> {
     let cp = PLANE.get().await?;
+    let _kills = KILLS.lock().await;
     let gate = GATE
         .get_or_try_init(|| Gate::builder().serve_flag("--no-leader-election").start(cp))
         .await?;

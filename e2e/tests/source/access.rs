@@ -73,7 +73,7 @@ async fn a_host_that_the_operator_does_not_allow_is_not_asked() -> anyhow::Resul
     let world = World::with("host", json!({"secretRef": {"name": "no-such-secret"}})).await?;
     let elsewhere = json!({
         "apiVersion": "kelos.dev/v1alpha2", "kind": "Workspace", "metadata": {"name": "repo"},
-        "spec": {"repo": "https://127.0.0.1:6443/o/r", "secretRef": {"name": "no-such-secret"}},
+        "spec": {"repo": format!("https://127.0.0.1:6443/{}/r", world.ns.name()), "secretRef": {"name": "no-such-secret"}},
     });
     world.repo().issue(42);
     world.issues().await?;
