@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use taskgate_api::keys;
 use taskgate_e2e::{await_object, task};
 
-use crate::arena::{Arena, KELOS, refusal};
+use crate::arena::{Arena, KELOS, policy, refusal};
 
 fn limit(limit: u32) -> Value {
     json!({"failurePolicy": {"maxRetriesPerItem": limit}})
@@ -148,7 +148,10 @@ const OWN_ANNOTATIONS: [&str; 13] = [
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_that_taskgate_alone_may_write_are_removed_from_new_tasks_and_cannot_be_changed() -> anyhow::Result<()> {
-    let arena = Arena::governed("keys", limit(2)).await?;
+    let arena = Arena::enter("keys").await?;
+    // Without labels and annotations: where a policy sets some, admission keeps what an earlier pass noted about them.
+    arena.tenant.create(&policy("agents", &limit(2))).await?;
+    arena.until_reviewed(true).await?;
     let mut object = task("forged", "epic");
     for key in OWN_ANNOTATIONS {
         object["metadata"]["annotations"][key] = json!("forged");
