@@ -78,7 +78,7 @@ async fn bodies_that_grow_when_they_are_parsed_stay_within_the_memory_limit() ->
     let peer = &arena.peer().await?;
     let rounds: Vec<_> = [LARGEST, LARGEST / 4]
         .into_iter()
-        .flat_map(|size| ["0,", "{},", "\"\","].map(|item| large(item, size)))
+        .flat_map(|size| ["0,", "{\"\":0},", "\"\","].map(|item| large(item, size)))
         .collect();
     arena
         .attack(async {
