@@ -83,5 +83,6 @@ pub use process_spec::ProcessSpec;
 pub use shared::Shared;
 pub use size::{is_soak, seed};
 pub use tenant::{Tenant, resource};
+pub use tokio_rustls::client::TlsStream;
 pub use victim::{Victim, fail_task, task, work_items};
 pub use wait::{PATIENCE, await_gone, await_object, eventually, eventually_that, never};

@@ -19,10 +19,11 @@ use crate::{ControlPlane, Tenant, resource};
 const PAUSE: Duration = Duration::from_millis(25);
 /// So many Tasks before an attack, and at least as many during it.
 const ENOUGH: usize = 30;
-/// The API server waits 2 s for the mutating and 3 s for the validating webhook: a slower create was not reviewed in time.
-const SLOWEST: Duration = Duration::from_secs(8);
-/// What a machine with two cores and other work may add to a latency of some milliseconds.
-const FLOOR: Duration = Duration::from_secs(1);
+/// The API server waits 2 s for the mutating and 3 s for the validating webhook. Each Task must be reviewed, which
+/// [`is_governed`] proves; how fast that is on an idle machine is for benchmarks to say.
+const SLOWEST: Duration = Duration::from_secs(4);
+/// What a busy machine with two cores and a debug build may add to the median, and to the slowest tenth.
+const FLOORS: [(usize, Duration); 2] = [(50, Duration::from_millis(250)), (90, Duration::from_secs(1))];
 /// For so long records must not change before they are taken for final.
 const SILENCE: Duration = Duration::from_millis(750);
 /// Longest that an attack may take.
@@ -130,7 +131,6 @@ impl Victim {
             let took = began.elapsed();
             let created = created.with_context(|| format!("creating Task {name}, after {took:.1?}"))?;
             is_governed(&created).with_context(|| format!("Task {name}, after {took:.1?}"))?;
-            ensure!(took < SLOWEST, "Task {name} took {took:.1?}");
             latencies.push(took);
             sleep(PAUSE).await;
         }
@@ -193,10 +193,15 @@ impl Latencies {
     }
 
     fn compare(&self, during: &Self) -> anyhow::Result<()> {
-        for percent in [50, 90] {
+        let slowest = during.percentile(100);
+        ensure!(
+            slowest < SLOWEST,
+            "a Task of the victim took {slowest:.1?}: {self} before the attack, {during} during it"
+        );
+        for (percent, floor) in FLOORS {
             let (was, is) = (self.percentile(percent), during.percentile(percent));
             ensure!(
-                is <= 2 * was + FLOOR,
+                is <= 2 * was + floor,
                 "the victim's Tasks became slow: {self} before the attack, {during} during it"
             );
         }

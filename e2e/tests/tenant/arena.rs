@@ -3,6 +3,7 @@
 
 use anyhow::{Context as _, bail, ensure};
 use kelos_standin::CRDS;
+use kube::ResourceExt as _;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
 use taskgate_e2e::{
@@ -79,6 +80,16 @@ impl Arena {
         eventually("the tenant's policy is seen", PATIENCE, || async {
             let probe = self.tenant.dry_run(&task("probe", "probe")).await?;
             ensure!(probe.metadata.annotations.unwrap_or_default().contains_key(&mark));
+            Ok(())
+        })
+        .await
+    }
+
+    /// Waits until the tenant's Tasks are reviewed under its policy, or are not.
+    pub(crate) async fn until_reviewed(&self, reviewed: bool) -> anyhow::Result<()> {
+        eventually(format!("Tasks are reviewed: {reviewed}"), PATIENCE, || async {
+            let probe = self.tenant.dry_run(&task("probe", "probe")).await?;
+            ensure!(probe.finalizers().is_empty() != reviewed);
             Ok(())
         })
         .await

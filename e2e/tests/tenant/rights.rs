@@ -13,7 +13,7 @@ use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use taskgate_api::keys;
-use taskgate_e2e::{GATE_NAMESPACE, PATIENCE, await_object, eventually, fail_task, never, task, work_items};
+use taskgate_e2e::{GATE_NAMESPACE, await_object, fail_task, never, task, work_items};
 use tokio::net::TcpListener;
 
 use crate::arena::{Arena, KELOS, TASKGATE, policy};
@@ -26,23 +26,13 @@ fn limit(limit: u32) -> Value {
     json!({"failurePolicy": {"maxRetriesPerItem": limit}})
 }
 
-/// Waits until the tenant's Tasks are sent to taskgate, or are not.
-async fn until_reviewed(arena: &Arena, reviewed: bool) -> anyhow::Result<()> {
-    eventually(format!("Tasks are reviewed: {reviewed}"), PATIENCE, || async {
-        let probe = arena.tenant.dry_run(&task("probe", "probe")).await?;
-        ensure!(probe.finalizers().is_empty() != reviewed);
-        Ok(())
-    })
-    .await
-}
-
 async fn opt(arena: &Arena, value: Option<&str>) -> anyhow::Result<()> {
     let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(arena.cp.client());
     let patch = Patch::Merge(json!({"metadata": {"labels": {keys::ADMISSION: value}}}));
     namespaces
         .patch(arena.tenant.ns().name(), &PatchParams::default(), &patch)
         .await?;
-    until_reviewed(arena, value.is_none()).await
+    arena.until_reviewed(value.is_none()).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -86,7 +76,7 @@ async fn unregister(arena: &Arena) -> anyhow::Result<(MutatingWebhookConfigurati
     validating
         .replace(CONFIGURATION, &PostParams::default(), &narrowed(&second, &elsewhere)?)
         .await?;
-    until_reviewed(arena, false).await?;
+    arena.until_reviewed(false).await?;
     Ok((first, second))
 }
 
@@ -123,7 +113,7 @@ async fn register(
             &Patch::Merge(json!({"webhooks": second.webhooks})),
         )
         .await?;
-    until_reviewed(arena, true).await
+    arena.until_reviewed(true).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -133,7 +123,7 @@ async fn a_cancellation_that_admission_did_not_see_is_not_carried_out() -> anyho
     let requests = [
         json!({keys::CANCEL: "x"}),
         json!({keys::CANCEL: "x", keys::CANCEL_STATE: "Cancelling"}),
-        // No stamp of admission's: it names neither a user nor a spawner, or a grace that no user can ask for.
+        // No stamp of admission's: it names neither a user nor a spawner, or a grace that nobody can ask for.
         json!({keys::CANCEL: "x", keys::CANCELLED_BY: "root", keys::CANCEL_TRIGGER: "ByHand",
             keys::CANCEL_REQUESTED: now, keys::CANCEL_DEADLINE: now}),
         json!({keys::CANCEL: "x", keys::CANCELLED_BY: "user:root", keys::CANCEL_TRIGGER: "ByHand",
@@ -336,7 +326,7 @@ async fn a_tenants_policy_does_not_weaken_an_enforced_one() -> anyhow::Result<()
         arena
             .attack(async {
                 arena.tenant.create(&policy(&format!("weaker-{n}"), spec)).await?;
-                until_reviewed(&arena, true).await?;
+                arena.until_reviewed(true).await?;
                 arena.fail(&task(&format!("{item}-1"), &item), json!({})).await?;
                 arena.item(&item, "is open", |status| status["breaker"] == "Open").await
             })
