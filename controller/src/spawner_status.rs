@@ -2,7 +2,8 @@
 //!
 //! Kelos reads that status and writes it back within milliseconds, without a second try: a write of ours between the two
 //! fails its cycle (kelos S13, T13). So it is written only when it changes, some time after the last event of the
-//! spawner's items, when the cycle that the event started is over, and seldom.
+//! spawner's items, when the cycle that the event started is over, and seldom; but it never waits longer than
+//! [`INTERVAL`] for events to end.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -26,7 +27,7 @@ use crate::{context::Context, error::is_conflict, named, tasks::json_of, unwindi
 const CONDITION: &str = "ItemsCircuitBroken";
 /// How long after the last event of a spawner's items the condition is looked at.
 const QUIET: Duration = Duration::from_secs(10);
-/// The shortest time between two writes to one spawner.
+/// The shortest time between two writes to one spawner, and the longest that an event waits for others to end.
 const INTERVAL: Duration = Duration::from_secs(30);
 /// How many items a message names.
 const NAMED: usize = 20;
@@ -34,17 +35,33 @@ const NAMED: usize = 20;
 /// Namespace and name of a spawner.
 pub(crate) type SpawnerRef = (String, String);
 
+/// When the condition of a spawner is looked at.
+#[derive(Clone, Copy)]
+struct Due {
+    at: Instant,
+    /// However many events come: a policy that changes is an event of every spawner, and who may write policies may write
+    /// them all the time.
+    latest: Instant,
+}
+
+impl Due {
+    fn after(wait: Duration) -> Self {
+        let at = Instant::now() + wait;
+        Self { at, latest: at }
+    }
+}
+
 /// Keeps the condition of every spawner that `changed` tells of, until the channel closes.
 pub(crate) async fn run(context: Arc<Context>, mut changed: mpsc::UnboundedReceiver<SpawnerRef>) {
-    let mut due: HashMap<SpawnerRef, Instant> = HashMap::new();
+    let mut due: HashMap<SpawnerRef, Due> = HashMap::new();
     let mut written: HashMap<SpawnerRef, Instant> = HashMap::new();
     let mut unheard = false;
     let unwinding = Unwinding::new("spawner_status", &context.metrics);
     loop {
         let next = due
             .iter()
-            .min_by_key(|(_, at)| **at)
-            .map(|(spawner, at)| (spawner.clone(), *at));
+            .min_by_key(|(_, due)| due.at)
+            .map(|(spawner, due)| (spawner.clone(), due.at));
         let wait = async {
             match &next {
                 Some((_, at)) => tokio::time::sleep_until(*at).await,
@@ -54,9 +71,10 @@ pub(crate) async fn run(context: Arc<Context>, mut changed: mpsc::UnboundedRecei
         tokio::select! {
             spawner = changed.recv() => {
                 let Some(spawner) = spawner else { return };
-                let earliest = written.get(&spawner).map(|at| *at + INTERVAL);
-                let at = (Instant::now() + QUIET).max(earliest.unwrap_or_else(Instant::now));
-                due.insert(spawner, at);
+                let now = Instant::now();
+                let earliest = written.get(&spawner).map_or(now, |at| *at + INTERVAL);
+                let event = due.entry(spawner).or_insert_with(|| Due { at: now, latest: earliest.max(now + INTERVAL) });
+                event.at = earliest.max(now + QUIET).min(event.latest);
             }
             () = wait => {
                 let Some((spawner, _)) = next else { continue };
@@ -64,7 +82,7 @@ pub(crate) async fn run(context: Arc<Context>, mut changed: mpsc::UnboundedRecei
                 let written_now = match unwinding.caught(spawner.clone(), write(&context, &spawner)).await {
                     Ok(written) => written,
                     Err(wait) => {
-                        due.insert(spawner, Instant::now() + wait);
+                        due.insert(spawner, Due::after(wait));
                         continue;
                     }
                 };
@@ -81,7 +99,7 @@ pub(crate) async fn run(context: Arc<Context>, mut changed: mpsc::UnboundedRecei
                     Err(error) => {
                         let again = if is_conflict(&error) { QUIET } else { INTERVAL };
                         debug!(%error, namespace = spawner.0, name = spawner.1, "the spawner's condition was not written");
-                        due.insert(spawner, Instant::now() + again);
+                        due.insert(spawner, Due::after(again));
                     }
                 }
                 written.retain(|_, at| at.elapsed() < INTERVAL);

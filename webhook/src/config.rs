@@ -31,7 +31,9 @@ pub struct ServerConfig {
 pub struct Limits {
     /// Connections at the same time. One more closes another, or is closed as it comes.
     pub connections: NonZeroUsize,
-    /// Requests that are answered at the same time, from when their bodies are read; more are answered with 503 at once.
+    /// Requests that are answered at the same time, from when their bodies are read; more are answered with 503 at once. Half
+    /// must be more than the 200 creates and updates that an API server handles at once by default
+    /// (`--max-mutating-requests-inflight`).
     pub in_flight: NonZeroUsize,
     /// The largest body, in bytes. An UPDATE review carries two objects of up to 3 MiB.
     pub body_bytes: NonZeroUsize,
@@ -59,7 +61,7 @@ impl Default for Limits {
         let count = |count| NonZeroUsize::new(count).expect("the defaults are not zero");
         Self {
             connections: count(1024),
-            in_flight: count(256),
+            in_flight: count(512),
             body_bytes: count(8 << 20),
             review_bytes: count(64 << 20),
             buffered_bytes: count(160 << 20),

@@ -100,7 +100,7 @@ pub(crate) struct ServeArgs {
     pub(crate) registration_managed_elsewhere: bool,
     /// How many reviews may be in flight, and half as many from one address; further ones are refused at once and the failure
     /// policy decides.
-    #[arg(long, env = "TASKGATE_MAX_IN_FLIGHT", value_name = "COUNT", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    #[arg(long, env = "TASKGATE_MAX_IN_FLIGHT", value_name = "COUNT", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) max_in_flight: u32,
     /// Run the controller without asking other replicas: for a single one. The Lease that replicas share is the only thing
     /// that is written at rest.

@@ -80,7 +80,7 @@ pub(super) fn put(text: &str, feedback: Option<&str>) -> String {
         None => text.to_owned(),
     };
     match feedback {
-        Some(feedback) if bare.is_empty() => feedback.to_owned(),
+        Some(feedback) if bare.trim_end().is_empty() => feedback.to_owned(),
         Some(feedback) => format!("{}\n\n{feedback}", bare.trim_end()),
         None => bare,
     }
@@ -254,6 +254,7 @@ mod tests {
         assert_eq!(put(&first, Some(&two)), format!("fix it\n\n{two}"));
         assert_eq!(put(&first, None), "fix it");
         assert_eq!(put("", Some(&one)), one);
+        assert_eq!(put(" ", Some(&one)), one);
         assert_eq!(put(&format!("a {BEGIN} cut off"), None), "a");
     }
 
