@@ -1,6 +1,9 @@
 //! Helm: install, upgrade, and what it says.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
@@ -68,7 +71,10 @@ async fn an_oddly_named_release_governs_under_its_own_roles() -> anyhow::Result<
     let mut again = task("again", &json!({}));
     again["metadata"]["annotations"]["taskgate.dev/item"] = "stuck".into();
     let mark = cp.audit().mark()?;
+    // A busy API server may not wait for an answer: then it asks again.
+    let asked = AtomicUsize::new(0);
     eventually("the item is stopped", PATIENCE, || async {
+        asked.fetch_add(1, Ordering::Relaxed);
         let refused = create(&ns, &again, &["--dry-run=server"]).await?.stderr_failed()?;
         ensure!(refused.contains("item stuck failed once"), "{refused}");
         Ok(())
@@ -93,7 +99,8 @@ async fn an_oddly_named_release_governs_under_its_own_roles() -> anyhow::Result<
             }
         }
     }
-    ensure!(denials == 1, "{denials} lines for one denial");
+    let asked = asked.into_inner();
+    ensure!((1..=asked).contains(&denials), "{denials} lines for {asked} denials");
     Ok(())
 }
 
