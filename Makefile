@@ -15,7 +15,7 @@ IMAGE ?= ghcr.io/taskgate/taskgate:0.1.0
 
 .PHONY: help
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: control-plane ## Start a control plane with taskgate, show a tour, and run until Ctrl-C (ONCE=1: end after the tour)
