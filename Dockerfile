@@ -1,5 +1,5 @@
-# A static binary in an image with nothing else but the roots that trackers' certificates are checked against.
-# The same sources give the same binary: no paths of the builder, no build ID, locked dependencies.
+# A static binary, and the root certificates for GitHub's.
+# The build is reproducible: no paths of the builder, no build ID, locked dependencies.
 #
 #   make image
 

@@ -194,7 +194,7 @@ async fn the_proposals_example_is_filled_in_verbatim_on_an_unmodified_kelos() ->
 
 #[tokio::test]
 async fn the_example_of_the_docs_is_filled_in() -> anyhow::Result<()> {
-    let section = recipe("What only the tracker knows")?;
+    let section = recipe("Values from the issue source")?;
     let tracker = Tracker::start("docs", json!({"metadata": section})).await?;
     tracker.world.create(&task("fixer-42")).await?;
     eventually("the Task has what the tracker knows", PATIENCE, || async {

@@ -1,11 +1,11 @@
-{{/* The name of everything: starts with a letter, whatever the release is called, and leaves room for suffixes. */}}
+{{/* The base of all names. It starts with a letter for any release name, and is short enough for suffixes. */}}
 {{- define "taskgate.fullname" -}}
 {{- $release := regexReplaceAll "[^a-z0-9]+" .Release.Name "-" -}}
 {{- $name := hasPrefix "taskgate" $release | ternary $release (printf "taskgate-%s" $release) -}}
 {{- default $name .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end }}
 
-{{/* The Secret with the certificate, and the Certificate of cert-manager. */}}
+{{/* The name of the Secret with the certificate, and of cert-manager's Certificate. */}}
 {{- define "taskgate.certificate" -}}
 {{ include "taskgate.fullname" . }}-{{ eq .Values.certificates.mode "cert-manager" | ternary "tls" "serving-cert" }}
 {{- end }}
@@ -19,7 +19,7 @@ app.kubernetes.io/name: taskgate
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
-{{/* Pods of the hook: no Service leads to them, and no replica is spread by them. */}}
+{{/* The labels of the hook's pod. No Service and no spread constraint selects them. */}}
 {{- define "taskgate.hookSelector" -}}
 app.kubernetes.io/name: taskgate-uninstall
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
@@ -33,7 +33,7 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
-{{/* What a ServiceAccount gives to the pods that run as it. */}}
+{{/* The pull secrets of a ServiceAccount. */}}
 {{- define "taskgate.pullSecrets" -}}
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
@@ -43,7 +43,7 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
-{{/* Where every pod of taskgate may run. */}}
+{{/* The placement of all pods. */}}
 {{- define "taskgate.placement" -}}
 {{- with .Values.priorityClassName }}
 priorityClassName: {{ . }}
@@ -58,7 +58,7 @@ tolerations:
 {{- end }}
 {{- end }}
 
-{{/* Names, and the ports that the values name. A rule without ports would allow every one. */}}
+{{/* Egress to DNS and to networkPolicy.egressPorts. A rule without ports would allow all. */}}
 {{- define "taskgate.egress" -}}
 - ports:
   - port: 53
@@ -73,14 +73,14 @@ tolerations:
 {{- end }}
 {{- end }}
 
-{{/* In seconds: the lame duck, 10 s of drain, 5 s for the rest, and 10 s to spare. */}}
+{{/* Seconds: the lame duck, 10 s drain, 5 s for the rest, and 10 s in reserve. */}}
 {{- define "taskgate.gracePeriod" -}}
 {{- $start := toDate "2006" "2000" -}}
 {{- $end := dateModify .Values.admission.lameDuck $start -}}
 {{ sub (unixEpoch $end) (unixEpoch $start) | add 25 }}
 {{- end }}
 
-{{/* What restricted Pod Security asks for, and a root that cannot be written. */}}
+{{/* The fields that Pod Security "restricted" requires, and a read-only root. */}}
 {{- define "taskgate.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 65532
