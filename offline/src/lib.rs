@@ -9,7 +9,7 @@
 //!                                                               judgement
 //! ```
 //!
-//! There is no second decision: [`World`] is another [`taskgate_webhook::Surroundings`], and the server's own way from a
+//! There is no second decision: [`World`] is another [`taskgate_webhook::ClusterContext`], and the server's own way from a
 //! review to a verdict runs over it. What is modelled here is the API server around it ([`judge`], [`registration`],
 //! [`schema`]), and the end-to-end suite `offline` holds it against the real one.
 //!

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde_json::Value;
 use taskgate_api::kueue::{self, ConfigRef, Settings};
 use taskgate_policy::KueueFacts;
-use taskgate_webhook::{ObjectKind, QueueQuestion};
+use taskgate_webhook::{ObjectKind, QueueLookup};
 
 /// Kueue's objects, by name.
 #[derive(Debug, Default)]
@@ -43,7 +43,7 @@ impl Kueue {
     }
 
     /// The same answers, in the same order, as the server gets from the API server.
-    pub(super) fn facts(&self, question: QueueQuestion<'_>, complete: bool) -> KueueFacts {
+    pub(super) fn facts(&self, question: QueueLookup<'_>, complete: bool) -> KueueFacts {
         let default = || Settings::of_namespace(&ConfigRef::default().namespace);
         let settings = self.settings.clone().unwrap_or_else(default);
         let manages = settings.manages(question.namespace_labels);

@@ -1,11 +1,11 @@
-//! What is in the cluster, as far as documents tell: the surroundings that a verdict needs, without an API server.
+//! What is in the cluster, as far as documents tell: the cluster that a verdict needs, without an API server.
 //!
 //! The same kinds that the server's caches and fresh reads look at, with the same rules: a policy that cannot be applied is
 //! left out, a `WorkItem` is the memory of the item that its key names, a Task with a uid is one that is stored.
 
 mod kueue;
 mod live;
-mod surroundings;
+mod cluster;
 
 use std::{
     collections::{BTreeMap, HashMap},

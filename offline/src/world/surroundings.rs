@@ -1,4 +1,4 @@
-//! The world as the surroundings of a request. Where the cluster's (`taskgate_webhook::Cluster`) reads a cache or asks the
+//! The world as the cluster of a request. Where the cluster's (`taskgate_webhook::Cluster`) reads a cache or asks the
 //! API server, this one looks into its tables.
 
 use std::{collections::HashSet, sync::Arc};
@@ -9,11 +9,11 @@ use taskgate_api::{
     metadata::{Metadata, Owner},
 };
 use taskgate_policy::{ItemIdentity, KueueFacts, PolicySet, Right, SpawnerFacts, Workspace};
-use taskgate_webhook::{Ask, FactError, Labels, Permission, QueueQuestion, Rivals, Surroundings, UserInfo, may};
+use taskgate_webhook::{ReviewedTask, ClusterReadError, Labels, AccessDecision, QueueLookup, CompetingTasks, ClusterContext, UserInfo, may};
 
 use super::World;
 
-impl Surroundings for World {
+impl ClusterContext for World {
     fn is_ready(&self) -> bool {
         true
     }
@@ -22,16 +22,16 @@ impl Surroundings for World {
         self.policies.clone()
     }
 
-    async fn namespace_labels(&self, namespace: &str) -> Result<Labels, FactError> {
+    async fn namespace_labels(&self, namespace: &str) -> Result<Labels, ClusterReadError> {
         Ok(Arc::new(World::namespace_labels(self, namespace)))
     }
 
-    async fn owner_task(&self, namespace: &str, owner: &Owner<'_>) -> Result<Option<Value>, FactError> {
+    async fn owner_task(&self, namespace: &str, owner: &Owner<'_>) -> Result<Option<Value>, ClusterReadError> {
         let task = self.tasks.get(namespace, owner.name);
         Ok(task.filter(|task| Metadata::of(task).uid() == Some(owner.uid)).cloned())
     }
 
-    async fn spawner(&self, namespace: &str, name: &str) -> Result<Option<Arc<SpawnerFacts>>, FactError> {
+    async fn spawner(&self, namespace: &str, name: &str) -> Result<Option<Arc<SpawnerFacts>>, ClusterReadError> {
         Ok(self.spawners.get(namespace, name).cloned())
     }
 
@@ -43,7 +43,7 @@ impl Surroundings for World {
         }
     }
 
-    async fn kueue(&self, question: QueueQuestion<'_>) -> KueueFacts {
+    async fn kueue(&self, question: QueueLookup<'_>) -> KueueFacts {
         self.kueue.facts(question, self.knowledge.complete)
     }
 
@@ -52,7 +52,7 @@ impl Surroundings for World {
         namespace: &str,
         item: &ItemIdentity,
         fresh: bool,
-    ) -> Result<Option<Arc<WorkItemStatus>>, FactError> {
+    ) -> Result<Option<Arc<WorkItemStatus>>, ClusterReadError> {
         let name = item.work_item_name();
         match self.work_items.get(namespace, &name) {
             None => Ok(None),
@@ -63,7 +63,7 @@ impl Surroundings for World {
             }
             // A cache leaves it out; a fresh read fails.
             Some(Err(_)) if !fresh => Ok(None),
-            Some(Err(error)) => Err(FactError {
+            Some(Err(error)) => Err(ClusterReadError {
                 kind: "WorkItem",
                 namespace: namespace.to_owned(),
                 name,
@@ -73,23 +73,23 @@ impl Surroundings for World {
         }
     }
 
-    async fn rivals(&self, ask: &Ask<'_>, item: &ItemIdentity) -> Result<Option<Rivals>, FactError> {
+    async fn competing_tasks(&self, ask: &ReviewedTask<'_>, item: &ItemIdentity) -> Result<Option<CompetingTasks>, ClusterReadError> {
         let stored = self.tasks_of.get(ask.namespace, &item.work_item_name());
-        Ok(Some(Rivals::among(
+        Ok(Some(CompetingTasks::among(
             stored.cloned().unwrap_or_default(),
             ask,
             &HashSet::new(),
         )))
     }
 
-    async fn own_user(&self) -> Result<Option<String>, FactError> {
+    async fn own_user(&self) -> Result<Option<String>, ClusterReadError> {
         Ok(self.knowledge.own_user.clone())
     }
 
-    async fn may(&self, user: &UserInfo, right: &Right) -> Result<Permission, FactError> {
+    async fn may(&self, user: &UserInfo, right: &Right) -> Result<AccessDecision, ClusterReadError> {
         match &self.knowledge.permissions {
             Some(client) => may(client.clone(), user, right).await,
-            None => Ok(Permission {
+            None => Ok(AccessDecision {
                 allowed: true,
                 why: String::new(),
             }),

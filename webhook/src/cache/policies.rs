@@ -1,4 +1,4 @@
-//! Policies, compiled once as they arrive, for the whole process.
+//! The store of policies of both kinds, compiled once as they arrive, for the whole process.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,41 +15,41 @@ use taskgate_policy::{
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::table::Table;
-use crate::off_reactor::off_reactor;
+use super::store::KindStore;
+use crate::blocking::block_in_place;
 
-/// The policies of both kinds, and what others know of them.
+/// The policies of both kinds, and the set that subscribers see.
 #[derive(Debug)]
-pub(super) struct Policies {
-    pub(super) namespaced: Table<Arc<Stored>>,
-    pub(super) cluster: Table<Arc<Stored>>,
+pub(super) struct PolicyStore {
+    pub(super) namespaced: KindStore<Arc<StoredPolicy>>,
+    pub(super) cluster: KindStore<Arc<StoredPolicy>>,
     known: watch::Sender<Arc<KnownPolicies>>,
-    /// Held while `known` is made of the tables, so that the last one made is the newest.
+    /// Locked while `known` is built from the stores, so that the last one built is the newest.
     rebuilding: Mutex<()>,
 }
 
 /// A policy as it is stored in the cluster.
 #[derive(Clone, Debug)]
-pub(super) struct Stored {
+pub(super) struct StoredPolicy {
     name: PolicyName,
     uid: String,
     generation: i64,
     created: Option<Timestamp>,
-    compiled: Compiled,
+    compiled: CompiledPolicy,
 }
 
 #[derive(Clone, Debug)]
-enum Compiled {
+enum CompiledPolicy {
     Usable(Policy),
     Invalid(Arc<[Problem]>),
-    /// Older ones take all the room. It is not kept, so that no number of policies fills the memory; when there is room again,
-    /// it is listed again.
+    /// Over the limit, as one of the newest. It is not kept, so that no number of policies fills the memory; it is listed again
+    /// when the count falls below the limit.
     Dropped,
 }
 
-impl Stored {
+impl StoredPolicy {
     fn is_dropped(&self) -> bool {
-        matches!(self.compiled, Compiled::Dropped)
+        matches!(self.compiled, CompiledPolicy::Dropped)
     }
 
     fn state(&self) -> PolicyState {
@@ -57,16 +57,16 @@ impl Stored {
             uid: self.uid.clone(),
             generation: self.generation,
             acceptance: match &self.compiled {
-                Compiled::Usable(_) => Acceptance::InForce,
-                Compiled::Invalid(problems) => Acceptance::Invalid(Arc::clone(problems)),
-                Compiled::Dropped => Acceptance::TooMany,
+                CompiledPolicy::Usable(_) => Acceptance::InForce,
+                CompiledPolicy::Invalid(problems) => Acceptance::Invalid(Arc::clone(problems)),
+                CompiledPolicy::Dropped => Acceptance::TooMany,
             },
         }
     }
 }
 
-/// Drops the newest of the policies beside the one under `key`, as long as there are too many.
-fn drop_newest(stored: &mut BTreeMap<String, Arc<Stored>>, key: &str) {
+/// Drops the newest policies in the namespace of `key`, while there are more than the limit.
+fn drop_newest(stored: &mut BTreeMap<String, Arc<StoredPolicy>>, key: &str) {
     let group = &key[..=key.find('/').unwrap_or(key.len() - 1)];
     let members = stored
         .range_mut(group.to_owned()..)
@@ -80,15 +80,15 @@ fn drop_newest(stored: &mut BTreeMap<String, Arc<Stored>>, key: &str) {
     }
     kept.sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
     for newest in kept.into_iter().skip(MAX_POLICIES) {
-        *newest = Arc::new(Stored {
-            compiled: Compiled::Dropped,
-            ..Stored::clone(newest)
+        *newest = Arc::new(StoredPolicy {
+            compiled: CompiledPolicy::Dropped,
+            ..StoredPolicy::clone(newest)
         });
     }
 }
 
-/// Whether there is room for one that was dropped.
-fn has_room_for_dropped(stored: &[Arc<Stored>]) -> bool {
+/// Whether a dropped policy fits again.
+fn dropped_fits_again(stored: &[Arc<StoredPolicy>]) -> bool {
     let mut groups: HashMap<_, (usize, bool)> = HashMap::new();
     for stored in stored {
         let namespace = match &stored.name {
@@ -104,11 +104,11 @@ fn has_room_for_dropped(stored: &[Arc<Stored>]) -> bool {
         .any(|(kept, any_dropped)| *any_dropped && *kept < MAX_POLICIES)
 }
 
-impl Policies {
+impl PolicyStore {
     pub(super) fn new() -> Self {
         Self {
-            namespaced: Table::settled("taskpolicies", drop_newest),
-            cluster: Table::settled("clustertaskpolicies", drop_newest),
+            namespaced: KindStore::with_after_change("taskpolicies", drop_newest),
+            cluster: KindStore::with_after_change("clustertaskpolicies", drop_newest),
             known: watch::Sender::default(),
             rebuilding: Mutex::default(),
         }
@@ -118,33 +118,33 @@ impl Policies {
         self.known.subscribe()
     }
 
-    /// Puts what the tables hold now before the next review, and tells the others if it is news. Whether one that was dropped
-    /// has to be listed again.
+    /// Publishes the current content to the next review and to subscribers, if it changed; whether to list again for a dropped
+    /// policy.
     pub(super) fn rebuild(&self) -> bool {
         let _rebuilding = self.rebuilding.lock().unwrap_or_else(PoisonError::into_inner);
         let namespaced = self.namespaced.values();
         let cluster = self.cluster.values();
-        let again = has_room_for_dropped(&namespaced) || has_room_for_dropped(&cluster);
+        let list_again = dropped_fits_again(&namespaced) || dropped_fits_again(&cluster);
         let stored = [namespaced, cluster].concat();
         let states = stored
             .iter()
             .map(|stored| (stored.name.clone(), stored.state()))
             .collect();
-        let complete = self.namespaced.report().synced && self.cluster.report().synced;
+        let complete = self.namespaced.status().synced && self.cluster.status().synced;
         let known = self.known.borrow().clone();
         if known.states != states || known.complete != complete {
             let usable = stored.iter().filter_map(|stored| match &stored.compiled {
-                Compiled::Usable(policy) => Some(policy.clone()),
-                Compiled::Invalid(_) | Compiled::Dropped => None,
+                CompiledPolicy::Usable(policy) => Some(policy.clone()),
+                CompiledPolicy::Invalid(_) | CompiledPolicy::Dropped => None,
             });
             let set = Arc::new(PolicySet::new(usable));
             self.known
                 .send_replace(Arc::new(KnownPolicies { set, states, complete }));
         }
-        again
+        list_again
     }
 
-    /// How many stored policies are not in force.
+    /// The number of stored policies that are not in force.
     pub(super) fn rejected(&self) -> usize {
         let known = self.known.borrow();
         let rejected = known
@@ -154,7 +154,7 @@ impl Policies {
         rejected.count()
     }
 
-    pub(super) fn compile_namespaced(&self, object: DynamicObject) -> Arc<Stored> {
+    pub(super) fn compile_namespaced(&self, object: DynamicObject) -> Arc<StoredPolicy> {
         let compile = |name: &PolicyName, spec: TaskPolicySpec| match name {
             PolicyName::Namespaced { namespace, name } => Policy::namespaced(namespace, name, &spec),
             PolicyName::Cluster { name } => Policy::namespaced("", name, &spec),
@@ -162,7 +162,7 @@ impl Policies {
         stored(&self.namespaced, object, compile)
     }
 
-    pub(super) fn compile_cluster(&self, object: DynamicObject) -> Arc<Stored> {
+    pub(super) fn compile_cluster(&self, object: DynamicObject) -> Arc<StoredPolicy> {
         let compile = |name: &PolicyName, spec: ClusterTaskPolicySpec| match name {
             PolicyName::Namespaced { name, .. } | PolicyName::Cluster { name } => Policy::cluster(name, &spec),
         };
@@ -170,20 +170,20 @@ impl Policies {
     }
 }
 
-/// Compiles one object, unless its spec is the one that is compiled already.
+/// Compiles a policy, unless its generation is compiled already.
 fn stored<S: DeserializeOwned>(
-    table: &Table<Arc<Stored>>,
+    store: &KindStore<Arc<StoredPolicy>>,
     object: DynamicObject,
     compile: impl Fn(&PolicyName, S) -> Result<Policy, Vec<Problem>>,
-) -> Arc<Stored> {
+) -> Arc<StoredPolicy> {
     let DynamicObject { metadata, mut data, .. } = object;
     let namespace = metadata.namespace.unwrap_or_default();
     let name = metadata.name.unwrap_or_default();
     let uid = metadata.uid.unwrap_or_default();
     let generation = metadata.generation.unwrap_or_default();
     let is_current =
-        |before: &Arc<Stored>| before.uid == uid && before.generation == generation && !before.is_dropped();
-    if let Some(before) = table.get(&namespace, &name).filter(is_current) {
+        |before: &Arc<StoredPolicy>| before.uid == uid && before.generation == generation && !before.is_dropped();
+    if let Some(before) = store.get(&namespace, &name).filter(is_current) {
         return before;
     }
     let name = if namespace.is_empty() {
@@ -191,7 +191,7 @@ fn stored<S: DeserializeOwned>(
     } else {
         PolicyName::Namespaced { namespace, name }
     };
-    let compiled = off_reactor(|| {
+    let compiled = block_in_place(|| {
         let unreadable = |error: serde_json::Error| {
             let message = clip(&error.to_string(), 160);
             vec![Problem {
@@ -203,14 +203,14 @@ fn stored<S: DeserializeOwned>(
         compile(&name, spec)
     });
     let compiled = match compiled {
-        Ok(policy) => Compiled::Usable(policy),
+        Ok(policy) => CompiledPolicy::Usable(policy),
         Err(problems) => {
             let fields: Vec<_> = problems.iter().map(|problem| problem.field.as_str()).collect();
-            warn!(policy = %name, generation, ?fields, "a policy cannot be applied; left out");
-            Compiled::Invalid(problems.into())
+            warn!(policy = %name, generation, ?fields, "skipping a policy that cannot be applied");
+            CompiledPolicy::Invalid(problems.into())
         }
     };
-    Arc::new(Stored {
+    Arc::new(StoredPolicy {
         name,
         uid,
         generation,
@@ -234,7 +234,7 @@ mod tests {
         serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status})).unwrap()
     }
 
-    fn apply(policies: &Policies, object: DynamicObject) -> bool {
+    fn apply(policies: &PolicyStore, object: DynamicObject) -> bool {
         let key = format!("team/{}", object.metadata.name.as_deref().unwrap_or_default());
         let stored = policies.compile_namespaced(object);
         policies.namespaced.apply(&key, Some(stored));
@@ -242,8 +242,8 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_becomes_unusable_is_left_out_and_comes_back_when_repaired() {
-        let policies = Policies::new();
+    fn a_policy_that_becomes_invalid_is_skipped_until_it_is_repaired() {
+        let policies = PolicyStore::new();
         let mut in_force = Vec::new();
         for (generation, spec) in [
             (1, json!({"queueName": "a"})),
@@ -258,8 +258,8 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_the_status_compiles_nothing_and_wakes_nobody() {
-        let policies = Policies::new();
+    fn a_change_of_the_status_compiles_nothing_and_notifies_no_subscriber() {
+        let policies = PolicyStore::new();
         apply(&policies, object("p", 1, 0, &json!({"queueName": "a"})));
         let mut known = policies.known();
         let compiled = policies.namespaced.get("team", "p").unwrap();
@@ -271,7 +271,7 @@ mod tests {
         apply(&policies, object("p", 2, 0, &json!({"queueName": "b"})));
         assert!(known.has_changed().unwrap());
         assert_eq!(known.borrow_and_update().states.values().next().unwrap().generation, 2);
-        // Another one of the same name.
+        // Another policy of the same name.
         let mut other = object("p", 2, 0, &json!({"queueName": "c"}));
         other.metadata.uid = Some("other".to_owned());
         apply(&policies, other);
@@ -280,10 +280,10 @@ mod tests {
 
     #[test]
     fn of_too_many_policies_the_oldest_are_in_force_and_only_those_are_kept() {
-        let policies = Policies::new();
+        let policies = PolicyStore::new();
         let spec = json!({"queueName": "a"});
         let count = MAX_POLICIES + 10;
-        // In the order of their names, and the newest first.
+        // In the order of their names, the newest first.
         policies.namespaced.begin();
         for index in 0..count {
             let name = format!("p{index:03}");
@@ -304,10 +304,10 @@ mod tests {
             (state("p009"), state("p010")),
             (Acceptance::TooMany, Acceptance::InForce)
         );
-        // A new one is none of them, also when it is listed last.
+        // A new one is over the limit, also when it arrives last.
         assert!(!apply(&policies, object("q", 1, count + 1, &spec)));
         assert_eq!(state("q"), Acceptance::TooMany);
-        // One goes: what was dropped has to be listed again.
+        // One is deleted: the dropped ones have to be listed again.
         policies.namespaced.remove("team/p050");
         assert!(policies.rebuild());
         assert!(!apply(&policies, object("p009", 1, count - 9, &spec)));

@@ -1,4 +1,4 @@
-//! Reads a request's body and decodes it, within bounds: of time, of one review's memory, and of all reviews' together.
+//! Reads and decodes request bodies within limits: of time, of one review's memory, and of all reviews' memory.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -7,75 +7,77 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
-use crate::{
-    config::Limits,
-    peers::{Quota, Taken},
+use super::{
+    json_memory::parsed_size,
     refusal::Refusal,
     review::{ReviewRequest, decode},
-    weight::weigh,
+};
+use crate::{
+    config::Limits,
+    listener::peers::{Quota, Reservation},
 };
 
-/// Up to how many bytes a body is decoded in place. A larger one goes to a thread of its own: other requests wait for those
-/// that serve connections.
-const IN_PLACE: usize = 64 << 10;
+/// The largest body, in bytes, that is decoded on the thread that serves the connection. A larger one is decoded on a blocking
+/// thread, so that it does not delay other requests.
+const MAX_INLINE: usize = 64 << 10;
 
-/// How much of all reviews may be held at the same time, and how much of one.
+/// The limits on the memory of reviews.
 #[derive(Clone, Debug)]
-pub(crate) struct BodyBudget {
+pub(super) struct BodyBudget {
     bytes: Arc<Quota>,
-    largest: usize,
-    heaviest: usize,
+    max_body: usize,
+    max_review: usize,
     stall: Duration,
 }
 
-/// A body, and the part of the budget that it holds.
+/// A body, and its part of the budget.
 #[derive(Debug)]
-pub(crate) struct Buffered {
-    pub(crate) bytes: Bytes,
-    taken: Taken,
+pub(super) struct BufferedBody {
+    bytes: Bytes,
+    reservation: Reservation,
 }
 
 impl BodyBudget {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(super) fn new(limits: &Limits) -> Self {
         Self {
             bytes: Quota::new(limits.buffered_bytes.get()),
-            largest: limits.body_bytes.get(),
-            heaviest: limits.review_bytes.get(),
+            max_body: limits.body_bytes.get(),
+            max_review: limits.review_bytes.get(),
             stall: limits.stall,
         }
     }
 
-    /// Reads all of `body`. Bytes count against the budget when they arrive, so a slow sender holds nothing in advance.
+    /// Reads all of `body`. Bytes count against the budget when they arrive, so a slow sender reserves nothing in advance.
     ///
-    /// Of a body that is too large, as much again is read and dropped: most senders look for the answer only after they
-    /// have sent everything.
-    pub(crate) async fn read(&self, peer: IpAddr, mut body: Body) -> Result<Buffered, Refusal> {
-        let mut taken = self.bytes.take(peer, 0).ok_or(Refusal::Memory)?;
+    /// Of a body that is too large, as much again is read and dropped: most senders read the answer only after they have sent
+    /// everything.
+    pub(super) async fn read(&self, peer: IpAddr, mut body: Body) -> Result<BufferedBody, Refusal> {
+        let mut reservation = self.bytes.reserve(peer, 0).ok_or(Refusal::Memory)?;
         let mut bytes = BytesMut::new();
         while let Some(chunk) = self.next_chunk(&mut body).await? {
-            if bytes.len() + chunk.len() > self.largest {
-                drop((bytes, taken));
+            if bytes.len() + chunk.len() > self.max_body {
+                drop((bytes, reservation));
                 return Err(self.discard(body, chunk.len()).await);
             }
-            if !taken.grow(chunk.len()) {
+            if !reservation.grow(chunk.len()) {
                 return Err(Refusal::Memory);
             }
             bytes.extend_from_slice(&chunk);
         }
-        Ok(Buffered {
+        Ok(BufferedBody {
             bytes: bytes.freeze(),
-            taken,
+            reservation,
         })
     }
 
     async fn discard(&self, mut body: Body, mut dropped: usize) -> Refusal {
-        while dropped <= self.largest {
+        while dropped <= self.max_body {
             match self.next_chunk(&mut body).await {
                 Ok(Some(chunk)) => dropped += chunk.len(),
                 Ok(None) | Err(_) => break,
             }
         }
-        Refusal::TooLarge { limit: self.largest }
+        Refusal::TooLarge { limit: self.max_body }
     }
 
     async fn next_chunk(&self, body: &mut Body) -> Result<Option<Bytes>, Refusal> {
@@ -84,27 +86,27 @@ impl BodyBudget {
             .map_err(|_| Refusal::SlowBody)?
     }
 
-    /// Decodes the review in `body`. What it takes in memory is counted before it is built, and held against the budget for
-    /// as long as the second return value lives.
-    pub(crate) async fn decode(&self, body: Buffered) -> Result<(ReviewRequest, Taken), Refusal> {
-        let heaviest = self.heaviest;
-        if body.bytes.len() <= IN_PLACE {
-            return body.decode(heaviest);
+    /// Decodes the review in `body`. Its memory is estimated before it is parsed, and counts against the budget while the returned
+    /// reservation lives.
+    pub(super) async fn decode(&self, body: BufferedBody) -> Result<(ReviewRequest, Reservation), Refusal> {
+        let max_review = self.max_review;
+        if body.bytes.len() <= MAX_INLINE {
+            return body.decode(max_review);
         }
-        // It goes on after a deadline, and holds its part of the budget until it ends.
-        tokio::task::spawn_blocking(move || body.decode(heaviest))
+        // It continues after a deadline, and keeps its reservation until it ends.
+        tokio::task::spawn_blocking(move || body.decode(max_review))
             .await
             .map_err(|_| Refusal::Panic)?
     }
 }
 
-impl Buffered {
-    fn decode(mut self, heaviest: usize) -> Result<(ReviewRequest, Taken), Refusal> {
-        let weight = weigh(&self.bytes, heaviest)?.ok_or(Refusal::TooHeavy { limit: heaviest })?;
-        if !self.taken.grow(weight) {
+impl BufferedBody {
+    fn decode(mut self, max_review: usize) -> Result<(ReviewRequest, Reservation), Refusal> {
+        let size = parsed_size(&self.bytes, max_review)?.ok_or(Refusal::TooHeavy { limit: max_review })?;
+        if !self.reservation.grow(size) {
             return Err(Refusal::Memory);
         }
-        Ok((decode(&self.bytes)?, self.taken))
+        Ok((decode(&self.bytes)?, self.reservation))
     }
 }
 
@@ -128,10 +130,10 @@ mod tests {
 
     const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
-    fn budget(largest: usize, total: usize) -> BodyBudget {
+    fn budget(max_body: usize, total: usize) -> BodyBudget {
         let count = |count| std::num::NonZeroUsize::new(count).unwrap();
         BodyBudget::new(&Limits {
-            body_bytes: count(largest),
+            body_bytes: count(max_body),
             buffered_bytes: count(total),
             ..Limits::default()
         })
@@ -147,14 +149,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_bodies_together_are_bounded_and_a_body_that_goes_makes_room() {
+    async fn all_bodies_together_are_bounded_and_a_dropped_body_releases_its_part() {
         let budget = budget(10_240, 40_960);
         let read = || budget.read(PEER, Body::from(vec![b'x'; 10_240]));
         let first = read().await.unwrap();
         let second = read().await.unwrap();
         assert!(
             matches!(read().await.unwrap_err(), Refusal::Memory),
-            "half is its share"
+            "half of the budget is its share"
         );
         let other = IpAddr::from([10, 0, 0, 1]);
         budget.read(other, Body::from(vec![b'x'; 10_240])).await.unwrap();
@@ -164,11 +166,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_review_takes_when_it_is_parsed_counts_against_the_budget() {
+    async fn the_parsed_size_of_a_review_counts_against_the_budget() {
         let budget = budget(1 << 20, 16 << 20);
         let zeroes = |count: usize| format!("[{}0]", "0,".repeat(count));
         let read = async |count| budget.read(PEER, Body::from(zeroes(count))).await.unwrap();
-        // 20,000 numbers are 1.3 MB, which is 7 in 8 MiB: each fails as no review, and gives everything back.
+        // 20,000 numbers are 1.3 MB, and fit: each fails as no review, and releases its reservation.
         for _ in 0..20 {
             let body = read(20_000).await;
             let refused = budget.decode(body).await.unwrap_err();

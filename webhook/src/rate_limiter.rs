@@ -1,4 +1,6 @@
-//! How often something may be done.
+//! A token bucket, for requests to the API server that any caller can cause.
+//!
+//! Imports nothing of this crate. Called by `cluster` and `admin`.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -7,16 +9,16 @@ use std::{
 
 use tokio::time::Instant;
 
-/// A token bucket: `burst` at once, and one more each time `every` has passed.
+/// Allows `burst` calls at once, and one more each time `every` has passed.
 #[derive(Debug)]
-pub(crate) struct Rate {
+pub(crate) struct RateLimiter {
     every: Duration,
     burst: u32,
     /// When the bucket is full again.
     full: Mutex<Instant>,
 }
 
-impl Rate {
+impl RateLimiter {
     pub(crate) fn new(every: Duration, burst: u32) -> Self {
         Self {
             every,
@@ -25,8 +27,8 @@ impl Rate {
         }
     }
 
-    /// Takes a token, if there is one.
-    pub(crate) fn take(&self) -> bool {
+    /// Takes a token; whether there was one.
+    pub(crate) fn try_acquire(&self) -> bool {
         let now = Instant::now();
         let mut full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
         let next = (*full).max(now) + self.every;
@@ -44,8 +46,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_passes_and_then_one_each_time() {
-        let rate = Rate::new(Duration::from_millis(20), 5);
-        let take = |times: u32| (0..times).filter(|_| rate.take()).count();
+        let limiter = RateLimiter::new(Duration::from_millis(20), 5);
+        let take = |times: u32| (0..times).filter(|_| limiter.try_acquire()).count();
         assert_eq!(take(100), 5);
         tokio::time::advance(Duration::from_millis(60)).await;
         assert_eq!(take(100), 3);

@@ -1,6 +1,14 @@
-//! A port: accepts connections, shakes hands, hands over, and ends.
+//! A port: accepts TCP connections, completes the TLS handshake, serves HTTP on each connection, and drains.
 //!
-//! Its own, because axum-server and kubert's server drain, but limit neither connections, in all and per peer, nor slow bodies.
+//! axum-server and kubert drain gracefully, but have no connection limit, no share per peer, no eviction of idle connections, no
+//! limit on slow bodies, and no lame-duck stage.
+//!
+//! Imports `config` and `metrics` only. Called by `server`, which binds both ports; `admission` uses [`peers::Quota`] and the
+//! [`connection::Caller`] of a request, `admin` the [`Lifecycle`].
+
+pub(crate) mod connection;
+mod lifecycle;
+pub(crate) mod peers;
 
 use std::{
     io,
@@ -21,14 +29,12 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
 use crate::{
-    activity::{Activity, Patience},
     config::Limits,
-    connection::{Caller, Shared, serve},
-    guard::Counted,
-    lifecycle::{Lifecycle, Stage},
-    metrics::{ConnectionRefusal, Metrics},
-    peers::{Connections, Room},
+    metrics::{ConnectionRefusal, GaugeGuard, Metrics},
 };
+use connection::{Activity, Caller, ConnectionContext, ConnectionTimeouts, serve};
+pub use lifecycle::{Lifecycle, Stage};
+use peers::{Capacity, Connections};
 
 /// How long to wait when accepting fails, which happens when the process has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -40,7 +46,7 @@ pub struct Listener {
     address: SocketAddr,
     transport: Transport,
     connections: NonZeroUsize,
-    shared: Shared,
+    context: ConnectionContext,
 }
 
 /// A port cannot be bound.
@@ -78,7 +84,7 @@ impl Listener {
         Self::bind(address, Transport::Plain, router, limits, metrics, lifecycle).await
     }
 
-    /// Binds `address` for `router`, over TLS as `config` says.
+    /// Binds `address` for `router`, over TLS with `config`.
     pub async fn tls(
         address: SocketAddr,
         config: ServerConfig,
@@ -105,7 +111,7 @@ impl Listener {
         let failed = |source| BindError { address, source };
         let tcp = TcpListener::bind(address).await.map_err(failed)?;
         let address = tcp.local_addr().map_err(failed)?;
-        let patience = Patience {
+        let timeouts = ConnectionTimeouts {
             header: limits.header,
             idle: limits.idle,
         };
@@ -114,50 +120,49 @@ impl Listener {
             address,
             transport,
             connections: limits.connections,
-            shared: Shared {
+            context: ConnectionContext {
                 router,
                 lifecycle,
-                patience,
+                timeouts,
                 metrics,
             },
         })
     }
 
-    /// The address that was bound, with the port that port 0 became.
+    /// The bound address, with the port that the system chose for port 0.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until the lifecycle drains; then gives what runs `drain` to finish.
+    /// Serves until the lifecycle drains; then gives open requests `drain` to finish.
     pub async fn run(self, drain: Duration) {
         let mut open = Connections::new(self.connections.get());
         let mut connections = JoinSet::new();
         loop {
             let accepted = tokio::select! {
-                () = self.shared.lifecycle.reached(Stage::Draining) => break,
-                // Their ends are looked at so that they do not pile up. A connection does not panic: its requests'
-                // panics are caught.
+                () = self.context.lifecycle.reached(Stage::Draining) => break,
+                // Joined so that finished tasks do not pile up. A connection does not panic: panics of its requests are caught.
                 Some(_) = connections.join_next() => continue,
                 accepted = self.tcp.accept() => accepted,
             };
             match accepted {
                 Ok((stream, address)) => {
                     let peer = address.ip().to_canonical();
-                    match open.make_room(peer) {
-                        // Closed rather than left waiting: the API server learns at once, not after its timeout.
-                        Room::None => {
-                            self.shared.metrics.connection_refusal(ConnectionRefusal::TooMany);
+                    match open.ensure_capacity(peer) {
+                        // Closed rather than left in the backlog: the API server learns at once, not after its timeout.
+                        Capacity::Exhausted => {
+                            self.context.metrics.connection_refused(ConnectionRefusal::TooMany);
                             continue;
                         }
-                        Room::Made => self.shared.metrics.connection_refusal(ConnectionRefusal::Evicted),
-                        Room::Free => {}
+                        Capacity::Evicted => self.context.metrics.connection_refused(ConnectionRefusal::Evicted),
+                        Capacity::Free => {}
                     }
                     let activity = Activity::new();
                     let caller = Caller {
                         peer,
                         activity: activity.clone(),
                     };
-                    let connection = connect(stream, self.transport.clone(), caller, self.shared.clone());
+                    let connection = connect(stream, self.transport.clone(), caller, self.context.clone());
                     open.insert(peer, activity, connections.spawn(connection));
                 }
                 Err(error) => {
@@ -169,42 +174,42 @@ impl Listener {
         drop(self.tcp);
         let all_ended = async { while connections.join_next().await.is_some() {} };
         if timeout(drain, all_ended).await.is_err() {
-            info!(address = %self.address, left = connections.len(), "cutting off what did not finish in time");
+            info!(address = %self.address, connections = connections.len(), "closing connections that did not drain in time");
             connections.shutdown().await;
         }
     }
 }
 
-/// Shakes hands and serves.
-async fn connect(stream: TcpStream, transport: Transport, caller: Caller, shared: Shared) {
-    let _counted = Counted::new(shared.metrics.connections().clone());
+/// Completes the TLS handshake and serves the connection.
+async fn connect(stream: TcpStream, transport: Transport, caller: Caller, context: ConnectionContext) {
+    let _counted = GaugeGuard::new(context.metrics.connections.clone());
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "cannot turn off Nagle's algorithm");
     }
     let Transport::Tls { acceptor, handshake } = transport else {
-        return serve(stream, caller, shared).await;
+        return serve(stream, caller, context).await;
     };
     let accepted = tokio::select! {
         accepted = timeout(handshake, acceptor.accept(stream)) => accepted,
-        () = shared.lifecycle.reached(Stage::Draining) => return,
+        () = context.lifecycle.reached(Stage::Draining) => return,
     };
     match accepted {
-        Ok(Ok(stream)) => serve(stream, caller, shared).await,
+        Ok(Ok(stream)) => serve(stream, caller, context).await,
         Ok(Err(error)) => {
             debug!(%error, "a TLS handshake failed");
-            if let Some(refusal) = refusal(&error, caller.peer) {
-                shared.metrics.connection_refusal(refusal);
+            if let Some(refusal) = handshake_refusal(&error, caller.peer) {
+                context.metrics.connection_refused(refusal);
             }
         }
-        Err(_) => shared.metrics.connection_refusal(ConnectionRefusal::HandshakeTimeout),
+        Err(_) => context.metrics.connection_refused(ConnectionRefusal::HandshakeTimeout),
     }
 }
 
-/// What a handshake that failed counts as.
-fn refusal(error: &io::Error, peer: IpAddr) -> Option<ConnectionRefusal> {
+/// The cause that a failed handshake counts under.
+fn handshake_refusal(error: &io::Error, peer: IpAddr) -> Option<ConnectionRefusal> {
     use rustls::Error;
     match error.get_ref().and_then(|error| error.downcast_ref::<Error>()) {
-        // The readiness check shakes hands as well, and has no certificate.
+        // The readiness check dials this port without a client certificate.
         Some(Error::NoCertificatesPresented) if peer.is_loopback() => None,
         Some(Error::NoCertificatesPresented | Error::InvalidCertificate(_)) => {
             Some(ConnectionRefusal::ClientCertificate)

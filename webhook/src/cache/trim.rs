@@ -1,4 +1,4 @@
-//! What is kept of each object.
+//! Trims objects to the fields that decisions need.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,10 +10,10 @@ use taskgate_api::WorkItemStatus;
 use taskgate_policy::{SpawnerFacts, WorkspaceFacts};
 use tracing::warn;
 
-/// What is kept of a `WorkItem`.
+/// A trimmed `WorkItem`.
 #[derive(Debug)]
-pub(crate) struct Remembered {
-    /// The identity that it is about.
+pub(crate) struct CachedWorkItem {
+    /// The key of the item that it belongs to.
     pub(crate) key: String,
     /// Its status, without attempts and conditions.
     pub(crate) status: Arc<WorkItemStatus>,
@@ -24,12 +24,12 @@ pub(crate) fn labels(metadata: &ObjectMeta) -> BTreeMap<String, String> {
     metadata.labels.clone().unwrap_or_default()
 }
 
-/// What policies ask of a spawner.
+/// The fields of a spawner that policies use.
 pub(crate) fn spawner_facts(object: DynamicObject) -> SpawnerFacts {
     SpawnerFacts::of(&json(object))
 }
 
-/// What templates ask of a Workspace.
+/// The fields of a Workspace that templates use.
 pub(crate) fn workspace_facts(object: DynamicObject) -> WorkspaceFacts {
     WorkspaceFacts::of(&json(object))
 }
@@ -52,13 +52,13 @@ struct KeyView {
     key: String,
 }
 
-/// Untyped until here, so that one `WorkItem` that cannot be read does not hide the others.
-pub(super) fn work_item(object: DynamicObject) -> Option<Arc<Remembered>> {
+/// A `WorkItem` without attempts, or `None` if it cannot be read: a typed watch would fail for all of them.
+pub(super) fn work_item(object: DynamicObject) -> Option<Arc<CachedWorkItem>> {
     let view: WorkItemView = match serde_json::from_value(object.data) {
         Ok(view) => view,
         Err(error) => {
             let metadata = object.metadata;
-            warn!(namespace = metadata.namespace, name = metadata.name, %error, "a WorkItem cannot be read; left out");
+            warn!(namespace = metadata.namespace, name = metadata.name, %error, "skipping a WorkItem that cannot be read");
             return None;
         }
     };
@@ -68,7 +68,7 @@ pub(super) fn work_item(object: DynamicObject) -> Option<Arc<Remembered>> {
         content_hash: None,
         ..view.status
     };
-    Some(Arc::new(Remembered {
+    Some(Arc::new(CachedWorkItem {
         key: view.spec.key,
         status: Arc::new(status),
     }))
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_are_not_kept_and_an_unreadable_item_is_left_out() {
+    fn attempts_are_trimmed_and_an_unreadable_item_is_skipped() {
         let kept = work_item(object(json!({
             "metadata": {"name": "fixer-42", "managedFields": []},
             "spec": {"key": "fixer/42", "item": "42"},

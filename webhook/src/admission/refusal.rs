@@ -1,22 +1,22 @@
-//! The answers to requests that get no review. To the API server each of them is a failed call, so the webhook's
-//! `failurePolicy` decides what becomes of the object; a denial would be a verdict that nobody reached.
+//! The error answers to requests that get no decision. To the API server each of them is a failed call, so that the webhook's
+//! `failurePolicy` decides about the object.
 
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 
-use crate::{facts::FactError, review::DecodeError};
+use super::{inputs::ClusterReadError, review::DecodeError};
 
-/// Why a request gets no review.
+/// Why a request gets no decision.
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// Too many requests are being answered.
     #[error("taskgate is busy: too many requests in flight")]
     Busy,
-    /// Too many bytes of request bodies are held.
+    /// Too many bytes of request bodies are in memory.
     #[error("taskgate is busy: too many bytes in flight")]
     Memory,
-    /// The caches are not filled yet.
-    #[error("taskgate is starting: its caches are not filled yet")]
+    /// The caches are not synced yet.
+    #[error("taskgate is starting: its caches are not synced yet")]
     Starting,
     /// The body is larger than any review can be.
     #[error("the body is larger than {limit} bytes")]
@@ -30,8 +30,8 @@ pub enum Refusal {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The body did not come in time.
-    #[error("the body did not come in time")]
+    /// The body did not arrive in time.
+    #[error("the body did not arrive in time")]
     SlowBody,
     /// The body is not declared as JSON.
     #[error("the content type must be application/json")]
@@ -39,37 +39,37 @@ pub enum Refusal {
     /// The body ended before it was complete.
     #[error("the body could not be read")]
     Aborted,
-    /// The body is no review.
+    /// The body is not a review.
     #[error(transparent)]
     Malformed(#[from] DecodeError),
-    /// What the decision needs to know cannot be read.
+    /// An input of the decision cannot be read.
     #[error(transparent)]
-    Facts(#[from] FactError),
-    /// Answering took longer than the API server is ready to wait.
-    #[error("taskgate did not reach a verdict in time")]
+    ClusterRead(#[from] ClusterReadError),
+    /// The review took longer than its deadline.
+    #[error("taskgate did not reach a decision in time")]
     Deadline,
-    /// Answering failed in a way that should not exist.
+    /// The review panicked.
     #[error("taskgate failed on this request")]
     Panic,
 }
 
 impl Refusal {
-    /// The HTTP status. Never 429, and never with `Retry-After`: client-go would wait and ask again, inside the time that
+    /// The HTTP status. Never 429, and never with `Retry-After`: client-go would wait and retry, inside the time that
     /// the object's creator waits.
-    pub fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Busy | Self::Memory | Self::Starting => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooLarge { .. } | Self::TooHeavy { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Aborted | Self::Malformed(_) => StatusCode::BAD_REQUEST,
-            Self::Facts(_) | Self::Panic => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::ClusterRead(_) | Self::Panic => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Deadline => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 
     /// The cause in one word, from a closed set: the label of a metric.
-    pub fn cause(&self) -> &'static str {
+    pub(super) fn cause(&self) -> &'static str {
         match self {
             Self::Busy => "busy",
             Self::Memory => "memory",
@@ -80,7 +80,7 @@ impl Refusal {
             Self::ContentType => "content_type",
             Self::Aborted => "aborted",
             Self::Malformed(_) => "malformed",
-            Self::Facts(_) => "facts",
+            Self::ClusterRead(_) => "facts",
             Self::Deadline => "deadline",
             Self::Panic => "panic",
         }

@@ -1,75 +1,76 @@
-//! Which requests reach us. The registration and the router are both built from [`ENDPOINTS`], so they cannot drift.
+//! The endpoints: which requests the API server sends to which path. The registration and the router are both built from
+//! [`ENDPOINTS`], so that they cannot drift.
 
 use taskgate_api::kelos;
 pub use taskgate_api::keys::EXCLUDED_NAMESPACES;
 use taskgate_policy::{Kind, Operation, Phase};
 
-/// The name of both webhook configurations. Configurations run in the order of their names: ours comes before `kueue-…`, so
-/// that Kueue sees the queue label and the suspension that we set (C14).
+/// The name of both webhook configurations. Configurations run in the order of their names: ours sorts before `kueue-…`, so
+/// that Kueue sees the queue label and the suspension that admission sets (C14).
 pub const CONFIGURATION: &str = "admission.taskgate.dev";
 
-/// One path, and what the API server sends there.
+/// One path, and the requests that the API server sends to it.
 #[derive(Clone, Copy, Debug)]
 pub struct Endpoint {
     /// The path.
     pub path: &'static str,
     /// The webhook's name, which its audit annotations start with.
     pub webhook: &'static str,
-    /// Whether it may change objects.
+    /// Whether it mutates or validates.
     pub phase: Phase,
-    /// The kinds that are sent there.
-    pub admitted: &'static [Admitted],
-    /// The operations that are sent there.
+    /// The kinds that it admits.
+    pub admitted: &'static [AdmittedKind],
+    /// The operations that it admits.
     pub operations: &'static [Operation],
-    /// Whose objects they are, which decides what a failure means.
-    pub owner: Owner,
-    /// What else the API server is to look at before it sends anything.
-    pub guard: Guard,
+    /// Whose objects they are, which selects the failure policy.
+    pub owner: ObjectOwner,
+    /// Which of these requests the API server sends.
+    pub filter: RequestFilter,
 }
 
-/// A kind of object.
+/// A kind of object that an endpoint admits.
 #[derive(Clone, Copy, Debug)]
-pub struct Admitted {
+pub struct AdmittedKind {
     /// The API group.
     pub group: &'static str,
     /// The versions.
     pub versions: &'static [&'static str],
     /// The kind's name.
     pub name: &'static str,
-    /// The plural that rules name it by, with the subresource where that is what is sent.
+    /// The plural in rules, with the subresource if the rule is about that.
     pub resource: &'static str,
-    /// Whether objects live in a namespace.
+    /// Whether the kind is namespaced.
     pub namespaced: bool,
-    /// The kind as the decision core knows it.
+    /// The kind in the policy crate.
     pub kind: Kind,
 }
 
-/// Whose objects an endpoint is about.
+/// The owner of the objects of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owner {
-    /// Somebody else's: their creation must not hang on us unless the operator wants that.
+pub enum ObjectOwner {
+    /// Another project: creating its objects does not depend on taskgate, unless the operator wants that.
     Foreign,
-    /// Taskgate's own: a policy that nobody checked must not be stored.
+    /// taskgate: an unchecked policy must not be stored.
     Taskgate,
 }
 
-/// What narrows an endpoint further, evaluated in the API server (C11).
+/// The selectors and match conditions of an endpoint, which the API server evaluates (C11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Guard {
-    /// Nothing but that the object is not being deleted (C12).
-    Alive,
-    /// Also that it is a Job of a Kelos Task.
+pub enum RequestFilter {
+    /// The object is not being deleted (C12). The other filters include this one.
+    NotBeingDeleted,
+    /// The object is the Job of a Kelos Task.
     JobOfTask,
-    /// Also that the annotations about a Task's cancellation change. Of a Task's updates no other reaches the mutating phase.
+    /// An annotation about a Task's cancellation changes. No other update of a Task reaches the mutating phase.
     Cancellation,
-    /// Also that they change, or a label or annotation that only taskgate sets. Of the updates of Tasks and Jobs no other
-    /// reaches the validating phase.
+    /// Such an annotation changes, or a label or annotation that only taskgate sets. No other update of a Task or Job reaches the
+    /// validating phase.
     OwnKeys,
-    /// Also that an annotation changes that asks something of a `WorkItem`, or says who asked.
-    Requests,
+    /// An annotation changes that requests an action on a `WorkItem`, or names the requester.
+    WorkItemRequests,
 }
 
-const TASK: Admitted = Admitted {
+const TASK: AdmittedKind = AdmittedKind {
     group: kelos::GROUP,
     versions: &kelos::TASK_VERSIONS,
     name: "Task",
@@ -77,7 +78,7 @@ const TASK: Admitted = Admitted {
     namespaced: true,
     kind: Kind::Task,
 };
-const JOB: Admitted = Admitted {
+const JOB: AdmittedKind = AdmittedKind {
     group: "batch",
     versions: &["v1"],
     name: "Job",
@@ -85,7 +86,7 @@ const JOB: Admitted = Admitted {
     namespaced: true,
     kind: Kind::Job,
 };
-const TASK_POLICY: Admitted = Admitted {
+const TASK_POLICY: AdmittedKind = AdmittedKind {
     group: taskgate_api::GROUP,
     versions: &[taskgate_api::VERSION],
     name: "TaskPolicy",
@@ -93,7 +94,7 @@ const TASK_POLICY: Admitted = Admitted {
     namespaced: true,
     kind: Kind::TaskPolicy,
 };
-const CLUSTER_TASK_POLICY: Admitted = Admitted {
+const CLUSTER_TASK_POLICY: AdmittedKind = AdmittedKind {
     group: taskgate_api::GROUP,
     versions: &[taskgate_api::VERSION],
     name: "ClusterTaskPolicy",
@@ -101,7 +102,7 @@ const CLUSTER_TASK_POLICY: Admitted = Admitted {
     namespaced: false,
     kind: Kind::ClusterTaskPolicy,
 };
-const WORK_ITEM: Admitted = Admitted {
+const WORK_ITEM: AdmittedKind = AdmittedKind {
     group: taskgate_api::GROUP,
     versions: &[taskgate_api::VERSION],
     name: "WorkItem",
@@ -109,19 +110,19 @@ const WORK_ITEM: Admitted = Admitted {
     namespaced: true,
     kind: Kind::WorkItem,
 };
-const WORK_ITEM_STATUS: Admitted = Admitted {
+const WORK_ITEM_STATUS: AdmittedKind = AdmittedKind {
     resource: "workitems/status",
     kind: Kind::WorkItemStatus,
     ..WORK_ITEM
 };
 
-/// Everything that is sent to us.
+/// All endpoints.
 ///
-/// Tasks and Jobs only when they are created: their specs are immutable afterwards (Tasks), or Kueue's to change (Jobs,
-/// C15). And cancellations: who asks for one is known to admission alone. A request that nobody checked must not be stored,
-/// and no other write is held up by that: hence its owner.
+/// Tasks and Jobs are reviewed when they are created: afterwards a Task's spec is immutable, and a Job's is Kueue's to change
+/// (C15). Cancellations are reviewed because only admission knows the requester. An unchecked one must not be stored, and the
+/// filter delays no other write: hence their owner is taskgate.
 ///
-/// The status of `WorkItem`s is written by taskgate alone. That is decided here and not in RBAC: roles that let people edit
+/// Only taskgate writes the status of `WorkItem`s. An endpoint enforces that rather than RBAC, because roles that allow editing
 /// everything in a namespace (`edit`, `admin`, wildcards) are common.
 pub const ENDPOINTS: [Endpoint; 10] = [
     Endpoint {
@@ -130,8 +131,8 @@ pub const ENDPOINTS: [Endpoint; 10] = [
         phase: Phase::Mutating,
         admitted: &[TASK],
         operations: &[Operation::Create],
-        owner: Owner::Foreign,
-        guard: Guard::Alive,
+        owner: ObjectOwner::Foreign,
+        filter: RequestFilter::NotBeingDeleted,
     },
     Endpoint {
         path: "/mutate/jobs",
@@ -139,8 +140,8 @@ pub const ENDPOINTS: [Endpoint; 10] = [
         phase: Phase::Mutating,
         admitted: &[JOB],
         operations: &[Operation::Create],
-        owner: Owner::Foreign,
-        guard: Guard::JobOfTask,
+        owner: ObjectOwner::Foreign,
+        filter: RequestFilter::JobOfTask,
     },
     Endpoint {
         path: "/mutate/cancellations",
@@ -148,8 +149,8 @@ pub const ENDPOINTS: [Endpoint; 10] = [
         phase: Phase::Mutating,
         admitted: &[TASK],
         operations: &[Operation::Create, Operation::Update],
-        owner: Owner::Taskgate,
-        guard: Guard::Cancellation,
+        owner: ObjectOwner::Taskgate,
+        filter: RequestFilter::Cancellation,
     },
     Endpoint {
         path: "/validate/cancellations",
@@ -157,8 +158,8 @@ pub const ENDPOINTS: [Endpoint; 10] = [
         phase: Phase::Validating,
         admitted: &[TASK, JOB],
         operations: &[Operation::Update],
-        owner: Owner::Taskgate,
-        guard: Guard::OwnKeys,
+        owner: ObjectOwner::Taskgate,
+        filter: RequestFilter::OwnKeys,
     },
     Endpoint {
         path: "/validate/tasks",
@@ -166,8 +167,8 @@ pub const ENDPOINTS: [Endpoint; 10] = [
         phase: Phase::Validating,
         admitted: &[TASK],
         operations: &[Operation::Create],
-        owner: Owner::Foreign,
-        guard: Guard::Alive,
+        owner: ObjectOwner::Foreign,
+        filter: RequestFilter::NotBeingDeleted,
     },
     Endpoint {
         path: "/validate/jobs",
@@ -175,8 +176,8 @@ pub const ENDPOINTS: [Endpoint; 10] = [
         phase: Phase::Validating,
         admitted: &[JOB],
         operations: &[Operation::Create],
-        owner: Owner::Foreign,
-        guard: Guard::JobOfTask,
+        owner: ObjectOwner::Foreign,
+        filter: RequestFilter::JobOfTask,
     },
     Endpoint {
         path: "/validate/policies",
@@ -184,8 +185,8 @@ pub const ENDPOINTS: [Endpoint; 10] = [
         phase: Phase::Validating,
         admitted: &[TASK_POLICY, CLUSTER_TASK_POLICY],
         operations: &[Operation::Create, Operation::Update],
-        owner: Owner::Taskgate,
-        guard: Guard::Alive,
+        owner: ObjectOwner::Taskgate,
+        filter: RequestFilter::NotBeingDeleted,
     },
     Endpoint {
         path: "/validate/workitems",
@@ -193,8 +194,8 @@ pub const ENDPOINTS: [Endpoint; 10] = [
         phase: Phase::Validating,
         admitted: &[WORK_ITEM],
         operations: &[Operation::Create, Operation::Update],
-        owner: Owner::Taskgate,
-        guard: Guard::Alive,
+        owner: ObjectOwner::Taskgate,
+        filter: RequestFilter::NotBeingDeleted,
     },
     Endpoint {
         path: "/mutate/workitems",
@@ -202,8 +203,8 @@ pub const ENDPOINTS: [Endpoint; 10] = [
         phase: Phase::Mutating,
         admitted: &[WORK_ITEM],
         operations: &[Operation::Create, Operation::Update],
-        owner: Owner::Taskgate,
-        guard: Guard::Requests,
+        owner: ObjectOwner::Taskgate,
+        filter: RequestFilter::WorkItemRequests,
     },
     Endpoint {
         path: "/validate/workitems/status",
@@ -211,13 +212,13 @@ pub const ENDPOINTS: [Endpoint; 10] = [
         phase: Phase::Validating,
         admitted: &[WORK_ITEM_STATUS],
         operations: &[Operation::Update],
-        owner: Owner::Taskgate,
-        guard: Guard::Alive,
+        owner: ObjectOwner::Taskgate,
+        filter: RequestFilter::NotBeingDeleted,
     },
 ];
 
 impl Endpoint {
-    /// The kind that `group`/`version` `name` is, if it belongs here.
+    /// The kind `group`/`version` `name`, if this endpoint admits it.
     pub fn kind_of(&self, group: &str, version: &str, name: &str) -> Option<Kind> {
         self.admitted
             .iter()

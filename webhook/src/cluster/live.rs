@@ -1,16 +1,15 @@
-//! Reads from the API server where a cache does not suffice, because it may be behind (C16).
+//! Live reads from the API server, where the cache may be behind (C16).
 //!
-//! - The Task that owns a Job: always. Kelos creates the Job right after the Task, and a decision needs all of it.
-//! - A namespace, a spawner, a Workspace that the cache does not have: it may be younger than the cache. One that the
-//!   cache has is taken from there; its labels may be a moment old.
+//! | What | When |
+//! |---|---|
+//! | the Task that owns a Job | always: Kelos creates the Job right after the Task |
+//! | a namespace, spawner or Workspace | if the cache does not have it: it may be newer than the cache |
+//! | the WorkItem of an item with an enforced limit, and its Tasks | always: the limit holds only on stored state |
+//! | the Jobs of later Tasks of the item | for a Job, when Tasks were created at the same moment |
+//! | a user's rights, taskgate's own user | when a decision turns on them: `SubjectAccessReview`, `SelfSubjectReview` |
 //!
-//! - The memory of an item with a limit, and its Tasks: always. The limit holds only on what is stored. For a Job also the
-//!   Jobs of Tasks that came after its own, which there are only when Tasks are created at the same moment.
-//!
-//! - What a user may do, and who we are: `SubjectAccessReview`, `SelfSubjectReview`, which the API server answers and stores
-//!   nowhere.
-//!
-//! All but these and the last before are single `GET`s by name. RBAC: `create` on subjectaccessreviews; `get` on workitems, `list` on tasks and jobs; `get` on namespaces, and on `kelos.dev` tasks, taskspawners, workspaces.
+//! RBAC: `create` on subjectaccessreviews; `get` on workitems and namespaces, and on `kelos.dev` tasks, taskspawners, workspaces;
+//! `list` on tasks and jobs.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -36,47 +35,45 @@ use taskgate_api::{
 use taskgate_policy::{Right, SpawnerFacts, TaskState, WorkspaceFacts};
 
 use crate::{
-    caches::{kelos_resource, labels, spawner_facts, workspace_facts},
-    cancellation::Permission,
-    facts::FactError,
-    review::UserInfo,
+    admission::{AccessDecision, ClusterReadError, UserInfo},
+    cache::{kelos_resource, labels, spawner_facts, workspace_facts},
 };
 
-/// Of how many Tasks of an item the Jobs are looked for at most; the URL names them.
-const ASKED_FOR: usize = 64;
+/// The Jobs of how many Tasks are listed at most: the URL names the Tasks.
+const MAX_NAMED_TASKS: usize = 64;
 
-/// Whether `user` has `right`, asked of the API server.
+/// Checks by a SubjectAccessReview whether `user` has `right`.
 ///
 /// RBAC: `create` on subjectaccessreviews.
-pub async fn may(client: Client, user: &UserInfo, right: &Right) -> Result<Permission, FactError> {
-    Fresh::new(client).may(user, right).await
+pub async fn check_access(client: Client, user: &UserInfo, right: &Right) -> Result<AccessDecision, ClusterReadError> {
+    LiveReader::new(client).check_access(user, right).await
 }
 
-/// Reads by name.
+/// Reads from the API server.
 #[derive(Clone)]
-pub(crate) struct Fresh {
+pub(super) struct LiveReader {
     client: Client,
 }
 
-impl Fresh {
-    pub(crate) fn new(client: Client) -> Self {
+impl LiveReader {
+    pub(super) fn new(client: Client) -> Self {
         Self { client }
     }
 
     /// The Task that `owner` refers to: same name, same uid, in the version that the reference states.
-    pub(crate) async fn owner_task(&self, namespace: &str, owner: &Owner<'_>) -> Result<Option<Value>, FactError> {
+    pub(super) async fn owner_task(&self, namespace: &str, owner: &Owner<'_>) -> Result<Option<Value>, ClusterReadError> {
         let version = owner.api_version.split_once('/').map(|(_, version)| version);
         let known = version.filter(|version| kelos::TASK_VERSIONS.contains(version));
         let resource = ApiResource {
             version: known.unwrap_or(kelos::TASK_VERSIONS[0]).to_owned(),
             ..kelos_resource("Task", kelos::TASKS)
         };
-        // The owner reference is whatever the Job's creator wrote.
+        // The Job's creator chose the text of the owner reference.
         if !is_object_name(owner.name) {
             return Ok(None);
         }
         let path = DynamicObject::url_path(&resource, Some(namespace));
-        let failed = |error| fact_error("Task", namespace, owner.name, error);
+        let failed = |error| read_error("Task", namespace, owner.name, error);
         let request = Request::new(path)
             .get(owner.name, &GetParams::default())
             .map_err(|error| failed(kube::Error::BuildRequest(error)))?;
@@ -88,28 +85,27 @@ impl Fresh {
         }
     }
 
-    /// The memory of the item `key`, if the `WorkItem` of that name is about that item. One that is being deleted is
-    /// forgotten already.
-    pub(crate) async fn memory(
+    /// The status of the `WorkItem` `name`, if it belongs to the item `key`. One that is being deleted counts as deleted.
+    pub(super) async fn work_item_status(
         &self,
         namespace: &str,
         name: &str,
         key: &str,
-    ) -> Result<Option<Arc<WorkItemStatus>>, FactError> {
+    ) -> Result<Option<Arc<WorkItemStatus>>, ClusterReadError> {
         let api = Api::<WorkItem>::namespaced(self.client.clone(), namespace);
         let found = api.get_opt(name).await;
-        let found = found.map_err(|error| fact_error("WorkItem", namespace, name, error))?;
+        let found = found.map_err(|error| read_error("WorkItem", namespace, name, error))?;
         let found = found.filter(|item| item.spec.key == key && item.metadata.deletion_timestamp.is_none());
         Ok(found.map(|item| Arc::new(item.status.unwrap_or_default())))
     }
 
-    /// The Tasks of a work item, by the label that accounting puts on them.
-    pub(crate) async fn tasks_of(&self, namespace: &str, work_item: &str) -> Result<Vec<TaskState>, FactError> {
+    /// The Tasks of a work item, by the label that admission sets on them.
+    pub(super) async fn tasks_of(&self, namespace: &str, work_item: &str) -> Result<Vec<TaskState>, ClusterReadError> {
         let resource = kelos_resource("Task", kelos::TASKS);
         let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &resource);
         let label = format!("{}={work_item}", keys::WORK_ITEM);
         let found = api.list(&ListParams::default().labels(&label)).await;
-        let found = found.map_err(|error| fact_error("Tasks of WorkItem", namespace, work_item, error))?;
+        let found = found.map_err(|error| read_error("Tasks of WorkItem", namespace, work_item, error))?;
         let json = |task: &DynamicObject| serde_json::to_value(task).ok();
         Ok(found
             .iter()
@@ -118,54 +114,54 @@ impl Fresh {
             .collect())
     }
 
-    /// The UIDs of those among the Tasks called `names` that have a Job which is not stopped.
-    pub(crate) async fn tasks_with_jobs(
+    /// The UIDs of the Tasks among `names` that have a Job which is not stopped.
+    pub(super) async fn tasks_with_jobs(
         &self,
         namespace: &str,
         names: &[String],
-    ) -> Result<HashSet<String>, FactError> {
-        // Kelos labels a Job with its Task's name, so one with a longer name has none.
-        let some = names.iter().map(String::as_str).filter(|name| name.len() <= 63);
-        let some: Vec<_> = some.take(ASKED_FOR).collect();
-        let Some(first) = some.first() else {
+    ) -> Result<HashSet<String>, ClusterReadError> {
+        // Kelos labels a Job with its Task's name, so a Task with a longer name has none.
+        let names = names.iter().map(String::as_str).filter(|name| name.len() <= 63);
+        let names: Vec<_> = names.take(MAX_NAMED_TASKS).collect();
+        let Some(first) = names.first() else {
             return Ok(HashSet::new());
         };
         let api = Api::<PartialObjectMeta<Job>>::namespaced(self.client.clone(), namespace);
-        let label = format!("{} in ({})", kelos::TASK_LABEL, some.join(","));
+        let label = format!("{} in ({})", kelos::TASK_LABEL, names.join(","));
         let found = api.list(&ListParams::default().labels(&label)).await;
-        let found = found.map_err(|error| fact_error("Jobs of Tasks", namespace, first, error))?;
+        let found = found.map_err(|error| read_error("Jobs of Tasks", namespace, first, error))?;
         let json = |job: &PartialObjectMeta<Job>| serde_json::to_value(job).ok();
         Ok(found.iter().filter_map(json).filter_map(|job| runs_for(&job)).collect())
     }
 
     /// The labels of a namespace.
-    pub(crate) async fn namespace_labels(&self, name: &str) -> Result<Option<BTreeMap<String, String>>, FactError> {
+    pub(super) async fn namespace_labels(&self, name: &str) -> Result<Option<BTreeMap<String, String>>, ClusterReadError> {
         let api = Api::<PartialObjectMeta<Namespace>>::all(self.client.clone());
         let found = api.get_opt(name).await;
-        let found = found.map_err(|error| fact_error("Namespace", "", name, error))?;
+        let found = found.map_err(|error| read_error("Namespace", "", name, error))?;
         Ok(found.map(|namespace| labels(namespace.meta())))
     }
 
-    /// What is known of a spawner.
-    pub(crate) async fn spawner(&self, namespace: &str, name: &str) -> Result<Option<Arc<SpawnerFacts>>, FactError> {
+    /// The facts about a spawner.
+    pub(super) async fn spawner(&self, namespace: &str, name: &str) -> Result<Option<Arc<SpawnerFacts>>, ClusterReadError> {
         let found = self
             .kelos_object("TaskSpawner", "taskspawners", namespace, name)
             .await?;
         Ok(found.map(|spawner| Arc::new(spawner_facts(spawner))))
     }
 
-    /// The name that the API server knows us by.
-    pub(crate) async fn own_user(&self) -> Result<Option<String>, FactError> {
+    /// The name of the user that taskgate itself is authenticated as.
+    pub(super) async fn own_user(&self) -> Result<Option<String>, ClusterReadError> {
         let reviews = Api::<SelfSubjectReview>::all(self.client.clone());
-        let asked = reviews
+        let review = reviews
             .create(&PostParams::default(), &SelfSubjectReview::default())
-            .await;
-        let told = asked.map_err(|error| fact_error("SelfSubjectReview", "", "taskgate", error))?;
-        Ok(told.status.and_then(|status| status.user_info?.username))
+            .await
+            .map_err(|error| read_error("SelfSubjectReview", "", "taskgate", error))?;
+        Ok(review.status.and_then(|status| status.user_info?.username))
     }
 
-    /// Whether `user` has `right`.
-    pub(crate) async fn may(&self, user: &UserInfo, right: &Right) -> Result<Permission, FactError> {
+    /// Checks whether `user` has `right`.
+    pub(super) async fn check_access(&self, user: &UserInfo, right: &Right) -> Result<AccessDecision, ClusterReadError> {
         let named = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         let spec = SubjectAccessReviewSpec {
             user: Some(user.username.clone()),
@@ -182,51 +178,50 @@ impl Fresh {
             }),
             ..SubjectAccessReviewSpec::default()
         };
-        permission(&self.client, spec)
+        create_access_review(&self.client, spec)
             .await
-            .map_err(|error| fact_error("SubjectAccessReview", &right.namespace, &right.name, error))
+            .map_err(|error| read_error("SubjectAccessReview", &right.namespace, &right.name, error))
     }
 
-    /// What is known of a Workspace.
-    pub(crate) async fn workspace(
+    /// The facts about a Workspace.
+    pub(super) async fn workspace(
         &self,
         namespace: &str,
         name: &str,
-    ) -> Result<Option<Arc<WorkspaceFacts>>, FactError> {
+    ) -> Result<Option<Arc<WorkspaceFacts>>, ClusterReadError> {
         let found = self.kelos_object("Workspace", "workspaces", namespace, name).await?;
         Ok(found.map(|workspace| Arc::new(workspace_facts(workspace))))
     }
 
-    /// An object of Kelos. A name that nothing can have is not asked for: it comes from a label or a
-    /// field that anybody may fill.
+    /// An object of Kelos. An illegal name, which a label or a field may contain, is not sent to the API server.
     async fn kelos_object(
         &self,
         kind: &'static str,
         plural: &str,
         namespace: &str,
         name: &str,
-    ) -> Result<Option<DynamicObject>, FactError> {
+    ) -> Result<Option<DynamicObject>, ClusterReadError> {
         if !is_object_name(name) {
             return Ok(None);
         }
         let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &kelos_resource(kind, plural));
         let found = api.get_opt(name).await;
-        found.map_err(|error| fact_error(kind, namespace, name, error))
+        found.map_err(|error| read_error(kind, namespace, name, error))
     }
 }
 
-/// What the API server answers to the SubjectAccessReview `spec`.
-pub(crate) async fn permission(client: &Client, spec: SubjectAccessReviewSpec) -> kube::Result<Permission> {
+/// Creates the SubjectAccessReview `spec` and returns the API server's answer.
+pub(crate) async fn create_access_review(client: &Client, spec: SubjectAccessReviewSpec) -> kube::Result<AccessDecision> {
     let review = SubjectAccessReview {
         spec,
         ..SubjectAccessReview::default()
     };
     let reviews = Api::<SubjectAccessReview>::all(client.clone());
-    let told = reviews.create(&PostParams::default(), &review).await?;
-    let status = told.status.unwrap_or_default();
-    Ok(Permission {
+    let answer = reviews.create(&PostParams::default(), &review).await?;
+    let status = answer.status.unwrap_or_default();
+    Ok(AccessDecision {
         allowed: status.allowed && status.denied != Some(true),
-        why: status.reason.unwrap_or_default(),
+        reason: status.reason.unwrap_or_default(),
     })
 }
 
@@ -241,12 +236,12 @@ fn is_absent(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
-fn fact_error(kind: &'static str, namespace: &str, name: &str, error: kube::Error) -> FactError {
+fn read_error(kind: &'static str, namespace: &str, name: &str, error: kube::Error) -> ClusterReadError {
     let reason = match &error {
         kube::Error::Api(status) => status.message.clone(),
         error => error.to_string(),
     };
-    FactError {
+    ClusterReadError {
         kind,
         namespace: namespace.to_owned(),
         name: name.to_owned(),

@@ -1,4 +1,4 @@
-//! The one loop behind every cache.
+//! The list-and-watch loop that fills a store.
 
 use std::{fmt::Debug, pin::pin, time::Duration};
 
@@ -12,19 +12,19 @@ use taskgate_certs::Backoff;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::table::{Table, Trouble, key};
+use super::store::{KindStore, WatchFailure, key};
 
 /// How many objects a page of a list holds.
 const PAGE: u32 = 500;
 
-/// Keeps `table` equal to what `api` holds, reduced by `trim` as it arrives, until `shutdown`. `changed` is called after
-/// every change that others may see; it says whether to list anew.
+/// Keeps `store` equal to the objects of `api`, trimmed by `trim` as they arrive, until `shutdown`. `changed` is called after
+/// every visible change and returns whether to list again.
 ///
-/// Whatever goes wrong, it lists anew after a growing delay, and so does it look for a kind that is not installed. (A
-/// watch that is merely resumed says nothing until the next change: nobody could tell whether it works.)
+/// After any error it lists again with a backoff, also for a kind that is not installed. (A watch that is merely resumed
+/// delivers nothing until the next change, so that it would not show whether it works.)
 pub(super) async fn follow<K, V>(
     api: Api<K>,
-    table: &Table<V>,
+    store: &KindStore<V>,
     trim: impl Fn(K) -> Option<V>,
     changed: impl Fn() -> bool,
     shutdown: CancellationToken,
@@ -36,12 +36,12 @@ pub(super) async fn follow<K, V>(
     loop {
         let error = tokio::select! {
             () = shutdown.cancelled() => return,
-            end = pass(api.clone(), table, &trim, &changed, &mut backoff) => match end {
+            end = list_and_watch(api.clone(), store, &trim, &changed, &mut backoff) => match end {
                 Ok(()) => continue,
                 Err(error) => error,
             },
         };
-        if table.trouble(trouble(&error), &error) {
+        if store.fail(failure_of(&error), &error) {
             changed();
         }
         tokio::select! {
@@ -51,10 +51,10 @@ pub(super) async fn follow<K, V>(
     }
 }
 
-/// Lists and watches until something goes wrong.
-async fn pass<K, V>(
+/// Lists and watches until an error, or until `changed` asks for another list.
+async fn list_and_watch<K, V>(
     api: Api<K>,
-    table: &Table<V>,
+    store: &KindStore<V>,
     trim: &impl Fn(K) -> Option<V>,
     changed: &impl Fn() -> bool,
     backoff: &mut Backoff,
@@ -66,23 +66,23 @@ where
     let mut events = pin!(watcher(api, watcher::Config::default().page_size(PAGE)));
     while let Some(event) = events.next().await {
         match event? {
-            Event::Init => table.begin(),
-            Event::InitApply(object) => table.stage(&key_of(&object), trim(object)),
+            Event::Init => store.begin(),
+            Event::InitApply(object) => store.stage(&key_of(&object), trim(object)),
             Event::InitDone => {
                 backoff.reset();
-                table.commit();
+                store.commit();
                 if changed() {
                     return Ok(());
                 }
             }
             Event::Apply(object) => {
-                table.apply(&key_of(&object), trim(object));
+                store.apply(&key_of(&object), trim(object));
                 if changed() {
                     return Ok(());
                 }
             }
             Event::Delete(object) => {
-                table.remove(&key_of(&object));
+                store.remove(&key_of(&object));
                 if changed() {
                     return Ok(());
                 }
@@ -100,14 +100,14 @@ fn key_of<K: Resource>(object: &K) -> String {
     )
 }
 
-fn trouble(error: &watcher::Error) -> Trouble {
+fn failure_of(error: &watcher::Error) -> WatchFailure {
     match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
         | watcher::Error::WatchStartFailed(kube::Error::Api(status))
             if status.code == 404 =>
         {
-            Trouble::NotInstalled
+            WatchFailure::NotInstalled
         }
-        _ => Trouble::Other,
+        _ => WatchFailure::Other,
     }
 }

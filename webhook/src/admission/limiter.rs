@@ -1,4 +1,4 @@
-//! What stands before every review: a cap on how many run at once, a deadline, and a net under panics.
+//! Runs reviews within limits: a number of concurrent reviews, a deadline, and panics caught per request.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -10,26 +10,31 @@ use axum::response::{IntoResponse, Response};
 use futures::FutureExt as _;
 use http::Uri;
 use jiff::SignedDuration;
-use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::timeout;
 use tracing::{debug, error, warn};
 
-use crate::{TimeoutSeconds, config::Limits, connection::Caller, metrics::Metrics, peers::Quota, refusal::Refusal};
+use super::refusal::Refusal;
+use crate::{
+    config::Limits,
+    listener::{connection::Caller, peers::Quota},
+    metrics::{GaugeGuard, Metrics},
+    registration::TimeoutSeconds,
+};
 
-/// How much of the API server's patience a review may use, in percent: the rest is for the way there and back (C8).
-const PATIENCE_PERCENT: u32 = 80;
+/// The share of the API server's timeout that a review may use, in percent; the rest is for the network (C8).
+const DEADLINE_PERCENT: u32 = 80;
 
-/// Runs reviews within their limits, and counts those that got none.
+/// Runs reviews within their limits, and counts the requests that it refuses.
 #[derive(Clone, Debug)]
-pub(crate) struct Guard {
+pub(super) struct ReviewLimiter {
     slots: Arc<Quota>,
     body: Duration,
     fallback: Duration,
     metrics: Metrics,
 }
 
-impl Guard {
-    pub(crate) fn new(limits: &Limits, metrics: Metrics) -> Self {
+impl ReviewLimiter {
+    pub(super) fn new(limits: &Limits, metrics: Metrics) -> Self {
         Self {
             slots: Quota::new(limits.in_flight.get()),
             body: limits.body,
@@ -38,12 +43,12 @@ impl Guard {
         }
     }
 
-    /// Answers with what `review` makes of what `read` reads, or with a refusal: busy, too late, or failed. A caller that
-    /// does not send its body delays no other: a request counts as running once its body is there.
+    /// Reads the body by `read` and answers by `review`, or refuses: busy, too late, or failed. A request counts as running only
+    /// once its body is read, so that a caller that sends no body delays no other.
     ///
-    /// A panic ends only this request. What reviews share is immutable or behind locks that nothing panics under, so
-    /// there is no half-changed state to see after one: hence the assertion of unwind safety.
-    pub(crate) async fn run<B, F>(
+    /// A panic ends only this request. Shared state is immutable or behind locks under which nothing panics, so that no
+    /// half-changed state remains: hence the assertion of unwind safety.
+    pub(super) async fn run<B, F>(
         &self,
         path: &'static str,
         uri: &Uri,
@@ -54,15 +59,15 @@ impl Guard {
     where
         F: Future<Output = Result<Response, Refusal>>,
     {
-        let began = Instant::now();
+        let started = Instant::now();
         let limit = deadline(uri, self.fallback);
         let answer = async {
             let body = timeout(self.body.min(limit), read)
                 .await
                 .map_err(|_| Refusal::SlowBody)??;
             caller.activity.reviewing();
-            let _slot = self.slots.take(caller.peer, 1).ok_or(Refusal::Busy)?;
-            let _counted = Counted::new(self.metrics.in_flight().clone());
+            let _slot = self.slots.reserve(caller.peer, 1).ok_or(Refusal::Busy)?;
+            let _counted = GaugeGuard::new(self.metrics.in_flight.clone());
             review(body).await
         };
         let outcome = match AssertUnwindSafe(timeout(limit, answer)).catch_unwind().await {
@@ -70,54 +75,38 @@ impl Guard {
             Ok(Err(_)) => Err(Refusal::Deadline),
             Err(_) => Err(Refusal::Panic),
         };
-        self.metrics.took(path, began.elapsed());
+        self.metrics.observe_duration(path, started.elapsed());
         outcome.unwrap_or_else(|refusal| self.refuse(path, refusal))
     }
 
     fn refuse(&self, path: &'static str, refusal: Refusal) -> Response {
         match &refusal {
             Refusal::Panic => error!(path, "a review panicked"),
-            Refusal::Facts(_) | Refusal::Deadline | Refusal::Starting => {
-                warn!(path, cause = refusal.cause(), error = %refusal, "no verdict");
+            Refusal::ClusterRead(_) | Refusal::Deadline | Refusal::Starting => {
+                warn!(path, cause = refusal.cause(), error = %refusal, "no decision");
             }
-            // Under overload, or for whoever sends nonsense, a line per request would be load of its own.
-            refusal => debug!(path, cause = refusal.cause(), error = %refusal, "no verdict"),
+            // Under overload, or for callers that send invalid requests, a line per request would itself be load.
+            refusal => debug!(path, cause = refusal.cause(), error = %refusal, "no decision"),
         }
-        self.metrics.refusal(&refusal);
+        self.metrics.refused(refusal.cause());
         refusal.into_response()
     }
 }
 
-/// How long a review may take: a share of the `timeout` that the API server adds to the URL, such as `?timeout=2s`. Anybody
-/// may write a URL, so it counts up to the longest that a registration states.
+/// How long a review may take: a share of the `timeout` that the API server adds to the URL, such as `?timeout=2s`. Any caller
+/// may write a URL, so it is capped at the longest timeout that a registration can have.
 fn deadline(uri: &Uri, fallback: Duration) -> Duration {
-    let patience = uri
+    let timeout = uri
         .query()
         .into_iter()
         .flat_map(|query| query.split('&'))
         .find_map(|pair| pair.strip_prefix("timeout="))
         .and_then(|text| text.parse::<SignedDuration>().ok())
-        .and_then(|patience| Duration::try_from(patience).ok())
-        .filter(|patience| !patience.is_zero())
+        .and_then(|timeout| Duration::try_from(timeout).ok())
+        .filter(|timeout| !timeout.is_zero())
         .unwrap_or(fallback);
     let longest = Duration::from_secs(TimeoutSeconds::MAX.into());
-    patience.min(longest) * PATIENCE_PERCENT / 100
-}
-
-/// Holds a gauge one higher for as long as it lives.
-pub(crate) struct Counted(Gauge);
-
-impl Counted {
-    pub(crate) fn new(gauge: Gauge) -> Self {
-        gauge.inc();
-        Self(gauge)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
+    timeout.min(longest) * DEADLINE_PERCENT / 100
 }
 
 #[cfg(test)]
@@ -125,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_deadline_is_four_fifths_of_what_the_api_server_waits() {
+    fn the_deadline_is_four_fifths_of_the_api_servers_timeout() {
         let fallback = Duration::from_secs(3);
         for (uri, millis) in [
             ("/mutate/tasks?timeout=2s", 1_600),

@@ -1,4 +1,9 @@
-//! Probes and metrics, on a port of their own: they answer when the admission port is full.
+//! The admin port: probes and metrics. It answers also when the admission port is full.
+//!
+//! Imports `listener` (the lifecycle), `cache`, `cluster` (access reviews) and `rate_limiter`. Called by `server`.
+
+mod metrics_auth;
+mod readiness;
 
 use std::sync::Arc;
 
@@ -11,35 +16,33 @@ use axum::{
 use http::{HeaderMap, StatusCode, header};
 use prometheus_client::{encoding::text::encode, registry::Registry};
 
-use crate::{
-    readiness::{Readiness, render},
-    scrapers::Scrapers,
-};
+pub(crate) use metrics_auth::MetricsAuthorizer;
+pub(crate) use readiness::{HandshakeProbe, Readiness};
 
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 struct Admin {
     readiness: Readiness,
     registry: Registry,
-    scrapers: Option<Scrapers>,
+    authorizer: Option<MetricsAuthorizer>,
 }
 
-/// `/livez`, `/readyz`, and `/metrics`: for `scrapers`, or for everybody where there are none to check.
-pub(crate) fn router(readiness: Readiness, registry: Registry, scrapers: Option<Scrapers>) -> Router {
+/// The router of the admin port: `/livez`, `/readyz`, and `/metrics`, which without `authorizer` anyone may read.
+pub(crate) fn router(readiness: Readiness, registry: Registry, authorizer: Option<MetricsAuthorizer>) -> Router {
     Router::new()
-        // Alive is who can answer this: if the server's own parts end, the process does.
+        // To answer is to be alive: when a part of the server ends, the process ends.
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(Arc::new(Admin {
             readiness,
             registry,
-            scrapers,
+            authorizer,
         }))
 }
 
 async fn readyz(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    let (passed, text) = render(&admin.readiness.checks().await);
+    let (passed, text) = readiness::render(&admin.readiness.checks().await);
     let status = if passed {
         StatusCode::OK
     } else {
@@ -49,8 +52,8 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
-    if let Some(scrapers) = &admin.scrapers
-        && let Err((status, text)) = scrapers.check(&headers).await
+    if let Some(authorizer) = &admin.authorizer
+        && let Err((status, text)) = authorizer.authorize(&headers).await
     {
         let challenge = (status == StatusCode::UNAUTHORIZED).then_some([(header::WWW_AUTHENTICATE, "Bearer")]);
         return (status, challenge, text).into_response();

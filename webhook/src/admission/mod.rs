@@ -1,5 +1,18 @@
-//! From the wire to the answer. One review is followed through [`answer`] here, `decode`, [`judge`] (which gathers the facts
-//! and asks the decision core's `govern` and `decide`), and [`encode`].
+//! Admission reviews, from the HTTP request to the answer.
+//!
+//! One review passes through [`router`], `ReviewLimiter::run`, `BodyBudget::read` and `decode`, [`answer`], [`evaluate`] (which
+//! calls `read_inputs`, the policy crate's `govern`, `load_item` and `decide`) and `encode`. Admission writes nothing.
+//!
+//! Imports `registration` (the endpoints), `listener` (the caller of a request, quotas), `config`, `metrics` and `blocking`; it
+//! reads the cluster through [`ClusterContext`] only. Called by `server`, and by `taskgate-offline` without a server.
+
+mod body;
+mod evaluation;
+mod inputs;
+mod json_memory;
+mod limiter;
+mod refusal;
+mod review;
 
 use std::sync::Arc;
 
@@ -16,47 +29,50 @@ use taskgate_policy::{Decision, Kind, clip};
 use tracing::{Instrument as _, Span, field, info, info_span};
 
 use crate::{
-    body::{BodyBudget, Buffered},
     config::Limits,
-    connection::Caller,
-    facts::Surroundings,
-    guard::Guard,
-    judge::judge,
-    metrics::{Metrics, kind_name},
-    refusal::Refusal,
-    review::{ReviewRequest, encode, encode_unexpected},
-    rules::{ENDPOINTS, Endpoint},
+    listener::connection::Caller,
+    metrics::{Metrics, ReviewedOperation, kind_name},
+    registration::rules::{ENDPOINTS, Endpoint},
 };
+use body::{BodyBudget, BufferedBody};
+pub use evaluation::evaluate;
+pub use inputs::{
+    AccessDecision, ClusterContext, ClusterReadError, CompetingTasks, NamespaceLabels, QueueLookup, ReviewedTask,
+};
+use limiter::ReviewLimiter;
+use refusal::Refusal;
+pub use review::{DecodeError, ObjectKind, ReviewOperation, ReviewRequest, UserInfo};
+use review::{encode, encode_unexpected_kind};
 
-/// The longest name of an object.
-const MAX_COORDINATE: usize = 253;
+/// The longest name of an object, in characters.
+const MAX_NAME: usize = 253;
 
-/// Answers reviews, given what surrounds them.
+/// Answers reviews.
 #[derive(Debug)]
-pub(crate) struct Reviewer<S> {
-    surroundings: Arc<S>,
-    guard: Guard,
+struct Reviewer<C> {
+    cluster: Arc<C>,
+    limiter: ReviewLimiter,
     budget: BodyBudget,
     metrics: Metrics,
 }
 
 /// The router of the admission port: a route per entry of [`ENDPOINTS`], 404 for every other path.
-pub fn router<S: Surroundings>(surroundings: Arc<S>, limits: &Limits, metrics: Metrics) -> Router {
+pub fn router<C: ClusterContext>(cluster: Arc<C>, limits: &Limits, metrics: Metrics) -> Router {
     let reviewer = Arc::new(Reviewer {
-        surroundings,
-        guard: Guard::new(limits, metrics.clone()),
+        cluster,
+        limiter: ReviewLimiter::new(limits, metrics.clone()),
         budget: BodyBudget::new(limits),
         metrics,
     });
     let mut router = Router::new();
     for endpoint in &ENDPOINTS {
-        let handle = move |State(reviewer): State<Arc<Reviewer<S>>>, request: HttpRequest| async move {
+        let handle = move |State(reviewer): State<Arc<Reviewer<C>>>, request: HttpRequest| async move {
             let (head, body) = request.into_parts();
             let caller = head.extensions.get::<Caller>().cloned().unwrap_or_else(Caller::unknown);
             let reading = read(&reviewer, &caller, &head, body);
             let review = |body| answer(&reviewer, endpoint, &head, body).instrument(review_span());
-            let guard = &reviewer.guard;
-            guard.run(endpoint.path, &head.uri, &caller, reading, review).await
+            let limiter = &reviewer.limiter;
+            limiter.run(endpoint.path, &head.uri, &caller, reading, review).await
         };
         router = router.route(endpoint.path, post(handle));
     }
@@ -66,53 +82,43 @@ pub fn router<S: Surroundings>(surroundings: Arc<S>, limits: &Limits, metrics: M
         .with_state(reviewer)
 }
 
-/// Reads the body, if it is declared as a review.
-async fn read<S>(reviewer: &Reviewer<S>, caller: &Caller, head: &Parts, body: Body) -> Result<Buffered, Refusal> {
+/// Reads the body, if its content type is JSON.
+async fn read<C>(reviewer: &Reviewer<C>, caller: &Caller, head: &Parts, body: Body) -> Result<BufferedBody, Refusal> {
     if !is_json(head) {
         return Err(Refusal::ContentType);
     }
     reviewer.budget.read(caller.peer, body).await
 }
 
-/// Answers one review: decode, gather, govern, decide, encode.
-async fn answer<S: Surroundings>(
-    reviewer: &Reviewer<S>,
+/// Answers one review: decode, evaluate, count, log, encode.
+async fn answer<C: ClusterContext>(
+    reviewer: &Reviewer<C>,
     endpoint: &Endpoint,
     head: &Parts,
-    body: Buffered,
+    body: BufferedBody,
 ) -> Result<Response, Refusal> {
     if let Some(parent) = head.headers.get("traceparent").and_then(|value| value.to_str().ok()) {
         Span::current().record("traceparent", parent);
     }
-    let (review, _held) = reviewer.budget.decode(body).await?;
+    let (review, _reservation) = reviewer.budget.decode(body).await?;
     record_request(&review);
-    let dry_run = review.dry_run == Some(true);
-    let Some(kind) = endpoint.kind_of(&review.kind.group, &review.kind.version, &review.kind.kind) else {
-        reviewer.metrics.unexpected(endpoint.phase, review.operation, dry_run);
-        return Ok(json(encode_unexpected(&review.uid)));
+    let reviewed = ReviewedOperation {
+        phase: endpoint.phase,
+        operation: review.operation.as_str(),
+        dry_run: review.dry_run == Some(true),
     };
-    let surroundings = &*reviewer.surroundings;
-    if !surroundings.is_ready() {
+    let Some(kind) = endpoint.kind_of(&review.kind.group, &review.kind.version, &review.kind.kind) else {
+        reviewer.metrics.unexpected_kind(reviewed);
+        return Ok(json(encode_unexpected_kind(&review.uid)));
+    };
+    let cluster = &*reviewer.cluster;
+    if !cluster.is_ready() {
         return Err(Refusal::Starting);
     }
-    let decision = judge(surroundings, endpoint, kind, &review, Timestamp::now()).await?;
-    Ok(conclude(reviewer, endpoint, kind, &review, &decision))
-}
-
-/// Counts, logs and writes down the decision.
-fn conclude<S>(
-    reviewer: &Reviewer<S>,
-    endpoint: &Endpoint,
-    kind: Kind,
-    review: &ReviewRequest,
-    decision: &Decision,
-) -> Response {
-    let dry_run = review.dry_run == Some(true);
-    reviewer
-        .metrics
-        .review(kind, endpoint.phase, review.operation, dry_run, decision);
-    record_decision(review, kind, decision);
-    json(encode(&review.uid, decision))
+    let decision = evaluate(cluster, endpoint, kind, &review, Timestamp::now()).await?;
+    reviewer.metrics.decided(kind, reviewed, &decision);
+    record_decision(&review, kind, &decision);
+    Ok(json(encode(&review.uid, &decision)))
 }
 
 fn json(body: Vec<u8>) -> Response {
@@ -127,7 +133,7 @@ fn is_json(head: &Parts) -> bool {
         .is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
 }
 
-/// The span of a review. Coordinates only: an object holds prompts.
+/// The tracing span of a review. It carries no part of the object, which may contain prompts.
 fn review_span() -> Span {
     info_span!(
         "review",
@@ -151,12 +157,12 @@ fn record_request(review: &ReviewRequest) {
         .record("name", logged(&review.name));
 }
 
-/// A coordinate as it is logged: no longer than it can be. Anybody may send a longer one.
-fn logged(coordinate: &str) -> String {
-    clip(coordinate, MAX_COORDINATE)
+/// A name as it is logged, cut to the longest legal one: any caller may send a longer one.
+fn logged(name: &str) -> String {
+    clip(name, MAX_NAME)
 }
 
-/// One line per denial, none per allow.
+/// Records the decision on the span, and logs a denial.
 fn record_decision(review: &ReviewRequest, kind: Kind, decision: &Decision) {
     Span::current()
         .record("allowed", decision.allowed())
@@ -168,7 +174,7 @@ fn record_decision(review: &ReviewRequest, kind: Kind, decision: &Decision) {
             namespace = logged(&review.namespace),
             name = logged(&review.name),
             code = denial.code,
-            told = denial.message,
+            denial = denial.message,
             dry_run = review.dry_run == Some(true),
             "denied"
         );

@@ -1,7 +1,7 @@
-//! `AdmissionReview` v1 on the wire. Knows nothing of policies but how a decision is written down.
+//! `AdmissionReview` v1 on the wire: decoding requests, encoding decisions.
 //!
-//! Own structs rather than a client library's: the object stays JSON, so that no field of it is ever dropped (C13), and
-//! whatever is readable is answered under its own uid.
+//! Own structs rather than a client library's: the object stays JSON, so that no field of it is dropped (C13), and every
+//! readable review is answered under its own uid.
 
 use std::collections::BTreeMap;
 
@@ -12,18 +12,18 @@ use taskgate_policy::{Decision, Operation, clip};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
-/// How much of a decoding error is told, in characters.
+/// The longest decoding error in an answer, in characters.
 const MAX_ERROR: usize = 160;
 
-/// The request of a review. `options` are skipped over, not kept: no decision needs them.
+/// The request of a review. `options` are not decoded: no decision needs them.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReviewRequest {
-    /// Names the review; the answer carries the same.
+    /// The ID of the review; the answer carries the same.
     pub uid: String,
     /// The kind of `object`, in the version that the webhook is registered for.
     pub kind: ObjectKind,
-    /// What is to be done.
+    /// The operation.
     pub operation: ReviewOperation,
     /// The object's name; empty when it is to be generated.
     #[serde(default)]
@@ -31,7 +31,7 @@ pub struct ReviewRequest {
     /// The object's namespace; empty for cluster-scoped objects.
     #[serde(default)]
     pub namespace: String,
-    /// Who asks.
+    /// The user that sent the request.
     #[serde(default)]
     pub user_info: UserInfo,
     /// The object as it is to be stored; null on DELETE.
@@ -40,12 +40,12 @@ pub struct ReviewRequest {
     /// The object as it is stored; null on CREATE.
     #[serde(default)]
     pub old_object: Value,
-    /// Whether nothing will be stored.
+    /// Whether the request is a dry run.
     #[serde(default)]
     pub dry_run: Option<bool>,
 }
 
-/// A kind of object.
+/// The group, version and kind of an object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
 pub struct ObjectKind {
     /// The API group; empty for the core group.
@@ -57,7 +57,7 @@ pub struct ObjectKind {
     pub kind: String,
 }
 
-/// Who asks, as the API server knows them.
+/// A user, as authenticated by the API server.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct UserInfo {
     /// The user's name.
@@ -69,12 +69,12 @@ pub struct UserInfo {
     /// The user's groups.
     #[serde(default)]
     pub groups: Vec<String>,
-    /// What else the authenticator says.
+    /// Further values from the authenticator.
     #[serde(default)]
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
-/// What is to be done, as the wire spells it.
+/// An operation, as the wire spells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum ReviewOperation {
@@ -90,7 +90,7 @@ pub enum ReviewOperation {
 
 impl ReviewOperation {
     /// The name in metrics and logs.
-    pub(crate) fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Create => "create",
             Self::Update => "update",
@@ -111,7 +111,7 @@ impl From<ReviewOperation> for Operation {
     }
 }
 
-/// The body is no review that can be answered.
+/// The body is not a review that can be answered.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// Not JSON, not UTF-8, cut short, or nested too deeply.
@@ -133,10 +133,10 @@ pub enum DecodeError {
         /// `kind` of the body.
         kind: String,
     },
-    /// There is nothing to answer.
+    /// The review has no request.
     #[error("the review carries no request")]
     NoRequest,
-    /// There is nothing to answer to.
+    /// The request has no uid.
     #[error("the request has an empty uid")]
     NoUid,
 }
@@ -155,16 +155,16 @@ impl From<serde_json::Error> for DecodeError {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Envelope {
+struct RequestEnvelope {
     api_version: String,
     kind: String,
     #[serde(default)]
     request: Option<ReviewRequest>,
 }
 
-/// Reads a review strictly: exactly v1, with a request that has a uid.
-pub(crate) fn decode(body: &[u8]) -> Result<ReviewRequest, DecodeError> {
-    let envelope: Envelope = serde_json::from_slice(body)?;
+/// Decodes a review strictly: exactly v1, with a request that has a uid.
+pub(super) fn decode(body: &[u8]) -> Result<ReviewRequest, DecodeError> {
+    let envelope: RequestEnvelope = serde_json::from_slice(body)?;
     if envelope.api_version != API_VERSION || envelope.kind != KIND {
         return Err(DecodeError::OtherKind {
             api_version: clip(&envelope.api_version, MAX_ERROR),
@@ -180,19 +180,19 @@ pub(crate) fn decode(body: &[u8]) -> Result<ReviewRequest, DecodeError> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Answer<'a> {
+struct ResponseEnvelope<'a> {
     api_version: &'static str,
     kind: &'static str,
-    response: Response<'a>,
+    response: AdmissionResponse<'a>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Response<'a> {
+struct AdmissionResponse<'a> {
     uid: &'a str,
     allowed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<Status<'a>>,
+    status: Option<FailureStatus<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     patch: Option<ByteString>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -206,20 +206,20 @@ struct Response<'a> {
 /// A `metav1.Status`, which has a field of its own name.
 #[derive(Serialize)]
 #[allow(clippy::struct_field_names, reason = "the wire names it so")]
-struct Status<'a> {
+struct FailureStatus<'a> {
     status: &'static str,
     message: &'a str,
     reason: &'static str,
     code: u16,
 }
 
-/// Writes `decision` down as the answer to the review `uid`.
-pub(crate) fn encode(uid: &str, decision: &Decision) -> Vec<u8> {
+/// Encodes `decision` as the answer to the review `uid`.
+pub(super) fn encode(uid: &str, decision: &Decision) -> Vec<u8> {
     let patch = (decision.allowed() && !decision.patch.0.is_empty()).then(|| {
         let operations = serde_json::to_vec(&decision.patch).expect("a JSON patch serialises");
         ByteString(operations)
     });
-    let status = decision.denial.as_ref().map(|denial| Status {
+    let status = decision.denial.as_ref().map(|denial| FailureStatus {
         status: "Failure",
         message: &denial.message,
         reason: if denial.code == 422 { "Invalid" } else { "Forbidden" },
@@ -231,10 +231,10 @@ pub(crate) fn encode(uid: &str, decision: &Decision) -> Vec<u8> {
         .map(|(key, value)| (*key, value.as_str()))
         .collect();
     if !decision.allowed() {
-        // What our log calls the review: the audit log has an ID of its own.
+        // The uid in taskgate's log: the audit log has another ID.
         audit_annotations.insert("review", uid);
     }
-    write(Response {
+    encode_response(AdmissionResponse {
         uid,
         allowed: decision.allowed(),
         status,
@@ -245,9 +245,9 @@ pub(crate) fn encode(uid: &str, decision: &Decision) -> Vec<u8> {
     })
 }
 
-/// Lets the review `uid` pass although it is none that was asked for, and says so in the audit log.
-pub(crate) fn encode_unexpected(uid: &str) -> Vec<u8> {
-    write(Response {
+/// Allows the review `uid` of a kind that the endpoint is not registered for, with a note in the audit log.
+pub(super) fn encode_unexpected_kind(uid: &str) -> Vec<u8> {
+    encode_response(AdmissionResponse {
         uid,
         allowed: true,
         status: None,
@@ -258,11 +258,11 @@ pub(crate) fn encode_unexpected(uid: &str) -> Vec<u8> {
     })
 }
 
-fn write(response: Response<'_>) -> Vec<u8> {
-    let answer = Answer {
+fn encode_response(response: AdmissionResponse<'_>) -> Vec<u8> {
+    let envelope = ResponseEnvelope {
         api_version: API_VERSION,
         kind: KIND,
         response,
     };
-    serde_json::to_vec(&answer).expect("text, numbers and lists serialise")
+    serde_json::to_vec(&envelope).expect("text, numbers and lists serialise")
 }

@@ -1,4 +1,6 @@
-//! The server as a whole: its ports, its caches, and how they end together.
+//! The server: binds the ports, starts the caches, and shuts down in order.
+//!
+//! Imports every other module of this crate. Called by the binary.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -11,48 +13,45 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{
-    Cluster, admin,
-    caches::Caches,
+    admin::{self, HandshakeProbe, MetricsAuthorizer, Readiness},
+    admission,
+    cache::{CacheCollector, Caches},
+    cluster::LiveCluster,
     config::{ConfigError, ServerConfig},
-    lifecycle::{Lifecycle, Stage},
-    listener::{BindError, Listener},
-    metrics::{CacheCollector, CertificateCollector, Metrics},
-    probe::Probe,
-    readiness::Readiness,
-    routes,
-    scrapers::Scrapers,
+    listener::{BindError, Lifecycle, Listener, Stage},
+    metrics::{CertificateCollector, Metrics},
 };
 
-/// How long a probe or a scrape may take to finish at the very end.
+/// How long open probes and scrapes may take at the end of the shutdown.
 const ADMIN_DRAIN: Duration = Duration::from_secs(1);
 
 /// The prefix of taskgate's own metrics.
 pub const METRICS_PREFIX: &str = "taskgate";
 
-/// What the server is given.
+/// The server's dependencies.
 pub struct Dependencies {
     /// Reads the cluster.
     pub client: Client,
-    /// Serves the certificate; whoever brings certificates fills it.
+    /// Serves the certificate; a certificate source fills it.
     pub resolver: Arc<Resolver>,
-    /// Who may call the admission port. `None`: everybody who reaches it.
+    /// Which clients may call the admission port; `None` for all that reach it.
     pub clients: Option<Arc<ClientAuthority>>,
-    /// How far the webhook configurations are. `None` leaves them out of `/readyz`: somebody else takes care of them.
+    /// The state of the webhook configurations; `None` omits it from `/readyz`.
     pub injection: Option<Injection>,
-    /// What `/metrics` shows. The server adds its own metrics, under [`METRICS_PREFIX`], to what is registered already.
+    /// The registry behind `/metrics`. The server adds its own metrics, under [`METRICS_PREFIX`].
     pub registry: Registry,
 }
 
 /// Where the server listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addresses {
-    /// Reviews, over TLS.
+    /// For reviews, over TLS.
     pub admission: SocketAddr,
-    /// Probes and metrics, plain.
+    /// For probes and metrics, over plain HTTP.
     pub admin: SocketAddr,
 }
 
-/// The server does not start, or ended by itself.
+/// The server cannot start, or ended before the shutdown.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// A setting cannot work.
@@ -61,12 +60,12 @@ pub enum ServeError {
     /// A port cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// A part of the server ended, which none does by itself.
+    /// A part of the server ended, which happens only by a defect.
     #[error("the {0} ended unexpectedly")]
     Ended(&'static str),
 }
 
-/// Ports that are bound and wait to be served.
+/// A server whose ports are bound.
 pub struct Server {
     config: ServerConfig,
     admission: Listener,
@@ -77,7 +76,7 @@ pub struct Server {
     client: Client,
 }
 
-/// Binds, serves until `shutdown`, winds down: [`Server::bind`] and [`Server::run`] in one.
+/// Binds, serves until `shutdown`, and shuts down: [`Server::bind`] and [`Server::run`] in one.
 pub async fn serve(
     config: ServerConfig,
     dependencies: Dependencies,
@@ -105,9 +104,9 @@ impl Server {
 
         let (lifecycle, admin_lifecycle) = (Lifecycle::new(), Lifecycle::new());
         let limits = &config.limits;
-        let cluster = Cluster::new(caches.clone(), client.clone(), config.kueue.clone());
+        let cluster = LiveCluster::new(caches.clone(), client.clone(), config.kueue.clone());
         let cluster = Arc::new(cluster);
-        let router = routes::router(cluster, limits, metrics.clone());
+        let router = admission::router(cluster, limits, metrics.clone());
         let admission = Listener::tls(
             config.listen,
             resolver.server_config(&[b"http/1.1"], clients),
@@ -120,12 +119,12 @@ impl Server {
         let readiness = Readiness {
             lifecycle: lifecycle.clone(),
             caches: caches.clone(),
-            probe: Probe::new(admission.address(), resolver.clone()),
+            probe: HandshakeProbe::new(admission.address(), resolver.clone()),
             resolver,
             injection,
         };
-        let scrapers = config.metrics_auth.then(|| Scrapers::new(client.clone()));
-        let router = admin::router(readiness, registry, scrapers);
+        let authorizer = config.metrics_auth.then(|| MetricsAuthorizer::new(client.clone()));
+        let router = admin::router(readiness, registry, authorizer);
         let admin = Listener::plain(config.admin, router, limits, metrics, admin_lifecycle.clone()).await?;
         Ok(Self {
             config,
@@ -138,12 +137,12 @@ impl Server {
         })
     }
 
-    /// The stored policies, as they are once the server runs.
+    /// The stored policies; up to date once the server runs.
     pub fn policies(&self) -> watch::Receiver<Arc<KnownPolicies>> {
         self.caches.known_policies()
     }
 
-    /// The addresses that were bound, with the ports that port 0 became.
+    /// The bound addresses, with the ports that the system chose for port 0.
     pub fn addresses(&self) -> Addresses {
         Addresses {
             admission: self.admission.address(),
@@ -151,12 +150,12 @@ impl Server {
         }
     }
 
-    /// Serves until `shutdown`, then: unready at once, lame duck, drain, and `Ok` (C7).
+    /// Serves until `shutdown`, then shuts down: unready at once, lame duck, drain (C7).
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServeError> {
         let addresses = self.addresses();
         info!(admission = %addresses.admission, admin = %addresses.admin, "listening");
-        let watches_end = CancellationToken::new();
-        let mut watches = self.caches.follow(&self.client, &watches_end);
+        let stop_watches = CancellationToken::new();
+        let mut watches = self.caches.follow(&self.client, &stop_watches);
         let drain = self.config.shutdown.drain;
         let mut ports = JoinSet::new();
         let admission = ports.spawn(self.admission.run(drain)).id();
@@ -173,13 +172,13 @@ impl Server {
         while let Some(ended) = ports.join_next_with_id().await {
             let ended = ended.map_or_else(|error| error.id(), |(id, ())| id);
             if ended == admission {
-                // Probes are told "not ready" until the last review is answered.
+                // Probes get "not ready" until the last review is answered.
                 self.admin_lifecycle.enter(Stage::Draining);
             }
         }
-        watches_end.cancel();
+        stop_watches.cancel();
         while watches.join_next().await.is_some() {}
-        info!("bye");
+        info!("stopped");
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The life of a listener: serving, then lame duck, then draining (C7).
+//! The stages of a listener: serving, lame duck, draining (C7).
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,18 +9,18 @@ use tokio::{
 
 use crate::config::ShutdownConfig;
 
-/// How far the end is.
+/// A stage of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// Everything is accepted.
+    /// Connections and requests are accepted.
     Serving,
-    /// Everything is still accepted, because whoever sends does not know yet; each answer closes its connection.
+    /// They still are, because endpoints change with a delay; each answer closes its connection.
     LameDuck,
-    /// Nothing new is accepted; what runs may finish.
+    /// No new ones are accepted; open requests may finish.
     Draining,
 }
 
-/// The stage that a listener and its connections share. Cheap to clone.
+/// The current stage, shared by a listener and its connections. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Lifecycle {
     stage: Arc<watch::Sender<Stage>>,
@@ -28,7 +28,7 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// Serving.
+    /// A lifecycle at [`Stage::Serving`].
     pub fn new() -> Self {
         Self {
             stage: Arc::new(watch::Sender::new(Stage::Serving)),
@@ -36,19 +36,19 @@ impl Lifecycle {
         }
     }
 
-    /// The stage of the moment.
+    /// The current stage.
     pub fn stage(&self) -> Stage {
         *self.stage.borrow()
     }
 
-    /// Waits until `stage`, or a later one, is reached.
+    /// Waits until `stage` or a later one is reached.
     pub async fn reached(&self, stage: Stage) {
         let mut stages = self.stage.subscribe();
         // The sender lives in `self`, so waiting cannot fail.
         let _ = stages.wait_for(|now| *now >= stage).await;
     }
 
-    /// Goes to `stage`; never back.
+    /// Enters `stage`, unless a later one is reached already.
     pub fn enter(&self, stage: Stage) {
         self.stage.send_if_modified(|now| {
             let later = stage > *now;
@@ -57,13 +57,13 @@ impl Lifecycle {
         });
     }
 
-    /// Notes that a request came.
-    pub(crate) fn note_request(&self) {
+    /// Records the time of a request.
+    pub(super) fn record_request(&self) {
         *self.last_request.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// Lives through the lame duck stage and then drains. The stage ends early once requests came in it and then none for a
-    /// while: whoever sends has learned of the end. That none came at all tells nothing, as agents may start hours apart.
+    /// Enters the lame-duck stage, waits, and enters draining. The stage ends early once requests arrived in it and then none
+    /// for a while: the API servers have learned of the shutdown. No request at all proves nothing, as Tasks may start hours apart.
     pub async fn wind_down(&self, config: &ShutdownConfig) {
         self.enter(Stage::LameDuck);
         let began = Instant::now();
@@ -75,7 +75,7 @@ impl Lifecycle {
             if now >= end.min(latest) {
                 break;
             }
-            // A request may come meanwhile.
+            // A request may arrive meanwhile.
             sleep_until(end.min(latest).min(now + config.quiet)).await;
         }
         self.enter(Stage::Draining);

@@ -1,4 +1,4 @@
-//! Who may read `/metrics`: whose token the API server knows, and who may `get` that path.
+//! Authentication and authorization of `/metrics`: a bearer token that the API server knows, of a user that may `get` that path.
 //!
 //! RBAC: `create` on tokenreviews and subjectaccessreviews.
 
@@ -18,72 +18,72 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::{fresh::permission, rate::Rate};
+use crate::{cluster::create_access_review, rate_limiter::RateLimiter};
 
-/// How long an answer of the API server counts.
-const FRESH: Duration = Duration::from_mins(1);
-/// How long a token that was good is asked about before others.
-const KNOWN: Duration = Duration::from_mins(15);
-/// How many tokens are known at most. A cluster has a few scrapers.
-const MOST: usize = 64;
-/// How often the API server is asked about tokens that are not known: each costs it two reviews, and anybody may send one.
-const EVERY: Duration = Duration::from_millis(200);
-const BURST: u32 = 20;
+/// How long a good answer of the API server is reused.
+const ANSWER_TTL: Duration = Duration::from_mins(1);
+/// How long an accepted token is exempt from the rate limit for unknown tokens.
+const ACCEPTED_TTL: Duration = Duration::from_mins(15);
+/// How many accepted tokens are kept at most. A cluster has a few scrapers.
+const MAX_ACCEPTED: usize = 64;
+/// How often the API server is asked about unknown tokens: each costs it two reviews, and any caller may send one.
+const UNKNOWN_EVERY: Duration = Duration::from_millis(200);
+const UNKNOWN_BURST: u32 = 20;
 
 type TokenHash = [u8; 32];
 
-/// Asks the API server who may read metrics. Only good answers are remembered, so what anybody sends displaces nothing.
-pub(crate) struct Scrapers {
+/// Asks the API server who may read metrics. Only accepted tokens are kept, so that no flood of others displaces them.
+pub(crate) struct MetricsAuthorizer {
     client: Client,
-    good: Mutex<HashMap<TokenHash, Instant>>,
-    unknown: Rate,
+    accepted: Mutex<HashMap<TokenHash, Instant>>,
+    unknown: RateLimiter,
 }
 
-impl Scrapers {
+impl MetricsAuthorizer {
     pub(crate) fn new(client: Client) -> Self {
         Self {
             client,
-            good: Mutex::default(),
-            unknown: Rate::new(EVERY, BURST),
+            accepted: Mutex::default(),
+            unknown: RateLimiter::new(UNKNOWN_EVERY, UNKNOWN_BURST),
         }
     }
 
-    /// Whether who sends `headers` may read the metrics; if not, the status and text to answer with.
-    pub(crate) async fn check(&self, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
+    /// Errors with the status and text to answer with, unless the sender of `headers` may read the metrics.
+    pub(super) async fn authorize(&self, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
         let Some(token) = bearer(headers) else {
             return Err((StatusCode::UNAUTHORIZED, "a bearer token is needed\n"));
         };
         let hash = TokenHash::from(Sha256::digest(token));
-        let known = self.good().get(&hash).map(Instant::elapsed);
+        let known = self.accepted().get(&hash).map(Instant::elapsed);
         match known {
-            Some(age) if age < FRESH => return Ok(()),
-            Some(age) if age < KNOWN => {}
-            _ if self.unknown.take() => {}
+            Some(age) if age < ANSWER_TTL => return Ok(()),
+            Some(age) if age < ACCEPTED_TTL => {}
+            _ if self.unknown.try_acquire() => {}
             _ => return Err((StatusCode::TOO_MANY_REQUESTS, "too many unknown tokens\n")),
         }
-        let outcome = self.ask(token).await.unwrap_or_else(|error| {
-            warn!(%error, "who reads the metrics is not known");
+        let outcome = self.review(token).await.unwrap_or_else(|error| {
+            warn!(%error, "cannot authorize a reader of the metrics");
             Err((
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the API server did not say whether you may read this\n",
             ))
         });
-        let mut good = self.good();
+        let mut accepted = self.accepted();
         match outcome {
             Ok(()) => {
-                good.retain(|_, at| at.elapsed() < KNOWN);
-                if good.len() < MOST || good.contains_key(&hash) {
-                    good.insert(hash, Instant::now());
+                accepted.retain(|_, at| at.elapsed() < ACCEPTED_TTL);
+                if accepted.len() < MAX_ACCEPTED || accepted.contains_key(&hash) {
+                    accepted.insert(hash, Instant::now());
                 }
             }
-            // Unless the API server did not answer.
+            // The API server did not answer: an accepted token stays accepted.
             Err((StatusCode::SERVICE_UNAVAILABLE, _)) => {}
-            Err(_) => drop(good.remove(&hash)),
+            Err(_) => drop(accepted.remove(&hash)),
         }
         outcome
     }
 
-    async fn ask(&self, token: &str) -> kube::Result<Result<(), (StatusCode, &'static str)>> {
+    async fn review(&self, token: &str) -> kube::Result<Result<(), (StatusCode, &'static str)>> {
         let review = TokenReview {
             spec: TokenReviewSpec {
                 token: Some(token.to_owned()),
@@ -119,11 +119,11 @@ impl Scrapers {
             }),
             ..SubjectAccessReviewSpec::default()
         };
-        Ok(permission(&self.client, spec).await?.allowed)
+        Ok(create_access_review(&self.client, spec).await?.allowed)
     }
 
-    fn good(&self) -> MutexGuard<'_, HashMap<TokenHash, Instant>> {
-        self.good.lock().unwrap_or_else(PoisonError::into_inner)
+    fn accepted(&self) -> MutexGuard<'_, HashMap<TokenHash, Instant>> {
+        self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,10 +1,8 @@
-//! What is known of Kueue for a Job that is being made, read at that moment: there are few such Jobs, and a cache would
-//! have to be kept, and Kueue looked for, in clusters without any.
+//! Live reads of Kueue's objects for a Job that is being created. There are few such Jobs, and a cache would need a watch also in
+//! clusters without Kueue.
 //!
 //! RBAC: `get` on `kueue.x-k8s.io` localqueues and workloadpriorityclasses, and on the ConfigMap with Kueue's configuration.
-//! What cannot be read is not known, and then Kueue's defaults are assumed and nothing is warned of.
-
-use std::collections::BTreeMap;
+//! Where a read fails, the fact stays unknown: Kueue's defaults are assumed and no warning is given.
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
@@ -18,59 +16,50 @@ use taskgate_api::{
 use taskgate_policy::KueueFacts;
 use tracing::{debug, warn};
 
-/// What is asked about a Job.
-#[derive(Clone, Copy, Debug)]
-pub struct QueueQuestion<'a> {
-    /// Its namespace.
-    pub namespace: &'a str,
-    /// That one's labels.
-    pub namespace_labels: &'a BTreeMap<String, String>,
-    /// The `LocalQueue` and the `WorkloadPriorityClass` that it names by now; `None` while it names no queue.
-    pub names: Option<(&'a str, Option<&'a str>)>,
-}
+use crate::admission::QueueLookup;
 
-/// Asks the API server.
+/// Reads Kueue's objects and configuration.
 #[derive(Clone)]
-pub(crate) struct Kueue {
+pub(super) struct KueueReader {
     client: Client,
-    /// `None`: it is not asked for anything, and manages nothing.
+    /// `None`: Kueue manages no namespace, and nothing is read.
     config: Option<ConfigRef>,
 }
 
-/// What an object's absence means.
-enum Presence {
-    Here,
-    Gone,
-    /// Its kind is not served.
+/// The result of a lookup by name.
+enum LookupResult {
+    Found,
+    NotFound,
+    /// The API server does not serve the kind.
     NotServed,
 }
 
-impl Kueue {
-    pub(crate) fn new(client: Client, config: Option<ConfigRef>) -> Self {
+impl KueueReader {
+    pub(super) fn new(client: Client, config: Option<ConfigRef>) -> Self {
         Self { client, config }
     }
 
-    pub(crate) async fn facts(&self, question: QueueQuestion<'_>) -> KueueFacts {
+    pub(super) async fn facts(&self, lookup: QueueLookup<'_>) -> KueueFacts {
         let manages = match &self.config {
-            Some(config) => self.settings(config).await.manages(question.namespace_labels),
+            Some(config) => self.settings(config).await.manages(lookup.namespace_labels),
             None => false,
         };
         let mut facts = KueueFacts {
             manages_namespace: Some(manages),
             ..KueueFacts::default()
         };
-        let Some((queue, class)) = question.names.filter(|_| manages) else {
+        let Some((queue, class)) = lookup.names.filter(|_| manages) else {
             return facts;
         };
         for version in kueue::VERSIONS {
             let resource = resource(version, "LocalQueue", kueue::LOCAL_QUEUES);
-            let queues = Api::namespaced_with(self.client.clone(), question.namespace, &resource);
-            match presence(&queues, queue).await {
+            let queues = Api::namespaced_with(self.client.clone(), lookup.namespace, &resource);
+            match find(&queues, queue).await {
                 None => return facts,
-                Some(Presence::NotServed) => facts.installed = Some(false),
+                Some(LookupResult::NotServed) => facts.installed = Some(false),
                 Some(found) => {
                     facts.installed = Some(true);
-                    facts.local_queue = Some(matches!(found, Presence::Here));
+                    facts.local_queue = Some(matches!(found, LookupResult::Found));
                     facts.priority_class = match class {
                         Some(class) => self.has_class(version, class).await,
                         None => None,
@@ -85,8 +74,8 @@ impl Kueue {
     async fn has_class(&self, version: &str, name: &str) -> Option<bool> {
         let resource = resource(version, "WorkloadPriorityClass", kueue::PRIORITY_CLASSES);
         let classes = Api::all_with(self.client.clone(), &resource);
-        let found = presence(&classes, name).await?;
-        Some(matches!(found, Presence::Here))
+        let found = find(&classes, name).await?;
+        Some(matches!(found, LookupResult::Found))
     }
 
     async fn settings(&self, config: &ConfigRef) -> Settings {
@@ -113,18 +102,18 @@ fn resource(version: &str, kind: &str, plural: &str) -> ApiResource {
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(kueue::GROUP, version, kind), plural)
 }
 
-/// Whether there is an object of that name; `None` when that cannot be told.
-async fn presence(api: &Api<PartialObjectMeta<DynamicObject>>, name: &str) -> Option<Presence> {
-    // A label may hold any text that is a label value.
+/// Looks up the object `name`; `None` when the read fails.
+async fn find(api: &Api<PartialObjectMeta<DynamicObject>>, name: &str) -> Option<LookupResult> {
+    // The name comes from a label, which may contain any label value.
     if !is_object_name(name) {
-        return Some(Presence::Gone);
+        return Some(LookupResult::NotFound);
     }
     match api.get(name).await {
-        Ok(_) => Some(Presence::Here),
+        Ok(_) => Some(LookupResult::Found),
         Err(kube::Error::Api(status)) if status.code == 404 => Some(match status.reason.as_str() {
-            "NotFound" => Presence::Gone,
-            // A path that nobody serves is answered in plain text.
-            _ => Presence::NotServed,
+            "NotFound" => LookupResult::NotFound,
+            // For a path that is not served, the API server answers in plain text.
+            _ => LookupResult::NotServed,
         }),
         Err(error) => {
             debug!(%error, name, "an object of Kueue cannot be read");
