@@ -8,7 +8,7 @@ use fastrand::Rng;
 use jiff::Timestamp;
 use libfuzzer_sys::{Corpus, fuzz_mutator, fuzz_target, fuzzer_mutate};
 use pem::{Pem, encode_many, parse_many};
-use taskgate_certs::{CaBundle, Chain, Material, San, SecretData, Validity, needs_new, unfit};
+use taskgate_certs::{CaBundle, CertificateChain, ServingCertificate, San, SecretData, Validity, renewal_problem, serving_problem};
 use taskgate_fuzz::init;
 
 /// How many authorities a bundle holds besides its own.
@@ -68,12 +68,12 @@ fuzz_target!(init: init(), |data: &[u8]| -> Corpus {
     if let Some(validity) = Validity::of(data) {
         let _ = (validity.left(now), validity.is_nearly_over(now, 3));
     }
-    if let Some(chain) = Chain::from_pem(data) {
+    if let Some(chain) = CertificateChain::from_pem(data) {
         let _ = (chain.is_trusted_by(data, now), chain.is_for(&name));
     }
-    let material = Material::from_pem(data, data, data);
-    if let Ok(material) = &material {
-        assert!(material.bundle().is_within(data));
+    let certificate = ServingCertificate::from_pem(data, data, data);
+    if let Ok(certificate) = &certificate {
+        assert!(certificate.bundle().is_within(data));
     }
     let secret = SecretData {
         ca_crt: Some(data.to_vec()),
@@ -82,9 +82,9 @@ fuzz_target!(init: init(), |data: &[u8]| -> Corpus {
         tls_key: Some(data.to_vec()),
     };
     let names = [name];
-    let _ = needs_new(&secret, &names, now);
+    let _ = renewal_problem(&secret, &names, now);
     // What passes the check can be served.
-    assert!(unfit(&secret, &names, now).is_some() || material.is_ok(), "{material:?}");
+    assert!(serving_problem(&secret, &names, now).is_some() || certificate.is_ok(), "{certificate:?}");
     Corpus::Keep
 });
 

@@ -10,7 +10,7 @@ use kube::{
 };
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
-use taskgate_certs::{Authority, AuthorityConfig, Caretaker, Injector, Lifetimes, Resolver, San, Source as _};
+use taskgate_certs::{Authority, AuthorityConfig, BundleManager, Injector, Lifetimes, Resolver, San, CertificateSource as _};
 use taskgate_e2e::{ControlPlane, PATIENCE, eventually, eventually_that};
 use taskgate_webhook::{
     Addresses, ClientTarget, Dependencies, Registration, ServeError, Server, ServerConfig, ShutdownConfig,
@@ -55,7 +55,7 @@ impl Taskgate {
             },
         );
         let name = taskgate_webhook::rules::CONFIGURATION.to_owned();
-        let injector = Injector::new(client.clone(), name, resolver.clone(), Caretaker::Taskgate);
+        let injector = Injector::new(client.clone(), name, resolver.clone(), BundleManager::Taskgate);
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let config = ServerConfig {
             metrics_auth,

@@ -24,7 +24,7 @@ use taskgate_api::{
     TaskPolicySpec, WorkItemStatus,
     metadata::{Metadata, Owner},
 };
-use taskgate_certs::{Lifetimes, Material, Resolver, issue_all};
+use taskgate_certs::{Lifetimes, ServingCertificate, Resolver, issue_all};
 use taskgate_policy::{ItemIdentity, Policy, PolicySet, SpawnerFacts, Workspace};
 use taskgate_webhook::{
     ClusterContext, ClusterReadError, Lifecycle, Limits, Listener, Metrics, NamespaceLabels, ShutdownConfig, router,
@@ -132,7 +132,7 @@ pub(crate) struct RunningServer {
 pub(crate) async fn serve(cluster: FixedCluster, limits: Limits) -> anyhow::Result<RunningServer> {
     let data = issue_all(&["127.0.0.1".parse()?], Lifetimes::default(), Timestamp::now())?;
     let resolver = Resolver::new();
-    resolver.serve(Material::try_from(&data)?);
+    resolver.serve(ServingCertificate::try_from(&data)?);
     let mut registry = Registry::with_prefix("taskgate");
     let metrics = Metrics::register(&mut registry);
     let lifecycle = Lifecycle::new();
