@@ -1,4 +1,4 @@
-//! A mutator that keeps JSON JSON: it changes values, keys and structure, so that most inputs come past the parser.
+//! A mutator of JSON values, keys and structure, so that most inputs get past the parser.
 
 use fastrand::Rng;
 use libfuzzer_sys::fuzzer_mutate;
@@ -9,7 +9,7 @@ const WORDS: &str = include_str!("words.txt");
 /// The longest text that a mutation makes.
 const LONGEST: usize = 8 * 1024;
 
-/// Makes a text that fits a target, such as a template.
+/// Generates a text for a target, such as a template.
 pub type Text = fn(&mut Rng) -> String;
 
 /// Mutates the document in `data[..size]`, JSON or YAML, and writes it as JSON of at most `max` bytes. One time in eight, and
@@ -104,7 +104,7 @@ fn changed(old: &str, rng: &mut Rng, text: Text) -> String {
     new
 }
 
-/// `old` as libFuzzer mutates bytes: it knows what the code compared with lately.
+/// `old` mutated by libFuzzer, which knows recent comparisons of the code.
 fn bytes(old: &str) -> String {
     let max = old.len() + 64;
     let mut bytes = old.as_bytes().to_vec();

@@ -1,6 +1,6 @@
-//! The objects of a live cluster that verdicts rest on, read once.
+//! Loads the objects of a live cluster that decisions depend on.
 //!
-//! RBAC: `list` on what stands in [`KINDS`], cluster-wide; what may not be listed everywhere is listed in one namespace.
+//! RBAC: `list` on [`KINDS`], cluster-wide; a kind that may not be listed cluster-wide is listed in one namespace.
 
 use kube::{
     Api, Client,
@@ -9,10 +9,10 @@ use kube::{
 use serde_json::Value;
 use taskgate_api::{GROUP, VERSION, kelos, kueue};
 
-/// How many objects are asked for at once.
+/// The number of objects per page.
 const PAGE: u32 = 500;
 
-/// What is read: group, version, kind, plural, whether it lives in a namespace.
+/// The kinds: group, version, kind, plural, whether namespaced.
 const KINDS: [(&str, &str, &str, &str, bool); 13] = [
     ("", "v1", "Namespace", "namespaces", false),
     (GROUP, VERSION, "TaskPolicy", "taskpolicies", true),
@@ -66,39 +66,38 @@ const KINDS: [(&str, &str, &str, &str, bool); 13] = [
 ];
 const ADMISSION: &str = "admissionregistration.k8s.io";
 
-/// A kind cannot be read.
+/// A kind cannot be listed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot list {plural}: {reason}")]
 pub struct LoadError {
     /// The kind, in the plural.
     pub plural: &'static str,
-    /// What the API server said.
+    /// The API server's message.
     pub reason: String,
     /// The error itself.
     #[source]
     pub source: Box<kube::Error>,
 }
 
-/// Reads what verdicts rest on. Errors when the API server does not answer; a kind that may not be read is told among the
-/// notes, and nothing is known of it.
+/// Loads the objects, and an error for each kind that may not be listed. Errors when the API server does not answer.
 pub async fn load(client: &Client, namespace: &str) -> Result<(Vec<Value>, Vec<LoadError>), LoadError> {
     let mut objects = Vec::new();
-    let mut notes = Vec::new();
+    let mut forbidden = Vec::new();
     for (group, version, kind, plural, namespaced) in KINDS {
         let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
         let everywhere = Api::<DynamicObject>::all_with(client.clone(), &resource);
-        // Of all ConfigMaps one is of interest.
-        let only = if kind == "ConfigMap" {
+        // Only one ConfigMap is needed.
+        let params = if kind == "ConfigMap" {
             ListParams::default().fields("metadata.name=kueue-manager-config")
         } else {
             ListParams::default()
         };
-        let mut listed = list(&everywhere, &only, &resource).await;
+        let mut listed = list(&everywhere, &params, &resource).await;
         if let (Err(kube::Error::Api(status)), true) = (&listed, namespaced)
             && status.code == 403
         {
             let here = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource);
-            listed = list(&here, &only, &resource).await;
+            listed = list(&here, &params, &resource).await;
         }
         match listed {
             Ok(found) => objects.extend(found),
@@ -108,23 +107,23 @@ pub async fn load(client: &Client, namespace: &str) -> Result<(Vec<Value>, Vec<L
                     kube::Error::Api(status) => status.message.clone(),
                     error => error.to_string(),
                 };
-                let is_answer = matches!(&error, kube::Error::Api(status) if status.code == 403);
+                let is_forbidden = matches!(&error, kube::Error::Api(status) if status.code == 403);
                 let failed = LoadError {
                     plural,
                     reason,
                     source: Box::new(error),
                 };
-                if !is_answer {
+                if !is_forbidden {
                     return Err(failed);
                 }
-                notes.push(failed);
+                forbidden.push(failed);
             }
         }
     }
-    Ok((objects, notes))
+    Ok((objects, forbidden))
 }
 
-/// Everything that `api` lists, page by page, each object with its kind.
+/// Lists all objects of `api`, page by page, each with its kind.
 async fn list(
     api: &Api<DynamicObject>,
     params: &ListParams,

@@ -1,14 +1,14 @@
-//! A write that somebody is about to ask for: the object, who asks, and what is to be done.
+//! A write request to the API server, before it is sent: the object, the user and the operation.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 use taskgate_api::metadata::Metadata;
 use taskgate_webhook::{
     ObjectKind, ReviewOperation, ReviewRequest, UserInfo,
-    rules::{Admitted, ENDPOINTS},
+    rules::{AdmittedKind, ENDPOINTS},
 };
 
-/// What metadata a new object never has: the API server sets it (and drops what the creator says).
+/// The metadata fields that only the API server sets; it drops a creator's values.
 const SET_BY_SERVER: [&str; 8] = [
     "creationTimestamp",
     "deletionGracePeriodSeconds",
@@ -20,41 +20,41 @@ const SET_BY_SERVER: [&str; 8] = [
     "uid",
 ];
 
-/// A request to the API server, before it was sent anywhere.
+/// A write request to the API server.
 #[derive(Clone, Debug)]
-pub struct Proposal {
-    /// What is to be done.
+pub struct WriteRequest {
+    /// The operation.
     pub operation: ReviewOperation,
     /// The kind of the object.
     pub kind: ObjectKind,
-    /// The plural of the kind; `None` for kinds that taskgate does not know.
+    /// The plural of the kind; `None` for unknown kinds.
     pub resource: Option<String>,
-    /// `status` and the like; mostly empty.
+    /// The subresource, such as `status`; mostly empty.
     pub subresource: String,
-    /// The namespace; empty for what lives in none.
+    /// The namespace; empty for cluster-scoped objects.
     pub namespace: String,
     /// The object's name; empty when it is to be generated.
     pub name: String,
-    /// Who asks.
+    /// The requesting user.
     pub user: UserInfo,
-    /// The object as it is to be; null on DELETE.
+    /// The new object; null on DELETE.
     pub object: Value,
-    /// The object as it is; null on CREATE.
+    /// The stored object; null on CREATE.
     pub old: Value,
-    /// Whether the object has been through the API server before, so that its fields need no checking.
+    /// Whether the request was recorded by an API server, so that unknown fields are no errors.
     pub recorded: bool,
 }
 
-/// What is assumed where a document does not say.
+/// The user and namespace of requests from documents that do not name them.
 #[derive(Clone, Debug)]
-pub struct Defaults {
-    /// Who asks.
+pub struct RequestDefaults {
+    /// The requesting user.
     pub user: UserInfo,
     /// The namespace of objects that name none.
     pub namespace: String,
 }
 
-impl Default for Defaults {
+impl Default for RequestDefaults {
     /// `kubernetes-admin`, as kubeadm and kind name it, in namespace `default`.
     fn default() -> Self {
         Self {
@@ -68,14 +68,14 @@ impl Default for Defaults {
     }
 }
 
-/// A document is called an AdmissionReview and is none that can be judged.
+/// An AdmissionReview without a valid request.
 #[derive(Debug, thiserror::Error)]
 #[error("no AdmissionReview with a request: {0}")]
-pub struct NoReview(String);
+pub struct InvalidReview(String);
 
-impl Proposal {
-    /// What `object`, a document, proposes: its creation; an AdmissionReview proposes what it recorded.
-    pub fn of(object: Value, defaults: &Defaults) -> Result<Self, NoReview> {
+impl WriteRequest {
+    /// The request in a document: the recorded one of an AdmissionReview, otherwise the creation of `object`.
+    pub fn of(object: Value, defaults: &RequestDefaults) -> Result<Self, InvalidReview> {
         if object["kind"] == "AdmissionReview" {
             Self::recorded(object)
         } else {
@@ -83,9 +83,9 @@ impl Proposal {
         }
     }
 
-    /// The creation of `object`, as if it were new: what the API server once set on it is taken off, as it drops what is
-    /// empty in `metadata`.
-    pub fn create(mut object: Value, defaults: &Defaults) -> Self {
+    /// The creation of `object` as a new one: without the metadata that the API server sets, and without empty fields in
+    /// `metadata`, which the API server drops.
+    pub fn create(mut object: Value, defaults: &RequestDefaults) -> Self {
         let kind = kind_of(&object);
         let admitted = admitted(&kind);
         drop_empty(&mut object);
@@ -115,10 +115,10 @@ impl Proposal {
         }
     }
 
-    /// What the AdmissionReview `review` recorded, or what somebody made of it since.
-    fn recorded(mut review: Value) -> Result<Self, NoReview> {
+    /// The request of the AdmissionReview `review`.
+    fn recorded(mut review: Value) -> Result<Self, InvalidReview> {
         #[derive(Deserialize)]
-        struct More {
+        struct ReviewResource {
             #[serde(default)]
             resource: Resource,
             #[serde(default, rename = "subResource")]
@@ -130,16 +130,16 @@ impl Proposal {
             resource: String,
         }
         let request = review["request"].take();
-        let more = More::deserialize(&request).map_err(|error| NoReview(error.to_string()))?;
-        let mut request = ReviewRequest::deserialize(request).map_err(|error| NoReview(error.to_string()))?;
+        let review_resource = ReviewResource::deserialize(&request).map_err(|error| InvalidReview(error.to_string()))?;
+        let mut request = ReviewRequest::deserialize(request).map_err(|error| InvalidReview(error.to_string()))?;
         drop_empty(&mut request.object);
         drop_empty(&mut request.old_object);
-        let resource = Some(more.resource.resource).filter(|resource| !resource.is_empty());
+        let resource = Some(review_resource.resource.resource).filter(|resource| !resource.is_empty());
         let known = admitted(&request.kind).map(|admitted| admitted.resource.to_owned());
         Ok(Self {
             operation: request.operation,
             resource: resource.or(known),
-            subresource: more.subresource,
+            subresource: review_resource.subresource,
             namespace: request.namespace,
             name: request.name,
             user: request.user_info,
@@ -159,7 +159,17 @@ impl Proposal {
         }
     }
 
-    /// The request as taskgate gets it.
+    /// The operation as webhook rules spell it.
+    pub fn operation_name(&self) -> &'static str {
+        match self.operation {
+            ReviewOperation::Create => "CREATE",
+            ReviewOperation::Update => "UPDATE",
+            ReviewOperation::Delete => "DELETE",
+            ReviewOperation::Connect => "CONNECT",
+        }
+    }
+
+    /// The AdmissionReview request that the API server sends for it.
     pub(crate) fn review(&self) -> ReviewRequest {
         ReviewRequest {
             uid: "offline".to_owned(),
@@ -175,7 +185,7 @@ impl Proposal {
     }
 }
 
-/// Drops what is empty in `metadata`, as the API server does before it sends an object anywhere.
+/// Drops empty fields of `metadata`, as the API server does before it sends an object to webhooks.
 fn drop_empty(object: &mut Value) {
     let empty = |value: &Value| match value {
         Value::Null => true,
@@ -188,7 +198,7 @@ fn drop_empty(object: &mut Value) {
     }
 }
 
-/// The kind that `object` says it is.
+/// The `apiVersion` and `kind` of `object`.
 pub(crate) fn kind_of(object: &Value) -> ObjectKind {
     let version = object["apiVersion"].as_str().unwrap_or_default();
     let (group, version) = version.split_once('/').unwrap_or(("", version));
@@ -199,8 +209,8 @@ pub(crate) fn kind_of(object: &Value) -> ObjectKind {
     }
 }
 
-/// What taskgate knows of a kind, in any version.
-pub(crate) fn admitted(kind: &ObjectKind) -> Option<&'static Admitted> {
+/// The kind as an endpoint admits it, in any version.
+fn admitted(kind: &ObjectKind) -> Option<&'static AdmittedKind> {
     let admitted = ENDPOINTS.iter().flat_map(|endpoint| endpoint.admitted);
     admitted
         .into_iter()
@@ -212,34 +222,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_of_a_cluster_is_judged_as_if_it_were_new() {
+    fn an_object_of_a_cluster_is_evaluated_as_a_new_one() {
         let object = json!({"apiVersion": "kelos.dev/v1alpha2", "kind": "Task", "metadata": {"name": "a", "uid": "u",
             "resourceVersion": "1", "deletionTimestamp": "2026-01-01T00:00:00Z", "labels": {"b": "c"}, "annotations": {}, "finalizers": null}});
-        let proposal = Proposal::of(object, &Defaults::default()).unwrap();
+        let request = WriteRequest::of(object, &RequestDefaults::default()).unwrap();
         assert_eq!(
-            proposal.object["metadata"],
+            request.object["metadata"],
             json!({"name": "a", "namespace": "default", "labels": {"b": "c"}})
         );
-        assert_eq!((proposal.namespace.as_str(), proposal.name.as_str()), ("default", "a"));
+        assert_eq!((request.namespace.as_str(), request.name.as_str()), ("default", "a"));
     }
 
     #[test]
-    fn what_a_review_recorded_is_taken_as_it_is() {
+    fn the_request_of_a_review_is_taken_unchanged() {
         let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
             "uid": "1", "kind": {"group": "kelos.dev", "version": "v1alpha2", "kind": "Task"},
             "resource": {"group": "kelos.dev", "version": "v1alpha2", "resource": "tasks"}, "subResource": "status",
             "operation": "UPDATE", "name": "a", "namespace": "team", "userInfo": {"username": "ann"},
             "object": {"metadata": {"uid": "u", "labels": {}}}, "oldObject": {"metadata": {}}}});
-        let proposal = Proposal::of(review, &Defaults::default()).unwrap();
+        let request = WriteRequest::of(review, &RequestDefaults::default()).unwrap();
         assert_eq!(
-            (proposal.operation_name(), proposal.subresource.as_str()),
+            (request.operation_name(), request.subresource.as_str()),
             ("UPDATE", "status")
         );
         assert_eq!(
-            (proposal.user.username.as_str(), &proposal.object["metadata"]),
+            (request.user.username.as_str(), &request.object["metadata"]),
             ("ann", &json!({"uid": "u"}))
         );
         let empty = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"});
-        assert!(Proposal::of(empty, &Defaults::default()).is_err());
+        assert!(WriteRequest::of(empty, &RequestDefaults::default()).is_err());
     }
 }

@@ -1,21 +1,20 @@
-//! A value against a structural schema: types, ranges, lengths, patterns, enums, required fields; then the CEL rules.
+//! Validates a value against a structural schema: types, ranges, lengths, patterns, enums, required fields; then the CEL rules.
 //!
-//! Of an update the value that was there before goes along. What the API server cannot tell to be the same value, an item
-//! of a list without keys, counts as new.
+//! For an update, each value is compared with the stored one. An item of a list without keys counts as new, as for the API server.
 
 use serde_json::{Number, Value};
 
-use super::{Compiled, Flaw, join};
+use super::{CompiledSchema, FieldError, join};
 use crate::expression::Variables;
 
-/// Adds everything that is wrong with `value`, but for the CEL rules. Nothing is wrong with what is as it was.
-pub(super) fn check(
+/// Adds the errors of `value`, except those of CEL rules. An unchanged value has none.
+pub(super) fn validate(
     path: &str,
     schema: &Value,
     value: &Value,
     old: Option<&Value>,
-    compiled: &Compiled,
-    flaws: &mut Vec<Flaw>,
+    compiled: &CompiledSchema,
+    errors: &mut Vec<FieldError>,
 ) {
     if value.is_null() && schema["nullable"] == Value::Bool(true) || old == Some(value) {
         return;
@@ -23,45 +22,45 @@ pub(super) fn check(
     if let Some(wanted) = wrong_type(schema, value) {
         let kind = type_of(value);
         let message = format!("Invalid value: {kind:?}: {path} in body must be of type {wanted}: {kind:?}");
-        flaws.push(Flaw::blocking(path, message));
+        errors.push(FieldError::blocking(path, message));
         return;
     }
     let supported = schema["enum"].as_array();
     if let Some(supported) = supported.filter(|supported| !supported.contains(value)) {
         let supported: Vec<_> = supported.iter().map(ToString::to_string).collect();
         let message = format!("Unsupported value: {value}: supported values: {}", supported.join(", "));
-        flaws.push(Flaw::blocking(path, message));
+        errors.push(FieldError::blocking(path, message));
     }
     match value {
-        Value::String(text) => check_text(path, schema, text, compiled, flaws),
-        Value::Number(number) => check_number(path, schema, number, flaws),
-        Value::Array(items) => check_count(path, schema, items.len(), ("minItems", "maxItems"), flaws),
+        Value::String(text) => validate_text(path, schema, text, compiled, errors),
+        Value::Number(number) => validate_number(path, schema, number, errors),
+        Value::Array(items) => validate_count(path, schema, items.len(), ("minItems", "maxItems"), errors),
         Value::Object(fields) => {
-            check_count(path, schema, fields.len(), ("minProperties", "maxProperties"), flaws);
+            validate_count(path, schema, fields.len(), ("minProperties", "maxProperties"), errors);
             let required = schema["required"].as_array().into_iter().flatten();
             for field in required
                 .filter_map(Value::as_str)
                 .filter(|field| !fields.contains_key(*field))
             {
-                flaws.push(Flaw::blocking(join(path, field), "Required value".to_owned()));
+                errors.push(FieldError::blocking(join(path, field), "Required value".to_owned()));
             }
         }
         Value::Null | Value::Bool(_) => {}
     }
-    below(path, schema, value, old, &mut |path, schema, value, old| {
-        check(path, schema, value, old, compiled, flaws);
+    visit_children(path, schema, value, old, &mut |path, schema, value, old| {
+        validate(path, schema, value, old, compiled, errors);
     });
 }
 
-/// Is told of a value: its path, its schema, itself, what it was before.
+/// Called with a value: its path, its schema, the value, the stored value.
 type Visit<'a> = dyn FnMut(&str, &Value, &Value, Option<&Value>) + 'a;
 
-/// Calls `visit` for everything directly in `value` that the schema describes.
-fn below(path: &str, schema: &Value, value: &Value, old: Option<&Value>, visit: &mut Visit<'_>) {
+/// Calls `visit` for each direct child of `value` that the schema describes.
+fn visit_children(path: &str, schema: &Value, value: &Value, old: Option<&Value>, visit: &mut Visit<'_>) {
     match value {
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                let old = old.and_then(|old| counterpart(schema, item, old));
+                let old = old.and_then(|old| stored_item(schema, item, old));
                 visit(&format!("{path}[{index}]"), &schema["items"], item, old);
             }
         }
@@ -80,15 +79,15 @@ fn below(path: &str, schema: &Value, value: &Value, old: Option<&Value>, visit: 
     }
 }
 
-/// What `item` was in the list `old`: items of a list that is a map are known by its keys.
-fn counterpart<'a>(schema: &Value, item: &Value, old: &'a Value) -> Option<&'a Value> {
+/// The stored item in the list `old` that corresponds to `item`, by the keys of the list map.
+fn stored_item<'a>(schema: &Value, item: &Value, old: &'a Value) -> Option<&'a Value> {
     let keys = schema["x-kubernetes-list-map-keys"].as_array()?;
     let keys: Vec<_> = keys.iter().filter_map(Value::as_str).collect();
     let mut items = old.as_array()?.iter();
     items.find(|other| keys.iter().all(|key| other.get(key) == item.get(key)))
 }
 
-/// The type that the schema wants, if `value` has another.
+/// The type in the schema, if `value` has another.
 fn wrong_type<'a>(schema: &'a Value, value: &Value) -> Option<&'a str> {
     if schema["x-kubernetes-int-or-string"] == Value::Bool(true) {
         return (!value.is_i64() && !value.is_string()).then_some("integer,string");
@@ -118,28 +117,28 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-fn check_text(path: &str, schema: &Value, text: &str, compiled: &Compiled, flaws: &mut Vec<Flaw>) {
+fn validate_text(path: &str, schema: &Value, text: &str, compiled: &CompiledSchema, errors: &mut Vec<FieldError>) {
     let length = u64::try_from(text.chars().count()).unwrap_or(u64::MAX);
     if let Some(most) = schema["maxLength"].as_u64().filter(|most| length > *most) {
         let message = format!("Too long: may not be more than {most} bytes");
-        flaws.push(Flaw::blocking(path, message));
+        errors.push(FieldError::blocking(path, message));
     }
     if let Some(least) = schema["minLength"].as_u64().filter(|least| length < *least) {
         let message = format!("Invalid value: {text:?}: {path} in body should be at least {least} chars long");
-        flaws.push(Flaw::invalid(path, message));
+        errors.push(FieldError::invalid(path, message));
     }
     let pattern = schema["pattern"].as_str().and_then(|pattern| compiled.pattern(pattern));
     if let Some(pattern) = pattern.filter(|pattern| !pattern.is_match(text)) {
         let message = format!("Invalid value: {text:?}: {path} in body should match '{pattern}'");
-        flaws.push(Flaw::invalid(path, message));
+        errors.push(FieldError::invalid(path, message));
     }
 }
 
-fn check_number(path: &str, schema: &Value, number: &Number, flaws: &mut Vec<Flaw>) {
+fn validate_number(path: &str, schema: &Value, number: &Number, errors: &mut Vec<FieldError>) {
     let Some(value) = number.as_f64() else { return };
     let mut invalid = |problem: String| {
         let message = format!("Invalid value: {number}: {path} in body {problem}");
-        flaws.push(Flaw::invalid(path, message));
+        errors.push(FieldError::invalid(path, message));
     };
     if let Some(most) = schema["maximum"].as_f64().filter(|most| value > *most) {
         invalid(format!("should be less than or equal to {most}"));
@@ -153,27 +152,27 @@ fn check_number(path: &str, schema: &Value, number: &Number, flaws: &mut Vec<Fla
     }
 }
 
-fn check_count(path: &str, schema: &Value, count: usize, bounds: (&str, &str), flaws: &mut Vec<Flaw>) {
+fn validate_count(path: &str, schema: &Value, count: usize, bounds: (&str, &str), errors: &mut Vec<FieldError>) {
     let number = u64::try_from(count).unwrap_or(u64::MAX);
     if let Some(least) = schema[bounds.0].as_u64().filter(|least| number < *least) {
         let message = format!("Invalid value: {count}: {path} in body should have at least {least} items");
-        flaws.push(Flaw::invalid(path, message));
+        errors.push(FieldError::invalid(path, message));
     }
     if let Some(most) = schema[bounds.1].as_u64().filter(|most| number > *most) {
         let message = format!("Too many: {count}: must have at most {most} items");
-        flaws.push(Flaw::blocking(path, message));
+        errors.push(FieldError::blocking(path, message));
     }
 }
 
-/// Adds the CEL rules that `value`, or something in it, breaks. Rules about a change (`oldSelf`) say nothing about a new
-/// value, and the others nothing about one that is as it was.
-pub(super) fn check_rules(
+/// Adds the CEL rules that `value` or a value in it violates. Transition rules (`oldSelf`) do not apply to a new value, others not
+/// to an unchanged one.
+pub(super) fn validate_rules(
     path: &str,
     schema: &Value,
     value: &Value,
     old: Option<&Value>,
-    compiled: &Compiled,
-    flaws: &mut Vec<Flaw>,
+    compiled: &CompiledSchema,
+    errors: &mut Vec<FieldError>,
 ) {
     let rules = schema["x-kubernetes-validations"].as_array().into_iter().flatten();
     let mut variables = None;
@@ -199,9 +198,9 @@ pub(super) fn check_rules(
             Err(error) => error.to_string(),
         };
         let field = format!("{path}{}", rule["fieldPath"].as_str().unwrap_or_default());
-        flaws.push(Flaw::invalid(field, format!("Invalid value: {problem}")));
+        errors.push(FieldError::invalid(field, format!("Invalid value: {problem}")));
     }
-    below(path, schema, value, old, &mut |path, schema, value, old| {
-        check_rules(path, schema, value, old, compiled, flaws);
+    visit_children(path, schema, value, old, &mut |path, schema, value, old| {
+        validate_rules(path, schema, value, old, compiled, errors);
     });
 }

@@ -1,11 +1,10 @@
-//! What the API server does to an object before anybody sees it: fields that the schema does not know are dropped, and
-//! defaults are filled in.
+//! Prunes unknown fields and fills in defaults, as the API server does before admission.
 
 use serde_json::{Map, Value};
 
-use super::{Flaw, join};
+use super::{FieldError, join};
 
-/// The fields of `metadata`, which schemas do not describe.
+/// The fields of `metadata`, which schemas omit.
 const METADATA: [&str; 15] = [
     "annotations",
     "creationTimestamp",
@@ -24,35 +23,35 @@ const METADATA: [&str; 15] = [
     "uid",
 ];
 
-/// Drops what the schema of a whole object does not know. `apiVersion`, `kind` and `metadata` are always known.
-pub(super) fn prune_object(schema: &Value, object: &mut Value, flaws: &mut Vec<Flaw>) {
+/// Prunes the unknown fields of a whole object. `apiVersion`, `kind` and `metadata` are always known.
+pub(super) fn prune_object(schema: &Value, object: &mut Value, errors: &mut Vec<FieldError>) {
     let Some(fields) = object.as_object_mut() else { return };
     if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
-        retain(metadata, "metadata", flaws, |field| METADATA.contains(&field));
+        retain(metadata, "metadata", errors, |field| METADATA.contains(&field));
     }
     let own: Vec<_> = ["apiVersion", "kind", "metadata"]
         .into_iter()
         .filter_map(|field| fields.remove_entry(field))
         .collect();
-    prune("", schema, object, flaws);
+    prune("", schema, object, errors);
     if let Some(fields) = object.as_object_mut() {
         fields.extend(own);
     }
 }
 
-fn retain(fields: &mut Map<String, Value>, path: &str, flaws: &mut Vec<Flaw>, known: impl Fn(&str) -> bool) {
+fn retain(fields: &mut Map<String, Value>, path: &str, errors: &mut Vec<FieldError>, known: impl Fn(&str) -> bool) {
     fields.retain(|field, _| {
         let known = known(field);
         if !known {
             let field = join(path, field);
             let message = format!("unknown field {field:?}");
-            flaws.push(Flaw::invalid(field, message));
+            errors.push(FieldError::invalid(field, message));
         }
         known
     });
 }
 
-fn prune(path: &str, schema: &Value, value: &mut Value, flaws: &mut Vec<Flaw>) {
+fn prune(path: &str, schema: &Value, value: &mut Value, errors: &mut Vec<FieldError>) {
     match value {
         Value::Object(fields) => {
             let properties = schema["properties"].as_object();
@@ -61,25 +60,25 @@ fn prune(path: &str, schema: &Value, value: &mut Value, flaws: &mut Vec<Flaw>) {
                 || schema.get("additionalProperties") == Some(&Value::Bool(true));
             let known = |field: &str| properties.is_some_and(|properties| properties.contains_key(field));
             if others.is_none() && !keeps {
-                retain(fields, path, flaws, known);
+                retain(fields, path, errors, known);
             }
             for (field, value) in fields {
                 let below = properties.and_then(|properties| properties.get(field)).or(others);
                 if let Some(below) = below {
-                    prune(&join(path, field), below, value, flaws);
+                    prune(&join(path, field), below, value, errors);
                 }
             }
         }
         Value::Array(items) => {
             for (index, item) in items.iter_mut().enumerate() {
-                prune(&format!("{path}[{index}]"), &schema["items"], item, flaws);
+                prune(&format!("{path}[{index}]"), &schema["items"], item, errors);
             }
         }
         _ => {}
     }
 }
 
-/// Fills in the defaults, and drops nulls where a default takes their place or nothing says that null is a value.
+/// Fills in the defaults, and drops nulls unless the field is nullable.
 pub(super) fn fill_defaults(schema: &Value, value: &mut Value) {
     match value {
         Value::Object(fields) => {

@@ -1,9 +1,9 @@
-//! Where the items of a list stand. Parsers keep no places, and to have them kept for every value would cost more than the
-//! parsing: of a list the text is looked through once more, for nothing but the beginnings of its items.
+//! The lines of the items of a `List`. The parsers keep no locations, and locations of all values would cost more than parsing: for
+//! a list, the text is scanned again for the starts of its items.
 
-/// How many lines stand before each item of `items` in `text`, a list that parsed. `None` where it is written in a way that
-/// is not looked for here: YAML's flow style, quoted or merged keys.
-pub(super) fn lines(text: &str) -> Option<Vec<usize>> {
+/// The number of lines before each item of `items` in `text`, a parsed list. `None` for forms that the scan does not support: YAML's
+/// flow style, quoted or merged keys.
+pub(super) fn item_lines(text: &str) -> Option<Vec<usize>> {
     let is_json = text.trim_start().starts_with('{');
     if is_json { of_json(text) } else { of_block(text) }
 }
@@ -18,7 +18,7 @@ fn of_json(text: &str) -> Option<Vec<usize>> {
         match byte {
             b'\n' => line += 1,
             b'"' => {
-                // A string holds no line end.
+                // A string contains no line end.
                 let mut escaped = false;
                 let (end, _) = bytes.find(|&(_, byte)| {
                     let ends = byte == b'"' && !escaped;
@@ -49,8 +49,8 @@ fn of_json(text: &str) -> Option<Vec<usize>> {
     None
 }
 
-/// In YAML's block style: every line after `items:` that has the first item's dash in its column. All that belongs to an item
-/// stands further to the right.
+/// In YAML's block style: every line after `items:` with a dash in the column of the first item's dash. The content of an item is
+/// further to the right.
 fn of_block(text: &str) -> Option<Vec<usize>> {
     let is_key = |line: &str| {
         let value = line.strip_prefix("items:").map(str::trim_start);
@@ -103,10 +103,10 @@ mod tests {
             ("items:\n", vec![]),
             ("{\"items\": []}", vec![]),
         ] {
-            assert_eq!(lines(text), Some(wanted), "{text}");
+            assert_eq!(item_lines(text), Some(wanted), "{text}");
         }
         for other in ["items: [{}]\n", "{items: [{}]}", "kind: List\n", "items:\n  a: 1\n"] {
-            assert_eq!(lines(other), None, "{other}");
+            assert_eq!(item_lines(other), None, "{other}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The world as the cluster of a request. Where the cluster's (`taskgate_webhook::Cluster`) reads a cache or asks the
-//! API server, this one looks into its tables.
+//! [`ClusterState`] as the context of decisions. It corresponds to the server's live cluster, which reads its cache and the API
+//! server.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -9,11 +9,14 @@ use taskgate_api::{
     metadata::{Metadata, Owner},
 };
 use taskgate_policy::{ItemIdentity, KueueFacts, PolicySet, Right, SpawnerFacts, Workspace};
-use taskgate_webhook::{ReviewedTask, ClusterReadError, Labels, AccessDecision, QueueLookup, CompetingTasks, ClusterContext, UserInfo, may};
+use taskgate_webhook::{
+    AccessDecision, ClusterContext, ClusterReadError, CompetingTasks, NamespaceLabels, QueueLookup, ReviewedTask,
+    UserInfo, check_access,
+};
 
-use super::World;
+use super::ClusterState;
 
-impl ClusterContext for World {
+impl ClusterContext for ClusterState {
     fn is_ready(&self) -> bool {
         true
     }
@@ -22,8 +25,8 @@ impl ClusterContext for World {
         self.policies.clone()
     }
 
-    async fn namespace_labels(&self, namespace: &str) -> Result<Labels, ClusterReadError> {
-        Ok(Arc::new(World::namespace_labels(self, namespace)))
+    async fn namespace_labels(&self, namespace: &str) -> Result<NamespaceLabels, ClusterReadError> {
+        Ok(Arc::new(ClusterState::namespace_labels(self, namespace)))
     }
 
     async fn owner_task(&self, namespace: &str, owner: &Owner<'_>) -> Result<Option<Value>, ClusterReadError> {
@@ -38,31 +41,31 @@ impl ClusterContext for World {
     async fn workspace(&self, namespace: &str, name: &str) -> Workspace {
         match self.workspaces.get(namespace, name) {
             Some(workspace) => Workspace::Present(workspace.clone()),
-            None if self.knowledge.complete => Workspace::Absent,
+            None if self.options.complete => Workspace::Absent,
             None => Workspace::Unknown,
         }
     }
 
-    async fn kueue(&self, question: QueueLookup<'_>) -> KueueFacts {
-        self.kueue.facts(question, self.knowledge.complete)
+    async fn kueue(&self, lookup: QueueLookup<'_>) -> KueueFacts {
+        self.kueue.facts(lookup, self.options.complete)
     }
 
-    async fn memory(
+    async fn work_item_status(
         &self,
         namespace: &str,
         item: &ItemIdentity,
-        fresh: bool,
+        consistent: bool,
     ) -> Result<Option<Arc<WorkItemStatus>>, ClusterReadError> {
         let name = item.work_item_name();
         match self.work_items.get(namespace, &name) {
             None => Ok(None),
             Some(Ok(found)) => {
-                let gone = fresh && found.metadata.deletion_timestamp.is_some();
-                let found = Some(found).filter(|found| found.spec.key == item.key && !gone);
+                let deleting = consistent && found.metadata.deletion_timestamp.is_some();
+                let found = Some(found).filter(|found| found.spec.key == item.key && !deleting);
                 Ok(found.map(|found| Arc::new(found.status.clone().unwrap_or_default())))
             }
-            // A cache leaves it out; a fresh read fails.
-            Some(Err(_)) if !fresh => Ok(None),
+            // The server's cache skips it; a live read fails.
+            Some(Err(_)) if !consistent => Ok(None),
             Some(Err(error)) => Err(ClusterReadError {
                 kind: "WorkItem",
                 namespace: namespace.to_owned(),
@@ -73,25 +76,29 @@ impl ClusterContext for World {
         }
     }
 
-    async fn competing_tasks(&self, ask: &ReviewedTask<'_>, item: &ItemIdentity) -> Result<Option<CompetingTasks>, ClusterReadError> {
-        let stored = self.tasks_of.get(ask.namespace, &item.work_item_name());
+    async fn competing_tasks(
+        &self,
+        reviewed: &ReviewedTask<'_>,
+        item: &ItemIdentity,
+    ) -> Result<Option<CompetingTasks>, ClusterReadError> {
+        let stored = self.tasks_of.get(reviewed.namespace, &item.work_item_name());
         Ok(Some(CompetingTasks::among(
             stored.cloned().unwrap_or_default(),
-            ask,
+            reviewed,
             &HashSet::new(),
         )))
     }
 
     async fn own_user(&self) -> Result<Option<String>, ClusterReadError> {
-        Ok(self.knowledge.own_user.clone())
+        Ok(self.options.own_user.clone())
     }
 
-    async fn may(&self, user: &UserInfo, right: &Right) -> Result<AccessDecision, ClusterReadError> {
-        match &self.knowledge.permissions {
-            Some(client) => may(client.clone(), user, right).await,
+    async fn check_access(&self, user: &UserInfo, right: &Right) -> Result<AccessDecision, ClusterReadError> {
+        match &self.options.permissions {
+            Some(client) => check_access(client.clone(), user, right).await,
             None => Ok(AccessDecision {
                 allowed: true,
-                why: String::new(),
+                reason: String::new(),
             }),
         }
     }

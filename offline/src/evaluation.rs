@@ -1,42 +1,42 @@
-//! What became of a write, as data: what the commands print, and what cases expect.
+//! The result of evaluating a write request, as data: `taskgate check` prints it, and cases compare it.
 
 use std::fmt;
 
 use serde::Serialize;
 use serde_json::Value;
-use taskgate_api::Mode;
+use taskgate_api::{Mode, metadata::Metadata};
 use taskgate_webhook::ReviewOperation;
 
 use crate::{
-    proposal::Proposal,
-    registration::{Hook, Sent},
-    schema::Flaw,
+    schema::FieldError,
+    webhooks::{InstalledWebhook, MatchOutcome},
+    write_request::WriteRequest,
 };
 
-/// What becomes of a write, in one word.
+/// The result of a write request, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Verdict {
-    /// It passes, perhaps changed.
+pub enum WriteVerdict {
+    /// It is admitted, possibly changed.
     Allowed,
-    /// A webhook of taskgate refuses it.
+    /// A webhook of taskgate denies it.
     Denied,
-    /// The API server refuses it: the object does not fit the schema of its kind.
+    /// The API server rejects it: the object does not match the schema of its kind.
     Invalid,
-    /// It passes without taskgate: nothing sends it there.
+    /// It is admitted without taskgate: no webhook matches it.
     NotSent,
-    /// taskgate reaches no verdict, and the failure policy refuses the write.
+    /// taskgate makes no decision, and the failure policy rejects it.
     Failed,
 }
 
-impl Verdict {
-    /// Whether the write is refused.
-    pub fn is_refusal(self) -> bool {
+impl WriteVerdict {
+    /// Whether the request is rejected.
+    pub fn is_rejection(self) -> bool {
         matches!(self, Self::Denied | Self::Invalid | Self::Failed)
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for WriteVerdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Allowed => "allowed",
@@ -48,23 +48,23 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// A webhook, and what came of calling it.
+/// A call of a webhook.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Call {
-    /// Its name.
+pub struct WebhookCall {
+    /// The webhook's name.
     pub webhook: String,
-    /// 1 when it is called once more, as another one changed the object after it.
+    /// 1 for the reinvocation after a later webhook changed the object.
     #[serde(skip_serializing_if = "is_zero")]
     pub round: u8,
-    /// Whether the API server calls it.
+    /// Whether the API server sends the request.
     pub sent: bool,
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why_not: Option<String>,
-    /// What it changed, as a JSON patch; null where it changed nothing.
+    /// Its JSON patch; null without changes.
     #[serde(skip_serializing_if = "Value::is_null")]
     pub patch: Value,
-    /// Why it reached no verdict.
+    /// Why it made no decision.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
 }
@@ -74,75 +74,75 @@ fn is_zero(number: &u8) -> bool {
     *number == 0
 }
 
-/// One thing that was found, and the policy and section behind it.
+/// A reason of the decision, with its policy and section.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Because {
-    /// The policy; `None` for what no policy is behind.
+pub struct EvaluationReason {
+    /// The policy; `None` for a reason without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
     /// Its section.
     pub section: &'static str,
-    /// How far the section may go.
+    /// The mode of the section.
     pub mode: Mode,
-    /// The finding in one word.
+    /// The reason in one word.
     pub code: &'static str,
-    /// The finding in one sentence.
+    /// The reason in one sentence.
     pub message: String,
 }
 
-/// What became of a write.
+/// The result of a write request.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Judgement {
+pub struct Evaluation {
     /// `apiVersion` of the object.
     pub api_version: String,
     /// Its kind.
     pub kind: String,
-    /// Its namespace; empty for what lives in none.
+    /// Its namespace; empty for cluster-scoped objects.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub namespace: String,
-    /// Its name, or the beginning of the one that will be generated, with a `*`.
+    /// Its name, or the prefix of the generated one with a `*`.
     pub name: String,
-    /// What was to be done.
+    /// The operation.
     pub operation: ReviewOperation,
-    /// Who asked.
+    /// The requesting user.
     pub user: String,
-    /// What becomes of it.
-    pub verdict: Verdict,
-    /// The HTTP status of a refusal.
+    /// The result.
+    pub verdict: WriteVerdict,
+    /// The HTTP status of a rejection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<u16>,
-    /// Why it is refused.
+    /// Why the request is rejected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// The webhook that refuses it.
+    /// The webhook that rejects it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused_by: Option<String>,
-    /// What does not fit the schema.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub flaws: Vec<Flaw>,
-    /// What whoever asked is told, each once.
+    /// The schema violations.
+    #[serde(rename = "flaws", skip_serializing_if = "Vec::is_empty")]
+    pub field_errors: Vec<FieldError>,
+    /// The warnings for the user, each once.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// What admission changes, one value a line.
+    /// The changes by admission, one value per line.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<String>,
-    /// Which policy and section found what.
+    /// The reasons of the decision.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub because: Vec<Because>,
+    pub because: Vec<EvaluationReason>,
     /// The webhooks whose rules name the kind, in the order of the calls.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub calls: Vec<Call>,
-    /// The object as admission leaves it; null where it was refused before.
+    pub calls: Vec<WebhookCall>,
+    /// The object after admission; null if it was rejected before.
     #[serde(rename = "object", skip_serializing_if = "Value::is_null")]
     pub object_after: Value,
 }
 
-impl Judgement {
-    pub(crate) fn of(proposal: &Proposal) -> Self {
-        let kind = &proposal.kind;
+impl Evaluation {
+    pub(crate) fn of(request: &WriteRequest) -> Self {
+        let kind = &request.kind;
         let generated = || {
-            let metadata = taskgate_api::metadata::Metadata::of(&proposal.object);
+            let metadata = Metadata::of(&request.object);
             format!("{}*", metadata.generate_name().unwrap_or_default())
         };
         Self {
@@ -151,19 +151,19 @@ impl Judgement {
                 group => format!("{group}/{}", kind.version),
             },
             kind: kind.kind.clone(),
-            namespace: proposal.namespace.clone(),
-            name: if proposal.name.is_empty() {
+            namespace: request.namespace.clone(),
+            name: if request.name.is_empty() {
                 generated()
             } else {
-                proposal.name.clone()
+                request.name.clone()
             },
-            operation: proposal.operation,
-            user: proposal.user.username.clone(),
-            verdict: Verdict::Allowed,
+            operation: request.operation,
+            user: request.user.username.clone(),
+            verdict: WriteVerdict::Allowed,
             code: None,
             message: None,
             refused_by: None,
-            flaws: Vec::new(),
+            field_errors: Vec::new(),
             warnings: Vec::new(),
             changes: Vec::new(),
             because: Vec::new(),
@@ -172,7 +172,7 @@ impl Judgement {
         }
     }
 
-    /// The object as people name it: `Task team-a/fixer-42`.
+    /// The object as text: `Task team-a/fixer-42`.
     pub fn title(&self) -> String {
         match self.namespace.as_str() {
             "" => format!("{} {}", self.kind, self.name),
@@ -180,58 +180,58 @@ impl Judgement {
         }
     }
 
-    /// Why nothing was sent, in the words of the first webhook that might have been called.
+    /// Why no request was sent, from the first webhook that might have been called.
     pub fn why_not_sent(&self) -> Option<&str> {
         let why = self.calls.iter().find_map(|call| call.why_not.as_deref());
-        why.filter(|_| self.verdict == Verdict::NotSent)
+        why.filter(|_| self.verdict == WriteVerdict::NotSent)
     }
 
     pub(crate) fn was_sent(&self, webhook: &str) -> bool {
         self.calls.iter().any(|call| call.webhook == webhook && call.sent)
     }
 
-    pub(crate) fn refuse(&mut self, code: u16, flaws: Vec<Flaw>) {
-        let messages = flaws.iter().map(|flaw| match (code, flaw.field.as_str()) {
-            (400, _) if flaw.message.starts_with("unknown field") => flaw.message.clone(),
-            (_, "") => flaw.message.clone(),
-            (_, field) => format!("{field}: {}", flaw.message),
+    pub(crate) fn reject_invalid(&mut self, code: u16, errors: Vec<FieldError>) {
+        let messages = errors.iter().map(|error| match (code, error.field.as_str()) {
+            (400, _) if error.message.starts_with("unknown field") => error.message.clone(),
+            (_, "") => error.message.clone(),
+            (_, field) => format!("{field}: {}", error.message),
         });
         self.message = Some(messages.collect::<Vec<_>>().join("; "));
-        self.verdict = Verdict::Invalid;
+        self.verdict = WriteVerdict::Invalid;
         self.code = Some(code);
-        self.flaws = flaws;
+        self.field_errors = errors;
     }
 
     pub(crate) fn deny(&mut self, webhook: &str, code: u16, message: String) {
-        if self.verdict.is_refusal() {
+        if self.verdict.is_rejection() {
             return;
         }
-        self.verdict = Verdict::Denied;
+        self.verdict = WriteVerdict::Denied;
         self.code = Some(code);
         self.message = Some(message);
         self.refused_by = Some(webhook.to_owned());
     }
 
     pub(crate) fn fail(&mut self, webhook: &str, error: &str) {
-        if self.verdict.is_refusal() {
+        if self.verdict.is_rejection() {
             return;
         }
-        self.verdict = Verdict::Failed;
+        self.verdict = WriteVerdict::Failed;
         self.code = Some(500);
         self.message = Some(error.to_owned());
         self.refused_by = Some(webhook.to_owned());
     }
 }
 
-impl Call {
-    pub(crate) fn of(hook: &Hook, round: u8, sent: &Sent) -> Self {
-        let (sent, why_not, failure) = match sent {
-            Sent::Yes => (true, None, None),
-            Sent::No(why) => (false, Some(why.clone()), None),
-            Sent::Failed(error) => (false, None, Some(error.clone())),
+impl WebhookCall {
+    pub(crate) fn of(webhook: &InstalledWebhook, round: u8, outcome: &MatchOutcome) -> Self {
+        let (sent, why_not, failure) = match outcome {
+            MatchOutcome::Sent => (true, None, None),
+            MatchOutcome::NotSent(why) => (false, Some(why.clone()), None),
+            MatchOutcome::Failed(error) => (false, None, Some(error.clone())),
         };
         Self {
-            webhook: hook.name.clone(),
+            webhook: webhook.name.clone(),
             round,
             sent,
             why_not,

@@ -1,11 +1,13 @@
-//! What is in the cluster, as far as documents tell: the cluster that a verdict needs, without an API server.
+//! The state of a cluster as far as decisions depend on it, built from objects.
 //!
-//! The same kinds that the server's caches and fresh reads look at, with the same rules: a policy that cannot be applied is
-//! left out, a `WorkItem` is the memory of the item that its key names, a Task with a uid is one that is stored.
+//! The same kinds as in the server's cache and live reads, with the same rules: a policy that cannot be applied is skipped, a
+//! `WorkItem` belongs to the item of its key, and a Task with a UID is stored.
+//!
+//! Imports `write_request` (the kind of an object). Called by `evaluator`, by `case` and by the binary.
 
+mod context;
 mod kueue;
 mod live;
-mod cluster;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,21 +22,21 @@ use taskgate_api::{
 };
 use taskgate_policy::{ItemIdentity, Policy, PolicyName, PolicySet, SpawnerFacts, TaskState, WorkspaceFacts};
 
-use crate::proposal::kind_of;
-use kueue::Kueue;
+use crate::write_request::kind_of;
+use kueue::KueueObjects;
 pub use live::{LoadError, load};
 
 /// Objects by namespace and name.
 #[derive(Debug)]
-struct Table<V>(HashMap<String, HashMap<String, V>>);
+struct ObjectMap<V>(HashMap<String, HashMap<String, V>>);
 
-impl<V> Default for Table<V> {
+impl<V> Default for ObjectMap<V> {
     fn default() -> Self {
         Self(HashMap::new())
     }
 }
 
-impl<V> Table<V> {
+impl<V> ObjectMap<V> {
     fn get(&self, namespace: &str, name: &str) -> Option<&V> {
         self.0.get(namespace)?.get(name)
     }
@@ -47,59 +49,59 @@ impl<V> Table<V> {
     }
 }
 
-/// A policy that is left out, and why.
+/// A policy that cannot be applied, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct LeftOut {
+pub struct RejectedPolicy {
     /// The policy, such as `TaskPolicy team-a/agents`.
     pub policy: String,
-    /// What keeps it from being applied.
+    /// Its problems.
     pub problems: Vec<String>,
 }
 
-/// How much the documents tell.
+/// How to read missing objects, users and rights.
 #[derive(Clone, Default)]
-pub struct Knowledge {
-    /// Whether they are everything: a Workspace, a `LocalQueue` or Kueue itself that is not there does not exist. Otherwise
-    /// nothing is concluded from their absence.
+pub struct ClusterStateOptions {
+    /// Whether the objects are complete: a missing Workspace, `LocalQueue` or Kueue itself does not exist. Otherwise it is
+    /// unknown whether it exists.
     pub complete: bool,
-    /// Whom to ask what a user may do. Without, a user may do what they ask for.
+    /// Checks the rights of users. `None`: every user has every right.
     pub permissions: Option<Client>,
-    /// The user that taskgate itself is.
+    /// The user that taskgate itself is authenticated as.
     pub own_user: Option<String>,
 }
 
-/// What is in the cluster.
+/// The state of a cluster.
 #[derive(Default)]
-pub struct World {
+pub struct ClusterState {
     policies: Arc<PolicySet>,
-    left_out: Vec<LeftOut>,
+    rejected: Vec<RejectedPolicy>,
     namespaces: HashMap<String, BTreeMap<String, String>>,
-    spawners: Table<Arc<SpawnerFacts>>,
-    workspaces: Table<Arc<WorkspaceFacts>>,
-    work_items: Table<Result<WorkItem, String>>,
-    tasks: Table<Value>,
-    tasks_of: Table<Vec<TaskState>>,
-    kueue: Kueue,
-    knowledge: Knowledge,
+    spawners: ObjectMap<Arc<SpawnerFacts>>,
+    workspaces: ObjectMap<Arc<WorkspaceFacts>>,
+    work_items: ObjectMap<Result<WorkItem, String>>,
+    tasks: ObjectMap<Value>,
+    tasks_of: ObjectMap<Vec<TaskState>>,
+    kueue: KueueObjects,
+    options: ClusterStateOptions,
 }
 
-impl World {
-    /// The cluster that `objects` make up. Of two of one kind and name the later one counts. Objects of namespaced kinds
-    /// without a namespace are in `namespace`.
-    pub fn of<'a>(objects: impl IntoIterator<Item = &'a Value>, namespace: &str, knowledge: Knowledge) -> Self {
-        let mut world = Self {
-            knowledge,
+impl ClusterState {
+    /// The state with `objects`. Of two of one kind and name the later one counts. Namespaced objects without a namespace are in
+    /// `namespace`.
+    pub fn of<'a>(objects: impl IntoIterator<Item = &'a Value>, namespace: &str, options: ClusterStateOptions) -> Self {
+        let mut state = Self {
+            options,
             ..Self::default()
         };
         let mut policies = HashMap::new();
         for object in objects {
-            world.add(object, namespace, &mut policies);
+            state.add(object, namespace, &mut policies);
         }
-        world.settle(policies);
-        world
+        state.index(policies);
+        state
     }
 
-    fn add(&mut self, object: &Value, default: &str, policies: &mut HashMap<PolicyName, Result<Policy, LeftOut>>) {
+    fn add(&mut self, object: &Value, default: &str, policies: &mut HashMap<PolicyName, Result<Policy, RejectedPolicy>>) {
         let kind = kind_of(object);
         let metadata = Metadata::of(object);
         let namespace = metadata.namespace().unwrap_or(default);
@@ -110,17 +112,15 @@ impl World {
                 self.namespaces.insert(name.to_owned(), labels.collect());
             }
             (GROUP, "TaskPolicy") => {
-                let compiled = compile(object, |spec: &TaskPolicySpec| {
+                let compiled = compile(object, &format!("TaskPolicy {namespace}/{name}"), |spec: &TaskPolicySpec| {
                     Policy::namespaced(namespace, name, spec)
                 });
                 let (namespace, name) = (namespace.to_owned(), name.to_owned());
-                let compiled =
-                    compiled.map_err(|problems| left_out(&format!("TaskPolicy {namespace}/{name}"), problems));
                 policies.insert(PolicyName::Namespaced { namespace, name }, compiled);
             }
             (GROUP, "ClusterTaskPolicy") => {
-                let compiled = compile(object, |spec: &ClusterTaskPolicySpec| Policy::cluster(name, spec));
-                let compiled = compiled.map_err(|problems| left_out(&format!("ClusterTaskPolicy {name}"), problems));
+                let title = format!("ClusterTaskPolicy {name}");
+                let compiled = compile(object, &title, |spec: &ClusterTaskPolicySpec| Policy::cluster(name, spec));
                 policies.insert(PolicyName::Cluster { name: name.to_owned() }, compiled);
             }
             (GROUP, "WorkItem") => {
@@ -135,7 +135,7 @@ impl World {
                 self.workspaces
                     .insert(namespace, name, Arc::new(WorkspaceFacts::of(object)));
             }
-            // Without a uid it is not stored, but to be made.
+            // Without a UID it is not stored yet.
             (kelos::GROUP, "Task") if metadata.uid().is_some() => {
                 self.tasks.insert(namespace, name, object.clone());
             }
@@ -143,16 +143,16 @@ impl World {
         }
     }
 
-    /// Draws the conclusions, once everything is there.
-    fn settle(&mut self, policies: HashMap<PolicyName, Result<Policy, LeftOut>>) {
+    /// Builds the policy set and the Tasks by item, after all objects are added.
+    fn index(&mut self, policies: HashMap<PolicyName, Result<Policy, RejectedPolicy>>) {
         let mut usable = Vec::new();
         for compiled in policies.into_values() {
             match compiled {
                 Ok(policy) => usable.push(policy),
-                Err(left_out) => self.left_out.push(left_out),
+                Err(rejected) => self.rejected.push(rejected),
             }
         }
-        self.left_out.sort_by(|a, b| a.policy.cmp(&b.policy));
+        self.rejected.sort_by(|a, b| a.policy.cmp(&b.policy));
         self.policies = Arc::new(PolicySet::new(usable));
         for (namespace, tasks) in &self.tasks.0 {
             let of_namespace = self.tasks_of.0.entry(namespace.clone()).or_default();
@@ -165,26 +165,25 @@ impl World {
         }
     }
 
-    /// The labels of `namespace`, with its name, which the API server puts there. A namespace that no document shows has
-    /// that one alone.
+    /// The labels of `namespace`, with the name label that the API server sets. An unknown namespace has only that one.
     pub fn namespace_labels(&self, namespace: &str) -> BTreeMap<String, String> {
         let mut labels = self.namespaces.get(namespace).cloned().unwrap_or_default();
         labels.insert("kubernetes.io/metadata.name".to_owned(), namespace.to_owned());
         labels
     }
 
-    /// The policies that are in force.
+    /// The policies in force.
     pub fn policies(&self) -> &PolicySet {
         &self.policies
     }
 
-    /// The policies that cannot be applied, which the server leaves out as well.
-    pub fn left_out(&self) -> &[LeftOut] {
-        &self.left_out
+    /// The policies that cannot be applied, which the server skips as well.
+    pub fn rejected_policies(&self) -> &[RejectedPolicy] {
+        &self.rejected
     }
 
-    /// Puts `status` into the memory of `item`.
-    pub fn remember(&mut self, namespace: &str, item: &ItemIdentity, status: WorkItemStatus) {
+    /// Sets the status of the WorkItem of `item`.
+    pub fn set_work_item_status(&mut self, namespace: &str, item: &ItemIdentity, status: WorkItemStatus) {
         let name = item.work_item_name();
         let mut work_item = WorkItem::new(
             &name,
@@ -199,31 +198,29 @@ impl World {
         self.work_items.insert(namespace, &name, Ok(work_item));
     }
 
-    /// The stored Task of that name.
+    /// The stored Task `name`.
     pub fn task(&self, namespace: &str, name: &str) -> Option<&Value> {
         self.tasks.get(namespace, name)
     }
 
-    /// What is known of the spawner of that name.
+    /// The facts about the spawner `name`.
     pub fn spawner_facts(&self, namespace: &str, name: &str) -> Option<&SpawnerFacts> {
         self.spawners.get(namespace, name).map(|spawner| &**spawner)
     }
 }
 
-/// The policy that `object` is, or everything that keeps it from being applied.
+/// Compiles the policy `object`, or returns its problems under `title`.
 fn compile<S: DeserializeOwned>(
     object: &Value,
+    title: &str,
     compile: impl Fn(&S) -> Result<Policy, Vec<taskgate_policy::Problem>>,
-) -> Result<Policy, Vec<String>> {
-    let spec = S::deserialize(&object["spec"]).map_err(|error| vec![format!("spec: {error}")])?;
-    compile(&spec).map_err(|problems| problems.iter().map(ToString::to_string).collect())
-}
-
-fn left_out(policy: &str, problems: Vec<String>) -> LeftOut {
-    LeftOut {
-        policy: policy.to_owned(),
+) -> Result<Policy, RejectedPolicy> {
+    let rejected = |problems| RejectedPolicy {
+        policy: title.to_owned(),
         problems,
-    }
+    };
+    let spec = S::deserialize(&object["spec"]).map_err(|error| rejected(vec![format!("spec: {error}")]))?;
+    compile(&spec).map_err(|problems| rejected(problems.iter().map(ToString::to_string).collect()))
 }
 
 #[cfg(test)]
@@ -232,24 +229,24 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn the_later_of_two_counts_and_what_cannot_be_applied_is_left_out() {
+    fn the_later_of_two_counts_and_an_invalid_policy_is_rejected() {
         let policy = |queue: &str| {
             json!({"apiVersion": "taskgate.dev/v1alpha1", "kind": "TaskPolicy",
                 "metadata": {"name": "a", "namespace": "team"}, "spec": {"queueName": queue}})
         };
-        let world = World::of(
+        let state = ClusterState::of(
             [&policy("Not Legal"), &policy("agents")],
             "default",
-            Knowledge::default(),
+            ClusterStateOptions::default(),
         );
-        assert_eq!((world.policies().len(), world.left_out().len()), (1, 0));
-        let world = World::of(
+        assert_eq!((state.policies().len(), state.rejected_policies().len()), (1, 0));
+        let state = ClusterState::of(
             [&policy("agents"), &policy("Not Legal")],
             "default",
-            Knowledge::default(),
+            ClusterStateOptions::default(),
         );
-        assert_eq!(world.policies().len(), 0);
-        assert_eq!(world.left_out()[0].policy, "TaskPolicy team/a");
-        assert!(world.left_out()[0].problems[0].starts_with("spec.queueName: "));
+        assert_eq!(state.policies().len(), 0);
+        assert_eq!(state.rejected_policies()[0].policy, "TaskPolicy team/a");
+        assert!(state.rejected_policies()[0].problems[0].starts_with("spec.queueName: "));
     }
 }

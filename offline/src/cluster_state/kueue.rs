@@ -1,4 +1,4 @@
-//! What the documents tell of Kueue.
+//! The objects of Kueue.
 
 use std::collections::HashSet;
 
@@ -7,17 +7,17 @@ use taskgate_api::kueue::{self, ConfigRef, Settings};
 use taskgate_policy::KueueFacts;
 use taskgate_webhook::{ObjectKind, QueueLookup};
 
-/// Kueue's objects, by name.
+/// Kueue's objects, by name, and its configuration.
 #[derive(Debug, Default)]
-pub(super) struct Kueue {
+pub(super) struct KueueObjects {
     queues: HashSet<(String, String)>,
     classes: HashSet<String>,
     settings: Option<Settings>,
     is_served: bool,
 }
 
-impl Kueue {
-    /// Takes note of `object`, if it is about Kueue.
+impl KueueObjects {
+    /// Adds `object`, if it concerns Kueue.
     pub(super) fn add(&mut self, kind: &ObjectKind, namespace: &str, name: &str, object: &Value) {
         match (kind.group.as_str(), kind.kind.as_str()) {
             (kueue::GROUP, kind) => {
@@ -32,9 +32,9 @@ impl Kueue {
                 self.is_served |= object["spec"]["group"] == kueue::GROUP;
             }
             ("", "ConfigMap") => {
-                let usual = ConfigRef::default();
+                let default = ConfigRef::default();
                 let text = object["data"][ConfigRef::KEY].as_str();
-                if let (true, true, Some(text)) = (namespace == usual.namespace, name == usual.name, text) {
+                if let (true, true, Some(text)) = (namespace == default.namespace, name == default.name, text) {
                     self.settings = Settings::read(namespace, text).ok();
                 }
             }
@@ -42,16 +42,16 @@ impl Kueue {
         }
     }
 
-    /// The same answers, in the same order, as the server gets from the API server.
-    pub(super) fn facts(&self, question: QueueLookup<'_>, complete: bool) -> KueueFacts {
+    /// The facts that the server gets by reading the API server. Without `complete`, a missing object is unknown.
+    pub(super) fn facts(&self, lookup: QueueLookup<'_>, complete: bool) -> KueueFacts {
         let default = || Settings::of_namespace(&ConfigRef::default().namespace);
         let settings = self.settings.clone().unwrap_or_else(default);
-        let manages = settings.manages(question.namespace_labels);
+        let manages = settings.manages(lookup.namespace_labels);
         let mut facts = KueueFacts {
             manages_namespace: Some(manages),
             ..KueueFacts::default()
         };
-        let Some((queue, class)) = question.names.filter(|_| manages) else {
+        let Some((queue, class)) = lookup.names.filter(|_| manages) else {
             return facts;
         };
         if !self.is_served {
@@ -60,7 +60,7 @@ impl Kueue {
         }
         facts.installed = Some(true);
         let known = |found: bool| (found || complete).then_some(found);
-        facts.local_queue = known(self.queues.contains(&(question.namespace.to_owned(), queue.to_owned())));
+        facts.local_queue = known(self.queues.contains(&(lookup.namespace.to_owned(), queue.to_owned())));
         facts.priority_class = class.and_then(|class| known(self.classes.contains(class)));
         facts
     }
