@@ -74,7 +74,9 @@ impl CaBundle {
             let known = self.certificates.contains(&certificate) || kept.iter().any(|(_, old, _)| *old == certificate);
             let is_anchor = RootCertStore::empty().add(certificate.clone()).is_ok();
             match Validity::of(text.as_bytes()) {
-                Some(Validity { until, .. }) if until > now && is_anchor && !known => kept.push((until, certificate, text)),
+                Some(Validity { until, .. }) if until > now && is_anchor && !known => {
+                    kept.push((until, certificate, text))
+                }
                 _ => {}
             }
         }

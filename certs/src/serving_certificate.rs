@@ -57,7 +57,8 @@ impl ServingCertificate {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| ServingCertificateError::Chain)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(ServingCertificateError::Key)?;
-        let key = CertifiedKey::from_der(certificates, key, &ring::default_provider()).map_err(ServingCertificateError::Pair)?;
+        let key = CertifiedKey::from_der(certificates, key, &ring::default_provider())
+            .map_err(ServingCertificateError::Pair)?;
         Ok(Self {
             key: Arc::new(key),
             bundle,

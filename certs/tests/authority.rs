@@ -23,8 +23,9 @@ use kube::{
 };
 use serde_json::{Value, json};
 use taskgate_certs::{
-    Authority, AuthorityConfig, CaBundle, BundleManager, InjectionState, Injector, Lifetimes, CA_FIELD_MANAGER, ServingCertificate, CertificateProblem,
-    Resolver, San, SecretData, CertificateSource as _, TLS_CRT, WebhookConfigurationKind, issue_all, renewal_problem,
+    Authority, AuthorityConfig, BundleManager, CA_FIELD_MANAGER, CaBundle, CertificateProblem, CertificateSource as _,
+    InjectionState, Injector, Lifetimes, Resolver, San, SecretData, ServingCertificate, TLS_CRT,
+    WebhookConfigurationKind, issue_all, renewal_problem,
 };
 use taskgate_e2e::{ControlPlane, PATIENCE, await_object, eventually, eventually_that, never};
 use tokio::task::JoinSet;
@@ -63,7 +64,10 @@ async fn forty_replicas_that_find_no_secret_agree_on_one() -> anyhow::Result<()>
     }
     let stored = SecretData::from(&ns.api::<Secret>().get(SECRET).await?);
     assert!(seen.iter().all(|data| *data == stored));
-    assert_eq!(renewal_problem(&stored, &config(ns.name()).names, Timestamp::now()), None);
+    assert_eq!(
+        renewal_problem(&stored, &config(ns.name()).names, Timestamp::now()),
+        None
+    );
     Ok(())
 }
 
@@ -260,7 +264,9 @@ async fn the_bundle_is_injected_and_nothing_else_is_owned() -> anyhow::Result<()
     let running = tokio::spawn(injector.run(shutdown.clone()));
     let state = || async {
         let states = injection.states();
-        let state = states.into_iter().find(|(target, _)| *target == WebhookConfigurationKind::Validating);
+        let state = states
+            .into_iter()
+            .find(|(target, _)| *target == WebhookConfigurationKind::Validating);
         Ok::<_, anyhow::Error>(state.map(|(_, state)| state))
     };
     let reaches = |wanted: InjectionState| {
@@ -348,7 +354,10 @@ async fn a_trusted_authority_stays_trusted_while_others_are_injected() -> anyhow
             Ok(())
         })
     };
-    all("all of them read the configuration", |state| *state == InjectionState::Absent).await?;
+    all("all of them read the configuration", |state| {
+        *state == InjectionState::Absent
+    })
+    .await?;
 
     let params = WatchParams::default().fields(&format!("metadata.name={name}"));
     let start = api.list(&ListParams::default()).await?.metadata.resource_version;

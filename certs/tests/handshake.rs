@@ -8,7 +8,7 @@ use rustls::{
     crypto::ring,
     pki_types::{CertificateDer, ServerName},
 };
-use taskgate_certs::{Lifetimes, ServingCertificate, Resolver, issue_all};
+use taskgate_certs::{Lifetimes, Resolver, ServingCertificate, issue_all};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use kube::Client;
 use taskgate_api::keys;
 use taskgate_certs::{
-    Authority, AuthorityConfig, BundleManager, ProvidedFiles, ProvidedSecret, Lifetimes, Resolver, San, CertificateSource as _,
+    Authority, AuthorityConfig, BundleManager, CertificateSource as _, Lifetimes, ProvidedFiles, ProvidedSecret,
+    Resolver, San,
 };
 use tokio_util::sync::CancellationToken;
 

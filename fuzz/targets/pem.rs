@@ -8,7 +8,9 @@ use fastrand::Rng;
 use jiff::Timestamp;
 use libfuzzer_sys::{Corpus, fuzz_mutator, fuzz_target, fuzzer_mutate};
 use pem::{Pem, encode_many, parse_many};
-use taskgate_certs::{CaBundle, CertificateChain, ServingCertificate, San, SecretData, Validity, renewal_problem, serving_problem};
+use taskgate_certs::{
+    CaBundle, CertificateChain, San, SecretData, ServingCertificate, Validity, renewal_problem, serving_problem,
+};
 use taskgate_fuzz::init;
 
 /// How many authorities a bundle has at most, besides its own.

@@ -45,7 +45,11 @@ fn server() -> (Runtime, Router) {
         "team",
         options,
     );
-    assert!(cluster.rejected_policies().is_empty(), "{:?}", cluster.rejected_policies());
+    assert!(
+        cluster.rejected_policies().is_empty(),
+        "{:?}",
+        cluster.rejected_policies()
+    );
     let metrics = Metrics::register(&mut Registry::default());
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     (runtime, router(Arc::new(cluster), &Limits::default(), metrics))

@@ -288,7 +288,10 @@ mod tests {
             [(_, MatchOutcome::NotSent(reason))] => reason.clone(),
             other => panic!("{other:?}"),
         };
-        assert_eq!(sent(job(), &[]), [("mutate.jobs.taskgate.dev".to_owned(), MatchOutcome::Sent)]);
+        assert_eq!(
+            sent(job(), &[]),
+            [("mutate.jobs.taskgate.dev".to_owned(), MatchOutcome::Sent)]
+        );
         assert_eq!(
             no(job(), &[("taskgate.dev/admission", "disabled")]),
             "the namespaceSelector excludes namespace team"
@@ -320,7 +323,9 @@ mod tests {
             serde_json::to_value(mutating).unwrap(),
         ];
         // As from a cluster and from files: the later one of a name replaces the other.
-        let read = InstalledWebhooks::find(objects.iter().chain(&objects)).unwrap().unwrap();
+        let read = InstalledWebhooks::find(objects.iter().chain(&objects))
+            .unwrap()
+            .unwrap();
         for phase in [Phase::Mutating, Phase::Validating] {
             let names = |webhooks: &InstalledWebhooks| {
                 webhooks

@@ -130,7 +130,8 @@ impl WriteRequest {
             resource: String,
         }
         let request = review["request"].take();
-        let review_resource = ReviewResource::deserialize(&request).map_err(|error| InvalidReview(error.to_string()))?;
+        let review_resource =
+            ReviewResource::deserialize(&request).map_err(|error| InvalidReview(error.to_string()))?;
         let mut request = ReviewRequest::deserialize(request).map_err(|error| InvalidReview(error.to_string()))?;
         drop_empty(&mut request.object);
         drop_empty(&mut request.old_object);

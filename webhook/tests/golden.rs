@@ -69,7 +69,8 @@ async fn a_task_without_a_policy_is_admitted_unchanged() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_governed_task_is_labelled() -> anyhow::Result<()> {
-    let cluster = FixedCluster::policy("{metadata: {labels: {team: a}, annotations: {example.com/cost-centre: '42'}}}")?;
+    let cluster =
+        FixedCluster::policy("{metadata: {labels: {team: a}, annotations: {example.com/cost-centre: '42'}}}")?;
     exchange("task-labelled", cluster, "/mutate/tasks", task_review("team")).await
 }
 

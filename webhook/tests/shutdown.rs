@@ -77,7 +77,8 @@ async fn the_lame_duck_stage_ends_early_when_requests_cease() -> anyhow::Result<
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_requests_the_stage_lasts_its_full_time_and_idle_connections_do_not_delay_the_end() -> anyhow::Result<()> {
+async fn without_requests_the_stage_lasts_its_full_time_and_idle_connections_do_not_delay_the_end() -> anyhow::Result<()>
+{
     let mut server = support::serve(FixedCluster::default(), Limits::default()).await?;
     let mut idle = server.http1().await?;
     assert_eq!(idle.post("/mutate/tasks", body("team")).await?.status, 200);

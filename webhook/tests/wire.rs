@@ -10,7 +10,11 @@ mod support;
 use support::{FixedCluster, request, task, task_review};
 
 async fn server() -> anyhow::Result<support::RunningServer> {
-    support::serve(FixedCluster::policy("{metadata: {labels: {team: a}}}")?, Limits::default()).await
+    support::serve(
+        FixedCluster::policy("{metadata: {labels: {team: a}}}")?,
+        Limits::default(),
+    )
+    .await
 }
 
 fn with(path: &str, value: Value) -> String {

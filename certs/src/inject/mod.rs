@@ -123,7 +123,8 @@ impl Injector {
                 }
                 let wanted = bundle.borrow_and_update().clone();
                 if let Some(configuration) = &seen {
-                    self.resolver.record_published(K::CONFIGURATION, published(configuration.as_ref()));
+                    self.resolver
+                        .record_published(K::CONFIGURATION, published(configuration.as_ref()));
                 }
                 let state = match (&seen, wanted) {
                     (None, _) | (Some(Some(_)), None) => InjectionState::Unknown,
@@ -193,7 +194,8 @@ pub struct Injection(Arc<Mutex<[(WebhookConfigurationKind, InjectionState); 2]>>
 impl Injection {
     /// With unknown states.
     fn new() -> Self {
-        let states = [WebhookConfigurationKind::Mutating, WebhookConfigurationKind::Validating].map(|kind| (kind, InjectionState::Unknown));
+        let states = [WebhookConfigurationKind::Mutating, WebhookConfigurationKind::Validating]
+            .map(|kind| (kind, InjectionState::Unknown));
         Self(Arc::new(Mutex::new(states)))
     }
 

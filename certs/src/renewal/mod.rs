@@ -126,7 +126,9 @@ fn verify(
 ) -> Result<(), CertificateProblem> {
     let mut roots = RootCertStore::empty();
     for authority in authorities {
-        roots.add(authority.clone()).map_err(|_| CertificateProblem::Unreadable(CA_CRT))?;
+        roots
+            .add(authority.clone())
+            .map_err(|_| CertificateProblem::Unreadable(CA_CRT))?;
     }
     if !is_trusted(leaf, intermediates, &roots, now) {
         return Err(CertificateProblem::LeafNotTrusted);

@@ -46,13 +46,34 @@ fn every_problem_is_distinguished() {
         (with(&|d| d.ca_key = None), CertificateProblem::Missing(CA_KEY)),
         (with(&|d| d.tls_crt = None), CertificateProblem::Missing(TLS_CRT)),
         (with(&|d| d.tls_key = None), CertificateProblem::Missing(TLS_KEY)),
-        (with(&|d| d.ca_crt = garbage.clone()), CertificateProblem::Unreadable(CA_CRT)),
-        (with(&|d| d.ca_key = Some(vec![0xff])), CertificateProblem::Unreadable(CA_KEY)),
-        (with(&|d| d.tls_crt = Some(Vec::new())), CertificateProblem::Unreadable(TLS_CRT)),
-        (with(&|d| d.tls_key = garbage.clone()), CertificateProblem::Unreadable(TLS_KEY)),
-        (with(&|d| d.ca_crt.clone_from(&good.tls_crt)), CertificateProblem::NotAnAuthority),
-        (with(&|d| d.ca_key.clone_from(&other.ca_key)), CertificateProblem::CaKeyMismatch),
-        (with(&|d| d.tls_key.clone_from(&other.tls_key)), CertificateProblem::LeafKeyMismatch),
+        (
+            with(&|d| d.ca_crt = garbage.clone()),
+            CertificateProblem::Unreadable(CA_CRT),
+        ),
+        (
+            with(&|d| d.ca_key = Some(vec![0xff])),
+            CertificateProblem::Unreadable(CA_KEY),
+        ),
+        (
+            with(&|d| d.tls_crt = Some(Vec::new())),
+            CertificateProblem::Unreadable(TLS_CRT),
+        ),
+        (
+            with(&|d| d.tls_key = garbage.clone()),
+            CertificateProblem::Unreadable(TLS_KEY),
+        ),
+        (
+            with(&|d| d.ca_crt.clone_from(&good.tls_crt)),
+            CertificateProblem::NotAnAuthority,
+        ),
+        (
+            with(&|d| d.ca_key.clone_from(&other.ca_key)),
+            CertificateProblem::CaKeyMismatch,
+        ),
+        (
+            with(&|d| d.tls_key.clone_from(&other.tls_key)),
+            CertificateProblem::LeafKeyMismatch,
+        ),
         (
             with(&|d| {
                 d.tls_crt.clone_from(&other.tls_crt);
@@ -78,7 +99,10 @@ fn the_authority_is_checked_before_the_leaf() {
     let at = |time| renewal_problem(&data, &names(), time);
     assert_eq!(at(start() - DAY), Some(CertificateProblem::CaNotYetValid));
     assert_eq!(at(start() + 2 * lives().leaf), Some(CertificateProblem::LeafExpired));
-    assert_eq!(at(start() + lives().ca * 2 / 3 + DAY), Some(CertificateProblem::CaExpiresSoon));
+    assert_eq!(
+        at(start() + lives().ca * 2 / 3 + DAY),
+        Some(CertificateProblem::CaExpiresSoon)
+    );
     assert_eq!(at(start() + lives().ca), Some(CertificateProblem::CaExpired));
 }
 
@@ -103,7 +127,10 @@ fn a_leaf_that_outlives_its_authority_is_noticed() {
     params.not_after = calendar(start() + lives().ca + DAY);
     data.tls_crt = Some(params.signed_by(&key, &issuer).unwrap().pem().into_bytes());
     data.tls_key = Some(key.serialize_pem().into_bytes());
-    assert_eq!(renewal_problem(&data, &names(), start()), Some(CertificateProblem::LeafOutlivesCa));
+    assert_eq!(
+        renewal_problem(&data, &names(), start()),
+        Some(CertificateProblem::LeafOutlivesCa)
+    );
 }
 
 /// With a weekly check through ten years, no certificate expires before it is renewed.
@@ -141,20 +168,44 @@ fn a_clock_jump_and_its_correction_are_both_noticed() {
     let table = [
         // how far, why it is replaced then, why again once the clock is right
         (59 * DAY, None, None),
-        (61 * DAY, Some(CertificateProblem::LeafExpiresSoon), Some(CertificateProblem::LeafNotYetValid)),
-        (lives.leaf, Some(CertificateProblem::LeafExpired), Some(CertificateProblem::LeafNotYetValid)),
+        (
+            61 * DAY,
+            Some(CertificateProblem::LeafExpiresSoon),
+            Some(CertificateProblem::LeafNotYetValid),
+        ),
+        (
+            lives.leaf,
+            Some(CertificateProblem::LeafExpired),
+            Some(CertificateProblem::LeafNotYetValid),
+        ),
         (
             lives.ca * 2 / 3 + DAY,
             Some(CertificateProblem::CaExpiresSoon),
             Some(CertificateProblem::CaNotYetValid),
         ),
-        (lives.ca, Some(CertificateProblem::CaExpired), Some(CertificateProblem::CaNotYetValid)),
+        (
+            lives.ca,
+            Some(CertificateProblem::CaExpired),
+            Some(CertificateProblem::CaNotYetValid),
+        ),
         // Clocks may differ by an hour.
         (-hour, None, None),
         (-2 * hour, Some(CertificateProblem::CaNotYetValid), None),
-        (-61 * DAY, Some(CertificateProblem::CaNotYetValid), Some(CertificateProblem::LeafExpiresSoon)),
-        (-lives.leaf, Some(CertificateProblem::CaNotYetValid), Some(CertificateProblem::LeafExpired)),
-        (-lives.ca, Some(CertificateProblem::CaNotYetValid), Some(CertificateProblem::CaExpired)),
+        (
+            -61 * DAY,
+            Some(CertificateProblem::CaNotYetValid),
+            Some(CertificateProblem::LeafExpiresSoon),
+        ),
+        (
+            -lives.leaf,
+            Some(CertificateProblem::CaNotYetValid),
+            Some(CertificateProblem::LeafExpired),
+        ),
+        (
+            -lives.ca,
+            Some(CertificateProblem::CaNotYetValid),
+            Some(CertificateProblem::CaExpired),
+        ),
     ];
     for (jump, there, back) in table {
         let (data, now) = (new_certificates(), start() + jump);

@@ -27,8 +27,8 @@ use tokio::{
 };
 use tracing::{error, info};
 
-pub use trust::WebhookConfigurationKind;
 pub(crate) use trust::PublishedBundles;
+pub use trust::WebhookConfigurationKind;
 use trust::{ApiServerTrust, SwitchTime};
 
 use crate::{
@@ -213,7 +213,9 @@ impl Resolver {
     fn try_switch(&self) -> Option<SwitchTime> {
         let mut state = self.state();
         let next = state.next.take()?;
-        let time = state.trust.switch_time(self.served.load().as_deref(), &next, Timestamp::now());
+        let time = state
+            .trust
+            .switch_time(self.served.load().as_deref(), &next, Timestamp::now());
         if time == SwitchTime::Now {
             self.replace(next);
             return None;

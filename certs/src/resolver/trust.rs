@@ -99,13 +99,26 @@ impl ApiServerTrust {
     }
 
     /// When a server of `served` may switch to `next`.
-    pub(crate) fn switch_time(&self, served: Option<&ServingCertificate>, next: &ServingCertificate, now: Timestamp) -> SwitchTime {
-        let all_trust = |certificate| self.published.iter().all(|published| published.trusts(certificate, now));
+    pub(crate) fn switch_time(
+        &self,
+        served: Option<&ServingCertificate>,
+        next: &ServingCertificate,
+        now: Timestamp,
+    ) -> SwitchTime {
+        let all_trust = |certificate| {
+            self.published
+                .iter()
+                .all(|published| published.trusts(certificate, now))
+        };
         let Some(served) = served.filter(|served| served.is_valid_at(now)) else {
             // There is no valid certificate to keep.
             return SwitchTime::Now;
         };
-        if self.published.iter().all(|published| *published == PublishedBundles::Absent) {
+        if self
+            .published
+            .iter()
+            .all(|published| *published == PublishedBundles::Absent)
+        {
             return SwitchTime::Now;
         }
         if !all_trust(next) {
@@ -118,7 +131,11 @@ impl ApiServerTrust {
         // Short-lived certificates, mostly in tests, have less time.
         let apply_time = APPLY_TIME.min(next.ca_lifetime() / 20);
         let at = self.changed_at + Duration::try_from(apply_time).unwrap_or_default();
-        if Instant::now() >= at { SwitchTime::Now } else { SwitchTime::At(at) }
+        if Instant::now() >= at {
+            SwitchTime::Now
+        } else {
+            SwitchTime::At(at)
+        }
     }
 }
 
@@ -161,10 +178,24 @@ mod tests {
         let switch_time = |trust: &ApiServerTrust| trust.switch_time(Some(&served), &next, start());
         let both = bundles(&[&old, &new]);
 
-        assert_eq!(switch_time(&ApiServerTrust::new()), SwitchTime::Wait, "no configuration was read");
-        assert_eq!(switch_time(&trust(bundles(&[&old]), bundles(&[&old]))), SwitchTime::Wait);
-        assert_eq!(switch_time(&trust(both.clone(), bundles(&[&old]))), SwitchTime::Wait, "one webhook is late");
-        assert_eq!(switch_time(&trust(both.clone(), PublishedBundles::Unknown)), SwitchTime::Wait);
+        assert_eq!(
+            switch_time(&ApiServerTrust::new()),
+            SwitchTime::Wait,
+            "no configuration was read"
+        );
+        assert_eq!(
+            switch_time(&trust(bundles(&[&old]), bundles(&[&old]))),
+            SwitchTime::Wait
+        );
+        assert_eq!(
+            switch_time(&trust(both.clone(), bundles(&[&old]))),
+            SwitchTime::Wait,
+            "one webhook is late"
+        );
+        assert_eq!(
+            switch_time(&trust(both.clone(), PublishedBundles::Unknown)),
+            SwitchTime::Wait
+        );
 
         let settling = trust(both.clone(), PublishedBundles::Absent);
         assert!(matches!(switch_time(&settling), SwitchTime::At(_)));
@@ -182,9 +213,16 @@ mod tests {
         let (old, new) = (issued(), issued());
         let (served, next) = (certificate(&old), certificate(&new));
         let now = start();
-        assert_eq!(ApiServerTrust::new().switch_time(None, &next, now), SwitchTime::Now, "nothing is served");
+        assert_eq!(
+            ApiServerTrust::new().switch_time(None, &next, now),
+            SwitchTime::Now,
+            "nothing is served"
+        );
         let expired = now + Lifetimes::default().leaf;
-        assert_eq!(ApiServerTrust::new().switch_time(Some(&served), &next, expired), SwitchTime::Now);
+        assert_eq!(
+            ApiServerTrust::new().switch_time(Some(&served), &next, expired),
+            SwitchTime::Now
+        );
         let no_calls = trust(PublishedBundles::Absent, PublishedBundles::Absent);
         assert_eq!(no_calls.switch_time(Some(&served), &next, now), SwitchTime::Now);
         let replaced = trust(bundles(&[&new]), bundles(&[&old, &new]));

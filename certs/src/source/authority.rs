@@ -296,10 +296,11 @@ impl Authority {
     async fn serve(&self, secret: Option<Secret>, resolver: &Resolver) -> Result<Secret, AuthorityError> {
         let served = resolver.served();
         let secret = self.renew(secret, served.as_deref(), (self.config.clock)()).await?;
-        let certificate = ServingCertificate::try_from(&SecretData::from(&secret)).map_err(|source| AuthorityError::Certificate {
-            secret: self.coordinates(),
-            source,
-        })?;
+        let certificate =
+            ServingCertificate::try_from(&SecretData::from(&secret)).map_err(|source| AuthorityError::Certificate {
+                secret: self.coordinates(),
+                source,
+            })?;
         resolver.offer(certificate);
         Ok(secret)
     }
@@ -350,9 +351,9 @@ impl Authority {
     /// Whether the last read Secret needs a renewal.
     fn is_due(&self, seen: Option<&Option<Secret>>) -> bool {
         seen.is_some_and(|secret| {
-            secret
-                .as_ref()
-                .is_none_or(|secret| renewal_problem(&secret.into(), &self.config.names, (self.config.clock)()).is_some())
+            secret.as_ref().is_none_or(|secret| {
+                renewal_problem(&secret.into(), &self.config.names, (self.config.clock)()).is_some()
+            })
         })
     }
 }

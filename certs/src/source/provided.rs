@@ -74,9 +74,15 @@ fn offer(data: Option<&SecretData>, names: &[San], location: &str, now: Timestam
             location: location(),
             reason: CertificateProblem::NoSecret,
         }),
-        Some((_, Some(reason))) => Err(ProvidedCertificateError::Unusable { location: location(), reason }),
+        Some((_, Some(reason))) => Err(ProvidedCertificateError::Unusable {
+            location: location(),
+            reason,
+        }),
         Some((data, None)) => {
-            ServingCertificate::try_from(data).map_err(|source| ProvidedCertificateError::Certificate { location: location(), source })
+            ServingCertificate::try_from(data).map_err(|source| ProvidedCertificateError::Certificate {
+                location: location(),
+                source,
+            })
         }
     };
     match outcome {

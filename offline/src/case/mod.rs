@@ -124,7 +124,10 @@ impl CaseResult {
 
     /// The differences from the expected to the actual results.
     pub fn differences(&self) -> Vec<FieldChange> {
-        changes(self.expected.as_ref().unwrap_or(&Value::Array(Vec::new())), &self.actual)
+        changes(
+            self.expected.as_ref().unwrap_or(&Value::Array(Vec::new())),
+            &self.actual,
+        )
     }
 }
 
@@ -182,7 +185,8 @@ impl CaseRunner {
                     ..ClusterStateOptions::default()
                 };
                 evaluator.cluster = ClusterState::of(&given, &defaults.namespace, options);
-                let request = WriteRequest::of(object.clone(), &defaults).map_err(|error| invalid(error.to_string()))?;
+                let request =
+                    WriteRequest::of(object.clone(), &defaults).map_err(|error| invalid(error.to_string()))?;
                 record_history(&mut evaluator.cluster, &case.history, &request, *now);
                 let evaluation = evaluator.evaluate(request).await;
                 let time = (times.len() > 1).then_some(*now);

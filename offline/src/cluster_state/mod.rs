@@ -101,7 +101,12 @@ impl ClusterState {
         state
     }
 
-    fn add(&mut self, object: &Value, default: &str, policies: &mut HashMap<PolicyName, Result<Policy, RejectedPolicy>>) {
+    fn add(
+        &mut self,
+        object: &Value,
+        default: &str,
+        policies: &mut HashMap<PolicyName, Result<Policy, RejectedPolicy>>,
+    ) {
         let kind = kind_of(object);
         let metadata = Metadata::of(object);
         let namespace = metadata.namespace().unwrap_or(default);
@@ -112,15 +117,19 @@ impl ClusterState {
                 self.namespaces.insert(name.to_owned(), labels.collect());
             }
             (GROUP, "TaskPolicy") => {
-                let compiled = compile(object, &format!("TaskPolicy {namespace}/{name}"), |spec: &TaskPolicySpec| {
-                    Policy::namespaced(namespace, name, spec)
-                });
+                let compiled = compile(
+                    object,
+                    &format!("TaskPolicy {namespace}/{name}"),
+                    |spec: &TaskPolicySpec| Policy::namespaced(namespace, name, spec),
+                );
                 let (namespace, name) = (namespace.to_owned(), name.to_owned());
                 policies.insert(PolicyName::Namespaced { namespace, name }, compiled);
             }
             (GROUP, "ClusterTaskPolicy") => {
                 let title = format!("ClusterTaskPolicy {name}");
-                let compiled = compile(object, &title, |spec: &ClusterTaskPolicySpec| Policy::cluster(name, spec));
+                let compiled = compile(object, &title, |spec: &ClusterTaskPolicySpec| {
+                    Policy::cluster(name, spec)
+                });
                 policies.insert(PolicyName::Cluster { name: name.to_owned() }, compiled);
             }
             (GROUP, "WorkItem") => {

@@ -79,9 +79,7 @@ impl CompetingTasks {
         let Some(own) = TaskState::of(reviewed.task).filter(|_| reviewed.for_job) else {
             return Vec::new();
         };
-        let later = stored
-            .iter()
-            .filter(|task| task.is_under_way() && own.is_before(task));
+        let later = stored.iter().filter(|task| task.is_under_way() && own.is_before(task));
         later.map(|task| task.name.clone()).collect()
     }
 
@@ -101,7 +99,10 @@ pub trait ClusterContext: Send + Sync + 'static {
     fn policies(&self) -> Arc<PolicySet>;
 
     /// The labels of `namespace`; empty if it does not exist.
-    fn namespace_labels(&self, namespace: &str) -> impl Future<Output = Result<NamespaceLabels, ClusterReadError>> + Send;
+    fn namespace_labels(
+        &self,
+        namespace: &str,
+    ) -> impl Future<Output = Result<NamespaceLabels, ClusterReadError>> + Send;
 
     /// The Task that `owner` refers to, with all fields. `None` if it does not exist, or has another UID: then it is a successor of
     /// the same name, which does not own the Job.
@@ -151,7 +152,11 @@ pub trait ClusterContext: Send + Sync + 'static {
     }
 
     /// Checks whether `user` has `right`.
-    fn check_access(&self, user: &UserInfo, right: &Right) -> impl Future<Output = Result<AccessDecision, ClusterReadError>> + Send {
+    fn check_access(
+        &self,
+        user: &UserInfo,
+        right: &Right,
+    ) -> impl Future<Output = Result<AccessDecision, ClusterReadError>> + Send {
         let _ = (user, right);
         std::future::ready(Ok(AccessDecision::default()))
     }
@@ -335,7 +340,10 @@ mod tests {
             for_job,
         };
         assert_eq!(CompetingTasks::later(&stored, &reviewed(true)), ["c", "d"]);
-        assert!(CompetingTasks::later(&stored, &reviewed(false)).is_empty(), "the review is about a Task");
+        assert!(
+            CompetingTasks::later(&stored, &reviewed(false)).is_empty(),
+            "the review is about a Task"
+        );
         let count = |for_job, running: &[&str]| {
             let running = running.iter().map(ToString::to_string).collect();
             CompetingTasks::among(stored.clone(), &reviewed(for_job), &running).count(None)

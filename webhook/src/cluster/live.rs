@@ -61,7 +61,11 @@ impl LiveReader {
     }
 
     /// The Task that `owner` refers to: same name, same uid, in the version that the reference states.
-    pub(super) async fn owner_task(&self, namespace: &str, owner: &Owner<'_>) -> Result<Option<Value>, ClusterReadError> {
+    pub(super) async fn owner_task(
+        &self,
+        namespace: &str,
+        owner: &Owner<'_>,
+    ) -> Result<Option<Value>, ClusterReadError> {
         let version = owner.api_version.split_once('/').map(|(_, version)| version);
         let known = version.filter(|version| kelos::TASK_VERSIONS.contains(version));
         let resource = ApiResource {
@@ -135,7 +139,10 @@ impl LiveReader {
     }
 
     /// The labels of a namespace.
-    pub(super) async fn namespace_labels(&self, name: &str) -> Result<Option<BTreeMap<String, String>>, ClusterReadError> {
+    pub(super) async fn namespace_labels(
+        &self,
+        name: &str,
+    ) -> Result<Option<BTreeMap<String, String>>, ClusterReadError> {
         let api = Api::<PartialObjectMeta<Namespace>>::all(self.client.clone());
         let found = api.get_opt(name).await;
         let found = found.map_err(|error| read_error("Namespace", "", name, error))?;
@@ -143,7 +150,11 @@ impl LiveReader {
     }
 
     /// The facts about a spawner.
-    pub(super) async fn spawner(&self, namespace: &str, name: &str) -> Result<Option<Arc<SpawnerFacts>>, ClusterReadError> {
+    pub(super) async fn spawner(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Arc<SpawnerFacts>>, ClusterReadError> {
         let found = self
             .kelos_object("TaskSpawner", "taskspawners", namespace, name)
             .await?;
@@ -161,7 +172,11 @@ impl LiveReader {
     }
 
     /// Checks whether `user` has `right`.
-    pub(super) async fn check_access(&self, user: &UserInfo, right: &Right) -> Result<AccessDecision, ClusterReadError> {
+    pub(super) async fn check_access(
+        &self,
+        user: &UserInfo,
+        right: &Right,
+    ) -> Result<AccessDecision, ClusterReadError> {
         let named = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         let spec = SubjectAccessReviewSpec {
             user: Some(user.username.clone()),
@@ -211,7 +226,10 @@ impl LiveReader {
 }
 
 /// Creates the SubjectAccessReview `spec` and returns the API server's answer.
-pub(crate) async fn create_access_review(client: &Client, spec: SubjectAccessReviewSpec) -> kube::Result<AccessDecision> {
+pub(crate) async fn create_access_review(
+    client: &Client,
+    spec: SubjectAccessReviewSpec,
+) -> kube::Result<AccessDecision> {
     let review = SubjectAccessReview {
         spec,
         ..SubjectAccessReview::default()

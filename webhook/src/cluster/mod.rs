@@ -24,9 +24,9 @@ use crate::{
     rate_limiter::RateLimiter,
 };
 use kueue::KueueReader;
+use live::LiveReader;
 pub use live::check_access;
 pub(crate) use live::create_access_review;
-use live::LiveReader;
 
 /// How often taskgate creates a SubjectAccessReview: any caller that reaches the port can cause one, and sees the answer.
 const ACCESS_REVIEW_EVERY: Duration = Duration::from_millis(50);

@@ -210,7 +210,11 @@ mod tests {
         let mut one = Connections::new(1);
         let (activity, _task) = open(&mut one, peer(1));
         let request = activity.request();
-        assert_eq!(one.ensure_capacity(peer(2)), Capacity::Evicted, "its body does not arrive");
+        assert_eq!(
+            one.ensure_capacity(peer(2)),
+            Capacity::Evicted,
+            "its body does not arrive"
+        );
         let (activity, _task) = open(&mut one, peer(1));
         let _request = (activity.request(), activity.reviewing(), request);
         assert_eq!(one.ensure_capacity(peer(2)), Capacity::Exhausted);

@@ -59,7 +59,10 @@ pub(super) fn match_conditions(filter: RequestFilter) -> Vec<MatchCondition> {
         }
         RequestFilter::WorkItemRequests => {
             let requests = keys::REQUESTS.map(|(request, by)| [request, by]).concat();
-            vec![not_being_deleted, condition("changes-a-request", changes("annotations", &requests))]
+            vec![
+                not_being_deleted,
+                condition("changes-a-request", changes("annotations", &requests)),
+            ]
         }
         RequestFilter::JobOfTask => vec![not_being_deleted, of_task],
     }

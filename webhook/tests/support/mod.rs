@@ -24,7 +24,7 @@ use taskgate_api::{
     TaskPolicySpec, WorkItemStatus,
     metadata::{Metadata, Owner},
 };
-use taskgate_certs::{Lifetimes, ServingCertificate, Resolver, issue_all};
+use taskgate_certs::{Lifetimes, Resolver, ServingCertificate, issue_all};
 use taskgate_policy::{ItemIdentity, Policy, PolicySet, SpawnerFacts, Workspace};
 use taskgate_webhook::{
     ClusterContext, ClusterReadError, Lifecycle, Limits, Listener, Metrics, NamespaceLabels, ShutdownConfig, router,

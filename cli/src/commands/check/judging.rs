@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use taskgate_offline::{RequestDefaults, Document, Evaluator, WriteRequest, UnreadableDocument};
+use taskgate_offline::{Document, Evaluator, RequestDefaults, UnreadableDocument, WriteRequest};
 
 use super::report::{Entry, Report};
 use crate::output::Progress;
@@ -36,7 +36,11 @@ pub(super) async fn judge_all(
 
 async fn judge_share(judge: Arc<Evaluator>, documents: Vec<Document>, defaults: Arc<RequestDefaults>) -> Report {
     let mut report = Report::default();
-    for Document { location: place, object } in documents {
+    for Document {
+        location: place,
+        object,
+    } in documents
+    {
         match WriteRequest::of(object, &defaults) {
             Ok(proposal) => match judge.evaluate(proposal).await {
                 Some(judgement) => report.entries.push(Entry { place, judgement }),

@@ -13,7 +13,10 @@ use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde_json::Value;
-use taskgate_offline::{RequestDefaults, Document, Documents, Evaluator, ClusterStateOptions, SourceLocation, InstalledWebhooks, Schemas, ClusterState, cluster_state};
+use taskgate_offline::{
+    ClusterState, ClusterStateOptions, Document, Documents, Evaluator, InstalledWebhooks, RequestDefaults, Schemas,
+    SourceLocation, cluster_state,
+};
 use taskgate_webhook::UserInfo;
 
 use super::{Connection, ConnectionArgs, Failure, Outcome};

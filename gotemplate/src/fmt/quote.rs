@@ -25,7 +25,7 @@ pub(crate) fn character(code: i64, ascii: bool) -> String {
     quoted
 }
 
-/// The character of number `code`; what is none becomes U+FFFD.
+/// The character of number `code`; an invalid number becomes U+FFFD.
 pub(crate) fn char_of(code: i64) -> char {
     u32::try_from(code)
         .ok()
@@ -55,8 +55,8 @@ fn escape(quoted: &mut String, c: char, quote: char, ascii: bool) {
     }
 }
 
-/// Whether Go takes `c` for printable: letters, marks, numbers, punctuation and symbols. The standard library draws the
-/// same line when it escapes the inside of a string for debugging.
+/// Whether `c` is printable in Go: letters, marks, numbers, punctuation and symbols. The standard library uses the
+/// same rule when it escapes the inside of a string for debugging.
 fn is_print(c: char) -> bool {
     let inside: String = ['x', c].iter().collect();
     inside.escape_debug().nth(1) == Some(c)

@@ -1,7 +1,7 @@
 //! Floats in the forms of Go's `strconv.FormatFloat`.
 
 /// `value` in the form `verb` (`e`, `E`, `f`, `g`, `G`), with a sign if it is negative. `precision` of `None` is the
-/// smallest that tells the value from every other.
+/// smallest that identifies the value.
 pub(crate) fn format(value: f64, verb: char, precision: Option<usize>) -> String {
     if value.is_nan() {
         return "NaN".into();

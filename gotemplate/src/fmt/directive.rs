@@ -1,16 +1,16 @@
-//! The format of `printf`, apart from its arguments: what is out of scope is found before there are any.
+//! Parses the format of `printf` without its arguments, so that unsupported formats are found in the template.
 
-use crate::verb::Flags;
+use super::Flags;
 
 /// The greatest width and precision that Go takes.
 pub(crate) const MAX_NUMBER: usize = 1_000_000;
 
 /// A piece of a format.
 #[derive(Debug)]
-pub(crate) enum Piece<'f> {
-    /// Text that stands for itself.
+pub(crate) enum FormatPiece<'f> {
+    /// Literal text.
     Text(&'f [u8]),
-    /// What begins with a percent sign.
+    /// A directive, from its percent sign on.
     Directive(Directive),
 }
 
@@ -34,28 +34,28 @@ pub(crate) enum Size {
     Star,
 }
 
-/// The pieces of `format`; one that is out of scope is an error that names it.
+/// The pieces of `format`; an unsupported one is an error.
 pub(crate) fn pieces(format: &[u8]) -> Pieces<'_> {
     Pieces { rest: format }
 }
 
-/// What is left of a format.
+/// An iterator over the pieces of a format.
 pub(crate) struct Pieces<'f> {
     rest: &'f [u8],
 }
 
 impl<'f> Iterator for Pieces<'f> {
-    type Item = Result<Piece<'f>, String>;
+    type Item = Result<FormatPiece<'f>, String>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.starts_with(b'%') {
             self.skip();
-            return Some(self.directive().map(Piece::Directive));
+            return Some(self.directive().map(FormatPiece::Directive));
         }
         let percent = self.rest.iter().position(|byte| *byte == b'%');
         let (text, rest) = self.rest.split_at(percent.unwrap_or(self.rest.len()));
         self.rest = rest;
-        (!text.is_empty()).then_some(Ok(Piece::Text(text)))
+        (!text.is_empty()).then_some(Ok(FormatPiece::Text(text)))
     }
 }
 
@@ -117,7 +117,7 @@ impl Pieces<'_> {
         Ok(())
     }
 
-    /// A star, or the number that the format goes on with. One that is too large takes the rest of the format with it.
+    /// A star or a number. A number that is too large consumes the rest of the format.
     fn size(&mut self) -> Size {
         if self.starts_with(b'*') {
             self.skip();

@@ -1,8 +1,8 @@
-//! What constants mean: numbers, and text between quotes.
+//! The values of constants: numbers, characters and quoted text.
 
-use crate::ast::Number;
+use super::ast::Number;
 
-/// The number that `text` writes.
+/// Parses the number `text`.
 pub(crate) fn number(text: &str) -> Result<Number, String> {
     let (negative, digits) = match text.as_bytes().first() {
         Some(b'-') => (true, &text[1..]),
@@ -70,8 +70,8 @@ pub(crate) fn character(token: &str) -> Result<i64, String> {
     let mut chars = inner.chars();
     let value = match chars.next() {
         Some('\\') => match escape(&mut chars, '\'').ok_or_else(bad)? {
-            Escape::Byte(byte) => i64::from(byte),
-            Escape::Char(c) => i64::from(u32::from(c)),
+            EscapedChar::Byte(byte) => i64::from(byte),
+            EscapedChar::Char(c) => i64::from(u32::from(c)),
         },
         Some(c) if c != '\'' => i64::from(u32::from(c)),
         _ => return Err(bad()),
@@ -88,11 +88,11 @@ pub(crate) fn quoted(token: &str) -> Result<Vec<u8>, String> {
     while let Some(c) = chars.next() {
         let c = match c {
             '\\' => match escape(&mut chars, '"').ok_or_else(bad)? {
-                Escape::Byte(byte) => {
+                EscapedChar::Byte(byte) => {
                     bytes.push(byte);
                     continue;
                 }
-                Escape::Char(c) => c,
+                EscapedChar::Char(c) => c,
             },
             c => c,
         };
@@ -106,14 +106,14 @@ pub(crate) fn raw(token: &str) -> Vec<u8> {
     token.trim_matches('`').replace('\r', "").into_bytes()
 }
 
-enum Escape {
+enum EscapedChar {
     Char(char),
     /// `\xff` and `\377` are bytes, not characters.
     Byte(u8),
 }
 
-/// What comes after a backslash.
-fn escape(chars: &mut std::str::Chars<'_>, quote: char) -> Option<Escape> {
+/// Parses an escape sequence after its backslash.
+fn escape(chars: &mut std::str::Chars<'_>, quote: char) -> Option<EscapedChar> {
     let first = chars.next()?;
     let mut digits = |radix: u32, first: Option<char>, count: usize| {
         let mut value = first.map_or(Some(0), |first| first.to_digit(radix))?;
@@ -123,19 +123,19 @@ fn escape(chars: &mut std::str::Chars<'_>, quote: char) -> Option<Escape> {
         Some(value)
     };
     Some(match first {
-        'a' => Escape::Char('\u{7}'),
-        'b' => Escape::Char('\u{8}'),
-        'f' => Escape::Char('\u{c}'),
-        'n' => Escape::Char('\n'),
-        'r' => Escape::Char('\r'),
-        't' => Escape::Char('\t'),
-        'v' => Escape::Char('\u{b}'),
-        '\\' => Escape::Char('\\'),
-        c if c == quote => Escape::Char(c),
-        'x' => Escape::Byte(u8::try_from(digits(16, None, 2)?).ok()?),
-        'u' => Escape::Char(char::from_u32(digits(16, None, 4)?)?),
-        'U' => Escape::Char(char::from_u32(digits(16, None, 8)?)?),
-        '0'..='7' => Escape::Byte(u8::try_from(digits(8, Some(first), 2)?).ok()?),
+        'a' => EscapedChar::Char('\u{7}'),
+        'b' => EscapedChar::Char('\u{8}'),
+        'f' => EscapedChar::Char('\u{c}'),
+        'n' => EscapedChar::Char('\n'),
+        'r' => EscapedChar::Char('\r'),
+        't' => EscapedChar::Char('\t'),
+        'v' => EscapedChar::Char('\u{b}'),
+        '\\' => EscapedChar::Char('\\'),
+        c if c == quote => EscapedChar::Char(c),
+        'x' => EscapedChar::Byte(u8::try_from(digits(16, None, 2)?).ok()?),
+        'u' => EscapedChar::Char(char::from_u32(digits(16, None, 4)?)?),
+        'U' => EscapedChar::Char(char::from_u32(digits(16, None, 8)?)?),
+        '0'..='7' => EscapedChar::Byte(u8::try_from(digits(8, Some(first), 2)?).ok()?),
         _ => return None,
     })
 }
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_written_as_in_go() {
+    fn numbers_parse_as_in_go() {
         for (text, expected) in [
             ("0", Number::Int(0)),
             ("-12", Number::Int(-12)),

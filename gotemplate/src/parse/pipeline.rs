@@ -1,28 +1,31 @@
 //! Pipelines: commands, operands and constants.
 
-use crate::{
-    ast::{Command, Number, Operand, Pipeline, Term},
-    directive::pieces,
-    error::Wrong,
-    functions::Function,
-    lex::{Kind, Token},
-    literal,
-    parser::{Parsed, Parser, unexpected},
+use super::{
+    ParseResult, Parser,
+    ast::{CommandNode, Function, Number, Operand, Pipeline, Term},
+    lex::{Token, TokenKind},
+    literal, unexpected,
 };
+use crate::{error::SyntaxError, fmt::directive::pieces};
 
-/// Where a pipeline stands.
+/// The construct that contains a pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum PipelineConstruct {
     Action,
     Range,
     Parens,
 }
 
 impl Parser<'_> {
-    /// A pipeline up to and with `closing`.
-    pub(crate) fn pipeline(&mut self, place: Place, closing: Kind, context: &str) -> Parsed<Pipeline> {
+    /// Parses a pipeline up to and including `closing`.
+    pub(crate) fn pipeline(
+        &mut self,
+        construct: PipelineConstruct,
+        closing: TokenKind,
+        context: &str,
+    ) -> ParseResult<Pipeline> {
         let at = self.peek().at;
-        let (variables, assigns) = self.declarations(place, context)?;
+        let (variables, assigns) = self.declarations(construct, context)?;
         let mut commands = Vec::new();
         let end = loop {
             let token = self.peek();
@@ -35,7 +38,7 @@ impl Parser<'_> {
             let command = self.command()?;
             if !commands.is_empty() && is_constant(&command.first.term) {
                 let stage = commands.len() + 1;
-                return Err(Wrong::new(
+                return Err(SyntaxError::new(
                     command.first.at,
                     format!("non executable command in pipeline stage {stage}"),
                 ));
@@ -43,7 +46,7 @@ impl Parser<'_> {
             commands.push(command);
         };
         if commands.is_empty() {
-            return Err(Wrong::new(end, format!("missing value for {context}")));
+            return Err(SyntaxError::new(end, format!("missing value for {context}")));
         }
         Ok(Pipeline {
             at,
@@ -55,25 +58,31 @@ impl Parser<'_> {
     }
 
     /// `$x :=`, `$x =`, and in a range `$i, $x :=`.
-    fn declarations(&mut self, place: Place, context: &str) -> Parsed<(Vec<String>, bool)> {
+    fn declarations(&mut self, construct: PipelineConstruct, context: &str) -> ParseResult<(Vec<String>, bool)> {
         let mut variables: Vec<String> = Vec::new();
-        while self.peek().kind == Kind::Variable {
+        while self.peek().kind == TokenKind::Variable {
             let variable = self.take();
             let token = self.peek();
             match token.kind {
-                Kind::Assign | Kind::Declare => {
+                TokenKind::Assign | TokenKind::Declare => {
                     self.take();
                     self.declare(variable, &mut variables);
-                    return Ok((variables, token.kind == Kind::Assign));
+                    return Ok((variables, token.kind == TokenKind::Assign));
                 }
-                Kind::Other if token.text == "," => {
+                TokenKind::Other if token.text == "," => {
                     self.take();
                     self.declare(variable, &mut variables);
-                    if place != Place::Range || variables.len() > 1 {
-                        return Err(Wrong::new(token.at, format!("too many declarations in {context}")));
+                    if construct != PipelineConstruct::Range || variables.len() > 1 {
+                        return Err(SyntaxError::new(
+                            token.at,
+                            format!("too many declarations in {context}"),
+                        ));
                     }
-                    if !matches!(self.peek().kind, Kind::Variable | Kind::Close | Kind::RightParen) {
-                        return Err(Wrong::new(token.at, "range can only initialize variables"));
+                    if !matches!(
+                        self.peek().kind,
+                        TokenKind::Variable | TokenKind::Close | TokenKind::RightParen
+                    ) {
+                        return Err(SyntaxError::new(token.at, "range can only initialize variables"));
                     }
                 }
                 _ => {
@@ -90,14 +99,14 @@ impl Parser<'_> {
         variables.push(variable.text.to_owned());
     }
 
-    fn command(&mut self) -> Parsed<Command> {
+    fn command(&mut self) -> ParseResult<CommandNode> {
         let first = self.operand()?;
         let mut rest = Vec::new();
         loop {
             let token = self.peek();
             match token.kind {
-                Kind::Close | Kind::RightParen => break,
-                Kind::Pipe => {
+                TokenKind::Close | TokenKind::RightParen => break,
+                TokenKind::Pipe => {
                     self.take();
                     break;
                 }
@@ -106,15 +115,15 @@ impl Parser<'_> {
             }
         }
         check_format(&first.term, &rest)?;
-        Ok(Command { first, rest })
+        Ok(CommandNode { first, rest })
     }
 
-    /// A term and the fields that follow it at once.
-    fn operand(&mut self) -> Parsed<Operand> {
+    /// Parses a term and the fields directly behind it.
+    fn operand(&mut self) -> ParseResult<Operand> {
         let at = self.peek().at;
         let term = self.term()?;
         let mut fields = Vec::new();
-        while self.peek().kind == Kind::Field && !self.peek().spaced {
+        while self.peek().kind == TokenKind::Field && !self.peek().spaced {
             fields.push(self.take().text[1..].to_owned());
         }
         if fields.is_empty() {
@@ -130,36 +139,36 @@ impl Parser<'_> {
                 Term::Variable(name, path)
             }
             Term::Function(_) | Term::Parens(_) => Term::Chain(Box::new(Operand { at, term }), fields),
-            _ => return Err(Wrong::new(at, "unexpected . after a constant")),
+            _ => return Err(SyntaxError::new(at, "unexpected . after a constant")),
         };
         Ok(Operand { at, term })
     }
 
-    fn term(&mut self) -> Parsed<Term> {
+    fn term(&mut self) -> ParseResult<Term> {
         let token = self.take();
-        let wrong = |message| Wrong::new(token.at, message);
+        let wrong = |message| SyntaxError::new(token.at, message);
         Ok(match token.kind {
-            Kind::Dot => Term::Dot,
-            Kind::Field => Term::Field(vec![token.text[1..].to_owned()]),
-            Kind::Variable => {
+            TokenKind::Dot => Term::Dot,
+            TokenKind::Field => Term::Field(vec![token.text[1..].to_owned()]),
+            TokenKind::Variable => {
                 let known = token.text == "$" || self.scope.variables.iter().any(|name| name == token.text);
                 if !known {
                     return Err(wrong(format!("undefined variable {}", token.text)));
                 }
                 Term::Variable(token.text.to_owned(), Vec::new())
             }
-            Kind::Number => Term::Number(literal::number(token.text).map_err(wrong)?),
-            Kind::Char => Term::Number(Number::Int(literal::character(token.text).map_err(wrong)?)),
-            Kind::Quoted => Term::Text(literal::quoted(token.text).map_err(wrong)?),
-            Kind::Raw => Term::Text(literal::raw(token.text)),
-            Kind::LeftParen => {
+            TokenKind::Number => Term::Number(literal::number(token.text).map_err(wrong)?),
+            TokenKind::Char => Term::Number(Number::Int(literal::character(token.text).map_err(wrong)?)),
+            TokenKind::Quoted => Term::Text(literal::quoted(token.text).map_err(wrong)?),
+            TokenKind::Raw => Term::Text(literal::raw(token.text)),
+            TokenKind::LeftParen => {
                 let context = "parenthesized pipeline";
                 let pipeline = self.nested(token.at, |parser| {
-                    parser.pipeline(Place::Parens, Kind::RightParen, context)
+                    parser.pipeline(PipelineConstruct::Parens, TokenKind::RightParen, context)
                 });
                 Term::Parens(Box::new(pipeline?))
             }
-            Kind::Word => match token.text {
+            TokenKind::Word => match token.text {
                 "true" => Term::Bool(true),
                 "false" => Term::Bool(false),
                 "nil" => Term::Nil,
@@ -173,15 +182,15 @@ impl Parser<'_> {
 /// Whether an operand can begin with `token`.
 fn begins_operand(token: Token<'_>) -> bool {
     match token.kind {
-        Kind::Word => !is_keyword(token.text),
-        Kind::Dot
-        | Kind::Field
-        | Kind::Variable
-        | Kind::Number
-        | Kind::Char
-        | Kind::Quoted
-        | Kind::Raw
-        | Kind::LeftParen => true,
+        TokenKind::Word => !is_keyword(token.text),
+        TokenKind::Dot
+        | TokenKind::Field
+        | TokenKind::Variable
+        | TokenKind::Number
+        | TokenKind::Char
+        | TokenKind::Quoted
+        | TokenKind::Raw
+        | TokenKind::LeftParen => true,
         _ => false,
     }
 }
@@ -193,13 +202,13 @@ fn is_keyword(word: &str) -> bool {
     )
 }
 
-/// A format of `printf` that stands in the template is in scope, or refused with its place.
-fn check_format(function: &Term, operands: &[Operand]) -> Parsed<()> {
+/// Refuses a constant format of `printf` that is out of scope.
+fn check_format(function: &Term, operands: &[Operand]) -> ParseResult<()> {
     if let (Term::Function(Function::Printf), Some(operand)) = (function, operands.first())
         && let Term::Text(format) = &operand.term
     {
         for piece in pieces(format) {
-            piece.map_err(|message| Wrong::new(operand.at, message))?;
+            piece.map_err(|message| SyntaxError::new(operand.at, message))?;
         }
     }
     Ok(())

@@ -1,8 +1,8 @@
 //! From text to tokens.
 
-use crate::error::Wrong;
+use crate::error::SyntaxError;
 
-/// What `text/template` takes for space.
+/// The space characters of `text/template`.
 const SPACE: [char; 4] = [' ', '\t', '\r', '\n'];
 const OPEN: &str = "{{";
 const CLOSE: &str = "}}";
@@ -12,7 +12,7 @@ const TRIM_CLOSE: &str = "-}}";
 /// A token of the source.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Token<'s> {
-    pub(crate) kind: Kind,
+    pub(crate) kind: TokenKind,
     pub(crate) text: &'s str,
     /// The byte offset where it begins.
     pub(crate) at: usize,
@@ -22,7 +22,7 @@ pub(crate) struct Token<'s> {
 
 /// The kinds of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum TokenKind {
     /// Between actions.
     Text,
     /// `{{`
@@ -53,12 +53,12 @@ pub(crate) enum Kind {
     Raw,
     /// Any other ASCII character.
     Other,
-    /// The source is over.
+    /// The end of the source.
     End,
 }
 
-/// The tokens of `source`; the last one is [`Kind::End`].
-pub(crate) fn tokens(source: &str) -> Result<Vec<Token<'_>>, Wrong> {
+/// The tokens of `source`; the last one is [`TokenKind::End`].
+pub(crate) fn tokens(source: &str) -> Result<Vec<Token<'_>>, SyntaxError> {
     let mut lexer = Lexer {
         source,
         at: 0,
@@ -69,7 +69,7 @@ pub(crate) fn tokens(source: &str) -> Result<Vec<Token<'_>>, Wrong> {
             lexer.action()?;
         }
     }
-    lexer.push(Kind::End, 0, false);
+    lexer.push(TokenKind::End, 0, false);
     Ok(lexer.tokens)
 }
 
@@ -85,7 +85,7 @@ impl<'s> Lexer<'s> {
     }
 
     /// Takes the next `length` bytes for a token.
-    fn push(&mut self, kind: Kind, length: usize, spaced: bool) {
+    fn push(&mut self, kind: TokenKind, length: usize, spaced: bool) {
         let text = &self.rest()[..length];
         self.tokens.push(Token {
             kind,
@@ -100,8 +100,8 @@ impl<'s> Lexer<'s> {
         self.at += leading_space(self.rest());
     }
 
-    /// Takes what comes before the next action; whether there is one.
-    fn text(&mut self) -> Result<bool, Wrong> {
+    /// Takes the text before the next action; whether there is one.
+    fn text(&mut self) -> Result<bool, SyntaxError> {
         let rest = self.rest();
         let end = rest.find(OPEN).unwrap_or(rest.len());
         let after = rest[end..].strip_prefix(OPEN);
@@ -112,7 +112,7 @@ impl<'s> Lexer<'s> {
             &rest[..end]
         };
         if !text.is_empty() {
-            self.push(Kind::Text, text.len(), false);
+            self.push(TokenKind::Text, text.len(), false);
         }
         self.at += end - text.len();
         let Some(after) = after else { return Ok(false) };
@@ -122,16 +122,16 @@ impl<'s> Lexer<'s> {
             self.comment()?;
             return Ok(false);
         }
-        self.push(Kind::Open, OPEN.len(), false);
+        self.push(TokenKind::Open, OPEN.len(), false);
         self.at += marker;
         Ok(true)
     }
 
-    fn comment(&mut self) -> Result<(), Wrong> {
+    fn comment(&mut self) -> Result<(), SyntaxError> {
         let start = self.at;
         let length = self.rest()[2..]
             .find("*/")
-            .ok_or_else(|| Wrong::new(start, "unclosed comment"))?;
+            .ok_or_else(|| SyntaxError::new(start, "unclosed comment"))?;
         self.at += 2 + length + 2;
         let rest = self.rest();
         if rest.starts_with(CLOSE) {
@@ -140,13 +140,13 @@ impl<'s> Lexer<'s> {
             self.at += 1 + TRIM_CLOSE.len();
             self.skip_space();
         } else {
-            return Err(Wrong::new(start, "comment ends before closing delimiter"));
+            return Err(SyntaxError::new(start, "comment ends before closing delimiter"));
         }
         Ok(())
     }
 
-    /// Takes everything up to and with the right delimiter.
-    fn action(&mut self) -> Result<(), Wrong> {
+    /// Takes everything up to and including the right delimiter.
+    fn action(&mut self) -> Result<(), SyntaxError> {
         let start = self.at - OPEN.len();
         let mut parens = Vec::new();
         loop {
@@ -157,20 +157,24 @@ impl<'s> Lexer<'s> {
             let trims = spaced && rest.starts_with(TRIM_CLOSE);
             if trims || rest.starts_with(CLOSE) {
                 if let Some(paren) = parens.pop() {
-                    return Err(Wrong::new(paren, "unclosed left paren"));
+                    return Err(SyntaxError::new(paren, "unclosed left paren"));
                 }
-                self.push(Kind::Close, if trims { TRIM_CLOSE.len() } else { CLOSE.len() }, spaced);
+                self.push(
+                    TokenKind::Close,
+                    if trims { TRIM_CLOSE.len() } else { CLOSE.len() },
+                    spaced,
+                );
                 if trims {
                     self.skip_space();
                 }
                 return Ok(());
             }
             let Some(first) = rest.chars().next() else {
-                return Err(Wrong::new(start, "unclosed action"));
+                return Err(SyntaxError::new(start, "unclosed action"));
             };
             match first {
                 '(' => parens.push(self.at),
-                ')' if parens.pop().is_none() => return Err(Wrong::new(self.at, "unexpected right paren")),
+                ')' if parens.pop().is_none() => return Err(SyntaxError::new(self.at, "unexpected right paren")),
                 _ => {}
             }
             let (kind, length) = self.token(first)?;
@@ -179,31 +183,31 @@ impl<'s> Lexer<'s> {
     }
 
     /// The token at the beginning of the rest, which starts with `first`.
-    fn token(&self, first: char) -> Result<(Kind, usize), Wrong> {
+    fn token(&self, first: char) -> Result<(TokenKind, usize), SyntaxError> {
         let rest = self.rest();
-        let wrong = |message: String| Wrong::new(self.at, message);
+        let wrong = |message: String| SyntaxError::new(self.at, message);
         Ok(match first {
-            '(' => (Kind::LeftParen, 1),
-            ')' => (Kind::RightParen, 1),
-            '|' => (Kind::Pipe, 1),
-            '=' => (Kind::Assign, 1),
-            ':' if rest.starts_with(":=") => (Kind::Declare, 2),
+            '(' => (TokenKind::LeftParen, 1),
+            ')' => (TokenKind::RightParen, 1),
+            '|' => (TokenKind::Pipe, 1),
+            '=' => (TokenKind::Assign, 1),
+            ':' if rest.starts_with(":=") => (TokenKind::Declare, 2),
             ':' => return Err(wrong("expected :=".into())),
-            '"' => (Kind::Quoted, self.quoted('"', "unterminated quoted string")?),
-            '\'' => (Kind::Char, self.quoted('\'', "unterminated character constant")?),
+            '"' => (TokenKind::Quoted, self.quoted('"', "unterminated quoted string")?),
+            '\'' => (TokenKind::Char, self.quoted('\'', "unterminated character constant")?),
             '`' => {
                 let length = rest[1..].find('`');
                 let length = length.ok_or_else(|| wrong("unterminated raw quoted string".into()))?;
-                (Kind::Raw, length + 2)
+                (TokenKind::Raw, length + 2)
             }
             '.' if !rest[1..].starts_with(|c: char| c.is_ascii_digit()) => match self.name(1)? {
-                1 => (Kind::Dot, 1),
-                length => (Kind::Field, length),
+                1 => (TokenKind::Dot, 1),
+                length => (TokenKind::Field, length),
             },
-            '$' => (Kind::Variable, self.name(1)?),
-            '.' | '+' | '-' | '0'..='9' => (Kind::Number, self.number()?),
-            c if is_alphanumeric(c) => (Kind::Word, self.name(0)?),
-            c if c.is_ascii_graphic() => (Kind::Other, 1),
+            '$' => (TokenKind::Variable, self.name(1)?),
+            '.' | '+' | '-' | '0'..='9' => (TokenKind::Number, self.number()?),
+            c if is_alphanumeric(c) => (TokenKind::Word, self.name(0)?),
+            c if c.is_ascii_graphic() => (TokenKind::Other, 1),
             c => {
                 return Err(wrong(format!(
                     "unrecognized character in action: U+{:04X}",
@@ -214,7 +218,7 @@ impl<'s> Lexer<'s> {
     }
 
     /// The length of a token whose name begins at `start`, which may be empty.
-    fn name(&self, start: usize) -> Result<usize, Wrong> {
+    fn name(&self, start: usize) -> Result<usize, SyntaxError> {
         let rest = self.rest();
         let name = rest[start..]
             .find(|c| !is_alphanumeric(c))
@@ -222,15 +226,15 @@ impl<'s> Lexer<'s> {
         let end = start + name;
         let after = &rest[end..];
         match after.chars().next() {
-            Some(c) if !SPACE.contains(&c) && !".,|:)(".contains(c) && !after.starts_with(CLOSE) => {
-                Err(Wrong::new(self.at + end, format!("bad character {c:?} after a name")))
-            }
+            Some(c) if !SPACE.contains(&c) && !".,|:)(".contains(c) && !after.starts_with(CLOSE) => Err(
+                SyntaxError::new(self.at + end, format!("bad character {c:?} after a name")),
+            ),
             _ => Ok(end),
         }
     }
 
-    /// The length of a quoted token. What is between the quotes is the parser's matter.
-    fn quoted(&self, quote: char, unterminated: &str) -> Result<usize, Wrong> {
+    /// The length of a quoted token. The parser reads the text between the quotes.
+    fn quoted(&self, quote: char, unterminated: &str) -> Result<usize, SyntaxError> {
         let mut escaped = false;
         for (index, c) in self.rest().char_indices().skip(1) {
             match c {
@@ -241,11 +245,11 @@ impl<'s> Lexer<'s> {
                 _ => {}
             }
         }
-        Err(Wrong::new(self.at, unterminated))
+        Err(SyntaxError::new(self.at, unterminated))
     }
 
-    /// The length of what looks like a number; the parser knows better.
-    fn number(&self) -> Result<usize, Wrong> {
+    /// The length of a possible number, which the parser checks.
+    fn number(&self) -> Result<usize, SyntaxError> {
         let rest = self.rest();
         let mut end = usize::from(rest.starts_with(['+', '-']));
         let digits = |end: &mut usize, allowed: fn(char) -> bool| {
@@ -280,10 +284,10 @@ impl<'s> Lexer<'s> {
             digits(&mut end, decimal);
         }
         if rest[end..].starts_with('i') || rest[end..].starts_with(['+', '-']) {
-            return Err(Wrong::new(self.at, "complex constants are not supported"));
+            return Err(SyntaxError::new(self.at, "complex constants are not supported"));
         }
         if rest[end..].starts_with(is_alphanumeric) {
-            return Err(Wrong::new(self.at, "bad number syntax"));
+            return Err(SyntaxError::new(self.at, "bad number syntax"));
         }
         Ok(end)
     }
