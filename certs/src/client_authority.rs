@@ -71,11 +71,11 @@ pub enum ClientAuthorityError {
 pub struct ClientAuthority {
     file: PathBuf,
     names: Vec<String>,
-    current: ArcSwap<Current>,
+    current: ArcSwap<CurrentVerifier>,
 }
 
 #[derive(Debug)]
-struct Current {
+struct CurrentVerifier {
     pem: Vec<u8>,
     verifier: Arc<dyn ClientCertVerifier>,
 }
@@ -91,7 +91,7 @@ impl ClientAuthority {
         Ok(Arc::new(Self {
             file,
             names,
-            current: ArcSwap::from_pointee(Current { pem, verifier }),
+            current: ArcSwap::from_pointee(CurrentVerifier { pem, verifier }),
         }))
     }
 
@@ -124,7 +124,7 @@ impl ClientAuthority {
             .map_err(|source| read_error(&self.file, source))?;
         if pem != self.current.load().pem {
             let verifier = verifier(&self.file, &pem)?;
-            self.current.store(Arc::new(Current { pem, verifier }));
+            self.current.store(Arc::new(CurrentVerifier { pem, verifier }));
             info!("a new client authority is trusted");
         }
         Ok(())

@@ -16,7 +16,7 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use taskgate_fuzz::{cpu_time, init, json, rules, template};
 use taskgate_offline::{ClusterState, ClusterStateOptions, Documents};
-use taskgate_webhook::{Limits, Metrics, router, rules::ENDPOINTS};
+use taskgate_webhook::{ServerLimits, ServerMetrics, router, rules::ENDPOINTS};
 use tokio::runtime::{Builder, Runtime};
 use tower::ServiceExt as _;
 
@@ -50,9 +50,9 @@ fn server() -> (Runtime, Router) {
         "{:?}",
         cluster.rejected_policies()
     );
-    let metrics = Metrics::register(&mut Registry::default());
+    let metrics = ServerMetrics::register(&mut Registry::default());
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-    (runtime, router(Arc::new(cluster), &Limits::default(), metrics))
+    (runtime, router(Arc::new(cluster), &ServerLimits::default(), metrics))
 }
 
 /// Posts `body` to `path`.

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fmt};
 
 use serde_json::{Map, Value};
 
-type Fields = Map<String, Value>;
+type JsonFields = Map<String, Value>;
 
 /// One value that was added, removed or replaced.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,7 +45,7 @@ fn walk(path: &str, before: Option<&Value>, after: Option<&Value>, found: &mut V
     }
 }
 
-fn walk_fields(path: &str, before: Option<&Fields>, after: Option<&Fields>, found: &mut Vec<FieldChange>) {
+fn walk_fields(path: &str, before: Option<&JsonFields>, after: Option<&JsonFields>, found: &mut Vec<FieldChange>) {
     let keys = [before, after].into_iter().flatten().flat_map(Map::keys);
     let keys: BTreeSet<_> = keys.collect();
     for key in keys {

@@ -50,7 +50,7 @@ impl fmt::Display for WriteVerdict {
 
 /// A call of a webhook.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct WebhookCall {
+pub struct EvaluatedCall {
     /// The webhook's name.
     pub webhook: String,
     /// 1 for the reinvocation after a later webhook changed the object.
@@ -132,7 +132,7 @@ pub struct Evaluation {
     pub because: Vec<EvaluationReason>,
     /// The webhooks whose rules name the kind, in the order of the calls.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub calls: Vec<WebhookCall>,
+    pub calls: Vec<EvaluatedCall>,
     /// The object after admission; null if it was rejected before.
     #[serde(rename = "object", skip_serializing_if = "Value::is_null")]
     pub object_after: Value,
@@ -223,7 +223,7 @@ impl Evaluation {
     }
 }
 
-impl WebhookCall {
+impl EvaluatedCall {
     pub(crate) fn of(webhook: &InstalledWebhook, round: u8, outcome: &MatchOutcome) -> Self {
         let (sent, why_not, failure) = match outcome {
             MatchOutcome::Sent => (true, None, None),

@@ -14,7 +14,7 @@ use taskgate_webhook::{ReviewOperation, evaluate};
 use crate::{
     cluster_state::ClusterState,
     diff::changes,
-    evaluation::{Evaluation, EvaluationReason, WebhookCall, WriteVerdict},
+    evaluation::{EvaluatedCall, Evaluation, EvaluationReason, WriteVerdict},
     schema::Schemas,
     webhooks::{InstalledWebhook, InstalledWebhooks, MatchOutcome},
     write_request::WriteRequest,
@@ -180,7 +180,7 @@ impl EvaluationRun<'_> {
             return CallEffect::None;
         }
         let outcome = webhook.matches(&self.request, self.namespace_labels.as_ref());
-        let mut call = WebhookCall::of(webhook, round, &outcome);
+        let mut call = EvaluatedCall::of(webhook, round, &outcome);
         let effect = match outcome {
             MatchOutcome::NotSent(_) => CallEffect::None,
             MatchOutcome::Failed(error) => self.fail(webhook, &error),
@@ -190,7 +190,7 @@ impl EvaluationRun<'_> {
         effect
     }
 
-    async fn review(&mut self, webhook: &InstalledWebhook, call: &mut WebhookCall) -> CallEffect {
+    async fn review(&mut self, webhook: &InstalledWebhook, call: &mut EvaluatedCall) -> CallEffect {
         let kind = &self.request.kind;
         let Some(kind) = webhook.endpoint.kind_of(&kind.group, &kind.version, &kind.kind) else {
             return CallEffect::None;

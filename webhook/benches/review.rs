@@ -10,7 +10,7 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::Value;
 use support::{FixedCluster, job, review, task, task_review};
-use taskgate_webhook::Limits;
+use taskgate_webhook::ServerLimits;
 
 const POLICY: &str = "{queueName: agents, metadata: {labels: {team: a}}, failurePolicy: {maxRetriesPerItem: 3}}";
 
@@ -40,7 +40,9 @@ fn reviews(criterion: &mut Criterion) {
         ..FixedCluster::policy(POLICY).expect("a legal policy")
     };
     let (server, mut connection) = runtime.block_on(async {
-        let server = support::serve(cluster, Limits::default()).await.expect("a server");
+        let server = support::serve(cluster, ServerLimits::default())
+            .await
+            .expect("a server");
         let connection = server.http1().await.expect("a connection");
         (server, connection)
     });

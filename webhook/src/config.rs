@@ -14,7 +14,7 @@ pub struct ServerConfig {
     /// Where probes and metrics are served, over plain HTTP. Port 0 takes a free one.
     pub admin: SocketAddr,
     /// What one request or connection may use.
-    pub limits: Limits,
+    pub limits: ServerLimits,
     /// Whether `/metrics` needs a token with the right to `get` that path.
     pub metrics_auth: bool,
     /// How the server shuts down.
@@ -23,10 +23,10 @@ pub struct ServerConfig {
     pub kueue: Option<ConfigRef>,
 }
 
-/// Limits on requests and connections. Every duration is longer than zero. One peer gets at most its share of connections,
+/// ServerLimits on requests and connections. Every duration is longer than zero. One peer gets at most its share of connections,
 /// requests and bytes (`peer_share`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct ServerLimits {
     /// Concurrent connections. One more evicts another, or is closed at once.
     pub connections: NonZeroUsize,
     /// Requests that are answered concurrently, counted from when their bodies are read; further ones get 503 at once. Half
@@ -54,7 +54,7 @@ pub struct Limits {
     pub review: Duration,
 }
 
-impl Default for Limits {
+impl Default for ServerLimits {
     fn default() -> Self {
         let count = |count| NonZeroUsize::new(count).expect("the defaults are not zero");
         Self {
@@ -127,7 +127,7 @@ impl ServerConfig {
         Self {
             listen,
             admin,
-            limits: Limits::default(),
+            limits: ServerLimits::default(),
             metrics_auth: false,
             shutdown: ShutdownConfig::default(),
             kueue: Some(ConfigRef::default()),

@@ -34,9 +34,9 @@ pub use admission::{
     QueueLookup, ReviewOperation, ReviewRequest, ReviewedTask, UserInfo, evaluate, router,
 };
 pub use cluster::check_access;
-pub use config::{ConfigError, Limits, ServerConfig, ShutdownConfig};
-pub use listener::{BindError, Lifecycle, Listener, Stage};
-pub use metrics::Metrics;
+pub use config::{ConfigError, ServerConfig, ServerLimits, ShutdownConfig};
+pub use listener::{BindError, Lifecycle, Listener, ShutdownStage};
+pub use metrics::ServerMetrics;
 pub use registration::{
     ClientTarget, ConfigurationName, FailurePolicy, InvalidName, InvalidTimeout, Registration, TimeoutSeconds, rules,
 };

@@ -28,12 +28,12 @@ const BUCKETS: [f64; 13] = [
 
 /// The server's metrics. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Metrics {
+pub struct ServerMetrics {
     reviews: Family<ReviewLabels, Counter>,
     duration: Family<EndpointLabels, Histogram>,
     pub(crate) in_flight: Gauge,
     refused: Family<CauseLabels, Counter>,
-    reasons: Family<ReasonLabels, Counter>,
+    reasons: Family<DecisionReasonLabels, Counter>,
     pub(crate) connections: Gauge,
     connections_refused: Family<CauseLabels, Counter>,
 }
@@ -66,7 +66,7 @@ struct CauseLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabels {
+struct DecisionReasonLabels {
     section: &'static str,
     code: &'static str,
     mode: &'static str,
@@ -95,7 +95,7 @@ fn registered<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str
     metric
 }
 
-impl Metrics {
+impl ServerMetrics {
     /// Registers the metrics. `registry` carries the prefix `taskgate`.
     pub fn register(registry: &mut Registry) -> Self {
         let histogram: fn() -> Histogram = || Histogram::new(BUCKETS);
@@ -139,7 +139,7 @@ impl Metrics {
     pub(crate) fn decided(&self, kind: Kind, reviewed: ReviewedOperation, decision: &Decision) {
         self.count(kind_name(kind), reviewed, decision.verdict().as_str());
         for reason in &decision.reasons {
-            let labels = ReasonLabels {
+            let labels = DecisionReasonLabels {
                 section: reason.section.as_str(),
                 code: reason.code(),
                 mode: match reason.mode {

@@ -18,8 +18,8 @@ use crate::{
     cache::{CacheCollector, Caches},
     cluster::LiveCluster,
     config::{ConfigError, ServerConfig},
-    listener::{BindError, Lifecycle, Listener, Stage},
-    metrics::{CertificateCollector, Metrics},
+    listener::{BindError, Lifecycle, Listener, ShutdownStage},
+    metrics::{CertificateCollector, ServerMetrics},
 };
 
 /// How long open probes and scrapes may take at the end of the shutdown.
@@ -98,7 +98,7 @@ impl Server {
         } = dependencies;
         let caches = Caches::new();
         let own = registry.sub_registry_with_prefix(METRICS_PREFIX);
-        let metrics = Metrics::register(own);
+        let metrics = ServerMetrics::register(own);
         own.register_collector(Box::new(CertificateCollector(resolver.clone())));
         own.register_collector(Box::new(CacheCollector(caches.clone())));
 
@@ -173,7 +173,7 @@ impl Server {
             let ended = ended.map_or_else(|error| error.id(), |(id, ())| id);
             if ended == admission {
                 // Probes get "not ready" until the last review is answered.
-                self.admin_lifecycle.enter(Stage::Draining);
+                self.admin_lifecycle.enter(ShutdownStage::Draining);
             }
         }
         stop_watches.cancel();

@@ -6,7 +6,7 @@ use http_body_util::BodyExt as _;
 use prometheus_client::registry::Registry;
 use proptest::prelude::*;
 use serde_json::Value;
-use taskgate_webhook::{Limits, Metrics, router, rules::ENDPOINTS};
+use taskgate_webhook::{ServerLimits, ServerMetrics, router, rules::ENDPOINTS};
 use tower::ServiceExt as _;
 
 mod support;
@@ -21,8 +21,8 @@ fn routes() -> Router {
     };
     router(
         cluster.finish(),
-        &Limits::default(),
-        Metrics::register(&mut Registry::default()),
+        &ServerLimits::default(),
+        ServerMetrics::register(&mut Registry::default()),
     )
 }
 

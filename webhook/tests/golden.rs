@@ -7,7 +7,7 @@ use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 use taskgate_api::WorkItemStatus;
 use taskgate_policy::SpawnerFacts;
-use taskgate_webhook::{Limits, Registration};
+use taskgate_webhook::{Registration, ServerLimits};
 
 mod support;
 use support::{FixedCluster, job, review, task, task_review};
@@ -33,7 +33,7 @@ fn compare(name: &str, seen: &Value) -> anyhow::Result<()> {
 
 /// Sends `review` and compares the exchange. The patch is shown decoded.
 async fn exchange(name: &str, cluster: FixedCluster, target: &str, review: Value) -> anyhow::Result<()> {
-    let server = support::serve(cluster, Limits::default()).await?;
+    let server = support::serve(cluster, ServerLimits::default()).await?;
     let answer = server.post(target, review.to_string()).await?;
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(answer.headers["content-type"], "application/json");

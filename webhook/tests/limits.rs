@@ -1,10 +1,10 @@
-//! Limits: one request or connection does not affect the others.
+//! ServerLimits: one request or connection does not affect the others.
 
 use std::{net::Ipv4Addr, num::NonZeroUsize, time::Duration};
 
 use anyhow::Context as _;
 use taskgate_e2e::eventually_that;
-use taskgate_webhook::Limits;
+use taskgate_webhook::ServerLimits;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -30,7 +30,7 @@ fn body(namespace: &str) -> String {
 /// The answer comes at four fifths of the API server's timeout.
 #[tokio::test]
 async fn a_review_that_takes_too_long_gets_504_in_time() -> anyhow::Result<()> {
-    let server = support::serve(FixedCluster::default(), Limits::default()).await?;
+    let server = support::serve(FixedCluster::default(), ServerLimits::default()).await?;
     let mut connection = server.http1().await?;
     let began = Instant::now();
     let answer = connection.post("/mutate/tasks?timeout=2s", body(SLOW)).await?;
@@ -55,7 +55,7 @@ async fn a_review_that_takes_too_long_gets_504_in_time() -> anyhow::Result<()> {
 /// Any caller may write a URL: no registration has more than 5 s.
 #[tokio::test]
 async fn a_timeout_longer_than_a_registration_allows_is_capped() -> anyhow::Result<()> {
-    let server = support::serve(FixedCluster::default(), Limits::default()).await?;
+    let server = support::serve(FixedCluster::default(), ServerLimits::default()).await?;
     let began = Instant::now();
     let answer = server.post("/mutate/tasks?timeout=30s", body(SLOW)).await?;
     assert_eq!(answer.status, 504);
@@ -93,10 +93,10 @@ async fn a_slow_body_is_cut() -> anyhow::Result<()> {
         // No later than the API server gives up.
         (4_000, 4_000, "?timeout=500ms", ""),
     ] {
-        let limits = Limits {
+        let limits = ServerLimits {
             body: Duration::from_millis(body),
             stall: Duration::from_millis(stall),
-            ..Limits::default()
+            ..ServerLimits::default()
         };
         let server = support::serve(FixedCluster::default(), limits).await?;
         let mut stream = server.dial(b"http/1.1").await?;
@@ -118,11 +118,11 @@ async fn a_slow_body_is_cut() -> anyhow::Result<()> {
 /// No slot is taken before the body is read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_idle_bodies_delays_no_other_request() -> anyhow::Result<()> {
-    let limits = Limits {
+    let limits = ServerLimits {
         body: Duration::from_secs(20),
         stall: Duration::from_secs(20),
         review: Duration::from_secs(30),
-        ..Limits::default()
+        ..ServerLimits::default()
     };
     let server = support::serve(FixedCluster::default(), limits).await?;
     let mut kept = server.http1().await?;
@@ -148,9 +148,9 @@ async fn a_flood_of_idle_bodies_delays_no_other_request() -> anyhow::Result<()> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_peer_gets_half_of_the_reviews() -> anyhow::Result<()> {
-    let limits = Limits {
+    let limits = ServerLimits {
         in_flight: count(4)?,
-        ..Limits::default()
+        ..ServerLimits::default()
     };
     let server = support::serve(FixedCluster::default(), limits).await?;
     let mut slow = Vec::new();
@@ -177,7 +177,7 @@ async fn one_peer_gets_half_of_the_reviews() -> anyhow::Result<()> {
 /// Eight million bytes of zeroes are a quarter of a gigabyte of values: they are counted before they are built.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_grows_when_it_is_parsed_is_refused_before_it_does() -> anyhow::Result<()> {
-    let server = support::serve(FixedCluster::default(), Limits::default()).await?;
+    let server = support::serve(FixedCluster::default(), ServerLimits::default()).await?;
     let mut connection = server.http1().await?;
     for (unit, count) in [("0,", 4_000_000), ("[],", 2_700_000), ("{\"\":0},", 1_000_000)] {
         let zeroes = format!("[{}0]", unit.repeat(count));
@@ -193,7 +193,7 @@ async fn a_body_that_grows_when_it_is_parsed_is_refused_before_it_does() -> anyh
 
 #[tokio::test]
 async fn a_panic_answers_its_own_request_only() -> anyhow::Result<()> {
-    let server = support::serve(FixedCluster::default(), Limits::default()).await?;
+    let server = support::serve(FixedCluster::default(), ServerLimits::default()).await?;
     let mut connection = server.http1().await?;
     for _ in 0..3 {
         let answer = connection.post("/mutate/tasks", body(PANICKING)).await?;
@@ -210,7 +210,7 @@ async fn a_panic_answers_its_own_request_only() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn an_input_that_cannot_be_read_is_an_error_and_no_decision() -> anyhow::Result<()> {
-    let server = support::serve(FixedCluster::default(), Limits::default()).await?;
+    let server = support::serve(FixedCluster::default(), ServerLimits::default()).await?;
     let answer = server.post("/mutate/tasks", body(UNREADABLE)).await?;
     assert_eq!(answer.status, 500);
     assert_eq!(
@@ -227,7 +227,7 @@ async fn nothing_is_decided_before_the_caches_are_synced() -> anyhow::Result<()>
         starting: true,
         ..FixedCluster::default()
     };
-    let server = support::serve(cluster, Limits::default()).await?;
+    let server = support::serve(cluster, ServerLimits::default()).await?;
     let answer = server.post("/mutate/tasks", body("team")).await?;
     assert_eq!(answer.status, 503);
     assert!(answer.text().contains("starting"), "{answer:?}");
@@ -237,9 +237,9 @@ async fn nothing_is_decided_before_the_caches_are_synced() -> anyhow::Result<()>
 /// Above the limit the answer is a defined one, and quick.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_above_the_limit_are_refused_at_once() -> anyhow::Result<()> {
-    let limits = Limits {
+    let limits = ServerLimits {
         in_flight: count(8)?,
-        ..Limits::default()
+        ..ServerLimits::default()
     };
     let server = support::serve(FixedCluster::default(), limits).await?;
     let slow: Vec<_> = futures::future::try_join_all((0..4).map(|_| server.http1())).await?;
@@ -280,10 +280,10 @@ async fn requests_above_the_limit_are_refused_at_once() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn headers_that_do_not_end_close_the_connection_and_idling_does_not() -> anyhow::Result<()> {
-    let limits = Limits {
+    let limits = ServerLimits {
         header: Duration::from_millis(300),
         idle: Duration::from_secs(30),
-        ..Limits::default()
+        ..ServerLimits::default()
     };
     let server = support::serve(FixedCluster::default(), limits).await?;
     let mut kept = server.http1().await?;
@@ -316,9 +316,9 @@ async fn headers_that_do_not_end_close_the_connection_and_idling_does_not() -> a
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_in_time() -> anyhow::Result<()> {
-    let limits = Limits {
+    let limits = ServerLimits {
         idle: Duration::from_millis(400),
-        ..Limits::default()
+        ..ServerLimits::default()
     };
     let server = support::serve(FixedCluster::default(), limits).await?;
     let mut connection = server.http1().await?;
@@ -331,9 +331,9 @@ async fn an_idle_connection_is_closed_in_time() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_handshake_that_does_not_complete_times_out() -> anyhow::Result<()> {
-    let limits = Limits {
+    let limits = ServerLimits {
         handshake: Duration::from_millis(200),
-        ..Limits::default()
+        ..ServerLimits::default()
     };
     let server = support::serve(FixedCluster::default(), limits).await?;
     let mut silent = TcpStream::connect(server.address).await?;
@@ -352,9 +352,9 @@ async fn a_handshake_that_does_not_complete_times_out() -> anyhow::Result<()> {
 /// A peer that opens more connections than its share loses its own, and never one that another peer uses.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_connections_costs_the_peer_that_makes_it() -> anyhow::Result<()> {
-    let limits = Limits {
+    let limits = ServerLimits {
         connections: count(8)?,
-        ..Limits::default()
+        ..ServerLimits::default()
     };
     let server = support::serve(FixedCluster::default(), limits).await?;
     let mut kept = server.http1().await?;

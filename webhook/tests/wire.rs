@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{Method, Request, header};
 use http_body_util::Full;
 use serde_json::{Value, json};
-use taskgate_webhook::Limits;
+use taskgate_webhook::ServerLimits;
 
 mod support;
 use support::{FixedCluster, request, task, task_review};
@@ -12,7 +12,7 @@ use support::{FixedCluster, request, task, task_review};
 async fn server() -> anyhow::Result<support::RunningServer> {
     support::serve(
         FixedCluster::policy("{metadata: {labels: {team: a}}}")?,
-        Limits::default(),
+        ServerLimits::default(),
     )
     .await
 }

@@ -28,7 +28,7 @@ const INJECTOR_ANNOTATION: &str = "cert-manager.io/inject-";
 const INJECTOR_MANAGER: &str = "cainjector";
 
 /// The bundles that a configuration publishes.
-pub(super) fn published<K: Configuration>(found: Option<&K>) -> PublishedBundles {
+pub(super) fn published<K: WebhookConfiguration>(found: Option<&K>) -> PublishedBundles {
     let Some(found) = found else {
         return PublishedBundles::Absent;
     };
@@ -42,7 +42,7 @@ pub(super) fn published<K: Configuration>(found: Option<&K>) -> PublishedBundles
 }
 
 /// Adds `bundle` to the published ones. `None` if the configuration changed since it was `found`: its watch will deliver the change.
-pub(super) async fn inject<K: Configuration>(
+pub(super) async fn inject<K: WebhookConfiguration>(
     api: &Api<K>,
     name: &str,
     found: &K,
@@ -109,7 +109,7 @@ fn may_force(metadata: &ObjectMeta) -> bool {
 }
 
 /// A kind of webhook configuration.
-pub(super) trait Configuration:
+pub(super) trait WebhookConfiguration:
     k8s_openapi::Resource<Scope = ClusterResourceScope>
     + Metadata<Ty = ObjectMeta>
     + Clone
@@ -131,7 +131,7 @@ pub(super) trait Configuration:
     }
 }
 
-impl Configuration for MutatingWebhookConfiguration {
+impl WebhookConfiguration for MutatingWebhookConfiguration {
     const CONFIGURATION: WebhookConfigurationKind = WebhookConfigurationKind::Mutating;
 
     fn bundles(&self) -> impl Iterator<Item = (&str, Option<&ByteString>)> {
@@ -140,7 +140,7 @@ impl Configuration for MutatingWebhookConfiguration {
     }
 }
 
-impl Configuration for ValidatingWebhookConfiguration {
+impl WebhookConfiguration for ValidatingWebhookConfiguration {
     const CONFIGURATION: WebhookConfigurationKind = WebhookConfigurationKind::Validating;
 
     fn bundles(&self) -> impl Iterator<Item = (&str, Option<&ByteString>)> {

@@ -23,7 +23,7 @@ use crate::{
     resolver::{Resolver, WebhookConfigurationKind},
     source::watch_by_name,
 };
-use configuration::{Configuration, inject, published};
+use configuration::{WebhookConfiguration, inject, published};
 
 /// The field manager under which the bundle is applied.
 pub const CA_FIELD_MANAGER: &str = "taskgate-ca";
@@ -87,7 +87,7 @@ impl Injector {
     }
 
     /// Follows one configuration forever.
-    async fn follow<K: Configuration>(&self) {
+    async fn follow<K: WebhookConfiguration>(&self) {
         let span = info_span!("inject", configuration = %K::CONFIGURATION, name = self.name);
         async {
             let api = Api::<K>::all(self.client.clone());
@@ -152,7 +152,7 @@ impl Injector {
     }
 
     /// Sets the state of a configuration, and logs a change.
-    fn set_state<K: Configuration>(&self, state: &InjectionState) {
+    fn set_state<K: WebhookConfiguration>(&self, state: &InjectionState) {
         if !self.injection.set(K::CONFIGURATION, state) {
             return;
         }

@@ -39,8 +39,8 @@ pub(crate) fn watch_by_name<K>(api: Api<K>, name: &str) -> impl Stream<Item = Re
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    type Events<K> = BoxStream<'static, Result<Option<K>, Error>>;
-    let open = move |api: &Api<K>, name: &str| -> Events<K> { watch_object(api.clone(), name).boxed() };
+    type ObjectEvents<K> = BoxStream<'static, Result<Option<K>, Error>>;
+    let open = move |api: &Api<K>, name: &str| -> ObjectEvents<K> { watch_object(api.clone(), name).boxed() };
     let events = open(&api, name);
     let state = (api, name.to_owned(), events, Backoff::default(), false);
     stream::unfold(state, move |(api, name, mut events, mut backoff, failed)| async move {

@@ -268,7 +268,7 @@ struct Execution<'a> {
     depth: u32,
 }
 
-type Evaluated<'a> = Result<Value<'a>, LocatedError>;
+type EvalResult<'a> = Result<Value<'a>, LocatedError>;
 
 impl<'a> Execution<'a> {
     fn new(template: &'a Template, data: Value<'a>, limits: Limits, unprintable: Unprintable) -> Self {
@@ -309,7 +309,7 @@ impl<'a> Execution<'a> {
     }
 
     /// Evaluates `pipeline`, and sets its variables.
-    fn pipeline(&mut self, dot: &Value<'a>, pipeline: &'a Pipeline) -> Evaluated<'a> {
+    fn pipeline(&mut self, dot: &Value<'a>, pipeline: &'a Pipeline) -> EvalResult<'a> {
         let mut value = None;
         for command in &pipeline.commands {
             value = Some(self.command(dot, command, value)?.unwrapped());
@@ -336,7 +336,7 @@ impl<'a> Execution<'a> {
     }
 
     /// Evaluates `command`; `piped` is the value of the command before it.
-    fn command(&mut self, dot: &Value<'a>, command: &'a CommandNode, piped: Option<Value<'a>>) -> Evaluated<'a> {
+    fn command(&mut self, dot: &Value<'a>, command: &'a CommandNode, piped: Option<Value<'a>>) -> EvalResult<'a> {
         let CommandNode { first, rest } = command;
         let at = first.at;
         self.step(at, 0)?;
@@ -359,7 +359,7 @@ impl<'a> Execution<'a> {
     }
 
     /// Evaluates a single operand.
-    fn argument(&mut self, dot: &Value<'a>, operand: &'a Operand) -> Evaluated<'a> {
+    fn argument(&mut self, dot: &Value<'a>, operand: &'a Operand) -> EvalResult<'a> {
         let at = operand.at;
         self.step(at, 0)?;
         match &operand.term {
@@ -387,7 +387,7 @@ impl<'a> Execution<'a> {
         }
     }
 
-    fn variable(&mut self, name: &str, at: usize) -> Evaluated<'a> {
+    fn variable(&mut self, name: &str, at: usize) -> EvalResult<'a> {
         let found = self.variables.iter().rev().find(|(known, _)| *known == name);
         let Some((_, value)) = found else {
             return Err(EvalError::misuse(format!("undefined variable {name}")).at(at));
@@ -398,7 +398,7 @@ impl<'a> Execution<'a> {
     }
 
     /// `value.a.b`. A key that a map does not have is missing, and so are its fields.
-    fn fields(value: Value<'a>, path: &'a [String], has_arguments: bool, at: usize) -> Evaluated<'a> {
+    fn fields(value: Value<'a>, path: &'a [String], has_arguments: bool, at: usize) -> EvalResult<'a> {
         let mut value = value;
         for (index, name) in path.iter().enumerate() {
             value = match value {
@@ -424,7 +424,7 @@ impl<'a> Execution<'a> {
         dot: &Value<'a>,
         operands: &'a [Operand],
         piped: Option<Value<'a>>,
-    ) -> Evaluated<'a> {
+    ) -> EvalResult<'a> {
         let name = function.name();
         let count = operands.len() + usize::from(piped.is_some());
         let (least, most) = function.arity();

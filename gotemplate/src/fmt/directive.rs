@@ -19,15 +19,15 @@ pub(crate) enum FormatPiece<'f> {
 pub(crate) struct Directive {
     /// Without width and precision, which may be arguments.
     pub(crate) flags: Flags,
-    pub(crate) width: Size,
-    pub(crate) precision: Size,
+    pub(crate) width: DirectiveSize,
+    pub(crate) precision: DirectiveSize,
     /// `None` at the end of the format.
     pub(crate) verb: Option<char>,
 }
 
 /// A width or a precision.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Size {
+pub(crate) enum DirectiveSize {
     None,
     Number(usize),
     /// The next argument.
@@ -72,13 +72,13 @@ impl Pieces<'_> {
         let flags = self.flags()?;
         self.refuse_index()?;
         let width = self.size();
-        let mut precision = Size::None;
+        let mut precision = DirectiveSize::None;
         // A point at the very end is no precision, but a verb that does not exist.
         if self.starts_with(b'.') && self.rest.len() > 1 {
             self.skip();
             self.refuse_index()?;
             precision = match self.size() {
-                Size::None => Size::Number(0),
+                DirectiveSize::None => DirectiveSize::Number(0),
                 size => size,
             };
         }
@@ -118,22 +118,22 @@ impl Pieces<'_> {
     }
 
     /// A star or a number. A number that is too large consumes the rest of the format.
-    fn size(&mut self) -> Size {
+    fn size(&mut self) -> DirectiveSize {
         if self.starts_with(b'*') {
             self.skip();
-            return Size::Star;
+            return DirectiveSize::Star;
         }
-        let mut size = Size::None;
+        let mut size = DirectiveSize::None;
         while let Some(digit) = self.rest.first().filter(|byte| byte.is_ascii_digit()) {
             let number = match size {
-                Size::Number(number) => number,
+                DirectiveSize::Number(number) => number,
                 _ => 0,
             };
             if number > MAX_NUMBER {
                 self.rest = &[];
-                return Size::None;
+                return DirectiveSize::None;
             }
-            size = Size::Number(number * 10 + usize::from(digit - b'0'));
+            size = DirectiveSize::Number(number * 10 + usize::from(digit - b'0'));
             self.skip();
         }
         size

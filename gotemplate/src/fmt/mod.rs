@@ -10,7 +10,7 @@ use crate::{
     error::EvalError,
     value::{Value, sorted},
 };
-use directive::{Directive, FormatPiece, MAX_NUMBER, Size, pieces};
+use directive::{Directive, DirectiveSize, FormatPiece, MAX_NUMBER, pieces};
 
 /// What to do where Go would print `<no value>`, `<nil>` or `%!d(string=x)`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -150,11 +150,11 @@ impl<'a> FormatArguments<'_, 'a> {
         write_argument(out, argument, verb, flags)
     }
 
-    fn width(&mut self, out: &mut Printer, width: Size, flags: &mut Flags) -> Result<(), EvalError> {
+    fn width(&mut self, out: &mut Printer, width: DirectiveSize, flags: &mut Flags) -> Result<(), EvalError> {
         match width {
-            Size::None => {}
-            Size::Number(width) => flags.width = Some(width),
-            Size::Star => {
+            DirectiveSize::None => {}
+            DirectiveSize::Number(width) => flags.width = Some(width),
+            DirectiveSize::Star => {
                 let Some(width) = self.star() else {
                     return out.mistake("%!(BADWIDTH)");
                 };
@@ -168,12 +168,12 @@ impl<'a> FormatArguments<'_, 'a> {
         Ok(())
     }
 
-    fn precision(&mut self, out: &mut Printer, precision: Size, flags: &mut Flags) -> Result<(), EvalError> {
+    fn precision(&mut self, out: &mut Printer, precision: DirectiveSize, flags: &mut Flags) -> Result<(), EvalError> {
         flags.precision = match precision {
-            Size::None => None,
-            Size::Number(precision) => Some(precision),
+            DirectiveSize::None => None,
+            DirectiveSize::Number(precision) => Some(precision),
             // In Go a negative precision is a bad one.
-            Size::Star => match self.star().map(usize::try_from) {
+            DirectiveSize::Star => match self.star().map(usize::try_from) {
                 Some(Ok(precision)) => Some(precision),
                 _ => return out.mistake("%!(BADPREC)"),
             },

@@ -11,7 +11,7 @@ const TRIM_CLOSE: &str = "-}}";
 
 /// A token of the source.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Token<'s> {
+pub(crate) struct LexToken<'s> {
     pub(crate) kind: TokenKind,
     pub(crate) text: &'s str,
     /// The byte offset where it begins.
@@ -58,7 +58,7 @@ pub(crate) enum TokenKind {
 }
 
 /// The tokens of `source`; the last one is [`TokenKind::End`].
-pub(crate) fn tokens(source: &str) -> Result<Vec<Token<'_>>, SyntaxError> {
+pub(crate) fn tokens(source: &str) -> Result<Vec<LexToken<'_>>, SyntaxError> {
     let mut lexer = Lexer {
         source,
         at: 0,
@@ -76,7 +76,7 @@ pub(crate) fn tokens(source: &str) -> Result<Vec<Token<'_>>, SyntaxError> {
 struct Lexer<'s> {
     source: &'s str,
     at: usize,
-    tokens: Vec<Token<'s>>,
+    tokens: Vec<LexToken<'s>>,
 }
 
 impl<'s> Lexer<'s> {
@@ -87,7 +87,7 @@ impl<'s> Lexer<'s> {
     /// Takes the next `length` bytes for a token.
     fn push(&mut self, kind: TokenKind, length: usize, spaced: bool) {
         let text = &self.rest()[..length];
-        self.tokens.push(Token {
+        self.tokens.push(LexToken {
             kind,
             text,
             at: self.at,

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use crate::error::{ParseError, Position, SyntaxError};
 use ast::{Control, Node, is_blank};
-use lex::{Token, TokenKind, tokens};
+use lex::{LexToken, TokenKind, tokens};
 use pipeline::PipelineConstruct;
 
 /// How deep actions and parentheses may be nested together.
@@ -40,7 +40,7 @@ struct TemplateScope {
 
 /// A parse in progress: the position in the tokens, and the scope.
 struct Parser<'s> {
-    tokens: Vec<Token<'s>>,
+    tokens: Vec<LexToken<'s>>,
     next: usize,
     scope: TemplateScope,
     nesting: u32,
@@ -49,7 +49,7 @@ struct Parser<'s> {
 
 impl<'s> Parser<'s> {
     /// A parser at the first of `tokens`.
-    fn of(tokens: Vec<Token<'s>>) -> Self {
+    fn of(tokens: Vec<LexToken<'s>>) -> Self {
         Self {
             tokens,
             next: 0,
@@ -60,20 +60,20 @@ impl<'s> Parser<'s> {
     }
 
     /// The next token; at the end, always the last one.
-    fn peek(&self) -> Token<'s> {
+    fn peek(&self) -> LexToken<'s> {
         self.token(self.next)
     }
 
     /// The token after the next one.
-    fn peek_second(&self) -> Token<'s> {
+    fn peek_second(&self) -> LexToken<'s> {
         self.token(self.next + 1)
     }
 
-    fn token(&self, index: usize) -> Token<'s> {
+    fn token(&self, index: usize) -> LexToken<'s> {
         self.tokens[index.min(self.tokens.len() - 1)]
     }
 
-    fn take(&mut self) -> Token<'s> {
+    fn take(&mut self) -> LexToken<'s> {
         let token = self.peek();
         self.next += 1;
         token
@@ -84,7 +84,7 @@ impl<'s> Parser<'s> {
         (token.kind == TokenKind::Word).then_some(token.text)
     }
 
-    fn expect(&mut self, kind: TokenKind, context: &str) -> ParseResult<Token<'s>> {
+    fn expect(&mut self, kind: TokenKind, context: &str) -> ParseResult<LexToken<'s>> {
         let token = self.take();
         if token.kind == kind {
             Ok(token)
@@ -106,7 +106,7 @@ impl<'s> Parser<'s> {
 }
 
 /// The error for a `token` that `context` does not allow.
-fn unexpected(token: Token<'_>, context: &str) -> SyntaxError {
+fn unexpected(token: LexToken<'_>, context: &str) -> SyntaxError {
     let what = match token.kind {
         TokenKind::End => "end of the template".to_owned(),
         _ => format!("{:?}", token.text),

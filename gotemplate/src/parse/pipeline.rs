@@ -3,7 +3,7 @@
 use super::{
     ParseResult, Parser,
     ast::{CommandNode, Function, Number, Operand, Pipeline, Term},
-    lex::{Token, TokenKind},
+    lex::{LexToken, TokenKind},
     literal, unexpected,
 };
 use crate::{error::SyntaxError, fmt::directive::pieces};
@@ -94,7 +94,7 @@ impl Parser<'_> {
         Ok((variables, false))
     }
 
-    fn declare(&mut self, variable: Token<'_>, variables: &mut Vec<String>) {
+    fn declare(&mut self, variable: LexToken<'_>, variables: &mut Vec<String>) {
         self.scope.variables.push(variable.text.to_owned());
         variables.push(variable.text.to_owned());
     }
@@ -180,7 +180,7 @@ impl Parser<'_> {
 }
 
 /// Whether an operand can begin with `token`.
-fn begins_operand(token: Token<'_>) -> bool {
+fn begins_operand(token: LexToken<'_>) -> bool {
     match token.kind {
         TokenKind::Word => !is_keyword(token.text),
         TokenKind::Dot

@@ -105,7 +105,7 @@ pub(super) fn record_history(
     let Some(object) = object.cloned() else { return };
     let labels = cluster.namespace_labels(namespace);
     let spawner = Task::of(&object).spawner();
-    let spawner = spawner.and_then(|name| cluster.spawner_facts(namespace, name));
+    let spawner = spawner.and_then(|name| cluster.spawner_info(namespace, name));
     let Some(rule) = failure_rule(cluster.policies(), namespace, &labels, &object, spawner) else {
         return;
     };

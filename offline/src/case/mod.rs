@@ -40,7 +40,7 @@ use history::{PastAttempt, record_history};
 /// The content of a case file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Case {
+pub struct CaseFile {
     /// The description, in one sentence.
     #[serde(default)]
     pub case: Option<String>,
@@ -149,7 +149,7 @@ impl CaseRunner {
 
     /// Runs the case of `path`.
     pub async fn run(&self, path: &Path) -> Result<CaseResult, CaseError> {
-        let case = Case::read(path)?;
+        let case = CaseFile::read(path)?;
         let directory = path.parent().unwrap_or(Path::new("."));
         let given = objects(path, directory, &case.given)?;
         let requested = objects(path, directory, &case.objects)?;
@@ -225,7 +225,7 @@ impl CaseRunner {
     }
 }
 
-impl Case {
+impl CaseFile {
     /// Reads the case of `path`.
     pub fn read(path: &Path) -> Result<Self, CaseError> {
         let text = fs::read_to_string(path).map_err(|source| CaseError::Io {
@@ -348,7 +348,7 @@ objects:
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("case.yaml");
         fs::write(&path, "now: 2026-11-20T12:00:00Z\nobjets: []\n")?;
-        let error = Case::read(&path).expect_err("objets").to_string();
+        let error = CaseFile::read(&path).expect_err("objets").to_string();
         assert!(error.contains("case.yaml:2") && error.contains("objets"), "{error}");
         Ok(())
     }

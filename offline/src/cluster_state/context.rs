@@ -47,7 +47,7 @@ impl ClusterContext for ClusterState {
     }
 
     async fn kueue(&self, lookup: QueueLookup<'_>) -> KueueFacts {
-        self.kueue.facts(lookup, self.options.complete)
+        self.kueue.info(lookup, self.options.complete)
     }
 
     async fn work_item_status(

@@ -42,26 +42,26 @@ impl KueueObjects {
         }
     }
 
-    /// The facts that the server gets by reading the API server. Without `complete`, a missing object is unknown.
-    pub(super) fn facts(&self, lookup: QueueLookup<'_>, complete: bool) -> KueueFacts {
+    /// The result that the server gets by reading the API server. Without `complete`, a missing object is unknown.
+    pub(super) fn info(&self, lookup: QueueLookup<'_>, complete: bool) -> KueueFacts {
         let default = || Settings::of_namespace(&ConfigRef::default().namespace);
         let settings = self.settings.clone().unwrap_or_else(default);
         let manages = settings.manages(lookup.namespace_labels);
-        let mut facts = KueueFacts {
+        let mut info = KueueFacts {
             manages_namespace: Some(manages),
             ..KueueFacts::default()
         };
         let Some((queue, class)) = lookup.names.filter(|_| manages) else {
-            return facts;
+            return info;
         };
         if !self.is_served {
-            facts.installed = complete.then_some(false);
-            return facts;
+            info.installed = complete.then_some(false);
+            return info;
         }
-        facts.installed = Some(true);
+        info.installed = Some(true);
         let known = |found: bool| (found || complete).then_some(found);
-        facts.local_queue = known(self.queues.contains(&(lookup.namespace.to_owned(), queue.to_owned())));
-        facts.priority_class = class.and_then(|class| known(self.classes.contains(class)));
-        facts
+        info.local_queue = known(self.queues.contains(&(lookup.namespace.to_owned(), queue.to_owned())));
+        info.priority_class = class.and_then(|class| known(self.classes.contains(class)));
+        info
     }
 }

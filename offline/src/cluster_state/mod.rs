@@ -212,8 +212,8 @@ impl ClusterState {
         self.tasks.get(namespace, name)
     }
 
-    /// The facts about the spawner `name`.
-    pub fn spawner_facts(&self, namespace: &str, name: &str) -> Option<&SpawnerFacts> {
+    /// The spawner `name` as decisions need it.
+    pub fn spawner_info(&self, namespace: &str, name: &str) -> Option<&SpawnerFacts> {
         self.spawners.get(namespace, name).map(|spawner| &**spawner)
     }
 }

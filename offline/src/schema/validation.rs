@@ -53,10 +53,10 @@ pub(super) fn validate(
 }
 
 /// Called with a value: its path, its schema, the value, the stored value.
-type Visit<'a> = dyn FnMut(&str, &Value, &Value, Option<&Value>) + 'a;
+type VisitValue<'a> = dyn FnMut(&str, &Value, &Value, Option<&Value>) + 'a;
 
 /// Calls `visit` for each direct child of `value` that the schema describes.
-fn visit_children(path: &str, schema: &Value, value: &Value, old: Option<&Value>, visit: &mut Visit<'_>) {
+fn visit_children(path: &str, schema: &Value, value: &Value, old: Option<&Value>, visit: &mut VisitValue<'_>) {
     match value {
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {

@@ -15,7 +15,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::{
     cache::Caches,
-    listener::{Lifecycle, Stage},
+    listener::{Lifecycle, ShutdownStage},
 };
 
 /// How long a good result of the handshake probe is reused: several kubelets and people ask.
@@ -76,8 +76,8 @@ impl Readiness {
 
     fn not_shutting_down(&self) -> Result<(), String> {
         match self.lifecycle.stage() {
-            Stage::Serving => Ok(()),
-            Stage::LameDuck | Stage::Draining => Err("shutting down".to_owned()),
+            ShutdownStage::Serving => Ok(()),
+            ShutdownStage::LameDuck | ShutdownStage::Draining => Err("shutting down".to_owned()),
         }
     }
 

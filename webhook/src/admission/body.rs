@@ -9,11 +9,11 @@ use tokio::time::timeout;
 
 use super::{
     json_memory::parsed_size,
-    refusal::Refusal,
+    refusal::ReviewRefusal,
     review::{ReviewRequest, decode},
 };
 use crate::{
-    config::Limits,
+    config::ServerLimits,
     listener::peers::{Quota, Reservation},
 };
 
@@ -38,7 +38,7 @@ pub(super) struct BufferedBody {
 }
 
 impl BodyBudget {
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(super) fn new(limits: &ServerLimits) -> Self {
         Self {
             bytes: Quota::new(limits.buffered_bytes.get()),
             max_body: limits.body_bytes.get(),
@@ -51,8 +51,8 @@ impl BodyBudget {
     ///
     /// Of a body that is too large, as much again is read and dropped: most senders read the answer only after they have sent
     /// everything.
-    pub(super) async fn read(&self, peer: IpAddr, mut body: Body) -> Result<BufferedBody, Refusal> {
-        let mut reservation = self.bytes.reserve(peer, 0).ok_or(Refusal::Memory)?;
+    pub(super) async fn read(&self, peer: IpAddr, mut body: Body) -> Result<BufferedBody, ReviewRefusal> {
+        let mut reservation = self.bytes.reserve(peer, 0).ok_or(ReviewRefusal::Memory)?;
         let mut bytes = BytesMut::new();
         while let Some(chunk) = self.next_chunk(&mut body).await? {
             if bytes.len() + chunk.len() > self.max_body {
@@ -60,7 +60,7 @@ impl BodyBudget {
                 return Err(self.discard(body, chunk.len()).await);
             }
             if !reservation.grow(chunk.len()) {
-                return Err(Refusal::Memory);
+                return Err(ReviewRefusal::Memory);
             }
             bytes.extend_from_slice(&chunk);
         }
@@ -70,25 +70,25 @@ impl BodyBudget {
         })
     }
 
-    async fn discard(&self, mut body: Body, mut dropped: usize) -> Refusal {
+    async fn discard(&self, mut body: Body, mut dropped: usize) -> ReviewRefusal {
         while dropped <= self.max_body {
             match self.next_chunk(&mut body).await {
                 Ok(Some(chunk)) => dropped += chunk.len(),
                 Ok(None) | Err(_) => break,
             }
         }
-        Refusal::TooLarge { limit: self.max_body }
+        ReviewRefusal::TooLarge { limit: self.max_body }
     }
 
-    async fn next_chunk(&self, body: &mut Body) -> Result<Option<Bytes>, Refusal> {
+    async fn next_chunk(&self, body: &mut Body) -> Result<Option<Bytes>, ReviewRefusal> {
         timeout(self.stall, next_chunk(body))
             .await
-            .map_err(|_| Refusal::SlowBody)?
+            .map_err(|_| ReviewRefusal::SlowBody)?
     }
 
     /// Decodes the review in `body`. Its memory is estimated before it is parsed, and counts against the budget while the returned
     /// reservation lives.
-    pub(super) async fn decode(&self, body: BufferedBody) -> Result<(ReviewRequest, Reservation), Refusal> {
+    pub(super) async fn decode(&self, body: BufferedBody) -> Result<(ReviewRequest, Reservation), ReviewRefusal> {
         let max_review = self.max_review;
         if body.bytes.len() <= MAX_INLINE {
             return body.decode(max_review);
@@ -96,25 +96,25 @@ impl BodyBudget {
         // It continues after a deadline, and keeps its reservation until it ends.
         tokio::task::spawn_blocking(move || body.decode(max_review))
             .await
-            .map_err(|_| Refusal::Panic)?
+            .map_err(|_| ReviewRefusal::Panic)?
     }
 }
 
 impl BufferedBody {
-    fn decode(mut self, max_review: usize) -> Result<(ReviewRequest, Reservation), Refusal> {
-        let size = parsed_size(&self.bytes, max_review)?.ok_or(Refusal::TooHeavy { limit: max_review })?;
+    fn decode(mut self, max_review: usize) -> Result<(ReviewRequest, Reservation), ReviewRefusal> {
+        let size = parsed_size(&self.bytes, max_review)?.ok_or(ReviewRefusal::TooHeavy { limit: max_review })?;
         if !self.reservation.grow(size) {
-            return Err(Refusal::Memory);
+            return Err(ReviewRefusal::Memory);
         }
         Ok((decode(&self.bytes)?, self.reservation))
     }
 }
 
-async fn next_chunk(body: &mut Body) -> Result<Option<Bytes>, Refusal> {
+async fn next_chunk(body: &mut Body) -> Result<Option<Bytes>, ReviewRefusal> {
     loop {
         match body.frame().await {
             None => return Ok(None),
-            Some(Err(_)) => return Err(Refusal::Aborted),
+            Some(Err(_)) => return Err(ReviewRefusal::Aborted),
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
                     return Ok(Some(data));
@@ -132,10 +132,10 @@ mod tests {
 
     fn budget(max_body: usize, total: usize) -> BodyBudget {
         let count = |count| std::num::NonZeroUsize::new(count).unwrap();
-        BodyBudget::new(&Limits {
+        BodyBudget::new(&ServerLimits {
             body_bytes: count(max_body),
             buffered_bytes: count(total),
-            ..Limits::default()
+            ..ServerLimits::default()
         })
     }
 
@@ -145,7 +145,7 @@ mod tests {
         let buffered = budget.read(PEER, Body::from(vec![b'x'; 10_000])).await.unwrap();
         assert_eq!(buffered.bytes.len(), 10_000);
         let refused = budget.read(PEER, Body::from(vec![b'x'; 10_001])).await.unwrap_err();
-        assert!(matches!(refused, Refusal::TooLarge { limit: 10_000 }));
+        assert!(matches!(refused, ReviewRefusal::TooLarge { limit: 10_000 }));
     }
 
     #[tokio::test]
@@ -155,7 +155,7 @@ mod tests {
         let first = read().await.unwrap();
         let second = read().await.unwrap();
         assert!(
-            matches!(read().await.unwrap_err(), Refusal::Memory),
+            matches!(read().await.unwrap_err(), ReviewRefusal::Memory),
             "half of the budget is its share"
         );
         let other = IpAddr::from([10, 0, 0, 1]);
@@ -174,10 +174,10 @@ mod tests {
         for _ in 0..20 {
             let body = read(20_000).await;
             let refused = budget.decode(body).await.unwrap_err();
-            assert!(matches!(refused, Refusal::Malformed(_)), "{refused}");
+            assert!(matches!(refused, ReviewRefusal::Malformed(_)), "{refused}");
         }
         let body = read(200_000).await;
         let refused = budget.decode(body).await.unwrap_err();
-        assert!(matches!(refused, Refusal::Memory), "{refused}");
+        assert!(matches!(refused, ReviewRefusal::Memory), "{refused}");
     }
 }

@@ -52,9 +52,9 @@ pub async fn evaluate<C: ClusterContext>(
         dry_run: review.dry_run == Some(true),
     };
     let inputs = read_inputs(cluster, &request).await?;
-    let facts = inputs.facts();
+    let context = inputs.context();
     // `govern` and `decide` render templates.
-    let governed = block_in_place(|| govern(&request, &facts));
+    let governed = block_in_place(|| govern(&request, &context));
     let reviewed = ReviewedTask {
         namespace: &review.namespace,
         task: inputs.owner_task().unwrap_or(&object),

@@ -112,17 +112,17 @@ pub trait ClusterContext: Send + Sync + 'static {
         owner: &Owner<'_>,
     ) -> impl Future<Output = Result<Option<Value>, ClusterReadError>> + Send;
 
-    /// The facts about a spawner; `None` if it does not exist.
+    /// A spawner as decisions need it; `None` if it does not exist.
     fn spawner(
         &self,
         namespace: &str,
         name: &str,
     ) -> impl Future<Output = Result<Option<Arc<SpawnerFacts>>, ClusterReadError>> + Send;
 
-    /// The facts about a Workspace. A failed read gives [`Workspace::Unknown`].
+    /// A Workspace as decisions need it. A failed read gives [`Workspace::Unknown`].
     fn workspace(&self, namespace: &str, name: &str) -> impl Future<Output = Workspace> + Send;
 
-    /// The facts about Kueue for a Job. A failed read leaves a fact unknown: a Job does not wait for Kueue.
+    /// Kueue as a decision on a Job needs it. A failed read leaves a field unknown: a Job does not wait for Kueue.
     fn kueue(&self, lookup: QueueLookup<'_>) -> impl Future<Output = KueueFacts> + Send {
         let _ = lookup;
         std::future::ready(KueueFacts::default())
@@ -205,7 +205,7 @@ impl DecisionInputs {
     }
 
     /// The inputs as the policy crate takes them.
-    pub(super) fn facts(&self) -> Facts<'_> {
+    pub(super) fn context(&self) -> Facts<'_> {
         Facts {
             policies: &self.policies,
             namespace_labels: &self.namespace_labels,

@@ -13,11 +13,11 @@ use jiff::SignedDuration;
 use tokio::time::timeout;
 use tracing::{debug, error, warn};
 
-use super::refusal::Refusal;
+use super::refusal::ReviewRefusal;
 use crate::{
-    config::Limits,
+    config::ServerLimits,
     listener::{connection::Caller, peers::Quota},
-    metrics::{GaugeGuard, Metrics},
+    metrics::{GaugeGuard, ServerMetrics},
     registration::TimeoutSeconds,
 };
 
@@ -30,11 +30,11 @@ pub(super) struct ReviewLimiter {
     slots: Arc<Quota>,
     body: Duration,
     fallback: Duration,
-    metrics: Metrics,
+    metrics: ServerMetrics,
 }
 
 impl ReviewLimiter {
-    pub(super) fn new(limits: &Limits, metrics: Metrics) -> Self {
+    pub(super) fn new(limits: &ServerLimits, metrics: ServerMetrics) -> Self {
         Self {
             slots: Quota::new(limits.in_flight.get()),
             body: limits.body,
@@ -53,36 +53,36 @@ impl ReviewLimiter {
         path: &'static str,
         uri: &Uri,
         caller: &Caller,
-        read: impl Future<Output = Result<B, Refusal>>,
+        read: impl Future<Output = Result<B, ReviewRefusal>>,
         review: impl FnOnce(B) -> F,
     ) -> Response
     where
-        F: Future<Output = Result<Response, Refusal>>,
+        F: Future<Output = Result<Response, ReviewRefusal>>,
     {
         let started = Instant::now();
         let limit = deadline(uri, self.fallback);
         let answer = async {
             let body = timeout(self.body.min(limit), read)
                 .await
-                .map_err(|_| Refusal::SlowBody)??;
+                .map_err(|_| ReviewRefusal::SlowBody)??;
             caller.activity.reviewing();
-            let _slot = self.slots.reserve(caller.peer, 1).ok_or(Refusal::Busy)?;
+            let _slot = self.slots.reserve(caller.peer, 1).ok_or(ReviewRefusal::Busy)?;
             let _counted = GaugeGuard::new(self.metrics.in_flight.clone());
             review(body).await
         };
         let outcome = match AssertUnwindSafe(timeout(limit, answer)).catch_unwind().await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(Refusal::Deadline),
-            Err(_) => Err(Refusal::Panic),
+            Ok(Err(_)) => Err(ReviewRefusal::Deadline),
+            Err(_) => Err(ReviewRefusal::Panic),
         };
         self.metrics.observe_duration(path, started.elapsed());
         outcome.unwrap_or_else(|refusal| self.refuse(path, refusal))
     }
 
-    fn refuse(&self, path: &'static str, refusal: Refusal) -> Response {
+    fn refuse(&self, path: &'static str, refusal: ReviewRefusal) -> Response {
         match &refusal {
-            Refusal::Panic => error!(path, "a review panicked"),
-            Refusal::ClusterRead(_) | Refusal::Deadline | Refusal::Starting => {
+            ReviewRefusal::Panic => error!(path, "a review panicked"),
+            ReviewRefusal::ClusterRead(_) | ReviewRefusal::Deadline | ReviewRefusal::Starting => {
                 warn!(path, cause = refusal.cause(), error = %refusal, "no decision");
             }
             // Under overload, or for callers that send invalid requests, a line per request would itself be load.

@@ -29,9 +29,9 @@ use taskgate_policy::{Decision, Kind, clip};
 use tracing::{Instrument as _, Span, field, info, info_span};
 
 use crate::{
-    config::Limits,
+    config::ServerLimits,
     listener::connection::Caller,
-    metrics::{Metrics, ReviewedOperation, kind_name},
+    metrics::{ReviewedOperation, ServerMetrics, kind_name},
     registration::rules::{ENDPOINTS, Endpoint},
 };
 use body::{BodyBudget, BufferedBody};
@@ -40,7 +40,7 @@ pub use inputs::{
     AccessDecision, ClusterContext, ClusterReadError, CompetingTasks, NamespaceLabels, QueueLookup, ReviewedTask,
 };
 use limiter::ReviewLimiter;
-use refusal::Refusal;
+use refusal::ReviewRefusal;
 pub use review::{DecodeError, ObjectKind, ReviewOperation, ReviewRequest, UserInfo};
 use review::{encode, encode_unexpected_kind};
 
@@ -53,11 +53,11 @@ struct Reviewer<C> {
     cluster: Arc<C>,
     limiter: ReviewLimiter,
     budget: BodyBudget,
-    metrics: Metrics,
+    metrics: ServerMetrics,
 }
 
 /// The router of the admission port: a route per entry of [`ENDPOINTS`], 404 for every other path.
-pub fn router<C: ClusterContext>(cluster: Arc<C>, limits: &Limits, metrics: Metrics) -> Router {
+pub fn router<C: ClusterContext>(cluster: Arc<C>, limits: &ServerLimits, metrics: ServerMetrics) -> Router {
     let reviewer = Arc::new(Reviewer {
         cluster,
         limiter: ReviewLimiter::new(limits, metrics.clone()),
@@ -83,9 +83,14 @@ pub fn router<C: ClusterContext>(cluster: Arc<C>, limits: &Limits, metrics: Metr
 }
 
 /// Reads the body, if its content type is JSON.
-async fn read<C>(reviewer: &Reviewer<C>, caller: &Caller, head: &Parts, body: Body) -> Result<BufferedBody, Refusal> {
+async fn read<C>(
+    reviewer: &Reviewer<C>,
+    caller: &Caller,
+    head: &Parts,
+    body: Body,
+) -> Result<BufferedBody, ReviewRefusal> {
     if !is_json(head) {
-        return Err(Refusal::ContentType);
+        return Err(ReviewRefusal::ContentType);
     }
     reviewer.budget.read(caller.peer, body).await
 }
@@ -96,7 +101,7 @@ async fn answer<C: ClusterContext>(
     endpoint: &Endpoint,
     head: &Parts,
     body: BufferedBody,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ReviewRefusal> {
     if let Some(parent) = head.headers.get("traceparent").and_then(|value| value.to_str().ok()) {
         Span::current().record("traceparent", parent);
     }
@@ -113,7 +118,7 @@ async fn answer<C: ClusterContext>(
     };
     let cluster = &*reviewer.cluster;
     if !cluster.is_ready() {
-        return Err(Refusal::Starting);
+        return Err(ReviewRefusal::Starting);
     }
     let decision = evaluate(cluster, endpoint, kind, &review, Timestamp::now()).await?;
     reviewer.metrics.decided(kind, reviewed, &decision);

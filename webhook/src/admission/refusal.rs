@@ -8,7 +8,7 @@ use super::{inputs::ClusterReadError, review::DecodeError};
 
 /// Why a request gets no decision.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Refusal {
+pub(crate) enum ReviewRefusal {
     /// Too many requests are being answered.
     #[error("taskgate is busy: too many requests in flight")]
     Busy,
@@ -53,7 +53,7 @@ pub(crate) enum Refusal {
     Panic,
 }
 
-impl Refusal {
+impl ReviewRefusal {
     /// The HTTP status. Never 429, and never with `Retry-After`: client-go would wait and retry, inside the time that
     /// the object's creator waits.
     pub(super) fn status(&self) -> StatusCode {
@@ -88,7 +88,7 @@ impl Refusal {
 }
 
 /// Plain text: the API server shows it in the error that the object's creator gets.
-impl IntoResponse for Refusal {
+impl IntoResponse for ReviewRefusal {
     fn into_response(self) -> Response {
         let content_type = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
         (self.status(), content_type, self.to_string()).into_response()

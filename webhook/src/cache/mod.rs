@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use policies::PolicyStore;
 use store::KindStore;
 use trim::CachedWorkItem;
-pub(crate) use trim::{labels, spawner_facts, workspace_facts};
+pub(crate) use trim::{labels, spawner_info, workspace_info};
 use watch::follow;
 
 /// The caches of all kinds.
@@ -99,13 +99,13 @@ impl Caches {
         let (caches, end) = (self.clone(), shutdown.clone());
         let api = dynamic(&kelos_resource("TaskSpawner", "taskspawners"));
         tasks.spawn(async move {
-            let trim = |object| Some(Arc::new(spawner_facts(object)));
+            let trim = |object| Some(Arc::new(spawner_info(object)));
             follow(api, &caches.spawners, trim, || false, end).await;
         });
         let (caches, end) = (self.clone(), shutdown.clone());
         let api = dynamic(&kelos_resource("Workspace", "workspaces"));
         tasks.spawn(async move {
-            let trim = |object| Some(Arc::new(workspace_facts(object)));
+            let trim = |object| Some(Arc::new(workspace_info(object)));
             follow(api, &caches.workspaces, trim, || false, end).await;
         });
         let (caches, end) = (self.clone(), shutdown.clone());

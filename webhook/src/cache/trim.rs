@@ -25,12 +25,12 @@ pub(crate) fn labels(metadata: &ObjectMeta) -> BTreeMap<String, String> {
 }
 
 /// The fields of a spawner that policies use.
-pub(crate) fn spawner_facts(object: DynamicObject) -> SpawnerFacts {
+pub(crate) fn spawner_info(object: DynamicObject) -> SpawnerFacts {
     SpawnerFacts::of(&json(object))
 }
 
 /// The fields of a Workspace that templates use.
-pub(crate) fn workspace_facts(object: DynamicObject) -> WorkspaceFacts {
+pub(crate) fn workspace_info(object: DynamicObject) -> WorkspaceFacts {
     WorkspaceFacts::of(&json(object))
 }
 

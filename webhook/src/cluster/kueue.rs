@@ -2,7 +2,7 @@
 //! clusters without Kueue.
 //!
 //! RBAC: `get` on `kueue.x-k8s.io` localqueues and workloadpriorityclasses, and on the ConfigMap with Kueue's configuration.
-//! Where a read fails, the fact stays unknown: Kueue's defaults are assumed and no warning is given.
+//! Where a read fails, the field stays unknown: Kueue's defaults are assumed and no warning is given.
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
@@ -39,36 +39,36 @@ impl KueueReader {
         Self { client, config }
     }
 
-    pub(super) async fn facts(&self, lookup: QueueLookup<'_>) -> KueueFacts {
+    pub(super) async fn info(&self, lookup: QueueLookup<'_>) -> KueueFacts {
         let manages = match &self.config {
             Some(config) => self.settings(config).await.manages(lookup.namespace_labels),
             None => false,
         };
-        let mut facts = KueueFacts {
+        let mut info = KueueFacts {
             manages_namespace: Some(manages),
             ..KueueFacts::default()
         };
         let Some((queue, class)) = lookup.names.filter(|_| manages) else {
-            return facts;
+            return info;
         };
         for version in kueue::VERSIONS {
             let resource = resource(version, "LocalQueue", kueue::LOCAL_QUEUES);
             let queues = Api::namespaced_with(self.client.clone(), lookup.namespace, &resource);
             match find(&queues, queue).await {
-                None => return facts,
-                Some(LookupResult::NotServed) => facts.installed = Some(false),
+                None => return info,
+                Some(LookupResult::NotServed) => info.installed = Some(false),
                 Some(found) => {
-                    facts.installed = Some(true);
-                    facts.local_queue = Some(matches!(found, LookupResult::Found));
-                    facts.priority_class = match class {
+                    info.installed = Some(true);
+                    info.local_queue = Some(matches!(found, LookupResult::Found));
+                    info.priority_class = match class {
                         Some(class) => self.has_class(version, class).await,
                         None => None,
                     };
-                    return facts;
+                    return info;
                 }
             }
         }
-        facts
+        info
     }
 
     async fn has_class(&self, version: &str, name: &str) -> Option<bool> {

@@ -36,7 +36,7 @@ use taskgate_policy::{Right, SpawnerFacts, TaskState, WorkspaceFacts};
 
 use crate::{
     admission::{AccessDecision, ClusterReadError, UserInfo},
-    cache::{kelos_resource, labels, spawner_facts, workspace_facts},
+    cache::{kelos_resource, labels, spawner_info, workspace_info},
 };
 
 /// The Jobs of how many Tasks are listed at most: the URL names the Tasks.
@@ -149,7 +149,7 @@ impl LiveReader {
         Ok(found.map(|namespace| labels(namespace.meta())))
     }
 
-    /// The facts about a spawner.
+    /// A spawner as decisions need it.
     pub(super) async fn spawner(
         &self,
         namespace: &str,
@@ -158,7 +158,7 @@ impl LiveReader {
         let found = self
             .kelos_object("TaskSpawner", "taskspawners", namespace, name)
             .await?;
-        Ok(found.map(|spawner| Arc::new(spawner_facts(spawner))))
+        Ok(found.map(|spawner| Arc::new(spawner_info(spawner))))
     }
 
     /// The name of the user that taskgate itself is authenticated as.
@@ -198,14 +198,14 @@ impl LiveReader {
             .map_err(|error| read_error("SubjectAccessReview", &right.namespace, &right.name, error))
     }
 
-    /// The facts about a Workspace.
+    /// A Workspace as decisions need it.
     pub(super) async fn workspace(
         &self,
         namespace: &str,
         name: &str,
     ) -> Result<Option<Arc<WorkspaceFacts>>, ClusterReadError> {
         let found = self.kelos_object("Workspace", "workspaces", namespace, name).await?;
-        Ok(found.map(|workspace| Arc::new(workspace_facts(workspace))))
+        Ok(found.map(|workspace| Arc::new(workspace_info(workspace))))
     }
 
     /// An object of Kelos. An illegal name, which a label or a field may contain, is not sent to the API server.

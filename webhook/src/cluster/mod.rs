@@ -97,7 +97,7 @@ impl ClusterContext for LiveCluster {
     }
 
     async fn kueue(&self, lookup: QueueLookup<'_>) -> KueueFacts {
-        self.kueue.facts(lookup).await
+        self.kueue.info(lookup).await
     }
 
     /// Consistent where the decision is enforced: a denial for a failure that was reset a moment ago costs a spawner its cycle,

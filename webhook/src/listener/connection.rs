@@ -20,8 +20,8 @@ use tokio::{
 use tower::ServiceExt as _;
 use tracing::debug;
 
-use super::lifecycle::{Lifecycle, Stage};
-use crate::metrics::{ConnectionRefusal, Metrics};
+use super::lifecycle::{Lifecycle, ShutdownStage};
+use crate::metrics::{ConnectionRefusal, ServerMetrics};
 
 /// How long the graceful shutdown of an idle connection may take.
 const IDLE_SHUTDOWN: Duration = Duration::from_secs(1);
@@ -34,7 +34,7 @@ pub(super) struct ConnectionContext {
     pub(super) router: Router,
     pub(super) lifecycle: Lifecycle,
     pub(super) timeouts: ConnectionTimeouts,
-    pub(super) metrics: Metrics,
+    pub(super) metrics: ServerMetrics,
 }
 
 /// How long a connection may wait for its peer.
@@ -82,7 +82,7 @@ where
             request.extensions_mut().insert(caller.clone());
             async move {
                 let mut response = router.oneshot(request.map(Body::new)).await?;
-                if lifecycle.stage() > Stage::Serving {
+                if lifecycle.stage() > ShutdownStage::Serving {
                     let close = HeaderValue::from_static("close");
                     response.headers_mut().insert(header::CONNECTION, close);
                 }
@@ -101,7 +101,7 @@ where
         .header_read_timeout(None)
         .max_buf_size(BUFFER);
     let mut connection = pin!(builder.serve_connection(io, service));
-    let draining = context.lifecycle.reached(Stage::Draining);
+    let draining = context.lifecycle.reached(ShutdownStage::Draining);
     let timed_out = timed_out(&activity, context.timeouts);
     let shutdown_timeout = tokio::select! {
         end = connection.as_mut() => return log_end(end),

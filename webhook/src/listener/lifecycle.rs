@@ -11,7 +11,7 @@ use crate::config::ShutdownConfig;
 
 /// A stage of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
+pub enum ShutdownStage {
     /// Connections and requests are accepted.
     Serving,
     /// They still are, because endpoints change with a delay; each answer closes its connection.
@@ -23,33 +23,33 @@ pub enum Stage {
 /// The current stage, shared by a listener and its connections. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Lifecycle {
-    stage: Arc<watch::Sender<Stage>>,
+    stage: Arc<watch::Sender<ShutdownStage>>,
     last_request: Arc<Mutex<Instant>>,
 }
 
 impl Lifecycle {
-    /// A lifecycle at [`Stage::Serving`].
+    /// A lifecycle at [`ShutdownStage::Serving`].
     pub fn new() -> Self {
         Self {
-            stage: Arc::new(watch::Sender::new(Stage::Serving)),
+            stage: Arc::new(watch::Sender::new(ShutdownStage::Serving)),
             last_request: Arc::new(Mutex::new(Instant::now())),
         }
     }
 
     /// The current stage.
-    pub fn stage(&self) -> Stage {
+    pub fn stage(&self) -> ShutdownStage {
         *self.stage.borrow()
     }
 
     /// Waits until `stage` or a later one is reached.
-    pub async fn reached(&self, stage: Stage) {
+    pub async fn reached(&self, stage: ShutdownStage) {
         let mut stages = self.stage.subscribe();
         // The sender lives in `self`, so waiting cannot fail.
         let _ = stages.wait_for(|now| *now >= stage).await;
     }
 
     /// Enters `stage`, unless a later one is reached already.
-    pub fn enter(&self, stage: Stage) {
+    pub fn enter(&self, stage: ShutdownStage) {
         self.stage.send_if_modified(|now| {
             let later = stage > *now;
             *now = stage.max(*now);
@@ -65,7 +65,7 @@ impl Lifecycle {
     /// Enters the lame-duck stage, waits, and enters draining. The stage ends early once requests arrived in it and then none
     /// for a while: the API servers have learned of the shutdown. No request at all proves nothing, as Tasks may start hours apart.
     pub async fn wind_down(&self, config: &ShutdownConfig) {
-        self.enter(Stage::LameDuck);
+        self.enter(ShutdownStage::LameDuck);
         let began = Instant::now();
         let latest = began + config.lame_duck;
         loop {
@@ -78,7 +78,7 @@ impl Lifecycle {
             // A request may arrive meanwhile.
             sleep_until(end.min(latest).min(now + config.quiet)).await;
         }
-        self.enter(Stage::Draining);
+        self.enter(ShutdownStage::Draining);
     }
 
     fn last_request(&self) -> Instant {

@@ -29,11 +29,11 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
 use crate::{
-    config::Limits,
-    metrics::{ConnectionRefusal, GaugeGuard, Metrics},
+    config::ServerLimits,
+    metrics::{ConnectionRefusal, GaugeGuard, ServerMetrics},
 };
 use connection::{Activity, Caller, ConnectionContext, ConnectionTimeouts, serve};
-pub use lifecycle::{Lifecycle, Stage};
+pub use lifecycle::{Lifecycle, ShutdownStage};
 use peers::{Capacity, Connections};
 
 /// How long to wait when accepting fails, which happens when the process has no file descriptors left.
@@ -77,8 +77,8 @@ impl Listener {
     pub async fn plain(
         address: SocketAddr,
         router: Router,
-        limits: &Limits,
-        metrics: Metrics,
+        limits: &ServerLimits,
+        metrics: ServerMetrics,
         lifecycle: Lifecycle,
     ) -> Result<Self, BindError> {
         Self::bind(address, Transport::Plain, router, limits, metrics, lifecycle).await
@@ -89,8 +89,8 @@ impl Listener {
         address: SocketAddr,
         config: ServerConfig,
         router: Router,
-        limits: &Limits,
-        metrics: Metrics,
+        limits: &ServerLimits,
+        metrics: ServerMetrics,
         lifecycle: Lifecycle,
     ) -> Result<Self, BindError> {
         let transport = Transport::Tls {
@@ -104,8 +104,8 @@ impl Listener {
         address: SocketAddr,
         transport: Transport,
         router: Router,
-        limits: &Limits,
-        metrics: Metrics,
+        limits: &ServerLimits,
+        metrics: ServerMetrics,
         lifecycle: Lifecycle,
     ) -> Result<Self, BindError> {
         let failed = |source| BindError { address, source };
@@ -140,7 +140,7 @@ impl Listener {
         let mut connections = JoinSet::new();
         loop {
             let accepted = tokio::select! {
-                () = self.context.lifecycle.reached(Stage::Draining) => break,
+                () = self.context.lifecycle.reached(ShutdownStage::Draining) => break,
                 // Joined so that finished tasks do not pile up. A connection does not panic: panics of its requests are caught.
                 Some(_) = connections.join_next() => continue,
                 accepted = self.tcp.accept() => accepted,
@@ -191,7 +191,7 @@ async fn connect(stream: TcpStream, transport: Transport, caller: Caller, contex
     };
     let accepted = tokio::select! {
         accepted = timeout(handshake, acceptor.accept(stream)) => accepted,
-        () = context.lifecycle.reached(Stage::Draining) => return,
+        () = context.lifecycle.reached(ShutdownStage::Draining) => return,
     };
     match accepted {
         Ok(Ok(stream)) => serve(stream, caller, context).await,

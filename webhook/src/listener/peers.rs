@@ -1,4 +1,4 @@
-//! Limits with a share per peer: connections, reviews in flight, bytes.
+//! ServerLimits with a share per peer: connections, reviews in flight, bytes.
 //!
 //! One peer is one IP address, and its share is half ([`peer_share`]).
 

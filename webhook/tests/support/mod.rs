@@ -27,7 +27,8 @@ use taskgate_api::{
 use taskgate_certs::{Lifetimes, Resolver, ServingCertificate, issue_all};
 use taskgate_policy::{ItemIdentity, Policy, PolicySet, SpawnerFacts, Workspace};
 use taskgate_webhook::{
-    ClusterContext, ClusterReadError, Lifecycle, Limits, Listener, Metrics, NamespaceLabels, ShutdownConfig, router,
+    ClusterContext, ClusterReadError, Lifecycle, Listener, NamespaceLabels, ServerLimits, ServerMetrics,
+    ShutdownConfig, router,
 };
 use tokio::{
     net::{TcpSocket, TcpStream},
@@ -129,12 +130,12 @@ pub(crate) struct RunningServer {
 }
 
 /// Serves `cluster` within `limits`.
-pub(crate) async fn serve(cluster: FixedCluster, limits: Limits) -> anyhow::Result<RunningServer> {
+pub(crate) async fn serve(cluster: FixedCluster, limits: ServerLimits) -> anyhow::Result<RunningServer> {
     let data = issue_all(&["127.0.0.1".parse()?], Lifetimes::default(), Timestamp::now())?;
     let resolver = Resolver::new();
     resolver.serve(ServingCertificate::try_from(&data)?);
     let mut registry = Registry::with_prefix("taskgate");
-    let metrics = Metrics::register(&mut registry);
+    let metrics = ServerMetrics::register(&mut registry);
     let lifecycle = Lifecycle::new();
     let routes = router(cluster.finish(), &limits, metrics.clone());
     let tls = resolver.server_config(&[b"http/1.1"], None);
