@@ -23,7 +23,7 @@ pub struct ServerConfig {
     pub kueue: Option<ConfigRef>,
 }
 
-/// ServerLimits on requests and connections. Every duration is longer than zero. One peer gets at most its share of connections,
+/// Limits on requests and connections. Every duration is longer than zero. One peer gets at most its share of connections,
 /// requests and bytes (`peer_share`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerLimits {

@@ -1,4 +1,4 @@
-//! ServerLimits: one request or connection does not affect the others.
+//! Limits: one request or connection does not affect the others.
 
 use std::{net::Ipv4Addr, num::NonZeroUsize, time::Duration};
 

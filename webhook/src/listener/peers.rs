@@ -1,4 +1,4 @@
-//! ServerLimits with a share per peer: connections, reviews in flight, bytes.
+//! Limits with a share per peer: connections, reviews in flight, bytes.
 //!
 //! One peer is one IP address, and its share is half ([`peer_share`]).
 
