@@ -98,7 +98,7 @@ pub(super) fn update_file(path: &Path, expect: &[Expectation]) -> Result<(), Cas
         source,
     };
     let text = fs::read_to_string(path).map_err(io)?;
-    let field = serde_saphyr::to_string(&ExpectField { expect }).map_err(|error| CaseError::Form {
+    let field = serde_saphyr::to_string(&ExpectField { expect }).map_err(|error| CaseError::Invalid {
         location: path.display().to_string(),
         message: error.to_string(),
     })?;

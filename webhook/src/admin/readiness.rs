@@ -103,7 +103,7 @@ impl Readiness {
             .filter(|(target, state)| *state == InjectionState::Absent || !self.resolver.is_trusted(*target))
             .map(|(target, state)| match state {
                 // Its bundle was changed a moment ago.
-                InjectionState::Carried => format!("{target} does not trust what is served"),
+                InjectionState::Injected => format!("{target} does not trust what is served"),
                 state => format!("{target} {state}"),
             })
             .collect();

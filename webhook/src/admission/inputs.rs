@@ -191,7 +191,7 @@ fn coordinates(namespace: &str, name: &str) -> String {
 #[derive(Debug)]
 pub(super) struct DecisionInputs {
     policies: Arc<PolicySet>,
-    namespace_labels: Labels,
+    namespace_labels: NamespaceLabels,
     owner_task: Option<Value>,
     spawner: Option<Arc<SpawnerFacts>>,
     workspace: Workspace,
@@ -225,7 +225,7 @@ pub(super) async fn read_inputs<C: ClusterContext>(
 ) -> Result<DecisionInputs, ClusterReadError> {
     let mut inputs = DecisionInputs {
         policies: cluster.policies(),
-        namespace_labels: Labels::default(),
+        namespace_labels: NamespaceLabels::default(),
         owner_task: None,
         spawner: None,
         workspace: Workspace::Unknown,
