@@ -1,8 +1,10 @@
-//! How long to wait before the next try.
+//! Delays between retries.
+//!
+//! Imports nothing. Called by `source` and `inject`, and by the caches of `taskgate-webhook`.
 
 use std::time::Duration;
 
-/// Doubling delays between a first and a longest one. Never ends; [`Backoff::reset`] after a success.
+/// Exponential backoff between a first and a longest delay. [`Backoff::reset`] after a success.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     first: Duration,
@@ -20,20 +22,20 @@ impl Backoff {
         }
     }
 
-    /// The delay to wait now.
+    /// The next delay.
     pub fn delay(&mut self) -> Duration {
         let delay = self.next;
         self.next = (delay * 2).min(self.longest);
         delay
     }
 
-    /// Starts over: the last try succeeded.
+    /// Starts over, after a success.
     pub fn reset(&mut self) {
         self.next = self.first;
     }
 }
 
-/// From 250 ms to 10 s: kind to an API server in trouble, and quick enough after it.
+/// From 250 ms to 10 s: little load for an API server that recovers, and quick enough after that.
 impl Default for Backoff {
     fn default() -> Self {
         Self::new(Duration::from_millis(250), Duration::from_secs(10))

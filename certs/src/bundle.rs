@@ -1,4 +1,4 @@
-//! The certificates that clients are to trust.
+//! A bundle of CA certificates, as in a `caBundle`.
 
 use std::sync::Arc;
 
@@ -8,19 +8,19 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-use crate::x509::validity;
+use crate::x509::Validity;
 
-/// How many authorities besides our own a bundle holds at most.
-const OTHERS: usize = 8;
+/// How many authorities a bundle has at most, besides its own.
+const MAX_OTHERS: usize = 8;
 
-/// One or more authority certificates, as PEM. Cheap to clone.
+/// One or more CA certificates, as PEM. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaBundle {
     pem: Arc<[u8]>,
     certificates: Arc<[CertificateDer<'static>]>,
 }
 
-/// The bytes are not a bundle of certificates.
+/// The bytes are not a bundle of CA certificates.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
     /// A PEM block does not decode.
@@ -51,12 +51,12 @@ impl CaBundle {
         Ok(bundle)
     }
 
-    /// The bundle as it goes into a `caBundle`.
+    /// The bundle as PEM, as in a `caBundle`.
     pub fn pem(&self) -> &[u8] {
         &self.pem
     }
 
-    /// The bundle as a TLS client trusts it.
+    /// The bundle as the trust anchors of a TLS client.
     pub fn roots(&self) -> Result<RootCertStore, BundleError> {
         let mut roots = RootCertStore::empty();
         for certificate in self.certificates.iter() {
@@ -65,21 +65,23 @@ impl CaBundle {
         Ok(roots)
     }
 
-    /// This bundle, and from `others` (PEM, but anything may stand there) the authorities that are still valid at `now`: those
-    /// that live longest, if there are too many. Whoever trusted them goes on trusting them.
+    /// This bundle, and from `others` (untrusted text with PEM) the authorities that are still valid at `now`: those that live
+    /// longest, if there are too many. So what was trusted stays trusted.
     #[must_use]
     pub fn with(&self, others: &[u8], now: Timestamp) -> Self {
         let mut kept: Vec<(Timestamp, CertificateDer<'static>, &str)> = Vec::new();
         for (certificate, text) in blocks(others) {
             let known = self.certificates.contains(&certificate) || kept.iter().any(|(_, old, _)| *old == certificate);
             let is_anchor = RootCertStore::empty().add(certificate.clone()).is_ok();
-            match validity(text.as_bytes()) {
-                Some((_, until)) if until > now && is_anchor && !known => kept.push((until, certificate, text)),
+            match Validity::of(text.as_bytes()) {
+                Some(Validity { until, .. }) if until > now && is_anchor && !known => {
+                    kept.push((until, certificate, text))
+                }
                 _ => {}
             }
         }
         kept.sort_by_key(|(until, ..)| std::cmp::Reverse(*until));
-        kept.truncate(OTHERS);
+        kept.truncate(MAX_OTHERS);
         let mut pem = self.pem.trim_ascii_end().to_vec();
         let mut certificates = self.certificates.to_vec();
         for (_, certificate, text) in kept {
@@ -94,7 +96,7 @@ impl CaBundle {
         }
     }
 
-    /// Whether whoever trusts `published` (PEM, possibly with more certificates in it) trusts all of this bundle.
+    /// Whether `published` (PEM) contains all certificates of this bundle.
     pub fn is_within(&self, published: &[u8]) -> bool {
         let published: Vec<_> = CertificateDer::pem_slice_iter(published).flatten().collect();
         self.certificates
@@ -103,7 +105,7 @@ impl CaBundle {
     }
 }
 
-/// The certificates in `pem` that decode, each with its text. What stands between them does not matter.
+/// The certificates in `pem` that decode, each with its text. Text between them is ignored.
 fn blocks(pem: &[u8]) -> impl Iterator<Item = (CertificateDer<'static>, &str)> {
     const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
     const END: &str = "-----END CERTIFICATE-----";
@@ -117,7 +119,7 @@ fn blocks(pem: &[u8]) -> impl Iterator<Item = (CertificateDer<'static>, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Lifetimes, issue_all};
+    use crate::issue::{Lifetimes, issue_all};
 
     fn authority() -> Vec<u8> {
         authority_at(Timestamp::UNIX_EPOCH)
@@ -129,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_still_valid_is_kept_and_nothing_else() {
+    fn only_valid_authorities_are_merged() {
         let now = Timestamp::UNIX_EPOCH;
         let (ours, other) = (authority(), authority());
         let expired = authority_at(now - Lifetimes::default().ca);
@@ -150,17 +152,17 @@ mod tests {
     }
 
     #[test]
-    fn a_bundle_does_not_grow_without_end() {
+    fn a_bundle_is_bounded() {
         let others: Vec<u8> = (0..20).flat_map(|_| authority()).collect();
         let bundle = CaBundle::from_pem(&authority()).unwrap();
         assert_eq!(
             bundle.with(&others, Timestamp::UNIX_EPOCH).certificates.len(),
-            1 + OTHERS
+            1 + MAX_OTHERS
         );
     }
 
     #[test]
-    fn a_bundle_is_within_what_contains_it_in_any_order() {
+    fn a_bundle_is_within_one_that_contains_it_in_any_order() {
         let (ours, other) = (authority(), authority());
         let bundle = CaBundle::from_pem(&ours).unwrap();
         assert!(bundle.is_within(&ours));
@@ -171,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_no_certificate_is_no_bundle() {
+    fn text_without_certificates_is_not_a_bundle() {
         assert!(matches!(CaBundle::from_pem(b""), Err(BundleError::Empty)));
         let broken = b"-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n";
         assert!(matches!(CaBundle::from_pem(broken), Err(BundleError::Pem(_))));

@@ -1,4 +1,4 @@
-//! Who may call: the authority that signs clients' certificates, read from a file and again when it changes.
+//! Client authentication: the authority that signs clients' certificates, reloaded from a file.
 
 use std::{
     io,
@@ -26,12 +26,12 @@ use x509_parser::{
     prelude::{FromDer, X509Certificate},
 };
 
-use crate::chain::chain;
+use crate::error_chain;
 
 /// How often the file is read.
 const READ_EVERY: Duration = Duration::from_secs(1);
 
-/// The file names no authority.
+/// The file has no usable authority.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientAuthorityError {
     /// It cannot be read.
@@ -39,10 +39,10 @@ pub enum ClientAuthorityError {
     Read {
         /// The file.
         file: PathBuf,
-        /// What came back.
+        /// The error.
         source: io::Error,
     },
-    /// It holds what is no certificate.
+    /// It contains no certificates.
     #[error("{} holds no certificates in PEM", file.display())]
     Pem {
         /// The file.
@@ -50,7 +50,7 @@ pub enum ClientAuthorityError {
     },
     /// Its certificates cannot be trusted.
     #[error("{} holds a certificate that cannot be an authority", file.display())]
-    Unfit {
+    Unusable {
         /// The file.
         file: PathBuf,
         /// Why.
@@ -71,33 +71,31 @@ pub enum ClientAuthorityError {
 pub struct ClientAuthority {
     file: PathBuf,
     names: Vec<String>,
-    current: ArcSwap<Current>,
+    current: ArcSwap<CurrentVerifier>,
 }
 
 #[derive(Debug)]
-struct Current {
+struct CurrentVerifier {
     pem: Vec<u8>,
     verifier: Arc<dyn ClientCertVerifier>,
 }
 
 impl ClientAuthority {
-    /// The authority in `file`. Of its clients those are accepted whose common name or DNS name is one of `names`; all, where
-    /// there are none.
+    /// The authority in `file`. It accepts clients whose common name or DNS name is one of `names`; all clients if `names` is empty.
     ///
     /// # Errors
-    /// If the file holds no authority now.
+    /// If the file has no usable authority.
     pub fn read(file: PathBuf, names: Vec<String>) -> Result<Arc<Self>, ClientAuthorityError> {
-        let pem = std::fs::read(&file).map_err(|source| unread(&file, source))?;
+        let pem = std::fs::read(&file).map_err(|source| read_error(&file, source))?;
         let verifier = verifier(&file, &pem)?;
         Ok(Arc::new(Self {
             file,
             names,
-            current: ArcSwap::from_pointee(Current { pem, verifier }),
+            current: ArcSwap::from_pointee(CurrentVerifier { pem, verifier }),
         }))
     }
 
-    /// Reads the file again and again until `shutdown`. What no authority can be read from changes nothing. Connections that
-    /// are open stay.
+    /// Reloads the file until `shutdown`. A file without a usable authority changes nothing. Open connections stay.
     pub async fn follow(self: Arc<Self>, shutdown: CancellationToken) {
         shutdown.run_until_cancelled(self.keep_reading()).await;
     }
@@ -108,7 +106,7 @@ impl ClientAuthority {
         let mut last = None;
         loop {
             ticks.tick().await;
-            let problem = self.renew().await.err().map(|problem| chain(&problem));
+            let problem = self.reload().await.err().map(|problem| error_chain(&problem));
             if problem != last {
                 if let Some(problem) = &problem {
                     error!(error = problem, "the client authority cannot be renewed");
@@ -120,13 +118,13 @@ impl ClientAuthority {
         }
     }
 
-    async fn renew(&self) -> Result<(), ClientAuthorityError> {
+    async fn reload(&self) -> Result<(), ClientAuthorityError> {
         let pem = tokio::fs::read(&self.file)
             .await
-            .map_err(|source| unread(&self.file, source))?;
+            .map_err(|source| read_error(&self.file, source))?;
         if pem != self.current.load().pem {
             let verifier = verifier(&self.file, &pem)?;
-            self.current.store(Arc::new(Current { pem, verifier }));
+            self.current.store(Arc::new(CurrentVerifier { pem, verifier }));
             info!("a new client authority is trusted");
         }
         Ok(())
@@ -153,7 +151,7 @@ impl ClientAuthority {
 }
 
 impl ClientCertVerifier for ClientAuthority {
-    /// None: the authority may be another one by the next handshake, and a client has only one certificate.
+    /// No hints: the authority may change before the next handshake, and a client has only one certificate.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -195,7 +193,7 @@ impl ClientCertVerifier for ClientAuthority {
     }
 }
 
-fn unread(file: &Path, source: io::Error) -> ClientAuthorityError {
+fn read_error(file: &Path, source: io::Error) -> ClientAuthorityError {
     ClientAuthorityError::Read {
         file: file.to_owned(),
         source,
@@ -210,7 +208,7 @@ fn verifier(file: &Path, pem: &[u8]) -> Result<Arc<dyn ClientCertVerifier>, Clie
     for certificate in certificates {
         roots
             .add(certificate)
-            .map_err(|source| ClientAuthorityError::Unfit { file: file(), source })?;
+            .map_err(|source| ClientAuthorityError::Unusable { file: file(), source })?;
     }
     if roots.is_empty() {
         return Err(ClientAuthorityError::Pem { file: file() });

@@ -1,4 +1,6 @@
-//! Makes authorities and serving certificates: ECDSA P-256, because every connection that is not kept pays a handshake.
+//! Issues authorities and serving certificates: ECDSA P-256, because it keeps handshakes cheap.
+//!
+//! Imports the certificate types. Called by `source`.
 
 use std::net::IpAddr;
 
@@ -10,17 +12,17 @@ use rcgen::{
 use rustls::pki_types::ServerName;
 use time::OffsetDateTime;
 
-use crate::{San, SecretData, x509::validity};
+use crate::{san::San, secret::SecretData, x509::Validity};
 
-/// How far certificates are valid into the past, for clocks that are behind; never more than a tenth of their life.
+/// How long before its issue a certificate is valid, for clocks that are behind; at most a tenth of its life.
 const SKEW: SignedDuration = SignedDuration::from_hours(1);
 
-/// How long what is issued lives. It is replaced when a third of that is left ([`crate::needs_new()`]).
+/// The lifetimes of issued certificates. They are renewed when a third is left ([`crate::renewal_problem`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetimes {
-    /// Of an authority.
+    /// The lifetime of an authority.
     pub ca: SignedDuration,
-    /// Of a serving certificate, unless its authority ends sooner.
+    /// The lifetime of a serving certificate, unless its authority expires sooner.
     pub leaf: SignedDuration,
 }
 
@@ -40,7 +42,7 @@ pub enum IssueError {
     /// Key generation, encoding or signing failed.
     #[error("making a certificate: {0}")]
     Certificate(#[from] rcgen::Error),
-    /// The time lies outside what a certificate can state.
+    /// The time is out of the range of a certificate.
     #[error("no certificate can state the time {0}")]
     Time(Timestamp),
     /// The authority in the Secret cannot sign.
@@ -48,7 +50,7 @@ pub enum IssueError {
     Authority,
 }
 
-/// Makes an authority, and a serving certificate for `names` under it.
+/// Issues an authority, and a serving certificate for `names` under it.
 pub fn issue_all(names: &[San], lifetimes: Lifetimes, now: Timestamp) -> Result<SecretData, IssueError> {
     let key = KeyPair::generate()?;
     let mut params = params("taskgate-ca", now, lifetimes.ca, None)?;
@@ -63,8 +65,8 @@ pub fn issue_all(names: &[San], lifetimes: Lifetimes, now: Timestamp) -> Result<
     issue_leaf(&authority, names, lifetimes, now)
 }
 
-/// Makes a serving certificate for `names` under the authority that `data` holds, the first one in its bundle. It never
-/// outlives that authority.
+/// Issues a serving certificate for `names` under the authority in `data`, the first one in its bundle. It never outlives that
+/// authority.
 pub fn issue_leaf(
     data: &SecretData,
     names: &[San],
@@ -75,11 +77,11 @@ pub fn issue_leaf(
     let (Some(ca_crt), Some(ca_key)) = (text(&data.ca_crt), text(&data.ca_key)) else {
         return Err(IssueError::Authority);
     };
-    let (_, ca_not_after) = validity(ca_crt.as_bytes()).ok_or(IssueError::Authority)?;
+    let authority = Validity::of(ca_crt.as_bytes()).ok_or(IssueError::Authority)?;
     let issuer = Issuer::from_ca_cert_pem(&ca_crt, KeyPair::from_pem(&ca_key)?)?;
 
     let key = KeyPair::generate()?;
-    let mut params = params("taskgate", now, lifetimes.leaf, Some(ca_not_after))?;
+    let mut params = params("taskgate", now, lifetimes.leaf, Some(authority.until))?;
     params.use_authority_key_identifier_extension = true;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

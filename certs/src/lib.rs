@@ -1,54 +1,60 @@
 //! taskgate's serving certificate: where it comes from, how it is served, and how the API server learns to trust it.
 //!
 //! ```text
-//! Source: Authority (one Secret, through the API)  ─→ Resolver ─→ rustls, one ServerConfig for life
-//!         GivenSecret, GivenFiles (cert-manager)   ─┘    │ ↑ what the API server trusts (trust)
-//!                                                        └─ CaBundle ─→ Injector ─→ webhook configurations
+//! source     where certificates come from: Authority (a self-signed authority in a Secret), or ProvidedSecret and
+//!            ProvidedFiles (cert-manager)
+//! issue      makes authorities and serving certificates
+//! renewal    whether a certificate must be renewed or cannot be served: pure functions of the Secret and the time
+//! resolver   hands rustls the certificate: the last good one, until the API server trusts a newer one
+//! inject     follows the webhook configurations, and writes the caBundle into them
 //! ```
 //!
-//! A [`Source`] brings certificates and offers each good one to the [`Resolver`], which serves the last good one whatever
-//! happens, goes over to a new one when the API server is known to trust it, and tells its [`Health`]. [`Authority`] is the
-//! source for clusters without cert-manager; then the [`Injector`] writes its certificate into the webhook configurations. With
-//! the others it only looks at them. What makes a certificate unfit is one pure function of the Secret and the time:
-//! [`needs_new()`] where it is ours to replace, [`unfit()`] where it is not.
+//! A [`CertificateSource`] offers each good certificate to the [`Resolver`]. With [`Authority`], the [`Injector`] writes its CA into
+//! the webhook configurations; with the other sources it only reads them. [`ClientAuthority`] verifies the certificates of
+//! clients. [`CertificateChain`] examines a certificate without its key.
 //!
-//! [`ClientAuthority`] is the other direction: whose certificates a client may show.
-//!
-//! [`Chain`] looks at a certificate from outside, without its key.
-//!
-//! Depends on no other crate of the workspace. Called by `taskgate-webhook`, which serves with the resolver, and by the
-//! binary, which wires the parts.
+//! Imports no other crate of the workspace. Called by `taskgate-webhook`, which serves with the resolver, and by the binary, which
+//! wires the parts.
 
-mod authority;
 mod backoff;
 mod bundle;
-mod chain;
 mod client_authority;
-mod given;
 mod inject;
 mod issue;
-mod material;
-mod needs_new;
+mod renewal;
 mod resolver;
 mod san;
 mod secret;
-mod served;
+mod serving_certificate;
 mod source;
-mod trust;
-mod watched;
 mod x509;
 
-pub use authority::{Authority, AuthorityConfig};
 pub use backoff::Backoff;
 pub use bundle::{BundleError, CaBundle};
 pub use client_authority::{ClientAuthority, ClientAuthorityError};
-pub use given::{GivenError, GivenFiles, GivenSecret};
-pub use inject::{Caretaker, Injection, InjectionState, Injector, MANAGER, Target};
+pub use inject::{BundleManager, CA_FIELD_MANAGER, Injection, InjectionState, Injector};
 pub use issue::{IssueError, Lifetimes, issue_all, issue_leaf};
-pub use material::{Material, MaterialError};
-pub use needs_new::{Reason, Scope, needs_new, unfit};
-pub use resolver::{Health, Resolver};
+pub use renewal::{CertificateProblem, RenewalScope, renewal_problem, serving_problem};
+pub use resolver::{CertificateHealth, Resolver, WebhookConfigurationKind};
 pub use san::{InvalidSan, San};
 pub use secret::{CA_CRT, CA_KEY, SecretData, TLS_CRT, TLS_KEY};
-pub use served::{Chain, Validity};
-pub use source::Source;
+pub use serving_certificate::{ServingCertificate, ServingCertificateError};
+pub use source::{
+    Authority, AuthorityConfig, AuthorityError, CertificateSource, ProvidedCertificateError, ProvidedFiles,
+    ProvidedSecret,
+};
+pub use x509::{CertificateChain, Validity};
+
+/// An error and its sources as one text, each part once.
+fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

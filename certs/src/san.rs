@@ -1,4 +1,4 @@
-//! A name that the serving certificate must be valid for.
+//! A subject alternative name of the serving certificate.
 
 use std::{borrow::Cow, fmt, net::IpAddr, str::FromStr};
 
@@ -25,7 +25,7 @@ impl San {
         .collect()
     }
 
-    /// The name as a TLS client states it.
+    /// The name as rustls represents it.
     pub fn server_name(&self) -> &ServerName<'static> {
         &self.0
     }
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_addresses_are_told_apart_and_nonsense_is_refused() {
+    fn names_and_addresses_parse_and_invalid_text_does_not() {
         assert!(matches!(
             "127.0.0.1".parse::<San>().unwrap().0,
             ServerName::IpAddress(_)

@@ -1,4 +1,4 @@
-//! The Secret that holds an authority and the serving certificate it issued.
+//! The Secret with an authority and the serving certificate it issued.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -13,7 +13,7 @@ pub const TLS_CRT: &str = "tls.crt";
 /// Key of the serving certificate's private key, PKCS #8 PEM.
 pub const TLS_KEY: &str = "tls.key";
 
-/// The entries of the Secret that are ours. Never shows a key in its `Debug` form.
+/// The entries of the Secret that taskgate uses. `Debug` prints no key.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct SecretData {
     /// [`CA_CRT`].
@@ -27,7 +27,7 @@ pub struct SecretData {
 }
 
 impl SecretData {
-    /// Puts the entries into `data`; others stay.
+    /// Writes the entries into `data`; others stay.
     pub(crate) fn write_to(&self, data: &mut BTreeMap<String, ByteString>) {
         for (key, value) in [
             (CA_CRT, &self.ca_crt),

@@ -23,8 +23,9 @@ use kube::{
 };
 use serde_json::{Value, json};
 use taskgate_certs::{
-    Authority, AuthorityConfig, CaBundle, Caretaker, InjectionState, Injector, Lifetimes, MANAGER, Material, Reason,
-    Resolver, San, SecretData, Source as _, TLS_CRT, Target, issue_all, needs_new,
+    Authority, AuthorityConfig, BundleManager, CA_FIELD_MANAGER, CaBundle, CertificateProblem, CertificateSource as _,
+    InjectionState, Injector, Lifetimes, Resolver, San, SecretData, ServingCertificate, TLS_CRT,
+    WebhookConfigurationKind, issue_all, renewal_problem,
 };
 use taskgate_e2e::{ControlPlane, PATIENCE, await_object, eventually, eventually_that, never};
 use tokio::task::JoinSet;
@@ -47,7 +48,7 @@ fn authority(client: &Client, namespace: &str) -> Authority {
     Authority::new(client.clone(), config(namespace))
 }
 
-/// C6 and the race between replicas: many of them find nothing at the same moment.
+/// The race between replicas: many of them find no Secret at the same moment.
 #[tokio::test(flavor = "multi_thread")]
 async fn forty_replicas_that_find_no_secret_agree_on_one() -> anyhow::Result<()> {
     let cp = ControlPlane::shared().await?;
@@ -63,7 +64,10 @@ async fn forty_replicas_that_find_no_secret_agree_on_one() -> anyhow::Result<()>
     }
     let stored = SecretData::from(&ns.api::<Secret>().get(SECRET).await?);
     assert!(seen.iter().all(|data| *data == stored));
-    assert_eq!(needs_new(&stored, &config(ns.name()).names, Timestamp::now()), None);
+    assert_eq!(
+        renewal_problem(&stored, &config(ns.name()).names, Timestamp::now()),
+        None
+    );
     Ok(())
 }
 
@@ -71,7 +75,7 @@ async fn forty_replicas_that_find_no_secret_agree_on_one() -> anyhow::Result<()>
 async fn forty_replicas_that_find_a_bad_secret_agree_on_its_replacement() -> anyhow::Result<()> {
     let cp = ControlPlane::shared().await?;
     let ns = cp.namespace("authority").await?;
-    // Expired a year ago, with an entry and a label of somebody else.
+    // Expired a year ago, with an entry and a label of another component.
     let long_ago = Timestamp::now() - SignedDuration::from_hours(12 * 365 * 24);
     let expired = issue_all(&config(ns.name()).names, Lifetimes::default(), long_ago)?;
     let text = |entry: Option<Vec<u8>>| String::from_utf8(entry.unwrap_or_default()).unwrap_or_default();
@@ -97,7 +101,7 @@ async fn forty_replicas_that_find_a_bad_secret_agree_on_its_replacement() -> any
         "{seen:?}"
     );
     assert_eq!(
-        needs_new(&(&stored).into(), &config(ns.name()).names, Timestamp::now()),
+        renewal_problem(&(&stored).into(), &config(ns.name()).names, Timestamp::now()),
         None
     );
     assert_eq!(stored.labels().get("theirs").map(String::as_str), Some("kept"));
@@ -106,14 +110,14 @@ async fn forty_replicas_that_find_a_bad_secret_agree_on_its_replacement() -> any
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_running_replica_follows_the_secret_and_brings_it_back() -> anyhow::Result<()> {
+async fn a_running_replica_follows_the_secret_and_recreates_it() -> anyhow::Result<()> {
     let cp = ControlPlane::shared().await?;
     let ns = cp.namespace("authority").await?;
     let secrets = ns.api::<Secret>();
     let (resolver, shutdown) = (Resolver::new(), CancellationToken::new());
     let running = tokio::spawn(authority(&cp.client(), ns.name()).run(resolver.clone(), shutdown.clone()));
-    // Nobody calls: there are no configurations of this name. So a new authority is served at once.
-    let injector = injector(cp, "nobody.taskgate.test", &resolver);
+    // No API server calls: there are no configurations of this name. So a new authority is served at once.
+    let injector = injector(cp, "absent.taskgate.test", &resolver);
     let following = tokio::spawn(injector.run(shutdown.clone()));
     let serves = |what: &'static str, wanted: Vec<u8>| {
         let resolver = resolver.clone();
@@ -131,7 +135,7 @@ async fn a_running_replica_follows_the_secret_and_brings_it_back() -> anyhow::Re
     let made = await_object(&secrets, SECRET, "holds certificates", |_| true).await?;
     serves("the new authority is served", ca(&made)?).await?;
 
-    // Another authority is put there by hand: it is good, so it is served and stays.
+    // Another authority is written manually: it is good, so it is served and stays.
     let other = issue_all(&config(ns.name()).names, Lifetimes::default(), Timestamp::now())?;
     let entries = |data: &SecretData| -> anyhow::Result<Value> {
         let entry = |bytes: &Option<Vec<u8>>| bytes.clone().map(ByteString).context("issued");
@@ -144,30 +148,30 @@ async fn a_running_replica_follows_the_secret_and_brings_it_back() -> anyhow::Re
         .patch(SECRET, &PatchParams::default(), &Patch::Merge(entries(&other)?))
         .await?;
     serves(
-        "what was put there by hand is served",
+        "the manually written authority is served",
         other.ca_crt.clone().context("issued")?,
     )
     .await?;
 
-    // A broken leaf is replaced under the same authority; nothing is to be trusted anew.
+    // A broken leaf is replaced under the same authority.
     let broken = json!({"data": {TLS_CRT: ByteString(b"garbage".to_vec())}});
     secrets
         .patch(SECRET, &PatchParams::default(), &Patch::Merge(broken))
         .await?;
     let names = config(ns.name()).names;
-    let mended = await_object(&secrets, SECRET, "is good again", |secret| {
-        needs_new(&secret.into(), &names, Timestamp::now()).is_none()
+    let renewed = await_object(&secrets, SECRET, "is good again", |secret| {
+        renewal_problem(&secret.into(), &names, Timestamp::now()).is_none()
     })
     .await?;
-    assert_eq!(ca(&mended)?, other.ca_crt.context("issued")?);
+    assert_eq!(ca(&renewed)?, other.ca_crt.context("issued")?);
 
     secrets.delete(SECRET, &DeleteParams::default()).await?;
-    let uid = mended.uid();
+    let uid = renewed.uid();
     let again = await_object(&secrets, SECRET, "is back", |secret| secret.uid() != uid).await?;
     serves("the authority of the new Secret is served", ca(&again)?).await?;
     assert_eq!(resolver.health().last_error, None);
 
-    // At rest it writes nothing.
+    // While idle it writes nothing.
     let version = again.resource_version();
     never("another write", Duration::from_secs(2), || async {
         Ok((secrets.get(SECRET).await?.resource_version() != version).then_some(()))
@@ -179,9 +183,9 @@ async fn a_running_replica_follows_the_secret_and_brings_it_back() -> anyhow::Re
     Ok(())
 }
 
-/// C4: a clock that is set, or a machine that slept, wakes no timer. The next look does: at the Secret by the wall clock.
+/// A changed clock fires no timer. The next check of the Secret against the wall clock notices it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_jumps_is_noticed_without_anybody_writing() -> anyhow::Result<()> {
+async fn a_clock_jump_is_noticed_without_a_write() -> anyhow::Result<()> {
     /// How many seconds this test's clock is ahead.
     static AHEAD: AtomicI64 = AtomicI64::new(0);
     fn clock() -> Timestamp {
@@ -191,7 +195,7 @@ async fn a_clock_that_jumps_is_noticed_without_anybody_writing() -> anyhow::Resu
     let ns = cp.namespace("authority").await?;
     let secrets = ns.api::<Secret>();
     let config = AuthorityConfig {
-        // Looked at every ten seconds, and due after 200.
+        // Checked every ten seconds, and due after 200.
         lifetimes: Lifetimes {
             leaf: SignedDuration::from_secs(300),
             ..Lifetimes::default()
@@ -206,20 +210,20 @@ async fn a_clock_that_jumps_is_noticed_without_anybody_writing() -> anyhow::Resu
 
     let (day, year) = (24 * 60 * 60, 365 * 24 * 60 * 60);
     for (ahead, reason) in [
-        (day, Reason::LeafExpired),
-        (11 * year, Reason::CaExpired),
-        (0, Reason::CaNotYetValid),
+        (day, CertificateProblem::LeafExpired),
+        (11 * year, CertificateProblem::CaExpired),
+        (0, CertificateProblem::CaNotYetValid),
     ] {
         let before = secrets.get(SECRET).await?;
         AHEAD.store(ahead, Ordering::Relaxed);
-        let judged = |secret: &Secret| needs_new(&secret.into(), &names, clock());
-        assert_eq!(judged(&before), Some(reason));
-        await_object(&secrets, SECRET, "is fit by the new time", |secret| {
-            judged(secret).is_none()
+        let problem = |secret: &Secret| renewal_problem(&secret.into(), &names, clock());
+        assert_eq!(problem(&before), Some(reason));
+        await_object(&secrets, SECRET, "is good at the new time", |secret| {
+            problem(secret).is_none()
         })
         .await?;
     }
-    // Whoever trusts what is served all the while goes on trusting it.
+    // A client that trusted the first certificate trusts the last.
     let last = secrets.get(SECRET).await?;
     assert!(CaBundle::from_pem(&ca(&first)?)?.is_within(&ca(&last)?));
     shutdown.cancel();
@@ -238,8 +242,8 @@ async fn replicas_with_different_names_end_up_with_one_certificate_for_all_of_th
     let new = Authority::new(cp.client(), other_names.clone());
     let first = old.ensure(Timestamp::now()).await?;
     assert_eq!(
-        needs_new(&(&first).into(), &other_names.names, Timestamp::now()),
-        Some(Reason::WrongNames)
+        renewal_problem(&(&first).into(), &other_names.names, Timestamp::now()),
+        Some(CertificateProblem::WrongNames)
     );
     let second = new.ensure(Timestamp::now()).await?;
     let third = old.ensure(Timestamp::now()).await?;
@@ -254,13 +258,15 @@ async fn the_bundle_is_injected_and_nothing_else_is_owned() -> anyhow::Result<()
     let api = Api::<ValidatingWebhookConfiguration>::all(cp.client());
     let name = "inject.taskgate.test";
     let (resolver, shutdown) = (Resolver::new(), CancellationToken::new());
-    resolver.offer(new_material()?);
+    resolver.offer(new_certificate()?);
     let injector = injector(cp, name, &resolver);
     let injection = injector.injection();
     let running = tokio::spawn(injector.run(shutdown.clone()));
     let state = || async {
         let states = injection.states();
-        let state = states.into_iter().find(|(target, _)| *target == Target::Validating);
+        let state = states
+            .into_iter()
+            .find(|(target, _)| *target == WebhookConfigurationKind::Validating);
         Ok::<_, anyhow::Error>(state.map(|(_, state)| state))
     };
     let reaches = |wanted: InjectionState| {
@@ -271,17 +277,17 @@ async fn the_bundle_is_injected_and_nothing_else_is_owned() -> anyhow::Result<()
 
     reaches(InjectionState::Absent).await?;
     apply(&api, name, "operator", &["a.taskgate.test", "b.taskgate.test"], None).await?;
-    reaches(InjectionState::Carried).await?;
+    reaches(InjectionState::Injected).await?;
     let written = api.get(name).await?;
     assert_bundles(&written, resolver.bundle().borrow().as_ref());
-    let owned = fields_of(&written, MANAGER);
+    let owned = fields_of(&written, CA_FIELD_MANAGER);
     let only_the_bundle = json!({"f:webhooks": {
         "k:{\"name\":\"a.taskgate.test\"}": {".": {}, "f:clientConfig": {"f:caBundle": {}}, "f:name": {}},
         "k:{\"name\":\"b.taskgate.test\"}": {".": {}, "f:clientConfig": {"f:caBundle": {}}, "f:name": {}},
     }});
     assert_eq!(owned, only_the_bundle, "{owned:#}");
 
-    // Applying the same configuration again changes nothing, and neither do we. Where it comes a second after our write, the API
+    // Applying the same configuration again changes nothing, and the injector writes nothing. Where it comes a second after our write, the API
     // server puts the operator's entry in `managedFields` behind ours, and so counts it as a write.
     apply(&api, name, "operator", &["a.taskgate.test", "b.taskgate.test"], None).await?;
     let applied = api.get(name).await?;
@@ -293,10 +299,10 @@ async fn the_bundle_is_injected_and_nothing_else_is_owned() -> anyhow::Result<()
     .await?;
 
     // A new authority: it is trusted beside the old one, and served after that.
-    let (old, new) = (resolver.served().context("served")?, new_material()?);
+    let (old, new) = (resolver.served().context("served")?, new_certificate()?);
     resolver.offer(new.clone());
     eventually("the new authority is served", PATIENCE, || async {
-        // In this order: what is served now was trusted before.
+        // In this order: the served certificate was trusted before.
         let is_served = served(&resolver).as_deref() == Some(new.bundle().pem());
         let found = api.get(name).await?;
         let both_are_trusted = bundles(&found).all(|published| {
@@ -312,7 +318,7 @@ async fn the_bundle_is_injected_and_nothing_else_is_owned() -> anyhow::Result<()
     api.delete(name, &DeleteParams::default()).await?;
     reaches(InjectionState::Absent).await?;
     apply(&api, name, "operator", &["a.taskgate.test"], None).await?;
-    reaches(InjectionState::Carried).await?;
+    reaches(InjectionState::Injected).await?;
     api.delete(name, &DeleteParams::default()).await?;
 
     shutdown.cancel();
@@ -320,19 +326,19 @@ async fn the_bundle_is_injected_and_nothing_else_is_owned() -> anyhow::Result<()
     Ok(())
 }
 
-/// Replicas that serve different authorities, as while one mode of certificates is changed for another, write at the same moment.
+/// Replicas that serve different authorities, as during a change of the certificate mode, write at the same moment.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_authority_that_is_trusted_stays_so_whoever_else_is_injected() -> anyhow::Result<()> {
+async fn a_trusted_authority_stays_trusted_while_others_are_injected() -> anyhow::Result<()> {
     let cp = ControlPlane::shared().await?;
     let api = Api::<ValidatingWebhookConfiguration>::all(cp.client());
-    let name = "crowd.taskgate.test";
+    let name = "concurrent.taskgate.test";
     let shutdown = CancellationToken::new();
     let mut running = JoinSet::new();
     let (mut authorities, mut injections) = (Vec::new(), Vec::new());
     for _ in 0..6 {
-        let (resolver, material) = (Resolver::new(), new_material()?);
-        authorities.push(material.bundle().clone());
-        resolver.offer(material);
+        let (resolver, certificate) = (Resolver::new(), new_certificate()?);
+        authorities.push(certificate.bundle().clone());
+        resolver.offer(certificate);
         let injector = injector(cp, name, &resolver);
         injections.push(injector.injection());
         running.spawn(injector.run(shutdown.clone()));
@@ -348,12 +354,15 @@ async fn an_authority_that_is_trusted_stays_so_whoever_else_is_injected() -> any
             Ok(())
         })
     };
-    all("all of them look", |state| *state == InjectionState::Absent).await?;
+    all("all of them read the configuration", |state| {
+        *state == InjectionState::Absent
+    })
+    .await?;
 
     let params = WatchParams::default().fields(&format!("metadata.name={name}"));
     let start = api.list(&ListParams::default()).await?.metadata.resource_version;
     apply(&api, name, "operator", &["a.taskgate.test"], None).await?;
-    all("all of them are trusted", |state| *state == InjectionState::Carried).await?;
+    all("all of them are trusted", |state| *state == InjectionState::Injected).await?;
     let last = api.get(name).await?;
     let trusted = |found: &ValidatingWebhookConfiguration| -> Vec<bool> {
         let published = bundles(found).flatten().next().unwrap_or_default();
@@ -384,14 +393,14 @@ async fn an_authority_that_is_trusted_stays_so_whoever_else_is_injected() -> any
     Ok(())
 }
 
-/// The caveat of the injector: by update it goes, by server-side apply the API server refuses.
+/// The caveat of the injector: an update removes the webhook, a server-side apply is refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_removes_a_webhook_by_update() -> anyhow::Result<()> {
     let cp = ControlPlane::shared().await?;
     let api = Api::<ValidatingWebhookConfiguration>::all(cp.client());
     let name = "remove.taskgate.test";
     let (resolver, shutdown) = (Resolver::new(), CancellationToken::new());
-    resolver.offer(new_material()?);
+    resolver.offer(new_certificate()?);
     let injector = injector(cp, name, &resolver);
     let running = tokio::spawn(injector.run(shutdown.clone()));
     let both = ["a.taskgate.test", "b.taskgate.test"];
@@ -418,27 +427,27 @@ async fn an_operator_removes_a_webhook_by_update() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A watch that broke must not leave anybody blind, or think ill of what is well.
+/// A broken watch recovers, and does not change the state meanwhile.
 #[tokio::test(flavor = "multi_thread")]
-async fn after_the_api_server_was_away_everything_is_followed_again() -> anyhow::Result<()> {
+async fn after_a_restart_of_the_api_server_everything_is_followed_again() -> anyhow::Result<()> {
     let cp = ControlPlane::start().await?;
-    let ns = cp.namespace("away").await?;
+    let ns = cp.namespace("restart").await?;
     let (resolver, shutdown) = (Resolver::new(), CancellationToken::new());
     let source = tokio::spawn(authority(&cp.client(), ns.name()).run(resolver.clone(), shutdown.clone()));
-    let name = "away.taskgate.test";
+    let name = "restart.taskgate.test";
     let injector = injector(&cp, name, &resolver);
     let injection = injector.injection();
     let running = tokio::spawn(injector.run(shutdown.clone()));
     let configurations = Api::<ValidatingWebhookConfiguration>::all(cp.client());
     apply(&configurations, name, "operator", &["a.taskgate.test"], None).await?;
     let validating = || async { Ok(injection.states().map(|(_, state)| state)[1].clone()) };
-    let carried = |state: &InjectionState| *state == InjectionState::Carried;
-    eventually_that("the bundle is carried", PATIENCE, validating, carried).await?;
+    let injected = |state: &InjectionState| *state == InjectionState::Injected;
+    eventually_that("the bundle is carried", PATIENCE, validating, injected).await?;
     let before = served(&resolver);
 
     cp.apiserver().restart().await?;
     assert_eq!(served(&resolver), before);
-    assert_eq!(validating().await?, InjectionState::Carried);
+    assert_eq!(validating().await?, InjectionState::Injected);
 
     ns.api::<Secret>().delete(SECRET, &DeleteParams::default()).await?;
     let now_served = || async { Ok(served(&resolver)) };
@@ -457,14 +466,14 @@ async fn after_the_api_server_was_away_everything_is_followed_again() -> anyhow:
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bundle_of_somebody_else_is_left_alone() -> anyhow::Result<()> {
+async fn a_bundle_of_another_manager_is_skipped() -> anyhow::Result<()> {
     let cp = ControlPlane::shared().await?;
     let api = Api::<ValidatingWebhookConfiguration>::all(cp.client());
     let name = "conflict.taskgate.test";
-    let (ours, theirs) = (new_material()?, new_material()?);
-    let (ours, theirs, material) = (ours.bundle().clone(), theirs.bundle().clone(), ours);
+    let (ours, theirs) = (new_certificate()?, new_certificate()?);
+    let (ours, theirs, certificate) = (ours.bundle().clone(), theirs.bundle().clone(), ours);
     let (resolver, shutdown) = (Resolver::new(), CancellationToken::new());
-    resolver.offer(material);
+    resolver.offer(certificate);
     let injector = injector(cp, name, &resolver);
     let injection = injector.injection();
     let running = tokio::spawn(injector.run(shutdown.clone()));
@@ -473,28 +482,28 @@ async fn a_bundle_of_somebody_else_is_left_alone() -> anyhow::Result<()> {
         Ok::<_, anyhow::Error>(
             states
                 .into_iter()
-                .find(|(target, _)| *target == Target::Validating)
+                .find(|(target, _)| *target == WebhookConfigurationKind::Validating)
                 .map(|(_, s)| s),
         )
     };
 
     apply(&api, name, "operator", &["a.taskgate.test"], Some(theirs.pem())).await?;
-    let state = eventually_that("a conflict is told", PATIENCE, validating, |state| {
+    let state = eventually_that("a conflict is reported", PATIENCE, validating, |state| {
         matches!(state, Some(InjectionState::Conflict(_)))
     })
     .await?;
-    let told = state.context("a state")?.to_string();
-    assert!(told.contains("\"operator\""), "{told}");
+    let text = state.context("a state")?.to_string();
+    assert!(text.contains("\"operator\""), "{text}");
     assert_bundles(&api.get(name).await?, Some(&theirs));
 
-    // A bundle of theirs that contains ours is as good as ours.
+    // A bundle of the other manager that contains ours is good.
     let both = [theirs.pem(), ours.pem()].concat();
     apply(&api, name, "operator", &["a.taskgate.test"], Some(&both)).await?;
-    eventually_that("trust is seen", PATIENCE, validating, |state| {
-        state.as_ref() == Some(&InjectionState::Carried)
+    eventually_that("the bundle counts as injected", PATIENCE, validating, |state| {
+        state.as_ref() == Some(&InjectionState::Injected)
     })
     .await?;
-    assert_eq!(fields_of(&api.get(name).await?, MANAGER), Value::Null);
+    assert_eq!(fields_of(&api.get(name).await?, CA_FIELD_MANAGER), Value::Null);
     api.delete(name, &DeleteParams::default()).await?;
     shutdown.cancel();
     running.await?;
@@ -502,10 +511,10 @@ async fn a_bundle_of_somebody_else_is_left_alone() -> anyhow::Result<()> {
 }
 
 fn injector(cp: &ControlPlane, name: &str, resolver: &Arc<Resolver>) -> Injector {
-    Injector::new(cp.client(), name.to_owned(), resolver.clone(), Caretaker::Taskgate)
+    Injector::new(cp.client(), name.to_owned(), resolver.clone(), BundleManager::Taskgate)
 }
 
-/// The bundle that belongs to what is served.
+/// The bundle of the served certificate.
 fn served(resolver: &Arc<Resolver>) -> Option<Vec<u8>> {
     Some(resolver.served()?.bundle().pem().to_vec())
 }
@@ -514,9 +523,9 @@ fn ca(secret: &Secret) -> anyhow::Result<Vec<u8>> {
     SecretData::from(secret).ca_crt.context("ca.crt")
 }
 
-fn new_material() -> anyhow::Result<Material> {
+fn new_certificate() -> anyhow::Result<ServingCertificate> {
     let data = issue_all(&["taskgate.test".parse()?], Lifetimes::default(), Timestamp::now())?;
-    Ok(Material::try_from(&data)?)
+    Ok(ServingCertificate::try_from(&data)?)
 }
 
 /// Server-side apply of a configuration that matches nothing, as a package manager does it.

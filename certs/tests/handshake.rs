@@ -8,19 +8,19 @@ use rustls::{
     crypto::ring,
     pki_types::{CertificateDer, ServerName},
 };
-use taskgate_certs::{Lifetimes, Material, Resolver, issue_all};
+use taskgate_certs::{Lifetimes, Resolver, ServingCertificate, issue_all};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 type Ends = (client::TlsStream<DuplexStream>, server::TlsStream<DuplexStream>);
 
-fn material() -> anyhow::Result<Material> {
+fn new_certificate() -> anyhow::Result<ServingCertificate> {
     let data = issue_all(&["taskgate.test".parse()?], Lifetimes::default(), Timestamp::now())?;
-    Ok(Material::try_from(&data)?)
+    Ok(ServingCertificate::try_from(&data)?)
 }
 
 /// A client that trusts `trusted` dials `acceptor`.
-async fn connect(acceptor: &TlsAcceptor, trusted: &Material) -> anyhow::Result<Ends> {
+async fn connect(acceptor: &TlsAcceptor, trusted: &ServingCertificate) -> anyhow::Result<Ends> {
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(trusted.bundle().roots()?)
@@ -52,7 +52,7 @@ async fn a_new_certificate_serves_the_next_handshake_and_disturbs_no_connection(
     let resolver = Resolver::new();
     // One configuration, before there is any certificate.
     let acceptor = TlsAcceptor::from(Arc::new(resolver.server_config(&[b"http/1.1"], None)));
-    let (first, second) = (material()?, material()?);
+    let (first, second) = (new_certificate()?, new_certificate()?);
     assert!(connect(&acceptor, &first).await.is_err());
 
     resolver.serve(first.clone());

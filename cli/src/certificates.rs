@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use kube::Client;
 use taskgate_api::keys;
 use taskgate_certs::{
-    Authority, AuthorityConfig, Caretaker, GivenFiles, GivenSecret, Lifetimes, Resolver, San, Source as _,
+    Authority, AuthorityConfig, BundleManager, CertificateSource as _, Lifetimes, ProvidedFiles, ProvidedSecret,
+    Resolver, San,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -16,8 +17,8 @@ use crate::args::{CertMode, ServeArgs};
 /// One of the sources.
 pub(crate) enum Certificates {
     SelfSigned(Authority),
-    Secret(GivenSecret),
-    Files(GivenFiles),
+    Secret(ProvidedSecret),
+    Files(ProvidedFiles),
 }
 
 impl Certificates {
@@ -52,20 +53,20 @@ pub(crate) fn source(args: &ServeArgs, client: Client) -> Result<Certificates> {
             Certificates::SelfSigned(Authority::new(client, config))
         }
         CertMode::CertManager => {
-            let source = GivenSecret::new(client, &args.namespace, &args.cert_secret, dialled());
+            let source = ProvidedSecret::new(client, &args.namespace, &args.cert_secret, dialled());
             Certificates::Secret(source)
         }
         CertMode::Files => {
             let folder = args.cert_dir.clone().context("--cert-dir is missing")?;
-            Certificates::Files(GivenFiles::new(folder, dialled()))
+            Certificates::Files(ProvidedFiles::new(folder, dialled()))
         }
     })
 }
 
 /// Who keeps the caBundle.
-pub(crate) fn caretaker(args: &ServeArgs) -> Caretaker {
+pub(crate) fn caretaker(args: &ServeArgs) -> BundleManager {
     match args.cert_mode {
-        CertMode::SelfSigned => Caretaker::Taskgate,
-        CertMode::CertManager | CertMode::Files => Caretaker::Others,
+        CertMode::SelfSigned => BundleManager::Taskgate,
+        CertMode::CertManager | CertMode::Files => BundleManager::External,
     }
 }

@@ -1,4 +1,4 @@
-//! A mutator that keeps JSON JSON: it changes values, keys and structure, so that most inputs come past the parser.
+//! A mutator of JSON values, keys and structure, so that most inputs get past the parser.
 
 use fastrand::Rng;
 use libfuzzer_sys::fuzzer_mutate;
@@ -9,12 +9,12 @@ const WORDS: &str = include_str!("words.txt");
 /// The longest text that a mutation makes.
 const LONGEST: usize = 8 * 1024;
 
-/// Makes a text that fits a target, such as a template.
-pub type Text = fn(&mut Rng) -> String;
+/// Generates a text for a target, such as a template.
+pub type TextGenerator = fn(&mut Rng) -> String;
 
 /// Mutates the document in `data[..size]`, JSON or YAML, and writes it as JSON of at most `max` bytes. One time in eight, and
 /// whenever it is no document, as bytes. Returns the new size, as libFuzzer's custom mutators do.
-pub fn mutate(data: &mut [u8], size: usize, max: usize, seed: u32, text: Text) -> usize {
+pub fn mutate(data: &mut [u8], size: usize, max: usize, seed: u32, text: TextGenerator) -> usize {
     let mut rng = Rng::with_seed(seed.into());
     let document = if rng.u8(..8) == 0 { None } else { parse(&data[..size]) };
     let Some(mut document) = document else {
@@ -43,7 +43,7 @@ pub fn word(rng: &mut Rng) -> String {
     WORDS.lines().nth(rng.usize(..count)).unwrap_or_default().to_owned()
 }
 
-fn change(document: &mut Value, rng: &mut Rng, text: Text) {
+fn change(document: &mut Value, rng: &mut Rng, text: TextGenerator) {
     let count = count(document);
     let donor = nth(document, &mut rng.usize(..count)).cloned().unwrap_or_default();
     let Some(node) = nth(document, &mut rng.usize(..count)) else {
@@ -59,7 +59,7 @@ fn change(document: &mut Value, rng: &mut Rng, text: Text) {
     }
 }
 
-fn change_list(items: &mut Vec<Value>, donor: Value, rng: &mut Rng, text: Text) {
+fn change_list(items: &mut Vec<Value>, donor: Value, rng: &mut Rng, text: TextGenerator) {
     let at = rng.usize(..=items.len());
     match rng.u8(..5) {
         0 if at < items.len() => drop(items.remove(at)),
@@ -70,7 +70,7 @@ fn change_list(items: &mut Vec<Value>, donor: Value, rng: &mut Rng, text: Text) 
     }
 }
 
-fn change_map(fields: &mut Map<String, Value>, donor: Value, rng: &mut Rng, text: Text) {
+fn change_map(fields: &mut Map<String, Value>, donor: Value, rng: &mut Rng, text: TextGenerator) {
     let known = fields.keys().nth(rng.usize(..=fields.len())).cloned();
     match (rng.u8(..5), known) {
         (0, Some(key)) => drop(fields.remove(&key)),
@@ -89,7 +89,7 @@ fn change_map(fields: &mut Map<String, Value>, donor: Value, rng: &mut Rng, text
     }
 }
 
-fn changed(old: &str, rng: &mut Rng, text: Text) -> String {
+fn changed(old: &str, rng: &mut Rng, text: TextGenerator) -> String {
     let mut new = match rng.u8(..9) {
         0 => word(rng),
         1 | 2 => text(rng),
@@ -104,7 +104,7 @@ fn changed(old: &str, rng: &mut Rng, text: Text) -> String {
     new
 }
 
-/// `old` as libFuzzer mutates bytes: it knows what the code compared with lately.
+/// `old` mutated by libFuzzer, which knows recent comparisons of the code.
 fn bytes(old: &str) -> String {
     let max = old.len() + 64;
     let mut bytes = old.as_bytes().to_vec();
@@ -113,7 +113,7 @@ fn bytes(old: &str) -> String {
     String::from_utf8_lossy(&bytes[..size]).into_owned()
 }
 
-fn odd(rng: &mut Rng, text: Text) -> Value {
+fn odd(rng: &mut Rng, text: TextGenerator) -> Value {
     match rng.u8(..12) {
         0 => Value::Null,
         1 => json!({}),

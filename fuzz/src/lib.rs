@@ -1,8 +1,8 @@
-//! What the fuzz targets share: mutators that know the form of the input, and the rules that every answer must meet.
+//! Shared code of the fuzz targets: mutators for structured input, and rules for every result.
 //!
-//! Each target in `targets/` takes one document (JSON or YAML, PEM for certificates), hands it to the public functions that
-//! read such input in production, and asserts more than the absence of panics: bounds, legal names, a second pass that
-//! changes nothing, and a status that the CustomResourceDefinition admits.
+//! Each target in `targets/` takes one document (JSON or YAML, PEM for certificates), calls the public functions that
+//! read such input in production, and asserts more than the absence of panics: bounds, legal names, a second pass without
+//! changes, and a status that is valid for the CustomResourceDefinition.
 
 pub mod json;
 pub mod rules;
@@ -13,8 +13,8 @@ use std::time::Duration;
 /// The signal stack that a stack overflow is reported on.
 const SIGNAL_STACK: usize = 64 * 1024;
 
-/// Prepares the process, before the first input: libFuzzer's signal handlers run on a stack of their own from now on, so that
-/// a stack overflow does not end the process before the input is written down.
+/// Prepares the process before the first input: libFuzzer's signal handlers run on a separate stack, so that a stack overflow does
+/// not end the process before the input is saved.
 ///
 /// # Panics
 /// When the system refuses.
@@ -36,8 +36,8 @@ pub fn init() {
     assert_eq!(refused, 0, "the signal stack");
 }
 
-/// What the process has computed so far. Other than the time of day it does not depend on what else the machine does.
-pub fn computed() -> Duration {
+/// The CPU time of the process, which does not depend on the load of the machine.
+pub fn cpu_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a local value of the right type.
     unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };

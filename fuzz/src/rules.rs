@@ -1,4 +1,4 @@
-//! What every answer must meet, whatever came in.
+//! Rules for every result, for any input.
 
 use std::collections::BTreeSet;
 
@@ -12,17 +12,17 @@ thread_local! {
     static SCHEMAS: Schemas = Schemas::own();
 }
 
-/// Why the API server would refuse a WorkItem with this status; empty when it would not.
-pub fn flaws_of_status(status: &WorkItemStatus) -> Vec<String> {
-    let mut flaws = flaws(&json!({"key": "fixer/42", "item": "42"}), &json!(status));
+/// The API server's errors for a WorkItem with this status.
+pub fn status_errors(status: &WorkItemStatus) -> Vec<String> {
+    let mut errors = field_errors(&json!({"key": "fixer/42", "item": "42"}), &json!(status));
     let types: BTreeSet<_> = status.conditions.iter().map(|condition| &condition.type_).collect();
     if types.len() < status.conditions.len() {
-        flaws.push("status.conditions: Duplicate value".to_owned());
+        errors.push("status.conditions: Duplicate value".to_owned());
     }
-    flaws
+    errors
 }
 
-/// Panics when the WorkItem of `item` would be refused, or its name is no label value.
+/// Panics when the WorkItem of `item` is invalid, or its name is no label value.
 pub fn assert_admissible(item: &ItemIdentity) {
     let name = item.work_item_name();
     assert!(is_label_value(&name) && !name.is_empty(), "{name:?} of {item:?}");
@@ -31,11 +31,11 @@ pub fn assert_admissible(item: &ItemIdentity) {
         item: item.item.clone(),
         spawner: item.spawner.clone(),
     };
-    let flaws = flaws(&json!(spec), &json!({}));
-    assert!(flaws.is_empty(), "{flaws:?} of {item:?}");
+    let errors = field_errors(&json!(spec), &json!({}));
+    assert!(errors.is_empty(), "{errors:?} of {item:?}");
 }
 
-fn flaws(spec: &Value, status: &Value) -> Vec<String> {
+fn field_errors(spec: &Value, status: &Value) -> Vec<String> {
     let kind = ObjectKind {
         group: taskgate_api::GROUP.to_owned(),
         version: taskgate_api::VERSION.to_owned(),
@@ -45,14 +45,14 @@ fn flaws(spec: &Value, status: &Value) -> Vec<String> {
         "apiVersion": format!("{}/{}", kind.group, kind.version), "kind": kind.kind,
         "metadata": {"name": "item", "namespace": "team"}, "spec": spec, "status": status,
     });
-    let flaws = SCHEMAS.with(|schemas| schemas.check(&kind, &object, &Value::Null));
-    flaws
+    let errors = SCHEMAS.with(|schemas| schemas.validate(&kind, &object, &Value::Null));
+    errors
         .iter()
-        .map(|flaw| format!("{}: {}", flaw.field, flaw.message))
+        .map(|error| format!("{}: {}", error.field, error.message))
         .collect()
 }
 
-/// Whether `object` has what the API server gives and demands of every object that it stores.
+/// Whether `object` could be stored by the API server.
 pub fn is_stored(object: &Value) -> bool {
     let name = |field: &str, max: usize| {
         let text = object.pointer(field).and_then(Value::as_str).unwrap_or_default();

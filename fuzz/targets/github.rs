@@ -1,4 +1,4 @@
-//! What GitHub, or whoever answers in its place, says of an item, and what follows from it.
+//! An answer of GitHub about an item, and the decisions from it.
 //!
 //! The input is `{"number": 42, "answer": …, "pages": [[…]], "user": …, "spawner": TaskSpawner, "workspace": URL, "task": …,
 //! "status": WorkItemStatus, "failure": FailurePolicy, "cancellation": CancellationPolicy, "headers": ["…"], "code": 403,
@@ -16,7 +16,7 @@ use taskgate_api::{
     TaskPolicySpec, WorkItemStatus,
     task_policy::{CancellationPolicy, FailurePolicy},
 };
-use taskgate_fuzz::{computed, init, json, rules, template};
+use taskgate_fuzz::{cpu_time, init, json, rules, template};
 use taskgate_policy::{
     Policy, PolicySet, Sighting, SpawnerFacts, WishScene, baseline, fit,
     metadata::{Scope, fill},
@@ -29,16 +29,16 @@ use taskgate_policy::{
     wish,
 };
 
-/// The longest text that is kept of an item, in characters.
+/// The longest text of an item, in characters.
 const MAX_TEXT: usize = 1024;
-/// What one item may take, most of it for a schedule that never comes.
+/// The CPU time per item, most of it for a schedule without a next run.
 const MAX_TIME: Duration = Duration::from_secs(1);
 
 fn read<T: DeserializeOwned>(input: &Value, field: &str) -> Option<T> {
     T::deserialize(input.get(field)?).ok()
 }
 
-/// The item of the answer, with what the pages say of it.
+/// The item in the answer, with the comments in the pages.
 fn item(input: &Value) -> Option<SourceItem> {
     let number = input["number"].as_u64().unwrap_or(42);
     let mut item = github::item(&input["answer"], number)?;
@@ -66,8 +66,8 @@ fn item(input: &Value) -> Option<SourceItem> {
     Some(item)
 }
 
-/// What becomes of the memory of the item.
-fn remember(input: &Value, item: Option<&SourceItem>) {
+/// The status of the item's WorkItem.
+fn check_status(input: &Value, item: Option<&SourceItem>) {
     let (Some(status), Some(rule)) = (
         read::<WorkItemStatus>(input, "status"),
         read::<FailurePolicy>(input, "failure"),
@@ -78,12 +78,12 @@ fn remember(input: &Value, item: Option<&SourceItem>) {
     if let SourceVerdict::Baseline(hash) = judge(&status, &rule, presence) {
         let next = baseline(&status, &hash);
         assert_eq!(judge(&next, &rule, presence), SourceVerdict::Keep);
-        assert_eq!(rules::flaws_of_status(&fit(&next)), Vec::<String>::new());
+        assert_eq!(rules::status_errors(&fit(&next)), Vec::<String>::new());
     }
 }
 
-/// What a Task gets of it: labels, annotations, its end.
-fn tell(input: &Value, item: Option<&SourceItem>, discovered: bool, now: Timestamp) {
+/// The labels, annotations and cancellation of a Task.
+fn check_task(input: &Value, item: Option<&SourceItem>, discovered: bool, now: Timestamp) {
     let task = &input["task"];
     let spawner = &input["spawner"];
     if let Some(rule) = read::<CancellationPolicy>(input, "cancellation") {
@@ -136,8 +136,8 @@ fn policies() -> PolicySet {
     PolicySet::new([Policy::namespaced("team", "agents", &spec).expect("it compiles")])
 }
 
-/// Everything that an answer says besides its body, and where it is asked for.
-fn surroundings(input: &Value, now: Timestamp) {
+/// The headers of an answer, and the addresses of requests.
+fn check_request(input: &Value, now: Timestamp) {
     let headers: Vec<String> = read(input, "headers").unwrap_or_default();
     let header = |index: usize| headers.get(index).map(String::as_str);
     let rate = RateHeaders {
@@ -182,14 +182,14 @@ fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
 fuzz_target!(init: init(), |data: &[u8]| -> Corpus {
     let Some(input) = json::parse(data) else { return Corpus::Reject };
     let now = read(&input, "now").unwrap_or_else(|| Timestamp::constant(1_796_040_000, 0));
-    let began = computed();
+    let began = cpu_time();
     let item = item(&input);
     let source = Source::of(&input["spawner"]);
     let discovered = source.is_ok_and(|source| item.as_ref().is_some_and(|item| source.filter.discovers(item)));
-    remember(&input, item.as_ref());
-    tell(&input, item.as_ref(), discovered, now);
-    surroundings(&input, now);
-    let took = computed().saturating_sub(began);
+    check_status(&input, item.as_ref());
+    check_task(&input, item.as_ref(), discovered, now);
+    check_request(&input, now);
+    let took = cpu_time().saturating_sub(began);
     assert!(took <= MAX_TIME, "took {took:?}");
     Corpus::Keep
 });

@@ -1,6 +1,6 @@
-//! PEM, wherever it comes from: Secrets, files, the `caBundle` that somebody else wrote.
+//! PEM from untrusted places: Secrets, files, a `caBundle` written by another component.
 //!
-//! The input is one text, which is read as chain, key and bundle at once: each reads what is of its kind.
+//! The input is one text, which is read as chain, key and bundle: each reader takes the blocks of its kind.
 
 #![no_main]
 
@@ -8,13 +8,15 @@ use fastrand::Rng;
 use jiff::Timestamp;
 use libfuzzer_sys::{Corpus, fuzz_mutator, fuzz_target, fuzzer_mutate};
 use pem::{Pem, encode_many, parse_many};
-use taskgate_certs::{CaBundle, Chain, Material, San, SecretData, Validity, needs_new, unfit};
+use taskgate_certs::{
+    CaBundle, CertificateChain, San, SecretData, ServingCertificate, Validity, renewal_problem, serving_problem,
+};
 use taskgate_fuzz::init;
 
-/// How many authorities a bundle holds besides its own.
+/// How many authorities a bundle has at most, besides its own.
 const OTHERS: usize = 8;
 
-/// Changes what is in a block rather than its text, three times in four: the text is base64.
+/// Mutates the content of a block rather than its base64 text, three times in four.
 fn mutate(data: &mut [u8], size: usize, max: usize, seed: u32) -> usize {
     let mut rng = Rng::with_seed(seed.into());
     let blocks = parse_many(&data[..size]).unwrap_or_default();
@@ -54,26 +56,26 @@ fuzz_target!(init: init(), |data: &[u8]| -> Corpus {
         assert!(bundle.roots().is_ok());
         let merged = bundle.with(data, now);
         assert!(bundle.is_within(merged.pem()));
-        // Once more adds nothing.
+        // A second merge adds nothing.
         assert_eq!(merged.with(merged.pem(), now), merged);
-        let read = CaBundle::from_pem(merged.pem()).expect("what was written can be read");
+        let read = CaBundle::from_pem(merged.pem()).expect("written PEM can be read");
         assert_eq!(read, merged);
     }
     if let Some(known) = known() {
         let merged = known.with(data, now);
         let count = merged.roots().expect("anchors").len();
         assert!((1..=1 + OTHERS).contains(&count), "{count} authorities");
-        assert_eq!(CaBundle::from_pem(merged.pem()).expect("what was written can be read"), merged);
+        assert_eq!(CaBundle::from_pem(merged.pem()).expect("written PEM can be read"), merged);
     }
     if let Some(validity) = Validity::of(data) {
         let _ = (validity.left(now), validity.is_nearly_over(now, 3));
     }
-    if let Some(chain) = Chain::from_pem(data) {
+    if let Some(chain) = CertificateChain::from_pem(data) {
         let _ = (chain.is_trusted_by(data, now), chain.is_for(&name));
     }
-    let material = Material::from_pem(data, data, data);
-    if let Ok(material) = &material {
-        assert!(material.bundle().is_within(data));
+    let certificate = ServingCertificate::from_pem(data, data, data);
+    if let Ok(certificate) = &certificate {
+        assert!(certificate.bundle().is_within(data));
     }
     let secret = SecretData {
         ca_crt: Some(data.to_vec()),
@@ -82,13 +84,13 @@ fuzz_target!(init: init(), |data: &[u8]| -> Corpus {
         tls_key: Some(data.to_vec()),
     };
     let names = [name];
-    let _ = needs_new(&secret, &names, now);
-    // What passes the check can be served.
-    assert!(unfit(&secret, &names, now).is_some() || material.is_ok(), "{material:?}");
+    let _ = renewal_problem(&secret, &names, now);
+    // Certificates that pass the check can be served.
+    assert!(serving_problem(&secret, &names, now).is_some() || certificate.is_ok(), "{certificate:?}");
     Corpus::Keep
 });
 
-/// A bundle of ours.
+/// A fixed bundle.
 fn known() -> Option<CaBundle> {
     thread_local! {
         static KNOWN: Option<CaBundle> = CaBundle::from_pem(include_bytes!("authority.pem")).ok();

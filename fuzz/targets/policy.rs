@@ -1,4 +1,4 @@
-//! A policy as its author writes it: compiled, and rendered over Tasks and Jobs.
+//! An untrusted policy: compiled, and rendered over Tasks and Jobs.
 //!
 //! The input is a TaskPolicy, or its `spec` alone, as JSON or YAML. Its field `task`, if there is one, is the Task.
 
@@ -11,7 +11,7 @@ use libfuzzer_sys::{Corpus, fuzz_mutator, fuzz_target};
 use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 use taskgate_api::TaskPolicySpec;
-use taskgate_fuzz::{computed, init, json, rules, template};
+use taskgate_fuzz::{cpu_time, init, json, rules, template};
 use taskgate_policy::{
     Facts, Kind, KueueFacts, Operation, Phase, Policy, PolicySet, Request, SpawnerFacts, Workspace, decide, govern,
     metadata::{Scope, fill, preview},
@@ -19,13 +19,13 @@ use taskgate_policy::{
     stated,
 };
 
-/// What reading one policy and evaluating five requests under it may take: far more than it takes, far less than a lease.
-/// With debug assertions and coverage.
+/// The CPU time of compiling one policy and evaluating five requests, with debug assertions and coverage: far more than necessary, far
+/// less than a lease.
 const MAX_TIME: Duration = Duration::from_secs(1);
-/// The longest annotation, in bytes: a value of a policy, or taskgate's own note of what it left out.
+/// The longest annotation, in bytes.
 const MAX_ANNOTATION: usize = 16 * 1024;
 
-/// As large as what a template sees may be.
+/// A Task of the largest size that templates read.
 static TASK: LazyLock<Value> = LazyLock::new(|| {
     let long = "aA/ ß-".repeat(600);
     let annotations: Map<_, _> = (0..100)
@@ -132,7 +132,7 @@ fn run(manifest: &Value) -> Corpus {
         tracked: Some(&tracked),
     };
     for line in preview(&policy, &scope) {
-        // What the Task has already is its own.
+        // An existing value of the Task stays.
         let own = line.note.contains("stays");
         let legal = line.value.as_deref().is_none_or(rules::is_label_value);
         assert!(own || legal || line.place != "label", "{line:?}");
@@ -152,9 +152,9 @@ fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
 fuzz_target!(init: init(), |data: &[u8]| -> Corpus {
     let Some(manifest) = json::parse(data) else { return Corpus::Reject };
     LazyLock::force(&TASK);
-    let began = computed();
+    let began = cpu_time();
     let kept = run(&manifest);
-    let took = computed().saturating_sub(began);
+    let took = cpu_time().saturating_sub(began);
     assert!(took <= MAX_TIME, "took {took:?}");
     kept
 });

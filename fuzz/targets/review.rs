@@ -1,7 +1,7 @@
-//! An admission review, from its bytes to the bytes of the answer, over the cluster of `world.yaml`.
+//! An admission review, from its bytes to the bytes of the answer, over the cluster state of `cluster.yaml`.
 //!
-//! The input is `{"target": path, "review": …}`, the form of the webhook's golden files; anything else is sent as it is, to a
-//! path that its length selects.
+//! The input is `{"target": path, "review": …}`, the form of the webhook's golden files; other input is sent unchanged, to a
+//! path selected by its length.
 
 #![no_main]
 
@@ -14,18 +14,18 @@ use k8s_openapi::ByteString;
 use libfuzzer_sys::{fuzz_mutator, fuzz_target};
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
-use taskgate_fuzz::{computed, init, json, rules, template};
-use taskgate_offline::{Documents, Knowledge, World};
-use taskgate_webhook::{Limits, Metrics, router, rules::ENDPOINTS};
+use taskgate_fuzz::{cpu_time, init, json, rules, template};
+use taskgate_offline::{ClusterState, ClusterStateOptions, Documents};
+use taskgate_webhook::{ServerLimits, ServerMetrics, router, rules::ENDPOINTS};
 use tokio::runtime::{Builder, Runtime};
 use tower::ServiceExt as _;
 
 /// The API server cuts warnings and audit annotations here.
 const MAX_MESSAGE: usize = 256;
-/// What taskgate may add to an object, in bytes, beyond what annotations of one Task may hold together.
+/// The most bytes that taskgate may add to an object.
 const MAX_ANSWER: usize = 512 * 1024;
 
-/// What a review and its repetition may take.
+/// The CPU time of a review and its repetition.
 const MAX_TIME: Duration = Duration::from_secs(1);
 
 thread_local! {
@@ -33,26 +33,30 @@ thread_local! {
 }
 
 fn server() -> (Runtime, Router) {
-    let documents = Documents::of_text("world.yaml", include_str!("world.yaml"));
+    let documents = Documents::of_text("cluster.yaml", include_str!("cluster.yaml"));
     assert!(documents.unreadable.is_empty(), "{:?}", documents.unreadable);
-    let knowledge = Knowledge {
+    let options = ClusterStateOptions {
         complete: true,
         own_user: Some("system:serviceaccount:taskgate-system:taskgate".to_owned()),
-        ..Knowledge::default()
+        ..ClusterStateOptions::default()
     };
-    let world = World::of(
+    let cluster = ClusterState::of(
         documents.objects.iter().map(|document| &document.object),
         "team",
-        knowledge,
+        options,
     );
-    assert!(world.left_out().is_empty(), "{:?}", world.left_out());
-    let metrics = Metrics::register(&mut Registry::default());
+    assert!(
+        cluster.rejected_policies().is_empty(),
+        "{:?}",
+        cluster.rejected_policies()
+    );
+    let metrics = ServerMetrics::register(&mut Registry::default());
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-    (runtime, router(Arc::new(world), &Limits::default(), metrics))
+    (runtime, router(Arc::new(cluster), &ServerLimits::default(), metrics))
 }
 
-/// The answer to `body` at `path`.
-fn ask(path: &str, body: Vec<u8>) -> (StatusCode, Vec<u8>) {
+/// Posts `body` to `path`.
+fn post(path: &str, body: Vec<u8>) -> (StatusCode, Vec<u8>) {
     SERVER.with(|(runtime, router)| {
         let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
         let request = request.body(Body::from(body)).expect("a request");
@@ -65,7 +69,7 @@ fn ask(path: &str, body: Vec<u8>) -> (StatusCode, Vec<u8>) {
 
 /// Checks the answer to a review, and returns it.
 fn check(status: StatusCode, answer: &[u8], sent: usize) -> Option<Value> {
-    // Too late it may be, on a machine that does other things: what was computed is checked elsewhere.
+    // A deadline may pass on a busy machine; CPU time is checked separately.
     let late = status == StatusCode::GATEWAY_TIMEOUT;
     assert!(
         status == StatusCode::OK || status.is_client_error() || late,
@@ -74,7 +78,7 @@ fn check(status: StatusCode, answer: &[u8], sent: usize) -> Option<Value> {
     );
     assert!(
         answer.len() <= sent * 2 + MAX_ANSWER,
-        "{} bytes came of {sent}",
+        "{} bytes for {sent}",
         answer.len()
     );
     if status != StatusCode::OK {
@@ -96,7 +100,7 @@ fn check(status: StatusCode, answer: &[u8], sent: usize) -> Option<Value> {
     Some(answer["response"].clone())
 }
 
-/// What the patch of `response` makes of `object`; `None` without a patch.
+/// `object` with the patch of `response`; `None` without a patch.
 fn patched(object: &Value, response: &Value) -> Option<Value> {
     let ByteString(bytes) = serde_json::from_value(response.get("patch")?.clone()).expect("base64");
     let patch: json_patch::Patch = serde_json::from_slice(&bytes).expect("a JSON patch");
@@ -113,7 +117,7 @@ fn run(data: &[u8]) {
     let document: Option<Value> = serde_json::from_slice(data).ok();
     let Some(mut review) = document.as_ref().and_then(|document| document.get("review")).cloned() else {
         let path = ENDPOINTS[data.len() % ENDPOINTS.len()].path;
-        let (status, answer) = ask(path, data.to_vec());
+        let (status, answer) = post(path, data.to_vec());
         check(status, &answer, data.len());
         return;
     };
@@ -124,7 +128,7 @@ fn run(data: &[u8]) {
         .unwrap_or(&ENDPOINTS[0]);
     let body = review.to_string().into_bytes();
     let sent = body.len();
-    let (status, answer) = ask(endpoint.path, body);
+    let (status, answer) = post(endpoint.path, body);
     let Some(response) = check(status, &answer, sent) else {
         return;
     };
@@ -140,7 +144,7 @@ fn run(data: &[u8]) {
     if review["request"]["operation"] == json!("CREATE") {
         rules::assert_legal_metadata(&object, &after, 32 * 1024);
         review["request"]["object"] = after;
-        let (_, answer) = ask(endpoint.path, review.to_string().into_bytes());
+        let (_, answer) = post(endpoint.path, review.to_string().into_bytes());
         let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
         let again = &answer["response"];
         assert!(again["patch"].is_null(), "{response}\n{again}");
@@ -149,8 +153,8 @@ fn run(data: &[u8]) {
 
 fuzz_target!(init: init(), |data: &[u8]| {
     SERVER.with(|_| ());
-    let began = computed();
+    let began = cpu_time();
     run(data);
-    let took = computed().saturating_sub(began);
+    let took = cpu_time().saturating_sub(began);
     assert!(took <= MAX_TIME, "took {took:?}");
 });

@@ -1,4 +1,4 @@
-//! A Task, its Job, its pods and what an agent wrote into them, and what of it goes into the WorkItem.
+//! A Task, its Job, its pods and their untrusted status, and the attempt record in the WorkItem.
 //!
 //! The input is `{"task": …, "job": …, "pods": […], "children": […], "failure": FailurePolicy, "status": WorkItemStatus,
 //! "workload": …, "queue": …, "now": time}`; all may be missing.
@@ -21,8 +21,8 @@ fn read<T: DeserializeOwned>(input: &Value, field: &str) -> Option<T> {
     T::deserialize(input.get(field)?).ok()
 }
 
-/// What is written of the end of the Task.
-fn account(input: &Value, task: &Value, now: Timestamp) {
+/// The attempt record of the Task.
+fn check_attempt(input: &Value, task: &Value, now: Timestamp) {
     let Some(state) = TaskState::of(task) else { return };
     let failure: Option<FailurePolicy> = read(input, "failure");
     let pods: Vec<Value> = read(input, "pods").unwrap_or_default();
@@ -40,9 +40,9 @@ fn account(input: &Value, task: &Value, now: Timestamp) {
     let ended = attempt(task, &state, ending, now);
     let check = |next: Option<WorkItemStatus>| {
         for written in next.iter().flat_map(|next| [fit(next), minimal(next)]) {
-            let flaws = rules::flaws_of_status(&written);
-            assert!(flaws.is_empty(), "{flaws:?}");
-            // The end is recorded, or it would be recorded again and again.
+            let errors = rules::status_errors(&written);
+            assert!(errors.is_empty(), "{errors:?}");
+            // The attempt is recorded, or it would be recorded repeatedly.
             assert!(!rules::is_stored(task) || written.attempts.iter().any(|known| known.uid == state.uid));
         }
     };
@@ -100,7 +100,7 @@ fuzz_target!(init: init(), |data: &[u8]| -> Corpus {
     let Some(input) = json::parse(data) else { return Corpus::Reject };
     let now = read(&input, "now").unwrap_or_else(|| Timestamp::constant(1_796_040_000, 0));
     let (task, job) = (&input["task"], input.get("job"));
-    account(&input, task, now);
+    check_attempt(&input, task, now);
     cancel(task, job, now);
     if let Some(job) = job {
         queue(&input, job, now);

@@ -1,8 +1,8 @@
-//! The status of a WorkItem, as anybody may have written it, and the next action that the controller finds in it.
+//! An untrusted status of a WorkItem, and the next action that the controller derives from it.
 //!
 //! The input is `{"status": …, "kind": "Task" or "Workload", "object": …, "found": …, "retry": RetryPolicy, "failure":
 //! FailurePolicy, "order": RetryOrder as text, "children": […], "left": […], "now": time}`. All but `status` may be missing.
-//! Whatever was read, the API server takes what is written.
+//! The API server accepts every written status.
 
 #![no_main]
 
@@ -42,17 +42,17 @@ struct Input<'a> {
 }
 
 impl Input<'_> {
-    /// What is stored of a status that is to be written.
+    /// The stored form of a status.
     fn written(&self, next: &WorkItemStatus) -> WorkItemStatus {
         let fitted = fit(next);
         for written in [&fitted, &minimal(next)] {
-            let flaws = rules::flaws_of_status(written);
-            assert!(flaws.is_empty(), "{flaws:?}");
+            let errors = rules::status_errors(written);
+            assert!(errors.is_empty(), "{errors:?}");
         }
         fitted
     }
 
-    /// Takes a step, and takes it again: then it finds its own work.
+    /// Applies a step twice: the second time it changes nothing.
     fn twice(&self, step: impl Fn(&WorkItemStatus) -> Option<WorkItemStatus>) -> Option<WorkItemStatus> {
         let stored = self.written(&step(self.status)?);
         if self.valid {
@@ -65,7 +65,7 @@ impl Input<'_> {
         let Self { status, now, .. } = *self;
         if self.valid {
             // Times are stored in whole seconds.
-            assert_eq!(json!(fit(status)), json!(status), "what is valid stays");
+            assert_eq!(json!(fit(status)), json!(status), "a valid status is unchanged");
         }
         for next in [
             reset(status, "TombstoneDeleted", None, now),
@@ -135,7 +135,7 @@ impl Input<'_> {
         self.twice(|status| retry::forgotten(status, object.uid(), now));
     }
 
-    /// The end of a run that the controller found.
+    /// The recorded end of a run.
     fn record(&self, object: Retried<'_>, failure: &Failure) {
         let Self { status, now, .. } = *self;
         let ledger = status.retry.clone().unwrap_or_default();
@@ -209,7 +209,7 @@ impl Input<'_> {
         self.create(transition, &kept);
     }
 
-    /// What is created in the end, with taskgate's own rights: the predecessor again, and nothing else.
+    /// The created successor: the predecessor again, and nothing else.
     fn create(&self, transition: &Transition, predecessor: &Predecessor) {
         let rule = self.retry.cloned().unwrap_or_default();
         let succession = Succession {
@@ -253,7 +253,7 @@ fuzz_target!(init: init(), |data: &[u8]| -> Corpus {
     let stored = rules::is_stored(&input["object"]);
     let input = Input {
         status: &status,
-        valid: rules::flaws_of_status(&status).is_empty() && stored,
+        valid: rules::status_errors(&status).is_empty() && stored,
         object: &input["object"],
         found: input.get("found").filter(|found| !found.is_null()),
         kind: read(&input, "kind").unwrap_or(RetriedKind::Task),

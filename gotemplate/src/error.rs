@@ -1,8 +1,10 @@
-//! What can go wrong, and where.
+//! Errors of parsing and rendering, with their positions.
+//!
+//! Imports nothing of this crate. Called by all other modules.
 
 use std::fmt;
 
-/// A place in a template's source.
+/// A position in a template's source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     /// The line, counted from 1.
@@ -12,7 +14,7 @@ pub struct Position {
 }
 
 impl Position {
-    /// The place of byte `offset` in `source`.
+    /// The position of byte `offset` in `source`.
     pub(crate) fn of(source: &str, offset: usize) -> Self {
         let before = source.get(..offset).unwrap_or(source);
         let start_of_line = before.rfind('\n').map_or(0, |newline| newline + 1);
@@ -29,34 +31,34 @@ impl fmt::Display for Position {
     }
 }
 
-/// The source is no template.
+/// The source is not a valid template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseError {
-    /// Where.
+    /// The position.
     pub position: Position,
-    /// What is wrong, in one line.
+    /// The error, in one line.
     pub message: String,
 }
 
-/// A render ended early.
+/// A render ended with an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RenderError {
-    /// Where.
+    /// The position.
     pub position: Position,
-    /// What kind of thing went wrong.
+    /// The cause.
     pub cause: Cause,
-    /// What went wrong, in one line.
+    /// The error, in one line.
     pub message: String,
 }
 
-/// The kinds of things that end a render.
+/// The cause of a render error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// Something that the template needs is not in the data.
+    /// A value that the template needs is not in the data.
     Missing,
-    /// A limit was reached.
+    /// A limit is exceeded.
     Limit,
-    /// The template does with the data what cannot be done.
+    /// An operation does not apply to its values.
     Misuse,
 }
 
@@ -75,14 +77,14 @@ impl fmt::Display for RenderError {
 impl std::error::Error for ParseError {}
 impl std::error::Error for RenderError {}
 
-/// A parse error whose place is still an offset.
+/// A parse error at a byte offset.
 #[derive(Debug)]
-pub(crate) struct Wrong {
+pub(crate) struct SyntaxError {
     pub(crate) at: usize,
     pub(crate) message: String,
 }
 
-impl Wrong {
+impl SyntaxError {
     pub(crate) fn new(at: usize, message: impl Into<String>) -> Self {
         Self {
             at,
@@ -91,14 +93,14 @@ impl Wrong {
     }
 }
 
-/// What a function has against its arguments; the evaluator knows the place.
+/// An evaluation error without a position.
 #[derive(Debug)]
-pub(crate) struct Fault {
+pub(crate) struct EvalError {
     pub(crate) cause: Cause,
     pub(crate) message: String,
 }
 
-impl Fault {
+impl EvalError {
     pub(crate) fn missing(message: impl Into<String>) -> Self {
         Self {
             cause: Cause::Missing,
@@ -120,15 +122,15 @@ impl Fault {
         }
     }
 
-    /// The fault, found at byte `at` of the source.
-    pub(crate) fn at(self, at: usize) -> Failure {
-        Failure { at, fault: self }
+    /// The error at byte `at` of the source.
+    pub(crate) fn at(self, at: usize) -> LocatedError {
+        LocatedError { at, error: self }
     }
 }
 
-/// A fault and its place.
+/// An evaluation error at a byte offset.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct LocatedError {
     pub(crate) at: usize,
-    pub(crate) fault: Fault,
+    pub(crate) error: EvalError,
 }

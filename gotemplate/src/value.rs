@@ -1,15 +1,17 @@
-//! Values as a template sees them: those of the data, and those that functions make.
+//! The values in a template: those of the data, and results of functions.
+//!
+//! Imports nothing of this crate. Called by `exec` and `fmt`.
 
 use std::borrow::Cow;
 
 use serde_json::{Map, Value as Json};
 
-/// A value. What Go would hold in a `reflect.Value`.
+/// A value, as Go's `reflect.Value`.
 #[derive(Clone, Debug)]
 pub(crate) enum Value<'a> {
-    /// Not there: a key that a map does not have.
+    /// Missing: a key that a map does not have.
     Missing,
-    /// There, and `nil`.
+    /// Present, and `nil`.
     Nil,
     Bool(bool),
     Int(i64),
@@ -22,7 +24,7 @@ pub(crate) enum Value<'a> {
     Map(&'a Map<String, Json>),
 }
 
-/// A list, possibly a part of one: as in Go, slicing again may reach what a first slicing left out at the end.
+/// A list or a part of one. As in Go, a slice of a slice may reach beyond the end of the first one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct List<'a> {
     /// Up to the capacity.
@@ -54,7 +56,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The value without the interface around it: a `nil` in an interface is nothing.
+    /// The value without its interface: `nil` in an interface is a missing value.
     pub(crate) fn unwrapped(self) -> Self {
         match self {
             Self::Nil => Self::Missing,
@@ -66,7 +68,7 @@ impl<'a> Value<'a> {
         matches!(self, Self::Missing | Self::Nil)
     }
 
-    /// Whether `if` takes the value for true: whether it is not the zero of its type.
+    /// Whether the value is true for `if`: not the zero value of its type.
     pub(crate) fn truth(&self) -> bool {
         match self {
             Self::Missing | Self::Nil => false,
@@ -94,7 +96,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The bytes that a copy of the value takes.
+    /// The number of bytes that a copy of the value takes.
     pub(crate) fn weight(&self) -> usize {
         match self {
             Self::Text(Cow::Owned(text)) => text.len(),
@@ -103,7 +105,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// The entries of `map` in the order in which Go prints and walks them.
+/// The entries of `map` in the order of Go.
 pub(crate) fn sorted(map: &Map<String, Json>) -> Vec<(&String, &Json)> {
     let mut entries: Vec<_> = map.iter().collect();
     entries.sort_by_key(|(key, _)| key.as_bytes());

@@ -1,30 +1,32 @@
-//! What differs between two objects, path by path, for people.
+//! The differences between two objects, path by path, as text.
+//!
+//! Imports nothing of this crate. Called by `evaluator` and `case`.
 
 use std::{collections::BTreeSet, fmt};
 
 use serde_json::{Map, Value};
 
-type Fields = Map<String, Value>;
+type JsonFields = Map<String, Value>;
 
 /// One value that was added, removed or replaced.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Change {
-    /// Where, such as `metadata.labels[team]`.
+pub struct FieldChange {
+    /// The path, such as `metadata.labels[team]`.
     pub path: String,
-    /// What was there.
+    /// The value before.
     pub before: Option<Value>,
-    /// What is there now.
+    /// The value after.
     pub after: Option<Value>,
 }
 
-/// The differences, in the order of their paths. A whole map that comes or goes is told key by key.
-pub fn changes(before: &Value, after: &Value) -> Vec<Change> {
+/// The differences, in the order of their paths. An added or removed map is listed key by key.
+pub fn changes(before: &Value, after: &Value) -> Vec<FieldChange> {
     let mut found = Vec::new();
     walk("", Some(before), Some(after), &mut found);
     found
 }
 
-fn walk(path: &str, before: Option<&Value>, after: Option<&Value>, found: &mut Vec<Change>) {
+fn walk(path: &str, before: Option<&Value>, after: Option<&Value>, found: &mut Vec<FieldChange>) {
     match (before, after) {
         (before, after) if before == after => {}
         (Some(Value::Object(a)), Some(Value::Object(b))) => walk_fields(path, Some(a), Some(b), found),
@@ -35,7 +37,7 @@ fn walk(path: &str, before: Option<&Value>, after: Option<&Value>, found: &mut V
                 walk(&format!("{path}[{index}]"), a.get(index), b.get(index), found);
             }
         }
-        (before, after) => found.push(Change {
+        (before, after) => found.push(FieldChange {
             path: path.to_owned(),
             before: before.cloned(),
             after: after.cloned(),
@@ -43,7 +45,7 @@ fn walk(path: &str, before: Option<&Value>, after: Option<&Value>, found: &mut V
     }
 }
 
-fn walk_fields(path: &str, before: Option<&Fields>, after: Option<&Fields>, found: &mut Vec<Change>) {
+fn walk_fields(path: &str, before: Option<&JsonFields>, after: Option<&JsonFields>, found: &mut Vec<FieldChange>) {
     let keys = [before, after].into_iter().flatten().flat_map(Map::keys);
     let keys: BTreeSet<_> = keys.collect();
     for key in keys {
@@ -62,7 +64,7 @@ fn join(path: &str, key: &str) -> String {
     }
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for FieldChange {
     /// `+ path: value`, `- path: value`, `~ path: before -> after`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { path, before, after } = self;
@@ -81,7 +83,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn what_comes_goes_and_changes() {
+    fn added_removed_and_replaced_values_are_listed() {
         let before = json!({"spec": {"ttl": 5, "suspend": false, "list": [1, 2]}});
         let after = json!({"spec": {"suspend": true, "list": [1, 3, 4]}, "metadata": {"labels": {"a.b/c": "d"}}});
         let lines: Vec<_> = changes(&before, &after).iter().map(ToString::to_string).collect();

@@ -1,7 +1,9 @@
 //! CEL as the API server evaluates it: match conditions of webhooks and validation rules of CRDs.
 //!
-//! What Kubernetes adds to CEL (`authorizer`, quantities, IP addresses, …) is not there: an expression that needs it says
-//! so when it is evaluated, and is never taken for true or false.
+//! The extensions of Kubernetes (`authorizer`, quantities, IP addresses, …) are missing: an expression that needs them is an error
+//! when it is evaluated, never true or false.
+//!
+//! Imports nothing of this crate. Called by `webhooks` and `schema`.
 
 use std::{
     collections::HashMap,
@@ -18,7 +20,7 @@ use cel::{
 };
 use serde_json::Value;
 
-/// The functions of CEL. To build them costs more than to evaluate an expression.
+/// The functions of CEL. Building them costs more than evaluating an expression.
 static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 
 /// A compiled expression.
@@ -28,25 +30,25 @@ pub struct Expression {
     variables: Vec<String>,
 }
 
-/// An expression cannot be read, or has no truth value here.
+/// An expression cannot be compiled or evaluated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExpressionError {
-    /// It is no CEL.
+    /// It is not valid CEL.
     #[error("the expression cannot be compiled: {0}")]
     Syntax(String),
     /// It fails on these values.
     #[error("the expression cannot be evaluated: {0}")]
     Evaluation(String),
-    /// It gives something else than true or false.
+    /// Its value is not a boolean.
     #[error("the expression gives {0} instead of true or false")]
     NotBoolean(String),
 }
 
-/// What expressions see: the values that they borrow.
+/// The variables of an expression, which it borrows.
 pub struct Variables<'v>(Context<'v, 'v>);
 
 impl<'v> Variables<'v> {
-    /// Variables of these names.
+    /// Variables with these names and values.
     pub fn new<'n>(values: impl IntoIterator<Item = (&'n str, &'v Value)>) -> Self {
         let mut context = Context::with_env(ENV.clone());
         for (name, value) in values {
@@ -69,7 +71,7 @@ impl Expression {
         })
     }
 
-    /// Whether it looks at the variable `name`.
+    /// Whether it refers to the variable `name`.
     pub fn mentions(&self, name: &str) -> bool {
         self.variables.iter().any(|variable| variable == name)
     }
@@ -94,7 +96,7 @@ fn one_line(error: &impl fmt::Display) -> String {
     error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// JSON as CEL sees it: whole numbers are ints. Texts are borrowed, as the longest, the prompts, are seldom looked at.
+/// JSON as a CEL value: whole numbers are ints. Texts are borrowed, because the longest ones, the prompts, are rarely read.
 fn view(value: &Value) -> Box<dyn Val + '_> {
     match value {
         Value::Null => Box::new(CelNull),

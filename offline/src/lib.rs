@@ -1,36 +1,38 @@
-//! The verdict that the cluster would give, without the cluster.
+//! Evaluates writes as the cluster would, without the cluster.
 //!
 //! ```text
-//! files, folders, stdin ─→ documents ─┬─→ world (policies, memory, namespaces, …) ─┐
-//! live cluster ─→ world::load ────────┤   registration (what is sent), schemas ────┤
-//!                                     └─→ proposal (one write) ──→ judge ←─────────┘
-//!                                                                   │ taskgate_webhook::judge, the server's own
-//!                                                                   ▼
-//!                                                               judgement
+//! documents       objects from files, directories and standard input
+//! cluster_state   policies, WorkItems, namespaces, …: from documents, or loaded once from a live cluster
+//! webhooks        the webhook configurations, and which requests match them
+//! schema          the schemas of CustomResourceDefinitions: pruning, defaults, validation
+//! write_request   one write: the object, the user, the operation
+//! evaluator       evaluates one write request in the order of the API server
+//! evaluation      the result
+//! case            cases of `taskgate test`: a cluster state, requests, and the expected results
 //! ```
 //!
-//! There is no second decision: [`World`] is another [`taskgate_webhook::Surroundings`], and the server's own way from a
-//! review to a verdict runs over it. What is modelled here is the API server around it ([`judge`], [`registration`],
-//! [`schema`]), and the end-to-end suite `offline` holds it against the real one.
+//! Decisions come from the server's own code: [`ClusterState`] implements [`taskgate_webhook::ClusterContext`], and
+//! [`taskgate_webhook::evaluate`] runs over it. Only the API server around it is modelled here, and the end-to-end suite `offline`
+//! compares the model with the real one.
 //!
-//! Depends on `taskgate-webhook`, `taskgate-policy` and `taskgate-api`. Called by the binary. It reads files and, where
-//! asked to, the API server; it writes nothing but the cases that [`case`] updates.
+//! Imports `taskgate-webhook`, `taskgate-policy` and `taskgate-api`. Called by the binary. It reads files and, with `--live`, the
+//! API server; it writes only the cases that `taskgate test --update` updates.
 
 pub mod case;
+pub mod cluster_state;
 pub mod diff;
 pub mod documents;
+pub mod evaluation;
+pub mod evaluator;
 pub mod expression;
-pub mod judge;
-pub mod judgement;
-pub mod proposal;
-pub mod registration;
 pub mod schema;
-pub mod world;
+pub mod webhooks;
+pub mod write_request;
 
-pub use documents::{Document, Documents, Place, Unreadable};
-pub use judge::Judge;
-pub use judgement::{Judgement, Verdict};
-pub use proposal::{Defaults, Proposal};
-pub use registration::Registration;
+pub use cluster_state::{ClusterState, ClusterStateOptions};
+pub use documents::{Document, Documents, SourceLocation, UnreadableDocument};
+pub use evaluation::{Evaluation, WriteVerdict};
+pub use evaluator::Evaluator;
 pub use schema::Schemas;
-pub use world::{Knowledge, World};
+pub use webhooks::InstalledWebhooks;
+pub use write_request::{RequestDefaults, WriteRequest};

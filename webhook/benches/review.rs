@@ -9,8 +9,8 @@ mod support;
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::Value;
-use support::{Given, job, review, task, task_review};
-use taskgate_webhook::Limits;
+use support::{FixedCluster, job, review, task, task_review};
+use taskgate_webhook::ServerLimits;
 
 const POLICY: &str = "{queueName: agents, metadata: {labels: {team: a}}, failurePolicy: {maxRetriesPerItem: 3}}";
 
@@ -35,12 +35,14 @@ fn reviews(criterion: &mut Criterion) {
         .enable_all()
         .build()
         .expect("a runtime");
-    let given = Given {
+    let cluster = FixedCluster {
         owner_task: Some(task("team")),
-        ..Given::policy(POLICY).expect("a legal policy")
+        ..FixedCluster::policy(POLICY).expect("a legal policy")
     };
     let (server, mut connection) = runtime.block_on(async {
-        let server = support::serve(given, Limits::default()).await.expect("a server");
+        let server = support::serve(cluster, ServerLimits::default())
+            .await
+            .expect("a server");
         let connection = server.http1().await.expect("a connection");
         (server, connection)
     });

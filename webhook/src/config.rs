@@ -1,10 +1,10 @@
-//! What can be set, as types. Where a value came from (flags, environment, a file) is the binary's business.
+//! The server's settings. The binary reads them from flags, environment and file.
+//!
+//! Imports nothing of this crate. Called by `server`, `listener` and `admission`.
 
 use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
 use taskgate_api::kueue::ConfigRef;
-
-use crate::peers::share;
 
 /// How the server runs.
 #[derive(Clone, Debug)]
@@ -14,32 +14,30 @@ pub struct ServerConfig {
     /// Where probes and metrics are served, over plain HTTP. Port 0 takes a free one.
     pub admin: SocketAddr,
     /// What one request or connection may use.
-    pub limits: Limits,
-    /// Whether `/metrics` takes a token, and the right to `get` that path.
+    pub limits: ServerLimits,
+    /// Whether `/metrics` needs a token with the right to `get` that path.
     pub metrics_auth: bool,
-    /// How the server ends.
+    /// How the server shuts down.
     pub shutdown: ShutdownConfig,
     /// Where Kueue's configuration is.
     pub kueue: Option<ConfigRef>,
 }
 
-/// Bounds on what requests and connections may use. Every duration is longer than zero.
-///
-/// Of connections, requests and bytes one peer, which is one IP address, gets at most half: a flood from one leaves the other
-/// half to the API server. It gets no less, because several API servers may come from one address.
+/// Limits on requests and connections. Every duration is longer than zero. One peer gets at most its share of connections,
+/// requests and bytes (`peer_share`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Connections at the same time. One more closes another, or is closed as it comes.
+pub struct ServerLimits {
+    /// Concurrent connections. One more evicts another, or is closed at once.
     pub connections: NonZeroUsize,
-    /// Requests that are answered at the same time, from when their bodies are read; more are answered with 503 at once. Half
+    /// Requests that are answered concurrently, counted from when their bodies are read; further ones get 503 at once. Half
     /// must be more than the 200 creates and updates that an API server handles at once by default
     /// (`--max-mutating-requests-inflight`).
     pub in_flight: NonZeroUsize,
     /// The largest body, in bytes. An UPDATE review carries two objects of up to 3 MiB.
     pub body_bytes: NonZeroUsize,
-    /// What one review may take in memory once it is parsed, in bytes.
+    /// The memory that one review may take once it is parsed, in bytes.
     pub review_bytes: NonZeroUsize,
-    /// What all reviews together may take in memory, in bytes, bodies included.
+    /// The memory that all reviews together may take, in bytes, bodies included.
     pub buffered_bytes: NonZeroUsize,
     /// For a TLS handshake.
     pub handshake: Duration,
@@ -49,14 +47,14 @@ pub struct Limits {
     pub body: Duration,
     /// Between two pieces of a body.
     pub stall: Duration,
-    /// Between two requests on a connection. Longer than the API server's own 90 s, so that it is the API server that
-    /// closes: a request that crosses our closing would be a failed call. Shorter than what NAT forgets after (C7).
+    /// Between two requests on a connection. Longer than the API server's own 90 s, so that the API server closes first: a
+    /// request that crosses our close would be a failed call. Shorter than common NAT timeouts.
     pub idle: Duration,
     /// For a review whose URL does not say how long the API server waits.
     pub review: Duration,
 }
 
-impl Default for Limits {
+impl Default for ServerLimits {
     fn default() -> Self {
         let count = |count| NonZeroUsize::new(count).expect("the defaults are not zero");
         Self {
@@ -75,15 +73,15 @@ impl Default for Limits {
     }
 }
 
-/// How the server ends (C7): unready at once, but serving on while Services still send requests, each answered with
-/// `Connection: close`; then nothing new, and what runs may finish.
+/// How the server shuts down (C7): unready at once, but still serving while Services send requests, each answered with
+/// `Connection: close`; then no new connections, and open requests may finish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShutdownConfig {
-    /// How long requests are still accepted at most.
+    /// The longest time in which requests are still accepted.
     pub lame_duck: Duration,
-    /// Once requests came and then none for this long, accepting ends before [`Self::lame_duck`] is over.
+    /// Once requests arrived and then none for this long, accepting ends before [`Self::lame_duck`] is over.
     pub quiet: Duration,
-    /// How long requests that are being answered may take after that.
+    /// How long open requests may take after that.
     pub drain: Duration,
 }
 
@@ -97,13 +95,21 @@ impl Default for ShutdownConfig {
     }
 }
 
+/// The share of `limit` that one peer, which is one IP address, may use: half.
+///
+/// No more, so that a pod that takes all it can get leaves the other half to the API server. No less, because all API servers may
+/// come from one address (konnectivity, NAT), each with 25 connections.
+pub(crate) fn peer_share(limit: usize) -> usize {
+    limit.div_ceil(2)
+}
+
 /// A setting that cannot work.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A duration that must be longer than zero is not.
     #[error("{0} must be longer than zero")]
     Zero(&'static str),
-    /// One review may take more than a peer may have.
+    /// One review may take more than a peer's share.
     #[error(
         "limits.bufferedBytes ({buffered}) must be twice limits.bodyBytes and limits.reviewBytes together ({review})"
     )]
@@ -121,14 +127,14 @@ impl ServerConfig {
         Self {
             listen,
             admin,
-            limits: Limits::default(),
+            limits: ServerLimits::default(),
             metrics_auth: false,
             shutdown: ShutdownConfig::default(),
             kueue: Some(ConfigRef::default()),
         }
     }
 
-    /// Refuses what cannot work, by the field's name (C24).
+    /// Refuses settings that cannot work, by the field's name (C24).
     pub fn check(&self) -> Result<(), ConfigError> {
         let limits = &self.limits;
         for (field, duration) in [
@@ -145,7 +151,7 @@ impl ServerConfig {
         }
         let buffered = limits.buffered_bytes.get();
         let review = limits.body_bytes.get().saturating_add(limits.review_bytes.get());
-        if share(buffered) < review {
+        if peer_share(buffered) < review {
             return Err(ConfigError::Buffered { buffered, review });
         }
         Ok(())
@@ -157,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_work_is_refused_by_name() {
+    fn settings_that_cannot_work_are_refused_by_name() {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let good = ServerConfig::new(any, any);
         good.check().unwrap();

@@ -1,68 +1,43 @@
-//! taskgate's admission server: `AdmissionReview`s in, verdicts out, over TLS.
+//! taskgate's admission server: answers `AdmissionReview`s over TLS.
 //!
 //! ```text
-//! listener ─→ connection ─→ routes::answer ─→ body::read, decode
-//!                                          ─→ judge ─→ facts::gather ←─ caches, fresh reads
-//!                                                   ─→ taskgate_policy::govern, decide
-//!                                          ─→ review::encode
-//! admin: /livez /readyz /metrics, on a port of its own
+//! registration   which requests the API server sends: the ENDPOINTS table feeds the webhook configurations and the router
+//! listener       a port: connections, TLS, limits per peer, shutdown stages
+//! admission      one review: read the body, decode, evaluate, encode
+//! cluster        the inputs of a decision: the cache first, then live reads
+//! cache          one watch per kind, trimmed
+//! admin          /livez, /readyz, /metrics, on a port of its own
+//! server         binds the ports, runs everything, shuts down
 //! ```
 //!
-//! It has no side effects: it reads the cluster and writes nothing. What is decided is the business of
-//! `taskgate-policy`; which certificate is served is that of `taskgate-certs`. Which requests come at all stands in
-//! [`rules`], from which both the [`Registration`] and the router are built.
+//! The server has no side effects: it reads the cluster and writes nothing. `taskgate-policy` decides; `taskgate-certs` provides
+//! the certificate. [`evaluate`] needs no server: over another [`ClusterContext`] than the live cluster it makes the same
+//! decision offline.
 //!
-//! [`judge()`] needs no server: over other [`Surroundings`] than the cluster it gives the same verdict offline.
-//!
-//! Depends on `taskgate-api`, `taskgate-policy` and `taskgate-certs`. Called by the binary, which wires it, and by
+//! Imports `taskgate-api`, `taskgate-policy` and `taskgate-certs`. Called by the binary, which wires it, and by
 //! `taskgate-offline`.
 
-mod activity;
 mod admin;
-mod body;
-mod caches;
-mod cancellation;
+mod admission;
+mod blocking;
+mod cache;
 mod cluster;
 mod config;
-mod connection;
-mod facts;
-mod fresh;
-mod guard;
-mod judge;
-mod kueue;
-mod lifecycle;
 mod listener;
 mod metrics;
-mod off_reactor;
-mod peers;
-mod probe;
-mod rate;
-mod readiness;
-mod refusal;
+mod rate_limiter;
 mod registration;
-mod review;
-mod routes;
-pub mod rules;
-mod scrapers;
-mod serve;
-mod weight;
+mod server;
 
-pub use caches::{CacheReport, Caches};
-pub use cancellation::Permission;
-pub use cluster::Cluster;
-pub use config::{ConfigError, Limits, ServerConfig, ShutdownConfig};
-pub use facts::{Ask, FactError, Labels, Rivals, Surroundings};
-pub use fresh::may;
-pub use judge::judge;
-pub use kueue::QueueQuestion;
-pub use lifecycle::{Lifecycle, Stage};
-pub use listener::{BindError, Listener};
-pub use metrics::Metrics;
-pub use readiness::{Check, Readiness};
-pub use refusal::Refusal;
-pub use registration::{
-    ClientTarget, ConfigurationName, FailurePolicy, InvalidName, InvalidTimeout, Registration, TimeoutSeconds,
+pub use admission::{
+    AccessDecision, ClusterContext, ClusterReadError, CompetingTasks, DecodeError, NamespaceLabels, ObjectKind,
+    QueueLookup, ReviewOperation, ReviewRequest, ReviewedTask, UserInfo, evaluate, router,
 };
-pub use review::{DecodeError, ObjectKind, ReviewOperation, ReviewRequest, UserInfo};
-pub use routes::router;
-pub use serve::{Addresses, Dependencies, METRICS_PREFIX, ServeError, Server, serve};
+pub use cluster::check_access;
+pub use config::{ConfigError, ServerConfig, ServerLimits, ShutdownConfig};
+pub use listener::{BindError, Lifecycle, Listener, ShutdownStage};
+pub use metrics::ServerMetrics;
+pub use registration::{
+    ClientTarget, ConfigurationName, FailurePolicy, InvalidName, InvalidTimeout, Registration, TimeoutSeconds, rules,
+};
+pub use server::{Addresses, Dependencies, METRICS_PREFIX, ServeError, Server, serve};

@@ -1,4 +1,6 @@
-//! What the server counts. Labels come from closed sets only; the names of objects never become labels.
+//! The server's metrics. Labels have closed sets of values; names of objects never become labels.
+//!
+//! Imports nothing of this crate. Called by `listener` and `admission`, which count; `cache` collects its own metrics.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,13 +15,11 @@ use prometheus_client::{
         gauge::{ConstGauge, Gauge},
         histogram::Histogram,
     },
-    registry::Registry,
+    registry::{Metric, Registry},
 };
 use taskgate_api::Mode;
 use taskgate_certs::Resolver;
-use taskgate_policy::{Decision, Kind, Phase, Reason};
-
-use crate::{caches::Caches, refusal::Refusal, review::ReviewOperation};
+use taskgate_policy::{Decision, Kind, Phase};
 
 /// Upper bounds in seconds: a review takes tens of microseconds, and its deadline is a few seconds.
 const BUCKETS: [f64; 13] = [
@@ -28,14 +28,22 @@ const BUCKETS: [f64; 13] = [
 
 /// The server's metrics. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Metrics {
+pub struct ServerMetrics {
     reviews: Family<ReviewLabels, Counter>,
     duration: Family<EndpointLabels, Histogram>,
-    in_flight: Gauge,
+    pub(crate) in_flight: Gauge,
     refused: Family<CauseLabels, Counter>,
-    reasons: Family<ReasonLabels, Counter>,
-    connections: Gauge,
+    reasons: Family<DecisionReasonLabels, Counter>,
+    pub(crate) connections: Gauge,
     connections_refused: Family<CauseLabels, Counter>,
+}
+
+/// What a review asks, as labels.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReviewedOperation {
+    pub(crate) phase: Phase,
+    pub(crate) operation: &'static str,
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -58,7 +66,7 @@ struct CauseLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabels {
+struct DecisionReasonLabels {
     section: &'static str,
     code: &'static str,
     mode: &'static str,
@@ -67,11 +75,11 @@ struct ReasonLabels {
 /// Why a connection ended before it carried a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ConnectionRefusal {
-    /// There are too many, and none that another could be closed for.
+    /// There are too many, and none that could be evicted.
     TooMany,
-    /// It was closed for a newer one: it had waited longest for its peer.
+    /// It was evicted for a newer one: it had waited longest for its peer.
     Evicted,
-    /// The TLS client showed no certificate of the client authority.
+    /// The TLS client presented no certificate of the client authority.
     ClientCertificate,
     /// The TLS handshake failed.
     Handshake,
@@ -81,103 +89,103 @@ pub(crate) enum ConnectionRefusal {
     HeaderTimeout,
 }
 
-impl Metrics {
+/// Registers `metric`.
+fn registered<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+impl ServerMetrics {
     /// Registers the metrics. `registry` carries the prefix `taskgate`.
     pub fn register(registry: &mut Registry) -> Self {
         let histogram: fn() -> Histogram = || Histogram::new(BUCKETS);
-        let metrics = Self {
-            reviews: Family::default(),
-            duration: Family::new_with_constructor(histogram),
-            in_flight: Gauge::default(),
-            refused: Family::default(),
-            reasons: Family::default(),
-            connections: Gauge::default(),
-            connections_refused: Family::default(),
-        };
-        registry.register("reviews", "Reviews that got a verdict", metrics.reviews.clone());
-        registry.register(
-            "review_duration_seconds",
-            "Time from the end of a request's headers to its answer",
-            metrics.duration.clone(),
-        );
-        registry.register(
-            "reviews_in_flight",
-            "Requests that are being answered",
-            metrics.in_flight.clone(),
-        );
-        registry.register(
-            "reviews_refused",
-            "Requests that got an error instead of a verdict, by cause",
-            metrics.refused.clone(),
-        );
-        registry.register(
-            "reasons",
-            "What was found about requests, dry runs included, by how far the policy may go",
-            metrics.reasons.clone(),
-        );
-        registry.register("connections", "Open connections", metrics.connections.clone());
-        registry.register(
-            "connections_refused",
-            "Connections that ended before they carried a request, by cause",
-            metrics.connections_refused.clone(),
-        );
-        metrics
-    }
-
-    pub(crate) fn review(
-        &self,
-        kind: Kind,
-        phase: Phase,
-        operation: ReviewOperation,
-        dry_run: bool,
-        decision: &Decision,
-    ) {
-        self.reviews
-            .get_or_create(&ReviewLabels {
-                kind: kind_name(kind),
-                phase: phase_name(phase),
-                operation: operation.as_str(),
-                verdict: decision.verdict().as_str(),
-                dry_run,
-            })
-            .inc();
-        for reason in &decision.reasons {
-            self.reasons.get_or_create(&ReasonLabels::of(reason)).inc();
+        Self {
+            reviews: registered(registry, "reviews", "Reviews that got a verdict", Family::default()),
+            duration: registered(
+                registry,
+                "review_duration_seconds",
+                "Time from the end of a request's headers to its answer",
+                Family::new_with_constructor(histogram),
+            ),
+            in_flight: registered(
+                registry,
+                "reviews_in_flight",
+                "Requests that are being answered",
+                Gauge::default(),
+            ),
+            refused: registered(
+                registry,
+                "reviews_refused",
+                "Requests that got an error instead of a verdict, by cause",
+                Family::default(),
+            ),
+            reasons: registered(
+                registry,
+                "reasons",
+                "What was found about requests, dry runs included, by how far the policy may go",
+                Family::default(),
+            ),
+            connections: registered(registry, "connections", "Open connections", Gauge::default()),
+            connections_refused: registered(
+                registry,
+                "connections_refused",
+                "Connections that ended before they carried a request, by cause",
+                Family::default(),
+            ),
         }
     }
 
-    pub(crate) fn unexpected(&self, phase: Phase, operation: ReviewOperation, dry_run: bool) {
-        self.reviews
-            .get_or_create(&ReviewLabels {
-                kind: "other",
-                phase: phase_name(phase),
-                operation: operation.as_str(),
-                verdict: "unexpected",
-                dry_run,
-            })
-            .inc();
+    /// Counts a decision and its reasons.
+    pub(crate) fn decided(&self, kind: Kind, reviewed: ReviewedOperation, decision: &Decision) {
+        self.count(kind_name(kind), reviewed, decision.verdict().as_str());
+        for reason in &decision.reasons {
+            let labels = DecisionReasonLabels {
+                section: reason.section.as_str(),
+                code: reason.code(),
+                mode: match reason.mode {
+                    Mode::Off => "off",
+                    Mode::Observe => "observe",
+                    Mode::Warn => "warn",
+                    Mode::Enforce => "enforce",
+                },
+            };
+            self.reasons.get_or_create(&labels).inc();
+        }
     }
 
-    pub(crate) fn refusal(&self, refusal: &Refusal) {
-        let cause = refusal.cause();
+    /// Counts a review of a kind that its endpoint is not registered for.
+    pub(crate) fn unexpected_kind(&self, reviewed: ReviewedOperation) {
+        self.count("other", reviewed, "unexpected");
+    }
+
+    fn count(&self, kind: &'static str, reviewed: ReviewedOperation, verdict: &'static str) {
+        let labels = ReviewLabels {
+            kind,
+            phase: match reviewed.phase {
+                Phase::Mutating => "mutating",
+                Phase::Validating => "validating",
+            },
+            operation: reviewed.operation,
+            verdict,
+            dry_run: reviewed.dry_run,
+        };
+        self.reviews.get_or_create(&labels).inc();
+    }
+
+    /// Counts a request that got an error instead of a decision.
+    pub(crate) fn refused(&self, cause: &'static str) {
         self.refused.get_or_create(&CauseLabels { cause }).inc();
     }
 
-    pub(crate) fn took(&self, path: &'static str, duration: Duration) {
+    /// Records how long the request at `path` took.
+    pub(crate) fn observe_duration(&self, path: &'static str, duration: Duration) {
         self.duration
             .get_or_create(&EndpointLabels { path })
             .observe(duration.as_secs_f64());
     }
 
-    pub(crate) fn in_flight(&self) -> &Gauge {
-        &self.in_flight
-    }
-
-    pub(crate) fn connections(&self) -> &Gauge {
-        &self.connections
-    }
-
-    pub(crate) fn connection_refusal(&self, refusal: ConnectionRefusal) {
+    /// Counts a connection that ended before it carried a request.
+    pub(crate) fn connection_refused(&self, refusal: ConnectionRefusal) {
         let cause = match refusal {
             ConnectionRefusal::TooMany => "too_many",
             ConnectionRefusal::Evicted => "evicted",
@@ -187,21 +195,6 @@ impl Metrics {
             ConnectionRefusal::HeaderTimeout => "header_timeout",
         };
         self.connections_refused.get_or_create(&CauseLabels { cause }).inc();
-    }
-}
-
-impl ReasonLabels {
-    fn of(reason: &Reason) -> Self {
-        Self {
-            section: reason.section.as_str(),
-            code: reason.code(),
-            mode: match reason.mode {
-                Mode::Off => "off",
-                Mode::Observe => "observe",
-                Mode::Warn => "warn",
-                Mode::Enforce => "enforce",
-            },
-        }
     }
 }
 
@@ -217,14 +210,23 @@ pub(crate) fn kind_name(kind: Kind) -> &'static str {
     }
 }
 
-fn phase_name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Mutating => "mutating",
-        Phase::Validating => "validating",
+/// Keeps a gauge one higher while it lives.
+pub(crate) struct GaugeGuard(Gauge);
+
+impl GaugeGuard {
+    pub(crate) fn new(gauge: Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
     }
 }
 
-/// Reads the state of the certificates at scrape time, so that it cannot drift.
+impl Drop for GaugeGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Collects the state of the certificates when metrics are scraped.
 #[derive(Debug)]
 pub(crate) struct CertificateCollector(pub(crate) Arc<Resolver>);
 
@@ -265,43 +267,5 @@ impl Collector for CertificateCollector {
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
         Ok(())
-    }
-}
-
-/// Reads the sizes of the caches at scrape time.
-#[derive(Debug)]
-pub(crate) struct CacheCollector(pub(crate) Arc<Caches>);
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CacheLabels {
-    kind: &'static str,
-}
-
-impl Collector for CacheCollector {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let caches = self.0.report();
-        let mut family = encoder.encode_descriptor("cache_objects", "Objects in a cache", None, MetricType::Gauge)?;
-        for cache in &caches {
-            let objects = ConstGauge::new(i64::try_from(cache.objects).unwrap_or(i64::MAX));
-            objects.encode(family.encode_family(&CacheLabels { kind: cache.kind })?)?;
-        }
-        let mut family = encoder.encode_descriptor(
-            "cache_age_seconds",
-            "How long a cache has been without a working watch; 0 while it follows the API server",
-            None,
-            MetricType::Gauge,
-        )?;
-        for cache in &caches {
-            ConstGauge::new(cache.age.as_secs_f64())
-                .encode(family.encode_family(&CacheLabels { kind: cache.kind })?)?;
-        }
-        let rejected = ConstGauge::new(i64::try_from(self.0.rejected_policies()).unwrap_or(i64::MAX));
-        let encoder = encoder.encode_descriptor(
-            "policies_rejected",
-            "Stored policies that cannot be applied and are left out",
-            None,
-            rejected.metric_type(),
-        )?;
-        rejected.encode(encoder)
     }
 }

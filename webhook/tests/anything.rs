@@ -1,4 +1,4 @@
-//! Whatever is sent, the answer is a defined one.
+//! Property tests: every request gets a defined answer.
 
 use axum::{Router, body::Body};
 use http::{Request, StatusCode, header};
@@ -6,23 +6,23 @@ use http_body_util::BodyExt as _;
 use prometheus_client::registry::Registry;
 use proptest::prelude::*;
 use serde_json::Value;
-use taskgate_webhook::{Limits, Metrics, router, rules::ENDPOINTS};
+use taskgate_webhook::{ServerLimits, ServerMetrics, router, rules::ENDPOINTS};
 use tower::ServiceExt as _;
 
 mod support;
-use support::{Given, job, review, task, task_review};
+use support::{FixedCluster, job, review, task, task_review};
 
 const POLICY: &str = "{queueName: agents, metadata: {labels: {team: a}}, failurePolicy: {maxRetriesPerItem: 3}}";
 
 fn routes() -> Router {
-    let given = Given {
+    let cluster = FixedCluster {
         owner_task: Some(task("team")),
-        ..Given::policy(POLICY).expect("a legal policy")
+        ..FixedCluster::policy(POLICY).expect("a legal policy")
     };
     router(
-        given.finish(),
-        &Limits::default(),
-        Metrics::register(&mut Registry::default()),
+        cluster.finish(),
+        &ServerLimits::default(),
+        ServerMetrics::register(&mut Registry::default()),
     )
 }
 
@@ -97,7 +97,7 @@ proptest! {
     }
 
     #[test]
-    fn a_review_with_odd_values_gets_a_verdict_or_is_refused(
+    fn a_review_with_odd_values_gets_a_decision_or_is_refused(
         which in 0..3_usize,
         endpoint in 0..ENDPOINTS.len(),
         changes in proptest::collection::vec((any::<proptest::sample::Index>(), odd_value()), 1..6),

@@ -1,4 +1,4 @@
-//! The whole server on a real API server: certificates, registration, caches, fresh reads, readiness.
+//! The whole server on a real API server: certificates, registration, caches, live reads, readiness.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -10,7 +10,9 @@ use kube::{
 };
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
-use taskgate_certs::{Authority, AuthorityConfig, Caretaker, Injector, Lifetimes, Resolver, San, Source as _};
+use taskgate_certs::{
+    Authority, AuthorityConfig, BundleManager, CertificateSource as _, Injector, Lifetimes, Resolver, San,
+};
 use taskgate_e2e::{ControlPlane, PATIENCE, eventually, eventually_that};
 use taskgate_webhook::{
     Addresses, ClientTarget, Dependencies, Registration, ServeError, Server, ServerConfig, ShutdownConfig,
@@ -55,7 +57,7 @@ impl Taskgate {
             },
         );
         let name = taskgate_webhook::rules::CONFIGURATION.to_owned();
-        let injector = Injector::new(client.clone(), name, resolver.clone(), Caretaker::Taskgate);
+        let injector = Injector::new(client.clone(), name, resolver.clone(), BundleManager::Taskgate);
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let config = ServerConfig {
             metrics_auth,
@@ -139,12 +141,12 @@ fn task(name: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn from_an_empty_cluster_to_verdicts_and_back() -> anyhow::Result<()> {
+async fn from_an_empty_cluster_to_decisions_and_back() -> anyhow::Result<()> {
     let cp = ControlPlane::start().await?;
     cp.kubectl(["create", "namespace", NAMESPACE]).await?.stdout_ok()?;
     let taskgate = Taskgate::start(&cp).await?;
 
-    // Nothing is installed: that is known, so only the registration is missing.
+    // No CRD is installed, which counts as synced, so only the registration is missing.
     let only_registration = |(status, text): &(u16, String)| {
         *status == 503
             && text.contains("[+]caches ok")
@@ -195,12 +197,12 @@ async fn from_an_empty_cluster_to_verdicts_and_back() -> anyhow::Result<()> {
             .as_deref(),
         Some("agents")
     );
-    // The Job of a Task that is gone belongs to nobody. (Dry run: the garbage collector would take it away.)
+    // The Job of a deleted Task has no owner. (Dry run: the garbage collector would delete it.)
     let orphan = serde_json::from_str(&self::job("fixer-9", "long-gone"))?;
     let job = ns.api::<Job>().create(&dry_run(), &orphan).await?;
     assert_eq!(job.spec.and_then(|spec| spec.suspend), Some(false));
 
-    // An item that is open.
+    // A tripped item.
     let item = taskgate_policy::identify(taskgate_api::kelos::Task::of(&task("fixer-42"))).context("an item")?;
     let work_item = item.work_item_name();
     ns.apply_yaml(
@@ -214,7 +216,7 @@ async fn from_an_empty_cluster_to_verdicts_and_back() -> anyhow::Result<()> {
     items
         .patch_status(&work_item, &PatchParams::default(), &Patch::Merge(open))
         .await?;
-    let denied = eventually("the open item is denied", PATIENCE, || async {
+    let denied = eventually("the Task of the tripped item is denied", PATIENCE, || async {
         let task: DynamicObject = serde_json::from_value(task("fixer-42"))?;
         let answer = tasks.create(&dry_run(), &task).await;
         Ok(answer.err().context("admitted")?.to_string())
@@ -228,7 +230,7 @@ async fn from_an_empty_cluster_to_verdicts_and_back() -> anyhow::Result<()> {
         .await;
     assert!(format!("{refused:?}").contains("kelos.dev/task"), "{refused:?}");
 
-    // Kelos goes: known as well, and no reason to be unready.
+    // Kelos is removed, which is no reason to be unready.
     cp.kubectl(["delete", "crd", "taskspawners.kelos.dev"])
         .await?
         .stdout_ok()?;
@@ -255,7 +257,7 @@ async fn after_the_first_ready_answer_every_create_is_governed() -> anyhow::Resu
     taskgate.register(&cp).await?;
     taskgate.await_ready().await?;
     let tasks = Api::<DynamicObject>::namespaced_with(cp.client(), ns.name(), &task_resource());
-    // A webhook configuration takes a moment to reach the API server's own cache (C27): ready is ours, that is its.
+    // A webhook configuration takes a moment to reach the API server's own cache (C27).
     eventually("the API server knows the registration", PATIENCE, || async {
         let task: DynamicObject = serde_json::from_value(task("probe"))?;
         let seen = tasks.create(&dry_run(), &task).await?;
@@ -269,7 +271,7 @@ async fn after_the_first_ready_answer_every_create_is_governed() -> anyhow::Resu
         assert_eq!(label(&created, "team").as_deref(), Some("a"), "{n}");
     }
 
-    // The API server goes and comes back: the caches follow it again.
+    // The API server restarts: the caches follow it again.
     cp.apiserver().restart().await?;
     ns.apply_yaml(
         "{apiVersion: taskgate.dev/v1alpha1, kind: TaskPolicy, metadata: {name: agents}, spec: {metadata: {labels: {team: b}}}}",
@@ -295,7 +297,7 @@ async fn after_the_first_ready_answer_every_create_is_governed() -> anyhow::Resu
         "workspaces",
         "namespaces",
     ];
-    // Each cache follows in its own time.
+    // Each cache recovers with its own backoff.
     eventually("every cache follows the API server", PATIENCE, || async {
         let (_, metrics) = taskgate.get("/metrics").await?;
         let behind: Vec<_> = kinds
@@ -312,7 +314,7 @@ async fn after_the_first_ready_answer_every_create_is_governed() -> anyhow::Resu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metrics_are_shown_to_whom_the_api_server_allows() -> anyhow::Result<()> {
+async fn metrics_are_shown_to_users_whom_the_api_server_allows() -> anyhow::Result<()> {
     let cp = ControlPlane::start().await?;
     cp.kubectl(["create", "namespace", NAMESPACE]).await?.stdout_ok()?;
     cp.apply_yaml(
@@ -347,7 +349,7 @@ async fn metrics_are_shown_to_whom_the_api_server_allows() -> anyhow::Result<()>
     for header in ["", "authorization: Basic eDp5\r\n", "authorization: Bearer garbage\r\n"] {
         assert_eq!(read(header.to_owned()).await?, 401, "{header}");
     }
-    // A flood of bad tokens asks the API server a few times, and keeps no user out who was let in before.
+    // A flood of bad tokens asks the API server a few times, and rejects no user who was accepted before.
     let mut flooded = Vec::new();
     for index in 0..60 {
         flooded.push(read(format!("authorization: Bearer bad-{index}\r\n")).await?);

@@ -7,10 +7,10 @@ use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 use taskgate_api::WorkItemStatus;
 use taskgate_policy::SpawnerFacts;
-use taskgate_webhook::{Limits, Registration};
+use taskgate_webhook::{Registration, ServerLimits};
 
 mod support;
-use support::{Given, job, review, task, task_review};
+use support::{FixedCluster, job, review, task, task_review};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -32,8 +32,8 @@ fn compare(name: &str, seen: &Value) -> anyhow::Result<()> {
 }
 
 /// Sends `review` and compares the exchange. The patch is shown decoded.
-async fn exchange(name: &str, given: Given, target: &str, review: Value) -> anyhow::Result<()> {
-    let server = support::serve(given, Limits::default()).await?;
+async fn exchange(name: &str, cluster: FixedCluster, target: &str, review: Value) -> anyhow::Result<()> {
+    let server = support::serve(cluster, ServerLimits::default()).await?;
     let answer = server.post(target, review.to_string()).await?;
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(answer.headers["content-type"], "application/json");
@@ -57,10 +57,10 @@ fn policy_kind() -> Value {
 }
 
 #[tokio::test]
-async fn a_task_without_a_policy_passes_untouched() -> anyhow::Result<()> {
+async fn a_task_without_a_policy_is_admitted_unchanged() -> anyhow::Result<()> {
     exchange(
         "task-ungoverned",
-        Given::default(),
+        FixedCluster::default(),
         "/mutate/tasks",
         task_review("team"),
     )
@@ -69,19 +69,20 @@ async fn a_task_without_a_policy_passes_untouched() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_governed_task_is_labelled() -> anyhow::Result<()> {
-    let given = Given::policy("{metadata: {labels: {team: a}, annotations: {example.com/cost-centre: '42'}}}")?;
-    exchange("task-labelled", given, "/mutate/tasks", task_review("team")).await
+    let cluster =
+        FixedCluster::policy("{metadata: {labels: {team: a}, annotations: {example.com/cost-centre: '42'}}}")?;
+    exchange("task-labelled", cluster, "/mutate/tasks", task_review("team")).await
 }
 
 #[tokio::test]
 async fn a_job_of_a_governed_task_is_queued() -> anyhow::Result<()> {
-    let given = Given {
+    let cluster = FixedCluster {
         owner_task: Some(task("team")),
-        ..Given::policy("{queueName: agents, queuePriorityClass: high}")?
+        ..FixedCluster::policy("{queueName: agents, queuePriorityClass: high}")?
     };
     exchange(
         "job-queued",
-        given,
+        cluster,
         "/mutate/jobs",
         review(&job_kind(), "team", &job("team")),
     )
@@ -89,16 +90,16 @@ async fn a_job_of_a_governed_task_is_queued() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_job_whose_task_was_replaced_passes_untouched() -> anyhow::Result<()> {
+async fn a_job_whose_task_was_replaced_is_admitted_unchanged() -> anyhow::Result<()> {
     let mut other = task("team");
     other["metadata"]["uid"] = json!("another-uid");
-    let given = Given {
+    let cluster = FixedCluster {
         owner_task: Some(other),
-        ..Given::policy("{queueName: agents}")?
+        ..FixedCluster::policy("{queueName: agents}")?
     };
     exchange(
         "job-of-another-task",
-        given,
+        cluster,
         "/mutate/jobs",
         review(&job_kind(), "team", &job("team")),
     )
@@ -106,15 +107,15 @@ async fn a_job_whose_task_was_replaced_passes_untouched() -> anyhow::Result<()> 
 }
 
 #[tokio::test]
-async fn a_task_of_an_open_item_is_denied() -> anyhow::Result<()> {
-    let memory: WorkItemStatus = serde_json::from_value(json!({"breaker": "Open", "consecutiveFailures": 3,
+async fn a_task_of_a_tripped_item_is_denied() -> anyhow::Result<()> {
+    let work_item: WorkItemStatus = serde_json::from_value(json!({"breaker": "Open", "consecutiveFailures": 3,
         "openedAt": "2026-01-01T00:00:00Z", "lastFailureTime": "2026-01-01T00:00:00Z", "totalCostUSD": "1.25"}))?;
-    let given = Given {
+    let cluster = FixedCluster {
         spawner: Some(SpawnerFacts::default()),
-        memory: Some(memory),
-        ..Given::policy("{failurePolicy: {maxRetriesPerItem: 3}}")?
+        work_item: Some(work_item),
+        ..FixedCluster::policy("{failurePolicy: {maxRetriesPerItem: 3}}")?
     };
-    exchange("task-of-open-item", given, "/validate/tasks", task_review("team")).await
+    exchange("task-of-open-item", cluster, "/validate/tasks", task_review("team")).await
 }
 
 #[tokio::test]
@@ -123,14 +124,14 @@ async fn a_policy_that_cannot_be_applied_is_refused() -> anyhow::Result<()> {
         "metadata": {"name": "agents", "namespace": "team"},
         "spec": {"metadata": {"labels": {"kelos.dev/task": "mine"}}}});
     let review = review(&policy_kind(), "team", &policy);
-    exchange("policy-invalid", Given::default(), "/validate/policies", review).await
+    exchange("policy-invalid", FixedCluster::default(), "/validate/policies", review).await
 }
 
 #[tokio::test]
-async fn a_kind_that_nobody_registered_passes_with_a_note_in_the_audit_log() -> anyhow::Result<()> {
+async fn an_unregistered_kind_is_admitted_with_a_note_in_the_audit_log() -> anyhow::Result<()> {
     let kind = json!({"group": "", "version": "v1", "kind": "Pod"});
     let review = review(&kind, "team", &json!({"metadata": {"name": "p"}}));
-    exchange("kind-unexpected", Given::default(), "/mutate/tasks", review).await
+    exchange("kind-unexpected", FixedCluster::default(), "/mutate/tasks", review).await
 }
 
 #[test]

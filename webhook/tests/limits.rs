@@ -1,10 +1,10 @@
-//! What one request or connection may cost the others: nothing.
+//! Limits: one request or connection does not affect the others.
 
 use std::{net::Ipv4Addr, num::NonZeroUsize, time::Duration};
 
 use anyhow::Context as _;
 use taskgate_e2e::eventually_that;
-use taskgate_webhook::Limits;
+use taskgate_webhook::ServerLimits;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -13,7 +13,7 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 mod support;
-use support::{Given, PANICKING, SLOW, UNREADABLE, task_review};
+use support::{FixedCluster, PANICKING, SLOW, UNREADABLE, task_review};
 
 const SOON: Duration = Duration::from_secs(5);
 /// Another peer than the one that the other connections come from.
@@ -27,17 +27,17 @@ fn body(namespace: &str) -> String {
     task_review(namespace).to_string()
 }
 
-/// C8: the answer comes before the API server gives up, at four fifths of what it says it waits.
+/// The answer comes at four fifths of the API server's timeout.
 #[tokio::test]
 async fn a_review_that_takes_too_long_gets_504_in_time() -> anyhow::Result<()> {
-    let server = support::serve(Given::default(), Limits::default()).await?;
+    let server = support::serve(FixedCluster::default(), ServerLimits::default()).await?;
     let mut connection = server.http1().await?;
     let began = Instant::now();
     let answer = connection.post("/mutate/tasks?timeout=2s", body(SLOW)).await?;
     let took = began.elapsed();
     assert_eq!(
         (answer.status.as_u16(), answer.text().as_str()),
-        (504, "taskgate did not reach a verdict in time")
+        (504, "taskgate did not reach a decision in time")
     );
     assert!(
         (Duration::from_millis(1_600)..Duration::from_secs(2)).contains(&took),
@@ -52,10 +52,10 @@ async fn a_review_that_takes_too_long_gets_504_in_time() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Anybody may write a URL: no registration of ours states more than 5 s.
+/// Any caller may write a URL: no registration has more than 5 s.
 #[tokio::test]
-async fn a_timeout_that_nobody_registers_is_not_believed() -> anyhow::Result<()> {
-    let server = support::serve(Given::default(), Limits::default()).await?;
+async fn a_timeout_longer_than_a_registration_allows_is_capped() -> anyhow::Result<()> {
+    let server = support::serve(FixedCluster::default(), ServerLimits::default()).await?;
     let began = Instant::now();
     let answer = server.post("/mutate/tasks?timeout=30s", body(SLOW)).await?;
     assert_eq!(answer.status, 504);
@@ -66,8 +66,8 @@ async fn a_timeout_that_nobody_registers_is_not_believed() -> anyhow::Result<()>
 const HEAD: &str =
     "POST /mutate/tasks HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{";
 
-/// What comes back on `stream` until it is closed, while `drip` is sent again and again.
-async fn heard(mut stream: TlsStream<TcpStream>, drip: &[u8]) -> anyhow::Result<String> {
+/// Everything read from `stream` until it is closed, while `drip` is sent repeatedly.
+async fn read_while_dripping(mut stream: TlsStream<TcpStream>, drip: &[u8]) -> anyhow::Result<String> {
     let mut heard = Vec::new();
     timeout(SOON, async {
         let mut buffer = [0; 1024];
@@ -93,17 +93,17 @@ async fn a_slow_body_is_cut() -> anyhow::Result<()> {
         // No later than the API server gives up.
         (4_000, 4_000, "?timeout=500ms", ""),
     ] {
-        let limits = Limits {
+        let limits = ServerLimits {
             body: Duration::from_millis(body),
             stall: Duration::from_millis(stall),
-            ..Limits::default()
+            ..ServerLimits::default()
         };
-        let server = support::serve(Given::default(), limits).await?;
+        let server = support::serve(FixedCluster::default(), limits).await?;
         let mut stream = server.dial(b"http/1.1").await?;
         let began = Instant::now();
         let head = HEAD.replace("tasks ", &format!("tasks{timeout} "));
         stream.write_all(head.as_bytes()).await?;
-        let text = heard(stream, drip.as_bytes()).await?;
+        let text = read_while_dripping(stream, drip.as_bytes()).await?;
         assert!(text.starts_with("HTTP/1.1 408 "), "{body} {stall}: {text}");
         let took = began.elapsed();
         assert!(
@@ -115,16 +115,16 @@ async fn a_slow_body_is_cut() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The attack that took all slots for 24 s: none is taken before the body is there.
+/// No slot is taken before the body is read.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_idle_bodies_holds_up_nobody() -> anyhow::Result<()> {
-    let limits = Limits {
+async fn a_flood_of_idle_bodies_delays_no_other_request() -> anyhow::Result<()> {
+    let limits = ServerLimits {
         body: Duration::from_secs(20),
         stall: Duration::from_secs(20),
         review: Duration::from_secs(30),
-        ..Limits::default()
+        ..ServerLimits::default()
     };
-    let server = support::serve(Given::default(), limits).await?;
+    let server = support::serve(FixedCluster::default(), limits).await?;
     let mut kept = server.http1().await?;
     assert_eq!(kept.post("/mutate/tasks", body("team")).await?.status, 200);
     let mut flood = Vec::new();
@@ -148,11 +148,11 @@ async fn a_flood_of_idle_bodies_holds_up_nobody() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_peer_gets_half_of_the_reviews() -> anyhow::Result<()> {
-    let limits = Limits {
+    let limits = ServerLimits {
         in_flight: count(4)?,
-        ..Limits::default()
+        ..ServerLimits::default()
     };
-    let server = support::serve(Given::default(), limits).await?;
+    let server = support::serve(FixedCluster::default(), limits).await?;
     let mut slow = Vec::new();
     for _ in 0..2 {
         let mut connection = server.http1_from(ATTACKER).await?;
@@ -176,8 +176,8 @@ async fn one_peer_gets_half_of_the_reviews() -> anyhow::Result<()> {
 
 /// Eight million bytes of zeroes are a quarter of a gigabyte of values: they are counted before they are built.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_grows_when_it_is_parsed_is_refused_before_it_does() -> anyhow::Result<()> {
-    let server = support::serve(Given::default(), Limits::default()).await?;
+async fn a_body_that_grows_when_it_is_parsed_is_refused_before_it_does() -> anyhow::Result<()> {
+    let server = support::serve(FixedCluster::default(), ServerLimits::default()).await?;
     let mut connection = server.http1().await?;
     for (unit, count) in [("0,", 4_000_000), ("[],", 2_700_000), ("{\"\":0},", 1_000_000)] {
         let zeroes = format!("[{}0]", unit.repeat(count));
@@ -191,10 +191,9 @@ async fn what_grows_when_it_is_parsed_is_refused_before_it_does() -> anyhow::Res
     Ok(())
 }
 
-/// C13: one panicking request answers only itself.
 #[tokio::test]
 async fn a_panic_answers_its_own_request_only() -> anyhow::Result<()> {
-    let server = support::serve(Given::default(), Limits::default()).await?;
+    let server = support::serve(FixedCluster::default(), ServerLimits::default()).await?;
     let mut connection = server.http1().await?;
     for _ in 0..3 {
         let answer = connection.post("/mutate/tasks", body(PANICKING)).await?;
@@ -210,39 +209,39 @@ async fn a_panic_answers_its_own_request_only() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn what_cannot_be_known_is_an_error_and_no_verdict() -> anyhow::Result<()> {
-    let server = support::serve(Given::default(), Limits::default()).await?;
+async fn an_input_that_cannot_be_read_is_an_error_and_no_decision() -> anyhow::Result<()> {
+    let server = support::serve(FixedCluster::default(), ServerLimits::default()).await?;
     let answer = server.post("/mutate/tasks", body(UNREADABLE)).await?;
     assert_eq!(answer.status, 500);
     assert_eq!(
         answer.text(),
-        "taskgate cannot read Namespace unreadable: the API server is away"
+        "taskgate cannot read Namespace unreadable: the API server is unavailable"
     );
     Ok(())
 }
 
-/// "No policy, no change" must not be concluded from a cache that is still empty.
+/// An empty cache does not mean that there is no policy.
 #[tokio::test]
-async fn before_the_caches_are_filled_nothing_is_decided() -> anyhow::Result<()> {
-    let given = Given {
+async fn nothing_is_decided_before_the_caches_are_synced() -> anyhow::Result<()> {
+    let cluster = FixedCluster {
         starting: true,
-        ..Given::default()
+        ..FixedCluster::default()
     };
-    let server = support::serve(given, Limits::default()).await?;
+    let server = support::serve(cluster, ServerLimits::default()).await?;
     let answer = server.post("/mutate/tasks", body("team")).await?;
     assert_eq!(answer.status, 503);
     assert!(answer.text().contains("starting"), "{answer:?}");
     Ok(())
 }
 
-/// G12, C21: above the cap the answer is a defined one, and it is quick.
+/// Above the limit the answer is a defined one, and quick.
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_above_the_cap_are_answered_at_once() -> anyhow::Result<()> {
-    let limits = Limits {
+async fn requests_above_the_limit_are_refused_at_once() -> anyhow::Result<()> {
+    let limits = ServerLimits {
         in_flight: count(8)?,
-        ..Limits::default()
+        ..ServerLimits::default()
     };
-    let server = support::serve(Given::default(), limits).await?;
+    let server = support::serve(FixedCluster::default(), limits).await?;
     let slow: Vec<_> = futures::future::try_join_all((0..4).map(|_| server.http1())).await?;
     let slow: Vec<_> = slow
         .into_iter()
@@ -281,12 +280,12 @@ async fn requests_above_the_cap_are_answered_at_once() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn headers_that_do_not_end_close_the_connection_and_idling_does_not() -> anyhow::Result<()> {
-    let limits = Limits {
+    let limits = ServerLimits {
         header: Duration::from_millis(300),
         idle: Duration::from_secs(30),
-        ..Limits::default()
+        ..ServerLimits::default()
     };
-    let server = support::serve(Given::default(), limits).await?;
+    let server = support::serve(FixedCluster::default(), limits).await?;
     let mut kept = server.http1().await?;
     assert_eq!(kept.post("/mutate/tasks", body("team")).await?.status, 200);
 
@@ -317,11 +316,11 @@ async fn headers_that_do_not_end_close_the_connection_and_idling_does_not() -> a
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_in_time() -> anyhow::Result<()> {
-    let limits = Limits {
+    let limits = ServerLimits {
         idle: Duration::from_millis(400),
-        ..Limits::default()
+        ..ServerLimits::default()
     };
-    let server = support::serve(Given::default(), limits).await?;
+    let server = support::serve(FixedCluster::default(), limits).await?;
     let mut connection = server.http1().await?;
     assert_eq!(connection.post("/mutate/tasks", body("team")).await?.status, 200);
     let began = Instant::now();
@@ -331,17 +330,17 @@ async fn an_idle_connection_is_closed_in_time() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_handshake_that_does_not_come_is_given_up() -> anyhow::Result<()> {
-    let limits = Limits {
+async fn a_handshake_that_does_not_complete_times_out() -> anyhow::Result<()> {
+    let limits = ServerLimits {
         handshake: Duration::from_millis(200),
-        ..Limits::default()
+        ..ServerLimits::default()
     };
-    let server = support::serve(Given::default(), limits).await?;
+    let server = support::serve(FixedCluster::default(), limits).await?;
     let mut silent = TcpStream::connect(server.address).await?;
     assert_eq!(timeout(SOON, silent.read(&mut [0; 8])).await??, 0);
-    let mut babbling = TcpStream::connect(server.address).await?;
-    babbling.write_all(b"GET / HTTP/1.1\r\n\r\n").await?;
-    timeout(SOON, babbling.read_to_end(&mut Vec::new())).await?.ok();
+    let mut not_tls = TcpStream::connect(server.address).await?;
+    not_tls.write_all(b"GET / HTTP/1.1\r\n\r\n").await?;
+    timeout(SOON, not_tls.read_to_end(&mut Vec::new())).await?.ok();
     for cause in ["handshake_timeout", "handshake"] {
         let series = format!("taskgate_connections_refused_total{{cause=\"{cause}\"}}");
         let counted = || async { server.metric(&series) };
@@ -353,11 +352,11 @@ async fn a_handshake_that_does_not_come_is_given_up() -> anyhow::Result<()> {
 /// A peer that opens more connections than its share loses its own, and never one that another peer uses.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_connections_costs_the_peer_that_makes_it() -> anyhow::Result<()> {
-    let limits = Limits {
+    let limits = ServerLimits {
         connections: count(8)?,
-        ..Limits::default()
+        ..ServerLimits::default()
     };
-    let server = support::serve(Given::default(), limits).await?;
+    let server = support::serve(FixedCluster::default(), limits).await?;
     let mut kept = server.http1().await?;
     assert_eq!(kept.post("/mutate/tasks", body("team")).await?.status, 200);
     let mut answered = server.http1_from(ATTACKER).await?;
@@ -373,7 +372,7 @@ async fn a_flood_of_connections_costs_the_peer_that_makes_it() -> anyhow::Result
     .await?;
     let open = || async { server.metric("taskgate_connections") };
     eventually_that("5 are left", SOON, open, |seen| (seen - 5.0).abs() < 0.5).await?;
-    // What brought a review goes last, on either address; and there is room for the others.
+    // A connection that served a review is evicted last, on either address.
     for connection in [&mut kept, &mut answered, &mut server.http1().await?] {
         assert_eq!(connection.post("/mutate/tasks", body("team")).await?.status, 200);
     }

@@ -1,12 +1,12 @@
-//! C7: a rollout loses no request.
+//! A rollout loses no request.
 
 use std::time::Duration;
 
-use taskgate_webhook::{Limits, ShutdownConfig, Stage};
+use taskgate_webhook::{ServerLimits, ShutdownConfig, ShutdownStage};
 use tokio::time::{Instant, timeout};
 
 mod support;
-use support::{Given, SLOW, shutdown, task_review};
+use support::{FixedCluster, SLOW, shutdown, task_review};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -16,7 +16,7 @@ fn body(namespace: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lame_duck_serves_on_and_closes_each_connection_after_its_answer() -> anyhow::Result<()> {
-    let mut server = support::serve(Given::default(), Limits::default()).await?;
+    let mut server = support::serve(FixedCluster::default(), ServerLimits::default()).await?;
     let mut kept = server.http1().await?;
     let before = kept.post("/mutate/tasks", body("team")).await?;
     assert_eq!((before.status.as_u16(), before.headers.get("connection")), (200, None));
@@ -24,9 +24,9 @@ async fn a_lame_duck_serves_on_and_closes_each_connection_after_its_answer() -> 
     let lifecycle = server.lifecycle.clone();
     let began = Instant::now();
     let winding = tokio::spawn(async move { lifecycle.wind_down(&shutdown()).await });
-    timeout(SOON, server.lifecycle.reached(Stage::LameDuck)).await?;
+    timeout(SOON, server.lifecycle.reached(ShutdownStage::LameDuck)).await?;
 
-    // On a connection from before, and on new ones, which whoever does not know yet goes on opening.
+    // On an existing connection, and on new ones, which API servers still open.
     let answer = kept.post("/mutate/tasks", body("team")).await?;
     assert_eq!(
         (answer.status.as_u16(), answer.headers["connection"].to_str()?),
@@ -34,7 +34,7 @@ async fn a_lame_duck_serves_on_and_closes_each_connection_after_its_answer() -> 
     );
     timeout(SOON, kept.connection).await???;
     let mut answers = 0;
-    while server.lifecycle.stage() == Stage::LameDuck {
+    while server.lifecycle.stage() == ShutdownStage::LameDuck {
         // The last one may cross the end of the stage: then it is refused, not lost half-way.
         let Ok(mut connection) = server.http1().await else {
             break;
@@ -53,13 +53,13 @@ async fn a_lame_duck_serves_on_and_closes_each_connection_after_its_answer() -> 
     assert!(began.elapsed() >= shutdown().lame_duck, "{:?}", began.elapsed());
     winding.await?;
     timeout(SOON, &mut server.task).await??;
-    assert!(server.http1().await.is_err(), "nobody listens any more");
+    assert!(server.http1().await.is_err(), "the port is closed");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_ends_early_when_requests_cease() -> anyhow::Result<()> {
-    let mut server = support::serve(Given::default(), Limits::default()).await?;
+async fn the_lame_duck_stage_ends_early_when_requests_cease() -> anyhow::Result<()> {
+    let mut server = support::serve(FixedCluster::default(), ServerLimits::default()).await?;
     let began = Instant::now();
     let lifecycle = server.lifecycle.clone();
     let long = ShutdownConfig {
@@ -67,7 +67,7 @@ async fn it_ends_early_when_requests_cease() -> anyhow::Result<()> {
         ..shutdown()
     };
     let winding = tokio::spawn(async move { lifecycle.wind_down(&long).await });
-    timeout(SOON, server.lifecycle.reached(Stage::LameDuck)).await?;
+    timeout(SOON, server.lifecycle.reached(ShutdownStage::LameDuck)).await?;
     let mut last = server.http1().await?;
     assert_eq!(last.post("/mutate/tasks", body("team")).await?.status, 200);
     winding.await?;
@@ -77,8 +77,9 @@ async fn it_ends_early_when_requests_cease() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn that_nobody_asks_tells_nothing_and_idle_connections_do_not_hold_it_up() -> anyhow::Result<()> {
-    let mut server = support::serve(Given::default(), Limits::default()).await?;
+async fn without_requests_the_stage_lasts_its_full_time_and_idle_connections_do_not_delay_the_end() -> anyhow::Result<()>
+{
+    let mut server = support::serve(FixedCluster::default(), ServerLimits::default()).await?;
     let mut idle = server.http1().await?;
     assert_eq!(idle.post("/mutate/tasks", body("team")).await?.status, 200);
     let began = Instant::now();
@@ -90,13 +91,13 @@ async fn that_nobody_asks_tells_nothing_and_idle_connections_do_not_hold_it_up()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_runs_may_finish() -> anyhow::Result<()> {
-    let mut server = support::serve(Given::default(), Limits::default()).await?;
+async fn an_open_request_may_finish() -> anyhow::Result<()> {
+    let mut server = support::serve(FixedCluster::default(), ServerLimits::default()).await?;
     let mut http1 = server.http1().await?;
     let old = tokio::spawn(async move { http1.post("/mutate/tasks?timeout=1s", body(SLOW)).await });
     let in_flight = || async { server.metric("taskgate_reviews_in_flight") };
     taskgate_e2e::eventually_that("it runs", SOON, in_flight, |seen| (seen - 1.0).abs() < 0.5).await?;
-    server.lifecycle.enter(Stage::Draining);
+    server.lifecycle.enter(ShutdownStage::Draining);
     // A slow one ends by its own deadline, within the time to drain.
     assert_eq!(old.await??.status, 504);
     timeout(SOON, &mut server.task).await??;
@@ -104,13 +105,13 @@ async fn what_runs_may_finish() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_finish_is_cut_off() -> anyhow::Result<()> {
-    let mut server = support::serve(Given::default(), Limits::default()).await?;
+async fn a_request_that_does_not_finish_is_cut_off() -> anyhow::Result<()> {
+    let mut server = support::serve(FixedCluster::default(), ServerLimits::default()).await?;
     let mut connection = server.http1().await?;
     let stuck = tokio::spawn(async move { connection.post("/mutate/tasks?timeout=30s", body(SLOW)).await });
     let in_flight = || async { server.metric("taskgate_reviews_in_flight") };
     taskgate_e2e::eventually_that("it runs", SOON, in_flight, |seen| (seen - 1.0).abs() < 0.5).await?;
-    server.lifecycle.enter(Stage::Draining);
+    server.lifecycle.enter(ShutdownStage::Draining);
     timeout(SOON, &mut server.task).await??;
     assert!(stuck.await?.is_err());
     Ok(())

@@ -1,16 +1,20 @@
-//! What bad input gets: a defined answer, in bounded time, over a real TLS socket.
+//! Bad input gets a defined answer in bounded time, over a real TLS socket.
 
 use bytes::Bytes;
 use http::{Method, Request, header};
 use http_body_util::Full;
 use serde_json::{Value, json};
-use taskgate_webhook::Limits;
+use taskgate_webhook::ServerLimits;
 
 mod support;
-use support::{Given, request, task, task_review};
+use support::{FixedCluster, request, task, task_review};
 
-async fn server() -> anyhow::Result<support::Running> {
-    support::serve(Given::policy("{metadata: {labels: {team: a}}}")?, Limits::default()).await
+async fn server() -> anyhow::Result<support::RunningServer> {
+    support::serve(
+        FixedCluster::policy("{metadata: {labels: {team: a}}}")?,
+        ServerLimits::default(),
+    )
+    .await
 }
 
 fn with(path: &str, value: Value) -> String {
@@ -37,7 +41,7 @@ fn nested(depth: usize) -> String {
 }
 
 #[tokio::test]
-async fn what_is_no_review_gets_400_and_a_short_text() -> anyhow::Result<()> {
+async fn a_body_that_is_not_a_review_gets_400_and_a_short_text() -> anyhow::Result<()> {
     let whole = task_review("team").to_string();
     let table: Vec<(&str, Vec<u8>, &str)> = vec![
         ("nothing", Vec::new(), "not valid JSON"),
@@ -130,7 +134,7 @@ async fn what_is_no_review_gets_400_and_a_short_text() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn odd_objects_in_a_readable_review_get_a_verdict_under_their_uid() -> anyhow::Result<()> {
+async fn odd_objects_in_a_readable_review_get_a_decision_under_their_uid() -> anyhow::Result<()> {
     let server = server().await?;
     let mut connection = server.http1().await?;
     let object = |path: &str, value: Value| with(&format!("/request/object{path}"), value);
@@ -185,7 +189,7 @@ async fn odd_objects_in_a_readable_review_get_a_verdict_under_their_uid() -> any
 }
 
 #[tokio::test]
-async fn what_belongs_elsewhere_passes_unchanged_and_the_audit_log_says_so() -> anyhow::Result<()> {
+async fn a_kind_of_another_endpoint_is_admitted_unchanged_with_a_note_in_the_audit_log() -> anyhow::Result<()> {
     let server = server().await?;
     for (path, body) in [
         ("/mutate/jobs", task_review("team").to_string()),
@@ -202,7 +206,7 @@ async fn what_belongs_elsewhere_passes_unchanged_and_the_audit_log_says_so() -> 
 }
 
 #[tokio::test]
-async fn paths_methods_and_content_types_are_told_apart() -> anyhow::Result<()> {
+async fn paths_methods_and_content_types_get_their_own_status() -> anyhow::Result<()> {
     let server = server().await?;
     let mut connection = server.http1().await?;
     let body = task_review("team").to_string();
@@ -273,8 +277,7 @@ async fn seven_mebibytes_are_read_and_more_than_eight_are_not() -> anyhow::Resul
 }
 
 #[tokio::test]
-async fn fields_of_a_policy_review_that_nobody_knows_survive_in_the_answer_by_not_being_touched() -> anyhow::Result<()>
-{
+async fn unknown_fields_are_not_touched_by_the_patch() -> anyhow::Result<()> {
     let server = server().await?;
     let mut object = task("team");
     object["spec"]["futureField"] = json!({"nested": [1, 2.5, null, "x"]});

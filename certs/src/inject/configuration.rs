@@ -1,4 +1,4 @@
-//! The two kinds of webhook configuration, as far as they are alike, and what is written into one.
+//! What both kinds of webhook configuration have in common, and the apply of the bundle.
 
 use std::fmt;
 
@@ -16,18 +16,21 @@ use kube::{
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::{InjectionState, MANAGER, Target};
-use crate::{CaBundle, trust::Published};
+use super::{CA_FIELD_MANAGER, InjectionState};
+use crate::{
+    bundle::CaBundle,
+    resolver::{PublishedBundles, WebhookConfigurationKind},
+};
 
-/// What the annotations by which cert-manager's CA injector is asked for a bundle start with.
+/// The prefix of the annotations that ask cert-manager's CA injector for a bundle.
 const INJECTOR_ANNOTATION: &str = "cert-manager.io/inject-";
-/// What its field manager is called, in part.
+/// A part of the name of its field manager.
 const INJECTOR_MANAGER: &str = "cainjector";
 
-/// What a configuration tells the API server to trust.
-pub(super) fn published<K: Configuration>(found: Option<&K>) -> Published {
+/// The bundles that a configuration publishes.
+pub(super) fn published<K: WebhookConfiguration>(found: Option<&K>) -> PublishedBundles {
     let Some(found) = found else {
-        return Published::Absent;
+        return PublishedBundles::Absent;
     };
     let mut bundles: Vec<_> = found
         .bundles()
@@ -35,12 +38,11 @@ pub(super) fn published<K: Configuration>(found: Option<&K>) -> Published {
         .collect();
     bundles.sort();
     bundles.dedup();
-    Published::Bundles(bundles.into())
+    PublishedBundles::Bundles(bundles.into())
 }
 
-/// Adds `bundle` to what is there. `None`: it is not `found` any more, and what others added meanwhile must not go. Its watch shows
-/// it soon.
-pub(super) async fn inject<K: Configuration>(
+/// Adds `bundle` to the published ones. `None` if the configuration changed since it was `found`: its watch will deliver the change.
+pub(super) async fn inject<K: WebhookConfiguration>(
     api: &Api<K>,
     name: &str,
     found: &K,
@@ -59,18 +61,18 @@ pub(super) async fn inject<K: Configuration>(
     let patch = json!({
         "apiVersion": K::API_VERSION,
         "kind": K::KIND,
-        // Of exactly this object as it was found: an apply must neither bring back one that was deleted meanwhile, nor take away
-        // an authority that came meanwhile.
+        // With the UID and version that were read: the apply must neither recreate a deleted configuration, nor remove an
+        // authority that was added meanwhile.
         "metadata": {"name": name, "uid": found.metadata().uid, "resourceVersion": found.metadata().resource_version},
         "webhooks": webhooks,
     });
-    let mut params = PatchParams::apply(MANAGER);
-    params.force = is_ours_to_mend(found.metadata());
+    let mut params = PatchParams::apply(CA_FIELD_MANAGER);
+    params.force = may_force(found.metadata());
     Some(match api.patch(name, &params, &Patch::Apply(patch)).await {
-        Ok(applied) if applied.carries(bundle) => InjectionState::Carried,
-        Ok(_) => InjectionState::Failed("the API server took the bundle and shows another".to_owned()),
+        Ok(applied) if applied.carries(bundle) => InjectionState::Injected,
+        Ok(_) => InjectionState::Failed("the API server accepted the bundle but returned another".to_owned()),
         Err(kube::Error::Api(status)) if status.code == 409 && status.reason == "Conflict" => {
-            if !is_about_managers(&status) {
+            if !is_field_manager_conflict(&status) {
                 return None;
             }
             InjectionState::Conflict(status.message.clone())
@@ -80,14 +82,15 @@ pub(super) async fn inject<K: Configuration>(
     })
 }
 
-/// Whether a field that was applied belongs to somebody else. Other conflicts are about the version.
-fn is_about_managers(conflict: &Status) -> bool {
+/// Whether an applied field belongs to another manager. Other conflicts are about the version.
+fn is_field_manager_conflict(conflict: &Status) -> bool {
     let causes = conflict.details.iter().flat_map(|details| &details.causes);
     causes.into_iter().any(|cause| cause.reason == "FieldManagerConflict")
 }
 
-/// Whether nobody declares a bundle there: it was last written by hand, or by a CA injector that is not asked any more.
-fn is_ours_to_mend(metadata: &ObjectMeta) -> bool {
+/// Whether the apply may force its ownership: no other manager applies a bundle. The field was last written manually, or by a CA
+/// injector that is no longer asked to.
+fn may_force(metadata: &ObjectMeta) -> bool {
     let mut annotations = metadata.annotations.iter().flatten();
     if annotations.any(|(key, _)| key.starts_with(INJECTOR_ANNOTATION)) {
         return false;
@@ -101,12 +104,12 @@ fn is_ours_to_mend(metadata: &ObjectMeta) -> bool {
         .all(|entry| {
             let manager = entry.manager.as_deref().unwrap_or_default();
             let is_applied = entry.operation.as_deref() == Some("Apply");
-            manager == MANAGER || manager.contains(INJECTOR_MANAGER) || !is_applied
+            manager == CA_FIELD_MANAGER || manager.contains(INJECTOR_MANAGER) || !is_applied
         })
 }
 
-/// What the two kinds of configuration have in common.
-pub(super) trait Configuration:
+/// A kind of webhook configuration.
+pub(super) trait WebhookConfiguration:
     k8s_openapi::Resource<Scope = ClusterResourceScope>
     + Metadata<Ty = ObjectMeta>
     + Clone
@@ -116,7 +119,7 @@ pub(super) trait Configuration:
     + Sync
     + 'static
 {
-    const TARGET: Target;
+    const CONFIGURATION: WebhookConfigurationKind;
 
     /// The name and the bundle of each webhook.
     fn bundles(&self) -> impl Iterator<Item = (&str, Option<&ByteString>)>;
@@ -128,8 +131,8 @@ pub(super) trait Configuration:
     }
 }
 
-impl Configuration for MutatingWebhookConfiguration {
-    const TARGET: Target = Target::Mutating;
+impl WebhookConfiguration for MutatingWebhookConfiguration {
+    const CONFIGURATION: WebhookConfigurationKind = WebhookConfigurationKind::Mutating;
 
     fn bundles(&self) -> impl Iterator<Item = (&str, Option<&ByteString>)> {
         let webhooks = self.webhooks.iter().flatten();
@@ -137,8 +140,8 @@ impl Configuration for MutatingWebhookConfiguration {
     }
 }
 
-impl Configuration for ValidatingWebhookConfiguration {
-    const TARGET: Target = Target::Validating;
+impl WebhookConfiguration for ValidatingWebhookConfiguration {
+    const CONFIGURATION: WebhookConfigurationKind = WebhookConfigurationKind::Validating;
 
     fn bundles(&self) -> impl Iterator<Item = (&str, Option<&ByteString>)> {
         let webhooks = self.webhooks.iter().flatten();

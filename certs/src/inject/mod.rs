@@ -1,69 +1,75 @@
-//! Follows what the webhook configurations tell the API server to trust and, where nobody else does, writes the bundle into
-//! them.
+//! Follows the webhook configurations' CA bundles and, unless another component manages them, writes the bundle.
+//!
+//! Imports `resolver`, `source` (the watch) and `bundle`. Called by the binary.
 
 mod configuration;
-mod state;
 
-use std::{pin::pin, sync::Arc};
+use std::{
+    fmt,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use futures::StreamExt;
+use futures::StreamExt as _;
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
 use kube::{Api, Client};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, info, info_span, warn};
+use tracing::{Instrument as _, info, info_span, warn};
 
-pub use state::{Injection, InjectionState, Target};
-
-use crate::{Backoff, Resolver, chain::chain, watched::watched};
-use configuration::{Configuration, inject, published};
+use crate::{
+    backoff::Backoff,
+    error_chain,
+    resolver::{Resolver, WebhookConfigurationKind},
+    source::watch_by_name,
+};
+use configuration::{WebhookConfiguration, inject, published};
 
 /// The field manager under which the bundle is applied.
-pub const MANAGER: &str = "taskgate-ca";
+pub const CA_FIELD_MANAGER: &str = "taskgate-ca";
 
-/// Who writes the bundle.
+/// The component that writes the bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Caretaker {
-    /// We do.
+pub enum BundleManager {
+    /// taskgate does.
     Taskgate,
-    /// Somebody else, such as cert-manager's CA injector. We only look.
-    Others,
+    /// Another component, such as cert-manager's CA injector. taskgate only reads.
+    External,
 }
 
-/// Keeps the bundle of two configurations of one name such that what is served is trusted, and what is to be served next, and
-/// tells the [`Resolver`] what they say.
+/// Keeps the bundles of both configurations of one name such that the served certificate and the next one are trusted, and reports
+/// the published bundles to the [`Resolver`].
 ///
-/// Guarantees: it owns `clientConfig.caBundle` of the webhooks that it finds and nothing else, and writes nothing while the
-/// bundle is there, alone or among others. It only adds: authorities that others put there, and earlier ones of ours, stay until
-/// they expire. What was written there by hand is mended; where somebody applies a bundle of their own, or cert-manager is asked
-/// to inject one, the field is left to them.
+/// It owns `clientConfig.caBundle` of the existing webhooks and nothing else, and writes nothing while the bundle is in the field,
+/// alone or among others. It only adds: authorities of others, and earlier ones of taskgate, stay until they expire. A manual
+/// change is repaired; where another manager applies a bundle, or cert-manager is asked to inject one, the field is skipped.
 ///
-/// Caveat: an apply that names a list entry co-owns the entry. Whoever removes a webhook from a configuration by
-/// server-side apply is therefore refused by the API server (the entry would be left with a bundle only); by an update, or
-/// by deleting the configuration and creating it again, it goes.
+/// Caveat: an apply that names a list entry co-owns the entry. Removing a webhook from a configuration by server-side apply is
+/// therefore refused by the API server (the entry would be left with a bundle only); an update, or deleting and recreating the
+/// configuration, works.
 ///
-/// RBAC: `list`, `watch` on both configurations, by resource name, and `patch` where we write.
+/// RBAC: `list`, `watch` on both configurations, by resource name, and `patch` where taskgate writes.
 pub struct Injector {
     client: Client,
     name: String,
     resolver: Arc<Resolver>,
-    caretaker: Caretaker,
+    manager: BundleManager,
     injection: Injection,
 }
 
 impl Injector {
-    /// Follows both configurations called `name` for `resolver`, and writes its bundle into them if that is for us to do.
-    pub fn new(client: Client, name: String, resolver: Arc<Resolver>, caretaker: Caretaker) -> Self {
+    /// Follows both configurations called `name` for `resolver`, and writes its bundle into them unless `manager` is external.
+    pub fn new(client: Client, name: String, resolver: Arc<Resolver>, manager: BundleManager) -> Self {
         Self {
             client,
             name,
             resolver,
-            caretaker,
+            manager,
             injection: Injection::new(),
         }
     }
 
-    /// A handle to how far it is.
+    /// A handle to its state.
     pub fn injection(&self) -> Injection {
         self.injection.clone()
     }
@@ -72,25 +78,25 @@ impl Injector {
     pub async fn run(self, shutdown: CancellationToken) {
         let both = async {
             tokio::join!(
-                self.keep::<MutatingWebhookConfiguration>(),
-                self.keep::<ValidatingWebhookConfiguration>(),
+                self.follow::<MutatingWebhookConfiguration>(),
+                self.follow::<ValidatingWebhookConfiguration>(),
                 self.resolver.follow(),
             )
         };
         shutdown.run_until_cancelled(both).await;
     }
 
-    /// Follows one configuration for ever.
-    async fn keep<K: Configuration>(&self) {
-        let span = info_span!("inject", configuration = %K::TARGET, name = self.name);
+    /// Follows one configuration forever.
+    async fn follow<K: WebhookConfiguration>(&self) {
+        let span = info_span!("inject", configuration = %K::CONFIGURATION, name = self.name);
         async {
             let api = Api::<K>::all(self.client.clone());
-            let mut events = pin!(watched(api.clone(), &self.name));
+            let mut events = pin!(watch_by_name(api.clone(), &self.name));
             let mut bundle = self.resolver.bundle();
             let mut backoff = Backoff::default();
             let mut seen: Option<Option<K>> = None;
             let mut retry_at: Option<Instant> = None;
-            let mut blind = false;
+            let mut watch_failed = false;
             loop {
                 let retry = async {
                     match retry_at {
@@ -101,13 +107,13 @@ impl Injector {
                 tokio::select! {
                     Some(event) = events.next() => match event {
                         Ok(configuration) => {
-                            blind = false;
+                            watch_failed = false;
                             seen = Some(configuration);
                         }
-                        // What was seen last is what is known: the state stays.
+                        // The state stays as it was last read.
                         Err(problem) => {
-                            if !std::mem::replace(&mut blind, true) {
-                                warn!(error = chain(&problem), "cannot watch the configuration");
+                            if !std::mem::replace(&mut watch_failed, true) {
+                                warn!(error = error_chain(&problem), "cannot watch the configuration");
                             }
                             continue;
                         }
@@ -117,18 +123,19 @@ impl Injector {
                 }
                 let wanted = bundle.borrow_and_update().clone();
                 if let Some(configuration) = &seen {
-                    self.resolver.published(K::TARGET, published(configuration.as_ref()));
+                    self.resolver
+                        .record_published(K::CONFIGURATION, published(configuration.as_ref()));
                 }
                 let state = match (&seen, wanted) {
                     (None, _) | (Some(Some(_)), None) => InjectionState::Unknown,
                     (Some(None), _) => InjectionState::Absent,
-                    (Some(Some(found)), Some(wanted)) if found.carries(&wanted) => InjectionState::Carried,
-                    (Some(Some(found)), Some(wanted)) => match self.caretaker {
-                        Caretaker::Taskgate => match inject(&api, &self.name, found, &wanted).await {
+                    (Some(Some(found)), Some(wanted)) if found.carries(&wanted) => InjectionState::Injected,
+                    (Some(Some(found)), Some(wanted)) => match self.manager {
+                        BundleManager::Taskgate => match inject(&api, &self.name, found, &wanted).await {
                             Some(state) => state,
                             None => continue,
                         },
-                        Caretaker::Others => InjectionState::Awaited,
+                        BundleManager::External => InjectionState::Pending,
                     },
                 };
                 retry_at = if matches!(state, InjectionState::Failed(_)) {
@@ -137,28 +144,87 @@ impl Injector {
                     backoff.reset();
                     None
                 };
-                self.note::<K>(&state);
+                self.set_state::<K>(&state);
             }
         }
         .instrument(span)
         .await;
     }
 
-    /// One line per change of state.
-    fn note<K: Configuration>(&self, state: &InjectionState) {
-        if !self.injection.set(K::TARGET, state) {
+    /// Sets the state of a configuration, and logs a change.
+    fn set_state<K: WebhookConfiguration>(&self, state: &InjectionState) {
+        if !self.injection.set(K::CONFIGURATION, state) {
             return;
         }
         match state {
             InjectionState::Unknown => {}
             InjectionState::Absent => info!("no such configuration yet"),
-            InjectionState::Carried => info!("the configuration carries our certificate authority"),
-            InjectionState::Awaited => info!("the configuration does not carry the certificate authority yet"),
+            InjectionState::Injected => info!("the configuration carries our certificate authority"),
+            InjectionState::Pending => info!("the configuration does not carry the certificate authority yet"),
             InjectionState::Conflict(who) => warn!(
                 conflict = who,
-                "another field manager owns the caBundle; leaving it alone, calls will fail unless it trusts us"
+                "another field manager owns the caBundle; skipping it, calls will fail unless it contains our certificate authority"
             ),
-            InjectionState::Failed(error) => warn!(error, "the caBundle cannot be set; trying again"),
+            InjectionState::Failed(error) => warn!(error, "the caBundle cannot be set; retrying"),
+        }
+    }
+}
+
+/// The injection state of a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InjectionState {
+    /// Neither the configuration nor a bundle was read yet.
+    Unknown,
+    /// The configuration does not exist (yet).
+    Absent,
+    /// Every webhook in it trusts the served certificate and the next one.
+    Injected,
+    /// The external manager has not written the bundle yet.
+    Pending,
+    /// Another field manager owns the field, with another bundle. taskgate skips it.
+    Conflict(String),
+    /// The bundle could not be written; taskgate retries.
+    Failed(String),
+}
+
+/// The injection state of both configurations. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Injection(Arc<Mutex<[(WebhookConfigurationKind, InjectionState); 2]>>);
+
+impl Injection {
+    /// With unknown states.
+    fn new() -> Self {
+        let states = [WebhookConfigurationKind::Mutating, WebhookConfigurationKind::Validating]
+            .map(|kind| (kind, InjectionState::Unknown));
+        Self(Arc::new(Mutex::new(states)))
+    }
+
+    /// The state of each configuration.
+    pub fn states(&self) -> [(WebhookConfigurationKind, InjectionState); 2] {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sets the state of `kind`; whether it changed.
+    fn set(&self, kind: WebhookConfigurationKind, state: &InjectionState) -> bool {
+        let mut states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((_, entry)) = states.iter_mut().find(|(key, _)| *key == kind) else {
+            return false;
+        };
+        let changed = entry != state;
+        entry.clone_from(state);
+        changed
+    }
+}
+
+impl fmt::Display for InjectionState {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => formatter.write_str("not read yet"),
+            Self::Absent => formatter.write_str("does not exist"),
+            Self::Injected => formatter.write_str("carries our certificate authority"),
+            Self::Pending => formatter.write_str("does not carry our certificate authority yet"),
+            Self::Conflict(who) => write!(formatter, "another field manager owns its caBundle: {who}"),
+            Self::Failed(error) => write!(formatter, "its caBundle cannot be set: {error}"),
         }
     }
 }

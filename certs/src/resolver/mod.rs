@@ -1,8 +1,11 @@
-//! Which certificate is served: the last good one, until the API server is known to trust a newer one.
+//! Hands rustls the serving certificate: the last good one, until the API server trusts a newer one.
+//!
+//! Imports `client_authority` and the certificate types. Called by `source`, which offers certificates, by `inject`, which reports
+//! what the webhook configurations trust, and by `taskgate-webhook`, which serves.
 
-mod health;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 use std::{
     future::pending,
@@ -24,34 +27,35 @@ use tokio::{
 };
 use tracing::{error, info};
 
-pub use health::Health;
+pub(crate) use trust::PublishedBundles;
+pub use trust::WebhookConfigurationKind;
+use trust::{ApiServerTrust, SwitchTime};
 
 use crate::{
-    CaBundle, ClientAuthority, Material, Target,
-    chain::chain,
-    trust::{Published, Trust, Turn},
+    bundle::CaBundle, client_authority::ClientAuthority, error_chain, serving_certificate::ServingCertificate,
 };
 
-/// How long an API server that did not trust us may take to notice that it is to. Nobody is ready before.
-const NOTICED_WITHIN: Duration = Duration::from_secs(1);
-/// How often it is looked whether what is served has expired while a newer one waits.
+/// How long an API server may take to apply a changed bundle. No replica is ready before.
+const APPLIED_WITHIN: Duration = Duration::from_secs(1);
+/// How often the served certificate is checked for expiry while a newer one waits.
 const CHECK_EVERY: Duration = Duration::from_secs(10);
 
-/// Hands each TLS handshake the certificate of the moment. Replacing it disturbs no connection.
+/// Resolves the certificate of each TLS handshake. Replacing it does not affect open connections.
 #[derive(Debug)]
 pub struct Resolver {
-    served: ArcSwapOption<Material>,
-    /// What is to be served next, what is known of the API server, and what went wrong. Never locked across an await.
-    state: Mutex<State>,
+    served: ArcSwapOption<ServingCertificate>,
+    /// Never locked across an await.
+    state: Mutex<ResolverState>,
     bundle: watch::Sender<Option<CaBundle>>,
     changed: Notify,
 }
 
 #[derive(Debug)]
-struct State {
-    next: Option<Material>,
-    trust: Trust,
-    /// When a configuration that did not trust what is served began to.
+struct ResolverState {
+    /// The newer certificate that waits.
+    next: Option<ServingCertificate>,
+    trust: ApiServerTrust,
+    /// When a configuration that did not trust the served certificate began to.
     trusted_at: Option<Instant>,
     last_error: Option<String>,
 }
@@ -61,9 +65,9 @@ impl Resolver {
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             served: ArcSwapOption::empty(),
-            state: Mutex::new(State {
+            state: Mutex::new(ResolverState {
                 next: None,
-                trust: Trust::new(),
+                trust: ApiServerTrust::new(),
                 trusted_at: None,
                 last_error: None,
             }),
@@ -72,8 +76,8 @@ impl Resolver {
         })
     }
 
-    /// The rustls configuration to serve with; one for the life of the process. `alpn` in order of preference; `clients`
-    /// verifies who calls, if that is asked for.
+    /// The rustls configuration, one for the life of the process. `alpn` is in order of preference; `clients` verifies client
+    /// certificates.
     ///
     /// # Panics
     /// Never: the ring provider supports both TLS versions.
@@ -87,7 +91,7 @@ impl Resolver {
                 let mut config = builder
                     .with_client_cert_verifier(clients)
                     .with_cert_resolver(self.clone());
-                // A session that is resumed is not verified again: a client would outlive its authority.
+                // A resumed session is not verified again: a client would outlive its authority.
                 config.session_storage = Arc::new(NoServerSessionStorage {});
                 config.send_tls13_tickets = 0;
                 config
@@ -97,76 +101,76 @@ impl Resolver {
         config
     }
 
-    /// Serves `material` as soon as the API server is known to trust it; what is served now stays until then. Its bundle is
-    /// published at once.
-    pub fn offer(&self, material: Material) {
+    /// Serves `certificate` as soon as the API server trusts it; the served certificate stays until then. Its bundle is published at
+    /// once.
+    pub fn offer(&self, certificate: ServingCertificate) {
         {
             let mut state = self.state();
             state.last_error = None;
-            let is_served = |served: &Arc<Material>| served.is_same_as(&material);
+            let is_served = |served: &Arc<ServingCertificate>| served.is_same_as(&certificate);
             if self.served.load().as_ref().is_some_and(is_served) {
                 state.next = None;
-            } else if state.next.as_ref().is_none_or(|next| !next.is_same_as(&material)) {
-                state.next = Some(material.clone());
+            } else if state.next.as_ref().is_none_or(|next| !next.is_same_as(&certificate)) {
+                state.next = Some(certificate.clone());
             }
         }
-        self.turn();
-        self.publish(material.bundle);
+        self.try_switch();
+        self.publish(certificate.bundle);
         self.changed.notify_one();
     }
 
-    /// Serves `material` from the next handshake on, trusted or not.
-    pub fn serve(&self, material: Material) {
+    /// Serves `certificate` from the next handshake on, trusted or not.
+    pub fn serve(&self, certificate: ServingCertificate) {
         let mut state = self.state();
         state.last_error = None;
         state.next = None;
         drop(state);
-        let bundle = material.bundle.clone();
-        self.replace(material);
+        let bundle = certificate.bundle.clone();
+        self.replace(certificate);
         self.publish(bundle);
     }
 
-    /// Serves what waits, each time its moment has come. Never ends.
+    /// Serves each waiting certificate when its time has come. Never ends.
     pub async fn follow(&self) {
         loop {
-            let moment = async {
-                match self.turn() {
-                    Some(Turn::At(at)) => sleep_until(at).await,
-                    // What is served may expire meanwhile.
+            let next_check = async {
+                match self.try_switch() {
+                    Some(SwitchTime::At(at)) => sleep_until(at).await,
+                    // The served certificate may expire meanwhile.
                     Some(_) => sleep(CHECK_EVERY).await,
                     None => pending().await,
                 }
             };
             tokio::select! {
-                () = moment => {}
+                () = next_check => {}
                 () = self.changed.notified() => {}
             }
         }
     }
 
-    /// Notes what a webhook configuration tells the API server to trust.
-    pub(crate) fn published(&self, target: Target, published: Published) {
+    /// Records the bundles that a webhook configuration publishes to the API server.
+    pub(crate) fn record_published(&self, kind: WebhookConfigurationKind, published: PublishedBundles) {
         let served = self.served();
         let mut state = self.state();
-        let trusts = |trust: &Trust| {
+        let trusts = |trust: &ApiServerTrust| {
             let served = served.as_ref();
-            served.is_some_and(|served| trust.trusts(target, served, Timestamp::now()))
+            served.is_some_and(|served| trust.trusts(kind, served, Timestamp::now()))
         };
-        let distrusted = state.trust.is_known(target) && !trusts(&state.trust);
-        if !state.trust.note(target, published) {
+        let distrusted = state.trust.is_known(kind) && !trusts(&state.trust);
+        if !state.trust.record(kind, published) {
             return;
         }
         if distrusted && trusts(&state.trust) {
             state.trusted_at = Some(Instant::now());
         }
         drop(state);
-        self.turn();
+        self.try_switch();
         self.changed.notify_one();
     }
 
-    /// Remembers why there is no better certificate. What is served stays.
-    pub fn report(&self, problem: &(dyn std::error::Error + 'static)) {
-        let text = chain(problem);
+    /// Records and logs why the certificate cannot be renewed. The served certificate stays.
+    pub fn report_problem(&self, problem: &(dyn std::error::Error + 'static)) {
+        let text = error_chain(problem);
         let last = &mut self.state().last_error;
         if last.as_ref() != Some(&text) {
             error!(error = text, "the serving certificate cannot be renewed");
@@ -174,57 +178,59 @@ impl Resolver {
         }
     }
 
-    /// How the serving certificate is doing.
-    pub fn health(&self) -> Health {
+    /// The health of the serving certificate.
+    pub fn health(&self) -> CertificateHealth {
         let state = self.state();
         let served = self.served.load();
-        Health {
-            leaf_not_after: served.as_ref().map(|material| material.leaf_not_after),
-            ca_not_after: served.as_ref().map(|material| material.ca_not_after),
+        CertificateHealth {
+            leaf_not_after: served.as_ref().map(|certificate| certificate.leaf_not_after),
+            ca_not_after: served.as_ref().map(|certificate| certificate.ca.until),
             waiting: state.next.is_some(),
             last_error: state.last_error.clone(),
         }
     }
 
-    /// The bundle that clients are to trust, now and after every change; that of the newer certificate while one waits.
+    /// The CA bundle to publish, now and after every change; while a newer certificate waits, the bundle of that one.
     pub fn bundle(&self) -> watch::Receiver<Option<CaBundle>> {
         self.bundle.subscribe()
     }
 
-    /// What is served.
-    pub fn served(&self) -> Option<Arc<Material>> {
+    /// The served certificate.
+    pub fn served(&self) -> Option<Arc<ServingCertificate>> {
         self.served.load_full()
     }
 
-    /// Whether every webhook of `target` trusts what is served, and the API server has had a moment to notice; false while that
-    /// is not known.
-    pub fn is_trusted(&self, target: Target) -> bool {
+    /// Whether every webhook of the configuration `kind` trusts the served certificate, and the API server has had time to apply
+    /// that; false while it is unknown.
+    pub fn is_trusted(&self, kind: WebhookConfigurationKind) -> bool {
         let Some(served) = self.served() else { return false };
         let state = self.state();
-        let noticed = state.trusted_at.is_none_or(|at| at.elapsed() >= NOTICED_WITHIN);
-        noticed && state.trust.trusts(target, &served, Timestamp::now())
+        let applied = state.trusted_at.is_none_or(|at| at.elapsed() >= APPLIED_WITHIN);
+        applied && state.trust.trusts(kind, &served, Timestamp::now())
     }
 
-    /// Serves what waits if its moment has come. `None`: nothing waits.
-    fn turn(&self) -> Option<Turn> {
+    /// Serves the waiting certificate if its time has come. `None` if none waits.
+    fn try_switch(&self) -> Option<SwitchTime> {
         let mut state = self.state();
         let next = state.next.take()?;
-        let turn = state.trust.turn(self.served.load().as_deref(), &next, Timestamp::now());
-        if turn == Turn::Now {
+        let time = state
+            .trust
+            .switch_time(self.served.load().as_deref(), &next, Timestamp::now());
+        if time == SwitchTime::Now {
             self.replace(next);
             return None;
         }
         state.next = Some(next);
-        Some(turn)
+        Some(time)
     }
 
-    fn replace(&self, material: Material) {
+    fn replace(&self, certificate: ServingCertificate) {
         info!(
-            not_after = %material.leaf_not_after,
-            ca_not_after = %material.ca_not_after,
+            not_after = %certificate.leaf_not_after,
+            ca_not_after = %certificate.ca.until,
             "serving a new certificate"
         );
-        self.served.store(Some(Arc::new(material)));
+        self.served.store(Some(Arc::new(certificate)));
     }
 
     fn publish(&self, bundle: CaBundle) {
@@ -235,7 +241,7 @@ impl Resolver {
         });
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ResolverState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -243,5 +249,27 @@ impl Resolver {
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.served.load().as_ref()?.key.clone())
+    }
+}
+
+/// The health of the serving certificate, for probes and metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CertificateHealth {
+    /// When the served leaf expires; `None` if no certificate is served yet.
+    pub leaf_not_after: Option<Timestamp>,
+    /// When the authority expires.
+    pub ca_not_after: Option<Timestamp>,
+    /// Whether a newer certificate waits until the API server trusts it.
+    pub waiting: bool,
+    /// The last problem since the last good certificate.
+    pub last_error: Option<String>,
+}
+
+impl CertificateHealth {
+    /// Whether a certificate is served whose leaf and authority are both valid at `now`.
+    pub fn is_valid_at(&self, now: Timestamp) -> bool {
+        [self.leaf_not_after, self.ca_not_after]
+            .into_iter()
+            .all(|end| end.is_some_and(|end| now < end))
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
-use taskgate_offline::case::{Runner, is_case};
+use taskgate_offline::case::{CaseRunner, is_case};
 
 use super::{Failure, Outcome};
 use crate::{
@@ -76,7 +76,7 @@ pub(crate) async fn run(args: TestArgs) -> Result<Outcome, Failure> {
             "there is no case: a file with `objects:` and `now:`".to_owned(),
         ));
     }
-    let runner = Runner::new(NAME, NAMESPACE);
+    let runner = CaseRunner::new(NAME, NAMESPACE);
     let progress = Progress::new("running cases");
     let mut results = Results::default();
     for (index, path) in cases.iter().enumerate() {
@@ -97,7 +97,7 @@ pub(crate) async fn run(args: TestArgs) -> Result<Outcome, Failure> {
     })
 }
 
-async fn judge(runner: &Runner, path: &Path, update: bool, results: &mut Results) {
+async fn judge(runner: &CaseRunner, path: &Path, update: bool, results: &mut Results) {
     let differences = if update {
         match runner.update(path).await {
             Ok(true) => {

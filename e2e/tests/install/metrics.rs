@@ -222,8 +222,8 @@ fn every_alert_asks_what_is_measured_and_has_its_page() -> anyhow::Result<()> {
 /// The page for refused reviews tells about each cause that there is, and about none else.
 #[test]
 fn the_runbook_names_every_cause_of_a_refusal() -> anyhow::Result<()> {
-    let source = read("webhook/src/refusal.rs")?;
-    let causes = source.split("pub fn cause(").nth(1).context("no causes")?;
+    let source = read("webhook/src/admission/refusal.rs")?;
+    let causes = source.split("fn cause(").nth(1).context("no causes")?;
     let causes = causes.lines().take_while(|line| !line.starts_with('}'));
     let causes: BTreeSet<_> = causes
         .filter_map(|line| line.split_once(" => \"")?.1.split('"').next())

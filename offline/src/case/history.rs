@@ -1,38 +1,39 @@
-//! How earlier Tasks of an item ended, made into the item's memory by the controller's own bookkeeping.
+//! The history of a case: how earlier Tasks of an item ended, recorded into the item's status by the controller's own code.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize;
 use taskgate_api::{
     WorkItemStatus,
+    kelos::Task,
     metadata::Metadata,
     work_item::{Attempt, Outcome},
 };
 use taskgate_policy::{failure_rule, record};
 
-use crate::{Proposal, World};
+use crate::{ClusterState, WriteRequest};
 
-/// The end of one earlier Task.
+/// An earlier attempt.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(try_from = "Written")]
-pub(super) struct Past {
+#[serde(try_from = "PastAttemptFields")]
+pub(super) struct PastAttempt {
     outcome: Outcome,
     time: Timestamp,
     reason: Option<String>,
     cost: Option<String>,
 }
 
-/// The same as it is written: exactly one of the times is there.
+/// The fields of an earlier attempt in the file: exactly one of the times is set.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct PastAttemptFields {
     /// The agent failed.
     #[serde(default)]
     failed: Option<Timestamp>,
-    /// The cluster failed the agent.
+    /// The infrastructure failed.
     #[serde(default)]
     infrastructure: Option<Timestamp>,
-    /// It went well.
+    /// The agent succeeded.
     #[serde(default)]
     succeeded: Option<Timestamp>,
     #[serde(default)]
@@ -41,28 +42,28 @@ struct Written {
     cost: Option<String>,
 }
 
-impl TryFrom<Written> for Past {
+impl TryFrom<PastAttemptFields> for PastAttempt {
     type Error = &'static str;
 
-    fn try_from(written: Written) -> Result<Self, Self::Error> {
-        let (outcome, time) = match (written.failed, written.infrastructure, written.succeeded) {
+    fn try_from(fields: PastAttemptFields) -> Result<Self, Self::Error> {
+        let (outcome, time) = match (fields.failed, fields.infrastructure, fields.succeeded) {
             (Some(time), None, None) => (Outcome::Failed, time),
             (None, Some(time), None) => (Outcome::Infrastructure, time),
             (None, None, Some(time)) => (Outcome::Succeeded, time),
-            _ => return Err("history: one of failed, infrastructure and succeeded says when"),
+            _ => return Err("history: exactly one of failed, infrastructure and succeeded gives the time"),
         };
         Ok(Self {
             outcome,
             time,
-            reason: written.reason,
-            cost: written.cost,
+            reason: fields.reason,
+            cost: fields.cost,
         })
     }
 }
 
-impl Past {
+impl PastAttempt {
     fn attempt(&self, number: usize) -> Attempt {
-        let usual = match self.outcome {
+        let default = match self.outcome {
             Outcome::Infrastructure => "Evicted",
             Outcome::Succeeded => "Succeeded",
             _ => "Failed",
@@ -72,7 +73,7 @@ impl Past {
             name: format!("history-{number}"),
             outcome: self.outcome,
             opened: false,
-            reason: Some(self.reason.as_deref().unwrap_or(usual).to_owned()),
+            reason: Some(self.reason.as_deref().unwrap_or(default).to_owned()),
             cancelled_by: None,
             start_time: None,
             completion_time: Some(Time(self.time)),
@@ -83,33 +84,38 @@ impl Past {
     }
 }
 
-/// Puts what has happened until `now` into the memory of the item that `proposal` is about: the Task's, or the one of the
-/// Job's Task. Without a policy that remembers items nothing is remembered.
-pub(super) fn remember(world: &mut World, history: &[Past], proposal: &Proposal, now: Timestamp) {
+/// Records the attempts until `now` in the status of the item that `request` is about: of the Task, or of the Job's Task. Without a
+/// failure policy nothing is recorded.
+pub(super) fn record_history(
+    cluster: &mut ClusterState,
+    history: &[PastAttempt],
+    request: &WriteRequest,
+    now: Timestamp,
+) {
     if history.is_empty() {
         return;
     }
-    let namespace = proposal.namespace.as_str();
-    let object = match proposal.kind.kind.as_str() {
-        "Job" => Metadata::of(&proposal.object)
+    let namespace = request.namespace.as_str();
+    let object = match request.kind.kind.as_str() {
+        "Job" => Metadata::of(&request.object)
             .controller()
-            .and_then(|owner| world.task(namespace, owner.name)),
-        _ => Some(&proposal.object),
+            .and_then(|owner| cluster.task(namespace, owner.name)),
+        _ => Some(&request.object),
     };
     let Some(object) = object.cloned() else { return };
-    let labels = world.namespace_labels(namespace);
-    let spawner = taskgate_api::kelos::Task::of(&object).spawner();
-    let spawner = spawner.and_then(|name| world.spawner_facts(namespace, name));
-    let Some(rule) = failure_rule(world.policies(), namespace, &labels, &object, spawner) else {
+    let labels = cluster.namespace_labels(namespace);
+    let spawner = Task::of(&object).spawner();
+    let spawner = spawner.and_then(|name| cluster.spawner_info(namespace, name));
+    let Some(rule) = failure_rule(cluster.policies(), namespace, &labels, &object, spawner) else {
         return;
     };
     let Some(item) = rule.item else { return };
-    let mut past: Vec<_> = history.iter().filter(|past| past.time <= now).collect();
-    past.sort_by_key(|past| past.time);
+    let mut attempts: Vec<_> = history.iter().filter(|attempt| attempt.time <= now).collect();
+    attempts.sort_by_key(|attempt| attempt.time);
     let mut status = WorkItemStatus::default();
-    for (number, past) in past.into_iter().enumerate() {
+    for (number, past) in attempts.into_iter().enumerate() {
         let next = record(&status, past.attempt(number + 1), Some(rule.rule), past.time);
         status = next.unwrap_or(status);
     }
-    world.remember(namespace, &item, status);
+    cluster.set_work_item_status(namespace, &item, status);
 }

@@ -1,23 +1,23 @@
-//! Cases: files that say what is in a cluster, what is asked for and when, and what has to come of it.
+//! Cases of `taskgate test`: files with a cluster state, write requests, their time, and the expected results.
 //!
 //! ```yaml
 //! case: The fourth Task of an item is denied
-//! now: 2026-11-20T12:00:00Z              # or several moments: each is judged
+//! now: 2026-11-20T12:00:00Z              # or several times: each is evaluated
 //! given: [policy.yaml, spawner.yaml]     # objects, or files beside this one
 //! history:                               # how earlier Tasks of the same item ended
 //! - {failed: 2026-11-20T10:00:00Z, cost: "0.50"}
 //! objects: [task.yaml]                   # objects, or files; AdmissionReviews for updates
-//! expect:                                # one entry per moment and object; `taskgate test --update` writes it
+//! expect:                                # one entry per time and object; `taskgate test --update` writes it
 //! - verdict: denied
 //!   message: "taskgate: item 42 failed …"
 //! ```
 //!
-//! A case knows everything: what it does not give does not exist. Nothing outside its files has a say, so it gives the same
-//! result everywhere and for ever.
+//! A case is complete: objects that it does not give do not exist. Nothing outside its files affects the result.
+//!
+//! Imports `documents`, `cluster_state`, `evaluator` and `diff`. Called by the binary.
 
 mod expectation;
 mod history;
-mod update;
 
 use std::{
     fs,
@@ -31,46 +31,46 @@ use serde_json::Value;
 use taskgate_webhook::UserInfo;
 
 use crate::{
-    Defaults, Documents, Judge, Knowledge, Proposal, Registration, Schemas, World,
-    diff::{Change, changes},
+    ClusterState, ClusterStateOptions, Documents, Evaluator, InstalledWebhooks, RequestDefaults, Schemas, WriteRequest,
+    diff::{FieldChange, changes},
 };
-pub use expectation::Expectation;
-use history::Past;
+use expectation::{Expectation, update_file};
+use history::{PastAttempt, record_history};
 
-/// A case as it is written.
+/// The content of a case file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Case {
-    /// What it shows, in one sentence.
+pub struct CaseFile {
+    /// The description, in one sentence.
     #[serde(default)]
     pub case: Option<String>,
-    /// When it happens: one moment or several.
-    now: Moments,
-    /// Who asks.
+    /// The time of the requests: one or several.
+    now: Times,
+    /// The requesting user.
     #[serde(default)]
     user: Option<String>,
-    /// The groups of who asks.
+    /// The groups of the user.
     #[serde(default)]
     groups: Vec<String>,
     /// The namespace of objects that name none.
     #[serde(default)]
     namespace: Option<String>,
-    /// What is in the cluster.
+    /// The objects in the cluster.
     #[serde(default)]
-    given: Vec<Given>,
+    given: Vec<ObjectSource>,
     /// How earlier Tasks of the item ended.
     #[serde(default)]
-    history: Vec<Past>,
-    /// What is asked for.
-    objects: Vec<Given>,
-    /// What has to come of it; absent until `--update` writes it.
+    history: Vec<PastAttempt>,
+    /// The objects of the requests.
+    objects: Vec<ObjectSource>,
+    /// The expected results; absent until `--update` writes it.
     #[serde(default)]
     expect: Option<Value>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
-enum Moments {
+enum Times {
     One(Timestamp),
     Several(Vec<Timestamp>),
 }
@@ -78,7 +78,7 @@ enum Moments {
 /// An object, or a file with objects.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
-enum Given {
+enum ObjectSource {
     File(PathBuf),
     Object(Value),
 }
@@ -91,70 +91,73 @@ pub enum CaseError {
     Io {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The error.
         #[source]
         source: std::io::Error,
     },
-    /// The file is no case.
-    #[error("{place}: {message}")]
-    Form {
-        /// The file, with line and column where they are known.
-        place: String,
-        /// What is wrong.
+    /// The file is not a valid case.
+    #[error("{location}: {message}")]
+    Invalid {
+        /// The file, with line and column if they are known.
+        location: String,
+        /// The error.
         message: String,
     },
 }
 
-/// What came of a case.
+/// The result of a case.
 #[derive(Clone, Debug)]
-pub struct Outcome {
-    /// What has to come of it; `None` when the case does not say.
-    pub wanted: Option<Value>,
-    /// What came of it.
-    pub seen: Value,
-    /// The same, in the order in which it is written.
+pub struct CaseResult {
+    /// The expected results; `None` if the case has none.
+    pub expected: Option<Value>,
+    /// The actual results.
+    pub actual: Value,
+    /// The actual results, in the order of the file.
     expectations: Vec<Expectation>,
 }
 
-impl Outcome {
-    /// Whether it is as it has to be.
+impl CaseResult {
+    /// Whether the actual results are the expected ones.
     pub fn passed(&self) -> bool {
-        self.wanted.as_ref() == Some(&self.seen)
+        self.expected.as_ref() == Some(&self.actual)
     }
 
-    /// What differs: what was to come first, then what came.
-    pub fn differences(&self) -> Vec<Change> {
-        changes(self.wanted.as_ref().unwrap_or(&Value::Array(Vec::new())), &self.seen)
+    /// The differences from the expected to the actual results.
+    pub fn differences(&self) -> Vec<FieldChange> {
+        changes(
+            self.expected.as_ref().unwrap_or(&Value::Array(Vec::new())),
+            &self.actual,
+        )
     }
 }
 
-/// Runs cases. What all of them share is made once.
+/// Runs cases, with shared webhooks and schemas.
 #[derive(Debug)]
-pub struct Runner {
-    registration: Arc<Registration>,
+pub struct CaseRunner {
+    webhooks: Arc<InstalledWebhooks>,
     schemas: Arc<Schemas>,
 }
 
-impl Runner {
-    /// For an installation whose Service is called `service`, in `namespace`.
+impl CaseRunner {
+    /// A runner for an installation whose Service is called `service`, in `namespace`.
     pub fn new(service: &str, namespace: &str) -> Self {
         Self {
-            registration: Arc::new(Registration::generated(service, namespace)),
+            webhooks: Arc::new(InstalledWebhooks::generated(service, namespace)),
             schemas: Arc::new(Schemas::own()),
         }
     }
 
     /// Runs the case of `path`.
-    pub async fn run(&self, path: &Path) -> Result<Outcome, CaseError> {
-        let case = Case::read(path)?;
-        let folder = path.parent().unwrap_or(Path::new("."));
-        let given = objects(path, folder, &case.given)?;
-        let asked = objects(path, folder, &case.objects)?;
-        let form = |message: String| CaseError::Form {
-            place: path.display().to_string(),
+    pub async fn run(&self, path: &Path) -> Result<CaseResult, CaseError> {
+        let case = CaseFile::read(path)?;
+        let directory = path.parent().unwrap_or(Path::new("."));
+        let given = objects(path, directory, &case.given)?;
+        let requested = objects(path, directory, &case.objects)?;
+        let invalid = |message: String| CaseError::Invalid {
+            location: path.display().to_string(),
             message,
         };
-        let mut defaults = Defaults::default();
+        let mut defaults = RequestDefaults::default();
         if let Some(username) = &case.user {
             defaults.user = UserInfo {
                 username: username.clone(),
@@ -165,33 +168,34 @@ impl Runner {
         if let Some(namespace) = &case.namespace {
             defaults.namespace.clone_from(namespace);
         }
-        let found = Registration::among(&given).map_err(|error| form(error.to_string()))?;
-        let mut judge = Judge {
-            world: World::default(),
-            registration: found.map_or_else(|| self.registration.clone(), Arc::new),
+        let webhooks = InstalledWebhooks::find(&given).map_err(|error| invalid(error.to_string()))?;
+        let mut evaluator = Evaluator {
+            cluster: ClusterState::default(),
+            webhooks: webhooks.map_or_else(|| self.webhooks.clone(), Arc::new),
             schemas: self.schemas_with(&given),
             now: Timestamp::UNIX_EPOCH,
         };
-        let moments = case.moments();
+        let times = case.times();
         let mut expectations = Vec::new();
-        for now in &moments {
-            judge.now = *now;
-            for object in &asked {
-                let knowledge = Knowledge {
+        for now in &times {
+            evaluator.now = *now;
+            for object in &requested {
+                let options = ClusterStateOptions {
                     complete: true,
-                    ..Knowledge::default()
+                    ..ClusterStateOptions::default()
                 };
-                judge.world = World::of(&given, &defaults.namespace, knowledge);
-                let proposal = Proposal::of(object.clone(), &defaults).map_err(|error| form(error.to_string()))?;
-                history::remember(&mut judge.world, &case.history, &proposal, *now);
-                let judgement = judge.judge(proposal).await;
-                let moment = (moments.len() > 1).then_some(*now);
-                expectations.push(Expectation::of(judgement.as_ref(), object, moment));
+                evaluator.cluster = ClusterState::of(&given, &defaults.namespace, options);
+                let request =
+                    WriteRequest::of(object.clone(), &defaults).map_err(|error| invalid(error.to_string()))?;
+                record_history(&mut evaluator.cluster, &case.history, &request, *now);
+                let evaluation = evaluator.evaluate(request).await;
+                let time = (times.len() > 1).then_some(*now);
+                expectations.push(Expectation::of(evaluation.as_ref(), object, time));
             }
         }
-        Ok(Outcome {
-            wanted: case.expect,
-            seen: serde_json::to_value(&expectations).map_err(|error| form(error.to_string()))?,
+        Ok(CaseResult {
+            expected: case.expect,
+            actual: serde_json::to_value(&expectations).map_err(|error| invalid(error.to_string()))?,
             expectations,
         })
     }
@@ -210,18 +214,18 @@ impl Runner {
         Arc::new(schemas)
     }
 
-    /// Runs the case of `path` and writes what came of it into the file. Whether the file changed.
+    /// Runs the case of `path` and writes the actual results into the file; whether the file changed.
     pub async fn update(&self, path: &Path) -> Result<bool, CaseError> {
-        let outcome = self.run(path).await?;
-        if outcome.passed() {
+        let result = self.run(path).await?;
+        if result.passed() {
             return Ok(false);
         }
-        update::write(path, &outcome.expectations)?;
+        update_file(path, &result.expectations)?;
         Ok(true)
     }
 }
 
-impl Case {
+impl CaseFile {
     /// Reads the case of `path`.
     pub fn read(path: &Path) -> Result<Self, CaseError> {
         let text = fs::read_to_string(path).map_err(|source| CaseError::Io {
@@ -233,22 +237,22 @@ impl Case {
             let at = at
                 .map(|at| format!(":{}:{}", at.line(), at.column()))
                 .unwrap_or_default();
-            CaseError::Form {
-                place: format!("{}{at}", path.display()),
+            CaseError::Invalid {
+                location: format!("{}{at}", path.display()),
                 message: error.without_snippet().to_string(),
             }
         })
     }
 
-    fn moments(&self) -> Vec<Timestamp> {
+    fn times(&self) -> Vec<Timestamp> {
         match &self.now {
-            Moments::One(now) => vec![*now],
-            Moments::Several(moments) => moments.clone(),
+            Times::One(now) => vec![*now],
+            Times::Several(times) => times.clone(),
         }
     }
 }
 
-/// Whether the file may be a case, rather than objects that cases name: it says what has to come of something.
+/// Whether the file is a case, rather than objects that a case refers to.
 pub fn is_case(path: &Path) -> bool {
     fs::read_to_string(path).is_ok_and(|text| {
         let starts = |field: &str| text.lines().any(|line| line.starts_with(field));
@@ -256,18 +260,18 @@ pub fn is_case(path: &Path) -> bool {
     })
 }
 
-/// The objects of `given`; files are looked for in `folder`.
-fn objects(case: &Path, folder: &Path, given: &[Given]) -> Result<Vec<Value>, CaseError> {
+/// Reads the objects of `sources`; files are relative to `directory`.
+fn objects(case: &Path, directory: &Path, sources: &[ObjectSource]) -> Result<Vec<Value>, CaseError> {
     let mut found = Vec::new();
-    for given in given {
-        match given {
-            Given::Object(object) => found.push(object.clone()),
-            Given::File(file) => {
-                let read = Documents::read(&[folder.join(file)], &|_, _| ());
+    for source in sources {
+        match source {
+            ObjectSource::Object(object) => found.push(object.clone()),
+            ObjectSource::File(file) => {
+                let read = Documents::read(&[directory.join(file)], &|_, _| ());
                 if let Some(bad) = read.unreadable.first() {
                     let line = bad.line.map(|line| format!(":{line}")).unwrap_or_default();
-                    return Err(CaseError::Form {
-                        place: case.display().to_string(),
+                    return Err(CaseError::Invalid {
+                        location: case.display().to_string(),
                         message: format!("{}{line}: {}", bad.file, bad.message),
                     });
                 }
@@ -283,9 +287,9 @@ mod tests {
     use super::*;
     use futures::FutureExt as _;
 
-    /// Without a cluster nothing is waited for.
+    /// Without a cluster no future is pending.
     fn block_on<T>(future: impl Future<Output = T>) -> T {
-        future.now_or_never().expect("nothing is waited for")
+        future.now_or_never().expect("no future is pending")
     }
 
     const CASE: &str = r#"
@@ -312,22 +316,22 @@ objects:
 "#;
 
     #[test]
-    fn time_passes_and_the_expectation_is_written_where_it_stood() -> anyhow::Result<()> {
+    fn each_time_is_evaluated_and_update_replaces_the_expectation_in_place() -> anyhow::Result<()> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("case.yaml");
         fs::write(&path, CASE)?;
         assert!(is_case(&path));
-        let runner = Runner::new("taskgate", "taskgate-system");
-        let outcome = block_on(runner.run(&path))?;
-        assert!(!outcome.passed() && !outcome.differences().is_empty());
-        assert_eq!(outcome.seen[0]["verdict"], "denied", "{:#}", outcome.seen);
-        let message = outcome.seen[0]["message"].as_str().unwrap_or_default();
+        let runner = CaseRunner::new("taskgate", "taskgate-system");
+        let result = block_on(runner.run(&path))?;
+        assert!(!result.passed() && !result.differences().is_empty());
+        assert_eq!(result.actual[0]["verdict"], "denied", "{:#}", result.actual);
+        let message = result.actual[0]["message"].as_str().unwrap_or_default();
         assert!(
             message.contains("item 42 failed 3 times in a row (limit 3)"),
             "{message}"
         );
         // A day after it opened, one probe may pass.
-        assert_eq!(outcome.seen[1]["verdict"], "allowed", "{:#}", outcome.seen);
+        assert_eq!(result.actual[1]["verdict"], "allowed", "{:#}", result.actual);
         assert!(block_on(runner.update(&path))?);
         let text = fs::read_to_string(&path)?;
         assert!(
@@ -340,11 +344,11 @@ objects:
     }
 
     #[test]
-    fn a_misspelt_field_is_told_with_its_line() -> anyhow::Result<()> {
+    fn a_misspelt_field_is_an_error_with_its_line() -> anyhow::Result<()> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("case.yaml");
         fs::write(&path, "now: 2026-11-20T12:00:00Z\nobjets: []\n")?;
-        let error = Case::read(&path).expect_err("objets").to_string();
+        let error = CaseFile::read(&path).expect_err("objets").to_string();
         assert!(error.contains("case.yaml:2") && error.contains("objets"), "{error}");
         Ok(())
     }

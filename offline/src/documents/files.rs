@@ -1,4 +1,4 @@
-//! Many files at once: found in order, read by as many threads as there are processors, put back into order.
+//! Reads many files: found in order, read on as many threads as there are processors, returned in order.
 
 use std::{
     fs, io,
@@ -10,29 +10,29 @@ use std::{
     thread,
 };
 
-use super::{Documents, Unreadable, split, stdin};
+use super::{Documents, UnreadableDocument, split, stdin};
 
-/// Is told how many files of how many are read. Called from several threads.
-pub type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);
+/// Called with the number of read files and of all files, from several threads.
+pub type ProgressFn<'a> = &'a (dyn Fn(usize, usize) + Sync);
 
-/// One thing to read.
-enum Source {
+/// An input to read.
+enum InputSource {
     Stdin,
     File {
         path: PathBuf,
-        /// Found in a folder rather than named: it may be something else than objects.
+        /// Found in a directory rather than named: it may contain no objects.
         found: bool,
     },
-    Missing(Unreadable),
+    Missing(UnreadableDocument),
 }
 
-pub(super) fn read(paths: &[PathBuf], progress: Progress<'_>) -> Documents {
+pub(super) fn read(paths: &[PathBuf], progress: ProgressFn<'_>) -> Documents {
     let mut sources = Vec::new();
     for path in paths {
         if path.as_os_str() == "-" {
-            sources.push(Source::Stdin);
+            sources.push(InputSource::Stdin);
         } else if let Err(error) = find(path, false, &mut sources) {
-            sources.push(Source::Missing(unreadable(path, &error)));
+            sources.push(InputSource::Missing(unreadable(path, &error)));
         }
     }
     let next = AtomicUsize::new(0);
@@ -69,10 +69,10 @@ pub(super) fn read(paths: &[PathBuf], progress: Progress<'_>) -> Documents {
     all
 }
 
-/// Adds the files at `path`, those of a folder in the order of their names.
-fn find(path: &Path, found: bool, sources: &mut Vec<Source>) -> io::Result<()> {
+/// Adds the files at `path`, those of a directory in the order of their names.
+fn find(path: &Path, found: bool, sources: &mut Vec<InputSource>) -> io::Result<()> {
     if !fs::metadata(path)?.is_dir() {
-        sources.push(Source::File {
+        sources.push(InputSource::File {
             path: path.to_owned(),
             found,
         });
@@ -85,7 +85,7 @@ fn find(path: &Path, found: bool, sources: &mut Vec<Source>) -> io::Result<()> {
         if entry.file_name().as_encoded_bytes().starts_with(b".") {
             continue;
         }
-        // A link to a folder may lead back to where it is.
+        // A link to a directory may lead back to a parent.
         let kind = entry.file_type()?;
         let is_objects = || {
             let extension = path.extension().and_then(|extension| extension.to_str());
@@ -93,24 +93,24 @@ fn find(path: &Path, found: bool, sources: &mut Vec<Source>) -> io::Result<()> {
         };
         if kind.is_dir() {
             if let Err(error) = find(&path, true, sources) {
-                sources.push(Source::Missing(unreadable(&path, &error)));
+                sources.push(InputSource::Missing(unreadable(&path, &error)));
             }
         } else if is_objects() && !path.is_dir() {
-            sources.push(Source::File { path, found: true });
+            sources.push(InputSource::File { path, found: true });
         }
     }
     Ok(())
 }
 
-fn load(source: &Source) -> Documents {
+fn load(source: &InputSource) -> Documents {
     let failed = |unreadable| Documents {
         unreadable: vec![unreadable],
         ..Documents::default()
     };
     match source {
-        Source::Stdin => stdin(),
-        Source::Missing(missing) => failed(missing.clone()),
-        Source::File { path, found } => match fs::read_to_string(path) {
+        InputSource::Stdin => stdin(),
+        InputSource::Missing(missing) => failed(missing.clone()),
+        InputSource::File { path, found } => match fs::read_to_string(path) {
             Ok(text) => split::documents(&name(path), &text, *found),
             Err(error) => failed(unreadable(path, &error)),
         },
@@ -121,8 +121,8 @@ fn name(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Unreadable {
-    Unreadable {
+fn unreadable(path: &Path, error: &io::Error) -> UnreadableDocument {
+    UnreadableDocument {
         file: name(path),
         line: None,
         column: None,

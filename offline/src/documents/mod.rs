@@ -1,8 +1,10 @@
-//! Objects from files, folders and standard input: every document with the place where it stands, and for every text that
-//! cannot be read the place of its first fault. One bad document hides no other.
+//! Objects from files, directories and standard input: every document with its location, and for every unreadable one the location
+//! of its first error. An unreadable document does not affect the others.
+//!
+//! Imports nothing of this crate. Called by `case` and by the binary.
 
 mod files;
-mod items;
+mod list_lines;
 mod split;
 
 use std::{io::Read as _, path::PathBuf};
@@ -10,11 +12,11 @@ use std::{io::Read as _, path::PathBuf};
 use serde::Serialize;
 use serde_json::Value;
 
-pub use files::Progress;
+pub use files::ProgressFn;
 
-/// Where an object begins.
+/// Where a document begins.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Place {
+pub struct SourceLocation {
     /// The file as it was named, `-` for standard input.
     pub file: String,
     /// The line, counted from 1.
@@ -24,55 +26,55 @@ pub struct Place {
 /// One object, as JSON.
 #[derive(Clone, Debug)]
 pub struct Document {
-    /// Where it stands. An item of a list stands where it begins in the list, or where the list does if that cannot be told.
-    pub place: Place,
+    /// Where it begins. For an item of a list, where the item begins, or the list if that is unknown.
+    pub location: SourceLocation,
     /// The object. It has an `apiVersion` and a `kind`.
     pub object: Value,
 }
 
-/// A text that is no object.
+/// A document that cannot be read as an object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Unreadable {
+pub struct UnreadableDocument {
     /// The file as it was named.
     pub file: String,
-    /// Where the fault is, counted from 1; `None` when the file itself cannot be read.
+    /// The line of the error, counted from 1; `None` when the file itself cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<usize>,
     /// The column, counted from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub column: Option<usize>,
-    /// What is wrong.
+    /// The error.
     pub message: String,
 }
 
-/// What was found, in the order of the arguments, and of names within a folder.
+/// Documents, in the order of the arguments, and of names within a directory.
 #[derive(Clone, Debug, Default)]
 pub struct Documents {
     /// The objects.
     pub objects: Vec<Document>,
-    /// What could not be read.
-    pub unreadable: Vec<Unreadable>,
-    /// How many documents in folders are YAML but no Kubernetes objects, such as the values of a chart.
-    pub foreign: usize,
+    /// The documents that cannot be read.
+    pub unreadable: Vec<UnreadableDocument>,
+    /// The number of skipped documents in directories: YAML but no Kubernetes objects, such as the values of a chart.
+    pub skipped: usize,
 }
 
 impl Documents {
-    /// Reads `paths`: files, folders with all that is in them (`.yaml`, `.yml`, `.json`; nothing hidden, no links to folders),
-    /// and `-`, standard input. `progress` is told how far it is.
-    pub fn read(paths: &[PathBuf], progress: Progress<'_>) -> Self {
+    /// Reads `paths`: files, directories recursively (`.yaml`, `.yml`, `.json`; no hidden files, no links to directories), and `-`
+    /// for standard input. Calls `progress` after each file.
+    pub fn read(paths: &[PathBuf], progress: ProgressFn<'_>) -> Self {
         files::read(paths, progress)
     }
 
-    /// Reads `text`, which is called `file`.
+    /// Reads `text`, named `file`.
     pub fn of_text(file: &str, text: &str) -> Self {
         split::documents(file, text, false)
     }
 
-    /// Adds what `other` holds.
+    /// Adds the documents of `other`.
     pub fn extend(&mut self, other: Self) {
         self.objects.extend(other.objects);
         self.unreadable.extend(other.unreadable);
-        self.foreign += other.foreign;
+        self.skipped += other.skipped;
     }
 }
 
@@ -81,7 +83,7 @@ fn stdin() -> Documents {
     match std::io::stdin().lock().read_to_string(&mut text) {
         Ok(_) => Documents::of_text("-", &text),
         Err(error) => Documents {
-            unreadable: vec![Unreadable {
+            unreadable: vec![UnreadableDocument {
                 file: "-".to_owned(),
                 line: None,
                 column: None,

@@ -1,20 +1,20 @@
-//! A text into documents. YAML ends a document at a line that starts with `---`, wherever it stands; so the text is cut
-//! there first, and each piece is read for itself: what is wrong with one is no fault of the next.
+//! Splits a text into documents. A YAML document ends at any line that starts with `---`, so the text is cut there first and each
+//! piece is parsed separately: an error in one does not affect the next.
 
 use std::thread;
 
 use serde_json::Value;
 
-use super::{Document, Documents, Place, Unreadable, items};
+use super::{Document, Documents, SourceLocation, UnreadableDocument, list_lines::item_lines};
 
-/// How many documents are worth a thread.
-const SHARE: usize = 64;
+/// The smallest number of documents per thread.
+const MIN_SHARE: usize = 64;
 
-/// Reads `text`. Where the file was merely `found`, documents that are no Kubernetes objects are counted, not blamed.
+/// Reads `text`. In a file that was `found` in a directory, documents that are no Kubernetes objects are counted rather than errors.
 pub(super) fn documents(file: &str, text: &str, found: bool) -> Documents {
     let pieces: Vec<_> = pieces(text).collect();
     let processors = thread::available_parallelism().map_or(1, usize::from);
-    let share = pieces.len().div_ceil(processors).max(SHARE);
+    let share = pieces.len().div_ceil(processors).max(MIN_SHARE);
     thread::scope(|scope| {
         let mut shares = pieces.chunks(share);
         let first = shares.next().unwrap_or_default();
@@ -27,28 +27,28 @@ pub(super) fn documents(file: &str, text: &str, found: bool) -> Documents {
     })
 }
 
-/// The documents that `pieces` of a file hold, each with the number of its first line.
+/// The documents in `pieces` of a file, each piece with the number of its first line.
 fn read(file: &str, pieces: &[(usize, &str)], found: bool) -> Documents {
     let mut documents = Documents::default();
     for &(line, piece) in pieces {
         let first = first_line(piece);
-        let place = Place {
+        let location = SourceLocation {
             file: file.to_owned(),
             line: line + first.unwrap_or_default(),
         };
         let value = match parse(piece) {
             Ok(Value::Null) => continue,
             Ok(value) => value,
-            Err(mut fault) => {
-                fault.line = fault.line.map(|inside| line + inside - 1).or(Some(place.line));
-                documents.unreadable.push(Unreadable {
+            Err(mut error) => {
+                error.line = error.line.map(|inside| line + inside - 1).or(Some(location.line));
+                documents.unreadable.push(UnreadableDocument {
                     file: file.to_owned(),
-                    ..fault
+                    ..error
                 });
                 continue;
             }
         };
-        flatten(place, (line, piece), value, found, &mut documents);
+        flatten(location, (line, piece), value, found, &mut documents);
     }
     documents
 }
@@ -78,7 +78,7 @@ fn pieces(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .map(move |((line, start), end)| (line, &text[start..end]))
 }
 
-/// How many lines stand before the first one that says anything.
+/// The number of lines before the first one with content.
 fn first_line(piece: &str) -> Option<usize> {
     piece.lines().position(|line| {
         let line = line.trim();
@@ -86,8 +86,8 @@ fn first_line(piece: &str) -> Option<usize> {
     })
 }
 
-/// Reads one document. JSON is tried first where it looks like JSON: it is read several times faster.
-fn parse(piece: &str) -> Result<Value, Unreadable> {
+/// Parses one document. A text that looks like JSON is parsed as JSON first, which is several times faster.
+fn parse(piece: &str) -> Result<Value, UnreadableDocument> {
     let Some(_) = first_line(piece) else {
         return Ok(Value::Null);
     };
@@ -100,7 +100,7 @@ fn parse(piece: &str) -> Result<Value, Unreadable> {
     serde_saphyr::from_str_with_options(piece, options).map_err(|error| {
         let at = error.location();
         let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-        Unreadable {
+        UnreadableDocument {
             file: String::new(),
             line: at.map(|at| number(at.line())),
             column: at.map(|at| number(at.column())),
@@ -109,7 +109,7 @@ fn parse(piece: &str) -> Result<Value, Unreadable> {
     })
 }
 
-/// The error without the place, which is told apart.
+/// The message without the location.
 fn message(error: &serde_saphyr::Error) -> String {
     let text = error.without_snippet().to_string();
     let text = text.lines().next().unwrap_or_default();
@@ -117,20 +117,20 @@ fn message(error: &serde_saphyr::Error) -> String {
     text.trim().to_owned()
 }
 
-/// Adds `value`, or the items of the list that it is. Each item of a list in a text stands where it begins there, as far as
-/// `piece` shows that; those of a list in a list stand where the inner one does.
-fn flatten(place: Place, piece: (usize, &str), mut value: Value, found: bool, documents: &mut Documents) {
+/// Adds `value`, or the items of a list. The location of an item is where it begins in `piece`, if that is known; items of a list in
+/// a list have the location of the inner list.
+fn flatten(location: SourceLocation, piece: (usize, &str), mut value: Value, found: bool, documents: &mut Documents) {
     let text = |value: &Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
     let (version, kind) = (text(&value, "apiVersion"), text(&value, "kind"));
     if version.is_empty() || kind.is_empty() {
         if found {
-            documents.foreign += 1;
+            documents.skipped += 1;
             return;
         }
         let missing = if kind.is_empty() { "kind" } else { "apiVersion" };
-        documents.unreadable.push(Unreadable {
-            file: place.file,
-            line: Some(place.line),
+        documents.unreadable.push(UnreadableDocument {
+            file: location.file,
+            line: Some(location.line),
             column: None,
             message: format!("no Kubernetes object: {missing} is missing"),
         });
@@ -140,22 +140,25 @@ fn flatten(place: Place, piece: (usize, &str), mut value: Value, found: bool, do
         kind.strip_suffix("List"),
         value.get_mut("items").and_then(Value::as_array_mut),
     ) else {
-        documents.objects.push(Document { place, object: value });
+        documents.objects.push(Document {
+            location,
+            object: value,
+        });
         return;
     };
     let (first, text) = piece;
-    let lines = items::lines(text).filter(|lines| lines.len() == items.len());
+    let lines = item_lines(text).filter(|lines| lines.len() == items.len());
     for (index, mut item) in std::mem::take(items).into_iter().enumerate() {
-        // The API server leaves out what the list says already.
+        // The API server omits in items what the list states.
         if let (Some(fields), false) = (item.as_object_mut(), of.is_empty()) {
             fields.entry("apiVersion").or_insert_with(|| version.as_str().into());
             fields.entry("kind").or_insert_with(|| of.into());
         }
-        let place = Place {
-            file: place.file.clone(),
-            line: lines.as_ref().map_or(place.line, |lines| first + lines[index]),
+        let location = SourceLocation {
+            file: location.file.clone(),
+            line: lines.as_ref().map_or(location.line, |lines| first + lines[index]),
         };
-        flatten(place, (first, ""), item, found, documents);
+        flatten(location, (first, ""), item, found, documents);
     }
 }
 
@@ -168,14 +171,14 @@ mod tests {
     }
 
     #[test]
-    fn every_document_knows_its_line_and_a_bad_one_hides_no_other() {
+    fn every_document_has_its_line_and_an_unreadable_one_affects_no_other() {
         let text = "# comment\n---\napiVersion: v1\nkind: A\n---\n\nkind: B: c\n--- # next\nkind: List\napiVersion: v1\nitems:\n\
                     - {apiVersion: v1, kind: C}\n- {kind: E}\n- {apiVersion: v1, kind: D}\n---\n---\n# nothing\n";
         let read = read(text);
         let kinds: Vec<_> = read
             .objects
             .iter()
-            .map(|document| (document.object["kind"].as_str().unwrap(), document.place.line))
+            .map(|document| (document.object["kind"].as_str().unwrap(), document.location.line))
             .collect();
         assert_eq!(kinds, [("A", 3), ("C", 12), ("D", 14)]);
         let [bad, without_version] = &read.unreadable[..] else {
@@ -194,15 +197,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_told_where_it_was_named_and_counted_where_it_was_found() {
+    fn a_document_that_is_no_object_is_an_error_in_a_named_file_and_counted_in_a_directory() {
         let named = read("replicas: 3\n");
         assert_eq!(named.unreadable[0].message, "no Kubernetes object: kind is missing");
         let found = documents("f", "replicas: 3\n", true);
-        assert_eq!((found.unreadable.len(), found.foreign), (0, 1));
+        assert_eq!((found.unreadable.len(), found.skipped), (0, 1));
     }
 
     #[test]
-    fn scalars_are_what_kubectl_takes_them_for() {
+    fn scalars_parse_as_with_kubectl() {
         let read = read("apiVersion: v1\nkind: A\noctal: 0644\nstring: '1'\nnothing: ~\nfloat: 1.5\ntext: v1\n");
         let object = &read.objects[0].object;
         assert_eq!(object["octal"], 0o644);

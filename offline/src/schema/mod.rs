@@ -1,11 +1,12 @@
-//! Objects against the schemas of their CustomResourceDefinitions, as the API server holds them: unknown fields refused,
-//! defaults filled in, then every rule of the schema.
+//! The schemas of CustomResourceDefinitions, applied as the API server does: unknown fields pruned, defaults filled in, then
+//! validation.
 //!
-//! taskgate's own kinds are known from the start; others (Kelos' kinds) as soon as their CRD is among the documents. An
-//! object without a schema passes as it is.
+//! taskgate's own kinds are always known; others (of Kelos) once their CRD is added. An object without a schema is valid as it is.
+//!
+//! Imports `expression`. Called by `evaluator`.
 
-mod check;
-mod shape;
+mod defaulting;
+mod validation;
 
 use std::{collections::HashMap, sync::OnceLock};
 
@@ -17,63 +18,63 @@ use taskgate_webhook::ObjectKind;
 
 use crate::expression::Expression;
 
-/// Something in an object that the API server refuses.
+/// An error in a field of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Flaw {
+pub struct FieldError {
     /// The field's path, such as `spec.mode`; empty for the object itself.
     pub field: String,
-    /// What is wrong, in the API server's words.
+    /// The API server's message.
     pub message: String,
-    /// Whether the API server leaves it at that and evaluates no CEL rule.
+    /// Whether the API server skips the CEL rules because of it.
     #[serde(skip)]
-    pub(crate) blocks: bool,
+    blocking: bool,
 }
 
-impl Flaw {
-    /// A field that is there and wrong.
+impl FieldError {
+    /// An invalid value.
     fn invalid(field: impl Into<String>, message: String) -> Self {
         Self {
             field: field.into(),
             message,
-            blocks: false,
+            blocking: false,
         }
     }
 
-    /// A flaw of one of the kinds that end the validation: wrong types and enums, missing fields, too long, too many.
+    /// An error that ends the validation: a wrong type or enum value, a missing field, too long, too many.
     fn blocking(field: impl Into<String>, message: String) -> Self {
         Self {
-            blocks: true,
+            blocking: true,
             ..Self::invalid(field, message)
         }
     }
 }
 
-/// Every schema that is known, by kind.
+/// The schemas by kind.
 #[derive(Debug, Default)]
 pub struct Schemas {
     schemas: HashMap<ObjectKind, Schema>,
 }
 
-/// The schema of one version of a kind, and what of it had to be compiled.
+/// The schema of one version of a kind, with its compiled patterns and rules.
 #[derive(Debug)]
 struct Schema {
     root: Value,
-    compiled: Compiled,
+    compiled: CompiledSchema,
 }
 
-/// Patterns and rules, each compiled when it is first needed. What cannot be compiled here is passed over: the API server,
-/// which accepted it, knows more than we do.
+/// Patterns and rules, each compiled when it is first needed. One that cannot be compiled here is skipped: the API server accepted
+/// it.
 #[derive(Debug, Default)]
-struct Compiled {
+struct CompiledSchema {
     rules: HashMap<String, OnceLock<Option<Expression>>>,
     patterns: HashMap<String, OnceLock<Option<Regex>>>,
 }
 
 impl Schemas {
-    /// taskgate's own.
+    /// The schemas of taskgate's own kinds.
     ///
     /// # Panics
-    /// Never: what is derived serialises.
+    /// Never: a derived CRD serialises.
     pub fn own() -> Self {
         let mut schemas = Self::default();
         for crd in crds::all() {
@@ -83,7 +84,7 @@ impl Schemas {
         schemas
     }
 
-    /// Adds what the CustomResourceDefinition `crd` says.
+    /// Adds the schemas of the CustomResourceDefinition `crd`.
     pub fn add(&mut self, crd: &Value) {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let spec = &crd["spec"];
@@ -97,48 +98,47 @@ impl Schemas {
                 kind: text(&spec["names"]["kind"]),
             };
             let root = version["schema"]["openAPIV3Schema"].clone();
-            let mut compiled = Compiled::default();
-            compiled.gather(&root);
+            let mut compiled = CompiledSchema::default();
+            compiled.collect(&root);
             self.schemas.insert(kind, Schema { root, compiled });
         }
     }
 
-    /// Brings `object` into the form in which admission sees it: unknown fields removed, defaults
-    /// filled in. Returns what was unknown.
-    pub fn shape(&self, kind: &ObjectKind, object: &mut Value) -> Vec<Flaw> {
+    /// Prunes the unknown fields of `object`, which it returns as errors, and fills in defaults.
+    pub fn prune_and_default(&self, kind: &ObjectKind, object: &mut Value) -> Vec<FieldError> {
         let Some(schema) = self.schemas.get(kind) else {
             return Vec::new();
         };
-        let mut flaws = Vec::new();
-        shape::prune_object(&schema.root, object, &mut flaws);
-        shape::fill_defaults(&schema.root, object);
-        flaws.sort();
-        flaws
+        let mut errors = Vec::new();
+        defaulting::prune_object(&schema.root, object, &mut errors);
+        defaulting::fill_defaults(&schema.root, object);
+        errors.sort();
+        errors
     }
 
-    /// What the API server finds wrong with `object`, all of it. `old` is what is stored, null for a new object: what was
-    /// wrong before and stays as it is passes, and rules about changes are held.
-    pub fn check(&self, kind: &ObjectKind, object: &Value, old: &Value) -> Vec<Flaw> {
+    /// All validation errors of `object`. `old` is the stored object, null for a new one: unchanged invalid values are valid, and
+    /// transition rules apply.
+    pub fn validate(&self, kind: &ObjectKind, object: &Value, old: &Value) -> Vec<FieldError> {
         let Some(schema) = self.schemas.get(kind) else {
             return Vec::new();
         };
         let old = Some(old).filter(|old| old.is_object());
-        let mut flaws = Vec::new();
-        check::check("", &schema.root, object, old, &schema.compiled, &mut flaws);
-        flaws.sort();
-        if flaws.iter().any(|flaw| flaw.blocks) {
+        let mut errors = Vec::new();
+        validation::validate("", &schema.root, object, old, &schema.compiled, &mut errors);
+        errors.sort();
+        if errors.iter().any(|error| error.blocking) {
             let message = "some validation rules were not checked because the object was invalid";
-            flaws.push(Flaw::invalid("", message.to_owned()));
+            errors.push(FieldError::invalid("", message.to_owned()));
         } else {
-            check::check_rules("", &schema.root, object, old, &schema.compiled, &mut flaws);
+            validation::validate_rules("", &schema.root, object, old, &schema.compiled, &mut errors);
         }
-        flaws
+        errors
     }
 }
 
-impl Compiled {
-    /// Takes note of every pattern and every rule below `schema`.
-    fn gather(&mut self, schema: &Value) {
+impl CompiledSchema {
+    /// Collects all patterns and rules of `schema`.
+    fn collect(&mut self, schema: &Value) {
         match schema {
             Value::Object(fields) => {
                 if let Some(Value::String(pattern)) = fields.get("pattern") {
@@ -148,9 +148,9 @@ impl Compiled {
                 for rule in rules.into_iter().flatten().filter_map(|rule| rule["rule"].as_str()) {
                     self.rules.insert(rule.to_owned(), OnceLock::new());
                 }
-                fields.values().for_each(|value| self.gather(value));
+                fields.values().for_each(|value| self.collect(value));
             }
-            Value::Array(items) => items.iter().for_each(|value| self.gather(value)),
+            Value::Array(items) => items.iter().for_each(|value| self.collect(value)),
             _ => {}
         }
     }
@@ -197,12 +197,12 @@ mod tests {
     }
 
     #[test]
-    fn every_unknown_field_is_told_and_defaults_are_filled_in() {
+    fn every_unknown_field_is_an_error_and_defaults_are_filled_in() {
         let mut object =
             policy(&json!({"mod": "Warn", "failurePolicy": {"maxRetries": 3}, "metadata": {"labels": {"a": "b"}}}));
         object["metadata"]["label"] = json!({});
-        let flaws = Schemas::own().shape(&policy_kind(), &mut object);
-        let messages: Vec<_> = flaws.iter().map(|flaw| flaw.message.as_str()).collect();
+        let errors = Schemas::own().prune_and_default(&policy_kind(), &mut object);
+        let messages: Vec<_> = errors.iter().map(|error| error.message.as_str()).collect();
         assert_eq!(
             messages,
             [
@@ -216,14 +216,14 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_breaks_the_schema_is_told_with_its_path() {
+    fn every_violation_of_the_schema_is_an_error_with_its_path() {
         let object = policy(&json!({
             "mode": "Perhaps", "priority": 2_000_000, "queuePriorityClass": "high",
             "failurePolicy": {"resetAfter": "soon", "backoff": {"max": "1h"}, "ignore": "Evicted"},
             "selector": {"spawnerNames": [7]},
         }));
-        let flaws = Schemas::own().check(&policy_kind(), &object, &Value::Null);
-        let fields: Vec<_> = flaws.iter().map(|flaw| flaw.field.as_str()).collect();
+        let errors = Schemas::own().validate(&policy_kind(), &object, &Value::Null);
+        let fields: Vec<_> = errors.iter().map(|error| error.field.as_str()).collect();
         for field in [
             "spec.mode",
             "spec.priority",
@@ -232,18 +232,18 @@ mod tests {
             "spec.failurePolicy.ignore",
             "spec.selector.spawnerNames[0]",
         ] {
-            assert!(fields.contains(&field), "{field}: {flaws:?}");
+            assert!(fields.contains(&field), "{field}: {errors:?}");
         }
         let object = policy(&json!({"queuePriorityClass": "high"}));
-        let [flaw] = &Schemas::own().check(&policy_kind(), &object, &Value::Null)[..] else {
+        let [error] = &Schemas::own().validate(&policy_kind(), &object, &Value::Null)[..] else {
             panic!("{object}")
         };
-        assert_eq!(flaw.field, "spec.queuePriorityClass");
-        assert!(flaw.message.contains("needs queueName"), "{flaw:?}");
+        assert_eq!(error.field, "spec.queuePriorityClass");
+        assert!(error.message.contains("needs queueName"), "{error:?}");
     }
 
     #[test]
-    fn a_change_is_held_to_its_own_rules_and_what_was_wrong_before_may_stay() {
+    fn transition_rules_apply_and_unchanged_invalid_values_are_valid() {
         let mut schemas = Schemas::default();
         let spec = json!({"type": "object", "x-kubernetes-validations": [{"rule": "self.fixed == oldSelf.fixed"}],
             "properties": {"fixed": {"type": "string"}, "few": {"type": "integer", "maximum": 3},
@@ -262,8 +262,8 @@ mod tests {
         let steps = |few: i32| json!([{"name": "one", "few": few}, {"name": "two"}]);
         let old = json!({"spec": {"fixed": "a", "few": 9, "steps": steps(9)}});
         let fields = |new: Value, old: &Value| -> Vec<String> {
-            let flaws = schemas.check(&kind, &json!({"spec": new}), old);
-            flaws.into_iter().map(|flaw| flaw.field).collect()
+            let errors = schemas.validate(&kind, &json!({"spec": new}), old);
+            errors.into_iter().map(|error| error.field).collect()
         };
         let moved = json!([{"name": "two"}, {"name": "one", "few": 9}]);
         let none: [&str; 0] = [];
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_without_a_schema_passes_as_it_is() {
+    fn an_object_without_a_schema_is_not_changed() {
         let kind = ObjectKind {
             group: "kelos.dev".to_owned(),
             version: "v1alpha2".to_owned(),
@@ -288,10 +288,10 @@ mod tests {
         };
         let mut task = json!({"spec": {"anything": 1}});
         let before = task.clone();
-        assert!(Schemas::own().shape(&kind, &mut task).is_empty() && task == before);
+        assert!(Schemas::own().prune_and_default(&kind, &mut task).is_empty() && task == before);
     }
 
-    /// Whatever a Task says of its end, and whatever stands in the status already: what is written is valid.
+    /// For any end of a Task and any stored status, the written status is valid.
     #[test]
     fn the_written_status_of_a_work_item_is_always_valid() {
         use taskgate_api::{WorkItemStatus, work_item::Outcome};
@@ -356,7 +356,7 @@ mod tests {
                             let object = json!({"apiVersion": "taskgate.dev/v1alpha1", "kind": "WorkItem", "metadata": {"name": "a"},
                                 "spec": {"key": "a", "item": "a"}, "status": written});
                             assert_eq!(
-                                schemas.check(&kind, &object, &Value::Null),
+                                schemas.validate(&kind, &object, &Value::Null),
                                 [],
                                 "{cost} {tokens} {time}"
                             );

@@ -1,4 +1,4 @@
-//! Which requests the API server sends us: rules, selectors and CEL conditions.
+//! The rules, selectors and CEL match conditions of an endpoint.
 
 use k8s_openapi::{
     api::admissionregistration::v1::{MatchCondition, RuleWithOperations},
@@ -7,29 +7,29 @@ use k8s_openapi::{
 use taskgate_api::{kelos, keys};
 use taskgate_policy::Operation;
 
-use crate::rules::{Endpoint, Guard};
+use super::rules::{Endpoint, RequestFilter};
 
-/// Labels that an object must have to be sent.
-pub(super) fn object_selector(guard: Guard) -> LabelSelector {
+/// The labels that an object must have.
+pub(super) fn object_selector(filter: RequestFilter) -> LabelSelector {
     let labelled = LabelSelectorRequirement {
         key: kelos::TASK_LABEL.to_owned(),
         operator: "Exists".to_owned(),
         values: None,
     };
     LabelSelector {
-        match_expressions: (guard == Guard::JobOfTask).then(|| vec![labelled]),
+        match_expressions: (filter == RequestFilter::JobOfTask).then(|| vec![labelled]),
         match_labels: None,
     }
 }
 
-/// What a request must be like to be sent. Absent fields are asked for before they are read: an expression that fails counts as
-/// a failure of the webhook.
-pub(super) fn match_conditions(guard: Guard) -> Vec<MatchCondition> {
+/// The CEL conditions that a request must meet. They test that fields exist before they read them: an expression that fails
+/// counts as a failure of the webhook.
+pub(super) fn match_conditions(filter: RequestFilter) -> Vec<MatchCondition> {
     let condition = |name: &str, expression: String| MatchCondition {
         name: name.to_owned(),
         expression,
     };
-    let alive = condition(
+    let not_being_deleted = condition(
         "not-being-deleted",
         "object == null || !has(object.metadata.deletionTimestamp)".to_owned(),
     );
@@ -42,31 +42,34 @@ pub(super) fn match_conditions(guard: Guard) -> Vec<MatchCondition> {
             kelos::GROUP
         ),
     );
-    match guard {
-        Guard::Alive => vec![alive],
-        Guard::Cancellation => vec![
-            alive,
+    match filter {
+        RequestFilter::NotBeingDeleted => vec![not_being_deleted],
+        RequestFilter::Cancellation => vec![
+            not_being_deleted,
             condition("changes-a-cancellation", changes("annotations", &keys::CANCELLATION)),
         ],
-        Guard::OwnKeys => {
+        RequestFilter::OwnKeys => {
             let annotations = [keys::CANCELLATION.as_slice(), keys::PROTECTED_ANNOTATIONS.as_slice()].concat();
             let annotations = changes("annotations", &annotations);
             let labels = changes("labels", &keys::PROTECTED_LABELS);
             vec![
-                alive,
+                not_being_deleted,
                 condition("changes-own-keys", format!("{annotations} || {labels}")),
             ]
         }
-        Guard::Requests => {
+        RequestFilter::WorkItemRequests => {
             let requests = keys::REQUESTS.map(|(request, by)| [request, by]).concat();
-            vec![alive, condition("changes-a-request", changes("annotations", &requests))]
+            vec![
+                not_being_deleted,
+                condition("changes-a-request", changes("annotations", &requests)),
+            ]
         }
-        Guard::JobOfTask => vec![alive, of_task],
+        RequestFilter::JobOfTask => vec![not_being_deleted, of_task],
     }
 }
 
-/// Whether one of these keys of `map` has another value than before, or is there on a new object. A value is compared behind a
-/// sign of its own, so that an empty one differs from none.
+/// A CEL expression: whether one of `keys` in `map` changes, or exists on a new object. Values are compared behind a `=`, so that an
+/// empty value differs from none.
 fn changes(map: &str, keys: &[&str]) -> String {
     let value = |object: &str| {
         format!(
@@ -83,8 +86,8 @@ fn changes(map: &str, keys: &[&str]) -> String {
     )
 }
 
-/// What is done to which resources.
-pub(super) fn rules(endpoint: &Endpoint) -> Vec<RuleWithOperations> {
+/// The rules: which operations on which resources.
+pub(super) fn rules_of(endpoint: &Endpoint) -> Vec<RuleWithOperations> {
     let operation = |operation: &Operation| {
         match operation {
             Operation::Create => "CREATE",

@@ -1,6 +1,10 @@
-//! The webhook configurations, generated from the rules that the router serves.
+//! The webhook configurations, generated from the endpoints that the router serves.
+//!
+//! Imports nothing of this crate. Called by the binary, which installs and checks the configurations, by `admission` and by
+//! `taskgate-offline`, which evaluates them.
 
 mod matching;
+pub mod rules;
 mod settings;
 
 use k8s_openapi::{
@@ -13,28 +17,28 @@ use k8s_openapi::{
 use taskgate_api::keys;
 use taskgate_policy::Phase;
 
-use crate::rules::{ENDPOINTS, EXCLUDED_NAMESPACES, Endpoint, Owner};
-use matching::{match_conditions, object_selector, rules};
+use matching::{match_conditions, object_selector, rules_of};
+use rules::{ENDPOINTS, EXCLUDED_NAMESPACES, Endpoint, ObjectOwner};
 
 pub use settings::{ClientTarget, ConfigurationName, FailurePolicy, InvalidName, InvalidTimeout, TimeoutSeconds};
 
-/// By which cert-manager's CA injector knows whose CA a configuration wants.
+/// The annotation that asks cert-manager's CA injector for a certificate's CA.
 const INJECT_CA_FROM: &str = "cert-manager.io/inject-ca-from";
 
-/// What an installation decides about its webhook configurations.
+/// The webhook configurations of one installation.
 #[derive(Clone, Debug)]
 pub struct Registration {
     /// The name of both configurations.
     pub name: ConfigurationName,
-    /// The namespace that taskgate runs in; nothing in it is ever sent to taskgate.
+    /// The namespace that taskgate runs in; its objects are never sent to taskgate.
     pub namespace: String,
-    /// How the API server reaches us.
+    /// How the API server reaches taskgate.
     pub client: ClientTarget,
-    /// The cert-manager Certificate, `namespace/name`, whose CA its injector is asked to write into the configurations.
+    /// The cert-manager Certificate, `namespace/name`, whose CA the injector writes into the configurations.
     pub inject_ca_from: Option<String>,
-    /// What happens to Tasks and Jobs when we do not answer.
+    /// The failure policy for Tasks and Jobs.
     pub foreign_failure: FailurePolicy,
-    /// What happens to policies and `WorkItem`s when we do not answer.
+    /// The failure policy for policies, `WorkItem`s and cancellations.
     pub own_failure: FailurePolicy,
     /// How long the API server waits for a mutating answer.
     pub mutating_timeout: TimeoutSeconds,
@@ -43,7 +47,8 @@ pub struct Registration {
 }
 
 impl Registration {
-    /// The usual registration of a Service called `service`: Tasks and Jobs pass when taskgate is away, policies do not.
+    /// The default registration of a Service called `service`: while taskgate is unavailable, Tasks and Jobs are admitted and
+    /// policies are not.
     pub fn of_service(service: &str, namespace: &str) -> Self {
         let client = ClientTarget::Service {
             name: service.to_owned(),
@@ -53,7 +58,7 @@ impl Registration {
         Self::new(namespace, client)
     }
 
-    /// The usual registration, reached through `client`.
+    /// The default registration, reached through `client`.
     pub fn new(namespace: &str, client: ClientTarget) -> Self {
         Self {
             name: ConfigurationName::default(),
@@ -67,18 +72,18 @@ impl Registration {
         }
     }
 
-    /// The configurations to apply. They carry no `caBundle`: that field belongs to whoever provides the certificate.
+    /// The configurations to apply. They carry no `caBundle`: that field belongs to the provider of the certificate.
     pub fn configurations(&self) -> (MutatingWebhookConfiguration, ValidatingWebhookConfiguration) {
         let of = |phase| ENDPOINTS.iter().filter(move |endpoint| endpoint.phase == phase);
         let mutating = MutatingWebhookConfiguration {
             metadata: self.metadata(),
-            webhooks: Some(of(Phase::Mutating).map(|endpoint| self.mutating(endpoint)).collect()),
+            webhooks: Some(of(Phase::Mutating).map(|endpoint| self.webhook(endpoint)).collect()),
         };
         let validating = ValidatingWebhookConfiguration {
             metadata: self.metadata(),
             webhooks: Some(
                 of(Phase::Validating)
-                    .map(|endpoint| self.validating(endpoint))
+                    .map(|endpoint| validating(self.webhook(endpoint)))
                     .collect(),
             ),
         };
@@ -97,37 +102,28 @@ impl Registration {
         }
     }
 
-    fn mutating(&self, endpoint: &Endpoint) -> MutatingWebhook {
+    /// The webhook of `endpoint`, in the form of the mutating ones.
+    fn webhook(&self, endpoint: &Endpoint) -> MutatingWebhook {
+        let is_mutating = endpoint.phase == Phase::Mutating;
+        let timeout = if is_mutating {
+            self.mutating_timeout
+        } else {
+            self.validating_timeout
+        };
         MutatingWebhook {
             name: endpoint.webhook.to_owned(),
             admission_review_versions: vec!["v1".to_owned()],
             client_config: self.client_config(endpoint),
             failure_policy: Some(self.failure_policy(endpoint)),
-            match_conditions: Some(match_conditions(endpoint.guard)),
+            match_conditions: Some(match_conditions(endpoint.filter)),
             match_policy: Some("Equivalent".to_owned()),
             namespace_selector: Some(self.namespace_selector()),
-            object_selector: Some(object_selector(endpoint.guard)),
-            // Another webhook may add labels that a policy selects by, after us.
-            reinvocation_policy: Some("IfNeeded".to_owned()),
-            rules: Some(rules(endpoint)),
+            object_selector: Some(object_selector(endpoint.filter)),
+            // A later webhook may add labels that a policy selects by.
+            reinvocation_policy: is_mutating.then(|| "IfNeeded".to_owned()),
+            rules: Some(rules_of(endpoint)),
             side_effects: "None".to_owned(),
-            timeout_seconds: Some(self.mutating_timeout.get().into()),
-        }
-    }
-
-    fn validating(&self, endpoint: &Endpoint) -> ValidatingWebhook {
-        ValidatingWebhook {
-            name: endpoint.webhook.to_owned(),
-            admission_review_versions: vec!["v1".to_owned()],
-            client_config: self.client_config(endpoint),
-            failure_policy: Some(self.failure_policy(endpoint)),
-            match_conditions: Some(match_conditions(endpoint.guard)),
-            match_policy: Some("Equivalent".to_owned()),
-            namespace_selector: Some(self.namespace_selector()),
-            object_selector: Some(object_selector(endpoint.guard)),
-            rules: Some(rules(endpoint)),
-            side_effects: "None".to_owned(),
-            timeout_seconds: Some(self.validating_timeout.get().into()),
+            timeout_seconds: Some(timeout.get().into()),
         }
     }
 
@@ -151,8 +147,8 @@ impl Registration {
 
     fn failure_policy(&self, endpoint: &Endpoint) -> String {
         let policy = match endpoint.owner {
-            Owner::Foreign => self.foreign_failure,
-            Owner::Taskgate => self.own_failure,
+            ObjectOwner::Foreign => self.foreign_failure,
+            ObjectOwner::Taskgate => self.own_failure,
         };
         match policy {
             FailurePolicy::Ignore => "Ignore",
@@ -178,12 +174,29 @@ impl Registration {
     }
 }
 
+/// The same webhook as a validating one, which has every field but the reinvocation policy.
+fn validating(webhook: MutatingWebhook) -> ValidatingWebhook {
+    ValidatingWebhook {
+        name: webhook.name,
+        admission_review_versions: webhook.admission_review_versions,
+        client_config: webhook.client_config,
+        failure_policy: webhook.failure_policy,
+        match_conditions: webhook.match_conditions,
+        match_policy: webhook.match_policy,
+        namespace_selector: webhook.namespace_selector,
+        object_selector: webhook.object_selector,
+        rules: webhook.rules,
+        side_effects: webhook.side_effects,
+        timeout_seconds: webhook.timeout_seconds,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn no_bundle_is_in_it_and_every_path_is() {
+    fn the_configurations_have_every_path_and_no_bundle() {
         for client in [
             ClientTarget::Url("https://127.0.0.1:8443/".to_owned()),
             Registration::of_service("taskgate", "taskgate-system").client,

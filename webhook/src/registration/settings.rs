@@ -1,10 +1,10 @@
-//! What an installation decides about its webhook configurations, as types that hold only what works.
+//! The settings of an installation's webhook configurations, as types whose values are valid.
 
 use std::{num::NonZeroU8, str::FromStr};
 
-use crate::rules::CONFIGURATION;
+use super::rules::CONFIGURATION;
 
-/// How the API server reaches us.
+/// How the API server reaches taskgate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientTarget {
     /// Through a Service.
@@ -20,12 +20,12 @@ pub enum ClientTarget {
     Url(String),
 }
 
-/// What the API server does with a request when we do not answer.
+/// What the API server does with a request when taskgate does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailurePolicy {
-    /// Lets it pass.
+    /// It admits the request.
     Ignore,
-    /// Refuses it.
+    /// It rejects the request.
     Fail,
 }
 
@@ -33,18 +33,18 @@ pub enum FailurePolicy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigurationName(String);
 
-/// The text cannot name our webhook configurations.
+/// The text cannot be the name of the webhook configurations.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidName {
     /// Not a legal object name.
     #[error("{0:?} is not a lower-case DNS subdomain")]
     NotSubdomain(String),
-    /// It would run after Kueue's.
+    /// It sorts after Kueue's.
     #[error("{0:?} does not sort before \"kueue-\": Kueue would not see the queue that taskgate sets")]
     AfterKueue(String),
 }
 
-/// How long the API server waits, in whole seconds, at most 5: a longer one holds up whoever creates the object (C8).
+/// How long the API server waits, in whole seconds, at most 5: the object's creator waits as long (C8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeoutSeconds(NonZeroU8);
 

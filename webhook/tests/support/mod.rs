@@ -1,7 +1,7 @@
-//! A real server on a real TLS socket, with surroundings that are given instead of read from a cluster.
+//! A real server on a real TLS socket, over a fixed cluster.
 
 #![allow(dead_code, reason = "each test crate uses another part of it")]
-#![allow(clippy::panic, reason = "one of the surroundings is there to panic")]
+#![allow(clippy::panic, reason = "one namespace of the cluster panics")]
 
 use std::{
     collections::BTreeMap,
@@ -24,33 +24,36 @@ use taskgate_api::{
     TaskPolicySpec, WorkItemStatus,
     metadata::{Metadata, Owner},
 };
-use taskgate_certs::{Lifetimes, Material, Resolver, issue_all};
+use taskgate_certs::{Lifetimes, Resolver, ServingCertificate, issue_all};
 use taskgate_policy::{ItemIdentity, Policy, PolicySet, SpawnerFacts, Workspace};
-use taskgate_webhook::{FactError, Labels, Lifecycle, Limits, Listener, Metrics, ShutdownConfig, Surroundings, router};
+use taskgate_webhook::{
+    ClusterContext, ClusterReadError, Lifecycle, Listener, NamespaceLabels, ServerLimits, ServerMetrics,
+    ShutdownConfig, router,
+};
 use tokio::{
     net::{TcpSocket, TcpStream},
     task::JoinHandle,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-/// Namespaces in which something goes wrong.
+/// Namespaces whose labels cannot be read.
 pub(crate) const SLOW: &str = "slow";
 pub(crate) const PANICKING: &str = "panicking";
 pub(crate) const UNREADABLE: &str = "unreadable";
 
-/// Surroundings that are what the test says. In the namespaces above, asking for labels fails in its own way.
+/// A cluster whose content the test sets. In the namespaces above, reading labels fails in its own way.
 #[derive(Default)]
-pub(crate) struct Given {
+pub(crate) struct FixedCluster {
     pub(crate) policies: Vec<Policy>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) owner_task: Option<Value>,
     pub(crate) spawner: Option<SpawnerFacts>,
-    pub(crate) memory: Option<WorkItemStatus>,
+    pub(crate) work_item: Option<WorkItemStatus>,
     pub(crate) starting: bool,
     pub(crate) set: Arc<PolicySet>,
 }
 
-impl Given {
+impl FixedCluster {
     /// One policy `agents` in namespace `team`, as YAML.
     pub(crate) fn policy(spec: &str) -> anyhow::Result<Self> {
         let spec: TaskPolicySpec = serde_saphyr::from_str(spec)?;
@@ -62,15 +65,15 @@ impl Given {
     }
 
     pub(crate) fn finish(mut self) -> Arc<Self> {
-        // Without any policy nobody would be asked for facts.
-        let bystander = Policy::namespaced("elsewhere", "bystander", &TaskPolicySpec::default());
-        let bystander = bystander.expect("a policy that says nothing compiles");
-        self.set = Arc::new(PolicySet::new(self.policies.iter().cloned().chain([bystander])));
+        // Without any policy no input would be read.
+        let unrelated = Policy::namespaced("elsewhere", "unrelated", &TaskPolicySpec::default());
+        let unrelated = unrelated.expect("an empty policy compiles");
+        self.set = Arc::new(PolicySet::new(self.policies.iter().cloned().chain([unrelated])));
         Arc::new(self)
     }
 }
 
-impl Surroundings for Given {
+impl ClusterContext for FixedCluster {
     fn is_ready(&self) -> bool {
         !self.starting
     }
@@ -79,27 +82,27 @@ impl Surroundings for Given {
         self.set.clone()
     }
 
-    async fn namespace_labels(&self, namespace: &str) -> Result<Labels, FactError> {
+    async fn namespace_labels(&self, namespace: &str) -> Result<NamespaceLabels, ClusterReadError> {
         match namespace {
             SLOW => std::future::pending().await,
             PANICKING => panic!("as the test wants it"),
-            UNREADABLE => Err(FactError {
+            UNREADABLE => Err(ClusterReadError {
                 kind: "Namespace",
                 namespace: String::new(),
                 name: namespace.to_owned(),
-                reason: "the API server is away".to_owned(),
+                reason: "the API server is unavailable".to_owned(),
                 source: None,
             }),
             _ => Ok(Arc::new(self.labels.clone())),
         }
     }
 
-    async fn owner_task(&self, _: &str, owner: &Owner<'_>) -> Result<Option<Value>, FactError> {
+    async fn owner_task(&self, _: &str, owner: &Owner<'_>) -> Result<Option<Value>, ClusterReadError> {
         let same = |task: &&Value| Metadata::of(task).uid() == Some(owner.uid);
         Ok(self.owner_task.as_ref().filter(same).cloned())
     }
 
-    async fn spawner(&self, _: &str, _: &str) -> Result<Option<Arc<SpawnerFacts>>, FactError> {
+    async fn spawner(&self, _: &str, _: &str) -> Result<Option<Arc<SpawnerFacts>>, ClusterReadError> {
         Ok(self.spawner.clone().map(Arc::new))
     }
 
@@ -107,13 +110,18 @@ impl Surroundings for Given {
         Workspace::Unknown
     }
 
-    async fn memory(&self, _: &str, _: &ItemIdentity, _: bool) -> Result<Option<Arc<WorkItemStatus>>, FactError> {
-        Ok(self.memory.clone().map(Arc::new))
+    async fn work_item_status(
+        &self,
+        _: &str,
+        _: &ItemIdentity,
+        _: bool,
+    ) -> Result<Option<Arc<WorkItemStatus>>, ClusterReadError> {
+        Ok(self.work_item.clone().map(Arc::new))
     }
 }
 
-/// A server, and what is needed to dial it.
-pub(crate) struct Running {
+/// A running server, and what is needed to dial it.
+pub(crate) struct RunningServer {
     pub(crate) address: SocketAddr,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) resolver: Arc<Resolver>,
@@ -121,19 +129,19 @@ pub(crate) struct Running {
     registry: Registry,
 }
 
-/// Serves `given` within `limits`.
-pub(crate) async fn serve(given: Given, limits: Limits) -> anyhow::Result<Running> {
+/// Serves `cluster` within `limits`.
+pub(crate) async fn serve(cluster: FixedCluster, limits: ServerLimits) -> anyhow::Result<RunningServer> {
     let data = issue_all(&["127.0.0.1".parse()?], Lifetimes::default(), Timestamp::now())?;
     let resolver = Resolver::new();
-    resolver.serve(Material::try_from(&data)?);
+    resolver.serve(ServingCertificate::try_from(&data)?);
     let mut registry = Registry::with_prefix("taskgate");
-    let metrics = Metrics::register(&mut registry);
+    let metrics = ServerMetrics::register(&mut registry);
     let lifecycle = Lifecycle::new();
-    let routes = router(given.finish(), &limits, metrics.clone());
+    let routes = router(cluster.finish(), &limits, metrics.clone());
     let tls = resolver.server_config(&[b"http/1.1"], None);
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let listener = Listener::tls(any, tls, routes, &limits, metrics, lifecycle.clone()).await?;
-    Ok(Running {
+    Ok(RunningServer {
         address: listener.address(),
         lifecycle,
         resolver,
@@ -142,13 +150,13 @@ pub(crate) async fn serve(given: Given, limits: Limits) -> anyhow::Result<Runnin
     })
 }
 
-impl Drop for Running {
+impl Drop for RunningServer {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl Running {
+impl RunningServer {
     /// A TLS connection that offers `alpn`.
     pub(crate) async fn dial(&self, alpn: &[u8]) -> anyhow::Result<TlsStream<TcpStream>> {
         self.dial_from(Ipv4Addr::LOCALHOST, alpn).await
@@ -182,7 +190,7 @@ impl Running {
     }
 
     /// The answer to one review on a connection of its own.
-    pub(crate) async fn post(&self, target: &str, body: impl Into<Bytes>) -> anyhow::Result<Answer> {
+    pub(crate) async fn post(&self, target: &str, body: impl Into<Bytes>) -> anyhow::Result<HttpResponse> {
         self.http1().await?.post(target, body).await
     }
 
@@ -204,25 +212,25 @@ pub(crate) struct Http1 {
 }
 
 impl Http1 {
-    pub(crate) async fn post(&mut self, target: &str, body: impl Into<Bytes>) -> anyhow::Result<Answer> {
+    pub(crate) async fn post(&mut self, target: &str, body: impl Into<Bytes>) -> anyhow::Result<HttpResponse> {
         self.send(request(target, body)?).await
     }
 
-    pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
+    pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> anyhow::Result<HttpResponse> {
         self.sender.ready().await?;
-        Answer::of(self.sender.send_request(request).await?).await
+        HttpResponse::of(self.sender.send_request(request).await?).await
     }
 }
 
-/// What came back.
+/// An HTTP response.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct HttpResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
 
-impl Answer {
+impl HttpResponse {
     pub(crate) async fn of(response: http::Response<hyper::body::Incoming>) -> anyhow::Result<Self> {
         let (parts, body) = response.into_parts();
         Ok(Self {
@@ -292,7 +300,7 @@ pub(crate) fn review(kind: &Value, namespace: &str, object: &Value) -> Value {
     })
 }
 
-/// Short times, for tests that wait for them.
+/// Short times, for tests that wait for the shutdown.
 pub(crate) fn shutdown() -> ShutdownConfig {
     ShutdownConfig {
         lame_duck: Duration::from_secs(2),

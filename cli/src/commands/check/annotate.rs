@@ -17,7 +17,7 @@ pub(super) fn github(report: &Report) -> String {
     }
     for entry in &report.entries {
         let (place, judgement) = (&entry.place, &entry.judgement);
-        if let (true, Some(message)) = (judgement.verdict.is_refusal(), &judgement.message) {
+        if let (true, Some(message)) = (judgement.verdict.is_rejection(), &judgement.message) {
             let title = format!("{} {}", judgement.title(), judgement.verdict);
             tell("error", &place.file, place.line, &title, message);
         }
@@ -38,14 +38,14 @@ fn property(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use taskgate_offline::Unreadable;
+    use taskgate_offline::UnreadableDocument;
 
     use super::*;
 
     #[test]
     fn what_the_format_uses_itself_is_escaped() {
         let report = Report {
-            unreadable: vec![Unreadable {
+            unreadable: vec![UnreadableDocument {
                 file: "a,b.yaml".to_owned(),
                 line: Some(3),
                 column: None,

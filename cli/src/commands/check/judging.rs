@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use taskgate_offline::{Defaults, Document, Judge, Proposal, Unreadable};
+use taskgate_offline::{Document, Evaluator, RequestDefaults, UnreadableDocument, WriteRequest};
 
 use super::report::{Entry, Report};
 use crate::output::Progress;
@@ -13,9 +13,9 @@ const SHARE: usize = 32;
 
 /// Judges `documents` and reports them in their order.
 pub(super) async fn judge_all(
-    judge: &Arc<Judge>,
+    judge: &Arc<Evaluator>,
     documents: Vec<Document>,
-    defaults: Defaults,
+    defaults: RequestDefaults,
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let progress = Progress::new("judging objects");
@@ -34,15 +34,19 @@ pub(super) async fn judge_all(
     Ok(())
 }
 
-async fn judge_share(judge: Arc<Judge>, documents: Vec<Document>, defaults: Arc<Defaults>) -> Report {
+async fn judge_share(judge: Arc<Evaluator>, documents: Vec<Document>, defaults: Arc<RequestDefaults>) -> Report {
     let mut report = Report::default();
-    for Document { place, object } in documents {
-        match Proposal::of(object, &defaults) {
-            Ok(proposal) => match judge.judge(proposal).await {
+    for Document {
+        location: place,
+        object,
+    } in documents
+    {
+        match WriteRequest::of(object, &defaults) {
+            Ok(proposal) => match judge.evaluate(proposal).await {
                 Some(judgement) => report.entries.push(Entry { place, judgement }),
                 None => report.other_kinds += 1,
             },
-            Err(error) => report.unreadable.push(Unreadable {
+            Err(error) => report.unreadable.push(UnreadableDocument {
                 file: place.file,
                 line: Some(place.line),
                 column: None,

@@ -14,7 +14,7 @@ pub(super) fn render(report: &Report) -> String {
         let judgement = &entry.judgement;
         let verdict = judgement.verdict.to_string();
         let message = judgement.message.as_deref().unwrap_or_default();
-        let failure = judgement.verdict.is_refusal().then_some((verdict.as_str(), message));
+        let failure = judgement.verdict.is_rejection().then_some((verdict.as_str(), message));
         let name = format!("{} (line {})", judgement.title(), entry.place.line);
         case(&mut cases, &entry.place.file, &name, failure, &judgement.warnings);
     }

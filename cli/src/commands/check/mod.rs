@@ -13,7 +13,10 @@ use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde_json::Value;
-use taskgate_offline::{Defaults, Document, Documents, Judge, Knowledge, Place, Registration, Schemas, World, world};
+use taskgate_offline::{
+    ClusterState, ClusterStateOptions, Document, Documents, Evaluator, InstalledWebhooks, RequestDefaults, Schemas,
+    SourceLocation, cluster_state,
+};
 use taskgate_webhook::UserInfo;
 
 use super::{Connection, ConnectionArgs, Failure, Outcome};
@@ -144,21 +147,21 @@ pub(crate) async fn run(args: CheckArgs) -> Result<Outcome, Failure> {
     let objects: Vec<_> = live.iter().chain(of_files.map(|document| &document.object)).collect();
     let judge = Arc::new(judge(&args, connection.as_ref(), &namespace, &objects)?);
     report.unreadable = [given.unreadable, asked.unreadable].concat();
-    report.foreign = asked.foreign;
+    report.foreign = asked.skipped;
     let proposed = if args.files.is_empty() {
         stored(live, if args.all_namespaces { None } else { Some(&namespace) })
     } else {
         asked.objects
     };
     judging::judge_all(&judge, proposed, defaults(&args, namespace), &mut report).await?;
-    report.leave_out(judge.world.left_out());
+    report.leave_out(judge.cluster.rejected_policies());
     print(&args, &report)?;
     Ok(report.outcome())
 }
 
 /// What the cluster holds, and in the report what could not be read of it.
 async fn load(connection: &Connection, report: &mut Report) -> anyhow::Result<Vec<Value>> {
-    let loaded = world::load(&connection.client, &connection.namespace).await;
+    let loaded = cluster_state::load(&connection.client, &connection.namespace).await;
     let (objects, notes) = loaded.context("reading the cluster")?;
     report.notes = notes.iter().map(ToString::to_string).collect();
     Ok(objects)
@@ -172,22 +175,22 @@ fn stored(live: Vec<Value>, namespace: Option<&str>) -> Vec<Document> {
     };
     let judged = ["Task", "TaskPolicy", "ClusterTaskPolicy"];
     let judged = |object: &Value| object["kind"].as_str().is_some_and(|kind| judged.contains(&kind));
-    let place = Place {
+    let place = SourceLocation {
         file: "cluster".to_owned(),
         line: 1,
     };
     let objects = live.into_iter().filter(|object| judged(object) && here(object));
     let document = |object| Document {
-        place: place.clone(),
+        location: place.clone(),
         object,
     };
     objects.map(document).collect()
 }
 
-fn defaults(args: &CheckArgs, namespace: String) -> Defaults {
-    let mut defaults = Defaults {
+fn defaults(args: &CheckArgs, namespace: String) -> RequestDefaults {
+    let mut defaults = RequestDefaults {
         namespace,
-        ..Defaults::default()
+        ..RequestDefaults::default()
     };
     if let Some(username) = &args.user {
         defaults.user = UserInfo {
@@ -205,7 +208,7 @@ fn judge(
     connection: Option<&Connection>,
     namespace: &str,
     objects: &[&Value],
-) -> anyhow::Result<Judge> {
+) -> anyhow::Result<Evaluator> {
     let mut schemas = Schemas::own();
     for crd in objects
         .iter()
@@ -213,16 +216,16 @@ fn judge(
     {
         schemas.add(crd);
     }
-    let registration = Registration::among(objects.iter().copied()).map_err(|error| anyhow!("{error}"))?;
-    let registration = registration.unwrap_or_else(|| Registration::generated(NAME, &args.taskgate_namespace));
-    let knowledge = Knowledge {
+    let registration = InstalledWebhooks::find(objects.iter().copied()).map_err(|error| anyhow!("{error}"))?;
+    let registration = registration.unwrap_or_else(|| InstalledWebhooks::generated(NAME, &args.taskgate_namespace));
+    let knowledge = ClusterStateOptions {
         complete: args.complete || args.live,
         permissions: connection.map(|connection| connection.client.clone()),
         own_user: Some(format!("system:serviceaccount:{}:{NAME}", args.taskgate_namespace)),
     };
-    Ok(Judge {
-        world: World::of(objects.iter().copied(), namespace, knowledge),
-        registration: Arc::new(registration),
+    Ok(Evaluator {
+        cluster: ClusterState::of(objects.iter().copied(), namespace, knowledge),
+        webhooks: Arc::new(registration),
         schemas: Arc::new(schemas),
         now: args.now.unwrap_or_else(Timestamp::now),
     })

@@ -1,7 +1,7 @@
 //! What a check found, before it takes a form.
 
 use serde::Serialize;
-use taskgate_offline::{Judgement, Place, Unreadable, Verdict, world::LeftOut};
+use taskgate_offline::{Evaluation, SourceLocation, UnreadableDocument, WriteVerdict, cluster_state::RejectedPolicy};
 
 use crate::commands::Outcome;
 
@@ -11,9 +11,9 @@ pub(super) struct Report {
     /// What became of each object, in the order of the documents.
     pub(super) entries: Vec<Entry>,
     /// What could not be read.
-    pub(super) unreadable: Vec<Unreadable>,
+    pub(super) unreadable: Vec<UnreadableDocument>,
     /// The policies that are not in force.
-    pub(super) left_out: Vec<LeftOut>,
+    pub(super) left_out: Vec<RejectedPolicy>,
     /// What is not known of the cluster.
     pub(super) notes: Vec<String>,
     /// How many objects are of kinds that no rule names.
@@ -26,9 +26,9 @@ pub(super) struct Report {
 #[derive(Debug, Serialize)]
 pub(super) struct Entry {
     #[serde(flatten)]
-    pub(super) place: Place,
+    pub(super) place: SourceLocation,
     #[serde(flatten)]
-    pub(super) judgement: Judgement,
+    pub(super) judgement: Evaluation,
 }
 
 /// How many of each.
@@ -53,8 +53,8 @@ pub(super) struct Summary {
 pub(super) struct Data<'a> {
     summary: Summary,
     objects: &'a [Entry],
-    unreadable: &'a [Unreadable],
-    left_out: &'a [LeftOut],
+    unreadable: &'a [UnreadableDocument],
+    left_out: &'a [RejectedPolicy],
     notes: &'a [String],
 }
 
@@ -78,9 +78,9 @@ impl Report {
     }
 
     /// Takes note of the policies that are not in force, but for those that were told to be refused.
-    pub(super) fn leave_out(&mut self, policies: &[LeftOut]) {
+    pub(super) fn leave_out(&mut self, policies: &[RejectedPolicy]) {
         let entries = self.entries.iter();
-        let refused = entries.filter(|entry| entry.judgement.verdict.is_refusal());
+        let refused = entries.filter(|entry| entry.judgement.verdict.is_rejection());
         let told: Vec<_> = refused.map(|entry| entry.judgement.title()).collect();
         let policies = policies.iter().filter(|left_out| !told.contains(&left_out.policy));
         self.left_out = policies.cloned().collect();
@@ -91,25 +91,25 @@ impl Report {
             let entries = self.entries.iter();
             entries.filter(|entry| entry.judgement.verdict == verdict).count()
         };
-        let passed = |entry: &&Entry| !entry.judgement.verdict.is_refusal();
+        let passed = |entry: &&Entry| !entry.judgement.verdict.is_rejection();
         let changed = |entry: &&Entry| !entry.judgement.changes.is_empty();
         let warned = |entry: &&Entry| !entry.judgement.warnings.is_empty();
         Summary {
             objects: self.entries.len(),
-            allowed: count(Verdict::Allowed),
+            allowed: count(WriteVerdict::Allowed),
             changed: self.entries.iter().filter(passed).filter(changed).count(),
             warned: self.entries.iter().filter(passed).filter(warned).count(),
-            denied: count(Verdict::Denied),
-            invalid: count(Verdict::Invalid),
-            failed: count(Verdict::Failed),
-            not_sent: count(Verdict::NotSent),
+            denied: count(WriteVerdict::Denied),
+            invalid: count(WriteVerdict::Invalid),
+            failed: count(WriteVerdict::Failed),
+            not_sent: count(WriteVerdict::NotSent),
             unreadable: self.unreadable.len(),
             other_kinds: self.other_kinds,
         }
     }
 
     pub(super) fn outcome(&self) -> Outcome {
-        let refused = self.entries.iter().any(|entry| entry.judgement.verdict.is_refusal());
+        let refused = self.entries.iter().any(|entry| entry.judgement.verdict.is_rejection());
         let warned = self.entries.iter().any(|entry| !entry.judgement.warnings.is_empty());
         if refused || !self.unreadable.is_empty() {
             Outcome::Denied

@@ -31,7 +31,7 @@ pub(super) fn render(report: &Report) -> Value {
     }
     for entry in &report.entries {
         let (place, judgement) = (&entry.place, &entry.judgement);
-        if judgement.verdict.is_refusal() {
+        if judgement.verdict.is_rejection() {
             let message = judgement.message.as_deref().unwrap_or_default();
             let message = format!("{}: {message}", judgement.title());
             tell(

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use taskgate_offline::{Judgement, Verdict};
+use taskgate_offline::{Evaluation, WriteVerdict};
 
 use super::report::{Entry, Report, Summary};
 use crate::output::Style;
@@ -30,7 +30,7 @@ pub(super) fn render(report: &Report, style: Style, quiet: bool) -> String {
     }
     for entry in &report.entries {
         let judgement = &entry.judgement;
-        let tells = judgement.verdict.is_refusal() || !judgement.warnings.is_empty();
+        let tells = judgement.verdict.is_rejection() || !judgement.warnings.is_empty();
         if tells || !quiet {
             paragraph(&mut text, entry, style);
         }
@@ -55,10 +55,10 @@ fn paragraph(text: &mut String, entry: &Entry, style: Style) {
     if let Some(why) = judgement.why_not_sent() {
         line(text, &format!("  {}", style.faint(why)));
     }
-    if let (true, Some(message)) = (judgement.flaws.is_empty(), &judgement.message) {
+    if let (true, Some(message)) = (judgement.field_errors.is_empty(), &judgement.message) {
         line(text, &format!("  {message}"));
     }
-    for flaw in &judgement.flaws {
+    for flaw in &judgement.field_errors {
         let field = if flaw.message.starts_with("unknown field") || flaw.field.is_empty() {
             String::new()
         } else {
@@ -69,7 +69,7 @@ fn paragraph(text: &mut String, entry: &Entry, style: Style) {
     for warning in &judgement.warnings {
         line(text, &format!("  {} {warning}", style.warning("warning:")));
     }
-    if !judgement.verdict.is_refusal() {
+    if !judgement.verdict.is_rejection() {
         for change in &judgement.changes {
             line(text, &format!("  {}", style.good(change)));
         }
@@ -98,12 +98,12 @@ fn without_names(message: &str) -> &str {
     }
 }
 
-fn verdict(judgement: &Judgement, style: Style) -> String {
+fn verdict(judgement: &Evaluation, style: Style) -> String {
     match (judgement.verdict, &judgement.refused_by) {
-        (Verdict::Allowed, _) if judgement.changes.is_empty() => style.good("allowed, unchanged"),
-        (Verdict::Allowed, _) => style.good("allowed, changed"),
-        (Verdict::NotSent, _) => style.faint("not sent"),
-        (Verdict::Invalid, _) => style.bad("invalid"),
+        (WriteVerdict::Allowed, _) if judgement.changes.is_empty() => style.good("allowed, unchanged"),
+        (WriteVerdict::Allowed, _) => style.good("allowed, changed"),
+        (WriteVerdict::NotSent, _) => style.faint("not sent"),
+        (WriteVerdict::Invalid, _) => style.bad("invalid"),
         (verdict, Some(webhook)) => style.bad(format!("{verdict} by {webhook}")),
         (verdict, None) => style.bad(verdict),
     }

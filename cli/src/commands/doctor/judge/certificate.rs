@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use serde_json::Value;
-use taskgate_certs::{Chain, San, Validity};
+use taskgate_certs::{CertificateChain, San, Validity};
 
 use super::{list, name_of, registration, spoken, text, unseen};
 use crate::{
@@ -34,7 +34,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
             return [vec![told], bundle_alone(&bundles)].concat();
         }
     };
-    let Some(chain) = certificate.chain.as_deref().and_then(Chain::from_pem) else {
+    let Some(chain) = certificate.chain.as_deref().and_then(CertificateChain::from_pem) else {
         return vec![none(facts, secret, "there is no certificate in Secret")];
     };
     [
@@ -54,7 +54,7 @@ fn none(facts: &Facts, secret: &str, what: &str) -> Finding {
 }
 
 /// The certificate itself: its name, its life, and that of its authority.
-fn own(facts: &Facts, secret: &str, chain: &Chain, certificate: &Certificate) -> Vec<Finding> {
+fn own(facts: &Facts, secret: &str, chain: &CertificateChain, certificate: &Certificate) -> Vec<Finding> {
     let now = facts.now;
     let mut findings = Vec::new();
     let mut fail = |message: String, advice: &str| findings.push(Finding::failure(Check::Certificate, message, advice));
@@ -159,7 +159,7 @@ fn absent(without: &[String]) -> Option<Finding> {
     })
 }
 
-fn trusted(facts: &Facts, chain: &Chain, bundles: &[(String, Option<Vec<u8>>)]) -> Vec<Finding> {
+fn trusted(facts: &Facts, chain: &CertificateChain, bundles: &[(String, Option<Vec<u8>>)]) -> Vec<Finding> {
     let now: Timestamp = facts.now;
     let mut findings = bundle_alone(bundles);
     let distrusting: Vec<_> = bundles

@@ -1,0 +1,225 @@
+//! The calls of functions.
+
+use std::{borrow::Cow, cmp::Ordering};
+
+use crate::{
+    error::EvalError,
+    fmt::Printer,
+    parse::ast::Function,
+    value::{List, Value},
+};
+
+impl Function {
+    /// Calls the function with as many arguments as [`Self::arity`] allows. `and` and `or` do not evaluate all of their
+    /// arguments and reach this function only with their last one.
+    pub(crate) fn call(self, mut arguments: Vec<Value<'_>>, printer: Printer) -> Result<Value<'_>, EvalError> {
+        if matches!(self, Self::Print | Self::Println | Self::Printf) {
+            return self
+                .print(&arguments, printer)
+                .map(|text| Value::Text(Cow::Owned(text)));
+        }
+        let rest = arguments.split_off(1.min(arguments.len()));
+        let first = arguments.pop().unwrap_or(Value::Missing).unwrapped();
+        let second = rest.first().unwrap_or(&Value::Missing);
+        Ok(match self {
+            Self::Not => Value::Bool(!first.truth()),
+            Self::Len => Value::Int(length(&first)?),
+            Self::Index => index(first, &rest)?,
+            Self::Slice => slice(first, &rest)?,
+            Self::Eq => Value::Bool(any_equal(&first, &rest)?),
+            Self::Ne => Value::Bool(!any_equal(&first, &rest)?),
+            Self::Lt => Value::Bool(less(&first, second)?),
+            Self::Le => Value::Bool(less_or_equal(&first, second)?),
+            Self::Gt => Value::Bool(!less_or_equal(&first, second)?),
+            Self::Ge => Value::Bool(!less(&first, second)?),
+            Self::And | Self::Or | Self::Print | Self::Println | Self::Printf => first,
+        })
+    }
+
+    fn print(self, arguments: &[Value<'_>], mut printer: Printer) -> Result<Vec<u8>, EvalError> {
+        match (self, arguments) {
+            (Self::Printf, [Value::Text(format), arguments @ ..]) => printer.printf(format, arguments)?,
+            (Self::Printf, [first, ..]) if first.is_nothing() => {
+                return Err(EvalError::missing("printf: the format is not there"));
+            }
+            (Self::Printf, _) => return Err(EvalError::misuse("printf: the format is no string")),
+            (Self::Println, arguments) => printer.println(arguments)?,
+            (_, arguments) => printer.print(arguments)?,
+        }
+        Ok(printer.into_bytes())
+    }
+}
+
+fn length(value: &Value<'_>) -> Result<i64, EvalError> {
+    let length = match value {
+        Value::Text(text) => text.len(),
+        Value::List(list) => list.length,
+        Value::Map(map) => map.len(),
+        Value::Missing | Value::Nil => return Err(EvalError::missing("len of what is not there")),
+        other => return Err(EvalError::misuse(format!("len of type {}", other.type_name()))),
+    };
+    Ok(i64::try_from(length).unwrap_or(i64::MAX))
+}
+
+/// `item[index][index]…`
+fn index<'a>(mut item: Value<'a>, indexes: &[Value<'a>]) -> Result<Value<'a>, EvalError> {
+    if item.is_nothing() {
+        return Err(EvalError::missing("index of what is not there"));
+    }
+    for index in indexes {
+        item = match &item {
+            Value::Text(text) => {
+                let at = position(index, text.len())?;
+                let byte = text.get(at).ok_or_else(|| out_of_range(at))?;
+                Value::Byte(*byte)
+            }
+            Value::List(list) => {
+                let at = position(index, list.length)?;
+                Value::of(list.items().get(at).ok_or_else(|| out_of_range(at))?)
+            }
+            Value::Map(map) => match index {
+                Value::Text(key) => std::str::from_utf8(key)
+                    .ok()
+                    .and_then(|key| map.get(key))
+                    .map_or(Value::Nil, Value::of),
+                Value::Missing | Value::Nil => return Err(EvalError::missing("index: the key is not there")),
+                other => {
+                    return Err(EvalError::misuse(format!(
+                        "a map has no keys of type {}",
+                        other.type_name()
+                    )));
+                }
+            },
+            Value::Missing | Value::Nil => return Err(EvalError::missing("index of what is not there")),
+            other => {
+                return Err(EvalError::misuse(format!(
+                    "can't index item of type {}",
+                    other.type_name()
+                )));
+            }
+        };
+    }
+    Ok(item)
+}
+
+/// `item[i:j:k]`
+fn slice<'a>(item: Value<'a>, indexes: &[Value<'a>]) -> Result<Value<'a>, EvalError> {
+    let (length, capacity) = match &item {
+        Value::Text(_) if indexes.len() == 3 => return Err(EvalError::misuse("cannot 3-index slice a string")),
+        Value::Text(text) => (text.len(), text.len()),
+        Value::List(list) => (list.length, list.backing.len()),
+        Value::Missing | Value::Nil => return Err(EvalError::missing("slice of what is not there")),
+        other => {
+            return Err(EvalError::misuse(format!(
+                "can't slice item of type {}",
+                other.type_name()
+            )));
+        }
+    };
+    if indexes.len() > 3 {
+        return Err(EvalError::misuse(format!("too many slice indexes: {}", indexes.len())));
+    }
+    let mut bounds = [0, length, capacity];
+    for (bound, index) in bounds.iter_mut().zip(indexes) {
+        *bound = position(index, capacity)?;
+    }
+    let [from, to, end] = bounds;
+    if from > to || to > end {
+        return Err(EvalError::misuse(format!("invalid slice index: {from} > {to}")));
+    }
+    Ok(match item {
+        Value::Text(Cow::Borrowed(text)) => Value::Text(Cow::Borrowed(&text[from..to])),
+        Value::Text(Cow::Owned(text)) => Value::Text(Cow::Owned(text[from..to].to_vec())),
+        Value::List(list) => Value::List(List {
+            backing: &list.backing[from..end],
+            length: to - from,
+        }),
+        other => other,
+    })
+}
+
+/// `index` as a position that is at most `end`.
+fn position(index: &Value<'_>, end: usize) -> Result<usize, EvalError> {
+    let index = match index {
+        Value::Int(index) => *index,
+        Value::Byte(index) => i64::from(*index),
+        Value::Missing | Value::Nil => return Err(EvalError::missing("an index is not there")),
+        other => {
+            return Err(EvalError::misuse(format!(
+                "cannot index with type {}",
+                other.type_name()
+            )));
+        }
+    };
+    usize::try_from(index)
+        .ok()
+        .filter(|index| *index <= end)
+        .ok_or_else(|| out_of_range(index))
+}
+
+/// The error of an index outside its list or text.
+fn out_of_range(index: impl std::fmt::Display) -> EvalError {
+    EvalError::missing(format!("index out of range: {index}"))
+}
+
+/// `first == other` for any of `others`.
+fn any_equal(first: &Value<'_>, others: &[Value<'_>]) -> Result<bool, EvalError> {
+    if others.is_empty() {
+        return Err(EvalError::misuse("missing argument for comparison"));
+    }
+    for other in others {
+        if equal(first, other)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// A missing value equals only a missing value; lists and maps can be compared only with missing values.
+#[allow(clippy::float_cmp, reason = "as Go does")]
+fn equal(a: &Value<'_>, b: &Value<'_>) -> Result<bool, EvalError> {
+    Ok(match (a, b) {
+        (Value::Missing | Value::Nil, b) => b.is_nothing(),
+        (_, Value::Missing | Value::Nil) => false,
+        (Value::Bool(a), Value::Bool(b)) => a == b,
+        (Value::Float(a), Value::Float(b)) => a == b,
+        _ => ordering(a, b)? == Ordering::Equal,
+    })
+}
+
+/// `a < b`
+fn less(a: &Value<'_>, b: &Value<'_>) -> Result<bool, EvalError> {
+    match (a, b) {
+        (Value::Float(a), Value::Float(b)) => Ok(a < b),
+        _ => Ok(ordering(a, b)? == Ordering::Less),
+    }
+}
+
+/// `a <= b`: as Go does it, less or equal, which is not the same for what is not a number.
+fn less_or_equal(a: &Value<'_>, b: &Value<'_>) -> Result<bool, EvalError> {
+    Ok(less(a, b)? || equal(a, b)?)
+}
+
+fn ordering(a: &Value<'_>, b: &Value<'_>) -> Result<Ordering, EvalError> {
+    match (a, b) {
+        (Value::Text(a), Value::Text(b)) => return Ok(a.as_ref().cmp(b.as_ref())),
+        (a, b) => {
+            if let (Some(a), Some(b)) = (integer(a), integer(b)) {
+                return Ok(a.cmp(&b));
+            }
+        }
+    }
+    if a.is_nothing() || b.is_nothing() {
+        return Err(EvalError::missing("there is nothing to compare"));
+    }
+    let (a, b) = (a.type_name(), b.type_name());
+    Err(EvalError::misuse(format!("cannot compare {a} and {b}")))
+}
+
+fn integer(value: &Value<'_>) -> Option<i64> {
+    match value {
+        Value::Int(value) => Some(*value),
+        Value::Byte(value) => Some(i64::from(*value)),
+        _ => None,
+    }
+}

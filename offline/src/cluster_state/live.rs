@@ -1,0 +1,148 @@
+//! Loads the objects of a live cluster that decisions depend on.
+//!
+//! RBAC: `list` on [`KINDS`], cluster-wide; a kind that may not be listed cluster-wide is listed in one namespace.
+
+use kube::{
+    Api, Client,
+    api::{ApiResource, DynamicObject, GroupVersionKind, ListParams},
+};
+use serde_json::Value;
+use taskgate_api::{GROUP, VERSION, kelos, kueue};
+
+/// The number of objects per page.
+const PAGE: u32 = 500;
+
+/// The kinds: group, version, kind, plural, whether namespaced.
+const KINDS: [(&str, &str, &str, &str, bool); 13] = [
+    ("", "v1", "Namespace", "namespaces", false),
+    (GROUP, VERSION, "TaskPolicy", "taskpolicies", true),
+    (GROUP, VERSION, "ClusterTaskPolicy", "clustertaskpolicies", false),
+    (GROUP, VERSION, "WorkItem", "workitems", true),
+    (
+        kelos::GROUP,
+        kelos::TASK_VERSIONS[0],
+        "TaskSpawner",
+        "taskspawners",
+        true,
+    ),
+    (kelos::GROUP, kelos::TASK_VERSIONS[0], "Workspace", "workspaces", true),
+    (kelos::GROUP, kelos::TASK_VERSIONS[0], "Task", kelos::TASKS, true),
+    (
+        kueue::GROUP,
+        kueue::VERSIONS[0],
+        "LocalQueue",
+        kueue::LOCAL_QUEUES,
+        true,
+    ),
+    (
+        kueue::GROUP,
+        kueue::VERSIONS[0],
+        "WorkloadPriorityClass",
+        kueue::PRIORITY_CLASSES,
+        false,
+    ),
+    ("", "v1", "ConfigMap", "configmaps", true),
+    (
+        ADMISSION,
+        "v1",
+        "MutatingWebhookConfiguration",
+        "mutatingwebhookconfigurations",
+        false,
+    ),
+    (
+        ADMISSION,
+        "v1",
+        "ValidatingWebhookConfiguration",
+        "validatingwebhookconfigurations",
+        false,
+    ),
+    (
+        "apiextensions.k8s.io",
+        "v1",
+        "CustomResourceDefinition",
+        "customresourcedefinitions",
+        false,
+    ),
+];
+const ADMISSION: &str = "admissionregistration.k8s.io";
+
+/// A kind cannot be listed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot list {plural}: {reason}")]
+pub struct LoadError {
+    /// The kind, in the plural.
+    pub plural: &'static str,
+    /// The API server's message.
+    pub reason: String,
+    /// The error itself.
+    #[source]
+    pub source: Box<kube::Error>,
+}
+
+/// Loads the objects, and an error for each kind that may not be listed. Errors when the API server does not answer.
+pub async fn load(client: &Client, namespace: &str) -> Result<(Vec<Value>, Vec<LoadError>), LoadError> {
+    let mut objects = Vec::new();
+    let mut forbidden = Vec::new();
+    for (group, version, kind, plural, namespaced) in KINDS {
+        let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
+        let everywhere = Api::<DynamicObject>::all_with(client.clone(), &resource);
+        // Only one ConfigMap is needed.
+        let params = if kind == "ConfigMap" {
+            ListParams::default().fields("metadata.name=kueue-manager-config")
+        } else {
+            ListParams::default()
+        };
+        let mut listed = list(&everywhere, &params, &resource).await;
+        if let (Err(kube::Error::Api(status)), true) = (&listed, namespaced)
+            && status.code == 403
+        {
+            let here = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource);
+            listed = list(&here, &params, &resource).await;
+        }
+        match listed {
+            Ok(found) => objects.extend(found),
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => {
+                let reason = match &error {
+                    kube::Error::Api(status) => status.message.clone(),
+                    error => error.to_string(),
+                };
+                let is_forbidden = matches!(&error, kube::Error::Api(status) if status.code == 403);
+                let failed = LoadError {
+                    plural,
+                    reason,
+                    source: Box::new(error),
+                };
+                if !is_forbidden {
+                    return Err(failed);
+                }
+                forbidden.push(failed);
+            }
+        }
+    }
+    Ok((objects, forbidden))
+}
+
+/// Lists all objects of `api`, page by page, each with its kind.
+async fn list(
+    api: &Api<DynamicObject>,
+    params: &ListParams,
+    resource: &ApiResource,
+) -> Result<Vec<Value>, kube::Error> {
+    let mut params = params.clone().limit(PAGE);
+    let mut found = Vec::new();
+    loop {
+        let page = api.list(&params).await?;
+        for mut object in page.items {
+            object.metadata.managed_fields = None;
+            let mut object = serde_json::to_value(object).map_err(kube::Error::SerdeError)?;
+            object["apiVersion"] = resource.api_version.as_str().into();
+            object["kind"] = resource.kind.as_str().into();
+            found.push(object);
+        }
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params.continue_token = Some(token),
+            None => return Ok(found),
+        }
+    }
+}

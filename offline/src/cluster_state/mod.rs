@@ -1,0 +1,261 @@
+//! The state of a cluster as far as decisions depend on it, built from objects.
+//!
+//! The same kinds as in the server's cache and live reads, with the same rules: a policy that cannot be applied is skipped, a
+//! `WorkItem` belongs to the item of its key, and a Task with a UID is stored.
+//!
+//! Imports `write_request` (the kind of an object). Called by `evaluator`, by `case` and by the binary.
+
+mod context;
+mod kueue;
+mod live;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use kube::Client;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use taskgate_api::{
+    ClusterTaskPolicySpec, GROUP, TaskPolicySpec, WorkItem, WorkItemStatus, kelos, keys, metadata::Metadata,
+};
+use taskgate_policy::{ItemIdentity, Policy, PolicyName, PolicySet, SpawnerFacts, TaskState, WorkspaceFacts};
+
+use crate::write_request::kind_of;
+use kueue::KueueObjects;
+pub use live::{LoadError, load};
+
+/// Objects by namespace and name.
+#[derive(Debug)]
+struct ObjectMap<V>(HashMap<String, HashMap<String, V>>);
+
+impl<V> Default for ObjectMap<V> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<V> ObjectMap<V> {
+    fn get(&self, namespace: &str, name: &str) -> Option<&V> {
+        self.0.get(namespace)?.get(name)
+    }
+
+    fn insert(&mut self, namespace: &str, name: &str, value: V) {
+        self.0
+            .entry(namespace.to_owned())
+            .or_default()
+            .insert(name.to_owned(), value);
+    }
+}
+
+/// A policy that cannot be applied, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RejectedPolicy {
+    /// The policy, such as `TaskPolicy team-a/agents`.
+    pub policy: String,
+    /// Its problems.
+    pub problems: Vec<String>,
+}
+
+/// How to read missing objects, users and rights.
+#[derive(Clone, Default)]
+pub struct ClusterStateOptions {
+    /// Whether the objects are complete: a missing Workspace, `LocalQueue` or Kueue itself does not exist. Otherwise it is
+    /// unknown whether it exists.
+    pub complete: bool,
+    /// Checks the rights of users. `None`: every user has every right.
+    pub permissions: Option<Client>,
+    /// The user that taskgate itself is authenticated as.
+    pub own_user: Option<String>,
+}
+
+/// The state of a cluster.
+#[derive(Default)]
+pub struct ClusterState {
+    policies: Arc<PolicySet>,
+    rejected: Vec<RejectedPolicy>,
+    namespaces: HashMap<String, BTreeMap<String, String>>,
+    spawners: ObjectMap<Arc<SpawnerFacts>>,
+    workspaces: ObjectMap<Arc<WorkspaceFacts>>,
+    work_items: ObjectMap<Result<WorkItem, String>>,
+    tasks: ObjectMap<Value>,
+    tasks_of: ObjectMap<Vec<TaskState>>,
+    kueue: KueueObjects,
+    options: ClusterStateOptions,
+}
+
+impl ClusterState {
+    /// The state with `objects`. Of two of one kind and name the later one counts. Namespaced objects without a namespace are in
+    /// `namespace`.
+    pub fn of<'a>(objects: impl IntoIterator<Item = &'a Value>, namespace: &str, options: ClusterStateOptions) -> Self {
+        let mut state = Self {
+            options,
+            ..Self::default()
+        };
+        let mut policies = HashMap::new();
+        for object in objects {
+            state.add(object, namespace, &mut policies);
+        }
+        state.index(policies);
+        state
+    }
+
+    fn add(
+        &mut self,
+        object: &Value,
+        default: &str,
+        policies: &mut HashMap<PolicyName, Result<Policy, RejectedPolicy>>,
+    ) {
+        let kind = kind_of(object);
+        let metadata = Metadata::of(object);
+        let namespace = metadata.namespace().unwrap_or(default);
+        let Some(name) = metadata.name() else { return };
+        match (kind.group.as_str(), kind.kind.as_str()) {
+            ("", "Namespace") => {
+                let labels = metadata.labels().map(|(key, value)| (key.to_owned(), value.to_owned()));
+                self.namespaces.insert(name.to_owned(), labels.collect());
+            }
+            (GROUP, "TaskPolicy") => {
+                let compiled = compile(
+                    object,
+                    &format!("TaskPolicy {namespace}/{name}"),
+                    |spec: &TaskPolicySpec| Policy::namespaced(namespace, name, spec),
+                );
+                let (namespace, name) = (namespace.to_owned(), name.to_owned());
+                policies.insert(PolicyName::Namespaced { namespace, name }, compiled);
+            }
+            (GROUP, "ClusterTaskPolicy") => {
+                let title = format!("ClusterTaskPolicy {name}");
+                let compiled = compile(object, &title, |spec: &ClusterTaskPolicySpec| {
+                    Policy::cluster(name, spec)
+                });
+                policies.insert(PolicyName::Cluster { name: name.to_owned() }, compiled);
+            }
+            (GROUP, "WorkItem") => {
+                let read = serde_json::from_value(object.clone()).map_err(|error| error.to_string());
+                self.work_items.insert(namespace, name, read);
+            }
+            (kelos::GROUP, "TaskSpawner") => {
+                self.spawners
+                    .insert(namespace, name, Arc::new(SpawnerFacts::of(object)));
+            }
+            (kelos::GROUP, "Workspace") => {
+                self.workspaces
+                    .insert(namespace, name, Arc::new(WorkspaceFacts::of(object)));
+            }
+            // Without a UID it is not stored yet.
+            (kelos::GROUP, "Task") if metadata.uid().is_some() => {
+                self.tasks.insert(namespace, name, object.clone());
+            }
+            _ => self.kueue.add(&kind, namespace, name, object),
+        }
+    }
+
+    /// Builds the policy set and the Tasks by item, after all objects are added.
+    fn index(&mut self, policies: HashMap<PolicyName, Result<Policy, RejectedPolicy>>) {
+        let mut usable = Vec::new();
+        for compiled in policies.into_values() {
+            match compiled {
+                Ok(policy) => usable.push(policy),
+                Err(rejected) => self.rejected.push(rejected),
+            }
+        }
+        self.rejected.sort_by(|a, b| a.policy.cmp(&b.policy));
+        self.policies = Arc::new(PolicySet::new(usable));
+        for (namespace, tasks) in &self.tasks.0 {
+            let of_namespace = self.tasks_of.0.entry(namespace.clone()).or_default();
+            for task in tasks.values() {
+                let item = Metadata::of(task).label(keys::WORK_ITEM);
+                if let (Some(item), Some(state)) = (item, TaskState::of(task)) {
+                    of_namespace.entry(item.to_owned()).or_default().push(state);
+                }
+            }
+        }
+    }
+
+    /// The labels of `namespace`, with the name label that the API server sets. An unknown namespace has only that one.
+    pub fn namespace_labels(&self, namespace: &str) -> BTreeMap<String, String> {
+        let mut labels = self.namespaces.get(namespace).cloned().unwrap_or_default();
+        labels.insert("kubernetes.io/metadata.name".to_owned(), namespace.to_owned());
+        labels
+    }
+
+    /// The policies in force.
+    pub fn policies(&self) -> &PolicySet {
+        &self.policies
+    }
+
+    /// The policies that cannot be applied, which the server skips as well.
+    pub fn rejected_policies(&self) -> &[RejectedPolicy] {
+        &self.rejected
+    }
+
+    /// Sets the status of the WorkItem of `item`.
+    pub fn set_work_item_status(&mut self, namespace: &str, item: &ItemIdentity, status: WorkItemStatus) {
+        let name = item.work_item_name();
+        let mut work_item = WorkItem::new(
+            &name,
+            taskgate_api::WorkItemSpec {
+                key: item.key.clone(),
+                item: item.item.clone(),
+                spawner: item.spawner.clone(),
+            },
+        );
+        work_item.metadata.namespace = Some(namespace.to_owned());
+        work_item.status = Some(status);
+        self.work_items.insert(namespace, &name, Ok(work_item));
+    }
+
+    /// The stored Task `name`.
+    pub fn task(&self, namespace: &str, name: &str) -> Option<&Value> {
+        self.tasks.get(namespace, name)
+    }
+
+    /// The spawner `name` as decisions need it.
+    pub fn spawner_info(&self, namespace: &str, name: &str) -> Option<&SpawnerFacts> {
+        self.spawners.get(namespace, name).map(|spawner| &**spawner)
+    }
+}
+
+/// Compiles the policy `object`, or returns its problems under `title`.
+fn compile<S: DeserializeOwned>(
+    object: &Value,
+    title: &str,
+    compile: impl Fn(&S) -> Result<Policy, Vec<taskgate_policy::Problem>>,
+) -> Result<Policy, RejectedPolicy> {
+    let rejected = |problems| RejectedPolicy {
+        policy: title.to_owned(),
+        problems,
+    };
+    let spec = S::deserialize(&object["spec"]).map_err(|error| rejected(vec![format!("spec: {error}")]))?;
+    compile(&spec).map_err(|problems| rejected(problems.iter().map(ToString::to_string).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_later_of_two_counts_and_an_invalid_policy_is_rejected() {
+        let policy = |queue: &str| {
+            json!({"apiVersion": "taskgate.dev/v1alpha1", "kind": "TaskPolicy",
+                "metadata": {"name": "a", "namespace": "team"}, "spec": {"queueName": queue}})
+        };
+        let state = ClusterState::of(
+            [&policy("Not Legal"), &policy("agents")],
+            "default",
+            ClusterStateOptions::default(),
+        );
+        assert_eq!((state.policies().len(), state.rejected_policies().len()), (1, 0));
+        let state = ClusterState::of(
+            [&policy("agents"), &policy("Not Legal")],
+            "default",
+            ClusterStateOptions::default(),
+        );
+        assert_eq!(state.policies().len(), 0);
+        assert_eq!(state.rejected_policies()[0].policy, "TaskPolicy team/a");
+        assert!(state.rejected_policies()[0].problems[0].starts_with("spec.queueName: "));
+    }
+}

@@ -1,0 +1,242 @@
+//! The result of evaluating a write request, as data: `taskgate check` prints it, and cases compare it.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::Value;
+use taskgate_api::{Mode, metadata::Metadata};
+use taskgate_webhook::ReviewOperation;
+
+use crate::{
+    schema::FieldError,
+    webhooks::{InstalledWebhook, MatchOutcome},
+    write_request::WriteRequest,
+};
+
+/// The result of a write request, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WriteVerdict {
+    /// It is admitted, possibly changed.
+    Allowed,
+    /// A webhook of taskgate denies it.
+    Denied,
+    /// The API server rejects it: the object does not match the schema of its kind.
+    Invalid,
+    /// It is admitted without taskgate: no webhook matches it.
+    NotSent,
+    /// taskgate makes no decision, and the failure policy rejects it.
+    Failed,
+}
+
+impl WriteVerdict {
+    /// Whether the request is rejected.
+    pub fn is_rejection(self) -> bool {
+        matches!(self, Self::Denied | Self::Invalid | Self::Failed)
+    }
+}
+
+impl fmt::Display for WriteVerdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+            Self::Invalid => "invalid",
+            Self::NotSent => "not sent",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+/// A call of a webhook.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EvaluatedCall {
+    /// The webhook's name.
+    pub webhook: String,
+    /// 1 for the reinvocation after a later webhook changed the object.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub round: u8,
+    /// Whether the API server sends the request.
+    pub sent: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why_not: Option<String>,
+    /// Its JSON patch; null without changes.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub patch: Value,
+    /// Why it made no decision.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde hands over a reference.
+fn is_zero(number: &u8) -> bool {
+    *number == 0
+}
+
+/// A reason of the decision, with its policy and section.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EvaluationReason {
+    /// The policy; `None` for a reason without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Its section.
+    pub section: &'static str,
+    /// The mode of the section.
+    pub mode: Mode,
+    /// The reason in one word.
+    pub code: &'static str,
+    /// The reason in one sentence.
+    pub message: String,
+}
+
+/// The result of a write request.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Evaluation {
+    /// `apiVersion` of the object.
+    pub api_version: String,
+    /// Its kind.
+    pub kind: String,
+    /// Its namespace; empty for cluster-scoped objects.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// Its name, or the prefix of the generated one with a `*`.
+    pub name: String,
+    /// The operation.
+    pub operation: ReviewOperation,
+    /// The requesting user.
+    pub user: String,
+    /// The result.
+    pub verdict: WriteVerdict,
+    /// The HTTP status of a rejection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<u16>,
+    /// Why the request is rejected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The webhook that rejects it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused_by: Option<String>,
+    /// The schema violations.
+    #[serde(rename = "flaws", skip_serializing_if = "Vec::is_empty")]
+    pub field_errors: Vec<FieldError>,
+    /// The warnings for the user, each once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// The changes by admission, one value per line.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<String>,
+    /// The reasons of the decision.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub because: Vec<EvaluationReason>,
+    /// The webhooks whose rules name the kind, in the order of the calls.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<EvaluatedCall>,
+    /// The object after admission; null if it was rejected before.
+    #[serde(rename = "object", skip_serializing_if = "Value::is_null")]
+    pub object_after: Value,
+}
+
+impl Evaluation {
+    pub(crate) fn of(request: &WriteRequest) -> Self {
+        let kind = &request.kind;
+        let generated = || {
+            let metadata = Metadata::of(&request.object);
+            format!("{}*", metadata.generate_name().unwrap_or_default())
+        };
+        Self {
+            api_version: match kind.group.as_str() {
+                "" => kind.version.clone(),
+                group => format!("{group}/{}", kind.version),
+            },
+            kind: kind.kind.clone(),
+            namespace: request.namespace.clone(),
+            name: if request.name.is_empty() {
+                generated()
+            } else {
+                request.name.clone()
+            },
+            operation: request.operation,
+            user: request.user.username.clone(),
+            verdict: WriteVerdict::Allowed,
+            code: None,
+            message: None,
+            refused_by: None,
+            field_errors: Vec::new(),
+            warnings: Vec::new(),
+            changes: Vec::new(),
+            because: Vec::new(),
+            calls: Vec::new(),
+            object_after: Value::Null,
+        }
+    }
+
+    /// The object as text: `Task team-a/fixer-42`.
+    pub fn title(&self) -> String {
+        match self.namespace.as_str() {
+            "" => format!("{} {}", self.kind, self.name),
+            namespace => format!("{} {namespace}/{}", self.kind, self.name),
+        }
+    }
+
+    /// Why no request was sent, from the first webhook that might have been called.
+    pub fn why_not_sent(&self) -> Option<&str> {
+        let why = self.calls.iter().find_map(|call| call.why_not.as_deref());
+        why.filter(|_| self.verdict == WriteVerdict::NotSent)
+    }
+
+    pub(crate) fn was_sent(&self, webhook: &str) -> bool {
+        self.calls.iter().any(|call| call.webhook == webhook && call.sent)
+    }
+
+    pub(crate) fn reject_invalid(&mut self, code: u16, errors: Vec<FieldError>) {
+        let messages = errors.iter().map(|error| match (code, error.field.as_str()) {
+            (400, _) if error.message.starts_with("unknown field") => error.message.clone(),
+            (_, "") => error.message.clone(),
+            (_, field) => format!("{field}: {}", error.message),
+        });
+        self.message = Some(messages.collect::<Vec<_>>().join("; "));
+        self.verdict = WriteVerdict::Invalid;
+        self.code = Some(code);
+        self.field_errors = errors;
+    }
+
+    pub(crate) fn deny(&mut self, webhook: &str, code: u16, message: String) {
+        if self.verdict.is_rejection() {
+            return;
+        }
+        self.verdict = WriteVerdict::Denied;
+        self.code = Some(code);
+        self.message = Some(message);
+        self.refused_by = Some(webhook.to_owned());
+    }
+
+    pub(crate) fn fail(&mut self, webhook: &str, error: &str) {
+        if self.verdict.is_rejection() {
+            return;
+        }
+        self.verdict = WriteVerdict::Failed;
+        self.code = Some(500);
+        self.message = Some(error.to_owned());
+        self.refused_by = Some(webhook.to_owned());
+    }
+}
+
+impl EvaluatedCall {
+    pub(crate) fn of(webhook: &InstalledWebhook, round: u8, outcome: &MatchOutcome) -> Self {
+        let (sent, why_not, failure) = match outcome {
+            MatchOutcome::Sent => (true, None, None),
+            MatchOutcome::NotSent(why) => (false, Some(why.clone()), None),
+            MatchOutcome::Failed(error) => (false, None, Some(error.clone())),
+        };
+        Self {
+            webhook: webhook.name.clone(),
+            round,
+            sent,
+            why_not,
+            patch: Value::Null,
+            failure,
+        }
+    }
+}

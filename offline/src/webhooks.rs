@@ -1,0 +1,355 @@
+//! The installed webhooks of taskgate, and whether the API server sends them a request: rules first, then the
+//! namespaceSelector, the objectSelector and the matchConditions.
+//!
+//! The webhook configurations are those that taskgate generates, or those in files or in a cluster.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::admissionregistration::v1::{MutatingWebhook, RuleWithOperations, WebhookClientConfig},
+    apimachinery::pkg::apis::meta::v1::LabelSelector,
+};
+use serde_json::{Value, json};
+use taskgate_api::{Selector, SelectorExt as _, metadata::Metadata};
+use taskgate_policy::Phase;
+use taskgate_webhook::{
+    Registration,
+    rules::{ENDPOINTS, Endpoint},
+};
+
+use crate::{
+    expression::{Expression, ExpressionError, Variables},
+    write_request::WriteRequest,
+};
+
+/// The webhooks that call taskgate, in the order in which the API server calls them.
+#[derive(Debug)]
+pub struct InstalledWebhooks(Vec<InstalledWebhook>);
+
+/// A webhook configuration cannot be evaluated.
+#[derive(Debug, thiserror::Error)]
+#[error("{configuration}: {problem}")]
+pub struct WebhookConfigurationError {
+    /// Its kind and name.
+    pub configuration: String,
+    /// Why.
+    pub problem: String,
+}
+
+/// A webhook that calls taskgate.
+#[derive(Debug)]
+pub struct InstalledWebhook {
+    /// The name of its configuration.
+    pub configuration: String,
+    /// Its name.
+    pub name: String,
+    /// The endpoint that it calls.
+    pub endpoint: &'static Endpoint,
+    /// Whether a failed call rejects the request.
+    pub fails_closed: bool,
+    /// Whether it is called again when a later webhook changes the object.
+    pub reinvoked: bool,
+    rules: Vec<RuleWithOperations>,
+    namespaces: Selector,
+    objects: Selector,
+    conditions: Vec<(String, Expression)>,
+}
+
+/// Whether the API server sends a request to a webhook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MatchOutcome {
+    /// It does.
+    Sent,
+    /// It does not, for this reason.
+    NotSent(String),
+    /// A match condition cannot be evaluated: the failure policy applies.
+    Failed(String),
+}
+
+impl InstalledWebhooks {
+    /// The webhooks that taskgate generates for an installation in `namespace`.
+    ///
+    /// # Panics
+    /// Never: a test evaluates the generated configurations.
+    pub fn generated(service: &str, namespace: &str) -> Self {
+        let (mutating, validating) = Registration::of_service(service, namespace).configurations();
+        let configurations = [json!(mutating), json!(validating)];
+        let generated = Self::find(&configurations).expect("generated configurations can be evaluated");
+        generated.expect("generated configurations call taskgate")
+    }
+
+    /// The webhooks in the configurations among `objects`; `None` if no webhook calls taskgate. Of two configurations of one kind
+    /// and name the later one counts.
+    pub fn find<'a>(objects: impl IntoIterator<Item = &'a Value>) -> Result<Option<Self>, WebhookConfigurationError> {
+        let mut configurations = BTreeMap::new();
+        for object in objects {
+            if let Some(kind @ ("MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration")) =
+                object["kind"].as_str()
+            {
+                let name = Metadata::of(object).name().unwrap_or_default();
+                configurations.insert((kind, name), object);
+            }
+        }
+        let mut webhooks = Vec::new();
+        for ((kind, name), configuration) in configurations {
+            let failed = |webhook: &str, problem: String| WebhookConfigurationError {
+                configuration: format!("{kind} {name}{webhook}"),
+                problem,
+            };
+            // A validating webhook has the same fields, except the reinvocation policy.
+            let all: Option<Vec<MutatingWebhook>> = serde_json::from_value(configuration["webhooks"].clone())
+                .map_err(|error| failed("", error.to_string()))?;
+            for webhook in all.into_iter().flatten() {
+                if let Some(endpoint) = endpoint(&webhook.client_config) {
+                    let called = format!(", webhook {}", webhook.name);
+                    let installed = InstalledWebhook::new(name, endpoint, webhook);
+                    webhooks.push(installed.map_err(|problem| failed(&called, problem))?);
+                }
+            }
+        }
+        // Configurations run in the order of their names, the webhooks of each in their own order.
+        webhooks.sort_by(|a, b| a.configuration.cmp(&b.configuration));
+        Ok((!webhooks.is_empty()).then_some(Self(webhooks)))
+    }
+
+    /// The webhooks of one phase, in the order of the calls.
+    pub fn of_phase(&self, phase: Phase) -> impl Iterator<Item = &InstalledWebhook> {
+        self.0.iter().filter(move |webhook| webhook.endpoint.phase == phase)
+    }
+}
+
+/// The endpoint of taskgate that a webhook calls, by its path.
+fn endpoint(client: &WebhookClientConfig) -> Option<&'static Endpoint> {
+    let path = match (&client.service, &client.url) {
+        (Some(service), _) => service.path.as_deref()?,
+        (None, Some(url)) => url.as_str(),
+        (None, None) => return None,
+    };
+    ENDPOINTS
+        .iter()
+        .filter(|endpoint| path.ends_with(endpoint.path))
+        .max_by_key(|endpoint| endpoint.path.len())
+}
+
+impl InstalledWebhook {
+    fn new(configuration: &str, endpoint: &'static Endpoint, webhook: MutatingWebhook) -> Result<Self, String> {
+        let selector = |field: &str, selector: Option<LabelSelector>| {
+            Selector::try_from(selector.unwrap_or_default()).map_err(|error| format!("{field}: {error}"))
+        };
+        let conditions = webhook.match_conditions.into_iter().flatten().map(|condition| {
+            let compiled = Expression::compile(&condition.expression);
+            let compiled = compiled.map_err(|error| format!("matchConditions[{}]: {error}", condition.name))?;
+            Ok::<_, String>((condition.name, compiled))
+        });
+        Ok(Self {
+            configuration: configuration.to_owned(),
+            name: webhook.name,
+            endpoint,
+            fails_closed: webhook.failure_policy.as_deref() != Some("Ignore"),
+            reinvoked: webhook.reinvocation_policy.as_deref() == Some("IfNeeded"),
+            rules: webhook.rules.unwrap_or_default(),
+            namespaces: selector("namespaceSelector", webhook.namespace_selector)?,
+            objects: selector("objectSelector", webhook.object_selector)?,
+            conditions: conditions.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Whether a rule names the kind of the request, for any operation.
+    pub fn names_kind(&self, request: &WriteRequest) -> bool {
+        self.rules.iter().any(|rule| rule_names_kind(rule, request))
+    }
+
+    /// Whether the API server sends `request`, with the object in its current form. `namespace_labels` are those of its
+    /// namespace; `None` for a cluster-scoped object.
+    pub fn matches(&self, request: &WriteRequest, namespace_labels: Option<&BTreeMap<String, String>>) -> MatchOutcome {
+        if !self.rules.iter().any(|rule| rule_matches(rule, request)) {
+            let operation = request.operation_name();
+            let kind = request.kind_name();
+            return MatchOutcome::NotSent(format!("no rule of {} is about {operation} of {kind}", self.name));
+        }
+        if namespace_labels.is_some_and(|labels| !self.namespaces.matches(labels)) {
+            let namespace = &request.namespace;
+            return MatchOutcome::NotSent(format!("the namespaceSelector excludes namespace {namespace}"));
+        }
+        if !self.objects.selects_all() {
+            let selected = |object: &Value| object.is_object() && self.objects.matches(&labels(object));
+            if !selected(&request.object) && !selected(&request.old) {
+                return MatchOutcome::NotSent("the objectSelector does not select its labels".to_owned());
+            }
+        }
+        self.meets_conditions(request)
+    }
+
+    /// Evaluates the match conditions. A false one excludes the request, even if another one fails.
+    fn meets_conditions(&self, request: &WriteRequest) -> MatchOutcome {
+        let mentioned = |name| self.conditions.iter().any(|(_, condition)| condition.mentions(name));
+        let admission_request = mentioned("request").then(|| admission_request(request));
+        let mut values = vec![("object", &request.object), ("oldObject", &request.old)];
+        values.extend(admission_request.as_ref().map(|request| ("request", request)));
+        let variables = Variables::new(values);
+        let mut failed = None;
+        for (name, condition) in &self.conditions {
+            match condition.is_true(&variables) {
+                Ok(true) => {}
+                Ok(false) => return MatchOutcome::NotSent(format!("matchCondition {name} is not met")),
+                Err(error) => {
+                    let _: &mut (String, ExpressionError) = failed.get_or_insert((name.clone(), error));
+                }
+            }
+        }
+        match failed {
+            None => MatchOutcome::Sent,
+            Some((name, error)) => MatchOutcome::Failed(format!("matchCondition {name}: {error}")),
+        }
+    }
+}
+
+fn labels(object: &Value) -> BTreeMap<String, String> {
+    Metadata::of(object)
+        .labels()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// The variable `request` of match conditions.
+fn admission_request(request: &WriteRequest) -> Value {
+    let user = &request.user;
+    let kind = json!({"group": request.kind.group, "version": request.kind.version, "kind": request.kind.kind});
+    let resource = json!({"group": request.kind.group, "version": request.kind.version,
+        "resource": request.resource.clone().unwrap_or_default()});
+    json!({
+        "kind": kind, "requestKind": kind, "resource": resource, "requestResource": resource,
+        "subResource": request.subresource, "requestSubResource": request.subresource,
+        "name": request.name, "namespace": request.namespace, "operation": request.operation,
+        "userInfo": {"username": user.username, "uid": user.uid.clone().unwrap_or_default(), "groups": user.groups,
+            "extra": user.extra},
+        "dryRun": false,
+    })
+}
+
+fn rule_names_kind(rule: &RuleWithOperations, request: &WriteRequest) -> bool {
+    let has =
+        |values: &Option<Vec<String>>, value: &str| values.iter().flatten().any(|known| known == "*" || known == value);
+    let Some(resource) = &request.resource else {
+        return false;
+    };
+    let resources = rule.resources.iter().flatten();
+    let named = |pattern: &String| {
+        let (of, sub) = pattern.split_once('/').unwrap_or((pattern, ""));
+        (of == "*" || of == resource) && (sub == "*" || sub == request.subresource)
+    };
+    let in_scope = match rule.scope.as_deref() {
+        Some("Namespaced") => !request.namespace.is_empty(),
+        Some("Cluster") => request.namespace.is_empty(),
+        _ => true,
+    };
+    in_scope
+        && has(&rule.api_groups, &request.kind.group)
+        && has(&rule.api_versions, &request.kind.version)
+        && resources.into_iter().any(named)
+}
+
+fn rule_matches(rule: &RuleWithOperations, request: &WriteRequest) -> bool {
+    let operation = request.operation_name();
+    let operations = rule.operations.iter().flatten();
+    let named = operations.into_iter().any(|known| known == "*" || known == operation);
+    named && rule_names_kind(rule, request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::write_request::RequestDefaults;
+
+    fn sent(object: Value, namespace_labels: &[(&str, &str)]) -> Vec<(String, MatchOutcome)> {
+        let webhooks = InstalledWebhooks::generated("taskgate", "taskgate-system");
+        let request = WriteRequest::create(object, &RequestDefaults::default());
+        let labels = namespace_labels
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        let webhooks = webhooks
+            .of_phase(Phase::Mutating)
+            .filter(|webhook| webhook.names_kind(&request));
+        webhooks
+            .map(|webhook| (webhook.name.clone(), webhook.matches(&request, Some(&labels))))
+            .collect()
+    }
+
+    fn job() -> Value {
+        json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "a", "namespace": "team",
+            "labels": {"kelos.dev/task": "a"}, "ownerReferences": [{"apiVersion": "kelos.dev/v1alpha2", "kind": "Task",
+                "name": "a", "uid": "u", "controller": true}]}})
+    }
+
+    #[test]
+    fn the_reason_why_a_request_is_not_sent_is_returned() {
+        let no = |job: Value, labels: &[(&str, &str)]| match &sent(job, labels)[..] {
+            [(_, MatchOutcome::NotSent(reason))] => reason.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            sent(job(), &[]),
+            [("mutate.jobs.taskgate.dev".to_owned(), MatchOutcome::Sent)]
+        );
+        assert_eq!(
+            no(job(), &[("taskgate.dev/admission", "disabled")]),
+            "the namespaceSelector excludes namespace team"
+        );
+        let mut plain = job();
+        plain["metadata"]["labels"] = json!({});
+        assert_eq!(no(plain, &[]), "the objectSelector does not select its labels");
+        let mut orphan = job();
+        orphan["metadata"]["ownerReferences"] = json!([]);
+        assert_eq!(no(orphan, &[]), "matchCondition controlled-by-a-kelos-task is not met");
+    }
+
+    #[test]
+    fn a_task_without_a_cancellation_is_sent_to_the_task_endpoint_only() {
+        let task =
+            json!({"apiVersion": "kelos.dev/v1alpha1", "kind": "Task", "metadata": {"name": "a", "namespace": "team"}});
+        let calls = sent(task, &[]);
+        assert_eq!(calls[0], ("mutate.tasks.taskgate.dev".to_owned(), MatchOutcome::Sent));
+        let kept = MatchOutcome::NotSent("matchCondition changes-a-cancellation is not met".to_owned());
+        assert_eq!(calls[1], ("mutate.cancellations.taskgate.dev".to_owned(), kept));
+    }
+
+    #[test]
+    fn generated_and_installed_configurations_are_evaluated_alike() {
+        let generated = InstalledWebhooks::generated("taskgate", "taskgate-system");
+        let (mutating, validating) = Registration::of_service("taskgate", "taskgate-system").configurations();
+        let objects = [
+            serde_json::to_value(validating).unwrap(),
+            serde_json::to_value(mutating).unwrap(),
+        ];
+        // As from a cluster and from files: the later one of a name replaces the other.
+        let read = InstalledWebhooks::find(objects.iter().chain(&objects))
+            .unwrap()
+            .unwrap();
+        for phase in [Phase::Mutating, Phase::Validating] {
+            let names = |webhooks: &InstalledWebhooks| {
+                webhooks
+                    .of_phase(phase)
+                    .map(|webhook| webhook.name.clone())
+                    .collect::<Vec<_>>()
+            };
+            let wanted = ENDPOINTS.iter().filter(|endpoint| endpoint.phase == phase);
+            let wanted: Vec<_> = wanted.map(|endpoint| endpoint.webhook.to_owned()).collect();
+            assert_eq!(names(&generated), wanted);
+            assert_eq!(names(&read), wanted);
+        }
+    }
+
+    #[test]
+    fn webhooks_of_others_are_skipped_and_invalid_ones_are_errors() {
+        let mut configuration = json!({"kind": "MutatingWebhookConfiguration",
+            "apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": "other"},
+            "webhooks": [{"name": "a.b.c", "admissionReviewVersions": ["v1"], "sideEffects": "None",
+                "clientConfig": {"url": "https://elsewhere/mutate"}}]});
+        assert!(InstalledWebhooks::find([&configuration]).unwrap().is_none());
+        configuration["webhooks"][0]["clientConfig"]["url"] = "https://taskgate/mutate/tasks".into();
+        configuration["webhooks"][0]["matchConditions"] = json!([{"name": "odd", "expression": "a &&"}]);
+        let error = InstalledWebhooks::find([&configuration]).unwrap_err().to_string();
+        assert!(error.contains("webhook a.b.c") && error.contains("odd"), "{error}");
+    }
+}

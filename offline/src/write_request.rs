@@ -1,0 +1,256 @@
+//! A write request to the API server, before it is sent: the object, the user and the operation.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use taskgate_api::metadata::Metadata;
+use taskgate_webhook::{
+    ObjectKind, ReviewOperation, ReviewRequest, UserInfo,
+    rules::{AdmittedKind, ENDPOINTS},
+};
+
+/// The metadata fields that only the API server sets; it drops a creator's values.
+const SET_BY_SERVER: [&str; 8] = [
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "generation",
+    "managedFields",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+];
+
+/// A write request to the API server.
+#[derive(Clone, Debug)]
+pub struct WriteRequest {
+    /// The operation.
+    pub operation: ReviewOperation,
+    /// The kind of the object.
+    pub kind: ObjectKind,
+    /// The plural of the kind; `None` for unknown kinds.
+    pub resource: Option<String>,
+    /// The subresource, such as `status`; mostly empty.
+    pub subresource: String,
+    /// The namespace; empty for cluster-scoped objects.
+    pub namespace: String,
+    /// The object's name; empty when it is to be generated.
+    pub name: String,
+    /// The requesting user.
+    pub user: UserInfo,
+    /// The new object; null on DELETE.
+    pub object: Value,
+    /// The stored object; null on CREATE.
+    pub old: Value,
+    /// Whether the request was recorded by an API server, so that unknown fields are no errors.
+    pub recorded: bool,
+}
+
+/// The user and namespace of requests from documents that do not name them.
+#[derive(Clone, Debug)]
+pub struct RequestDefaults {
+    /// The requesting user.
+    pub user: UserInfo,
+    /// The namespace of objects that name none.
+    pub namespace: String,
+}
+
+impl Default for RequestDefaults {
+    /// `kubernetes-admin`, as kubeadm and kind name it, in namespace `default`.
+    fn default() -> Self {
+        Self {
+            user: UserInfo {
+                username: "kubernetes-admin".to_owned(),
+                groups: vec!["system:masters".to_owned(), "system:authenticated".to_owned()],
+                ..UserInfo::default()
+            },
+            namespace: "default".to_owned(),
+        }
+    }
+}
+
+/// An AdmissionReview without a valid request.
+#[derive(Debug, thiserror::Error)]
+#[error("no AdmissionReview with a request: {0}")]
+pub struct InvalidReview(String);
+
+impl WriteRequest {
+    /// The request in a document: the recorded one of an AdmissionReview, otherwise the creation of `object`.
+    pub fn of(object: Value, defaults: &RequestDefaults) -> Result<Self, InvalidReview> {
+        if object["kind"] == "AdmissionReview" {
+            Self::recorded(object)
+        } else {
+            Ok(Self::create(object, defaults))
+        }
+    }
+
+    /// The creation of `object` as a new one: without the metadata that the API server sets, and without empty fields in
+    /// `metadata`, which the API server drops.
+    pub fn create(mut object: Value, defaults: &RequestDefaults) -> Self {
+        let kind = kind_of(&object);
+        let admitted = admitted(&kind);
+        drop_empty(&mut object);
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.retain(|field, _| !SET_BY_SERVER.contains(&field.as_str()));
+        }
+        if let (Some(admitted), Some(fields)) = (admitted, object.as_object_mut()) {
+            let metadata = fields.entry("metadata").or_insert_with(|| json!({}));
+            if admitted.namespaced && Metadata::of(&json!({"metadata": &*metadata})).namespace().is_none() {
+                metadata["namespace"] = defaults.namespace.as_str().into();
+            } else if let (false, Some(metadata)) = (admitted.namespaced, metadata.as_object_mut()) {
+                metadata.remove("namespace");
+            }
+        }
+        let metadata = Metadata::of(&object);
+        Self {
+            operation: ReviewOperation::Create,
+            resource: admitted.map(|admitted| admitted.resource.to_owned()),
+            subresource: String::new(),
+            namespace: metadata.namespace().unwrap_or_default().to_owned(),
+            name: metadata.name().unwrap_or_default().to_owned(),
+            user: defaults.user.clone(),
+            kind,
+            old: Value::Null,
+            recorded: false,
+            object,
+        }
+    }
+
+    /// The request of the AdmissionReview `review`.
+    fn recorded(mut review: Value) -> Result<Self, InvalidReview> {
+        #[derive(Deserialize)]
+        struct ReviewResource {
+            #[serde(default)]
+            resource: Resource,
+            #[serde(default, rename = "subResource")]
+            subresource: String,
+        }
+        #[derive(Default, Deserialize)]
+        struct Resource {
+            #[serde(default)]
+            resource: String,
+        }
+        let request = review["request"].take();
+        let review_resource =
+            ReviewResource::deserialize(&request).map_err(|error| InvalidReview(error.to_string()))?;
+        let mut request = ReviewRequest::deserialize(request).map_err(|error| InvalidReview(error.to_string()))?;
+        drop_empty(&mut request.object);
+        drop_empty(&mut request.old_object);
+        let resource = Some(review_resource.resource.resource).filter(|resource| !resource.is_empty());
+        let known = admitted(&request.kind).map(|admitted| admitted.resource.to_owned());
+        Ok(Self {
+            operation: request.operation,
+            resource: resource.or(known),
+            subresource: review_resource.subresource,
+            namespace: request.namespace,
+            name: request.name,
+            user: request.user_info,
+            kind: request.kind,
+            object: request.object,
+            old: request.old_object,
+            recorded: true,
+        })
+    }
+
+    /// The kind with its group and version, as `apiVersion kind`.
+    pub fn kind_name(&self) -> String {
+        let ObjectKind { group, version, kind } = &self.kind;
+        match group.as_str() {
+            "" => format!("{version} {kind}"),
+            group => format!("{group}/{version} {kind}"),
+        }
+    }
+
+    /// The operation as webhook rules spell it.
+    pub fn operation_name(&self) -> &'static str {
+        match self.operation {
+            ReviewOperation::Create => "CREATE",
+            ReviewOperation::Update => "UPDATE",
+            ReviewOperation::Delete => "DELETE",
+            ReviewOperation::Connect => "CONNECT",
+        }
+    }
+
+    /// The AdmissionReview request that the API server sends for it.
+    pub(crate) fn review(&self) -> ReviewRequest {
+        ReviewRequest {
+            uid: "offline".to_owned(),
+            kind: self.kind.clone(),
+            operation: self.operation,
+            name: self.name.clone(),
+            namespace: self.namespace.clone(),
+            user_info: self.user.clone(),
+            object: self.object.clone(),
+            old_object: self.old.clone(),
+            dry_run: Some(true),
+        }
+    }
+}
+
+/// Drops empty fields of `metadata`, as the API server does before it sends an object to webhooks.
+fn drop_empty(object: &mut Value) {
+    let empty = |value: &Value| match value {
+        Value::Null => true,
+        Value::Object(fields) => fields.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        _ => false,
+    };
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.retain(|_, value| !empty(value));
+    }
+}
+
+/// The `apiVersion` and `kind` of `object`.
+pub(crate) fn kind_of(object: &Value) -> ObjectKind {
+    let version = object["apiVersion"].as_str().unwrap_or_default();
+    let (group, version) = version.split_once('/').unwrap_or(("", version));
+    ObjectKind {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        kind: object["kind"].as_str().unwrap_or_default().to_owned(),
+    }
+}
+
+/// The kind as an endpoint admits it, in any version.
+fn admitted(kind: &ObjectKind) -> Option<&'static AdmittedKind> {
+    let admitted = ENDPOINTS.iter().flat_map(|endpoint| endpoint.admitted);
+    admitted
+        .into_iter()
+        .find(|admitted| admitted.group == kind.group && admitted.name == kind.kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_of_a_cluster_is_evaluated_as_a_new_one() {
+        let object = json!({"apiVersion": "kelos.dev/v1alpha2", "kind": "Task", "metadata": {"name": "a", "uid": "u",
+            "resourceVersion": "1", "deletionTimestamp": "2026-01-01T00:00:00Z", "labels": {"b": "c"}, "annotations": {}, "finalizers": null}});
+        let request = WriteRequest::of(object, &RequestDefaults::default()).unwrap();
+        assert_eq!(
+            request.object["metadata"],
+            json!({"name": "a", "namespace": "default", "labels": {"b": "c"}})
+        );
+        assert_eq!((request.namespace.as_str(), request.name.as_str()), ("default", "a"));
+    }
+
+    #[test]
+    fn the_request_of_a_review_is_taken_unchanged() {
+        let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+            "uid": "1", "kind": {"group": "kelos.dev", "version": "v1alpha2", "kind": "Task"},
+            "resource": {"group": "kelos.dev", "version": "v1alpha2", "resource": "tasks"}, "subResource": "status",
+            "operation": "UPDATE", "name": "a", "namespace": "team", "userInfo": {"username": "ann"},
+            "object": {"metadata": {"uid": "u", "labels": {}}}, "oldObject": {"metadata": {}}}});
+        let request = WriteRequest::of(review, &RequestDefaults::default()).unwrap();
+        assert_eq!(
+            (request.operation_name(), request.subresource.as_str()),
+            ("UPDATE", "status")
+        );
+        assert_eq!(
+            (request.user.username.as_str(), &request.object["metadata"]),
+            ("ann", &json!({"uid": "u"}))
+        );
+        let empty = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"});
+        assert!(WriteRequest::of(empty, &RequestDefaults::default()).is_err());
+    }
+}

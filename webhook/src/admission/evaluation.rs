@@ -1,0 +1,142 @@
+//! The decision on one review: read the inputs, find the policy match (`govern`), load the item's status, decide.
+//!
+//! The server's routes and the offline check both call [`evaluate`]: there is no second path to a decision.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use taskgate_policy::{
+    CancelDetail, CancelReview, Decision, Kind, Phase, Request, Right, admit, asks_permission, carries_own, decide,
+    govern, own_keys_changed, right_missing, rights_needed, stated,
+};
+
+use super::{
+    inputs::{AccessDecision, ClusterContext, ClusterReadError, ReviewedTask, load_item, read_inputs},
+    review::{ReviewOperation, ReviewRequest},
+};
+use crate::{
+    blocking::block_in_place,
+    registration::rules::{Endpoint, RequestFilter},
+};
+
+/// Decides on `review`, which was sent to `endpoint` for an object of `kind`, as of `now`.
+///
+/// The same cluster, review and time always give the same decision. Errors when an input of the decision cannot be read.
+pub async fn evaluate<C: ClusterContext>(
+    cluster: &C,
+    endpoint: &Endpoint,
+    kind: Kind,
+    review: &ReviewRequest,
+    now: Timestamp,
+) -> Result<Decision, ClusterReadError> {
+    if matches!(endpoint.filter, RequestFilter::Cancellation | RequestFilter::OwnKeys) {
+        return evaluate_own_keys(cluster, endpoint.phase, kind, review, now).await;
+    }
+    let own = depends_on_user(endpoint, kind, review) && is_own(cluster, review).await?;
+    let created = endpoint.phase == Phase::Mutating && review.operation == ReviewOperation::Create && !own;
+    let object = if created {
+        stated(kind, &review.object)
+    } else {
+        Cow::Borrowed(&review.object)
+    };
+    let request = Request {
+        phase: endpoint.phase,
+        kind,
+        operation: review.operation.into(),
+        namespace: &review.namespace,
+        object: &object,
+        sent: &review.object,
+        old: &review.old_object,
+        user: &review.user_info.username,
+        own,
+        dry_run: review.dry_run == Some(true),
+    };
+    let inputs = read_inputs(cluster, &request).await?;
+    let context = inputs.context();
+    // `govern` and `decide` render templates.
+    let governed = block_in_place(|| govern(&request, &context));
+    let reviewed = ReviewedTask {
+        namespace: &review.namespace,
+        task: inputs.owner_task().unwrap_or(&object),
+        for_job: kind == Kind::Job,
+    };
+    let item = load_item(cluster, &reviewed, &governed).await?;
+    let mut decision = block_in_place(|| decide(&governed, item.memory(), now));
+    if let (true, Some((field, rights))) = (decision.allowed(), rights_needed(&request)) {
+        for right in rights {
+            if let Some(why) = access_denial(cluster, review, &right).await {
+                decision = right_missing(&request, field, &right, &why);
+                break;
+            }
+        }
+    }
+    Ok(decision)
+}
+
+/// Decides on an update that changes a Task's cancellation, or another key that only taskgate sets.
+///
+/// To cancel a Task, its user needs the right to delete it, which the API server confirms. Where that fails, the request is denied.
+async fn evaluate_own_keys<C: ClusterContext>(
+    cluster: &C,
+    phase: Phase,
+    kind: Kind,
+    review: &ReviewRequest,
+    now: Timestamp,
+) -> Result<Decision, ClusterReadError> {
+    let own = is_own(cluster, review).await?;
+    let forged = || own_keys_changed(kind, &review.old_object, &review.object);
+    if let Some(denied) = (phase == Phase::Validating && !own).then(forged).flatten() {
+        return Ok(denied);
+    }
+    if kind != Kind::Task {
+        return Ok(Decision::default());
+    }
+    let mut request = CancelReview {
+        phase,
+        operation: review.operation.into(),
+        object: &review.object,
+        old: &review.old_object,
+        user: &review.user_info.username,
+        own,
+        permission: None,
+        now,
+    };
+    let decision = admit(&request);
+    if !decision.allowed() || !asks_permission(&request) {
+        return Ok(decision);
+    }
+    let user = review.user_info.username.clone();
+    let right = Right::delete_task(&review.namespace, &review.name);
+    let permission = match cluster.check_access(&review.user_info, &right).await {
+        Ok(AccessDecision { allowed: true, .. }) => Ok(()),
+        Ok(AccessDecision { reason, .. }) => Err(CancelDetail::Forbidden { user, why: reason }),
+        Err(error) => Err(CancelDetail::Unknown { why: error.reason }),
+    };
+    request.permission = Some(&permission);
+    Ok(admit(&request))
+}
+
+/// Whether the decision depends on whether the user is taskgate itself: where only taskgate may write, and where an object
+/// carries keys that only taskgate sets.
+fn depends_on_user(endpoint: &Endpoint, kind: Kind, review: &ReviewRequest) -> bool {
+    match kind {
+        Kind::Task | Kind::Job => endpoint.phase == Phase::Mutating && carries_own(kind, &review.object),
+        Kind::WorkItem | Kind::WorkItemStatus => review.operation != ReviewOperation::Delete,
+        Kind::TaskPolicy | Kind::ClusterTaskPolicy => false,
+    }
+}
+
+/// Whether the user of the review is taskgate itself.
+async fn is_own<C: ClusterContext>(cluster: &C, review: &ReviewRequest) -> Result<bool, ClusterReadError> {
+    let own = cluster.own_user().await?;
+    Ok(own.is_some_and(|own| own == review.user_info.username))
+}
+
+/// Why the user of the review lacks `right`; `None` if they have it. A failed check counts as a denial.
+async fn access_denial<C: ClusterContext>(cluster: &C, review: &ReviewRequest, right: &Right) -> Option<String> {
+    match cluster.check_access(&review.user_info, right).await {
+        Ok(access) if access.allowed => None,
+        Ok(access) => Some(access.reason),
+        Err(error) => Some(format!("it cannot be checked: {}", error.reason)),
+    }
+}

@@ -1,0 +1,319 @@
+//! The store of policies of both kinds, compiled once as they arrive, for the whole process.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use jiff::Timestamp;
+use kube::api::DynamicObject;
+use serde::de::DeserializeOwned;
+use taskgate_api::{ClusterTaskPolicySpec, TaskPolicySpec};
+use taskgate_policy::{
+    Acceptance, KnownPolicies, MAX_POLICIES, Policy, PolicyName, PolicySet, PolicyState, Problem, clip,
+};
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::store::KindStore;
+use crate::blocking::block_in_place;
+
+/// The policies of both kinds, and the set that subscribers see.
+#[derive(Debug)]
+pub(super) struct PolicyStore {
+    pub(super) namespaced: KindStore<Arc<StoredPolicy>>,
+    pub(super) cluster: KindStore<Arc<StoredPolicy>>,
+    known: watch::Sender<Arc<KnownPolicies>>,
+    /// Locked while `known` is built from the stores, so that the last one built is the newest.
+    rebuilding: Mutex<()>,
+}
+
+/// A policy as it is stored in the cluster.
+#[derive(Clone, Debug)]
+pub(super) struct StoredPolicy {
+    name: PolicyName,
+    uid: String,
+    generation: i64,
+    created: Option<Timestamp>,
+    compiled: CompiledPolicy,
+}
+
+#[derive(Clone, Debug)]
+enum CompiledPolicy {
+    Usable(Policy),
+    Invalid(Arc<[Problem]>),
+    /// Over the limit, as one of the newest. It is not kept, so that no number of policies fills the memory; it is listed again
+    /// when the count falls below the limit.
+    Dropped,
+}
+
+impl StoredPolicy {
+    fn is_dropped(&self) -> bool {
+        matches!(self.compiled, CompiledPolicy::Dropped)
+    }
+
+    fn state(&self) -> PolicyState {
+        PolicyState {
+            uid: self.uid.clone(),
+            generation: self.generation,
+            acceptance: match &self.compiled {
+                CompiledPolicy::Usable(_) => Acceptance::InForce,
+                CompiledPolicy::Invalid(problems) => Acceptance::Invalid(Arc::clone(problems)),
+                CompiledPolicy::Dropped => Acceptance::TooMany,
+            },
+        }
+    }
+}
+
+/// Drops the newest policies in the namespace of `key`, while there are more than the limit.
+fn drop_newest(stored: &mut BTreeMap<String, Arc<StoredPolicy>>, key: &str) {
+    let group = &key[..=key.find('/').unwrap_or(key.len() - 1)];
+    let members = stored
+        .range_mut(group.to_owned()..)
+        .take_while(|(key, _)| key.starts_with(group));
+    let mut kept: Vec<_> = members
+        .map(|(_, stored)| stored)
+        .filter(|stored| !stored.is_dropped())
+        .collect();
+    if kept.len() <= MAX_POLICIES {
+        return;
+    }
+    kept.sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
+    for newest in kept.into_iter().skip(MAX_POLICIES) {
+        *newest = Arc::new(StoredPolicy {
+            compiled: CompiledPolicy::Dropped,
+            ..StoredPolicy::clone(newest)
+        });
+    }
+}
+
+/// Whether a dropped policy fits again.
+fn dropped_fits_again(stored: &[Arc<StoredPolicy>]) -> bool {
+    let mut groups: HashMap<_, (usize, bool)> = HashMap::new();
+    for stored in stored {
+        let namespace = match &stored.name {
+            PolicyName::Namespaced { namespace, .. } => namespace.as_str(),
+            PolicyName::Cluster { .. } => "",
+        };
+        let (kept, any_dropped) = groups.entry(namespace).or_default();
+        *kept += usize::from(!stored.is_dropped());
+        *any_dropped |= stored.is_dropped();
+    }
+    groups
+        .values()
+        .any(|(kept, any_dropped)| *any_dropped && *kept < MAX_POLICIES)
+}
+
+impl PolicyStore {
+    pub(super) fn new() -> Self {
+        Self {
+            namespaced: KindStore::with_after_change("taskpolicies", drop_newest),
+            cluster: KindStore::with_after_change("clustertaskpolicies", drop_newest),
+            known: watch::Sender::default(),
+            rebuilding: Mutex::default(),
+        }
+    }
+
+    pub(super) fn known(&self) -> watch::Receiver<Arc<KnownPolicies>> {
+        self.known.subscribe()
+    }
+
+    /// Publishes the current content to the next review and to subscribers, if it changed; whether to list again for a dropped
+    /// policy.
+    pub(super) fn rebuild(&self) -> bool {
+        let _rebuilding = self.rebuilding.lock().unwrap_or_else(PoisonError::into_inner);
+        let namespaced = self.namespaced.values();
+        let cluster = self.cluster.values();
+        let list_again = dropped_fits_again(&namespaced) || dropped_fits_again(&cluster);
+        let stored = [namespaced, cluster].concat();
+        let states = stored
+            .iter()
+            .map(|stored| (stored.name.clone(), stored.state()))
+            .collect();
+        let complete = self.namespaced.status().synced && self.cluster.status().synced;
+        let known = self.known.borrow().clone();
+        if known.states != states || known.complete != complete {
+            let usable = stored.iter().filter_map(|stored| match &stored.compiled {
+                CompiledPolicy::Usable(policy) => Some(policy.clone()),
+                CompiledPolicy::Invalid(_) | CompiledPolicy::Dropped => None,
+            });
+            let set = Arc::new(PolicySet::new(usable));
+            self.known
+                .send_replace(Arc::new(KnownPolicies { set, states, complete }));
+        }
+        list_again
+    }
+
+    /// The number of stored policies that are not in force.
+    pub(super) fn rejected(&self) -> usize {
+        let known = self.known.borrow();
+        let rejected = known
+            .states
+            .values()
+            .filter(|state| state.acceptance != Acceptance::InForce);
+        rejected.count()
+    }
+
+    pub(super) fn compile_namespaced(&self, object: DynamicObject) -> Arc<StoredPolicy> {
+        let compile = |name: &PolicyName, spec: TaskPolicySpec| match name {
+            PolicyName::Namespaced { namespace, name } => Policy::namespaced(namespace, name, &spec),
+            PolicyName::Cluster { name } => Policy::namespaced("", name, &spec),
+        };
+        stored(&self.namespaced, object, compile)
+    }
+
+    pub(super) fn compile_cluster(&self, object: DynamicObject) -> Arc<StoredPolicy> {
+        let compile = |name: &PolicyName, spec: ClusterTaskPolicySpec| match name {
+            PolicyName::Namespaced { name, .. } | PolicyName::Cluster { name } => Policy::cluster(name, &spec),
+        };
+        stored(&self.cluster, object, compile)
+    }
+}
+
+/// Compiles a policy, unless its generation is compiled already.
+fn stored<S: DeserializeOwned>(
+    store: &KindStore<Arc<StoredPolicy>>,
+    object: DynamicObject,
+    compile: impl Fn(&PolicyName, S) -> Result<Policy, Vec<Problem>>,
+) -> Arc<StoredPolicy> {
+    let DynamicObject { metadata, mut data, .. } = object;
+    let namespace = metadata.namespace.unwrap_or_default();
+    let name = metadata.name.unwrap_or_default();
+    let uid = metadata.uid.unwrap_or_default();
+    let generation = metadata.generation.unwrap_or_default();
+    let is_current =
+        |before: &Arc<StoredPolicy>| before.uid == uid && before.generation == generation && !before.is_dropped();
+    if let Some(before) = store.get(&namespace, &name).filter(is_current) {
+        return before;
+    }
+    let name = if namespace.is_empty() {
+        PolicyName::Cluster { name }
+    } else {
+        PolicyName::Namespaced { namespace, name }
+    };
+    let compiled = block_in_place(|| {
+        let unreadable = |error: serde_json::Error| {
+            let message = clip(&error.to_string(), 160);
+            vec![Problem {
+                field: "spec".to_owned(),
+                message,
+            }]
+        };
+        let spec = serde_json::from_value::<S>(data["spec"].take()).map_err(unreadable)?;
+        compile(&name, spec)
+    });
+    let compiled = match compiled {
+        Ok(policy) => CompiledPolicy::Usable(policy),
+        Err(problems) => {
+            let fields: Vec<_> = problems.iter().map(|problem| problem.field.as_str()).collect();
+            warn!(policy = %name, generation, ?fields, "skipping a policy that cannot be applied");
+            CompiledPolicy::Invalid(problems.into())
+        }
+    };
+    Arc::new(StoredPolicy {
+        name,
+        uid,
+        generation,
+        created: metadata.creation_timestamp.map(|created| created.0),
+        compiled,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(name: &str, generation: i64, created: usize, spec: &serde_json::Value) -> DynamicObject {
+        let metadata = json!({
+            "namespace": "team", "name": name, "uid": name, "generation": generation,
+            "creationTimestamp": format!("2026-01-01T00:{:02}:{:02}Z", created / 60, created % 60),
+        });
+        let status = json!({"observedGeneration": created});
+        serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status})).unwrap()
+    }
+
+    fn apply(policies: &PolicyStore, object: DynamicObject) -> bool {
+        let key = format!("team/{}", object.metadata.name.as_deref().unwrap_or_default());
+        let stored = policies.compile_namespaced(object);
+        policies.namespaced.apply(&key, Some(stored));
+        policies.rebuild()
+    }
+
+    #[test]
+    fn a_policy_that_becomes_invalid_is_skipped_until_it_is_repaired() {
+        let policies = PolicyStore::new();
+        let mut in_force = Vec::new();
+        for (generation, spec) in [
+            (1, json!({"queueName": "a"})),
+            (2, json!({"queueName": "Not Legal"})),
+            (3, json!({"mode": "Perhaps"})),
+            (4, json!({"queueName": "b"})),
+        ] {
+            apply(&policies, object("p", generation, 0, &spec));
+            in_force.push((policies.known().borrow().set.len(), policies.rejected()));
+        }
+        assert_eq!(in_force, [(1, 0), (0, 1), (0, 1), (1, 0)]);
+    }
+
+    #[test]
+    fn a_change_of_the_status_compiles_nothing_and_notifies_no_subscriber() {
+        let policies = PolicyStore::new();
+        apply(&policies, object("p", 1, 0, &json!({"queueName": "a"})));
+        let mut known = policies.known();
+        let compiled = policies.namespaced.get("team", "p").unwrap();
+        let mut again = object("p", 1, 0, &json!({"queueName": "a"}));
+        again.data["status"] = json!({"observedGeneration": 1});
+        apply(&policies, again);
+        assert!(Arc::ptr_eq(&compiled, &policies.namespaced.get("team", "p").unwrap()));
+        assert!(!known.has_changed().unwrap());
+        apply(&policies, object("p", 2, 0, &json!({"queueName": "b"})));
+        assert!(known.has_changed().unwrap());
+        assert_eq!(known.borrow_and_update().states.values().next().unwrap().generation, 2);
+        // Another policy of the same name.
+        let mut other = object("p", 2, 0, &json!({"queueName": "c"}));
+        other.metadata.uid = Some("other".to_owned());
+        apply(&policies, other);
+        assert!(known.has_changed().unwrap());
+    }
+
+    #[test]
+    fn of_too_many_policies_the_oldest_are_in_force_and_only_those_are_kept() {
+        let policies = PolicyStore::new();
+        let spec = json!({"queueName": "a"});
+        let count = MAX_POLICIES + 10;
+        // In the order of their names, the newest first.
+        policies.namespaced.begin();
+        for index in 0..count {
+            let name = format!("p{index:03}");
+            let stored = policies.compile_namespaced(object(&name, 1, count - index, &spec));
+            policies.namespaced.stage(&format!("team/{name}"), Some(stored));
+        }
+        policies.namespaced.commit();
+        assert!(!policies.rebuild());
+        let state = |name: &str| {
+            let name = PolicyName::Namespaced {
+                namespace: "team".into(),
+                name: name.into(),
+            };
+            policies.known().borrow().states[&name].acceptance.clone()
+        };
+        assert_eq!(policies.known().borrow().set.len(), MAX_POLICIES);
+        assert_eq!(
+            (state("p009"), state("p010")),
+            (Acceptance::TooMany, Acceptance::InForce)
+        );
+        // A new one is over the limit, also when it arrives last.
+        assert!(!apply(&policies, object("q", 1, count + 1, &spec)));
+        assert_eq!(state("q"), Acceptance::TooMany);
+        // One is deleted: the dropped ones have to be listed again.
+        policies.namespaced.remove("team/p050");
+        assert!(policies.rebuild());
+        assert!(!apply(&policies, object("p009", 1, count - 9, &spec)));
+        assert_eq!(
+            (state("p008"), state("p009")),
+            (Acceptance::TooMany, Acceptance::InForce)
+        );
+    }
+}

@@ -1,0 +1,148 @@
+//! The live cluster as the context of a decision: from the cache first, then by live reads.
+//!
+//! Imports `admission` (the trait), `cache` and `rate_limiter`. Called by `server`, which hands it to the router; `admin` creates
+//! access reviews through it.
+
+mod kueue;
+mod live;
+
+use std::{sync::Arc, time::Duration};
+
+use kube::Client;
+use serde_json::Value;
+use taskgate_api::{WorkItemStatus, kueue::ConfigRef, metadata::Owner};
+use taskgate_policy::{ItemIdentity, KueueFacts, PolicySet, Right, SpawnerFacts, Workspace};
+use tokio::sync::OnceCell;
+use tracing::debug;
+
+use crate::{
+    admission::{
+        AccessDecision, ClusterContext, ClusterReadError, CompetingTasks, NamespaceLabels, QueueLookup, ReviewedTask,
+        UserInfo,
+    },
+    cache::Caches,
+    rate_limiter::RateLimiter,
+};
+use kueue::KueueReader;
+use live::LiveReader;
+pub use live::check_access;
+pub(crate) use live::create_access_review;
+
+/// How often taskgate creates a SubjectAccessReview: any caller that reaches the port can cause one, and sees the answer.
+const ACCESS_REVIEW_EVERY: Duration = Duration::from_millis(50);
+const ACCESS_REVIEW_BURST: u32 = 200;
+
+/// The live cluster.
+pub(crate) struct LiveCluster {
+    caches: Arc<Caches>,
+    live: LiveReader,
+    kueue: KueueReader,
+    own_user: OnceCell<Option<String>>,
+    access_reviews: RateLimiter,
+}
+
+impl LiveCluster {
+    /// Reads from `caches`, and through `client` where they do not suffice; `kueue` locates Kueue's configuration.
+    pub(crate) fn new(caches: Arc<Caches>, client: Client, kueue: Option<ConfigRef>) -> Self {
+        Self {
+            caches,
+            live: LiveReader::new(client.clone()),
+            kueue: KueueReader::new(client, kueue),
+            own_user: OnceCell::new(),
+            access_reviews: RateLimiter::new(ACCESS_REVIEW_EVERY, ACCESS_REVIEW_BURST),
+        }
+    }
+}
+
+impl ClusterContext for LiveCluster {
+    fn is_ready(&self) -> bool {
+        self.caches.synced()
+    }
+
+    fn policies(&self) -> Arc<PolicySet> {
+        self.caches.policies()
+    }
+
+    async fn namespace_labels(&self, namespace: &str) -> Result<NamespaceLabels, ClusterReadError> {
+        if let Some(labels) = self.caches.namespace_labels(namespace) {
+            return Ok(labels);
+        }
+        let labels = self.live.namespace_labels(namespace).await?;
+        Ok(Arc::new(labels.unwrap_or_default()))
+    }
+
+    async fn owner_task(&self, namespace: &str, owner: &Owner<'_>) -> Result<Option<Value>, ClusterReadError> {
+        self.live.owner_task(namespace, owner).await
+    }
+
+    async fn spawner(&self, namespace: &str, name: &str) -> Result<Option<Arc<SpawnerFacts>>, ClusterReadError> {
+        match self.caches.spawner(namespace, name) {
+            Some(spawner) => Ok(Some(spawner)),
+            None => self.live.spawner(namespace, name).await,
+        }
+    }
+
+    async fn workspace(&self, namespace: &str, name: &str) -> Workspace {
+        if let Some(workspace) = self.caches.workspace(namespace, name) {
+            return Workspace::Present(workspace);
+        }
+        match self.live.workspace(namespace, name).await {
+            Ok(Some(workspace)) => Workspace::Present(workspace),
+            Ok(None) => Workspace::Absent,
+            Err(error) => {
+                debug!(%error, "cannot read a Workspace");
+                Workspace::Unknown
+            }
+        }
+    }
+
+    async fn kueue(&self, lookup: QueueLookup<'_>) -> KueueFacts {
+        self.kueue.info(lookup).await
+    }
+
+    /// Consistent where the decision is enforced: a denial for a failure that was reset a moment ago costs a spawner its cycle,
+    /// and an admission that misses the last failure breaks the limit (C16).
+    async fn work_item_status(
+        &self,
+        namespace: &str,
+        item: &ItemIdentity,
+        consistent: bool,
+    ) -> Result<Option<Arc<WorkItemStatus>>, ClusterReadError> {
+        let name = item.work_item_name();
+        if consistent {
+            self.live.work_item_status(namespace, &name, &item.key).await
+        } else {
+            Ok(self.caches.work_item_status(namespace, &name, &item.key))
+        }
+    }
+
+    async fn competing_tasks(
+        &self,
+        reviewed: &ReviewedTask<'_>,
+        item: &ItemIdentity,
+    ) -> Result<Option<CompetingTasks>, ClusterReadError> {
+        let work_item = item.work_item_name();
+        let stored = self.live.tasks_of(reviewed.namespace, &work_item).await?;
+        let later = CompetingTasks::later(&stored, reviewed);
+        let running = self.live.tasks_with_jobs(reviewed.namespace, &later).await?;
+        Ok(Some(CompetingTasks::among(stored, reviewed, &running)))
+    }
+
+    async fn own_user(&self) -> Result<Option<String>, ClusterReadError> {
+        let user = self.own_user.get_or_try_init(|| self.live.own_user()).await?;
+        Ok(user.clone())
+    }
+
+    async fn check_access(&self, user: &UserInfo, right: &Right) -> Result<AccessDecision, ClusterReadError> {
+        if !self.access_reviews.try_acquire() {
+            return Err(ClusterReadError {
+                kind: "SubjectAccessReview",
+                namespace: String::new(),
+                name: String::new(),
+                reason: "taskgate checks at most 20 rights per second: try again".to_owned(),
+                source: None,
+            });
+        }
+        self.live.check_access(user, right).await
+    }
+}

@@ -1,0 +1,250 @@
+//! The endpoints: which requests the API server sends to which path. The registration and the router are both built from
+//! [`ENDPOINTS`], so that they cannot drift.
+
+use taskgate_api::kelos;
+pub use taskgate_api::keys::EXCLUDED_NAMESPACES;
+use taskgate_policy::{Kind, Operation, Phase};
+
+/// The name of both webhook configurations. Configurations run in the order of their names: ours sorts before `kueue-…`, so
+/// that Kueue sees the queue label and the suspension that admission sets (C14).
+pub const CONFIGURATION: &str = "admission.taskgate.dev";
+
+/// One path, and the requests that the API server sends to it.
+#[derive(Clone, Copy, Debug)]
+pub struct Endpoint {
+    /// The path.
+    pub path: &'static str,
+    /// The webhook's name, which its audit annotations start with.
+    pub webhook: &'static str,
+    /// Whether it mutates or validates.
+    pub phase: Phase,
+    /// The kinds that it admits.
+    pub admitted: &'static [AdmittedKind],
+    /// The operations that it admits.
+    pub operations: &'static [Operation],
+    /// Whose objects they are, which selects the failure policy.
+    pub owner: ObjectOwner,
+    /// Which of these requests the API server sends.
+    pub filter: RequestFilter,
+}
+
+/// A kind of object that an endpoint admits.
+#[derive(Clone, Copy, Debug)]
+pub struct AdmittedKind {
+    /// The API group.
+    pub group: &'static str,
+    /// The versions.
+    pub versions: &'static [&'static str],
+    /// The kind's name.
+    pub name: &'static str,
+    /// The plural in rules, with the subresource if the rule is about that.
+    pub resource: &'static str,
+    /// Whether the kind is namespaced.
+    pub namespaced: bool,
+    /// The kind in the policy crate.
+    pub kind: Kind,
+}
+
+/// The owner of the objects of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectOwner {
+    /// Another project: creating its objects does not depend on taskgate, unless the operator wants that.
+    Foreign,
+    /// taskgate: an unchecked policy must not be stored.
+    Taskgate,
+}
+
+/// The selectors and match conditions of an endpoint, which the API server evaluates (C11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestFilter {
+    /// The object is not being deleted (C12). The other filters include this one.
+    NotBeingDeleted,
+    /// The object is the Job of a Kelos Task.
+    JobOfTask,
+    /// An annotation about a Task's cancellation changes. No other update of a Task reaches the mutating phase.
+    Cancellation,
+    /// Such an annotation changes, or a label or annotation that only taskgate sets. No other update of a Task or Job reaches the
+    /// validating phase.
+    OwnKeys,
+    /// An annotation changes that requests an action on a `WorkItem`, or names the requester.
+    WorkItemRequests,
+}
+
+const TASK: AdmittedKind = AdmittedKind {
+    group: kelos::GROUP,
+    versions: &kelos::TASK_VERSIONS,
+    name: "Task",
+    resource: kelos::TASKS,
+    namespaced: true,
+    kind: Kind::Task,
+};
+const JOB: AdmittedKind = AdmittedKind {
+    group: "batch",
+    versions: &["v1"],
+    name: "Job",
+    resource: "jobs",
+    namespaced: true,
+    kind: Kind::Job,
+};
+const TASK_POLICY: AdmittedKind = AdmittedKind {
+    group: taskgate_api::GROUP,
+    versions: &[taskgate_api::VERSION],
+    name: "TaskPolicy",
+    resource: "taskpolicies",
+    namespaced: true,
+    kind: Kind::TaskPolicy,
+};
+const CLUSTER_TASK_POLICY: AdmittedKind = AdmittedKind {
+    group: taskgate_api::GROUP,
+    versions: &[taskgate_api::VERSION],
+    name: "ClusterTaskPolicy",
+    resource: "clustertaskpolicies",
+    namespaced: false,
+    kind: Kind::ClusterTaskPolicy,
+};
+const WORK_ITEM: AdmittedKind = AdmittedKind {
+    group: taskgate_api::GROUP,
+    versions: &[taskgate_api::VERSION],
+    name: "WorkItem",
+    resource: "workitems",
+    namespaced: true,
+    kind: Kind::WorkItem,
+};
+const WORK_ITEM_STATUS: AdmittedKind = AdmittedKind {
+    resource: "workitems/status",
+    kind: Kind::WorkItemStatus,
+    ..WORK_ITEM
+};
+
+/// All endpoints.
+///
+/// Tasks and Jobs are reviewed when they are created: afterwards a Task's spec is immutable, and a Job's is Kueue's to change
+/// (C15). Cancellations are reviewed because only admission knows the requester. An unchecked one must not be stored, and the
+/// filter delays no other write: hence their owner is taskgate.
+///
+/// Only taskgate writes the status of `WorkItem`s. An endpoint enforces that rather than RBAC, because roles that allow editing
+/// everything in a namespace (`edit`, `admin`, wildcards) are common.
+pub const ENDPOINTS: [Endpoint; 10] = [
+    Endpoint {
+        path: "/mutate/tasks",
+        webhook: "mutate.tasks.taskgate.dev",
+        phase: Phase::Mutating,
+        admitted: &[TASK],
+        operations: &[Operation::Create],
+        owner: ObjectOwner::Foreign,
+        filter: RequestFilter::NotBeingDeleted,
+    },
+    Endpoint {
+        path: "/mutate/jobs",
+        webhook: "mutate.jobs.taskgate.dev",
+        phase: Phase::Mutating,
+        admitted: &[JOB],
+        operations: &[Operation::Create],
+        owner: ObjectOwner::Foreign,
+        filter: RequestFilter::JobOfTask,
+    },
+    Endpoint {
+        path: "/mutate/cancellations",
+        webhook: "mutate.cancellations.taskgate.dev",
+        phase: Phase::Mutating,
+        admitted: &[TASK],
+        operations: &[Operation::Create, Operation::Update],
+        owner: ObjectOwner::Taskgate,
+        filter: RequestFilter::Cancellation,
+    },
+    Endpoint {
+        path: "/validate/cancellations",
+        webhook: "validate.cancellations.taskgate.dev",
+        phase: Phase::Validating,
+        admitted: &[TASK, JOB],
+        operations: &[Operation::Update],
+        owner: ObjectOwner::Taskgate,
+        filter: RequestFilter::OwnKeys,
+    },
+    Endpoint {
+        path: "/validate/tasks",
+        webhook: "validate.tasks.taskgate.dev",
+        phase: Phase::Validating,
+        admitted: &[TASK],
+        operations: &[Operation::Create],
+        owner: ObjectOwner::Foreign,
+        filter: RequestFilter::NotBeingDeleted,
+    },
+    Endpoint {
+        path: "/validate/jobs",
+        webhook: "validate.jobs.taskgate.dev",
+        phase: Phase::Validating,
+        admitted: &[JOB],
+        operations: &[Operation::Create],
+        owner: ObjectOwner::Foreign,
+        filter: RequestFilter::JobOfTask,
+    },
+    Endpoint {
+        path: "/validate/policies",
+        webhook: "validate.policies.taskgate.dev",
+        phase: Phase::Validating,
+        admitted: &[TASK_POLICY, CLUSTER_TASK_POLICY],
+        operations: &[Operation::Create, Operation::Update],
+        owner: ObjectOwner::Taskgate,
+        filter: RequestFilter::NotBeingDeleted,
+    },
+    Endpoint {
+        path: "/validate/workitems",
+        webhook: "validate.workitems.taskgate.dev",
+        phase: Phase::Validating,
+        admitted: &[WORK_ITEM],
+        operations: &[Operation::Create, Operation::Update],
+        owner: ObjectOwner::Taskgate,
+        filter: RequestFilter::NotBeingDeleted,
+    },
+    Endpoint {
+        path: "/mutate/workitems",
+        webhook: "mutate.workitems.taskgate.dev",
+        phase: Phase::Mutating,
+        admitted: &[WORK_ITEM],
+        operations: &[Operation::Create, Operation::Update],
+        owner: ObjectOwner::Taskgate,
+        filter: RequestFilter::WorkItemRequests,
+    },
+    Endpoint {
+        path: "/validate/workitems/status",
+        webhook: "status.workitems.taskgate.dev",
+        phase: Phase::Validating,
+        admitted: &[WORK_ITEM_STATUS],
+        operations: &[Operation::Update],
+        owner: ObjectOwner::Taskgate,
+        filter: RequestFilter::NotBeingDeleted,
+    },
+];
+
+impl Endpoint {
+    /// The kind `group`/`version` `name`, if this endpoint admits it.
+    pub fn kind_of(&self, group: &str, version: &str, name: &str) -> Option<Kind> {
+        self.admitted
+            .iter()
+            .find(|admitted| admitted.group == group && admitted.name == name && admitted.versions.contains(&version))
+            .map(|admitted| admitted.kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn paths_and_webhook_names_are_unique() {
+        let paths: HashSet<_> = ENDPOINTS.iter().map(|endpoint| endpoint.path).collect();
+        let webhooks: HashSet<_> = ENDPOINTS.iter().map(|endpoint| endpoint.webhook).collect();
+        assert_eq!((paths.len(), webhooks.len()), (ENDPOINTS.len(), ENDPOINTS.len()));
+    }
+
+    #[test]
+    fn an_endpoint_knows_only_its_own_kinds_and_versions() {
+        let [tasks, ..] = &ENDPOINTS;
+        assert_eq!(tasks.kind_of("kelos.dev", "v1alpha1", "Task"), Some(Kind::Task));
+        assert_eq!(tasks.kind_of("kelos.dev", "v1", "Task"), None);
+        assert_eq!(tasks.kind_of("batch", "v1", "Job"), None);
+    }
+}
