@@ -4,10 +4,7 @@
 //! Imports `context`, `error`, `workqueue`. Called by `breaker`, `retry` and `source`.
 
 use jiff::Timestamp;
-use kube::{
-    ResourceExt as _,
-    api::PostParams,
-};
+use kube::{ResourceExt as _, api::PostParams};
 use taskgate_api::{
     WorkItem, WorkItemStatus,
     retry_ledger::{RetryLedger, Transition},

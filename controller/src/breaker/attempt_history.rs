@@ -107,7 +107,10 @@ async fn write(
     let item = match work_items::read(&breaker.context, &key).await? {
         Some(item) => item,
         None if !create => return Ok(WorkItemResult::Unchanged),
-        None => match breaker.create(&subject.namespace, &new(subject, identity, name)).await? {
+        None => match breaker
+            .create(&subject.namespace, &new(subject, identity, name))
+            .await?
+        {
             WorkItemResult::Changed(item) => *item,
             result => return Ok(result),
         },

@@ -23,7 +23,15 @@ pub(super) async fn attempt_failed(context: &Context, subject: &Subject, item: &
         subject.state.name, status.consecutive_failures
     );
     let on_item = item.object_ref(&());
-    publish(context, EventType::Warning, "AttemptFailed", "Record", &counted, &on_item).await;
+    publish(
+        context,
+        EventType::Warning,
+        "AttemptFailed",
+        "Record",
+        &counted,
+        &on_item,
+    )
+    .await;
     if tripped {
         let note = format!(
             "no further Task for item {}: {counted}. Reset: delete Task {} or this WorkItem",
@@ -37,7 +45,10 @@ pub(super) async fn attempt_failed(context: &Context, subject: &Subject, item: &
 
 /// The deletion of a Task reset the item.
 pub(super) async fn tombstone_deleted(context: &Context, subject: &Subject, item: &WorkItem) {
-    let note = format!("failures reset: Task {} was deleted, and not by taskgate", subject.state.name);
+    let note = format!(
+        "failures reset: Task {} was deleted, and not by taskgate",
+        subject.state.name
+    );
     reset(context, EventType::Normal, item, &note).await;
 }
 
@@ -50,5 +61,13 @@ pub(super) async fn reset(context: &Context, type_: EventType, item: &WorkItem, 
 pub(super) async fn evicted(context: &Context, item: &WorkItem) {
     let note = "this tripped item was deleted: the namespace has as many WorkItems as it may, all of them tripped";
     let regarding = item.object_ref(&());
-    publish(context, EventType::Warning, "WorkItemEvicted", "Evict", note, &regarding).await;
+    publish(
+        context,
+        EventType::Warning,
+        "WorkItemEvicted",
+        "Evict",
+        note,
+        &regarding,
+    )
+    .await;
 }

@@ -52,8 +52,16 @@ impl BreakerMetrics {
         let registry = registry.sub_registry_with_prefix(prefix);
         Self {
             circuit_broken,
-            attempts: registered(registry, "attempts_recorded", "Ends of Tasks that were recorded in a WorkItem"),
-            cost: registered(registry, "item_cost_usd", "What the recorded attempts cost, in US dollars"),
+            attempts: registered(
+                registry,
+                "attempts_recorded",
+                "Ends of Tasks that were recorded in a WorkItem",
+            ),
+            cost: registered(
+                registry,
+                "item_cost_usd",
+                "What the recorded attempts cost, in US dollars",
+            ),
             open_items: registered(registry, "open_items", "Items whose breaker is not closed"),
             evicted_open: registered(
                 registry,

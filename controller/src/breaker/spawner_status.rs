@@ -194,10 +194,10 @@ fn conditions(spawner: &DynamicObject, tripped: &[String], now: Timestamp) -> Op
     if same("status", status) && same("reason", reason) && same("message", &message) {
         return None;
     }
-    let since = before.as_ref().filter(|_| same("status", status)).map_or_else(
-        || json!(rfc3339(now)),
-        |before| before["lastTransitionTime"].clone(),
-    );
+    let since = before
+        .as_ref()
+        .filter(|_| same("status", status))
+        .map_or_else(|| json!(rfc3339(now)), |before| before["lastTransitionTime"].clone());
     let condition = json!({
         "type": CONDITION, "status": status, "reason": reason, "message": message, "lastTransitionTime": since,
         "observedGeneration": spawner.metadata.generation.unwrap_or_default(),

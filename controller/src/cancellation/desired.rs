@@ -84,9 +84,11 @@ async fn evaluate(
             let change = json!({"annotations": {keys::SOURCE_HEAD: head}});
             task::patch(context, subject, change).await.map(Some)
         }
-        WishVerdict::Cancel(wish) if mode == Mode::Enforce => request(context, subject, &wish, name, now).await.map(Some),
-        WishVerdict::Cancel(wish) => {
-            let note = format!("{policy} would cancel this Task: {}", wish.reason);
+        WishVerdict::Cancel(intent) if mode == Mode::Enforce => {
+            request(context, subject, &intent, name, now).await.map(Some)
+        }
+        WishVerdict::Cancel(intent) => {
+            let note = format!("{policy} would cancel this Task: {}", intent.reason);
             events::record_once(context, subject, EventType::Normal, "WouldCancel", &note).await;
             Ok(None)
         }
@@ -96,12 +98,12 @@ async fn evaluate(
 async fn request(
     context: &Context,
     subject: &Subject,
-    wish: &Wish,
+    intent: &Wish,
     spawner: &str,
     now: Timestamp,
 ) -> Result<TaskResult, Error> {
-    let stamp = wish.stamp(spawner, now);
-    let annotations: Map<String, Value> = cancel_annotations(&wish.reason, &stamp)
+    let stamp = intent.stamp(spawner, now);
+    let annotations: Map<String, Value> = cancel_annotations(&intent.reason, &stamp)
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value.into()))
         .collect();

@@ -13,15 +13,15 @@ use super::running::{Running, pods_without_deadline};
 use crate::{
     context::Context,
     error::{Error, is_absent, is_conflict},
-    job,
-    kubernetes::{delete_only, json_of},
-    task::{self, Subject, TaskResult},
+    hold, stop,
+    task::{Subject, TaskResult},
 };
 use crate::{
     context::Context,
     error::{Error, is_absent, is_conflict},
-    hold, stop,
-    task::{TaskResult, Subject},
+    job,
+    kubernetes::{delete_only, json_of},
+    task::{self, Subject, TaskResult},
 };
 
 /// Writes the deadline on the Job and its pods, where the agent can read it through the downward API.

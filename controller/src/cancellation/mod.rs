@@ -33,8 +33,8 @@ use crate::{
     task::{Subject, TaskResult},
 };
 
-pub use capability::knows_cancelled;
 pub(crate) use capability::follow_capability;
+pub use capability::knows_cancelled;
 pub(crate) use desired::follow_sources;
 pub(crate) use metrics::CancellationMetrics;
 
@@ -88,19 +88,19 @@ impl CancellationReconciler {
             None if cancellation.is_none() => return Ok(Cancelling::Idle),
             None => {}
         }
-        let mut scene = CancelScene {
+        let mut inputs = CancelScene {
             cancellation: &cancellation,
             task: CancelTask::of(&subject.object),
             run: None,
             wanted_again: subject.state.makes_room && !cancellation.makes_room(),
             now: Timestamp::now(),
         };
-        let mut step = cancel_step(&scene);
+        let mut step = cancel_step(&inputs);
         let found = match step {
             CancelStep::Look => {
                 let found = running::read(context, subject, &cancellation).await?;
-                scene.run = Some(found.run);
-                step = cancel_step(&scene);
+                inputs.run = Some(found.run);
+                step = cancel_step(&inputs);
                 found
             }
             _ => running::Running::default(),
@@ -119,7 +119,7 @@ impl CancellationReconciler {
             CancelStep::Blocked => {
                 record_blocked(context, subject, &cancellation).await;
                 let later = jiff::SignedDuration::try_from(BLOCKED).unwrap_or_default();
-                return Ok(Cancelling::Waiting(scene.now.checked_add(later).unwrap_or(scene.now)));
+                return Ok(Cancelling::Waiting(inputs.now.checked_add(later).unwrap_or(inputs.now)));
             }
             CancelStep::Announce => task::announce(context, subject, &cancellation).await?,
             CancelStep::Tell => job::set_deadline(context, subject, &found, &cancellation).await?,

@@ -65,7 +65,9 @@ pub(super) async fn read(context: &Context, subject: &Subject, cancellation: &Ca
         (Some(stamp), Some(Progress::Announced)) => {
             let deadline = stamp.deadline.to_string();
             Metadata::of(&found).annotation(keys::CANCEL_DEADLINE) == Some(&deadline)
-                && pods_without_deadline(context, subject, &found, Some(&deadline)).await?.is_empty()
+                && pods_without_deadline(context, subject, &found, Some(&deadline))
+                    .await?
+                    .is_empty()
         }
         _ => true,
     };

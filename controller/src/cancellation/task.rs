@@ -77,7 +77,11 @@ pub(super) async fn give_up(
 }
 
 /// Fails a Task that has no Job, as Kelos itself would have.
-pub(super) async fn fail(context: &Context, subject: &Subject, cancellation: &Cancellation) -> Result<TaskResult, Error> {
+pub(super) async fn fail(
+    context: &Context,
+    subject: &Subject,
+    cancellation: &Cancellation,
+) -> Result<TaskResult, Error> {
     let status = json!({
         "phase": kelos::FAILED,
         "message": conclusion(cancellation),

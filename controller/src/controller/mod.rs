@@ -231,12 +231,18 @@ fn kelos_parts<'a>(
         metadata,
         ..
     } = &**reconcilers;
-    let enqueue = |namespace: &str, task: &str| {
+    let enqueue = move |namespace: &str, task: &str| {
         let task = ObjectRef::new_with(task, context.task_kind.clone()).within(namespace);
         let _ = queue.unbounded_send(task.into());
     };
-    let read_sources =
-        || source::run(Arc::clone(context), Arc::clone(sources), tasks.clone(), config.sources.clone());
+    let read_sources = move || {
+        source::run(
+            Arc::clone(context),
+            Arc::clone(sources),
+            tasks.clone(),
+            config.sources.clone(),
+        )
+    };
     let mut parts = vec![
         cancellation::follow_capability(cancellation).boxed(),
         cancellation::follow_sources(cancellation, enqueue).boxed(),
@@ -259,7 +265,9 @@ fn kelos_parts<'a>(
 fn enqueue_all(reconcilers: &Reconcilers, tasks: &Store<DynamicObject>, queue: &Queue) {
     reconcilers.sources.refresh();
     for task in tasks.state() {
-        reconcilers.retry.object_changed(RetriedKind::Task, &json_of(&*task), false);
+        reconcilers
+            .retry
+            .object_changed(RetriedKind::Task, &json_of(&*task), false);
         let task = ObjectRef::from_obj_with(&*task, reconcilers.context.task_kind.clone());
         let _ = queue.unbounded_send(task.into());
     }

@@ -156,7 +156,9 @@ pub(crate) async fn follow_tasks(
 ) {
     let (context, siblings) = (&*reconcilers.context, &reconcilers.cancellation.siblings);
     let api = Api::<DynamicObject>::all_with(context.client.clone(), &context.task_kind);
-    let watch = watcher(api, watcher::Config::default()).default_backoff().modify(trim_task);
+    let watch = watcher(api, watcher::Config::default())
+        .default_backoff()
+        .modify(trim_task);
     reflector::reflector(writer, watch)
         .for_each(|event| {
             let (object, deleted) = match event {

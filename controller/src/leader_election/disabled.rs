@@ -59,11 +59,7 @@ fn waits_for_finalizer(task: &PartialObjectMeta<DynamicObject>) -> bool {
 }
 
 /// Tries until the finalizer is removed, or the Task is gone or changed. No permit is held between two tries.
-async fn remove_finalizer(
-    tasks: &Api<DynamicObject>,
-    task: &PartialObjectMeta<DynamicObject>,
-    permits: &Semaphore,
-) {
+async fn remove_finalizer(tasks: &Api<DynamicObject>, task: &PartialObjectMeta<DynamicObject>, permits: &Semaphore) {
     let mut finalizers = task.finalizers().to_vec();
     finalizers.retain(|finalizer| finalizer != keys::ACCOUNTING);
     let patch = json!({"metadata": {

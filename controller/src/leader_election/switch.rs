@@ -98,7 +98,12 @@ pub async fn turn(
 /// Watches the `ConfigMap`. Never ends.
 ///
 /// RBAC: `list`, `watch` on the `ConfigMap` by resource name. Without it taskgate is enabled, and logs what is missing.
-pub(crate) async fn follow(client: &Client, namespace: &str, metrics: &LeaderMetrics, state: &watch::Sender<SwitchState>) {
+pub(crate) async fn follow(
+    client: &Client,
+    namespace: &str,
+    metrics: &LeaderMetrics,
+    state: &watch::Sender<SwitchState>,
+) {
     let maps = Api::<ConfigMap>::namespaced(client.clone(), namespace);
     let mut events = watch_object(maps, CONFIG_MAP).default_backoff().boxed();
     let mut seen: Option<Option<ConfigMap>> = None;
@@ -159,10 +164,19 @@ fn log(found: Option<&ConfigMap>) {
 }
 
 /// Turns the webhooks of both configurations on or off, and deletes a `ConfigMap` that has expired. Never ends.
-pub(crate) async fn reconcile_webhooks(client: &Client, namespace: &str, name: &str, state: &watch::Receiver<SwitchState>) {
+pub(crate) async fn reconcile_webhooks(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    state: &watch::Receiver<SwitchState>,
+) {
     let reconciling = configurations(client).map(|(kind, api)| reconcile(kind, api, name, state.clone()));
     let [mutating, validating] = reconciling;
-    join(join(mutating, validating), delete_expired(client, namespace, state.clone())).await;
+    join(
+        join(mutating, validating),
+        delete_expired(client, namespace, state.clone()),
+    )
+    .await;
 }
 
 async fn reconcile(kind: ApiResource, api: Api<DynamicObject>, name: &str, mut state: watch::Receiver<SwitchState>) {

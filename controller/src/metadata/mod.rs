@@ -65,7 +65,15 @@ impl MetadataReconciler {
 async fn record_skipped(context: &Context, subject: &Subject, note: &str) {
     let note = format!("left out of labels and annotations: {note}");
     let regarding = reference(&subject.object);
-    publish(context, EventType::Warning, "MetadataSkipped", "Label", &note, &regarding).await;
+    publish(
+        context,
+        EventType::Warning,
+        "MetadataSkipped",
+        "Label",
+        &note,
+        &regarding,
+    )
+    .await;
 }
 
 /// The Tasks that got an Event, by UID: when they were created, and the note.

@@ -24,7 +24,12 @@ pub(super) struct ConditionChange {
 }
 
 /// The change that makes the condition of `task` state `state`; `None` if it does. `created`: when the Job was created.
-pub(super) fn change(task: &Value, state: &QueueState, created: Option<Timestamp>, now: Timestamp) -> Option<ConditionChange> {
+pub(super) fn change(
+    task: &Value,
+    state: &QueueState,
+    created: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<ConditionChange> {
     let before = Condition::find(task, QUEUED);
     let waited_before = before.is_some_and(Condition::is_true);
     if state.reason.ends_a_wait() && !waited_before {
@@ -135,7 +140,12 @@ mod tests {
         let after = task(&second.conditions);
         assert_eq!(changed(&after, &admitted), None);
 
-        let preempted = state(true, QueueReason::Preempted, "to make room", Some(80));
+        let preempted = state(
+            true,
+            QueueReason::Preempted,
+            "by a workload of higher priority",
+            Some(80),
+        );
         let third = changed(&after, &preempted).expect("a change");
         let again = state(false, QueueReason::Admitted, "admitted by ClusterQueue a", Some(90));
         let fourth = changed(&task(&third.conditions), &again).expect("a change");

@@ -6,14 +6,7 @@ use taskgate_api::{job::Job, kelos::Task, kueue::Workload, task_policy::QueueOnD
 use taskgate_policy::{JobEnd, on_deactivation};
 
 use super::SOON;
-use crate::{
-    context::Context,
-    error::Error,
-    job,
-    kubernetes::namespace_of,
-    task::Subject,
-    workqueue::StepResult,
-};
+use crate::{context::Context, error::Error, job, kubernetes::namespace_of, task::Subject, workqueue::StepResult};
 
 /// The reason with which such a Job fails, and its attempt is recorded.
 const DEACTIVATED: &str = "QueueDeactivated";

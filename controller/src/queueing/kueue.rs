@@ -171,7 +171,10 @@ impl KueueCache {
                 let uid = |workload: &Value| Some(Workload::of(workload).job()?.uid.to_owned());
                 let workload = self.workloads.apply(event, uid)?;
                 let namespace = Metadata::of(&workload).namespace()?.to_owned();
-                Some(KueueChange::Job(namespace, Workload::of(&workload).job()?.name.to_owned()))
+                Some(KueueChange::Job(
+                    namespace,
+                    Workload::of(&workload).job()?.name.to_owned(),
+                ))
             }
             KueueKind::Queue => {
                 let named = |queue: &Value| {
@@ -232,11 +235,7 @@ impl ObjectTable {
     }
 
     /// Applies `event`; returns the object that was created, changed or deleted. `key` gives none for objects that are not kept.
-    fn apply(
-        &self,
-        event: Event<DynamicObject>,
-        key: impl Fn(&Value) -> Option<String>,
-    ) -> Option<Arc<Value>> {
+    fn apply(&self, event: Event<DynamicObject>, key: impl Fn(&Value) -> Option<String>) -> Option<Arc<Value>> {
         let (object, table, gone) = match event {
             Event::Init => {
                 self.staged.write().unwrap_or_else(PoisonError::into_inner).clear();

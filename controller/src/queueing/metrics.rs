@@ -49,7 +49,13 @@ impl QueueingMetrics {
     }
 
     /// The condition of a Task got `reason`; `waited` when its Job was admitted just now.
-    pub(super) fn state_changed(&self, namespace: &str, queue: &str, reason: QueueReason, waited: Option<SignedDuration>) {
+    pub(super) fn state_changed(
+        &self,
+        namespace: &str,
+        queue: &str,
+        reason: QueueReason,
+        waited: Option<SignedDuration>,
+    ) {
         let reason = reason.as_str();
         self.states.get_or_create(&ReasonLabels { reason }).inc();
         if let Some(waited) = waited {

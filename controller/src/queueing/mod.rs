@@ -181,7 +181,7 @@ fn concerns(changed: &KueueChange, job: &DynamicObject) -> bool {
 }
 
 async fn reconcile(job: Arc<DynamicObject>, queueing: Arc<QueueingReconciler>) -> Result<Action, Error> {
-    let job = json_of(&job);
+    let job = json_of(&*job);
     if queueing.context.policies.is_opted_out(namespace_of(&job)) {
         return Ok(Action::await_change());
     }

@@ -68,7 +68,13 @@ pub(super) async fn report(
 }
 
 /// Records the Event and the metric.
-async fn record(queueing: &QueueingReconciler, task: &Value, job: &Value, state: &QueueState, change: &ConditionChange) {
+async fn record(
+    queueing: &QueueingReconciler,
+    task: &Value,
+    job: &Value,
+    state: &QueueState,
+    change: &ConditionChange,
+) {
     if !change.reason_changed {
         return;
     }

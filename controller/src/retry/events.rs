@@ -116,7 +116,15 @@ pub(super) async fn record_unknown_source(retry: &RetryReconciler, item: &WorkIt
         run.name
     );
     let regarding = item.object_ref(&());
-    publish(&retry.context, EventType::Warning, "SourceUnknown", ACTION, &note, &regarding).await;
+    publish(
+        &retry.context,
+        EventType::Warning,
+        "SourceUnknown",
+        ACTION,
+        &note,
+        &regarding,
+    )
+    .await;
 }
 
 fn failed(item: &WorkItem, run: &RunRef) -> String {

@@ -85,7 +85,7 @@ async fn failed(
     let retries = item.map(retry_status).unwrap_or_default();
     let status = item.and_then(|item| item.status.as_ref());
     let order = item.and_then(requests::requested_retry);
-    let mut scene = FailedScene {
+    let mut inputs = FailedScene {
         object: retried,
         ledger: &retries,
         asked: order.as_ref().map(|(order, by)| (order, *by)),
@@ -95,15 +95,15 @@ async fn failed(
         source: None,
         now: Timestamp::now(),
     };
-    let mut step = failed_step(&scene);
+    let mut step = failed_step(&inputs);
     let mut source_error = None;
     if let FailedStep::Ask(origin) = &step {
         let Some(answer) = retry.queries.answer(key, retried.uid(), origin) else {
             return Ok(WorkItemResult::AwaitChange);
         };
-        scene.source = Some(answer.state);
+        inputs.source = Some(answer.state);
         source_error = answer.error;
-        step = failed_step(&scene);
+        step = failed_step(&inputs);
     }
     let written = match (&step, item) {
         (FailedStep::Nothing | FailedStep::Ask(_), _) | (FailedStep::Tell(_) | FailedStep::Begin(_), None) => {
@@ -145,7 +145,10 @@ async fn failed(
             if let Some(result) = not_now(retry, key, item, retried, transition, rule) {
                 return Ok(result);
             }
-            work_items::write(&retry.context, item, |status, now| retry::begun(status, transition, now)).await?
+            work_items::write(&retry.context, item, |status, now| {
+                retry::begun(status, transition, now)
+            })
+            .await?
         }
     };
     if let WorkItemResult::Changed(now) = &written {
@@ -185,7 +188,11 @@ fn not_now(
 }
 
 /// A run that succeeded: failures before it are reset. An item that never failed has no `WorkItem`.
-async fn succeeded(retry: &RetryReconciler, item: Option<&WorkItem>, retried: Retried<'_>) -> Result<WorkItemResult, Error> {
+async fn succeeded(
+    retry: &RetryReconciler,
+    item: Option<&WorkItem>,
+    retried: Retried<'_>,
+) -> Result<WorkItemResult, Error> {
     let Some(item) = item else {
         return Ok(WorkItemResult::AwaitChange);
     };
@@ -203,7 +210,12 @@ async fn succeeded(retry: &RetryReconciler, item: Option<&WorkItem>, retried: Re
 }
 
 /// Whether the breaker governs the Task and has not recorded its end yet: it does that first.
-fn breaker_comes_first(retry: &RetryReconciler, namespace: &str, item: Option<&WorkItem>, retried: Retried<'_>) -> bool {
+fn breaker_comes_first(
+    retry: &RetryReconciler,
+    namespace: &str,
+    item: Option<&WorkItem>,
+    retried: Retried<'_>,
+) -> bool {
     if retried.kind() != RetriedKind::Task {
         return false;
     }

@@ -33,10 +33,7 @@ pub(super) fn is_under_way(retry: &RetryReconciler, key: &ItemRef) -> bool {
 
 /// Reconciles one item, and catches errors and panics; when to requeue it.
 pub(super) async fn reconcile(retry: &RetryReconciler, key: ItemRef) -> Option<Duration> {
-    let reconciled = retry
-        .panics
-        .catch(key.clone(), Box::pin(take_steps(retry, &key)))
-        .await;
+    let reconciled = retry.panics.catch(key.clone(), Box::pin(take_steps(retry, &key))).await;
     match reconciled {
         Err(wait) => Some(wait),
         Ok(Ok(requeue)) => requeue,
@@ -151,9 +148,8 @@ async fn is_request_obsolete(retry: &RetryReconciler, key: &ItemRef, item: &Work
     };
     let found = reads::object(retry, &resource, &key.0, &order.name).await?;
     let found = found.as_ref().and_then(|found| Retried::of(order.kind, found));
-    Ok(!found.is_some_and(|found| {
-        found.uid() == order.uid && found.is_tombstone() && objects::is_of(retry, item, found)
-    }))
+    Ok(!found
+        .is_some_and(|found| found.uid() == order.uid && found.is_tombstone() && objects::is_of(retry, item, found)))
 }
 
 /// Records that the object of the failed run was deleted, and not by taskgate, if that is so.

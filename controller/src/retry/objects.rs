@@ -57,7 +57,11 @@ impl RetriedObjects {
         }
         if let Some(object) = object {
             let item = (namespace.to_owned(), object.identity.work_item_name());
-            tables.by_item.entry(item.clone()).or_default().insert(key.clone(), object);
+            tables
+                .by_item
+                .entry(item.clone())
+                .or_default()
+                .insert(key.clone(), object);
             tables.item_of.insert(full_key, item.clone());
             if touched.first() != Some(&item) {
                 touched.push(item);
@@ -91,7 +95,11 @@ impl RetriedObjects {
 }
 
 /// Key and entry of `object`; `None` for an object that is never retried.
-pub(super) fn entry_of(retry: &RetryReconciler, kind: RetriedKind, object: &Value) -> Option<(String, ObjectKey, RetriedObject)> {
+pub(super) fn entry_of(
+    retry: &RetryReconciler,
+    kind: RetriedKind,
+    object: &Value,
+) -> Option<(String, ObjectKey, RetriedObject)> {
     let retried = Retried::of(kind, object).filter(|_| retry.kinds.contains(&kind))?;
     let metadata = retried.metadata();
     let namespace = metadata.namespace()?.to_owned();

@@ -113,7 +113,11 @@ pub(super) async fn failure(
 }
 
 /// Reads what is left of a predecessor that is deleted itself.
-pub(super) async fn remains(retry: &RetryReconciler, item: &ItemRef, transition: &Transition) -> Result<Vec<String>, Error> {
+pub(super) async fn remains(
+    retry: &RetryReconciler,
+    item: &ItemRef,
+    transition: &Transition,
+) -> Result<Vec<String>, Error> {
     let namespace = item.0.as_str();
     let name = transition.old.name.as_str();
     match transition.old.kind {

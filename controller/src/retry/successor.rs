@@ -27,9 +27,7 @@ use crate::{
 impl RetryInFlight<'_> {
     /// Reads what is deleted with the predecessor, and sends a dry run of its successor's create.
     pub(super) async fn prepare(&self, retried: Retried<'_>, rule: &RetryPolicy) -> Result<WorkItemResult, Error> {
-        let Self {
-            retry, transition, ..
-        } = *self;
+        let Self { retry, transition, .. } = *self;
         let children = match children(retry, &self.key.0, &transition.old).await {
             Ok(children) => children,
             // A failed read does not prevent the retry: the Workload's status names its children too.
@@ -147,7 +145,9 @@ impl RetryInFlight<'_> {
             time: Time(Timestamp::now()),
         };
         match self.block(RetryEvent::Refused, &blocked).await? {
-            WorkItemResult::Unchanged | WorkItemResult::RequeueAt(_) => Ok(WorkItemResult::RequeueAt(after(AFTER_REFUSAL))),
+            WorkItemResult::Unchanged | WorkItemResult::RequeueAt(_) => {
+                Ok(WorkItemResult::RequeueAt(after(AFTER_REFUSAL)))
+            }
             result => Ok(result),
         }
     }

@@ -67,9 +67,7 @@ pub(super) struct RetryInFlight<'a> {
 
 impl RetryInFlight<'_> {
     async fn take_step(&self) -> Result<WorkItemResult, Error> {
-        let Self {
-            retry, transition, ..
-        } = *self;
+        let Self { retry, transition, .. } = *self;
         let (kind, uid) = (transition.old.kind, transition.old.uid.as_str());
         let value = object(retry, &self.resource, &self.key.0, &transition.old.name).await?;
         let retried = value.as_ref().and_then(|value| Retried::of(kind, value));
@@ -95,7 +93,7 @@ impl RetryInFlight<'_> {
             _ => self.invalid(subject.into_iter().chain(predecessor)),
         };
         let rule = subject.and_then(|subject| self.rule(subject));
-        let mut scene = TransitionScene {
+        let mut inputs = TransitionScene {
             transition,
             found,
             wanted: rule.is_some() || self.is_requested(),
@@ -104,12 +102,12 @@ impl RetryInFlight<'_> {
             left: None,
             now: Timestamp::now(),
         };
-        let mut next = transition_step(&scene);
+        let mut next = transition_step(&inputs);
         let left;
         if next == TransitionStep::LookForRemains {
             left = remains(retry, self.key, transition).await?;
-            scene.left = Some(&left);
-            next = transition_step(&scene);
+            inputs.left = Some(&left);
+            next = transition_step(&inputs);
         }
         debug!(namespace = self.key.0, name = transition.old.name, step = ?next, "retry");
         match next {
@@ -122,8 +120,10 @@ impl RetryInFlight<'_> {
             TransitionStep::Replan => self.write(None, |status, now| retry::replanned(status, uid, now)).await,
             TransitionStep::Delete => self.delete().await,
             TransitionStep::Confirm => {
-                self.write(Some(RetryEvent::Deleted), |status, now| retry::deleted(status, uid, now))
-                    .await
+                self.write(Some(RetryEvent::Deleted), |status, now| {
+                    retry::deleted(status, uid, now)
+                })
+                .await
             }
             TransitionStep::Block(blocked) => self.block(RetryEvent::Blocked, &blocked).await,
             TransitionStep::Create => match kept {
@@ -161,9 +161,7 @@ impl RetryInFlight<'_> {
 
     /// Deletes the predecessor that was read, and no other.
     async fn delete(&self) -> Result<WorkItemResult, Error> {
-        let Self {
-            retry, transition, ..
-        } = *self;
+        let Self { retry, transition, .. } = *self;
         let uid = transition.old.uid.as_str();
         let params = DeleteParams {
             preconditions: Some(Preconditions {
@@ -181,8 +179,10 @@ impl RetryInFlight<'_> {
                     name = transition.old.name,
                     "deleted a failed object, to retry it"
                 );
-                self.write(Some(RetryEvent::Deleted), |status, now| retry::deleted(status, uid, now))
-                    .await
+                self.write(Some(RetryEvent::Deleted), |status, now| {
+                    retry::deleted(status, uid, now)
+                })
+                .await
             }
             // Another client deleted it: this is the first try of any replica.
             Err(error) if is_absent(&error) && first => self.stop(Stopped::Deleted).await,
@@ -204,7 +204,9 @@ impl RetryInFlight<'_> {
             .write(Some(event), |status, now| retry::blocked(status, uid, blocked, now))
             .await?;
         match result {
-            WorkItemResult::Changed(_) | WorkItemResult::Unchanged => Ok(WorkItemResult::RequeueAt(after(AFTER_REFUSAL))),
+            WorkItemResult::Changed(_) | WorkItemResult::Unchanged => {
+                Ok(WorkItemResult::RequeueAt(after(AFTER_REFUSAL)))
+            }
             result => Ok(result),
         }
     }

@@ -61,8 +61,9 @@ pub(super) async fn of_workspace(
 ) -> Result<(Repository, Route), Option<SourceError>> {
     let workspace = workspace(context, namespace, name).await?;
     let text = |pointer: &str| workspace.pointer(pointer).and_then(Value::as_str);
-    let repository = Repository::of(own, text("/spec/repo").unwrap_or_default())
-        .ok_or_else(|| SourceError::Unsupported(format!("Workspace {namespace}/{name} names no repository of GitHub")))?;
+    let repository = Repository::of(own, text("/spec/repo").unwrap_or_default()).ok_or_else(|| {
+        SourceError::Unsupported(format!("Workspace {namespace}/{name} names no repository of GitHub"))
+    })?;
     let is_proxy = workspace.pointer("/spec/ghproxy").is_some_and(Value::is_object);
     let route = if is_proxy {
         let service = ghproxy_service(name).ok_or_else(|| {
@@ -193,7 +194,9 @@ impl LocationCache {
         if let Some(known) = self.0.get(&spawner) {
             return known.clone();
         }
-        let located = locate(context, config, &key.namespace, &key.spawner).await.map(Arc::new);
+        let located = locate(context, config, &key.namespace, &key.spawner)
+            .await
+            .map(Arc::new);
         let interval = match &located {
             Ok(location) => config.interval(&location.source),
             Err(_) => config.min_interval,

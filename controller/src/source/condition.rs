@@ -81,10 +81,7 @@ pub(super) async fn write_all(context: &Context, interests: &Interests, health: 
 
 /// The state of each policy that needs items. The message names one error, always the same while it lasts, so that it is written
 /// once.
-fn readability(
-    interests: &Interests,
-    health: &BTreeMap<SourceKey, ReadHealth>,
-) -> BTreeMap<PolicyName, Readability> {
+fn readability(interests: &Interests, health: &BTreeMap<SourceKey, ReadHealth>) -> BTreeMap<PolicyName, Readability> {
     let mut states = BTreeMap::new();
     for (key, interest) in interests {
         let health = health.get(key).cloned().unwrap_or_default();
@@ -117,9 +114,13 @@ async fn write(api: &Api<PolicyHead>, kind: &ApiResource, policy: &PolicyHead, s
             _ => return,
         },
         Some(Readability::Readable) => Some(condition(true, "Answered", "the sources answer", current, generation)),
-        Some(Readability::Failing(error)) => {
-            Some(condition(false, error.reason(), &error.to_string(), current, generation))
-        }
+        Some(Readability::Failing(error)) => Some(condition(
+            false,
+            error.reason(),
+            &error.to_string(),
+            current,
+            generation,
+        )),
     };
     if wanted.as_ref() == current {
         return;

@@ -150,7 +150,10 @@ impl Session<'_> {
         let seen = self.get(repository, None).await?;
         match seen.status {
             StatusCode::OK if query.before.is_some() => Ok(Reading::Gone),
-            StatusCode::OK => Err(SourceError::BadAnswer(format!("{}{path} does not exist", self.route.base))),
+            StatusCode::OK => Err(SourceError::BadAnswer(format!(
+                "{}{path} does not exist",
+                self.route.base
+            ))),
             StatusCode::NOT_FOUND => {
                 let whose = if self.route.token.is_some() || self.route.is_proxy {
                     "with this token"
@@ -175,7 +178,12 @@ impl Session<'_> {
         Ok(pull.head_sha)
     }
 
-    async fn conversation(&mut self, query: &ItemQuery<'_>, repository: &str, count: u64) -> Result<Conversation, SourceError> {
+    async fn conversation(
+        &mut self,
+        query: &ItemQuery<'_>,
+        repository: &str,
+        count: u64,
+    ) -> Result<Conversation, SourceError> {
         let mut conversation = Conversation::new(query.whole);
         if count == 0 {
             return Ok(conversation);
@@ -209,7 +217,9 @@ impl Session<'_> {
         match answer.status {
             StatusCode::OK => {
                 let json = self.json("/user", &answer)?;
-                github::login(&json).map(Some).ok_or_else(|| self.not_understood("/user"))
+                github::login(&json)
+                    .map(Some)
+                    .ok_or_else(|| self.not_understood("/user"))
             }
             StatusCode::NOT_FOUND => Ok(None),
             // A proxy without a token, or a token that belongs to an App.

@@ -11,9 +11,9 @@ use super::{
     SourceConfig,
     access::{of_secret, of_workspace},
     client::Http,
+    error::SourceError,
     github::{self, Route},
     limits::{Limits, RouteKey},
-    error::SourceError,
 };
 use crate::context::Context;
 
@@ -104,7 +104,8 @@ impl SourceClient {
             )));
         }
         let (is_open, pause) = github::is_open(http, route, repository, number).await;
-        self.limits.record(key, is_open.as_ref().err(), pause, self.config.min_interval);
+        self.limits
+            .record(key, is_open.as_ref().err(), pause, self.config.min_interval);
         is_open
     }
 }

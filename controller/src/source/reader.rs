@@ -122,18 +122,24 @@ struct ItemState {
 
 impl Reader {
     /// Requests for the items that are due, as many as may run; and whether a due item must wait although no running request will
-    /// make room for it.
+    /// free a slot for it.
     async fn due_requests(&mut self, interests: &Interests) -> (Vec<ItemRequest>, bool) {
         let now = Instant::now();
         // An item that is needed again within its interval is not due.
-        self.items
-            .retain(|key, item| item.is_being_read || interests.contains_key(key) || item.due.is_some_and(|due| due > now));
+        self.items.retain(|key, item| {
+            item.is_being_read || interests.contains_key(key) || item.due.is_some_and(|due| due > now)
+        });
         self.locations.refresh(now);
         self.sources.retain(|key| interests.contains_key(key));
         self.limits
             .retain(|(namespace, _)| interests.keys().any(|key| key.namespace == *namespace));
         let mut running: HashMap<String, usize> = HashMap::new();
-        for key in self.items.iter().filter(|(_, item)| item.is_being_read).map(|(key, _)| key) {
+        for key in self
+            .items
+            .iter()
+            .filter(|(_, item)| item.is_being_read)
+            .map(|(key, _)| key)
+        {
             *running.entry(key.namespace.clone()).or_default() += 1;
         }
         let mut total: usize = running.values().sum();
@@ -263,10 +269,13 @@ impl Reader {
         let discovered = item
             .as_ref()
             .is_some_and(|item| request.location.source.filter.discovers(item));
-        let observation = self
-            .sources
-            .observe(&request.key, item, discovered, Timestamp::now());
-        let Some((name, rule)) = request.interest.work_item.as_deref().zip(request.interest.rule.as_ref()) else {
+        let observation = self.sources.observe(&request.key, item, discovered, Timestamp::now());
+        let Some((name, rule)) = request
+            .interest
+            .work_item
+            .as_deref()
+            .zip(request.interest.rule.as_ref())
+        else {
             return;
         };
         let presence = match observation.item.as_deref().filter(|_| discovered) {

@@ -68,7 +68,10 @@ async fn keep(reconciler: PolicyStatusReconciler, shutdown: CancellationToken) {
         .run(reconcile, retry, Arc::new(reconciler))
         .for_each(|outcome| async move {
             if let Err(error) = outcome {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the status of a policy was not written");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the status of a policy was not written"
+                );
             }
         })
         .await;

@@ -68,7 +68,11 @@ impl<K: Eq + Hash> PanicGuard<K> {
             reconcile: self.reconcile,
         };
         self.metrics.0.get_or_create(&labels).inc();
-        error!(reconcile = self.reconcile, ?wait, "a reconcile panicked: it is tried again");
+        error!(
+            reconcile = self.reconcile,
+            ?wait,
+            "a reconcile panicked: it is tried again"
+        );
         Err(wait)
     }
 
@@ -102,7 +106,7 @@ mod tests {
 
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    use prometheus_client::{encoding::text::encode, registry::Registry};
+    use prometheus_client::encoding::text::encode;
 
     use super::*;
 
