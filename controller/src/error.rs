@@ -72,3 +72,11 @@ pub(crate) fn is_conflict(error: &kube::Error) -> bool {
 pub(crate) fn is_namespace_terminating(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 403 && status.message.contains("being terminated"))
 }
+
+/// The message of the API server's answer.
+pub(crate) fn message_of(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}

@@ -20,7 +20,7 @@ use super::{
     transition::{AFTER_REFUSAL, RetryInFlight, after},
 };
 use crate::{
-    error::{Error, is_conflict, is_namespace_terminating, is_refused},
+    error::{Error, is_conflict, is_namespace_terminating, is_refused, message_of},
     work_items::{WorkItemResult, retry_status},
 };
 
@@ -150,13 +150,5 @@ impl RetryInFlight<'_> {
             }
             result => Ok(result),
         }
-    }
-}
-
-/// The message of the API server's answer.
-pub(super) fn message_of(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
     }
 }

@@ -24,11 +24,10 @@ use super::{
     events::{self, RetryEvent},
     objects,
     reads::{self, object, remains},
-    successor::message_of,
 };
 use crate::{
     breaker::requests,
-    error::{Error, is_absent, is_conflict, is_refused},
+    error::{Error, is_absent, is_conflict, is_refused, message_of},
     task_index::ItemRef,
     work_items::{self, WorkItemResult, transition_of},
 };
