@@ -17,7 +17,7 @@ use taskgate_api::{Mode, WorkItem, kelos, keys, task_policy::FailurePolicy};
 use taskgate_policy::failure_rule;
 
 use crate::{
-    policies::Policies,
+    policies::PolicyStore,
     task_index::{ItemRef, TaskIndex},
     workqueue::PanicMetrics,
 };
@@ -27,7 +27,7 @@ pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) task_kind: ApiResource,
     pub(crate) spawner_kind: ApiResource,
-    pub(crate) policies: Policies,
+    pub(crate) policies: PolicyStore,
     /// The cached `WorkItem`s, without the fields that only people read.
     pub(crate) work_items: Store<WorkItem>,
     /// The Tasks of each work item.

@@ -26,7 +26,7 @@ pub type SharedPolicies = watch::Receiver<Arc<KnownPolicies>>;
 pub(crate) type PolicyHead = Object<NotUsed, PolicyStatus>;
 
 /// Everything that decides which policy governs a Task.
-pub(crate) struct Policies {
+pub(crate) struct PolicyStore {
     shared: SharedPolicies,
     pub(crate) local: Store<PolicyHead>,
     pub(crate) cluster: Store<PolicyHead>,
@@ -35,7 +35,7 @@ pub(crate) struct Policies {
     spawner_kind: ApiResource,
 }
 
-impl Policies {
+impl PolicyStore {
     pub(crate) fn new(
         shared: SharedPolicies,
         local: Store<PolicyHead>,

@@ -11,7 +11,7 @@ use crate::{
     config::Config,
     controller::{self, Metrics},
     leader_election::{
-        Fence, Leader, disabled,
+        Leader, WriteFence, disabled,
         switch::{self, SwitchState},
     },
     workqueue::restart_on_panic,
@@ -42,7 +42,7 @@ async fn run_when_leading(
         }
         return;
     };
-    let fence = Fence::default();
+    let fence = WriteFence::default();
     let fenced = fence.around(client.clone());
     let mut leader = Leader::new(
         client.clone(),

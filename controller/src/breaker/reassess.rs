@@ -40,6 +40,9 @@ pub(crate) async fn run(
     mut changed: watch::Receiver<()>,
     spawners: &mpsc::UnboundedSender<SpawnerRef>,
 ) {
+    context.ready().await;
+    // The reconciles of an item's Tasks come first. An error means that the watch was dropped, and this with it.
+    let _ = tasks.wait_until_ready().await;
     let panics = PanicGuard::new("reassess", &context.panics);
     while changed.changed().await.is_ok() {
         sleep(QUIET).await;

@@ -47,7 +47,7 @@ use crate::{
         kelos::{kelos_resource, served_version, task_resource, wait_until_installed},
     },
     metadata::{self, MetadataReconciler},
-    policies::{self, Policies, PolicyHead},
+    policies::{self, PolicyHead, PolicyStore},
     queueing::{self, QueueingReconciler},
     retry::{RetriedObjects, RetryQueues, RetryReconciler},
     source::{self, Sources},
@@ -132,7 +132,7 @@ async fn run_with(client: Client, config: &Config, metrics: &Metrics, kelos: Opt
     let tasks_writer = reflector::store::Writer::<DynamicObject>::new(task_kind.clone());
     let tasks = tasks_writer.as_reader();
     let spawners = spawners_writer.as_reader();
-    let policies = Policies::new(
+    let policies = PolicyStore::new(
         config.policies.clone(),
         local,
         cluster,
@@ -148,8 +148,8 @@ async fn run_with(client: Client, config: &Config, metrics: &Metrics, kelos: Opt
         identity: config.identity.clone(),
         namespace: config.namespace.clone(),
         panics: metrics.panics.clone(),
-        task_kind: task_kind.clone(),
-        spawner_kind: spawner_kind.clone(),
+        task_kind,
+        spawner_kind,
         client: client.clone(),
     };
     let (reconcilers, retry_queues) = Reconcilers::new(context, config, metrics);
@@ -185,33 +185,17 @@ async fn run_with(client: Client, config: &Config, metrics: &Metrics, kelos: Opt
     ];
     if kelos.is_some() {
         // Spawners are read when a Task is reconciled; their own changes, of which there are many, lead to nothing.
-        let api = Api::<DynamicObject>::all_with(client.clone(), &spawner_kind);
+        let api = Api::<DynamicObject>::all_with(client.clone(), &context.spawner_kind);
         let spawners = cached(watcher(api, all()).map_ok(trim_spawner), spawners_writer);
+        let watching_tasks = follow_tasks(&reconcilers, tasks_writer, &queue);
         parts.push(spawners.for_each(|()| ready(())).boxed());
-        parts.extend(kelos_parts(&reconcilers, config, metrics, &tasks, &queue));
         parts.push(spawner_status::run(Arc::clone(context), changed_spawners).boxed());
-        parts.push(
-            async {
-                // First what decides about Tasks, then the Tasks: no finalizer is removed because a policy is not known yet.
-                context.ready().await;
-                info!(version, "reconciling Tasks");
-                let watching = follow_tasks(&reconcilers, tasks_writer, &queue);
-                join(watching, reconcile_tasks(&reconcilers, tasks.clone(), enqueued)).await;
-            }
-            .boxed(),
-        );
-        parts.push(
-            async {
-                context.ready().await;
-                // The reconciles of an item's Tasks come first. An error means that the watch was dropped, and this with it.
-                let _ = tasks.wait_until_ready().await;
-                reassess::run(context, &tasks, policies_changed, &changed).await;
-            }
-            .boxed(),
-        );
+        parts.push(reassess::run(context, &tasks, policies_changed, &changed).boxed());
+        parts.push(reconcile_tasks(&reconcilers, &tasks, watching_tasks, enqueued).boxed());
+        parts.extend(kelos_parts(&reconcilers, config, metrics, &tasks, &queue));
     } else {
-        // No wait for these caches must last.
-        drop((spawners_writer, tasks_writer));
+        // A wait for these caches ends, and nothing is enqueued that no loop takes out.
+        drop((spawners_writer, tasks_writer, enqueued, changed_spawners));
     }
     join_all(parts).await;
 }
@@ -303,8 +287,16 @@ fn recorder(client: &Client, config: &Config) -> Recorder {
     Recorder::new(client.clone(), reporter)
 }
 
-/// Reconciles each Task that is enqueued.
-async fn reconcile_tasks(reconcilers: &Arc<Reconcilers>, tasks: Store<DynamicObject>, enqueued: Enqueued) {
+/// Reconciles each Task that is enqueued. The watch of Tasks starts once the policies are known, so that no finalizer is removed
+/// because one is not.
+async fn reconcile_tasks(
+    reconcilers: &Arc<Reconcilers>,
+    tasks: &Store<DynamicObject>,
+    watching: impl Future<Output = ()>,
+    enqueued: Enqueued,
+) {
+    reconcilers.context.ready().await;
+    info!(version = reconcilers.context.task_kind.version, "reconciling Tasks");
     let config = controller::Config::default().concurrency(CONCURRENCY);
     let backoff = ErrorBackoff::default();
     let failed = move |object: Arc<DynamicObject>, error: &Error, _| {
@@ -312,7 +304,7 @@ async fn reconcile_tasks(reconcilers: &Arc<Reconcilers>, tasks: Store<DynamicObj
         Action::requeue(backoff.wait(object.uid(), error))
     };
     let panics = Arc::new(PanicGuard::new("task", &reconcilers.context.panics));
-    applier(
+    let reconciling = applier(
         |object, reconcilers| {
             let panics = Arc::clone(&panics);
             Box::pin(async move {
@@ -322,10 +314,10 @@ async fn reconcile_tasks(reconcilers: &Arc<Reconcilers>, tasks: Store<DynamicObj
         },
         failed,
         Arc::clone(reconcilers),
-        tasks,
+        tasks.clone(),
         enqueued.map(Ok::<_, Error>),
         config,
     )
-    .for_each(|_| ready(()))
-    .await;
+    .for_each(|_| ready(()));
+    join(watching, reconciling).await;
 }

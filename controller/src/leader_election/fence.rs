@@ -15,7 +15,7 @@ use tower::{BoxError, service_fn};
 
 /// Until when this replica may write. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Fence(Arc<Mutex<Option<Until>>>);
+pub(crate) struct WriteFence(Arc<Mutex<Option<Until>>>);
 
 /// By both clocks: one stands still while a machine is suspended, the other can be set back.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +29,7 @@ struct Until {
 #[error("not sent: the Lease was not renewed in time, so another replica may lead")]
 struct Fenced;
 
-impl Fence {
+impl WriteFence {
     /// Opens the fence for `duration` from the moment `asked`, when the Lease was asked for.
     pub(crate) fn open(&self, asked: Instant, duration: Duration) {
         let left = duration.saturating_sub(asked.elapsed());
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn it_is_open_for_as_long_as_the_lease_lasts() {
-        let fence = Fence::default();
+        let fence = WriteFence::default();
         assert!(!fence.is_open());
         fence.open(Instant::now(), Duration::from_mins(1));
         assert!(fence.is_open());

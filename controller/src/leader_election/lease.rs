@@ -1,5 +1,5 @@
 //! Which replica runs the controller: the holder of a Lease. Every write has preconditions, so two leaders for a moment do no
-//! harm. The Lease keeps them from doing the same work twice, and the [`Fence`] keeps a replica that was stopped for a while from
+//! harm. The Lease keeps them from doing the same work twice, and the [`WriteFence`] keeps a replica that was stopped for a while from
 //! writing before it has read the Lease again.
 
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::Fence;
+use super::WriteFence;
 
 /// How long a holder that does not renew the Lease keeps it.
 const DURATION: Duration = Duration::from_secs(15);
@@ -29,13 +29,13 @@ pub(crate) struct Leader {
     leases: Api<Lease>,
     name: String,
     identity: String,
-    fence: Fence,
+    fence: WriteFence,
     /// The Lease of another holder as it was read last, and when by this replica's clock: clocks of two replicas are never compared.
     observed: Option<(LeaseSpec, Instant)>,
 }
 
 impl Leader {
-    pub(crate) fn new(client: Client, namespace: &str, name: &str, identity: &str, fence: Fence) -> Self {
+    pub(crate) fn new(client: Client, namespace: &str, name: &str, identity: &str, fence: WriteFence) -> Self {
         Self {
             leases: Api::namespaced(client, namespace),
             name: name.to_owned(),
@@ -203,7 +203,7 @@ mod tests {
     fn cut_off() -> Leader {
         let silent = service_fn(|_: Request<Body>| pending::<Result<Response<Body>, BoxError>>());
         let client = Client::new(silent, "taskgate-system");
-        Leader::new(client, "taskgate-system", "taskgate", "one", Fence::default())
+        Leader::new(client, "taskgate-system", "taskgate", "one", WriteFence::default())
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 
 use crate::metrics::registered;
 
-pub(crate) use fence::Fence;
+pub(crate) use fence::WriteFence;
 pub(crate) use lease::Leader;
 
 /// The metrics of a replica's role. Cheap to clone.

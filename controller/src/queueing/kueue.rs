@@ -28,7 +28,7 @@ use crate::kubernetes::{
 /// The cached objects of Kueue.
 #[derive(Debug, Default)]
 pub(super) struct KueueCache {
-    installation: RwLock<Installation>,
+    installation: RwLock<KueueState>,
     workloads: ObjectTable,
     queues: ObjectTable,
     classes: ObjectTable,
@@ -36,7 +36,7 @@ pub(super) struct KueueCache {
 
 /// Whether Kueue is installed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Installation {
+enum KueueState {
     /// Its CRD or its objects are not listed yet.
     #[default]
     Unknown,
@@ -83,14 +83,14 @@ impl KueueCache {
     /// The objects that concern `job`; `None` until they are listed.
     pub(super) fn objects_of(&self, job: &Value) -> Option<KueueObjects> {
         let since = match *self.installation.read().unwrap_or_else(PoisonError::into_inner) {
-            Installation::Unknown => return None,
-            Installation::Absent => {
+            KueueState::Unknown => return None,
+            KueueState::Absent => {
                 return Some(KueueObjects {
                     workload: None,
                     queue: None,
                 });
             }
-            Installation::Listed(since) => since,
+            KueueState::Listed(since) => since,
         };
         let metadata = Metadata::of(job);
         let job = Job::of(job);
@@ -114,12 +114,12 @@ impl KueueCache {
     /// workloadpriorityclasses, cluster-wide.
     pub(super) async fn follow(&self, client: &Client, changed: impl Fn(KueueChange)) {
         let absent = || {
-            self.set(Installation::Absent);
+            self.set(KueueState::Absent);
             info!("Kueue is not installed");
             changed(KueueChange::All);
         };
         let present = || async {
-            self.set(Installation::Unknown);
+            self.set(KueueState::Unknown);
             let version = served(client, GROUP, &VERSIONS).await;
             self.follow_kinds(client, version, &changed).await;
         };
@@ -153,7 +153,7 @@ impl KueueCache {
             if listed && unfilled > 0 {
                 unfilled -= 1;
                 if unfilled == 0 {
-                    self.set(Installation::Listed(Timestamp::now()));
+                    self.set(KueueState::Listed(Timestamp::now()));
                     info!(version, "following Kueue");
                 }
             }
@@ -196,7 +196,7 @@ impl KueueCache {
         }
     }
 
-    fn set(&self, installation: Installation) {
+    fn set(&self, installation: KueueState) {
         *self.installation.write().unwrap_or_else(PoisonError::into_inner) = installation;
     }
 }

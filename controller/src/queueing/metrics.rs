@@ -20,7 +20,7 @@ struct QueueLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabels {
+struct QueueReasonLabels {
     reason: &'static str,
 }
 
@@ -28,7 +28,7 @@ struct ReasonLabels {
 #[derive(Clone, Debug)]
 pub(crate) struct QueueingMetrics {
     waited: Family<QueueLabels, Histogram, fn() -> Histogram>,
-    states: Family<ReasonLabels, Counter>,
+    states: Family<QueueReasonLabels, Counter>,
 }
 
 impl QueueingMetrics {
@@ -57,7 +57,7 @@ impl QueueingMetrics {
         waited: Option<SignedDuration>,
     ) {
         let reason = reason.as_str();
-        self.states.get_or_create(&ReasonLabels { reason }).inc();
+        self.states.get_or_create(&QueueReasonLabels { reason }).inc();
         if let Some(waited) = waited {
             let labels = QueueLabels {
                 namespace: namespace.to_owned(),

@@ -105,53 +105,8 @@ async fn failed(
         source_error = answer.error;
         step = failed_step(&inputs);
     }
-    let written = match (&step, item) {
-        (FailedStep::Nothing | FailedStep::Ask(_), _) | (FailedStep::Tell(_) | FailedStep::Begin(_), None) => {
-            return Ok(WorkItemResult::AwaitChange);
-        }
-        (FailedStep::Wait(until), _) => return Ok(WorkItemResult::RequeueAt(*until)),
-        (FailedStep::Record, None) => {
-            let identity = objects::identity(retry, retried);
-            retry
-                .breaker
-                .create(namespace, &identity.work_item(&identity.work_item_name()))
-                .await?
-        }
-        (FailedStep::Record, Some(item)) => {
-            let Some(failure) = failure(retry, namespace, retried).await? else {
-                return Ok(WorkItemResult::AwaitChange);
-            };
-            let prefix = rule.map_or(taskgate_api::foreman::ANNOTATION_PREFIX, |(_, _, rule)| {
-                &rule.annotation_prefix
-            });
-            let number = attempt_number(&retries, retried.uid(), retried.stated_attempt(prefix));
-            let ending = Ending {
-                outcome: failure.outcome(),
-                reason: failure.reason.clone(),
-            };
-            let attempt = ended(retried, ending);
-            work_items::write(&retry.context, item, |status, now| {
-                retry::failed(status, &retried.run(), number, attempt, &failure, now)
-            })
-            .await?
-        }
-        (FailedStep::Tell(why), Some(item)) => {
-            work_items::write(&retry.context, item, |status, now| {
-                retry::told(status, retried.uid(), *why, now)
-            })
-            .await?
-        }
-        (FailedStep::Begin(transition), Some(item)) => {
-            if let Some(result) = not_now(retry, key, item, retried, transition, rule) {
-                return Ok(result);
-            }
-            work_items::write(&retry.context, item, |status, now| {
-                retry::begun(status, transition, now)
-            })
-            .await?
-        }
-    };
-    if let WorkItemResult::Changed(now) = &written {
+    let result = take_step(retry, key, item, retried, rule, &step).await?;
+    if let WorkItemResult::Changed(now) = &result {
         let event = match step {
             FailedStep::Record if item.is_none() => None,
             FailedStep::Record => Some(RetryEvent::Failed),
@@ -166,7 +121,65 @@ async fn failed(
             events::record_unknown_source(retry, now, &retried.run(), &error).await;
         }
     }
-    Ok(written)
+    Ok(result)
+}
+
+/// The name, mode and retry section of the policy that governs an object.
+type Rule<'a> = (&'a str, Mode, &'a RetryPolicy);
+
+async fn take_step(
+    retry: &RetryReconciler,
+    key: &ItemRef,
+    item: Option<&WorkItem>,
+    retried: Retried<'_>,
+    rule: Option<Rule<'_>>,
+    step: &FailedStep,
+) -> Result<WorkItemResult, Error> {
+    let namespace = key.0.as_str();
+    match (step, item) {
+        (FailedStep::Nothing | FailedStep::Ask(_), _) | (FailedStep::Tell(_) | FailedStep::Begin(_), None) => {
+            Ok(WorkItemResult::AwaitChange)
+        }
+        (FailedStep::Wait(until), _) => Ok(WorkItemResult::RequeueAt(*until)),
+        (FailedStep::Record, None) => {
+            let identity = objects::identity(retry, retried);
+            let item = identity.work_item(&identity.work_item_name());
+            retry.breaker.create(namespace, &item).await
+        }
+        (FailedStep::Record, Some(item)) => {
+            let Some(failure) = failure(retry, namespace, retried).await? else {
+                return Ok(WorkItemResult::AwaitChange);
+            };
+            let prefix = rule.map_or(taskgate_api::foreman::ANNOTATION_PREFIX, |(_, _, rule)| {
+                &rule.annotation_prefix
+            });
+            let number = attempt_number(&retry_status(item), retried.uid(), retried.stated_attempt(prefix));
+            let ending = Ending {
+                outcome: failure.outcome(),
+                reason: failure.reason.clone(),
+            };
+            let attempt = ended(retried, ending);
+            work_items::write(&retry.context, item, |status, now| {
+                retry::failed(status, &retried.run(), number, attempt, &failure, now)
+            })
+            .await
+        }
+        (FailedStep::Tell(why), Some(item)) => {
+            work_items::write(&retry.context, item, |status, now| {
+                retry::told(status, retried.uid(), *why, now)
+            })
+            .await
+        }
+        (FailedStep::Begin(transition), Some(item)) => {
+            if let Some(result) = not_now(retry, key, item, retried, transition, rule) {
+                return Ok(result);
+            }
+            work_items::write(&retry.context, item, |status, now| {
+                retry::begun(status, transition, now)
+            })
+            .await
+        }
+    }
 }
 
 /// The result where the retry does not begin now: the object belongs to another item, nothing is retried in its namespace, or the
@@ -177,7 +190,7 @@ fn not_now(
     item: &WorkItem,
     retried: Retried<'_>,
     transition: &Transition,
-    rule: Option<(&str, Mode, &RetryPolicy)>,
+    rule: Option<Rule<'_>>,
 ) -> Option<WorkItemResult> {
     if retry.context.is_excluded(&key.0) || !objects::is_of(retry, item, retried) {
         return Some(WorkItemResult::AwaitChange);
@@ -202,11 +215,10 @@ async fn succeeded(
     };
     let attempt = ended(retried, ending);
     let created = created(retried.object()).unwrap_or(Timestamp::UNIX_EPOCH);
-    let written = work_items::write(&retry.context, item, |status, now| {
+    work_items::write(&retry.context, item, |status, now| {
         retry::succeeded(status, &retried.run(), created, attempt, now)
     })
-    .await?;
-    Ok(written)
+    .await
 }
 
 /// Whether the breaker governs the Task and has not recorded its end yet: it does that first.

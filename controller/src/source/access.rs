@@ -10,7 +10,7 @@ use serde_json::Value;
 use taskgate_policy::source::{Repository, Source, SourceKey, ghproxy_service};
 use tokio::time::Instant;
 
-use super::{SourceConfig, client::Token, error::SourceError, github::Route};
+use super::{SourceConfig, client::AuthToken, error::SourceError, github::Route};
 use crate::{
     context::Context,
     error::is_forbidden,
@@ -139,7 +139,7 @@ async fn workspace(context: &Context, namespace: &str, name: &str) -> Result<Val
     }
 }
 
-async fn token(context: &Context, namespace: &str, name: &str) -> Result<Token, Option<SourceError>> {
+async fn token(context: &Context, namespace: &str, name: &str) -> Result<AuthToken, Option<SourceError>> {
     let secrets = Api::<Secret>::namespaced(context.client.clone(), namespace);
     let missing = |what: &str| SourceError::SecretMissing(format!("Secret {namespace}/{name} {what}"));
     let data = match kubernetes::find(&secrets, name).await {
@@ -159,7 +159,7 @@ async fn token(context: &Context, namespace: &str, name: &str) -> Result<Token, 
     };
     match data.get(TOKEN) {
         Some(token) => {
-            let token = std::str::from_utf8(&token.0).ok().and_then(Token::new);
+            let token = std::str::from_utf8(&token.0).ok().and_then(AuthToken::new);
             token.ok_or_else(|| Some(missing("has a token that cannot stand in a header")))
         }
         None if data.contains_key(APP) => Err(Some(SourceError::Unsupported(format!(

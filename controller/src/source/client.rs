@@ -45,9 +45,9 @@ pub(super) struct Http {
 
 /// A token. Never printed.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Token(header::HeaderValue);
+pub(super) struct AuthToken(header::HeaderValue);
 
-impl Token {
+impl AuthToken {
     /// `None` when `text` cannot stand in a header.
     pub(super) fn new(text: &str) -> Option<Self> {
         let text = text.trim();
@@ -124,7 +124,7 @@ impl Http {
     pub(super) async fn get(
         &self,
         url: &str,
-        token: Option<&Token>,
+        token: Option<&AuthToken>,
         tag: Option<&str>,
         max: usize,
     ) -> Result<HttpResponse, HttpError> {
@@ -132,7 +132,7 @@ impl Http {
         let mut request = Request::get(&uri)
             .header(header::ACCEPT, "application/vnd.github+json")
             .header(header::USER_AGENT, USER_AGENT);
-        if let Some(Token(token)) = token {
+        if let Some(AuthToken(token)) = token {
             request = request.header(header::AUTHORIZATION, token);
         }
         if let Some(tag) = tag {

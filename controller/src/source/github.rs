@@ -10,7 +10,7 @@ use taskgate_policy::source::{
 };
 
 use super::{
-    client::{Http, HttpError, HttpResponse, MAX_ITEM, MAX_PAGE, Token},
+    client::{AuthToken, Http, HttpError, HttpResponse, MAX_ITEM, MAX_PAGE},
     error::SourceError,
 };
 
@@ -21,7 +21,7 @@ const PAGES: u64 = 10;
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Route {
     pub(super) base: String,
-    pub(super) token: Option<Token>,
+    pub(super) token: Option<AuthToken>,
     /// A proxy of the cluster adds the token.
     pub(super) is_proxy: bool,
 }
@@ -48,7 +48,7 @@ pub(super) struct CachedItem {
 }
 
 /// The content of an answer.
-pub(super) enum Reading {
+pub(super) enum ItemReading {
     Item(Box<CachedItem>),
     /// The item does not exist any more.
     Gone,
@@ -56,7 +56,7 @@ pub(super) enum Reading {
 
 /// A reading or an error, and until when the source asks for no further request.
 pub(super) struct ReadResult {
-    pub(super) reading: Result<Reading, SourceError>,
+    pub(super) reading: Result<ItemReading, SourceError>,
     pub(super) pause: Option<Timestamp>,
 }
 
@@ -113,15 +113,15 @@ impl Session<'_> {
         }
     }
 
-    async fn item(&mut self, query: &ItemQuery<'_>) -> Result<Reading, SourceError> {
+    async fn item(&mut self, query: &ItemQuery<'_>) -> Result<ItemReading, SourceError> {
         let repository = format!("/repos/{}/{}", query.repository.owner, query.repository.name);
         let path = format!("{repository}/{}/{}", query.endpoint.as_str(), query.number);
         // A partial reading is no base for a whole one.
         let before = query.before.filter(|kept| kept.whole || !query.whole);
         let answer = self.get(&path, before.and_then(|kept| kept.tag.as_deref())).await?;
         match (answer.status, before) {
-            (StatusCode::NOT_MODIFIED, Some(before)) => return Ok(Reading::Item(Box::new(before.clone()))),
-            (StatusCode::GONE, _) => return Ok(Reading::Gone),
+            (StatusCode::NOT_MODIFIED, Some(before)) => return Ok(ItemReading::Item(Box::new(before.clone()))),
+            (StatusCode::GONE, _) => return Ok(ItemReading::Gone),
             (StatusCode::NOT_FOUND, _) => return self.not_found(query, &repository, &path).await,
             (StatusCode::OK, _) => {}
             _ => return Err(self.refusal(&path, &answer)),
@@ -133,7 +133,7 @@ impl Session<'_> {
         if let Some(before) = before.filter(|before| item.is_as(&before.item)) {
             let item = before.item.clone();
             let whole = before.whole;
-            return Ok(Reading::Item(Box::new(CachedItem { tag, item, whole })));
+            return Ok(ItemReading::Item(Box::new(CachedItem { tag, item, whole })));
         }
         if query.whole && item.is_pull && item.head_sha.is_none() {
             item.head_sha = self.head(&repository, query.number).await?;
@@ -141,15 +141,20 @@ impl Session<'_> {
         let conversation = self.conversation(query, &repository, item.comment_count).await?;
         conversation.finish(&mut item);
         let whole = query.whole;
-        Ok(Reading::Item(Box::new(CachedItem { tag, item, whole })))
+        Ok(ItemReading::Item(Box::new(CachedItem { tag, item, whole })))
     }
 
     /// GitHub answers "not found" for objects that a token may not see, too: an item is gone only if it was read once, and its
     /// repository can still be read.
-    async fn not_found(&mut self, query: &ItemQuery<'_>, repository: &str, path: &str) -> Result<Reading, SourceError> {
+    async fn not_found(
+        &mut self,
+        query: &ItemQuery<'_>,
+        repository: &str,
+        path: &str,
+    ) -> Result<ItemReading, SourceError> {
         let seen = self.get(repository, None).await?;
         match seen.status {
-            StatusCode::OK if query.before.is_some() => Ok(Reading::Gone),
+            StatusCode::OK if query.before.is_some() => Ok(ItemReading::Gone),
             StatusCode::OK => Err(SourceError::BadAnswer(format!(
                 "{}{path} does not exist",
                 self.route.base

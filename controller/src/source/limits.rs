@@ -20,25 +20,25 @@ pub(super) type Login = Arc<OnceCell<Option<String>>>;
 
 /// The limits of all Workspaces.
 #[derive(Default)]
-pub(super) struct Limits(Mutex<HashMap<RouteKey, Limit>>);
+pub(super) struct RouteLimits(Mutex<HashMap<RouteKey, RouteLimit>>);
 
 #[derive(Default)]
-struct Limit {
+struct RouteLimit {
     route: Option<Route>,
     own: Login,
     until: Option<Instant>,
     failures: u32,
 }
 
-impl Limits {
+impl RouteLimits {
     /// The login of `route`'s token. Another token, or another address, resets the limit.
     pub(super) fn login(&self, key: &RouteKey, route: &Route) -> Login {
         let mut limits = self.lock();
         let limit = limits.entry(key.clone()).or_default();
         if limit.route.as_ref() != Some(route) {
-            *limit = Limit {
+            *limit = RouteLimit {
                 route: Some(route.clone()),
-                ..Limit::default()
+                ..RouteLimit::default()
             };
         }
         Arc::clone(&limit.own)
@@ -70,7 +70,7 @@ impl Limits {
         self.lock().retain(|key, _| keep(key));
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<RouteKey, Limit>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<RouteKey, RouteLimit>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -13,7 +13,7 @@ use super::{
     client::Http,
     error::SourceError,
     github::{self, Route},
-    limits::{Limits, RouteKey},
+    limits::{RouteKey, RouteLimits},
 };
 use crate::context::Context;
 
@@ -22,7 +22,7 @@ pub(crate) struct SourceClient {
     /// `None`: there are no trusted roots.
     http: Option<Http>,
     config: SourceConfig,
-    limits: Limits,
+    limits: RouteLimits,
 }
 
 impl SourceClient {
@@ -30,7 +30,7 @@ impl SourceClient {
         Self {
             http: Http::new().ok(),
             config,
-            limits: Limits::default(),
+            limits: RouteLimits::default(),
         }
     }
 

@@ -19,9 +19,9 @@ use super::{
     client::Http,
     condition::{self, ReadHealth},
     error::SourceError,
-    github::{CachedItem, Reading},
+    github::{CachedItem, ItemReading},
     interest::interests,
-    limits::Limits,
+    limits::RouteLimits,
     request::{ItemRequest, RequestResult},
     work_item,
 };
@@ -53,7 +53,7 @@ pub(crate) async fn run(
     context.ready().await;
     // An error means that the watch was dropped, and then this is dropped as well.
     let _ = tasks.wait_until_ready().await;
-    let mut reader = Reader {
+    let mut reader = SourceReader {
         context,
         sources,
         config,
@@ -100,12 +100,12 @@ async fn at(moment: Option<Instant>) {
     }
 }
 
-struct Reader {
+struct SourceReader {
     context: Arc<Context>,
     sources: Arc<Sources>,
     config: SourceConfig,
     http: Http,
-    limits: Arc<Limits>,
+    limits: Arc<RouteLimits>,
     items: BTreeMap<SourceKey, ItemState>,
     locations: LocationCache,
 }
@@ -120,7 +120,7 @@ struct ItemState {
     health: ReadHealth,
 }
 
-impl Reader {
+impl SourceReader {
     /// Requests for the items that are due, as many as may run; and whether a due item must wait although no running request will
     /// free a slot for it.
     async fn due_requests(&mut self, interests: &Interests) -> (Vec<ItemRequest>, bool) {
@@ -251,8 +251,8 @@ impl Reader {
                 };
                 item.due = Some(Instant::now() + interval);
                 let found = match reading {
-                    Reading::Gone => None,
-                    Reading::Item(read) => Some(&*item.cached.insert(Arc::from(read))),
+                    ItemReading::Gone => None,
+                    ItemReading::Item(read) => Some(&*item.cached.insert(Arc::from(read))),
                 };
                 let shown = found.map(|read| read.item.clone());
                 self.observed(request, shown).await;

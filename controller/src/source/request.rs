@@ -9,7 +9,7 @@ use super::{
     access::SourceLocation,
     client::Http,
     github::{self, CachedItem, ItemQuery, ReadResult},
-    limits::{Limits, Login, RouteKey},
+    limits::{Login, RouteKey, RouteLimits},
 };
 
 /// A read of one item.
@@ -33,7 +33,7 @@ pub(super) enum RequestResult {
 
 impl ItemRequest {
     /// Reads the item, if its source allows a request now.
-    pub(super) async fn send(self, http: Http, limits: Arc<Limits>) -> (Self, RequestResult) {
+    pub(super) async fn send(self, http: Http, limits: Arc<RouteLimits>) -> (Self, RequestResult) {
         if let Some(until) = limits.paused(&self.route) {
             return (self, RequestResult::Paused(until));
         }
