@@ -13,12 +13,6 @@ use super::running::{Running, pods_without_deadline};
 use crate::{
     context::Context,
     error::{Error, is_absent, is_conflict},
-    hold, stop,
-    task::{Subject, TaskResult},
-};
-use crate::{
-    context::Context,
-    error::{Error, is_absent, is_conflict},
     job,
     kubernetes::{delete_only, json_of},
     task::{self, Subject, TaskResult},
