@@ -31,6 +31,43 @@ pub(crate) async fn read(context: &Context, (namespace, name): &ItemRef) -> Resu
     Ok(found.filter(|item| item.metadata.deletion_timestamp.is_none()))
 }
 
+/// A `WorkItem` during one reconcile: read from the API server at most once, then what the last write returned. After a conflict it
+/// is read again.
+#[derive(Debug, Default)]
+pub(crate) struct LoadedWorkItem(Option<(Option<ItemRef>, Option<WorkItem>)>);
+
+impl LoadedWorkItem {
+    /// The `WorkItem` of `key` if it was read, else `cached`.
+    pub(crate) fn or_cached<'a>(&'a self, key: Option<&ItemRef>, cached: Option<&'a WorkItem>) -> Option<&'a WorkItem> {
+        match &self.0 {
+            Some((known, item)) if known.as_ref() == key => item.as_ref(),
+            _ => cached,
+        }
+    }
+
+    /// The `WorkItem` of `key`, which is read unless it was; `None` also without a key.
+    pub(crate) async fn get(&mut self, context: &Context, key: Option<&ItemRef>) -> Result<Option<&WorkItem>, Error> {
+        let is_loaded = self.0.as_ref().is_some_and(|(known, _)| known.as_ref() == key);
+        if !is_loaded {
+            let item = match key {
+                Some(key) => read(context, key).await?,
+                None => None,
+            };
+            self.0 = Some((key.cloned(), item));
+        }
+        Ok(self.0.as_ref().and_then(|(_, item)| item.as_ref()))
+    }
+
+    /// Takes over the result of a write.
+    pub(crate) fn update(&mut self, result: &WorkItemResult) {
+        match (result, &mut self.0) {
+            (WorkItemResult::Changed(now), Some((_, item))) => *item = Some((**now).clone()),
+            (WorkItemResult::Conflict, loaded) => *loaded = None,
+            _ => {}
+        }
+    }
+}
+
 /// Writes the status that `change` computes from the one of `item`, which was read whole. `Unchanged`: it computes none.
 pub(crate) async fn write(
     context: &Context,

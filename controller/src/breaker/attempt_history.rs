@@ -17,11 +17,15 @@ use super::{BreakerReconciler, events, failure_cause};
 use crate::{
     error::Error,
     task::{Subject, TaskResult},
-    work_items::{self, WorkItemResult},
+    work_items::{self, LoadedWorkItem, WorkItemResult},
 };
 
 /// Records the Task's end in its `WorkItem`.
-pub(crate) async fn record(breaker: &BreakerReconciler, subject: &Subject) -> Result<TaskResult, Error> {
+pub(crate) async fn record(
+    breaker: &BreakerReconciler,
+    subject: &Subject,
+    item: &mut LoadedWorkItem,
+) -> Result<TaskResult, Error> {
     let context = &breaker.context;
     let rule = subject.rule.as_ref().map(|(_, rule)| rule);
     let ending = failure_cause::ending(context, subject, rule).await?;
@@ -29,7 +33,7 @@ pub(crate) async fn record(breaker: &BreakerReconciler, subject: &Subject) -> Re
     let attempt = policy::attempt(&subject.object, &subject.state, ending, now);
     let outcome = attempt.outcome;
     let cost = attempt.cost_usd.clone();
-    let written = write(breaker, subject, true, |status| {
+    let written = write(breaker, subject, item, true, |status| {
         policy::record(status, attempt, rule, now)
     })
     .await?;
@@ -50,7 +54,11 @@ pub(crate) async fn record(breaker: &BreakerReconciler, subject: &Subject) -> Re
 
 /// Adds what the Task used, where its end was recorded before Kelos reported it; `None` when there is nothing to add. The cache is
 /// enough to see that.
-pub(crate) async fn fill_in(breaker: &BreakerReconciler, subject: &Subject) -> Result<Option<TaskResult>, Error> {
+pub(crate) async fn fill_in(
+    breaker: &BreakerReconciler,
+    subject: &Subject,
+    item: &mut LoadedWorkItem,
+) -> Result<Option<TaskResult>, Error> {
     let filled = |status: &WorkItemStatus| policy::fill_in(status, &subject.object);
     let cached = subject.cached_work_item(&breaker.context);
     let Some(status) = cached.as_ref().and_then(|item| item.status.as_ref()) else {
@@ -59,7 +67,7 @@ pub(crate) async fn fill_in(breaker: &BreakerReconciler, subject: &Subject) -> R
     if filled(status).is_none() {
         return Ok(None);
     }
-    match write(breaker, subject, false, filled).await? {
+    match write(breaker, subject, item, false, filled).await? {
         WorkItemResult::Unchanged => Ok(None),
         written => {
             if let WorkItemResult::Changed(item) = &written {
@@ -74,10 +82,14 @@ pub(crate) async fn fill_in(breaker: &BreakerReconciler, subject: &Subject) -> R
 }
 
 /// Resets the item's failures: a user or the spawner deleted the Task.
-pub(crate) async fn reset(breaker: &BreakerReconciler, subject: &Subject) -> Result<TaskResult, Error> {
+pub(crate) async fn reset(
+    breaker: &BreakerReconciler,
+    subject: &Subject,
+    item: &mut LoadedWorkItem,
+) -> Result<TaskResult, Error> {
     let now = Timestamp::now();
     let uid = subject.state.uid.as_str();
-    let written = write(breaker, subject, false, |status| {
+    let written = write(breaker, subject, item, false, |status| {
         policy::reset(status, "TombstoneDeleted", Some(uid), now)
     })
     .await?;
@@ -88,34 +100,48 @@ pub(crate) async fn reset(breaker: &BreakerReconciler, subject: &Subject) -> Res
 }
 
 /// Updates the breaker's state, which depends on the policy and on the time.
-pub(crate) async fn refresh(breaker: &BreakerReconciler, subject: &Subject) -> Result<TaskResult, Error> {
+pub(crate) async fn refresh(
+    breaker: &BreakerReconciler,
+    subject: &Subject,
+    item: &mut LoadedWorkItem,
+) -> Result<TaskResult, Error> {
     let now = Timestamp::now();
     let rule = subject.rule.as_ref().map(|(_, rule)| rule);
-    let written = write(breaker, subject, false, |status| policy::refresh(status, rule, now)).await?;
+    let written = write(breaker, subject, item, false, |status| {
+        policy::refresh(status, rule, now)
+    })
+    .await?;
     Ok(written.for_other())
 }
 
 async fn write(
     breaker: &BreakerReconciler,
     subject: &Subject,
+    item: &mut LoadedWorkItem,
     create: bool,
     change: impl FnOnce(&WorkItemStatus) -> Option<WorkItemStatus>,
 ) -> Result<WorkItemResult, Error> {
     let (Some((identity, name)), Some(key)) = (&subject.item, subject.item_ref()) else {
         return Ok(WorkItemResult::Unchanged);
     };
-    let item = match work_items::read(&breaker.context, &key).await? {
-        Some(item) => item,
-        None if !create => return Ok(WorkItemResult::Unchanged),
-        None => match breaker
+    if item.get(&breaker.context, Some(&key)).await?.is_none() {
+        if !create {
+            return Ok(WorkItemResult::Unchanged);
+        }
+        let created = breaker
             .create(&subject.namespace, &new(subject, identity, name))
-            .await?
-        {
-            WorkItemResult::Changed(item) => *item,
-            result => return Ok(result),
-        },
+            .await?;
+        item.update(&created);
+        if !matches!(created, WorkItemResult::Changed(_)) {
+            return Ok(created);
+        }
+    }
+    let Some(before) = item.get(&breaker.context, Some(&key)).await? else {
+        return Ok(WorkItemResult::Conflict);
     };
-    work_items::write(&breaker.context, &item, |status, _| change(status)).await
+    let written = work_items::write(&breaker.context, before, |status, _| change(status)).await?;
+    item.update(&written);
+    Ok(written)
 }
 
 /// A new `WorkItem`. Its spawner owns it, so that it is deleted with the spawner; an item that a Task states has no owner.

@@ -53,7 +53,10 @@ pub(crate) async fn run(
             if changed.has_changed().unwrap_or(true) {
                 break;
             }
-            match panics.catch(item.uid(), reassess(context, tasks, &item)).await {
+            match panics
+                .catch(item.uid(), Box::pin(reassess(context, tasks, &item)))
+                .await
+            {
                 Ok(Ok(false)) => {}
                 // An item whose reconcile panicked is reconciled with the next change of a policy.
                 Ok(Ok(true)) | Err(_) => sleep(PAUSE).await,

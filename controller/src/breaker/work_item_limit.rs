@@ -1,7 +1,9 @@
 //! Creates `WorkItem`s, as many as a namespace may have: a user who invents new items without end must not fill the API server's
 //! storage.
 
-use kube::{Resource as _, ResourceExt as _, api::PostParams};
+use std::sync::Arc;
+
+use kube::{ResourceExt as _, api::PostParams};
 use taskgate_api::WorkItem;
 use tracing::warn;
 
@@ -16,20 +18,20 @@ impl BreakerReconciler {
     /// created yet.
     pub(crate) async fn create(&self, namespace: &str, item: &WorkItem) -> Result<WorkItemResult, Error> {
         let (api, name) = (self.context.work_items(namespace), item.name_any());
-        let before = api.get_metadata_opt(&name).await;
-        let before = before.map_err(|error| Error::new("reading", "WorkItem", namespace, &name, error))?;
-        if let Some(before) = before {
-            let terminating = before.meta().deletion_timestamp.is_some();
-            return Ok(if terminating {
-                WorkItemResult::Terminating
-            } else {
-                WorkItemResult::Conflict
-            });
+        let mut items = self.context.work_items.state();
+        items.retain(|item| item.namespace().as_deref() == Some(namespace));
+        if items.len() >= self.work_items_per_namespace {
+            if let Some(result) = self.existing(namespace, &name).await? {
+                return Ok(result);
+            }
+            self.evict_one(namespace, items).await?;
         }
-        self.evict_one(namespace).await?;
         match api.create(&PostParams::default(), item).await {
             Ok(item) => Ok(WorkItemResult::Changed(Box::new(item))),
-            Err(error) if is_conflict(&error) => Ok(WorkItemResult::Conflict),
+            Err(error) if is_conflict(&error) => {
+                let existing = self.existing(namespace, &name).await?;
+                Ok(existing.unwrap_or(WorkItemResult::Conflict))
+            }
             Err(error) if is_absent(&error) || is_namespace_terminating(&error) => {
                 Ok(WorkItemResult::NamespaceTerminating)
             }
@@ -37,14 +39,19 @@ impl BreakerReconciler {
         }
     }
 
-    /// Deletes one `WorkItem` if the namespace has as many as it may: the closed one without Tasks whose last failure is the
-    /// longest ago. A tripped one is deleted only when there is no other, with an Event and a metric.
-    async fn evict_one(&self, namespace: &str) -> Result<(), Error> {
-        let mut items = self.context.work_items.state();
-        items.retain(|item| item.namespace().as_deref() == Some(namespace));
-        if items.len() < self.work_items_per_namespace {
-            return Ok(());
-        }
+    /// The result of a create where a `WorkItem` of this name exists.
+    async fn existing(&self, namespace: &str, name: &str) -> Result<Option<WorkItemResult>, Error> {
+        let found = self.context.work_items(namespace).get_metadata_opt(name).await;
+        let found = found.map_err(|error| Error::new("reading", "WorkItem", namespace, name, error))?;
+        Ok(found.map(|found| match found.metadata.deletion_timestamp {
+            Some(_) => WorkItemResult::Terminating,
+            None => WorkItemResult::Conflict,
+        }))
+    }
+
+    /// Deletes one of the `items` of the namespace: the closed one without Tasks whose last failure is the longest ago. A tripped one
+    /// is deleted only when there is no other, with an Event and a metric.
+    async fn evict_one(&self, namespace: &str, mut items: Vec<Arc<WorkItem>>) -> Result<(), Error> {
         // While an object is replaced, its WorkItem is all that is left of it.
         items.retain(|item| transition_of(item).is_none());
         let in_use = |item: &WorkItem| {

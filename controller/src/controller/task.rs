@@ -18,7 +18,7 @@ use crate::{
     error::Error,
     finalizer,
     task::{self, Subject, TaskResult},
-    work_items,
+    work_items::LoadedWorkItem,
     workqueue::{AFTER_CONFLICT, WHILE_TERMINATING, until},
 };
 
@@ -56,6 +56,7 @@ async fn remove_finalizer(reconcilers: &Reconcilers, subject: &Subject) -> Resul
 
 async fn take_steps(reconcilers: &Reconcilers, object: &DynamicObject) -> Result<Action, Error> {
     let mut object = object.clone();
+    let mut item = LoadedWorkItem::default();
     let mut conflicts = 0;
     for _ in 0..MAX_STEPS {
         let Some(subject) = subject(reconcilers, &object) else {
@@ -63,7 +64,7 @@ async fn take_steps(reconcilers: &Reconcilers, object: &DynamicObject) -> Result
         };
         let result = match reconcilers.cancellation.reconcile(&subject).await? {
             Cancelling::Step(result) => result,
-            cancelling => breaker_step(reconcilers, &subject, &cancelling).await?,
+            cancelling => breaker_step(reconcilers, &subject, &cancelling, &mut item).await?,
         };
         match result {
             TaskResult::Changed(changed) => object = *changed,
@@ -108,12 +109,13 @@ async fn breaker_step(
     reconcilers: &Reconcilers,
     subject: &Subject,
     cancelling: &Cancelling,
+    item: &mut LoadedWorkItem,
 ) -> Result<TaskResult, Error> {
     let (context, breaker) = (&*reconcilers.context, &*reconcilers.breaker);
-    if let Some(result) = attempt_history::fill_in(breaker, subject).await? {
+    if let Some(result) = attempt_history::fill_in(breaker, subject, item).await? {
         return Ok(result);
     }
-    let step = next(reconcilers, subject).await?;
+    let step = next(reconcilers, subject, item).await?;
     debug!(namespace = subject.namespace, name = subject.state.name, ?step, "next");
     let enforced = subject.rule.as_ref().is_some_and(|(mode, _)| *mode == Mode::Enforce);
     match step {
@@ -125,20 +127,17 @@ async fn breaker_step(
         Step::Wait(moment) => Ok(wait(Some(moment), cancelling)),
         Step::Adopt => finalizer::adopt(context, subject).await,
         Step::Mark => {
-            let item = match subject.item_ref() {
-                Some(key) => work_items::read(context, &key).await?,
-                None => return Ok(TaskResult::AwaitChange),
-            };
-            finalizer::mark_recorded(context, subject, item.as_ref()).await
+            let item = item.get(context, subject.item_ref().as_ref()).await?;
+            finalizer::mark_recorded(context, subject, item).await
         }
         Step::Release => finalizer::remove(context, subject).await,
         Step::Stop | Step::StopMarked => match stop::stop(context, subject, step == Step::StopMarked).await? {
             TaskResult::AwaitChange => Ok(wait(None, cancelling)),
             result => Ok(result),
         },
-        Step::Record => attempt_history::record(breaker, subject).await,
-        Step::Reset => attempt_history::reset(breaker, subject).await,
-        Step::Refresh(_) => attempt_history::refresh(breaker, subject).await,
+        Step::Record => attempt_history::record(breaker, subject, item).await,
+        Step::Reset => attempt_history::reset(breaker, subject, item).await,
+        Step::Refresh(_) => attempt_history::refresh(breaker, subject, item).await,
         Step::Delete => ttl::delete(context, subject).await,
     }
 }
@@ -156,22 +155,21 @@ fn wait(moment: Option<Timestamp>, cancelling: &Cancelling) -> TaskResult {
 }
 
 /// The next step. The cache is enough to see that there is none; any other step follows a read of the `WorkItem`.
-async fn next(reconcilers: &Reconcilers, subject: &Subject) -> Result<Step, Error> {
+async fn next(reconcilers: &Reconcilers, subject: &Subject, item: &mut LoadedWorkItem) -> Result<Step, Error> {
     let context = &reconcilers.context;
     let cached = subject.cached_work_item(context);
-    let step = next_with(reconcilers, subject, cached.as_deref(), false);
+    let key = subject.item_ref();
+    let known = item.or_cached(key.as_ref(), cached.as_deref());
+    let step = next_with(reconcilers, subject, known, false);
     match step {
         Step::Done | Step::Wait(_) => return Ok(step),
         // Does not depend on the WorkItem.
-        Step::Adopt if cached.is_none() && !subject.state.is_terminal() => return Ok(step),
+        Step::Adopt if known.is_none() && !subject.state.is_terminal() => return Ok(step),
         _ => {}
     }
-    let item = match subject.item_ref() {
-        Some(key) => work_items::read(context, &key).await?,
-        None => None,
-    };
+    let item = item.get(context, key.as_ref()).await?;
     let abandoned = subject.state.deleting.is_some() && finalizer::is_abandoned(context, subject).await?;
-    Ok(next_with(reconcilers, subject, item.as_ref(), abandoned))
+    Ok(next_with(reconcilers, subject, item, abandoned))
 }
 
 fn next_with(reconcilers: &Reconcilers, subject: &Subject, item: Option<&WorkItem>, abandoned: bool) -> Step {

@@ -67,7 +67,7 @@ pub(super) fn change(
         None if state.waits && before.is_none() => created.unwrap_or(now),
         None => state.since.unwrap_or(now),
     };
-    let wanted = json!({
+    let queued = json!({
         "type": QUEUED, "status": status, "reason": state.reason.as_str(), "message": message,
         "lastTransitionTime": rfc3339(since),
         "observedGeneration": task.pointer("/metadata/generation").cloned().unwrap_or_default(),
@@ -75,8 +75,8 @@ pub(super) fn change(
     let stored = task.pointer("/status/conditions").and_then(Value::as_array);
     let mut conditions = stored.cloned().unwrap_or_default();
     match conditions.iter_mut().find(|condition| condition["type"] == QUEUED) {
-        Some(condition) => *condition = wanted,
-        None => conditions.push(wanted),
+        Some(condition) => *condition = queued,
+        None => conditions.push(queued),
     }
     Some(ConditionChange {
         conditions,

@@ -82,12 +82,12 @@ async fn failed(
         .as_ref()
         .zip(name.as_deref())
         .map(|(found, name)| (name, found.mode, found.rule));
-    let retries = item.map(retry_status).unwrap_or_default();
+    let retry_state = item.map(retry_status).unwrap_or_default();
     let status = item.and_then(|item| item.status.as_ref());
     let order = item.and_then(requests::requested_retry);
     let mut inputs = FailedScene {
         object: retried,
-        ledger: &retries,
+        ledger: &retry_state,
         asked: order.as_ref().map(|(order, by)| (order, *by)),
         rule,
         infrastructure_failures: status.map_or(0, |status| status.infrastructure_failures),
