@@ -1,71 +1,54 @@
-//! What every concern of the controller works with.
+//! What every reconciler needs, and nothing that belongs to one feature.
+//!
+//! Imports `policies`, `task_index` and `workqueue`. Built once in `controller`; each feature keeps its own state beside it.
+
+use std::sync::Arc;
 
 use kube::{
     Api, Client, ResourceExt as _,
     api::{ApiResource, DynamicObject},
-    runtime::{events::Recorder, reflector::Store},
+    runtime::{
+        events::Recorder,
+        reflector::{ObjectRef, Store},
+    },
 };
 use serde_json::json;
-use taskgate_api::{
-    Mode, WorkItem, kelos, keys,
-    kueue::ConfigRef,
-    task_policy::{FailurePolicy, RetriedKind},
-};
+use taskgate_api::{Mode, WorkItem, kelos, keys, task_policy::FailurePolicy};
 use taskgate_policy::failure_rule;
 
 use crate::{
-    cancel::{Flavour, Siblings},
-    metadata::Told,
-    metrics::Metrics,
-    policies::Policies,
-    retry::Retry,
-    source::Sources,
-    tasks::TaskIndex,
+    policies::PolicyStore,
+    task_index::{ItemRef, TaskIndex},
+    workqueue::PanicMetrics,
 };
 
-/// The context of all reconcilers.
+/// The shared context of all reconcilers.
 pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) task_kind: ApiResource,
     pub(crate) spawner_kind: ApiResource,
-    pub(crate) policies: Policies,
+    pub(crate) policies: PolicyStore,
+    /// The cached `WorkItem`s, without the fields that only people read.
     pub(crate) work_items: Store<WorkItem>,
-    pub(crate) index: TaskIndex,
-    /// What the trackers say of the items that policies wait for.
-    pub(crate) sources: Sources,
+    /// The Tasks of each work item.
+    pub(crate) task_index: TaskIndex,
     pub(crate) recorder: Recorder,
-    /// Who this replica is.
+    /// The identity of this replica.
     pub(crate) identity: String,
-    pub(crate) flavour: Flavour,
-    pub(crate) siblings: Siblings,
-    /// The Tasks whose left-out labels were told about.
-    pub(crate) told: Told,
-    pub(crate) metrics: Metrics,
-    pub(crate) work_item_cap: usize,
-    /// Where Kueue's configuration is.
-    pub(crate) kueue: ConfigRef,
-    /// The kinds that are retried.
-    pub(crate) retries: Vec<RetriedKind>,
     /// Taskgate's own namespace.
     pub(crate) namespace: String,
-    /// What the retry part knows beyond what is stored.
-    pub(crate) retry: Retry,
+    pub(crate) panics: PanicMetrics,
 }
 
 impl Context {
-    /// Waits until everything is known that decides about Tasks.
+    /// Waits until all caches are filled that decide about Tasks.
     pub(crate) async fn ready(&self) {
-        let policies = &self.policies;
-        policies.ready().await;
+        self.policies.ready().await;
         // An error means that the watch was dropped, and then this is dropped as well.
-        let _ = policies.local.wait_until_ready().await;
-        let _ = policies.cluster.wait_until_ready().await;
-        let _ = policies.namespaces.wait_until_ready().await;
-        let _ = policies.spawners.wait_until_ready().await;
         let _ = self.work_items.wait_until_ready().await;
     }
 
-    /// Whether nothing of `namespace` is ever sent to taskgate: it creates and deletes nothing there either.
+    /// Whether the API server never sends objects of `namespace` to taskgate: the controller then creates and deletes nothing there.
     pub(crate) fn is_excluded(&self, namespace: &str) -> bool {
         self.policies.is_opted_out(namespace)
             || namespace == self.namespace
@@ -73,13 +56,12 @@ impl Context {
     }
 
     /// Whether the failure section is enforced for Tasks of the item's spawner: an item that is only observed is not
-    /// skipped, whatever its memory says.
+    /// skipped, whatever its status says.
     pub(crate) fn is_enforced(&self, item: &WorkItem) -> bool {
         item.spec.spawner.is_some() && self.rule_of(item).is_some_and(|(mode, _)| mode == Mode::Enforce)
     }
 
-    /// The failure section that would govern the item's next Task, and how far it may go; as far as that can be said
-    /// without the Task.
+    /// The failure section that would govern the item's next Task, with its mode; as far as that is known without the Task.
     pub(crate) fn rule_of(&self, item: &WorkItem) -> Option<(Mode, FailurePolicy)> {
         let namespace = item.namespace()?;
         let name = item.spec.spawner.as_deref();
@@ -104,5 +86,10 @@ impl Context {
 
     pub(crate) fn work_items(&self, namespace: &str) -> Api<WorkItem> {
         Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// The `WorkItem` as the cache has it, which is enough to see that nothing is to be done.
+    pub(crate) fn cached_work_item(&self, (namespace, name): &ItemRef) -> Option<Arc<WorkItem>> {
+        self.work_items.get(&ObjectRef::new(name).within(namespace))
     }
 }

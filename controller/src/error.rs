@@ -1,12 +1,10 @@
-//! What can go wrong while a Task is looked after.
+//! The error of a reconcile, and what the API server's answers mean.
 
-use crate::task::Subject;
-
-/// A step could not be taken; it is tried again later.
+/// A step of a reconcile failed; it is tried again later.
 #[derive(Debug, thiserror::Error)]
 #[error("{doing} {kind} {namespace}/{name}")]
 pub struct Error {
-    /// What was being done, such as `patching`.
+    /// The operation, such as `patching`.
     pub doing: &'static str,
     /// The kind of object.
     pub kind: &'static str,
@@ -14,18 +12,24 @@ pub struct Error {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// What the API server said.
+    /// The API server's answer.
     pub source: Box<kube::Error>,
 }
 
 impl Error {
-    /// What went wrong with the Task of `subject`, or with something that is called like it.
-    pub(crate) fn of(doing: &'static str, kind: &'static str, subject: &Subject, source: kube::Error) -> Self {
+    /// `doing` failed with `source` for the object `namespace/name`.
+    pub(crate) fn new(
+        doing: &'static str,
+        kind: &'static str,
+        namespace: &str,
+        name: &str,
+        source: kube::Error,
+    ) -> Self {
         Self {
             doing,
             kind,
-            namespace: subject.namespace.clone(),
-            name: subject.state.name.clone(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
             source: Box::new(source),
         }
     }
@@ -39,7 +43,7 @@ fn code(error: &kube::Error) -> Option<u16> {
     }
 }
 
-/// The object, or what it lives in, is gone.
+/// The object, or its namespace, does not exist.
 pub(crate) fn is_absent(error: &kube::Error) -> bool {
     code(error) == Some(404)
 }
@@ -49,22 +53,30 @@ pub(crate) fn is_forbidden(error: &kube::Error) -> bool {
     code(error) == Some(403)
 }
 
-/// Whoever was asked does not want it: admission, a quota, a schema, RBAC. Asking again in the same way gives the same answer.
+/// Admission, a quota, the schema or RBAC refuses the request. The same request gets the same answer.
 pub(crate) fn is_refused(error: &kube::Error) -> bool {
     matches!(code(error), Some(400 | 403 | 405 | 413 | 422))
 }
 
-/// The object is not what its schema, or a policy of the cluster, allows.
+/// The schema, or a policy of the cluster, does not allow the object.
 pub(crate) fn is_invalid(error: &kube::Error) -> bool {
     code(error) == Some(422)
 }
 
-/// The object is not what it was when we looked: look again.
+/// The object changed since it was read: read it again.
 pub(crate) fn is_conflict(error: &kube::Error) -> bool {
     code(error) == Some(409)
 }
 
-/// The namespace is on its way out: nothing can be created in it any more.
+/// The namespace is being deleted: nothing can be created in it any more.
 pub(crate) fn is_namespace_terminating(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 403 && status.message.contains("being terminated"))
+}
+
+/// The message of the API server's answer.
+pub(crate) fn message_of(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
 }

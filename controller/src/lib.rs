@@ -1,62 +1,56 @@
-//! taskgate's companion controller: everything that taskgate writes to a cluster, because admission has no side effects.
+//! taskgate's companion controller: all writes of taskgate to a cluster, because admission has no side effects.
 //!
-//! One file per concern. Every write is idempotent, touches only fields that are ours, and there is none at rest but the
-//! leader's Lease.
+//! Every write is idempotent, carries preconditions, and touches only taskgate's own fields. Nothing is written while idle but the
+//! leader's Lease. The policy crate decides each next step; this crate reads, writes and waits.
 //!
 //! ```text
-//! run ── lead ── watches ── tasks, policies        leader, fence: who runs it; switch, step_aside: while disabled
-//!  └─ task: look, next step, look again ── hold (finalizer, mark) · ledger (WorkItem) · ttl (deletion) · stop (Job)
-//!  │                                       cancel (Task, Job, pods)
-//!  ├─ spawner_status · reassess              evidence, cap, events, metrics, refusals beside them
-//!  ├─ source: what the trackers say of items, for those who wait for it
-//!  ├─ queue: what Kueue does with Jobs, told to Tasks
-//!  └─ retry: failed Workloads and Tasks that nobody makes again
+//! run            leader_election: Lease, fence, switch            config, metrics
+//!  └─ controller   the wiring, the watches, and the reconcile of a Task
+//!      ├─ breaker        failurePolicy: counts, keeps, deletes and stops Tasks
+//!      ├─ cancellation   cancellationPolicy: Task, Job, pods, runner
+//!      ├─ queueing       queueName: reports on the Task what Kueue does with its Job
+//!      ├─ metadata       labels and annotations that wait for the issue source
+//!      ├─ retry          failed Workloads, and failed Tasks that no spawner creates again
+//!      └─ source         reads issue sources for the features
+//! status         conditions of policies, on every replica
 //! ```
 //!
-//! `requests` carries out what users ask of a WorkItem; `unwinding` keeps a panic to the reconcile that it is in.
-//!
-//! What the next step is, the decision core says ([`taskgate_policy::next_step`]); here it is only taken.
+//! Shared by the features, from the bottom: `kubernetes`, `error`, `workqueue` (results, backoff, panics, rate limits), `policies`,
+//! `task_index`, `context`, `events`, `task`, `job`, `finalizer`, `work_items`. Imports point downwards in this order; of the features
+//! only `breaker` imports `cancellation`, `retry` imports `breaker`, and all may import `source`.
 //!
 //! Depends on `taskgate-api` and `taskgate-policy`. Called by the `taskgate` binary.
 
-mod cancel;
-mod cap;
+mod breaker;
+mod cancellation;
+mod config;
 mod context;
-mod crd;
+mod controller;
 mod error;
 mod events;
-mod evidence;
-mod fence;
-mod hold;
-mod lead;
-mod leader;
-mod ledger;
+mod finalizer;
+mod job;
+mod kubernetes;
+mod leader_election;
 mod metadata;
 mod metrics;
-mod named;
 mod policies;
-mod policy_status;
-mod queue;
-mod reassess;
-mod refusals;
-mod requests;
+mod queueing;
 mod retry;
 mod run;
 mod source;
-mod spawner_status;
-mod step_aside;
-mod stop;
-pub mod switch;
+mod status;
 mod task;
-mod tasks;
-mod ttl;
-mod unwinding;
-mod watches;
+mod task_index;
+mod work_items;
+mod workqueue;
 
-pub use cancel::knows_cancelled;
+pub use cancellation::knows_cancelled;
+pub use config::Config;
+pub use controller::Metrics;
 pub use error::Error;
-pub use metrics::Metrics;
+pub use leader_election::switch;
 pub use policies::SharedPolicies;
-pub use policy_status::run as run_policy_status;
-pub use run::{Config, run};
+pub use run::run;
 pub use source::SourceConfig;
+pub use status::run_policy_status;

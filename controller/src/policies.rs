@@ -1,4 +1,6 @@
 //! The policies of the cluster, and the labels that they select by.
+//!
+//! Imports `kubernetes`. Called by every feature, and by `status::policy`.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -6,37 +8,41 @@ use futures::{Stream, stream};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     ResourceExt as _,
-    api::{DynamicObject, NotUsed, Object},
+    api::{ApiResource, DynamicObject, NotUsed, Object},
     core::PartialObjectMeta,
-    runtime::reflector::Store,
+    runtime::reflector::{ObjectRef, Store},
 };
 use taskgate_api::{keys, task_policy::PolicyStatus};
 use taskgate_policy::{KnownPolicies, PolicySet, SpawnerFacts};
 use tokio::sync::watch;
 
-/// The stored policies as admission compiled them: there is one set for the process. Wakes when a policy is created, deleted
-/// or gets a new generation.
+use crate::kubernetes::json_of;
+
+/// The stored policies as admission compiled them: one set for the process. Changes when a policy is created, deleted or gets a
+/// new generation.
 pub type SharedPolicies = watch::Receiver<Arc<KnownPolicies>>;
 
-/// A policy without its spec, which is compiled elsewhere.
+/// A policy without its spec, which admission compiles.
 pub(crate) type PolicyHead = Object<NotUsed, PolicyStatus>;
 
 /// Everything that decides which policy governs a Task.
-pub(crate) struct Policies {
+pub(crate) struct PolicyStore {
     shared: SharedPolicies,
     pub(crate) local: Store<PolicyHead>,
     pub(crate) cluster: Store<PolicyHead>,
     pub(crate) namespaces: Store<PartialObjectMeta<Namespace>>,
-    pub(crate) spawners: Store<DynamicObject>,
+    spawners: Store<DynamicObject>,
+    spawner_kind: ApiResource,
 }
 
-impl Policies {
+impl PolicyStore {
     pub(crate) fn new(
         shared: SharedPolicies,
         local: Store<PolicyHead>,
         cluster: Store<PolicyHead>,
         namespaces: Store<PartialObjectMeta<Namespace>>,
         spawners: Store<DynamicObject>,
+        spawner_kind: ApiResource,
     ) -> Self {
         Self {
             shared,
@@ -44,13 +50,18 @@ impl Policies {
             cluster,
             namespaces,
             spawners,
+            spawner_kind,
         }
     }
 
-    /// Waits until all policies are known.
+    /// Waits until all policies, namespaces and spawners are known.
     pub(crate) async fn ready(&self) {
-        // An error means that the process ends.
+        // An error means that the process ends, or that a watch was dropped, and then this is dropped as well.
         let _ = self.shared.clone().wait_for(|known| known.complete).await;
+        let _ = self.local.wait_until_ready().await;
+        let _ = self.cluster.wait_until_ready().await;
+        let _ = self.namespaces.wait_until_ready().await;
+        let _ = self.spawners.wait_until_ready().await;
     }
 
     /// The policies in force at the moment.
@@ -58,10 +69,9 @@ impl Policies {
         Arc::clone(&self.shared.borrow().set)
     }
 
-    /// The labels of a namespace; none when it is not known.
+    /// The labels of a namespace; none when the cache does not have it.
     pub(crate) fn namespace_labels(&self, name: &str) -> BTreeMap<String, String> {
-        let key = kube::runtime::reflector::ObjectRef::new(name);
-        let namespace = self.namespaces.get(&key);
+        let namespace = self.namespaces.get(&ObjectRef::new(name));
         namespace
             .map(|namespace| namespace.labels().clone())
             .unwrap_or_default()
@@ -73,16 +83,20 @@ impl Policies {
         keys::is_opted_out(&self.namespace_labels(name))
     }
 
-    /// What is known of each spawner, by namespace and name.
+    /// The inputs of a decision that a spawner gives.
     pub(crate) fn spawner(&self, namespace: &str, name: &str) -> Option<SpawnerFacts> {
-        let found = self
-            .spawners
-            .find(|spawner| spawner.name_any() == name && spawner.namespace().as_deref() == Some(namespace))?;
-        Some(SpawnerFacts::of(&crate::tasks::json_of(&found)))
+        let found = self.spawner_object(namespace, name)?;
+        Some(SpawnerFacts::of(&json_of(&*found)))
+    }
+
+    /// The cached spawner, without the fields that no reconcile reads.
+    pub(crate) fn spawner_object(&self, namespace: &str, name: &str) -> Option<Arc<DynamicObject>> {
+        let key = ObjectRef::new_with(name, self.spawner_kind.clone()).within(namespace);
+        self.spawners.get(&key)
     }
 }
 
-/// What is known now, once all of it is, and each change after it.
+/// Yields once when all policies are known, and at each change after it.
 pub(crate) fn changes(shared: SharedPolicies) -> impl Stream<Item = ()> + Send {
     stream::unfold((shared, false), |(mut shared, started)| async move {
         let next = if started {

@@ -1,47 +1,122 @@
-//! Labels and annotations of Tasks, as far as admission leaves them to the controller: what waits for the tracker is put on
-//! the Task once the source reader has the item ([`complete`]), and what was left out is told where people look. Admission
-//! writes nothing, so it leaves notes on the Task.
+//! Labels and annotations of Tasks (`metadata`), as far as admission leaves them to the controller, since it writes nothing: values that
+//! only the issue source knows are added once it was read (`deferred`), and skipped values become Events.
+//!
+//! Imports `source` (observations of items) and the shared modules. Called by `controller`.
 
-mod late;
+mod deferred;
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use jiff::{SignedDuration, Timestamp};
+use kube::runtime::events::EventType;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
+};
 use taskgate_api::{keys, metadata::Metadata};
 
-use crate::{context::Context, events, task::Subject};
+use crate::{
+    context::Context,
+    events::{publish, reference},
+    metrics::registered,
+    source::Sources,
+    task::Subject,
+};
 
-pub(crate) use late::{Completed, complete, follow_sources};
+pub(crate) use deferred::follow_sources;
 
-/// How old a Task may be that is told about: after a restart only the youngest are told about again.
+/// How old a Task may be that gets the Event: after a restart only the youngest get it again.
 const RECENT: SignedDuration = SignedDuration::from_mins(10);
 
-/// The Tasks that were told about, by UID: when they were created, and the note.
-#[derive(Debug, Default)]
-pub(crate) struct Told(Mutex<HashMap<String, (Timestamp, String)>>);
+/// The state of this feature beside the Tasks' annotations.
+pub(crate) struct MetadataReconciler {
+    context: Arc<Context>,
+    sources: Arc<Sources>,
+    metrics: MetadataMetrics,
+    recorded: RecordedNotes,
+}
 
-impl Told {
-    /// Whether the Task `uid` is to be told about: it is young, and was not told this yet.
-    fn first(&self, uid: &str, note: &str, created: Timestamp, now: Timestamp) -> bool {
+impl MetadataReconciler {
+    pub(crate) fn new(context: Arc<Context>, sources: Arc<Sources>, metrics: MetadataMetrics) -> Self {
+        Self {
+            context,
+            sources,
+            metrics,
+            recorded: RecordedNotes::default(),
+        }
+    }
+
+    /// Records an Event for the values that admission skipped, once per Task and note.
+    pub(crate) async fn record_skipped(&self, subject: &Subject) {
+        let Some(note) = Metadata::of(&subject.object).annotation(keys::SKIPPED) else {
+            return;
+        };
+        let state = &subject.state;
+        if self.recorded.is_new(&state.uid, note, state.created, Timestamp::now()) {
+            record_skipped(&self.context, subject, note).await;
+        }
+    }
+}
+
+async fn record_skipped(context: &Context, subject: &Subject, note: &str) {
+    let note = format!("left out of labels and annotations: {note}");
+    let regarding = reference(&subject.object);
+    publish(
+        context,
+        EventType::Warning,
+        "MetadataSkipped",
+        "Label",
+        &note,
+        &regarding,
+    )
+    .await;
+}
+
+/// The Tasks that got an Event, by UID: when they were created, and the note.
+#[derive(Debug, Default)]
+struct RecordedNotes(Mutex<HashMap<String, (Timestamp, String)>>);
+
+impl RecordedNotes {
+    /// Whether the Task `uid` gets the Event: it is young, and did not get this note yet.
+    fn is_new(&self, uid: &str, note: &str, created: Timestamp, now: Timestamp) -> bool {
         let recent = |created: Timestamp| now.duration_since(created) <= RECENT;
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        told.retain(|_, (created, _)| recent(*created));
-        let before = told.insert(uid.to_owned(), (created, note.to_owned()));
+        let mut recorded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.retain(|_, (created, _)| recent(*created));
+        let before = recorded.insert(uid.to_owned(), (created, note.to_owned()));
         recent(created) && before.is_none_or(|(_, before)| before != note)
     }
 }
 
-/// Tells of what was left out of the Task, once.
-pub(crate) async fn tell(context: &Context, subject: &Subject) {
-    let Some(note) = Metadata::of(&subject.object).annotation(keys::SKIPPED) else {
-        return;
-    };
-    let state = &subject.state;
-    if context.told.first(&state.uid, note, state.created, Timestamp::now()) {
-        events::left_out(context, subject, note).await;
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    result: &'static str,
+}
+
+/// The metrics of this feature. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct MetadataMetrics {
+    completed: Family<ResultLabels, Counter>,
+}
+
+impl MetadataMetrics {
+    pub(crate) fn register(registry: &mut Registry) -> Self {
+        Self {
+            completed: registered(
+                registry,
+                "metadata_completed",
+                "Tasks that got the labels and annotations that waited for the issue source; skipped: not all of them",
+            ),
+        }
+    }
+
+    /// A Task got the values that waited for its source, or some of them.
+    fn completed(&self, skipped: bool) {
+        let result = if skipped { "skipped" } else { "set" };
+        self.completed.get_or_create(&ResultLabels { result }).inc();
     }
 }
 
@@ -50,16 +125,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_young_task_is_told_about_once_and_an_old_one_never() {
-        let told = Told::default();
+    fn a_young_task_gets_each_note_once_and_an_old_one_none() {
+        let recorded = RecordedNotes::default();
         let now = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1);
         let old = now - RECENT - SignedDuration::from_secs(1);
-        assert!(told.first("a", "x", now, now));
-        assert!(!told.first("a", "x", now, now));
-        assert!(told.first("a", "x; y", now, now));
-        assert!(told.first("b", "x", now, now));
-        assert!(!told.first("c", "x", old, now));
-        assert!(told.first("d", "x", now + RECENT * 2, now + RECENT * 2));
-        assert_eq!(told.0.lock().unwrap().len(), 1, "the old ones are forgotten");
+        assert!(recorded.is_new("a", "x", now, now));
+        assert!(!recorded.is_new("a", "x", now, now));
+        assert!(recorded.is_new("a", "x; y", now, now));
+        assert!(recorded.is_new("b", "x", now, now));
+        assert!(!recorded.is_new("c", "x", old, now));
+        assert!(recorded.is_new("d", "x", now + RECENT * 2, now + RECENT * 2));
+        assert_eq!(recorded.0.lock().unwrap().len(), 1, "old Tasks are removed");
     }
 }

@@ -1,4 +1,4 @@
-//! Failed runs that are not being retried yet, and runs that ended well.
+//! The reconcile of one object: of a failed run that is not being retried yet, and of a run that succeeded.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -16,74 +16,78 @@ use taskgate_policy::{
 };
 
 use super::{
-    item::Look,
-    look::{failure, object, resource},
-    memory::{self, Written},
+    RetryReconciler,
+    events::{self, RetryEvent},
     objects::{self, ObjectKey},
-    tell::{Happened, tell, tell_unknown},
+    reads::{failure, object, resource},
 };
-use crate::{context::Context, error::Error, requests, tasks::ItemRef};
+use crate::{
+    breaker::requests,
+    error::Error,
+    task_index::ItemRef,
+    work_items::{self, WorkItemResult, retry_status},
+};
 
 /// For how long after its end Kelos looks for the outputs of a Task that left none (kelos §6.6).
 const CAPTURE: SignedDuration = SignedDuration::from_secs(35);
-/// Until a retry that finds no place is tried again.
-const NO_PLACE: SignedDuration = SignedDuration::from_secs(2);
+/// Until a retry is tried again for which no slot is free.
+const NO_SLOT: SignedDuration = SignedDuration::from_secs(2);
 
-/// Looks at one object of `item`, and takes the next step about it.
-pub(super) async fn look_at(
-    context: &Context,
-    item: &ItemRef,
-    memory: Option<&WorkItem>,
+/// Reads one object of `item`, and takes its next step.
+pub(super) async fn reconcile(
+    retry: &RetryReconciler,
+    key: &ItemRef,
+    item: Option<&WorkItem>,
     (kind, name): &ObjectKey,
-) -> Result<Look, Error> {
-    let namespace = item.0.as_str();
-    let Some(resource) = resource(context, *kind) else {
-        return Ok(Look::Nothing);
+) -> Result<WorkItemResult, Error> {
+    let namespace = key.0.as_str();
+    let Some(resource) = resource(retry, *kind) else {
+        return Ok(WorkItemResult::AwaitChange);
     };
-    let Some(value) = object(context, &resource, namespace, name).await? else {
-        return Ok(Look::Nothing);
+    let Some(value) = object(retry, &resource, namespace, name).await? else {
+        return Ok(WorkItemResult::AwaitChange);
     };
     let Some(retried) = Retried::of(*kind, &value) else {
-        return Ok(Look::Nothing);
+        return Ok(WorkItemResult::AwaitChange);
     };
-    if let Some(memory) = memory.filter(|_| *kind == RetriedKind::Task) {
+    if let Some(item) = item.filter(|_| *kind == RetriedKind::Task) {
         let used = |status: &WorkItemStatus, _| taskgate_policy::fill_in(status, retried.object());
-        let written = memory::write(context, memory, used).await?;
-        if !matches!(written, Written::Before) {
-            return Ok(Look::Wrote(written));
+        let written = work_items::write(&retry.context, item, used).await?;
+        if !matches!(written, WorkItemResult::Unchanged) {
+            return Ok(written);
         }
     }
     match retried.phase() {
-        RunPhase::Failed => failed(context, item, memory, retried).await,
-        RunPhase::Succeeded => succeeded(context, memory, retried).await,
-        RunPhase::Active | RunPhase::Cancelled => Ok(Look::Nothing),
+        RunPhase::Failed => failed(retry, key, item, retried).await,
+        RunPhase::Succeeded => succeeded(retry, item, retried).await,
+        RunPhase::Active | RunPhase::Cancelled => Ok(WorkItemResult::AwaitChange),
     }
 }
 
 async fn failed(
-    context: &Context,
-    item: &ItemRef,
-    memory: Option<&WorkItem>,
+    retry: &RetryReconciler,
+    key: &ItemRef,
+    item: Option<&WorkItem>,
     retried: Retried<'_>,
-) -> Result<Look, Error> {
-    let namespace = item.0.as_str();
-    if waits_for_bookkeeping(context, namespace, memory, retried) {
-        return Ok(Look::Nothing);
+) -> Result<WorkItemResult, Error> {
+    let namespace = key.0.as_str();
+    if breaker_comes_first(retry, namespace, item, retried) {
+        return Ok(WorkItemResult::AwaitChange);
     }
-    let policies = context.policies.current();
-    let labels = context.policies.namespace_labels(namespace);
+    let policies = retry.context.policies.current();
+    let labels = retry.context.policies.namespace_labels(namespace);
     let found = retry_rule(&policies, namespace, &labels, retried);
     let name = found.as_ref().map(|found| scoped(namespace, &found.policy.to_string()));
     let rule = found
         .as_ref()
         .zip(name.as_deref())
         .map(|(found, name)| (name, found.mode, found.rule));
-    let ledger = memory.map(memory::ledger_of).unwrap_or_default();
-    let status = memory.and_then(|memory| memory.status.as_ref());
-    let order = memory.and_then(requests::retry);
-    let mut scene = FailedScene {
+    let retry_state = item.map(retry_status).unwrap_or_default();
+    let status = item.and_then(|item| item.status.as_ref());
+    let order = item.and_then(requests::requested_retry);
+    let mut inputs = FailedScene {
         object: retried,
-        ledger: &ledger,
+        ledger: &retry_state,
         asked: order.as_ref().map(|(order, by)| (order, *by)),
         rule,
         infrastructure_failures: status.map_or(0, |status| status.infrastructure_failures),
@@ -91,96 +95,119 @@ async fn failed(
         source: None,
         now: Timestamp::now(),
     };
-    let mut step = failed_step(&scene);
-    let mut trouble = None;
+    let mut step = failed_step(&inputs);
+    let mut source_error = None;
     if let FailedStep::Ask(origin) = &step {
-        let Some(answer) = context.retry.questions.answer(item, retried.uid(), origin) else {
-            return Ok(Look::Nothing);
+        let Some(answer) = retry.queries.answer(key, retried.uid(), origin) else {
+            return Ok(WorkItemResult::AwaitChange);
         };
-        scene.source = Some(answer.state);
-        trouble = answer.trouble;
-        step = failed_step(&scene);
+        inputs.source = Some(answer.state);
+        source_error = answer.error;
+        step = failed_step(&inputs);
     }
-    let written = match (&step, memory) {
+    let result = take_step(retry, key, item, retried, rule, &step).await?;
+    if let WorkItemResult::Changed(now) = &result {
+        let event = match step {
+            FailedStep::Record if item.is_none() => None,
+            FailedStep::Record => Some(RetryEvent::Failed),
+            FailedStep::Tell(why) => Some(RetryEvent::GivenUp(why.reason())),
+            FailedStep::Begin(_) => Some(RetryEvent::Planned),
+            FailedStep::Nothing | FailedStep::Wait(_) | FailedStep::Ask(_) => None,
+        };
+        if let Some(event) = event {
+            events::record(retry, now, &retried.run(), event).await;
+        }
+        if let Some(error) = source_error {
+            events::record_unknown_source(retry, now, &retried.run(), &error).await;
+        }
+    }
+    Ok(result)
+}
+
+/// The name, mode and retry section of the policy that governs an object.
+type Rule<'a> = (&'a str, Mode, &'a RetryPolicy);
+
+async fn take_step(
+    retry: &RetryReconciler,
+    key: &ItemRef,
+    item: Option<&WorkItem>,
+    retried: Retried<'_>,
+    rule: Option<Rule<'_>>,
+    step: &FailedStep,
+) -> Result<WorkItemResult, Error> {
+    let namespace = key.0.as_str();
+    match (step, item) {
         (FailedStep::Nothing | FailedStep::Ask(_), _) | (FailedStep::Tell(_) | FailedStep::Begin(_), None) => {
-            return Ok(Look::Nothing);
+            Ok(WorkItemResult::AwaitChange)
         }
-        (FailedStep::Wait(until), _) => return Ok(Look::At(*until)),
+        (FailedStep::Wait(until), _) => Ok(WorkItemResult::RequeueAt(*until)),
         (FailedStep::Record, None) => {
-            let identity = objects::identity(context, retried);
-            memory::create(context, namespace, &identity).await?
+            let identity = objects::identity(retry, retried);
+            let item = identity.work_item(&identity.work_item_name());
+            retry.breaker.create(namespace, &item).await
         }
-        (FailedStep::Record, Some(memory)) => {
-            let Some(failure) = failure(context, namespace, retried).await? else {
-                return Ok(Look::Nothing);
+        (FailedStep::Record, Some(item)) => {
+            let Some(failure) = failure(retry, namespace, retried).await? else {
+                return Ok(WorkItemResult::AwaitChange);
             };
             let prefix = rule.map_or(taskgate_api::foreman::ANNOTATION_PREFIX, |(_, _, rule)| {
                 &rule.annotation_prefix
             });
-            let number = attempt_number(&ledger, retried.uid(), retried.stated_attempt(prefix));
+            let number = attempt_number(&retry_status(item), retried.uid(), retried.stated_attempt(prefix));
             let ending = Ending {
                 outcome: failure.outcome(),
                 reason: failure.reason.clone(),
             };
             let attempt = ended(retried, ending);
-            memory::write(context, memory, |status, now| {
+            work_items::write(&retry.context, item, |status, now| {
                 retry::failed(status, &retried.run(), number, attempt, &failure, now)
             })
-            .await?
+            .await
         }
-        (FailedStep::Tell(why), Some(memory)) => {
-            memory::write(context, memory, |status, now| {
+        (FailedStep::Tell(why), Some(item)) => {
+            work_items::write(&retry.context, item, |status, now| {
                 retry::told(status, retried.uid(), *why, now)
             })
-            .await?
+            .await
         }
-        (FailedStep::Begin(transition), Some(memory)) => {
-            if let Some(held) = held_back(context, item, memory, retried, transition, rule) {
-                return Ok(held);
+        (FailedStep::Begin(transition), Some(item)) => {
+            if let Some(result) = not_now(retry, key, item, retried, transition, rule) {
+                return Ok(result);
             }
-            memory::write(context, memory, |status, now| retry::begun(status, transition, now)).await?
-        }
-    };
-    if let Written::Now(now) = &written {
-        let happened = match step {
-            FailedStep::Record if memory.is_none() => None,
-            FailedStep::Record => Some(Happened::Failed),
-            FailedStep::Tell(why) => Some(Happened::GivenUp(why.reason())),
-            FailedStep::Begin(_) => Some(Happened::Planned),
-            FailedStep::Nothing | FailedStep::Wait(_) | FailedStep::Ask(_) => None,
-        };
-        if let Some(happened) = happened {
-            tell(context, now, &retried.run(), happened).await;
-        }
-        if let Some(trouble) = trouble {
-            tell_unknown(context, now, &retried.run(), &trouble).await;
+            work_items::write(&retry.context, item, |status, now| {
+                retry::begun(status, transition, now)
+            })
+            .await
         }
     }
-    Ok(Look::Wrote(written))
 }
 
-/// Why the retry does not begin now: the object belongs to another item, whatever that is called, or nothing is retried in its
-/// namespace; or the policy has as many in flight as it may.
-fn held_back(
-    context: &Context,
-    item: &ItemRef,
-    memory: &WorkItem,
+/// The result where the retry does not begin now: the object belongs to another item, nothing is retried in its namespace, or the
+/// policy has as many retries in flight as it may.
+fn not_now(
+    retry: &RetryReconciler,
+    key: &ItemRef,
+    item: &WorkItem,
     retried: Retried<'_>,
     transition: &Transition,
-    rule: Option<(&str, Mode, &RetryPolicy)>,
-) -> Option<Look> {
-    if context.is_excluded(&item.0) || !objects::is_of(context, memory, retried) {
-        return Some(Look::Nothing);
+    rule: Option<Rule<'_>>,
+) -> Option<WorkItemResult> {
+    if retry.context.is_excluded(&key.0) || !objects::is_of(retry, item, retried) {
+        return Some(WorkItemResult::AwaitChange);
     }
     let (name, _, rule) = rule.filter(|_| transition.requested_by.is_none())?;
-    let again = || Timestamp::now().checked_add(NO_PLACE).unwrap_or(Timestamp::MAX);
-    (!context.retry.slots.take(item, name, rule)).then(|| Look::At(again()))
+    let again = || Timestamp::now().checked_add(NO_SLOT).unwrap_or(Timestamp::MAX);
+    (!retry.slots.take(key, name, rule)).then(|| WorkItemResult::RequeueAt(again()))
 }
 
-/// A run that ended well: what failed before it is forgotten. What never failed leaves no memory.
-async fn succeeded(context: &Context, memory: Option<&WorkItem>, retried: Retried<'_>) -> Result<Look, Error> {
-    let Some(memory) = memory else {
-        return Ok(Look::Nothing);
+/// A run that succeeded: failures before it are reset. An item that never failed has no `WorkItem`.
+async fn succeeded(
+    retry: &RetryReconciler,
+    item: Option<&WorkItem>,
+    retried: Retried<'_>,
+) -> Result<WorkItemResult, Error> {
+    let Some(item) = item else {
+        return Ok(WorkItemResult::AwaitChange);
     };
     let ending = Ending {
         outcome: taskgate_api::work_item::Outcome::Succeeded,
@@ -188,28 +215,32 @@ async fn succeeded(context: &Context, memory: Option<&WorkItem>, retried: Retrie
     };
     let attempt = ended(retried, ending);
     let created = created(retried.object()).unwrap_or(Timestamp::UNIX_EPOCH);
-    let written = memory::write(context, memory, |status, now| {
+    work_items::write(&retry.context, item, |status, now| {
         retry::succeeded(status, &retried.run(), created, attempt, now)
     })
-    .await?;
-    Ok(Look::Wrote(written))
+    .await
 }
 
-/// Whether the breaker keeps the Task's books and has not written down its end yet: it does that first.
-fn waits_for_bookkeeping(context: &Context, namespace: &str, memory: Option<&WorkItem>, retried: Retried<'_>) -> bool {
+/// Whether the breaker governs the Task and has not recorded its end yet: it does that first.
+fn breaker_comes_first(
+    retry: &RetryReconciler,
+    namespace: &str,
+    item: Option<&WorkItem>,
+    retried: Retried<'_>,
+) -> bool {
     if retried.kind() != RetriedKind::Task {
         return false;
     }
-    let policies = context.policies.current();
-    let labels = context.policies.namespace_labels(namespace);
-    let kept = failure_rule(&policies, namespace, &labels, retried.object(), None);
-    let kept = kept.is_some_and(|found| found.mode == Mode::Enforce && found.item.is_some());
-    let attempts = memory.and_then(|memory| Some(memory.status.as_ref()?.attempts.as_slice()));
+    let policies = retry.context.policies.current();
+    let labels = retry.context.policies.namespace_labels(namespace);
+    let found = failure_rule(&policies, namespace, &labels, retried.object(), None);
+    let governed = found.is_some_and(|found| found.mode == Mode::Enforce && found.item.is_some());
+    let attempts = item.and_then(|item| Some(item.status.as_ref()?.attempts.as_slice()));
     let recorded = attempts.is_some_and(|attempts| attempts.iter().any(|known| known.uid == retried.uid()));
-    kept && !recorded
+    governed && !recorded
 }
 
-/// Until when a Task that ended may still be told about: its outputs and what it cost go with it.
+/// Until when Kelos may still write outputs and cost of a Task that ended: a retry deletes them with the Task.
 fn settles(retried: Retried<'_>) -> Option<Timestamp> {
     if retried.kind() != RetriedKind::Task {
         return None;
@@ -230,7 +261,7 @@ fn settles(retried: Retried<'_>) -> Option<Timestamp> {
     ended.min(Timestamp::now()).checked_add(CAPTURE).ok()
 }
 
-/// What the history says of the run of `retried`.
+/// The run of `retried` in the attempt history.
 fn ended(retried: Retried<'_>, ending: Ending) -> Attempt {
     let now = Timestamp::now();
     if let Some(state) = TaskState::of(retried.object()).filter(|_| retried.kind() == RetriedKind::Task) {
@@ -246,7 +277,7 @@ fn ended(retried: Retried<'_>, ending: Ending) -> Attempt {
         reason: Some(ending.reason),
         cancelled_by: None,
         start_time: created(retried.object()).map(time),
-        // Foreman keeps none, and rewrites the times of conditions (foreman §2.2).
+        // Foreman has no completion time, and rewrites the times of conditions (foreman §2.2).
         completion_time: Some(time(now)),
         cost_usd: None,
         input_tokens: None,

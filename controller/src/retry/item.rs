@@ -1,212 +1,183 @@
-//! One item: look, take the next step, look again.
+//! The reconcile of one work item: steps are taken until there is nothing left to do for now.
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
+use kube::ResourceExt as _;
 use taskgate_api::{WorkItem, keys};
 use taskgate_policy::retry::{Retried, RunPhase};
 use tracing::warn;
 
 use super::{
-    failed, look,
-    memory::{self, Written},
+    RetryReconciler, events, failed,
     objects::{self, ObjectKey},
-    tell, transition,
+    reads, transition,
 };
-use crate::{context::Context, error::Error, requests, task::GOING, tasks::ItemRef};
+use crate::{
+    breaker::requests,
+    error::Error,
+    task_index::ItemRef,
+    work_items::{self, WorkItemResult, retry_status, transition_of},
+    workqueue::{AFTER_CONFLICT, WHILE_TERMINATING, until},
+};
 
-/// How many steps one look may lead to: more than any retry needs, so that a mistake cannot spin.
+/// How many steps one reconcile may take: more than any retry needs, so that a mistake cannot spin.
 const MAX_STEPS: usize = 24;
-/// When to look again after somebody else was faster too often.
-const SOON: Duration = Duration::from_millis(500);
-
-/// What a look at an item came to.
-pub(super) enum Look {
-    /// There is nothing to do.
-    Nothing,
-    /// There is nothing to do before this moment.
-    At(Timestamp),
-    /// Something was written, or not.
-    Wrote(Written),
-    /// Something is not as it was seen.
-    Again,
-}
-
-fn cached(context: &Context, (namespace, name): &ItemRef) -> Option<std::sync::Arc<WorkItem>> {
-    context.work_items.get(&ObjectRef::new(name).within(namespace))
-}
+/// How many conflicts one reconcile tolerates.
+const MAX_CONFLICTS: usize = 3;
 
 /// Whether a retry of the item is under way, as far as the cache knows.
-pub(super) fn is_open(context: &Context, item: &ItemRef) -> bool {
-    cached(context, item).is_some_and(|memory| memory::transition_of(&memory).is_some())
+pub(super) fn is_under_way(retry: &RetryReconciler, key: &ItemRef) -> bool {
+    let item = retry.context.cached_work_item(key);
+    item.is_some_and(|item| transition_of(&item).is_some())
 }
 
-/// Looks at one item until there is nothing left to do for now; when to look again.
-pub(super) async fn look(context: &Context, item: ItemRef) -> Option<Duration> {
-    let caught = context
-        .retry
-        .unwinding
-        .caught(item.clone(), Box::pin(look_after(context, &item)))
-        .await;
-    match caught {
+/// Reconciles one item, and catches errors and panics; when to requeue it.
+pub(super) async fn reconcile(retry: &RetryReconciler, key: ItemRef) -> Option<Duration> {
+    let reconciled = retry.panics.catch(key.clone(), Box::pin(take_steps(retry, &key))).await;
+    match reconciled {
         Err(wait) => Some(wait),
-        Ok(Ok(again)) => again,
+        Ok(Ok(requeue)) => requeue,
         Ok(Err(error)) => {
-            warn!(%error, source = %error.source, item = item.1, "tried again soon");
-            Some(context.retry.refusals.wait(item, &error))
+            warn!(%error, source = %error.source, item = key.1, "tried again soon");
+            Some(retry.backoff.wait(key, &error))
         }
     }
 }
 
-async fn look_after(context: &Context, item: &ItemRef) -> Result<Option<Duration>, Error> {
-    if context.policies.is_opted_out(&item.0) || !is_worth_a_look(context, item) {
-        context.retry.slots.note(item, cached(context, item).as_deref());
+async fn take_steps(retry: &RetryReconciler, key: &ItemRef) -> Result<Option<Duration>, Error> {
+    if retry.context.policies.is_opted_out(&key.0) || !may_need_a_step(retry, key) {
+        retry.slots.set(key, retry.context.cached_work_item(key).as_deref());
         return Ok(None);
     }
-    let mut memory = memory::read(context, item).await?;
-    context.retry.slots.note(item, memory.as_ref());
+    let mut item = work_items::read(&retry.context, key).await?;
+    retry.slots.set(key, item.as_ref());
     let mut conflicts = 0;
     for _ in 0..MAX_STEPS {
-        match step(context, item, memory.as_ref()).await? {
-            Look::Nothing | Look::Wrote(Written::Abandon) => return Ok(None),
-            Look::At(moment) => return Ok(Some(until(moment))),
-            Look::Wrote(Written::Going) => return Ok(Some(GOING)),
-            Look::Wrote(Written::Now(now)) => {
-                context.retry.slots.note(item, Some(&now));
-                memory = Some(*now);
+        match step(retry, key, item.as_ref()).await? {
+            WorkItemResult::AwaitChange | WorkItemResult::NamespaceTerminating => return Ok(None),
+            WorkItemResult::RequeueAt(moment) => return Ok(Some(until(moment))),
+            WorkItemResult::Terminating => return Ok(Some(WHILE_TERMINATING)),
+            WorkItemResult::Changed(now) => {
+                retry.slots.set(key, Some(&now));
+                item = Some(*now);
             }
-            Look::Wrote(Written::Before | Written::Conflict) | Look::Again => {
+            WorkItemResult::Unchanged | WorkItemResult::Conflict => {
                 conflicts += 1;
-                if conflicts > 3 {
-                    return Ok(Some(SOON));
+                if conflicts > MAX_CONFLICTS {
+                    return Ok(Some(AFTER_CONFLICT));
                 }
-                memory = memory::read(context, item).await?;
-                context.retry.slots.note(item, memory.as_ref());
+                item = work_items::read(&retry.context, key).await?;
+                retry.slots.set(key, item.as_ref());
             }
         }
     }
-    Ok(Some(SOON))
+    Ok(Some(AFTER_CONFLICT))
 }
 
-/// Whether `item` itself says that something may be to be done: a retry, a failure, or what a user asks for.
+/// Whether `item` itself shows that there may be something to do: a retry, a failure, or a user's request.
 pub(super) fn is_pending(item: &WorkItem) -> bool {
-    let ledger = item.status.as_ref().and_then(|status| status.retry.as_ref());
-    requests::is_asked(item) || ledger.is_some_and(|ledger| ledger.transition.is_some() || ledger.failure.is_some())
+    let status = item.status.as_ref().and_then(|status| status.retry.as_ref());
+    requests::is_requested(item) || status.is_some_and(|status| status.transition.is_some() || status.failure.is_some())
 }
 
-/// Whether the caches say that something may be to be done; the rest rests on fresh reads.
-fn is_worth_a_look(context: &Context, item: &ItemRef) -> bool {
-    let memory = cached(context, item);
-    memory.as_deref().is_some_and(is_pending)
-        || context
-            .retry
-            .objects
-            .of(item)
-            .iter()
-            .any(|(_, known)| match known.phase {
-                RunPhase::Failed => known.governed,
-                RunPhase::Succeeded => memory.is_some(),
-                RunPhase::Active | RunPhase::Cancelled => false,
-            })
+/// Whether the caches show that there may be something to do; steps follow reads of the API server.
+fn may_need_a_step(retry: &RetryReconciler, key: &ItemRef) -> bool {
+    let item = retry.context.cached_work_item(key);
+    item.as_deref().is_some_and(is_pending)
+        || retry.objects.of(key).iter().any(|(_, object)| match object.phase {
+            RunPhase::Failed => object.governed,
+            RunPhase::Succeeded => item.is_some(),
+            RunPhase::Active | RunPhase::Cancelled => false,
+        })
 }
 
-/// The next step for one item: of the retry that is under way, else of the object that its ledger speaks of, else of any other.
-async fn step(context: &Context, item: &ItemRef, memory: Option<&WorkItem>) -> Result<Look, Error> {
-    if let Some(memory) = memory
-        && let Some(written) = requests::reset(context, memory).await?
-    {
-        return Ok(Look::Wrote(written));
-    }
-    if let Some(memory) = memory.filter(|memory| memory::transition_of(memory).is_some()) {
-        return transition::advance(context, item, memory).await;
-    }
-    if let Some(memory) = memory
-        && let Some(written) = forget(context, item, memory).await?
-    {
-        return Ok(Look::Wrote(written));
-    }
-    if let Some(memory) = memory
-        && is_spent(context, item, memory).await?
-    {
-        return Ok(Look::Wrote(requests::end_retry(context, memory).await?));
-    }
-    for key in candidates(context, item, memory) {
-        match failed::look_at(context, item, memory, &key).await? {
-            Look::Nothing | Look::Wrote(Written::Before) => {}
-            // One run of an item after the other.
-            look => return Ok(look),
+/// The next step for one item: of the retry that is under way, else of the object that its status names, else of any other.
+async fn step(retry: &RetryReconciler, key: &ItemRef, item: Option<&WorkItem>) -> Result<WorkItemResult, Error> {
+    if let Some(item) = item {
+        if let Some(written) = requests::reset(&retry.context, item).await? {
+            return Ok(written);
+        }
+        if transition_of(item).is_some() {
+            return transition::advance(retry, key, item).await;
+        }
+        if let Some(written) = record_deletion(retry, key, item).await? {
+            return Ok(written);
+        }
+        if is_request_obsolete(retry, key, item).await? {
+            return requests::remove_retry(&retry.context, item).await;
         }
     }
-    Ok(Look::Nothing)
+    for object in candidates(retry, key, item) {
+        match failed::reconcile(retry, key, item, &object).await? {
+            WorkItemResult::AwaitChange | WorkItemResult::Unchanged => {}
+            // One run of an item after the other.
+            result => return Ok(result),
+        }
+    }
+    Ok(WorkItemResult::AwaitChange)
 }
 
-/// The objects of `item` that ended, or that somebody asked about: first the one that is asked about, then the one that the
-/// ledger speaks of.
-fn candidates(context: &Context, item: &ItemRef, memory: Option<&WorkItem>) -> Vec<ObjectKey> {
-    let ledger = memory.map(memory::ledger_of).unwrap_or_default();
-    let asked = memory.and_then(requests::retry).map(|(order, _)| order.run());
-    let named = [asked, ledger.failure.and(ledger.run)].into_iter().flatten();
+/// The objects of `item` that ended, or that a user asks to retry: first the one that is asked for, then the one that the status
+/// names.
+fn candidates(retry: &RetryReconciler, key: &ItemRef, item: Option<&WorkItem>) -> Vec<ObjectKey> {
+    let status = item.map(retry_status).unwrap_or_default();
+    let requested = item.and_then(requests::requested_retry).map(|(order, _)| order.run());
+    let named = [requested, status.failure.and(status.run)].into_iter().flatten();
     let mut keys: Vec<ObjectKey> = named.map(|run| (run.kind, run.name)).collect();
-    for (key, known) in context.retry.objects.of(item) {
+    for (object, known) in retry.objects.of(key) {
         let ended = matches!(known.phase, RunPhase::Failed | RunPhase::Succeeded);
-        if ended && !keys.contains(&key) {
-            keys.push(key);
+        if ended && !keys.contains(&object) {
+            keys.push(object);
         }
     }
     keys
 }
 
-/// Whether an order to run an object again stands on the item that cannot be carried out any more: it is done, or the object is
-/// another one by now, has not failed, or is going. One that cannot be read or that admission did not stamp neither.
-async fn is_spent(context: &Context, item: &ItemRef, memory: &WorkItem) -> Result<bool, Error> {
-    if !memory.annotations().contains_key(keys::RETRY) {
+/// Whether `item` carries a request to retry an object that cannot be carried out any more: it is done, or the object is another
+/// one by now, has not failed, or is being deleted; also one that is malformed or that admission did not stamp.
+async fn is_request_obsolete(retry: &RetryReconciler, key: &ItemRef, item: &WorkItem) -> Result<bool, Error> {
+    if !item.annotations().contains_key(keys::RETRY) {
         return Ok(false);
     }
-    let Some((order, _)) = requests::retry(memory) else {
+    let Some((order, _)) = requests::requested_retry(item) else {
         return Ok(true);
     };
     // Without Foreman nothing is known of its Workloads.
-    let Some(resource) = look::resource(context, order.kind) else {
+    let Some(resource) = reads::resource(retry, order.kind) else {
         return Ok(false);
     };
-    let found = look::object(context, &resource, &item.0, &order.name).await?;
+    let found = reads::object(retry, &resource, &key.0, &order.name).await?;
     let found = found.as_ref().and_then(|found| Retried::of(order.kind, found));
-    Ok(!found.is_some_and(|found| {
-        found.uid() == order.uid && found.is_tombstone() && objects::is_of(context, memory, found)
-    }))
+    Ok(!found
+        .is_some_and(|found| found.uid() == order.uid && found.is_tombstone() && objects::is_of(retry, item, found)))
 }
 
-/// Writes down that somebody else deleted the object of the failed run, if that is so.
-async fn forget(context: &Context, item: &ItemRef, memory: &WorkItem) -> Result<Option<Written>, Error> {
-    let ledger = memory::ledger_of(memory);
-    let (Some(run), Some(_)) = (&ledger.run, &ledger.failure) else {
+/// Records that the object of the failed run was deleted, and not by taskgate, if that is so.
+async fn record_deletion(
+    retry: &RetryReconciler,
+    key: &ItemRef,
+    item: &WorkItem,
+) -> Result<Option<WorkItemResult>, Error> {
+    let status = retry_status(item);
+    let (Some(run), Some(_)) = (&status.run, &status.failure) else {
         return Ok(None);
     };
-    let Some(resource) = look::resource(context, run.kind) else {
+    let Some(resource) = reads::resource(retry, run.kind) else {
         return Ok(None);
     };
-    let found = look::object(context, &resource, &item.0, &run.name).await?;
+    let found = reads::object(retry, &resource, &key.0, &run.name).await?;
     let uid = found
         .as_ref()
         .and_then(|found| found.pointer("/metadata/uid")?.as_str());
     if uid == Some(&run.uid) {
         return Ok(None);
     }
-    let written = memory::write(context, memory, |status, now| {
+    let written = work_items::write(&retry.context, item, |status, now| {
         taskgate_policy::retry::forgotten(status, &run.uid, now)
     })
     .await?;
-    if let Written::Now(now) = &written {
-        tell::tell(context, now, run, tell::Happened::Forgotten).await;
+    if let WorkItemResult::Changed(now) = &written {
+        events::record(retry, now, run, events::RetryEvent::RunDeleted).await;
     }
     Ok(Some(written))
-}
-
-/// How long until `moment`; never less than a tenth of a second, so that a clock that stands still does not spin.
-fn until(moment: Timestamp) -> Duration {
-    let wait = moment.duration_since(Timestamp::now());
-    Duration::try_from(wait)
-        .unwrap_or_default()
-        .max(Duration::from_millis(100))
 }

@@ -1,4 +1,4 @@
-//! What is counted of retries.
+//! The metrics of retries.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -7,29 +7,29 @@ use prometheus_client::{
 };
 use taskgate_api::task_policy::RetriedKind;
 
+use crate::metrics::registered;
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Labels {
+struct RetryLabels {
     kind: &'static str,
     outcome: &'static str,
 }
 
 /// The metrics of retries. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Metrics {
-    retries: Family<Labels, Counter>,
+#[derive(Clone, Debug)]
+pub(crate) struct RetryMetrics {
+    retries: Family<RetryLabels, Counter>,
 }
 
-impl Metrics {
-    pub(crate) fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "retries",
-            "What became of failed runs of Workloads and Tasks, by outcome",
-            self.retries.clone(),
-        );
+impl RetryMetrics {
+    pub(crate) fn register(registry: &mut Registry) -> Self {
+        Self {
+            retries: registered(registry, "retries", "Retries of failed Workloads and Tasks, by outcome"),
+        }
     }
 
     pub(super) fn count(&self, kind: RetriedKind, outcome: &'static str) {
         let kind = kind.as_str();
-        self.retries.get_or_create(&Labels { kind, outcome }).inc();
+        self.retries.get_or_create(&RetryLabels { kind, outcome }).inc();
     }
 }

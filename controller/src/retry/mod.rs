@@ -1,41 +1,36 @@
-//! Retries failed Workloads and Tasks that no spawner makes again (seed 003).
+//! Retries failed Workloads, and failed Tasks that no spawner creates again (`retry`).
 //!
 //! ```text
-//! Workloads, Tasks ─┐                     ┌─ failed: record, give up, begin
-//! WorkItems ────────┼─→ agenda ── look ───┤
-//! policies ─────────┘   one item at a time└─ transition: dry run, delete, wait, create
+//! Workloads, Tasks ─┐                                        ┌─ failed: record, give up, begin
+//! WorkItems ────────┼─→ workqueue::rate_limited ── item ─────┤
+//! policies ─────────┘   one reconcile of an item at a time   └─ transition: dry run, delete, wait, create
 //! ```
 //!
-//! What users ask of an item (`crate::requests`) is carried out here too, whether anything is retried or not: one look at an
-//! item at a time.
+//! What users ask of a `WorkItem` (`breaker::requests`) is carried out here too, whether anything is retried or not, so that one
+//! reconcile writes an item at a time. Where the policy says so, the issue source is queried before a run is retried
+//! (`source_queries`).
 //!
-//! Where the policy says so, the tracker is asked before a run is repeated (`questions`).
-//!
-//! What the next step is, the decision core says ([`taskgate_policy::retry`]); here it is only taken. Nothing is ever written to
-//! a failed object.
+//! The policy crate decides the next step ([`taskgate_policy::retry`]). A failed object itself is never written. Imports `breaker`
+//! (creation of `WorkItem`s, requests), `source` and the shared modules. Called by `controller`.
 //!
 //! RBAC: `get, list, watch, create, delete` on workloads and `list` on agentictasks of foreman.llmkube.dev; `get, create, delete`
 //! on tasks of kelos.dev; `list` on jobs and pods, cluster-wide; what the breaker needs for workitems and Events.
 
-mod agenda;
+mod events;
 mod failed;
 mod foreman;
 mod item;
-mod look;
-pub(crate) mod memory;
 mod metrics;
 mod objects;
-mod pace;
-mod questions;
+mod reads;
 mod slots;
-mod succeed;
-mod tell;
+mod source_queries;
+mod successor;
 mod transition;
-mod workloads;
 
 use std::{
     collections::HashSet,
-    sync::{Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use kube::ResourceExt as _;
@@ -48,185 +43,189 @@ use taskgate_policy::{
 };
 use tokio::sync::mpsc;
 
-pub(crate) use metrics::Metrics;
+pub(crate) use metrics::RetryMetrics;
+pub(crate) use objects::RetriedObjects;
 
 use self::{
-    objects::Objects,
-    questions::{Questions, Waiting},
+    foreman::Workloads,
     slots::Slots,
-    workloads::Workloads,
+    source_queries::{EnqueuedQueries, SourceQueries},
 };
 use crate::{
+    breaker::BreakerReconciler,
     context::Context,
-    refusals::Refusals,
-    source::{Asker, SourceConfig},
-    tasks::ItemRef,
-    unwinding::Unwinding,
+    kubernetes::namespace_of,
+    source::{SourceClient, SourceConfig},
+    task_index::ItemRef,
+    work_items::transition_of,
+    workqueue::{ErrorBackoff, PanicGuard, rate_limited},
 };
 
-/// What the retry part knows beyond what is stored.
-#[derive(Debug)]
-pub(crate) struct Retry {
-    objects: Objects,
+/// The state of retries beside the `WorkItem`s.
+pub(crate) struct RetryReconciler {
+    context: Arc<Context>,
+    breaker: Arc<BreakerReconciler>,
+    metrics: RetryMetrics,
+    /// The kinds that are retried.
+    kinds: Vec<RetriedKind>,
+    objects: Arc<RetriedObjects>,
     slots: Slots,
     workloads: Workloads,
-    questions: Questions,
-    /// The predecessors whose deletion this process has announced in the ledger and not sent yet.
+    queries: SourceQueries,
+    /// The predecessors whose deletion this process has recorded in the `WorkItem` and not sent yet.
     unsent: Mutex<HashSet<String>>,
     /// The version in which Foreman is served.
     foreman: RwLock<Option<&'static str>>,
-    /// How often steps were refused.
-    refusals: Refusals<ItemRef>,
-    unwinding: Unwinding<ItemRef>,
-    wake: mpsc::UnboundedSender<ItemRef>,
+    backoff: ErrorBackoff<ItemRef>,
+    panics: PanicGuard<ItemRef>,
+    enqueue: mpsc::UnboundedSender<ItemRef>,
 }
 
-/// What waits for its turn.
-pub(crate) struct Work {
-    /// The items that are to be looked at.
-    woken: mpsc::UnboundedReceiver<ItemRef>,
-    /// The questions that are to be asked, and who asks them.
-    questions: Waiting,
-    asker: Asker,
+/// The receiving ends of the queues, and the client of issue sources.
+pub(crate) struct RetryQueues {
+    items: mpsc::UnboundedReceiver<ItemRef>,
+    queries: EnqueuedQueries,
+    client: SourceClient,
 }
 
-impl Retry {
-    /// Nothing is known yet.
-    pub(crate) fn new(sources: &SourceConfig, metrics: &crate::Metrics) -> (Self, Work) {
-        let (wake, woken) = mpsc::unbounded_channel();
-        let (questions, waiting) = Questions::new();
+impl RetryReconciler {
+    /// `objects` is shared with the breaker, which must not delete the `WorkItem`s of retried objects.
+    pub(crate) fn new(
+        context: Arc<Context>,
+        breaker: Arc<BreakerReconciler>,
+        objects: Arc<RetriedObjects>,
+        kinds: Vec<RetriedKind>,
+        sources: &SourceConfig,
+        metrics: RetryMetrics,
+    ) -> (Self, RetryQueues) {
+        let (enqueue, items) = mpsc::unbounded_channel();
+        let (queries, enqueued) = SourceQueries::new();
+        let panics = PanicGuard::new("retry", &context.panics);
         let retry = Self {
-            objects: Objects::default(),
+            context,
+            breaker,
+            metrics,
+            kinds,
+            objects,
             slots: Slots::default(),
             workloads: Workloads::default(),
-            questions,
+            queries,
             unsent: Mutex::default(),
             foreman: RwLock::default(),
-            refusals: Refusals::default(),
-            unwinding: Unwinding::new("retry", metrics),
-            wake,
+            backoff: ErrorBackoff::default(),
+            panics,
+            enqueue,
         };
-        let asker = Asker::new(sources.clone());
-        let work = Work {
-            woken,
-            questions: waiting,
-            asker,
+        let queues = RetryQueues {
+            items,
+            queries: enqueued,
+            client: SourceClient::new(sources.clone()),
         };
-        (retry, work)
+        (retry, queues)
     }
 
-    /// Looks at `item` soon. Sending fails only when all of it is being dropped.
-    fn wake(&self, item: &ItemRef) {
-        let _ = self.wake.send(item.clone());
+    /// Watches Foreman, and reconciles every enqueued item. Never ends.
+    pub(crate) async fn run(&self, queues: RetryQueues) {
+        let reconciling = async {
+            self.context.ready().await;
+            rate_limited::run(queues.items, |key| item::reconcile(self, key)).await;
+        };
+        let querying = source_queries::run(self, &queues.client, queues.queries);
+        let watching = async {
+            if self.kinds.contains(&RetriedKind::Workload) {
+                foreman::follow(self).await;
+            }
+        };
+        tokio::join!(watching, reconciling, querying);
     }
 
-    /// Takes note of a memory that changed, or went.
-    pub(crate) fn note_memory(&self, item: &WorkItem, gone: bool) {
+    /// Enqueues the item of an object that was written or deleted, if that may concern a retry.
+    pub(crate) fn object_changed(&self, kind: RetriedKind, object: &Value, deleted: bool) {
+        let Some((namespace, key, entry)) = objects::entry_of(self, kind, object) else {
+            return;
+        };
+        let active = entry.phase == RunPhase::Active;
+        let entry = Some(entry).filter(|_| !deleted);
+        for item in self.objects.set(&namespace, &key, entry) {
+            // An active run concerns only a retry that waits for it.
+            if deleted || !active || item::is_under_way(self, &item) {
+                self.enqueue(&item);
+            }
+        }
+    }
+
+    /// Enqueues a `WorkItem` that was written or deleted, if that may concern a retry.
+    pub(crate) fn work_item_changed(&self, item: &WorkItem, deleted: bool) {
         let key = (item.namespace().unwrap_or_default(), item.name_any());
-        if gone {
-            self.slots.note(&key, None);
+        if deleted {
+            self.slots.set(&key, None);
         } else {
             self.slots.keep(&key, item);
         }
-        if item::is_pending(item) || self.objects.has(&key) || self.slots.holds(&key) {
-            self.wake(&key);
+        if item::is_pending(item) || self.objects.has(&key) || self.slots.has(&key) {
+            self.enqueue(&key);
         }
     }
 
-    /// Whether an item has objects here.
-    pub(crate) fn needs(&self, item: &WorkItem) -> bool {
-        self.objects
-            .has(&(item.namespace().unwrap_or_default(), item.name_any()))
+    /// Removes all Tasks: they are listed anew.
+    pub(crate) fn clear_tasks(&self) {
+        self.objects.clear(RetriedKind::Task);
+    }
+
+    /// Evaluates all Workloads again, and enqueues all items: the policies changed. The caller reports each Task.
+    pub(crate) fn policies_changed(&self) {
+        foreman::reconsider_all(self);
+        self.enqueue_all();
+    }
+
+    /// What retries do with a Task, which the breaker's next step depends on.
+    pub(crate) fn state_of(&self, object: &Value, state: &TaskState, item: Option<&WorkItem>) -> Retrying {
+        let transition = item.and_then(transition_of);
+        let deletes = transition
+            .is_some_and(|transition| transition.old.uid == state.uid && transition.step != RetryStage::Planned);
+        if deletes {
+            return Retrying::Deletes;
+        }
+        let retried = Retried::of(RetriedKind::Task, object);
+        let Some(retried) = retried.filter(|_| self.kinds.contains(&RetriedKind::Task)) else {
+            return Retrying::No;
+        };
+        let namespace = namespace_of(object);
+        let policies = self.context.policies.current();
+        let labels = self.context.policies.namespace_labels(namespace);
+        let rule = retry_rule(&policies, namespace, &labels, retried);
+        let keeps = rule.is_some_and(|found| found.mode == Mode::Enforce && !state.cancelled);
+        if keeps { Retrying::Keeps } else { Retrying::No }
+    }
+
+    fn enqueue(&self, item: &ItemRef) {
+        // Fails only when the controller is dropped.
+        let _ = self.enqueue.send(item.clone());
+    }
+
+    /// Enqueues every item whose `WorkItem` may concern a retry.
+    fn enqueue_all(&self) {
+        for item in self.context.work_items.state() {
+            self.work_item_changed(&item, false);
+        }
     }
 
     fn foreman(&self) -> Option<&'static str> {
         *self.foreman.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn unsent(&self, uid: &str) {
+    /// The deletion of this predecessor is recorded and not sent yet.
+    fn mark_unsent(&self, uid: &str) {
         let mut unsent = self.unsent.lock().unwrap_or_else(PoisonError::into_inner);
         unsent.insert(uid.to_owned());
     }
 
-    /// Whether the deletion was announced by this process, and not sent; from now on it counts as sent.
-    fn sent(&self, uid: &str) -> bool {
+    /// Whether this process recorded the deletion and did not send it; from now on it counts as sent.
+    fn mark_sent(&self, uid: &str) -> bool {
         self.unsent.lock().unwrap_or_else(PoisonError::into_inner).remove(uid)
     }
 
     fn is_unsent(&self, uid: &str) -> bool {
         self.unsent.lock().unwrap_or_else(PoisonError::into_inner).contains(uid)
     }
-}
-
-/// Follows Foreman, and looks at every item that is woken, for ever.
-pub(crate) async fn run(context: &Context, work: Work) {
-    let looking = async {
-        context.ready().await;
-        agenda::run(work.woken, |item| item::look(context, item)).await;
-    };
-    let asking = questions::run(context, &work.asker, work.questions);
-    let following = async {
-        if context.retries.contains(&RetriedKind::Workload) {
-            foreman::follow(context).await;
-        }
-    };
-    tokio::join!(following, looking, asking);
-}
-
-/// Takes note of an object that is there, or went.
-pub(crate) fn note(context: &Context, kind: RetriedKind, object: &Value, gone: bool) {
-    let Some((namespace, key, known)) = objects::know(context, kind, object) else {
-        return;
-    };
-    let active = known.phase == RunPhase::Active;
-    let known = Some(known).filter(|_| !gone);
-    for item in context.retry.objects.note(&namespace, &key, known) {
-        // Of a run that goes on nothing follows, unless a retry waits for it.
-        if gone || !active || item::is_open(context, &item) {
-            context.retry.wake(&item);
-        }
-    }
-}
-
-/// Forgets the Tasks: they are listed anew.
-pub(crate) fn clear_tasks(context: &Context) {
-    context.retry.objects.clear(RetriedKind::Task);
-}
-
-/// The policies changed: what failed, and what is under way, is looked at anew. Tasks are noted by whoever has them.
-pub(crate) fn reconsider(context: &Context) {
-    foreman::note_all(context);
-    wake_all(context);
-}
-
-/// Looks at every item whose memory has something to do with retries.
-fn wake_all(context: &Context) {
-    for item in context.work_items.state() {
-        context.retry.note_memory(&item, false);
-    }
-}
-
-/// Whether a retry of the item is under way.
-pub(crate) fn is_under_way(item: &WorkItem) -> bool {
-    memory::transition_of(item).is_some()
-}
-
-/// What the retry part does with a Task, as its bookkeeping has to know.
-pub(crate) fn retrying(context: &Context, object: &Value, state: &TaskState, memory: Option<&WorkItem>) -> Retrying {
-    let transition = memory.and_then(memory::transition_of);
-    let deletes =
-        transition.is_some_and(|transition| transition.old.uid == state.uid && transition.step != RetryStage::Planned);
-    if deletes {
-        return Retrying::Deletes;
-    }
-    let retried = Retried::of(RetriedKind::Task, object);
-    let Some(retried) = retried.filter(|_| context.retries.contains(&RetriedKind::Task)) else {
-        return Retrying::No;
-    };
-    let namespace = crate::tasks::namespace_of(object);
-    let policies = context.policies.current();
-    let labels = context.policies.namespace_labels(namespace);
-    let rule = retry_rule(&policies, namespace, &labels, retried);
-    let keeps = rule.is_some_and(|found| found.mode == Mode::Enforce && !state.cancelled);
-    if keeps { Retrying::Keeps } else { Retrying::No }
 }

@@ -1,4 +1,4 @@
-//! The objects that may be retried, by the item that they belong to: as the watches showed them last.
+//! The objects that may be retried, by the item that they belong to, as the watches showed them last.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,14 +13,15 @@ use taskgate_policy::{
     retry_rule,
 };
 
-use crate::{context::Context, tasks::ItemRef};
+use super::RetryReconciler;
+use crate::task_index::ItemRef;
 
 /// A kind and a name; the namespace is the item's.
 pub(super) type ObjectKey = (RetriedKind, String);
 
-/// What is known of an object.
+/// What the retry of an object depends on.
 #[derive(Clone, Debug)]
-pub(super) struct Known {
+pub(super) struct RetriedObject {
     pub(super) phase: RunPhase,
     pub(super) identity: ItemIdentity,
     /// Whether a policy retries it, or would.
@@ -29,35 +30,39 @@ pub(super) struct Known {
 
 /// The objects of each item.
 #[derive(Debug, Default)]
-pub(crate) struct Objects {
-    known: RwLock<Tables>,
+pub(crate) struct RetriedObjects {
+    tables: RwLock<ObjectTables>,
 }
 
 #[derive(Debug, Default)]
-struct Tables {
-    items: HashMap<ItemRef, BTreeMap<ObjectKey, Known>>,
-    places: HashMap<(String, ObjectKey), ItemRef>,
+struct ObjectTables {
+    by_item: HashMap<ItemRef, BTreeMap<ObjectKey, RetriedObject>>,
+    item_of: HashMap<(String, ObjectKey), ItemRef>,
 }
 
-impl Objects {
-    /// Takes note of an object that is there, or went; returns its item, and the one that it belonged to before.
-    pub(super) fn note(&self, namespace: &str, key: &ObjectKey, known: Option<Known>) -> Vec<ItemRef> {
-        let mut tables = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        let place = (namespace.to_owned(), key.clone());
+impl RetriedObjects {
+    /// Adds, replaces or removes an object; returns its item, and the one that it belonged to before.
+    pub(super) fn set(&self, namespace: &str, key: &ObjectKey, object: Option<RetriedObject>) -> Vec<ItemRef> {
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let full_key = (namespace.to_owned(), key.clone());
         let mut touched = Vec::new();
-        if let Some(item) = tables.places.remove(&place) {
-            if let Some(objects) = tables.items.get_mut(&item) {
+        if let Some(item) = tables.item_of.remove(&full_key) {
+            if let Some(objects) = tables.by_item.get_mut(&item) {
                 objects.remove(key);
                 if objects.is_empty() {
-                    tables.items.remove(&item);
+                    tables.by_item.remove(&item);
                 }
             }
             touched.push(item);
         }
-        if let Some(known) = known {
-            let item = (namespace.to_owned(), known.identity.work_item_name());
-            tables.items.entry(item.clone()).or_default().insert(key.clone(), known);
-            tables.places.insert(place, item.clone());
+        if let Some(object) = object {
+            let item = (namespace.to_owned(), object.identity.work_item_name());
+            tables
+                .by_item
+                .entry(item.clone())
+                .or_default()
+                .insert(key.clone(), object);
+            tables.item_of.insert(full_key, item.clone());
             if touched.first() != Some(&item) {
                 touched.push(item);
             }
@@ -65,60 +70,64 @@ impl Objects {
         touched
     }
 
-    /// Forgets everything of one kind: it is listed anew.
+    /// Removes all objects of one kind: they are listed anew.
     pub(super) fn clear(&self, kind: RetriedKind) {
-        let mut tables = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        tables.places.retain(|(_, key), _| key.0 != kind);
-        for objects in tables.items.values_mut() {
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        tables.item_of.retain(|(_, key), _| key.0 != kind);
+        for objects in tables.by_item.values_mut() {
             objects.retain(|key, _| key.0 != kind);
         }
-        tables.items.retain(|_, objects| !objects.is_empty());
+        tables.by_item.retain(|_, objects| !objects.is_empty());
     }
 
     /// The objects of an item.
-    pub(super) fn of(&self, item: &ItemRef) -> Vec<(ObjectKey, Known)> {
-        let tables = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let objects = tables.items.get(item).into_iter().flatten();
-        objects.map(|(key, known)| (key.clone(), known.clone())).collect()
+    pub(super) fn of(&self, item: &ItemRef) -> Vec<(ObjectKey, RetriedObject)> {
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let objects = tables.by_item.get(item).into_iter().flatten();
+        objects.map(|(key, object)| (key.clone(), object.clone())).collect()
     }
 
     /// Whether an item has objects.
-    pub(super) fn has(&self, item: &ItemRef) -> bool {
-        let tables = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        tables.items.contains_key(item)
+    pub(crate) fn has(&self, item: &ItemRef) -> bool {
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        tables.by_item.contains_key(item)
     }
 }
 
-/// What is to be known of `object`; `None` for what is never retried.
-pub(super) fn know(context: &Context, kind: RetriedKind, object: &Value) -> Option<(String, ObjectKey, Known)> {
-    let retried = Retried::of(kind, object).filter(|_| context.retries.contains(&kind))?;
+/// Key and entry of `object`; `None` for an object that is never retried.
+pub(super) fn entry_of(
+    retry: &RetryReconciler,
+    kind: RetriedKind,
+    object: &Value,
+) -> Option<(String, ObjectKey, RetriedObject)> {
+    let retried = Retried::of(kind, object).filter(|_| retry.kinds.contains(&kind))?;
     let metadata = retried.metadata();
     let namespace = metadata.namespace()?.to_owned();
     let key = (kind, metadata.name()?.to_owned());
-    let policies = context.policies.current();
-    let labels = context.policies.namespace_labels(&namespace);
+    let policies = retry.context.policies.current();
+    let labels = retry.context.policies.namespace_labels(&namespace);
     let rule = retry_rule(&policies, &namespace, &labels, retried);
-    let known = Known {
+    let entry = RetriedObject {
         phase: retried.phase(),
-        identity: identity(context, retried),
+        identity: identity(retry, retried),
         governed: rule.is_some_and(|found| !retried.is_left_to_bridge(found.rule)),
     };
-    Some((namespace, key, known))
+    Some((namespace, key, entry))
 }
 
-/// Whether `retried` belongs to `item`: by its key, not by what anybody wrote elsewhere.
-pub(super) fn is_of(context: &Context, item: &WorkItem, retried: Retried<'_>) -> bool {
-    item.spec.key == identity(context, retried).key || item.spec.key == retried.item().key
+/// Whether `retried` belongs to `item`: its key decides, and no field that a user may write.
+pub(super) fn is_of(retry: &RetryReconciler, item: &WorkItem, retried: Retried<'_>) -> bool {
+    item.spec.key == identity(retry, retried).key || item.spec.key == retried.item().key
 }
 
-/// The item of an object: of a Task the one that its bookkeeping has, if it has one.
-pub(super) fn identity(context: &Context, retried: Retried<'_>) -> ItemIdentity {
+/// The item of an object; of a Task that the breaker governs, the breaker's.
+pub(super) fn identity(retry: &RetryReconciler, retried: Retried<'_>) -> ItemIdentity {
     let namespace = Metadata::of(retried.object()).namespace().unwrap_or_default();
-    let kept = || {
-        let policies = context.policies.current();
-        let labels = context.policies.namespace_labels(namespace);
+    let of_breaker = || {
+        let policies = retry.context.policies.current();
+        let labels = retry.context.policies.namespace_labels(namespace);
         failure_rule(&policies, namespace, &labels, retried.object(), None)?.item
     };
     let is_task = retried.kind() == RetriedKind::Task && Task::of(retried.object()).spawner().is_none();
-    is_task.then(kept).flatten().unwrap_or_else(|| retried.item())
+    is_task.then(of_breaker).flatten().unwrap_or_else(|| retried.item())
 }

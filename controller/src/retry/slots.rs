@@ -1,4 +1,4 @@
-//! How many retries are in flight: counted where they begin, so that two that begin at once do not both take the last place.
+//! How many retries are in flight: counted where they begin, so that two that begin at once do not both take the last slot.
 
 use std::{
     collections::HashMap,
@@ -7,14 +7,14 @@ use std::{
 
 use taskgate_api::{WorkItem, task_policy::RetryPolicy};
 
-use crate::tasks::ItemRef;
+use crate::{task_index::ItemRef, work_items::transition_of};
 
-/// The retries in flight, and the policy of each. What is held up by others is none.
+/// The retries in flight, and the policy of each. A blocked retry is not in flight.
 #[derive(Debug, Default)]
 pub(crate) struct Slots(Mutex<HashMap<ItemRef, String>>);
 
 impl Slots {
-    /// Takes a place for `item`, if `policy` has one left in all and in the item's namespace.
+    /// Takes a slot for `item`, if `policy` has one left in all and in the item's namespace.
     pub(super) fn take(&self, item: &ItemRef, policy: &str, rule: &RetryPolicy) -> bool {
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.contains_key(item) {
@@ -32,25 +32,24 @@ impl Slots {
         true
     }
 
-    /// Takes note of what the ledger of `item` says, read consistently.
-    pub(super) fn note(&self, item: &ItemRef, memory: Option<&WorkItem>) {
-        if !memory.is_some_and(|memory| self.keep(item, memory)) {
+    /// Takes or frees the slot of an item as its `WorkItem` says, which was read from the API server.
+    pub(super) fn set(&self, item: &ItemRef, work_item: Option<&WorkItem>) {
+        if !work_item.is_some_and(|work_item| self.keep(item, work_item)) {
             let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             taken.remove(item);
         }
     }
 
-    /// Whether `item` has a place.
-    pub(super) fn holds(&self, item: &ItemRef) -> bool {
+    /// Whether `item` has a slot.
+    pub(super) fn has(&self, item: &ItemRef) -> bool {
         let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         taken.contains_key(item)
     }
 
-    /// Keeps a place for `item` if its ledger, which may be an old one, says that it has one.
-    pub(super) fn keep(&self, item: &ItemRef, memory: &WorkItem) -> bool {
-        let ledger = memory.status.as_ref().and_then(|status| status.retry.as_ref());
-        let open = ledger.and_then(|ledger| ledger.transition.as_ref());
-        let Some(transition) = open.filter(|transition| transition.blocked.is_none()) else {
+    /// Takes the slot of an item if its `WorkItem`, which may be a cached one, has a retry in flight.
+    pub(super) fn keep(&self, item: &ItemRef, work_item: &WorkItem) -> bool {
+        let transition = transition_of(work_item);
+        let Some(transition) = transition.filter(|transition| transition.blocked.is_none()) else {
             return false;
         };
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -64,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_counted_per_policy_and_per_namespace() {
+    fn slots_are_counted_per_policy_and_per_namespace() {
         let rule = RetryPolicy {
             max_in_flight: 3,
             max_in_flight_per_namespace: 2,
@@ -87,7 +86,7 @@ mod tests {
                 "{namespace}/{name} {policy}"
             );
         }
-        slots.note(&item("a", "1"), None);
+        slots.set(&item("a", "1"), None);
         assert!(slots.take(&item("a", "3"), "p", &rule));
     }
 }

@@ -28,7 +28,7 @@ pub(super) const MAX_PAGE: usize = 8 << 20;
 pub(super) const MAX_ITEM: usize = 1 << 20;
 /// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_mins(1);
-/// Who asks. GitHub refuses requests that do not say.
+/// GitHub refuses requests without a user agent.
 const USER_AGENT: &str = concat!("taskgate/", env!("CARGO_PKG_VERSION"));
 
 type Plain = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
@@ -45,9 +45,9 @@ pub(super) struct Http {
 
 /// A token. Never printed.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Token(header::HeaderValue);
+pub(super) struct AuthToken(header::HeaderValue);
 
-impl Token {
+impl AuthToken {
     /// `None` when `text` cannot stand in a header.
     pub(super) fn new(text: &str) -> Option<Self> {
         let text = text.trim();
@@ -57,22 +57,22 @@ impl Token {
     }
 }
 
-/// An answer, whatever its code.
-pub(super) struct Answer {
+/// An answer with any status code.
+pub(super) struct HttpResponse {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
 }
 
-impl Answer {
+impl HttpResponse {
     pub(super) fn header(&self, name: impl header::AsHeaderName) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 }
 
-/// No answer.
+/// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unanswered {
+pub(super) enum HttpError {
     #[error("not an address")]
     Address,
     #[error("no answer within {} s", TIMEOUT.as_secs())]
@@ -120,25 +120,25 @@ impl Http {
         })
     }
 
-    /// Asks for `url`; with `tag`, only if it is another than that. Of the answer, no more than `max` bytes are read.
+    /// Gets `url`; with `tag`, only if it has another one. No more than `max` bytes of the answer are read.
     pub(super) async fn get(
         &self,
         url: &str,
-        token: Option<&Token>,
+        token: Option<&AuthToken>,
         tag: Option<&str>,
         max: usize,
-    ) -> Result<Answer, Unanswered> {
-        let uri: Uri = url.parse().map_err(|_| Unanswered::Address)?;
+    ) -> Result<HttpResponse, HttpError> {
+        let uri: Uri = url.parse().map_err(|_| HttpError::Address)?;
         let mut request = Request::get(&uri)
             .header(header::ACCEPT, "application/vnd.github+json")
             .header(header::USER_AGENT, USER_AGENT);
-        if let Some(Token(token)) = token {
+        if let Some(AuthToken(token)) = token {
             request = request.header(header::AUTHORIZATION, token);
         }
         if let Some(tag) = tag {
             request = request.header(header::IF_NONE_MATCH, tag);
         }
-        let request = request.body(Empty::new()).map_err(|_| Unanswered::Address)?;
+        let request = request.body(Empty::new()).map_err(|_| HttpError::Address)?;
         timeout(TIMEOUT, async {
             let response = match &self.tunnelled {
                 Some(tunnelled) if uri.scheme_str() == Some("https") && self.proxies.intercept(&uri).is_some() => {
@@ -149,28 +149,28 @@ impl Http {
             collect(response, max).await
         })
         .await
-        .unwrap_or(Err(Unanswered::Late))
+        .unwrap_or(Err(HttpError::Late))
     }
 }
 
-async fn collect(response: Result<http::Response<Incoming>, Failure>, max: usize) -> Result<Answer, Unanswered> {
-    let response = response.map_err(|error| Unanswered::Connection(root_cause(&error)))?;
+async fn collect(response: Result<http::Response<Incoming>, Failure>, max: usize) -> Result<HttpResponse, HttpError> {
+    let response = response.map_err(|error| HttpError::Connection(root_cause(&error)))?;
     let (head, body) = response.into_parts();
     let body = Limited::new(body, max).collect().await.map_err(|error| {
         if error.is::<http_body_util::LengthLimitError>() {
-            Unanswered::TooLong(max)
+            HttpError::TooLong(max)
         } else {
-            Unanswered::Connection(error.to_string())
+            HttpError::Connection(error.to_string())
         }
     })?;
-    Ok(Answer {
+    Ok(HttpResponse {
         status: head.status,
         headers: head.headers,
         body: body.to_bytes(),
     })
 }
 
-/// What lies at the bottom, such as `Connection refused`: the layers above say only that something failed.
+/// The innermost error, such as `Connection refused`: the outer ones only state that something failed.
 fn root_cause(error: &Failure) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(deeper) = cause.source() {

@@ -1,9 +1,9 @@
-//! `SourceReadable` on a policy: whether what it waits for can be read at its source.
+//! The condition `SourceReadable` on a policy: whether the items that it needs can be read at their sources.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{
     Api, ResourceExt as _,
     api::{ApiResource, Patch, PatchParams},
@@ -15,51 +15,50 @@ use taskgate_policy::{
     source::{Interests, SourceKey},
 };
 
-use super::trouble::Trouble;
-use crate::{context::Context, error::is_absent, policies::PolicyHead};
+use super::error::SourceError;
+use crate::{context::Context, error::is_absent, policies::PolicyHead, status};
 
 /// The condition's type.
 const SOURCE_READABLE: &str = "SourceReadable";
 /// The field manager of this condition, apart from the one of `Accepted`.
 const MANAGER: &str = "taskgate-source";
-/// How many failures in a row it takes until one that may pass by itself is told.
+/// How many failures in a row it takes until a transient error is written.
 const PATIENCE: u32 = 3;
 /// The longest message, in characters.
 const MAX_MESSAGE: usize = 1024;
 
-/// How reading one item goes.
+/// How reads of one item went.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Health {
-    /// What went wrong last; `None` after an answer, and before the first try.
-    pub(super) trouble: Option<Trouble>,
-    /// How often in a row it went wrong.
+pub(super) struct ReadHealth {
+    /// The last error; `None` after an answer, and before the first try.
+    pub(super) error: Option<SourceError>,
+    /// How often in a row it failed.
     pub(super) failures: u32,
     /// Whether the item was ever read.
     pub(super) answered: bool,
 }
 
-impl Health {
-    pub(super) fn fail(&mut self, trouble: Trouble) {
+impl ReadHealth {
+    pub(super) fn fail(&mut self, error: SourceError) {
         self.failures = self.failures.saturating_add(1);
-        self.trouble = Some(trouble);
+        self.error = Some(error);
     }
 }
 
-/// What a policy's condition is to say.
+/// What the condition of a policy states.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Verdict {
-    /// Nothing is certain yet: what stands there stays.
+enum Readability {
+    /// Not certain yet: the condition stays as it is.
     Unknown,
     Readable,
-    Trouble(Trouble),
+    Failing(SourceError),
 }
 
-/// Says it on every policy where something else stands. A policy that waits for nothing any more loses what it was told of
-/// trouble.
+/// Writes the condition of every policy where it changed. A policy that needs no item any more loses the condition of an error.
 ///
 /// RBAC: `patch` on the status of both kinds of policies.
-pub(super) async fn tell(context: &Context, interests: &Interests, health: &BTreeMap<SourceKey, Health>) {
-    let verdicts = verdicts(interests, health);
+pub(super) async fn write_all(context: &Context, interests: &Interests, health: &BTreeMap<SourceKey, ReadHealth>) {
+    let states = readability(interests, health);
     for policy in context.policies.local.state() {
         let namespace = policy.namespace().unwrap_or_default();
         let name = PolicyName::Namespaced {
@@ -68,7 +67,7 @@ pub(super) async fn tell(context: &Context, interests: &Interests, health: &BTre
         };
         let kind = ApiResource::erase::<TaskPolicy>(&());
         let api = Api::namespaced_with(context.client.clone(), &namespace, &kind);
-        write(&api, &kind, &policy, verdicts.get(&name)).await;
+        write(&api, &kind, &policy, states.get(&name)).await;
     }
     for policy in context.policies.cluster.state() {
         let name = PolicyName::Cluster {
@@ -76,49 +75,49 @@ pub(super) async fn tell(context: &Context, interests: &Interests, health: &BTre
         };
         let kind = ApiResource::erase::<ClusterTaskPolicy>(&());
         let api = Api::all_with(context.client.clone(), &kind);
-        write(&api, &kind, &policy, verdicts.get(&name)).await;
+        write(&api, &kind, &policy, states.get(&name)).await;
     }
 }
 
-/// What is to be said of each policy that waits for something. The message names one trouble, always the same as long as
-/// it lasts, so that it is written once.
-fn verdicts(interests: &Interests, health: &BTreeMap<SourceKey, Health>) -> BTreeMap<PolicyName, Verdict> {
-    let mut verdicts = BTreeMap::new();
+/// The state of each policy that needs items. The message names one error, always the same while it lasts, so that it is written
+/// once.
+fn readability(interests: &Interests, health: &BTreeMap<SourceKey, ReadHealth>) -> BTreeMap<PolicyName, Readability> {
+    let mut states = BTreeMap::new();
     for (key, interest) in interests {
         let health = health.get(key).cloned().unwrap_or_default();
-        let verdict = match health.trouble {
-            Some(trouble) if !trouble.is_passing() || health.failures >= PATIENCE => Verdict::Trouble(trouble),
-            None if health.answered => Verdict::Readable,
-            _ => Verdict::Unknown,
+        let state = match health.error {
+            Some(error) if !error.is_transient() || health.failures >= PATIENCE => Readability::Failing(error),
+            None if health.answered => Readability::Readable,
+            _ => Readability::Unknown,
         };
         for policy in &interest.policies {
-            let slot = verdicts.entry(policy.clone()).or_insert_with(|| verdict.clone());
-            match (&*slot, &verdict) {
-                (Verdict::Trouble(_), _) => {}
-                (_, Verdict::Trouble(_)) | (Verdict::Readable, Verdict::Unknown) => *slot = verdict.clone(),
+            let slot = states.entry(policy.clone()).or_insert_with(|| state.clone());
+            match (&*slot, &state) {
+                (Readability::Failing(_), _) => {}
+                (_, Readability::Failing(_)) | (Readability::Readable, Readability::Unknown) => *slot = state.clone(),
                 _ => {}
             }
         }
     }
-    verdicts
+    states
 }
 
-async fn write(api: &Api<PolicyHead>, kind: &ApiResource, policy: &PolicyHead, verdict: Option<&Verdict>) {
+async fn write(api: &Api<PolicyHead>, kind: &ApiResource, policy: &PolicyHead, state: Option<&Readability>) {
     let status = policy.status.as_ref();
     let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
     let current = conditions.iter().find(|condition| condition.type_ == SOURCE_READABLE);
     let generation = policy.metadata.generation;
-    let wanted = match verdict {
-        Some(Verdict::Unknown) => return,
+    let wanted = match state {
+        Some(Readability::Unknown) => return,
         None => match current {
             Some(current) if current.status == "False" => None,
             _ => return,
         },
-        Some(Verdict::Readable) => Some(condition("True", "Answered", "the sources answer", current, generation)),
-        Some(Verdict::Trouble(trouble)) => Some(condition(
-            "False",
-            trouble.reason(),
-            &trouble.to_string(),
+        Some(Readability::Readable) => Some(condition(true, "Answered", "the sources answer", current, generation)),
+        Some(Readability::Failing(error)) => Some(condition(
+            false,
+            error.reason(),
+            &error.to_string(),
             current,
             generation,
         )),
@@ -142,24 +141,14 @@ async fn write(api: &Api<PolicyHead>, kind: &ApiResource, policy: &PolicyHead, v
 }
 
 fn condition(
-    status: &str,
+    is_readable: bool,
     reason: &str,
     message: &str,
     current: Option<&Condition>,
     generation: Option<i64>,
 ) -> Condition {
-    let since = current.filter(|current| current.status == status).map_or_else(
-        || Time(Timestamp::now()),
-        |current| current.last_transition_time.clone(),
-    );
-    Condition {
-        type_: SOURCE_READABLE.to_owned(),
-        status: status.to_owned(),
-        reason: reason.to_owned(),
-        message: clip(message, MAX_MESSAGE),
-        last_transition_time: since,
-        observed_generation: generation,
-    }
+    let (message, now) = (clip(message, MAX_MESSAGE), Timestamp::now());
+    status::condition(SOURCE_READABLE, is_readable, reason, message, generation, current, now)
 }
 
 #[cfg(test)]
@@ -175,7 +164,7 @@ mod tests {
         }
     }
 
-    fn said(health: &[(&str, Option<Trouble>, u32)]) -> Verdict {
+    fn state(health: &[(&str, Option<SourceError>, u32)]) -> Readability {
         let policy = PolicyName::Cluster { name: "p".into() };
         let interest = Interest {
             policies: [policy.clone()].into(),
@@ -184,33 +173,33 @@ mod tests {
         let interests = health.iter().map(|(item, ..)| (key(item), interest.clone())).collect();
         let health = health
             .iter()
-            .map(|(item, trouble, failures)| {
-                let health = Health {
-                    trouble: trouble.clone(),
+            .map(|(item, error, failures)| {
+                let health = ReadHealth {
+                    error: error.clone(),
                     failures: *failures,
                     answered: true,
                 };
                 (key(item), health)
             })
             .collect();
-        verdicts(&interests, &health).remove(&policy).unwrap()
+        readability(&interests, &health).remove(&policy).unwrap()
     }
 
     #[test]
-    fn one_trouble_is_told_and_a_passing_one_only_when_it_stays() {
-        let down = || Some(Trouble::Unreachable("down".into()));
-        let forbidden = || Some(Trouble::Forbidden("no".into()));
-        assert_eq!(said(&[("1", None, 0)]), Verdict::Readable);
-        assert_eq!(said(&[("1", down(), 2)]), Verdict::Unknown);
-        assert_eq!(said(&[("1", None, 0), ("2", down(), 2)]), Verdict::Unknown);
-        assert_eq!(said(&[("1", down(), 2), ("2", None, 0)]), Verdict::Unknown);
+    fn one_error_is_written_and_a_transient_one_only_when_it_lasts() {
+        let down = || Some(SourceError::Unreachable("down".into()));
+        let forbidden = || Some(SourceError::Forbidden("no".into()));
+        assert_eq!(state(&[("1", None, 0)]), Readability::Readable);
+        assert_eq!(state(&[("1", down(), 2)]), Readability::Unknown);
+        assert_eq!(state(&[("1", None, 0), ("2", down(), 2)]), Readability::Unknown);
+        assert_eq!(state(&[("1", down(), 2), ("2", None, 0)]), Readability::Unknown);
         assert_eq!(
-            said(&[("1", None, 0), ("2", down(), 3)]),
-            Verdict::Trouble(down().unwrap())
+            state(&[("1", None, 0), ("2", down(), 3)]),
+            Readability::Failing(down().unwrap())
         );
         assert_eq!(
-            said(&[("1", forbidden(), 1), ("2", None, 0)]),
-            Verdict::Trouble(forbidden().unwrap())
+            state(&[("1", forbidden(), 1), ("2", None, 0)]),
+            Readability::Failing(forbidden().unwrap())
         );
     }
 }

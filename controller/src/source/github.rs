@@ -1,4 +1,4 @@
-//! One item of GitHub: one conditional request while nothing changes, and the comments only when something did.
+//! Reads one item of GitHub: one conditional request while nothing changes, and the comments only after a change.
 
 use http::{StatusCode, header};
 use jiff::Timestamp;
@@ -10,77 +10,77 @@ use taskgate_policy::source::{
 };
 
 use super::{
-    client::{Answer, Http, MAX_ITEM, MAX_PAGE, Token, Unanswered},
-    trouble::Trouble,
+    client::{AuthToken, Http, HttpError, HttpResponse, MAX_ITEM, MAX_PAGE},
+    error::SourceError,
 };
 
 /// How many pages of comments are read, as in Kelos: the latest ones.
 const PAGES: u64 = 10;
 
-/// A tracker's API, and who asks.
+/// The address of a source's API, and the token.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Route {
     pub(super) base: String,
-    pub(super) token: Option<Token>,
+    pub(super) token: Option<AuthToken>,
     /// A proxy of the cluster adds the token.
     pub(super) is_proxy: bool,
 }
 
-/// What is to be read.
-pub(super) struct Ask<'a> {
+/// The item to read.
+pub(super) struct ItemQuery<'a> {
     pub(super) repository: &'a Repository,
     pub(super) endpoint: Endpoint,
     pub(super) number: u64,
     /// Whether the text of comments and a pull request's head are wanted.
     pub(super) whole: bool,
-    /// What was read before.
-    pub(super) before: Option<&'a Kept>,
+    /// The item as it was read before.
+    pub(super) before: Option<&'a CachedItem>,
     /// The login that the token belongs to, once known.
     pub(super) own: &'a tokio::sync::OnceCell<Option<String>>,
 }
 
 /// An item as it was read, for the next request.
 #[derive(Clone)]
-pub(super) struct Kept {
+pub(super) struct CachedItem {
     pub(super) tag: Option<String>,
     pub(super) item: SourceItem,
     whole: bool,
 }
 
-/// What an answer says.
-pub(super) enum Reading {
-    Item(Box<Kept>),
+/// The content of an answer.
+pub(super) enum ItemReading {
+    Item(Box<CachedItem>),
     /// The item does not exist any more.
     Gone,
 }
 
-/// A reading, or the trouble; and until when the tracker wants to be left alone, whatever it answered.
-pub(super) struct Outcome {
-    pub(super) reading: Result<Reading, Trouble>,
+/// A reading or an error, and until when the source asks for no further request.
+pub(super) struct ReadResult {
+    pub(super) reading: Result<ItemReading, SourceError>,
     pub(super) pause: Option<Timestamp>,
 }
 
 /// Reads one item.
-pub(super) async fn read(http: &Http, route: &Route, ask: &Ask<'_>) -> Outcome {
+pub(super) async fn read(http: &Http, route: &Route, query: &ItemQuery<'_>) -> ReadResult {
     let mut session = Session {
         http,
         route,
         pause: None,
     };
-    let reading = session.item(ask).await;
-    Outcome {
+    let reading = session.item(query).await;
+    ReadResult {
         reading,
         pause: session.pause,
     }
 }
 
-/// Whether the issue or pull request is open: one request, and nothing else of it. What was deleted is not.
+/// Whether the issue or pull request is open, with one request. A deleted one is not.
 pub(super) async fn is_open(
     http: &Http,
     route: &Route,
     repository: &Repository,
     number: u64,
-) -> (Result<bool, Trouble>, Option<Timestamp>) {
+) -> (Result<bool, SourceError>, Option<Timestamp>) {
     let mut session = Session {
         http,
         route,
@@ -98,14 +98,14 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    async fn is_open(&mut self, repository: &Repository, number: u64) -> Result<bool, Trouble> {
+    async fn is_open(&mut self, repository: &Repository, number: u64) -> Result<bool, SourceError> {
         let endpoint = Endpoint::Issues.as_str();
         let path = format!("/repos/{}/{}/{endpoint}/{number}", repository.owner, repository.name);
         let answer = self.get(&path, None).await?;
         match answer.status {
             StatusCode::OK => {
                 let json = self.json(&path, &answer)?;
-                let item = github::item(&json, number).ok_or_else(|| self.nonsense(&path))?;
+                let item = github::item(&json, number).ok_or_else(|| self.not_understood(&path))?;
                 Ok(item.is_open)
             }
             StatusCode::GONE => Ok(false),
@@ -113,44 +113,52 @@ impl Session<'_> {
         }
     }
 
-    async fn item(&mut self, ask: &Ask<'_>) -> Result<Reading, Trouble> {
-        let repository = format!("/repos/{}/{}", ask.repository.owner, ask.repository.name);
-        let path = format!("{repository}/{}/{}", ask.endpoint.as_str(), ask.number);
-        // What was read for less cannot be taken over for more.
-        let before = ask.before.filter(|kept| kept.whole || !ask.whole);
+    async fn item(&mut self, query: &ItemQuery<'_>) -> Result<ItemReading, SourceError> {
+        let repository = format!("/repos/{}/{}", query.repository.owner, query.repository.name);
+        let path = format!("{repository}/{}/{}", query.endpoint.as_str(), query.number);
+        // A partial reading is no base for a whole one.
+        let before = query.before.filter(|kept| kept.whole || !query.whole);
         let answer = self.get(&path, before.and_then(|kept| kept.tag.as_deref())).await?;
         match (answer.status, before) {
-            (StatusCode::NOT_MODIFIED, Some(before)) => return Ok(Reading::Item(Box::new(before.clone()))),
-            (StatusCode::GONE, _) => return Ok(Reading::Gone),
-            (StatusCode::NOT_FOUND, _) => return self.not_found(ask, &repository, &path).await,
+            (StatusCode::NOT_MODIFIED, Some(before)) => return Ok(ItemReading::Item(Box::new(before.clone()))),
+            (StatusCode::GONE, _) => return Ok(ItemReading::Gone),
+            (StatusCode::NOT_FOUND, _) => return self.not_found(query, &repository, &path).await,
             (StatusCode::OK, _) => {}
             _ => return Err(self.refusal(&path, &answer)),
         }
         let json = self.json(&path, &answer)?;
         // An issue that moved answers with another number.
-        let mut item = github::item(&json, ask.number).ok_or_else(|| self.nonsense(&path))?;
+        let mut item = github::item(&json, query.number).ok_or_else(|| self.not_understood(&path))?;
         let tag = answer.header(header::ETAG).map(ToOwned::to_owned);
         if let Some(before) = before.filter(|before| item.is_as(&before.item)) {
             let item = before.item.clone();
             let whole = before.whole;
-            return Ok(Reading::Item(Box::new(Kept { tag, item, whole })));
+            return Ok(ItemReading::Item(Box::new(CachedItem { tag, item, whole })));
         }
-        if ask.whole && item.is_pull && item.head_sha.is_none() {
-            item.head_sha = self.head(&repository, ask.number).await?;
+        if query.whole && item.is_pull && item.head_sha.is_none() {
+            item.head_sha = self.head(&repository, query.number).await?;
         }
-        let conversation = self.conversation(ask, &repository, item.comment_count).await?;
+        let conversation = self.conversation(query, &repository, item.comment_count).await?;
         conversation.finish(&mut item);
-        let whole = ask.whole;
-        Ok(Reading::Item(Box::new(Kept { tag, item, whole })))
+        let whole = query.whole;
+        Ok(ItemReading::Item(Box::new(CachedItem { tag, item, whole })))
     }
 
-    /// GitHub says "not found" of what a token may not see, too: an item is gone only if it was there once, and its
-    /// repository can still be seen.
-    async fn not_found(&mut self, ask: &Ask<'_>, repository: &str, path: &str) -> Result<Reading, Trouble> {
+    /// GitHub answers "not found" for objects that a token may not see, too: an item is gone only if it was read once, and its
+    /// repository can still be read.
+    async fn not_found(
+        &mut self,
+        query: &ItemQuery<'_>,
+        repository: &str,
+        path: &str,
+    ) -> Result<ItemReading, SourceError> {
         let seen = self.get(repository, None).await?;
         match seen.status {
-            StatusCode::OK if ask.before.is_some() => Ok(Reading::Gone),
-            StatusCode::OK => Err(Trouble::BadAnswer(format!("{}{path} does not exist", self.route.base))),
+            StatusCode::OK if query.before.is_some() => Ok(ItemReading::Gone),
+            StatusCode::OK => Err(SourceError::BadAnswer(format!(
+                "{}{path} does not exist",
+                self.route.base
+            ))),
             StatusCode::NOT_FOUND => {
                 let whose = if self.route.token.is_some() || self.route.is_proxy {
                     "with this token"
@@ -158,36 +166,41 @@ impl Session<'_> {
                     "without a token"
                 };
                 let message = format!("{}{repository} cannot be seen {whose}", self.route.base);
-                Err(Trouble::Forbidden(message))
+                Err(SourceError::Forbidden(message))
             }
             _ => Err(self.refusal(repository, &seen)),
         }
     }
 
-    async fn head(&mut self, repository: &str, number: u64) -> Result<Option<String>, Trouble> {
+    async fn head(&mut self, repository: &str, number: u64) -> Result<Option<String>, SourceError> {
         let path = format!("{repository}/pulls/{number}");
         let answer = self.get(&path, None).await?;
         if answer.status != StatusCode::OK {
             return Err(self.refusal(&path, &answer));
         }
         let json = self.json(&path, &answer)?;
-        let pull = github::item(&json, number).ok_or_else(|| self.nonsense(&path))?;
+        let pull = github::item(&json, number).ok_or_else(|| self.not_understood(&path))?;
         Ok(pull.head_sha)
     }
 
-    async fn conversation(&mut self, ask: &Ask<'_>, repository: &str, count: u64) -> Result<Conversation, Trouble> {
-        let mut conversation = Conversation::new(ask.whole);
+    async fn conversation(
+        &mut self,
+        query: &ItemQuery<'_>,
+        repository: &str,
+        count: u64,
+    ) -> Result<Conversation, SourceError> {
+        let mut conversation = Conversation::new(query.whole);
         if count == 0 {
             return Ok(conversation);
         }
         let session = &mut *self;
-        let own = ask.own.get_or_try_init(move || session.own_login()).await?.clone();
+        let own = query.own.get_or_try_init(move || session.own_login()).await?.clone();
         let per_page = github::PER_PAGE;
         let last = count.div_ceil(per_page.into());
         for page in last.saturating_sub(PAGES) + 1..=last {
             let path = format!(
                 "{repository}/issues/{}/comments?per_page={per_page}&page={page}",
-                ask.number
+                query.number
             );
             let answer = self.bounded(&path, None, MAX_PAGE).await?;
             if answer.status != StatusCode::OK {
@@ -195,13 +208,13 @@ impl Session<'_> {
             }
             let json = self.json(&path, &answer)?;
             let added = conversation.add(&json, own.as_deref());
-            added.ok_or_else(|| self.nonsense(&path))?;
+            added.ok_or_else(|| self.not_understood(&path))?;
         }
         Ok(conversation)
     }
 
-    /// Who our token belongs to. An App's token belongs to nobody; what it writes is marked as a bot's.
-    async fn own_login(&mut self) -> Result<Option<String>, Trouble> {
+    /// The login of the token's owner. An App's token has none; its comments are marked as a bot's.
+    async fn own_login(&mut self) -> Result<Option<String>, SourceError> {
         if self.route.token.is_none() && !self.route.is_proxy {
             return Ok(None);
         }
@@ -209,7 +222,9 @@ impl Session<'_> {
         match answer.status {
             StatusCode::OK => {
                 let json = self.json("/user", &answer)?;
-                github::login(&json).map(Some).ok_or_else(|| self.nonsense("/user"))
+                github::login(&json)
+                    .map(Some)
+                    .ok_or_else(|| self.not_understood("/user"))
             }
             StatusCode::NOT_FOUND => Ok(None),
             // A proxy without a token, or a token that belongs to an App.
@@ -219,30 +234,30 @@ impl Session<'_> {
         }
     }
 
-    /// Asks for one thing, rather than for a page of many.
-    async fn get(&mut self, path: &str, tag: Option<&str>) -> Result<Answer, Trouble> {
+    /// Gets one object, rather than a page of many.
+    async fn get(&mut self, path: &str, tag: Option<&str>) -> Result<HttpResponse, SourceError> {
         self.bounded(path, tag, MAX_ITEM).await
     }
 
-    async fn bounded(&mut self, path: &str, tag: Option<&str>, max: usize) -> Result<Answer, Trouble> {
+    async fn bounded(&mut self, path: &str, tag: Option<&str>, max: usize) -> Result<HttpResponse, SourceError> {
         let Route { base, token, .. } = self.route;
         let url = format!("{base}{path}");
         let mut answer = self.http.get(&url, token.as_ref(), tag, max).await;
-        // A repository that was renamed. The token goes to nobody else.
+        // A repository that was renamed. No other host gets the token.
         if let Ok(moved) = &answer
             && matches!(moved.status.as_u16(), 301 | 307 | 308)
-            && let Some(place) = moved.header(header::LOCATION)
-            && place
+            && let Some(location) = moved.header(header::LOCATION)
+            && location
                 .strip_prefix(base.as_str())
                 .is_some_and(|rest| rest.starts_with('/'))
         {
-            let place = place.to_owned();
-            answer = self.http.get(&place, token.as_ref(), tag, max).await;
+            let location = location.to_owned();
+            answer = self.http.get(&location, token.as_ref(), tag, max).await;
         }
         let answer = answer.map_err(|error| match error {
-            Unanswered::TooLong(_) => Trouble::BadAnswer(format!("{base}: {error}")),
-            Unanswered::Address => Trouble::Unsupported(format!("{base}: {error}")),
-            Unanswered::Late | Unanswered::Connection(_) => Trouble::Unreachable(format!("{base}: {error}")),
+            HttpError::TooLong(_) => SourceError::BadAnswer(format!("{base}: {error}")),
+            HttpError::Address => SourceError::Unsupported(format!("{base}: {error}")),
+            HttpError::Late | HttpError::Connection(_) => SourceError::Unreachable(format!("{base}: {error}")),
         })?;
         let headers = RateHeaders {
             retry_after: answer.header(header::RETRY_AFTER),
@@ -253,27 +268,27 @@ impl Session<'_> {
         Ok(answer)
     }
 
-    fn json(&self, path: &str, answer: &Answer) -> Result<Value, Trouble> {
-        serde_json::from_slice(&answer.body).map_err(|_| self.nonsense(path))
+    fn json(&self, path: &str, answer: &HttpResponse) -> Result<Value, SourceError> {
+        serde_json::from_slice(&answer.body).map_err(|_| self.not_understood(path))
     }
 
-    fn nonsense(&self, path: &str) -> Trouble {
+    fn not_understood(&self, path: &str) -> SourceError {
         let path = path.split('?').next().unwrap_or(path);
-        Trouble::BadAnswer(format!("{}{path} does not answer as GitHub does", self.route.base))
+        SourceError::BadAnswer(format!("{}{path} does not answer as GitHub does", self.route.base))
     }
 
-    fn refusal(&self, path: &str, answer: &Answer) -> Trouble {
+    fn refusal(&self, path: &str, answer: &HttpResponse) -> SourceError {
         let base = &self.route.base;
         let (path, code) = (path.split('?').next().unwrap_or(path), answer.status.as_u16());
         let message = format!("{base}{path} answers {code}");
         match (code, self.pause) {
-            (403 | 429 | 503, Some(until)) => Trouble::RateLimited {
+            (403 | 429 | 503, Some(until)) => SourceError::RateLimited {
                 base: base.clone(),
                 until,
             },
-            (401, _) | (403, None) => Trouble::Forbidden(message),
-            (500.., _) => Trouble::Unreachable(format!("{base} answers {code}")),
-            _ => Trouble::BadAnswer(message),
+            (401, _) | (403, None) => SourceError::Forbidden(message),
+            (500.., _) => SourceError::Unreachable(format!("{base} answers {code}")),
+            _ => SourceError::BadAnswer(message),
         }
     }
 }

@@ -1,33 +1,31 @@
-//! The source reader: asks the trackers about the items that policies wait for, and about no others.
+//! Reads issue sources: the items that policies need, and no others.
 //!
 //! ```text
-//! interests (policies, Tasks, WorkItems) ── reader ── access: Workspace, Secret or ghproxy
-//!                                             ├─ github ── client: one conditional GET per item and interval
-//!                                             ├─ settle: baseline, reset, prune of the WorkItem
-//!                                             ├─ Sources: the latest observation of each item, for other concerns
-//!                                             └─ condition: SourceReadable on the policies
+//! interest (policies, Tasks, WorkItems) ── reader ── access: Workspace, Secret or ghproxy
+//!                                            ├─ github ── client: one conditional GET per item and interval
+//!                                            ├─ work_item: baseline, reset or deletion of the WorkItem
+//!                                            ├─ Sources: the latest observation of each item, for the features
+//!                                            └─ condition: SourceReadable on the policies
 //! ```
 //!
-//! A failure never changes what is remembered of an item: it is counted, waited out, and told on the policy.
+//! A failed read never changes a `WorkItem`: it is counted, tried again later, and written to the condition of the policy.
 //!
-//! [`Asker`] answers single questions, of those who need an answer once: nothing is kept of them.
+//! Features get an item with [`Sources::latest`], and each new observation with [`Sources::subscribe`]. [`SourceClient`] sends single
+//! queries, whose answers are not kept. `taskgate_policy::source` decides which items are needed; observations of others are removed.
 //!
-//! Other concerns look an item up with [`Sources::latest`] and hear of each new observation by [`Sources::subscribe`].
-//! What makes an item interesting is decided in `taskgate_policy::source`; an item that interests nobody is forgotten.
+//! Imports the shared modules only. Called by `cancellation`, `metadata`, `retry` and `controller`.
 
 mod access;
-mod ask;
 mod client;
 mod condition;
+mod error;
 mod github;
-mod interests;
-mod job;
+mod interest;
 mod limits;
+mod queries;
 mod reader;
-mod settle;
-mod trouble;
-mod turn;
-mod ways;
+mod request;
+mod work_item;
 
 use std::{
     collections::HashMap,
@@ -39,30 +37,30 @@ use jiff::Timestamp;
 use taskgate_policy::source::{Repository, Source, SourceItem, SourceKey};
 use tokio::sync::{Notify, broadcast};
 
-use trouble::Trouble;
+use error::SourceError;
 
-pub(crate) use ask::Asker;
+pub(crate) use queries::SourceClient;
 pub(crate) use reader::run;
 
 /// How many observations a slow subscriber may be behind.
-const NEWS: usize = 1024;
+const BACKLOG: usize = 1024;
 
 /// How sources are read.
 #[derive(Clone, Debug)]
 pub struct SourceConfig {
-    /// An item is never asked about more often than this, however often its spawner polls.
+    /// The shortest interval between two reads of an item, however often its spawner polls.
     pub min_interval: Duration,
     /// The API of github.com.
     pub github_api: String,
     /// Where the GitHub proxy of a Workspace is, with `{service}` and `{namespace}`.
     pub ghproxy_url: String,
-    /// The Enterprise hosts that may be asked, in lower case, with their ports where these are not 443.
+    /// The Enterprise hosts that taskgate may read, in lower case, with their ports where these are not 443.
     pub hosts: Vec<String>,
 }
 
 impl SourceConfig {
     /// The API of a repository, if the operator allows its host: a user who can write a Workspace can name any host.
-    fn api_of(&self, repository: &Repository) -> Result<String, Trouble> {
+    fn api_of(&self, repository: &Repository) -> Result<String, SourceError> {
         let Some(api) = repository.enterprise_api() else {
             return Ok(self.github_api.clone());
         };
@@ -72,36 +70,36 @@ impl SourceConfig {
         if allowed {
             return Ok(api);
         }
-        Err(Trouble::HostNotAllowed(format!(
-            "taskgate may not ask {host}: its operator allows the host with --source-hosts (chart: sources.hosts)"
+        Err(SourceError::HostNotAllowed(format!(
+            "taskgate may not read {host}: its operator allows the host with --source-hosts (chart: sources.hosts)"
         )))
     }
 
-    /// How often an item of `source` is asked about: as often as its spawner polls, within reason.
+    /// The interval between two reads of an item of `source`: the one of its spawner, but not less than the minimum.
     fn interval(&self, source: &Source) -> Duration {
         source.interval.max(self.min_interval)
     }
 }
 
-/// An item as its tracker showed it last.
+/// An item as its source showed it last.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Observation {
-    /// The item; `None` when the tracker says that it does not exist any more.
+    /// The item; `None` when it does not exist any more.
     pub(crate) item: Option<Arc<SourceItem>>,
     /// Whether the spawner still finds the item: it is there, in the wanted state, and passes the filters that one item's
     /// own fields decide.
     pub(crate) discovered: bool,
     /// For how many observations in a row, each an interval apart, `discovered` has been so.
     pub(crate) in_a_row: u32,
-    /// When the tracker answered.
+    /// When the source answered.
     pub(crate) observed_at: Timestamp,
 }
 
-/// The latest observation of each item that interests somebody.
+/// The latest observation of each item that a policy needs.
 #[derive(Debug)]
 pub(crate) struct Sources {
     latest: RwLock<HashMap<SourceKey, Observation>>,
-    news: broadcast::Sender<SourceKey>,
+    observed: broadcast::Sender<SourceKey>,
     changed: Notify,
 }
 
@@ -109,26 +107,27 @@ impl Default for Sources {
     fn default() -> Self {
         Self {
             latest: RwLock::default(),
-            news: broadcast::Sender::new(NEWS),
+            observed: broadcast::Sender::new(BACKLOG),
             changed: Notify::new(),
         }
     }
 }
 
 impl Sources {
-    /// What is known of an item. `None`: not asked yet, nobody is interested, or it cannot be read.
+    /// The latest observation of an item. `None`: it was not read yet, no policy needs it, or it cannot be read.
     pub(crate) fn latest(&self, key: &SourceKey) -> Option<Observation> {
         let latest = self.latest.read().unwrap_or_else(PoisonError::into_inner);
         latest.get(key).cloned()
     }
 
-    /// Hears of each observation, unchanged ones too: at most one per item and interval. Who lags looks at everything.
+    /// Yields the item of each observation, unchanged ones too: at most one per item and interval. A subscriber that lags must
+    /// reconcile all items.
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<SourceKey> {
-        self.news.subscribe()
+        self.observed.subscribe()
     }
 
-    /// Something changed that interests may hang on.
-    pub(crate) fn look_again(&self) {
+    /// Makes the reader compute again which items are needed.
+    pub(crate) fn refresh(&self) {
         self.changed.notify_one();
     }
 
@@ -136,7 +135,7 @@ impl Sources {
         self.changed.notified().await;
     }
 
-    /// Takes note of an answer: `item` as it was shown, and whether the spawner finds it.
+    /// Stores an observation: `item` as the source shows it, and whether the spawner discovers it.
     fn observe(&self, key: &SourceKey, item: Option<SourceItem>, discovered: bool, now: Timestamp) -> Observation {
         let mut latest = self.latest.write().unwrap_or_else(PoisonError::into_inner);
         let before = latest.get(key).filter(|before| before.discovered == discovered);
@@ -148,8 +147,8 @@ impl Sources {
         };
         latest.insert(key.clone(), observation.clone());
         drop(latest);
-        // Nobody may be listening.
-        let _ = self.news.send(key.clone());
+        // An error means that there is no subscriber.
+        let _ = self.observed.send(key.clone());
         observation
     }
 
@@ -164,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_hosts_that_the_operator_allows_are_asked() {
+    fn only_the_hosts_that_the_operator_allows_are_read() {
         let config = SourceConfig {
             min_interval: Duration::from_secs(30),
             github_api: "https://api.github.com".to_owned(),
@@ -189,9 +188,9 @@ mod tests {
             if let Some(api) = api {
                 assert_eq!(found.as_deref(), Ok(api), "{repository}");
             } else {
-                let trouble = found.unwrap_err();
-                assert_eq!(trouble.reason(), "HostNotAllowed", "{repository}");
-                assert!(trouble.to_string().contains("--source-hosts"), "{trouble}");
+                let error = found.unwrap_err();
+                assert_eq!(error.reason(), "HostNotAllowed", "{repository}");
+                assert!(error.to_string().contains("--source-hosts"), "{error}");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Whose turn it is, and what came of it. Nobody waits for a tracker that does not answer but those who need it.
+//! The loop that reads items when they are due. A source that does not answer delays no other.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -14,31 +14,35 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 use super::{
-    SourceConfig,
+    SourceConfig, Sources,
+    access::LocationCache,
     client::Http,
-    condition::{self, Health},
-    github::{Kept, Reading},
-    interests::interests,
-    job::{Answer, Job},
-    limits::Limits,
-    settle,
-    trouble::Trouble,
-    turn::in_turn,
-    ways::Ways,
+    condition::{self, ReadHealth},
+    error::SourceError,
+    github::{CachedItem, ItemReading},
+    interest::interests,
+    limits::RouteLimits,
+    request::{ItemRequest, RequestResult},
+    work_item,
 };
 use crate::context::Context;
 
-/// How many items are read at the same time.
+/// How many items are read in parallel.
 const CONCURRENCY: usize = 32;
-/// How many of them may be of one namespace, so that one tenant's silent tracker does not take every place.
+/// How many of them may be of one namespace, so that the source of one tenant, which does not answer, does not delay the others.
 const PER_NAMESPACE: usize = 4;
-/// The shortest time between two looks at who interests somebody.
+/// The shortest time between two computations of the items that are needed.
 const QUIET: Duration = Duration::from_secs(1);
-/// How many intervals pass between two questions about an item that only has to be found gone some day.
+/// How many intervals pass between two reads of an item of which only the deletion matters.
 const SELDOM: u32 = 12;
 
-/// Reads sources for ever. Waits for the caches first: nothing is asked because a policy is not known yet.
-pub(crate) async fn run(context: Arc<Context>, tasks: Store<DynamicObject>, config: SourceConfig) {
+/// Reads sources, after the caches are filled. Never ends.
+pub(crate) async fn run(
+    context: Arc<Context>,
+    sources: Arc<Sources>,
+    tasks: Store<DynamicObject>,
+    config: SourceConfig,
+) {
     let http = match Http::new() {
         Ok(http) => http,
         Err(error) => {
@@ -49,42 +53,43 @@ pub(crate) async fn run(context: Arc<Context>, tasks: Store<DynamicObject>, conf
     context.ready().await;
     // An error means that the watch was dropped, and then this is dropped as well.
     let _ = tasks.wait_until_ready().await;
-    let mut reader = Reader {
+    let mut reader = SourceReader {
         context,
+        sources,
         config,
         http,
         limits: Arc::default(),
         items: BTreeMap::new(),
-        ways: Ways::default(),
+        locations: LocationCache::default(),
     };
-    let mut answers = FuturesUnordered::new();
+    let mut running = FuturesUnordered::new();
     loop {
         let interests = interests(&reader.context, &tasks);
-        let (jobs, more) = reader.jobs(&interests).await;
-        for job in jobs {
-            answers.push(job.ask(reader.http.clone(), Arc::clone(&reader.limits)));
+        let (requests, more) = reader.due_requests(&interests).await;
+        for request in requests {
+            running.push(request.send(reader.http.clone(), Arc::clone(&reader.limits)));
         }
-        condition::tell(&reader.context, &interests, &reader.health()).await;
+        condition::write_all(&reader.context, &interests, &reader.health()).await;
         let quiet = Instant::now() + QUIET;
         let next = if more { Some(quiet) } else { reader.next() };
-        let mut heard = false;
+        let mut answered = false;
         loop {
-            let rested = Instant::now() >= quiet;
-            if rested && heard {
+            let is_quiet = Instant::now() >= quiet;
+            if is_quiet && answered {
                 break;
             }
             tokio::select! {
-                Some((job, answer)) = answers.next() => {
-                    reader.take(&job, answer).await;
-                    heard = true;
+                Some((request, result)) = running.next() => {
+                    reader.apply(&request, result).await;
+                    answered = true;
                 }
-                () = sleep_until(quiet), if !rested => {}
-                () = reader.context.sources.changed(), if rested => break,
-                () = at(next), if rested => break,
+                () = sleep_until(quiet), if !is_quiet => {}
+                () = reader.sources.changed(), if is_quiet => break,
+                () = at(next), if is_quiet => break,
             }
         }
-        // An answer may end the interest in it: what came of it is told to those who waited.
-        condition::tell(&reader.context, &interests, &reader.health()).await;
+        // An answer may end the need for its item: the policies that needed it get their condition before.
+        condition::write_all(&reader.context, &interests, &reader.health()).await;
     }
 }
 
@@ -95,181 +100,232 @@ async fn at(moment: Option<Instant>) {
     }
 }
 
-struct Reader {
+struct SourceReader {
     context: Arc<Context>,
+    sources: Arc<Sources>,
     config: SourceConfig,
     http: Http,
-    limits: Arc<Limits>,
-    items: BTreeMap<SourceKey, Item>,
-    ways: Ways,
+    limits: Arc<RouteLimits>,
+    items: BTreeMap<SourceKey, ItemState>,
+    locations: LocationCache,
 }
 
-/// What the reader knows of an item.
+/// The reader's state of an item.
 #[derive(Default)]
-struct Item {
-    /// When it may be asked about next; `None`: at once.
+struct ItemState {
+    /// When it may be read next; `None`: at once.
     due: Option<Instant>,
-    /// Whether it is being asked about.
-    is_asked: bool,
-    kept: Option<Arc<Kept>>,
-    health: Health,
+    is_being_read: bool,
+    cached: Option<Arc<CachedItem>>,
+    health: ReadHealth,
 }
 
-impl Reader {
-    /// Everything whose turn it is, as far as there are places; and whether something was passed over for want of one that
-    /// no answer will free.
-    async fn jobs(&mut self, interests: &Interests) -> (Vec<Job>, bool) {
+impl SourceReader {
+    /// Requests for the items that are due, as many as may run; and whether a due item must wait although no running request will
+    /// free a slot for it.
+    async fn due_requests(&mut self, interests: &Interests) -> (Vec<ItemRequest>, bool) {
         let now = Instant::now();
-        // An item that comes back within its interval waits for its turn.
-        self.items
-            .retain(|key, item| item.is_asked || interests.contains_key(key) || item.due.is_some_and(|due| due > now));
-        self.ways.refresh(now);
-        self.context.sources.retain(|key| interests.contains_key(key));
+        // An item that is needed again within its interval is not due.
+        self.items.retain(|key, item| {
+            item.is_being_read || interests.contains_key(key) || item.due.is_some_and(|due| due > now)
+        });
+        self.locations.refresh(now);
+        self.sources.retain(|key| interests.contains_key(key));
         self.limits
             .retain(|(namespace, _)| interests.keys().any(|key| key.namespace == *namespace));
-        let mut places: HashMap<String, usize> = HashMap::new();
-        for key in self.items.iter().filter(|(_, item)| item.is_asked).map(|(key, _)| key) {
-            *places.entry(key.namespace.clone()).or_default() += 1;
+        let mut running: HashMap<String, usize> = HashMap::new();
+        for key in self
+            .items
+            .iter()
+            .filter(|(_, item)| item.is_being_read)
+            .map(|(key, _)| key)
+        {
+            *running.entry(key.namespace.clone()).or_default() += 1;
         }
-        let mut taken: usize = places.values().sum();
-        let mut lost: HashMap<&str, usize> = HashMap::new();
-        let (mut jobs, mut more) = (Vec::new(), false);
+        let mut total: usize = running.values().sum();
+        let mut failed: HashMap<&str, usize> = HashMap::new();
+        let (mut requests, mut more) = (Vec::new(), false);
         let due = |key: &SourceKey| self.items.get(key).and_then(|item| item.due);
-        let idle = |key: &SourceKey| self.items.get(key).is_none_or(|item| !item.is_asked);
+        let idle = |key: &SourceKey| self.items.get(key).is_none_or(|item| !item.is_being_read);
         let waiting = interests.iter().filter(|(key, _)| idle(key));
-        for (key, interest) in in_turn(waiting.map(|entry| (due(entry.0), entry)), now) {
-            // An item that cannot be asked about has had its turn: a namespace full of broken Workspaces delays no other.
-            let failed = lost.get(key.namespace.as_str()).copied().unwrap_or_default();
-            let own = places.get(&key.namespace).copied().unwrap_or_default() + failed;
-            if own >= PER_NAMESPACE || taken >= CONCURRENCY {
-                more |= failed > 0;
+        for (key, interest) in longest_due_first(waiting.map(|entry| (due(entry.0), entry)), now) {
+            // An item without a location counts as well: a namespace full of broken Workspaces delays no other.
+            let own_failed = failed.get(key.namespace.as_str()).copied().unwrap_or_default();
+            let own = running.get(&key.namespace).copied().unwrap_or_default() + own_failed;
+            if own >= PER_NAMESPACE || total >= CONCURRENCY {
+                more |= own_failed > 0;
                 continue;
             }
-            if let Some(job) = self.job(key, interest).await {
-                *places.entry(key.namespace.clone()).or_default() += 1;
-                taken += 1;
-                jobs.push(job);
+            if let Some(request) = self.request(key, interest).await {
+                *running.entry(key.namespace.clone()).or_default() += 1;
+                total += 1;
+                requests.push(request);
             } else {
-                *lost.entry(key.namespace.as_str()).or_default() += 1;
+                *failed.entry(key.namespace.as_str()).or_default() += 1;
             }
         }
-        (jobs, more)
+        (requests, more)
     }
 
-    /// When the next item has its turn.
+    /// When the next item is due.
     fn next(&self) -> Option<Instant> {
-        let waiting = self.items.values().filter(|item| !item.is_asked);
+        let waiting = self.items.values().filter(|item| !item.is_being_read);
         waiting.filter_map(|item| item.due).min()
     }
 
-    fn health(&self) -> BTreeMap<SourceKey, Health> {
+    fn health(&self) -> BTreeMap<SourceKey, ReadHealth> {
         let items = self.items.iter();
         items.map(|(key, item)| (key.clone(), item.health.clone())).collect()
     }
 
-    /// Everything that reading the item takes; `None` when there is no way to it, which is noted.
-    async fn job(&mut self, key: &SourceKey, interest: &Interest) -> Option<Job> {
-        let (until, place) = self.ways.find(&self.context, &self.config, key).await;
-        let (place, repository, number) = match place.and_then(|place| {
+    /// A request for the item; `None` without a location, which its health records.
+    async fn request(&mut self, key: &SourceKey, interest: &Interest) -> Option<ItemRequest> {
+        let (until, located) = self.locations.find(&self.context, &self.config, key).await;
+        let (location, repository, number) = match located.and_then(|location| {
             let (own, number) = key.number().ok_or_else(|| {
-                Some(Trouble::Unsupported(format!(
+                Some(SourceError::Unsupported(format!(
                     "item {} of {} has no number",
                     key.item, key.spawner
                 )))
             })?;
-            let mut repository = place.repository.clone();
+            let mut repository = location.repository.clone();
             if let Some(own) = own {
                 (repository.owner, repository.name) = (own.owner, own.name);
             }
-            Ok((place, repository, number))
+            Ok((location, repository, number))
         }) {
             Ok(found) => found,
-            Err(trouble) => {
+            Err(error) => {
                 let item = self.items.entry(key.clone()).or_default();
                 item.due = Some(until);
-                if let Some(trouble) = trouble {
-                    item.health.fail(trouble);
+                if let Some(error) = error {
+                    item.health.fail(error);
                 }
                 return None;
             }
         };
-        let route = (key.namespace.clone(), place.source.workspace.clone());
+        let route = (key.namespace.clone(), location.source.workspace.clone());
         let item = self.items.entry(key.clone()).or_default();
-        item.is_asked = true;
-        Some(Job {
+        item.is_being_read = true;
+        Some(ItemRequest {
             key: key.clone(),
             interest: interest.clone(),
             repository,
             number,
-            kept: item.kept.clone(),
-            own: self.limits.login(&route, &place.route),
+            before: item.cached.clone(),
+            own: self.limits.login(&route, &location.route),
             route,
-            place,
+            location,
         })
     }
 
-    /// Takes note of an answer, and of when to ask next.
-    async fn take(&mut self, job: &Job, answer: Answer) {
-        let interval = self.config.interval(&job.place.source);
-        let item = self.items.entry(job.key.clone()).or_default();
-        item.is_asked = false;
-        let outcome = match answer {
-            Answer::Outcome(outcome) => outcome,
-            Answer::Paused(until) => {
+    /// Stores the result of a request, and when the item is due next.
+    async fn apply(&mut self, request: &ItemRequest, result: RequestResult) {
+        let interval = self.config.interval(&request.location.source);
+        let item = self.items.entry(request.key.clone()).or_default();
+        item.is_being_read = false;
+        let result = match result {
+            RequestResult::Read(result) => result,
+            RequestResult::Paused(until) => {
                 item.due = Some(until);
                 return;
             }
         };
         self.limits
-            .note(&job.route, outcome.reading.as_ref().err(), outcome.pause, interval);
-        let pace = if job.interest.is_idle {
+            .record(&request.route, result.reading.as_ref().err(), result.pause, interval);
+        let interval = if request.interest.is_idle {
             interval * SELDOM
         } else {
             interval
         };
-        match outcome.reading {
-            Err(trouble) => {
-                debug!(%trouble, namespace = job.key.namespace, item = job.key.item, "not read");
-                item.health.fail(trouble);
-                item.due = Some(Instant::now() + backoff(item.health.failures, pace));
+        match result.reading {
+            Err(error) => {
+                debug!(%error, namespace = request.key.namespace, item = request.key.item, "an item was not read");
+                item.health.fail(error);
+                item.due = Some(Instant::now() + backoff(item.health.failures, interval));
             }
             Ok(reading) => {
-                item.health = Health {
+                item.health = ReadHealth {
                     answered: true,
-                    ..Health::default()
+                    ..ReadHealth::default()
                 };
-                item.due = Some(Instant::now() + pace);
+                item.due = Some(Instant::now() + interval);
                 let found = match reading {
-                    Reading::Gone => None,
-                    Reading::Item(kept) => Some(&*item.kept.insert(Arc::from(kept))),
+                    ItemReading::Gone => None,
+                    ItemReading::Item(read) => Some(&*item.cached.insert(Arc::from(read))),
                 };
-                let shown = found.map(|kept| kept.item.clone());
-                self.observed(job, shown).await;
+                let shown = found.map(|read| read.item.clone());
+                self.observed(request, shown).await;
             }
         }
-        // A pause of the whole access comes first.
-        if let (Some(item), Some(paused)) = (self.items.get_mut(&job.key), self.limits.paused(&job.route)) {
+        // A pause of the whole Workspace takes precedence.
+        if let (Some(item), Some(paused)) = (self.items.get_mut(&request.key), self.limits.paused(&request.route)) {
             item.due = item.due.max(Some(paused));
         }
     }
 
-    async fn observed(&self, job: &Job, item: Option<SourceItem>) {
+    /// Stores the observation, and updates the item's `WorkItem`.
+    async fn observed(&self, request: &ItemRequest, item: Option<SourceItem>) {
         let discovered = item
             .as_ref()
-            .is_some_and(|item| job.place.source.filter.discovers(item));
-        let observation = self
-            .context
-            .sources
-            .observe(&job.key, item, discovered, Timestamp::now());
-        let Some((name, rule)) = job.interest.work_item.as_deref().zip(job.interest.rule.as_ref()) else {
+            .is_some_and(|item| request.location.source.filter.discovers(item));
+        let observation = self.sources.observe(&request.key, item, discovered, Timestamp::now());
+        let Some((name, rule)) = request
+            .interest
+            .work_item
+            .as_deref()
+            .zip(request.interest.rule.as_ref())
+        else {
             return;
         };
         let presence = match observation.item.as_deref().filter(|_| discovered) {
             Some(item) => Presence::Found(item),
             None => Presence::Missing(observation.in_a_row),
         };
-        if let Err(error) = settle::settle(&self.context, &job.key.namespace, name, rule, presence).await {
-            warn!(%error, source = %error.source, "tried again with the next answer");
+        let key = (request.key.namespace.clone(), name.to_owned());
+        if let Err(error) = work_item::update(&self.context, &key, rule, presence).await {
+            warn!(%error, source = %error.source, "a WorkItem was not updated; tried again with the next answer");
         }
+    }
+}
+
+/// Those that are due, the longest due first, so that each is read at some time even where more are due than may run. Each comes with
+/// the time at which it is due; `None` for at once.
+fn longest_due_first<T>(waiting: impl Iterator<Item = (Option<Instant>, T)>, now: Instant) -> Vec<T> {
+    let mut due: Vec<_> = waiting.filter(|(due, _)| due.is_none_or(|due| due <= now)).collect();
+    due.sort_by_key(|(due, _)| *due);
+    due.into_iter().map(|(_, item)| item).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_due_comes_first() {
+        let now = Instant::now() + Duration::from_mins(1);
+        let before = |seconds| Some(now - Duration::from_secs(seconds));
+        let later = Some(now + Duration::from_secs(1));
+        let waiting = [
+            (before(0), "a"),
+            (later, "b"),
+            (before(2), "c"),
+            (before(1), "d"),
+            (None, "new"),
+        ];
+        assert_eq!(longest_due_first(waiting.into_iter(), now), ["new", "c", "d", "a"]);
+    }
+
+    #[test]
+    fn each_is_read_even_where_more_are_due_than_may_run() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let mut due = [None; 10];
+        for round in 0..3 {
+            let now = start + second * round;
+            for item in longest_due_first(due.into_iter().zip(0..), now).into_iter().take(4) {
+                due[item] = Some(now + second);
+            }
+        }
+        assert!(due.iter().all(Option::is_some), "{due:?}");
     }
 }

@@ -91,7 +91,7 @@ async fn a_namespace_that_is_full_forgets_what_failed_the_longest_ago_and_never_
     end("last", "last", true).await?;
     ensure!(items(&world).await? == ["last", "more", "two"]);
     world
-        .told(&victim, "WorkItemEvicted", &["this open item was forgotten"])
+        .told(&victim, "WorkItemEvicted", &["this tripped item was deleted"])
         .await?;
     ensure!(open().await? > before);
     Ok(())

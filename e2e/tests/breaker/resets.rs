@@ -286,7 +286,7 @@ async fn an_annotation_resets_and_admission_records_who_asked() -> anyhow::Resul
         .told(
             &name,
             "CircuitReset",
-            &["1 failure", "forgotten, asked for by alice: fixed"],
+            &["1 failure", "reset, asked for by alice: fixed"],
         )
         .await?;
     ensure!(world.failed_cycles("fixer") == 0);

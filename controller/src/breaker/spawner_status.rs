@@ -1,0 +1,261 @@
+//! The condition `ItemsCircuitBroken` on a TaskSpawner: which of its items are skipped.
+//!
+//! Kelos reads that status and writes it back within milliseconds, without a second try: a write of taskgate between the two
+//! fails its cycle. So the condition is written only when it changes, some time after the last event of the spawner's items, when
+//! the cycle that the event started is over, and seldom; but it never waits longer than [`INTERVAL`] for events to end.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use kube::{
+    ResourceExt as _,
+    api::{DynamicObject, Patch, PatchParams},
+};
+use serde_json::{Value, json};
+use tokio::{sync::mpsc, time::Instant};
+use tracing::{debug, warn};
+
+use crate::{
+    context::Context,
+    error::is_conflict,
+    kubernetes::{self, json_of, rfc3339},
+    work_items::is_tripped,
+    workqueue::PanicGuard,
+};
+
+/// The condition's type, as the proposal of the circuit breaker names it.
+const CONDITION: &str = "ItemsCircuitBroken";
+/// How long after the last event of a spawner's items the condition is computed.
+const QUIET: Duration = Duration::from_secs(10);
+/// The shortest time between two writes to one spawner, and the longest that an event waits for others to end.
+const INTERVAL: Duration = Duration::from_secs(30);
+/// How many items a message names.
+const NAMED: usize = 20;
+
+/// Namespace and name of a spawner.
+pub(crate) type SpawnerRef = (String, String);
+
+/// When the condition of a spawner is computed.
+#[derive(Clone, Copy)]
+struct Due {
+    at: Instant,
+    /// However many events come: a changed policy is an event of every spawner, and a user may write policies all the time.
+    latest: Instant,
+}
+
+impl Due {
+    fn after(wait: Duration) -> Self {
+        let at = Instant::now() + wait;
+        Self { at, latest: at }
+    }
+}
+
+/// Updates the condition of every spawner that `changed` yields, until the channel closes.
+pub(crate) async fn run(context: Arc<Context>, mut changed: mpsc::UnboundedReceiver<SpawnerRef>) {
+    let mut due: HashMap<SpawnerRef, Due> = HashMap::new();
+    let mut written: HashMap<SpawnerRef, Instant> = HashMap::new();
+    let mut warned = false;
+    let panics = PanicGuard::new("spawner_status", &context.panics);
+    loop {
+        let next = due
+            .iter()
+            .min_by_key(|(_, due)| due.at)
+            .map(|(spawner, due)| (spawner.clone(), due.at));
+        let wait = async {
+            match &next {
+                Some((_, at)) => tokio::time::sleep_until(*at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            spawner = changed.recv() => {
+                let Some(spawner) = spawner else { return };
+                let now = Instant::now();
+                let earliest = written.get(&spawner).map_or(now, |at| *at + INTERVAL);
+                let event = due.entry(spawner).or_insert_with(|| Due { at: now, latest: earliest.max(now + INTERVAL) });
+                event.at = earliest.max(now + QUIET).min(event.latest);
+            }
+            () = wait => {
+                let Some((spawner, _)) = next else { continue };
+                due.remove(&spawner);
+                let written_now = match panics.catch(spawner.clone(), write(&context, &spawner)).await {
+                    Ok(written) => written,
+                    Err(wait) => {
+                        due.insert(spawner, Due::after(wait));
+                        continue;
+                    }
+                };
+                match written_now {
+                    Ok(ConditionWrite::Written) => {
+                        written.insert(spawner, Instant::now());
+                    }
+                    // Logged once: nothing else depends on the condition.
+                    Ok(ConditionWrite::Dropped) if !warned => {
+                        warned = true;
+                        warn!("this Kelos keeps no conditions on a TaskSpawner: none lists the skipped items");
+                    }
+                    Ok(ConditionWrite::Unchanged | ConditionWrite::Dropped) => {}
+                    Err(error) => {
+                        let retry = if is_conflict(&error) { QUIET } else { INTERVAL };
+                        debug!(%error, namespace = spawner.0, name = spawner.1, "the spawner's condition was not written");
+                        due.insert(spawner, Due::after(retry));
+                    }
+                }
+                written.retain(|_, at| at.elapsed() < INTERVAL);
+            }
+        }
+    }
+}
+
+/// Enqueues every spawner with a tripped item: the policies, which decide whether it is skipped, changed.
+pub(crate) fn enqueue_all(context: &Context, changed: &mpsc::UnboundedSender<SpawnerRef>) {
+    for item in context.work_items.state().iter().filter(|item| is_tripped(item)) {
+        if let Some((namespace, spawner)) = item.namespace().zip(item.spec.spawner.clone()) {
+            // Fails only when the controller is dropped, or without Kelos.
+            let _ = changed.send((namespace, spawner));
+        }
+    }
+}
+
+/// The result of a write of the condition.
+enum ConditionWrite {
+    /// Nothing was written: the condition is as it should be, or there is no such spawner.
+    Unchanged,
+    Written,
+    /// The API server dropped it: the CRD has no conditions.
+    Dropped,
+}
+
+/// Writes the condition if it is not as it should be.
+async fn write(context: &Context, (namespace, name): &SpawnerRef) -> kube::Result<ConditionWrite> {
+    if context.policies.is_opted_out(namespace) {
+        return Ok(ConditionWrite::Unchanged);
+    }
+    let tripped = tripped_items(context, namespace, name);
+    let spawners = context.spawners(namespace);
+    let Some(spawner) = kubernetes::find(&spawners, name).await? else {
+        return Ok(ConditionWrite::Unchanged);
+    };
+    let Some(wanted) = conditions(&spawner, &tripped, Timestamp::now()) else {
+        return Ok(ConditionWrite::Unchanged);
+    };
+    let patch = json!({
+        "metadata": {"resourceVersion": spawner.resource_version(), "uid": spawner.uid()},
+        "status": {"conditions": wanted},
+    });
+    let written = spawners
+        .patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
+        .await?;
+    let stays = conditions(&written, &tripped, Timestamp::now()).is_none();
+    Ok(if stays {
+        ConditionWrite::Written
+    } else {
+        ConditionWrite::Dropped
+    })
+}
+
+/// The items of a spawner that are skipped, in a stable order: numbers as numbers.
+fn tripped_items(context: &Context, namespace: &str, name: &str) -> Vec<String> {
+    let items = context.work_items.state();
+    let sorted: BTreeSet<(Option<u64>, String)> = items
+        .iter()
+        .filter(|item| item.namespace().as_deref() == Some(namespace) && item.spec.spawner.as_deref() == Some(name))
+        .filter(|item| is_tripped(item))
+        .filter(|item| context.is_enforced(item))
+        .map(|item| (item.spec.item.parse().ok(), item.spec.item.clone()))
+        .collect();
+    sorted.into_iter().map(|(_, item)| item).collect()
+}
+
+/// All conditions of `spawner` with taskgate's as it should be, or `None` when it is so already. A spawner without tripped items
+/// that never had the condition does not get it.
+fn conditions(spawner: &DynamicObject, tripped: &[String], now: Timestamp) -> Option<Vec<Value>> {
+    let json = json_of(spawner);
+    let mut conditions = json
+        .pointer("/status/conditions")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    let (status, reason, message) = if tripped.is_empty() {
+        ("False", "NoneBroken", "no item is skipped".to_owned())
+    } else {
+        ("True", "MaxRetriesExceeded", message(tripped))
+    };
+    let position = conditions.iter().position(|condition| condition["type"] == CONDITION);
+    let before = position.map(|position| conditions[position].clone());
+    if before.is_none() && tripped.is_empty() {
+        return None;
+    }
+    let same = |field: &str, value: &str| before.as_ref().is_some_and(|before| before[field] == value);
+    if same("status", status) && same("reason", reason) && same("message", &message) {
+        return None;
+    }
+    let since = before
+        .as_ref()
+        .filter(|_| same("status", status))
+        .map_or_else(|| json!(rfc3339(now)), |before| before["lastTransitionTime"].clone());
+    let condition = json!({
+        "type": CONDITION, "status": status, "reason": reason, "message": message, "lastTransitionTime": since,
+        "observedGeneration": spawner.metadata.generation.unwrap_or_default(),
+    });
+    match position {
+        Some(position) => conditions[position] = condition,
+        None => conditions.push(condition),
+    }
+    Some(conditions)
+}
+
+/// `3 items skipped due to max retries: 42, 87, 103`, bounded.
+fn message(tripped: &[String]) -> String {
+    let items = if tripped.len() == 1 { "item" } else { "items" };
+    let named = tripped
+        .iter()
+        .take(NAMED)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
+    let more = if tripped.len() > NAMED { ", …" } else { "" };
+    format!("{} {items} skipped due to max retries: {named}{more}", tripped.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spawner(conditions: &Value) -> DynamicObject {
+        serde_json::from_value(json!({
+            "apiVersion": "kelos.dev/v1alpha2", "kind": "TaskSpawner", "metadata": {"name": "fixer"},
+            "status": {"conditions": conditions},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_message_is_the_proposals_and_bounded() {
+        let items = |range: std::ops::Range<u32>| range.map(|number| number.to_string()).collect::<Vec<_>>();
+        assert_eq!(message(&items(1..4)), "3 items skipped due to max retries: 1, 2, 3");
+        assert_eq!(message(&items(7..8)), "1 item skipped due to max retries: 7");
+        assert!(message(&items(0..500)).ends_with("18, 19, …"));
+    }
+
+    #[test]
+    fn it_is_written_only_when_it_changes_and_other_conditions_stay() {
+        let now = Timestamp::UNIX_EPOCH;
+        let other = json!({"type": "DiscoveryError", "status": "False"});
+        let before = spawner(&json!([other]));
+        assert_eq!(conditions(&before, &[], now), None);
+        let written = conditions(&before, &["42".to_owned()], now).unwrap();
+        assert_eq!((written.len(), &written[0]), (2, &other));
+        let after = spawner(&json!(written));
+        assert_eq!(conditions(&after, &["42".to_owned()], now), None);
+        let closed = conditions(&after, &[], now).unwrap();
+        assert_eq!(
+            (&closed[1]["status"], &closed[1]["reason"]),
+            (&json!("False"), &json!("NoneBroken"))
+        );
+    }
+}

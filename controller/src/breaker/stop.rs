@@ -1,0 +1,78 @@
+//! Stops a Task that runs although the breaker of its item is open: its Job is failed through its status, and Kelos moves the Task
+//! to Failed and releases its branch. Denying or deleting the Job would not do: Kelos would keep the branch lock, or create the
+//! Job again.
+
+use jiff::Timestamp;
+use kube::runtime::events::EventType;
+use serde_json::json;
+use taskgate_api::{kelos, keys, metadata::Metadata};
+use taskgate_policy::{CIRCUIT_BROKEN, JobEnd, Run};
+
+use crate::{
+    cancellation::{runner, running},
+    context::Context,
+    error::Error,
+    events::{publish, reference},
+    job,
+    kubernetes::rfc3339,
+    task::{self, Subject, TaskResult},
+    workqueue::StepResult,
+};
+
+/// The message on the Job or the Task where admission has not stated one.
+const STOPPED: &str = "taskgate: stopped: the breaker of the Task's item is open";
+
+/// Fails the Task's Job; with `marked` only one that admission marked. Without a Job there is nothing to wait for: the Task
+/// changes when Kelos creates one.
+pub(crate) async fn stop(context: &Context, subject: &Subject, marked: bool) -> Result<TaskResult, Error> {
+    // Admission marks Jobs; a Task of a worker pool has none.
+    if !marked && kelos::Task::of(&subject.object).worker_pool().is_some() {
+        return stop_in_pool(context, subject).await;
+    }
+    let Some(job) = job::of_task(context, subject).await? else {
+        return Ok(TaskResult::AwaitChange);
+    };
+    if JobEnd::of(&job) != JobEnd::Open {
+        return Ok(TaskResult::AwaitChange);
+    }
+    let stated = Metadata::of(&job).annotation(keys::STOPPED);
+    if marked && stated.is_none() {
+        return Ok(TaskResult::AwaitChange);
+    }
+    let message = stated.unwrap_or(STOPPED);
+    match job::fail(context, subject, &job, CIRCUIT_BROKEN, message).await? {
+        StepResult::Changed(_) => {
+            record_event(context, subject, message).await;
+            Ok(TaskResult::AwaitChange)
+        }
+        result => Ok(result.for_other()),
+    }
+}
+
+/// Stops a Task that a worker pool runs, as its cancellation would: the runner is asked to release it, and Kelos moves the Task to
+/// Failed; one without a runner is failed itself. The Task is annotated first, as it has no Job that could carry the message.
+async fn stop_in_pool(context: &Context, subject: &Subject) -> Result<TaskResult, Error> {
+    if Metadata::of(&subject.object).annotation(keys::STOPPED).is_none() {
+        let result = task::patch(context, subject, json!({"annotations": {keys::STOPPED: STOPPED}})).await?;
+        if matches!(result, TaskResult::Changed(_)) {
+            record_event(context, subject, STOPPED).await;
+        }
+        return Ok(result);
+    }
+    let found = running::runner(context, subject).await?;
+    match found.run {
+        Run::Runner { asked: true } => Ok(TaskResult::AwaitChange),
+        Run::Runner { asked: false } => runner::release(context, subject, &found).await,
+        _ => {
+            let status = json!({
+                "phase": kelos::FAILED, "message": STOPPED, "completionTime": rfc3339(Timestamp::now()),
+            });
+            task::patch_status(context, subject, subject.resource_version(), status).await
+        }
+    }
+}
+
+async fn record_event(context: &Context, subject: &Subject, message: &str) {
+    let regarding = reference(&subject.object);
+    publish(context, EventType::Warning, "TaskStopped", "Stop", message, &regarding).await;
+}

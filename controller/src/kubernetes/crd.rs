@@ -1,0 +1,121 @@
+//! Whether another project's kinds are installed. Their CRD is watched by name, so that the controller starts to follow them when
+//! they are installed and stops when they are removed, without polling.
+
+use std::{future::pending, pin::pin, time::Duration};
+
+use futures::StreamExt as _;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{
+    Api, Client,
+    api::PartialObjectMeta,
+    runtime::{WatchStreamExt as _, watcher, watcher::Event},
+};
+use tokio::{sync::watch, time::sleep};
+use tracing::{debug, warn};
+
+/// Between two checks whether a CRD that exists is served by now.
+const SERVED: Duration = Duration::from_secs(1);
+/// Between two checks after [`CHECKS`] of them.
+const NOT_SERVED: Duration = Duration::from_secs(15);
+/// After how many checks a warning is logged.
+const CHECKS: u32 = 10;
+
+/// The state of a CRD.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CrdState {
+    /// Not listed yet.
+    Unknown,
+    /// It does not exist.
+    Absent,
+    /// It exists, in this generation. Another generation may serve other versions.
+    Generation(i64),
+}
+
+/// Runs the future of `present` while the CRD `name` exists, anew for each generation of it, and calls `absent` whenever it
+/// does not exist. Never ends.
+///
+/// RBAC: `list` and `watch` on customresourcedefinitions (of the one name).
+pub(crate) async fn while_installed<Present>(
+    client: &Client,
+    name: &str,
+    absent: impl Fn(),
+    present: impl Fn() -> Present,
+) where
+    Present: Future<Output = ()>,
+{
+    let (installed, mut seen) = watch::channel(CrdState::Unknown);
+    let keeping = async {
+        loop {
+            let now = *seen.borrow_and_update();
+            let doing = async {
+                match now {
+                    CrdState::Unknown => {}
+                    CrdState::Absent => absent(),
+                    // Should it end by itself, it begins anew.
+                    CrdState::Generation(_) => return present().await,
+                }
+                pending::<()>().await;
+            };
+            tokio::select! {
+                () = doing => {}
+                changed = seen.changed() => if changed.is_err() { return },
+            }
+        }
+    };
+    tokio::join!(keeping, follow(client, name, installed));
+}
+
+/// Watches the CRD `name`, and sends its state.
+async fn follow(client: &Client, name: &str, installed: watch::Sender<CrdState>) {
+    let crds = Api::<PartialObjectMeta<CustomResourceDefinition>>::all(client.clone());
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut events = pin!(watcher(crds, config).default_backoff());
+    let mut listed = None;
+    while let Some(event) = events.next().await {
+        let now = match event {
+            Ok(Event::Init) => {
+                listed = None;
+                continue;
+            }
+            Ok(Event::InitApply(crd)) => {
+                listed = Some(crd.metadata.generation.unwrap_or_default());
+                continue;
+            }
+            Ok(Event::InitDone) => listed,
+            Ok(Event::Apply(crd)) => Some(crd.metadata.generation.unwrap_or_default()),
+            Ok(Event::Delete(_)) => None,
+            Err(error) => {
+                debug!(%error, name, "the watch of a CRD is interrupted");
+                continue;
+            }
+        };
+        installed.send_if_modified(|known| {
+            let now = now.map_or(CrdState::Absent, CrdState::Generation);
+            let news = *known != now;
+            *known = now;
+            news
+        });
+    }
+}
+
+/// The first of `versions` that `group` is served in; waits until one is.
+pub(crate) async fn served(client: &Client, group: &str, versions: &[&'static str]) -> &'static str {
+    let mut checks = 0;
+    loop {
+        if let Ok(groups) = client.list_api_groups().await {
+            let found = groups.groups.into_iter().find(|found| found.name == group);
+            let served = found.map(|found| found.versions).unwrap_or_default();
+            let known = versions
+                .iter()
+                .find(|known| served.iter().any(|version| version.version == **known));
+            if let Some(version) = known {
+                return version;
+            }
+        }
+        checks += 1;
+        if checks == CHECKS {
+            warn!(group, ?versions, "none of the versions that are understood is served");
+        }
+        sleep(if checks < CHECKS { SERVED } else { NOT_SERVED }).await;
+    }
+}

@@ -1,0 +1,83 @@
+//! The controller while taskgate is disabled: it removes its finalizer from Tasks that are being deleted, so that no deletion waits for
+//! it, and does nothing else.
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{DynamicObject, Patch, PatchParams},
+    core::PartialObjectMeta,
+    runtime::{WatchStreamExt as _, watcher},
+};
+use serde_json::json;
+use taskgate_api::keys;
+use tokio::{sync::Semaphore, time::sleep};
+use tracing::{debug, info, warn};
+
+use crate::{
+    error::{is_absent, is_conflict},
+    kubernetes::kelos::{task_resource, wait_until_installed},
+};
+
+/// How many finalizers are removed in parallel.
+const CONCURRENCY: usize = 16;
+/// Until a failed request is sent again.
+const RETRY: Duration = Duration::from_secs(3);
+
+/// Removes the finalizer from every Task that is being deleted. Never ends.
+///
+/// RBAC: `list`, `watch`, `patch` on tasks.
+pub(crate) async fn run(client: &Client) {
+    info!("disabled: only the finalizers of Tasks that are being deleted are removed");
+    let kind = task_resource(wait_until_installed(client).await);
+    let all = Api::<PartialObjectMeta<DynamicObject>>::all_with(client.clone(), &kind);
+    let permits = Semaphore::new(CONCURRENCY);
+    watcher(all, watcher::Config::default())
+        .default_backoff()
+        .applied_objects()
+        .for_each_concurrent(None, |event| {
+            let (kind, permits) = (&kind, &permits);
+            async move {
+                let task = match event {
+                    Ok(task) => task,
+                    Err(error) => return debug!(%error, "the watch of Tasks is interrupted"),
+                };
+                let namespace = task.namespace().unwrap_or_default();
+                let tasks = Api::namespaced_with(client.clone(), &namespace, kind);
+                if waits_for_finalizer(&task) {
+                    remove_finalizer(&tasks, &task, permits).await;
+                }
+            }
+        })
+        .await;
+}
+
+fn waits_for_finalizer(task: &PartialObjectMeta<DynamicObject>) -> bool {
+    let ours = |finalizer: &String| finalizer == keys::ACCOUNTING;
+    task.metadata.deletion_timestamp.is_some() && task.finalizers().iter().any(ours)
+}
+
+/// Tries until the finalizer is removed, or the Task is gone or changed. No permit is held between two tries.
+async fn remove_finalizer(tasks: &Api<DynamicObject>, task: &PartialObjectMeta<DynamicObject>, permits: &Semaphore) {
+    let mut finalizers = task.finalizers().to_vec();
+    finalizers.retain(|finalizer| finalizer != keys::ACCOUNTING);
+    let patch = json!({"metadata": {
+        "finalizers": finalizers, "uid": task.uid(), "resourceVersion": task.resource_version(),
+    }});
+    loop {
+        // The semaphore is never closed.
+        let permit = permits.acquire().await;
+        let patched = tasks
+            .patch(&task.name_any(), &PatchParams::default(), &Patch::Merge(&patch))
+            .await;
+        drop(permit);
+        match patched {
+            Ok(_) => return,
+            // It is gone, or it changed, and the watch shows it again.
+            Err(error) if is_absent(&error) || is_conflict(&error) => return,
+            Err(error) => warn!(%error, name = task.name_any(), "a finalizer was not removed; tried again soon"),
+        }
+        sleep(RETRY).await;
+    }
+}

@@ -1,0 +1,223 @@
+//! Which replica runs the controller: the holder of a Lease. Every write has preconditions, so two leaders for a moment do no
+//! harm. The Lease keeps them from doing the same work twice, and the [`WriteFence`] keeps a replica that was stopped for a while from
+//! writing before it has read the Lease again.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
+use kube::{Api, Client, api::PostParams};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::WriteFence;
+
+/// How long a holder that does not renew the Lease keeps it.
+const DURATION: Duration = Duration::from_secs(15);
+/// How often the holder renews the Lease, and the others read it; and how long either waits for an answer.
+const INTERVAL: Duration = Duration::from_secs(4);
+
+/// How long before the end of the Lease the holder stops writing, as a write takes a moment to arrive.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// One replica's part in the election.
+pub(crate) struct Leader {
+    leases: Api<Lease>,
+    name: String,
+    identity: String,
+    fence: WriteFence,
+    /// The Lease of another holder as it was read last, and when by this replica's clock: clocks of two replicas are never compared.
+    observed: Option<(LeaseSpec, Instant)>,
+}
+
+impl Leader {
+    pub(crate) fn new(client: Client, namespace: &str, name: &str, identity: &str, fence: WriteFence) -> Self {
+        Self {
+            leases: Api::namespaced(client, namespace),
+            name: name.to_owned(),
+            identity: identity.to_owned(),
+            fence,
+            observed: None,
+        }
+    }
+
+    /// Waits until this replica leads. False when `shutdown` came first.
+    pub(crate) async fn acquire(&mut self, shutdown: &CancellationToken) -> bool {
+        loop {
+            if self.try_acquire().await == Some(true) {
+                info!(identity = self.identity, "leading");
+                return true;
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return false,
+                () = sleep(INTERVAL) => {}
+            }
+        }
+    }
+
+    /// Keeps leading; returns when the Lease is lost or could not be renewed in time, or after `shutdown`.
+    pub(crate) async fn keep(&mut self, shutdown: &CancellationToken) {
+        let mut renewed = tokio::time::Instant::now();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = sleep(INTERVAL) => {}
+            }
+            match self.try_acquire().await {
+                Some(true) => renewed = tokio::time::Instant::now(),
+                Some(false) => {
+                    warn!("another replica leads");
+                    return;
+                }
+                None => {}
+            }
+            if renewed.elapsed() + INTERVAL >= DURATION {
+                warn!("the Lease could not be renewed in time");
+                return;
+            }
+        }
+    }
+
+    /// Releases the Lease, so that another replica need not wait.
+    pub(crate) async fn release(&self) {
+        if timeout(INTERVAL, self.try_release()).await.is_err() {
+            debug!("the API server did not answer the release of the Lease");
+        }
+    }
+
+    async fn try_release(&self) {
+        let Ok(Some(mut lease)) = self.leases.get_opt(&self.name).await else {
+            return;
+        };
+        let Some(spec) = lease
+            .spec
+            .as_mut()
+            .filter(|spec| spec.holder_identity.as_deref() == Some(&self.identity))
+        else {
+            return;
+        };
+        spec.holder_identity = None;
+        spec.lease_duration_seconds = Some(1);
+        if let Err(error) = self.leases.replace(&self.name, &PostParams::default(), &lease).await {
+            debug!(%error, "the Lease was not released");
+        }
+    }
+
+    /// Takes or renews the Lease if it is free or this replica's: whether it is this replica's now. `None` without an answer in time:
+    /// of an API server that is gone, the connection would wait for minutes.
+    async fn try_acquire(&mut self) -> Option<bool> {
+        match timeout(INTERVAL, self.acquire_or_renew()).await {
+            Ok(Ok(is_holder)) => Some(is_holder),
+            Ok(Err(error)) => {
+                debug!(%error, "no answer about the Lease");
+                None
+            }
+            Err(late) => {
+                debug!(%late, "no answer about the Lease");
+                None
+            }
+        }
+    }
+
+    /// False also after a lost race.
+    async fn acquire_or_renew(&mut self) -> kube::Result<bool> {
+        let asked = Instant::now();
+        let written = match self.leases.get_opt(&self.name).await? {
+            None => {
+                let mut lease = Lease::default();
+                lease.metadata.name = Some(self.name.clone());
+                lease.spec = Some(self.spec(None));
+                self.leases.create(&PostParams::default(), &lease).await
+            }
+            Some(mut lease) => {
+                let spec = lease.spec.clone().unwrap_or_default();
+                if !self.may_take(&spec) {
+                    return Ok(false);
+                }
+                lease.spec = Some(self.spec(Some(&spec)));
+                self.leases.replace(&self.name, &PostParams::default(), &lease).await
+            }
+        };
+        match written {
+            Ok(_) => {
+                self.fence.open(asked, DURATION.saturating_sub(MARGIN));
+                Ok(true)
+            }
+            Err(error) if crate::error::is_conflict(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the Lease is this replica's, free, or was not renewed for its whole duration while this replica watched.
+    fn may_take(&mut self, spec: &LeaseSpec) -> bool {
+        match spec.holder_identity.as_deref() {
+            None | Some("") => return true,
+            Some(holder) if holder == self.identity => return true,
+            Some(_) => {}
+        }
+        match &self.observed {
+            Some((observed, since)) if observed == spec => {
+                let seconds = u64::try_from(spec.lease_duration_seconds.unwrap_or(0)).unwrap_or(0);
+                since.elapsed() >= Duration::from_secs(seconds)
+            }
+            _ => {
+                self.observed = Some((spec.clone(), Instant::now()));
+                false
+            }
+        }
+    }
+
+    fn spec(&self, before: Option<&LeaseSpec>) -> LeaseSpec {
+        let now = MicroTime(Timestamp::now());
+        let before = before.cloned().unwrap_or_default();
+        let is_holder = before.holder_identity.as_deref() == Some(&self.identity);
+        let transitions = before.lease_transitions.unwrap_or(0);
+        LeaseSpec {
+            holder_identity: Some(self.identity.clone()),
+            lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+            acquire_time: before.acquire_time.filter(|_| is_holder).or_else(|| Some(now.clone())),
+            renew_time: Some(now),
+            lease_transitions: Some(if is_holder {
+                transitions
+            } else {
+                transitions.saturating_add(1)
+            }),
+            ..LeaseSpec::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{Request, Response};
+    use kube::client::Body;
+    use std::future::pending;
+    use tower::{BoxError, service_fn};
+
+    /// A replica whose API server never answers.
+    fn cut_off() -> Leader {
+        let silent = service_fn(|_: Request<Body>| pending::<Result<Response<Body>, BoxError>>());
+        let client = Client::new(silent, "taskgate-system");
+        Leader::new(client, "taskgate-system", "taskgate", "one", WriteFence::default())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_without_an_answer_stops_leading_when_the_lease_ends() {
+        let began = tokio::time::Instant::now();
+        cut_off().keep(&CancellationToken::new()).await;
+        assert!(began.elapsed() <= DURATION + INTERVAL, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_candidate_without_an_answer_ends_at_shutdown() {
+        let shutdown = CancellationToken::new();
+        shutdown.cancel();
+        assert!(!cut_off().acquire(&shutdown).await);
+        cut_off().release().await;
+    }
+}

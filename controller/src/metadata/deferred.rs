@@ -1,0 +1,208 @@
+//! Adds the values that wait for the issue source to the Task, and then to the Task's Job.
+//!
+//! The Task's annotation [`keys::PENDING`] says what is still to be done, and the last write removes it: an interrupted reconcile
+//! goes on from there, and a Task without it is never read for this.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use kube::{
+    Api, ResourceExt as _,
+    api::{DynamicObject, Patch, PatchParams},
+    runtime::reflector::Store,
+};
+use serde_json::{Map, Value, json};
+use taskgate_api::{kelos::Task, keys, metadata::Metadata};
+use taskgate_policy::{
+    PolicySet, SpawnerFacts, WorkspaceFacts,
+    metadata::{Pending, Scope, copy, fill, settle},
+    source::SourceKey,
+};
+use tokio::sync::broadcast::error::RecvError;
+use tracing::{debug, info};
+
+use super::{MetadataReconciler, record_skipped};
+use crate::{
+    context::Context,
+    error::{Error, is_absent, is_conflict, is_refused},
+    job,
+    kubernetes::{self, json_of, kelos::kelos_resource},
+    task::{self, Subject, TaskResult},
+};
+
+impl MetadataReconciler {
+    /// Adds the labels and annotations that are still missing on the Task `cached` or on its Job, if their values are known by now.
+    /// `AwaitChange`: there is nothing to do, or it is done.
+    ///
+    /// RBAC: `get, patch` on tasks and jobs, `get` on workspaces.
+    pub(crate) async fn complete(&self, cached: &DynamicObject) -> Result<TaskResult, Error> {
+        let context = &*self.context;
+        if !cached.annotations().contains_key(keys::PENDING) || cached.metadata.deletion_timestamp.is_some() {
+            return Ok(TaskResult::AwaitChange);
+        }
+        // The cache is enough to see that the source was not read yet; a write follows a read of the API server.
+        let (Some(key), Some(subject)) = (source_of(cached), Subject::of(context, cached)) else {
+            return Ok(TaskResult::AwaitChange);
+        };
+        let waits = Pending::of(&subject.object).waits();
+        if waits && self.sources.latest(&key).is_none() {
+            return Ok(TaskResult::AwaitChange);
+        }
+        let Some(fresh) = task::read_untrimmed(context, &subject).await? else {
+            return Ok(TaskResult::AwaitChange);
+        };
+        let subject = subject.at(&fresh);
+        let pending = Pending::of(&subject.object);
+        if pending.waits() {
+            // The Job follows when the watch shows the Task with its values.
+            return self.fill_task(&subject, &key).await;
+        }
+        if pending.copies() {
+            return fill_job(context, &subject).await;
+        }
+        Ok(TaskResult::AwaitChange)
+    }
+
+    /// Adds to the Task the values that waited for its source.
+    async fn fill_task(&self, subject: &Subject, key: &SourceKey) -> Result<TaskResult, Error> {
+        let context = &*self.context;
+        let Some(observation) = self.sources.latest(key) else {
+            return Ok(TaskResult::AwaitChange);
+        };
+        let mut inputs = Inputs::of(context, subject);
+        inputs.workspace = workspace(context, subject).await?;
+        // A deleted item stays unknown.
+        inputs.tracked = observation.item.map(|item| item.facts()).unwrap_or_default();
+        // All templates of all policies.
+        let filling = tokio::task::block_in_place(|| fill(&inputs.policies, &inputs.scope(subject)));
+        match task::patch(context, subject, filling.change).await? {
+            TaskResult::Changed(_) => {}
+            result => return Ok(result),
+        }
+        info!(
+            namespace = subject.namespace,
+            name = subject.state.name,
+            item = key.item,
+            "added the labels and annotations that waited for the issue source"
+        );
+        self.metrics.completed(filling.left_out.is_some());
+        if let Some(note) = &filling.left_out {
+            let state = &subject.state;
+            // Recorded however old the Task is.
+            self.recorded.is_new(&state.uid, note, state.created, Timestamp::now());
+            record_skipped(context, subject, note).await;
+        }
+        Ok(TaskResult::AwaitChange)
+    }
+}
+
+/// Enqueues the Tasks that wait whenever the source of their item was read.
+pub(crate) async fn follow_sources(
+    reconciler: &MetadataReconciler,
+    tasks: &Store<DynamicObject>,
+    enqueue: impl Fn(&str, &str),
+) {
+    let mut news = reconciler.sources.subscribe();
+    loop {
+        let key = match news.recv().await {
+            Ok(key) => Some(key),
+            Err(RecvError::Lagged(_)) => None,
+            Err(RecvError::Closed) => return,
+        };
+        for task in tasks.state() {
+            let waits = task.annotations().contains_key(keys::PENDING);
+            if waits && key.as_ref().is_none_or(|key| source_of(&task).as_ref() == Some(key)) {
+                enqueue(&task.namespace().unwrap_or_default(), &task.name_any());
+            }
+        }
+    }
+}
+
+fn source_of(task: &DynamicObject) -> Option<SourceKey> {
+    SourceKey::of(&task.namespace()?, Task::of(&json_of(task)))
+}
+
+/// The inputs of a Task's templates, owned.
+struct Inputs {
+    policies: Arc<PolicySet>,
+    namespace_labels: BTreeMap<String, String>,
+    spawner: Option<SpawnerFacts>,
+    workspace: Option<WorkspaceFacts>,
+    tracked: Map<String, Value>,
+}
+
+impl Inputs {
+    fn of(context: &Context, subject: &Subject) -> Self {
+        let spawner = Task::of(&subject.object).spawner();
+        Self {
+            policies: context.policies.current(),
+            namespace_labels: context.policies.namespace_labels(&subject.namespace),
+            spawner: spawner.and_then(|name| context.policies.spawner(&subject.namespace, name)),
+            workspace: None,
+            tracked: Map::new(),
+        }
+    }
+
+    fn scope<'a>(&'a self, subject: &'a Subject) -> Scope<'a> {
+        Scope {
+            object: &subject.object,
+            namespace: &subject.namespace,
+            namespace_labels: &self.namespace_labels,
+            spawner: self.spawner.as_ref(),
+            workspace: self.workspace.as_ref(),
+            user: None,
+            tracked: Some(&self.tracked),
+        }
+    }
+}
+
+async fn workspace(context: &Context, subject: &Subject) -> Result<Option<WorkspaceFacts>, Error> {
+    let Some(name) = Task::of(&subject.object).workspace() else {
+        return Ok(None);
+    };
+    let kind = kelos_resource(&context.task_kind.version, "Workspace", "workspaces");
+    let workspaces = Api::<DynamicObject>::namespaced_with(context.client.clone(), &subject.namespace, &kind);
+    let found = kubernetes::find(&workspaces, name).await;
+    let found = found.map_err(|error| subject.error("reading the Workspace of", "Task", error))?;
+    Ok(found.map(|found| WorkspaceFacts::of(&json_of(&found))))
+}
+
+/// Copies to the Job the labels and annotations of the Task. A Job that is created later gets them from admission: the Task is
+/// reconciled again when its status names the Job.
+async fn fill_job(context: &Context, subject: &Subject) -> Result<TaskResult, Error> {
+    if let Some(job) = job::of_task(context, subject).await? {
+        if !copy_to(context, subject, &job).await? {
+            return Ok(TaskResult::Conflict);
+        }
+    } else if !subject.state.is_terminal() {
+        return Ok(TaskResult::AwaitChange);
+    }
+    Ok(match task::patch(context, subject, settle()).await? {
+        TaskResult::Changed(_) => TaskResult::AwaitChange,
+        result => result,
+    })
+}
+
+/// Whether the Job has all of them now; `false` after a conflict.
+async fn copy_to(context: &Context, subject: &Subject, job: &Value) -> Result<bool, Error> {
+    let inputs = Inputs::of(context, subject);
+    let jobs = Api::<Job>::namespaced(context.client.clone(), &subject.namespace);
+    let metadata = Metadata::of(job);
+    for pods in [true, false] {
+        let Some(mut change) = copy(&inputs.policies, &inputs.scope(subject), job, pods) else {
+            return Ok(true);
+        };
+        change["metadata"]["uid"] = json!(metadata.uid());
+        change["metadata"]["resourceVersion"] = job.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
+        let patch = Patch::Merge(change);
+        match jobs.patch(&subject.state.name, &PatchParams::default(), &patch).await {
+            Ok(_) => return Ok(true),
+            Err(error) if is_absent(&error) || is_conflict(&error) => return Ok(false),
+            // The API server, or a policy of the cluster, decides whether a pod template may still change.
+            Err(error) if is_refused(&error) && pods => debug!(%error, "the pod template is not changed"),
+            Err(error) => return Err(subject.error("patching", "Job", error)),
+        }
+    }
+    Ok(true)
+}

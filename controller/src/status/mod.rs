@@ -1,0 +1,33 @@
+//! Conditions of policies: how one is built, and the condition `Accepted` (`policy`), which every replica writes.
+//!
+//! Imports `policies`. Called by `source` and by the `taskgate` binary.
+
+mod policy;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+pub use policy::run as run_policy_status;
+
+/// A condition that keeps the transition time of `current`, the stored one of its type, while the status stays the same.
+pub(crate) fn condition(
+    type_: &str,
+    status: bool,
+    reason: &str,
+    message: String,
+    generation: Option<i64>,
+    current: Option<&Condition>,
+    now: Timestamp,
+) -> Condition {
+    let status = if status { "True" } else { "False" };
+    Condition {
+        type_: type_.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message,
+        last_transition_time: current
+            .filter(|current| current.status == status)
+            .map_or(Time(now), |current| current.last_transition_time.clone()),
+        observed_generation: generation,
+    }
+}
