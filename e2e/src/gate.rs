@@ -78,6 +78,11 @@ impl GateBuilder {
         self
     }
 
+    /// Lets it lead at once, without a Lease: while idle it writes nothing.
+    pub fn without_leader_election(self) -> Self {
+        self.serve_flag("--no-leader-election")
+    }
+
     /// Lets it ask the GitHub at `url`, as often as each second.
     pub fn asking(self, url: impl Display) -> Self {
         self.serve_flag("--source-min-interval=1s")

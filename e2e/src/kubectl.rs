@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::process::{ExitStatus, Stdio};
 
 use anyhow::{Context as _, ensure};
+use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
@@ -37,6 +38,15 @@ impl Output {
         } = self;
         ensure!(status.success(), "`{command}` failed ({status}): {}", stderr.trim_end());
         Ok(stdout)
+    }
+
+    /// Its standard output as JSON, if it succeeded.
+    ///
+    /// # Errors
+    /// If it failed, or printed no JSON.
+    pub fn json(self) -> anyhow::Result<Value> {
+        let command = self.command.clone();
+        serde_json::from_str(&self.stdout_ok()?).with_context(|| format!("`{command}` printed no JSON"))
     }
 
     /// Its standard error, if it failed: what the user is told.

@@ -30,6 +30,11 @@ impl Namespace {
         &self.name
     }
 
+    /// Access to its API server.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
     /// Objects of a built-in or typed kind in it, for the admin.
     ///
     /// # Panics

@@ -17,8 +17,8 @@ mod eviction;
 mod explain;
 #[path = "cancel/filters.rs"]
 mod filters;
-#[path = "cancel/flavour.rs"]
-mod flavour;
+#[path = "cancel/crd_capability.rs"]
+mod crd_capability;
 #[path = "cancel/grace.rs"]
 mod grace;
 #[path = "cancel/pool.rs"]

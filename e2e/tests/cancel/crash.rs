@@ -4,7 +4,7 @@
 use anyhow::{Context as _, ensure};
 use futures::StreamExt as _;
 use k8s_openapi::api::batch::v1::{Job, JobCondition};
-use kelos_standin::{CRDS, Flavour, types::Task};
+use kelos_standin::{CRDS, CrdCapability, types::Task};
 use kube::{
     Api, ResourceExt as _,
     runtime::{WatchStreamExt as _, watcher},
@@ -139,7 +139,7 @@ async fn killed_after_each_step_it_ends_the_same() -> anyhow::Result<()> {
         &[Of::Running]
     };
     for of in all {
-        let world = World::on(&cp, &gate, "crash", Flavour::Head).await?;
+        let world = World::on(&cp, &gate, "crash", CrdCapability::Base).await?;
         match of {
             Of::Running => {}
             Of::Queued => world.policy(json!({"queueName": "agents"})).await?,

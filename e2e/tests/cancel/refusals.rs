@@ -1,7 +1,7 @@
 //! What is refused, and what is said then.
 
 use anyhow::ensure;
-use kelos_standin::{CRDS, Flavour, Outcome};
+use kelos_standin::{CRDS, CrdCapability, Outcome};
 use kube::ResourceExt as _;
 use serde_json::json;
 use taskgate_api::keys;
@@ -256,7 +256,7 @@ fn held(task: &kelos_standin::types::Task) -> bool {
 async fn what_was_asked_for_while_admission_was_unavailable_is_refused() -> anyhow::Result<()> {
     let cp = ControlPlane::builder().crds(CRDS).start().await?;
     let gate = gate(&cp).await?;
-    let world = World::on(&cp, &gate, "away", Flavour::Head).await?;
+    let world = World::on(&cp, &gate, "away", CrdCapability::Base).await?;
     for name in ["asked", "forged"] {
         world.run(&task(name)).await?;
     }

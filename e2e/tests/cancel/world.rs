@@ -4,7 +4,7 @@
 use anyhow::{Context as _, ensure};
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod, events::v1::Event};
 use kelos_standin::{
-    Agents, CRDS, CycleResult, Flavour, GitHub, Key, Options, Outcome, Repo, Scope, SharedGitHub, Standin, client,
+    Agents, CRDS, CycleResult, CrdCapability, GitHub, Key, Options, Outcome, Repo, Scope, SharedGitHub, Standin, client,
     types::Task,
 };
 use kube::{Api, ResourceExt as _, api::ListParams};
@@ -40,7 +40,7 @@ impl World<'static> {
     pub(crate) async fn start(hint: &str) -> anyhow::Result<Self> {
         let cp = PLANE.get().await?;
         let gate = GATE.get_or_try_init(|| gate(cp)).await?;
-        Self::on(cp, gate, hint, Flavour::Head).await
+        Self::on(cp, gate, hint, CrdCapability::Base).await
     }
 
     /// The same, with a policy.
@@ -52,7 +52,7 @@ impl World<'static> {
 }
 
 impl<'a> World<'a> {
-    pub(crate) async fn on(cp: &'a ControlPlane, gate: &'a Gate, hint: &str, flavour: Flavour) -> anyhow::Result<Self> {
+    pub(crate) async fn on(cp: &'a ControlPlane, gate: &'a Gate, hint: &str, capability: CrdCapability) -> anyhow::Result<Self> {
         let ns = cp.namespace(hint).await?;
         let github = GITHUB.get().await?;
         let repo = github.repo(ns.name(), "r").clone_url();
@@ -65,7 +65,7 @@ impl<'a> World<'a> {
         let scope = Scope::Namespaces(vec![ns.name().to_owned()]);
         let agents = Agents::start(cp.client(), &scope).await;
         let mut options = Options::new(scope, github.url());
-        options.flavour = flavour;
+        options.capability = capability;
         let standin = Standin::start(client(cp.config())?, options).await?;
         Ok(Self {
             cp,

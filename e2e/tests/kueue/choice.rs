@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 use k8s_openapi::api::batch::v1::Job;
-use kelos_standin::{Flavour, Outcome, crds, types::Task};
+use kelos_standin::{CrdCapability, Outcome, crds, types::Task};
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 use taskgate_e2e::{ControlPlane, Gate, await_object};
@@ -97,7 +97,7 @@ async fn a_policy_may_let_such_a_job_run() -> anyhow::Result<()> {
 #[tokio::test]
 async fn the_field_of_the_task_decides_before_the_policy() -> anyhow::Result<()> {
     let cp = ControlPlane::builder()
-        .crds(crds::yaml(Flavour::Adopted001)?)
+        .crds(crds::yaml(CrdCapability::Cancellation)?)
         .start()
         .await?;
     let _kueue = kueue().start(&cp).await?;

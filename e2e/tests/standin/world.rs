@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
 use kelos_standin::types::{Task, TaskSpawner, TaskSpawnerStatus};
-use kelos_standin::{Agents, CRDS, CycleResult, Flavour, GitHub, Key, Options, Repo, Scope, Standin, client};
+use kelos_standin::{Agents, CRDS, CycleResult, CrdCapability, GitHub, Key, Options, Repo, Scope, Standin, client};
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt as _};
 use serde_json::Value;
@@ -29,18 +29,18 @@ impl World {
     pub(crate) async fn start(hint: &str) -> anyhow::Result<Self> {
         let plane = PLANE.get().await?;
         let ns = plane.namespace(hint).await?;
-        Self::on(plane, ns, Vec::new(), Flavour::Head).await
+        Self::on(plane, ns, Vec::new(), CrdCapability::Base).await
     }
 
     /// A Kelos that has adopted proposal 001, on a control plane of its own: CRDs are everybody's.
     pub(crate) async fn start_adopted() -> anyhow::Result<Self> {
         static PLANE: Shared = Shared::new(|| {
-            let crds = kelos_standin::crds::yaml(Flavour::Adopted001);
+            let crds = kelos_standin::crds::yaml(CrdCapability::Cancellation);
             ControlPlane::builder().crds(crds.expect("the CRDs are well formed"))
         });
         let plane = PLANE.get().await?;
         let ns = plane.namespace("adopted").await?;
-        Self::on(plane, ns, Vec::new(), Flavour::Adopted001).await
+        Self::on(plane, ns, Vec::new(), CrdCapability::Cancellation).await
     }
 
     /// With more namespaces in the stand-in's view.
@@ -48,14 +48,14 @@ impl World {
         let plane = PLANE.get().await?;
         let ns = plane.namespace(hint).await?;
         let more = more.iter().map(|ns| ns.name().to_owned()).collect();
-        Self::on(plane, ns, more, Flavour::Head).await
+        Self::on(plane, ns, more, CrdCapability::Base).await
     }
 
     async fn on(
         plane: &'static ControlPlane,
         ns: Namespace,
         more: Vec<String>,
-        flavour: Flavour,
+        capability: CrdCapability,
     ) -> anyhow::Result<Self> {
         let github = GitHub::start().await?;
         ns.apply_yaml(&workspace(&github.repo("o", "r"))).await?;
@@ -64,7 +64,7 @@ impl World {
         let scope = Scope::Namespaces(names);
         let agents = Agents::start(plane.client(), &scope).await;
         let mut options = Options::new(scope, github.url());
-        options.flavour = flavour;
+        options.capability = capability;
         let standin = Standin::start(client(plane.config())?, options).await?;
         Ok(Self {
             plane,

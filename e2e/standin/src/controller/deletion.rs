@@ -20,7 +20,7 @@ impl Controller {
         let Some(ttl) = task.spec.ttl_seconds else {
             return Ok(next);
         };
-        if !self.flavour.is_terminal(task.phase()) {
+        if !self.capability.is_terminal(task.phase()) {
             return Ok(next);
         }
         let Some(completed) = task.current().completion_time else {

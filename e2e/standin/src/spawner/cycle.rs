@@ -68,7 +68,7 @@ impl Spawners {
     /// Creates what is missing, then writes the status, then fails if an item failed (kelos S6).
     pub(super) async fn work_off(&self, key: &Key, spawner: TaskSpawner, items: Vec<Item>) -> Result<(), Error> {
         let own = self.own_tasks(key, &spawner).await?;
-        let terminal = |task: &&Task| self.flavour.is_terminal(task.phase());
+        let terminal = |task: &&Task| self.capability.is_terminal(task.phase());
         let mut active = own.len() - own.values().filter(terminal).count();
         let discovered = items.len();
         let mut new = self.new_items(key, &spawner, &own, items).await?;
@@ -166,7 +166,7 @@ impl Spawners {
         let (Some(trigger), Some(completed)) = (trigger, task.current().completion_time) else {
             return false;
         };
-        self.flavour.is_terminal(task.phase()) && trigger > completed.0
+        self.capability.is_terminal(task.phase()) && trigger > completed.0
     }
 
     async fn create(&self, key: &Key, spawner: &TaskSpawner, item: &Item) -> Creation {

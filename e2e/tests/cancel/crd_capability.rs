@@ -1,7 +1,7 @@
 //! A Kelos that has adopted proposal 001 knows cancelled Tasks itself; it may come while taskgate runs.
 
 use anyhow::ensure;
-use kelos_standin::{CRDS, Flavour, crds};
+use kelos_standin::{CRDS, CrdCapability, crds};
 use taskgate_e2e::{ControlPlane, PATIENCE, eventually};
 
 use crate::world::{World, condition, gate, task};
@@ -10,19 +10,19 @@ use crate::world::{World, condition, gate, task};
 async fn phase_and_field_are_used_once_there_are_such() -> anyhow::Result<()> {
     let cp = ControlPlane::builder().crds(CRDS).start().await?;
     let gate = gate(&cp).await?;
-    let before = World::on(&cp, &gate, "before", Flavour::Head).await?;
+    let before = World::on(&cp, &gate, "before", CrdCapability::Base).await?;
     before.run(&task("early")).await?;
     before.cancel("early", "x").await?;
     ensure!(before.await_cancelled("early").await?.phase() == "Failed");
 
-    cp.install_crds(&crds::yaml(Flavour::Adopted001)?).await?;
+    cp.install_crds(&crds::yaml(CrdCapability::Cancellation)?).await?;
     eventually("taskgate has seen the new schema", PATIENCE, || async {
         let log = gate.process().log()?;
         ensure!(log.contains("knows cancelled Tasks has changed"), "not yet");
         Ok(())
     })
     .await?;
-    let after = World::on(&cp, &gate, "after", Flavour::Adopted001).await?;
+    let after = World::on(&cp, &gate, "after", CrdCapability::Cancellation).await?;
     after.run(&task("late")).await?;
     after.cancel("late", "no longer needed").await?;
     let task = after.await_cancelled("late").await?;
