@@ -90,12 +90,7 @@ impl SharedGate {
     ///
     /// # Errors
     /// As [`SharedGate::get`], or if the namespace cannot be created.
-    pub async fn fixture(
-        &self,
-        gate: GateBuilder,
-        hint: &str,
-        labels: &[(&str, &str)],
-    ) -> anyhow::Result<Fixture<'_>> {
+    pub async fn fixture(&self, gate: GateBuilder, hint: &str, labels: &[(&str, &str)]) -> anyhow::Result<Fixture<'_>> {
         let (cp, gate) = self.get(gate).await?;
         let ns = cp.namespace_with_labels(hint, labels).await?;
         Ok(Fixture { cp, gate, ns })

@@ -1,5 +1,5 @@
-//! A Task that came through while taskgate was away, although its item is open (kelos T1, T2). The gate of this control
-//! plane is killed, so nothing else runs on it.
+//! A Task that was created without admission, while taskgate was unavailable, although its item is tripped (kelos T1, T2). The
+//! gate of this control plane is killed, so nothing else runs on it.
 
 use anyhow::{Context as _, ensure};
 use futures::TryStreamExt as _;
@@ -11,48 +11,47 @@ use kube::{
 };
 use serde_json::json;
 use taskgate_api::{keys, work_item::Outcome};
-use taskgate_e2e::{ControlPlane, Gate, PATIENCE, Shared, await_object, eventually};
+use taskgate_e2e::{ControlPlane, Gate, PATIENCE, SharedGate, await_object, eventually, failures};
 use tokio::sync::{Mutex, OnceCell};
 
-use crate::world::{World, by_hand, failures, limit};
+use crate::support::{governed, governed_on, limit, task_of_item};
 
-static PLANE: Shared = Shared::new(|| ControlPlane::builder().crds(CRDS));
-static GATE: OnceCell<Gate> = OnceCell::const_new();
-/// Held by each test that kills that gate.
+static SHARED: SharedGate = SharedGate::new(|| ControlPlane::builder().crds(CRDS));
+/// Locked by each test that kills that gate.
 static KILLS: Mutex<()> = Mutex::const_new(());
 
 #[tokio::test]
-async fn a_task_that_slipped_in_is_stopped_without_a_pod_and_frees_its_branch() -> anyhow::Result<()> {
-    let cp = PLANE.get().await?;
+async fn an_unadmitted_task_is_stopped_without_a_pod_and_frees_its_branch() -> anyhow::Result<()> {
     let _kills = KILLS.lock().await;
-    let gate = GATE
-        .get_or_try_init(|| Gate::builder().serve_flag("--no-leader-election").start(cp))
-        .await?;
-    let world = World::on(cp, gate, "slipped", limit(1)).await?;
-    world
-        .create(&by_hand("first", Some("epic")), false)
-        .await?
-        .stdout_ok()?;
-    world.fail("first").await?;
-    world.open("epic").await?;
+    let builder = Gate::builder().without_leader_election();
+    let fixture = governed_on(&SHARED, builder, "unadmitted", limit(1)).await?;
+    let gate = fixture.gate;
+    fixture.create(&task_of_item("first", "epic")).await?.stdout_ok()?;
+    fixture.fail("first").await?;
+    fixture.await_open("epic").await?;
 
-    // Kelos is slow: the Task comes while taskgate is away, its Job when it is back.
-    let mut slipped = by_hand("slipped", Some("epic"));
-    slipped["spec"]["branch"] = "work".into();
-    let pods = world.ns.api::<Pod>();
+    // Kelos is slow: the Task comes while taskgate is unavailable, its Job when it is back.
+    let mut unadmitted = task_of_item("unadmitted", "epic");
+    unadmitted["spec"]["branch"] = "work".into();
+    let pods = fixture.pods();
     let since = pods.list(&ListParams::default()).await?.metadata.resource_version;
     let since = since.unwrap_or_default();
-    let create = ["create", "-n", world.ns.name(), "-f-"].map(ToOwned::to_owned);
-    let world = world
+    let (cp, create) = (
+        fixture.cp,
+        ["create", "-n", fixture.ns.name(), "-f-"].map(ToOwned::to_owned),
+    );
+    let fixture = fixture
         .without_kelos(async |_, _| {
             gate.process().kill().await?;
-            cp.kubectl_with_input(create, &slipped.to_string()).await?.stdout_ok()?;
+            cp.kubectl_with_input(create, &unadmitted.to_string())
+                .await?
+                .stdout_ok()?;
             gate.process().start().await
         })
         .await?;
 
-    let jobs = world.ns.api::<Job>();
-    let job = await_object(&jobs, "slipped", "is failed", |job| {
+    let jobs = fixture.jobs();
+    let job = await_object(&jobs, "unadmitted", "is failed", |job| {
         let conditions = job.status.iter().flat_map(|status| status.conditions.iter().flatten());
         conditions
             .filter(|condition| condition.type_ == "Failed" && condition.status == "True")
@@ -62,7 +61,7 @@ async fn a_task_that_slipped_in_is_stopped_without_a_pod_and_frees_its_branch() 
     ensure!(job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true)));
     let mark = job.annotations().get(keys::STOPPED).context("no mark")?;
     ensure!(mark.contains("item epic failed once (limit 1)"), "{mark}");
-    let tombstone = await_object(&world.tasks(), "slipped", "is a tombstone", |task| {
+    let tombstone = await_object(&fixture.tasks(), "unadmitted", "is a tombstone", |task| {
         task.phase() == "Failed" && task.annotations().contains_key(keys::RECORDED)
     })
     .await?;
@@ -72,22 +71,24 @@ async fn a_task_that_slipped_in_is_stopped_without_a_pod_and_frees_its_branch() 
             .iter()
             .any(|finalizer| finalizer == keys::ACCOUNTING)
     );
-    let item = world.open("epic").await?;
+    let item = fixture.await_open("epic").await?;
     let status = item.status.clone().unwrap_or_default();
     let outcomes: Vec<_> = status.attempts.iter().map(|attempt| attempt.outcome).collect();
     ensure!(
         outcomes == [Outcome::Failed, Outcome::Stopped] && failures(&item) == 1,
         "{status:?}"
     );
-    world.told("slipped", "TaskStopped", &["item epic failed once"]).await?;
+    fixture
+        .await_event("unadmitted", "TaskStopped", &["item epic failed once"])
+        .await?;
 
     // The branch is free.
-    let mut other = by_hand("other", Some("story"));
+    let mut other = task_of_item("other", "story");
     other["spec"]["branch"] = "work".into();
-    world.create(&other, false).await?.stdout_ok()?;
-    world.succeed("other").await?;
-    let of_slipped = WatchParams::default().labels("kelos.dev/task=slipped").timeout(2);
-    let seen: Vec<_> = pods.watch(&of_slipped, &since).await?.try_collect().await?;
+    fixture.create(&other).await?.stdout_ok()?;
+    fixture.succeed_recorded("other").await?;
+    let of_unadmitted = WatchParams::default().labels("kelos.dev/task=unadmitted").timeout(2);
+    let seen: Vec<_> = pods.watch(&of_unadmitted, &since).await?.try_collect().await?;
     let ran = seen
         .iter()
         .any(|event| matches!(event, WatchEvent::Added(_) | WatchEvent::Modified(_)));
@@ -97,48 +98,37 @@ async fn a_task_that_slipped_in_is_stopped_without_a_pod_and_frees_its_branch() 
 
 #[tokio::test]
 async fn an_active_task_is_not_stopped_because_the_limit_was_lowered() -> anyhow::Result<()> {
-    let world = World::governed("lowered", limit(3)).await?;
-    world
-        .create(&by_hand("first", Some("epic")), false)
-        .await?
-        .stdout_ok()?;
-    world
-        .create(&by_hand("second", Some("epic")), false)
-        .await?
-        .stdout_ok()?;
-    world.next("second", "").await?;
-    world.fail("first").await?;
-    world.policy(limit(1)).await?;
-    world.open("epic").await?;
+    let fixture = governed("lowered", limit(3)).await?;
+    fixture.create(&task_of_item("first", "epic")).await?.stdout_ok()?;
+    fixture.create(&task_of_item("second", "epic")).await?.stdout_ok()?;
+    fixture.await_next_task("second", "").await?;
+    fixture.fail("first").await?;
+    fixture.policy(limit(1)).await?;
+    fixture.await_open("epic").await?;
     eventually("the second goes on", PATIENCE, || async {
-        let task = world.tasks().get("second").await?;
+        let task = fixture.tasks().get("second").await?;
         ensure!(task.phase() == "Running", "{:?}", task.status);
         Ok(())
     })
     .await?;
-    world.succeed("second").await?;
-    world
-        .item("epic", "is closed by the success", |item| failures(item) == 0)
+    fixture.succeed_recorded("second").await?;
+    fixture
+        .await_work_item("epic", "is closed by the success", |item| failures(item) == 0)
         .await
         .map(drop)
 }
 
 /// It has no Job that could be failed: its runner is asked to release the Task, as for a cancellation (kelos §7).
 #[tokio::test]
-async fn a_task_of_a_worker_pool_that_slipped_in_is_stopped_too() -> anyhow::Result<()> {
-    let cp = PLANE.get().await?;
+async fn an_unadmitted_task_of_a_worker_pool_is_stopped_too() -> anyhow::Result<()> {
     let _kills = KILLS.lock().await;
-    let gate = GATE
-        .get_or_try_init(|| Gate::builder().serve_flag("--no-leader-election").start(cp))
-        .await?;
-    let world = World::on(cp, gate, "pooled", limit(1)).await?;
-    world
-        .create(&by_hand("first", Some("epic")), false)
-        .await?
-        .stdout_ok()?;
-    world.fail("first").await?;
-    world.open("epic").await?;
-    let pods = world.ns.api::<Pod>();
+    let builder = Gate::builder().without_leader_election();
+    let fixture = governed_on(&SHARED, builder, "pooled", limit(1)).await?;
+    let gate = fixture.gate;
+    fixture.create(&task_of_item("first", "epic")).await?.stdout_ok()?;
+    fixture.fail("first").await?;
+    fixture.await_open("epic").await?;
+    let pods = fixture.pods();
     let pod = serde_json::from_value(json!({
         "metadata": {"name": "pool-0", "labels": {"kelos.dev/workerpool": "pool"}},
         "spec": {"containers": [{"name": "runner", "image": "runner"}]},
@@ -146,10 +136,14 @@ async fn a_task_of_a_worker_pool_that_slipped_in_is_stopped_too() -> anyhow::Res
     pods.create(&PostParams::default(), &pod).await?;
     let running = Patch::Merge(json!({"status": {"phase": "Running"}}));
     pods.patch_status("pool-0", &PatchParams::default(), &running).await?;
-    let mut slipped = by_hand("slipped", Some("epic"));
-    slipped["spec"] = json!({"prompt": "try", "workerPoolRef": {"name": "pool"}});
+    let mut unadmitted = task_of_item("unadmitted", "epic");
+    unadmitted["spec"] = json!({"prompt": "try", "workerPoolRef": {"name": "pool"}});
     // A Task of the same second as the last failure may have come before it.
-    let opened = world.open("epic").await?.status.and_then(|status| status.opened_at);
+    let opened = fixture
+        .await_open("epic")
+        .await?
+        .status
+        .and_then(|status| status.opened_at);
     let opened = opened.context("an open item says since when")?.0;
     eventually("the next second", PATIENCE, || async {
         ensure!(jiff::Timestamp::now().as_second() > opened.as_second());
@@ -157,14 +151,14 @@ async fn a_task_of_a_worker_pool_that_slipped_in_is_stopped_too() -> anyhow::Res
     })
     .await?;
     gate.process().kill().await?;
-    world.create(&slipped, false).await?.stdout_ok()?;
+    fixture.create(&unadmitted).await?.stdout_ok()?;
     await_object(&pods, "pool-0", "is assigned", |pod| {
-        pod.annotations().get("kelos.dev/assigned-task").map(String::as_str) == Some("slipped")
+        pod.annotations().get("kelos.dev/assigned-task").map(String::as_str) == Some("unadmitted")
     })
     .await?;
     gate.process().start().await?;
-    await_object(&pods, "pool-0", "is asked", |pod| {
-        pod.annotations().get("kelos.dev/cancel-task").map(String::as_str) == Some("slipped")
+    await_object(&pods, "pool-0", "is asked to release it", |pod| {
+        pod.annotations().get("kelos.dev/cancel-task").map(String::as_str) == Some("unadmitted")
     })
     .await?;
     // What the runner does then.
@@ -173,16 +167,16 @@ async fn a_task_of_a_worker_pool_that_slipped_in_is_stopped_too() -> anyhow::Res
     }}});
     pods.patch("pool-0", &PatchParams::default(), &Patch::Merge(killed))
         .await?;
-    await_object(&world.tasks(), "slipped", "is a tombstone", |task| {
+    await_object(&fixture.tasks(), "unadmitted", "is a tombstone", |task| {
         task.phase() == "Failed" && task.annotations().contains_key(keys::RECORDED)
     })
     .await?;
-    let item = world.open("epic").await?;
+    let item = fixture.await_open("epic").await?;
     let status = item.status.clone().unwrap_or_default();
     let outcomes: Vec<_> = status.attempts.iter().map(|attempt| attempt.outcome).collect();
     ensure!(
         outcomes == [Outcome::Failed, Outcome::Stopped] && failures(&item) == 1,
         "{status:?}"
     );
-    world.told("slipped", "TaskStopped", &["the breaker"]).await
+    fixture.await_event("unadmitted", "TaskStopped", &["the breaker"]).await
 }
