@@ -86,7 +86,7 @@ async fn what_the_cluster_did_is_recorded_and_does_not_count() -> anyhow::Result
     ];
     let fixture = &fixture;
     try_join_all(cases.into_iter().map(async |(task, status, reason)| {
-        fixture.create(&task_of_item(task, task)).await?.stdout_ok()?;
+        fixture.created(&task_of_item(task, task)).await?;
         lose(fixture, task, &status).await?;
         let item = fixture
             .await_work_item(task, "has a status", |item| item.status.is_some())
@@ -111,7 +111,7 @@ async fn a_deadline_while_the_job_still_queues_is_the_clusters() -> anyhow::Resu
     // No Kueue is there: the Job stays suspended, as it does while its queue is full or after Kueue evicted it.
     let spec = json!({"queueName": "agents", "failurePolicy": {"maxRetriesPerItem": 1}});
     let fixture = governed("queued", spec).await?;
-    fixture.create(&task_of_item("queued", "epic")).await?.stdout_ok()?;
+    fixture.created(&task_of_item("queued", "epic")).await?;
     let jobs = fixture.jobs();
     await_object(&jobs, "queued", "is suspended", |job| {
         job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true))

@@ -111,7 +111,7 @@ async fn what_cannot_be_reset_is_printed_with_exit_code_1_or_2() -> anyhow::Resu
 #[tokio::test]
 async fn a_reader_that_goes_away_is_no_error() -> anyhow::Result<()> {
     let fixture = governed("pipe", limit(1)).await?;
-    fixture.create(&task_of_item("first", "epic")).await?.stdout_ok()?;
+    fixture.created(&task_of_item("first", "epic")).await?;
     fixture.fail("first").await?;
     fixture.await_open("epic").await?;
     let (reader, writer) = std::io::pipe()?;

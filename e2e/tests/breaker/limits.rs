@@ -78,10 +78,11 @@ async fn the_ttl_of_a_success_works_as_kelos_would() -> anyhow::Result<()> {
     let fixture = governed("ttl", limit(3)).await?;
     fixture.repo().issue(8);
     fixture.issue_spawner("fixer", Some(2)).await?;
-    let task = await_object(&fixture.tasks(), "fixer-8", "is accounted for", |task| {
-        task.finalizers().iter().any(|finalizer| finalizer == keys::ACCOUNTING)
-    })
-    .await?;
+    let task = fixture
+        .await_task("fixer-8", "is accounted for", |task| {
+            task.finalizers().iter().any(|finalizer| finalizer == keys::ACCOUNTING)
+        })
+        .await?;
     ensure!(task.annotations().get(keys::TTL).map(String::as_str) == Some("2"));
     fixture.repo().issue(8).close();
     fixture.succeed_recorded("fixer-8").await?;
@@ -153,10 +154,10 @@ async fn ticks_of_a_cron_spawner_share_one_work_item_by_item_key() -> anyhow::Re
         .await?;
     let mut task = crate::support::task("nightly-20261121-0300");
     task["metadata"]["labels"] = json!({"kelos.dev/taskspawner": "nightly"});
-    fixture.create(&task).await?.stdout_ok()?;
+    fixture.created(&task).await?;
     fixture.fail("nightly-20261121-0300").await?;
     task["metadata"]["name"] = "nightly-20261121-0301".into();
-    fixture.create(&task).await?.stdout_ok()?;
+    fixture.created(&task).await?;
     fixture.fail("nightly-20261121-0301").await?;
     fixture.await_open("nightly").await?;
     task["metadata"]["name"] = "nightly-20261121-0302".into();
@@ -172,10 +173,10 @@ async fn ticks_of_a_cron_spawner_share_one_work_item_by_item_key() -> anyhow::Re
 async fn a_task_that_is_deleted_while_it_waits_is_no_failure() -> anyhow::Result<()> {
     let fixture = governed("deleted", limit(1)).await?;
     let task = crate::support::task_of_item("queued", "q");
-    fixture.create(&task).await?.stdout_ok()?;
+    fixture.created(&task).await?;
     let jobs = fixture.jobs();
     await_object(&jobs, "queued", "is there", |_| true).await?;
-    await_object(&fixture.tasks(), "queued", "is there", |_| true).await?;
+    fixture.await_task("queued", "is there", |_| true).await?;
     let uid = fixture.tasks().get("queued").await?.uid().unwrap_or_default();
     fixture
         .kubectl(["delete", "task", "queued", "--wait=false"])

@@ -8,7 +8,7 @@ use k8s_openapi::api::batch::v1::Job;
 use kube::{ResourceExt as _, api::PostParams};
 use serde_json::json;
 use taskgate_api::keys;
-use taskgate_e2e::{PATIENCE, await_object, eventually, failures};
+use taskgate_e2e::{PATIENCE, eventually, failures};
 
 use crate::support::{governed, limit, task_of_item};
 
@@ -17,7 +17,7 @@ const ROUNDS: usize = 10;
 #[tokio::test]
 async fn a_task_of_a_user_is_denied_with_the_reason_and_the_command_that_resets() -> anyhow::Result<()> {
     let fixture = governed("hand", limit(1)).await?;
-    fixture.create(&task_of_item("first", "epic")).await?.stdout_ok()?;
+    fixture.created(&task_of_item("first", "epic")).await?;
     fixture.fail("first").await?;
     let item = fixture.await_open("epic").await?;
     let told = fixture.create(&task_of_item("second", "epic")).await?.stderr_failed()?;
@@ -28,11 +28,7 @@ async fn a_task_of_a_user_is_denied_with_the_reason_and_the_command_that_resets(
     ] {
         ensure!(told.contains(part), "{told}");
     }
-    fixture
-        .create_dry_run(&task_of_item("other", "story"))
-        .await?
-        .stdout_ok()
-        .map(drop)
+    fixture.dry_run(&task_of_item("other", "story")).await.map(drop)
 }
 
 /// Creates that race are admitted together, as none of them is stored when the others are evaluated. Of their Jobs no more
@@ -85,7 +81,7 @@ async fn of_creates_that_race_at_the_limit_no_more_agents_run_than_it() -> anyho
 async fn observe_changes_nothing_and_records() -> anyhow::Result<()> {
     let spec = json!({"mode": "Observe", "failurePolicy": {"maxRetriesPerItem": 1}});
     let fixture = governed("observe", spec).await?;
-    fixture.create(&task_of_item("first", "epic")).await?.stdout_ok()?;
+    fixture.created(&task_of_item("first", "epic")).await?;
     fixture.fail("first").await?;
     fixture
         .await_work_item("epic", "has a failure", |item| failures(item) == 1)
@@ -93,17 +89,13 @@ async fn observe_changes_nothing_and_records() -> anyhow::Result<()> {
     let task = fixture.tasks().get("first").await?;
     ensure!(task.finalizers().iter().all(|finalizer| finalizer != keys::ACCOUNTING));
     ensure!(!task.annotations().contains_key(keys::RECORDED));
-    fixture
-        .create(&task_of_item("second", "epic"))
-        .await?
-        .stdout_ok()
-        .map(drop)
+    fixture.created(&task_of_item("second", "epic")).await.map(drop)
 }
 
 #[tokio::test]
 async fn warn_warns() -> anyhow::Result<()> {
     let fixture = governed("warn", limit(1)).await?;
-    fixture.create(&task_of_item("first", "epic")).await?.stdout_ok()?;
+    fixture.created(&task_of_item("first", "epic")).await?;
     fixture.fail("first").await?;
     fixture.await_open("epic").await?;
     fixture
@@ -124,12 +116,13 @@ async fn warn_warns() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_task_that_was_there_before_the_policy_is_adopted() -> anyhow::Result<()> {
     let fixture = governed("adopt", json!({})).await?;
-    fixture.create(&task_of_item("old", "epic")).await?.stdout_ok()?;
+    fixture.created(&task_of_item("old", "epic")).await?;
     fixture.policy(limit(1)).await?;
-    await_object(&fixture.tasks(), "old", "is adopted", |task| {
-        task.finalizers().iter().any(|finalizer| finalizer == keys::ACCOUNTING)
-    })
-    .await?;
+    fixture
+        .await_task("old", "is adopted", |task| {
+            task.finalizers().iter().any(|finalizer| finalizer == keys::ACCOUNTING)
+        })
+        .await?;
     fixture.fail("old").await?;
     fixture.await_open("epic").await.map(drop)
 }
@@ -138,20 +131,10 @@ async fn a_task_that_was_there_before_the_policy_is_adopted() -> anyhow::Result<
 async fn a_dry_run_is_not_counted() -> anyhow::Result<()> {
     let fixture = governed("dry", limit(1)).await?;
     for _ in 0..3 {
-        fixture
-            .create_dry_run(&task_of_item("first", "epic"))
-            .await?
-            .stdout_ok()?;
-        fixture
-            .create_dry_run(&task_of_item("second", "epic"))
-            .await?
-            .stdout_ok()?;
+        fixture.dry_run(&task_of_item("first", "epic")).await?;
+        fixture.dry_run(&task_of_item("second", "epic")).await?;
     }
-    fixture
-        .create(&task_of_item("first", "epic"))
-        .await?
-        .stdout_ok()
-        .map(drop)
+    fixture.created(&task_of_item("first", "epic")).await.map(drop)
 }
 
 #[tokio::test]

@@ -160,7 +160,7 @@ async fn an_id_of_ten_kilobytes_is_an_item_like_any_other() -> anyhow::Result<()
     let fixture = governed("long", limit(1)).await?;
     let ids = ["a", "b"].map(|end| format!("{}{end}", "x".repeat(10_000)));
     let [one, two] = &ids;
-    fixture.create(&task_of_item("one", one)).await?.stdout_ok()?;
+    fixture.created(&task_of_item("one", one)).await?;
     fixture.fail("one").await?;
     let again = fixture
         .create_dry_run(&task_of_item("again", one))
@@ -171,7 +171,7 @@ async fn an_id_of_ten_kilobytes_is_an_item_like_any_other() -> anyhow::Result<()
         "{again}"
     );
     // It differs at its very end.
-    fixture.create(&task_of_item("two", two)).await?.stdout_ok()?;
+    fixture.created(&task_of_item("two", two)).await?;
     let items = fixture.work_items().list(&ListParams::default()).await?;
     let [item] = items.items.as_slice() else {
         anyhow::bail!("{items:?}")
@@ -183,12 +183,12 @@ async fn an_id_of_ten_kilobytes_is_an_item_like_any_other() -> anyhow::Result<()
 #[tokio::test]
 async fn a_work_item_that_is_deleted_while_its_task_runs_starts_anew() -> anyhow::Result<()> {
     let fixture = governed("halfway", limit(3)).await?;
-    fixture.create(&task_of_item("first", "epic")).await?.stdout_ok()?;
+    fixture.created(&task_of_item("first", "epic")).await?;
     fixture.fail("first").await?;
     let old = fixture
         .await_work_item("epic", "one failure", |item| failures(item) == 1)
         .await?;
-    fixture.create(&task_of_item("second", "epic")).await?.stdout_ok()?;
+    fixture.created(&task_of_item("second", "epic")).await?;
     fixture.await_next_task("second", "").await?;
     fixture.kubectl(["delete", "wi", &old.name_any()]).await?.stdout_ok()?;
     fixture.fail("second").await?;
@@ -218,7 +218,7 @@ async fn a_task_annotated_as_recorded_is_counted_all_the_same() -> anyhow::Resul
 #[tokio::test]
 async fn the_end_of_a_run_with_an_absurd_cost_is_recorded() -> anyhow::Result<()> {
     let fixture = governed("costs", limit(1)).await?;
-    fixture.create(&task_of_item("dear", "epic")).await?.stdout_ok()?;
+    fixture.created(&task_of_item("dear", "epic")).await?;
     fixture.await_next_task("dear", "").await?;
     let outcome = Outcome::failed_at_once();
     fixture.finish("dear", outcome).await?;
@@ -247,7 +247,7 @@ async fn a_completion_time_in_the_future_or_none_blocks_nothing() -> anyhow::Res
     let spec = json!({"failurePolicy": {"maxRetriesPerItem": 1, "resetAfter": "5s"}});
     let fixture = governed("clocks", spec).await?;
     for task in ["future", "never"] {
-        fixture.create(&with_ttl(task)).await?.stdout_ok()?;
+        fixture.created(&with_ttl(task)).await?;
         fixture.await_next_task(task, "").await?;
     }
     // What a Kelos with a wrong clock writes, and what a Kelos that omits it writes (kelos §6.2).

@@ -96,10 +96,11 @@ async fn an_item_without_tasks_follows_the_policy_too() -> anyhow::Result<()> {
     let (fixture, _, item) = tripped("reassess").await?;
     // Deleting the last Task is no reset: no policy governs it any more.
     fixture.kubectl(["delete", "taskpolicy", "agents"]).await?.stdout_ok()?;
-    await_object(&fixture.tasks(), "fixer-42", "is released", |task| {
-        task.finalizers().iter().all(|finalizer| finalizer != keys::ACCOUNTING)
-    })
-    .await?;
+    fixture
+        .await_task("fixer-42", "is released", |task| {
+            task.finalizers().iter().all(|finalizer| finalizer != keys::ACCOUNTING)
+        })
+        .await?;
     fixture.repo().issue(42).close();
     fixture.tasks().delete("fixer-42", &DeleteParams::default()).await?;
     await_gone(&fixture.tasks(), "fixer-42").await?;
@@ -167,10 +168,7 @@ async fn a_work_item_that_is_being_deleted_is_awaited() -> anyhow::Result<()> {
     let mark = fixture.cp.audit().mark()?;
     let outcome = Outcome::failed_at_once();
     fixture.finish("fixer-42", outcome).await?;
-    await_object(&fixture.tasks(), "fixer-42", "has failed", |task| {
-        task.phase() == "Failed"
-    })
-    .await?;
+    fixture.await_task_phase("fixer-42", "Failed").await?;
     never("a request to create another one", Duration::from_secs(4), || async {
         let events = fixture.cp.audit().since(mark).await?.into_iter();
         let mut made = events.filter(|event| {
@@ -293,12 +291,13 @@ async fn an_annotation_resets_and_admission_records_who_asked() -> anyhow::Resul
 async fn deleting_the_policy_removes_the_finalizers() -> anyhow::Result<()> {
     let (fixture, uid, _) = tripped("policy").await?;
     fixture.kubectl(["delete", "taskpolicy", "agents"]).await?.stdout_ok()?;
-    await_object(&fixture.tasks(), "fixer-42", "is released", |task| {
-        task.finalizers()
-            .iter()
-            .all(|finalizer| finalizer != taskgate_api::keys::ACCOUNTING)
-    })
-    .await?;
+    fixture
+        .await_task("fixer-42", "is released", |task| {
+            task.finalizers()
+                .iter()
+                .all(|finalizer| finalizer != taskgate_api::keys::ACCOUNTING)
+        })
+        .await?;
     fixture.tasks().delete("fixer-42", &DeleteParams::default()).await?;
     fixture.await_next_task("fixer-42", &uid).await.map(drop)
 }

@@ -5,9 +5,9 @@ use kelos_standin::{Delivered, Delivery};
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 use taskgate_api::keys;
+use taskgate_e2e::KelosFixture;
 
 use crate::support::{governed, limit, task};
-use taskgate_e2e::KelosFixture;
 
 fn event(event: &str, delivery: &str, id: &str) -> Delivery {
     Delivery {
@@ -105,7 +105,7 @@ async fn a_jira_key_is_the_item() -> anyhow::Result<()> {
     // Jira is polled; its Tasks are named by the key, and nothing is stamped on them (kelos §3).
     let mut task = task("jira-abc-12");
     task["metadata"]["labels"] = json!({"kelos.dev/taskspawner": "jira"});
-    fixture.create(&task).await?.stdout_ok()?;
+    fixture.created(&task).await?;
     fixture.fail("jira-abc-12").await?;
     let item = fixture.await_open("abc-12").await?;
     ensure!(item.spec.key == "jira/abc-12" && item.name_any().starts_with("jira-abc-12-"));

@@ -26,7 +26,7 @@ async fn an_unadmitted_task_is_stopped_without_a_pod_and_frees_its_branch() -> a
     let builder = Gate::builder().without_leader_election();
     let fixture = governed_on(&SHARED, builder, "unadmitted", limit(1)).await?;
     let gate = fixture.gate;
-    fixture.create(&task_of_item("first", "epic")).await?.stdout_ok()?;
+    fixture.created(&task_of_item("first", "epic")).await?;
     fixture.fail("first").await?;
     fixture.await_open("epic").await?;
 
@@ -61,10 +61,11 @@ async fn an_unadmitted_task_is_stopped_without_a_pod_and_frees_its_branch() -> a
     ensure!(job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true)));
     let mark = job.annotations().get(keys::STOPPED).context("no mark")?;
     ensure!(mark.contains("item epic failed once (limit 1)"), "{mark}");
-    let tombstone = await_object(&fixture.tasks(), "unadmitted", "is a tombstone", |task| {
-        task.phase() == "Failed" && task.annotations().contains_key(keys::RECORDED)
-    })
-    .await?;
+    let tombstone = fixture
+        .await_task("unadmitted", "is a tombstone", |task| {
+            task.phase() == "Failed" && task.annotations().contains_key(keys::RECORDED)
+        })
+        .await?;
     ensure!(
         tombstone
             .finalizers()
@@ -85,7 +86,7 @@ async fn an_unadmitted_task_is_stopped_without_a_pod_and_frees_its_branch() -> a
     // The branch is free.
     let mut other = task_of_item("other", "story");
     other["spec"]["branch"] = "work".into();
-    fixture.create(&other).await?.stdout_ok()?;
+    fixture.created(&other).await?;
     fixture.succeed_recorded("other").await?;
     let of_unadmitted = WatchParams::default().labels("kelos.dev/task=unadmitted").timeout(2);
     let seen: Vec<_> = pods.watch(&of_unadmitted, &since).await?.try_collect().await?;
@@ -99,8 +100,8 @@ async fn an_unadmitted_task_is_stopped_without_a_pod_and_frees_its_branch() -> a
 #[tokio::test]
 async fn an_active_task_is_not_stopped_because_the_limit_was_lowered() -> anyhow::Result<()> {
     let fixture = governed("lowered", limit(3)).await?;
-    fixture.create(&task_of_item("first", "epic")).await?.stdout_ok()?;
-    fixture.create(&task_of_item("second", "epic")).await?.stdout_ok()?;
+    fixture.created(&task_of_item("first", "epic")).await?;
+    fixture.created(&task_of_item("second", "epic")).await?;
     fixture.await_next_task("second", "").await?;
     fixture.fail("first").await?;
     fixture.policy(limit(1)).await?;
@@ -125,7 +126,7 @@ async fn an_unadmitted_task_of_a_worker_pool_is_stopped_too() -> anyhow::Result<
     let builder = Gate::builder().without_leader_election();
     let fixture = governed_on(&SHARED, builder, "pooled", limit(1)).await?;
     let gate = fixture.gate;
-    fixture.create(&task_of_item("first", "epic")).await?.stdout_ok()?;
+    fixture.created(&task_of_item("first", "epic")).await?;
     fixture.fail("first").await?;
     fixture.await_open("epic").await?;
     let pods = fixture.pods();
@@ -151,7 +152,7 @@ async fn an_unadmitted_task_of_a_worker_pool_is_stopped_too() -> anyhow::Result<
     })
     .await?;
     gate.process().kill().await?;
-    fixture.create(&unadmitted).await?.stdout_ok()?;
+    fixture.created(&unadmitted).await?;
     await_object(&pods, "pool-0", "is assigned", |pod| {
         pod.annotations().get("kelos.dev/assigned-task").map(String::as_str) == Some("unadmitted")
     })
@@ -167,10 +168,11 @@ async fn an_unadmitted_task_of_a_worker_pool_is_stopped_too() -> anyhow::Result<
     }}});
     pods.patch("pool-0", &PatchParams::default(), &Patch::Merge(killed))
         .await?;
-    await_object(&fixture.tasks(), "unadmitted", "is a tombstone", |task| {
-        task.phase() == "Failed" && task.annotations().contains_key(keys::RECORDED)
-    })
-    .await?;
+    fixture
+        .await_task("unadmitted", "is a tombstone", |task| {
+            task.phase() == "Failed" && task.annotations().contains_key(keys::RECORDED)
+        })
+        .await?;
     let item = fixture.await_open("epic").await?;
     let status = item.status.clone().unwrap_or_default();
     let outcomes: Vec<_> = status.attempts.iter().map(|attempt| attempt.outcome).collect();
