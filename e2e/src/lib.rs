@@ -72,8 +72,8 @@ pub use crossing::Crossing;
 pub use explain::told_command;
 pub use fixture::{
     CODER, FOREIGN_FINALIZER, FOREMAN, Fixture, ForemanFixture, ForemanNamespace, KELOS, KelosBuilder, KelosFixture,
-    KelosNamespace, PRIORITY_CLASS, QUEUE_NAME, TASKGATE, attempt_number, breaker, cluster_queue, condition, failures,
-    github, job_of, merged, policy, resource, stuck, task, task_of_item, taskgate_requests,
+    KelosNamespace, PRIORITY_CLASS, QUEUE_NAME, TASKGATE, TASKGATE_AGENT, attempt_number, breaker, cluster_queue,
+    condition, failures, github, job_of, merged, policy, resource, stuck, task, task_of_item, taskgate_requests,
 };
 pub use gate::{GATE_NAMESPACE, GATE_USER, Gate, GateBuilder, binary, chart_memory_limit, register, taskgate};
 pub use kubectl::Output;
