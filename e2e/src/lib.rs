@@ -69,7 +69,7 @@ pub use balancer::Balancer;
 pub use builder::{Builder, Keep};
 pub use certmanager::CertManager;
 pub use crossing::Crossing;
-pub use explain::told_command;
+pub use explain::suggested_command;
 pub use fixture::{
     CODER, FOREIGN_FINALIZER, FOREMAN, Fixture, ForemanFixture, ForemanNamespace, KELOS, KelosBuilder, KelosFixture,
     KelosNamespace, PRIORITY_CLASS, QUEUE_NAME, TASKGATE, TASKGATE_AGENT, attempt_number, breaker, cluster_queue,

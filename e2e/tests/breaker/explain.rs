@@ -1,7 +1,7 @@
 //! `taskgate explain` of a tripped item, and the command in the message of a denial.
 
 use anyhow::{Context as _, ensure};
-use taskgate_e2e::{failures, told_command};
+use taskgate_e2e::{failures, suggested_command};
 
 use crate::support::{governed, limit, task_of_item};
 
@@ -36,7 +36,7 @@ async fn a_denial_names_explain_and_explain_names_the_command_that_resets() -> a
     for (object, state) in [("fixer-42", "CircuitBroken"), ("spawner/fixer", "ItemsStopped")] {
         let explanation = fixture.cp.explain(fixture.ns.name(), object).await?;
         ensure!(explanation["state"] == state, "{explanation:#}");
-        told_command(&explanation, stopped)?;
+        suggested_command(&explanation, stopped)?;
     }
     // The same from files.
     let kinds = "tasks.kelos.dev,taskspawners.kelos.dev,workitems,taskpolicies";
@@ -45,7 +45,7 @@ async fn a_denial_names_explain_and_explain_names_the_command_that_resets() -> a
         fixture.ns
     );
     let explanation = serde_json::from_str(&fixture.cp.paste(&dump).await?)?;
-    let reset = told_command(&explanation, stopped)?;
+    let reset = suggested_command(&explanation, stopped)?;
     ensure!(reset == format!("taskgate reset fixer/42 -n {}", fixture.ns), "{reset}");
     fixture.cp.paste(reset).await?;
     fixture

@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 use serde_json::json;
-use taskgate_e2e::told_command;
+use taskgate_e2e::suggested_command;
 
 use crate::support::{await_cancelled, cancel_state, start, task_with};
 
@@ -20,7 +20,7 @@ async fn it_names_the_task_that_has_the_branch_and_the_command_that_frees_it() -
         "for branch {}, which Task holder holds; that one is Running",
         fixture.ns
     );
-    fixture.cp.paste(told_command(&explanation, &holder)?).await?;
+    fixture.cp.paste(suggested_command(&explanation, &holder)?).await?;
     await_cancelled(&fixture, "holder").await?;
     fixture.await_task_phase("waiter", "Running").await?;
 
@@ -34,7 +34,10 @@ async fn it_names_the_task_that_has_the_branch_and_the_command_that_frees_it() -
     let explanation = fixture.cp.explain(fixture.ns.name(), "waiter").await?;
     fixture
         .cp
-        .paste(told_command(&explanation, "for its end: it will be cancelled at ")?)
+        .paste(suggested_command(
+            &explanation,
+            "for its end: it will be cancelled at ",
+        )?)
         .await?;
     fixture
         .await_task("waiter", "is spared", |task| cancel_state(task).is_empty())

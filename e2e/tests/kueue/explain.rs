@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 use serde_json::json;
-use taskgate_e2e::told_command;
+use taskgate_e2e::suggested_command;
 
 use crate::support::{apply_task, governed};
 
@@ -24,7 +24,7 @@ async fn it_gives_kueues_reason_and_the_command_that_frees_quota() -> anyhow::Re
         "Kueue's own words: {explanation:#}"
     );
     ensure!(!explanation.to_string().contains("culprit"), "{explanation:#}");
-    let cancel = told_command(&explanation, "in LocalQueue agents: WaitingForAdmission: ")?;
+    let cancel = suggested_command(&explanation, "in LocalQueue agents: WaitingForAdmission: ")?;
     fixture.cp.paste(cancel).await?;
     fixture.await_queued("second", "Admitted").await.map(drop)
 }

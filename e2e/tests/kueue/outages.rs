@@ -12,7 +12,7 @@ use kube::{
 use serde_json::{Value, json};
 use taskgate_e2e::{
     AuditEvent, ControlPlane, Gate, KelosNamespace, PATIENCE, QUEUE_NAME, eventually, eventually_that, never,
-    told_command,
+    suggested_command,
 };
 
 use crate::support::{apply_task, job_for_new_task, kueue, labelled};
@@ -88,7 +88,7 @@ async fn kueue_may_be_killed_and_started_again() -> anyhow::Result<()> {
     // Kueue's own webhook refuses the Job; Kelos tries again.
     apply_task(&ns, "late").await?;
     let explanation = cp.explain(ns.name(), "late").await?;
-    told_command(
+    suggested_command(
         &explanation,
         "the culprit is Kueue: the API server cannot call its webhook mjob.kb.io, ",
     )?;

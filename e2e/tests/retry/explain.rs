@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 use serde_json::json;
-use taskgate_e2e::told_command;
+use taskgate_e2e::suggested_command;
 
 use crate::world::{CODER, SEVEN, World};
 
@@ -18,7 +18,7 @@ async fn a_workload_at_its_cap_says_so_and_how_it_is_run_again() -> anyhow::Resu
         story.to_string().contains("retry by TaskPolicy/retry (Enforce)"),
         "{story:#}"
     );
-    let again = told_command(&story, "MaxAttemptsReached: ")?;
+    let again = suggested_command(&story, "MaxAttemptsReached: ")?;
     world.cp.paste(again).await?;
     world.attempt("wl", "2").await.map(drop)
 }
