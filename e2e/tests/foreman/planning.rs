@@ -238,7 +238,7 @@ async fn f23_a_name_that_is_no_label_value_has_the_same_condition_as_a_missing_a
 #[tokio::test]
 async fn f17_what_depends_on_nothing_that_exists_waits_for_ever() -> anyhow::Result<()> {
     let fixture = start("f17").await?;
-    let steps = "pipeline: [{name: late, kind: verify, agentRef: {name: gate}, dependsOn: [nobody], payload: {}}]";
+    let steps = "pipeline: [{name: late, kind: verify, agentRef: {name: gate}, dependsOn: [missing], payload: {}}]";
     fixture.workload("wl", steps).await?;
     fixture
         .await_agentic_task("wl-late", "is pending", |task| task.phase() == "Pending")
