@@ -52,7 +52,7 @@ async fn a_cancelled_task_reads_cancelled_whatever_its_phase() -> anyhow::Result
     // No policy governs the other, and taskgate did nothing about it.
     ensure!(told.1.contains("1 Cancelled, 1 not governed"), "{}", told.1);
 
-    let told = said(
+    let told = printed(
         &status(&fixture, fixture.cp.kubeconfig(), &["-o", "json"])?
             .output()
             .await?,

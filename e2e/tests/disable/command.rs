@@ -78,9 +78,7 @@ async fn disabled_it_blocks_nothing_and_enabled_it_is_as_before() -> anyhow::Res
     let fixture = DisableFixture::start().await?;
     let tasks = fixture.ns.tasks();
     for name in ["kept", "deleted"] {
-        let made = tasks
-            .create(&PostParams::default(), &DisableFixture::task(name)?)
-            .await?;
+        let made = tasks.create(&PostParams::default(), &task(name)?).await?;
         ensure!(made.finalizers().iter().any(|finalizer| finalizer == keys::ACCOUNTING));
     }
     // More than are released at a time.

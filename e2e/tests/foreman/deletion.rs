@@ -6,6 +6,7 @@ use foreman_standin::keys;
 use foreman_standin::types::{AgenticTask, Workload};
 use kube::ResourceExt as _;
 use kube::api::DeleteParams;
+use serde_json::json;
 use std::time::Duration;
 use taskgate_e2e::{CODER, await_gone, never};
 

@@ -6,6 +6,7 @@ use foreman_standin::{Outcome, keys};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt as _;
 use kube::api::DeleteParams;
+use serde_json::json;
 use std::time::Duration;
 use taskgate_e2e::{CODER, await_gone, await_object};
 
@@ -123,7 +124,7 @@ async fn f18_the_audit_record_outlives_its_task_and_is_overwritten() -> anyhow::
     failed(&fixture, "wl").await?;
     let audited = |task: &AgenticTask| task.annotations().contains_key(keys::AUDITED);
     let first = fixture.await_agentic_task("wl-code-7", "is audited", audited).await?;
-    let maps = fixture.ns.api::<ConfigMap>();
+    let maps = fixture.api::<ConfigMap>();
     let contains = |map: &ConfigMap, uid: Option<String>| {
         let record = map.data.iter().flatten().find(|(key, _)| *key == "audit.json");
         record.is_some_and(|(_, record)| record.contains(&uid.unwrap_or_default()))

@@ -43,10 +43,10 @@ async fn f02_issues_become_code_verify_and_reviews() -> anyhow::Result<()> {
     fixture.workload("wl", ISSUE).await?;
     fixture.workload("alone", CODER).await?;
     fixture.await_workload_phase("wl", "Dispatched").await?;
-    let children = children(&fixture, "wl").await?;
-    assert_eq!(names(&children), ["wl-code-7", "wl-review-7-0", "wl-verify-7"]);
+    let tasks = children(&fixture, "wl").await?;
+    assert_eq!(names(&tasks), ["wl-code-7", "wl-review-7-0", "wl-verify-7"]);
     let workload = fixture.workloads().get("wl").await?;
-    for task in &children {
+    for task in &tasks {
         let owner = task.owner_references().first().expect("has an owner").clone();
         assert_eq!((owner.kind.as_str(), Some(owner.uid)), ("Workload", workload.uid()));
         assert_eq!((owner.controller, owner.block_owner_deletion), (Some(true), Some(true)));
@@ -55,7 +55,7 @@ async fn f02_issues_become_code_verify_and_reviews() -> anyhow::Result<()> {
         assert_eq!(task.spec.payload["branch"], "foreman/wl/issue-7");
         assert_eq!(task.spec.payload["repo"], "acme/app");
     }
-    let [code, review, verify] = &children[..] else {
+    let [code, review, verify] = &tasks[..] else {
         unreachable!("compared above")
     };
     assert!(
@@ -80,12 +80,12 @@ async fn f03_a_pipeline_is_taken_as_written_and_wins_over_issues() -> anyhow::Re
         .workload("wl", &format!("{CODER}, {steps}, gateProfile: {{language: rust}}"))
         .await?;
     fixture.await_workload_phase("wl", "Dispatched").await?;
-    let children = children(&fixture, "wl").await?;
-    assert_eq!(names(&children), ["wl-code-7", "wl-review-7-0"]);
-    let code = &children[0].spec;
+    let tasks = children(&fixture, "wl").await?;
+    assert_eq!(names(&tasks), ["wl-code-7", "wl-review-7-0"]);
+    let code = &tasks[0].spec;
     assert_eq!(code.payload, json!({"prompt": "Do it.", "branchStrategy": "reset"}));
     assert_eq!(code.gate_profile, Some(json!({"language": "rust"})));
-    assert_eq!(children[1].spec.depends_on, ["wl-code-7"]);
+    assert_eq!(tasks[1].spec.depends_on, ["wl-code-7"]);
     // A reviewer's NO-GO is the end of it: no further round for a pipeline.
     fixture.finish("wl-code-7", Outcome::go()).await?;
     fixture
@@ -175,7 +175,7 @@ async fn f19_unknown_fields_vanish_and_unknown_words_are_refused() -> anyhow::Re
         "spec": {"intent": "x", "reviseFromBranch": "b", "suspend": true, "attempt": 2},
     });
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("foreman.llmkube.dev", "v1alpha1", "Workload"));
-    let api: Api<DynamicObject> = fixture.ns.dynamic_api(&kind);
+    let api: Api<DynamicObject> = fixture.dynamic_api(&kind);
     let created = api
         .create(&PostParams::default(), &serde_json::from_value(workload)?)
         .await?;

@@ -7,7 +7,7 @@ use kube::{
     api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use taskgate_e2e::{GATE_NAMESPACE, Gate, Namespace, Output, PATIENCE, SharedGate, eventually};
+use taskgate_e2e::{ControlPlane, GATE_NAMESPACE, Gate, Namespace, Output, PATIENCE, SharedGate, eventually};
 
 static SHARED: SharedGate = SharedGate::new(|| {
     ControlPlane::builder()

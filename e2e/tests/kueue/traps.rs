@@ -33,8 +33,7 @@ async fn a_queue_that_is_missing_created_deleted_and_stopped() -> anyhow::Result
     fixture
         .kubectl(["delete", "localqueues.kueue.x-k8s.io", "agents"])
         .await?
-        .stdout_ok()
-        .await?;
+        .stdout_ok()?;
     fixture.await_queued("second", "NoSuchLocalQueue").await?;
     fixture.local_queue("agents", json!({"stopPolicy": "Hold"})).await?;
     let told = fixture.await_queued("second", "LocalQueueHeld").await?;

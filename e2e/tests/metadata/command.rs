@@ -33,7 +33,7 @@ async fn a_policy_is_tried_on_a_task_with_either_engine() -> anyhow::Result<()> 
     let mut mine = task("fixer-42");
     mine["metadata"]["labels"]["area"] = json!("web");
     let policy = file(&fixture, "policy.yaml", &sample)?.display().to_string();
-    let file = file(&fixture, "task.yaml", &mine)?.display().to_string();
+    let object = file(&fixture, "task.yaml", &mine)?.display().to_string();
     let workspace = file(&fixture, "workspace.yaml", &workspace)?.display().to_string();
     let item = file(
         &fixture,
@@ -41,7 +41,7 @@ async fn a_policy_is_tried_on_a_task_with_either_engine() -> anyhow::Result<()> 
         &json!({"labels": ["priority/critical"], "author": "octocat"}),
     )?;
     let item = item.display().to_string();
-    let (ok, shown) = taskgate(["render", &policy, &file, "--workspace", &workspace]).await?;
+    let (ok, shown) = taskgate(["render", &policy, &object, "--workspace", &workspace]).await?;
     let url = "\"https://github.com/acme/shop/issues/42\"";
     let expected = [
         ("label area", "\"web\"", "the Task's own stays"),
@@ -56,7 +56,7 @@ async fn a_policy_is_tried_on_a_task_with_either_engine() -> anyhow::Result<()> 
     let expected = expected.map(|(key, value, note)| format!("{key:31}  {value:40}  {note}\n"));
     let expected = expected.concat();
     ensure!(ok && shown == expected, "{shown}\n{expected}");
-    let (ok, shown) = taskgate(["render", &policy, &file, "--workspace", &workspace, "--item", &item]).await?;
+    let (ok, shown) = taskgate(["render", &policy, &object, "--workspace", &workspace, "--item", &item]).await?;
     ensure!(
         ok && shown.contains("set; \"priority/critical\" is no legal label value"),
         "{shown}"
@@ -65,10 +65,10 @@ async fn a_policy_is_tried_on_a_task_with_either_engine() -> anyhow::Result<()> 
     let mut later = sample;
     later["spec"]["metadata"]["fromSource"] = json!(true);
     let later = file(&fixture, "later.yaml", &later)?.display().to_string();
-    let (ok, shown) = taskgate(["render", &later, &file]).await?;
+    let (ok, shown) = taskgate(["render", &later, &object]).await?;
     let waits = shown.matches("set once the tracker has told of the item").count();
     ensure!(ok && waits == 2, "{shown}");
-    let (ok, shown) = taskgate(["render", &policy, &file, "--engine", "Tera"]).await?;
+    let (ok, shown) = taskgate(["render", &policy, &object, "--engine", "Tera"]).await?;
     ensure!(
         !ok && shown.contains("spec.metadata.labels[kelos.dev/priority]: line 1, column"),
         "{shown}"

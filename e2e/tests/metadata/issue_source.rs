@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use k8s_openapi::api::events::v1::Event;
 use kelos_standin::{CRDS, CycleResult, Fault, Issue, Key, Options, Scope, Seen, Standin, client};
 use kube::api::ListParams;
@@ -15,10 +15,8 @@ use taskgate_e2e::{
 };
 use tokio::sync::OnceCell;
 
-use crate::{
-    recipes::recipe,
-    support::{annotations, apply_policy, created_with_warnings, labels, selected, start_on},
-};
+use crate::recipes::recipe;
+use crate::support::{annotations, apply_policy, created_with_warnings, labels, selected, start_on};
 
 /// For the test that kills taskgate.
 static KILLED: SharedGate = SharedGate::new(|| ControlPlane::builder().crds(CRDS));

@@ -14,7 +14,7 @@ use kube::{
 };
 use serde_json::json;
 use taskgate_api::WorkItem;
-use taskgate_e2e::{PATIENCE, attempt_number, await_gone, await_object, eventually, never, stuck};
+use taskgate_e2e::{ControlPlane, Gate, PATIENCE, attempt_number, await_gone, await_object, eventually, never, stuck};
 use taskgate_policy::ItemIdentity;
 
 use crate::support::{

@@ -1,5 +1,7 @@
 //! How runs are counted.
 
+use std::time::Duration;
+
 use foreman_standin::Outcome;
 use serde_json::json;
 use taskgate_e2e::{attempt_number, await_object, stuck};
@@ -9,7 +11,7 @@ use crate::support::{annotated, await_reason, start, start_with, stays_unchanged
 #[tokio::test]
 async fn the_number_on_the_object_is_validated() -> anyhow::Result<()> {
     let fixture = start_with("a01", json!({"maxAttempts": 2}), |options| {
-        options.scripted(|_| stuck())
+        options.scripted(|_| Some((Duration::from_millis(100), stuck())))
     })
     .await?;
     let cases = [

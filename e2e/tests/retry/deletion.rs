@@ -1,7 +1,12 @@
 //! Deletion of the failed object, what blocks it, and the successor.
 
+use std::time::Duration;
+
 use anyhow::ensure;
-use foreman_standin::{Outcome, keys, types::Workload};
+use foreman_standin::{
+    Outcome, keys,
+    types::{AgenticTask, Workload},
+};
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
     ResourceExt as _,
@@ -15,6 +20,9 @@ use taskgate_e2e::{
 use crate::support::{
     QUIET, annotated, await_reason_within, fail_new, retry_condition, reviewed, start, start_with, three, workload,
 };
+
+/// More than the 60 s after which a blocked retry is reported.
+const BLOCKED: Duration = Duration::from_mins(2);
 
 #[tokio::test]
 async fn it_is_deleted_in_the_foreground_with_the_version_that_was_read() -> anyhow::Result<()> {

@@ -1,5 +1,7 @@
 //! Failures that a further run does not help, and how they are reported.
 
+use std::time::Duration;
+
 use anyhow::ensure;
 use foreman_standin::Outcome;
 use serde_json::json;
@@ -85,7 +87,7 @@ async fn work_that_was_done_already_is_not_retried() -> anyhow::Result<()> {
 #[tokio::test]
 async fn giving_up_is_reported_once_and_mentions_no_user_below_the_limit() -> anyhow::Result<()> {
     let fixture = start_with("a70", three(json!({"maxAttempts": 2})), |options| {
-        options.scripted(|_| stuck())
+        options.scripted(|_| Some((Duration::from_millis(100), stuck())))
     })
     .await?;
     fixture.created(&workload("wl")).await?;

@@ -6,7 +6,7 @@ use kelos_standin::{Fault, Repo, Seen, SharedGitHub};
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 use taskgate_api::retry_ledger::FailureClass;
-use taskgate_e2e::{ForemanFixture, Namespace, PATIENCE, github, stuck, taskgate_requests};
+use taskgate_e2e::{ForemanFixture, Namespace, PATIENCE, TASKGATE_AGENT, github, stuck, taskgate_requests};
 use tokio::time::Duration;
 
 use crate::command;
@@ -139,7 +139,7 @@ async fn each_object_is_asked_about_by_its_own_issues() -> anyhow::Result<()> {
 #[tokio::test]
 async fn what_is_no_answer_keeps_nothing_from_being_run_again() -> anyhow::Result<()> {
     let fixture = start("a66", asking()).await?;
-    let (github, repo) = (GITHUB.get().await?, repo(&fixture).await?);
+    let (github, repo) = (github().await?, repo(&fixture).await?);
     let faults = [
         ("broken", 1, Fault::status(500)),
         ("forbidden", 2, Fault::status(403)),
@@ -149,7 +149,11 @@ async fn what_is_no_answer_keeps_nothing_from_being_run_again() -> anyhow::Resul
     for (name, issue, fault) in faults {
         // One that would say "closed" if it were heard.
         repo.issue(issue).close();
-        github.fault(fault.of(AGENT).on(&format!("{}/app/issues/{issue}", fixture.ns.name())));
+        github.fault(
+            fault
+                .of(TASKGATE_AGENT)
+                .on(&format!("{}/app/issues/{issue}", fixture.ns.name())),
+        );
         let first = failed_for(&fixture, name, json!([issue])).await?;
         fixture.await_successor(&first).await?;
         let item = work_item_of(&fixture, name).await?.name_any();
@@ -165,7 +169,7 @@ async fn where_nothing_may_be_asked_everything_is_run_again() -> anyhow::Result<
     let repo = repo(&fixture).await?;
     let limited = Fault::rate_limited_for(Duration::from_hours(1));
     let path = format!("{}/app/issues/5", fixture.ns.name());
-    GITHUB.get().await?.fault(limited.of(AGENT).on(&path));
+    github().await?.fault(limited.of(TASKGATE_AGENT).on(&path));
     for issue in [5, 6] {
         repo.issue(issue).close();
         let name = format!("wl-{issue}");

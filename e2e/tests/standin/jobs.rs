@@ -2,6 +2,7 @@
 
 use crate::support::{StandinFixture, job};
 use anyhow::ensure;
+use k8s_openapi::api::batch::v1::Job;
 use kelos_standin::types::Task;
 use kelos_standin::{Outcome, keys};
 use kube::ResourceExt as _;

@@ -2,6 +2,7 @@
 
 use crate::support::{NEVER, StandinFixture, after, condition, task};
 use anyhow::ensure;
+use kelos_standin::types::Task;
 use kelos_standin::types::TaskSpawner;
 use kelos_standin::{CycleResult, Outcome};
 use kube::ResourceExt as _;

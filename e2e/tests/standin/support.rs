@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use jiff::Timestamp;
 use kelos_standin::types::{Task, TaskSpawner, TaskSpawnerStatus};
 use kelos_standin::{CRDS, CrdCapability, CycleResult, GitHub, Outcome, crds};
-use kube::ResourceExt as _;
+use kube::ResourceExt;
 use kube::api::ListParams;
 use taskgate_e2e::{ControlPlane, KelosBuilder, KelosNamespace, Namespace, PATIENCE, Shared, eventually};
 

@@ -38,7 +38,7 @@ async fn s28_a_spec_that_is_no_fixed_point_is_never_worked_on() -> anyhow::Resul
     // The API server drops it, except from server-side apply, which refuses it.
     let null = task("nil", "model: null");
     let created = fixture
-        .plane
+        .cp
         .kubectl_with_input(["create", "-f-", "-n", fixture.ns.name()], &null);
     created.await?.stdout_ok()?;
     let fine = fine.iter().map(|(name, _)| *name);
