@@ -1,7 +1,6 @@
 //! A spawner of an unchanged Kelos (its stand-in) creates Tasks, and they and their Jobs are governed.
 
 use anyhow::ensure;
-use k8s_openapi::api::batch::v1::Job;
 use kelos_standin::types::Task;
 use kelos_standin::{CycleResult, GitHub, Key, Options, Scope, Standin, client};
 use kube::{ResourceExt, api::ListParams};

@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 use serde_json::{Value, json};
-use taskgate_e2e::{Fixture, Output, PATIENCE, eventually, job_of, policy, task};
+use taskgate_e2e::{Fixture, Output, PATIENCE, eventually, job_of, task};
 
 use crate::support::{VALIDATE_TASKS, apply_policy, governed, labelled, start};
 

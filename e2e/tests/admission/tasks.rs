@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 use serde_json::{Value, json};
-use taskgate_e2e::{policy, task};
+use taskgate_e2e::task;
 
 use crate::support::{apply_policy, governed, start};
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, ensure};
 use futures::future::try_join_all;
-use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
     ResourceExt as _,
     api::{ListParams, Patch, PatchParams},

@@ -4,7 +4,6 @@ use std::{collections::BTreeSet, sync::Mutex};
 
 use anyhow::ensure;
 use futures::future::join_all;
-use k8s_openapi::api::batch::v1::Job;
 use kube::{ResourceExt as _, api::PostParams};
 use serde_json::json;
 use taskgate_api::keys;

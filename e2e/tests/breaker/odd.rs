@@ -3,19 +3,17 @@
 use std::{sync::LazyLock, time::Duration};
 
 use anyhow::ensure;
-use k8s_openapi::api::batch::v1::Job;
 use kelos_standin::{CRDS, Outcome};
 use kube::{
     Api, ResourceExt as _,
     api::{ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
-use taskgate_api::{WorkItem, keys, work_item::Breaker};
+use taskgate_api::{keys, work_item::Breaker};
 use taskgate_e2e::{
     ControlPlane, Gate, KelosFixture, PATIENCE, SharedGate, await_gone, await_object, breaker, eventually, failures,
     never,
 };
-use tokio::sync::OnceCell;
 
 use crate::support::{governed, governed_on, limit, task_of_item};
 

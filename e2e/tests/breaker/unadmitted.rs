@@ -3,7 +3,6 @@
 
 use anyhow::{Context as _, ensure};
 use futures::TryStreamExt as _;
-use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kelos_standin::CRDS;
 use kube::{
     ResourceExt as _,
@@ -12,7 +11,7 @@ use kube::{
 use serde_json::json;
 use taskgate_api::{keys, work_item::Outcome};
 use taskgate_e2e::{ControlPlane, Gate, PATIENCE, SharedGate, await_object, eventually, failures};
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::Mutex;
 
 use crate::support::{governed, governed_on, limit, task_of_item};
 

@@ -1,7 +1,7 @@
 //! A cancelled Task is neither a failure nor a success of its item.
 
 use anyhow::ensure;
-use kube::{ResourceExt as _, api::ListParams};
+use kube::ResourceExt as _;
 use serde_json::{Value, json};
 use taskgate_api::{
     WorkItem,

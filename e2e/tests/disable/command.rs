@@ -8,7 +8,7 @@ use kelos_standin::types::Task;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
-use taskgate_api::{WorkItem, keys};
+use taskgate_api::keys;
 use taskgate_e2e::{PATIENCE, await_gone, await_object, eventually, never};
 
 use crate::support::{DisableFixture, task};

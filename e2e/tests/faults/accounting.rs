@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use futures::future::{join_all, try_join_all};
 use rand::{SeedableRng as _, rngs::StdRng};
-use taskgate_e2e::{Gate, PATIENCE, eventually, failures, is_soak, seed};
+use taskgate_e2e::{Gate, PATIENCE, eventually, is_soak, seed};
 use tokio::sync::watch;
 
 use crate::chaos::{self, Fault};

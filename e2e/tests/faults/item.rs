@@ -17,7 +17,7 @@ use taskgate_api::{
     WorkItem, keys,
     work_item::{Breaker, Outcome},
 };
-use taskgate_e2e::{condition, eventually};
+use taskgate_e2e::eventually;
 use tokio::{
     sync::watch,
     time::{sleep, timeout},

@@ -8,7 +8,7 @@ use kube::ResourceExt as _;
 use kube::api::DeleteParams;
 use serde_json::json;
 use std::time::Duration;
-use taskgate_e2e::{CODER, await_gone, never};
+use taskgate_e2e::{CODER, FOREIGN_FINALIZER, await_gone, never};
 
 #[tokio::test]
 async fn f14_only_its_children_delay_the_deletion_of_a_workload() -> anyhow::Result<()> {

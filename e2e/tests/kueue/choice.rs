@@ -2,10 +2,10 @@
 
 use anyhow::ensure;
 use k8s_openapi::api::batch::v1::Job;
-use kelos_standin::{CrdCapability, Outcome, crds, types::Task};
+use kelos_standin::{CrdCapability, crds};
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
-use taskgate_e2e::{ControlPlane, Gate, KelosNamespace, QUEUE_NAME, policy};
+use taskgate_e2e::{ControlPlane, Gate, KelosNamespace, QUEUE_NAME};
 
 use crate::support::{MUTATE_JOBS, apply_task, await_policies, governed, job_for_new_task, kueue, labelled, task};
 

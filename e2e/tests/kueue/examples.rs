@@ -2,9 +2,8 @@
 
 use anyhow::ensure;
 use kelos_standin::Outcome;
-use kube::{Api, api::ListParams};
+use kube::api::ListParams;
 use serde_json::json;
-use taskgate_api::WorkItem;
 use taskgate_e2e::{KelosNamespace, Namespace, PATIENCE, condition, eventually, merged};
 
 use crate::support::{A_WHILE, await_policies, shared, task};

@@ -9,7 +9,6 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use taskgate_api::WorkItem;
 use taskgate_e2e::{Namespace, PATIENCE, QUEUE_NAME, await_gone, condition, eventually, merged, never};
 
 use crate::support::{A_WHILE, apply_task, governed, task};

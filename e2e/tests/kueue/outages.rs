@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use kelos_standin::{CRDS, Outcome, types::Task};
+use kelos_standin::CRDS;
 use kube::{
     Api,
     api::{Patch, PatchParams, PostParams},

@@ -1,7 +1,6 @@
 //! Where Kueue has no message, or none on the Task, the condition Queued has one.
 
 use anyhow::ensure;
-use k8s_openapi::api::batch::v1::Job;
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use taskgate_e2e::{PATIENCE, PRIORITY_CLASS, QUEUE_NAME, eventually};

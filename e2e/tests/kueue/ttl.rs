@@ -1,7 +1,6 @@
 //! A Task's TTL runs from its end, however long it waited before.
 
 use anyhow::ensure;
-use k8s_openapi::api::batch::v1::Job;
 use kube::{ResourceExt as _, api::ListParams};
 use serde_json::json;
 use taskgate_api::keys;

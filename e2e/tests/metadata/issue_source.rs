@@ -4,19 +4,15 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use k8s_openapi::api::events::v1::Event;
-use kelos_standin::{CRDS, CycleResult, Fault, Issue, Key, Options, Scope, Seen, Standin, client};
-use kube::api::ListParams;
+use kelos_standin::{CRDS, CycleResult, Fault, GitHub, Issue, Key, Options, Scope, Seen, Standin, client};
 use serde_json::{Value, json};
-use taskgate_api::TaskPolicy;
 use taskgate_e2e::{
     ControlPlane, Fixture, KELOS, Marker, PATIENCE, SharedGate, TASKGATE_AGENT, eventually, github, job_of, never,
     taskgate_requests,
 };
-use tokio::sync::OnceCell;
 
 use crate::recipes::recipe;
-use crate::support::{annotations, apply_policy, created_with_warnings, labels, selected, start_on};
+use crate::support::{annotations, apply_policy, created_with_warnings, labels, selected, start, start_on, task};
 
 /// For the test that kills taskgate.
 static KILLED: SharedGate = SharedGate::new(|| ControlPlane::builder().crds(CRDS));

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use foreman_standin::{CRDS, Foreman, Options, Outcome, client, keys, types::AgenticTask};
-use kelos_standin::{Key, Scope};
+use foreman_standin::{CRDS, Outcome, keys, types::AgenticTask};
+use kelos_standin::Key;
 use kube::{
     Api, ResourceExt as _,
     api::{ListParams, Patch, PatchParams},

@@ -13,7 +13,6 @@ use taskgate_api::{
     retry_ledger::{RetryLedger, RetryStage},
 };
 use taskgate_e2e::{ControlPlane, ForemanFixture, Gate, PATIENCE, attempt_number, eventually, stuck};
-use tokio::sync::OnceCell;
 
 use crate::support::{start_on, three, work_item_of, workload};
 

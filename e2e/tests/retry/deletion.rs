@@ -7,7 +7,7 @@ use foreman_standin::{
     Outcome, keys,
     types::{AgenticTask, Workload},
 };
-use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
     ResourceExt as _,
     api::{DeleteParams, ListParams, Patch, PatchParams},

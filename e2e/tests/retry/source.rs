@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 use foreman_standin::types::Workload;
-use kelos_standin::{Fault, Repo, Seen, SharedGitHub};
+use kelos_standin::{Fault, Repo, Seen};
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 use taskgate_api::retry_ledger::FailureClass;

@@ -1,8 +1,8 @@
 //! Tasks without a spawner, beside a stand-in of Kelos.
 
 use anyhow::ensure;
-use kelos_standin::{Agents, GitHub, Options, Outcome, Scope, Standin, client, types::Task};
-use kube::{Api, ResourceExt as _};
+use kelos_standin::{Outcome, types::Task};
+use kube::ResourceExt as _;
 use serde_json::{Value, json};
 use taskgate_e2e::{Fixture, KelosFixture, KelosNamespace, Namespace, merged, never, task};
 use tokio::time::Duration;

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use kelos_standin::{CRDS, types::Task};
+use kelos_standin::CRDS;
 use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::json;
-use taskgate_api::{WorkItem, keys};
+use taskgate_api::keys;
 use taskgate_e2e::{ControlPlane, Gate, PATIENCE, await_object, eventually, never, task_of_item};
 
 /// More than one: its watch delivers all of them when it is resumed.

@@ -6,7 +6,6 @@ use anyhow::ensure;
 use k8s_openapi::api::events::v1::Event;
 use kube::{ResourceExt as _, api::ListParams};
 use serde_json::json;
-use taskgate_api::WorkItem;
 use taskgate_e2e::{KelosFixture, PATIENCE, await_gone, eventually, failures, never};
 
 use crate::support::{await_baseline, await_request, await_source_readable, start, trip, tripped};

@@ -2,7 +2,6 @@
 
 use crate::support::{StandinFixture, job};
 use anyhow::ensure;
-use k8s_openapi::api::core::v1::Pod;
 use kelos_standin::types::{Task, TaskRecord};
 use kelos_standin::{Outcome, keys};
 use kube::ResourceExt as _;

@@ -13,7 +13,7 @@ use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use taskgate_api::keys;
-use taskgate_e2e::{KELOS, TASKGATE, await_object, never, policy, task_of_item};
+use taskgate_e2e::{GATE_NAMESPACE, KELOS, TASKGATE, await_object, never, policy, task_of_item};
 use tokio::net::TcpListener;
 
 use crate::support::TenantFixture;

@@ -5,7 +5,7 @@ use anyhow::{Context as _, bail, ensure};
 use kelos_standin::CRDS;
 use kube::ResourceExt as _;
 use kube::api::{DynamicObject, Patch, PatchParams};
-use serde_json::{Value, json};
+use serde_json::Value;
 use taskgate_e2e::{
     ControlPlane, Gate, PATIENCE, Peer, SharedGate, Tenant, Victim, chart_memory_limit, eventually, task_of_item,
 };
