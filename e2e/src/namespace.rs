@@ -17,7 +17,7 @@ use crate::wait::{PATIENCE, eventually};
 /// Label of every namespace: the test that it was made for.
 const TEST: &str = "taskgate.dev/test";
 
-/// A namespace with a name that nobody else has. It ends with its control plane.
+/// A namespace with a unique name. It ends with its control plane.
 #[derive(Clone, Debug)]
 pub struct Namespace {
     name: String,

@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_adopted_flavour_knows_cancelled() {
+    fn only_the_capability_cancellation_has_cancelled() {
         let text = |capability| serde_json::to_string(&crds(capability).expect("files are well formed"));
         let head = text(CrdCapability::Base).expect("CRDs serialise");
         let adopted = text(CrdCapability::Cancellation).expect("CRDs serialise");

@@ -69,7 +69,7 @@ pub fn client(mut config: Config) -> kube::Result<Client> {
     Client::try_from(config)
 }
 
-/// A running stand-in. It ends when dropped, or at [`Self::stop`], which forgets what Kelos forgets: the
+/// A running stand-in. It ends when dropped, or at [`Self::stop`], and loses what Kelos loses then: the
 /// branch locks and the backoffs.
 pub struct Standin {
     spawners: Arc<Spawners>,

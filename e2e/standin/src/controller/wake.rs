@@ -38,7 +38,7 @@ pub(super) fn for_task(
     tasks.add(key);
 }
 
-/// A Job wakes the Task that owns it. A foreign Job of the same name wakes nobody.
+/// A Job enqueues the Task that owns it. A foreign Job of the same name enqueues none.
 pub(super) fn for_job(change: &Change<Job>, tasks: &Queue<Key>) {
     let Some(job) = change.object() else {
         return;

@@ -184,7 +184,7 @@ impl Spawners {
         }
     }
 
-    /// The name is taken: ours is fine, anybody else's or nobody's any more is an error (kelos S5).
+    /// The name is taken: a Task of this spawner is fine, that of another owner or a deleted one is an error (kelos S5).
     async fn collision(&self, key: &Key, spawner: &TaskSpawner, name: &str) -> Creation {
         let uid = spawner.uid().unwrap_or_default();
         match self.tasks(key).get(name).await {

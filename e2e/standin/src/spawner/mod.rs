@@ -159,7 +159,7 @@ fn wake_by_spawner(change: &Change<TaskSpawner>, queue: &Queue<Key>) {
     }
 }
 
-/// A Task's phase changes, its deletion begins, or it is gone; its creation wakes nobody (kelos S9).
+/// A Task's phase changes, its deletion begins, or it is gone; its creation enqueues no spawner (kelos S9).
 fn wake_by_task(change: &Change<Task>, queue: &Queue<Key>) {
     let wakes = match (&change.old, &change.new) {
         (Some(old), Some(new)) => {
