@@ -147,7 +147,7 @@ fn policy() -> String {
 
 /// A Task as a spawner makes it, with a prompt of 1 KiB.
 fn task(number: usize) -> String {
-    let prompt = "Look at the issue, find the cause, and mend it.\n    ".repeat(20);
+    let prompt = "Look at the issue, find the cause, and fix it.\n    ".repeat(20);
     format!(
         "apiVersion: kelos.dev/v1alpha2
 kind: Task

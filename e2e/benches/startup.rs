@@ -1,5 +1,5 @@
 //! How long it takes from exec to the first create that is governed, with the certificates there and without, and what taskgate
-//! holds in memory at rest. Figures, no test: `make bench` prints them.
+//! has in memory while idle. Figures, no test: `make bench` prints them.
 
 // A program for a person at a terminal: printing is what it is for.
 #![allow(clippy::print_stdout)]
@@ -19,7 +19,7 @@ use taskgate_e2e::{ControlPlane, GATE_NAMESPACE, Gate, Namespace, PATIENCE, even
 /// Starts of each kind.
 const RUNS: usize = 15;
 /// Until what a start needed is given back.
-const REST: Duration = Duration::from_secs(20);
+const IDLE: Duration = Duration::from_secs(20);
 const SECRET: &str = "taskgate-serving-cert";
 const CONFIGURATION: &str = "admission.taskgate.dev";
 
@@ -38,14 +38,14 @@ async fn main() -> anyhow::Result<()> {
     });
     ns.apply_yaml(&policy.to_string()).await?;
     first_governed(&ns, Instant::now()).await?;
-    tokio::time::sleep(REST).await;
-    println!("at rest: {} KiB resident", resident(gate.process().pid())?);
+    tokio::time::sleep(IDLE).await;
+    println!("idle: {} KiB resident", resident(gate.process().pid())?);
     for with_secret in [true, false] {
         let mut took = Vec::new();
         for _ in 0..RUNS {
             gate.process().kill().await?;
             if !with_secret {
-                forget(&cp).await?;
+                remove_certificates(&cp).await?;
             }
             let began = Instant::now();
             let (started, governed) = tokio::join!(gate.process().start(), first_governed(&ns, began));
@@ -84,8 +84,8 @@ async fn first_governed(ns: &Namespace, began: Instant) -> anyhow::Result<Durati
     anyhow::bail!("no create was governed within {PATIENCE:?}")
 }
 
-/// Takes the Secret away, and the bundle out of both configurations.
-async fn forget(cp: &ControlPlane) -> anyhow::Result<()> {
+/// Deletes the Secret, and the bundle of both configurations.
+async fn remove_certificates(cp: &ControlPlane) -> anyhow::Result<()> {
     let secrets: Api<Secret> = Api::namespaced(cp.client(), GATE_NAMESPACE);
     secrets.delete(SECRET, &DeleteParams::default()).await?;
     for kind in ["mutatingwebhookconfiguration", "validatingwebhookconfiguration"] {

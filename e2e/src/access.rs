@@ -1,4 +1,4 @@
-//! Ways to the API server: clients, identities, kubeconfig files.
+//! Access to the API server: clients, identities, kubeconfig files.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::kubeconfig::{self, Identity};
 use crate::metrics::Metrics;
 use crate::pki::{Pair, Pki};
 
-/// How to reach one API server, as the admin or as somebody else. Cheap to clone, and
+/// Access to one API server, as the admin or as another user. Cheap to clone, and
 /// bound to no runtime.
 #[derive(Clone, Debug)]
 pub struct Access {
@@ -59,7 +59,7 @@ impl Access {
         client(self.config())
     }
 
-    /// A new client that acts as somebody else, by impersonation.
+    /// A new client that acts as another user, by impersonation.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -117,7 +117,7 @@ impl Access {
         &self.inner.dir
     }
 
-    /// A kubeconfig file that acts as somebody else, by impersonation.
+    /// A kubeconfig file that acts as another user, by impersonation.
     ///
     /// # Errors
     /// If it cannot be written.

@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 ///
 /// `build.sh` decides: it builds, uses its cache, or honours `KUBEBUILDER_ASSETS`. Its
 /// progress goes straight to the terminal, past libtest's capture: the first build takes
-/// minutes, and nobody should wonder what the test is waiting for.
+/// minutes, and a silent test would look stuck.
 pub(crate) async fn assets() -> anyhow::Result<&'static Path> {
     static DIRECTORY: OnceCell<PathBuf> = OnceCell::const_new();
     let directory = DIRECTORY.get_or_try_init(|| build(None)).await?;

@@ -18,8 +18,8 @@ pub struct CertManager {
 }
 
 impl CertManager {
-    /// Installs cert-manager's CRDs and starts its controllers. They work through what they find as they come up: whoever
-    /// needs a certificate waits for that.
+    /// Installs cert-manager's CRDs and starts its controllers. They process existing objects as they start: a
+    /// test that needs a certificate waits for it.
     ///
     /// # Errors
     /// If it cannot be built, installed or started.

@@ -69,7 +69,7 @@ pub(crate) fn etcd(assets: &Path, ports: Ports) -> ProcessSpec {
 
 /// kube-apiserver 1.36: RBAC, every admission plugin that is on by default.
 ///
-/// At rest it writes nothing, so that the revision of etcd proves that nothing happened:
+/// While idle it writes nothing, so that the revision of etcd proves that nothing happened:
 /// the identity lease (renewed every 10 s; the interoperability proxy depends on it and goes
 /// with it) and the periodic compaction (which writes `compact_rev_key` every 5 minutes) are
 /// off.
@@ -126,7 +126,7 @@ pub(crate) fn write_audit_policy(dir: &Path) -> anyhow::Result<()> {
             {"level": "None", "nonResourceURLs": ["/healthz*", "/livez*", "/readyz*", "/metrics"]},
             {"level": "Metadata", "resources": [
                 {"group": "", "resources": ["secrets", "serviceaccounts/token"]},
-                // A megabyte each, and nobody asks.
+                // A megabyte each, and no test reads them.
                 {"group": "apiextensions.k8s.io", "resources": ["customresourcedefinitions"]},
             ]},
             {"level": "Request", "verbs": ["create", "update", "patch", "delete", "deletecollection"]},
@@ -147,7 +147,7 @@ pub(crate) fn controller_manager(assets: &Path, ports: Ports) -> ProcessSpec {
         ])
         .arg("--use-service-account-credentials")
         .arg(format!("--controllers={}", CONTROLLERS.join(",")))
-        // Nobody else is there to be polite to.
+        // It has no other client to leave room for.
         .args(["--kube-api-qps=500", "--kube-api-burst=1000"])
         .arg("--bind-address=127.0.0.1")
         .arg(format!("--secure-port={}", ports.controller_manager))

@@ -15,7 +15,7 @@ pub(crate) const EGRESS_FILE: &str = "egress.yaml";
 /// Where the addresses of Services lead.
 type Routes = Arc<Mutex<HashMap<String, Vec<SocketAddr>>>>;
 
-/// The way from the API server into the network of the cluster. It lives as long as the program, in threads of its own: tests
+/// The connection from API servers into the network of the cluster. It lives as long as the program, in threads of its own: tests
 /// have a runtime each.
 #[derive(Clone, Debug)]
 pub struct Crossing {
@@ -37,7 +37,7 @@ impl Crossing {
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let routes = Arc::clone(&shared);
-                // Whoever gives up closes the connection; that is all there is to tell.
+                // A side that gives up closes the connection, which the other side sees.
                 thread::spawn(move || drop(cross(&client, &routes)));
             }
         });

@@ -1,4 +1,4 @@
-//! `taskgate explain`, and the commands that it names: run as somebody would who pastes them into a shell.
+//! `taskgate explain`, and the commands that it suggests, run as a user does who pastes them into a shell.
 
 use std::process::Stdio;
 
@@ -10,15 +10,15 @@ use crate::access::Access;
 use crate::gate::binary;
 
 impl Access {
-    /// What it tells the admin of `object`, such as `task/fixer-42`, as JSON.
+    /// The explanation of `object`, such as `task/fixer-42`, as JSON.
     ///
     /// # Errors
-    /// If it does not tell all of it.
+    /// If the command fails.
     pub async fn explain(&self, namespace: &str, object: &str) -> anyhow::Result<Value> {
-        let told = self
+        let printed = self
             .paste(&format!("taskgate explain {object} -n {namespace} -o json"))
             .await?;
-        serde_json::from_str(&told).with_context(|| told)
+        serde_json::from_str(&printed).with_context(|| printed)
     }
 
     /// Runs a line in a shell that knows `taskgate` and `kubectl`. Returns what it prints.
@@ -48,17 +48,17 @@ impl Access {
     }
 }
 
-/// The command beneath the line of a story whose text has `part`.
+/// The command beneath the line of an explanation whose text has `part`.
 ///
 /// # Errors
 /// If there is no such line, or nothing beneath it.
-pub fn told_command<'a>(story: &'a Value, part: &str) -> anyhow::Result<&'a str> {
-    let lines = story["lines"].as_array().context("no lines")?;
+pub fn suggested_command<'a>(explanation: &'a Value, part: &str) -> anyhow::Result<&'a str> {
+    let lines = explanation["lines"].as_array().context("no lines")?;
     let has = |line: &&Value| line["text"].as_str().is_some_and(|text| text.contains(part));
     let line = lines
         .iter()
         .find(has)
-        .with_context(|| format!("no line has {part:?}: {story:#}"))?;
+        .with_context(|| format!("no line has {part:?}: {explanation:#}"))?;
     line["command"]
         .as_str()
         .with_context(|| format!("no command: {line:#}"))

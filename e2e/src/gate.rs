@@ -2,13 +2,14 @@
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use serde_json::Value;
 use tokio::process::Command;
 
+use crate::access::Access;
+use crate::kubectl::{Output, run};
 use crate::metrics::get_text;
 use crate::{ControlPlane, Metrics, Process, ProcessSpec, free_port, scrape};
 
@@ -76,6 +77,11 @@ impl GateBuilder {
     pub fn serve_flag(mut self, flag: impl Into<String>) -> Self {
         self.serve.push(flag.into());
         self
+    }
+
+    /// Lets it lead at once, without a Lease: while idle it writes nothing.
+    pub fn without_leader_election(self) -> Self {
+        self.serve_flag("--no-leader-election")
     }
 
     /// Lets it ask the GitHub at `url`, as often as each second.
@@ -231,17 +237,18 @@ pub async fn register(cp: &ControlPlane, url: &str, flags: &[String]) -> anyhow:
 /// # Errors
 /// If it is not built, or fails.
 pub async fn taskgate<'a>(args: impl IntoIterator<Item = &'a str>) -> anyhow::Result<String> {
-    let output = Command::new(binary("taskgate")?)
-        .args(args)
-        .stdin(Stdio::null())
-        .output()
-        .await?;
-    ensure!(
-        output.status.success(),
-        "taskgate: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).context("taskgate printed no text")
+    run(Command::new(binary("taskgate")?).args(args)).await?.stdout_ok()
+}
+
+impl Access {
+    /// Runs `taskgate` with `args` and this kubeconfig.
+    ///
+    /// # Errors
+    /// If it is not built; that it fails is in the [`Output`].
+    pub async fn taskgate(&self, kubeconfig: &Path, args: &[&str]) -> anyhow::Result<Output> {
+        let mut command = Command::new(binary("taskgate")?);
+        run(command.args(args).arg("--kubeconfig").arg(kubeconfig)).await
+    }
 }
 
 /// The path of a binary of this workspace, built for the profile that this program was built for.

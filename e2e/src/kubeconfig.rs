@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 
 use crate::pki::Pair;
 
-/// Who somebody is to the API server.
+/// An identity at the API server.
 pub(crate) enum Identity<'a> {
     /// By client certificate.
     Certificate(&'a Pair),
     /// By bearer token.
     Token(&'a str),
-    /// The admin, acting as somebody else.
+    /// The admin, acting as another user.
     Impersonated {
         admin: &'a Pair,
         user: &'a str,
@@ -64,7 +64,7 @@ pub(crate) fn write(path: &Path, kubeconfig: &Value) -> anyhow::Result<()> {
 pub(crate) async fn client_config(kubeconfig: Value) -> anyhow::Result<kube::Config> {
     let kubeconfig: Kubeconfig = serde_json::from_value(kubeconfig)?;
     let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    // A retry that nobody sees would hide from a test what the server said first.
+    // An invisible retry would hide the server's first answer from a test.
     config.default_retry = false;
     Ok(config)
 }

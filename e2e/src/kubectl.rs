@@ -1,9 +1,11 @@
 //! kubectl, as users have it: what it prints is part of what they see.
 
 use std::ffi::{OsStr, OsString};
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 
 use anyhow::{Context as _, ensure};
+use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
@@ -39,6 +41,15 @@ impl Output {
         Ok(stdout)
     }
 
+    /// Its standard output as JSON, if it succeeded.
+    ///
+    /// # Errors
+    /// If it failed, or printed no JSON.
+    pub fn json(self) -> anyhow::Result<Value> {
+        let command = self.command.clone();
+        serde_json::from_str(&self.stdout_ok()?).with_context(|| format!("`{command}` printed no JSON"))
+    }
+
     /// Its standard error, if it failed: what the user is told.
     ///
     /// # Errors
@@ -65,6 +76,22 @@ impl Output {
             .filter_map(|line| line.strip_prefix("Warning: "))
             .collect()
     }
+}
+
+/// Runs a command that reads nothing.
+pub(crate) async fn run(command: &mut Command) -> anyhow::Result<Output> {
+    let program = command.as_std().get_program().to_owned();
+    let program = Path::new(&program).file_name().unwrap_or(&program).to_string_lossy();
+    let args: Vec<_> = command.as_std().get_args().map(OsStr::to_string_lossy).collect();
+    let line = format!("{program} {}", args.join(" "));
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
+    let output = output.with_context(|| line.clone())?;
+    Ok(Output {
+        command: line,
+        status: output.status,
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
 }
 
 impl Access {

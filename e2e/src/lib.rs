@@ -1,4 +1,4 @@
-//! A real Kubernetes control plane for tests, and words to say what they expect.
+//! A real Kubernetes control plane for tests, and what they share.
 //!
 //! [`ControlPlane`] is etcd, kube-apiserver and kube-controller-manager on free
 //! loopback ports, in one temporary directory, watched by a supervisor: whatever
@@ -38,6 +38,7 @@ mod components;
 mod crds;
 mod crossing;
 mod explain;
+mod fixture;
 mod gate;
 mod gomodule;
 mod helm;
@@ -68,7 +69,12 @@ pub use balancer::Balancer;
 pub use builder::{Builder, Keep};
 pub use certmanager::CertManager;
 pub use crossing::Crossing;
-pub use explain::told_command;
+pub use explain::suggested_command;
+pub use fixture::{
+    CODER, FOREIGN_FINALIZER, FOREMAN, Fixture, ForemanFixture, ForemanNamespace, KELOS, KelosBuilder, KelosFixture,
+    KelosNamespace, PRIORITY_CLASS, QUEUE_NAME, TASKGATE, TASKGATE_AGENT, attempt_number, breaker, cluster_queue,
+    condition, failures, github, job_of, merged, policy, resource, stuck, task, task_of_item, taskgate_requests,
+};
 pub use gate::{GATE_NAMESPACE, GATE_USER, Gate, GateBuilder, binary, chart_memory_limit, register, taskgate};
 pub use kubectl::Output;
 pub use kubelet::{Pods, run_job};
@@ -80,9 +86,9 @@ pub use plane::ControlPlane;
 pub use ports::free_port;
 pub use process::{Exit, Process};
 pub use process_spec::ProcessSpec;
-pub use shared::Shared;
+pub use shared::{Shared, SharedGate};
 pub use size::{is_soak, seed};
-pub use tenant::{Tenant, resource};
+pub use tenant::Tenant;
 pub use tokio_rustls::client::TlsStream;
-pub use victim::{Victim, fail_task, task, work_items};
+pub use victim::Victim;
 pub use wait::{PATIENCE, await_gone, await_object, eventually, eventually_that, never};

@@ -136,7 +136,7 @@ pub(crate) async fn get_text(url: &str) -> anyhow::Result<String> {
     ask.await.with_context(|| format!("GET {url}"))
 }
 
-/// A client without an identity that trusts whoever answers: for loopback only.
+/// A client without an identity that trusts any certificate: for loopback only.
 pub(crate) fn plain_client(base: &str) -> anyhow::Result<Client> {
     let mut config = kube::Config::new(base.parse()?);
     config.accept_invalid_certs = true;

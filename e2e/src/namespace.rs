@@ -17,7 +17,7 @@ use crate::wait::{PATIENCE, eventually};
 /// Label of every namespace: the test that it was made for.
 const TEST: &str = "taskgate.dev/test";
 
-/// A namespace with a name that nobody else has. It ends with its control plane.
+/// A namespace with a unique name. It ends with its control plane.
 #[derive(Clone, Debug)]
 pub struct Namespace {
     name: String,
@@ -28,6 +28,11 @@ impl Namespace {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Access to its API server.
+    pub fn access(&self) -> &Access {
+        &self.access
     }
 
     /// Objects of a built-in or typed kind in it, for the admin.
@@ -108,18 +113,30 @@ impl Access {
     /// # Errors
     /// If it cannot be created.
     pub async fn namespace_with_labels(&self, hint: &str, labels: &[(&str, &str)]) -> anyhow::Result<Namespace> {
-        let client = self.client();
         let name = format!("{hint}-{:06x}", rand::rng().random_range(0..0x0100_0000));
+        self.create_namespace(&name, labels).await
+    }
+
+    /// A new namespace of exactly this name, for manifests that contain it.
+    ///
+    /// # Errors
+    /// If it cannot be created, as when it exists.
+    pub async fn namespace_named(&self, name: &str) -> anyhow::Result<Namespace> {
+        self.create_namespace(name, &[]).await
+    }
+
+    async fn create_namespace(&self, name: &str, labels: &[(&str, &str)]) -> anyhow::Result<Namespace> {
+        let client = self.client();
         let mut all = BTreeMap::from([(TEST.to_owned(), test_name())]);
         all.extend(labels.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())));
         let mut namespace = v1::Namespace::default();
-        namespace.metadata.name = Some(name.clone());
+        namespace.metadata.name = Some(name.to_owned());
         namespace.metadata.labels = Some(all);
         Api::<v1::Namespace>::all(client.clone())
             .create(&PostParams::default(), &namespace)
             .await?;
 
-        let accounts: Api<v1::ServiceAccount> = Api::namespaced(client, &name);
+        let accounts: Api<v1::ServiceAccount> = Api::namespaced(client, name);
         eventually(
             format!("namespace {name} has its service account"),
             PATIENCE,
@@ -127,7 +144,7 @@ impl Access {
         )
         .await?;
         Ok(Namespace {
-            name,
+            name: name.to_owned(),
             access: self.clone(),
         })
     }

@@ -11,7 +11,7 @@ const FLOOR: u16 = 12_000;
 /// Where outgoing connections take theirs, when the kernel does not tell (its own default).
 const DEFAULT_EPHEMERAL: u16 = 32_768;
 
-/// A loopback port that nobody listens on.
+/// A loopback port on which no process listens.
 ///
 /// It lies below the range that outgoing connections are given. A port from that range,
 /// which binding port 0 would return, can be taken while its server restarts; worse, a

@@ -15,7 +15,7 @@ const SILENCE: Duration = Duration::from_secs(2);
 impl ControlPlane {
     /// The revision of the whole store, which counts every write to any key.
     ///
-    /// It stands still while nobody asks for anything: the API server's identity lease and
+    /// It stays the same while no client sends a request: the API server's identity lease and
     /// its compaction are off, the controller manager does not elect, and no controller
     /// runs that writes by itself; seen standing still for seven minutes. What may still move it:
     /// events, which expire after an hour.
@@ -38,7 +38,7 @@ impl ControlPlane {
     /// controllers have finished with what was asked of them.
     ///
     /// # Errors
-    /// If somebody writes for longer than [`PATIENCE`], or etcd does not answer.
+    /// If a client writes for longer than [`PATIENCE`], or etcd does not answer.
     pub async fn settled_revision(&self) -> anyhow::Result<i64> {
         let began = Instant::now();
         let mut revision = self.etcd_revision().await?;

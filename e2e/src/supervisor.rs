@@ -97,7 +97,7 @@ impl Supervisor {
         let mut lines = BufReader::new(stdout);
         let mut hello = String::new();
         lines.read_line(&mut hello)?;
-        let hello: Line = serde_json::from_str(&hello).context("the supervisor said no hello")?;
+        let hello: Line = serde_json::from_str(&hello).context("the supervisor sent no hello")?;
         if let Some(error) = hello.error {
             bail!("supervisor: {error}");
         }
@@ -152,7 +152,7 @@ impl Supervisor {
         if reply.is_err() {
             lock(&self.answers.exits).remove(&run);
         }
-        let pid = reply?.pid.context("the supervisor told no pid")?;
+        let pid = reply?.pid.context("the supervisor sent no pid")?;
         Ok((run, pid, exit))
     }
 
@@ -256,7 +256,7 @@ impl Answers {
             let line: Line = match serde_json::from_str(&line) {
                 Ok(line) => line,
                 Err(error) => {
-                    tracing::error!(error = %error, "the supervisor speaks in tongues");
+                    tracing::error!(error = %error, "the supervisor sent a malformed line");
                     continue;
                 }
             };
@@ -268,11 +268,11 @@ impl Answers {
                     }));
                 }
             } else if let Some(reply) = line.id.and_then(|id| lock(&self.replies).remove(&id)) {
-                // Who asked may have stopped waiting.
+                // The caller may have stopped waiting.
                 drop(reply.send(line));
             }
         }
-        // Nobody is left waiting for a supervisor that is gone.
+        // No caller waits on for a supervisor that is gone.
         lock(&self.replies).clear();
         lock(&self.exits).clear();
     }

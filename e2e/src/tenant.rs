@@ -3,11 +3,12 @@
 use std::ffi::OsStr;
 
 use anyhow::Context as _;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, PostParams};
+use kube::api::{DynamicObject, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use crate::access::Access;
+use crate::fixture::resource;
 use crate::kubectl::Output;
 use crate::namespace::Namespace;
 
@@ -118,10 +119,4 @@ impl Tenant {
         let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
         self.ns.kubectl_with_input(fixed.into_iter().chain(args), input).await
     }
-}
-
-/// The resource of a kind whose plural is the usual one.
-pub fn resource(api_version: &str, kind: &str) -> ApiResource {
-    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
 }

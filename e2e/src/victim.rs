@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
-use kube::{Api, ResourceExt};
+use kube::ResourceExt as _;
+use kube::api::{DynamicObject, ListParams};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::wait::{PATIENCE, eventually};
-use crate::{ControlPlane, Tenant, resource};
+use crate::{ControlPlane, KELOS, Tenant, policy, resource, task_of_item};
 
 /// Between two Tasks.
 const PAUSE: Duration = Duration::from_millis(25);
@@ -29,10 +29,6 @@ const SILENCE: Duration = Duration::from_millis(750);
 /// Longest that an attack may take.
 const ATTACK: Duration = Duration::from_mins(2);
 
-/// Kelos' API version.
-const KELOS: &str = "kelos.dev/v1alpha2";
-/// taskgate's API version.
-const TASKGATE: &str = "taskgate.dev/v1alpha1";
 /// What admission puts on a Task that it reviewed.
 const FINALIZER: &str = "taskgate.dev/accounting";
 
@@ -63,13 +59,10 @@ impl Victim {
             tenant: cp.tenant(hint).await?,
             created: Arc::default(),
         };
-        let policy = json!({
-            "apiVersion": TASKGATE, "kind": "TaskPolicy", "metadata": {"name": "agents"},
-            "spec": {"failurePolicy": {"maxRetriesPerItem": 2}, "metadata": {"labels": {"team": "b"}}},
-        });
-        victim.tenant.create(&policy).await?;
+        let spec = json!({"failurePolicy": {"maxRetriesPerItem": 2}, "metadata": {"labels": {"team": "b"}}});
+        victim.tenant.create(&policy("agents", &spec)).await?;
         eventually("the victim's Tasks are governed", PATIENCE, || async {
-            is_governed(&victim.tenant.dry_run(&task("probe", "probe")).await?)
+            is_governed(&victim.tenant.dry_run(&task_of_item("probe", "probe")).await?)
         })
         .await?;
         for (name, item) in [
@@ -125,7 +118,7 @@ impl Victim {
         while latencies.len() < ENOUGH || !*stopped.borrow() {
             let number = self.created.fetch_add(1, Ordering::Relaxed);
             let name = format!("work-{number}");
-            let object: DynamicObject = serde_json::from_value(task(&name, &name))?;
+            let object: DynamicObject = serde_json::from_value(task_of_item(&name, &name))?;
             let began = Instant::now();
             let created = client.create(&kube::api::PostParams::default(), &object).await;
             let took = began.elapsed();
@@ -140,14 +133,14 @@ impl Victim {
 
     /// Creates a Task for `item`, ends it as Kelos does, and waits until its failure is counted.
     async fn fail(&self, name: &str, item: &str) -> anyhow::Result<()> {
-        self.tenant.create(&task(name, item)).await?;
-        fail_task(&self.tenant, name, json!({})).await?;
+        self.tenant.create(&task_of_item(name, item)).await?;
+        self.tenant.ns().patch_failed(name, &json!({})).await?;
         self.await_counted(name, item).await
     }
 
     async fn await_counted(&self, name: &str, item: &str) -> anyhow::Result<()> {
         eventually(format!("the failure of Task {name} is counted"), PATIENCE, || async {
-            let items = work_items(&self.tenant).await?;
+            let items = self.tenant.ns().work_item_values().await?;
             let attempts = items
                 .iter()
                 .filter(|known| known["spec"]["item"] == *item)
@@ -180,7 +173,7 @@ impl Victim {
             .map(|event| format!("{}: {}", event.data["reason"], event.data["note"]))
             .collect();
         events.sort();
-        let items = work_items(&self.tenant).await?;
+        let items = self.tenant.ns().work_item_values().await?;
         Ok(Records { items, events })
     }
 }
@@ -218,42 +211,6 @@ impl fmt::Display for Latencies {
             self.0.len()
         )
     }
-}
-
-/// A Task for `item`.
-pub fn task(name: &str, item: &str) -> Value {
-    json!({
-        "apiVersion": KELOS, "kind": "Task",
-        "metadata": {"name": name, "annotations": {"taskgate.dev/item": item}},
-        "spec": {"type": "claude-code", "prompt": "Do what has to be done", "credentials": {"type": "none"}},
-    })
-}
-
-/// Ends a Task as Failed, as Kelos does, with what else `status` says.
-///
-/// # Errors
-/// If the API server refuses.
-pub async fn fail_task(tenant: &Tenant, name: &str, status: Value) -> anyhow::Result<()> {
-    let now = k8s_openapi::jiff::Timestamp::now().strftime("%FT%TZ").to_string();
-    let mut failed = json!({"phase": "Failed", "message": "Task failed", "completionTime": now});
-    if let (Some(failed), Value::Object(more)) = (failed.as_object_mut(), status) {
-        failed.extend(more);
-    }
-    let tasks: Api<DynamicObject> = tenant.ns().dynamic_api(&resource(KELOS, "Task"));
-    let patch = Patch::Merge(json!({"status": failed}));
-    tasks.patch_status(name, &PatchParams::default(), &patch).await?;
-    Ok(())
-}
-
-/// Spec and status of each WorkItem in the namespace of `tenant`, in the order of their names.
-///
-/// # Errors
-/// If they cannot be listed.
-pub async fn work_items(tenant: &Tenant) -> anyhow::Result<Vec<Value>> {
-    let items = tenant.ns().dynamic_api(&resource(TASKGATE, "WorkItem"));
-    let mut items = items.list(&ListParams::default()).await?.items;
-    items.sort_by_key(ResourceExt::name_any);
-    Ok(items.into_iter().map(|item| item.data).collect())
 }
 
 /// Whether admission reviewed this Task of the victim.

@@ -1,4 +1,4 @@
-//! Waiting, with a deadline, and with the last thing seen when it was in vain.
+//! Waiting, with a deadline, and with the last observation when it failed.
 
 use std::fmt::{Debug, Display};
 use std::time::{Duration, Instant};
@@ -11,12 +11,12 @@ use serde::de::DeserializeOwned;
 /// How long to wait for what should take a second or two, on a machine that has more to do.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Between two looks.
+/// Between two probes.
 const INTERVAL: Duration = Duration::from_millis(50);
 
-/// Looks until `probe` is content, and returns what it found.
+/// Calls `probe` until it succeeds, and returns what it found.
 ///
-/// An error of the probe means "not yet": let it say what it saw.
+/// An error of the probe means "not yet": let it contain what was seen.
 ///
 /// ```no_run
 /// # use taskgate_e2e::{Namespace, eventually, PATIENCE};
@@ -34,14 +34,14 @@ const INTERVAL: Duration = Duration::from_millis(50);
 /// ```
 ///
 /// # Errors
-/// After `deadline`: what was waited for, how long, and what the probe said last.
+/// After `deadline`: what was awaited, how long, and the probe's last error.
 pub async fn eventually<T>(
     what: impl Display,
     deadline: Duration,
     mut probe: impl AsyncFnMut() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let began = Instant::now();
-    let mut last = anyhow!("nothing, not a single look was finished");
+    let mut last = anyhow!("nothing, not a single probe was finished");
     loop {
         let left = deadline.saturating_sub(began.elapsed());
         match tokio::time::timeout(left, probe()).await {
@@ -57,10 +57,10 @@ pub async fn eventually<T>(
     }
 }
 
-/// Looks until what `probe` returns meets `condition`, and returns it.
+/// Calls `probe` until its result meets `condition`, and returns that.
 ///
 /// # Errors
-/// As [`eventually`]; what was seen last is the value itself.
+/// As [`eventually`], with the last value.
 pub async fn eventually_that<T: Debug>(
     what: impl Display,
     deadline: Duration,
@@ -121,11 +121,11 @@ where
     .await
 }
 
-/// Looks for the whole of `duration`, and a last time at its end; what `probe` returns is
-/// evidence that it happened.
+/// Calls `probe` for the whole of `duration`, and a last time at its end; a value that it returns is
+/// evidence that `what` happened.
 ///
 /// # Errors
-/// With the evidence; or if a look fails, as then nobody knows.
+/// With the evidence; or if a probe fails, as that proves nothing.
 pub async fn never<T: Debug>(
     what: impl Display,
     duration: Duration,
@@ -133,13 +133,13 @@ pub async fn never<T: Debug>(
 ) -> anyhow::Result<()> {
     let began = Instant::now();
     loop {
-        let last_look = began.elapsed() >= duration;
-        let evidence = probe().await.with_context(|| format!("looking whether: {what}"))?;
+        let last_probe = began.elapsed() >= duration;
+        let evidence = probe().await.with_context(|| format!("probing whether: {what}"))?;
         if let Some(evidence) = evidence {
             let elapsed = began.elapsed().as_secs_f32();
             bail!("must not happen, and did after {elapsed:.1} s: {what}\nseen: {evidence:#?}");
         }
-        if last_look {
+        if last_probe {
             return Ok(());
         }
         tokio::time::sleep(INTERVAL).await;
@@ -161,56 +161,56 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(200);
 
     #[tokio::test]
-    async fn in_vain_tells_what_was_seen_last() {
-        let looks = Cell::new(0);
-        let look = async || {
-            looks.set(looks.get() + 1);
-            ensure!(looks.get() < 0, "look {}", looks.get());
+    async fn an_error_contains_what_was_seen_last() {
+        let probes = Cell::new(0);
+        let probe = async || {
+            probes.set(probes.get() + 1);
+            ensure!(probes.get() < 0, "probe {}", probes.get());
             Ok(())
         };
-        let told = eventually("a miracle", SHORT, look)
+        let error = eventually("a miracle", SHORT, probe)
             .await
             .expect_err("in vain")
             .to_string();
-        assert!(looks.get() > 1);
-        let last = format!("s in vain: a miracle\nlast seen: look {}", looks.get());
-        assert!(told.ends_with(&last), "{told}");
+        assert!(probes.get() > 1);
+        let last = format!("s in vain: a miracle\nlast seen: probe {}", probes.get());
+        assert!(error.ends_with(&last), "{error}");
 
-        let told = eventually_that("three", SHORT, async || Ok([1, 2]), |seen| seen.len() == 3);
-        let told = told.await.expect_err("in vain").to_string();
-        assert!(told.ends_with("three\nlast seen: [\n    1,\n    2,\n]"), "{told}");
+        let error = eventually_that("three", SHORT, async || Ok([1, 2]), |seen| seen.len() == 3);
+        let error = error.await.expect_err("in vain").to_string();
+        assert!(error.ends_with("three\nlast seen: [\n    1,\n    2,\n]"), "{error}");
     }
 
     #[tokio::test]
-    async fn a_look_that_hangs_does_not_outlast_the_deadline() {
+    async fn a_probe_that_hangs_does_not_outlast_the_deadline() {
         let began = Instant::now();
-        let told = eventually("an answer", SHORT, async || {
+        let error = eventually("an answer", SHORT, async || {
             std::future::pending::<()>().await;
             Ok(())
         });
-        let told = told.await.expect_err("in vain").to_string();
+        let error = error.await.expect_err("in vain").to_string();
         assert!(
-            told.ends_with("last seen: nothing, not a single look was finished"),
-            "{told}"
+            error.ends_with("last seen: nothing, not a single probe was finished"),
+            "{error}"
         );
         assert!(began.elapsed() < SHORT * 5);
     }
 
     #[tokio::test]
-    async fn never_shows_the_evidence_and_believes_no_failed_look() -> anyhow::Result<()> {
+    async fn never_has_the_evidence_and_fails_with_a_failed_probe() -> anyhow::Result<()> {
         never("rain", SHORT, async || Ok(None::<()>)).await?;
-        let looks = Cell::new(0);
+        let probes = Cell::new(0);
         let seen = never("rain", PATIENCE, async || {
-            looks.set(looks.get() + 1);
-            Ok((looks.get() == 3).then_some("drops"))
+            probes.set(probes.get() + 1);
+            Ok((probes.get() == 3).then_some("drops"))
         });
         let seen = seen.await.expect_err("it rains").to_string();
         assert!(seen.ends_with("s: rain\nseen: \"drops\""), "{seen}");
         let blind = never("rain", SHORT, async || -> anyhow::Result<Option<()>> {
             Err(anyhow!("fog"))
         });
-        let blind = format!("{:#}", blind.await.expect_err("nobody knows"));
-        assert_eq!(blind, "looking whether: rain: fog");
+        let blind = format!("{:#}", blind.await.expect_err("no evidence"));
+        assert_eq!(blind, "probing whether: rain: fog");
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! What taskgate does to Tasks and Jobs as they are created, on a real API server, seen as users see it.
+//! Admission of Tasks, Jobs and policies on a real API server, as users see it.
 
 #[path = "admission/breaker.rs"]
 mod breaker;
@@ -14,7 +14,7 @@ mod lifecycle;
 mod policies;
 #[path = "admission/scope.rs"]
 mod scope;
+#[path = "admission/support.rs"]
+mod support;
 #[path = "admission/tasks.rs"]
 mod tasks;
-#[path = "admission/world.rs"]
-mod world;

@@ -1,4 +1,4 @@
-//! The failure memory and the circuit breaker (seed 000): the real binary beside the stand-in of Kelos.
+//! Counting failures, and the circuit breaker: the real binary beside the stand-in of Kelos.
 
 #[path = "breaker/cluster.rs"]
 mod cluster;
@@ -16,11 +16,11 @@ mod net;
 mod odd;
 #[path = "breaker/resets.rs"]
 mod resets;
-#[path = "breaker/slipped.rs"]
-mod slipped;
 #[path = "breaker/sources.rs"]
 mod sources;
 #[path = "breaker/status.rs"]
 mod status;
-#[path = "breaker/world.rs"]
-mod world;
+#[path = "breaker/support.rs"]
+mod support;
+#[path = "breaker/unadmitted.rs"]
+mod unadmitted;

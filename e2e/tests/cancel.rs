@@ -1,9 +1,9 @@
-//! Cancellation of Tasks (seed 001), by everybody who may ask for it, in every state that a Task can be in.
+//! Cancellation of Tasks, by each user and policy that may ask for it, in every state that a Task can be in.
 
 #[path = "cancel/matrix.rs"]
 mod matrix;
-#[path = "cancel/world.rs"]
-mod world;
+#[path = "cancel/support.rs"]
+mod support;
 
 #[path = "cancel/bookkeeping.rs"]
 mod bookkeeping;
@@ -11,14 +11,14 @@ mod bookkeeping;
 mod command;
 #[path = "cancel/crash.rs"]
 mod crash;
+#[path = "cancel/crd_capability.rs"]
+mod crd_capability;
 #[path = "cancel/eviction.rs"]
 mod eviction;
 #[path = "cancel/explain.rs"]
 mod explain;
 #[path = "cancel/filters.rs"]
 mod filters;
-#[path = "cancel/flavour.rs"]
-mod flavour;
 #[path = "cancel/grace.rs"]
 mod grace;
 #[path = "cancel/pool.rs"]

@@ -1,5 +1,5 @@
-//! Where the serving certificate comes from: the real cert-manager, files as a kubelet mounts them, taskgate itself, and from one
-//! to the other; and what bad ones come to.
+//! Sources of the serving certificate: the real cert-manager, files as a kubelet mounts them, taskgate itself; switching from one to
+//! another; and bad certificates.
 
 #[path = "certs/bad.rs"]
 mod bad;
@@ -11,7 +11,7 @@ mod files;
 mod managed;
 #[path = "certs/shipped.rs"]
 mod shipped;
+#[path = "certs/support.rs"]
+mod support;
 #[path = "certs/switching.rs"]
 mod switching;
-#[path = "certs/world.rs"]
-mod world;

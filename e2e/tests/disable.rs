@@ -1,9 +1,9 @@
-//! taskgate taken out of the way in an incident, and put back exactly as it was: by command, by kubectl alone, and by itself when
-//! its time is over.
+//! taskgate disabled in an incident, and enabled exactly as it was: by command, by kubectl alone, and automatically when the time
+//! is over.
 
 #[path = "disable/command.rs"]
 mod command;
 #[path = "disable/kubectl.rs"]
 mod kubectl;
-#[path = "disable/world.rs"]
-mod world;
+#[path = "disable/support.rs"]
+mod support;

@@ -1,5 +1,5 @@
-//! What crashes may not change: exactly-once accounting and its limits, and how little is written for them. The driver
-//! plays Kelos and its spawners itself, so that it knows of every Task what became of it.
+//! Exactly-once accounting and limits among crashes, and how little is written for them. The tests play Kelos and its spawners,
+//! so that they know how every Task ended.
 
 #[path = "faults/accounting.rs"]
 mod accounting;
@@ -7,7 +7,7 @@ mod accounting;
 mod chaos;
 #[path = "faults/item.rs"]
 mod item;
-#[path = "faults/world.rs"]
-mod world;
+#[path = "faults/support.rs"]
+mod support;
 #[path = "faults/writes.rs"]
 mod writes;

@@ -13,5 +13,5 @@ mod jobs;
 mod latch;
 #[path = "foreman/planning.rs"]
 mod planning;
-#[path = "foreman/world.rs"]
-mod world;
+#[path = "foreman/support.rs"]
+mod support;

@@ -39,7 +39,7 @@ spec:
     schema: {openAPIV3Schema: {type: object}}
 ";
 
-/// Calls a port where nobody is, and lets the request pass.
+/// Calls a port on which no process listens, and admits the request.
 const WEBHOOK: &str = "
 apiVersion: admissionregistration.k8s.io/v1
 kind: MutatingWebhookConfiguration
@@ -112,11 +112,11 @@ async fn kubectl_tells_what_users_would_see() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn nothing_is_written_at_rest_nor_by_a_dry_run() -> anyhow::Result<()> {
+async fn nothing_is_written_while_idle_nor_by_a_dry_run() -> anyhow::Result<()> {
     let cp = ControlPlane::start().await?;
     let ns = cp.namespace("rest").await?;
     let settled = cp.settled_revision().await?;
-    never("etcd is written at rest", Duration::from_secs(12), async || {
+    never("etcd is written while idle", Duration::from_secs(12), async || {
         let now = cp.etcd_revision().await?;
         Ok((now != settled).then_some(now))
     })
@@ -448,7 +448,10 @@ mod left_behind {
             Ok(())
         })
         .await?;
-        assert!(cp.apiserver().start().await.is_err(), "nobody is there to start it");
+        assert!(
+            cp.apiserver().start().await.is_err(),
+            "no supervisor is left to start it"
+        );
         drop(cp);
         ensure!(!dir.exists(), "{} is left", dir.display());
         Ok(())
@@ -472,7 +475,7 @@ mod left_behind {
     #[tokio::test]
     #[ignore = "no test, but what the child process does"]
     async fn child() -> anyhow::Result<()> {
-        let way = std::env::var(WAY).context("started by hand")?;
+        let way = std::env::var(WAY).context("started manually")?;
         let keep = if way == "keep-logs" { Keep::Logs } else { Keep::Nothing };
         let owned;
         let cp = if way.ends_with("shared") {

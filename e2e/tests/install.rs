@@ -1,5 +1,5 @@
-//! Installed as users install it, and gone again: kustomize and Helm on a real API server, under their own roles, upgrade and
-//! uninstall in each order, what it says of itself, what `taskgate doctor` finds, and the documentation.
+//! Installed as users install it, and uninstalled: kustomize and Helm on a real API server, under their own roles, upgrade and
+//! uninstall in each order, metrics and traces, `taskgate doctor`, and the documentation.
 
 #[path = "install/chart.rs"]
 mod chart;
@@ -19,9 +19,9 @@ mod metrics;
 mod rights;
 #[path = "install/security.rs"]
 mod security;
+#[path = "install/support.rs"]
+mod support;
 #[path = "install/traces.rs"]
 mod traces;
 #[path = "install/uninstall.rs"]
 mod uninstall;
-#[path = "install/world.rs"]
-mod world;

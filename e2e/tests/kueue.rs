@@ -1,9 +1,9 @@
-//! Queueing through Kueue (seed 002): the real binary and the real Kueue beside the stand-in of Kelos.
+//! Queueing through Kueue: the real binary and the real Kueue beside the stand-in of Kelos.
 
 #[path = "kueue/choice.rs"]
 mod choice;
-#[path = "kueue/crowd.rs"]
-mod crowd;
+#[path = "kueue/concurrent.rs"]
+mod concurrent;
 #[path = "kueue/examples.rs"]
 mod examples;
 #[path = "kueue/explain.rs"]
@@ -16,9 +16,9 @@ mod outages;
 mod preempted;
 #[path = "kueue/status.rs"]
 mod status;
+#[path = "kueue/support.rs"]
+mod support;
 #[path = "kueue/traps.rs"]
 mod traps;
 #[path = "kueue/ttl.rs"]
 mod ttl;
-#[path = "kueue/world.rs"]
-mod world;

@@ -1,4 +1,4 @@
-//! Labels and annotations from templates, on a real API server (seed 004).
+//! Labels and annotations from templates, on a real API server.
 
 #[path = "metadata/bad.rs"]
 mod bad;
@@ -8,6 +8,8 @@ mod command;
 mod example;
 #[path = "metadata/hostile.rs"]
 mod hostile;
+#[path = "metadata/issue_source.rs"]
+mod issue_source;
 #[path = "metadata/kueue.rs"]
 mod kueue;
 #[path = "metadata/propagation.rs"]
@@ -18,7 +20,5 @@ mod recipes;
 mod refused;
 #[path = "metadata/rules.rs"]
 mod rules;
-#[path = "metadata/tracker.rs"]
-mod tracker;
-#[path = "metadata/world.rs"]
-mod world;
+#[path = "metadata/support.rs"]
+mod support;

@@ -1,13 +1,15 @@
-//! That `taskgate check` tells what the cluster does: the same writes, sent as dry runs to the real API server and judged
-//! from files, give the same verdict, message, patch, warnings, and calls, including none.
+//! `taskgate check` decides as the cluster does: the same writes, sent as dry runs to the real API server and evaluated from files,
+//! have the same decision, message, patch, warnings, and calls, including none.
 //!
-//! What is drawn: policies, namespace labels, memories, Tasks, Jobs, policies to be written, changes of what is stored with
-//! cancellations above all, what is there of Kueue, who asks and what they may do. `SEED=` repeats it.
+//! Drawn at random: policies, namespace labels, WorkItems, Tasks, Jobs, writes of policies, changes of stored objects (mostly
+//! cancellations), the state of Kueue, users and their rights. `SEED=` repeats the choices.
 
 #[path = "offline/answer.rs"]
 mod answer;
 #[path = "offline/check.rs"]
 mod check;
+#[path = "offline/cluster.rs"]
+mod cluster;
 #[path = "offline/command.rs"]
 mod command;
 #[path = "offline/compare.rs"]
@@ -26,5 +28,3 @@ mod policies;
 mod send;
 #[path = "offline/updates.rs"]
 mod updates;
-#[path = "offline/world.rs"]
-mod world;

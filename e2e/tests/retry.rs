@@ -1,5 +1,4 @@
-//! Bounded retry (seed 003): failed Workloads of Foreman, and Tasks that no spawner makes again. Tests that stand for a row
-//! of the list of behaviours that the dispatch bridge has grown are called after it: a01, a02, …
+//! Bounded retry: failed Workloads of Foreman, and Tasks that no spawner creates again.
 
 #[path = "retry/bad.rs"]
 mod bad;
@@ -29,9 +28,7 @@ mod people;
 mod protocol;
 #[path = "retry/source.rs"]
 mod source;
-#[path = "retry/steps.rs"]
-mod steps;
+#[path = "retry/support.rs"]
+mod support;
 #[path = "retry/tasks.rs"]
 mod tasks;
-#[path = "retry/world.rs"]
-mod world;

@@ -1,4 +1,4 @@
-//! What turns, restarts and dies under load: no call may fail. The API server's own counters are the witness.
+//! Rotation, restarts and kills under load: no call may fail, by the API server's own counters.
 
 #[path = "rollout/certificates.rs"]
 mod certificates;
@@ -12,5 +12,5 @@ mod leader;
 mod load;
 #[path = "rollout/restarts.rs"]
 mod restarts;
-#[path = "rollout/world.rs"]
-mod world;
+#[path = "rollout/support.rs"]
+mod support;

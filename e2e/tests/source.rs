@@ -1,4 +1,4 @@
-//! The source reader (seed 000, resetOnChange): the real binary between the stand-in of Kelos and a GitHub.
+//! Reading issue sources for `resetOnChange`: the real binary between the stand-in of Kelos and a GitHub.
 
 #[path = "source/access.rs"]
 mod access;
@@ -6,5 +6,5 @@ mod access;
 mod changes;
 #[path = "source/faults.rs"]
 mod faults;
-#[path = "source/world.rs"]
-mod world;
+#[path = "source/support.rs"]
+mod support;

@@ -17,7 +17,7 @@ mod naming;
 mod pushed;
 #[path = "standin/spawner_status.rs"]
 mod spawner_status;
-#[path = "standin/world.rs"]
-mod world;
+#[path = "standin/support.rs"]
+mod support;
 #[path = "standin/writes.rs"]
 mod writes;

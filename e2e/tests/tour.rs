@@ -43,7 +43,7 @@ async fn the_tour_shows_label_queue_denial_and_retry_and_leaves_nothing() -> any
     ] {
         ensure!(told.contains(promised), "{promised:?} is missing:\n{told}");
     }
-    ensure!(!told.contains('\u{1b}'), "no colours where nobody looks at a terminal");
+    ensure!(!told.contains('\u{1b}'), "no colours where the output is no terminal");
     eventually("nothing is left", Duration::from_secs(10), || async {
         let processes = processes_naming(&folder)?;
         ensure!(processes.is_empty(), "{processes:?}");

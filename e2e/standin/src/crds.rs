@@ -6,7 +6,7 @@ use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// The CRDs of [`Flavour::Head`] as YAML documents.
+/// The CRDs of [`CrdCapability::Base`] as YAML documents.
 pub const CRDS: &str = concat!(
     include_str!("../crds/task.yaml"),
     "---\n",
@@ -30,25 +30,25 @@ const FILES: [(&str, &str); 5] = [
 /// How long a new CRD may take until it is served.
 const ESTABLISH: Duration = Duration::from_secs(30);
 
-/// Which Kelos serves the CRDs.
+/// What the installed CRDs can express.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Flavour {
+pub enum CrdCapability {
     /// Kelos as it is.
     #[default]
-    Head,
-    /// A Kelos that has adopted proposal 001, and the field of 002: `status.cancelledBy`, an enum of
+    Base,
+    /// Those of a Kelos that has adopted the proposals on cancellation and queues: `status.cancelledBy`, an enum of
     /// phases with `Cancelled`, `spec.queueName`.
-    Adopted001,
+    Cancellation,
 }
 
-impl Flavour {
-    /// The phases that end a Task: two today (kelos §6.2), `Cancelled` with proposal 001.
+impl CrdCapability {
+    /// The phases that end a Task: two today (kelos §6.2), `Cancelled` with the proposal on cancellation.
     pub fn is_terminal(self, phase: &str) -> bool {
-        matches!(phase, "Succeeded" | "Failed") || (self == Self::Adopted001 && phase == CANCELLED)
+        matches!(phase, "Succeeded" | "Failed") || (self == Self::Cancellation && phase == CANCELLED)
     }
 }
 
-/// The phase that proposal 001 adds.
+/// The phase that the proposal on cancellation adds.
 pub const CANCELLED: &str = "Cancelled";
 
 /// Why the CRDs could not be had.
@@ -83,13 +83,13 @@ pub enum Error {
 ///
 /// # Errors
 /// [`Error::Read`] when a file in `crds/` is malformed.
-pub fn crds(flavour: Flavour) -> Result<Vec<CustomResourceDefinition>, Error> {
+pub fn crds(capability: CrdCapability) -> Result<Vec<CustomResourceDefinition>, Error> {
     FILES
         .into_iter()
         .map(|(file, text)| {
             let read = |source| Error::Read { file, source };
             let mut crd: Value = serde_saphyr::from_str(text).map_err(|error| read(Box::new(error)))?;
-            if flavour == Flavour::Adopted001 && file == "task.yaml" {
+            if capability == CrdCapability::Cancellation && file == "task.yaml" {
                 adopt_001(&mut crd);
             }
             serde_json::from_value(crd).map_err(|error| read(Box::new(error)))
@@ -111,9 +111,9 @@ fn adopt_001(crd: &mut Value) {
 ///
 /// # Errors
 /// [`Error::Read`] when a file in `crds/` is malformed.
-pub fn yaml(flavour: Flavour) -> Result<String, Error> {
+pub fn yaml(capability: CrdCapability) -> Result<String, Error> {
     let mut documents = Vec::new();
-    for crd in crds(flavour)? {
+    for crd in crds(capability)? {
         // JSON is YAML.
         let document = serde_json::to_string(&crd).map_err(|error| Error::Read {
             file: "a CRD",
@@ -128,9 +128,9 @@ pub fn yaml(flavour: Flavour) -> Result<String, Error> {
 ///
 /// # Errors
 /// The first [`Error`] met.
-pub async fn install(client: &Client, flavour: Flavour) -> Result<(), Error> {
+pub async fn install(client: &Client, capability: CrdCapability) -> Result<(), Error> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    let crds = crds(flavour)?;
+    let crds = crds(capability)?;
     for crd in &crds {
         let params = PatchParams::apply("kelos-standin").force();
         let name = crd.name_any();
@@ -152,12 +152,12 @@ pub async fn install(client: &Client, flavour: Flavour) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Flavour, crds};
+    use super::{CrdCapability, crds};
 
     #[test]
     fn every_file_is_a_crd_with_one_storage_version() {
-        for flavour in [Flavour::Head, Flavour::Adopted001] {
-            for crd in crds(flavour).expect("files are well formed") {
+        for capability in [CrdCapability::Base, CrdCapability::Cancellation] {
+            for crd in crds(capability).expect("files are well formed") {
                 let stored = crd.spec.versions.iter().filter(|v| v.storage);
                 let stored: Vec<_> = stored.map(|v| v.name.as_str()).collect();
                 assert_eq!(stored, ["v1alpha2"], "{:?}", crd.metadata.name);
@@ -166,10 +166,10 @@ mod tests {
     }
 
     #[test]
-    fn only_the_adopted_flavour_knows_cancelled() {
-        let text = |flavour| serde_json::to_string(&crds(flavour).expect("files are well formed"));
-        let head = text(Flavour::Head).expect("CRDs serialise");
-        let adopted = text(Flavour::Adopted001).expect("CRDs serialise");
+    fn only_the_capability_cancellation_has_cancelled() {
+        let text = |capability| serde_json::to_string(&crds(capability).expect("files are well formed"));
+        let head = text(CrdCapability::Base).expect("CRDs serialise");
+        let adopted = text(CrdCapability::Cancellation).expect("CRDs serialise");
         for field in ["cancelledBy", "Cancelled", "queueName"] {
             assert!(!head.contains(field), "{field}");
             assert!(adopted.contains(field), "{field}");

@@ -73,7 +73,7 @@ impl Error {
         }
     }
 
-    /// Whether somebody else wrote in between.
+    /// Whether another client wrote in between.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Kube { source, .. } if has_code(source, 409))
     }

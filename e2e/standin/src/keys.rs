@@ -17,7 +17,7 @@ pub const WORKER_POOL: &str = "kelos.dev/workerpool";
 
 /// Annotation on a Task: `issue` or `pull-request` (kelos S15).
 pub const SOURCE_KIND: &str = "kelos.dev/source-kind";
-/// Annotation on a Task: the number in the tracker (kelos S15).
+/// Annotation on a Task: the number at the issue source (kelos S15).
 pub const SOURCE_NUMBER: &str = "kelos.dev/source-number";
 /// Annotation on a webhook Task: the repository's owner.
 pub const SOURCE_OWNER: &str = "kelos.dev/source-owner";

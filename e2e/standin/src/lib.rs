@@ -34,7 +34,7 @@ pub mod types;
 pub use agents::{Agents, Outcome};
 pub use cache::{Key, Scope};
 pub use controller::BranchLocks;
-pub use crds::{CRDS, Flavour, install};
+pub use crds::{CRDS, CrdCapability, install};
 pub use error::Error;
 pub use github::{AgentRule, CommentSeed, Fault, GitHub, Issue, IssueSeed, Repo, RepoSeed, Seed, Seen, SharedGitHub};
 pub use metrics::{CycleResult, Metrics};

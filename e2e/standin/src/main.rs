@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
-use kelos_standin::{Agents, Flavour, GitHub, Options, Parts, Seed, Standin, client, install, program};
+use kelos_standin::{Agents, CrdCapability, GitHub, Options, Parts, Seed, Standin, client, install, program};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -67,7 +67,7 @@ async fn main() -> anyhow::Result<()> {
     };
     let client = client(program::config(arguments.kubeconfig.as_deref()).await?)?;
     if arguments.install_crds {
-        install(&client, Flavour::Head).await?;
+        install(&client, CrdCapability::Base).await?;
     }
     let scope = program::scope(arguments.namespace);
     let _agents = if arguments.agents {

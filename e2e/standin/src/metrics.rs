@@ -46,8 +46,8 @@ pub enum CycleResult {
     Success,
     /// With one: the spawner is in backoff now.
     Failure,
-    /// As `Failure` to Kelos, but nothing was wrong: a Task went between two looks at it (kelos S5), which whoever deletes
-    /// one may cause, Kelos itself included.
+    /// As `Failure` to Kelos, but nothing was wrong: a Task was deleted between two reads of it (kelos S5), which any
+    /// client that deletes one may cause, Kelos itself included.
     Missed,
     /// The spawner is suspended; nothing was discovered.
     Suspended,

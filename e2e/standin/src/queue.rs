@@ -25,7 +25,7 @@ pub enum Next {
 }
 
 impl Next {
-    /// The earlier of two wishes for a time.
+    /// The earlier of two times.
     #[must_use]
     pub fn sooner(self, other: Duration) -> Self {
         match self {
@@ -95,7 +95,7 @@ impl<K: Ord + Clone> Queue<K> {
     }
 
     /// Resets a key's backoff.
-    pub fn forget(&self, key: &K) {
+    pub fn reset_backoff(&self, key: &K) {
         self.lock().failures.remove(key);
     }
 
@@ -137,9 +137,9 @@ impl<K: Ord + Clone> Queue<K> {
     /// Gives a key back and schedules it by the outcome of its run.
     pub fn finish<E>(&self, key: &K, outcome: &Result<Next, E>) {
         match outcome {
-            Ok(Next::Wait) => self.forget(key),
+            Ok(Next::Wait) => self.reset_backoff(key),
             Ok(Next::After(delay)) => {
-                self.forget(key);
+                self.reset_backoff(key);
                 self.add_after(key.clone(), *delay);
             }
             Ok(Next::Again) | Err(_) => self.add_rate_limited(key.clone()),

@@ -2,7 +2,7 @@
 
 use crate::cache::{Key, Scope};
 use crate::controller::{self, BranchLocks, Setup};
-use crate::crds::Flavour;
+use crate::crds::CrdCapability;
 use crate::error::Error;
 use crate::metrics::{CycleResult, Metrics};
 use crate::serve;
@@ -37,8 +37,8 @@ pub struct Options {
     pub github_url: String,
     /// Which processes.
     pub parts: Parts,
-    /// Which Kelos; must be that of the installed CRDs.
-    pub flavour: Flavour,
+    /// Must be that of the installed CRDs.
+    pub capability: CrdCapability,
     /// Whether spawners get a Deployment or a `CronJob` object, as in Kelos.
     pub runtimes: bool,
     /// Where `/metrics`, `/deliver` and `/tick` are served, on loopback; `None` for nowhere.
@@ -52,7 +52,7 @@ impl Options {
             scope,
             github_url: github_url.into(),
             parts: Parts::All,
-            flavour: Flavour::Head,
+            capability: CrdCapability::Base,
             runtimes: true,
             listen: None,
         }
@@ -69,7 +69,7 @@ pub fn client(mut config: Config) -> kube::Result<Client> {
     Client::try_from(config)
 }
 
-/// A running stand-in. It ends when dropped, or at [`Self::stop`], which forgets what Kelos forgets: the
+/// A running stand-in. It ends when dropped, or at [`Self::stop`], and loses what Kelos loses then: the
 /// branch locks and the backoffs.
 pub struct Standin {
     spawners: Arc<Spawners>,
@@ -100,7 +100,7 @@ impl Standin {
             client.clone(),
             &options.github_url,
             metrics.clone(),
-            options.flavour,
+            options.capability,
         ));
         let address = match options.listen {
             Some(address) => Some(serve::start(address, &spawners, &metrics, &mut running).await?),
@@ -113,7 +113,7 @@ impl Standin {
                 metrics: metrics.clone(),
                 locks: locks.clone(),
                 runtimes: options.runtimes,
-                flavour: options.flavour,
+                capability: options.capability,
             };
             controller::start(setup, &mut running).await;
         }

@@ -1,4 +1,4 @@
-//! taskgate away, late or leaving. Each test breaks a control plane of its own.
+//! taskgate unavailable, starting or stopping. Each test has a control plane of its own.
 
 use std::time::Duration;
 
@@ -8,9 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kelos_standin::CRDS;
 use kube::Api;
 use serde_json::json;
-use taskgate_e2e::{ControlPlane, GATE_NAMESPACE, Gate, PATIENCE, eventually};
-
-use crate::world::{create, task, write_policy};
+use taskgate_e2e::{ControlPlane, GATE_NAMESPACE, Gate, PATIENCE, eventually, task};
 
 const SECRET: &str = "taskgate-serving-cert";
 
@@ -19,18 +17,15 @@ async fn plane() -> anyhow::Result<ControlPlane> {
 }
 
 #[tokio::test]
-async fn away_and_fail_open_tasks_pass_and_cleanup_goes_on() -> anyhow::Result<()> {
+async fn unavailable_and_fail_open_tasks_pass_and_cleanup_goes_on() -> anyhow::Result<()> {
     let cp = plane().await?;
     let gate = Gate::start(&cp).await?;
     let ns = cp.namespace("open").await?;
     gate.process().kill().await?;
-    create(&ns, &task("a"), &[]).await?.stdout_ok()?;
+    ns.created(&task("a")).await?;
     let event = cp.apiserver_metrics().await?;
     let opened = event.sum("apiserver_admission_webhook_fail_open_count");
-    ensure!(
-        opened >= 1.0,
-        "the API server itself is the witness that nobody answered: {opened}"
-    );
+    ensure!(opened >= 1.0, "the API server counts calls without an answer: {opened}");
     ns.kubectl(["delete", "tasks.kelos.dev", "a"]).await?.stdout_ok()?;
     cp.kubectl(["delete", "namespace", ns.name(), "--timeout=60s"])
         .await?
@@ -39,29 +34,29 @@ async fn away_and_fail_open_tasks_pass_and_cleanup_goes_on() -> anyhow::Result<(
 }
 
 #[tokio::test]
-async fn away_and_fail_closed_creates_stop_but_nothing_else_does() -> anyhow::Result<()> {
+async fn unavailable_and_fail_closed_creates_stop_but_nothing_else_does() -> anyhow::Result<()> {
     let cp = plane().await?;
     let gate = Gate::builder()
         .registration_flag("--failure-policy=fail")
         .start(&cp)
         .await?;
     let ns = cp.namespace("closed").await?;
-    let mut held = task("held");
-    held["metadata"]["finalizers"] = json!(["example.com/held"]);
-    create(&ns, &held, &[]).await?.stdout_ok()?;
+    let mut kept = task("kept");
+    kept["metadata"]["finalizers"] = json!(["example.com/other"]);
+    ns.created(&kept).await?;
     gate.process().kill().await?;
-    let told = create(&ns, &task("a"), &[]).await?.stderr_failed()?;
+    let told = ns.create(&task("a")).await?.stderr_failed()?;
     ensure!(
         told.contains("failed calling webhook \"mutate.tasks.taskgate.dev\""),
         "{told}"
     );
-    ns.kubectl(["delete", "tasks.kelos.dev", "held", "--wait=false"])
+    ns.kubectl(["delete", "tasks.kelos.dev", "kept", "--wait=false"])
         .await?
         .stdout_ok()?;
     let release = [
         "patch",
         "tasks.kelos.dev",
-        "held",
+        "kept",
         "--type=json",
         "-p",
         r#"[{"op": "remove", "path": "/metadata/finalizers"}]"#,
@@ -72,7 +67,7 @@ async fn away_and_fail_closed_creates_stop_but_nothing_else_does() -> anyhow::Re
         .stdout_ok()?;
     gate.process().start().await?;
     let ns = cp.namespace("again").await?;
-    create(&ns, &task("a"), &[]).await?.stdout_ok().map(drop)
+    ns.created(&task("a")).await.map(drop)
 }
 
 /// Fail-closed, so that one call that is not answered is one failed create.
@@ -84,7 +79,8 @@ async fn two_hundred_creates_right_after_ready_all_succeed_and_are_governed() ->
         .start(&cp)
         .await?;
     let ns = cp.namespace("burst").await?;
-    write_policy(&ns, "agents", &json!({"metadata": {"labels": {"team": "blue"}}})).await?;
+    ns.apply_policy("agents", &json!({"metadata": {"labels": {"team": "blue"}}}))
+        .await?;
     gate.process().restart().await?;
     let client = cp.client();
     let tasks: Api<kube::core::DynamicObject> = Api::namespaced_with(
@@ -123,7 +119,7 @@ async fn on_sigterm_it_drains_and_exits_with_0() -> anyhow::Result<()> {
     let creating = async {
         let mut count = 0;
         while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-            let made = create(&ns, &task(&format!("t-{count}")), &["--dry-run=server"]).await?;
+            let made = ns.create_dry_run(&task(&format!("t-{count}"))).await?;
             // Creates fail only once it has gone.
             if !made.status.success() {
                 ensure!(
@@ -144,12 +140,12 @@ async fn on_sigterm_it_drains_and_exits_with_0() -> anyhow::Result<()> {
     };
     let (count, exit) = tokio::join!(creating, terminating);
     ensure!(exit?.success(), "{}", gate.process().log_tail(20));
-    ensure!(count? > 0, "creates went on while it was leaving");
+    ensure!(count? > 0, "creates went on while it was stopping");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_deleted_secret_and_a_wiped_bundle_heal_while_serving() -> anyhow::Result<()> {
+async fn a_deleted_secret_and_a_removed_bundle_are_repaired_while_serving() -> anyhow::Result<()> {
     let cp = plane().await?;
     let gate = Gate::builder()
         .registration_flag("--failure-policy=fail")
@@ -167,21 +163,18 @@ async fn a_deleted_secret_and_a_wiped_bundle_heal_while_serving() -> anyhow::Res
         Ok(())
     })
     .await?;
-    let wipe = r#"[{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]"#;
+    let remove = r#"[{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]"#;
     let args = [
         "patch",
         "mutatingwebhookconfiguration",
         "admission.taskgate.dev",
         "--type=json",
         "-p",
-        wipe,
+        remove,
     ];
     cp.kubectl(args).await?.stdout_ok()?;
     eventually("admission works again", PATIENCE, || async {
-        create(&ns, &task("probe"), &["--dry-run=server"])
-            .await?
-            .stdout_ok()
-            .map(drop)
+        ns.dry_run(&task("probe")).await.map(drop)
     })
     .await?;
     ensure!(gate.process().is_running());
@@ -215,12 +208,11 @@ async fn kelos_may_be_installed_later() -> anyhow::Result<()> {
     let cp = ControlPlane::start().await?;
     let gate = Gate::start(&cp).await?;
     let ns = cp.namespace("later").await?;
-    write_policy(&ns, "agents", &json!({"metadata": {"labels": {"team": "blue"}}})).await?;
+    ns.apply_policy("agents", &json!({"metadata": {"labels": {"team": "blue"}}}))
+        .await?;
     cp.install_crds(CRDS).await?;
     eventually("Tasks are governed", PATIENCE, || async {
-        let made = create(&ns, &task("a"), &["--dry-run=server", "-ojson"])
-            .await?
-            .stdout_ok()?;
+        let made = ns.create_dry_run(&task("a")).await?.stdout_ok()?;
         ensure!(made.contains(r#""team": "blue""#), "{made}");
         Ok(())
     })
@@ -229,30 +221,25 @@ async fn kelos_may_be_installed_later() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Alone on its control plane, so that the store's own revision can be the witness.
+/// On a control plane of its own, so that the revision of etcd counts its writes alone.
 #[tokio::test]
-async fn dry_runs_and_rest_leave_the_store_as_it_is() -> anyhow::Result<()> {
+async fn dry_runs_and_idling_write_nothing() -> anyhow::Result<()> {
     let cp = plane().await?;
-    // The Lease of several replicas is the one thing that is written at rest.
-    let gate = Gate::builder().serve_flag("--no-leader-election").start(&cp).await?;
+    // While idle only the Lease of several replicas is written.
+    let gate = Gate::builder().without_leader_election().start(&cp).await?;
     let ns = cp.namespace("quiet").await?;
-    write_policy(
-        &ns,
+    ns.apply_policy(
         "agents",
         &json!({"metadata": {"labels": {"team": "blue"}}, "queueName": "agents"}),
     )
     .await?;
     let before = cp.settled_revision().await?;
     for index in 0..50 {
-        create(&ns, &task(&format!("t-{index}")), &["--dry-run=server"])
-            .await?
-            .stdout_ok()?;
-        create(&ns, &task("Not Legal"), &["--dry-run=server"])
-            .await?
-            .stderr_failed()?;
+        ns.dry_run(&task(&format!("t-{index}"))).await?;
+        ns.create_dry_run(&task("Not Legal")).await?.stderr_failed()?;
     }
     let reviews = gate.metrics().await?.sum("taskgate_reviews_total");
-    ensure!(reviews >= 100.0, "the dry runs did reach taskgate: {reviews}");
+    ensure!(reviews >= 100.0, "the dry runs reached taskgate: {reviews}");
     taskgate_e2e::never("something writes", Duration::from_secs(10), || async {
         let now = cp.etcd_revision().await?;
         Ok((now != before).then_some(now - before))

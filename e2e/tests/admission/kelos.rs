@@ -1,19 +1,18 @@
-//! The main job: a spawner of an unchanged Kelos (its stand-in) makes Tasks, and everything is governed on the way.
+//! A spawner of an unchanged Kelos (its stand-in) creates Tasks, and they and their Jobs are governed.
 
 use anyhow::ensure;
-use k8s_openapi::api::batch::v1::Job;
 use kelos_standin::types::Task;
 use kelos_standin::{CycleResult, GitHub, Key, Options, Scope, Standin, client};
 use kube::{ResourceExt, api::ListParams};
 use serde_json::json;
 use taskgate_e2e::{PATIENCE, eventually};
 
-use crate::world::World;
+use crate::support::governed;
 
 #[tokio::test]
 async fn a_spawners_tasks_are_labelled_and_their_jobs_queued_while_kelos_stays_healthy() -> anyhow::Result<()> {
     let spec = json!({"queueName": "agents", "metadata": {"labels": {"team": "blue"}}, "failurePolicy": {"maxRetriesPerItem": 3}});
-    let world = World::governed("spawner", spec).await?;
+    let fixture = governed("spawner", spec).await?;
     let github = GitHub::start().await?;
     let repo = github.repo("acme", "app");
     for number in [42, 87, 103] {
@@ -39,11 +38,11 @@ spec:
 "#,
         "https://github.com"
     );
-    world.ns.apply_yaml(&objects).await?;
-    let options = Options::new(Scope::Namespaces(vec![world.ns.name().to_owned()]), github.url());
-    let standin = Standin::start(client(world.cp.config())?, options).await?;
-    let tasks = world.ns.api::<Task>();
-    let jobs = world.ns.api::<Job>();
+    fixture.apply_yaml(&objects).await?;
+    let options = Options::new(Scope::Namespaces(vec![fixture.ns.name().to_owned()]), github.url());
+    let standin = Standin::start(client(fixture.cp.config())?, options).await?;
+    let tasks = fixture.ns.api::<Task>();
+    let jobs = fixture.jobs();
     eventually("three Tasks are pending, their Jobs queued", PATIENCE, || async {
         let tasks = tasks.list(&ListParams::default().labels("team=blue")).await?.items;
         let phases: Vec<_> = tasks
@@ -70,7 +69,7 @@ spec:
         Ok(())
     })
     .await?;
-    let failed = standin.cycles(&Key::new(world.ns.name(), "fixer"), CycleResult::Failure);
+    let failed = standin.cycles(&Key::new(fixture.ns.name(), "fixer"), CycleResult::Failure);
     ensure!(failed == 0, "{failed} failed cycles");
     standin.stop().await;
     Ok(())

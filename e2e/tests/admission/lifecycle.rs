@@ -1,13 +1,13 @@
-//! How taskgate starts, and what it tells about itself.
+//! taskgate's start, readiness, metrics and log.
 
 use std::process::Stdio;
 
 use anyhow::ensure;
 use serde_json::json;
-use taskgate_e2e::binary;
+use taskgate_e2e::{binary, task};
 use tokio::process::Command;
 
-use crate::world::{World, task};
+use crate::support::{governed, start};
 
 #[tokio::test]
 async fn a_wrong_flag_stops_the_start_and_is_named() -> anyhow::Result<()> {
@@ -47,8 +47,8 @@ async fn a_wrong_flag_stops_the_start_and_is_named() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn ready_names_every_check() -> anyhow::Result<()> {
-    let world = World::start("ready").await?;
-    let told = world.gate.admin("/readyz").await?;
+    let fixture = start("ready").await?;
+    let told = fixture.gate.admin("/readyz").await?;
     for check in [
         "shutdown",
         "caches",
@@ -58,13 +58,13 @@ async fn ready_names_every_check() -> anyhow::Result<()> {
     ] {
         ensure!(told.contains(&format!("[+]{check} ok")), "{check}: {told}");
     }
-    ensure!(world.gate.admin("/livez").await.is_ok());
+    ensure!(fixture.gate.admin("/livez").await.is_ok());
     Ok(())
 }
 
 #[tokio::test]
 async fn reviews_are_counted_by_kind_verdict_and_dry_run() -> anyhow::Result<()> {
-    let world = World::governed("counted", json!({"metadata": {"labels": {"team": "blue"}}})).await?;
+    let fixture = governed("counted", json!({"metadata": {"labels": {"team": "blue"}}})).await?;
     let labels = [
         ("kind", "Task"),
         ("phase", "mutating"),
@@ -73,7 +73,7 @@ async fn reviews_are_counted_by_kind_verdict_and_dry_run() -> anyhow::Result<()>
     ];
     let count = || async {
         anyhow::Ok(
-            world
+            fixture
                 .gate
                 .metrics()
                 .await?
@@ -82,20 +82,20 @@ async fn reviews_are_counted_by_kind_verdict_and_dry_run() -> anyhow::Result<()>
         )
     };
     let before = count().await?;
-    world.dry_run(&task("a")).await?;
+    fixture.dry_run(&task("a")).await?;
     ensure!(count().await? >= before + 1.0);
     Ok(())
 }
 
 /// Nothing that a user wrote is in the log: prompts least of all.
 #[tokio::test]
-async fn the_log_holds_no_prompt() -> anyhow::Result<()> {
-    let world = World::governed("secrets", json!({"metadata": {"labels": {"team": "blue"}}})).await?;
+async fn the_log_contains_no_prompt() -> anyhow::Result<()> {
+    let fixture = governed("secrets", json!({"metadata": {"labels": {"team": "blue"}}})).await?;
     let mut secret = task("a");
     secret["spec"]["prompt"] = json!("the-launch-code-is-0000");
     secret["metadata"]["annotations"] = json!({"note": "my-annotation-secret"});
-    world.created(&secret).await?;
-    let log = world.gate.process().log()?;
+    fixture.created(&secret).await?;
+    let log = fixture.gate.process().log()?;
     ensure!(
         !log.contains("launch-code") && !log.contains("annotation-secret"),
         "{log}"

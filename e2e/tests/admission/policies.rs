@@ -1,21 +1,21 @@
-//! How policies are written, and which of them decides.
+//! Which policies are refused, and which of several applies.
 
 use anyhow::ensure;
 use serde_json::{Value, json};
-use taskgate_e2e::{Output, PATIENCE, eventually};
+use taskgate_e2e::{Fixture, Output, PATIENCE, eventually, job_of, task};
 
-use crate::world::{VALIDATE_TASKS, World, task};
+use crate::support::{VALIDATE_TASKS, apply_policy, governed, labelled, start};
 
-async fn write(world: &World, kind: &str, spec: &Value) -> anyhow::Result<Output> {
+async fn write(fixture: &Fixture<'_>, kind: &str, spec: &Value) -> anyhow::Result<Output> {
     let policy =
         json!({"apiVersion": "taskgate.dev/v1alpha1", "kind": kind, "metadata": {"generateName": "p-"}, "spec": spec});
     let args = ["create", "--dry-run=server", "-f-"];
-    world.ns.kubectl_with_input(args, &policy.to_string()).await
+    fixture.kubectl_with_input(args, &policy.to_string()).await
 }
 
 #[tokio::test]
 async fn a_wrong_policy_is_refused_with_the_field() -> anyhow::Result<()> {
-    let world = World::start("refused").await?;
+    let fixture = start("refused").await?;
     for (spec, expected) in [
         (json!({"queueName": "Agents"}), "spec.queueName"),
         (json!({"queueName": ""}), "spec.queueName"),
@@ -67,7 +67,7 @@ async fn a_wrong_policy_is_refused_with_the_field() -> anyhow::Result<()> {
         ),
     ] {
         for kind in ["TaskPolicy", "ClusterTaskPolicy"] {
-            let told = write(&world, kind, &spec).await?.stderr_failed()?;
+            let told = write(&fixture, kind, &spec).await?.stderr_failed()?;
             ensure!(told.contains(expected), "{kind} {spec}: {told}");
         }
     }
@@ -75,10 +75,10 @@ async fn a_wrong_policy_is_refused_with_the_field() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn every_problem_of_a_policy_is_told_at_once() -> anyhow::Result<()> {
-    let world = World::start("problems").await?;
+async fn all_errors_of_a_policy_are_in_one_message() -> anyhow::Result<()> {
+    let fixture = start("problems").await?;
     let spec = json!({"metadata": {"labels": {"-a": "b", "c": "?"}, "annotations": {"d/e/f": ""}}});
-    let told = write(&world, "TaskPolicy", &spec).await?.stderr_failed()?;
+    let told = write(&fixture, "TaskPolicy", &spec).await?.stderr_failed()?;
     for field in [
         "spec.metadata.labels[-a]",
         "spec.metadata.labels[c]",
@@ -91,18 +91,18 @@ async fn every_problem_of_a_policy_is_told_at_once() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn nulls_in_a_policy_mean_not_given() -> anyhow::Result<()> {
-    let world = World::start("policynulls").await?;
+    let fixture = start("policynulls").await?;
     let spec = json!({
         "selector": null, "failurePolicy": null, "cancellationPolicy": null, "retry": null, "queueName": "agents",
         "metadata": {"labels": null, "annotations": null, "engine": null},
     });
-    write(&world, "TaskPolicy", &spec).await?.stdout_ok().map(drop)
+    write(&fixture, "TaskPolicy", &spec).await?.stdout_ok().map(drop)
 }
 
 #[tokio::test]
-async fn a_policy_that_does_nothing_is_told_so() -> anyhow::Result<()> {
-    let world = World::start("empty").await?;
-    let output = write(&world, "TaskPolicy", &json!({"mode": "Warn"})).await?;
+async fn a_policy_without_a_section_warns() -> anyhow::Result<()> {
+    let fixture = start("empty").await?;
+    let output = write(&fixture, "TaskPolicy", &json!({"mode": "Warn"})).await?;
     ensure!(
         output.warnings() == ["taskgate: the policy has no section, so it does nothing yet"],
         "{:?}",
@@ -112,21 +112,21 @@ async fn a_policy_that_does_nothing_is_told_so() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn modes_say_how_far_a_policy_goes() -> anyhow::Result<()> {
-    let world = World::start("modes").await?;
+async fn modes_observe_warn_and_enforce() -> anyhow::Result<()> {
+    let fixture = start("modes").await?;
     for (mode, warnings, changed) in [
         ("Off", vec![], false),
         ("Observe", vec![], false),
         ("Warn", vec!["taskgate: TaskPolicy/agents: would set team"], false),
         ("Enforce", vec![], true),
     ] {
-        world
-            .policy(
-                "agents",
-                json!({"mode": mode, "metadata": {"labels": {"team": "blue"}}}),
-            )
-            .await?;
-        let output = world.create(&task(&mode.to_lowercase())).await?;
+        apply_policy(
+            &fixture,
+            "agents",
+            json!({"mode": mode, "metadata": {"labels": {"team": "blue"}}}),
+        )
+        .await?;
+        let output = fixture.create(&task(&mode.to_lowercase())).await?;
         ensure!(output.warnings() == warnings, "{mode}: {:?}", output.warnings());
         output.stdout_ok()?;
         let get = [
@@ -135,11 +135,11 @@ async fn modes_say_how_far_a_policy_goes() -> anyhow::Result<()> {
             &mode.to_lowercase(),
             "-ojsonpath={.metadata.labels.team}",
         ];
-        let team = world.ns.kubectl(get).await?.stdout_ok()?;
+        let team = fixture.kubectl(get).await?.stdout_ok()?;
         ensure!((team == "blue") == changed, "{mode}: {team:?}");
     }
     let labels = [("section", "metadata"), ("code", "MetadataSet"), ("mode", "observe")];
-    let observed = world.gate.metrics().await?.value("taskgate_reasons_total", &labels);
+    let observed = fixture.gate.metrics().await?.value("taskgate_reasons_total", &labels);
     ensure!(
         observed.is_some_and(|count| count >= 1.0),
         "what Observe would have done is counted: {observed:?}"
@@ -148,16 +148,16 @@ async fn modes_say_how_far_a_policy_goes() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_section_may_go_further_or_less_far_than_its_policy() -> anyhow::Result<()> {
+async fn a_section_may_have_a_mode_of_its_own() -> anyhow::Result<()> {
     let spec = json!({
         "mode": "Observe",
         "metadata": {"mode": "Enforce", "labels": {"team": "blue"}},
         "queueName": "agents", "queueMode": "Warn",
     });
-    let world = World::governed("sections", spec).await?;
-    let owner = world.created(&task("a")).await?;
+    let fixture = governed("sections", spec).await?;
+    let owner = fixture.created(&task("a")).await?;
     ensure!(owner["metadata"]["labels"]["team"] == "blue", "{owner}");
-    let output = world.create(&World::job_of(&owner)).await?;
+    let output = fixture.create(&job_of(&owner)).await?;
     ensure!(
         output.warnings() == ["taskgate: TaskPolicy/agents: would suspend the Job and give it to LocalQueue agents"],
         "{:?}",
@@ -167,31 +167,37 @@ async fn a_section_may_go_further_or_less_far_than_its_policy() -> anyhow::Resul
 }
 
 #[tokio::test]
-async fn for_each_section_the_strongest_policy_decides() -> anyhow::Result<()> {
-    let world = World::start("priority").await?;
+async fn for_each_section_the_policy_with_the_highest_priority_applies() -> anyhow::Result<()> {
+    let fixture = start("priority").await?;
     let label = |team: &str| json!({"labels": {"team": team}});
-    world
-        .policy("a-weak", json!({"metadata": label("weak"), "queueName": "weak"}))
-        .await?;
-    world
-        .policy("b-strong", json!({"priority": 5, "metadata": label("strong")}))
-        .await?;
-    world
-        .policy(
-            "c-exempts",
-            json!({"priority": 9, "selector": {"spawnerNames": ["vip"]}, "metadata": {"mode": "Off"}}),
-        )
-        .await?;
-    let owner = world.created(&task("a")).await?;
+    apply_policy(
+        &fixture,
+        "a-weak",
+        json!({"metadata": label("weak"), "queueName": "weak"}),
+    )
+    .await?;
+    apply_policy(
+        &fixture,
+        "b-strong",
+        json!({"priority": 5, "metadata": label("strong")}),
+    )
+    .await?;
+    apply_policy(
+        &fixture,
+        "c-exempts",
+        json!({"priority": 9, "selector": {"spawnerNames": ["vip"]}, "metadata": {"mode": "Off"}}),
+    )
+    .await?;
+    let owner = fixture.created(&task("a")).await?;
     ensure!(owner["metadata"]["labels"]["team"] == "strong", "{owner}");
-    let job = world.created(&World::job_of(&owner)).await?;
+    let job = fixture.created(&job_of(&owner)).await?;
     ensure!(
         job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "weak",
         "{job}"
     );
     let mut vip = task("vip-1");
     vip["metadata"]["labels"] = json!({"kelos.dev/taskspawner": "vip"});
-    let vip = world.created(&vip).await?;
+    let vip = fixture.created(&vip).await?;
     ensure!(
         vip["metadata"]["labels"]["team"].is_null(),
         "a section that is Off wins, and does nothing: {vip}"
@@ -200,41 +206,39 @@ async fn for_each_section_the_strongest_policy_decides() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_cluster_policy_reaches_the_namespaces_that_it_selects() -> anyhow::Result<()> {
-    let world = World::labelled("cluster", &[("agents", "cluster-test")]).await?;
-    let other = World::start("elsewhere").await?;
+async fn a_cluster_policy_applies_to_the_namespaces_that_it_selects() -> anyhow::Result<()> {
+    let fixture = labelled("cluster", &[("agents", "cluster-test")]).await?;
+    let other = start("elsewhere").await?;
     let policy = json!({
-        "apiVersion": "taskgate.dev/v1alpha1", "kind": "ClusterTaskPolicy", "metadata": {"name": world.ns.name()},
+        "apiVersion": "taskgate.dev/v1alpha1", "kind": "ClusterTaskPolicy", "metadata": {"name": fixture.ns.name()},
         "spec": {
             "namespaceSelector": {"matchLabels": {"agents": "cluster-test"}},
             "metadata": {"labels": {"team": "cluster"}}, "queueName": "cluster",
         },
     });
-    world.cp.apply_yaml(&policy.to_string()).await?;
+    fixture.cp.apply_yaml(&policy.to_string()).await?;
     eventually("the cluster policy is in force", PATIENCE, || async {
-        let seen = world.dry_run(&task("a")).await?;
+        let seen = fixture.dry_run(&task("a")).await?;
         ensure!(seen["metadata"]["labels"]["team"] == "cluster", "{seen}");
         Ok(())
     })
     .await?;
     let elsewhere = other.dry_run(&task("a")).await?;
     ensure!(elsewhere["metadata"]["labels"].is_null(), "{elsewhere}");
-    world
-        .policy("own", json!({"metadata": {"labels": {"team": "own"}}}))
-        .await?;
-    let owner = world.created(&task("a")).await?;
+    apply_policy(&fixture, "own", json!({"metadata": {"labels": {"team": "own"}}})).await?;
+    let owner = fixture.created(&task("a")).await?;
     ensure!(
         owner["metadata"]["labels"]["team"] == "own",
         "among equals the namespace's policy wins: {owner}"
     );
-    let job = world.created(&World::job_of(&owner)).await?;
+    let job = fixture.created(&job_of(&owner)).await?;
     ensure!(
         job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "cluster",
         "{job}"
     );
-    world
+    fixture
         .cp
-        .kubectl(["delete", "clustertaskpolicy", world.ns.name()])
+        .kubectl(["delete", "clustertaskpolicy", fixture.ns.name()])
         .await?
         .stdout_ok()
         .map(drop)
@@ -243,37 +247,37 @@ async fn a_cluster_policy_reaches_the_namespaces_that_it_selects() -> anyhow::Re
 #[tokio::test]
 async fn a_policy_may_select_by_the_spawners_labels() -> anyhow::Result<()> {
     let spec = json!({"selector": {"spawnerSelector": {"matchLabels": {"tier": "gold"}}}, "metadata": {"labels": {"sla": "gold"}}});
-    let world = World::governed("spawners", spec).await?;
+    let fixture = governed("spawners", spec).await?;
     for (name, tier) in [("rich", "gold"), ("poor", "tin")] {
         let spawner = json!({
             "apiVersion": "kelos.dev/v1alpha2", "kind": "TaskSpawner", "metadata": {"name": name, "labels": {"tier": tier}},
             "spec": {"suspend": true, "when": {"cron": {"schedule": "0 0 1 1 *"}}, "taskTemplate": {
                 "type": "claude-code", "promptTemplate": "x", "credentials": {"type": "none"}}},
         });
-        world.ns.apply_yaml(&spawner.to_string()).await?;
+        fixture.apply_yaml(&spawner.to_string()).await?;
         let mut made = task(&format!("{name}-1"));
         made["metadata"]["labels"] = json!({"kelos.dev/taskspawner": name});
-        let made = world.created(&made).await?;
+        let made = fixture.created(&made).await?;
         ensure!(
             (made["metadata"]["labels"]["sla"] == "gold") == (name == "rich"),
             "{made}"
         );
     }
-    let hand_made = world.created(&task("by-hand")).await?;
-    ensure!(hand_made["metadata"]["labels"].is_null(), "{hand_made}");
+    let unspawned = fixture.created(&task("unspawned")).await?;
+    ensure!(unspawned["metadata"]["labels"].is_null(), "{unspawned}");
     Ok(())
 }
 
-/// A dry run of policies shows the true verdict too, and the audit log tells by which policy a Task was changed.
+/// The audit log has the decision, its reasons, and the policy by which a Task was changed.
 #[tokio::test]
-async fn the_audit_log_tells_verdict_policy_and_reasons() -> anyhow::Result<()> {
-    let world = World::governed("audited", json!({"metadata": {"labels": {"team": "blue"}}})).await?;
-    let mark = world.cp.audit().mark()?;
-    world.create(&task(&"l".repeat(64))).await?.stdout_ok()?;
-    let events = world.cp.audit().since(mark).await?;
+async fn the_audit_log_has_verdict_policy_and_reasons() -> anyhow::Result<()> {
+    let fixture = governed("audited", json!({"metadata": {"labels": {"team": "blue"}}})).await?;
+    let mark = fixture.cp.audit().mark()?;
+    fixture.created(&task(&"l".repeat(64))).await?;
+    let events = fixture.cp.audit().since(mark).await?;
     let event = events
         .iter()
-        .find(|event| event.verb == "create" && event.object_ref.namespace == world.ns.name());
+        .find(|event| event.verb == "create" && event.object_ref.namespace == fixture.ns.name());
     let annotations = event.map(|event| event.annotations.clone()).unwrap_or_default();
     let told = |webhook: &str, key: &str| annotations.get(&format!("{webhook}/{key}")).map(String::as_str);
     ensure!(told(VALIDATE_TASKS, "verdict") == Some("warned"), "{annotations:?}");
@@ -282,30 +286,29 @@ async fn the_audit_log_tells_verdict_policy_and_reasons() -> anyhow::Result<()> 
         "{annotations:?}"
     );
     ensure!(
-        told(crate::world::MUTATE_TASKS, "policies") == Some("TaskPolicy/agents"),
+        told(crate::support::MUTATE_TASKS, "policies") == Some("TaskPolicy/agents"),
         "{annotations:?}"
     );
     Ok(())
 }
 
-/// What is refused at admission can still be stored while taskgate is not asked, as in a namespace that it leaves alone.
+/// Policies that admission refuses can be stored while taskgate is not asked, as in a namespace that is opted out.
 #[tokio::test]
 async fn of_too_many_policies_the_oldest_are_in_force() -> anyhow::Result<()> {
-    let world = World::labelled("toomany", &[("taskgate.dev/admission", "disabled")]).await?;
+    let fixture = labelled("toomany", &[("taskgate.dev/admission", "disabled")]).await?;
     let policy = |name: String| {
         let spec = json!({"queueName": "agents"});
         json!({"apiVersion": "taskgate.dev/v1alpha1", "kind": "TaskPolicy", "metadata": {"name": name}, "spec": spec})
     };
     let items: Vec<_> = (0..70).map(|index| policy(format!("p{index:02}"))).collect();
     let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
-    world
-        .ns
+    fixture
         .kubectl_with_input(["create", "-f-"], &list.to_string())
         .await?
         .stdout_ok()?;
     let reasons = async || {
         let path = "-ojsonpath={range .items[*]}{.metadata.name}={.status.conditions[0].reason} {end}";
-        world.ns.kubectl(["get", "taskpolicies", path]).await?.stdout_ok()
+        fixture.kubectl(["get", "taskpolicies", path]).await?.stdout_ok()
     };
     let until = async |in_force: usize, last: &str| {
         eventually("the oldest policies are in force", PATIENCE, || async {
@@ -317,16 +320,16 @@ async fn of_too_many_policies_the_oldest_are_in_force() -> anyhow::Result<()> {
         .await
     };
     until(64, "p63=InForce p64=TooManyPolicies p65=TooManyPolicies").await?;
-    world.ns.kubectl(["delete", "taskpolicy", "p00"]).await?.stdout_ok()?;
+    fixture.kubectl(["delete", "taskpolicy", "p00"]).await?.stdout_ok()?;
     until(64, "p63=InForce p64=InForce p65=TooManyPolicies").await?;
-    let name = world.ns.name();
-    world
+    let name = fixture.ns.name();
+    fixture
         .cp
         .kubectl(["label", "namespace", name, "taskgate.dev/admission-"])
         .await?
         .stdout_ok()?;
     eventually("one more policy is refused", PATIENCE, || async {
-        let told = write(&world, "TaskPolicy", &json!({"queueName": "agents"}))
+        let told = write(&fixture, "TaskPolicy", &json!({"queueName": "agents"}))
             .await?
             .stderr_failed()?;
         let expected = format!("there are 64 TaskPolicies in namespace {name} already");
@@ -338,7 +341,7 @@ async fn of_too_many_policies_the_oldest_are_in_force() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn the_schema_bounds_keys_and_templates() -> anyhow::Result<()> {
-    let world = World::start("bounds").await?;
+    let fixture = start("bounds").await?;
     let keys =
         |count: usize| -> serde_json::Map<_, _> { (0..count).map(|key| (format!("k{key}"), json!("x"))).collect() };
     for (metadata, expected) in [
@@ -355,7 +358,7 @@ async fn the_schema_bounds_keys_and_templates() -> anyhow::Result<()> {
             "the templates have",
         ),
     ] {
-        let told = write(&world, "TaskPolicy", &json!({"metadata": metadata}))
+        let told = write(&fixture, "TaskPolicy", &json!({"metadata": metadata}))
             .await?
             .stderr_failed()?;
         ensure!(told.contains(expected), "{told}");

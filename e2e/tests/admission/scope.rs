@@ -1,16 +1,16 @@
-//! What never reaches taskgate, with the API server as the witness: an unchanged object alone would prove nothing.
+//! What never reaches taskgate, by the API server's audit log: an unchanged object alone would prove nothing.
 
 use anyhow::ensure;
 use serde_json::{Value, json};
-use taskgate_e2e::{AuditEvent, GATE_NAMESPACE, Namespace};
+use taskgate_e2e::{AuditEvent, Fixture, GATE_NAMESPACE, Namespace, job_of, task};
 
-use crate::world::{MUTATE_JOBS, MUTATE_TASKS, World, create, job, task};
+use crate::support::{MUTATE_JOBS, MUTATE_TASKS, governed, labelled, start};
 
 /// The audit events of creations of `object` in `ns`.
-async fn creation(world: &World, ns: &Namespace, object: &Value) -> anyhow::Result<AuditEvent> {
-    let mark = world.cp.audit().mark()?;
-    create(ns, object, &[]).await?.stdout_ok()?;
-    let mut events = world.cp.audit().since(mark).await?;
+async fn creation(fixture: &Fixture<'_>, ns: &Namespace, object: &Value) -> anyhow::Result<AuditEvent> {
+    let mark = fixture.cp.audit().mark()?;
+    ns.created(object).await?;
+    let mut events = fixture.cp.audit().since(mark).await?;
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
     // The job controller creates pods and Events in the same namespace.
     let ours = |event: &AuditEvent| {
@@ -21,20 +21,27 @@ async fn creation(world: &World, ns: &Namespace, object: &Value) -> anyhow::Resu
     Ok(events.remove(0))
 }
 
+/// A Job with Kelos' labels and without an owner.
+fn job(name: &str) -> Value {
+    let mut job = job_of(&task(name));
+    job["metadata"]["ownerReferences"] = json!([]);
+    job
+}
+
 #[tokio::test]
-async fn what_is_governed_reaches_taskgate() -> anyhow::Result<()> {
-    let world = World::governed("reached", json!({"queueName": "agents"})).await?;
-    let event = creation(&world, &world.ns, &task("a")).await?;
+async fn governed_objects_reach_taskgate() -> anyhow::Result<()> {
+    let fixture = governed("reached", json!({"queueName": "agents"})).await?;
+    let event = creation(&fixture, &fixture.ns, &task("a")).await?;
     ensure!(event.was_sent_to(MUTATE_TASKS), "{event:?}");
-    let owner = world.created(&task("b")).await?;
-    let event = creation(&world, &world.ns, &World::job_of(&owner)).await?;
+    let owner = fixture.created(&task("b")).await?;
+    let event = creation(&fixture, &fixture.ns, &job_of(&owner)).await?;
     ensure!(event.was_sent_to(MUTATE_JOBS), "{event:?}");
     Ok(())
 }
 
 #[tokio::test]
 async fn jobs_that_belong_to_no_task_never_reach_taskgate() -> anyhow::Result<()> {
-    let world = World::governed("foreign", json!({"queueName": "agents"})).await?;
+    let fixture = governed("foreign", json!({"queueName": "agents"})).await?;
     let mut plain = job("plain");
     plain["metadata"]
         .as_object_mut()
@@ -50,7 +57,7 @@ async fn jobs_that_belong_to_no_task_never_reach_taskgate() -> anyhow::Result<()
     tekton["metadata"]["ownerReferences"] =
         json!([{"apiVersion": "tekton.dev/v1", "kind": "Task", "name": "a", "uid": "1", "controller": true}]);
     for object in [plain, job("labelled-only"), spawner_run, uncontrolled, tekton] {
-        let event = creation(&world, &world.ns, &object).await?;
+        let event = creation(&fixture, &fixture.ns, &object).await?;
         ensure!(
             event.webhooks().is_empty(),
             "{}: {:?}",
@@ -63,25 +70,25 @@ async fn jobs_that_belong_to_no_task_never_reach_taskgate() -> anyhow::Result<()
 
 #[tokio::test]
 async fn a_namespace_that_opted_out_never_reaches_taskgate() -> anyhow::Result<()> {
-    let world = World::labelled("optedout", &[("taskgate.dev/admission", "disabled")]).await?;
-    let event = creation(&world, &world.ns, &task("a")).await?;
+    let fixture = labelled("optedout", &[("taskgate.dev/admission", "disabled")]).await?;
+    let event = creation(&fixture, &fixture.ns, &task("a")).await?;
     ensure!(event.webhooks().is_empty(), "{:?}", event.webhooks());
     Ok(())
 }
 
 #[tokio::test]
 async fn system_namespaces_and_taskgates_own_never_reach_it() -> anyhow::Result<()> {
-    let world = World::start("system").await?;
+    let fixture = start("system").await?;
     for namespace in ["kube-system", "kube-node-lease", GATE_NAMESPACE] {
-        let mark = world.cp.audit().mark()?;
-        let name = format!("probe-{}", world.ns.name());
+        let mark = fixture.cp.audit().mark()?;
+        let name = format!("probe-{}", fixture.ns.name());
         let args = ["-n", namespace, "create", "-f-"];
-        world
+        fixture
             .cp
             .kubectl_with_input(args, &task(&name).to_string())
             .await?
             .stdout_ok()?;
-        let events = world.cp.audit().since(mark).await?;
+        let events = fixture.cp.audit().since(mark).await?;
         let event = events
             .iter()
             .find(|event| event.verb == "create" && event.object_ref.namespace == namespace);
@@ -92,14 +99,13 @@ async fn system_namespaces_and_taskgates_own_never_reach_it() -> anyhow::Result<
 
 #[tokio::test]
 async fn without_a_policy_nothing_changes() -> anyhow::Result<()> {
-    let world = World::start("nopolicy").await?;
-    let event = creation(&world, &world.ns, &task("a")).await?;
+    let fixture = start("nopolicy").await?;
+    let event = creation(&fixture, &fixture.ns, &task("a")).await?;
     ensure!(
         event.was_sent_to(MUTATE_TASKS) && event.patches_of(MUTATE_TASKS).is_empty(),
         "{event:?}"
     );
-    let stored = world
-        .ns
+    let stored = fixture
         .kubectl(["get", "tasks.kelos.dev", "a", "-ojson"])
         .await?
         .stdout_ok()?;
@@ -114,12 +120,12 @@ async fn without_a_policy_nothing_changes() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn updates_and_deletions_never_reach_taskgate() -> anyhow::Result<()> {
-    let world = World::governed("later", json!({"metadata": {"labels": {"team": "blue"}}})).await?;
-    let mut held = task("a");
-    held["metadata"]["finalizers"] = json!(["example.com/held"]);
-    world.created(&held).await?;
-    let mark = world.cp.audit().mark()?;
-    let ns = &world.ns;
+    let fixture = governed("later", json!({"metadata": {"labels": {"team": "blue"}}})).await?;
+    let mut kept = task("a");
+    kept["metadata"]["finalizers"] = json!(["example.com/other"]);
+    fixture.created(&kept).await?;
+    let mark = fixture.cp.audit().mark()?;
+    let ns = &fixture.ns;
     ns.kubectl(["label", "tasks.kelos.dev", "a", "x=y"])
         .await?
         .stdout_ok()?;
@@ -138,7 +144,7 @@ async fn updates_and_deletions_never_reach_taskgate() -> anyhow::Result<()> {
         r#"[{"op": "remove", "path": "/metadata/finalizers"}]"#,
     ];
     ns.kubectl(release).await?.stdout_ok()?;
-    let mut events = world.cp.audit().since(mark).await?;
+    let mut events = fixture.cp.audit().since(mark).await?;
     events.retain(|event| event.is_write() && event.object_ref.namespace == ns.name());
     ensure!(
         events.len() == 4 && events.iter().all(|event| event.webhooks().is_empty()),

@@ -1,9 +1,10 @@
-//! What happens to a Task.
+//! Admission of Tasks.
 
 use anyhow::ensure;
 use serde_json::{Value, json};
+use taskgate_e2e::task;
 
-use crate::world::{World, task};
+use crate::support::{apply_policy, governed, start};
 
 fn team() -> Value {
     json!({"metadata": {"labels": {"team": "blue", "example.com/area": "backend"}, "annotations": {"note": "by policy"}}})
@@ -11,8 +12,8 @@ fn team() -> Value {
 
 #[tokio::test]
 async fn a_governed_task_gets_labels_and_annotations() -> anyhow::Result<()> {
-    let world = World::governed("labels", team()).await?;
-    let stored = world.created(&task("a")).await?;
+    let fixture = governed("labels", team()).await?;
+    let stored = fixture.created(&task("a")).await?;
     ensure!(
         stored["metadata"]["labels"] == json!({"team": "blue", "example.com/area": "backend"}),
         "{stored}"
@@ -21,8 +22,7 @@ async fn a_governed_task_gets_labels_and_annotations() -> anyhow::Result<()> {
         stored["metadata"]["annotations"] == json!({"note": "by policy"}),
         "{stored}"
     );
-    let found = world
-        .ns
+    let found = fixture
         .kubectl(["get", "tasks.kelos.dev", "-l", "team=blue", "-oname"])
         .await?
         .stdout_ok()?;
@@ -31,19 +31,18 @@ async fn a_governed_task_gets_labels_and_annotations() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn what_the_creator_set_stays_and_is_told() -> anyhow::Result<()> {
-    let world = World::governed("kept", team()).await?;
+async fn a_value_of_the_creator_stays_with_a_warning() -> anyhow::Result<()> {
+    let fixture = governed("kept", team()).await?;
     let mut mine = task("a");
     mine["metadata"]["labels"] = json!({"team": "red", "mine": "yes"});
-    let output = world.create(&mine).await?;
+    let output = fixture.create(&mine).await?;
     ensure!(
         output.warnings() == ["taskgate: TaskPolicy/agents: kept the Task's own value of team"],
         "{:?}",
         output.warnings()
     );
     output.stdout_ok()?;
-    let stored = world
-        .ns
+    let stored = fixture
         .kubectl(["get", "tasks.kelos.dev", "a", "-ojsonpath={.metadata.labels}"])
         .await?
         .stdout_ok()?;
@@ -57,7 +56,7 @@ async fn what_the_creator_set_stays_and_is_told() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn every_field_that_is_not_ours_survives() -> anyhow::Result<()> {
-    let world = World::start("survives").await?;
+    let fixture = start("survives").await?;
     let mut rich = task("a");
     rich["metadata"]["annotations"] = json!({"odd/key": "a\"b\\c\n🦀 ~1 /", "empty": ""});
     rich["metadata"]["finalizers"] = json!(["example.com/mine"]);
@@ -68,9 +67,9 @@ async fn every_field_that_is_not_ours_survives() -> anyhow::Result<()> {
         "extraContainers": [{"name": "side", "image": "side", "resources": {}}],
     });
     rich["spec"]["dependsOn"] = json!(["b", "c"]);
-    let before = world.dry_run(&rich).await?;
-    world.policy("agents", team()).await?;
-    let mut after = world.dry_run(&rich).await?;
+    let before = fixture.dry_run(&rich).await?;
+    apply_policy(&fixture, "agents", team()).await?;
+    let mut after = fixture.dry_run(&rich).await?;
     ensure!(after["metadata"]["labels"]["team"] == "blue", "{after}");
     let metadata = after["metadata"].as_object_mut().expect("an object has metadata");
     metadata.remove("labels");
@@ -91,17 +90,17 @@ async fn every_field_that_is_not_ours_survives() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn the_older_version_of_a_task_is_governed_alike() -> anyhow::Result<()> {
-    let world = World::governed("v1alpha1", team()).await?;
+    let fixture = governed("v1alpha1", team()).await?;
     let mut old = task("a");
     old["apiVersion"] = json!("kelos.dev/v1alpha1");
-    let stored = world.created(&old).await?;
+    let stored = fixture.created(&old).await?;
     ensure!(stored["metadata"]["labels"]["team"] == "blue", "{stored}");
     Ok(())
 }
 
 #[tokio::test]
-async fn what_kelos_would_fail_on_silently_is_told() -> anyhow::Result<()> {
-    let world = World::governed("pitfalls", json!({"queueName": "agents"})).await?;
+async fn a_task_on_which_kelos_fails_silently_has_a_warning() -> anyhow::Result<()> {
+    let fixture = governed("warnings", json!({"queueName": "agents"})).await?;
     let long = "l".repeat(64);
     let mut unstable = task("unstable");
     unstable["spec"]["model"] = json!("");
@@ -124,18 +123,18 @@ async fn what_kelos_would_fail_on_silently_is_told() -> anyhow::Result<()> {
             "taskgate: TaskPolicy/agents: Workspace nowhere does not exist: Kelos waits for it without a word",
         ),
     ] {
-        let output = world.create(&object).await?;
+        let output = fixture.create(&object).await?;
         ensure!(output.warnings() == [expected], "{:?}", output.warnings());
         output.stdout_ok()?;
     }
-    let fine = world.create(&task("fine")).await?;
+    let fine = fixture.create(&task("fine")).await?;
     ensure!(fine.warnings().is_empty(), "{:?}", fine.warnings());
     Ok(())
 }
 
 #[tokio::test]
 async fn nulls_where_maps_are_expected_do_no_harm() -> anyhow::Result<()> {
-    let world = World::governed("nulls", team()).await?;
+    let fixture = governed("nulls", team()).await?;
     let mut odd = task("a");
     odd["metadata"]["labels"] = Value::Null;
     odd["metadata"]["annotations"] = Value::Null;
@@ -143,11 +142,10 @@ async fn nulls_where_maps_are_expected_do_no_harm() -> anyhow::Result<()> {
     odd["metadata"]["finalizers"] = Value::Null;
     odd["spec"]["model"] = Value::Null;
     odd["spec"]["workspaceRef"] = Value::Null;
-    let output = world.create(&odd).await?;
+    let output = fixture.create(&odd).await?;
     ensure!(output.warnings().is_empty(), "{:?}", output.warnings());
     output.stdout_ok()?;
-    let team = world
-        .ns
+    let team = fixture
         .kubectl(["get", "tasks.kelos.dev", "a", "-ojsonpath={.metadata.labels.team}"])
         .await?;
     ensure!(team.stdout_ok()? == "blue");
@@ -155,13 +153,13 @@ async fn nulls_where_maps_are_expected_do_no_harm() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn what_only_taskgate_sets_is_taken_off_a_new_task_and_changed_by_nobody_else() -> anyhow::Result<()> {
-    let world = World::governed("forged", team()).await?;
+async fn keys_of_taskgate_are_removed_from_a_new_task_and_changed_by_taskgate_alone() -> anyhow::Result<()> {
+    let fixture = governed("forged", team()).await?;
     let mut forged = task("a");
     forged["metadata"]["labels"] = json!({"taskgate.dev/work-item": "victim", "mine": "yes"});
     forged["metadata"]["annotations"] = json!({"taskgate.dev/recorded": "x", "taskgate.dev/item": "epic"});
     forged["metadata"]["finalizers"] = json!(["taskgate.dev/accounting"]);
-    let output = world.create(&forged).await?;
+    let output = fixture.create(&forged).await?;
     ensure!(
         output.warnings()
             == [
@@ -171,8 +169,7 @@ async fn what_only_taskgate_sets_is_taken_off_a_new_task_and_changed_by_nobody_e
         "{:?}",
         output.warnings()
     );
-    let stored = world
-        .ns
+    let stored = fixture
         .kubectl(["get", "task.kelos.dev", "a", "-ojson"])
         .await?
         .stdout_ok()?;
@@ -186,19 +183,19 @@ async fn what_only_taskgate_sets_is_taken_off_a_new_task_and_changed_by_nobody_e
     ensure!(metadata.get("finalizers").is_none(), "{metadata}");
 
     let mark = ["annotate", "task.kelos.dev", "a", "taskgate.dev/recorded=x"];
-    let refused = world.ns.kubectl(mark).await?.stderr_failed()?;
+    let refused = fixture.kubectl(mark).await?.stderr_failed()?;
     ensure!(
         refused.contains("only taskgate changes taskgate.dev/recorded"),
         "{refused}"
     );
     let note = ["annotate", "task.kelos.dev", "a", "note=mine", "--overwrite"];
-    world.ns.kubectl(note).await?.stdout_ok().map(drop)
+    fixture.kubectl(note).await?.stdout_ok().map(drop)
 }
 
 #[tokio::test]
 async fn overrides_of_a_retry_take_the_right_to_create_what_they_change() -> anyhow::Result<()> {
-    let world = World::governed("overrides", team()).await?;
-    let name = world.ns.name();
+    let fixture = governed("overrides", team()).await?;
+    let name = fixture.ns.name();
     let group = "rbac.authorization.k8s.io";
     let role = json!({"apiVersion": format!("{group}/v1"), "kind": "Role", "metadata": {"name": "policies", "namespace": name},
         "rules": [{"apiGroups": ["taskgate.dev"], "resources": ["*"], "verbs": ["*"]}]});
@@ -206,7 +203,7 @@ async fn overrides_of_a_retry_take_the_right_to_create_what_they_change() -> any
         "metadata": {"name": "policies", "namespace": name},
         "roleRef": {"apiGroup": group, "kind": "Role", "name": "policies"},
         "subjects": [{"apiGroup": group, "kind": "User", "name": "paul"}]});
-    world.ns.apply_yaml(&format!("{role}\n---\n{binding}")).await?;
+    fixture.apply_yaml(&format!("{role}\n---\n{binding}")).await?;
     let policy = |overrides: Value| {
         json!({"apiVersion": "taskgate.dev/v1alpha1", "kind": "TaskPolicy", "metadata": {"name": "r"},
             "spec": {"retry": {"kinds": ["Task"], "maxAttempts": 2, "overrides": overrides}}})
@@ -214,16 +211,15 @@ async fn overrides_of_a_retry_take_the_right_to_create_what_they_change() -> any
     };
     let create = ["create", "--dry-run=server", "-f-", "--as=paul"];
     let with = policy(json!({"task": {"image": "evil"}}));
-    let refused = world.ns.kubectl_with_input(create, &with).await?.stderr_failed()?;
+    let refused = fixture.kubectl_with_input(create, &with).await?.stderr_failed()?;
     let expected = format!(
         "spec.retry.overrides: that takes the right to create tasks.kelos.dev in namespace {name}, which paul does not have"
     );
     ensure!(refused.contains(&expected), "{refused}");
-    world
-        .ns
+    fixture
         .kubectl_with_input(create, &policy(Value::Null))
         .await?
         .stdout_ok()?;
     let admin = ["create", "--dry-run=server", "-f-"];
-    world.ns.kubectl_with_input(admin, &with).await?.stdout_ok().map(drop)
+    fixture.kubectl_with_input(admin, &with).await?.stdout_ok().map(drop)
 }

@@ -5,15 +5,15 @@ use std::process::{Output, Stdio};
 use anyhow::{Context as _, ensure};
 use kube::ResourceExt as _;
 use taskgate_api::work_item::Breaker;
-use taskgate_e2e::binary;
+use taskgate_e2e::{KelosFixture, binary, breaker, failures};
 use tokio::process::Command;
 
-use crate::world::{World, breaker, by_hand, failures, limit};
+use crate::support::{governed, limit, task_of_item};
 
-/// Runs `taskgate reset` in the world's namespace, as whoever the kubeconfig is for.
-async fn reset(world: &World, kubeconfig: &std::path::Path, args: &[&str]) -> anyhow::Result<Output> {
+/// Runs `taskgate reset` in the fixture's namespace with this kubeconfig.
+async fn reset(fixture: &KelosFixture<'_>, kubeconfig: &std::path::Path, args: &[&str]) -> anyhow::Result<Output> {
     Command::new(binary("taskgate")?)
-        .args(["reset", "--namespace", world.ns.name(), "--kubeconfig"])
+        .args(["reset", "--namespace", fixture.ns.name(), "--kubeconfig"])
         .arg(kubeconfig)
         .args(args)
         .stdin(Stdio::null())
@@ -22,28 +22,28 @@ async fn reset(world: &World, kubeconfig: &std::path::Path, args: &[&str]) -> an
         .context("running taskgate reset")
 }
 
-fn said(output: &Output) -> (Option<i32>, String, String) {
+fn printed(output: &Output) -> (Option<i32>, String, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
 #[tokio::test]
-async fn one_command_resets_and_says_who_and_why() -> anyhow::Result<()> {
-    let world = World::governed("command", limit(1)).await?;
-    world.repo().issue(42);
-    world.spawner("fixer", None).await?;
-    let uid = world.fail("fixer-42").await?;
-    let name = world.open("42").await?.name_any();
-    let alice = world.cp.kubeconfig_as("alice", &["system:masters"])?;
+async fn one_command_resets_and_records_who_and_why() -> anyhow::Result<()> {
+    let fixture = governed("command", limit(1)).await?;
+    fixture.repo().issue(42);
+    fixture.issue_spawner("fixer", None).await?;
+    let uid = fixture.fail("fixer-42").await?;
+    let name = fixture.await_open("42").await?.name_any();
+    let alice = fixture.cp.kubeconfig_as("alice", &["system:masters"])?;
 
-    let dry = said(&reset(&world, &alice, &["42", "--dry-run"]).await?);
+    let dry = printed(&reset(&fixture, &alice, &["42", "--dry-run"]).await?);
     let told = "item fixer/42: 1 failure (cost $0.25 so far) would be forgotten (dry run)\n";
     ensure!(dry == (Some(0), told.to_owned(), String::new()), "{dry:?}");
-    ensure!(breaker(&world.open("42").await?) == Some(Breaker::Open));
+    ensure!(breaker(&fixture.await_open("42").await?) == Some(Breaker::Open));
 
-    let done = said(
+    let done = printed(
         &reset(
-            &world,
+            &fixture,
             &alice,
             &["fixer/42", &name, "--reason", "the flaky test is fixed"],
         )
@@ -51,8 +51,10 @@ async fn one_command_resets_and_says_who_and_why() -> anyhow::Result<()> {
     );
     let told = "item fixer/42: 1 failure (cost $0.25 so far) forgotten\n";
     ensure!(done == (Some(0), told.to_owned(), String::new()), "{done:?}");
-    world.next("fixer-42", &uid).await?;
-    let item = world.item("42", "is reset", |item| failures(item) == 0).await?;
+    fixture.await_next_task("fixer-42", &uid).await?;
+    let item = fixture
+        .await_work_item("42", "is reset", |item| failures(item) == 0)
+        .await?;
     let status = item.status.unwrap_or_default();
     ensure!(
         status.attempts.len() == 1 && status.total_cost_usd.as_deref() == Some("0.25"),
@@ -60,66 +62,63 @@ async fn one_command_resets_and_says_who_and_why() -> anyhow::Result<()> {
     );
     let last = status.last_reset.context("no reset")?;
     ensure!(last.by.as_deref() == Some("alice") && last.message.as_deref() == Some("the flaky test is fixed"));
-    world
-        .told(&name, "CircuitReset", &["asked for by alice: the flaky test is fixed"])
+    fixture
+        .await_event(&name, "CircuitReset", &["asked for by alice: the flaky test is fixed"])
         .await?;
-    ensure!(world.failed_cycles("fixer") == 0);
+    ensure!(fixture.failed_cycles("fixer") == 0);
 
-    let again = said(&reset(&world, &alice, &["42"]).await?);
+    let again = printed(&reset(&fixture, &alice, &["42"]).await?);
     ensure!(again.1 == "item fixer/42: no failures to forget\n", "{again:?}");
     Ok(())
 }
 
 #[tokio::test]
-async fn what_cannot_be_reset_is_told_with_an_honest_exit_code() -> anyhow::Result<()> {
-    let world = World::governed("refused", limit(1)).await?;
+async fn what_cannot_be_reset_is_printed_with_exit_code_1_or_2() -> anyhow::Result<()> {
+    let fixture = governed("refused", limit(1)).await?;
     for spawner in ["a", "b"] {
-        world.spawner(spawner, None).await?;
+        fixture.issue_spawner(spawner, None).await?;
     }
-    world.repo().issue(42);
-    world.fail("a-42").await?;
-    world.fail("b-42").await?;
-    let admin = world.cp.kubeconfig();
+    fixture.repo().issue(42);
+    fixture.fail("a-42").await?;
+    fixture.fail("b-42").await?;
+    let admin = fixture.cp.kubeconfig();
 
-    let ambiguous = said(&reset(&world, admin, &["42"]).await?);
+    let ambiguous = printed(&reset(&fixture, admin, &["42"]).await?);
     let told = "taskgate: 42 can be any of a/42, b/42: say which\n";
     ensure!(ambiguous == (Some(2), String::new(), told.to_owned()), "{ambiguous:?}");
-    let missing = said(&reset(&world, admin, &["a/42", "43"]).await?);
+    let missing = printed(&reset(&fixture, admin, &["a/42", "43"]).await?);
     ensure!(
         missing.0 == Some(1) && missing.2.contains("there is no item 43"),
         "{missing:?}"
     );
-    let bob = world.cp.kubeconfig_as("bob", &["system:authenticated"])?;
-    let forbidden = said(&reset(&world, &bob, &["a/42"]).await?);
+    let bob = fixture.cp.kubeconfig_as("bob", &["system:authenticated"])?;
+    let forbidden = printed(&reset(&fixture, &bob, &["a/42"]).await?);
     ensure!(forbidden.0 == Some(1), "{forbidden:?}");
     ensure!(
         forbidden.2.contains(r#"User "bob" cannot list resource "workitems""#),
         "{forbidden:?}"
     );
-    let still = world
-        .item("42", "is open", |item| breaker(item) == Some(Breaker::Open))
+    let still = fixture
+        .await_work_item("42", "is open", |item| breaker(item) == Some(Breaker::Open))
         .await?;
     ensure!(failures(&still) == 1, "nothing is reset when one is not clear");
 
-    let all = said(&reset(&world, admin, &["--all-open"]).await?);
+    let all = printed(&reset(&fixture, admin, &["--all-open"]).await?);
     ensure!(all.0 == Some(0) && all.1.lines().count() == 2, "{all:?}");
     Ok(())
 }
 
 #[tokio::test]
 async fn a_reader_that_goes_away_is_no_error() -> anyhow::Result<()> {
-    let world = World::governed("pipe", limit(1)).await?;
-    world
-        .create(&by_hand("first", Some("epic")), false)
-        .await?
-        .stdout_ok()?;
-    world.fail("first").await?;
-    world.open("epic").await?;
+    let fixture = governed("pipe", limit(1)).await?;
+    fixture.created(&task_of_item("first", "epic")).await?;
+    fixture.fail("first").await?;
+    fixture.await_open("epic").await?;
     let (reader, writer) = std::io::pipe()?;
     drop(reader);
     let output = Command::new(binary("taskgate")?)
-        .args(["reset", "epic", "--namespace", world.ns.name(), "--kubeconfig"])
-        .arg(world.cp.kubeconfig())
+        .args(["reset", "epic", "--namespace", fixture.ns.name(), "--kubeconfig"])
+        .arg(fixture.cp.kubeconfig())
         .stdin(Stdio::null())
         .stdout(writer)
         .stderr(Stdio::piped())
@@ -130,8 +129,8 @@ async fn a_reader_that_goes_away_is_no_error() -> anyhow::Result<()> {
         output.status.code() == Some(0) && output.stderr.is_empty(),
         "{output:?}"
     );
-    world
-        .item("epic", "is reset", |item| failures(item) == 0)
+    fixture
+        .await_work_item("epic", "is reset", |item| failures(item) == 0)
         .await
         .map(drop)
 }

@@ -1,26 +1,26 @@
-//! `taskgate explain`: what it says of an item that is stopped, and what the message of a denial leads to.
+//! `taskgate explain` of a tripped item, and the command in the message of a denial.
 
 use anyhow::{Context as _, ensure};
-use taskgate_e2e::told_command;
+use taskgate_e2e::{failures, suggested_command};
 
-use crate::world::{World, by_hand, failures, limit};
+use crate::support::{governed, limit, task_of_item};
 
 #[tokio::test]
-async fn a_denial_leads_to_the_story_and_the_story_to_the_command_that_helps() -> anyhow::Result<()> {
-    let world = World::governed("explain", limit(1)).await?;
-    world.repo().issue(42);
-    world.spawner("fixer", None).await?;
-    let uid = world.fail("fixer-42").await?;
-    world.open("42").await?;
+async fn a_denial_names_explain_and_explain_names_the_command_that_resets() -> anyhow::Result<()> {
+    let fixture = governed("explain", limit(1)).await?;
+    fixture.repo().issue(42);
+    fixture.issue_spawner("fixer", None).await?;
+    let uid = fixture.fail("fixer-42").await?;
+    fixture.await_open("42").await?;
 
-    let denied = world
-        .create(&by_hand("again", Some("fixer/42")), false)
+    let denied = fixture
+        .create(&task_of_item("again", "fixer/42"))
         .await?
         .stderr_failed()?;
     let (_, why) = denied.trim().split_once("; why: ").with_context(|| denied.clone())?;
-    let told = world.cp.paste(why).await?;
+    let told = fixture.cp.paste(why).await?;
     ensure!(
-        told.starts_with(&format!("item fixer/42 in namespace {}: Open\n", world.ns)),
+        told.starts_with(&format!("item fixer/42 in namespace {}: Open\n", fixture.ns)),
         "{told}"
     );
     for part in [
@@ -34,20 +34,22 @@ async fn a_denial_leads_to_the_story_and_the_story_to_the_command_that_helps() -
 
     let stopped = "item fixer/42 is stopped for ";
     for (object, state) in [("fixer-42", "CircuitBroken"), ("spawner/fixer", "ItemsStopped")] {
-        let story = world.cp.explain(world.ns.name(), object).await?;
-        ensure!(story["state"] == state, "{story:#}");
-        told_command(&story, stopped)?;
+        let explanation = fixture.cp.explain(fixture.ns.name(), object).await?;
+        ensure!(explanation["state"] == state, "{explanation:#}");
+        suggested_command(&explanation, stopped)?;
     }
     // The same from files.
     let kinds = "tasks.kelos.dev,taskspawners.kelos.dev,workitems,taskpolicies";
     let dump = format!(
         "kubectl get -n {} {kinds} -o yaml | taskgate explain fixer/42 -o json -f -",
-        world.ns
+        fixture.ns
     );
-    let story = serde_json::from_str(&world.cp.paste(&dump).await?)?;
-    let reset = told_command(&story, stopped)?;
-    ensure!(reset == format!("taskgate reset fixer/42 -n {}", world.ns), "{reset}");
-    world.cp.paste(reset).await?;
-    world.item("42", "is reset", |item| failures(item) == 0).await?;
-    world.next("fixer-42", &uid).await.map(drop)
+    let explanation = serde_json::from_str(&fixture.cp.paste(&dump).await?)?;
+    let reset = suggested_command(&explanation, stopped)?;
+    ensure!(reset == format!("taskgate reset fixer/42 -n {}", fixture.ns), "{reset}");
+    fixture.cp.paste(reset).await?;
+    fixture
+        .await_work_item("42", "is reset", |item| failures(item) == 0)
+        .await?;
+    fixture.await_next_task("fixer-42", &uid).await.map(drop)
 }

@@ -1,4 +1,4 @@
-//! What a spawner notices of a breaker: nothing.
+//! A tripped item does not disturb its spawner.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use anyhow::ensure;
 use kube::ResourceExt as _;
 use taskgate_e2e::{eventually, never};
 
-use crate::world::{World, limit};
+use crate::support::{governed, limit};
 
 /// How long the spawner is watched after the opening (issue "zero failed cycles").
 const WATCHED: Duration = Duration::from_mins(2);
@@ -15,33 +15,35 @@ const AT_ONCE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn no_cycle_fails_for_two_minutes_and_other_items_are_processed_at_once() -> anyhow::Result<()> {
-    let world = World::governed("health", limit(1)).await?;
-    world.repo().issue(42);
-    world.spawner("fixer", None).await?;
-    let tombstone = world.fail("fixer-42").await?;
-    world.open("42").await?;
-    ensure!(world.failed_cycles("fixer") == 0);
+    let fixture = governed("health", limit(1)).await?;
+    fixture.repo().issue(42);
+    fixture.issue_spawner("fixer", None).await?;
+    let tombstone = fixture.fail("fixer-42").await?;
+    fixture.await_open("42").await?;
+    ensure!(fixture.failed_cycles("fixer") == 0);
     let undisturbed = never("a failed cycle", WATCHED, || async {
-        let failed = world.failed_cycles("fixer");
+        let failed = fixture.failed_cycles("fixer");
         Ok((failed > 0).then_some(failed))
     });
     let others = async {
         for number in 100..110 {
-            world.repo().issue(number);
+            fixture.repo().issue(number);
             let name = format!("fixer-{number}");
             eventually(format!("{name} is made"), AT_ONCE, || async {
-                Ok(world.tasks().get(&name).await?)
+                Ok(fixture.tasks().get(&name).await?)
             })
             .await?;
-            world.succeed(&name).await?;
+            fixture.succeed_recorded(&name).await?;
         }
         anyhow::Ok(())
     };
     let (undisturbed, others) = tokio::join!(undisturbed, others);
     undisturbed?;
     others?;
-    world.condition("fixer", "tells of 42", "True").await?;
-    ensure!(world.failed_cycles("fixer") == 0);
-    ensure!(world.tasks().get("fixer-42").await?.uid() == Some(tombstone));
+    fixture
+        .await_spawner_condition("fixer", "ItemsCircuitBroken", "True")
+        .await?;
+    ensure!(fixture.failed_cycles("fixer") == 0);
+    ensure!(fixture.tasks().get("fixer-42").await?.uid() == Some(tombstone));
     Ok(())
 }

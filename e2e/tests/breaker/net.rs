@@ -1,32 +1,25 @@
-//! The net below the tombstone: Tasks that somebody else makes.
+//! Denial, the safety net below the tombstone: Tasks that a spawner does not create.
 
 use std::{collections::BTreeSet, sync::Mutex};
 
 use anyhow::ensure;
 use futures::future::join_all;
-use k8s_openapi::api::batch::v1::Job;
 use kube::{ResourceExt as _, api::PostParams};
 use serde_json::json;
 use taskgate_api::keys;
-use taskgate_e2e::{PATIENCE, await_object, eventually};
+use taskgate_e2e::{PATIENCE, eventually, failures};
 
-use crate::world::{World, by_hand, failures, limit};
+use crate::support::{governed, limit, task_of_item};
 
 const ROUNDS: usize = 10;
 
 #[tokio::test]
-async fn by_hand_is_denied_with_the_reason_and_the_way_out() -> anyhow::Result<()> {
-    let world = World::governed("hand", limit(1)).await?;
-    world
-        .create(&by_hand("first", Some("epic")), false)
-        .await?
-        .stdout_ok()?;
-    world.fail("first").await?;
-    let item = world.open("epic").await?;
-    let told = world
-        .create(&by_hand("second", Some("epic")), false)
-        .await?
-        .stderr_failed()?;
+async fn a_task_of_a_user_is_denied_with_the_reason_and_the_command_that_resets() -> anyhow::Result<()> {
+    let fixture = governed("hand", limit(1)).await?;
+    fixture.created(&task_of_item("first", "epic")).await?;
+    fixture.fail("first").await?;
+    let item = fixture.await_open("epic").await?;
+    let told = fixture.create(&task_of_item("second", "epic")).await?.stderr_failed()?;
     for part in [
         "item epic failed once (limit 1)",
         "cost $0.25",
@@ -34,25 +27,21 @@ async fn by_hand_is_denied_with_the_reason_and_the_way_out() -> anyhow::Result<(
     ] {
         ensure!(told.contains(part), "{told}");
     }
-    world
-        .create(&by_hand("other", Some("story")), true)
-        .await?
-        .stdout_ok()
-        .map(drop)
+    fixture.dry_run(&task_of_item("other", "story")).await.map(drop)
 }
 
-/// Creates that race are admitted together, as none of them is stored when the others are looked for. Of their Jobs no more
+/// Creates that race are admitted together, as none of them is stored when the others are evaluated. Of their Jobs no more
 /// run than the limit allows.
 #[tokio::test]
 async fn of_creates_that_race_at_the_limit_no_more_agents_run_than_it() -> anyhow::Result<()> {
-    let world = World::governed("race", limit(2)).await?;
+    let fixture = governed("race", limit(2)).await?;
     for round in 0..ROUNDS {
         let name = |index: usize| format!("race-{round}-{index}");
         let tasks: Vec<_> = (0..8)
-            .map(|index| by_hand(&name(index), Some(&format!("raced-{round}"))))
+            .map(|index| task_of_item(&name(index), &format!("raced-{round}")))
             .collect();
         let made = join_all(tasks.into_iter().map(|task| {
-            let api = world.tasks();
+            let api = fixture.tasks();
             async move {
                 api.create(&PostParams::default(), &serde_json::from_value(task)?)
                     .await
@@ -64,8 +53,8 @@ async fn of_creates_that_race_at_the_limit_no_more_agents_run_than_it() -> anyho
         let ran = Mutex::new(BTreeSet::new());
         eventually("every Job runs or was stopped", PATIENCE, || async {
             for name in &created {
-                let Some(job) = world.ns.api::<Job>().get_opt(name).await? else {
-                    let task = world.tasks().get_opt(name).await?;
+                let Some(job) = fixture.jobs().get_opt(name).await? else {
+                    let task = fixture.tasks().get_opt(name).await?;
                     ensure!(task.is_none(), "{name} has no Job");
                     continue;
                 };
@@ -88,39 +77,31 @@ async fn of_creates_that_race_at_the_limit_no_more_agents_run_than_it() -> anyho
 }
 
 #[tokio::test]
-async fn observe_changes_nothing_and_remembers() -> anyhow::Result<()> {
+async fn observe_changes_nothing_and_records() -> anyhow::Result<()> {
     let spec = json!({"mode": "Observe", "failurePolicy": {"maxRetriesPerItem": 1}});
-    let world = World::governed("observe", spec).await?;
-    world
-        .create(&by_hand("first", Some("epic")), false)
-        .await?
-        .stdout_ok()?;
-    world.fail("first").await?;
-    world.item("epic", "remembers", |item| failures(item) == 1).await?;
-    let task = world.tasks().get("first").await?;
+    let fixture = governed("observe", spec).await?;
+    fixture.created(&task_of_item("first", "epic")).await?;
+    fixture.fail("first").await?;
+    fixture
+        .await_work_item("epic", "has a failure", |item| failures(item) == 1)
+        .await?;
+    let task = fixture.tasks().get("first").await?;
     ensure!(task.finalizers().iter().all(|finalizer| finalizer != keys::ACCOUNTING));
     ensure!(!task.annotations().contains_key(keys::RECORDED));
-    world
-        .create(&by_hand("second", Some("epic")), false)
-        .await?
-        .stdout_ok()
-        .map(drop)
+    fixture.created(&task_of_item("second", "epic")).await.map(drop)
 }
 
 #[tokio::test]
 async fn warn_warns() -> anyhow::Result<()> {
-    let world = World::governed("warn", limit(1)).await?;
-    world
-        .create(&by_hand("first", Some("epic")), false)
-        .await?
-        .stdout_ok()?;
-    world.fail("first").await?;
-    world.open("epic").await?;
-    world
+    let fixture = governed("warn", limit(1)).await?;
+    fixture.created(&task_of_item("first", "epic")).await?;
+    fixture.fail("first").await?;
+    fixture.await_open("epic").await?;
+    fixture
         .policy(json!({"mode": "Warn", "failurePolicy": {"maxRetriesPerItem": 1}}))
         .await?;
     eventually("the creator is warned", PATIENCE, || async {
-        let output = world.create(&by_hand("second", Some("epic")), true).await?;
+        let output = fixture.create_dry_run(&task_of_item("second", "epic")).await?;
         let warned = output
             .warnings()
             .iter()
@@ -133,43 +114,37 @@ async fn warn_warns() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_task_that_was_there_before_the_policy_is_adopted() -> anyhow::Result<()> {
-    let world = World::governed("adopt", json!({})).await?;
-    world.create(&by_hand("old", Some("epic")), false).await?.stdout_ok()?;
-    world.policy(limit(1)).await?;
-    await_object(&world.tasks(), "old", "is adopted", |task| {
-        task.finalizers().iter().any(|finalizer| finalizer == keys::ACCOUNTING)
-    })
-    .await?;
-    world.fail("old").await?;
-    world.open("epic").await.map(drop)
+    let fixture = governed("adopt", json!({})).await?;
+    fixture.created(&task_of_item("old", "epic")).await?;
+    fixture.policy(limit(1)).await?;
+    fixture
+        .await_task("old", "is adopted", |task| {
+            task.finalizers().iter().any(|finalizer| finalizer == keys::ACCOUNTING)
+        })
+        .await?;
+    fixture.fail("old").await?;
+    fixture.await_open("epic").await.map(drop)
 }
 
 #[tokio::test]
-async fn a_dry_run_takes_no_place() -> anyhow::Result<()> {
-    let world = World::governed("dry", limit(1)).await?;
+async fn a_dry_run_is_not_counted() -> anyhow::Result<()> {
+    let fixture = governed("dry", limit(1)).await?;
     for _ in 0..3 {
-        world.create(&by_hand("first", Some("epic")), true).await?.stdout_ok()?;
-        world
-            .create(&by_hand("second", Some("epic")), true)
-            .await?
-            .stdout_ok()?;
+        fixture.dry_run(&task_of_item("first", "epic")).await?;
+        fixture.dry_run(&task_of_item("second", "epic")).await?;
     }
-    world
-        .create(&by_hand("first", Some("epic")), false)
-        .await?
-        .stdout_ok()
-        .map(drop)
+    fixture.created(&task_of_item("first", "epic")).await.map(drop)
 }
 
 #[tokio::test]
 async fn the_metrics_of_the_proposal_are_there() -> anyhow::Result<()> {
-    let world = World::governed("metrics", limit(1)).await?;
-    world.repo().issue(42);
-    world.spawner("fixer", None).await?;
-    world.fail("fixer-42").await?;
-    world.open("42").await?;
-    let metrics = world.gate.metrics().await?;
-    let labels = [("namespace", world.ns.name()), ("spawner", "fixer")];
+    let fixture = governed("metrics", limit(1)).await?;
+    fixture.repo().issue(42);
+    fixture.issue_spawner("fixer", None).await?;
+    fixture.fail("fixer-42").await?;
+    fixture.await_open("42").await?;
+    let metrics = fixture.gate.metrics().await?;
+    let labels = [("namespace", fixture.ns.name()), ("spawner", "fixer")];
     let skipped = metrics.value("kelos_spawner_items_circuit_broken_total", &labels);
     ensure!(skipped == Some(1.0), "{skipped:?}");
     Ok(())

@@ -1,16 +1,16 @@
-//! `taskgate status`: what it says of items that are stopped, and of their tombstones.
+//! `taskgate status` prints tripped items and their tombstones.
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
-use taskgate_e2e::binary;
+use taskgate_e2e::{KelosFixture, binary};
 use tokio::process::Command;
 
-use crate::world::{World, limit};
+use crate::support::{governed, limit};
 
-async fn status(world: &World, args: &[&str]) -> anyhow::Result<String> {
+async fn status(fixture: &KelosFixture<'_>, args: &[&str]) -> anyhow::Result<String> {
     let output = Command::new(binary("taskgate")?)
-        .args(["status", "--namespace", world.ns.name(), "--kubeconfig"])
-        .arg(world.cp.kubeconfig())
+        .args(["status", "--namespace", fixture.ns.name(), "--kubeconfig"])
+        .arg(fixture.cp.kubeconfig())
         .args(args)
         .output()
         .await?;
@@ -22,14 +22,14 @@ async fn status(world: &World, args: &[&str]) -> anyhow::Result<String> {
 }
 
 #[tokio::test]
-async fn an_open_item_is_told_with_its_attempts_and_its_cost() -> anyhow::Result<()> {
-    let world = World::governed("status", limit(1)).await?;
-    world.repo().issue(42);
-    world.spawner("fixer", None).await?;
-    world.fail("fixer-42").await?;
-    world.open("42").await?;
+async fn a_tripped_item_is_printed_with_its_attempts_and_its_cost() -> anyhow::Result<()> {
+    let fixture = governed("status", limit(1)).await?;
+    fixture.repo().issue(42);
+    fixture.issue_spawner("fixer", None).await?;
+    fixture.fail("fixer-42").await?;
+    fixture.await_open("42").await?;
 
-    let told = status(&world, &[]).await?;
+    let told = status(&fixture, &[]).await?;
     ensure!(told.contains("\nTaskPolicy/agents  Enforce  1\n"), "{told}");
     let line = |start: &str| {
         let line = told.lines().find(|line| line.starts_with(start));
@@ -49,7 +49,7 @@ async fn an_open_item_is_told_with_its_attempts_and_its_cost() -> anyhow::Result
         "{item:?}"
     );
 
-    let report: Value = serde_json::from_str(&status(&world, &["-o", "json"]).await?)?;
+    let report: Value = serde_json::from_str(&status(&fixture, &["-o", "json"]).await?)?;
     let item = report.pointer("/openItems/entries/0").context("no item")?;
     ensure!(
         item["key"] == "fixer/42" && item["totalCostUSD"] == json!("0.25"),

@@ -1,44 +1,36 @@
 //! A cancelled Task is neither a failure nor a success of its item.
 
 use anyhow::ensure;
-use kube::{ResourceExt as _, api::ListParams};
+use kube::ResourceExt as _;
 use serde_json::{Value, json};
 use taskgate_api::{
     WorkItem,
     work_item::{Breaker, Outcome},
 };
-use taskgate_e2e::{PATIENCE, eventually};
+use taskgate_e2e::merged;
 
-use crate::world::{World, task};
-
-async fn item(world: &World<'_>, what: &str, condition: impl Fn(&WorkItem) -> bool) -> anyhow::Result<WorkItem> {
-    eventually(format!("the WorkItem {what}"), PATIENCE, || async {
-        let items = world.ns.api::<WorkItem>().list(&ListParams::default()).await?;
-        let found = items.items.into_iter().next();
-        let found = found.ok_or_else(|| anyhow::anyhow!("none"))?;
-        ensure!(condition(&found), "{:?}", found.status);
-        Ok(found)
-    })
-    .await
-}
+use crate::support::{await_cancelled, cancel, governed, task};
 
 fn attempts(item: &WorkItem) -> usize {
     item.status.as_ref().map_or(0, |status| status.attempts.len())
 }
 
 fn of_item(name: &str) -> Value {
-    let mut task = task(name);
-    task["metadata"]["annotations"] = json!({"taskgate.dev/item": "epic"});
-    task
+    merged(
+        task(name),
+        &json!({"metadata": {"annotations": {"taskgate.dev/item": "epic"}}}),
+    )
 }
 
 #[tokio::test]
 async fn it_is_recorded_with_who_and_does_not_count() -> anyhow::Result<()> {
-    let world = World::governed("counts", json!({"failurePolicy": {"maxRetriesPerItem": 1}})).await?;
-    world.run(&of_item("first")).await?;
-    world.cancel("first", "x").await?;
-    world.await_cancelled("first").await?;
-    let item = item(&world, "has the attempt", |item| attempts(item) == 1).await?;
+    let fixture = governed("counts", json!({"failurePolicy": {"maxRetriesPerItem": 1}})).await?;
+    fixture.run(&of_item("first")).await?;
+    cancel(&fixture, "first", "x").await?;
+    await_cancelled(&fixture, "first").await?;
+    let item = fixture
+        .await_work_item("epic", "has the attempt", |item| attempts(item) == 1)
+        .await?;
     let status = item.status.unwrap_or_default();
     ensure!(status.attempts[0].outcome == Outcome::Cancelled, "{status:?}");
     ensure!(
@@ -50,46 +42,45 @@ async fn it_is_recorded_with_who_and_does_not_count() -> anyhow::Result<()> {
         "{status:?}"
     );
     // The next one may come at once, although the limit is one.
-    world.run(&of_item("second")).await.map(drop)
+    fixture.run(&of_item("second")).await.map(drop)
 }
 
 #[tokio::test]
-async fn a_cancelled_probe_gives_the_probe_back() -> anyhow::Result<()> {
+async fn after_a_cancelled_probe_another_one_comes() -> anyhow::Result<()> {
     let spec = json!({"failurePolicy": {"maxRetriesPerItem": 1, "resetAfter": "2s"}});
-    let world = World::governed("probe", spec).await?;
-    world.repo().issue(5);
-    world
-        .spawner("fixer", &json!({"githubIssues": {"pollInterval": "1s"}}), &json!({}))
-        .await?;
-    let first = world
-        .await_task("fixer-5", "runs", |task| task.phase() == "Running")
-        .await?;
-    world
-        .agents
-        .finish(world.ns.name(), "fixer-5", kelos_standin::Outcome::failed_at_once())
+    let fixture = governed("probe", spec).await?;
+    fixture.repo().issue(5);
+    fixture.issue_spawner("fixer", None).await?;
+    let first = fixture.await_task_phase("fixer-5", "Running").await?;
+    fixture
+        .finish("fixer-5", kelos_standin::Outcome::failed_at_once())
         .await?;
     let other =
         |uid: Option<String>| move |task: &kelos_standin::types::Task| task.uid() != uid && task.phase() == "Running";
-    let probe = world.await_task("fixer-5", "is a probe", other(first.uid())).await?;
-    world.cancel("fixer-5", "x").await?;
-    world
+    let probe = fixture.await_task("fixer-5", "is a probe", other(first.uid())).await?;
+    cancel(&fixture, "fixer-5", "x").await?;
+    fixture
         .await_task("fixer-5", "is the next probe", other(probe.uid()))
         .await?;
-    let item = item(&world, "has both attempts", |item| attempts(item) == 2).await?;
+    let item = fixture
+        .await_work_item("5", "has both attempts", |item| attempts(item) == 2)
+        .await?;
     ensure!(item.status.unwrap_or_default().consecutive_failures == 1);
-    ensure!(world.failed_cycles("fixer") == 0);
+    ensure!(fixture.failed_cycles("fixer") == 0);
     Ok(())
 }
 
 #[tokio::test]
-async fn the_ttl_that_admission_moved_aside_runs() -> anyhow::Result<()> {
-    let world = World::governed("kept", json!({"failurePolicy": {"maxRetriesPerItem": 3}})).await?;
+async fn the_ttl_that_admission_moved_to_an_annotation_applies() -> anyhow::Result<()> {
+    let fixture = governed("kept", json!({"failurePolicy": {"maxRetriesPerItem": 3}})).await?;
     let mut object = of_item("short");
     object["spec"]["ttlSecondsAfterFinished"] = 1.into();
-    world.run(&object).await?;
-    world.cancel("short", "x").await?;
-    taskgate_e2e::await_gone(&world.tasks(), "short").await?;
-    let item = item(&world, "has the attempt", |item| attempts(item) == 1).await?;
+    fixture.run(&object).await?;
+    cancel(&fixture, "short", "x").await?;
+    taskgate_e2e::await_gone(&fixture.tasks(), "short").await?;
+    let item = fixture
+        .await_work_item("epic", "has the attempt", |item| attempts(item) == 1)
+        .await?;
     let status = item.status.unwrap_or_default();
     ensure!(
         status.attempts[0].outcome == Outcome::Cancelled && status.last_reset.is_none(),

@@ -3,21 +3,21 @@
 use anyhow::ensure;
 use kube::ResourceExt as _;
 use taskgate_api::keys;
-use taskgate_e2e::{await_gone, binary};
+use taskgate_e2e::{KelosFixture, await_gone, binary};
 
-use crate::world::{World, state, task};
+use crate::support::{await_cancelled, cancel_state, start, task};
 
-async fn run(world: &World<'_>, user: &str, args: &[&str]) -> anyhow::Result<std::process::Output> {
-    let kubeconfig = world.cp.kubeconfig_as(user, &[])?;
+async fn run(fixture: &KelosFixture<'_>, user: &str, args: &[&str]) -> anyhow::Result<std::process::Output> {
+    let kubeconfig = fixture.cp.kubeconfig_as(user, &[])?;
     let mut command = tokio::process::Command::new(binary("taskgate")?);
     command.arg("cancel").args(args);
     command
-        .args(["--namespace", world.ns.name(), "--kubeconfig"])
+        .args(["--namespace", fixture.ns.name(), "--kubeconfig"])
         .arg(kubeconfig);
     Ok(command.output().await?)
 }
 
-fn told(output: &std::process::Output) -> String {
+fn printed(output: &std::process::Output) -> String {
     let (out, err) = (
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
@@ -27,70 +27,77 @@ fn told(output: &std::process::Output) -> String {
 
 #[tokio::test]
 async fn the_command_cancels_and_withdraws() -> anyhow::Result<()> {
-    let world = World::start("command").await?;
-    world.run(&task("one")).await?;
-    world.run(&task("two")).await?;
-    let output = run(&world, "ann", &["one", "--reason", "stale", "--dry-run"]).await?;
+    let fixture = start("command").await?;
+    fixture.run(&task("one")).await?;
+    fixture.run(&task("two")).await?;
+    let output = run(&fixture, "ann", &["one", "--reason", "stale", "--dry-run"]).await?;
     ensure!(
-        output.status.success() && told(&output).contains("cancelled by user:ann"),
+        output.status.success() && printed(&output).contains("cancelled by user:ann"),
         "{}",
-        told(&output)
+        printed(&output)
     );
-    ensure!(!world.tasks().get("one").await?.annotations().contains_key(keys::CANCEL));
+    ensure!(
+        !fixture
+            .tasks()
+            .get("one")
+            .await?
+            .annotations()
+            .contains_key(keys::CANCEL)
+    );
     let output = run(
-        &world,
+        &fixture,
         "ann",
-        &["one", "two", "nobody", "--reason", "stale", "--grace", "3600"],
+        &["one", "two", "missing", "--reason", "stale", "--grace", "3600"],
     )
     .await?;
     ensure!(output.status.code() == Some(1), "{output:?}");
-    let text = told(&output);
+    let text = printed(&output);
     ensure!(
         text.contains("Task one: cancelled by user:ann") && text.contains("Task two: cancelled"),
         "{text}"
     );
-    ensure!(text.contains("Task nobody:") && text.contains("not found"), "{text}");
-    world
-        .await_task("one", "is announced", |task| state(task) == "Announced")
+    ensure!(text.contains("Task missing:") && text.contains("not found"), "{text}");
+    fixture
+        .await_task("one", "is announced", |task| cancel_state(task) == "Announced")
         .await?;
-    let output = run(&world, "ann", &["one", "--withdraw"]).await?;
-    ensure!(output.status.success(), "{}", told(&output));
-    world
-        .await_task("one", "is spared", |task| state(task).is_empty())
+    let output = run(&fixture, "ann", &["one", "--withdraw"]).await?;
+    ensure!(output.status.success(), "{}", printed(&output));
+    fixture
+        .await_task("one", "is spared", |task| cancel_state(task).is_empty())
         .await?;
-    let output = run(&world, "bob", &["one"]).await?;
+    let output = run(&fixture, "bob", &["one"]).await?;
     ensure!(
-        !output.status.success() && told(&output).contains("bob may not cancel"),
+        !output.status.success() && printed(&output).contains("bob may not cancel"),
         "{}",
-        told(&output)
+        printed(&output)
     );
-    let output = run(&world, "ann", &["one", "--reason", "stale"]).await?;
-    ensure!(output.status.success(), "{}", told(&output));
-    world.await_cancelled("one").await.map(drop)
+    let output = run(&fixture, "ann", &["one", "--reason", "stale"]).await?;
+    ensure!(output.status.success(), "{}", printed(&output));
+    await_cancelled(&fixture, "one").await.map(drop)
 }
 
 #[tokio::test]
-async fn what_is_being_deleted_is_left_alone_and_that_is_said() -> anyhow::Result<()> {
-    let world = World::start("going").await?;
-    world.run(&task("going")).await?;
-    held(&world, &["test.example/held"]).await?;
+async fn a_task_that_is_being_deleted_is_skipped_with_a_message() -> anyhow::Result<()> {
+    let fixture = start("going").await?;
+    fixture.run(&task("going")).await?;
+    set_finalizers(&fixture, &["example.com/other"]).await?;
     let args = ["delete", "tasks.kelos.dev", "going", "--wait=false"];
-    world.ns.kubectl(args).await?.stdout_ok()?;
-    let output = run(&world, "ann", &["going", "--reason", "late"]).await?;
+    fixture.kubectl(args).await?.stdout_ok()?;
+    let output = run(&fixture, "ann", &["going", "--reason", "late"]).await?;
     ensure!(
-        output.status.code() == Some(1) && told(&output).contains("Task going: it is being deleted"),
+        output.status.code() == Some(1) && printed(&output).contains("Task going: it is being deleted"),
         "{}",
-        told(&output)
+        printed(&output)
     );
-    let task = world.tasks().get("going").await?;
-    ensure!(state(&task).is_empty(), "{}", state(&task));
-    held(&world, &[]).await?;
-    await_gone(&world.tasks(), "going").await
+    let task = fixture.tasks().get("going").await?;
+    ensure!(cancel_state(&task).is_empty(), "{}", cancel_state(&task));
+    set_finalizers(&fixture, &[]).await?;
+    await_gone(&fixture.tasks(), "going").await
 }
 
-/// Keeps the Task from going.
-async fn held(world: &World<'_>, finalizers: &[&str]) -> anyhow::Result<()> {
+/// Keeps the Task from being deleted.
+async fn set_finalizers(fixture: &KelosFixture<'_>, finalizers: &[&str]) -> anyhow::Result<()> {
     let patch = serde_json::json!({"metadata": {"finalizers": finalizers}}).to_string();
     let args = ["patch", "tasks.kelos.dev", "going", "--type=merge", "-p", &patch];
-    world.ns.kubectl(args).await?.stdout_ok().map(drop)
+    fixture.kubectl(args).await?.stdout_ok().map(drop)
 }

@@ -1,16 +1,17 @@
-//! An item that is there, and no longer passes its spawner's filters: every filter of Kelos' that the item itself decides.
+//! An item that no longer passes its spawner's filters: every filter of Kelos that depends on the item alone.
 
 use anyhow::ensure;
 use futures::future::try_join_all;
 use kelos_standin::Issue;
 use serde_json::{Value, json};
+use taskgate_e2e::KelosFixture;
 
 use crate::{
-    matrix::{State, ends, reach, stays, world},
-    world::{World, condition},
+    matrix::{State, ends, fixture_in, reach, stays},
+    support::cancelled_condition,
 };
 
-/// A spawner with one filter, its item, and what happens to that.
+/// A spawner with one filter, its item, and the change after which the item does not pass.
 struct Case {
     spawner: &'static str,
     source: &'static str,
@@ -41,7 +42,7 @@ fn cases() -> Vec<Case> {
         case("unassigned", ISSUES, json!({"assignee": "none"}), |issue| {
             issue.assignee("bob");
         }),
-        // GitHub gives what somebody wrote who left to a user of this name.
+        // GitHub attributes the issues of deleted accounts to a user of this name.
         case("written", ISSUES, json!({"author": "ann"}), |issue| {
             issue.author("ghost");
         }),
@@ -69,8 +70,8 @@ fn when(source: &str, spawner: &str, filter: &Value) -> Value {
 }
 
 /// The spawner's item, which passes its filter.
-fn item(world: &World<'_>, case: &Case, number: u64) -> Issue {
-    let repo = world.repo();
+fn item(fixture: &KelosFixture<'_>, case: &Case, number: u64) -> Issue {
+    let repo = fixture.repo();
     let item = if case.source == PULLS {
         repo.pull(number)
     } else {
@@ -84,51 +85,51 @@ fn item(world: &World<'_>, case: &Case, number: u64) -> Issue {
     item
 }
 
-async fn is_cancelled(world: &World<'_>, spawner: &str, number: u64) -> anyhow::Result<()> {
+async fn is_cancelled(fixture: &KelosFixture<'_>, spawner: &str, number: u64) -> anyhow::Result<()> {
     let task = format!("{spawner}-{number}");
-    ends(world, &task, State::Running, "SourceRemoved").await?;
-    let told = condition(&world.tasks().get(&task).await?);
+    ends(fixture, &task, State::Running, "SourceRemoved").await?;
+    let told = cancelled_condition(&fixture.tasks().get(&task).await?);
     let message = format!("Cancelled by spawner:{spawner}: #{number} no longer passes its spawner's filters");
     ensure!(told["message"] == message.as_str(), "{told}");
     Ok(())
 }
 
 #[tokio::test]
-async fn what_a_filter_lets_through_no_more_is_cancelled() -> anyhow::Result<()> {
-    let world = world(State::Running, "filters", &json!({"onSourceRemoved": "Cancel"})).await?;
+async fn an_item_that_no_longer_passes_a_filter_is_cancelled() -> anyhow::Result<()> {
+    let fixture = fixture_in(State::Running, "filters", &json!({"onSourceRemoved": "Cancel"})).await?;
     let cases = cases();
     let numbered = || (1..).zip(&cases);
     let mut items = Vec::new();
     for (number, case) in numbered() {
-        items.push(item(&world, case, number));
+        items.push(item(&fixture, case, number));
         let when = when(case.source, case.spawner, &case.filter);
-        world.spawner(case.spawner, &when, &json!({})).await?;
+        fixture.spawner(case.spawner, &when, &json!({})).await?;
     }
-    // One whose spawner changes its mind, and one that passes all there is, before and after.
-    world.repo().issue(20).labels(["edited"]);
-    world
+    // One whose spawner is edited, and one that passes every filter before and after.
+    fixture.repo().issue(20).labels(["edited"]);
+    fixture
         .spawner("edited", &when(ISSUES, "edited", &json!({})), &json!({}))
         .await?;
     let all = json!({"assignee": "bot", "author": "ann", "excludeAuthors": ["ghost"], "excludeLabels": ["wontfix"]});
-    let kept = world.repo().issue(21);
+    let kept = fixture.repo().issue(21);
     kept.author("ann").assignee("bot").labels(["kept"]);
-    world.spawner("kept", &when(ISSUES, "kept", &all), &json!({})).await?;
+    fixture.spawner("kept", &when(ISSUES, "kept", &all), &json!({})).await?;
     let names = numbered().map(|(number, case)| format!("{}-{number}", case.spawner));
     let names: Vec<_> = names.chain(["edited-20".into(), "kept-21".into()]).collect();
-    try_join_all(names.iter().map(|name| reach(&world, name, State::Running))).await?;
-    try_join_all(names.iter().map(|name| stays(&world, name))).await?;
+    try_join_all(names.iter().map(|name| reach(&fixture, name, State::Running))).await?;
+    try_join_all(names.iter().map(|name| stays(&fixture, name))).await?;
 
     for (item, case) in items.iter().zip(&cases) {
         (case.leaves)(item);
     }
     kept.title("another title").labels(["kept", "bug"]);
     let edited = when(ISSUES, "edited", &json!({"excludeAuthors": ["reporter"]}));
-    world.spawner("edited", &edited, &json!({})).await?;
-    try_join_all(numbered().map(|(number, case)| is_cancelled(&world, case.spawner, number))).await?;
-    is_cancelled(&world, "edited", 20).await?;
+    fixture.spawner("edited", &edited, &json!({})).await?;
+    try_join_all(numbered().map(|(number, case)| is_cancelled(&fixture, case.spawner, number))).await?;
+    is_cancelled(&fixture, "edited", 20).await?;
     // A cycle of the edited one may meet the edit.
     for case in &cases {
-        ensure!(world.failed_cycles(case.spawner) == 0, "{}", case.spawner);
+        ensure!(fixture.failed_cycles(case.spawner) == 0, "{}", case.spawner);
     }
-    stays(&world, "kept-21").await
+    stays(&fixture, "kept-21").await
 }

@@ -1,4 +1,4 @@
-//! The agent is warned before.
+//! A grace period: the agent is warned before it ends.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use anyhow::{Context as _, ensure};
 use jiff::Timestamp;
 use kube::{ResourceExt as _, api::ListParams};
 use taskgate_api::keys;
-use taskgate_e2e::{PATIENCE, await_object, eventually, never};
+use taskgate_e2e::{PATIENCE, eventually, never};
 
-use crate::world::{World, condition, state, task};
+use crate::support::{annotate, await_cancelled, cancel_state, cancelled_condition, start, task, task_events};
 
 fn cancel(seconds: u32) -> [String; 2] {
     [
@@ -18,55 +18,60 @@ fn cancel(seconds: u32) -> [String; 2] {
 }
 
 #[tokio::test]
-async fn the_deadline_stands_on_task_job_and_pods_and_is_kept() -> anyhow::Result<()> {
-    let world = World::start("grace").await?;
-    world.run(&task("graced")).await?;
+async fn task_job_and_pods_carry_the_deadline_and_it_is_kept() -> anyhow::Result<()> {
+    let fixture = start("grace").await?;
+    fixture.run(&task("graced")).await?;
     let [why, grace] = cancel(6);
-    world.annotate("ann", "graced", &[&why, &grace]).await?.stdout_ok()?;
-    let announced = world
-        .await_task("graced", "is announced", |task| state(task) == "Announced")
+    annotate(&fixture, "ann", "graced", &[&why, &grace])
+        .await?
+        .stdout_ok()?;
+    let announced = fixture
+        .await_task("graced", "is announced", |task| cancel_state(task) == "Announced")
         .await?;
     let deadline = announced
         .annotations()
         .get(keys::CANCEL_DEADLINE)
         .context("a deadline")?
         .clone();
-    await_object(&world.jobs(), "graced", "knows the deadline", |job| {
-        job.annotations().get(keys::CANCEL_DEADLINE) == Some(&deadline)
-    })
-    .await?;
-    let pods = world.pods().list(&ListParams::default()).await?;
+    fixture
+        .await_job("graced", "knows the deadline", |job| {
+            job.annotations().get(keys::CANCEL_DEADLINE) == Some(&deadline)
+        })
+        .await?;
+    let pods = fixture.pods().list(&ListParams::default()).await?;
     ensure!(!pods.items.is_empty());
     ensure!(
         pods.iter()
             .all(|pod| pod.annotations().get(keys::CANCEL_DEADLINE) == Some(&deadline))
     );
-    let cancelled = world.await_cancelled("graced").await?;
+    let cancelled = await_cancelled(&fixture, "graced").await?;
     let ended = cancelled.current().completion_time.context("an end")?.0;
     ensure!(
         ended >= deadline.parse::<Timestamp>()?,
         "ended at {ended}, before {deadline}"
     );
-    ensure!(condition(&cancelled)["status"] == "True");
-    ensure!(world.events("graced", "CancelAnnounced").await?.len() == 1);
+    ensure!(cancelled_condition(&cancelled)["status"] == "True");
+    ensure!(task_events(&fixture, "graced", "CancelAnnounced").await?.len() == 1);
     Ok(())
 }
 
 #[tokio::test]
-async fn withdrawn_in_time_nothing_has_happened() -> anyhow::Result<()> {
-    let world = World::start("withdrawn").await?;
-    world.run(&task("spared")).await?;
+async fn withdrawn_in_time_nothing_changes() -> anyhow::Result<()> {
+    let fixture = start("withdrawn").await?;
+    fixture.run(&task("spared")).await?;
     let [why, grace] = cancel(5);
-    world.annotate("ann", "spared", &[&why, &grace]).await?.stdout_ok()?;
-    await_object(&world.jobs(), "spared", "knows the deadline", |job| {
-        job.annotations().contains_key(keys::CANCEL_DEADLINE)
-    })
-    .await?;
-    world
-        .annotate("ann", "spared", &[&format!("{}-", keys::CANCEL)])
+    annotate(&fixture, "ann", "spared", &[&why, &grace])
         .await?
         .stdout_ok()?;
-    world
+    fixture
+        .await_job("spared", "knows the deadline", |job| {
+            job.annotations().contains_key(keys::CANCEL_DEADLINE)
+        })
+        .await?;
+    annotate(&fixture, "ann", "spared", &[&format!("{}-", keys::CANCEL)])
+        .await?
+        .stdout_ok()?;
+    fixture
         .await_task("spared", "bears nothing of it", |task| {
             keys::CANCELLATION
                 .iter()
@@ -74,8 +79,8 @@ async fn withdrawn_in_time_nothing_has_happened() -> anyhow::Result<()> {
         })
         .await?;
     eventually("neither do Job and pods", PATIENCE, || async {
-        let job = world.jobs().get("spared").await?;
-        let pods = world.pods().list(&ListParams::default()).await?;
+        let job = fixture.jobs().get("spared").await?;
+        let pods = fixture.pods().list(&ListParams::default()).await?;
         let mut all = pods
             .iter()
             .map(kube::ResourceExt::annotations)
@@ -85,27 +90,27 @@ async fn withdrawn_in_time_nothing_has_happened() -> anyhow::Result<()> {
     })
     .await?;
     never("the Task is stopped", Duration::from_secs(7), || async {
-        let task = world.tasks().get("spared").await?;
+        let task = fixture.tasks().get("spared").await?;
         Ok((task.phase() != "Running").then(|| task.phase().to_owned()))
     })
     .await?;
-    world.succeed("spared").await
+    fixture.succeed("spared").await
 }
 
 #[tokio::test]
-async fn who_ends_in_time_is_not_cancelled() -> anyhow::Result<()> {
-    let world = World::start("intime").await?;
-    world.run(&task("quick")).await?;
+async fn a_task_that_ends_in_time_is_not_cancelled() -> anyhow::Result<()> {
+    let fixture = start("intime").await?;
+    fixture.run(&task("quick")).await?;
     let [why, grace] = cancel(3600);
-    world.annotate("ann", "quick", &[&why, &grace]).await?.stdout_ok()?;
-    world
-        .await_task("quick", "is announced", |task| state(task) == "Announced")
+    annotate(&fixture, "ann", "quick", &[&why, &grace]).await?.stdout_ok()?;
+    fixture
+        .await_task("quick", "is announced", |task| cancel_state(task) == "Announced")
         .await?;
-    world.succeed("quick").await?;
-    let task = world
-        .await_task("quick", "is too late", |task| state(task) == "TooLate")
+    fixture.succeed("quick").await?;
+    let task = fixture
+        .await_task("quick", "is too late", |task| cancel_state(task) == "TooLate")
         .await?;
-    ensure!(task.phase() == "Succeeded" && condition(&task).is_null());
-    ensure!(world.events("quick", "CancelTooLate").await?.len() == 1);
+    ensure!(task.phase() == "Succeeded" && cancelled_condition(&task).is_null());
+    ensure!(task_events(&fixture, "quick", "CancelTooLate").await?.len() == 1);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Tasks of a worker pool have no Job: Kelos' own annotations are the way (kelos §7).
+//! Tasks of a worker pool have no Job: Kelos' own annotations cancel them (kelos §7).
 
 use anyhow::{Context as _, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -9,7 +9,7 @@ use kube::{
 use serde_json::{Value, json};
 use taskgate_e2e::await_object;
 
-use crate::world::World;
+use crate::support::{await_cancelled, cancel, start};
 
 fn pooled(name: &str) -> Value {
     json!({
@@ -18,7 +18,7 @@ fn pooled(name: &str) -> Value {
     })
 }
 
-/// A runner pod, which runs because we say so.
+/// A runner pod, which the test marks as running.
 async fn runner(pods: &Api<Pod>) -> anyhow::Result<()> {
     let pod = serde_json::from_value(json!({
         "metadata": {"name": "pool-0", "labels": {"kelos.dev/workerpool": "pool"}},
@@ -31,15 +31,15 @@ async fn runner(pods: &Api<Pod>) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn the_runner_is_asked_to_let_go() -> anyhow::Result<()> {
-    let world = World::start("pool").await?;
-    runner(&world.pods()).await?;
-    world.create(&pooled("assigned"), false).await?.stdout_ok()?;
-    world
+async fn the_runner_is_asked_to_release_the_task() -> anyhow::Result<()> {
+    let fixture = start("pool").await?;
+    runner(&fixture.pods()).await?;
+    fixture.created(&pooled("assigned")).await?;
+    fixture
         .await_task("assigned", "is assigned", |task| task.current().pod_name == "pool-0")
         .await?;
-    world.cancel("assigned", "x").await?;
-    await_object(&world.pods(), "pool-0", "is asked", |pod| {
+    cancel(&fixture, "assigned", "x").await?;
+    await_object(&fixture.pods(), "pool-0", "is asked", |pod| {
         pod.annotations().get("kelos.dev/cancel-task").map(String::as_str) == Some("assigned")
     })
     .await?;
@@ -47,13 +47,13 @@ async fn the_runner_is_asked_to_let_go() -> anyhow::Result<()> {
     let killed = json!({"metadata": {"annotations": {
         "kelos.dev/task-status": "failed", "kelos.dev/task-failure-reason": "task was cancelled",
     }}});
-    world
+    fixture
         .pods()
         .patch("pool-0", &PatchParams::default(), &Patch::Merge(killed))
         .await?;
-    let task = world.await_cancelled("assigned").await?;
+    let task = await_cancelled(&fixture, "assigned").await?;
     ensure!(task.phase() == "Failed");
-    let pod = await_object(&world.pods(), "pool-0", "is free", |pod| {
+    let pod = await_object(&fixture.pods(), "pool-0", "is free", |pod| {
         !pod.annotations().contains_key("kelos.dev/assigned-task")
     })
     .await?;
@@ -62,19 +62,19 @@ async fn the_runner_is_asked_to_let_go() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn who_has_no_runner_yet_never_gets_one() -> anyhow::Result<()> {
-    let world = World::start("unassigned").await?;
-    world.create(&pooled("idle"), false).await?.stdout_ok()?;
-    world
+async fn a_task_without_a_runner_never_gets_one() -> anyhow::Result<()> {
+    let fixture = start("unassigned").await?;
+    fixture.created(&pooled("idle")).await?;
+    fixture
         .await_task("idle", "is known to Kelos", |task| !task.finalizers().is_empty())
         .await?;
-    world.cancel("idle", "x").await?;
-    let task = world.await_cancelled("idle").await?;
+    cancel(&fixture, "idle", "x").await?;
+    let task = await_cancelled(&fixture, "idle").await?;
     ensure!(task.phase() == "Failed");
     task.current().completion_time.context("an end")?;
-    runner(&world.pods()).await?;
+    runner(&fixture.pods()).await?;
     taskgate_e2e::never("the runner is assigned", std::time::Duration::from_secs(6), || async {
-        let pod = world.pods().get("pool-0").await?;
+        let pod = fixture.pods().get("pool-0").await?;
         Ok(pod.annotations().get("kelos.dev/assigned-task").cloned())
     })
     .await

@@ -1,4 +1,4 @@
-//! A policy cancels what its tracker does not show any more, in every state that a Task can be in.
+//! A policy cancels a Task whose issue source no longer lists its item, in every state that a Task can be in.
 
 use std::time::Duration;
 
@@ -7,109 +7,111 @@ use kelos_standin::{Fault, types::Task};
 use kube::{ResourceExt as _, api::ListParams};
 use serde_json::{Value, json};
 use taskgate_api::keys;
-use taskgate_e2e::{PATIENCE, await_object, eventually, never};
+use taskgate_e2e::{KelosFixture, PATIENCE, eventually, never};
 
 use crate::{
-    matrix::{State, ends, in_every_state, reach, world},
-    world::{World, condition, state},
+    matrix::{State, ends, fixture_in, in_every_state, reach},
+    support::{cancel_state, cancelled_condition, task_events},
 };
 
-/// A world with a spawner for issues, whose Task for issue 42 is in this state.
-async fn polled(of: State, section: &Value) -> anyhow::Result<(World<'static>, Task)> {
-    let world = world(of, "removed", section).await?;
-    world.repo().issue(42);
+/// A fixture with a spawner for issues, whose Task for issue 42 is in this state.
+async fn polled(of: State, section: &Value) -> anyhow::Result<(KelosFixture<'static>, Task)> {
+    let fixture = fixture_in(of, "removed", section).await?;
+    fixture.repo().issue(42);
     let when = json!({"githubIssues": {"pollInterval": "1s", "excludeLabels": ["wontfix"]}});
-    let mut extra = json!({"ttlSecondsAfterFinished": 3600});
+    let mut template = json!({"ttlSecondsAfterFinished": 3600});
     if of == State::Waiting {
-        extra["branch"] = "main".into();
+        template["branch"] = "main".into();
     }
-    world.spawner("fixer", &when, &extra).await?;
-    let task = reach(&world, "fixer-42", of).await?;
-    Ok((world, task))
+    fixture
+        .spawner("fixer", &when, &json!({"taskTemplate": template}))
+        .await?;
+    let task = reach(&fixture, "fixer-42", of).await?;
+    Ok((fixture, task))
 }
 
 #[tokio::test]
-async fn what_is_closed_is_cancelled_in_every_state() -> anyhow::Result<()> {
+async fn a_closed_issue_is_cancelled_in_every_state() -> anyhow::Result<()> {
     in_every_state(|of| async move {
-        let (world, _) = polled(of, &json!({"onSourceRemoved": "Cancel"})).await?;
-        world.repo().issue(42).close();
-        ends(&world, "fixer-42", of, "SourceRemoved").await?;
+        let (fixture, _) = polled(of, &json!({"onSourceRemoved": "Cancel"})).await?;
+        fixture.repo().issue(42).close();
+        ends(&fixture, "fixer-42", of, "SourceRemoved").await?;
         if of != State::Finished {
-            let told = condition(&world.tasks().get("fixer-42").await?);
+            let told = cancelled_condition(&fixture.tasks().get("fixer-42").await?);
             ensure!(told["message"] == "Cancelled by spawner:fixer: #42 is closed", "{told}");
         }
-        ensure!(world.failed_cycles("fixer") == 0, "{of:?}");
+        ensure!(fixture.failed_cycles("fixer") == 0, "{of:?}");
         Ok(())
     })
     .await
 }
 
 #[tokio::test]
-async fn what_is_opened_again_gets_a_new_task() -> anyhow::Result<()> {
-    let (world, old) = polled(State::Running, &json!({"onSourceRemoved": "Cancel"})).await?;
-    world.repo().issue(42).labels(["wontfix"]);
-    ends(&world, "fixer-42", State::Running, "SourceRemoved").await?;
-    world.repo().issue(42).labels(["bug"]);
-    world
+async fn a_reopened_issue_gets_a_new_task() -> anyhow::Result<()> {
+    let (fixture, old) = polled(State::Running, &json!({"onSourceRemoved": "Cancel"})).await?;
+    fixture.repo().issue(42).labels(["wontfix"]);
+    ends(&fixture, "fixer-42", State::Running, "SourceRemoved").await?;
+    fixture.repo().issue(42).labels(["bug"]);
+    fixture
         .await_task("fixer-42", "is another one that runs", |task| {
             task.uid() != old.uid() && task.phase() == "Running"
         })
         .await?;
-    ensure!(world.failed_cycles("fixer") == 0);
+    ensure!(fixture.failed_cycles("fixer") == 0);
     Ok(())
 }
 
 #[tokio::test]
-async fn who_reopens_within_the_grace_spares_it() -> anyhow::Result<()> {
+async fn an_issue_reopened_within_the_grace_withdraws_the_cancellation() -> anyhow::Result<()> {
     let section = json!({"onSourceRemoved": "Cancel", "gracePeriodSeconds": 3600});
-    let (world, old) = polled(State::Running, &section).await?;
-    world.repo().issue(42).close();
-    world
-        .await_task("fixer-42", "is announced", |task| state(task) == "Announced")
+    let (fixture, old) = polled(State::Running, &section).await?;
+    fixture.repo().issue(42).close();
+    fixture
+        .await_task("fixer-42", "is announced", |task| cancel_state(task) == "Announced")
         .await?;
-    world.repo().issue(42).open();
-    world
+    fixture.repo().issue(42).open();
+    fixture
         .await_task("fixer-42", "bears nothing of it", |task| {
             keys::CANCELLATION
                 .iter()
                 .all(|key| !task.annotations().contains_key(*key))
         })
         .await?;
-    let task = world.tasks().get("fixer-42").await?;
+    let task = fixture.tasks().get("fixer-42").await?;
     ensure!(task.uid() == old.uid() && task.phase() == "Running");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_tracker_that_fails_cancels_nothing() -> anyhow::Result<()> {
-    let (world, _) = polled(State::Running, &json!({"onSourceRemoved": "Cancel"})).await?;
-    let path = format!("/repos/{}/r", world.ns.name());
+async fn an_issue_source_that_fails_cancels_nothing() -> anyhow::Result<()> {
+    let (fixture, _) = polled(State::Running, &json!({"onSourceRemoved": "Cancel"})).await?;
+    let path = format!("/repos/{}/r", fixture.ns.name());
     for fault in [Fault::status(500), Fault::status(403), Fault::garbage()] {
-        world.github.fault(fault.on(&path).of("taskgate/"));
+        fixture.github.fault(fault.on(&path).of("taskgate/"));
         never("it is cancelled", Duration::from_secs(4), || async {
-            let task = world.tasks().get("fixer-42").await?;
+            let task = fixture.tasks().get("fixer-42").await?;
             Ok(task.annotations().get(keys::CANCEL).cloned())
         })
         .await?;
-        world.github.heal_on(&path);
+        fixture.github.heal_on(&path);
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn observe_only_tells() -> anyhow::Result<()> {
+async fn observe_only_records_an_event() -> anyhow::Result<()> {
     let section = json!({"mode": "Observe", "onSourceRemoved": "Cancel"});
-    let (world, _) = polled(State::Running, &section).await?;
-    world.repo().issue(42).close();
+    let (fixture, _) = polled(State::Running, &section).await?;
+    fixture.repo().issue(42).close();
     eventually("the Event", PATIENCE, || async {
-        let events = world.events("fixer-42", "WouldCancel").await?;
+        let events = task_events(&fixture, "fixer-42", "WouldCancel").await?;
         ensure!(events.len() == 1, "{events:?}");
         Ok(())
     })
     .await?;
-    let task = await_object(&world.tasks(), "fixer-42", "is there", |_| true).await?;
+    let task = fixture.await_task("fixer-42", "is there", |_| true).await?;
     ensure!(task.phase() == "Running" && !task.annotations().contains_key(keys::CANCEL));
-    let tasks = world.tasks().list(&ListParams::default()).await?;
+    let tasks = fixture.tasks().list(&ListParams::default()).await?;
     ensure!(tasks.items.len() == 1);
     Ok(())
 }

@@ -10,8 +10,8 @@ use taskgate_api::keys;
 use taskgate_e2e::{PATIENCE, eventually};
 
 use crate::{
-    matrix::{State, comes_again_once, ends, in_every_state, made, reach, stays, task_of, world},
-    world::state,
+    matrix::{State, comes_again_once, created, ends, fixture_in, in_every_state, reach, stays, task_of},
+    support::{cancel_state, task_events},
 };
 
 fn on_retrigger() -> Value {
@@ -20,32 +20,32 @@ fn on_retrigger() -> Value {
 
 /// What a spawner's template needs so that its Tasks get into this state.
 fn template_of(of: State) -> Value {
-    let mut extra = json!({"ttlSecondsAfterFinished": 3600});
+    let mut template = json!({"ttlSecondsAfterFinished": 3600});
     if of == State::Waiting {
-        extra["dependsOn"] = json!(["nobody"]);
+        template["dependsOn"] = json!(["missing"]);
     }
-    extra
+    json!({"taskTemplate": template})
 }
 
-/// Where the Task has ended, Kelos itself makes the new one.
+/// If the Task has ended, Kelos itself creates the new one.
 #[tokio::test]
-async fn who_asks_again_gets_a_new_task_exactly_once() -> anyhow::Result<()> {
+async fn a_trigger_comment_brings_a_new_task_exactly_once() -> anyhow::Result<()> {
     in_every_state(|of| async move {
-        let world = world(of, "again", &on_retrigger()).await?;
-        let mark = world.cp.audit().mark()?;
+        let fixture = fixture_in(of, "again", &on_retrigger()).await?;
+        let mark = fixture.cp.audit().mark()?;
         let before = Timestamp::now() - SignedDuration::from_secs(60);
-        world.repo().issue(42).comment_at("ann", "/again", before);
+        fixture.repo().issue(42).comment_at("ann", "/again", before);
         let when = json!({"githubIssues": {"pollInterval": "1s", "commentPolicy": {"triggerComment": "/again"}}});
-        world.spawner("fixer", &when, &template_of(of)).await?;
-        let old = reach(&world, "fixer-42", of).await?;
+        fixture.spawner("fixer", &when, &template_of(of)).await?;
+        let old = reach(&fixture, "fixer-42", of).await?;
         // A comment of the first seconds of a Task may be what it was made for, and the end of one has whole seconds.
         let later = SignedDuration::from_secs(if of == State::Finished { 1 } else { 6 });
-        world
+        fixture
             .repo()
             .issue(42)
             .comment_at("ann", "/again", Timestamp::now() + later);
-        comes_again_once(&world, "fixer-42", &old, of.phase(), mark).await?;
-        let told = world.events("fixer-42", "TaskCancelled").await?.len();
+        comes_again_once(&fixture, "fixer-42", &old, of.phase(), mark).await?;
+        let told = task_events(&fixture, "fixer-42", "TaskCancelled").await?.len();
         ensure!(told == usize::from(of != State::Finished), "{of:?}: told {told} times");
         Ok(())
     })
@@ -54,25 +54,25 @@ async fn who_asks_again_gets_a_new_task_exactly_once() -> anyhow::Result<()> {
 
 /// Not for a Task that works on a branch: its agent may have pushed the head itself.
 #[tokio::test]
-async fn a_new_head_gets_a_new_task_exactly_once() -> anyhow::Result<()> {
+async fn a_new_head_brings_a_new_task_exactly_once() -> anyhow::Result<()> {
     in_every_state(|of| async move {
-        let world = world(of, "head", &on_retrigger()).await?;
-        let mark = world.cp.audit().mark()?;
-        world.repo().pull(42).push(&"a".repeat(40));
+        let fixture = fixture_in(of, "head", &on_retrigger()).await?;
+        let mark = fixture.cp.audit().mark()?;
+        fixture.repo().pull(42).push(&"a".repeat(40));
         let when = json!({"githubPullRequests": {"pollInterval": "1s"}});
-        world.spawner("fixer", &when, &template_of(of)).await?;
-        world
+        fixture.spawner("fixer", &when, &template_of(of)).await?;
+        fixture
             .await_task("fixer-42", "has a head to compare with", |task| {
                 task.annotations().contains_key(keys::SOURCE_HEAD)
             })
             .await?;
-        let old = reach(&world, "fixer-42", of).await?;
-        world.repo().pull(42).push(&"b".repeat(40));
+        let old = reach(&fixture, "fixer-42", of).await?;
+        fixture.repo().pull(42).push(&"b".repeat(40));
         if of != State::Finished {
-            return comes_again_once(&world, "fixer-42", &old, of.phase(), mark).await;
+            return comes_again_once(&fixture, "fixer-42", &old, of.phase(), mark).await;
         }
-        stays(&world, "fixer-42").await?;
-        ensure!(made(&world, "fixer-42", mark).await? == 1, "made again");
+        stays(&fixture, "fixer-42").await?;
+        ensure!(created(&fixture, "fixer-42", mark).await? == 1, "created again");
         Ok(())
     })
     .await
@@ -81,14 +81,14 @@ async fn a_new_head_gets_a_new_task_exactly_once() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_newer_task_of_the_item_ends_the_older_one_in_every_state() -> anyhow::Result<()> {
     in_every_state(|of| async move {
-        let world = world(of, "newer", &on_retrigger()).await?;
+        let fixture = fixture_in(of, "newer", &on_retrigger()).await?;
         let of_item = |name: &str| {
             let mut task = task_of(of, name);
             task["metadata"]["annotations"] = json!({"taskgate.dev/item": "epic"});
             task
         };
-        world.create(&of_item("older"), false).await?.stdout_ok()?;
-        let older = reach(&world, "older", of).await?;
+        fixture.created(&of_item("older")).await?;
+        let older = reach(&fixture, "older", of).await?;
         // Times of creation have whole seconds.
         let created = older.creation_timestamp().map(|time| time.0);
         eventually("a second has passed", PATIENCE, || async {
@@ -96,9 +96,9 @@ async fn a_newer_task_of_the_item_ends_the_older_one_in_every_state() -> anyhow:
             Ok(())
         })
         .await?;
-        world.create(&of_item("newer"), false).await?.stdout_ok()?;
-        ends(&world, "older", of, "Superseded").await?;
-        let newer = world.tasks().get("newer").await?;
+        fixture.created(&of_item("newer")).await?;
+        ends(&fixture, "older", of, "Superseded").await?;
+        let newer = fixture.tasks().get("newer").await?;
         ensure!(
             !newer.annotations().contains_key(keys::CANCEL),
             "{of:?}: the newer one as well"
@@ -112,11 +112,11 @@ async fn a_newer_task_of_the_item_ends_the_older_one_in_every_state() -> anyhow:
 async fn a_run_that_still_goes_on_when_the_next_is_due_ends() -> anyhow::Result<()> {
     in_every_state(|of| async move {
         let section = json!({"onRetrigger": "Cancel", "gracePeriodSeconds": 5});
-        let world = world(of, "cron", &section).await?;
-        world
+        let fixture = fixture_in(of, "cron", &section).await?;
+        fixture
             .spawner("nightly", &json!({"cron": {"schedule": "* * * * *"}}), &json!({}))
             .await?;
-        // One that is made late in a minute is overtaken by the next before it gets anywhere.
+        // One that is created late in a minute is superseded by the next before it gets anywhere.
         eventually("a minute has just begun", Duration::from_mins(2), || async {
             ensure!(Timestamp::now().as_second() % 60 < 20);
             Ok(())
@@ -124,8 +124,8 @@ async fn a_run_that_still_goes_on_when_the_next_is_due_ends() -> anyhow::Result<
         .await?;
         let mut tick = task_of(of, "nightly-1");
         tick["metadata"]["labels"] = json!({"kelos.dev/taskspawner": "nightly"});
-        world.create(&tick, false).await?.stdout_ok()?;
-        let made = reach(&world, "nightly-1", of).await?;
+        fixture.created(&tick).await?;
+        let made = reach(&fixture, "nightly-1", of).await?;
         let created = made.creation_timestamp().map(|time| time.0);
         eventually("the next run is due", Duration::from_mins(2), || async {
             let minute = |time: Timestamp| time.as_second() / 60;
@@ -133,10 +133,10 @@ async fn a_run_that_still_goes_on_when_the_next_is_due_ends() -> anyhow::Result<
             Ok(())
         })
         .await?;
-        ends(&world, "nightly-1", of, "Schedule").await?;
+        ends(&fixture, "nightly-1", of, "Schedule").await?;
         if of != State::Finished {
-            let task = world.tasks().get("nightly-1").await?;
-            ensure!(state(&task) == "Cancelled", "{:?}", task.annotations());
+            let task = fixture.tasks().get("nightly-1").await?;
+            ensure!(cancel_state(&task) == "Cancelled", "{:?}", task.annotations());
             let deadline: Timestamp = task.annotations()[keys::CANCEL_DEADLINE].parse()?;
             ensure!(
                 deadline.as_second() % 60 == 0,

@@ -1,4 +1,4 @@
-//! A person cancels a Task: whatever state it is in, it ends, and nothing is left behind.
+//! A user cancels a Task: in whatever state it is, it ends, and no Job or pod is left.
 
 use std::time::Duration;
 
@@ -7,207 +7,195 @@ use k8s_openapi::api::batch::v1::JobCondition;
 use kube::ResourceExt as _;
 use serde_json::json;
 use taskgate_api::keys;
-use taskgate_e2e::{PATIENCE, await_gone, await_object, eventually, never};
+use taskgate_e2e::{KelosFixture, PATIENCE, await_gone, eventually, never};
 
 use crate::{
     matrix::{self, State},
-    world::{World, condition, state, task, task_with},
+    support::{
+        annotate, await_cancelled, cancel, cancel_state, cancelled_condition, governed, pods_created, start, task,
+        task_events, task_with,
+    },
 };
 
 #[tokio::test]
 async fn a_running_task_ends_as_cancelled_with_who_and_why() -> anyhow::Result<()> {
-    let world = World::start("running").await?;
-    let before = world.gate.metrics().await?;
-    let mark = world.cp.audit().mark()?;
-    world.run(&task("job-1")).await?;
-    world.cancel("job-1", "no longer needed").await?;
-    await_object(&world.jobs(), "job-1", "fails", |job| {
-        let status = job.status.clone().unwrap_or_default();
-        let failing =
-            |known: &JobCondition| known.type_ == "FailureTarget" && known.reason.as_deref() == Some("TaskCancelled");
-        status.conditions.iter().flatten().any(failing)
-    })
-    .await?;
-    let task = world.await_cancelled("job-1").await?;
+    let fixture = start("running").await?;
+    let before = fixture.gate.metrics().await?;
+    let mark = fixture.cp.audit().mark()?;
+    fixture.run(&task("job-1")).await?;
+    cancel(&fixture, "job-1", "no longer needed").await?;
+    fixture
+        .await_job("job-1", "fails", |job| {
+            let status = job.status.clone().unwrap_or_default();
+            let failing = |known: &JobCondition| {
+                known.type_ == "FailureTarget" && known.reason.as_deref() == Some("TaskCancelled")
+            };
+            status.conditions.iter().flatten().any(failing)
+        })
+        .await?;
+    let task = await_cancelled(&fixture, "job-1").await?;
     ensure!(task.phase() == "Failed", "{}", task.phase());
-    let told = condition(&task);
+    let told = cancelled_condition(&task);
     ensure!(told["status"] == "True" && told["reason"] == "ByHand", "{told}");
     ensure!(told["message"] == "Cancelled by user:ann: no longer needed", "{told}");
     ensure!(task.current().message == told["message"].as_str().unwrap_or_default());
     ensure!(task.current().completion_time.is_some());
-    let events = world.events("job-1", "TaskCancelled").await?;
+    let events = task_events(&fixture, "job-1", "TaskCancelled").await?;
     ensure!(events.len() == 1, "{events:?}");
-    ensure!(world.pods_made(mark, "job-1").await? == 1, "a second agent was started");
-    let after = world.gate.metrics().await?;
+    ensure!(
+        pods_created(&fixture, mark, "job-1").await? == 1,
+        "a second agent was started"
+    );
+    let after = fixture.gate.metrics().await?;
     let labels = [
-        ("namespace", world.ns.name()),
+        ("namespace", fixture.ns.name()),
         ("phase", "Cancelled"),
         ("type", "claude-code"),
     ];
     ensure!(after.value("kelos_task_completed_total", &labels) == Some(1.0));
-    let by_hand = |metrics: &taskgate_e2e::Metrics| {
+    let by_user = |metrics: &taskgate_e2e::Metrics| {
         metrics
             .value("taskgate_cancellations_total", &[("trigger", "ByHand")])
             .unwrap_or_default()
     };
-    ensure!(by_hand(&after) >= by_hand(&before) + 1.0);
+    ensure!(by_user(&after) >= by_user(&before) + 1.0);
     Ok(())
 }
 
 #[tokio::test]
 async fn a_task_that_waits_for_its_branch_stays_cancelled() -> anyhow::Result<()> {
-    let world = World::start("branch").await?;
-    let mark = world.cp.audit().mark()?;
-    world.run(&task_with("holder", &json!({"branch": "main"}))).await?;
-    world
-        .create(&task_with("waiter", &json!({"branch": "main"})), false)
-        .await?
-        .stdout_ok()?;
-    world
-        .await_task("waiter", "waits", |task| task.phase() == "Waiting")
+    let fixture = start("branch").await?;
+    let mark = fixture.cp.audit().mark()?;
+    fixture.run(&task_with("holder", &json!({"branch": "main"}))).await?;
+    fixture
+        .created(&task_with("waiter", &json!({"branch": "main"})))
         .await?;
-    world.cancel("waiter", "changed my mind").await?;
-    let task = world.await_cancelled("waiter").await?;
+    fixture.await_task_phase("waiter", "Waiting").await?;
+    cancel(&fixture, "waiter", "changed my mind").await?;
+    let task = await_cancelled(&fixture, "waiter").await?;
     ensure!(task.phase() == "Failed" && task.current().completion_time.is_some());
-    // Kelos looks at Tasks that wait every 10 s.
+    // Kelos reconciles waiting Tasks every 10 s.
     never("the Task waits again", Duration::from_secs(12), || async {
-        let task = world.tasks().get("waiter").await?;
+        let task = fixture.tasks().get("waiter").await?;
         Ok((task.phase() != "Failed").then(|| task.phase().to_owned()))
     })
     .await?;
-    ensure!(world.pods_made(mark, "waiter").await? == 0);
-    world.succeed("holder").await
+    ensure!(pods_created(&fixture, mark, "waiter").await? == 0);
+    fixture.succeed("holder").await
 }
 
 #[tokio::test]
 async fn a_task_that_waits_for_another_is_cancelled() -> anyhow::Result<()> {
-    let world = World::start("depends").await?;
-    world
-        .create(&task_with("second", &json!({"dependsOn": ["first"]})), false)
-        .await?
-        .stdout_ok()?;
-    world
-        .await_task("second", "waits", |task| task.phase() == "Waiting")
+    let fixture = start("depends").await?;
+    fixture
+        .created(&task_with("second", &json!({"dependsOn": ["first"]})))
         .await?;
-    world.cancel("second", "").await?;
-    let told = condition(&world.await_cancelled("second").await?);
+    fixture.await_task_phase("second", "Waiting").await?;
+    cancel(&fixture, "second", "").await?;
+    let told = cancelled_condition(&await_cancelled(&fixture, "second").await?);
     ensure!(told["message"] == "Cancelled by user:ann", "{told}");
-    world.create(&task("first"), false).await?.stdout_ok()?;
-    world
-        .await_task("first", "runs", |task| task.phase() == "Running")
-        .await?;
-    world.succeed("first").await?;
-    ensure!(world.tasks().get("second").await?.phase() == "Failed");
+    fixture.created(&task("first")).await?;
+    fixture.await_task_phase("first", "Running").await?;
+    fixture.succeed("first").await?;
+    ensure!(fixture.tasks().get("second").await?.phase() == "Failed");
     Ok(())
 }
 
 #[tokio::test]
 async fn a_job_that_is_suspended_in_a_queue_is_cancelled() -> anyhow::Result<()> {
-    let world = World::governed("queued", json!({"queueName": "agents"})).await?;
-    let mark = world.cp.audit().mark()?;
-    world.create(&task("queued"), false).await?.stdout_ok()?;
-    let job = await_object(&world.jobs(), "queued", "is there", |_| true).await?;
+    let fixture = governed("queued", json!({"queueName": "agents"})).await?;
+    let mark = fixture.cp.audit().mark()?;
+    fixture.created(&task("queued")).await?;
+    let job = fixture.await_job("queued", "is there", |_| true).await?;
     ensure!(job.spec.and_then(|spec| spec.suspend) == Some(true));
-    world
-        .await_task("queued", "is pending", |task| task.phase() == "Pending")
-        .await?;
-    world.cancel("queued", "the queue is too long").await?;
-    let task = world.await_cancelled("queued").await?;
+    fixture.await_task_phase("queued", "Pending").await?;
+    cancel(&fixture, "queued", "the queue is too long").await?;
+    let task = await_cancelled(&fixture, "queued").await?;
     ensure!(task.phase() == "Failed");
-    ensure!(world.pods_made(mark, "queued").await? == 0);
+    ensure!(pods_created(&fixture, mark, "queued").await? == 0);
     Ok(())
 }
 
-fn workspace(world: &World<'_>) -> String {
-    let repo = world.repo().clone_url();
+fn workspace(fixture: &KelosFixture<'_>) -> String {
+    let repo = fixture.repo().clone_url();
     let workspace = json!({
         "apiVersion": "kelos.dev/v1alpha2", "kind": "Workspace", "metadata": {"name": "later"}, "spec": {"repo": repo},
     });
     workspace.to_string()
 }
 
-/// The Task holds its branch without a Job: to write Failed would keep the lock for ever (kelos T2).
-async fn frees_its_branch_once_kelos_can_start_it(world: &World<'_>, name: &str) -> anyhow::Result<()> {
-    let mark = world.cp.audit().mark()?;
+/// The Task has locked its branch without a Job: to write Failed would keep the lock for ever (kelos T2).
+async fn frees_its_branch_once_kelos_can_start_it(fixture: &KelosFixture<'_>, name: &str) -> anyhow::Result<()> {
+    let mark = fixture.cp.audit().mark()?;
     eventually("the branch is locked", PATIENCE, || async {
-        ensure!(world.standin.locks().holder("later:main").as_deref() == Some(name));
+        ensure!(fixture.standin.locks().holder("later:main").as_deref() == Some(name));
         Ok(())
     })
     .await?;
-    world.cancel(name, "").await?;
-    world
-        .await_task(name, "is being cancelled", |task| state(task) == "Cancelling")
+    cancel(fixture, name, "").await?;
+    fixture
+        .await_task(name, "is being cancelled", |task| cancel_state(task) == "Cancelling")
         .await?;
     never("the Task ends and keeps the lock", Duration::from_secs(3), || async {
-        let task = world.tasks().get(name).await?;
+        let task = fixture.tasks().get(name).await?;
         Ok((task.phase() == "Failed").then(|| task.current().message))
     })
     .await?;
-    world.ns.apply_yaml(&workspace(world)).await?;
-    world.await_cancelled(name).await?;
+    fixture.apply_yaml(&workspace(fixture)).await?;
+    await_cancelled(fixture, name).await?;
     ensure!(
-        world.pods_made(mark, name).await? == 0,
+        pods_created(fixture, mark, name).await? == 0,
         "the agent of a cancelled Task was started"
     );
     let spec = json!({"branch": "main", "workspaceRef": {"name": "later"}});
-    world.run(&task_with("next", &spec)).await.map(drop)
+    fixture.run(&task_with("next", &spec)).await.map(drop)
 }
 
 #[tokio::test]
 async fn a_task_that_kelos_cannot_start_yet_frees_its_branch_once_it_could() -> anyhow::Result<()> {
-    let world = World::start("early").await?;
+    let fixture = start("early").await?;
     let spec = json!({"branch": "main", "workspaceRef": {"name": "later"}});
-    world.create(&task_with("early", &spec), false).await?.stdout_ok()?;
-    frees_its_branch_once_kelos_can_start_it(&world, "early").await
+    fixture.created(&task_with("early", &spec)).await?;
+    frees_its_branch_once_kelos_can_start_it(&fixture, "early").await
 }
 
-/// Its phase says that it waits for the branch, which it holds by now.
+/// Its phase is still Waiting, although it has locked the branch by now.
 #[tokio::test]
-async fn a_task_that_has_got_its_branch_unseen_frees_it_too() -> anyhow::Result<()> {
-    let world = World::start("unseen").await?;
-    world.ns.apply_yaml(&workspace(&world)).await?;
+async fn a_waiting_task_that_has_locked_its_branch_frees_it_too() -> anyhow::Result<()> {
+    let fixture = start("unseen").await?;
+    fixture.apply_yaml(&workspace(&fixture)).await?;
     let spec = json!({"branch": "main", "workspaceRef": {"name": "later"}});
-    world.run(&task_with("holder", &spec)).await?;
-    world.create(&task_with("waiter", &spec), false).await?.stdout_ok()?;
-    world
-        .await_task("waiter", "waits", |task| task.phase() == "Waiting")
-        .await?;
-    world
-        .ns
+    fixture.run(&task_with("holder", &spec)).await?;
+    fixture.created(&task_with("waiter", &spec)).await?;
+    fixture.await_task_phase("waiter", "Waiting").await?;
+    fixture
         .kubectl(["delete", "workspaces.kelos.dev", "later"])
         .await?
         .stdout_ok()?;
-    world.succeed("holder").await?;
-    frees_its_branch_once_kelos_can_start_it(&world, "waiter").await
+    fixture.succeed("holder").await?;
+    frees_its_branch_once_kelos_can_start_it(&fixture, "waiter").await
 }
 
 #[tokio::test]
 async fn the_branch_is_free_and_the_next_task_starts() -> anyhow::Result<()> {
-    let world = World::start("lock").await?;
-    world.run(&task_with("first", &json!({"branch": "dev"}))).await?;
-    world
-        .create(&task_with("second", &json!({"branch": "dev"})), false)
-        .await?
-        .stdout_ok()?;
-    world
-        .await_task("second", "waits", |task| task.phase() == "Waiting")
-        .await?;
-    world.cancel("first", "stale").await?;
-    world
-        .await_task("second", "runs", |task| task.phase() == "Running")
-        .await?;
-    world.await_cancelled("first").await.map(drop)
+    let fixture = start("lock").await?;
+    fixture.run(&task_with("first", &json!({"branch": "dev"}))).await?;
+    fixture.created(&task_with("second", &json!({"branch": "dev"}))).await?;
+    fixture.await_task_phase("second", "Waiting").await?;
+    cancel(&fixture, "first", "stale").await?;
+    fixture.await_task_phase("second", "Running").await?;
+    await_cancelled(&fixture, "first").await.map(drop)
 }
 
 #[tokio::test]
-async fn the_spawners_slot_is_free_and_no_cycle_fails() -> anyhow::Result<()> {
-    let world = World::start("slot").await?;
-    world.repo().issue(1);
-    world.repo().issue(2);
+async fn the_spawners_concurrency_is_free_and_no_cycle_fails() -> anyhow::Result<()> {
+    let fixture = start("slot").await?;
+    fixture.repo().issue(1);
+    fixture.repo().issue(2);
     let when = json!({"githubIssues": {"pollInterval": "1s"}});
-    world.spawner("fixer", &when, &json!({"maxConcurrency": 1})).await?;
+    fixture.spawner("fixer", &when, &json!({"maxConcurrency": 1})).await?;
     let running = eventually("one of the two runs", PATIENCE, || async {
-        let tasks = world.tasks().list(&kube::api::ListParams::default()).await?;
+        let tasks = fixture.tasks().list(&kube::api::ListParams::default()).await?;
         let running = tasks.into_iter().find(|task| task.phase() == "Running");
         running
             .map(|task| task.name_any())
@@ -215,81 +203,74 @@ async fn the_spawners_slot_is_free_and_no_cycle_fails() -> anyhow::Result<()> {
     })
     .await?;
     let other = if running == "fixer-1" { "fixer-2" } else { "fixer-1" };
-    world.cancel(&running, "the other one first").await?;
-    world
-        .await_task(other, "runs", |task| task.phase() == "Running")
-        .await?;
-    world.await_cancelled(&running).await?;
-    ensure!(world.failed_cycles("fixer") == 0);
+    cancel(&fixture, &running, "the other one first").await?;
+    fixture.await_task_phase(other, "Running").await?;
+    await_cancelled(&fixture, &running).await?;
+    ensure!(fixture.failed_cycles("fixer") == 0);
     Ok(())
 }
 
 #[tokio::test]
-async fn the_ttl_runs_and_the_spawner_makes_the_item_anew() -> anyhow::Result<()> {
-    let world = World::start("ttl").await?;
-    world.repo().issue(3);
-    let when = json!({"githubIssues": {"pollInterval": "1s"}});
-    world
-        .spawner("fixer", &when, &json!({"ttlSecondsAfterFinished": 1}))
-        .await?;
-    let first = world
-        .await_task("fixer-3", "runs", |task| task.phase() == "Running")
-        .await?;
-    world.cancel("fixer-3", "").await?;
-    world
+async fn the_ttl_applies_and_the_spawner_creates_the_task_anew() -> anyhow::Result<()> {
+    let fixture = start("ttl").await?;
+    fixture.repo().issue(3);
+    fixture.issue_spawner("fixer", Some(1)).await?;
+    let first = fixture.await_task_phase("fixer-3", "Running").await?;
+    cancel(&fixture, "fixer-3", "").await?;
+    fixture
         .await_task("fixer-3", "is another Task", |task| {
             task.uid() != first.uid() && task.phase() == "Running"
         })
         .await?;
-    ensure!(world.failed_cycles("fixer") == 0);
+    ensure!(fixture.failed_cycles("fixer") == 0);
     Ok(())
 }
 
 #[tokio::test]
-async fn a_job_that_somebody_deletes_meanwhile_comes_back_only_to_end() -> anyhow::Result<()> {
-    let world = World::start("deleted").await?;
-    let mark = world.cp.audit().mark()?;
-    world.run(&task("job-2")).await?;
-    world.cancel("job-2", "").await?;
-    world
-        .ns
+async fn a_job_that_is_deleted_meanwhile_is_recreated_only_to_end() -> anyhow::Result<()> {
+    let fixture = start("deleted").await?;
+    let mark = fixture.cp.audit().mark()?;
+    fixture.run(&task("job-2")).await?;
+    cancel(&fixture, "job-2", "").await?;
+    fixture
         .kubectl(["delete", "job", "job-2", "--ignore-not-found", "--wait=false"])
         .await?
         .stdout_ok()?;
-    world.await_cancelled("job-2").await?;
-    ensure!(world.pods_made(mark, "job-2").await? == 1, "a second agent was started");
+    await_cancelled(&fixture, "job-2").await?;
+    ensure!(
+        pods_created(&fixture, mark, "job-2").await? == 1,
+        "a second agent was started"
+    );
     Ok(())
 }
 
 #[tokio::test]
-async fn a_task_that_is_deleted_meanwhile_just_goes() -> anyhow::Result<()> {
-    let world = World::start("going").await?;
-    world.run(&task("job-3")).await?;
+async fn a_task_that_is_deleted_meanwhile_is_deleted() -> anyhow::Result<()> {
+    let fixture = start("going").await?;
+    fixture.run(&task("job-3")).await?;
     let grace = format!("{}=3600", keys::CANCEL_GRACE);
-    world
-        .annotate("ann", "job-3", &[&format!("{}=later", keys::CANCEL), &grace])
+    annotate(&fixture, "ann", "job-3", &[&format!("{}=later", keys::CANCEL), &grace])
         .await?
         .stdout_ok()?;
-    world
-        .await_task("job-3", "is announced", |task| state(task) == "Announced")
+    fixture
+        .await_task("job-3", "is announced", |task| cancel_state(task) == "Announced")
         .await?;
-    world
-        .ns
+    fixture
         .kubectl(["delete", "task", "job-3", "--wait=false"])
         .await?
         .stdout_ok()?;
-    await_gone(&world.tasks(), "job-3").await
+    await_gone(&fixture.tasks(), "job-3").await
 }
 
 #[tokio::test]
 async fn a_task_whose_pods_cannot_be_made_is_cancelled() -> anyhow::Result<()> {
-    let world = matrix::world(State::Pending, "pending", &json!({})).await?;
-    world.create(&task("stuck"), false).await?.stdout_ok()?;
-    matrix::reach(&world, "stuck", State::Pending).await?;
-    world.cancel("stuck", "").await?;
-    matrix::ends(&world, "stuck", State::Pending, "ByHand").await?;
+    let fixture = matrix::fixture_in(State::Pending, "pending", &json!({})).await?;
+    fixture.created(&task("stuck")).await?;
+    matrix::reach(&fixture, "stuck", State::Pending).await?;
+    cancel(&fixture, "stuck", "").await?;
+    matrix::ends(&fixture, "stuck", State::Pending, "ByHand").await?;
     ensure!(
-        world
+        fixture
             .pods()
             .list(&kube::api::ListParams::default())
             .await?

@@ -1,21 +1,21 @@
-//! `taskgate status`: what it says of cancelled Tasks, and of what it may not read.
+//! `taskgate status` of cancelled Tasks, and of kinds that it may not read.
 
 use std::process::{Output, Stdio};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
-use taskgate_e2e::{PATIENCE, binary, eventually};
+use taskgate_e2e::{KelosFixture, PATIENCE, binary, eventually};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::Command,
 };
 
-use crate::world::{World, task};
+use crate::support::{await_cancelled, cancel, start, task};
 
-fn status(world: &World<'_>, kubeconfig: &std::path::Path, args: &[&str]) -> anyhow::Result<Command> {
+fn status(fixture: &KelosFixture<'_>, kubeconfig: &std::path::Path, args: &[&str]) -> anyhow::Result<Command> {
     let mut command = Command::new(binary("taskgate")?);
     command
-        .args(["status", "--namespace", world.ns.name(), "--kubeconfig"])
+        .args(["status", "--namespace", fixture.ns.name(), "--kubeconfig"])
         .arg(kubeconfig)
         .args(args)
         .stdin(Stdio::null())
@@ -23,25 +23,25 @@ fn status(world: &World<'_>, kubeconfig: &std::path::Path, args: &[&str]) -> any
     Ok(command)
 }
 
-fn said(output: &Output) -> (Option<i32>, String, String) {
+fn printed(output: &Output) -> (Option<i32>, String, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
 #[tokio::test]
 async fn a_cancelled_task_reads_cancelled_whatever_its_phase() -> anyhow::Result<()> {
-    let world = World::start("status").await?;
-    world.run(&task("stale")).await?;
-    world.run(&task("fresh")).await?;
-    world.cancel("stale", "no longer needed").await?;
-    let cancelled = world.await_cancelled("stale").await?;
+    let fixture = start("status").await?;
+    fixture.run(&task("stale")).await?;
+    fixture.run(&task("fresh")).await?;
+    cancel(&fixture, "stale", "no longer needed").await?;
+    let cancelled = await_cancelled(&fixture, "stale").await?;
     ensure!(
         cancelled.phase() == "Failed",
         "Kelos knows no other: {}",
         cancelled.phase()
     );
 
-    let told = said(&status(&world, world.cp.kubeconfig(), &[])?.output().await?);
+    let told = printed(&status(&fixture, fixture.cp.kubeconfig(), &[])?.output().await?);
     ensure!(told.0 == Some(0) && told.2.is_empty(), "{told:?}");
     let line = told.1.lines().find(|line| line.starts_with("stale "));
     let line = line.with_context(|| told.1.clone())?;
@@ -52,7 +52,11 @@ async fn a_cancelled_task_reads_cancelled_whatever_its_phase() -> anyhow::Result
     // No policy governs the other, and taskgate did nothing about it.
     ensure!(told.1.contains("1 Cancelled, 1 not governed"), "{}", told.1);
 
-    let told = said(&status(&world, world.cp.kubeconfig(), &["-o", "json"])?.output().await?);
+    let told = printed(
+        &status(&fixture, fixture.cp.kubeconfig(), &["-o", "json"])?
+            .output()
+            .await?,
+    );
     let report: Value = serde_json::from_str(&told.1)?;
     let task = &report["tasks"]["entries"][0];
     ensure!(
@@ -63,13 +67,13 @@ async fn a_cancelled_task_reads_cancelled_whatever_its_phase() -> anyhow::Result
 }
 
 #[tokio::test]
-async fn what_may_not_be_read_is_told_in_its_place() -> anyhow::Result<()> {
-    let world = World::start("status-rights").await?;
-    world.run(&task("seen")).await?;
-    let nobody = world.cp.kubeconfig_as("nobody", &["system:authenticated"])?;
-    let told = said(&status(&world, &nobody, &[])?.output().await?);
+async fn a_kind_that_may_not_be_read_is_named_in_its_section() -> anyhow::Result<()> {
+    let fixture = start("status-rights").await?;
+    fixture.run(&task("seen")).await?;
+    let stranger = fixture.cp.kubeconfig_as("stranger", &["system:authenticated"])?;
+    let told = printed(&status(&fixture, &stranger, &[])?.output().await?);
     ensure!(told.0 == Some(1), "nothing could be read: {told:?}");
-    let refused = r#"Tasks: tasks.kelos.dev is forbidden: User "nobody" cannot list resource "tasks""#;
+    let refused = r#"Tasks: tasks.kelos.dev is forbidden: User "stranger" cannot list resource "tasks""#;
     ensure!(told.1.contains(refused), "{}", told.1);
 
     let lists = json!([{"apiGroups": ["kelos.dev"], "resources": ["tasks"], "verbs": ["list"]}]);
@@ -79,11 +83,11 @@ async fn what_may_not_be_read_is_told_in_its_place() -> anyhow::Result<()> {
     let binding = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "reader"},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"},
-        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "nobody"}],
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "stranger"}],
     });
-    world.ns.apply_yaml(&format!("{role}\n---\n{binding}")).await?;
+    fixture.apply_yaml(&format!("{role}\n---\n{binding}")).await?;
     eventually("Tasks are told, and what else is not known", PATIENCE, || async {
-        let told = said(&status(&world, &nobody, &[])?.output().await?);
+        let told = printed(&status(&fixture, &stranger, &[])?.output().await?);
         ensure!(told.0 == Some(3), "{told:?}");
         ensure!(told.1.contains("\nseen  Running "), "{}", told.1);
         ensure!(
@@ -102,10 +106,10 @@ async fn what_may_not_be_read_is_told_in_its_place() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn it_is_told_anew_when_something_changes_until_ctrl_c() -> anyhow::Result<()> {
-    let world = World::start("status-watch").await?;
-    world.run(&task("stale")).await?;
-    let mut watching = status(&world, world.cp.kubeconfig(), &["--watch"])?
+async fn with_watch_it_prints_again_when_something_changes_until_ctrl_c() -> anyhow::Result<()> {
+    let fixture = start("status-watch").await?;
+    fixture.run(&task("stale")).await?;
+    let mut watching = status(&fixture, fixture.cp.kubeconfig(), &["--watch"])?
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
@@ -125,7 +129,7 @@ async fn it_is_told_anew_when_something_changes_until_ctrl_c() -> anyhow::Result
             .with_context(|| format!("no line {what:?}"))?
     };
     next("Tasks: 0 governed").await?;
-    world.cancel("stale", "no longer needed").await?;
+    cancel(&fixture, "stale", "no longer needed").await?;
     let line = next("stale  Cancelled ").await?;
     ensure!(line.ends_with("Cancelled by user:ann: no longer needed"), "{line}");
 
@@ -138,11 +142,11 @@ async fn it_is_told_anew_when_something_changes_until_ctrl_c() -> anyhow::Result
 }
 
 #[tokio::test]
-async fn a_reader_that_goes_away_ends_it() -> anyhow::Result<()> {
-    let world = World::start("status-pipe").await?;
+async fn a_closed_pipe_ends_it() -> anyhow::Result<()> {
+    let fixture = start("status-pipe").await?;
     let (reader, writer) = std::io::pipe()?;
     drop(reader);
-    let watching = status(&world, world.cp.kubeconfig(), &["--watch"])?
+    let watching = status(&fixture, fixture.cp.kubeconfig(), &["--watch"])?
         .stdout(writer)
         .stderr(Stdio::piped())
         .spawn()?;

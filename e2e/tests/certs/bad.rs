@@ -1,15 +1,19 @@
-//! Bad certificates in a Secret that somebody else provides: the last good one is served until it expires, and both /readyz and a
-//! metric tell.
+//! Bad certificates in a Secret that taskgate does not write: the last good one is served until it expires, and both /readyz and
+//! a metric report it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::ensure;
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::ByteString;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
 use taskgate_certs::{Lifetimes, San, SecretData, issue_all, issue_leaf};
-use taskgate_e2e::{Gate, PATIENCE, eventually};
+use taskgate_e2e::{ControlPlane, GATE_NAMESPACE, Gate, PATIENCE, eventually};
 
-use crate::world::{CERT_MANAGER, FAIL, answers, plane, probe, put, told, trust};
+use crate::support::{CERT_MANAGER, FAIL, SECRET, await_answer, await_certificate_check, plane, probe, secrets, trust};
 
 /// RSA with 1024 bits, made for this test.
 const WEAK_CRT: &[u8] = include_bytes!("rsa1024.crt");
@@ -21,6 +25,27 @@ fn names() -> anyhow::Result<Vec<San>> {
 
 fn leaf_of(data: &SecretData, names: &[San], now: Timestamp) -> anyhow::Result<SecretData> {
     Ok(issue_leaf(data, names, Lifetimes::default(), now)?)
+}
+
+/// Replaces the content of the Secret with `data`.
+async fn put(cp: &ControlPlane, data: &SecretData) -> anyhow::Result<()> {
+    let entries = [
+        ("tls.crt", &data.tls_crt),
+        ("tls.key", &data.tls_key),
+        ("ca.crt", &data.ca_crt),
+    ];
+    let entries: BTreeMap<_, _> = entries
+        .into_iter()
+        .filter_map(|(key, bytes)| Some((key, ByteString(bytes.clone()?))))
+        .collect();
+    let patch = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET, "namespace": GATE_NAMESPACE},
+        "type": "Opaque",
+        "data": entries,
+    });
+    let params = PatchParams::apply("operator").force();
+    secrets(cp).patch(SECRET, &params, &Patch::Apply(patch)).await?;
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,7 +63,7 @@ async fn every_bad_one_is_named_and_none_is_served() -> anyhow::Result<()> {
     });
     let (gate, ()) = tokio::try_join!(gate, trusting)?;
     let ns = cp.namespace("bad").await?;
-    answers(&ns).await?;
+    await_answer(&ns).await?;
 
     let other = issue_all(&names, Lifetimes::default(), now)?;
     let year = SignedDuration::from_hours(365 * 24);
@@ -98,8 +123,8 @@ async fn every_bad_one_is_named_and_none_is_served() -> anyhow::Result<()> {
         for (data, words) in &table {
             result = async {
                 put(&cp, data).await?;
-                told(&gate, "the last good one is served until", true).await?;
-                told(&gate, words, true).await
+                await_certificate_check(&gate, "the last good one is served until", true).await?;
+                await_certificate_check(&gate, words, true).await
             }
             .await;
             if result.is_err() {
@@ -116,11 +141,11 @@ async fn every_bad_one_is_named_and_none_is_served() -> anyhow::Result<()> {
         lost.load(Ordering::Relaxed)
     );
     put(&cp, &good).await?;
-    told(&gate, "certificate ok", false).await
+    await_certificate_check(&gate, "certificate ok", false).await
 }
 
 #[tokio::test]
-async fn the_last_good_one_is_served_until_it_expires_and_then_nobody_is_ready() -> anyhow::Result<()> {
+async fn the_last_good_one_is_served_until_it_expires_and_then_no_replica_is_ready() -> anyhow::Result<()> {
     let names = names()?;
     let good = issue_all(&names, Lifetimes::default(), Timestamp::now())?;
     let cp = plane().await?;
@@ -148,13 +173,13 @@ async fn the_last_good_one_is_served_until_it_expires_and_then_nobody_is_ready()
     let mut garbage = good.clone();
     garbage.tls_crt = Some(Vec::new());
     put(&cp, &garbage).await?;
-    told(&gate, "ok, but the last good one is served until", true).await?;
-    told(
+    await_certificate_check(&gate, "ok, but the last good one is served until", true).await?;
+    await_certificate_check(
         &gate,
         "[-]certificate failed: the certificate or its authority has expired",
         true,
     )
     .await?;
     put(&cp, &leaf_of(&good, &names, Timestamp::now())?).await?;
-    told(&gate, "certificate ok", false).await
+    await_certificate_check(&gate, "certificate ok", false).await
 }

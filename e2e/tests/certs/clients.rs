@@ -12,7 +12,7 @@ use rcgen::{
 use serde_json::json;
 use taskgate_e2e::{ControlPlane, Gate, PATIENCE, eventually};
 
-use crate::world::{FAIL, answers, probe};
+use crate::support::{FAIL, await_answer, probe};
 
 type Issuer = CertifiedIssuer<'static, KeyPair>;
 
@@ -33,7 +33,7 @@ fn client(authority: &Issuer, name: &str) -> anyhow::Result<(String, String)> {
     Ok((params.signed_by(&key, authority)?.pem(), key.serialize_pem()))
 }
 
-/// What docs/certificates.md tells to give the API server, in `folder`; the file that its flag names.
+/// The API server's configuration of docs/certificates.md, in `folder`; the file for its flag.
 fn admission_configuration(folder: &Path, certificate: &str, key: &str) -> anyhow::Result<String> {
     let put = |name: &str, text: &str| {
         let path = folder.join(name);
@@ -76,7 +76,7 @@ async fn call(gate: &Gate, identity: Option<&(String, String)>) -> anyhow::Resul
 }
 
 #[tokio::test]
-async fn with_a_client_authority_the_api_server_is_answered_and_nobody_else() -> anyhow::Result<()> {
+async fn with_a_client_authority_the_api_server_alone_is_answered() -> anyhow::Result<()> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients");
     std::fs::create_dir_all(&folder)?;
     let (good, other) = (authority("callers")?, authority("others")?);
@@ -96,7 +96,7 @@ async fn with_a_client_authority_the_api_server_is_answered_and_nobody_else() ->
         .start(&cp)
         .await?;
     let ns = cp.namespace("clients").await?;
-    answers(&ns).await?;
+    await_answer(&ns).await?;
 
     let none = call(&gate, None)
         .await?
@@ -133,7 +133,7 @@ async fn with_a_client_authority_the_api_server_is_answered_and_nobody_else() ->
     ensure!(answer.is_err(), "{answer:?}");
     // Garbage changes nothing. The API server's connection from before is kept.
     std::fs::write(&ca, "garbage")?;
-    eventually("it is said", PATIENCE, || async {
+    eventually("it is logged", PATIENCE, || async {
         ensure!(
             gate.process().log()?.contains("the client authority cannot be renewed"),
             "not yet"

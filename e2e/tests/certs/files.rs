@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use taskgate_certs::{Lifetimes, San, SecretData, issue_all, issue_leaf};
 use taskgate_e2e::{Gate, PATIENCE, eventually};
 
-use crate::world::{FAIL, answers, plane, probe, told, trust};
+use crate::support::{FAIL, await_answer, await_certificate_check, plane, probe, trust};
 
 /// Puts `data` where a kubelet would put it, and swaps the link.
 fn mount(folder: &Path, version: u32, data: &SecretData) -> anyhow::Result<()> {
@@ -50,7 +50,7 @@ async fn three_swaps_in_a_row_are_served_and_a_bad_one_is_not() -> anyhow::Resul
     });
     let (gate, ()) = tokio::try_join!(starting, trusting)?;
     let ns = cp.namespace("files").await?;
-    answers(&ns).await?;
+    await_answer(&ns).await?;
 
     let served = || anyhow::Ok(gate.process().log()?.matches("serving a new certificate").count());
     for version in 1..=3 {
@@ -70,8 +70,8 @@ async fn three_swaps_in_a_row_are_served_and_a_bad_one_is_not() -> anyhow::Resul
     let mut bad = first.clone();
     bad.tls_key = issue_leaf(&first, &names, Lifetimes::default(), Timestamp::now())?.tls_key;
     mount(&folder, 4, &bad)?;
-    told(&gate, "tls.key is not the key of tls.crt", true).await?;
+    await_certificate_check(&gate, "tls.key is not the key of tls.crt", true).await?;
     probe(&ns).await?;
     mount(&folder, 5, &first)?;
-    told(&gate, "certificate ok", false).await
+    await_certificate_check(&gate, "certificate ok", false).await
 }

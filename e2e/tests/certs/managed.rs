@@ -1,27 +1,28 @@
-//! The real cert-manager issues, renews and injects; taskgate serves, and writes nothing of it.
+//! The real cert-manager issues, renews and injects; taskgate serves, and writes none of it.
 
 use anyhow::{Context as _, ensure};
 use kube::api::DeleteParams;
 use taskgate_e2e::{GATE_NAMESPACE, Gate, PATIENCE, await_object, eventually};
 
-use crate::world::{
-    CERT_MANAGER, FAIL, SECRET, answers, cert_manager, entry, injected, owners_of_the_bundle, plane, probe, secrets,
+use crate::support::{
+    CERT_MANAGER, FAIL, SECRET, await_answer, cert_manager, entry, inject_flag, owners_of_the_bundle, plane, probe,
+    secrets,
 };
 
 #[tokio::test]
 async fn cert_manager_provides_everything_and_taskgate_writes_nothing() -> anyhow::Result<()> {
     let cp = plane().await?;
     let mark = cp.audit().mark()?;
-    // In the order of a careless user: taskgate first, what it needs later.
+    // taskgate first, and what it needs later.
     let gate = Gate::builder()
         .registration_flag(FAIL)
-        .registration_flag(injected())
+        .registration_flag(inject_flag())
         .serve_flag(CERT_MANAGER);
     let (gate, cert_manager) = tokio::try_join!(gate.start(&cp), cert_manager(&cp))?;
     let ns = cp.namespace("managed").await?;
-    answers(&ns).await?;
+    await_answer(&ns).await?;
 
-    // A leaf that goes is issued anew, with a new key, and served without a restart. No call is lost meanwhile.
+    // A deleted leaf is issued anew, with a new key, and served without a restart. No call is lost meanwhile.
     let api = secrets(&cp);
     let before = entry(&api.get(SECRET).await?, "tls.crt")?;
     api.delete(SECRET, &DeleteParams::default()).await?;
@@ -62,7 +63,7 @@ async fn cert_manager_provides_everything_and_taskgate_writes_nothing() -> anyho
     // Without cert-manager everything goes on.
     cert_manager.process().kill().await?;
     gate.process().restart().await?;
-    probe(&ns).await.context("cert-manager is away")?;
+    probe(&ns).await.context("cert-manager does not run")?;
     let log = gate.process().log()?;
     ensure!(
         !log.contains("PRIVATE KEY") && log.contains(GATE_NAMESPACE),

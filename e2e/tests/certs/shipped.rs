@@ -1,5 +1,5 @@
-//! What is shipped for cert-manager, as it is shipped: rendered by kustomize and by Helm, called through its Service, with
-//! certificates from the real cert-manager.
+//! The shipped manifests for cert-manager, rendered by kustomize and by Helm, called through the Service, with certificates from
+//! the real cert-manager.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -19,7 +19,7 @@ use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use taskgate_e2e::{CertManager, ControlPlane, Crossing, GATE_NAMESPACE, PATIENCE, Pods, eventually};
 
-use crate::world::{CONFIGURATION, entry, owners_of_the_bundle, probe};
+use crate::support::{CONFIGURATION, entry, owners_of_the_bundle, probe};
 
 static CROSSING: LazyLock<Crossing> = LazyLock::new(|| Crossing::start().expect("loopback can be listened on"));
 
@@ -45,7 +45,7 @@ async fn the_overlay_is_served_from_what_cert_manager_issues() -> anyhow::Result
     is_served(&cp, GATE_NAMESPACE, "taskgate").await
 }
 
-/// Under a name and in a namespace that nothing in the chart may take for granted.
+/// With another name and namespace than the chart's defaults.
 #[tokio::test]
 async fn the_chart_is_served_from_what_cert_manager_issues() -> anyhow::Result<()> {
     let (cp, _cert_manager) = plane().await?;
@@ -112,7 +112,7 @@ async fn is_served(cp: &ControlPlane, namespace: &str, name: &str) -> anyhow::Re
     Ok(())
 }
 
-/// Whom both configurations call, and whom they trust.
+/// The client configurations of all webhooks: address and bundle.
 async fn clients(cp: &ControlPlane) -> anyhow::Result<Vec<WebhookClientConfig>> {
     let mutating: MutatingWebhookConfiguration = Api::all(cp.client()).get(CONFIGURATION).await?;
     let validating: ValidatingWebhookConfiguration = Api::all(cp.client()).get(CONFIGURATION).await?;

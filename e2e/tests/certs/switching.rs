@@ -1,4 +1,4 @@
-//! From one mode to the other in a running cluster, under load and fail-closed, as docs/certificates.md tells it: no call is lost.
+//! From one mode to the other in a running cluster, under load and fail-closed, as in docs/certificates.md: no call is lost.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -7,9 +7,9 @@ use anyhow::ensure;
 use kube::api::DeleteParams;
 use taskgate_e2e::{Balancer, ControlPlane, Gate, PATIENCE, eventually, register};
 
-use crate::world::{
-    CERT_MANAGER, FAIL, SECRET, answers, cert_manager, entry, injected, mutating, owners_of_the_bundle, plane, probe,
-    secrets,
+use crate::support::{
+    CERT_MANAGER, FAIL, SECRET, await_answer, cert_manager, entry, inject_flag, mutating, owners_of_the_bundle, plane,
+    probe, secrets,
 };
 
 /// A replica behind the balancer, which is ready when this returns.
@@ -49,7 +49,7 @@ async fn end(balancer: &Balancer, gate: Gate) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until the load has called a while longer as things are now.
+/// Waits until the load has sent some more calls.
 async fn more(sent: &AtomicUsize) -> anyhow::Result<()> {
     let before = sent.load(Ordering::Relaxed);
     eventually("the load goes on", PATIENCE, || async {
@@ -69,7 +69,7 @@ async fn to_cert_manager_and_back_loses_no_call() -> anyhow::Result<()> {
         replica(&cp, &balancer, "own-b", &[], &[]).await?,
     ];
     let ns = cp.namespace("switching").await?;
-    answers(&ns).await?;
+    await_answer(&ns).await?;
     let (done, sent, lost) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     let load = async {
         while !done.load(Ordering::Relaxed) {
@@ -111,7 +111,7 @@ async fn there_and_back(
     .await?;
 
     // There: the annotation first, so that both authorities are trusted; then the replicas.
-    register(cp, balancer.url(), &[FAIL.to_owned(), injected()]).await?;
+    register(cp, balancer.url(), &[FAIL.to_owned(), inject_flag()]).await?;
     eventually("both authorities are trusted", PATIENCE, || async {
         let found = mutating(cp).await?;
         for webhook in found.webhooks.iter().flatten() {
@@ -126,13 +126,13 @@ async fn there_and_back(
     let mut managed = Vec::new();
     for (index, gate) in old.into_iter().enumerate() {
         let name = format!("managed-{index}");
-        managed.push(replica(cp, balancer, &name, &[CERT_MANAGER], &[&injected()]).await?);
+        managed.push(replica(cp, balancer, &name, &[CERT_MANAGER], &[&inject_flag()]).await?);
         end(balancer, gate).await?;
     }
     more(sent).await?;
 
-    // And back: the annotation goes, the bundle stays; then the replicas, which add an authority of their own. The one from
-    // before is gone, so it has to be a new one.
+    // And back: the annotation is removed, the bundle stays; then the replicas, which add a new authority of their own, as the
+    // Secret of the old one is deleted.
     api.delete("taskgate-serving-cert", &DeleteParams::default()).await?;
     register(cp, balancer.url(), &[FAIL.to_owned()]).await?;
     let mut own = Vec::new();

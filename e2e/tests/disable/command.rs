@@ -8,10 +8,10 @@ use kelos_standin::types::Task;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
-use taskgate_api::{WorkItem, keys};
+use taskgate_api::keys;
 use taskgate_e2e::{PATIENCE, await_gone, await_object, eventually, never};
 
-use crate::world::World;
+use crate::support::{DisableFixture, task};
 
 async fn fail(tasks: &Api<Task>, name: &str) -> anyhow::Result<()> {
     let status = json!({"status": {"phase": "Failed", "completionTime": "2026-01-01T00:00:00Z"}});
@@ -21,8 +21,8 @@ async fn fail(tasks: &Api<Task>, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A cluster's own policy that refuses to take finalizers off some Tasks.
-fn keeps_stuck() -> String {
+/// A cluster's own admission policy that refuses to remove the finalizers of some Tasks.
+fn keep_finalizers() -> String {
     let kept = "!object.metadata.name.startsWith('stuck') || has(object.metadata.finalizers)";
     let policy = json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": "stuck"},
@@ -40,12 +40,12 @@ fn keeps_stuck() -> String {
     format!("{policy}\n---\n{binding}")
 }
 
-/// Whoever does not let some Tasks go is not in the way of the others.
-async fn tasks_that_stay_are_in_nobodys_way(world: &World) -> anyhow::Result<()> {
-    let tasks = world.tasks();
-    world.cp.apply_yaml(&keeps_stuck()).await?;
-    eventually("they are kept", PATIENCE, || async {
-        let free = r#"{"metadata":{"finalizers":null}}"#;
+/// Tasks whose finalizers cannot be removed do not block the others.
+async fn tasks_that_stay_block_no_other(fixture: &DisableFixture) -> anyhow::Result<()> {
+    let tasks = fixture.ns.tasks();
+    fixture.cp.apply_yaml(&keep_finalizers()).await?;
+    eventually("removing them is refused", PATIENCE, || async {
+        let no_finalizers = r#"{"metadata":{"finalizers":null}}"#;
         let patch = [
             "patch",
             "tasks.kelos.dev",
@@ -53,9 +53,9 @@ async fn tasks_that_stay_are_in_nobodys_way(world: &World) -> anyhow::Result<()>
             "--dry-run=server",
             "--type=merge",
             "-p",
-            free,
+            no_finalizers,
         ];
-        let refused = world.ns.kubectl(patch).await?.stderr_failed()?;
+        let refused = fixture.ns.kubectl(patch).await?.stderr_failed()?;
         ensure!(refused.contains("it stays"), "{refused}");
         Ok(())
     })
@@ -66,7 +66,7 @@ async fn tasks_that_stay_are_in_nobodys_way(world: &World) -> anyhow::Result<()>
     tasks.delete("deleted", &DeleteParams::default()).await?;
     await_gone(&tasks, "deleted").await?;
     let binding = ["delete", "validatingadmissionpolicybinding", "stuck"];
-    world.cp.kubectl(binding).await?.stdout_ok()?;
+    fixture.cp.kubectl(binding).await?.stdout_ok()?;
     for n in 0..20 {
         await_gone(&tasks, &format!("stuck-{n}")).await?;
     }
@@ -74,36 +74,36 @@ async fn tasks_that_stay_are_in_nobodys_way(world: &World) -> anyhow::Result<()>
 }
 
 #[tokio::test]
-async fn disabled_nothing_is_in_the_way_and_enabled_all_is_as_it_was() -> anyhow::Result<()> {
-    let world = World::start().await?;
-    let tasks = world.tasks();
+async fn disabled_it_blocks_nothing_and_enabled_it_is_as_before() -> anyhow::Result<()> {
+    let fixture = DisableFixture::start().await?;
+    let tasks = fixture.ns.tasks();
     for name in ["kept", "deleted"] {
-        let made = tasks.create(&PostParams::default(), &World::task(name)?).await?;
+        let made = tasks.create(&PostParams::default(), &task(name)?).await?;
         ensure!(made.finalizers().iter().any(|finalizer| finalizer == keys::ACCOUNTING));
     }
-    // More than are let go at a time.
+    // More than are released at a time.
     for n in 0..20 {
-        let mut stuck = World::task(&format!("stuck-{n}"))?;
+        let mut stuck = task(&format!("stuck-{n}"))?;
         stuck.metadata.finalizers = Some(vec![keys::ACCOUNTING.to_owned()]);
         tasks.create(&PostParams::default(), &stuck).await?;
     }
-    let before = world.configurations().await?;
-    let told = world
+    let before = fixture.configurations().await?;
+    let told = fixture
         .taskgate(&["disable", "--reason", "incident 7", "--dry-run"])
         .await?;
     ensure!(
         told.ends_with("taskgate would be disabled until `taskgate enable` (dry run)\n"),
         "{told}"
     );
-    ensure!(world.configurations().await? == before, "{told}");
-    world.taskgate(&["disable", "--reason", "incident 7"]).await?;
-    world.until_governed(false).await?;
-    eventually("the metric says so", PATIENCE, || async {
-        ensure!(world.gate.metrics().await?.sum("taskgate_disabled") > 0.0);
+    ensure!(fixture.configurations().await? == before, "{told}");
+    fixture.taskgate(&["disable", "--reason", "incident 7"]).await?;
+    fixture.await_governed(false).await?;
+    eventually("the metric is set", PATIENCE, || async {
+        ensure!(fixture.gate.metrics().await?.sum("taskgate_disabled") > 0.0);
         Ok(())
     })
     .await?;
-    let status = world.taskgate(&["status"]).await?;
+    let status = fixture.taskgate(&["status"]).await?;
     for words in [
         "taskgate: disabled since 20",
         "incident 7",
@@ -113,12 +113,12 @@ async fn disabled_nothing_is_in_the_way_and_enabled_all_is_as_it_was() -> anyhow
         ensure!(status.contains(words), "{words}: {status}");
     }
 
-    // The controller does nothing but let go: no failure is counted, no deletion waits.
+    // The controller only removes finalizers: no failure is counted, no deletion waits.
     fail(&tasks, "kept").await?;
     never("a failure is counted", Duration::from_secs(3), || async {
-        Ok(world
+        Ok(fixture
             .ns
-            .api::<WorkItem>()
+            .work_items()
             .list(&ListParams::default())
             .await?
             .items
@@ -126,30 +126,30 @@ async fn disabled_nothing_is_in_the_way_and_enabled_all_is_as_it_was() -> anyhow
             .map(|item| item.name_any()))
     })
     .await?;
-    tasks_that_stay_are_in_nobodys_way(&world).await?;
-    let other = world.cp.namespace("other").await?;
-    world
+    tasks_that_stay_block_no_other(&fixture).await?;
+    let other = fixture.cp.namespace("other").await?;
+    fixture
         .cp
         .kubectl(["delete", "namespace", other.name(), "--timeout=60s"])
         .await?
         .stdout_ok()?;
-    // Nor does it need a taskgate that runs.
-    world.gate.process().kill().await?;
-    world.until_governed(false).await?;
-    let told = world.taskgate(&["enable", "--dry-run"]).await?;
+    // The same while taskgate does not run.
+    fixture.gate.process().kill().await?;
+    fixture.await_governed(false).await?;
+    let told = fixture.taskgate(&["enable", "--dry-run"]).await?;
     ensure!(told.ends_with("taskgate would be enabled (dry run)\n"), "{told}");
-    world.until_governed(false).await?;
-    world.taskgate(&["enable"]).await?;
-    let after = world.configurations().await?;
+    fixture.await_governed(false).await?;
+    fixture.taskgate(&["enable"]).await?;
+    let after = fixture.configurations().await?;
     ensure!(after == before, "{after:#?}\n{before:#?}");
 
-    world.gate.process().start().await?;
-    world.until_governed(true).await?;
+    fixture.gate.process().start().await?;
+    fixture.await_governed(true).await?;
     await_object(&tasks, "kept", "is recorded", |task| {
         task.annotations().contains_key(keys::RECORDED)
     })
     .await?;
-    let status = world.taskgate(&["status"]).await?;
+    let status = fixture.taskgate(&["status"]).await?;
     ensure!(
         status.starts_with("taskgate: enabled\n") && status.contains(": on;"),
         "{status}"
@@ -158,18 +158,18 @@ async fn disabled_nothing_is_in_the_way_and_enabled_all_is_as_it_was() -> anyhow
 }
 
 #[tokio::test]
-async fn when_its_time_is_over_it_enables_itself_also_after_a_restart() -> anyhow::Result<()> {
-    let world = World::start().await?;
-    let before = world.configurations().await?;
-    world
+async fn when_the_time_is_over_it_is_enabled_automatically_also_after_a_restart() -> anyhow::Result<()> {
+    let fixture = DisableFixture::start().await?;
+    let before = fixture.configurations().await?;
+    fixture
         .taskgate(&["disable", "--for", "3s", "--reason", "a moment"])
         .await?;
-    eventually("the switch is gone", PATIENCE, || is_gone(&world)).await?;
-    world.until_governed(true).await?;
+    eventually("the ConfigMap is gone", PATIENCE, || is_gone(&fixture)).await?;
+    fixture.await_governed(true).await?;
 
-    // Killed before: a machine that is slow must not let it enable itself.
-    world.gate.process().kill().await?;
-    let told = world
+    // Killed first: on a slow machine it would be enabled already.
+    fixture.gate.process().kill().await?;
+    let told = fixture
         .taskgate(&["disable", "--for", "4s", "--reason", "a moment"])
         .await?;
     let until = told.trim_end().rsplit(' ').next().unwrap_or_default();
@@ -179,21 +179,21 @@ async fn when_its_time_is_over_it_enables_itself_also_after_a_restart() -> anyho
         Ok(())
     })
     .await?;
-    // Nobody is there to enable it.
-    world.until_governed(false).await?;
-    world.gate.process().start().await?;
-    world.until_governed(true).await?;
-    eventually("nothing is left of it", PATIENCE, || async {
-        let after = world.configurations().await?;
+    // No replica runs that could enable it.
+    fixture.await_governed(false).await?;
+    fixture.gate.process().start().await?;
+    fixture.await_governed(true).await?;
+    eventually("the configurations are as before", PATIENCE, || async {
+        let after = fixture.configurations().await?;
         ensure!(after == before, "{after:#?}");
-        is_gone(&world).await
+        is_gone(&fixture).await
     })
     .await
 }
 
-/// Whether taskgate has taken the switch away.
-async fn is_gone(world: &World) -> anyhow::Result<()> {
-    let maps = world
+/// Whether taskgate has deleted the ConfigMap.
+async fn is_gone(fixture: &DisableFixture) -> anyhow::Result<()> {
+    let maps = fixture
         .cp
         .kubectl(["-n", "taskgate-system", "get", "configmap", "-oname"])
         .await?

@@ -1,16 +1,16 @@
-//! The same by kubectl alone, as docs/failure-policy.md tells it.
+//! The same by kubectl alone, as in docs/failure-policy.md.
 
 use anyhow::ensure;
 use taskgate_e2e::{PATIENCE, eventually};
 
-use crate::world::{CONFIGURATION, KINDS, World};
+use crate::support::{CONFIGURATION, DisableFixture, KINDS};
 
 const NAMESPACE: &str = "taskgate-system";
 
 #[tokio::test]
-async fn a_config_map_disables_a_taskgate_that_runs_and_nothing_registers_it_again() -> anyhow::Result<()> {
-    let world = World::start().await?;
-    let before = world.configurations().await?;
+async fn a_config_map_disables_a_running_taskgate_and_nothing_registers_it_again() -> anyhow::Result<()> {
+    let fixture = DisableFixture::start().await?;
+    let before = fixture.configurations().await?;
     let create = [
         "-n",
         NAMESPACE,
@@ -19,17 +19,17 @@ async fn a_config_map_disables_a_taskgate_that_runs_and_nothing_registers_it_aga
         "taskgate-disabled",
         "--from-literal=reason=incident 8",
     ];
-    world.cp.kubectl(create).await?.stdout_ok()?;
-    world.until_governed(false).await?;
+    fixture.cp.kubectl(create).await?.stdout_ok()?;
+    fixture.await_governed(false).await?;
 
-    // Somebody installs it again meanwhile: it is off within a moment.
+    // A user registers it again meanwhile: the new configurations are off soon after.
     for kind in KINDS {
-        world.cp.kubectl(["delete", kind, CONFIGURATION]).await?.stdout_ok()?;
+        fixture.cp.kubectl(["delete", kind, CONFIGURATION]).await?.stdout_ok()?;
     }
-    let url = world.gate.url();
-    taskgate_e2e::register(&world.cp, url, &["--failure-policy=fail".to_owned()]).await?;
-    eventually("what is new is off as well", PATIENCE, || async {
-        let status = world.taskgate(&["status"]).await?;
+    let url = fixture.gate.url();
+    taskgate_e2e::register(&fixture.cp, url, &["--failure-policy=fail".to_owned()]).await?;
+    eventually("the new configurations are off as well", PATIENCE, || async {
+        let status = fixture.taskgate(&["status"]).await?;
         ensure!(
             status.matches(": off;").count() == 2 && status.contains("incident 8"),
             "{status}"
@@ -37,18 +37,18 @@ async fn a_config_map_disables_a_taskgate_that_runs_and_nothing_registers_it_aga
         Ok(())
     })
     .await?;
-    world.until_governed(false).await?;
+    fixture.await_governed(false).await?;
 
-    world
+    fixture
         .cp
         .kubectl(["-n", NAMESPACE, "delete", "configmap", "taskgate-disabled"])
         .await?
         .stdout_ok()?;
-    world.until_governed(true).await?;
-    eventually("all is as it was", PATIENCE, || async {
+    fixture.await_governed(true).await?;
+    eventually("the configurations are as before", PATIENCE, || async {
         let webhooks =
             |found: &[serde_json::Value]| found.iter().map(|one| one["webhooks"].clone()).collect::<Vec<_>>();
-        let (before, after) = (webhooks(&before), webhooks(&world.configurations().await?));
+        let (before, after) = (webhooks(&before), webhooks(&fixture.configurations().await?));
         ensure!(after == before, "{after:#?}\n{before:#?}");
         Ok(())
     })
@@ -56,23 +56,23 @@ async fn a_config_map_disables_a_taskgate_that_runs_and_nothing_registers_it_aga
 }
 
 #[tokio::test]
-async fn without_a_taskgate_that_runs_two_files_do_it() -> anyhow::Result<()> {
-    let world = World::start().await?;
-    let before = world.configurations().await?;
-    world.gate.process().kill().await?;
+async fn while_taskgate_does_not_run_two_manifests_disable_and_enable_it() -> anyhow::Result<()> {
+    let fixture = DisableFixture::start().await?;
+    let before = fixture.configurations().await?;
+    fixture.gate.process().kill().await?;
     let apply = ["apply", "--server-side", "--field-manager=taskgate-disable", "-f-"];
     let off = taskgate_e2e::taskgate(["manifests", "disable"]).await?;
-    world.cp.kubectl_with_input(apply, &off).await?.stdout_ok()?;
-    world.until_governed(false).await?;
+    fixture.cp.kubectl_with_input(apply, &off).await?.stdout_ok()?;
+    fixture.await_governed(false).await?;
     let on = taskgate_e2e::taskgate(["manifests", "enable"]).await?;
-    world.cp.kubectl_with_input(apply, &on).await?.stdout_ok()?;
-    world
+    fixture.cp.kubectl_with_input(apply, &on).await?.stdout_ok()?;
+    fixture
         .cp
         .kubectl(["-n", NAMESPACE, "delete", "configmap", "taskgate-disabled"])
         .await?
         .stdout_ok()?;
-    let after = world.configurations().await?;
+    let after = fixture.configurations().await?;
     ensure!(after == before, "{after:#?}\n{before:#?}");
-    world.gate.process().start().await?;
-    world.until_governed(true).await
+    fixture.gate.process().start().await?;
+    fixture.await_governed(true).await
 }

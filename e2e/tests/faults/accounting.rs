@@ -1,4 +1,4 @@
-//! Every end of a Task stands once in its item's memory, and no item fails more often than it may, whoever is killed.
+//! Every end of a Task is recorded once in its WorkItem, and no item fails more often than its limit, whichever process is killed.
 
 use anyhow::Context as _;
 use futures::future::{join_all, try_join_all};
@@ -7,15 +7,15 @@ use taskgate_e2e::{Gate, PATIENCE, eventually, is_soak, seed};
 use tokio::sync::watch;
 
 use crate::chaos::{self, Fault};
-use crate::item::Item;
-use crate::world::{CAPPED, ENDLESS, Seen, World};
+use crate::item::{Item, Seen, poll};
+use crate::support::{FaultFixture, LIMITED, UNLIMITED};
 
 /// How much happens.
 struct Size {
     items: usize,
     /// Of each item.
     failures: u32,
-    /// Of each tenth item: more than a `WorkItem` remembers, at full size.
+    /// Of each tenth item: more than the attempts that a `WorkItem` keeps, at full size.
     failures_of_the_busy: u32,
     faults: &'static [(Fault, usize)],
 }
@@ -47,7 +47,7 @@ const SMALL: Size = Size {
 };
 
 #[tokio::test]
-async fn every_failure_counts_once_and_every_limit_holds_whoever_is_killed() -> anyhow::Result<()> {
+async fn every_failure_counts_once_and_no_limit_is_exceeded_among_kills() -> anyhow::Result<()> {
     let seed = seed();
     eprintln!("SEED={seed}");
     failures_among_faults(if is_soak() { FULL } else { SMALL }, seed)
@@ -56,22 +56,22 @@ async fn every_failure_counts_once_and_every_limit_holds_whoever_is_killed() -> 
 }
 
 async fn failures_among_faults(size: Size, seed: u64) -> anyhow::Result<()> {
-    let world = World::start().await?;
-    // The API server asks the second; while that one is away, Tasks pass unseen.
+    let fixture = FaultFixture::start().await?;
+    // The API server asks the second; while that one is unavailable, Tasks are created without admission.
     let gates = [
-        Gate::builder().named("taskgate-a").start(&world.cp).await?,
-        Gate::builder().named("taskgate-b").start(&world.cp).await?,
+        Gate::builder().named("taskgate-a").start(&fixture.cp).await?,
+        Gate::builder().named("taskgate-b").start(&fixture.cp).await?,
     ];
-    world.govern().await?;
+    fixture.govern().await?;
 
     let mut rng = StdRng::seed_from_u64(seed);
-    let looks = Seen::nothing();
+    let seen = Seen::nothing();
     let mut items: Vec<_> = (0..size.items)
         .map(|number| {
-            let spawner = if number % 2 == 0 { CAPPED } else { ENDLESS };
+            let spawner = if number % 2 == 0 { LIMITED } else { UNLIMITED };
             Item::new(
-                &world,
-                looks.subscribe(),
+                &fixture,
+                seen.subscribe(),
                 spawner,
                 number + 1,
                 StdRng::from_rng(&mut rng),
@@ -93,22 +93,28 @@ async fn failures_among_faults(size: Size, seed: u64) -> anyhow::Result<()> {
             .enumerate()
             .map(|(number, item)| item.live(failures(number), &failed)),
     );
-    let killing = chaos::run(plan, failed.subscribe(), &world.cp, &gates, StdRng::from_rng(&mut rng));
+    let killing = chaos::run(
+        plan,
+        failed.subscribe(),
+        &fixture.cp,
+        &gates,
+        StdRng::from_rng(&mut rng),
+    );
     let lived = async { tokio::try_join!(living, killing) };
     tokio::select! {
         result = lived => { result?; }
-        never = world.look(&looks) => match never {},
+        never = poll(fixture.ns.tasks(), &seen) => match never {},
     }
     for result in join_all(
         items
             .iter()
-            .map(|item| eventually("the memory is complete", PATIENCE, || item.check())),
+            .map(|item| eventually("the WorkItem is complete", PATIENCE, || item.check())),
     )
     .await
     {
         result?;
     }
-    let slipped: u32 = items.iter().map(|item| item.slipped).sum();
-    eprintln!("{slipped} of the Tasks passed while admission was away");
+    let unadmitted: u32 = items.iter().map(|item| item.unadmitted).sum();
+    eprintln!("{unadmitted} of the Tasks were created without admission");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Who is killed when: at random moments of the work, so that each fault meets steps half done.
+//! Faults at random moments of the work, so that each meets steps half done.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ pub(crate) fn plan(faults: &[(Fault, usize)], failures: u32, rng: &mut StdRng) -
     moments.into_iter().zip(order).collect()
 }
 
-/// Does what is planned, as the failures come. What was killed is there again when it returns.
+/// Injects the planned faults as the failures come. Each killed process runs again when it returns.
 pub(crate) async fn run(
     plan: Vec<(u32, Fault)>,
     mut failures: watch::Receiver<u32>,
@@ -44,7 +44,7 @@ pub(crate) async fn run(
     for (moment, fault) in plan {
         failures.wait_for(|count| *count >= moment).await?;
         sleep(Duration::from_millis(rng.random_range(0..300))).await;
-        let away = Duration::from_millis(rng.random_range(0..1_500));
+        let downtime = Duration::from_millis(rng.random_range(0..1_500));
         let leader = leader(gates).await.unwrap_or_else(|| rng.random_range(0..gates.len()));
         let victims = match fault {
             Fault::KillLeader => vec![gates[leader].process()],
@@ -58,7 +58,7 @@ pub(crate) async fn run(
                 _ => victim.kill().await?,
             };
         }
-        sleep(away).await;
+        sleep(downtime).await;
         for victim in victims {
             victim.start().await?;
         }

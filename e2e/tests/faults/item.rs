@@ -1,13 +1,15 @@
-//! The life of one item: its spawner makes a Task whenever there is none, Kelos ends it, people delete it now and then. What
-//! its `WorkItem` has to say in the end is written down beside.
+//! The life of one item: its spawner creates a Task whenever there is none, Kelos ends it, users delete it now and then. The
+//! expected content of its `WorkItem` is kept beside.
 
+use std::collections::HashMap;
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure};
+use anyhow::{Context as _, bail, ensure};
 use kelos_standin::types::Task;
 use kube::{
-    ResourceExt as _,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    Api, ResourceExt as _,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
 };
 use rand::{Rng as _, rngs::StdRng};
 use serde_json::json;
@@ -16,23 +18,28 @@ use taskgate_api::{
     work_item::{Breaker, Outcome},
 };
 use taskgate_e2e::eventually;
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
-use crate::world::{STUCK, Seen, Spawner, World, answered, is_known};
+use crate::support::{FaultFixture, STUCK, Spawner, is_governed};
 
-/// How many attempts a `WorkItem` remembers.
+/// How many attempts a `WorkItem` keeps.
 const HISTORY: usize = 50;
+/// Between two tries, and between two reads.
+const INTERVAL: Duration = Duration::from_millis(100);
 
-/// What became of one Task.
+/// How one Task ended.
 #[derive(Clone, Debug, PartialEq)]
 struct End {
     uid: String,
     outcome: Outcome,
 }
 
-/// One item, and what is true of it.
+/// One item, and its expected state.
 pub(crate) struct Item<'a> {
-    world: &'a World,
+    fixture: &'a FaultFixture,
     seen: watch::Receiver<Seen>,
     spawner: Spawner,
     number: usize,
@@ -45,21 +52,21 @@ pub(crate) struct Item<'a> {
     pub(crate) failures: u32,
     /// Failures since the last success or reset.
     in_a_row: u32,
-    /// Tasks that admission did not see.
-    pub(crate) slipped: u32,
+    /// Tasks that were created without admission.
+    pub(crate) unadmitted: u32,
     is_open: bool,
 }
 
 impl<'a> Item<'a> {
     pub(crate) fn new(
-        world: &'a World,
+        fixture: &'a FaultFixture,
         seen: watch::Receiver<Seen>,
         spawner: Spawner,
         number: usize,
         rng: StdRng,
     ) -> Self {
         Self {
-            world,
+            fixture,
             seen,
             spawner,
             number,
@@ -69,7 +76,7 @@ impl<'a> Item<'a> {
             cost: 0,
             failures: 0,
             in_a_row: 0,
-            slipped: 0,
+            unadmitted: 0,
             is_open: false,
         }
     }
@@ -78,7 +85,7 @@ impl<'a> Item<'a> {
         format!("{}-{}", self.spawner.name, self.number)
     }
 
-    /// Lives until so many Tasks failed. Tells `ended` of each.
+    /// Runs until so many Tasks failed. Counts each in `ended`.
     pub(crate) async fn live(&mut self, failures: u32, ended: &watch::Sender<u32>) -> anyhow::Result<()> {
         while self.failures < failures {
             self.create().await?;
@@ -92,11 +99,11 @@ impl<'a> Item<'a> {
                 _ => {
                     let failed = self.fail().await?;
                     ended.send_modify(|count| *count += 1);
-                    // As a human, at once; but not what taskgate has marked: that it may have let go of.
+                    // As a user, at once; but not a Task that taskgate has marked, as it may have released that one.
                     let is_unmarked = !failed.annotations().contains_key(keys::RECORDED);
-                    let may_reset = is_unmarked && is_known(&failed) && !kelos_may_delete(&failed);
+                    let may_reset = is_unmarked && is_governed(&failed) && !kelos_may_delete(&failed);
                     if may_reset && self.rng.random_bool(0.1) && self.delete_as_it_was(&failed).await? {
-                        self.forget();
+                        self.reset_count();
                     }
                     self.settles().await?;
                     if self.is_open && self.failures < failures {
@@ -112,7 +119,7 @@ impl<'a> Item<'a> {
     /// As the spawner: a Task for the item, where there is none. It is never denied: a spawner whose create is denied backs
     /// off for all its items.
     pub(crate) async fn create(&mut self) -> anyhow::Result<()> {
-        let (tasks, task) = (self.world.tasks(), self.world.task(self.spawner, self.number)?);
+        let (tasks, task) = (self.fixture.ns.tasks(), self.fixture.task(self.spawner, self.number)?);
         let params = PostParams::default();
         let made = answered("creating a Task", async || tasks.create(&params, &task).await).await?;
         let made = match made {
@@ -123,7 +130,7 @@ impl<'a> Item<'a> {
         let uid = made.uid().unwrap_or_default();
         ensure!(uid != self.last, "{} was there already", self.name());
         self.last = uid;
-        self.slipped += u32::from(!is_known(&made));
+        self.unadmitted += u32::from(!is_governed(&made));
         Ok(())
     }
 
@@ -143,12 +150,12 @@ impl<'a> Item<'a> {
                 "usage": {"costUSD": format!("{}.{:06}", cost / 1_000_000, cost % 1_000_000)},
             },
         });
-        let (tasks, name, patch) = (self.world.tasks(), self.name(), Patch::Merge(&patch));
+        let (tasks, name, patch) = (self.fixture.ns.tasks(), self.name(), Patch::Merge(&patch));
         let params = PatchParams::default();
         let what = "ending a Task";
         let ended = answered(what, async || tasks.patch_status(&name, &params, &patch).await).await?;
         self.cost += cost;
-        self.note(outcome);
+        self.record(outcome);
         // Kelos' finalizer keeps it.
         ended.map_err(|code| anyhow::anyhow!("{what} {name}: {code}"))
     }
@@ -162,7 +169,7 @@ impl<'a> Item<'a> {
         Ok(failed)
     }
 
-    /// Below the limit taskgate deletes the Task, at the limit it keeps it.
+    /// Below the limit taskgate deletes the Task, at the limit it keeps the Task.
     pub(crate) async fn settles(&mut self) -> anyhow::Result<()> {
         if self.is_open {
             self.stays().await
@@ -171,17 +178,16 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// As a human: the Task goes while it runs. A Task that nobody has seen yet would go without a trace.
+    /// As a user: the Task is deleted while it runs. A Task that taskgate has not seen yet would leave no trace.
     async fn delete_while_it_runs(&mut self) -> anyhow::Result<()> {
-        self.until("is known to taskgate", |task| task.is_some_and(is_known))
-            .await?;
+        self.until("is governed", |task| task.is_some_and(is_governed)).await?;
         self.delete().await?;
-        self.note(Outcome::Deleted);
+        self.record(Outcome::Deleted);
         self.gone().await
     }
 
     async fn delete(&self) -> anyhow::Result<()> {
-        let (tasks, name) = (self.world.tasks(), self.name());
+        let (tasks, name) = (self.fixture.ns.tasks(), self.name());
         let params = DeleteParams::background().preconditions(Preconditions {
             uid: Some(self.last.clone()),
             resource_version: None,
@@ -193,7 +199,7 @@ impl<'a> Item<'a> {
 
     /// Deletes `task` if nothing has changed about it; whether it did.
     async fn delete_as_it_was(&self, task: &Task) -> anyhow::Result<bool> {
-        let (tasks, name) = (self.world.tasks(), self.name());
+        let (tasks, name) = (self.fixture.ns.tasks(), self.name());
         let params = DeleteParams::background().preconditions(Preconditions {
             uid: task.uid(),
             resource_version: task.resource_version(),
@@ -211,13 +217,13 @@ impl<'a> Item<'a> {
         }))
     }
 
-    /// As a human: the item is to be tried again. Deleting its tombstone does it, unless Kelos may have done that itself.
+    /// As a user: the item is to be tried again. Deleting its tombstone resets it, unless Kelos may have deleted it itself.
     async fn reset(&mut self, tombstone: &Task) -> anyhow::Result<()> {
         if kelos_may_delete(tombstone) {
-            let client = self.world.cp.client_as_taskgate();
-            let items = kube::Api::<WorkItem>::namespaced(client, self.world.ns.name());
-            let item = eventually("the memory is read", STUCK, || {
-                self.world.memory(self.spawner, self.number)
+            let client = self.fixture.cp.client_as_taskgate();
+            let items = kube::Api::<WorkItem>::namespaced(client, self.fixture.ns.name());
+            let item = eventually("the WorkItem is read", STUCK, || {
+                self.fixture.work_item(self.spawner, self.number)
             })
             .await?
             .name_any();
@@ -228,17 +234,17 @@ impl<'a> Item<'a> {
         } else {
             self.delete().await?;
         }
-        self.forget();
+        self.reset_count();
         Ok(())
     }
 
-    /// The failures are forgotten.
-    fn forget(&mut self) {
+    /// The count of failures starts anew.
+    fn reset_count(&mut self) {
         self.in_a_row = 0;
         self.is_open = false;
     }
 
-    fn note(&mut self, outcome: Outcome) {
+    fn record(&mut self, outcome: Outcome) {
         let uid = self.last.clone();
         self.ends.push(End { uid, outcome });
     }
@@ -249,27 +255,23 @@ impl<'a> Item<'a> {
         self.until("becomes the tombstone", |task| task.is_none_or(recorded))
             .await?;
         let moment = Duration::from_millis(self.rng.random_range(200..1_500));
-        let held = |task: Option<&Task>| task.is_some_and(|task| task.metadata.deletion_timestamp.is_none());
-        if timeout(moment, self.until("is deleted", |task| !held(task)))
+        let is_kept = |task: Option<&Task>| task.is_some_and(|task| task.metadata.deletion_timestamp.is_none());
+        if timeout(moment, self.until("is deleted", |task| !is_kept(task)))
             .await
             .is_ok()
         {
-            bail!(
-                "{} failed {} times in a row and is deleted by somebody",
-                self.name(),
-                self.in_a_row
-            );
+            bail!("{} failed {} times in a row and is deleted", self.name(), self.in_a_row);
         }
         Ok(())
     }
 
-    /// The Task is deleted, by whomever, and goes: nothing holds it.
+    /// The Task is deleted, and nothing keeps it.
     async fn gone(&mut self) -> anyhow::Result<()> {
-        let (tasks, name, uid) = (self.world.tasks(), self.name(), self.last.clone());
+        let (tasks, name, uid) = (self.fixture.ns.tasks(), self.name(), self.last.clone());
         let is_left = |task: &Task| task.metadata.deletion_timestamp.is_some() || is_kelos_turn(task);
         self.until("is deleted", |task| task.is_none_or(is_left)).await?;
-        // As Kelos: lets go of what is being deleted, and deletes what succeeded when its TTL has come. That taskgate has
-        // seen its end is asked for because a success that goes unseen is nobody's fault.
+        // As Kelos: removes its finalizer from Tasks that are being deleted, and deletes a succeeded Task after its TTL, once
+        // taskgate has recorded it.
         let now = answered("reading a Task", async || tasks.get(&name).await).await?;
         if let Ok(now) = now.as_ref()
             && is_kelos_turn(now)
@@ -284,9 +286,9 @@ impl<'a> Item<'a> {
         ]);
         let patch: Patch<Task> = Patch::Json(serde_json::from_value(patch)?);
         let params = PatchParams::default();
-        let _ = answered("letting go of a Task", async || {
+        let _ = answered("removing the finalizer of a Task", async || {
             match tasks.patch(&name, &params, &patch).await {
-                // A test that fails: it was let go before.
+                // The test fails: the finalizer was removed before.
                 Err(kube::Error::Api(status)) if status.code == 422 => Ok(()),
                 other => other.map(drop),
             }
@@ -310,9 +312,9 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// Compares the memory of the item with what is true of it.
+    /// Compares the WorkItem with the expected state.
     pub(crate) async fn check(&self) -> anyhow::Result<()> {
-        let item = self.world.memory(self.spawner, self.number).await?;
+        let item = self.fixture.work_item(self.spawner, self.number).await?;
         let status = item.status.unwrap_or_default();
         let total = status.total_cost_usd.as_deref().unwrap_or("0");
         let (whole, micro) = total.split_once('.').unwrap_or((total, "0"));
@@ -320,7 +322,7 @@ impl<'a> Item<'a> {
         let name = self.name();
         ensure!(
             total == self.cost,
-            "{name}: attempts {:b} happened, {total:b} stand in the memory, as bits of their costs: {}",
+            "{name}: attempts {:b} happened, {total:b} are recorded, as bits of their costs: {}",
             self.cost,
             serde_json::to_string(&status)?
         );
@@ -330,35 +332,83 @@ impl<'a> Item<'a> {
         });
         let attempts: Vec<_> = attempts.collect();
         let ends = &self.ends[self.ends.len().saturating_sub(HISTORY)..];
-        ensure!(
-            attempts == ends,
-            "{name}: happened: {ends:#?}\nin the memory: {attempts:#?}"
-        );
+        ensure!(attempts == ends, "{name}: happened: {ends:#?}\nrecorded: {attempts:#?}");
         ensure!(
             status.consecutive_failures == self.in_a_row,
-            "{name}: {} failures in a row, in the memory {}",
+            "{name}: {} failures in a row, recorded {}",
             self.in_a_row,
             status.consecutive_failures
         );
         let breaker = status.breaker.unwrap_or(Breaker::Closed);
         let expected = if self.is_open { Breaker::Open } else { Breaker::Closed };
         ensure!(breaker == expected, "{name}: {breaker:?}");
-        let left = self.world.tasks().get_opt(&name).await?;
-        let held = |task: &Task| {
+        let left = self.fixture.ns.tasks().get_opt(&name).await?;
+        let is_kept = |task: &Task| {
             task.metadata.deletion_timestamp.is_none() && task.finalizers().iter().any(|one| one == keys::ACCOUNTING)
         };
-        let as_it_should = left.as_ref().map_or(!self.is_open, |task| self.is_open && held(task));
+        let as_it_should = left
+            .as_ref()
+            .map_or(!self.is_open, |task| self.is_open && is_kept(task));
         ensure!(as_it_should, "{name}: open: {}, its Task: {left:#?}", self.is_open);
         Ok(())
     }
 }
 
-/// Whether Kelos acts on the Task's TTL: admission did not see it.
+/// Whether Kelos acts on the Task's TTL: it was created without admission.
 fn kelos_may_delete(task: &Task) -> bool {
     task.spec.ttl_seconds.is_some()
 }
 
-/// Whether Kelos is to delete the Task. One that failed it leaves to taskgate, as if its TTL were longer.
+/// Whether Kelos is to delete the Task. It leaves a failed one to taskgate, as if its TTL were longer.
 fn is_kelos_turn(task: &Task) -> bool {
     task.phase() == "Succeeded" && kelos_may_delete(task) && task.annotations().contains_key(keys::RECORDED)
+}
+
+/// All Tasks, as they were at some moment after `asked`.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    asked: Instant,
+    tasks: HashMap<String, Task>,
+}
+
+impl Seen {
+    /// Before the first read.
+    pub(crate) fn nothing() -> watch::Sender<Self> {
+        watch::Sender::new(Self {
+            asked: Instant::now(),
+            tasks: HashMap::new(),
+        })
+    }
+}
+
+/// Lists the Tasks again and again, for all items that wait for one of them.
+pub(crate) async fn poll(tasks: Api<Task>, seen: &watch::Sender<Seen>) -> Infallible {
+    loop {
+        let asked = Instant::now();
+        // While the API server is unavailable nothing is published.
+        if let Ok(list) = tasks.list(&ListParams::default()).await {
+            let tasks = list.items.into_iter().map(|task| (task.name_any(), task)).collect();
+            seen.send_replace(Seen { asked, tasks });
+        }
+        sleep(INTERVAL).await;
+    }
+}
+
+/// Repeats a request until the answer is certain: an API server that was killed may have carried it out or not.
+async fn answered<T>(what: &str, mut request: impl AsyncFnMut() -> kube::Result<T>) -> anyhow::Result<Result<T, u16>> {
+    let began = Instant::now();
+    loop {
+        let error = match request().await {
+            Ok(done) => return Ok(Ok(done)),
+            Err(kube::Error::Api(status)) if status.code < 500 && status.code != 429 => {
+                ensure!(matches!(status.code, 404 | 409), "{what}: {status:?}");
+                return Ok(Err(status.code));
+            }
+            Err(error) => error,
+        };
+        if began.elapsed() > STUCK {
+            return Err(error).with_context(|| format!("{what}: no answer for {STUCK:?}"));
+        }
+        sleep(INTERVAL).await;
+    }
 }

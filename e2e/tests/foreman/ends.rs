@@ -1,9 +1,10 @@
-//! How tasks end, and what that makes of their Workload: F6, F7, F8, F21, F24.
+//! How tasks end, and the phase of their Workload then: F6, F7, F8, F21, F24.
 
-use crate::world::{CODER, ISSUE, World, finding, names, told};
+use crate::support::{ISSUE, children, finding, names, start, status_and_reason};
 use foreman_standin::Outcome;
 use foreman_standin::types::AgenticTask;
 use serde_json::{Value, json};
+use taskgate_e2e::CODER;
 
 fn extra(task: &AgenticTask, pointer: &str) -> Value {
     let result = task.current().result.unwrap_or_default();
@@ -12,43 +13,49 @@ fn extra(task: &AgenticTask, pointer: &str) -> Value {
 
 #[tokio::test]
 async fn f06_a_bad_verdict_is_a_success_of_the_task_and_a_failure_of_the_workload() -> anyhow::Result<()> {
-    let world = World::start("f06").await?;
+    let fixture = start("f06").await?;
     for (name, outcome) in [
         ("no-go", Outcome::declined("MODEL-DECIDED", "cannot be done")),
         ("incomplete", Outcome::incomplete("MaxTurnsExhausted")),
         ("gate", Outcome::gate_fail()),
     ] {
-        world.workload(name, CODER).await?;
-        let task = world.finish(&format!("{name}-code-7"), outcome.clone()).await?;
+        fixture.workload(name, CODER).await?;
+        let task = fixture.finish(&format!("{name}-code-7"), outcome.clone()).await?;
         assert_eq!((task.phase(), task.verdict()), ("Succeeded", outcome.verdict.as_str()));
         assert_eq!(task.condition("Completed").map(|(status, ..)| status), Some("True"));
-        let failed = world.await_phase(name, "Failed").await?;
-        assert_eq!(told(&failed, "Completed"), Some(("False", "ChildrenIncomplete")));
+        let failed = fixture.await_workload_phase(name, "Failed").await?;
+        assert_eq!(
+            status_and_reason(&failed, "Completed"),
+            Some(("False", "ChildrenIncomplete"))
+        );
         assert_eq!(
             (failed.current().incomplete_tasks, failed.current().failed_tasks),
             (Some(1), None)
         );
     }
-    world.workload("broken", CODER).await?;
-    let task = world
+    fixture.workload("broken", CODER).await?;
+    let task = fixture
         .finish("broken-code-7", Outcome::executor_error("403 from the model"))
         .await?;
     assert_eq!((task.phase(), task.verdict()), ("Failed", "INCOMPLETE"));
-    let failed = world.await_phase("broken", "Failed").await?;
-    assert_eq!(told(&failed, "Completed"), Some(("False", "ChildrenFailed")));
+    let failed = fixture.await_workload_phase("broken", "Failed").await?;
+    assert_eq!(
+        status_and_reason(&failed, "Completed"),
+        Some(("False", "ChildrenFailed"))
+    );
     Ok(())
 }
 
 #[tokio::test]
 async fn f07_what_depends_on_a_failure_fails_with_it_and_is_skipped_if_there_was_nothing_to_do() -> anyhow::Result<()> {
-    let world = World::start("f07").await?;
-    world.workload("bad", ISSUE).await?;
-    world
+    let fixture = start("f07").await?;
+    fixture.workload("bad", ISSUE).await?;
+    fixture
         .finish("bad-code-7", Outcome::declined("MODEL-DECIDED", "no"))
         .await?;
     for task in ["bad-verify-7", "bad-review-7-0"] {
-        let task = world
-            .await_task(task, "has failed", |task| task.phase() == "Failed")
+        let task = fixture
+            .await_agentic_task(task, "has failed", |task| task.phase() == "Failed")
             .await?;
         assert_eq!(task.verdict(), "INCOMPLETE");
         assert_eq!(
@@ -57,40 +64,48 @@ async fn f07_what_depends_on_a_failure_fails_with_it_and_is_skipped_if_there_was
         );
         assert!(task.current().failure_reason.is_empty());
     }
-    let failed = world.await_phase("bad", "Failed").await?;
-    assert_eq!(told(&failed, "Completed"), Some(("False", "ChildrenFailed")));
+    let failed = fixture.await_workload_phase("bad", "Failed").await?;
+    assert_eq!(
+        status_and_reason(&failed, "Completed"),
+        Some(("False", "ChildrenFailed"))
+    );
 
-    world.workload("done", ISSUE).await?;
-    world
+    fixture.workload("done", ISSUE).await?;
+    fixture
         .finish("done-code-7", Outcome::declined("ALREADY-RESOLVED", "is on main"))
         .await?;
     let skipped = |task: &AgenticTask| (task.phase(), task.verdict()) == ("Succeeded", "Skipped");
-    world.await_task("done-verify-7", "is skipped", skipped).await?;
-    let workload = world.await_workload("done", "has nothing to fail for", |w| w.phase() != "Dispatched");
+    fixture
+        .await_agentic_task("done-verify-7", "is skipped", skipped)
+        .await?;
+    let workload = fixture.await_workload("done", "has nothing to fail for", |w| w.phase() != "Dispatched");
     // Its review depends on a task that is skipped, not resolved: on target it is not, so it fails.
     assert_eq!(workload.await?.phase(), "Failed");
-    world.workload("alone", CODER).await?;
-    world
+    fixture.workload("alone", CODER).await?;
+    fixture
         .finish("alone-code-7", Outcome::declined("ALREADY-RESOLVED", "is on main"))
         .await?;
-    let completed = world.await_phase("alone", "Completed").await?;
-    assert_eq!(told(&completed, "Completed"), Some(("True", "AllAlreadyResolved")));
+    let completed = fixture.await_workload_phase("alone", "Completed").await?;
     assert_eq!(
-        told(&completed, "CoderAlreadyResolved"),
+        status_and_reason(&completed, "Completed"),
+        Some(("True", "AllAlreadyResolved"))
+    );
+    assert_eq!(
+        status_and_reason(&completed, "CoderAlreadyResolved"),
         Some(("True", "AlreadyResolved"))
     );
     Ok(())
 }
 
 #[tokio::test]
-async fn f08_a_reviewers_no_go_is_one_more_round_if_not_told_otherwise() -> anyhow::Result<()> {
-    let world = World::start("f08").await?;
-    world.workload("wl", ISSUE).await?;
-    world.finish("wl-code-7", Outcome::go()).await?;
-    world.finish("wl-verify-7", Outcome::gate_pass()).await?;
+async fn f08_a_reviewers_no_go_is_one_more_round_by_default() -> anyhow::Result<()> {
+    let fixture = start("f08").await?;
+    fixture.workload("wl", ISSUE).await?;
+    fixture.finish("wl-code-7", Outcome::go()).await?;
+    fixture.finish("wl-verify-7", Outcome::gate_pass()).await?;
     let no = Outcome::rejected("tests are missing", &json!([finding("no test for the leap year")]));
-    world.finish("wl-review-7-0", no.clone()).await?;
-    let again = world.await_task("wl-code-7-r1", "is there", |_| true).await?;
+    fixture.finish("wl-review-7-0", no.clone()).await?;
+    let again = fixture.await_agentic_task("wl-code-7-r1", "is there", |_| true).await?;
     let payload = &again.spec.payload;
     assert_eq!(
         (&payload["reviseFromBranch"], &payload["branchStrategy"]),
@@ -101,30 +116,36 @@ async fn f08_a_reviewers_no_go_is_one_more_round_if_not_told_otherwise() -> anyh
         prompt.contains("tests are missing") && prompt.contains("leap year"),
         "{prompt}"
     );
-    world.finish("wl-code-7-r1", Outcome::go()).await?;
-    world.finish("wl-verify-7-r1", Outcome::gate_pass()).await?;
-    world.finish("wl-review-7-0-r1", no.clone()).await?;
-    let failed = world.await_phase("wl", "Failed").await?;
-    assert_eq!(told(&failed, "Completed"), Some(("False", "ChildrenIncomplete")));
+    fixture.finish("wl-code-7-r1", Outcome::go()).await?;
+    fixture.finish("wl-verify-7-r1", Outcome::gate_pass()).await?;
+    fixture.finish("wl-review-7-0-r1", no.clone()).await?;
+    let failed = fixture.await_workload_phase("wl", "Failed").await?;
+    assert_eq!(
+        status_and_reason(&failed, "Completed"),
+        Some(("False", "ChildrenIncomplete"))
+    );
     // The first round counts no more.
     assert_eq!(
         (failed.current().incomplete_tasks, failed.current().succeeded_tasks),
         (Some(1), Some(2))
     );
     assert_eq!(
-        (failed.current().review_iterations, world.children("wl").await?.len()),
+        (
+            failed.current().review_iterations,
+            children(&fixture, "wl").await?.len()
+        ),
         (Some(1), 6)
     );
 
-    world
+    fixture
         .workload("once", &format!("{ISSUE}, maxReviewIterations: 0"))
         .await?;
-    world.finish("once-code-7", Outcome::go()).await?;
-    world.finish("once-verify-7", Outcome::gate_pass()).await?;
-    world.finish("once-review-7-0", no).await?;
-    world.await_phase("once", "Failed").await?;
+    fixture.finish("once-code-7", Outcome::go()).await?;
+    fixture.finish("once-verify-7", Outcome::gate_pass()).await?;
+    fixture.finish("once-review-7-0", no).await?;
+    fixture.await_workload_phase("once", "Failed").await?;
     assert_eq!(
-        names(&world.children("once").await?),
+        names(&children(&fixture, "once").await?),
         ["once-code-7", "once-review-7-0", "once-verify-7"]
     );
     Ok(())
@@ -132,11 +153,11 @@ async fn f08_a_reviewers_no_go_is_one_more_round_if_not_told_otherwise() -> anyh
 
 #[tokio::test]
 async fn f21_infrastructure_has_three_shapes() -> anyhow::Result<()> {
-    let world = World::start("f21").await?;
+    let fixture = start("f21").await?;
     for name in ["executor", "job", "refused"] {
-        world.workload(name, CODER).await?;
+        fixture.workload(name, CODER).await?;
     }
-    let task = world
+    let task = fixture
         .finish("executor-code-7", Outcome::executor_error("no route to the model"))
         .await?;
     assert_eq!(
@@ -149,12 +170,12 @@ async fn f21_infrastructure_has_three_shapes() -> anyhow::Result<()> {
     );
     assert_eq!(task.current().result, None);
 
-    let task = world.finish("job-code-7", Outcome::job_error("evicted")).await?;
+    let task = fixture.finish("job-code-7", Outcome::job_error("evicted")).await?;
     assert_eq!((task.phase(), task.verdict()), ("Succeeded", "NO-GO"));
     assert_eq!(task.current().failure_reason, "InfrastructureError");
     assert_eq!(extra(&task, "/outcome"), "JOB-ERROR");
 
-    let task = world.finish("refused-code-7", Outcome::verdict("MAYBE")).await?;
+    let task = fixture.finish("refused-code-7", Outcome::verdict("MAYBE")).await?;
     assert_eq!((task.phase(), task.verdict()), ("Failed", "INCOMPLETE"));
     assert_eq!(
         task.condition("Completed").map(|(_, reason, _)| reason),
@@ -166,10 +187,10 @@ async fn f21_infrastructure_has_three_shapes() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn f24_findings_are_a_list_and_the_summary_is_the_results_own() -> anyhow::Result<()> {
-    let world = World::start("f24").await?;
-    world.workload("wl", CODER).await?;
+    let fixture = start("f24").await?;
+    fixture.workload("wl", CODER).await?;
     let no = Outcome::rejected("not yet", &json!([finding("a"), finding("b")]));
-    let task = world.finish("wl-code-7", no).await?;
+    let task = fixture.finish("wl-code-7", no).await?;
     let findings = extra(&task, "/modelExtra/findings");
     assert_eq!(findings.pointer("/1/message"), Some(&json!("b")));
     let result = task.current().result.unwrap_or_default();
@@ -183,8 +204,8 @@ async fn f24_findings_are_a_list_and_the_summary_is_the_results_own() -> anyhow:
         Some(("True", "ExecutorSucceeded", "not yet"))
     );
 
-    world.workload("human", CODER).await?;
-    let task = world
+    fixture.workload("human", CODER).await?;
+    let task = fixture
         .finish("human-code-7", Outcome::declared("DESIGN-DECISION"))
         .await?;
     assert_eq!(extra(&task, "/modelExtra/escalation"), "DESIGN-DECISION");

@@ -2,7 +2,7 @@
 
 /// In scope: Go and we have to agree on each of these.
 pub(crate) const TEMPLATES: &[&str] = &[
-    // The proposal's own (seed 004), and what Kelos users write.
+    // The proposal's own, and templates that Kelos users write.
     "{{.Kind}}",
     "{{index .Labels 0}}",
     "{{.URL}}",
@@ -14,7 +14,7 @@ pub(crate) const TEMPLATES: &[&str] = &[
     "{{range $i, $l := .Labels}}{{if $i}},{{end}}{{$l}}{{end}}",
     "{{if .Labels}}{{index .Labels 0}}{{else}}none{{end}}",
     "{{with .Author}}by {{.}}{{end}}",
-    "{{with .Author}}{{.}}{{else with .Kind}}{{.}}{{else}}nobody{{end}}",
+    "{{with .Author}}{{.}}{{else with .Kind}}{{.}}{{else}}none{{end}}",
     "{{range .Labels}}{{if eq . \"bug\"}}is-bug{{end}}{{end}}",
     "{{if and .Flag (gt .Number 10)}}big{{else if .Flag}}flag{{else}}no{{end}}",
     "{{.task.metadata.name}}",

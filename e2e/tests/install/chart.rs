@@ -1,10 +1,10 @@
-//! What the chart renders, without installing it.
+//! The chart as it is rendered, without installing it.
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use taskgate_e2e::{ControlPlane, Shared};
 
-use crate::world::{chart, documents, project};
+use crate::support::{chart, project};
 
 static PLANE: Shared = Shared::new(ControlPlane::builder);
 
@@ -16,7 +16,7 @@ async fn template(cp: &ControlPlane, release: &str, namespace: &str, flags: &[&s
 
 /// One installation, told twice: with the usual names the chart says what the kustomize base says.
 #[tokio::test]
-async fn the_chart_and_the_kustomize_base_say_the_same() -> anyhow::Result<()> {
+async fn the_chart_and_the_kustomize_base_are_equivalent() -> anyhow::Result<()> {
     let cp = PLANE.get().await?;
     let base = project("manifests/base").display().to_string();
     let base = documents(&cp.kubectl(["kustomize", &base]).await?.stdout_ok()?)?;
@@ -129,7 +129,7 @@ async fn odd_names_give_legal_names_and_renders_are_identical() -> anyhow::Resul
     Ok(())
 }
 
-/// Nobody else's image, in hooks neither; nothing random, nothing that asks the cluster.
+/// No other image, in hooks neither; no random value, and no request to the cluster.
 #[tokio::test]
 async fn only_taskgates_own_image_is_run() -> anyhow::Result<()> {
     let cp = PLANE.get().await?;
@@ -160,7 +160,7 @@ async fn only_taskgates_own_image_is_run() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_value_that_is_not_meant_is_refused_with_its_path() -> anyhow::Result<()> {
+async fn an_unknown_value_is_refused_with_its_path() -> anyhow::Result<()> {
     let cp = PLANE.get().await?;
     for (value, told) in [
         ("replicass=3", "additional properties 'replicass' not allowed"),
@@ -197,7 +197,7 @@ async fn a_value_that_is_not_meant_is_refused_with_its_path() -> anyhow::Result<
     Ok(())
 }
 
-/// The Job before `helm uninstall` starts wherever taskgate itself does, and reaches the API server; nobody takes it for a replica.
+/// The Job before `helm uninstall` starts wherever taskgate itself does, and reaches the API server; no selector takes it for a replica.
 #[tokio::test]
 async fn the_hook_runs_where_taskgate_runs() -> anyhow::Result<()> {
     let cp = PLANE.get().await?;
@@ -291,7 +291,7 @@ async fn the_grace_period_is_longer_than_the_lame_duck() -> anyhow::Result<()> {
 
 /// The flags that the chart writes are flags that the binary knows, with values that it takes.
 #[tokio::test]
-async fn what_the_chart_says_to_the_binary_is_understood() -> anyhow::Result<()> {
+async fn the_binary_accepts_the_charts_flags() -> anyhow::Result<()> {
     let cp = PLANE.get().await?;
     let all = "admission.clientCA.secret=callers,admission.clientCA.names={a,b},monitoring.auth=true";
     let rendered = documents(&template(cp, "taskgate", "taskgate-system", &["--set", all]).await?)?;
@@ -403,4 +403,16 @@ async fn rights_follow_the_values() -> anyhow::Result<()> {
     .await?;
     ensure!(hosts.contains("--source-hosts=ghe.corp,other.corp:8443"), "{hosts}");
     Ok(())
+}
+
+/// Every document of a rendered installation.
+fn documents(rendered: &str) -> anyhow::Result<Vec<Value>> {
+    let parts = rendered.split("\n---").map(|part| part.trim_start_matches("---"));
+    let parts = parts.filter(|part| {
+        part.lines()
+            .any(|line| !line.trim().is_empty() && !line.starts_with('#'))
+    });
+    parts
+        .map(|part| serde_saphyr::from_str(part).with_context(|| part.to_owned()))
+        .collect()
 }

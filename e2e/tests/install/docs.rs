@@ -1,4 +1,4 @@
-//! The documentation does what it says: commands are run, policies are judged by an API server, links lead somewhere.
+//! The documentation is right: its commands run, an API server accepts its policies, its links have targets.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use taskgate_e2e::{ControlPlane, Gate, binary, eventually, tool};
 use tokio::process::Command;
 
-use crate::world::{SYSTEM, apply_overlay, crossing, pods, project};
+use crate::support::{SYSTEM, apply_overlay, crossing, pods, project};
 
 /// What the spec of a policy can be known by.
 const POLICY: [&str; 5] = [
@@ -79,8 +79,8 @@ fn blocks(page: &Path) -> anyhow::Result<Vec<Block>> {
     Ok(blocks)
 }
 
-/// What the pages show, command by command, on a cluster with Kelos, where somebody starts the pods. A page that does not install
-/// taskgate finds it installed; those pages share a cluster.
+/// The commands of the pages, one by one, on a cluster with Kelos and a kubelet. A page that does not install taskgate finds it
+/// installed; those pages share a cluster.
 #[tokio::test]
 async fn every_command_that_is_marked_runs() -> anyhow::Result<()> {
     let mut on_installed = Vec::new();
@@ -129,7 +129,7 @@ async fn read(cp: &ControlPlane, commands: &[Block]) -> anyhow::Result<()> {
     }
 }
 
-/// Runs a block as somebody does who copies it into a shell.
+/// Runs a block as a user does who copies it into a shell.
 async fn run(cp: &ControlPlane, block: &Block) -> anyhow::Result<()> {
     let helm = tool("helm").await?;
     let folder = |path: &Path| {
@@ -178,7 +178,7 @@ async fn run(cp: &ControlPlane, block: &Block) -> anyhow::Result<()> {
 
 /// Every YAML block is YAML; every object of a kind that is there is one that the API server takes.
 #[tokio::test]
-async fn every_object_is_one_that_the_api_server_takes() -> anyhow::Result<()> {
+async fn the_api_server_accepts_every_object() -> anyhow::Result<()> {
     let cp = ControlPlane::builder().crds(CRDS).start().await?;
     let _gate = Gate::start(&cp).await?;
     cp.apply_yaml("{apiVersion: v1, kind: Namespace, metadata: {name: team-a}}")

@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 use taskgate_e2e::{ControlPlane, Output, PATIENCE, Pods, eventually, free_port};
 use tokio::process::Command;
 
-use crate::world::{SYSTEM, apply_overlay, governed, plane, pods};
+use crate::support::{SYSTEM, apply_overlay, governed, plane, pods};
 
 const MUTATING: &[&str] = &["mutatingwebhookconfiguration", "admission.taskgate.dev"];
 const VALIDATING: &[&str] = &["validatingwebhookconfiguration", "admission.taskgate.dev"];
 
-/// How a fault gets there. All but `Apply` are mended by putting back what was there.
+/// How a fault is planted. It is repaired by writing back what was there.
 enum Plant {
     /// A JSON patch of an object.
     Patch(&'static [&'static str], Value),
@@ -62,7 +62,7 @@ async fn asked(kubeconfig: &Path, args: &[&str]) -> anyhow::Result<Value> {
     Ok(report)
 }
 
-fn tells(report: &Value, check: &str, level: &str, words: &str) -> bool {
+fn has_finding(report: &Value, check: &str, level: &str, words: &str) -> bool {
     let findings = report["findings"].as_array();
     findings.into_iter().flatten().any(|finding| {
         let message = finding["message"].as_str().unwrap_or_default();
@@ -79,13 +79,13 @@ async fn healthy(cp: &ControlPlane) -> anyhow::Result<()> {
     .await
 }
 
-async fn told(cp: &ControlPlane, fault: &Fault) -> anyhow::Result<()> {
+async fn await_finding(cp: &ControlPlane, fault: &Fault) -> anyhow::Result<()> {
     let Fault {
         check, level, words, ..
     } = fault;
-    eventually(format!("{check} tells: {words}"), PATIENCE, || async {
+    eventually(format!("{check} finds: {words}"), PATIENCE, || async {
         let report = asked(cp.kubeconfig(), &["-q"]).await?;
-        ensure!(tells(&report, check, level, words), "{report:#}");
+        ensure!(has_finding(&report, check, level, words), "{report:#}");
         Ok(())
     })
     .await
@@ -105,27 +105,27 @@ async fn with_input(cp: &ControlPlane, args: &[&str], input: &str) -> anyhow::Re
     cp.kubectl_with_input(args, input).await
 }
 
-/// Plants the fault, sees that it is told, and mends it.
-async fn shown(cp: &ControlPlane, fault: &Fault) -> anyhow::Result<()> {
+/// Plants the fault, awaits the finding, and repairs the fault.
+async fn found_and_repaired(cp: &ControlPlane, fault: &Fault) -> anyhow::Result<()> {
     match &fault.plant {
         Plant::Patch(object, patch) => {
             let before = saved(cp, object).await?;
             let patch = patch.to_string();
             let args = ["patch", "--type=json", "-p", &patch];
             cp.kubectl(args.iter().chain(*object)).await?.stdout_ok()?;
-            told(cp, fault).await?;
+            await_finding(cp, fault).await?;
             with_input(cp, &["replace", "-f-"], &before).await?.stdout_ok()?;
         }
         Plant::Make(object) => {
             let object = object.to_string();
             with_input(cp, &["create", "-f-"], &object).await?.stdout_ok()?;
-            told(cp, fault).await?;
+            await_finding(cp, fault).await?;
             with_input(cp, &["delete", "-f-"], &object).await?.stdout_ok()?;
         }
         Plant::Remove(object) => {
             let before = saved(cp, object).await?;
             cp.kubectl(["delete"].iter().chain(*object)).await?.stdout_ok()?;
-            told(cp, fault).await?;
+            await_finding(cp, fault).await?;
             with_input(cp, &["create", "-f-"], &before).await?.stdout_ok()?;
         }
     }
@@ -272,7 +272,7 @@ fn other_faults(team: &str) -> Vec<Fault> {
 }
 
 #[tokio::test]
-async fn a_fault_at_a_time_is_told_by_its_line_and_nothing_where_all_is_well() -> anyhow::Result<()> {
+async fn each_fault_has_its_finding_and_a_healthy_installation_none() -> anyhow::Result<()> {
     let cp = plane().await?;
     apply_overlay(&cp, "self-signed").await?;
     let waiting = doctor(cp.kubeconfig(), &["--wait", "10m", "-q"])?
@@ -280,7 +280,7 @@ async fn a_fault_at_a_time_is_told_by_its_line_and_nothing_where_all_is_well() -
         .spawn()?;
     let report = asked(cp.kubeconfig(), &[]).await?;
     for check in ["certificate", "replicas", "leader", "answers"] {
-        ensure!(tells(&report, check, "failure", ""), "{check}: {report:#}");
+        ensure!(has_finding(&report, check, "failure", ""), "{check}: {report:#}");
     }
     let running = pods(&cp, SYSTEM, "taskgate").await?;
     let ended = waiting.wait_with_output().await?;
@@ -295,14 +295,14 @@ async fn a_fault_at_a_time_is_told_by_its_line_and_nothing_where_all_is_well() -
 
     let others = other_faults(ns.name());
     for fault in faults_of_the_registration().into_iter().chain(others) {
-        shown(&cp, &fault).await.with_context(|| fault.words)?;
+        found_and_repaired(&cp, &fault).await.with_context(|| fault.words)?;
     }
     the_namespace_is_opted_out(&cp, ns.name()).await?;
-    somebody_owns_the_bundle(&cp).await?;
+    another_manager_owns_the_bundle(&cp).await?;
     a_pod_is_of_another_image(&cp).await?;
-    nobody_runs(&cp, &running).await?;
+    no_replica_runs(&cp, &running).await?;
     healthy(&cp).await?;
-    whoever_may_see_nothing_is_told_so(&cp).await?;
+    without_rights_the_findings_say_so(&cp).await?;
     without_a_reader_or_a_server_it_ends(&cp).await
 }
 
@@ -320,7 +320,7 @@ async fn the_namespace_is_opted_out(cp: &ControlPlane, name: &str) -> anyhow::Re
     let label = |label: &'static str| cp.kubectl(["label", "namespace", name, label]);
     label("taskgate.dev/admission=disabled").await?.stdout_ok()?;
     let plant = Plant::Make(Value::Null);
-    told(
+    await_finding(
         cp,
         &fault(
             "namespaces",
@@ -333,8 +333,8 @@ async fn the_namespace_is_opted_out(cp: &ControlPlane, name: &str) -> anyhow::Re
     label("taskgate.dev/admission-").await?.stdout_ok().map(drop)
 }
 
-/// Somebody applies a bundle of their own: taskgate does not fight, and nobody is asked any more.
-async fn somebody_owns_the_bundle(cp: &ControlPlane) -> anyhow::Result<()> {
+/// A user applies another bundle: taskgate does not overwrite it, and is not asked any more.
+async fn another_manager_owns_the_bundle(cp: &ControlPlane) -> anyhow::Result<()> {
     let apply = [
         "apply",
         "--server-side",
@@ -353,7 +353,7 @@ async fn somebody_owns_the_bundle(cp: &ControlPlane) -> anyhow::Result<()> {
     let webhook = json!({"name": "validate.policies.taskgate.dev", "clientConfig": {"caBundle": foreign}});
     with_input(cp, &apply, &applied(json!([webhook]))).await?.stdout_ok()?;
     let plant = || Plant::Make(Value::Null);
-    told(
+    await_finding(
         cp,
         &fault(
             "ca-bundle",
@@ -381,7 +381,7 @@ async fn a_pod_is_of_another_image(cp: &ControlPlane) -> anyhow::Result<()> {
     let set = |image: &'static str| cp.kubectl(["-n", SYSTEM, "set", "image", &pod, image]);
     set("taskgate=ghcr.io/taskgate/taskgate:0.0.9").await?.stdout_ok()?;
     let plant = Plant::Make(Value::Null);
-    told(cp, &fault("versions", "warning", "taskgate:0.0.9 and", plant)).await?;
+    await_finding(cp, &fault("versions", "warning", "taskgate:0.0.9 and", plant)).await?;
     let own = format!("taskgate=ghcr.io/taskgate/taskgate:{}", env!("CARGO_PKG_VERSION"));
     cp.kubectl(["-n", SYSTEM, "set", "image", &pod, &own])
         .await?
@@ -389,24 +389,27 @@ async fn a_pod_is_of_another_image(cp: &ControlPlane) -> anyhow::Result<()> {
         .map(drop)
 }
 
-async fn nobody_runs(cp: &ControlPlane, running: &Pods) -> anyhow::Result<()> {
+async fn no_replica_runs(cp: &ControlPlane, running: &Pods) -> anyhow::Result<()> {
     for process in running.processes() {
         process.kill().await?;
     }
     let plant = || Plant::Make(Value::Null);
-    told(cp, &fault("answers", "failure", "failed calling webhook", plant())).await?;
-    told(cp, &fault("leader", "failure", "nobody leads", plant())).await?;
+    await_finding(cp, &fault("answers", "failure", "failed calling webhook", plant())).await?;
+    await_finding(cp, &fault("leader", "failure", "nobody leads", plant())).await?;
     for process in running.processes() {
         process.start().await?;
     }
     Ok(())
 }
 
-async fn whoever_may_see_nothing_is_told_so(cp: &ControlPlane) -> anyhow::Result<()> {
-    let report = asked(&cp.kubeconfig_as("nobody", &[])?, &[]).await?;
+async fn without_rights_the_findings_say_so(cp: &ControlPlane) -> anyhow::Result<()> {
+    let report = asked(&cp.kubeconfig_as("stranger", &[])?, &[]).await?;
     ensure!(report["failures"] == 0, "{report:#}");
     for check in ["registration", "certificate", "rights", "policies", "answers"] {
-        ensure!(tells(&report, check, "warning", "forbidden"), "{check}: {report:#}");
+        ensure!(
+            has_finding(&report, check, "warning", "forbidden"),
+            "{check}: {report:#}"
+        );
     }
     Ok(())
 }
@@ -430,6 +433,9 @@ async fn without_a_reader_or_a_server_it_ends(cp: &ControlPlane) -> anyhow::Resu
     let nowhere = format!("https://127.0.0.1:{}", free_port()?);
     std::fs::write(&elsewhere, text.replace(cp.server(), &nowhere))?;
     let report = asked(&elsewhere, &[]).await?;
-    ensure!(tells(&report, "api-server", "failure", "does not answer"), "{report:#}");
+    ensure!(
+        has_finding(&report, "api-server", "failure", "does not answer"),
+        "{report:#}"
+    );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Helm: install, upgrade, and what it says.
+//! Helm: install, upgrade, and its messages.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use taskgate_e2e::{AuditEvent, ControlPlane, PATIENCE, eventually, never};
 
-use crate::world::{chart, create, governed, governs, plane, pods, stored, task, task_with_status};
+use crate::support::{await_governed, chart, governed, plane, pods, task, task_with_status};
 
 /// Installs, or upgrades to, the chart with these values; returns what it tells.
 pub(crate) async fn install(
@@ -60,7 +60,7 @@ async fn an_oddly_named_release_governs_under_its_own_roles() -> anyhow::Result<
     })
     .await?;
     // One line for a denial, none for what passes, and the audit log has the same name for the review.
-    create(&ns, &task("passes", &json!({})), &[]).await?.stdout_ok()?;
+    ns.created(&task("passes", &json!({}))).await?;
     task_with_status(
         &ns,
         "stuck",
@@ -75,7 +75,7 @@ async fn an_oddly_named_release_governs_under_its_own_roles() -> anyhow::Result<
     let asked = AtomicUsize::new(0);
     eventually("the item is stopped", PATIENCE, || async {
         asked.fetch_add(1, Ordering::Relaxed);
-        let refused = create(&ns, &again, &["--dry-run=server"]).await?.stderr_failed()?;
+        let refused = ns.create_dry_run(&again).await?.stderr_failed()?;
         ensure!(refused.contains("item stuck failed once"), "{refused}");
         Ok(())
     })
@@ -153,7 +153,7 @@ async fn an_upgrade_keeps_items_and_bundle_and_a_repeated_one_changes_nothing() 
     .await?;
     let after = pods(&cp, "gate", "taskgate").await?;
     drop(before);
-    governs(&ns).await?;
+    await_governed(&ns).await?;
     let upgraded = object(&cp, &registration).await?;
     ensure!(upgraded["webhooks"][0]["failurePolicy"] == "Fail", "{upgraded}");
     ensure!(
@@ -165,7 +165,10 @@ async fn an_upgrade_keeps_items_and_bundle_and_a_repeated_one_changes_nothing() 
         kept["metadata"]["uid"] == item["metadata"]["uid"] && kept["status"] == item["status"],
         "{kept}"
     );
-    ensure!(stored(&ns, "stuck").await?.is_some(), "the tombstone went");
+    ensure!(
+        ns.stored("task.kelos.dev", "stuck").await?.is_some(),
+        "the tombstone went"
+    );
     never("the registration changes by itself", Duration::from_secs(2), || async {
         let now = object(&cp, &registration).await?;
         Ok((now["webhooks"] != upgraded["webhooks"]).then_some(now))

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use taskgate_e2e::{ControlPlane, PATIENCE, eventually, never};
 
-use crate::world::{SYSTEM, apply_overlay, governed, plane, pods, project};
+use crate::support::{SYSTEM, apply_overlay, governed, plane, pods, project};
 
 /// Renders an overlay.
 async fn rendered(cp: &ControlPlane, name: &str) -> anyhow::Result<String> {

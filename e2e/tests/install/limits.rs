@@ -7,9 +7,9 @@ use kube::{
     api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use taskgate_e2e::{ControlPlane, GATE_NAMESPACE, Gate, Namespace, Output, PATIENCE, Shared, eventually};
+use taskgate_e2e::{ControlPlane, GATE_NAMESPACE, Gate, Namespace, Output, PATIENCE, SharedGate, eventually};
 
-static PLANE: Shared = Shared::new(|| {
+static SHARED: SharedGate = SharedGate::new(|| {
     ControlPlane::builder()
         .crds(kelos_standin::CRDS)
         .crds(foreman_standin::CRDS)
@@ -126,11 +126,9 @@ async fn with_status(ns: &Namespace, object: &Value, resource: &str, phase: &str
     ns.kubectl(args).await?.stdout_ok().map(drop)
 }
 
-/// A control plane where the policies are in force, and a namespace of it.
-async fn world(hint: &str) -> anyhow::Result<(&'static ControlPlane, Namespace)> {
-    static GATE: tokio::sync::OnceCell<Gate> = tokio::sync::OnceCell::const_new();
-    let cp = PLANE.get().await?;
-    GATE.get_or_try_init(|| Gate::start(cp)).await?;
+/// A control plane on which the admission policies are in force, and a namespace of it.
+async fn limited(hint: &str) -> anyhow::Result<(&'static ControlPlane, Namespace)> {
+    let (cp, _) = SHARED.get(Gate::builder()).await?;
     let ns = cp.namespace(hint).await?;
     eventually("the admission policies are in force", PATIENCE, || async {
         is(
@@ -144,7 +142,7 @@ async fn world(hint: &str) -> anyhow::Result<(&'static ControlPlane, Namespace)>
 
 #[tokio::test]
 async fn every_expression_has_a_type_and_taskgate_may_not_touch_the_policies() -> anyhow::Result<()> {
-    let (cp, _ns) = world("types").await?;
+    let (cp, _ns) = limited("types").await?;
     let read = [
         "get",
         "validatingadmissionpolicies",
@@ -181,7 +179,7 @@ async fn every_expression_has_a_type_and_taskgate_may_not_touch_the_policies() -
 
 #[tokio::test]
 async fn of_its_webhooks_it_changes_the_bundle_alone() -> anyhow::Result<()> {
-    let (_, ns) = world("webhooks").await?;
+    let (_, ns) = limited("webhooks").await?;
     let only = Some("of its own webhooks only the caBundle changes");
     let disabled = json!({"name": "taskgate.dev/disabled", "expression": "false"});
     let always = json!({"name": "never", "expression": "false"});
@@ -248,7 +246,7 @@ async fn of_its_webhooks_it_changes_the_bundle_alone() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn of_pods_it_writes_two_annotations() -> anyhow::Result<()> {
-    let (_, ns) = world("pods").await?;
+    let (_, ns) = limited("pods").await?;
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "runner", "annotations": {"kept": "yes"}},
         "spec": {"containers": [{"name": "c", "image": "i"}]},
@@ -281,7 +279,7 @@ async fn of_pods_it_writes_two_annotations() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn of_jobs_it_touches_those_of_tasks() -> anyhow::Result<()> {
-    let (cp, ns) = world("jobs").await?;
+    let (cp, ns) = limited("jobs").await?;
     with_status(&ns, &task("t"), "task.kelos.dev", "Running").await?;
     let told = ns
         .kubectl(["get", "task.kelos.dev", "t", "-ojsonpath={.metadata.uid}"])
@@ -321,7 +319,7 @@ async fn of_jobs_it_touches_those_of_tasks() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn of_tasks_and_workloads_it_creates_successors_and_deletes_what_has_ended() -> anyhow::Result<()> {
-    let (cp, ns) = world("tasks").await?;
+    let (cp, ns) = limited("tasks").await?;
     let opted_out = cp
         .namespace_with_labels("out", &[("taskgate.dev/admission", "disabled")])
         .await?;

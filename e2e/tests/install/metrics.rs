@@ -1,4 +1,4 @@
-//! What is said of metrics is so: the table, the alerts with their pages, the dashboard.
+//! The documentation of metrics is right: the table, the alerts with their pages, the dashboard.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use kelos_standin::CRDS;
 use serde_json::Value;
 use taskgate_e2e::{ControlPlane, Gate, PATIENCE, Shared, eventually};
 
-use crate::world::{create, project, sources, task};
+use crate::support::{project, sources, task};
 
 static PLANE: Shared = Shared::new(|| ControlPlane::builder().crds(CRDS));
 
@@ -85,9 +85,7 @@ async fn the_table_of_metrics_is_what_is_scraped() -> anyhow::Result<()> {
     let gate = Gate::start(cp).await?;
     let ns = cp.namespace("metrics").await?;
     eventually("a review is counted", PATIENCE, || async {
-        create(&ns, &task("probe", &serde_json::json!({})), &["--dry-run=server"])
-            .await?
-            .stdout_ok()?;
+        ns.dry_run(&task("probe", &serde_json::json!({}))).await?;
         ensure!(gate.metrics().await?.sum("taskgate_reviews_total") > 0.0);
         Ok(())
     })

@@ -1,4 +1,4 @@
-//! What taskgate may do: as much as it needs, and it says what is missing.
+//! taskgate's rights: as many as it needs, and an error that names a missing one.
 
 use anyhow::{Context as _, ensure};
 use serde_json::json;
@@ -79,13 +79,13 @@ async fn listed(cp: &ControlPlane, name: &str, namespace: &str) -> anyhow::Resul
 }
 
 #[tokio::test]
-async fn what_it_may_do_is_this_and_no_more() -> anyhow::Result<()> {
+async fn it_has_these_rights_and_no_more() -> anyhow::Result<()> {
     let cp = PLANE.get().await?;
     let _gate = Gate::start(cp).await?;
     for (namespace, home) in [("default", false), (GATE_NAMESPACE, true)] {
-        let anybody = listed(cp, "nobody", namespace).await?;
+        let everyone = listed(cp, "stranger", namespace).await?;
         let mut found = listed(cp, "taskgate", namespace).await?;
-        found.retain(|row| !anybody.contains(row));
+        found.retain(|row| !everyone.contains(row));
         let at_home = if home { AT_HOME } else { &[] };
         let mut wanted: Vec<_> = ANYWHERE
             .iter()

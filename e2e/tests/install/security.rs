@@ -1,12 +1,12 @@
-//! The table of threats, and what no other suite tells of it.
+//! The table of threats, and the threats that no other suite tests.
 
 use anyhow::{Context as _, ensure};
 use serde_json::json;
 use taskgate_e2e::{PATIENCE, eventually};
 
-use crate::world::{SYSTEM, apply_overlay, create, governed, plane, pods, project, sources, stored, task};
+use crate::support::{SYSTEM, apply_overlay, governed, plane, pods, project, sources, task};
 
-/// Whoever forges the label, before or afterwards, forges a label: the failure counts for the item that the Task states.
+/// A forged label changes nothing, before or afterwards: the failure counts for the item that the Task states.
 #[tokio::test]
 async fn a_forged_label_does_not_move_a_failure_to_another_item() -> anyhow::Result<()> {
     let cp = plane().await?;
@@ -15,9 +15,9 @@ async fn a_forged_label_does_not_move_a_failure_to_another_item() -> anyhow::Res
     let ns = governed(&cp, "team").await?;
     let mut forged = task("real", &json!({}));
     forged["metadata"]["labels"] = json!({"taskgate.dev/work-item": "victim"});
-    create(&ns, &forged, &[]).await?.stdout_ok()?;
+    ns.created(&forged).await?;
     let label = |task: &serde_json::Value| task["metadata"]["labels"]["taskgate.dev/work-item"].clone();
-    let written = label(&stored(&ns, "real").await?.context("the Task")?);
+    let written = label(&ns.stored("task.kelos.dev", "real").await?.context("the Task")?);
     ensure!(
         written.as_str().is_some_and(|name| name.starts_with("real-")),
         "{written}"
@@ -52,15 +52,12 @@ async fn a_forged_label_does_not_move_a_failure_to_another_item() -> anyhow::Res
         next
     };
     eventually("the item is stopped", PATIENCE, || async {
-        let refused = create(&ns, &of("real"), &["--dry-run=server"]).await?.stderr_failed()?;
+        let refused = ns.create_dry_run(&of("real")).await?.stderr_failed()?;
         ensure!(refused.contains("item real failed once"), "{refused}");
         Ok(())
     })
     .await?;
-    create(&ns, &of("victim"), &["--dry-run=server"])
-        .await?
-        .stdout_ok()
-        .map(drop)
+    ns.dry_run(&of("victim")).await.map(drop)
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Reviews as traces: what a collector gets.
+//! Reviews as traces: the spans that a collector receives.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,7 +9,7 @@ use taskgate_e2e::{ControlPlane, Gate, PATIENCE, eventually};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::world::{create, task};
+use crate::support::task;
 
 /// The spans that a collector was sent.
 type Sent = Arc<Mutex<Vec<Value>>>;
@@ -21,7 +21,7 @@ async fn collect(listener: TcpListener, sent: Sent) -> anyhow::Result<()> {
         while let Some(body) = request(&mut connection).await? {
             let scope = &body["resourceSpans"][0]["scopeSpans"][0];
             let spans = scope["spans"].as_array().context("spans")?.clone();
-            sent.lock().expect("nobody panics with it").extend(spans);
+            sent.lock().expect("nothing panics with it").extend(spans);
             connection
                 .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
                 .await?;
@@ -67,10 +67,8 @@ async fn a_review_is_a_trace_of_its_own_that_is_called_by_its_uid() -> anyhow::R
     let ns = cp.namespace("traces").await?;
     let span = eventually("a review is traced", PATIENCE, || async {
         ensure!(!collector.is_finished(), "the collector ended");
-        create(&ns, &task("probe", &json!({})), &["--dry-run=server"])
-            .await?
-            .stdout_ok()?;
-        let sent = sent.lock().expect("nobody panics with it");
+        ns.dry_run(&task("probe", &json!({}))).await?;
+        let sent = sent.lock().expect("nothing panics with it");
         ensure!(
             !json!(*sent).to_string().contains("a-secret-prompt"),
             "a prompt is traced"

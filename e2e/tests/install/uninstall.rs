@@ -1,4 +1,4 @@
-//! Gone without a trace, in whatever order, and after an interruption.
+//! Uninstalling in any order, and after an interruption, leaves nothing.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,9 +12,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::helm::install;
-use crate::world::{
-    SYSTEM, apply_overlay, create, crossing, governed, plane, pods, project, stored, task, task_with_status,
-};
+use crate::support::{SYSTEM, apply_overlay, crossing, governed, plane, pods, project, task, task_with_status};
 
 /// A namespace with a Task under way, one whose TTL is over and one whose TTL is not.
 async fn populated(cp: &ControlPlane) -> anyhow::Result<Namespace> {
@@ -23,7 +21,7 @@ async fn populated(cp: &ControlPlane) -> anyhow::Result<Namespace> {
     let ended =
         |at: Timestamp| json!({"phase": "Failed", "completionTime": at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()});
     let now = Timestamp::now();
-    create(&ns, &task("running", &ttl(3600)), &[]).await?.stdout_ok()?;
+    ns.created(&task("running", &ttl(3600))).await?;
     task_with_status(&ns, "due", &ttl(1), &ended(now - SignedDuration::from_mins(10))).await?;
     task_with_status(&ns, "later", &ttl(86_400), &ended(now)).await?;
     eventually("taskgate holds them", PATIENCE, || async {
@@ -32,7 +30,7 @@ async fn populated(cp: &ControlPlane) -> anyhow::Result<Namespace> {
             .await?
             .stdout_ok()?;
         ensure!(items == "Open Open", "{items}");
-        ensure!(holds(&ns, "running").await?);
+        ensure!(has_finalizer(&ns, "running").await?);
         Ok(())
     })
     .await?;
@@ -40,8 +38,8 @@ async fn populated(cp: &ControlPlane) -> anyhow::Result<Namespace> {
 }
 
 /// Whether taskgate's finalizer is on the Task.
-async fn holds(ns: &Namespace, name: &str) -> anyhow::Result<bool> {
-    let task = stored(ns, name).await?.unwrap_or_default();
+async fn has_finalizer(ns: &Namespace, name: &str) -> anyhow::Result<bool> {
+    let task = ns.stored("task.kelos.dev", name).await?.unwrap_or_default();
     let finalizers = task["metadata"]["finalizers"].as_array().into_iter().flatten();
     Ok(finalizers
         .into_iter()
@@ -51,10 +49,13 @@ async fn holds(ns: &Namespace, name: &str) -> anyhow::Result<bool> {
 /// Nothing waits for taskgate any more, nothing of it is left, and nothing comes back.
 async fn is_gone(cp: &ControlPlane, ns: &Namespace, system: &str) -> anyhow::Result<()> {
     for name in ["running", "later"] {
-        ensure!(stored(ns, name).await?.is_some(), "{name} is gone before its time");
+        ensure!(
+            ns.stored("task.kelos.dev", name).await?.is_some(),
+            "{name} is gone before its time"
+        );
     }
     ensure!(
-        stored(ns, "due").await?.is_none(),
+        ns.stored("task.kelos.dev", "due").await?.is_none(),
         "a Task whose TTL is over is still there"
     );
     let left = async || {
@@ -71,7 +72,7 @@ async fn is_gone(cp: &ControlPlane, ns: &Namespace, system: &str) -> anyhow::Res
             .await?
             .stdout_ok()?;
         for name in ["running", "later"] {
-            if holds(ns, name).await? {
+            if has_finalizer(ns, name).await? {
                 left += name;
             }
         }
@@ -116,7 +117,7 @@ async fn uninstall(cp: &ControlPlane, namespace: &str) -> anyhow::Result<String>
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// `helm uninstall`, with somebody to run its hook.
+/// `helm uninstall`, with a kubelet that runs its hook.
 async fn helm_uninstall(cp: &ControlPlane, namespace: &str) -> anyhow::Result<String> {
     let helm = async {
         cp.helm(["uninstall", "taskgate", "--namespace", namespace])
@@ -148,7 +149,7 @@ async fn installed_by_kustomize(cp: &ControlPlane) -> anyhow::Result<(Pods, Name
 }
 
 /// The hook takes the Lease before it looks at Tasks, and before each further look it has renewed it.
-async fn looks_under_the_lease(cp: &ControlPlane, mark: Marker) -> anyhow::Result<()> {
+async fn reads_under_the_lease(cp: &ControlPlane, mark: Marker) -> anyhow::Result<()> {
     let events = cp.audit().since(mark).await?;
     let asked: Vec<_> = events
         .iter()
@@ -176,7 +177,7 @@ async fn helm_uninstall_alone_and_then_the_command() -> anyhow::Result<()> {
     let mark = cp.audit().mark()?;
     let told = helm_uninstall(&cp, "gate").await?;
     ensure!(told.contains("Tasks, deleted 1 whose TTL had run out"), "{told}");
-    looks_under_the_lease(&cp, mark).await?;
+    reads_under_the_lease(&cp, mark).await?;
     ensure!(told.contains(&format!("{}/running (under way)", ns.name())), "{told}");
     ensure!(told.contains(&format!("{}/later (due at ", ns.name())), "{told}");
     let told = uninstall(&cp, "gate").await?;
@@ -227,23 +228,23 @@ async fn the_command_and_then_kubectl_delete() -> anyhow::Result<()> {
     cp.kubectl(["get", "-n", SYSTEM, "deployment/taskgate"])
         .await?
         .stdout_ok()?;
-    ensure!(holds(&ns, "running").await?, "it was let go");
+    ensure!(has_finalizer(&ns, "running").await?, "its finalizer was removed");
     uninstall(&cp, SYSTEM).await?;
     delete_k(&cp).await?;
     is_gone(&cp, &ns, SYSTEM).await
 }
 
-/// `kubectl delete` cannot ask taskgate to let go: what is left is found by the command, with nothing of taskgate there.
+/// `kubectl delete` does not remove the finalizers: the command finds what is left, without taskgate's own kinds and roles.
 #[tokio::test]
 async fn kubectl_delete_and_then_the_command() -> anyhow::Result<()> {
     let cp = plane().await?;
     let (running, ns) = installed_by_kustomize(&cp).await?;
-    // Whoever is quick enough lets go when its policies vanish: here nobody is.
+    // A replica that is quick enough removes finalizers when the policies are deleted: here none runs.
     for process in running.processes() {
         process.kill().await?;
     }
     delete_k(&cp).await?;
-    ensure!(holds(&ns, "running").await?, "this test proves nothing");
+    ensure!(has_finalizer(&ns, "running").await?, "this test proves nothing");
     uninstall(&cp, SYSTEM).await?;
     is_gone(&cp, &ns, SYSTEM).await
 }
@@ -279,10 +280,12 @@ async fn where_the_spec_may_change_the_ttl_goes_back_into_it() -> anyhow::Result
         .start()
         .await?;
     let (_running, ns) = installed_by_helm(&cp, &[]).await?;
-    ensure!(stored(&ns, "running").await?.unwrap_or_default()["spec"]["ttlSecondsAfterFinished"].is_null());
+    ensure!(
+        ns.stored("task.kelos.dev", "running").await?.unwrap_or_default()["spec"]["ttlSecondsAfterFinished"].is_null()
+    );
     let told = helm_uninstall(&cp, "gate").await?;
     ensure!(!told.contains("nobody keeps"), "{told}");
-    let running = stored(&ns, "running").await?.unwrap_or_default();
+    let running = ns.stored("task.kelos.dev", "running").await?.unwrap_or_default();
     ensure!(running["spec"]["ttlSecondsAfterFinished"] == 3600, "{running}");
     ensure!(
         running["metadata"]["annotations"]["taskgate.dev/ttl-seconds-after-finished"].is_null(),

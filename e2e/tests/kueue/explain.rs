@@ -1,30 +1,30 @@
-//! `taskgate explain`: what it says of a Task in a queue. What it says when Kueue is away is in [`outages`](super::outages).
+//! `taskgate explain` of a Task in a queue; while Kueue is unavailable: see [`outages`](super::outages).
 
 use anyhow::ensure;
 use serde_json::json;
-use taskgate_e2e::told_command;
+use taskgate_e2e::suggested_command;
 
-use crate::world::World;
+use crate::support::{apply_task, governed};
 
 #[tokio::test]
-async fn a_task_in_the_queue_says_kueues_reason_and_what_makes_room() -> anyhow::Result<()> {
-    let world = World::governed("explain", json!({"queueName": "agents"})).await?;
-    world.queue(1).await?;
-    world.task("first").await?;
-    world.runs("first").await?;
-    world.task("second").await?;
-    world.queued("second", "WaitingForAdmission").await?;
-    let story = world.cp.explain(world.ns.name(), "job/second").await?;
+async fn it_gives_kueues_reason_and_the_command_that_frees_quota() -> anyhow::Result<()> {
+    let fixture = governed("explain", json!({"queueName": "agents"})).await?;
+    fixture.queue(1).await?;
+    apply_task(&fixture, "first").await?;
+    fixture.await_task_phase("first", "Running").await?;
+    apply_task(&fixture, "second").await?;
+    fixture.await_queued("second", "WaitingForAdmission").await?;
+    let explanation = fixture.cp.explain(fixture.ns.name(), "job/second").await?;
     ensure!(
-        story["object"] == "Task second" && story["state"] == "Queued",
-        "{story:#}"
+        explanation["object"] == "Task second" && explanation["state"] == "Queued",
+        "{explanation:#}"
     );
     ensure!(
-        story.to_string().contains("insufficient unused quota for cpu"),
-        "Kueue's own words: {story:#}"
+        explanation.to_string().contains("insufficient unused quota for cpu"),
+        "Kueue's own words: {explanation:#}"
     );
-    ensure!(!story.to_string().contains("culprit"), "{story:#}");
-    let cancel = told_command(&story, "in LocalQueue agents: WaitingForAdmission: ")?;
-    world.cp.paste(cancel).await?;
-    world.queued("second", "Admitted").await.map(drop)
+    ensure!(!explanation.to_string().contains("culprit"), "{explanation:#}");
+    let cancel = suggested_command(&explanation, "in LocalQueue agents: WaitingForAdmission: ")?;
+    fixture.cp.paste(cancel).await?;
+    fixture.await_queued("second", "Admitted").await.map(drop)
 }

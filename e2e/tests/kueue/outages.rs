@@ -1,20 +1,21 @@
-//! Kueue absent, late, killed, and its webhook before or after ours.
+//! Kueue not installed, installed later, killed, and its webhook before or after ours.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use kelos_standin::{CRDS, Outcome, types::Task};
+use kelos_standin::CRDS;
 use kube::{
     Api,
     api::{Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 use taskgate_e2e::{
-    AuditEvent, ControlPlane, Gate, PATIENCE, await_object, eventually, eventually_that, never, told_command,
+    AuditEvent, ControlPlane, Gate, KelosNamespace, PATIENCE, QUEUE_NAME, eventually, eventually_that, never,
+    suggested_command,
 };
 
-use crate::world::{Kelos, QUEUE, World, cluster_queue, govern, kueue, local_queue, queued, task};
+use crate::support::{apply_task, job_for_new_task, kueue, labelled};
 
 /// Foreman's kind has the name and the plural of Kueue's: neither is taken for the other.
 const FOREMANS: &str = "
@@ -33,17 +34,15 @@ spec:
 ";
 
 #[tokio::test]
-async fn without_kueue_a_job_waits_and_says_so_and_a_later_kueue_is_picked_up() -> anyhow::Result<()> {
+async fn without_kueue_a_job_waits_with_a_reason_and_a_later_kueue_is_picked_up() -> anyhow::Result<()> {
     let cp = ControlPlane::builder().crds(CRDS).crds(FOREMANS).start().await?;
-    let gate = Gate::builder().serve_flag("--no-leader-election").start(&cp).await?;
-    let ns = cp.namespace("late").await?;
+    let gate = Gate::builder().without_leader_election().start(&cp).await?;
+    let ns = KelosNamespace::start(cp.namespace("late").await?).await?;
     let foremans = "{apiVersion: foreman.llmkube.dev/v1alpha1, kind: Workload, metadata: {name: a}}";
     ns.apply_yaml(foremans).await?;
-    let kelos = Kelos::start(&cp, ns.name()).await?;
-    govern(&cp, ns.name(), json!({"queueName": "agents"})).await?;
-    ns.apply_yaml(&task("a").to_string()).await?;
-    let tasks: Api<Task> = ns.api();
-    let told = queued(&tasks, "a", "KueueNotInstalled").await?;
+    ns.policy(json!({"queueName": "agents"})).await?;
+    apply_task(&ns, "a").await?;
+    let told = ns.await_queued("a", "KueueNotInstalled").await?;
     ensure!(told["status"] == "True", "{told}");
     eventually("there is an Event", PATIENCE, || async {
         let events = ns.kubectl(["get", "events", "-oname", "--field-selector=reason=KueueNotInstalled"]);
@@ -51,78 +50,73 @@ async fn without_kueue_a_job_waits_and_says_so_and_a_later_kueue_is_picked_up() 
         Ok(())
     })
     .await?;
-    silence(&cp).await?;
+    is_silent(&cp).await?;
 
     let pid = gate.process().pid();
     let _kueue = kueue().start(&cp).await?;
-    queued(&tasks, "a", "NoSuchLocalQueue").await?;
+    ns.await_queued("a", "NoSuchLocalQueue").await?;
     let metrics = gate.metrics().await?;
     for trap in ["KueueNotInstalled", "NoSuchLocalQueue"] {
         let counted = metrics.value("taskgate_queue_states_total", &[("reason", trap)]);
         ensure!(counted == Some(1.0), "{trap}: {counted:?}");
     }
-    cp.apply_yaml(&cluster_queue(ns.name(), 1)).await?;
-    local_queue(&cp, ns.name(), "agents", ns.name(), json!({})).await?;
-    queued(&tasks, "a", "Admitted").await?;
-    kelos.agents.finish(ns.name(), "a", Outcome::succeeded()).await?;
-    await_object(&tasks, "a", "succeeds", |task| task.phase() == "Succeeded").await?;
+    ns.apply_cluster_queue(1).await?;
+    ns.local_queue("agents", json!({})).await?;
+    ns.await_queued("a", "Admitted").await?;
+    ns.succeed("a").await?;
     ensure!(
         gate.process().is_running() && gate.process().pid() == pid,
         "taskgate was restarted"
     );
-    silence(&cp).await
+    is_silent(&cp).await
 }
 
 #[tokio::test]
-async fn kueue_may_be_killed_and_come_back() -> anyhow::Result<()> {
+async fn kueue_may_be_killed_and_started_again() -> anyhow::Result<()> {
     let cp = ControlPlane::builder().crds(CRDS).start().await?;
     let kueue = kueue().start(&cp).await?;
     let _gate = Gate::start(&cp).await?;
-    let ns = cp.namespace("killed").await?;
-    let kelos = Kelos::start(&cp, ns.name()).await?;
-    govern(&cp, ns.name(), json!({"queueName": "agents"})).await?;
-    cp.apply_yaml(&cluster_queue(ns.name(), 1)).await?;
-    local_queue(&cp, ns.name(), "agents", ns.name(), json!({})).await?;
-    let tasks: Api<Task> = ns.api();
+    let ns = KelosNamespace::start(cp.namespace("killed").await?).await?;
+    ns.policy(json!({"queueName": "agents"})).await?;
+    ns.apply_cluster_queue(1).await?;
+    ns.local_queue("agents", json!({})).await?;
     for (name, told) in [("runs", "Admitted"), ("waits", "WaitingForAdmission")] {
-        ns.apply_yaml(&task(name).to_string()).await?;
-        queued(&tasks, name, told).await?;
+        apply_task(&ns, name).await?;
+        ns.await_queued(name, told).await?;
     }
     kueue.process().kill().await?;
     // Kueue's own webhook refuses the Job; Kelos tries again.
-    ns.apply_yaml(&task("late").to_string()).await?;
-    let story = cp.explain(ns.name(), "late").await?;
-    told_command(
-        &story,
+    apply_task(&ns, "late").await?;
+    let explanation = cp.explain(ns.name(), "late").await?;
+    suggested_command(
+        &explanation,
         "the culprit is Kueue: the API server cannot call its webhook mjob.kb.io, ",
     )?;
-    kelos.agents.finish(ns.name(), "runs", Outcome::succeeded()).await?;
-    await_object(&tasks, "runs", "succeeds", |task| task.phase() == "Succeeded").await?;
+    ns.succeed("runs").await?;
     never("anything starts without Kueue", Duration::from_secs(3), || async {
         Ok(["waits", "late"]
             .into_iter()
-            .find(|task| kelos.agents.running(ns.name(), task) > 0))
+            .find(|task| ns.agents.running(ns.name(), task) > 0))
     })
     .await?;
-    ensure!(queued(&tasks, "waits", "WaitingForAdmission").await?["status"] == "True");
+    ensure!(ns.await_queued("waits", "WaitingForAdmission").await?["status"] == "True");
     kueue.process().start().await?;
     for name in ["waits", "late"] {
-        queued(&tasks, name, "Admitted").await?;
-        kelos.agents.finish(ns.name(), name, Outcome::succeeded()).await?;
-        await_object(&tasks, name, "succeeds", |task| task.phase() == "Succeeded").await?;
+        ns.await_queued(name, "Admitted").await?;
+        ns.succeed(name).await?;
     }
     Ok(())
 }
 
 #[tokio::test]
 async fn kueues_webhook_before_or_after_ours_gives_the_same_job() -> anyhow::Result<()> {
-    let world = World::labelled("order", &[("kueue-first", "yes")], json!({"queueName": "agents"})).await?;
-    world.queue(1).await?;
-    let job = world.by_hand("a").await?;
+    let fixture = labelled("order", &[("kueue-first", "yes")], json!({"queueName": "agents"})).await?;
+    fixture.queue(1).await?;
+    let job = job_for_new_task(&fixture, "a").await?;
     let made = || async {
         let args = ["create", "--dry-run=server", "-ojson", "-f-"];
         let mut made: Value =
-            serde_json::from_str(&world.ns.kubectl_with_input(args, &job.to_string()).await?.stdout_ok()?)?;
+            serde_json::from_str(&fixture.kubectl_with_input(args, &job.to_string()).await?.stdout_ok()?)?;
         for field in ["uid", "creationTimestamp", "managedFields"] {
             made["metadata"].as_object_mut().context("metadata")?.remove(field);
         }
@@ -136,12 +130,12 @@ async fn kueues_webhook_before_or_after_ours_gives_the_same_job() -> anyhow::Res
     };
     let after = made().await?;
     ensure!(
-        after["spec"]["suspend"] == true && after["metadata"]["labels"][QUEUE] == "agents",
+        after["spec"]["suspend"] == true && after["metadata"]["labels"][QUEUE_NAME] == "agents",
         "{after}"
     );
 
     // In this namespace Kueue's webhook now runs before ours, by its name, and not after.
-    let configurations: Api<MutatingWebhookConfiguration> = Api::all(world.cp.client());
+    let configurations: Api<MutatingWebhookConfiguration> = Api::all(fixture.cp.client());
     let kueues = configurations.get("kueue-mutating-webhook-configuration").await?;
     let mut kueues = serde_json::to_value(kueues)?;
     let webhooks = kueues["webhooks"].as_array_mut().context("no webhooks")?;
@@ -164,12 +158,12 @@ async fn kueues_webhook_before_or_after_ours_gives_the_same_job() -> anyhow::Res
         "Kueue comes first",
         PATIENCE,
         || async {
-            let mark = world.cp.audit().mark()?;
+            let mark = fixture.cp.audit().mark()?;
             made().await?;
-            let events = world.cp.audit().since(mark).await?;
+            let events = fixture.cp.audit().since(mark).await?;
             let own = events
                 .iter()
-                .filter(|event| event.object_ref.namespace == world.ns.name());
+                .filter(|event| event.object_ref.namespace == fixture.ns.name());
             let calls = own.flat_map(AuditEvent::webhooks).map(|call| call.configuration);
             Ok(calls
                 .filter(|name| name.contains("kueue") || name.contains("taskgate"))
@@ -183,18 +177,18 @@ async fn kueues_webhook_before_or_after_ours_gives_the_same_job() -> anyhow::Res
     Ok(())
 }
 
-/// At rest taskgate asks for nothing, whether or not there is a Kueue.
-async fn silence(cp: &ControlPlane) -> anyhow::Result<()> {
+/// While idle taskgate sends no request, whether or not there is a Kueue.
+async fn is_silent(cp: &ControlPlane) -> anyhow::Result<()> {
     eventually("taskgate is done", PATIENCE, || async {
-        asks_nothing(cp, Duration::from_secs(2)).await
+        sends_nothing(cp, Duration::from_secs(2)).await
     })
     .await?;
-    asks_nothing(cp, Duration::from_secs(12)).await
+    sends_nothing(cp, Duration::from_secs(12)).await
 }
 
-async fn asks_nothing(cp: &ControlPlane, time: Duration) -> anyhow::Result<()> {
+async fn sends_nothing(cp: &ControlPlane, time: Duration) -> anyhow::Result<()> {
     let mark = cp.audit().mark()?;
-    never("taskgate asks for something at rest", time, || async {
+    never("taskgate sends a request while idle", time, || async {
         Ok(requests(cp, mark).await?.into_iter().next())
     })
     .await

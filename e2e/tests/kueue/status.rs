@@ -1,23 +1,23 @@
-//! `taskgate status`: what it says of Tasks whose Jobs wait in a queue.
+//! `taskgate status` of Tasks whose Jobs wait in a queue.
 
 use anyhow::{Context as _, ensure};
 use serde_json::json;
 use taskgate_e2e::binary;
 use tokio::process::Command;
 
-use crate::world::World;
+use crate::support::{apply_task, governed};
 
 #[tokio::test]
-async fn a_task_in_the_queue_says_kueues_reason() -> anyhow::Result<()> {
-    let world = World::governed("status", json!({"queueName": "agents"})).await?;
-    world.queue(1).await?;
-    world.task("first").await?;
-    world.runs("first").await?;
-    world.task("second").await?;
-    world.queued("second", "WaitingForAdmission").await?;
+async fn it_gives_kueues_reason() -> anyhow::Result<()> {
+    let fixture = governed("status", json!({"queueName": "agents"})).await?;
+    fixture.queue(1).await?;
+    apply_task(&fixture, "first").await?;
+    fixture.await_task_phase("first", "Running").await?;
+    apply_task(&fixture, "second").await?;
+    fixture.await_queued("second", "WaitingForAdmission").await?;
     let output = Command::new(binary("taskgate")?)
-        .args(["status", "--namespace", world.ns.name(), "--kubeconfig"])
-        .arg(world.cp.kubeconfig())
+        .args(["status", "--namespace", fixture.ns.name(), "--kubeconfig"])
+        .arg(fixture.cp.kubeconfig())
         .output()
         .await?;
     ensure!(

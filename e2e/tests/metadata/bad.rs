@@ -1,13 +1,13 @@
-//! What is refused when it is written, by the real API server and with the place; and that a bad render never blocks.
+//! Policies that are refused with line and column; and a template that fails only when rendered never blocks.
 
 use anyhow::ensure;
 use serde_json::json;
 
-use crate::world::{World, labels, task};
+use crate::support::{created_with_warnings, governed, labels, start, task, try_policy};
 
 #[tokio::test]
-async fn a_template_that_cannot_be_right_is_refused_with_line_and_column() -> anyhow::Result<()> {
-    let world = World::start("refused").await?;
+async fn a_wrong_template_is_refused_with_line_and_column() -> anyhow::Result<()> {
+    let fixture = start("refused").await?;
     for (engine, template, message) in [
         ("GoTemplate", "{{.Title", "line 1, column 1: unclosed action"),
         (
@@ -22,7 +22,7 @@ async fn a_template_that_cannot_be_right_is_refused_with_line_and_column() -> an
         ),
         (
             "GoTemplate",
-            "{{if .Nobody}}{{printf \"%T\" .Title}}{{end}}",
+            "{{if .Absent}}{{printf \"%T\" .Title}}{{end}}",
             "line 1, column 24: printf: the verb %T is not supported",
         ),
         ("GoTemplate", "{{.Titel}}", "line 1, column 3: .Titel is not there"),
@@ -78,7 +78,7 @@ async fn a_template_that_cannot_be_right_is_refused_with_line_and_column() -> an
         ),
     ] {
         let spec = json!({"metadata": {"engine": engine, "annotations": {"example.com/note": template}}});
-        let refused = world.write_policy("agents", &spec).await?.stderr_failed()?;
+        let refused = try_policy(&fixture, &spec).await?.stderr_failed()?;
         let field = "spec.metadata.annotations[example.com/note]";
         ensure!(
             refused.contains(field) && refused.contains(message),
@@ -89,8 +89,8 @@ async fn a_template_that_cannot_be_right_is_refused_with_line_and_column() -> an
 }
 
 #[tokio::test]
-async fn keys_that_others_go_by_are_refused() -> anyhow::Result<()> {
-    let world = World::start("keys").await?;
+async fn keys_that_other_controllers_use_are_refused() -> anyhow::Result<()> {
+    let fixture = start("keys").await?;
     let long = format!("example.com/{}", "k".repeat(400));
     for (map, key, message) in [
         ("labels", "kelos.dev/taskspawner", "Kelos goes by keys of kelos.dev"),
@@ -112,23 +112,23 @@ async fn keys_that_others_go_by_are_refused() -> anyhow::Result<()> {
         ("labels", long.as_str(), "not a legal key"),
     ] {
         let spec = json!({"metadata": {(map): {(key): "x"}}});
-        let refused = world.write_policy("agents", &spec).await?.stderr_failed()?;
+        let refused = try_policy(&fixture, &spec).await?.stderr_failed()?;
         ensure!(refused.contains(message), "{key}: {refused}");
     }
     let spec = json!({"metadata": {"labels": {"team": "not legal"}}});
-    let refused = world.write_policy("agents", &spec).await?.stderr_failed()?;
+    let refused = try_policy(&fixture, &spec).await?.stderr_failed()?;
     ensure!(
         refused.contains("spec.metadata.labels[team]: not a legal label value"),
         "{refused}"
     );
     let spec = json!({"metadata": {"labels": {"team": "{{ user }}"}, "missingValue": "not legal"}});
-    let refused = world.write_policy("agents", &spec).await?.stderr_failed()?;
+    let refused = try_policy(&fixture, &spec).await?.stderr_failed()?;
     ensure!(refused.contains("spec.metadata.missingValue"), "{refused}");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_render_that_fails_only_now_never_blocks_the_task() -> anyhow::Result<()> {
+async fn a_template_that_fails_only_when_rendered_never_blocks_the_task() -> anyhow::Result<()> {
     let long = "x".repeat(4_000);
     let section = json!({
         "engine": "GoTemplate",
@@ -142,11 +142,11 @@ async fn a_render_that_fails_only_now_never_blocks_the_task() -> anyhow::Result<
             "output": "{{with .task.metadata.annotations.note}}{{range 1000}}{{$.task.metadata.annotations.note}}{{end}}{{end}}",
         },
     });
-    let world = World::governed("blocks", section).await?;
+    let fixture = governed("blocks", section).await?;
     let mut mine = task("fixer-42");
     mine["metadata"]["annotations"]["note"] = json!(long);
     let began = std::time::Instant::now();
-    let (stored, warnings) = world.create(&mine).await?;
+    let (stored, warnings) = created_with_warnings(&fixture, &mine).await?;
     ensure!(labels(&stored)["fine"] == "42", "{stored}");
     for (key, why) in [
         ("missing", ".task.metadata.labels.size is not there"),
@@ -168,10 +168,10 @@ async fn a_render_that_fails_only_now_never_blocks_the_task() -> anyhow::Result<
 async fn the_annotations_of_a_task_stay_bounded() -> anyhow::Result<()> {
     let big = "{{with .task.metadata.annotations.note}}{{range 16}}{{$.task.metadata.annotations.note}}{{end}}{{end}}";
     let annotations: serde_json::Map<_, _> = (0..12).map(|index| (format!("big-{index:02}"), json!(big))).collect();
-    let world = World::governed("bounded", json!({"engine": "GoTemplate", "annotations": annotations})).await?;
+    let fixture = governed("bounded", json!({"engine": "GoTemplate", "annotations": annotations})).await?;
     let mut mine = task("fixer-42");
     mine["metadata"]["annotations"]["note"] = json!("x".repeat(1_000));
-    let (stored, warnings) = world.create(&mine).await?;
+    let (stored, warnings) = created_with_warnings(&fixture, &mine).await?;
     let size = stored["metadata"]["annotations"].to_string().len();
     ensure!((100_000..140_000).contains(&size), "{size} bytes");
     ensure!(

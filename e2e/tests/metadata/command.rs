@@ -1,4 +1,4 @@
-//! `taskgate render`: without a cluster, and for a Task that lives in one.
+//! `taskgate render`: without a cluster, and for a Task in one.
 
 use std::process::Stdio;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use taskgate_e2e::binary;
 use tokio::process::Command;
 
-use crate::world::{World, task};
+use crate::support::{file, start, task};
 
 async fn taskgate<'a>(args: impl IntoIterator<Item = &'a str>) -> anyhow::Result<(bool, String)> {
     let output = Command::new(binary("taskgate")?)
@@ -21,7 +21,7 @@ async fn taskgate<'a>(args: impl IntoIterator<Item = &'a str>) -> anyhow::Result
 
 #[tokio::test]
 async fn a_policy_is_tried_on_a_task_with_either_engine() -> anyhow::Result<()> {
-    let world = World::start("render").await?;
+    let fixture = start("render").await?;
     let sample = json!({
         "apiVersion": "taskgate.dev/v1alpha1", "kind": "TaskPolicy", "metadata": {"name": "agents"},
         "spec": {"metadata": {"engine": "GoTemplate",
@@ -32,15 +32,16 @@ async fn a_policy_is_tried_on_a_task_with_either_engine() -> anyhow::Result<()> 
         "spec": {"repo": "https://github.com/acme/shop.git"}});
     let mut mine = task("fixer-42");
     mine["metadata"]["labels"]["area"] = json!("web");
-    let policy = world.file("policy.yaml", &sample)?.display().to_string();
-    let file = world.file("task.yaml", &mine)?.display().to_string();
-    let workspace = world.file("workspace.yaml", &workspace)?.display().to_string();
-    let item = world.file(
+    let policy = file(&fixture, "policy.yaml", &sample)?.display().to_string();
+    let object = file(&fixture, "task.yaml", &mine)?.display().to_string();
+    let workspace = file(&fixture, "workspace.yaml", &workspace)?.display().to_string();
+    let item = file(
+        &fixture,
         "item.yaml",
         &json!({"labels": ["priority/critical"], "author": "octocat"}),
     )?;
     let item = item.display().to_string();
-    let (ok, shown) = taskgate(["render", &policy, &file, "--workspace", &workspace]).await?;
+    let (ok, shown) = taskgate(["render", &policy, &object, "--workspace", &workspace]).await?;
     let url = "\"https://github.com/acme/shop/issues/42\"";
     let expected = [
         ("label area", "\"web\"", "the Task's own stays"),
@@ -55,7 +56,7 @@ async fn a_policy_is_tried_on_a_task_with_either_engine() -> anyhow::Result<()> 
     let expected = expected.map(|(key, value, note)| format!("{key:31}  {value:40}  {note}\n"));
     let expected = expected.concat();
     ensure!(ok && shown == expected, "{shown}\n{expected}");
-    let (ok, shown) = taskgate(["render", &policy, &file, "--workspace", &workspace, "--item", &item]).await?;
+    let (ok, shown) = taskgate(["render", &policy, &object, "--workspace", &workspace, "--item", &item]).await?;
     ensure!(
         ok && shown.contains("set; \"priority/critical\" is no legal label value"),
         "{shown}"
@@ -63,19 +64,19 @@ async fn a_policy_is_tried_on_a_task_with_either_engine() -> anyhow::Result<()> 
     ensure!(shown.contains("\"octocat\""), "{shown}");
     let mut later = sample;
     later["spec"]["metadata"]["fromSource"] = json!(true);
-    let later = world.file("later.yaml", &later)?.display().to_string();
-    let (ok, shown) = taskgate(["render", &later, &file]).await?;
+    let later = file(&fixture, "later.yaml", &later)?.display().to_string();
+    let (ok, shown) = taskgate(["render", &later, &object]).await?;
     let waits = shown.matches("set once the tracker has told of the item").count();
     ensure!(ok && waits == 2, "{shown}");
-    let (ok, shown) = taskgate(["render", &policy, &file, "--engine", "Tera"]).await?;
+    let (ok, shown) = taskgate(["render", &policy, &object, "--engine", "Tera"]).await?;
     ensure!(
         !ok && shown.contains("spec.metadata.labels[kelos.dev/priority]: line 1, column"),
         "{shown}"
     );
     // The same for a Task that lives in a cluster.
-    let (stored, _) = world.create(&task("fixer-42")).await?;
+    let stored = fixture.created(&task("fixer-42")).await?;
     ensure!(stored["metadata"]["labels"]["area"].is_null(), "{stored}");
-    let kubeconfig = world.cp.kubeconfig().display().to_string();
+    let kubeconfig = fixture.cp.kubeconfig().display().to_string();
     let live = [
         "render",
         &policy,
@@ -84,7 +85,7 @@ async fn a_policy_is_tried_on_a_task_with_either_engine() -> anyhow::Result<()> 
         "--kubeconfig",
         &kubeconfig,
         "-n",
-        world.ns.name(),
+        fixture.ns.name(),
     ];
     let (ok, shown) = taskgate(live).await?;
     ensure!(ok && shown.contains(url) && shown.contains("label area"), "{shown}");

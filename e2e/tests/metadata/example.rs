@@ -1,13 +1,15 @@
-//! The proposal's own example, and what it asks for.
+//! The proposal's own example, and its requirements.
 
 use anyhow::ensure;
 use serde_json::json;
 
-use crate::world::{World, annotations, labels, task};
+use crate::support::{
+    annotations, apply_policy, created_with_warnings, governed, labels, selected, start, task, try_policy,
+};
 
 #[tokio::test]
 async fn the_proposals_example_works_verbatim() -> anyhow::Result<()> {
-    // Seed 004, `taskTemplate.metadata`, word for word.
+    // The proposal's `taskTemplate.metadata`, word for word.
     let section = json!({
         "engine": "GoTemplate",
         "labels": {
@@ -20,15 +22,15 @@ async fn the_proposals_example_works_verbatim() -> anyhow::Result<()> {
             "kelos.dev/source-title": "{{.Title}}",
         },
     });
-    let world = World::governed("example", section).await?;
-    let (stored, warnings) = world.create(&task("fixer-42")).await?;
+    let fixture = governed("example", section).await?;
+    let (stored, warnings) = created_with_warnings(&fixture, &task("fixer-42")).await?;
     ensure!(labels(&stored)["kelos.dev/source-kind"] == "Issue", "{stored}");
     ensure!(labels(&stored)["team.example.com/area"] == "backend", "{stored}");
     ensure!(
         annotations(&stored)["kelos.dev/source-url"] == "https://github.com/acme/shop/issues/42",
         "{stored}"
     );
-    // Only the tracker knows title and labels: told, and not set, and never the text "<no value>".
+    // Only the issue source has title and labels: they are not set, with a warning, and never the text "<no value>".
     ensure!(
         warnings
             == [
@@ -38,23 +40,23 @@ async fn the_proposals_example_works_verbatim() -> anyhow::Result<()> {
         "{warnings:?}"
     );
     ensure!(labels(&stored)["kelos.dev/priority"].is_null() && !stored.to_string().contains("no value"));
-    ensure!(world.found("kelos.dev/source-kind=Issue").await? == "task.kelos.dev/fixer-42");
+    ensure!(selected(&fixture, "kelos.dev/source-kind=Issue").await? == "task.kelos.dev/fixer-42");
     Ok(())
 }
 
 #[tokio::test]
 async fn a_dry_run_shows_the_labels_and_stores_nothing() -> anyhow::Result<()> {
     let section = json!({"labels": {"team": "{{ spawner.metadata.labels.team }}"}});
-    let world = World::governed("dry", section).await?;
-    let shown = world.dry_run(&task("fixer-42")).await?;
+    let fixture = governed("dry", section).await?;
+    let shown = fixture.dry_run(&task("fixer-42")).await?;
     ensure!(labels(&shown)["team"] == "blue", "{shown}");
-    ensure!(world.found("team=blue").await?.is_empty());
+    ensure!(selected(&fixture, "team=blue").await?.is_empty());
     Ok(())
 }
 
 #[tokio::test]
-async fn both_engines_know_the_same() -> anyhow::Result<()> {
-    let world = World::start("engines").await?;
+async fn both_engines_have_the_same_context() -> anyhow::Result<()> {
+    let fixture = start("engines").await?;
     let names = [
         ("item.id", "42"),
         ("item.kind", "Issue"),
@@ -82,8 +84,8 @@ async fn both_engines_know_the_same() -> anyhow::Result<()> {
         };
         let mut section = json!({"engine": engine, "labels": {"cost-center": cost}, "annotations": annotations});
         section["override"] = json!(true);
-        world.policy("agents", json!({"metadata": section})).await?;
-        let shown = world.dry_run(&task("fixer-42")).await?;
+        apply_policy(&fixture, "agents", json!({"metadata": section})).await?;
+        let shown = fixture.dry_run(&task("fixer-42")).await?;
         ensure!(labels(&shown)["cost-center"] == "4711", "{engine}: {shown}");
         for (index, (name, expected)) in names.iter().enumerate() {
             let value = annotations_of(&shown, &key(index));
@@ -105,8 +107,8 @@ fn annotations_of(object: &serde_json::Value, key: &str) -> String {
 }
 
 #[tokio::test]
-async fn prompts_and_credentials_are_not_known() -> anyhow::Result<()> {
-    let world = World::start("secrets").await?;
+async fn prompts_and_credentials_are_not_in_the_context() -> anyhow::Result<()> {
+    let fixture = start("secrets").await?;
     for (engine, template) in [
         ("Tera", "{{ task.spec.prompt }}"),
         ("Tera", "{{ task.spec.credentials.secretRef.name }}"),
@@ -114,12 +116,12 @@ async fn prompts_and_credentials_are_not_known() -> anyhow::Result<()> {
         ("GoTemplate", "{{.task.spec.podOverrides.env}}"),
     ] {
         let spec = json!({"metadata": {"engine": engine, "annotations": {"x": template}}});
-        let refused = world.write_policy("agents", &spec).await?.stderr_failed()?;
+        let refused = try_policy(&fixture, &spec).await?.stderr_failed()?;
         ensure!(refused.contains("line 1, column"), "{template}: {refused}");
     }
     let section = json!({"engine": "GoTemplate", "annotations": {"all": "{{.}}"}});
-    world.policy("agents", json!({"metadata": section})).await?;
-    let shown = world.dry_run(&task("fixer-42")).await?;
+    apply_policy(&fixture, "agents", json!({"metadata": section})).await?;
+    let shown = fixture.dry_run(&task("fixer-42")).await?;
     let all = annotations_of(&shown, "all");
     ensure!(
         all.contains("fixer-42") && !all.contains("hunter2") && !all.contains("credentials:"),

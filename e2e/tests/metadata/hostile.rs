@@ -1,9 +1,10 @@
-//! Values from people who mean no good: rendered as data, legal, and never evaluated again.
+//! Hostile values: rendered as data, legal, and never evaluated again.
 
 use anyhow::ensure;
 use serde_json::json;
+use taskgate_e2e::Fixture;
 
-use crate::world::{World, annotations, labels, task};
+use crate::support::{annotations, apply_policy, governed, labels, start, task};
 
 const HOSTILE: [&str; 14] = [
     "\"; kubectl delete namespace prod; echo \"",
@@ -24,18 +25,18 @@ const HOSTILE: [&str; 14] = [
 
 #[tokio::test]
 async fn a_hostile_value_becomes_a_legal_label_and_an_annotation_as_it_is() -> anyhow::Result<()> {
-    let world = World::start("hostile").await?;
+    let fixture = start("hostile").await?;
     for (engine, template) in [
         ("Tera", "{{ task.metadata.annotations.title }}"),
         ("GoTemplate", "{{.task.metadata.annotations.title}}"),
     ] {
         let section = json!({"engine": engine, "labels": {"title": template}, "annotations": {"copy": template}});
-        world.policy("agents", json!({"metadata": section})).await?;
+        apply_policy(&fixture, "agents", json!({"metadata": section})).await?;
         let mut values = Vec::new();
         for hostile in HOSTILE {
             let mut mine = task("fixer-42");
             mine["metadata"]["annotations"]["title"] = json!(hostile);
-            let shown = world.dry_run(&mine).await?;
+            let shown = fixture.dry_run(&mine).await?;
             ensure!(annotations(&shown)["copy"] == hostile, "{engine} {hostile:?}: {shown}");
             let label = labels(&shown)["title"].as_str().unwrap_or_default().to_owned();
             let legal = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -56,31 +57,31 @@ async fn a_hostile_value_becomes_a_legal_label_and_an_annotation_as_it_is() -> a
 #[tokio::test]
 async fn length_and_emptiness_are_defined() -> anyhow::Result<()> {
     let section = json!({"engine": "GoTemplate", "labels": {"title": "{{.task.metadata.annotations.title}}"}});
-    let world = World::governed("length", section.clone()).await?;
-    let label = async |world: &World, title: &str| {
+    let fixture = governed("length", section.clone()).await?;
+    let label = async |fixture: &Fixture<'_>, title: &str| {
         let mut mine = task("fixer-42");
         mine["metadata"]["annotations"]["title"] = json!(title);
-        let shown = world.dry_run(&mine).await?;
+        let shown = fixture.dry_run(&mine).await?;
         anyhow::Ok(labels(&shown)["title"].clone())
     };
     ensure!(
-        label(&world, &"v".repeat(63)).await? == "v".repeat(63),
+        label(&fixture, &"v".repeat(63)).await? == "v".repeat(63),
         "63 characters are legal"
     );
-    let cut = label(&world, &"v".repeat(64)).await?;
+    let cut = label(&fixture, &"v".repeat(64)).await?;
     let cut = cut.as_str().unwrap_or_default();
     ensure!(
         cut.len() == 63 && cut.starts_with(&format!("{}-", "v".repeat(54))),
         "{cut}"
     );
-    ensure!(label(&world, "").await?.is_null(), "no text, no label");
+    ensure!(label(&fixture, "").await?.is_null(), "no text, no label");
     let mut skipping = section;
     skipping["illegalValue"] = json!("Skip");
-    world.policy("agents", json!({"metadata": skipping})).await?;
+    apply_policy(&fixture, "agents", json!({"metadata": skipping})).await?;
     ensure!(
-        label(&world, "priority/critical").await?.is_null(),
+        label(&fixture, "priority/critical").await?.is_null(),
         "not legal, so left out"
     );
-    ensure!(label(&world, "critical").await? == "critical");
+    ensure!(label(&fixture, "critical").await? == "critical");
     Ok(())
 }

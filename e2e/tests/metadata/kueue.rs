@@ -1,20 +1,19 @@
-//! A Job that waits in a queue of the real Kueue while its Task's labels come: its pods have them when Kueue starts it, and
-//! no more once Kueue has stopped it.
+//! A Job that waits in a queue of the real Kueue while its Task's labels are added: its pods have them when Kueue starts it,
+//! and not after Kueue has stopped it.
 
 use anyhow::{bail, ensure};
 use kelos_standin::CRDS;
 use serde_json::{Value, json};
-use taskgate_e2e::{ControlPlane, Gate, Kueue, PATIENCE, Shared, eventually};
+use taskgate_e2e::{ControlPlane, Kueue, PATIENCE, SharedGate, eventually, job_of};
 use tokio::sync::OnceCell;
 
 use crate::{
-    tracker::{PENDING, Tracker, titled},
-    world::{World, annotations, gate, labels, task},
+    issue_source::{IssueSource, PENDING, titled},
+    support::{annotations, labels, start_on, task},
 };
 
-static PLANE: Shared = Shared::new(|| ControlPlane::builder().crds(CRDS));
+static SHARED: SharedGate = SharedGate::new(|| ControlPlane::builder().crds(CRDS));
 static KUEUE: OnceCell<Kueue> = OnceCell::const_new();
-static GATE: OnceCell<Gate> = OnceCell::const_new();
 
 /// A queue with so many CPUs, and a class of Jobs that may take them from others.
 fn queues(cpu: u32, namespace: &str) -> String {
@@ -41,46 +40,39 @@ fn with_cpu(mut job: Value) -> Value {
 }
 
 /// A Job that got its title while it waited in Kueue's queue, which then started it; and that title.
-async fn started(hint: &str) -> anyhow::Result<(Tracker, Value)> {
-    let cp = PLANE.get().await?;
+async fn started(hint: &str) -> anyhow::Result<(IssueSource, Value)> {
+    let cp = SHARED.plane().await?;
     KUEUE.get_or_try_init(|| Kueue::start(cp)).await?;
-    let gate = GATE.get_or_try_init(|| gate(cp)).await?;
-    let world = World::on(cp, gate, hint).await?;
+    let fixture = start_on(&SHARED, hint).await?;
     let spec = json!({"queueName": "agents", "metadata": titled(&json!(["Job", "Pod"]))});
-    let tracker = Tracker::of(world, spec).await?;
-    let world = &tracker.world;
-    cp.apply_yaml(&queues(0, world.ns.name())).await?;
-    tracker.fails().await?;
-    let (stored, _) = world.create(&task("fixer-42")).await?;
-    world.create(&with_cpu(World::job_of(&stored))).await?;
-    eventually("Kueue has the Job in its queue", PATIENCE, || async {
-        let workloads = ["get", "workloads.kueue.x-k8s.io", "-oname"];
-        let workloads = world.ns.kubectl(workloads).await?.stdout_ok()?;
-        ensure!(workloads.contains("job-fixer-42"), "{workloads}");
-        Ok(())
-    })
-    .await?;
-    tracker.heals().await?;
-    let task = tracker.settled().await?;
+    let source = IssueSource::of(fixture, spec).await?;
+    let fixture = &source.fixture;
+    cp.apply_yaml(&queues(0, fixture.ns.name())).await?;
+    source.fails();
+    let stored = fixture.created(&task("fixer-42")).await?;
+    fixture.created(&with_cpu(job_of(&stored))).await?;
+    fixture.await_kueue_workload("fixer-42").await?;
+    source.heals();
+    let task = source.settled().await?;
     let title = labels(&task)["title"].clone();
     ensure!(!title.is_null() && annotations(&task)[PENDING].is_null(), "{task}");
-    let job = tracker.get("job").await?;
+    let job = source.get("job").await?;
     ensure!(labels(&job["spec"]["template"])["title"] == title, "{job}");
-    cp.apply_yaml(&queues(1, world.ns.name())).await?;
-    runs(&tracker, &title).await?;
-    let job = tracker.get("job").await?;
+    cp.apply_yaml(&queues(1, fixture.ns.name())).await?;
+    runs(&source, &title).await?;
+    let job = source.get("job").await?;
     ensure!(
         job["spec"]["suspend"] == false && labels(&job)["title"] == title,
         "{job}"
     );
-    Ok((tracker, title))
+    Ok((source, title))
 }
 
 /// Waits until Kueue has started the Job, and its pod has this title.
-async fn runs(tracker: &Tracker, title: &Value) -> anyhow::Result<()> {
+async fn runs(source: &IssueSource, title: &Value) -> anyhow::Result<()> {
     eventually("Kueue starts the Job with its label", 2 * PATIENCE, || async {
         let pods = ["get", "pods", "-ljob-name=fixer-42", "-ojson"];
-        let pods: Value = serde_json::from_str(&tracker.world.ns.kubectl(pods).await?.stdout_ok()?)?;
+        let pods: Value = serde_json::from_str(&source.fixture.kubectl(pods).await?.stdout_ok()?)?;
         let [pod] = pods["items"].as_array().map_or(&[][..], Vec::as_slice) else {
             bail!("not one pod: {pods}");
         };
@@ -99,8 +91,8 @@ async fn labels_that_come_while_a_job_waits_in_kueue_are_on_its_pods() -> anyhow
 /// Kueue keeps the pod template as it was when it made the Workload, and puts that back when it stops a Job.
 #[tokio::test]
 async fn a_job_that_kueue_preempts_goes_on_without_the_labels_that_came_late() -> anyhow::Result<()> {
-    let (tracker, title) = started("preempted").await?;
-    let world = &tracker.world;
+    let (source, title) = started("preempted").await?;
+    let fixture = &source.fixture;
     let hotfix = with_cpu(json!({
         "apiVersion": "batch/v1", "kind": "Job",
         "metadata": {"name": "hotfix", "labels": {
@@ -110,18 +102,18 @@ async fn a_job_that_kueue_preempts_goes_on_without_the_labels_that_came_late() -
             "restartPolicy": "Never", "containers": [{"name": "main", "image": "agent"}],
         }}},
     }));
-    world.create(&hotfix).await?;
+    fixture.created(&hotfix).await?;
     eventually("Kueue stops the Job", 2 * PATIENCE, || async {
-        let job = tracker.get("job").await?;
+        let job = source.get("job").await?;
         let template = labels(&job["spec"]["template"]);
         ensure!(job["spec"]["suspend"] == true && template["title"].is_null(), "{job}");
         ensure!(labels(&job)["title"] == title, "the Job itself keeps it: {job}");
         Ok(())
     })
     .await?;
-    world.ns.kubectl(["delete", "job", "hotfix"]).await?.stdout_ok()?;
-    runs(&tracker, &Value::Null).await?;
-    let task = tracker.get("tasks.kelos.dev").await?;
+    fixture.kubectl(["delete", "job", "hotfix"]).await?.stdout_ok()?;
+    runs(&source, &Value::Null).await?;
+    let task = source.get("tasks.kelos.dev").await?;
     ensure!(
         labels(&task)["title"] == title && annotations(&task)[PENDING].is_null(),
         "{task}"

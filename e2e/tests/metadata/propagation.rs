@@ -2,8 +2,9 @@
 
 use anyhow::ensure;
 use serde_json::{Value, json};
+use taskgate_e2e::job_of;
 
-use crate::world::{World, annotations, labels, task};
+use crate::support::{annotations, apply_policy, governed, labels, start, task};
 
 fn section(targets: &Value) -> Value {
     json!({
@@ -15,13 +16,13 @@ fn section(targets: &Value) -> Value {
 
 #[tokio::test]
 async fn job_and_pod_carry_what_the_task_carries() -> anyhow::Result<()> {
-    let world = World::start("propagate").await?;
+    let fixture = start("propagate").await?;
     let spec = json!({"queueName": "agents", "metadata": section(&json!(["Job", "Pod"]))});
-    world.policy("agents", spec).await?;
-    let (owner, _) = world.create(&task("fixer-42")).await?;
-    let mut made = World::job_of(&owner);
+    apply_policy(&fixture, "agents", spec).await?;
+    let owner = fixture.created(&task("fixer-42")).await?;
+    let mut made = job_of(&owner);
     made["spec"]["template"]["metadata"]["labels"]["team"] = json!("mine");
-    let (job, _) = world.create(&made).await?;
+    let job = fixture.created(&made).await?;
     let url = "https://github.com/acme/shop/issues/42";
     ensure!(
         labels(&job)["team"] == "blue" && labels(&job)["cost-center"] == "4711",
@@ -54,28 +55,26 @@ async fn job_and_pod_carry_what_the_task_carries() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_pod_template_without_labels_gets_them_and_a_job_alone_can_be_meant() -> anyhow::Result<()> {
-    let world = World::governed("bare", section(&json!(["Pod"]))).await?;
-    let (owner, _) = world.create(&task("fixer-42")).await?;
-    let mut bare = World::job_of(&owner);
+    let fixture = governed("bare", section(&json!(["Pod"]))).await?;
+    let owner = fixture.created(&task("fixer-42")).await?;
+    let mut bare = job_of(&owner);
     bare["spec"]["template"]
         .as_object_mut()
         .expect("a template")
         .remove("metadata");
-    let job = world.dry_run(&bare).await?;
+    let job = fixture.dry_run(&bare).await?;
     ensure!(
         labels(&job["spec"]["template"])["team"] == "blue" && labels(&job)["team"].is_null(),
         "{job}"
     );
-    world
-        .policy("agents", json!({"metadata": section(&json!(["Job"]))}))
-        .await?;
-    let job = world.dry_run(&bare).await?;
+    apply_policy(&fixture, "agents", json!({"metadata": section(&json!(["Job"]))})).await?;
+    let job = fixture.dry_run(&bare).await?;
     ensure!(
         labels(&job)["team"] == "blue" && labels(&job["spec"]["template"])["team"].is_null(),
         "{job}"
     );
-    world.policy("agents", json!({"metadata": section(&json!([]))})).await?;
-    let job = world.dry_run(&bare).await?;
+    apply_policy(&fixture, "agents", json!({"metadata": section(&json!([]))})).await?;
+    let job = fixture.dry_run(&bare).await?;
     ensure!(
         labels(&job)["team"].is_null() && labels(&job["spec"]["template"])["team"].is_null(),
         "{job}"

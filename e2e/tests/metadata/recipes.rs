@@ -4,8 +4,9 @@ use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
+use taskgate_e2e::{Fixture, job_of};
 
-use crate::world::{World, annotations, labels, task};
+use crate::support::{annotations, created_with_warnings, governed, labels, selected, task};
 
 /// The metadata section of the example under the heading `title`.
 pub(crate) fn recipe(title: &str) -> anyhow::Result<Value> {
@@ -19,19 +20,19 @@ pub(crate) fn recipe(title: &str) -> anyhow::Result<Value> {
 }
 
 /// A Task and its Job under the recipe `title`.
-async fn cooked(title: &str) -> anyhow::Result<(World, Value, Value)> {
-    let world = World::governed("recipe", recipe(title)?).await?;
+async fn tried(title: &str) -> anyhow::Result<(Fixture<'static>, Value, Value)> {
+    let fixture = governed("recipe", recipe(title)?).await?;
     let mut object = task("fixer-42");
     object["metadata"]["annotations"]["example.com/item-labels"] = json!("bug,priority/critical,size/XL");
-    let (task, warnings) = world.create(&object).await?;
+    let (task, warnings) = created_with_warnings(&fixture, &object).await?;
     ensure!(warnings.is_empty(), "{title}: {warnings:?}");
-    let job = world.dry_run(&World::job_of(&task)).await?;
-    Ok((world, task, job))
+    let job = fixture.dry_run(&job_of(&task)).await?;
+    Ok((fixture, task, job))
 }
 
 #[tokio::test]
 async fn nodes_by_priority() -> anyhow::Result<()> {
-    let (_, _, job) = cooked("Nodes by priority").await?;
+    let (_, _, job) = tried("Nodes by priority").await?;
     let pod = labels(&job["spec"]["template"]);
     ensure!(pod["kelos.dev/priority"] == "critical" && pod["size"] == "XL", "{pod}");
     Ok(())
@@ -39,7 +40,7 @@ async fn nodes_by_priority() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn metrics_by_team() -> anyhow::Result<()> {
-    let (_, _, job) = cooked("Metrics by team").await?;
+    let (_, _, job) = tried("Metrics by team").await?;
     let pod = labels(&job["spec"]["template"]);
     ensure!(pod["team"] == "blue" && pod["spawner"] == "fixer", "{pod}");
     Ok(())
@@ -47,7 +48,7 @@ async fn metrics_by_team() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn chargeback() -> anyhow::Result<()> {
-    let (_, task, job) = cooked("Chargeback").await?;
+    let (_, task, job) = tried("Chargeback").await?;
     for object in [&task, &job, &job["spec"]["template"]] {
         let labels = labels(object);
         ensure!(
@@ -60,14 +61,14 @@ async fn chargeback() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn filters_for_kubectl() -> anyhow::Result<()> {
-    let (world, _, _) = cooked("Filters for kubectl").await?;
-    ensure!(world.found("kelos.dev/source-kind=Issue,repo=acme-shop").await? == "task.kelos.dev/fixer-42");
+    let (fixture, _, _) = tried("Filters for kubectl").await?;
+    ensure!(selected(&fixture, "kelos.dev/source-kind=Issue,repo=acme-shop").await? == "task.kelos.dev/fixer-42");
     Ok(())
 }
 
 #[tokio::test]
 async fn an_audit_trail() -> anyhow::Result<()> {
-    let (_, task, job) = cooked("An audit trail").await?;
+    let (_, task, job) = tried("An audit trail").await?;
     let url = "https://github.com/acme/shop/issues/42";
     ensure!(
         annotations(&task)["kelos.dev/source-url"] == url && annotations(&job)["kelos.dev/source-url"] == url,

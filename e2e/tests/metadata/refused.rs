@@ -1,12 +1,12 @@
-//! A cluster's own policy that lets nobody touch pod templates: the late labels stop at the Job.
+//! A cluster's own admission policy protects pod templates: labels that are added later are on the Job alone.
 
 use anyhow::ensure;
 use serde_json::json;
-use taskgate_e2e::{PATIENCE, eventually};
+use taskgate_e2e::{PATIENCE, eventually, job_of};
 
 use crate::{
-    tracker::{Tracker, titled},
-    world::{World, labels, task},
+    issue_source::{IssueSource, titled},
+    support::{labels, start, task},
 };
 
 /// Refuses, with the HTTP status of `reason`, every change of a pod template's labels in the namespace.
@@ -36,14 +36,14 @@ fn guard(namespace: &str, reason: &str) -> String {
 async fn labels_that_a_pod_template_may_not_get_are_on_the_job_alone() -> anyhow::Result<()> {
     for (reason, code) in [("Invalid", 422), ("Forbidden", 403)] {
         let section = json!({"metadata": titled(&json!(["Job", "Pod"]))});
-        let tracker = Tracker::of(World::start("guarded").await?, section).await?;
-        let world = &tracker.world;
-        tracker.fails().await?;
-        let (stored, _) = world.create(&task("fixer-42")).await?;
-        let mut job = World::job_of(&stored);
+        let source = IssueSource::of(start("guarded").await?, section).await?;
+        let fixture = &source.fixture;
+        source.fails();
+        let stored = fixture.created(&task("fixer-42")).await?;
+        let mut job = job_of(&stored);
         job["spec"]["suspend"] = true.into();
-        world.create(&job).await?;
-        world.cp.apply_yaml(&guard(world.ns.name(), reason)).await?;
+        fixture.created(&job).await?;
+        fixture.cp.apply_yaml(&guard(fixture.ns.name(), reason)).await?;
         eventually("templates are guarded", PATIENCE, || async {
             let change = r#"{"spec":{"template":{"metadata":{"labels":{"a":"b"}}}}}"#;
             let patch = [
@@ -55,23 +55,23 @@ async fn labels_that_a_pod_template_may_not_get_are_on_the_job_alone() -> anyhow
                 "-p",
                 change,
             ];
-            let refused = world.ns.kubectl(patch).await?.stderr_failed()?;
+            let refused = fixture.kubectl(patch).await?.stderr_failed()?;
             ensure!(refused.contains("templates stay"), "{refused}");
             Ok(())
         })
         .await?;
 
-        let mark = world.cp.audit().mark()?;
-        tracker.heals().await?;
-        let task = tracker.settled().await?;
+        let mark = fixture.cp.audit().mark()?;
+        source.heals();
+        let task = source.settled().await?;
         let title = &labels(&task)["title"];
-        let job = tracker.get("job").await?;
+        let job = source.get("job").await?;
         ensure!(!title.is_null() && labels(&job)["title"] == *title, "{job}");
         ensure!(labels(&job["spec"]["template"])["title"].is_null(), "{job}");
-        let events = world.cp.audit().since(mark).await?.into_iter();
+        let events = fixture.cp.audit().since(mark).await?.into_iter();
         let ours = events.filter(|event| {
             let object = &event.object_ref;
-            let of_job = object.resource == "jobs" && object.namespace == world.ns.name();
+            let of_job = object.resource == "jobs" && object.namespace == fixture.ns.name();
             of_job && event.is_write() && event.user_agent.starts_with("taskgate")
         });
         let codes: Vec<_> = ours.map(|event| event.code()).collect();

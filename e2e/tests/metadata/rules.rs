@@ -1,4 +1,4 @@
-//! Who wins, and what is left out.
+//! Precedence of values, and values that are left out.
 
 use anyhow::ensure;
 use k8s_openapi::api::events::v1::Event;
@@ -6,7 +6,7 @@ use kube::{Api, ResourceExt as _, api::ListParams};
 use serde_json::{Value, json};
 use taskgate_e2e::{PATIENCE, eventually, never};
 
-use crate::world::{World, annotations, labels, task};
+use crate::support::{annotations, apply_policy, created_with_warnings, governed, labels, start, task};
 
 fn mine(key: &str, value: &str) -> Value {
     let mut mine = task("mine");
@@ -17,8 +17,8 @@ fn mine(key: &str, value: &str) -> Value {
 #[tokio::test]
 async fn the_creators_value_stays_unless_it_is_overridden() -> anyhow::Result<()> {
     let section = json!({"labels": {"team": "{{ spawner.metadata.labels.team }}"}});
-    let world = World::governed("creator", section.clone()).await?;
-    let (stored, warnings) = world.create(&mine("team", "red")).await?;
+    let fixture = governed("creator", section.clone()).await?;
+    let (stored, warnings) = created_with_warnings(&fixture, &mine("team", "red")).await?;
     ensure!(labels(&stored)["team"] == "red", "{stored}");
     ensure!(
         warnings == ["taskgate: TaskPolicy/agents: kept the Task's own value of team"],
@@ -26,40 +26,38 @@ async fn the_creators_value_stays_unless_it_is_overridden() -> anyhow::Result<()
     );
     let mut overriding = section;
     overriding["override"] = json!(true);
-    world.policy("agents", json!({"metadata": overriding})).await?;
+    apply_policy(&fixture, "agents", json!({"metadata": overriding})).await?;
     let mut other = mine("team", "red");
     other["metadata"]["name"] = json!("other");
-    let shown = world.dry_run(&other).await?;
+    let shown = fixture.dry_run(&other).await?;
     ensure!(labels(&shown)["team"] == "blue", "{shown}");
     Ok(())
 }
 
 #[tokio::test]
 async fn several_policies_merge_key_by_key() -> anyhow::Result<()> {
-    let world = World::start("merge").await?;
-    world
-        .policy(
-            "weak",
-            json!({"priority": 1, "metadata": {"labels": {"team": "weak", "area": "weak", "size": "weak"}}}),
-        )
-        .await?;
-    let strong = json!({"labels": {"team": "strong", "area": "{{ task.metadata.labels.nobody }}"}});
-    world
-        .policy("strong", json!({"priority": 2, "metadata": strong}))
-        .await?;
-    let shown = world.dry_run(&task("a")).await?;
+    let fixture = start("merge").await?;
+    apply_policy(
+        &fixture,
+        "weak",
+        json!({"priority": 1, "metadata": {"labels": {"team": "weak", "area": "weak", "size": "weak"}}}),
+    )
+    .await?;
+    let strong = json!({"labels": {"team": "strong", "area": "{{ task.metadata.labels.absent }}"}});
+    apply_policy(&fixture, "strong", json!({"priority": 2, "metadata": strong})).await?;
+    let shown = fixture.dry_run(&task("a")).await?;
     let expected = json!({"kelos.dev/taskspawner": "fixer", "team": "strong", "area": "weak", "size": "weak"});
     ensure!(*labels(&shown) == expected, "{}", labels(&shown));
     // A section that is off exempts from all weaker ones.
-    world
-        .policy(
-            "off",
-            json!({"priority": 3, "selector": {"taskSelector": {"matchLabels": {"plain": "yes"}}},
+    apply_policy(
+        &fixture,
+        "off",
+        json!({"priority": 3, "selector": {"taskSelector": {"matchLabels": {"plain": "yes"}}},
             "metadata": {"mode": "Off", "labels": {"x": "y"}}}),
-        )
-        .await?;
+    )
+    .await?;
     eventually("taskgate has seen the exemption", PATIENCE, || async {
-        let shown = world.dry_run(&mine("plain", "yes")).await?;
+        let shown = fixture.dry_run(&mine("plain", "yes")).await?;
         ensure!(labels(&shown)["size"].is_null(), "{shown}");
         Ok(())
     })
@@ -67,11 +65,11 @@ async fn several_policies_merge_key_by_key() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_value_that_is_missing_is_told_in_an_event_too_and_a_default_helps() -> anyhow::Result<()> {
+async fn a_missing_value_has_an_event_too_and_a_default_replaces_it() -> anyhow::Result<()> {
     let section =
         json!({"labels": {"tier": "{{ namespace.labels.tier }}", "team": "{{ spawner.metadata.labels.team }}"}});
-    let world = World::governed("missing", section.clone()).await?;
-    let (stored, warnings) = world.create(&task("a")).await?;
+    let fixture = governed("missing", section.clone()).await?;
+    let (stored, warnings) = created_with_warnings(&fixture, &task("a")).await?;
     let why = "tier: line 1, column 21: Field `tier` is not defined";
     ensure!(
         warnings == [format!("taskgate: TaskPolicy/agents: left out {why}")],
@@ -82,7 +80,7 @@ async fn a_value_that_is_missing_is_told_in_an_event_too_and_a_default_helps() -
         "{stored}"
     );
     ensure!(annotations(&stored)["taskgate.dev/metadata-skipped"] == why, "{stored}");
-    let events = Api::<Event>::namespaced(world.cp.client(), world.ns.name());
+    let events = Api::<Event>::namespaced(fixture.cp.client(), fixture.ns.name());
     let skipped = || async {
         let events = events.list(&ListParams::default()).await?.items;
         let skipped = events
@@ -103,7 +101,7 @@ async fn a_value_that_is_missing_is_told_in_an_event_too_and_a_default_helps() -
         Ok(())
     })
     .await?;
-    let metrics = world.gate.metrics().await?;
+    let metrics = fixture.gate.metrics().await?;
     let counted = metrics.value(
         "taskgate_reasons_total",
         &[("code", "MetadataSkipped"), ("mode", "enforce")],
@@ -115,24 +113,23 @@ async fn a_value_that_is_missing_is_told_in_an_event_too_and_a_default_helps() -
     .await?;
     let mut with_default = section;
     with_default["missingValue"] = json!("none");
-    world.policy("agents", json!({"metadata": with_default})).await?;
-    let shown = world.dry_run(&task("b")).await?;
+    apply_policy(&fixture, "agents", json!({"metadata": with_default})).await?;
+    let shown = fixture.dry_run(&task("b")).await?;
     ensure!(labels(&shown)["tier"] == "none", "{shown}");
     Ok(())
 }
 
 #[tokio::test]
 async fn observe_and_warn_change_nothing() -> anyhow::Result<()> {
-    let world = World::governed("modes", json!({"annotations": {"x": "y"}})).await?;
-    world
-        .policy(
-            "soft",
-            json!({"mode": "Warn", "priority": 5, "metadata": {"labels": {"team": "{{ user }}"}}}),
-        )
-        .await?;
+    let fixture = governed("modes", json!({"annotations": {"x": "y"}})).await?;
+    apply_policy(
+        &fixture,
+        "soft",
+        json!({"mode": "Warn", "priority": 5, "metadata": {"labels": {"team": "{{ user }}"}}}),
+    )
+    .await?;
     eventually("taskgate has seen the policy", PATIENCE, || async {
-        let output = world
-            .ns
+        let output = fixture
             .kubectl_with_input(["create", "-f-", "--dry-run=server"], &task("a").to_string())
             .await?;
         let warnings = output.warnings();
@@ -143,7 +140,7 @@ async fn observe_and_warn_change_nothing() -> anyhow::Result<()> {
         Ok(())
     })
     .await?;
-    let shown = world.dry_run(&task("a")).await?;
+    let shown = fixture.dry_run(&task("a")).await?;
     ensure!(labels(&shown)["team"].is_null(), "{shown}");
     Ok(())
 }

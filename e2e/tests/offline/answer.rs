@@ -1,4 +1,4 @@
-//! One answer in a form that both sides have: what the API server said, and what `taskgate check` said.
+//! One answer in a form that both sides have: that of the API server, and that of `taskgate check`.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use taskgate_api::keys;
 use taskgate_e2e::AuditEvent;
 
-/// What became of one write.
+/// The answer to one write.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Answer {
     /// `allowed`, `denied by …`, `invalid`.
@@ -25,7 +25,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// What the API server answered, and what its audit log tells of the way there.
+    /// The API server's answer, and the webhook calls in its audit log.
     pub(crate) fn of_server(
         status: StatusCode,
         headers: &HeaderMap,
@@ -70,15 +70,15 @@ impl Answer {
         Ok(answer)
     }
 
-    /// What `taskgate check -o json` tells of it.
-    pub(crate) fn of_check(judgement: &Value) -> anyhow::Result<Self> {
-        let text = |field: &str| judgement[field].as_str().unwrap_or_default();
-        let list = |field: &str| judgement[field].as_array().cloned().unwrap_or_default();
+    /// The answer of `taskgate check -o json`.
+    pub(crate) fn of_check(decision: &Value) -> anyhow::Result<Self> {
+        let text = |field: &str| decision[field].as_str().unwrap_or_default();
+        let list = |field: &str| decision[field].as_array().cloned().unwrap_or_default();
         let calls = list("calls").into_iter().filter(|call| call["sent"] == true);
         let mutating = |call: &Value| call["webhook"].as_str().is_some_and(|name| name.starts_with("mutate."));
         let mut answer = Self {
             verdict: text("verdict").to_owned(),
-            code: u16::try_from(judgement["code"].as_u64().unwrap_or_default())?,
+            code: u16::try_from(decision["code"].as_u64().unwrap_or_default())?,
             why: BTreeSet::new(),
             warnings: list("warnings")
                 .iter()
@@ -96,10 +96,10 @@ impl Answer {
                 .collect(),
         };
         match text("verdict") {
-            // To the API server that is the same: nobody refused it.
+            // To the API server that is the same: it was not refused.
             "allowed" | "not-sent" => {
                 "allowed".clone_into(&mut answer.verdict);
-                answer.object = essence(&judgement["object"]);
+                answer.object = essence(&decision["object"]);
             }
             "denied" => {
                 answer.verdict = format!("denied by {}", text("refusedBy"));
@@ -121,13 +121,13 @@ impl Answer {
                         .collect()
                 };
             }
-            other => bail!("{other}: {judgement}"),
+            other => bail!("{other}: {decision}"),
         }
         Ok(answer)
     }
 
-    /// With the times that a request for a cancellation is stamped with as distances: they say when it was judged, which is
-    /// another moment here and there.
+    /// With the times that a request for a cancellation is stamped with as distances: they depend on the time of
+    /// the decision, which differs.
     pub(crate) fn timeless(mut self) -> Self {
         let stamped = |key| self.calls.iter().find_map(|(_, patch)| annotation(patch, key));
         let times = stamped(keys::CANCEL_REQUESTED).zip(stamped(keys::CANCEL_DEADLINE));
@@ -204,7 +204,7 @@ fn calls(event: &AuditEvent) -> Vec<(String, Value)> {
         .collect()
 }
 
-/// What admission has a say in: of a Job, whose rest the API server fills in, labels, annotations and suspension.
+/// The fields that admission may change: of a Job, whose others the API server fills in, labels, annotations and suspension.
 fn essence(object: &Value) -> Value {
     let pick = |value: &Value, fields: &[&str]| {
         let mut picked = Map::new();

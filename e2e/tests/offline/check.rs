@@ -1,4 +1,4 @@
-//! The other way: what `taskgate check` says of the same writes.
+//! The decisions of `taskgate check` on the same writes.
 
 use std::{path::Path, process::Stdio};
 
@@ -8,22 +8,22 @@ use taskgate_e2e::binary;
 use tokio::{fs, process::Command};
 
 use crate::{
+    cluster::RandomCluster,
     differential::{Change, Sample},
     draw::CREATORS,
     send::plural,
-    world::World,
 };
 
-/// What it says of all of them, after `change` in the files: a run per creator, and one for policies, which would govern the
-/// Tasks; and one for all updates, each as the AdmissionReview that taskgate gets, which asks the API server what users may do.
-pub(crate) async fn check(world: &World, samples: &[Sample], change: Change) -> anyhow::Result<Vec<Value>> {
-    let dir = world.cp.dir().join("offline");
+/// Its decisions on all of them, after `change` in the files: a run per creator, and one for policies, which would govern the
+/// Tasks; and one for all updates, each as the AdmissionReview that taskgate gets, which asks the API server for users' rights.
+pub(crate) async fn check(cluster: &RandomCluster, samples: &[Sample], change: Change) -> anyhow::Result<Vec<Value>> {
+    let dir = cluster.cp.dir().join("offline");
     fs::create_dir_all(&dir).await?;
     let with = dir.join("cluster.json");
-    let mut cluster = world.objects.clone();
-    cluster.iter_mut().for_each(change);
-    fs::write(&with, list(&cluster)).await?;
-    let mut judged = vec![Value::Null; samples.len()];
+    let mut objects = cluster.objects.clone();
+    objects.iter_mut().for_each(change);
+    fs::write(&with, list(&objects)).await?;
+    let mut decided = vec![Value::Null; samples.len()];
     let mut runs = Vec::new();
     for user in CREATORS {
         for policies in [false, true] {
@@ -34,7 +34,7 @@ pub(crate) async fn check(world: &World, samples: &[Sample], change: Change) -> 
             runs.push((mine(samples, &of_run, |sample| sample.object.clone()), args));
         }
     }
-    let kubeconfig = world.cp.kubeconfig().to_str().context("a path")?;
+    let kubeconfig = cluster.cp.kubeconfig().to_str().context("a path")?;
     let review = |sample: &Sample| {
         let mut review = review(sample);
         change(&mut review);
@@ -50,10 +50,10 @@ pub(crate) async fn check(world: &World, samples: &[Sample], change: Change) -> 
             .into_iter()
             .zip(run(&file, &with, &args, documents.len()).await?)
         {
-            judged[number] = object;
+            decided[number] = object;
         }
     }
-    Ok(judged)
+    Ok(decided)
 }
 
 /// The samples that are `wanted`, by number, as documents.
@@ -87,8 +87,8 @@ async fn run(file: &Path, with: &Path, args: &[&str], count: usize) -> anyhow::R
     let Value::Array(objects) = report["objects"].take() else {
         anyhow::bail!("no objects: {report}")
     };
-    let judged = objects.len();
-    ensure!(judged == count, "{judged} of {count}: {}", report["summary"]);
+    let decided = objects.len();
+    ensure!(decided == count, "{decided} of {count}: {}", report["summary"]);
     Ok(objects)
 }
 

@@ -1,4 +1,4 @@
-//! `taskgate check --live`: the cluster's policies and memory, read with what rights there are.
+//! `taskgate check --live`: the cluster's policies and WorkItems, read with the user's rights.
 
 use std::{os::unix::fs::symlink, process::Stdio};
 
@@ -10,7 +10,7 @@ use taskgate_api::WorkItem;
 use taskgate_e2e::{ControlPlane, Gate, binary};
 use tokio::process::Command;
 
-/// What a run of `taskgate` came to.
+/// Exit code and output of a run of `taskgate`.
 struct Run {
     code: Option<i32>,
     stdout: String,
@@ -85,10 +85,10 @@ async fn a_live_cluster_is_asked_for_policies_and_memory() -> anyhow::Result<()>
         seen.stderr
     );
 
-    // Somebody without rights is told what is not known; the verdict rests on the rest.
-    let nobody = cp.kubeconfig_as("nobody", &[])?;
-    let nobody = nobody.to_str().context("a path")?;
-    let seen = run(&["check", file, "--live", "--kubeconfig", nobody, "-n", ns.name()]).await?;
+    // Without rights the missing inputs are named; the decision is made from the others.
+    let stranger = cp.kubeconfig_as("stranger", &[])?;
+    let stranger = stranger.to_str().context("a path")?;
+    let seen = run(&["check", file, "--live", "--kubeconfig", stranger, "-n", ns.name()]).await?;
     ensure!(seen.code == Some(3), "{:?} {} {}", seen.code, seen.stdout, seen.stderr);
     ensure!(seen.stdout.contains("cannot list taskpolicies: "), "{}", seen.stdout);
 

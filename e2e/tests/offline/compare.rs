@@ -7,7 +7,7 @@ use taskgate_e2e::AuditEvent;
 
 use crate::{answer::Answer, differential::Sample, send::Said};
 
-/// What came of all writes.
+/// The comparison of all writes.
 #[derive(Default)]
 pub(crate) struct Comparison {
     writes: usize,
@@ -18,12 +18,16 @@ pub(crate) struct Comparison {
 }
 
 impl Comparison {
-    /// `said` by the API server, `judged` by `taskgate check`.
-    pub(crate) fn of(samples: &[Sample], said: &[(usize, Said, AuditEvent)], judged: &[Value]) -> anyhow::Result<Self> {
+    /// `answered` by the API server, `decided` by `taskgate check`.
+    pub(crate) fn of(
+        samples: &[Sample],
+        answered: &[(usize, Said, AuditEvent)],
+        decided: &[Value],
+    ) -> anyhow::Result<Self> {
         let mut comparison = Self::default();
-        for (number, said, event) in said {
-            let server = Answer::of_server(said.status, &said.headers, &said.body, event)?;
-            let check = Answer::of_check(&judged[*number])?;
+        for (number, answered, event) in answered {
+            let server = Answer::of_server(answered.status, &answered.headers, &answered.body, event)?;
+            let check = Answer::of_check(&decided[*number])?;
             comparison.add(*number, &samples[*number], &server.timeless(), &check.timeless());
         }
         Ok(comparison)

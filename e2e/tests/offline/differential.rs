@@ -1,4 +1,4 @@
-//! The proof: as many writes as there is time for, each on both ways, and no difference.
+//! The differential proof: many writes, each decided by both, without a difference.
 
 use std::time::Instant;
 
@@ -8,10 +8,10 @@ use taskgate_e2e::{is_soak, seed};
 
 use crate::{
     check::check,
+    cluster::RandomCluster,
     compare::Comparison,
     draw::{Chance, User},
     send::send,
-    world::World,
 };
 
 /// How often a write is sent that taskgate does not answer in time.
@@ -21,7 +21,7 @@ const ROUNDS: usize = 3;
 pub(crate) struct Sample {
     pub(crate) namespace: String,
     pub(crate) user: User,
-    /// What is stored; null for what is to be made.
+    /// The stored object; null for a creation.
     pub(crate) old: Value,
     pub(crate) object: Value,
 }
@@ -46,31 +46,33 @@ async fn the_api_server_and_check_agree() -> anyhow::Result<()> {
     let seed = seed();
     println!("SEED={seed}, {} writes", count());
     let mut chance = Chance::new(seed);
-    let world = World::start(&mut chance).await?;
-    println!("Kueue is {}", if world.has_kueue { "there" } else { "absent" });
-    let samples: Vec<_> = (0..count()).map(|number| sample(&world, &mut chance, number)).collect();
+    let cluster = RandomCluster::start(&mut chance).await?;
+    println!("Kueue is {}", if cluster.has_kueue { "there" } else { "absent" });
+    let samples: Vec<_> = (0..count())
+        .map(|number| sample(&cluster, &mut chance, number))
+        .collect();
     let began = Instant::now();
-    let mut said = Vec::new();
+    let mut answers = Vec::new();
     let mut left: Vec<_> = (0..samples.len()).collect();
     for _ in 0..ROUNDS {
-        let (answered, unanswered) = send(&world, &samples, left).await?;
-        said.extend(answered);
+        let (answered, unanswered) = send(&cluster, &samples, left).await?;
+        answers.extend(answered);
         left = unanswered;
-        println!("{} answered after {:?}", said.len(), began.elapsed());
+        println!("{} answered after {:?}", answers.len(), began.elapsed());
         if left.is_empty() {
             break;
         }
     }
     ensure!(left.is_empty(), "taskgate does not answer {left:?} in time");
-    said.sort_by_key(|(number, _, _)| *number);
-    ensure!(world.gate.process().is_running(), "taskgate has ended");
-    let judged = check(&world, &samples, |_| {}).await?;
-    let comparison = Comparison::of(&samples, &said, &judged)?;
+    answers.sort_by_key(|(number, _, _)| *number);
+    ensure!(cluster.gate.process().is_running(), "taskgate has ended");
+    let decided = check(&cluster, &samples, |_| {}).await?;
+    let comparison = Comparison::of(&samples, &answers, &decided)?;
     println!("{comparison}, after {:?}", began.elapsed());
     ensure!(comparison.differences.is_empty(), "SEED={seed}: {}", comparison.shown());
     for (what, plant) in PLANTED {
-        let judged = check(&world, &samples, plant).await?;
-        let found = Comparison::of(&samples, &said, &judged)?.differences.len();
+        let decided = check(&cluster, &samples, plant).await?;
+        let found = Comparison::of(&samples, &answers, &decided)?.differences.len();
         println!("{what}: {found} differences");
         ensure!(found > 0, "{what}: it makes no difference");
     }
@@ -80,7 +82,7 @@ async fn the_api_server_and_check_agree() -> anyhow::Result<()> {
 /// A change of an object of the cluster, or of the review of an update.
 pub(crate) type Change = fn(&mut Value);
 
-/// What is changed in the files alone: a proof that finds nothing then would prove nothing.
+/// Changes in the files alone: a proof that does not find them would prove nothing.
 const PLANTED: [(&str, Change); 4] = [
     ("a registration without conditions", |object| {
         for webhook in object["webhooks"].as_array_mut().into_iter().flatten() {
@@ -104,13 +106,13 @@ const PLANTED: [(&str, Change); 4] = [
     }),
 ];
 
-/// Something to be made, or every third time a change of what is stored.
-fn sample(world: &World, chance: &mut Chance, number: usize) -> Sample {
+/// A creation, or every third time an update of a stored object.
+fn sample(cluster: &RandomCluster, chance: &mut Chance, number: usize) -> Sample {
     if chance.once_in(3) {
-        return update(world, chance);
+        return update(cluster, chance);
     }
-    let index = usize::try_from(chance.below(u32::try_from(world.namespaces.len()).unwrap_or(1))).unwrap_or_default();
-    let mut object = match (chance.below(10), world.tasks.get(index)) {
+    let index = usize::try_from(chance.below(u32::try_from(cluster.namespaces.len()).unwrap_or(1))).unwrap_or_default();
+    let mut object = match (chance.below(10), cluster.tasks.get(index)) {
         (0..3, Some(owners)) if !owners.is_empty() => {
             let owner = chance.one_of(owners).clone();
             chance.job(number, &owner)
@@ -118,7 +120,7 @@ fn sample(world: &World, chance: &mut Chance, number: usize) -> Sample {
         (3, _) => chance.written(number),
         _ => chance.task(number),
     };
-    let namespace = world.namespaces[index].clone();
+    let namespace = cluster.namespaces[index].clone();
     if object["kind"] != "ClusterTaskPolicy" {
         object["metadata"]["namespace"] = json!(namespace);
     }
@@ -131,7 +133,7 @@ fn sample(world: &World, chance: &mut Chance, number: usize) -> Sample {
 }
 
 /// Mostly of a Task.
-fn update(world: &World, chance: &mut Chance) -> Sample {
+fn update(cluster: &RandomCluster, chance: &mut Chance) -> Sample {
     let kind = match chance.below(12) {
         0 => "Job",
         1 => "WorkItem",
@@ -139,7 +141,7 @@ fn update(world: &World, chance: &mut Chance) -> Sample {
         3 => "ClusterTaskPolicy",
         _ => "Task",
     };
-    let stored: Vec<_> = world.objects.iter().filter(|object| object["kind"] == kind).collect();
+    let stored: Vec<_> = cluster.objects.iter().filter(|object| object["kind"] == kind).collect();
     let mut old = (*chance.one_of(&stored)).clone();
     if kind == "Task" {
         old["apiVersion"] = json!(chance.one_of(&["kelos.dev/v1alpha2", "kelos.dev/v1alpha1"]));

@@ -1,30 +1,30 @@
-//! Objects by chance, each from what makes verdicts differ.
+//! Random objects, each from values that make decisions differ.
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use serde_json::{Value, json};
 
-/// Chance that is repeated by its seed.
+/// Random choices that a seed repeats.
 pub(crate) struct Chance(StdRng);
 
-/// Who asks.
+/// The user of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct User {
     pub(crate) name: &'static str,
-    /// Those that the API server does not add itself.
+    /// Groups that the API server does not add itself.
     pub(crate) groups: &'static [&'static str],
 }
 
 /// The group that may do everything.
 const ALL: &[&str] = &["system:masters"];
 
-/// Who makes objects.
+/// Users that create objects.
 pub(crate) const CREATORS: [User; 4] = [
     user("ann", ALL),
     user("system:serviceaccount:kelos-system:kelos-controller", ALL),
     user("system:serviceaccount:team:ci", ALL),
     user("taskgate-tester", ALL),
 ];
-/// Who changes objects: one is taskgate itself, one may delete nothing, and one in every other namespace.
+/// Users that change objects: one is taskgate itself, one may delete nothing, and one Tasks of every other namespace.
 const CHANGERS: [User; 5] = [
     user("ann", ALL),
     user("system:serviceaccount:kelos-system:kelos-controller", ALL),
@@ -45,7 +45,7 @@ pub(crate) const CLASSES: [&str; 2] = ["high", "unheard-of"];
 pub(crate) const SPAWNERS: [&str; 3] = ["fixer", "nightly", "Reviewer"];
 /// The Workspaces of every namespace; what Tasks name besides does not exist.
 pub(crate) const WORKSPACE: &str = "app";
-/// How many items a spawner has that something is remembered of.
+/// How many items of a spawner may have a WorkItem.
 pub(crate) const ITEMS: u32 = 12;
 
 impl Chance {
@@ -162,7 +162,7 @@ impl Chance {
             3 => reference["kind"] = json!("CronJob"),
             4 => _ = labels.as_object_mut().map(|labels| labels.remove("kelos.dev/task")),
             5 => reference["apiVersion"] = json!("kelos.dev/v1alpha1"),
-            6 => reference["name"] = json!("nobody"),
+            6 => reference["name"] = json!("missing"),
             7 => {
                 _ = reference
                     .as_object_mut()

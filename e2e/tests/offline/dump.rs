@@ -1,4 +1,4 @@
-//! Everything that verdicts rest on, as files would hold it.
+//! All inputs of the decisions, as files contain them.
 
 use anyhow::Context as _;
 use kube::{

@@ -1,5 +1,5 @@
-//! Kueue by chance, as far as verdicts look at it: its kinds, queues, priority classes and configuration are there or are not.
-//! Nobody works the queues.
+//! A random Kueue, as far as decisions depend on it: its kinds, queues, priority classes and configuration exist or do not. No
+//! controller works the queues.
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use taskgate_e2e::{ControlPlane, KUEUE_NAMESPACE};
 
 use crate::draw::{CLASSES, Chance, QUEUES};
 
-/// Kueue's kinds, as far as verdicts look at them: that they are served, and that objects of a name are there.
+/// Kueue's kinds, as far as decisions depend on them: that they are served, and that objects of a name exist.
 fn crds() -> String {
     let crd = |kind: &str, plural: &str, scope: &str| {
         let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
@@ -26,7 +26,7 @@ fn crds() -> String {
     [queues, classes].join("\n---\n")
 }
 
-/// What is there of Kueue in the whole cluster. Whether there is any of it.
+/// Installs cluster-wide parts of Kueue, or none. Whether there are any.
 pub(crate) async fn install(cp: &ControlPlane, chance: &mut Chance) -> anyhow::Result<bool> {
     if chance.once_in(4) {
         return Ok(false);

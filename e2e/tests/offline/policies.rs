@@ -1,4 +1,4 @@
-//! Policies by chance: some select nothing, some cannot be applied.
+//! Random policies: some select nothing, some cannot be applied.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::draw::{CLASSES, Chance};
 const MODES: [&str; 4] = ["Off", "Observe", "Warn", "Enforce"];
 
 impl Chance {
-    /// A `TaskPolicy` that the API server stores while nobody checks it further.
+    /// A `TaskPolicy` that the API server stores without admission.
     pub(crate) fn policy(&mut self, name: &str) -> Value {
         json!({"apiVersion": "taskgate.dev/v1alpha1", "kind": "TaskPolicy", "metadata": {"name": name},
             "spec": self.policy_spec()})
@@ -34,7 +34,7 @@ impl Chance {
             spec["mode"] = json!(self.one_of(&MODES));
         }
         match self.below(6) {
-            0 => spec["selector"] = json!({"spawnerNames": [self.one_of(&["fixer", "nightly", "nobody"])]}),
+            0 => spec["selector"] = json!({"spawnerNames": [self.one_of(&["fixer", "nightly", "missing"])]}),
             1 => spec["selector"] = json!({"spawnerSelector": {"matchLabels": {"kind": "issues"}}}),
             2 => spec["selector"] = json!({"taskSelector": {"matchLabels": {"team": self.one_of(&["blue", "red"])}}}),
             3 => spec["selector"] = json!({"taskTypes": [self.one_of(&["claude-code", "codex"])]}),
@@ -124,7 +124,7 @@ impl Chance {
         policy
     }
 
-    /// Makes `spec` bad in one of many ways, or leaves it. Whether with fields that nobody knows too.
+    /// Makes `spec` wrong in one of many ways, or leaves it. Whether with unknown fields too.
     pub(crate) fn spoil(&mut self, spec: &mut Value, unknown_fields: bool) {
         match self.below(12) {
             1 | 4 if !unknown_fields => {}

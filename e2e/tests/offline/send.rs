@@ -1,4 +1,4 @@
-//! The one way: writes as dry runs to the API server.
+//! Writes as dry runs to the API server.
 
 use std::collections::HashMap;
 
@@ -9,12 +9,12 @@ use kube::{Client, client::Body};
 use serde_json::Value;
 use taskgate_e2e::AuditEvent;
 
-use crate::{differential::Sample, world::World};
+use crate::{cluster::RandomCluster, differential::Sample};
 
 /// How many writes are in flight.
 const CONCURRENCY: usize = 8;
 
-/// What the API server said.
+/// The API server's answer.
 pub(crate) struct Said {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
@@ -22,20 +22,20 @@ pub(crate) struct Said {
 }
 
 /// Sends `numbers` of them as dry runs, each under a name of its own in the audit log. Apart from the answers: the writes that
-/// passed because taskgate did not answer in time, for those have no verdict.
+/// passed because taskgate did not answer in time, as those have no decision.
 pub(crate) async fn send(
-    world: &World,
+    cluster: &RandomCluster,
     samples: &[Sample],
     numbers: Vec<usize>,
 ) -> anyhow::Result<(Vec<(usize, Said, AuditEvent)>, Vec<usize>)> {
-    let client = world.cp.client();
-    let mark = world.cp.audit().mark()?;
+    let client = cluster.cp.client();
+    let mark = cluster.cp.audit().mark()?;
     let sent = numbers.into_iter().map(|number| {
         let client = &client;
         async move { anyhow::Ok((number, write(client, number, &samples[number]).await?)) }
     });
     let said: Vec<_> = stream::iter(sent).buffered(CONCURRENCY).try_collect().await?;
-    let events = world.cp.audit().since(mark).await?.into_iter();
+    let events = cluster.cp.audit().since(mark).await?.into_iter();
     let mut events: HashMap<_, _> = events.filter_map(|event| Some((number_of(&event)?, event))).collect();
     let mut answered = Vec::new();
     let mut unanswered = Vec::new();
@@ -92,7 +92,7 @@ async fn write(client: &Client, number: usize, sample: &Sample) -> anyhow::Resul
     })
 }
 
-/// What the API server calls objects like this one.
+/// The resource of objects like this one.
 pub(crate) fn plural(object: &Value) -> &'static str {
     match object["kind"].as_str() {
         Some("Task") => "tasks",

@@ -1,4 +1,4 @@
-//! Changes by chance of what is stored: cancellations above all, asked for, taken back, forged; and what nobody minds.
+//! Random changes of stored objects: mostly cancellations, requested, withdrawn, forged; and harmless changes.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
@@ -6,13 +6,13 @@ use taskgate_api::keys;
 
 use crate::draw::{Chance, SPAWNERS};
 
-/// How far a cancellation has come.
+/// The states of a cancellation.
 const STATES: [&str; 6] = ["", "Announced", "Cancelling", "Cancelled", "TooLate", "Refused"];
-/// What Kelos says of a Task.
+/// The phases of a Task.
 const PHASES: [&str; 7] = ["", "Pending", "Running", "Running", "Waiting", "Succeeded", "Failed"];
-/// What somebody writes for a grace.
+/// Values of the grace annotation.
 const GRACES: [&str; 7] = ["0", "30", " 60 ", "86400", "86401", "-1", "soon"];
-/// What somebody writes who is not taskgate.
+/// Values of other clients than taskgate.
 const FORGED: [&str; 3] = ["user:root", "Cancelled", "2026-01-01T00:00:00Z"];
 
 fn hours_from_now(hours: i64) -> String {
@@ -53,7 +53,7 @@ impl Chance {
                 annotations.insert(keys::CANCEL_STATE.to_owned(), json!(state));
             }
             match self.below(8) {
-                // Taken back, and nobody has cleaned up yet.
+                // Withdrawn, and not cleaned up yet.
                 0 => _ = annotations.remove(keys::CANCEL),
                 1 => _ = annotations.insert(keys::CANCEL_DEADLINE.to_owned(), json!("soon")),
                 2 => _ = annotations.insert(keys::CANCEL_GRACE.to_owned(), json!("61200")),
@@ -64,7 +64,7 @@ impl Chance {
         (task, json!({"status": {"phase": phase}}))
     }
 
-    /// What somebody makes of the stored `object`.
+    /// A change of the stored `object`.
     pub(crate) fn changed(&mut self, object: &Value) -> Value {
         let mut object = object.clone();
         match object["kind"].as_str() {
@@ -103,7 +103,7 @@ impl Chance {
         match self.below(12) {
             0..7 => {
                 let long = "long ".repeat(80);
-                let reasons = ["no longer wanted", "by hand", "", long.as_str()];
+                let reasons = ["no longer wanted", "manual", "", long.as_str()];
                 set(keys::CANCEL, self.one_of(&reasons));
                 if self.once_in(3) {
                     set(keys::CANCEL_GRACE, self.one_of(&GRACES));

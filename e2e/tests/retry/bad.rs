@@ -1,4 +1,4 @@
-//! What is not as it should be: told, and kept to itself.
+//! Malformed, foreign and forged objects: reported, and without effect on others.
 
 use std::time::Duration;
 
@@ -14,126 +14,128 @@ use kube::{
 };
 use serde_json::json;
 use taskgate_api::WorkItem;
-use taskgate_e2e::{ControlPlane, Gate, PATIENCE, await_gone, await_object, eventually, never};
+use taskgate_e2e::{ControlPlane, Gate, PATIENCE, attempt_number, await_gone, await_object, eventually, never, stuck};
 use taskgate_policy::ItemIdentity;
 
-use crate::{
-    steps::{QUIET, number, stuck, three, workload, workload_with},
-    world::{World, quick, said},
+use crate::support::{
+    QUIET, await_reason, fail_new, quick, retry_condition, start, start_on, three, work_item_of, workload,
+    workload_with,
 };
 
 /// Foreman plans it over and over, and its phase is Failed half of the time (F5).
 #[tokio::test]
-async fn what_was_never_planned_is_told_once_and_never_touched() -> anyhow::Result<()> {
-    let world = World::start("unplanned", three(json!({}))).await?;
-    let agentless = workload_with("flaps", &json!({"coderAgentRef": {"name": "nobody"}}));
-    world.make(&agentless).await?;
-    world.make(&workload_with("idle", &json!({"issues": []}))).await?;
+async fn a_workload_that_was_never_planned_is_reported_once_and_never_changed() -> anyhow::Result<()> {
+    let fixture = start("unplanned", three(json!({}))).await?;
+    let agentless = workload_with("flaps", &json!({"coderAgentRef": {"name": "missing"}}));
+    fixture.created(&agentless).await?;
+    fixture.created(&workload_with("idle", &json!({"issues": []}))).await?;
     for name in ["flaps", "idle"] {
-        let memory = world.reason(name, "NeedsHuman", PATIENCE).await?;
-        assert_eq!(memory.status.map(|status| status.attempts.len()), Some(1), "{name}");
+        let item = await_reason(&fixture, name, "NeedsHuman").await?;
+        assert_eq!(item.status.map(|status| status.attempts.len()), Some(1), "{name}");
     }
     let (flaps, idle) = (
-        world.workloads().get("flaps").await?,
-        world.workloads().get("idle").await?,
+        fixture.workloads().get("flaps").await?,
+        fixture.workloads().get("idle").await?,
     );
-    let memory = world.memory("flaps").await?;
-    never("something is deleted, or told again", QUIET, async || {
-        let now = world.workloads().get("flaps").await?;
+    let item = work_item_of(&fixture, "flaps").await?;
+    never("something is deleted, or recorded again", QUIET, async || {
+        let now = fixture.workloads().get("flaps").await?;
         let same = now.uid() == flaps.uid() && now.metadata.deletion_timestamp.is_none();
-        let remembered = world.memory("flaps").await?;
-        Ok((!same || remembered.resource_version() != memory.resource_version()).then_some((now, remembered)))
+        let remembered = work_item_of(&fixture, "flaps").await?;
+        Ok((!same || remembered.resource_version() != item.resource_version()).then_some((now, remembered)))
     })
     .await?;
     assert_eq!(
-        world.workloads().get("idle").await?.resource_version(),
+        fixture.workloads().get("idle").await?.resource_version(),
         idle.resource_version()
     );
-    assert_eq!(world.told_times("flaps", "RetryGivenUp").await?, 1);
-    // Others are retried as ever.
-    let first = world.fail_new("wl").await?;
-    world.next(&first).await?;
+    assert_eq!(fixture.events_with_reason("flaps", "RetryGivenUp").await?.len(), 1);
+    // Others are retried as before.
+    let first = fail_new(&fixture, "wl").await?;
+    fixture.await_successor(&first).await?;
     Ok(())
 }
 
 #[tokio::test]
-async fn one_that_is_failed_and_lost_its_children_is_left_to_run_again() -> anyhow::Result<()> {
-    let world = World::start(
+async fn a_failed_workload_that_lost_its_children_runs_again_without_a_retry() -> anyhow::Result<()> {
+    let fixture = start(
         "childless",
         three(json!({"backoff": {"initial": "2s", "factor": 1, "max": "2s"}})),
     )
     .await?;
-    let first = world.fail_new("wl").await?;
-    world.phase("wl", "Failed").await?;
-    world.children().delete("wl-code-7", &DeleteParams::default()).await?;
+    let first = fail_new(&fixture, "wl").await?;
+    fixture.await_workload_phase("wl", "Failed").await?;
+    fixture
+        .agentic_tasks()
+        .delete("wl-code-7", &DeleteParams::default())
+        .await?;
     // Foreman runs it again itself (F9), before its time is up.
     let again = |wl: &Workload| wl.phase() == "Dispatched";
-    let running = await_object(&world.workloads(), "wl", "runs again", again).await?;
+    let running = await_object(&fixture.workloads(), "wl", "runs again", again).await?;
     ensure!(running.uid() == first.uid());
     never("it is deleted", QUIET, async || {
-        let now = world.workloads().get_opt("wl").await?;
+        let now = fixture.workloads().get_opt("wl").await?;
         Ok(now.is_none_or(|now| now.uid() != first.uid()).then_some(()))
     })
     .await?;
     // That run counts like any other.
-    world.end("wl", stuck()).await?;
-    let next = world.next(&first).await?;
+    fixture.end("wl", stuck()).await?;
+    let next = fixture.await_successor(&first).await?;
     ensure!(
-        number(&next) == Some("2") || number(&next) == Some("3"),
+        attempt_number(&next) == Some("2") || attempt_number(&next) == Some("3"),
         "{:?}",
-        number(&next)
+        attempt_number(&next)
     );
     Ok(())
 }
 
 #[tokio::test]
-async fn one_that_somebody_changes_meanwhile_is_looked_at_anew() -> anyhow::Result<()> {
-    let world = World::start("changed", three(json!({}))).await?;
-    world.make(&workload("wl")).await?;
-    let running = world.phase("wl", "Dispatched").await?;
+async fn a_workload_that_is_changed_meanwhile_is_read_again() -> anyhow::Result<()> {
+    let fixture = start("changed", three(json!({}))).await?;
+    fixture.created(&workload("wl")).await?;
+    let running = fixture.await_workload_phase("wl", "Dispatched").await?;
     let stop = tokio::sync::watch::Sender::new(false);
-    let meddling = async {
+    let changing = async {
         let mut stopped = stop.subscribe();
         let mut pause = Duration::from_millis(20);
         for round in 0.. {
             let patch = Patch::Merge(json!({"metadata": {"annotations": {"round": format!("{round}")}}}));
-            // When it is gone there is nothing to meddle with.
-            let _ = world.workloads().patch("wl", &PatchParams::default(), &patch).await;
+            // While it is gone the patch fails.
+            let _ = fixture.workloads().patch("wl", &PatchParams::default(), &patch).await;
             tokio::select! { () = tokio::time::sleep(pause) => {} _ = stopped.changed() => break }
             // However slow the machine is, there comes a gap that is long enough.
             pause = pause * 11 / 10;
         }
     };
     let retrying = async {
-        world.finish("wl-code-7", stuck()).await?;
-        let next = world.next(&running).await;
+        fixture.finish("wl-code-7", stuck()).await?;
+        let next = fixture.await_successor(&running).await;
         stop.send_replace(true);
         next
     };
-    let ((), next) = tokio::join!(meddling, retrying);
+    let ((), next) = tokio::join!(changing, retrying);
     let next = next?;
-    assert_eq!(number(&next), Some("2"));
+    assert_eq!(attempt_number(&next), Some("2"));
     ensure!(
         next.annotations().contains_key("round"),
-        "what somebody wrote last is kept"
+        "the last write of another client is kept"
     );
-    world.child_of(&next, "code-7").await?;
-    assert_eq!(world.runs("wl"), 2);
+    fixture.await_child(&next, "code-7").await?;
+    assert_eq!(fixture.runs("wl"), 2);
     Ok(())
 }
 
-/// A later Foreman may have phases that we have never heard of: its CRD lets them through.
+/// A later Foreman may have other phases: its CRD allows them.
 #[tokio::test]
-async fn a_phase_that_nobody_knows_is_left_alone() -> anyhow::Result<()> {
+async fn an_unknown_phase_is_ignored() -> anyhow::Result<()> {
     let lenient = CRDS.replace(", enum: [Planning, Planned, Dispatched, Completed, Failed]", "");
     let (cp, gate) = own(Some(&lenient)).await?;
-    let world = World::on(cp, gate, "phases", three(json!({}))).await?;
-    world.make(&workload("wl")).await?;
-    let running = world.phase("wl", "Dispatched").await?;
-    // Nobody computes it anew.
-    let World { foreman, .. } = world;
-    foreman.stop().await;
-    let world = World::on(cp, gate, "phases", three(json!({}))).await?;
+    let fixture = start_on(cp, gate, "phases", three(json!({})), |options| options).await?;
+    fixture.created(&workload("wl")).await?;
+    let running = fixture.await_workload_phase("wl", "Dispatched").await?;
+    // Foreman does not compute it anew.
+    fixture.ns.foreman.stop().await;
+    let fixture = start_on(cp, gate, "phases", three(json!({})), |options| options).await?;
     let ns = running.namespace().unwrap_or_default();
     let there = kube::Api::<Workload>::namespaced(cp.client(), &ns);
     for phase in ["Paused", "failed", ""] {
@@ -148,23 +150,20 @@ async fn a_phase_that_nobody_knows_is_left_alone() -> anyhow::Result<()> {
         })
         .await?;
     }
-    let first = world.fail_new("wl").await?;
-    world.next(&first).await?;
+    let first = fail_new(&fixture, "wl").await?;
+    fixture.await_successor(&first).await?;
     Ok(())
 }
 
-/// Foreman is not there, comes in a version that we do not know, comes as we know it, goes, and comes back.
+/// Foreman is not installed, installed in an unknown version, in the known one, uninstalled, and installed again.
 #[tokio::test]
-async fn foreman_comes_and_goes_in_whatever_version() -> anyhow::Result<()> {
+async fn foreman_is_installed_and_uninstalled_in_any_version() -> anyhow::Result<()> {
     let (cp, gate) = own(None).await?;
     let other = CRDS.replace("- name: v1alpha1\n", "- name: v9\n");
     cp.install_crds(&other).await?;
     let ns = cp.namespace("strange").await?;
-    let policy = json!({
-        "apiVersion": "taskgate.dev/v1alpha1", "kind": "TaskPolicy", "metadata": {"name": "retry"},
-        "spec": {"retry": quick(three(json!({})))},
-    });
-    ns.apply_yaml(&policy.to_string()).await?;
+    let spec = json!({"retry": quick(three(json!({})))});
+    ns.apply_policy("retry", &spec).await?;
     let strange = workload("wl").to_string().replace("/v1alpha1", "/v9");
     ns.apply_yaml(&strange).await?;
     let failed = [
@@ -177,7 +176,7 @@ async fn foreman_comes_and_goes_in_whatever_version() -> anyhow::Result<()> {
         FAILED,
     ];
     ns.kubectl(failed).await?.stdout_ok()?;
-    never("taskgate is bothered", QUIET, async || {
+    never("taskgate acts or ends", QUIET, async || {
         let kept = ns
             .kubectl(["get", "workloads.v9.foreman.llmkube.dev", "wl", "-oname"])
             .await?;
@@ -192,11 +191,11 @@ async fn foreman_comes_and_goes_in_whatever_version() -> anyhow::Result<()> {
         remove(cp).await?;
         cp.install_crds(CRDS).await?;
         cp.controller_manager().restart().await?;
-        let world = World::on(cp, gate, "known", three(json!({}))).await?;
-        let first = world.fail_new("wl").await?;
-        let next = world.next(&first).await?;
-        assert_eq!(number(&next), Some("2"), "round {round}");
-        world.foreman.stop().await;
+        let fixture = start_on(cp, gate, "known", three(json!({})), |options| options).await?;
+        let first = fail_new(&fixture, "wl").await?;
+        let next = fixture.await_successor(&first).await?;
+        assert_eq!(attempt_number(&next), Some("2"), "round {round}");
+        fixture.ns.foreman.stop().await;
     }
     Ok(())
 }
@@ -224,55 +223,55 @@ async fn own(crds: Option<&str>) -> anyhow::Result<(&'static ControlPlane, &'sta
     Ok((cp, Box::leak(Box::new(gate))))
 }
 
-/// Its namespace is being deleted: everything goes, nothing is made anew.
+/// The namespace is being deleted: all is deleted, nothing is created.
 #[tokio::test]
-async fn a_namespace_that_goes_takes_its_retries_with_it() -> anyhow::Result<()> {
-    let world = World::start(
+async fn a_namespace_that_is_deleted_has_no_retries() -> anyhow::Result<()> {
+    let fixture = start(
         "going",
         three(json!({"backoff": {"initial": "3s", "factor": 1, "max": "3s"}})),
     )
     .await?;
-    world.fail_new("wl").await?;
-    world.phase("wl", "Failed").await?;
-    let namespaces = kube::Api::<k8s_openapi::api::core::v1::Namespace>::all(world.cp.client());
-    namespaces.delete(world.ns.name(), &DeleteParams::default()).await?;
-    await_gone(&namespaces, world.ns.name()).await
+    fail_new(&fixture, "wl").await?;
+    fixture.await_workload_phase("wl", "Failed").await?;
+    let namespaces = kube::Api::<k8s_openapi::api::core::v1::Namespace>::all(fixture.cp.client());
+    namespaces.delete(fixture.ns.name(), &DeleteParams::default()).await?;
+    await_gone(&namespaces, fixture.ns.name()).await
 }
 
 /// The same work under two names at once: its runs are counted together, and none is deleted but what failed.
 #[tokio::test]
 async fn two_objects_for_one_piece_of_work_share_its_count() -> anyhow::Result<()> {
-    let world = World::start("shared", json!({"maxAttempts": 2})).await?;
+    let fixture = start("shared", json!({"maxAttempts": 2})).await?;
     let same = json!({"repo": "acme/app", "issues": [7]});
-    world.make(&workload_with("one", &same)).await?;
-    world.make(&workload_with("two", &same)).await?;
-    world.end("one", stuck()).await?;
-    let one = await_object(&world.workloads(), "one", "is the second run", |wl| {
-        number(wl) == Some("2")
+    fixture.created(&workload_with("one", &same)).await?;
+    fixture.created(&workload_with("two", &same)).await?;
+    fixture.end("one", stuck()).await?;
+    let one = await_object(&fixture.workloads(), "one", "is the second run", |wl| {
+        attempt_number(wl) == Some("2")
     })
     .await?;
-    world.end("two", stuck()).await?;
+    fixture.end("two", stuck()).await?;
     eventually("the second object is a further run", PATIENCE, async || {
-        let memory = world.memory("two").await?;
-        let status = memory.status.unwrap_or_default();
-        ensure!(status.attempts.len() == 2, "{:?}", said(&status));
+        let item = work_item_of(&fixture, "two").await?;
+        let status = item.status.unwrap_or_default();
+        ensure!(status.attempts.len() == 2, "{:?}", retry_condition(&status));
         Ok(())
     })
     .await?;
-    let kept = world.workloads().get("one").await?;
+    let kept = fixture.workloads().get("one").await?;
     ensure!(kept.uid() == one.uid(), "the one that runs is not touched");
-    let runs = world.runs("one") + world.runs("two");
+    let runs = fixture.runs("one") + fixture.runs("two");
     assert_eq!(
         runs, 3,
-        "two of the first, one of the second, which was the third and beyond the cap"
+        "two of the first, one of the second, which was the third and beyond the limit"
     );
     Ok(())
 }
 
-/// What stands in a child is a model's: nothing of it stops a retry.
+/// A child's result is a model's output: nothing of it stops a retry.
 #[tokio::test]
-async fn a10_a41_children_of_any_shape_do_no_harm() -> anyhow::Result<()> {
-    let world = World::start("shapes", three(json!({"feedback": true}))).await?;
+async fn children_of_any_shape_do_no_harm() -> anyhow::Result<()> {
+    let fixture = start("shapes", three(json!({"feedback": true}))).await?;
     let odd = [
         json!({"outcome": 7}),
         json!({"modelExtra": {"findings": "none"}}),
@@ -281,48 +280,48 @@ async fn a10_a41_children_of_any_shape_do_no_harm() -> anyhow::Result<()> {
     ];
     for (index, extra) in odd.into_iter().enumerate() {
         let name = format!("wl-{index}");
-        world.make(&workload(&name)).await?;
+        fixture.created(&workload(&name)).await?;
         let mut outcome = Outcome::verdict("NO-GO");
         for (key, value) in extra.as_object().into_iter().flatten() {
             outcome = outcome.with_extra(key, value.clone());
         }
-        let first = world.end(&name, outcome).await?;
-        let next = world.next(&first).await?;
+        let first = fixture.end(&name, outcome).await?;
+        let next = fixture.await_successor(&first).await?;
         ensure!(
             next.spec.intent.chars().count() <= 2100,
             "{} characters",
             next.spec.intent.chars().count()
         );
     }
-    // A child without a status at all, of nobody's making.
-    world.make(&workload("wl")).await?;
-    world.phase("wl", "Dispatched").await?;
+    // A child without a status, and without an owner.
+    fixture.created(&workload("wl")).await?;
+    fixture.await_workload_phase("wl", "Dispatched").await?;
     let stray = json!({
         "apiVersion": "foreman.llmkube.dev/v1alpha1", "kind": "AgenticTask",
         "metadata": {"name": "stray", "labels": {"foreman.llmkube.dev/workload": "other"}},
         "spec": {"kind": "freeform", "payload": {}},
     });
-    world.make(&stray).await?;
-    let first = world.end("wl", stuck()).await?;
-    world.next(&first).await?;
-    let stray: AgenticTask = world.children().get("stray").await?;
+    fixture.created(&stray).await?;
+    let first = fixture.end("wl", stuck()).await?;
+    fixture.await_successor(&first).await?;
+    let stray: AgenticTask = fixture.agentic_tasks().get("stray").await?;
     ensure!(stray.metadata.deletion_timestamp.is_none());
     Ok(())
 }
 
-/// What cannot have been written by taskgate, although it is written in its name: nothing is created, nothing deleted.
+/// A record that taskgate cannot have written, although it is written as taskgate: nothing is created, nothing deleted.
 #[tokio::test]
 async fn a_forged_retry_is_dropped() -> anyhow::Result<()> {
-    let world = World::start("forged", three(json!({"kinds": ["Workload"]}))).await?;
-    let tasks = world.ns.api::<Task>();
+    let fixture = start("forged", three(json!({"kinds": ["Workload"]}))).await?;
+    let tasks = fixture.ns.api::<Task>();
     let live = json!({"apiVersion": "kelos.dev/v1alpha2", "kind": "Task", "metadata": {"name": "live"},
         "spec": {"type": "claude-code", "prompt": "try", "credentials": {"type": "none"}}});
     let live = tasks
         .create(&PostParams::default(), &serde_json::from_value(live)?)
         .await?;
-    let items = Api::<WorkItem>::namespaced(world.cp.client_as_taskgate(), world.ns.name());
+    let items = Api::<WorkItem>::namespaced(fixture.cp.client_as_taskgate(), fixture.ns.name());
     let predecessor = |name: &str| {
-        json!({"apiVersion": "kelos.dev/v1alpha2", "kind": "Task", "metadata": {"name": name, "namespace": world.ns.name()},
+        json!({"apiVersion": "kelos.dev/v1alpha2", "kind": "Task", "metadata": {"name": name, "namespace": fixture.ns.name()},
             "spec": {"type": "claude-code", "prompt": "evil", "credentials": {"type": "none"}}})
     };
     let uid = live.uid().unwrap_or_default();
@@ -358,7 +357,7 @@ async fn a_forged_retry_is_dropped() -> anyhow::Result<()> {
         };
         let item = await_object(&items, &item.name_any(), "has no retry any more", dropped).await?;
         let status = item.status.unwrap_or_default();
-        let (reason, why) = said(&status);
+        let (reason, why) = retry_condition(&status);
         ensure!(
             ["RetryInvalid", "PolicyGone", "NotFailedAnyMore"].contains(&reason),
             "{name}: {reason}: {why}"
@@ -370,8 +369,8 @@ async fn a_forged_retry_is_dropped() -> anyhow::Result<()> {
         Ok((!same).then_some(there))
     })
     .await?;
-    ensure!(world.gate.process().is_running());
-    // Others are retried as ever.
-    let first = world.fail_new("wl").await?;
-    world.next(&first).await.map(drop)
+    ensure!(fixture.gate.process().is_running());
+    // Others are retried as before.
+    let first = fail_new(&fixture, "wl").await?;
+    fixture.await_successor(&first).await.map(drop)
 }

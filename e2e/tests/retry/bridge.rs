@@ -1,4 +1,4 @@
-//! Beside the dispatch bridge: who acts on what, and that never both do.
+//! Beside the dispatch bridge: never both act on the same object.
 
 use std::time::Duration;
 
@@ -8,12 +8,9 @@ use kube::{
     api::{DeleteParams, ListParams, PostParams},
 };
 use serde_json::{Value, json};
-use taskgate_e2e::{PATIENCE, eventually, never};
+use taskgate_e2e::{ForemanFixture, PATIENCE, attempt_number, eventually, never, stuck};
 
-use crate::{
-    steps::{number, stuck, three, workload},
-    world::World,
-};
+use crate::support::{start, stays_unchanged, three, work_item_of, workload};
 
 fn bridged(name: &str, by: &str) -> Value {
     let mut object = workload(name);
@@ -23,37 +20,37 @@ fn bridged(name: &str, by: &str) -> Value {
 }
 
 #[tokio::test]
-async fn both_kinds_of_the_bridges_objects_are_left_to_it() -> anyhow::Result<()> {
-    let world = World::start("left", three(json!({}))).await?;
+async fn both_kinds_of_the_bridges_objects_are_not_retried() -> anyhow::Result<()> {
+    let fixture = start("left", three(json!({}))).await?;
     for (name, by) in [("issue", "dispatch-bridge"), ("fix", "dispatch-bridge-prfix")] {
-        world.make(&bridged(name, by)).await?;
-        world.end(name, stuck()).await?;
-        world.phase(name, "Failed").await?;
+        fixture.created(&bridged(name, by)).await?;
+        fixture.end(name, stuck()).await?;
+        fixture.await_workload_phase(name, "Failed").await?;
     }
     for name in ["issue", "fix"] {
-        world.stays(name).await?;
-        assert_eq!(world.runs(name), 1);
-        ensure!(world.memory(name).await.is_err(), "{name} is remembered");
+        stays_unchanged(&fixture, name).await?;
+        assert_eq!(fixture.runs(name), 1);
+        ensure!(work_item_of(&fixture, name).await.is_err(), "{name} is recorded");
     }
     Ok(())
 }
 
-/// A bridge that goes on as before, without preconditions, at the same objects at the same time: as its code does, delete
-/// in the foreground, wait for a 404, create.
+/// A bridge that goes on as before, without preconditions, concurrently with the same objects: as its code does, delete in the
+/// foreground, wait for a 404, create.
 #[tokio::test]
-async fn a_bridge_that_does_not_know_of_it_and_a_take_over_never_make_two() -> anyhow::Result<()> {
-    let world = World::start("both", three(json!({"takeOver": true, "maxAttempts": 2}))).await?;
+async fn an_unmodified_bridge_and_a_take_over_never_create_two() -> anyhow::Result<()> {
+    let fixture = start("both", three(json!({"takeOver": true, "maxAttempts": 2}))).await?;
     let names: Vec<String> = (0..6).map(|index| format!("wl-{index}")).collect();
     for name in &names {
-        world.make(&bridged(name, "dispatch-bridge")).await?;
+        fixture.created(&bridged(name, "dispatch-bridge")).await?;
     }
     let mut firsts = Vec::new();
     for name in &names {
-        firsts.push(world.phase(name, "Dispatched").await?);
+        firsts.push(fixture.await_workload_phase(name, "Dispatched").await?);
     }
     // One tick: list what has failed, and then go through it.
     let tick = async || -> anyhow::Result<()> {
-        let workloads = world.workloads();
+        let workloads = fixture.workloads();
         let own = ListParams::default().labels("created-by=dispatch-bridge");
         let failed = workloads
             .list(&own)
@@ -66,7 +63,7 @@ async fn a_bridge_that_does_not_know_of_it_and_a_take_over_never_make_two() -> a
                 Ok(_) | Err(kube::Error::Api(_)) => {}
                 Err(error) => return Err(error.into()),
             }
-            await_gone_or_new(&world, &name).await?;
+            await_gone_or_new(&fixture, &name).await?;
             let mut again = bridged(&name, "dispatch-bridge");
             again["metadata"]["annotations"]["foreman.llmkube.dev/attempt"] = json!("2");
             // 409 is success to the bridge.
@@ -77,29 +74,37 @@ async fn a_bridge_that_does_not_know_of_it_and_a_take_over_never_make_two() -> a
         Ok(())
     };
     for (index, name) in names.iter().enumerate() {
-        world.finish(&format!("{name}-code-7"), stuck()).await?;
+        fixture.finish(&format!("{name}-code-7"), stuck()).await?;
         // Paces the bridge: it comes a little later each time, while taskgate may be at any step.
         tokio::time::sleep(Duration::from_millis(40 * index as u64)).await;
         tick().await?;
     }
     for (name, first) in names.iter().zip(&firsts) {
-        let next = world.next(first).await?;
-        ensure!(number(&next) == Some("2"), "{name}: {:?}", number(&next));
+        let next = fixture.await_successor(first).await?;
+        ensure!(
+            attempt_number(&next) == Some("2"),
+            "{name}: {:?}",
+            attempt_number(&next)
+        );
     }
     // The bridge deletes by name: what came between its list and its deletion goes, too, and it makes that good.
     never("a run too many", Duration::from_secs(3), || async {
-        let runs = names.iter().map(|name| (name, world.runs(name)));
+        let runs = names.iter().map(|name| (name, fixture.runs(name)));
         Ok(runs.into_iter().find(|(_, runs)| *runs > 3))
     })
     .await?;
     for name in &names {
-        let runs = world.runs(name);
+        let runs = fixture.runs(name);
         ensure!(runs >= 2, "{name} ran {runs} times");
-        let last = world.workloads().get(name).await?;
-        ensure!(number(&last) == Some("2"), "{name}: {:?}", number(&last));
+        let last = fixture.workloads().get(name).await?;
+        ensure!(
+            attempt_number(&last) == Some("2"),
+            "{name}: {:?}",
+            attempt_number(&last)
+        );
     }
     let mut running = Vec::new();
-    for execution in world.foreman.journal().executions() {
+    for execution in fixture.foreman.journal().executions() {
         ensure!(
             running.iter().all(|other| !execution.collides_with(other)),
             "{execution:?}"
@@ -109,9 +114,9 @@ async fn a_bridge_that_does_not_know_of_it_and_a_take_over_never_make_two() -> a
     Ok(())
 }
 
-async fn await_gone_or_new(world: &World, name: &str) -> anyhow::Result<()> {
+async fn await_gone_or_new(fixture: &ForemanFixture<'_>, name: &str) -> anyhow::Result<()> {
     eventually("what it deleted is gone", PATIENCE, async || {
-        let there = world.workloads().get_opt(name).await?;
+        let there = fixture.workloads().get_opt(name).await?;
         ensure!(
             there.is_none_or(|wl| wl.metadata.deletion_timestamp.is_none()),
             "still there"

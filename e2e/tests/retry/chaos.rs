@@ -1,15 +1,15 @@
-//! The account: what the ledgers say is what happened, whoever is killed, refused, held up or meddled with meanwhile.
+//! The recorded runs are those that happened, among kills, denied writes, blocked deletions and writes of other clients.
 //!
-//! The outcome of each run is drawn beforehand, so that it is known how many runs there must be, and with which numbers.
-//! Foreman's own book tells how many there were. The pauses below pace the faults: nothing is waited for.
+//! The outcome of each run is drawn beforehand, which gives the number of runs and their numbers. Foreman's journal has those that
+//! there were. The pauses below pace the faults: nothing is awaited by them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use foreman_standin::{CRDS, Foreman, Options, Outcome, client, keys, types::AgenticTask};
-use kelos_standin::{Key, Scope};
+use foreman_standin::{CRDS, Outcome, keys, types::AgenticTask};
+use kelos_standin::Key;
 use kube::{
     Api, ResourceExt as _,
     api::{ListParams, Patch, PatchParams},
@@ -17,13 +17,10 @@ use kube::{
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use serde_json::json;
 use taskgate_api::WorkItem;
-use taskgate_e2e::{ControlPlane, Gate, eventually, is_soak, never, seed};
+use taskgate_e2e::{ControlPlane, FOREIGN_FINALIZER, ForemanFixture, Gate, eventually, is_soak, never, seed};
 use tokio::{sync::watch, time::sleep};
 
-use crate::{
-    steps::{HOLD, annotated},
-    world::World,
-};
+use crate::support::{allow_workloads, annotated, deny_workloads, start_on};
 
 /// Longer than all faults together may keep taskgate from acting. What takes longer is stuck.
 const STUCK: Duration = Duration::from_mins(12);
@@ -36,7 +33,7 @@ const OUTCOMES: usize = 8;
 struct Size {
     objects: usize,
     kills: usize,
-    /// How long what is deleted may linger, in seconds: at full size beyond the minute after which that is told.
+    /// How long children terminate, in seconds: at full size beyond the minute after which the deletion counts as blocked.
     lingers: u32,
 }
 
@@ -77,14 +74,14 @@ impl End {
     }
 }
 
-/// What is to become of an object.
+/// How the runs of an object end.
 #[derive(Clone, Debug)]
-struct Story {
+struct Plan {
     ends: Vec<End>,
     lingers: Option<u32>,
 }
 
-impl Story {
+impl Plan {
     fn draw(size: &Size, rng: &mut StdRng) -> Self {
         Self {
             ends: (0..OUTCOMES).map(|_| End::draw(rng)).collect(),
@@ -127,7 +124,7 @@ impl Order {
 }
 
 #[tokio::test]
-async fn the_ledgers_say_what_happened_whoever_is_killed_refused_or_meddled_with() -> anyhow::Result<()> {
+async fn the_recorded_runs_are_those_that_happened_among_faults() -> anyhow::Result<()> {
     let seed = seed();
     eprintln!("SEED={seed}");
     account(if is_soak() { FULL } else { SMALL }, seed)
@@ -141,64 +138,56 @@ async fn account(size: Size, seed: u64) -> anyhow::Result<()> {
         .crds(kelos_standin::CRDS)
         .start()
         .await?;
-    let cp: &'static ControlPlane = Box::leak(Box::new(cp));
-    let gate = Gate::builder().serve_flag("--no-leader-election").start(cp).await?;
-    let gate: &'static Gate = Box::leak(Box::new(gate));
+    let gate = Gate::builder().without_leader_election().start(&cp).await?;
     let retry = json!({
         "maxAttempts": MAX_ATTEMPTS, "maxInfrastructureFailures": MAX_INFRASTRUCTURE, "feedback": true,
         "maxInFlight": 60, "maxInFlightPerNamespace": 60,
     });
-    let mut world = World::on(cp, gate, "chaos", retry).await?;
-
     let mut rng = StdRng::seed_from_u64(seed);
-    let stories: BTreeMap<String, Story> = (0..size.objects)
-        .map(|index| (format!("wl-{index}"), Story::draw(&size, &mut rng)))
+    let plans: BTreeMap<String, Plan> = (0..size.objects)
+        .map(|index| (format!("wl-{index}"), Plan::draw(&size, &mut rng)))
         .collect();
-    let total: usize = stories.values().map(|story| story.numbers().len()).sum();
+    let total: usize = plans.values().map(|plan| plan.numbers().len()).sum();
     eprintln!("{total} runs of {} Workloads, {} kills", size.objects, size.kills);
 
-    let (order, known) = (Order::default(), stories.clone());
-    let options = Options::new(Scope::Namespaces(vec![world.ns.name().to_owned()])).scripted(move |task| {
+    let (order, known) = (Order::default(), plans.clone());
+    let script = move |task: &AgenticTask| {
         let name = task.labels().get(keys::WORKLOAD)?;
         let end = known.get(name)?.ends.get(order.of(task)).copied().unwrap_or(End::Good);
         Some((Duration::from_millis(50), end.outcome()))
-    });
-    world.foreman.stop().await;
-    world.foreman = Foreman::start(client(cp.config())?, options).await?;
+    };
+    let fixture = start_on(&cp, &gate, "chaos", retry, |options| options.scripted(script)).await?;
 
-    // The faults end with the last kill: what was held up or refused must then come to its end.
+    // The faults end with the last kill: what was blocked or denied must then complete.
     let over = watch::Sender::new(false);
     let living = async {
-        for (name, story) in &stories {
-            let lingers = story.lingers.map(|seconds| json!({keys::LINGERS: seconds.to_string()}));
-            world.make(&annotated(name, &lingers.unwrap_or(json!({})))).await?;
+        for (name, plan) in &plans {
+            let lingers = plan.lingers.map(|seconds| json!({keys::LINGERS: seconds.to_string()}));
+            fixture.created(&annotated(name, &lingers.unwrap_or(json!({})))).await?;
         }
         let begun = Instant::now();
-        let done = eventually("every story is told", STUCK, || balance(&world, &stories)).await;
-        eprintln!("told after {} s", begun.elapsed().as_secs());
+        let done = eventually("every plan is complete", STUCK, || balance(&fixture, &plans)).await;
+        eprintln!("complete after {} s", begun.elapsed().as_secs());
         over.send_replace(true);
         done
     };
     let dice = StdRng::from_rng(&mut rng);
     let killing = async {
-        let killed = kill(&world, &size, dice, over.subscribe()).await;
+        let killed = kill(&fixture, &size, dice, over.subscribe()).await;
         over.send_replace(true);
         killed
     };
-    let refusing = refuse(&world, StdRng::from_rng(&mut rng), over.subscribe());
-    let names: Vec<&str> = stories.keys().map(String::as_str).collect();
-    let meddling = meddle(&world, &names, StdRng::from_rng(&mut rng), over.subscribe());
-    let (lived, killed, refused, meddled) = tokio::join!(living, killing, refusing, meddling);
+    let denying = deny_runs(&fixture, StdRng::from_rng(&mut rng), over.subscribe());
+    let names: Vec<&str> = plans.keys().map(String::as_str).collect();
+    let changing = change(&fixture, &names, StdRng::from_rng(&mut rng), over.subscribe());
+    let (lived, killed, denied, changed) = tokio::join!(living, killing, denying, changing);
     lived?;
-    eprintln!(
-        "{} kills, {} refusals, {} writes by others",
-        killed?, refused?, meddled?
-    );
-    never("something comes after the end", Duration::from_secs(3), || async {
-        Ok(balance(&world, &stories).await.err())
+    eprintln!("{} kills, {} denials, {} writes of others", killed?, denied?, changed?);
+    never("something changes after the end", Duration::from_secs(3), || async {
+        Ok(balance(&fixture, &plans).await.err())
     })
     .await?;
-    let executions = world.foreman.journal().executions();
+    let executions = fixture.foreman.journal().executions();
     for (index, one) in executions.iter().enumerate() {
         let collides = executions[..index].iter().find(|other| one.collides_with(other));
         ensure!(
@@ -209,105 +198,110 @@ async fn account(size: Size, seed: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Compares, of every object, the runs that there were with those that there must be, and with its ledger.
-async fn balance(world: &World, stories: &BTreeMap<String, Story>) -> anyhow::Result<()> {
-    let runs_of = |name: &str| world.foreman.journal().runs_of(&Key::new(world.ns.name(), name));
-    for (name, story) in stories {
+/// Compares, of every object, the runs that there were with those of the plan, and with its WorkItem.
+async fn balance(fixture: &ForemanFixture<'_>, plans: &BTreeMap<String, Plan>) -> anyhow::Result<()> {
+    let runs_of = |name: &str| fixture.foreman.journal().runs_of(&Key::new(fixture.ns.name(), name));
+    for (name, plan) in plans {
         let numbers: Vec<u32> = runs_of(name)
             .iter()
             .map(|run| run.attempt.as_deref().map_or(Ok(1), str::parse))
             .collect::<Result<_, _>>()?;
-        let expected = story.numbers();
+        let expected = plan.numbers();
         ensure!(
             numbers == expected,
-            "{name}: ran as {numbers:?}, not as {expected:?}; {story:?}"
+            "{name}: ran as {numbers:?}, not as {expected:?}; {plan:?}"
         );
     }
-    let items = world.ns.api::<WorkItem>().list(&ListParams::default()).await?;
+    let items = fixture.work_items().list(&ListParams::default()).await?;
     let items: HashMap<String, WorkItem> = items.into_iter().map(|item| (item.spec.key.clone(), item)).collect();
-    for (name, story) in stories {
+    for (name, plan) in plans {
         let item = items.get(&format!("Workload/acme/{name}#7"));
-        if story.ends[0] == End::Good {
-            ensure!(item.is_none(), "{name}: what never failed is remembered");
+        if plan.ends[0] == End::Good {
+            ensure!(item.is_none(), "{name}: what never failed is recorded");
             continue;
         }
         let runs = runs_of(name);
         let mut uids: Vec<&str> = runs.iter().map(|run| run.uid.as_str()).collect();
         let status = item.and_then(|item| item.status.clone()).unwrap_or_default();
         let mut written: Vec<&str> = status.attempts.iter().map(|attempt| attempt.uid.as_str()).collect();
-        ensure!(
-            written == uids,
-            "{name}: {} runs, {written:?} in the ledger",
-            uids.len()
-        );
+        ensure!(written == uids, "{name}: {} runs, {written:?} recorded", uids.len());
         written.sort_unstable();
         written.dedup();
         uids.dedup();
         ensure!(written.len() == uids.len(), "{name}: one UID twice");
-        let ledger = status.retry.unwrap_or_default();
+        let retry = status.retry.unwrap_or_default();
         ensure!(
-            ledger.transition.is_none(),
+            retry.transition.is_none(),
             "{name}: {:?}",
-            ledger.transition.map(|transition| transition.step)
+            retry.transition.map(|transition| transition.step)
         );
-        let numbers = story.numbers();
-        let good = story.ends[numbers.len() - 1] == End::Good;
+        let numbers = plan.numbers();
+        let good = plan.ends[numbers.len() - 1] == End::Good;
         let last = numbers.last().copied().unwrap_or_default();
         ensure!(
-            ledger.attempt == if good { 0 } else { last },
+            retry.attempt == if good { 0 } else { last },
             "{name}: at {}",
-            ledger.attempt
+            retry.attempt
         );
     }
     Ok(())
 }
 
-/// SIGKILL for taskgate at random moments; a moment later it is there again.
-async fn kill(world: &World, size: &Size, mut rng: StdRng, mut over: watch::Receiver<bool>) -> anyhow::Result<usize> {
+/// SIGKILL for taskgate at random moments; a moment later it is started again.
+async fn kill(
+    fixture: &ForemanFixture<'_>,
+    size: &Size,
+    mut rng: StdRng,
+    mut over: watch::Receiver<bool>,
+) -> anyhow::Result<usize> {
     for done in 0..size.kills {
         let pause = sleep(Duration::from_millis(rng.random_range(300..3_000)));
         tokio::select! { () = pause => {} _ = over.wait_for(|over| *over) => return Ok(done) }
-        world.gate.process().kill().await?;
+        fixture.gate.process().kill().await?;
         sleep(Duration::from_millis(rng.random_range(0..800))).await;
-        world.gate.process().start().await?;
+        fixture.gate.process().start().await?;
     }
     Ok(size.kills)
 }
 
-/// Somebody refuses every further run now and then, before the deletion or after it.
-async fn refuse(world: &World, mut rng: StdRng, mut over: watch::Receiver<bool>) -> anyhow::Result<usize> {
-    let mut refusals = 0;
+/// An admission policy denies every further run now and then, before the deletion or after it.
+async fn deny_runs(
+    fixture: &ForemanFixture<'_>,
+    mut rng: StdRng,
+    mut over: watch::Receiver<bool>,
+) -> anyhow::Result<usize> {
+    let mut denials = 0;
     loop {
         let pause = sleep(Duration::from_millis(rng.random_range(500..4_000)));
-        tokio::select! { () = pause => {} _ = over.wait_for(|over| *over) => return Ok(refusals) }
+        tokio::select! { () = pause => {} _ = over.wait_for(|over| *over) => return Ok(denials) }
         let further =
             "!has(object.metadata.annotations) || !('foreman.llmkube.dev/attempt' in object.metadata.annotations)";
-        world.refuse(further, "no further runs now").await?;
-        refusals += 1;
+        deny_workloads(fixture, further, "no further runs now").await?;
+        denials += 1;
         sleep(Duration::from_millis(rng.random_range(200..2_000))).await;
-        world.admit().await?;
+        allow_workloads(fixture).await?;
     }
 }
 
-/// Somebody writes to Workloads in whatever phase they are, and holds up a child's deletion for a while.
-async fn meddle(
-    world: &World,
+/// Another client writes to Workloads in any phase, and blocks a child's deletion for a while.
+async fn change(
+    fixture: &ForemanFixture<'_>,
     names: &[&str],
     mut rng: StdRng,
     mut over: watch::Receiver<bool>,
 ) -> anyhow::Result<usize> {
     let mut writes = 0;
-    let (workloads, children) = (world.workloads(), world.children());
+    let (workloads, children) = (fixture.workloads(), fixture.agentic_tasks());
     loop {
         let pause = sleep(Duration::from_millis(rng.random_range(20..200)));
         tokio::select! { () = pause => {} _ = over.wait_for(|over| *over) => return Ok(writes) }
         let name = names[rng.random_range(0..names.len())];
         let number = rng.random_range(0..1000);
-        let patch = Patch::Merge(json!({"metadata": {"annotations": {"meddled": format!("{number}")}}}));
-        // It may not be there at the moment.
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {"changed": format!("{number}")}}}));
+        // It may not exist at the moment.
         writes += usize::from(workloads.patch(name, &PatchParams::default(), &patch).await.is_ok());
         if rng.random_bool(0.05) {
-            hold(
+            block_deletion(
                 &children,
                 &format!("{name}-code-7"),
                 Duration::from_millis(rng.random_range(100..3_000)),
@@ -317,13 +311,13 @@ async fn meddle(
     }
 }
 
-async fn hold(children: &Api<AgenticTask>, name: &str, time: Duration) -> anyhow::Result<()> {
+async fn block_deletion(children: &Api<AgenticTask>, name: &str, time: Duration) -> anyhow::Result<()> {
     let Some(child) = children.get_opt(name).await? else {
         return Ok(());
     };
     let uid = child.uid();
     let mut finalizers = child.finalizers().to_vec();
-    finalizers.push(HOLD.to_owned());
+    finalizers.push(FOREIGN_FINALIZER.to_owned());
     let patch =
         json!({"metadata": {"uid": uid, "resourceVersion": child.resource_version(), "finalizers": finalizers}});
     if children
@@ -331,16 +325,16 @@ async fn hold(children: &Api<AgenticTask>, name: &str, time: Duration) -> anyhow
         .await
         .is_err()
     {
-        // It changed or went.
+        // It was changed or deleted.
         return Ok(());
     }
     sleep(time).await;
-    eventually("the child is let go", STUCK, async || {
+    eventually("the finalizer is removed", STUCK, async || {
         let Some(child) = children.get_opt(name).await?.filter(|child| child.uid() == uid) else {
             return Ok(());
         };
         let mut finalizers = child.finalizers().to_vec();
-        finalizers.retain(|finalizer| finalizer != HOLD);
+        finalizers.retain(|finalizer| finalizer != FOREIGN_FINALIZER);
         let patch =
             json!({"metadata": {"uid": uid, "resourceVersion": child.resource_version(), "finalizers": finalizers}});
         children

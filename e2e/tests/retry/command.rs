@@ -4,14 +4,18 @@ use std::process::{Output, Stdio};
 
 use anyhow::{Context as _, ensure};
 use serde_json::json;
-use taskgate_e2e::binary;
+use taskgate_e2e::{CODER, ForemanFixture, binary};
 use tokio::process::Command;
 
-use crate::world::{CODER, SEVEN, World};
+use crate::support::{SEVEN, await_retry, await_retry_condition, start};
 
-pub(crate) async fn retry(world: &World, kubeconfig: &std::path::Path, args: &[&str]) -> anyhow::Result<Output> {
+pub(crate) async fn retry(
+    fixture: &ForemanFixture<'_>,
+    kubeconfig: &std::path::Path,
+    args: &[&str],
+) -> anyhow::Result<Output> {
     Command::new(binary("taskgate")?)
-        .args(["retry", "--namespace", world.ns.name(), "--kubeconfig"])
+        .args(["retry", "--namespace", fixture.ns.name(), "--kubeconfig"])
         .arg(kubeconfig)
         .args(args)
         .stdin(Stdio::null())
@@ -25,64 +29,63 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn by_hand_it_goes_on_beyond_the_cap() -> anyhow::Result<()> {
-    let world = World::start("byhand", json!({"maxAttempts": 1})).await?;
-    world.workload("wl", CODER).await?;
-    let alice = world.cp.kubeconfig_as("alice", &["system:masters"])?;
-    world.phase("wl", "Dispatched").await?;
-    let early = retry(&world, &alice, &["wl"]).await?;
+async fn manually_it_goes_on_beyond_the_limit() -> anyhow::Result<()> {
+    let fixture = start("manual", json!({"maxAttempts": 1})).await?;
+    fixture.workload("wl", CODER).await?;
+    let alice = fixture.cp.kubeconfig_as("alice", &["system:masters"])?;
+    fixture.await_workload_phase("wl", "Dispatched").await?;
+    let early = retry(&fixture, &alice, &["wl"]).await?;
     ensure!(
         early.status.code() == Some(1) && text(&early.stderr).contains("has not failed"),
         "{early:?}"
     );
-    let missing = retry(&world, &alice, &["workload/nobody"]).await?;
+    let missing = retry(&fixture, &alice, &["workload/missing"]).await?;
     ensure!(
         text(&missing.stderr).contains("there is none in namespace"),
         "{missing:?}"
     );
-    world.fail("wl").await?;
-    world.said(SEVEN, "MaxAttemptsReached").await?;
+    fixture.fail("wl").await?;
+    await_retry_condition(&fixture, SEVEN, "MaxAttemptsReached").await?;
 
-    let dry = retry(&world, &alice, &["wl", "--dry-run"]).await?;
+    let dry = retry(&fixture, &alice, &["wl", "--dry-run"]).await?;
     ensure!(text(&dry.stdout) == "Workload wl: is run again (dry run)\n", "{dry:?}");
-    let done = retry(&world, &alice, &["workload/wl", "--with-feedback"]).await?;
+    let done = retry(&fixture, &alice, &["workload/wl", "--with-feedback"]).await?;
     ensure!(text(&done.stdout) == "Workload wl: is run again\n", "{done:?}");
-    let second = world.attempt("wl", "2").await?;
+    let second = fixture.await_attempt("wl", "2").await?;
     ensure!(second.spec.intent.contains("no way forward"), "{}", second.spec.intent);
-    world.told("wl", "RetryPlanned", &["alice"]).await?;
+    fixture.await_event("wl", "RetryPlanned", &["alice"]).await?;
 
-    world.fail("wl").await?;
-    world.said(SEVEN, "MaxAttemptsReached").await?;
-    let numbered = retry(&world, &alice, &["wl", "--from-attempt", "7"]).await?;
+    fixture.fail("wl").await?;
+    await_retry_condition(&fixture, SEVEN, "MaxAttemptsReached").await?;
+    let numbered = retry(&fixture, &alice, &["wl", "--from-attempt", "7"]).await?;
     ensure!(
         text(&numbered.stdout) == "Workload wl: is run again as attempt 8\n",
         "{numbered:?}"
     );
-    world.attempt("wl", "8").await?;
-    world.fail("wl").await?;
-    world.said(SEVEN, "MaxAttemptsReached").await?;
-    let over = retry(&world, &alice, &["wl", "--reset"]).await?;
+    fixture.await_attempt("wl", "8").await?;
+    fixture.fail("wl").await?;
+    await_retry_condition(&fixture, SEVEN, "MaxAttemptsReached").await?;
+    let over = retry(&fixture, &alice, &["wl", "--reset"]).await?;
     ensure!(
         text(&over.stdout) == "Workload wl: is run again as attempt 1\n",
         "{over:?}"
     );
-    world.attempt("wl", "1").await?;
-    world
-        .ledger(SEVEN, "is at 1", |status, ledger| {
-            ledger.attempt == 1 && status.attempts.len() == 3
-        })
-        .await
-        .map(drop)
+    fixture.await_attempt("wl", "1").await?;
+    await_retry(&fixture, SEVEN, "is at 1", |status, retry| {
+        retry.attempt == 1 && status.attempts.len() == 3
+    })
+    .await
+    .map(drop)
 }
 
 #[tokio::test]
-async fn by_hand_it_needs_no_policy() -> anyhow::Result<()> {
-    let world = World::start("nopolicy", json!({"maxAttempts": 1, "mode": "Off"})).await?;
-    world.workload("wl", CODER).await?;
-    world.fail("wl").await?;
-    world.phase("wl", "Failed").await?;
-    let alice = world.cp.kubeconfig_as("alice", &["system:masters"])?;
-    let done = retry(&world, &alice, &["wl"]).await?;
+async fn manually_it_needs_no_policy() -> anyhow::Result<()> {
+    let fixture = start("nopolicy", json!({"maxAttempts": 1, "mode": "Off"})).await?;
+    fixture.workload("wl", CODER).await?;
+    fixture.fail("wl").await?;
+    fixture.await_workload_phase("wl", "Failed").await?;
+    let alice = fixture.cp.kubeconfig_as("alice", &["system:masters"])?;
+    let done = retry(&fixture, &alice, &["wl"]).await?;
     ensure!(done.status.success(), "{done:?}");
-    world.attempt("wl", "2").await.map(drop)
+    fixture.await_attempt("wl", "2").await.map(drop)
 }

@@ -1,17 +1,19 @@
-//! How runs are counted: A01, A04, A05, A10 to A12.
+//! How runs are counted.
+
+use std::time::Duration;
 
 use foreman_standin::Outcome;
 use serde_json::json;
-use taskgate_e2e::{PATIENCE, await_object};
+use taskgate_e2e::{attempt_number, await_object, stuck};
 
-use crate::{
-    steps::{annotated, number, stuck, three, workload},
-    world::World,
-};
+use crate::support::{annotated, await_reason, start, start_with, stays_unchanged, three, work_item_of, workload};
 
 #[tokio::test]
-async fn a01_a04_what_stands_on_the_object_is_read_with_care() -> anyhow::Result<()> {
-    let world = World::scripted("a01", json!({"maxAttempts": 2}), |_| stuck()).await?;
+async fn the_number_on_the_object_is_validated() -> anyhow::Result<()> {
+    let fixture = start_with("a01", json!({"maxAttempts": 2}), |options| {
+        options.scripted(|_| Some((Duration::from_millis(100), stuck())))
+    })
+    .await?;
     let cases = [
         ("none", None, 2, 2),
         ("empty", Some(""), 2, 2),
@@ -26,43 +28,43 @@ async fn a01_a04_what_stands_on_the_object_is_read_with_care() -> anyhow::Result
             None => workload(name),
             Some(stated) => annotated(name, &json!({"foreman.llmkube.dev/attempt": stated})),
         };
-        world.make(&object).await?;
+        fixture.created(&object).await?;
     }
     for (name, _, runs, attempt) in cases {
-        let memory = world.reason(name, "MaxAttemptsReached", PATIENCE).await?;
-        assert_eq!(world.runs(name), runs, "{name}");
-        let ledger = memory.status.and_then(|status| status.retry);
-        assert_eq!(ledger.map(|ledger| ledger.attempt), Some(attempt), "{name}");
+        let item = await_reason(&fixture, name, "MaxAttemptsReached").await?;
+        assert_eq!(fixture.runs(name), runs, "{name}");
+        let retry = item.status.and_then(|status| status.retry);
+        assert_eq!(retry.map(|retry| retry.attempt), Some(attempt), "{name}");
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn a05_where_nothing_failed_nothing_happens() -> anyhow::Result<()> {
-    let world = World::start("a05", three(json!({}))).await?;
+async fn without_a_failure_nothing_happens() -> anyhow::Result<()> {
+    let fixture = start("a05", three(json!({}))).await?;
     for name in ["running", "done"] {
-        world.make(&workload(name)).await?;
+        fixture.created(&workload(name)).await?;
     }
-    world.finish("done-code-7", Outcome::go()).await?;
-    await_object(&world.workloads(), "done", "is completed", |wl| {
+    fixture.finish("done-code-7", Outcome::go()).await?;
+    await_object(&fixture.workloads(), "done", "is completed", |wl| {
         wl.phase() == "Completed"
     })
     .await?;
-    await_object(&world.workloads(), "running", "runs", |wl| wl.phase() == "Dispatched").await?;
+    await_object(&fixture.workloads(), "running", "runs", |wl| wl.phase() == "Dispatched").await?;
     for name in ["running", "done"] {
-        world.stays(name).await?;
-        assert!(world.memory(name).await.is_err(), "{name} is remembered");
+        stays_unchanged(&fixture, name).await?;
+        assert!(work_item_of(&fixture, name).await.is_err(), "{name} is recorded");
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn a10_a11_a12_what_the_cluster_failed_keeps_its_number_in_every_shape() -> anyhow::Result<()> {
-    let world = World::start("a11", json!({"maxAttempts": 3, "maxInfrastructureFailures": 3})).await?;
-    world.make(&workload("wl")).await?;
+async fn a_failure_of_the_cluster_keeps_the_number_in_every_shape() -> anyhow::Result<()> {
+    let fixture = start("a11", json!({"maxAttempts": 3, "maxInfrastructureFailures": 3})).await?;
+    fixture.created(&workload("wl")).await?;
     for (outcome, then) in [
         (Outcome::executor_error("403 from the model"), "1"),
-        // The agent's own failure ends the row, and counts.
+        // The agent's own failure resets the count of the cluster's, and counts.
         (stuck(), "2"),
         (Outcome::job_error("evicted"), "2"),
         (stuck().with_reason("CloneFailed"), "2"),
@@ -70,13 +72,13 @@ async fn a10_a11_a12_what_the_cluster_failed_keeps_its_number_in_every_shape() -
         (Outcome::claim_expired(), "3"),
         (Outcome::verdict("MAYBE"), "3"),
     ] {
-        let before = world.end("wl", outcome.clone()).await?;
-        let next = world.next(&before).await?;
-        assert_eq!(number(&next), Some(then), "{outcome:?}");
+        let before = fixture.end("wl", outcome.clone()).await?;
+        let next = fixture.await_successor(&before).await?;
+        assert_eq!(attempt_number(&next), Some(then), "{outcome:?}");
     }
-    world.end("wl", Outcome::executor_error("once more")).await?;
-    let memory = world.reason("wl", "MaxInfrastructureFailuresReached", PATIENCE).await?;
-    assert_eq!(memory.status.map(|status| status.attempts.len()), Some(8));
-    assert_eq!(world.runs("wl"), 8);
+    fixture.end("wl", Outcome::executor_error("once more")).await?;
+    let item = await_reason(&fixture, "wl", "MaxInfrastructureFailuresReached").await?;
+    assert_eq!(item.status.map(|status| status.attempts.len()), Some(8));
+    assert_eq!(fixture.runs("wl"), 8);
     Ok(())
 }

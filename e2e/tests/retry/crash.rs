@@ -12,18 +12,11 @@ use taskgate_api::{
     WorkItem, WorkItemStatus,
     retry_ledger::{RetryLedger, RetryStage},
 };
-use taskgate_e2e::{ControlPlane, Gate, PATIENCE, Shared, eventually};
-use tokio::sync::OnceCell;
+use taskgate_e2e::{ControlPlane, ForemanFixture, Gate, PATIENCE, attempt_number, eventually, stuck};
 
-use crate::{
-    steps::{number, stuck, three, workload},
-    world::World,
-};
+use crate::support::{start_on, three, work_item_of, workload};
 
-static PLANE: Shared = Shared::new(|| ControlPlane::builder().crds(CRDS).crds(kelos_standin::CRDS));
-static GATE: OnceCell<Gate> = OnceCell::const_new();
-
-/// What is seen of a step: at that moment taskgate is killed.
+/// A step, by the change that a watch sees: at that moment taskgate is killed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Seen {
     /// The Workload has failed; nothing is written yet, or just now.
@@ -31,11 +24,11 @@ enum Seen {
     Recorded,
     Planned,
     Deleting,
-    /// The API server has the deletion.
+    /// The API server has accepted the deletion.
     Terminating,
     Deleted,
     Gone,
-    /// The successor is there.
+    /// The successor exists.
     Created,
     Closed,
 }
@@ -53,15 +46,15 @@ const STEPS: [Seen; 9] = [
 ];
 
 impl Seen {
-    fn on_memory(self, status: &WorkItemStatus) -> bool {
-        let ledger = status.retry.clone().unwrap_or_default();
-        let stage = |ledger: &RetryLedger| ledger.transition.as_ref().map(|transition| transition.step);
+    fn on_work_item(self, status: &WorkItemStatus) -> bool {
+        let retry = status.retry.clone().unwrap_or_default();
+        let stage = |retry: &RetryLedger| retry.transition.as_ref().map(|transition| transition.step);
         match self {
-            Self::Recorded => ledger.failure.is_some(),
-            Self::Planned => stage(&ledger) == Some(RetryStage::Planned),
-            Self::Deleting => stage(&ledger) == Some(RetryStage::Deleting),
-            Self::Deleted => stage(&ledger) == Some(RetryStage::Deleted),
-            Self::Closed => ledger.attempt == 2 && ledger.transition.is_none() && ledger.failure.is_none(),
+            Self::Recorded => retry.failure.is_some(),
+            Self::Planned => stage(&retry) == Some(RetryStage::Planned),
+            Self::Deleting => stage(&retry) == Some(RetryStage::Deleting),
+            Self::Deleted => stage(&retry) == Some(RetryStage::Deleted),
+            Self::Closed => retry.attempt == 2 && retry.transition.is_none() && retry.failure.is_none(),
             _ => false,
         }
     }
@@ -77,12 +70,12 @@ impl Seen {
     }
 }
 
-/// Waits until the step is seen by a watch, so that nothing lies between the write and the kill but its delivery.
-async fn until(world: &World, first: &Workload, seen: Seen) -> anyhow::Result<()> {
+/// Waits until the step is seen by a watch, so that taskgate is killed as soon as possible after the write.
+async fn until(fixture: &ForemanFixture<'_>, first: &Workload, seen: Seen) -> anyhow::Result<()> {
     let name = first.name_any();
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let mut workloads = watcher(world.workloads(), config).default_backoff().boxed();
-    let items = watcher(world.ns.api::<WorkItem>(), watcher::Config::default());
+    let mut workloads = watcher(fixture.workloads(), config).default_backoff().boxed();
+    let items = watcher(fixture.work_items(), watcher::Config::default());
     let mut items = items.default_backoff().applied_objects().boxed();
     let of_it = |item: &WorkItem| item.spec.key == format!("Workload/acme/{name}#7");
     let wait = async {
@@ -90,7 +83,7 @@ async fn until(world: &World, first: &Workload, seen: Seen) -> anyhow::Result<()
             tokio::select! {
                 Some(item) = items.next() => {
                     let item = item?;
-                    if of_it(&item) && item.status.is_some_and(|status| seen.on_memory(&status)) {
+                    if of_it(&item) && item.status.is_some_and(|status| seen.on_work_item(&status)) {
                         return anyhow::Ok(());
                     }
                 }
@@ -110,34 +103,33 @@ async fn until(world: &World, first: &Workload, seen: Seen) -> anyhow::Result<()
 
 #[tokio::test]
 async fn killed_after_each_step_it_runs_again_once() -> anyhow::Result<()> {
-    let cp = PLANE.get().await?;
-    let gate = GATE
-        .get_or_try_init(|| Gate::builder().serve_flag("--no-leader-election").start(cp))
-        .await?;
-    let world = World::on(cp, gate, "crash", three(json!({"feedback": true}))).await?;
+    let cp = ControlPlane::builder().crds(CRDS).crds(kelos_standin::CRDS);
+    let cp = cp.start().await?;
+    let gate = Gate::builder().without_leader_election().start(&cp).await?;
+    let fixture = start_on(&cp, &gate, "crash", three(json!({"feedback": true})), |options| options).await?;
     for (index, seen) in STEPS.into_iter().enumerate() {
         let name = format!("crash-{index}");
-        killed_when(&world, &name, seen)
+        killed_when(&fixture, &name, seen)
             .await
             .with_context(|| format!("killed when {seen:?}"))?;
     }
     Ok(())
 }
 
-async fn killed_when(world: &World, name: &str, seen: Seen) -> anyhow::Result<()> {
-    world.make(&workload(name)).await?;
-    let first = world.phase(name, "Dispatched").await?;
-    let failing = world.end(name, stuck());
-    let (watched, failed) = tokio::join!(until(world, &first, seen), failing);
-    world.gate.process().kill().await?;
+async fn killed_when(fixture: &ForemanFixture<'_>, name: &str, seen: Seen) -> anyhow::Result<()> {
+    fixture.created(&workload(name)).await?;
+    let first = fixture.await_workload_phase(name, "Dispatched").await?;
+    let failing = fixture.end(name, stuck());
+    let (watched, failed) = tokio::join!(until(fixture, &first, seen), failing);
+    fixture.gate.process().kill().await?;
     watched?;
     failed?;
-    world.gate.process().start().await?;
-    let second = world.next(&first).await?;
-    ensure!(number(&second) == Some("2"), "{:?}", number(&second));
-    let memory = eventually("the ledger is closed", PATIENCE, async || {
-        let memory = world.memory(name).await?;
-        let status = memory.status.unwrap_or_default();
+    fixture.gate.process().start().await?;
+    let second = fixture.await_successor(&first).await?;
+    ensure!(attempt_number(&second) == Some("2"), "{:?}", attempt_number(&second));
+    let item = eventually("the transition is complete", PATIENCE, async || {
+        let item = work_item_of(fixture, name).await?;
+        let status = item.status.unwrap_or_default();
         let closed = status
             .retry
             .as_ref()
@@ -146,17 +138,17 @@ async fn killed_when(world: &World, name: &str, seen: Seen) -> anyhow::Result<()
         Ok(status)
     })
     .await?;
-    ensure!(memory.attempts.len() == 1, "{:?}", memory.attempts);
-    ensure!(memory.attempts.first().map(|attempt| &attempt.uid) == first.uid().as_ref());
+    ensure!(item.attempts.len() == 1, "{:?}", item.attempts);
+    ensure!(item.attempts.first().map(|attempt| &attempt.uid) == first.uid().as_ref());
     ensure!(
         second.spec.intent.contains("no way forward"),
-        "the feedback is lost: {}",
+        "the feedback is missing: {}",
         second.spec.intent
     );
-    world.child_of(&second, "code-7").await?;
+    fixture.await_child(&second, "code-7").await?;
     // The child is there a moment before it runs.
     eventually("the second run is in the journal", PATIENCE, async || {
-        ensure!(world.runs(name) == 2, "{} runs", world.runs(name));
+        ensure!(fixture.runs(name) == 2, "{} runs", fixture.runs(name));
         Ok(())
     })
     .await

@@ -1,24 +1,24 @@
-//! `taskgate explain`: what it says of a Workload that is not run again.
+//! `taskgate explain` of a Workload that is not run again.
 
 use anyhow::ensure;
 use serde_json::json;
-use taskgate_e2e::told_command;
+use taskgate_e2e::{CODER, suggested_command};
 
-use crate::world::{CODER, SEVEN, World};
+use crate::support::{SEVEN, await_retry_condition, start};
 
 #[tokio::test]
-async fn a_workload_at_its_cap_says_so_and_how_it_is_run_again() -> anyhow::Result<()> {
-    let world = World::start("explain", json!({"maxAttempts": 1})).await?;
-    world.workload("wl", CODER).await?;
-    world.fail("wl").await?;
-    world.said(SEVEN, "MaxAttemptsReached").await?;
-    let story = world.cp.explain(world.ns.name(), "workload/wl").await?;
-    ensure!(story["state"] == "Failed", "{story:#}");
+async fn at_its_limit_it_gives_the_reason_and_the_command_that_runs_it_again() -> anyhow::Result<()> {
+    let fixture = start("explain", json!({"maxAttempts": 1})).await?;
+    fixture.workload("wl", CODER).await?;
+    fixture.fail("wl").await?;
+    await_retry_condition(&fixture, SEVEN, "MaxAttemptsReached").await?;
+    let explanation = fixture.cp.explain(fixture.ns.name(), "workload/wl").await?;
+    ensure!(explanation["state"] == "Failed", "{explanation:#}");
     ensure!(
-        story.to_string().contains("retry by TaskPolicy/retry (Enforce)"),
-        "{story:#}"
+        explanation.to_string().contains("retry by TaskPolicy/retry (Enforce)"),
+        "{explanation:#}"
     );
-    let again = told_command(&story, "MaxAttemptsReached: ")?;
-    world.cp.paste(again).await?;
-    world.attempt("wl", "2").await.map(drop)
+    let again = suggested_command(&explanation, "MaxAttemptsReached: ")?;
+    fixture.cp.paste(again).await?;
+    fixture.await_attempt("wl", "2").await.map(drop)
 }

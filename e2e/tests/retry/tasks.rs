@@ -1,80 +1,42 @@
 //! Tasks without a spawner, beside a stand-in of Kelos.
 
 use anyhow::ensure;
-use kelos_standin::{Agents, GitHub, Options, Outcome, Scope, Standin, client, types::Task};
-use kube::{Api, ResourceExt as _};
+use kelos_standin::{Outcome, types::Task};
+use kube::ResourceExt as _;
 use serde_json::{Value, json};
-use taskgate_e2e::{Namespace, await_object, never};
+use taskgate_e2e::{Fixture, KelosFixture, KelosNamespace, Namespace, merged, never, task};
 use tokio::time::Duration;
 
-use crate::world::{World, quick, said};
+use crate::support::{await_retry, await_retry_condition, quick, retry_condition, shared};
 
-struct Kelos {
-    world: World,
-    agents: Agents,
-    _standin: Standin,
+/// A namespace with Kelos and a policy with this spec.
+async fn start_kelos(hint: &str, spec: Value) -> anyhow::Result<KelosFixture<'static>> {
+    let (cp, gate) = shared().await?;
+    let ns = KelosNamespace::start(cp.namespace(hint).await?).await?;
+    ns.apply_policy("retry", &spec).await?;
+    Ok(Fixture { cp, gate, ns })
 }
 
-impl Kelos {
-    async fn start(hint: &str, spec: Value) -> anyhow::Result<Self> {
-        let world = World::start(hint, json!({"maxAttempts": 3})).await?;
-        world.policy(spec).await?;
-        let scope = || scope(&world.ns);
-        let github = GitHub::start().await?;
-        let agents = Agents::start(world.cp.client(), &scope()).await;
-        let options = Options::new(scope(), github.url());
-        let standin = Standin::start(client(world.cp.config())?, options).await?;
-        Ok(Self {
-            world,
-            agents,
-            _standin: standin,
-        })
-    }
-
-    async fn create(&self, metadata: Value, more: Value) -> anyhow::Result<()> {
-        let mut task = json!({
-            "apiVersion": "kelos.dev/v1alpha2", "kind": "Task", "metadata": metadata,
-            "spec": {"type": "claude-code", "prompt": "do it", "credentials": {"type": "none"}},
-        });
-        for (field, value) in more.as_object().into_iter().flatten() {
-            task["spec"][field] = value.clone();
-        }
-        let ns = self.world.ns.name();
-        let output = self
-            .world
-            .cp
-            .kubectl_with_input(["create", "-n", ns, "-f-"], &task.to_string())
-            .await?;
-        output.stdout_ok().map(drop)
-    }
-
-    fn tasks(&self) -> Api<Task> {
-        self.world.ns.api()
-    }
-
-    async fn running(&self, name: &str, attempt: Option<&str>) -> anyhow::Result<Task> {
-        await_object(&self.tasks(), name, &format!("runs as {attempt:?}"), |task| {
-            let number = task
-                .annotations()
-                .get("foreman.llmkube.dev/attempt")
-                .map(String::as_str);
-            task.phase() == "Running" && number == attempt
-        })
-        .await
-    }
-
-    async fn fail(&self, name: &str) -> anyhow::Result<()> {
-        let outcome = Outcome::failed_at_once().with_usage("0.25", 10, 5);
-        self.agents
-            .finish(self.world.ns.name(), name, outcome)
-            .await
-            .map(drop)?;
-        Ok(())
-    }
+/// Creates a Task with this metadata and further fields of its spec.
+async fn create(ns: &Namespace, metadata: Value, spec: Value) -> anyhow::Result<()> {
+    let spec = merged(json!({"prompt": "do it"}), &spec);
+    let more = json!({"metadata": metadata, "spec": spec});
+    ns.created(&merged(task("t"), &more)).await.map(drop)
 }
 
-fn scope(ns: &Namespace) -> Scope {
-    Scope::Namespaces(vec![ns.name().to_owned()])
+/// The Task, once it runs as this attempt.
+async fn await_running(ns: &Namespace, name: &str, attempt: Option<&str>) -> anyhow::Result<Task> {
+    ns.await_task(name, &format!("runs as {attempt:?}"), |task| {
+        let number = task.annotations().get("foreman.llmkube.dev/attempt");
+        task.phase() == "Running" && number.map(String::as_str) == attempt
+    })
+    .await
+}
+
+/// Lets the Task fail.
+async fn fail(ns: &KelosNamespace, name: &str) -> anyhow::Result<()> {
+    let outcome = Outcome::failed_at_once().with_usage("0.25", 10, 5);
+    ns.finish(name, outcome).await
 }
 
 fn retry(section: Value) -> Value {
@@ -82,63 +44,59 @@ fn retry(section: Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_task_of_nobody_is_run_again_up_to_its_cap() -> anyhow::Result<()> {
-    let kelos = Kelos::start(
+async fn a_task_without_a_spawner_is_run_again_up_to_its_limit() -> anyhow::Result<()> {
+    let kelos = start_kelos(
         "task",
         retry(json!({"maxAttempts": 2, "overrides": {"task": {"model": "bigger"}}})),
     )
     .await?;
-    kelos
-        .create(json!({"name": "t"}), json!({"ttlSecondsAfterFinished": 1}))
-        .await?;
-    let first = kelos.running("t", None).await?;
-    kelos.fail("t").await?;
-    let second = kelos.running("t", Some("2")).await?;
+    create(&kelos, json!({"name": "t"}), json!({"ttlSecondsAfterFinished": 1})).await?;
+    let first = await_running(&kelos, "t", None).await?;
+    fail(&kelos, "t").await?;
+    let second = await_running(&kelos, "t", Some("2")).await?;
     ensure!(second.uid() != first.uid());
     ensure!(serde_json::to_value(&second)?["spec"]["model"] == "bigger");
-    kelos.fail("t").await?;
-    kelos.world.said("Task/t", "MaxAttemptsReached").await?;
-    // Kelos may tell what a run cost some seconds after its end.
-    kelos
-        .world
-        .ledger("Task/t", "knows what both cost", |status, _| {
-            status.attempts.len() == 2 && status.total_cost_usd.as_deref() == Some("0.50")
-        })
-        .await?;
-    // Its TTL does not take the tombstone.
+    fail(&kelos, "t").await?;
+    await_retry_condition(&kelos, "Task/t", "MaxAttemptsReached").await?;
+    // Kelos may write the cost of a run some seconds after its end.
+    await_retry(&kelos, "Task/t", "knows what both cost", |status, _| {
+        status.attempts.len() == 2 && status.total_cost_usd.as_deref() == Some("0.50")
+    })
+    .await?;
+    // Its TTL does not delete the tombstone.
     never("the tombstone goes", Duration::from_secs(4), || async {
         let task = kelos.tasks().get("t").await?;
-        let untouched = task.uid() == second.uid() && task.metadata.deletion_timestamp.is_none();
-        Ok((!untouched).then_some("touched"))
+        let unchanged = task.uid() == second.uid() && task.metadata.deletion_timestamp.is_none();
+        Ok((!unchanged).then_some("changed"))
     })
     .await
 }
 
 #[tokio::test]
-async fn the_breakers_books_and_the_retry_go_together() -> anyhow::Result<()> {
+async fn breaker_and_retry_count_together() -> anyhow::Result<()> {
     let mut spec = retry(json!({"maxAttempts": 3}));
     spec["failurePolicy"] = json!({"maxRetriesPerItem": 2});
-    let kelos = Kelos::start("both", spec).await?;
+    let kelos = start_kelos("both", spec).await?;
     let metadata = json!({"name": "t", "annotations": {"taskgate.dev/item": "epic-1"}});
-    kelos.create(metadata, json!({"ttlSecondsAfterFinished": 1})).await?;
-    kelos.running("t", None).await?;
-    kelos.fail("t").await?;
-    kelos.running("t", Some("2")).await?;
-    let item = kelos
-        .world
-        .ledger("epic-1", "has one failure", |status, _| status.attempts.len() == 1)
-        .await?;
+    create(&kelos, metadata, json!({"ttlSecondsAfterFinished": 1})).await?;
+    await_running(&kelos, "t", None).await?;
+    fail(&kelos, "t").await?;
+    await_running(&kelos, "t", Some("2")).await?;
+    let item = await_retry(&kelos, "epic-1", "has one failure", |status, _| {
+        status.attempts.len() == 1
+    })
+    .await?;
     let status = item.status.unwrap_or_default();
     ensure!(
         status.consecutive_failures == 1 && status.last_reset.is_none(),
         "{status:?}"
     );
-    kelos.fail("t").await?;
+    fail(&kelos, "t").await?;
     // The breaker's limit holds for retries as for any other Task.
-    let item = kelos.world.said("epic-1", "SuccessorRefused").await?;
+    let item = await_retry_condition(&kelos, "epic-1", "SuccessorRefused").await?;
     let status = item.status.unwrap_or_default();
     ensure!(
-        said(&status).1.contains("failed 2 times in a row (limit 2)"),
+        retry_condition(&status).1.contains("failed 2 times in a row (limit 2)"),
         "{status:?}"
     );
     ensure!(
@@ -149,14 +107,14 @@ async fn the_breakers_books_and_the_retry_go_together() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn the_prompt_tells_why_the_last_run_failed_once() -> anyhow::Result<()> {
-    let kelos = Kelos::start("prompt", retry(json!({"maxAttempts": 3, "feedback": true}))).await?;
-    kelos.create(json!({"name": "t"}), json!({})).await?;
+async fn the_prompt_has_the_reason_of_the_last_failure_once() -> anyhow::Result<()> {
+    let kelos = start_kelos("prompt", retry(json!({"maxAttempts": 3, "feedback": true}))).await?;
+    create(&kelos, json!({"name": "t"}), json!({})).await?;
     for (attempt, next, error) in [(None, "2", "the first reason"), (Some("2"), "3", "the second reason")] {
-        kelos.running("t", attempt).await?;
+        await_running(&kelos, "t", attempt).await?;
         let outcome = Outcome::failed_at_once().with_outputs([&format!("error: {error}"), "cost-usd: 0.25"]);
-        kelos.agents.finish(kelos.world.ns.name(), "t", outcome).await?;
-        let told = serde_json::to_value(kelos.running("t", Some(next)).await?)?;
+        kelos.finish("t", outcome).await?;
+        let told = serde_json::to_value(await_running(&kelos, "t", Some(next)).await?)?;
         let prompt = told["spec"]["prompt"].as_str().unwrap_or_default();
         ensure!(prompt.starts_with("do it\n") && prompt.contains(error), "{prompt}");
         ensure!(
@@ -169,30 +127,19 @@ async fn the_prompt_tells_why_the_last_run_failed_once() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_cancelled_task_is_not_run_again() -> anyhow::Result<()> {
-    let kelos = Kelos::start("cancelled", retry(json!({"maxAttempts": 3}))).await?;
-    kelos.create(json!({"name": "t"}), json!({})).await?;
-    let first = kelos.running("t", None).await?;
-    let ns = kelos.world.ns.name();
+    let kelos = start_kelos("cancelled", retry(json!({"maxAttempts": 3}))).await?;
+    create(&kelos, json!({"name": "t"}), json!({})).await?;
+    let first = await_running(&kelos, "t", None).await?;
+    let cancel = ["annotate", "tasks.kelos.dev", "t", "taskgate.dev/cancel=enough"];
+    kelos.kubectl(cancel).await?.stdout_ok()?;
     kelos
-        .world
-        .cp
-        .kubectl([
-            "annotate",
-            "-n",
-            ns,
-            "tasks.kelos.dev",
-            "t",
-            "taskgate.dev/cancel=enough",
-        ])
-        .await?
-        .stdout_ok()?;
-    await_object(&kelos.tasks(), "t", "is cancelled", |task| {
-        task.annotations().get("taskgate.dev/cancel-state").map(String::as_str) == Some("Cancelled")
-    })
-    .await?;
+        .await_task("t", "is cancelled", |task| {
+            task.annotations().get("taskgate.dev/cancel-state").map(String::as_str) == Some("Cancelled")
+        })
+        .await?;
     never("it runs again", Duration::from_secs(3), || async {
-        let untouched = kelos.tasks().get("t").await?.uid() == first.uid();
-        Ok((!untouched).then_some("touched"))
+        let unchanged = kelos.tasks().get("t").await?.uid() == first.uid();
+        Ok((!unchanged).then_some("changed"))
     })
     .await
 }

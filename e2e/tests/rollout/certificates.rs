@@ -1,5 +1,5 @@
-//! Certificates that turn every few seconds, under load, with failure policy Fail: one that the API server does not trust is one
-//! failed create.
+//! Certificates that rotate every few seconds, under load, with failure policy Fail: one that the API server does not trust is
+//! one failed create.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -12,8 +12,8 @@ use serde_json::json;
 use taskgate_e2e::{Balancer, CertManager, ControlPlane, GATE_NAMESPACE, PATIENCE, eventually, is_soak};
 
 use crate::late::Late;
-use crate::load::Load;
-use crate::world::World;
+use crate::load::{Calls, Load, nothing_was_lost};
+use crate::support::ReplicaFixture;
 
 const FAIL: &str = "--failure-policy=fail";
 const SELF_SIGNED: &str = "taskgate-serving-cert";
@@ -23,15 +23,15 @@ const CERTIFICATE: &str = "taskgate-tls";
 const LEAF: Duration = Duration::from_secs(5);
 const CA: Duration = Duration::from_secs(15);
 
-/// The certificates that a Secret held, one after another.
+/// The certificates that a Secret contained, one after another.
 #[derive(Default)]
-struct Held {
+struct Certificates {
     leaves: HashSet<Vec<u8>>,
     authorities: HashSet<Vec<u8>>,
 }
 
-impl Held {
-    async fn look(&mut self, secrets: &Api<Secret>, name: &str) -> anyhow::Result<()> {
+impl Certificates {
+    async fn read(&mut self, secrets: &Api<Secret>, name: &str) -> anyhow::Result<()> {
         let data = secrets
             .get_opt(name)
             .await?
@@ -49,43 +49,46 @@ impl Held {
     /// How many there were, once there were as many as are wanted: more where there is time.
     fn reach(&self, leaves: usize, authorities: usize) -> anyhow::Result<String> {
         let times = if is_soak() { 4 } else { 1 };
-        let told = format!("{} leaves of {} authorities", self.leaves.len(), self.authorities.len());
+        let counts = format!("{} leaves of {} authorities", self.leaves.len(), self.authorities.len());
         let enough = self.leaves.len() >= leaves * times && self.authorities.len() >= authorities * times;
-        ensure!(enough, "{told}");
-        Ok(told)
+        ensure!(enough, "{counts}");
+        Ok(counts)
     }
 }
 
-/// What turns late on a busy machine turns all the same.
+/// On a busy machine they rotate later.
 fn deadline() -> Duration {
     PATIENCE * if is_soak() { 12 } else { 4 }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn taskgates_own_leaf_and_ca_turn_and_no_call_fails() -> anyhow::Result<()> {
+async fn taskgates_own_leaf_and_ca_rotate_and_no_call_fails() -> anyhow::Result<()> {
     // A leaf is replaced when a third of its life is left, after 13 s; the authority after 32 s, when the leaf that is served has
     // yet another 14 s: long enough for a busy machine to publish the new one first.
-    let world = World::start(|gate| {
+    let fixture = ReplicaFixture::start(|gate| {
         gate.registration_flag(FAIL)
             .serve_flag("--cert-lifetime=20s")
             .serve_flag("--ca-lifetime=50s")
     })
     .await?;
-    let secrets: Api<Secret> = Api::namespaced(world.cp.client(), GATE_NAMESPACE);
-    let before = world.calls().await?;
-    let load = Load::start(&world.ns, false);
-    let late = Late::start(&world, world.gates.iter().map(|gate| gate.url().to_owned()).collect());
-    let mut held = Held::default();
-    let turned = eventually("leaf and authority have turned", deadline(), async || {
-        held.look(&secrets, SELF_SIGNED).await?;
+    let secrets: Api<Secret> = Api::namespaced(fixture.cp.client(), GATE_NAMESPACE);
+    let before = Calls::read(&fixture.cp).await?;
+    let load = Load::start(&fixture.ns, false);
+    let late = Late::start(
+        &fixture,
+        fixture.gates.iter().map(|gate| gate.url().to_owned()).collect(),
+    );
+    let mut certificates = Certificates::default();
+    let rotated = eventually("leaf and authority have rotated", deadline(), async || {
+        certificates.read(&secrets, SELF_SIGNED).await?;
         // With one leaf after those of the first authority's life and the first of the next: by then that one was served.
-        held.reach(5, 2)
+        certificates.reach(5, 2)
     })
     .await?;
-    eprintln!("{turned}");
-    eprintln!("{} handshakes by one that notices late", late.stop().await?);
+    eprintln!("{rotated}");
+    eprintln!("{} handshakes by a late reader", late.stop().await?);
     let tally = load.stop().await?;
-    world.nothing_was_lost(before, &tally).await
+    nothing_was_lost(&fixture.cp, before, &tally).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,40 +98,40 @@ async fn cert_managers_secret_is_swapped_and_no_call_fails() -> anyhow::Result<(
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": GATE_NAMESPACE}});
     cp.apply_yaml(&namespace.to_string()).await?;
     cp.apply_yaml(&CertManager::certificate()?).await?;
-    let world = World::on(cp, Balancer::start().await?, |gate| {
+    let fixture = ReplicaFixture::on(cp, Balancer::start().await?, |gate| {
         gate.registration_flag(FAIL)
             .registration_flag(format!("--inject-ca-from={GATE_NAMESPACE}/{CERTIFICATE}"))
             .serve_flag("--cert-mode=cert-manager")
     })
     .await?;
-    let secrets: Api<Secret> = Api::namespaced(world.cp.client(), GATE_NAMESPACE);
-    let before = world.calls().await?;
-    let load = Load::start(&world.ns, false);
-    let mut held = Held::default();
+    let secrets: Api<Secret> = Api::namespaced(fixture.cp.client(), GATE_NAMESPACE);
+    let before = Calls::read(&fixture.cp).await?;
+    let load = Load::start(&fixture.ns, false);
+    let mut certificates = Certificates::default();
     let (mut last_leaf, mut last_ca) = (Instant::now(), Instant::now());
-    let turned = eventually("leaf and authority have turned", deadline(), async || {
-        held.look(&secrets, CERT_MANAGED).await?;
+    let rotated = eventually("leaf and authority have rotated", deadline(), async || {
+        certificates.read(&secrets, CERT_MANAGED).await?;
         if last_ca.elapsed() >= CA {
             last_ca = Instant::now();
-            renew(&world.cp, "taskgate-ca").await?;
+            renew(&fixture.cp, "taskgate-ca").await?;
         }
         if last_leaf.elapsed() >= LEAF {
             last_leaf = Instant::now();
-            renew(&world.cp, CERTIFICATE).await?;
+            renew(&fixture.cp, CERTIFICATE).await?;
         }
-        held.reach(6, 2)
+        certificates.reach(6, 2)
     })
     .await?;
-    eprintln!("{turned}");
+    eprintln!("{rotated}");
     let tally = load.stop().await?;
-    world.nothing_was_lost(before, &tally).await
+    nothing_was_lost(&fixture.cp, before, &tally).await
 }
 
 /// Has a Certificate issued anew, as `cmctl renew` does.
 async fn renew(cp: &ControlPlane, certificate: &str) -> anyhow::Result<()> {
     let condition = json!({"type": "Issuing", "status": "True", "reason": "ManuallyTriggered", "message": "by a test"});
     let patch = json!({"status": {"conditions": [condition]}}).to_string();
-    eventually("the Certificate is told", PATIENCE, || async {
+    eventually("the Certificate is to be issued", PATIENCE, || async {
         let args = [
             "-n",
             GATE_NAMESPACE,

@@ -1,6 +1,6 @@
-//! An API server that keeps no connection, and notices late what is published: it trusts what the configuration said a second ago,
-//! and dials anew each time. The real one keeps its connections, and would hardly meet a certificate that is served too early, or a
-//! replica that went too early.
+//! A client that keeps no connection, and reads the configuration late: it trusts the bundle of a second ago, and dials anew each
+//! time. The real API server keeps its connections, and would hardly meet a certificate that is served too early, or a replica
+//! that stops too early.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::world::World;
+use crate::support::ReplicaFixture;
 
 const CONFIGURATION: &str = "admission.taskgate.dev";
 /// How late it is, at least.
@@ -32,14 +32,14 @@ pub(crate) struct Late {
 
 impl Late {
     /// Dials `urls`, again and again.
-    pub(crate) fn start(world: &World, urls: Vec<String>) -> Self {
-        let configurations = Api::all(world.cp.client());
+    pub(crate) fn start(fixture: &ReplicaFixture, urls: Vec<String>) -> Self {
+        let configurations = Api::all(fixture.cp.client());
         let stop = watch::Sender::new(false);
         let running = tokio::spawn(run(configurations, urls, stop.subscribe()));
         Self { stop, running }
     }
 
-    /// Fails if it met nobody, or a certificate that it did not trust; else how often it dialled.
+    /// Fails if a dial failed or met a certificate that it did not trust; else how often it dialled.
     pub(crate) async fn stop(self) -> anyhow::Result<u32> {
         self.stop.send_replace(true);
         self.running.await?
@@ -76,7 +76,7 @@ async fn run(
     Ok(dialled)
 }
 
-/// What the API server is told to trust, in base64.
+/// The bundle that the API server trusts, in base64.
 async fn bundle(configurations: &Api<MutatingWebhookConfiguration>) -> anyhow::Result<Value> {
     let found = configurations.get(CONFIGURATION).await?;
     let webhook = found.webhooks.into_iter().flatten().next().context("a webhook")?;

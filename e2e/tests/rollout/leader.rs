@@ -1,17 +1,17 @@
-//! A leader that is stopped in the middle of its work and goes on when another one leads: it writes nothing more.
+//! A leader that is paused in the middle of its work and resumed when another one leads: it writes nothing more.
 
 use std::time::Duration;
 
 use anyhow::ensure;
-use kelos_standin::{CRDS, types::Task};
+use kelos_standin::CRDS;
 use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::json;
-use taskgate_api::{WorkItem, keys};
-use taskgate_e2e::{ControlPlane, Gate, PATIENCE, await_object, eventually, never};
+use taskgate_api::keys;
+use taskgate_e2e::{ControlPlane, Gate, PATIENCE, await_object, eventually, never, task_of_item};
 
-/// More than one: its watch tells of all of them as it goes on.
+/// More than one: its watch delivers all of them when it is resumed.
 const TASKS: usize = 20;
-/// How long the one that leads after it keeps the Lease although it is silent as well, at least.
+/// How long the next leader keeps the Lease at least, although it is paused as well.
 const OF_ANOTHER: Duration = Duration::from_secs(8);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -32,18 +32,11 @@ async fn a_leader_that_was_paused_writes_nothing_once_another_one_leads() -> any
     leads(&paused).await?;
     let other = gate("gate-b")?.start(&cp).await?;
     let ns = cp.namespace("paused").await?;
-    let policy = json!({
-        "apiVersion": "taskgate.dev/v1alpha1", "kind": "TaskPolicy", "metadata": {"name": "agents"},
-        "spec": {"failurePolicy": {"maxRetriesPerItem": 3}},
-    });
-    ns.apply_yaml(&policy.to_string()).await?;
-    let tasks = ns.api::<Task>();
+    let spec = json!({"failurePolicy": {"maxRetriesPerItem": 3}});
+    ns.apply_policy("agents", &spec).await?;
+    let tasks = ns.tasks();
     for index in 0..TASKS {
-        let task = json!({
-            "apiVersion": "kelos.dev/v1alpha2", "kind": "Task",
-            "metadata": {"name": format!("t-{index}"), "annotations": {keys::ITEM: format!("i-{index}")}},
-            "spec": {"type": "claude-code", "prompt": "fix", "credentials": {"type": "none"}},
-        });
+        let task = task_of_item(&format!("t-{index}"), &format!("i-{index}"));
         ns.apply_yaml(&task.to_string()).await?;
         // By admission, or by the leader if it was faster than the policy.
         await_object(&tasks, &format!("t-{index}"), "is accounted for", |task| {
@@ -54,7 +47,7 @@ async fn a_leader_that_was_paused_writes_nothing_once_another_one_leads() -> any
 
     paused.process().pause().await?;
     leads(&other).await?;
-    // It has the Lease, and is silent for a while: whatever is written now is written by the one that lost it.
+    // It has the Lease, and is paused for a while: every write now is one of the old leader.
     other.process().pause().await?;
     let failed = Patch::Merge(json!({"status": {"phase": "Failed", "completionTime": "2026-01-01T00:00:00Z"}}));
     for index in 0..TASKS {
@@ -76,7 +69,7 @@ async fn a_leader_that_was_paused_writes_nothing_once_another_one_leads() -> any
 
     other.process().resume().await?;
     eventually("the new leader records all of them", PATIENCE, || async {
-        let recorded = ns.api::<WorkItem>().list(&ListParams::default()).await?.items.len();
+        let recorded = ns.work_items().list(&ListParams::default()).await?.items.len();
         ensure!(recorded == TASKS, "{recorded} recorded");
         Ok(())
     })

@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use kelos_standin::types::Task;
 use kube::{Api, ResourceExt as _, api::PostParams};
-use serde_json::json;
-use taskgate_api::keys;
-use taskgate_e2e::{Namespace, PATIENCE, eventually, is_soak};
+use taskgate_e2e::{ControlPlane, Namespace, PATIENCE, eventually, is_soak, task_of_item};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
@@ -33,25 +31,25 @@ pub(crate) struct Load {
     running: JoinHandle<Tally>,
 }
 
-/// What became of the creates.
+/// How the creates ended.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) sent: usize,
     /// From its start to the last answer.
     pub(crate) took: Duration,
-    /// What those were told that failed.
+    /// The errors of those that failed.
     pub(crate) failed: Vec<String>,
-    /// Those that nobody governed, with the moment of their answer.
-    pub(crate) slipped: Vec<(String, Instant)>,
+    /// Those that were created without admission, with the moment of their answer.
+    pub(crate) unadmitted: Vec<(String, Instant)>,
 }
 
 impl Load {
-    /// Creates Tasks in `ns`: for a trial only, or for good.
-    pub(crate) fn start(ns: &Namespace, for_good: bool) -> Self {
+    /// Creates Tasks in `ns`, as dry runs or persisted.
+    pub(crate) fn start(ns: &Namespace, persisted: bool) -> Self {
         let tasks = ns.api::<Task>();
         let stop = watch::Sender::new(false);
         let counts = (Arc::default(), Arc::default());
-        let running = tokio::spawn(run(tasks, for_good, stop.subscribe(), counts.clone()));
+        let running = tokio::spawn(run(tasks, persisted, stop.subscribe(), counts.clone()));
         let (in_flight, answered) = counts;
         Self {
             stop,
@@ -66,7 +64,7 @@ impl Load {
         self.in_flight.load(Ordering::SeqCst)
     }
 
-    /// Waits until as many more creates are answered as two seconds bring where nothing is in their way.
+    /// Waits until as many more creates are answered as two undisturbed seconds bring.
     pub(crate) async fn goes_on(&self) -> anyhow::Result<()> {
         let before = self.answered.load(Ordering::SeqCst);
         let wanted = usize::try_from(2 * rate())?;
@@ -78,7 +76,7 @@ impl Load {
         .await
     }
 
-    /// Stops it; tells when all is answered.
+    /// Stops it, once all is answered.
     pub(crate) async fn stop(self) -> anyhow::Result<Tally> {
         self.stop.send_replace(true);
         Ok(self.running.await?)
@@ -88,7 +86,7 @@ impl Load {
 /// The counts are of those in flight, and of those answered.
 async fn run(
     tasks: Api<Task>,
-    for_good: bool,
+    persisted: bool,
     mut stop: watch::Receiver<bool>,
     counts: (Arc<AtomicUsize>, Arc<AtomicUsize>),
 ) -> Tally {
@@ -109,7 +107,7 @@ async fn run(
                 let (tasks, (in_flight, answered)) = (tasks.clone(), counts.clone());
                 in_flight.fetch_add(1, Ordering::SeqCst);
                 creates.spawn(async move {
-                    let made = create(&tasks, &name, for_good).await;
+                    let made = create(&tasks, &name, persisted).await;
                     in_flight.fetch_sub(1, Ordering::SeqCst);
                     answered.fetch_add(1, Ordering::SeqCst);
                     (name, made, Instant::now())
@@ -125,15 +123,11 @@ async fn run(
     tally
 }
 
-async fn create(tasks: &Api<Task>, name: &str, for_good: bool) -> Result<Task, String> {
-    let task = json!({
-        "apiVersion": "kelos.dev/v1alpha2", "kind": "Task",
-        "metadata": {"name": name, "annotations": {keys::ITEM: name}},
-        "spec": {"type": "claude-code", "prompt": "fix", "credentials": {"type": "none"}},
-    });
+async fn create(tasks: &Api<Task>, name: &str, persisted: bool) -> Result<Task, String> {
+    let task = task_of_item(name, name);
     let task = serde_json::from_value(task).map_err(|error| error.to_string())?;
     let params = PostParams {
-        dry_run: !for_good,
+        dry_run: !persisted,
         ..PostParams::default()
     };
     tasks
@@ -145,14 +139,59 @@ async fn create(tasks: &Api<Task>, name: &str, for_good: bool) -> Result<Task, S
 impl Tally {
     fn note(&mut self, (name, made, at): (String, Result<Task, String>, Instant)) {
         match made {
-            Err(told) => self.failed.push(told),
-            Ok(task) if !is_governed(&task) => self.slipped.push((name, at)),
+            Err(error) => self.failed.push(error),
+            Ok(task) if !is_governed(&task) => self.unadmitted.push((name, at)),
             Ok(_) => {}
         }
     }
 }
 
-/// Whether admission saw the Task.
+/// Whether admission reviewed the Task.
 pub(crate) fn is_governed(task: &Task) -> bool {
     task.labels().get(GOVERNED.0).is_some_and(|team| team == GOVERNED.1)
+}
+
+/// The API server's counts of calls to taskgate's webhooks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Calls {
+    /// All calls.
+    made: f64,
+    /// Those that failed, and the request with them.
+    refused: f64,
+    /// Those that failed, and the request was admitted.
+    pub(crate) opened: f64,
+}
+
+impl Calls {
+    pub(crate) async fn read(cp: &ControlPlane) -> anyhow::Result<Self> {
+        let metrics = cp.apiserver_metrics().await?;
+        let failed = [("error_type", "calling_webhook_error")];
+        let refused = metrics.value("apiserver_admission_webhook_rejection_count", &failed);
+        Ok(Self {
+            made: metrics.sum("apiserver_admission_webhook_request_total"),
+            refused: refused.unwrap_or(0.0),
+            opened: metrics.sum("apiserver_admission_webhook_fail_open_count"),
+        })
+    }
+}
+
+/// Every create was governed, and no call of the API server failed since `before`.
+pub(crate) async fn nothing_was_lost(cp: &ControlPlane, before: Calls, tally: &Tally) -> anyhow::Result<()> {
+    let after = Calls::read(cp).await?;
+    let (refused, opened) = (after.refused - before.refused, after.opened - before.opened);
+    let (calls, failed, unadmitted) = (after.made - before.made, tally.failed.len(), tally.unadmitted.len());
+    eprintln!(
+        "{} creates in {:.0?}, {calls} calls: {failed} creates failed, {unadmitted} without admission; {refused} calls refused, \
+         {opened} opened",
+        tally.sent, tally.took,
+    );
+    let first = tally.failed.first().map_or("", String::as_str);
+    ensure!(failed == 0, "{failed} creates failed, such as: {first}");
+    ensure!(unadmitted == 0, "{unadmitted} creates were not governed");
+    ensure!(refused + opened == 0.0, "{refused} calls refused, {opened} opened");
+    ensure!(
+        calls >= 2.0 * f64::from(u32::try_from(tally.sent)?),
+        "the API server made only {calls} calls"
+    );
+    Ok(())
 }

@@ -1,10 +1,10 @@
-//! Somebody who refuses: an admission policy of the test's own.
+//! Denied creates: an admission policy of the test's own.
 
-use crate::world::{World, job, task};
+use crate::support::{StandinFixture, job, task};
 use anyhow::ensure;
 use taskgate_e2e::{PATIENCE, eventually};
 
-impl World {
+impl StandinFixture {
     /// Denies what the CEL expression is false for; `probe` is an object that it is false for.
     pub(crate) async fn deny(
         &self,
@@ -14,7 +14,7 @@ impl World {
         probe: &str,
     ) -> anyhow::Result<Denial<'_>> {
         let denial = Denial {
-            world: self,
+            fixture: self,
             name: format!("{}-{resource}", self.ns),
             probe: probe.to_owned(),
         };
@@ -41,7 +41,7 @@ spec:
 "#,
             ns = self.ns
         );
-        self.plane.apply_yaml(&policy).await?;
+        self.cp.apply_yaml(&policy).await?;
         eventually("the policy denies", PATIENCE, async || {
             let answer = denial.probe().await?;
             ensure!(answer.contains("denied by the test"), "{answer}");
@@ -63,16 +63,16 @@ spec:
 
 /// A policy in force. It does not end when dropped: namespaces are not used twice.
 pub(crate) struct Denial<'a> {
-    world: &'a World,
+    fixture: &'a StandinFixture,
     name: String,
     probe: String,
 }
 
 impl Denial<'_> {
     async fn probe(&self) -> anyhow::Result<String> {
-        let namespace = format!("--namespace={}", self.world.ns);
+        let namespace = format!("--namespace={}", self.fixture.ns);
         let arguments = ["create", "--dry-run=server", "-f-", &namespace];
-        let output = self.world.plane.kubectl_with_input(arguments, &self.probe).await?;
+        let output = self.fixture.cp.kubectl_with_input(arguments, &self.probe).await?;
         Ok(match output.stdout_ok() {
             Ok(_) => String::new(),
             Err(refused) => format!("{refused:#}"),
@@ -81,9 +81,9 @@ impl Denial<'_> {
 
     pub(crate) async fn lift(self) -> anyhow::Result<()> {
         let kinds = "validatingadmissionpolicybinding,validatingadmissionpolicy";
-        let deleted = self.world.plane.kubectl(["delete", kinds, &self.name]).await?;
+        let deleted = self.fixture.cp.kubectl(["delete", kinds, &self.name]).await?;
         deleted.stdout_ok()?;
-        eventually("the policy denies no more", PATIENCE, async || {
+        eventually("the policy is gone", PATIENCE, async || {
             let answer = self.probe().await?;
             ensure!(!answer.contains("denied by the test"), "{answer}");
             Ok(())

@@ -1,7 +1,8 @@
 //! Tasks and their Jobs: S16 to S23.
 
-use crate::world::{World, job, write_status};
+use crate::support::{StandinFixture, job};
 use anyhow::ensure;
+use k8s_openapi::api::batch::v1::Job;
 use kelos_standin::types::Task;
 use kelos_standin::{Outcome, keys};
 use kube::ResourceExt as _;
@@ -10,17 +11,17 @@ use serde_json::json;
 use std::time::Duration;
 use taskgate_e2e::{AuditEvent, PATIENCE, await_object, eventually, never};
 
-/// A Job that the job controller leaves alone: its status is what the test writes.
+/// A Job that the job controller skips: its status is what the test writes.
 const UNMANAGED: &str = "managedBy: example.com/test";
 
-fn by_standin(event: &AuditEvent, world: &World, name: &str) -> bool {
+fn by_standin(event: &AuditEvent, fixture: &StandinFixture, name: &str) -> bool {
     let about = &event.object_ref;
     let named = about.name == name
         || event
             .request_object
             .as_ref()
             .is_some_and(|o| o["metadata"]["name"] == name);
-    event.user_agent == "kelos-standin" && event.is_write() && about.namespace == world.ns.name() && named
+    event.user_agent == "kelos-standin" && event.is_write() && about.namespace == fixture.ns.name() && named
 }
 
 fn shape(event: &AuditEvent) -> String {
@@ -30,30 +31,30 @@ fn shape(event: &AuditEvent) -> String {
 
 #[tokio::test]
 async fn s16_the_first_write_is_the_finalizer_by_full_put() -> anyhow::Result<()> {
-    let world = World::start("s16").await?;
-    let mark = world.plane.audit().mark()?;
-    world.task("a", "").await?;
-    world.await_phase("a", "Running").await?;
-    let events = world.plane.audit().since(mark).await?;
-    let mut writes = events.iter().filter(|event| by_standin(event, &world, "a"));
+    let fixture = StandinFixture::start("s16").await?;
+    let mark = fixture.cp.audit().mark()?;
+    fixture.task("a", "").await?;
+    fixture.await_task_phase("a", "Running").await?;
+    let events = fixture.cp.audit().since(mark).await?;
+    let mut writes = events.iter().filter(|event| by_standin(event, &fixture, "a"));
     let first = writes.next().map(shape);
     assert_eq!(first.as_deref(), Some("update tasks/"));
-    let task = world.tasks().get("a").await?;
+    let task = fixture.tasks().get("a").await?;
     assert_eq!(task.finalizers(), [keys::TASK_FINALIZER]);
     Ok(())
 }
 
 #[tokio::test]
 async fn s17_the_job_comes_first_and_the_status_second() -> anyhow::Result<()> {
-    let world = World::start("s17").await?;
-    let mark = world.plane.audit().mark()?;
-    world.task("a", "").await?;
-    let task = world.await_phase("a", "Running").await?;
+    let fixture = StandinFixture::start("s17").await?;
+    let mark = fixture.cp.audit().mark()?;
+    fixture.task("a", "").await?;
+    let task = fixture.await_task_phase("a", "Running").await?;
     assert_eq!(task.current().job_name, "a");
-    let events = world.plane.audit().since(mark).await?;
+    let events = fixture.cp.audit().since(mark).await?;
     let writes = events
         .iter()
-        .filter(|event| by_standin(event, &world, "a") && event.code() < 300);
+        .filter(|event| by_standin(event, &fixture, "a") && event.code() < 300);
     let writes: Vec<&AuditEvent> = writes.take(3).collect();
     let order: Vec<String> = writes.iter().map(|event| shape(event)).collect();
     assert_eq!(order, ["update tasks/", "create jobs/", "update tasks/status"]);
@@ -64,14 +65,14 @@ async fn s17_the_job_comes_first_and_the_status_second() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn s18_the_job_has_kelos_shape() -> anyhow::Result<()> {
-    let world = World::start("s18").await?;
+    let fixture = StandinFixture::start("s18").await?;
     let more = "podOverrides: {labels: {team: a, kelos.dev/task: stolen}, env: [{name: X, value: why}],
       resources: {limits: {cpu: 500m}}, activeDeadlineSeconds: 60}
-  workspaceRef: {name: ws}
+  workspaceRef: {name: repo}
   branch: main";
-    world.task("a", more).await?;
-    let task = world.await_phase("a", "Running").await?;
-    let job = world.jobs().get("a").await?;
+    fixture.task("a", more).await?;
+    let task = fixture.await_task_phase("a", "Running").await?;
+    let job = fixture.jobs().get("a").await?;
     let wanted = [
         ("kelos.dev/component", "task"),
         ("kelos.dev/managed-by", "kelos-controller"),
@@ -114,48 +115,50 @@ async fn s18_the_job_has_kelos_shape() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn s19_a_missing_job_is_made_again_unless_the_task_has_ended() -> anyhow::Result<()> {
-    let world = World::start("s19").await?;
-    world.task("a", "").await?;
-    world.await_phase("a", "Running").await?;
-    let first = world.jobs().get("a").await?;
-    world.jobs().delete("a", &DeleteParams::background()).await?;
-    let jobs = world.jobs();
+    let fixture = StandinFixture::start("s19").await?;
+    fixture.task("a", "").await?;
+    fixture.await_task_phase("a", "Running").await?;
+    let first = fixture.jobs().get("a").await?;
+    fixture.jobs().delete("a", &DeleteParams::background()).await?;
+    let jobs = fixture.jobs();
     let again = await_object(&jobs, "a", "is a new one", |job| job.uid() != first.uid());
     let again = again.await?;
-    world.end("a", Outcome::succeeded()).await?;
-    world.jobs().delete("a", &DeleteParams::background()).await?;
-    taskgate_e2e::await_gone(&world.jobs(), "a").await?;
+    fixture.end("a", Outcome::succeeded()).await?;
+    fixture.jobs().delete("a", &DeleteParams::background()).await?;
+    taskgate_e2e::await_gone(&fixture.jobs(), "a").await?;
     never(
         "the Job of an ended Task comes back",
         Duration::from_secs(2),
-        async || Ok(world.jobs().get_opt("a").await?),
+        async || Ok(fixture.jobs().get_opt("a").await?),
     )
     .await?;
     assert_ne!(first.uid(), again.uid());
     // A phase that Kelos does not know is not terminal.
-    write_status(&world.tasks(), "a", json!({"phase": "Cancelled"})).await?;
-    await_object(&world.jobs(), "a", "was made again", |_| true).await?;
+    fixture
+        .patch_status::<Task>("a", &json!({"phase": "Cancelled"}))
+        .await?;
+    fixture.await_job("a", "was made again", |_| true).await?;
     Ok(())
 }
 
-/// Wakes a Task, and returns it: nobody's Job wakes nobody's Task.
-async fn woken(world: &World, name: &str) -> anyhow::Result<Task> {
-    let patch = Patch::Merge(json!({"metadata": {"annotations": {"woken": jiff::Timestamp::now().to_string()}}}));
-    Ok(world.tasks().patch(name, &PatchParams::default(), &patch).await?)
+/// Touches a Task, so that it is reconciled, and returns it: a Job without an owner enqueues no Task.
+async fn touched(fixture: &StandinFixture, name: &str) -> anyhow::Result<Task> {
+    let patch = Patch::Merge(json!({"metadata": {"annotations": {"touched": jiff::Timestamp::now().to_string()}}}));
+    Ok(fixture.tasks().patch(name, &PatchParams::default(), &patch).await?)
 }
 
-async fn await_woken(world: &World, name: &str, phase: &str) -> anyhow::Result<Task> {
+async fn await_phase_touching(fixture: &StandinFixture, name: &str, phase: &str) -> anyhow::Result<Task> {
     eventually(format!("{name} is {phase}"), PATIENCE, async || {
-        let task = woken(world, name).await?;
+        let task = touched(fixture, name).await?;
         ensure!(task.phase() == phase, "{:?}", task.phase());
         Ok(task)
     })
     .await
 }
 
-async fn stays(world: &World, name: &str, phase: &str, whatever: &str) -> anyhow::Result<()> {
+async fn stays(fixture: &StandinFixture, name: &str, phase: &str, whatever: &str) -> anyhow::Result<()> {
     never(whatever, Duration::from_secs(1), async || {
-        let task = woken(world, name).await?;
+        let task = touched(fixture, name).await?;
         Ok((task.phase() != phase).then_some(task))
     })
     .await
@@ -163,48 +166,56 @@ async fn stays(world: &World, name: &str, phase: &str, whatever: &str) -> anyhow
 
 #[tokio::test]
 async fn s20_active_wins_over_succeeded_wins_over_failed_and_suspend_is_invisible() -> anyhow::Result<()> {
-    let world = World::start("s20").await?;
-    let jobs = world.jobs();
+    let fixture = StandinFixture::start("s20").await?;
+    let jobs = fixture.jobs();
     let at = "2026-01-01T00:00:00Z";
     for name in ["good", "bad"] {
-        world.ns.apply_yaml(&job(name, UNMANAGED)).await?;
-        world.task(name, "").await?;
+        fixture.apply_yaml(&job(name, UNMANAGED)).await?;
+        fixture.task(name, "").await?;
         let taken_on = |task: &Task| !task.finalizers().is_empty();
-        world.await_task(name, "is taken on", taken_on).await?;
-        write_status(&jobs, name, json!({"active": 1, "startTime": at})).await?;
-        await_woken(&world, name, "Running").await?;
+        fixture.await_task(name, "is taken on", taken_on).await?;
+        fixture
+            .patch_status::<Job>(name, &json!({"active": 1, "startTime": at}))
+            .await?;
+        await_phase_touching(&fixture, name, "Running").await?;
     }
-    write_status(&jobs, "good", json!({"active": 1, "succeeded": 1, "failed": 1})).await?;
-    stays(&world, "good", "Running", "a pod is active").await?;
-    write_status(&jobs, "good", json!({"active": 0})).await?;
-    await_woken(&world, "good", "Succeeded").await?;
+    fixture
+        .patch_status::<Job>("good", &json!({"active": 1, "succeeded": 1, "failed": 1}))
+        .await?;
+    stays(&fixture, "good", "Running", "a pod is active").await?;
+    fixture.patch_status::<Job>("good", &json!({"active": 0})).await?;
+    await_phase_touching(&fixture, "good", "Succeeded").await?;
 
-    write_status(&jobs, "bad", json!({"active": 0, "failed": 1})).await?;
-    stays(&world, "bad", "Running", "failed pods without the condition").await?;
+    fixture
+        .patch_status::<Job>("bad", &json!({"active": 0, "failed": 1}))
+        .await?;
+    stays(&fixture, "bad", "Running", "failed pods without the condition").await?;
     let suspend = Patch::Merge(json!({"spec": {"suspend": true}}));
     jobs.patch("bad", &PatchParams::default(), &suspend).await?;
-    stays(&world, "bad", "Running", "the Job is suspended").await?;
+    stays(&fixture, "bad", "Running", "the Job is suspended").await?;
     let failed = ["FailureTarget", "Failed"].map(|type_| {
         let (reason, times) = ("DeadlineExceeded", at);
         json!({"type": type_, "status": "True", "reason": reason, "lastTransitionTime": times, "lastProbeTime": times})
     });
-    write_status(&jobs, "bad", json!({"active": 0, "conditions": failed})).await?;
-    let task = await_woken(&world, "bad", "Failed").await?;
+    fixture
+        .patch_status::<Job>("bad", &json!({"active": 0, "conditions": failed}))
+        .await?;
+    let task = await_phase_touching(&fixture, "bad", "Failed").await?;
     assert_eq!(task.current().message, "Task failed", "the reason is not copied");
     Ok(())
 }
 
 #[tokio::test]
 async fn s21_the_end_is_one_write() -> anyhow::Result<()> {
-    let world = World::start("s21").await?;
-    let mark = world.plane.audit().mark()?;
-    world.task("a", "").await?;
+    let fixture = StandinFixture::start("s21").await?;
+    let mark = fixture.cp.audit().mark()?;
+    fixture.task("a", "").await?;
     let outcome = Outcome::succeeded().with_outputs(["branch: fix-1", "cost-usd: 1.25", "input-tokens: 10"]);
-    world.end("a", outcome).await?;
-    let events = world.plane.audit().since(mark).await?;
+    fixture.end("a", outcome).await?;
+    let events = fixture.cp.audit().since(mark).await?;
     let ends = events
         .iter()
-        .filter(|event| by_standin(event, &world, "a") && shape(event) == "update tasks/status");
+        .filter(|event| by_standin(event, &fixture, "a") && shape(event) == "update tasks/status");
     let ends = ends.filter_map(|event| event.request_object.as_ref());
     let end = ends
         .map(|object| &object["status"])
@@ -225,13 +236,13 @@ async fn s21_the_end_is_one_write() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn s22_foreign_phases_last_only_without_a_job() -> anyhow::Result<()> {
-    let world = World::start("s22").await?;
-    world.task("a", "").await?;
-    world.await_phase("a", "Running").await?;
+    let fixture = StandinFixture::start("s22").await?;
+    fixture.task("a", "").await?;
+    fixture.await_task_phase("a", "Running").await?;
     let at = "2026-01-01T00:00:00Z";
-    let foreign = json!({"phase": "Failed", "message": "by hand", "completionTime": at, "startTime": at});
-    write_status(&world.tasks(), "a", foreign).await?;
-    let task = world.await_phase("a", "Running").await?.current();
+    let foreign = json!({"phase": "Failed", "message": "foreign", "completionTime": at, "startTime": at});
+    fixture.patch_status::<Task>("a", &foreign).await?;
+    let task = fixture.await_task_phase("a", "Running").await?.current();
     let of = |time: Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>| time.map(|t| t.0.to_string());
     assert_eq!(
         (task.message.as_str(), of(task.completion_time).as_deref()),
@@ -239,17 +250,19 @@ async fn s22_foreign_phases_last_only_without_a_job() -> anyhow::Result<()> {
     );
     assert_ne!(of(task.start_time).as_deref(), Some(at), "a new start");
     // Waiting has no Job: there it stays.
-    world.task("b", "dependsOn: [nobody]").await?;
-    let waiting = world.await_phase("b", "Waiting").await?;
+    fixture.task("b", "dependsOn: [missing]").await?;
+    let waiting = fixture.await_task_phase("b", "Waiting").await?;
     // A reconcile under way would set Waiting again, from a stale read (kelos T3).
     never("it is written again", Duration::from_secs(1), async || {
-        let task = world.tasks().get("b").await?;
+        let task = fixture.tasks().get("b").await?;
         Ok((task.resource_version() != waiting.resource_version()).then_some(task))
     })
     .await?;
-    write_status(&world.tasks(), "b", json!({"phase": "Failed", "completionTime": at})).await?;
+    fixture
+        .patch_status::<Task>("b", &json!({"phase": "Failed", "completionTime": at}))
+        .await?;
     never("a foreign Failed is taken back", Duration::from_secs(6), async || {
-        let task = world.tasks().get("b").await?;
+        let task = fixture.tasks().get("b").await?;
         Ok((task.phase() != "Failed").then_some(task))
     })
     .await

@@ -1,6 +1,6 @@
 //! Branches and dependencies: S24, S25.
 
-use crate::world::{World, task, write_status};
+use crate::support::{StandinFixture, plane, task};
 use anyhow::ensure;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::events::v1::Event;
@@ -18,15 +18,15 @@ fn waits(message: &str) -> impl Fn(&Task) -> bool {
 
 #[tokio::test]
 async fn s24_one_task_per_branch_first_come_first_served() -> anyhow::Result<()> {
-    let world = World::start("s24a").await?;
-    let branch = "branch: main\n  workspaceRef: {name: ws}";
-    world.task("a", branch).await?;
-    world.await_phase("a", "Running").await?;
-    world.task("b", branch).await?;
+    let fixture = StandinFixture::start("s24a").await?;
+    let branch = "branch: main\n  workspaceRef: {name: repo}";
+    fixture.task("a", branch).await?;
+    fixture.await_task_phase("a", "Running").await?;
+    fixture.task("b", branch).await?;
     let locked = "Waiting for branch \"main\" (locked by a)";
-    world.await_task("b", locked, waits(locked)).await?;
+    fixture.await_task("b", locked, waits(locked)).await?;
     // Creation times are whole seconds, and only an earlier one queues before.
-    let b = world.tasks().get("b").await?;
+    let b = fixture.tasks().get("b").await?;
     eventually("a later second than that of b", PATIENCE, async || {
         let since = b.metadata.creation_timestamp.as_ref().map(|at| at.0);
         let now = jiff::Timestamp::now();
@@ -34,26 +34,26 @@ async fn s24_one_task_per_branch_first_come_first_served() -> anyhow::Result<()>
         Ok(())
     })
     .await?;
-    world.task("c", branch).await?;
-    world.await_task("c", locked, waits(locked)).await?;
-    world.end("a", Outcome::succeeded()).await?;
+    fixture.task("c", branch).await?;
+    fixture.await_task("c", locked, waits(locked)).await?;
+    fixture.end("a", Outcome::succeeded()).await?;
     let ended = Instant::now();
-    world.await_phase("b", "Running").await?;
+    fixture.await_task_phase("b", "Running").await?;
     let took = ended.elapsed();
-    assert!(took < Duration::from_secs(8), "woken after {took:?}, not at once");
+    assert!(took < Duration::from_secs(8), "reconciled after {took:?}, not at once");
     let next = "Waiting for branch \"main\" (locked by b)";
-    world.await_task("c", next, waits(next)).await?;
-    world.tasks().delete("b", &DeleteParams::default()).await?;
-    world.await_phase("c", "Running").await?;
+    fixture.await_task("c", next, waits(next)).await?;
+    fixture.tasks().delete("b", &DeleteParams::default()).await?;
+    fixture.await_task_phase("c", "Running").await?;
     Ok(())
 }
 
 #[tokio::test]
 async fn s24_the_lock_knows_no_namespace() -> anyhow::Result<()> {
-    let other = World::start("s24b-other").await?.ns;
-    let world = World::start_with("s24b", &[&other]).await?;
-    world.task("a", "branch: shared").await?;
-    world.await_phase("a", "Running").await?;
+    let other = plane().await?.namespace("s24b-other").await?;
+    let fixture = StandinFixture::start_with("s24b", &[&other]).await?;
+    fixture.task("a", "branch: shared").await?;
+    fixture.await_task_phase("a", "Running").await?;
     let tasks = other.api::<Task>();
     // An equal name shares the hold.
     other.apply_yaml(&task("a", "branch: shared")).await?;
@@ -64,23 +64,25 @@ async fn s24_the_lock_knows_no_namespace() -> anyhow::Result<()> {
     // And the release: two Tasks on one branch.
     tasks.delete("a", &DeleteParams::default()).await?;
     await_object(&tasks, "b", "Running", |task| task.phase() == "Running").await?;
-    assert_eq!(world.tasks().get("a").await?.phase(), "Running");
+    assert_eq!(fixture.tasks().get("a").await?.phase(), "Running");
     Ok(())
 }
 
 #[tokio::test]
-async fn s24_a_restart_forgets_the_lock_but_not_the_statuses() -> anyhow::Result<()> {
-    let mut world = World::start("s24c").await?;
-    world.task("a", "branch: main").await?;
-    world.await_phase("a", "Running").await?;
-    assert_eq!(world.standin.locks().holder(":main").as_deref(), Some("a"));
-    world.restart().await?;
-    assert_eq!(world.standin.locks().holder(":main"), None);
-    world.task("b", "branch: main").await?;
+async fn s24_a_restart_loses_the_lock_but_not_the_statuses() -> anyhow::Result<()> {
+    let mut fixture = StandinFixture::start("s24c").await?;
+    fixture.task("a", "branch: main").await?;
+    fixture.await_task_phase("a", "Running").await?;
+    assert_eq!(fixture.standin.locks().holder(":main").as_deref(), Some("a"));
+    // The process dies and another takes over.
+    let next = fixture.another_standin().await?;
+    std::mem::replace(&mut fixture.ns.standin, next).stop().await;
+    assert_eq!(fixture.standin.locks().holder(":main"), None);
+    fixture.task("b", "branch: main").await?;
     let locked = "Waiting for branch \"main\" (locked by a)";
-    world.await_task("b", locked, waits(locked)).await?;
+    fixture.await_task("b", locked, waits(locked)).await?;
     eventually("a Waiting Task holds nothing", PATIENCE, async || {
-        let holder = world.standin.locks().holder(":main");
+        let holder = fixture.standin.locks().holder(":main");
         anyhow::ensure!(holder.is_none(), "{holder:?}");
         Ok(())
     })
@@ -89,35 +91,35 @@ async fn s24_a_restart_forgets_the_lock_but_not_the_statuses() -> anyhow::Result
 
 #[tokio::test]
 async fn s25_dependencies_must_exist_and_succeed() -> anyhow::Result<()> {
-    let world = World::start("s25").await?;
-    world.task("b", "dependsOn: [a]").await?;
+    let fixture = StandinFixture::start("s25").await?;
+    fixture.task("b", "dependsOn: [a]").await?;
     let missing = "Waiting for dependency \"a\" to be created";
-    world.await_task("b", missing, waits(missing)).await?;
-    world.task("a", "").await?;
+    fixture.await_task("b", missing, waits(missing)).await?;
+    fixture.task("a", "").await?;
     let running = "Waiting for dependency \"a\"";
-    world.await_task("b", running, waits(running)).await?;
-    world.end("a", Outcome::succeeded()).await?;
-    world.await_phase("b", "Running").await?;
-    world.task("d", "dependsOn: [b]").await?;
-    world.end("b", Outcome::failed_at_once()).await?;
-    let failed = world.await_phase("d", "Failed").await?.current();
+    fixture.await_task("b", running, waits(running)).await?;
+    fixture.end("a", Outcome::succeeded()).await?;
+    fixture.await_task_phase("b", "Running").await?;
+    fixture.task("d", "dependsOn: [b]").await?;
+    fixture.end("b", Outcome::failed_at_once()).await?;
+    let failed = fixture.await_task_phase("d", "Failed").await?.current();
     assert_eq!(failed.message, "Dependency \"b\" failed");
     assert!(failed.completion_time.is_some());
-    world.task("self", "dependsOn: [self]").await?;
-    let circle = world.await_phase("self", "Failed").await?.current();
+    fixture.task("self", "dependsOn: [self]").await?;
+    let circle = fixture.await_task_phase("self", "Failed").await?.current();
     assert_eq!(circle.message, "Circular dependency detected: cycle involves \"self\"");
     Ok(())
 }
 
 #[tokio::test]
 async fn s23_a_refused_job_leaves_no_trace_and_the_lock_held() -> anyhow::Result<()> {
-    let world = World::start("s23").await?;
-    let denial = world.deny_jobs().await?;
-    world.task("a", "branch: s23").await?;
+    let fixture = StandinFixture::start("s23").await?;
+    let denial = fixture.deny_jobs().await?;
+    fixture.task("a", "branch: s23").await?;
     let has_finalizer = |task: &Task| !task.finalizers().is_empty();
-    let before = world.await_task("a", "is taken on", has_finalizer).await?;
+    let before = fixture.await_task("a", "is taken on", has_finalizer).await?;
     let errors = async || -> anyhow::Result<f64> {
-        let page = world.standin.metrics().encode()?;
+        let page = fixture.standin.metrics().encode()?;
         let prefix = "kelos_reconcile_errors_total{controller=\"task\"} ";
         let line = page.lines().find_map(|line| line.strip_prefix(prefix));
         Ok(line.unwrap_or("0").parse()?)
@@ -128,27 +130,27 @@ async fn s23_a_refused_job_leaves_no_trace_and_the_lock_held() -> anyhow::Result
         Ok(())
     })
     .await?;
-    let task = world.tasks().get("a").await?;
+    let task = fixture.tasks().get("a").await?;
     assert_eq!((task.phase(), task.resource_version()), ("", before.resource_version()));
-    assert_eq!(world.standin.locks().holder(":s23").as_deref(), Some("a"));
-    let events = world.ns.api::<Event>().list(&ListParams::default()).await?;
+    assert_eq!(fixture.standin.locks().holder(":s23").as_deref(), Some("a"));
+    let events = fixture.ns.api::<Event>().list(&ListParams::default()).await?;
     let about = |event: &&Event| event.reason.as_deref() != Some("BranchWithoutWorkspace");
     let told: Vec<_> = events.iter().filter(about).map(|e| e.reason.clone()).collect();
     assert!(told.is_empty(), "{told:?}");
-    // Failed by hand does not free it, deletion does at once.
-    world.task("b", "branch: s23").await?;
+    // A foreign status Failed does not free it, deletion does at once.
+    fixture.task("b", "branch: s23").await?;
     let waits = |task: &Task| task.current().message == "Waiting for branch \"s23\" (locked by a)";
-    world.await_task("b", "waits", waits).await?;
-    write_status(&world.tasks(), "a", json!({"phase": "Failed"})).await?;
+    fixture.await_task("b", "waits", waits).await?;
+    fixture.patch_status::<Task>("a", &json!({"phase": "Failed"})).await?;
     never("freed by a foreign Failed", Duration::from_secs(2), async || {
-        let holder = world.standin.locks().holder(":s23");
+        let holder = fixture.standin.locks().holder(":s23");
         Ok((holder.as_deref() != Some("a")).then_some(holder))
     })
     .await?;
-    world.tasks().delete("a", &DeleteParams::default()).await?;
-    taskgate_e2e::await_gone(&world.tasks(), "a").await?;
+    fixture.tasks().delete("a", &DeleteParams::default()).await?;
+    taskgate_e2e::await_gone(&fixture.tasks(), "a").await?;
     denial.lift().await?;
-    world.await_phase("b", "Running").await?;
-    let _: Job = world.jobs().get("b").await?;
+    fixture.await_task_phase("b", "Running").await?;
+    let _: Job = fixture.jobs().get("b").await?;
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! Names, ownership, dedupe: S1 to S5, S15.
 
-use crate::world::{NEVER, World, after, condition, hold, task};
+use crate::support::{NEVER, StandinFixture, after, condition, task};
 use anyhow::ensure;
+use kelos_standin::types::Task;
 use kelos_standin::types::TaskSpawner;
 use kelos_standin::{CycleResult, Outcome};
 use kube::ResourceExt as _;
@@ -11,27 +12,29 @@ use taskgate_e2e::{PATIENCE, await_gone, eventually, never};
 
 #[tokio::test]
 async fn s01_name_is_lower_spawner_dash_id() -> anyhow::Result<()> {
-    let world = World::start("s01").await?;
-    world.repo().issue(42).title("Crash at START, always").body("");
-    world.spawn_issues("fixer", NEVER, "").await?;
+    let fixture = StandinFixture::start("s01").await?;
+    fixture.repo().issue(42).title("Crash at START, always").body("");
+    fixture.spawn_issues("fixer", NEVER, "").await?;
     let long = "x".repeat(63);
-    world.spawn_issues(&long, NEVER, "").await?;
+    fixture.spawn_issues(&long, NEVER, "").await?;
     let template = "nameTemplate: 'Fix_{{.Number}}.-{{.Title}}-and-much-more-text-than-fits-into-a-name'";
     let when = format!("githubIssues: {{pollInterval: {NEVER}}}");
-    world.spawner("named", &when, template, "").await?;
-    world.await_task("fixer-42", "exists", |_| true).await?;
-    world.await_task(&format!("{long}-42"), "is not cut", |_| true).await?;
+    fixture.spawner("named", &when, template, "").await?;
+    fixture.await_task("fixer-42", "exists", |_| true).await?;
+    fixture
+        .await_task(&format!("{long}-42"), "is not cut", |_| true)
+        .await?;
     let cut = "fix-42.crash-at-start--always-and-much-more-text-than-fits-int";
-    let task = world.await_task(cut, "is sanitised and cut", |_| true).await?;
+    let task = fixture.await_task(cut, "is sanitised and cut", |_| true).await?;
     assert!(task.name_any().len() <= 63);
     Ok(())
 }
 
 #[tokio::test]
 async fn s02_own_is_the_controller_uid_else_the_label() -> anyhow::Result<()> {
-    let world = World::start("s02").await?;
-    world.spawn_issues("other", NEVER, "suspend: true").await?;
-    let other = world.ns.api::<TaskSpawner>().get("other").await?;
+    let fixture = StandinFixture::start("s02").await?;
+    fixture.spawn_issues("other", NEVER, "suspend: true").await?;
+    let other = fixture.ns.api::<TaskSpawner>().get("other").await?;
     // 41 carries the label only: ours. 42 carries the label, and another spawner owns it: not ours.
     let labelled = "labels: {kelos.dev/taskspawner: fixer}";
     let owner = format!(
@@ -41,13 +44,13 @@ async fn s02_own_is_the_controller_uid_else_the_label() -> anyhow::Result<()> {
     let with = |name: &str, metadata: &str| task(name, "").replace(&format!("{{name: {name}}}"), metadata);
     let ours = with("fixer-41", &format!("{{name: fixer-41, {labelled}}}"));
     let theirs = with("fixer-42", &format!("{{name: fixer-42, {labelled}, {owner}}}"));
-    world.ns.apply_yaml(&ours).await?;
-    world.ns.apply_yaml(&theirs).await?;
-    world.repo().issue(41);
-    world.repo().issue(42);
-    world.spawn_issues("fixer", NEVER, "").await?;
-    world.await_cycles("fixer", CycleResult::Failure, 1).await?;
-    let status = world.status("fixer").await?;
+    fixture.apply_yaml(&ours).await?;
+    fixture.apply_yaml(&theirs).await?;
+    fixture.repo().issue(41);
+    fixture.repo().issue(42);
+    fixture.spawn_issues("fixer", NEVER, "").await?;
+    fixture.await_cycles("fixer", CycleResult::Failure, 1).await?;
+    let status = fixture.status("fixer").await?;
     let (_, _, message) = condition(&status, "DiscoveryError").unwrap_or_default();
     assert_eq!(
         message,
@@ -59,80 +62,80 @@ async fn s02_own_is_the_controller_uid_else_the_label() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn s03_an_owned_task_in_any_phase_suppresses() -> anyhow::Result<()> {
-    let world = World::start("s03").await?;
-    world.repo().issue(42);
-    world.spawn_issues("fixer", "200ms", "").await?;
-    let failed = world.end("fixer-42", Outcome::failed_at_once()).await?;
-    let cycles = world.cycles("fixer", CycleResult::Success);
-    world.await_cycles("fixer", CycleResult::Success, cycles + 3).await?;
-    assert_eq!(world.tasks().get("fixer-42").await?.uid(), failed.uid());
+    let fixture = StandinFixture::start("s03").await?;
+    fixture.repo().issue(42);
+    fixture.spawn_issues("fixer", "200ms", "").await?;
+    let failed = fixture.end("fixer-42", Outcome::failed_at_once()).await?;
+    let cycles = fixture.cycles("fixer", CycleResult::Success);
+    fixture.await_cycles("fixer", CycleResult::Success, cycles + 3).await?;
+    assert_eq!(fixture.tasks().get("fixer-42").await?.uid(), failed.uid());
     // Terminating counts as well.
-    hold(&world.tasks(), "fixer-42", true).await?;
-    world.tasks().delete("fixer-42", &DeleteParams::default()).await?;
-    let cycles = world.cycles("fixer", CycleResult::Success);
-    world.await_cycles("fixer", CycleResult::Success, cycles + 3).await?;
-    assert_eq!(world.tasks().get("fixer-42").await?.uid(), failed.uid());
-    assert_eq!(world.cycles("fixer", CycleResult::Failure), 0);
-    assert_eq!(world.status("fixer").await?.total_tasks_created, 1);
-    hold(&world.tasks(), "fixer-42", false).await?;
-    let next = world.await_task("fixer-42", "is a new one", |task| task.uid() != failed.uid());
+    fixture.set_foreign_finalizer::<Task>("fixer-42", true).await?;
+    fixture.tasks().delete("fixer-42", &DeleteParams::default()).await?;
+    let cycles = fixture.cycles("fixer", CycleResult::Success);
+    fixture.await_cycles("fixer", CycleResult::Success, cycles + 3).await?;
+    assert_eq!(fixture.tasks().get("fixer-42").await?.uid(), failed.uid());
+    assert_eq!(fixture.cycles("fixer", CycleResult::Failure), 0);
+    assert_eq!(fixture.status("fixer").await?.total_tasks_created, 1);
+    fixture.set_foreign_finalizer::<Task>("fixer-42", false).await?;
+    let next = fixture.await_task("fixer-42", "is a new one", |task| task.uid() != failed.uid());
     next.await?;
     Ok(())
 }
 
 #[tokio::test]
 async fn s04_a_newer_trigger_deletes_and_creates() -> anyhow::Result<()> {
-    let world = World::start("s04").await?;
-    let issue = world.repo().issue(42);
+    let fixture = StandinFixture::start("s04").await?;
+    let issue = fixture.repo().issue(42);
     let when = "githubIssues: {pollInterval: 300ms, commentPolicy: {triggerComment: /fix}}";
-    world.spawner("fixer", when, "", "").await?;
-    world.await_cycles("fixer", CycleResult::Success, 2).await?;
-    assert!(world.names().await?.is_empty(), "created without a trigger");
+    fixture.spawner("fixer", when, "", "").await?;
+    fixture.await_cycles("fixer", CycleResult::Success, 2).await?;
+    assert!(fixture.names().await?.is_empty(), "created without a trigger");
     issue.comment("ann", "please\n /fix \nsoon");
     // A comment while it runs is not after its end.
-    world.await_phase("fixer-42", "Running").await?;
+    fixture.await_task_phase("fixer-42", "Running").await?;
     issue.comment("ann", "/fix");
-    let failed = world.end("fixer-42", Outcome::failed_at_once()).await?;
+    let failed = fixture.end("fixer-42", Outcome::failed_at_once()).await?;
     never("retriggered by an old comment", Duration::from_secs(1), async || {
-        let task = world.tasks().get("fixer-42").await?;
+        let task = fixture.tasks().get("fixer-42").await?;
         Ok((task.uid() != failed.uid() || task.metadata.deletion_timestamp.is_some()).then_some(task))
     })
     .await?;
-    assert_eq!(world.cycles("fixer", CycleResult::Failure), 0);
+    assert_eq!(fixture.cycles("fixer", CycleResult::Failure), 0);
     // From here a cycle may fail: if the old Task is gone between its create and its look, see S5.
     issue.comment_at("ann", "/fix", after(&failed)?);
-    let next = world.await_task("fixer-42", "is a new one", |task| task.uid() != failed.uid());
+    let next = fixture.await_task("fixer-42", "is a new one", |task| task.uid() != failed.uid());
     assert!(next.await?.metadata.deletion_timestamp.is_none());
     Ok(())
 }
 
 #[tokio::test]
 async fn s05_already_exists_is_a_skip_if_ours_and_an_error_if_not() -> anyhow::Result<()> {
-    let world = World::start("s05").await?;
-    let issue = world.repo().issue(42);
+    let fixture = StandinFixture::start("s05").await?;
+    let issue = fixture.repo().issue(42);
     let when = "githubIssues: {pollInterval: 200ms, commentPolicy: {triggerComment: /fix}}";
-    world.spawner("fixer", when, "", "").await?;
+    fixture.spawner("fixer", when, "", "").await?;
     issue.comment("ann", "/fix");
-    let failed = world.end("fixer-42", Outcome::failed_at_once()).await?;
-    hold(&world.tasks(), "fixer-42", true).await?;
+    let failed = fixture.end("fixer-42", Outcome::failed_at_once()).await?;
+    fixture.set_foreign_finalizer::<Task>("fixer-42", true).await?;
     // Deleted for a retrigger, held by a foreign finalizer: each cycle creates, and skips.
     issue.comment_at("ann", "/fix", after(&failed)?);
     let held = |task: &kelos_standin::types::Task| task.metadata.deletion_timestamp.is_some();
-    world.await_task("fixer-42", "is being deleted", held).await?;
-    let cycles = world.cycles("fixer", CycleResult::Success);
-    world.await_cycles("fixer", CycleResult::Success, cycles + 3).await?;
-    assert_eq!(world.cycles("fixer", CycleResult::Failure), 0);
-    assert_eq!(world.status("fixer").await?.total_tasks_created, 1);
-    hold(&world.tasks(), "fixer-42", false).await?;
-    world
+    fixture.await_task("fixer-42", "is being deleted", held).await?;
+    let cycles = fixture.cycles("fixer", CycleResult::Success);
+    fixture.await_cycles("fixer", CycleResult::Success, cycles + 3).await?;
+    assert_eq!(fixture.cycles("fixer", CycleResult::Failure), 0);
+    assert_eq!(fixture.status("fixer").await?.total_tasks_created, 1);
+    fixture.set_foreign_finalizer::<Task>("fixer-42", false).await?;
+    fixture
         .await_task("fixer-42", "is a new one", |task| task.uid() != failed.uid())
         .await?;
 
-    // A Task of nobody's under the name.
-    world.task("plain-42", "").await?;
-    world.spawn_issues("plain", NEVER, "").await?;
-    world.await_cycles("plain", CycleResult::Failure, 1).await?;
-    let message = world.status("plain").await?.message;
+    // A Task without an owner under the name.
+    fixture.task("plain-42", "").await?;
+    fixture.spawn_issues("plain", NEVER, "").await?;
+    fixture.await_cycles("plain", CycleResult::Failure, 1).await?;
+    let message = fixture.status("plain").await?.message;
     assert!(
         message.contains("plain-42 name collides with an existing Task not owned by"),
         "{message}"
@@ -142,17 +145,17 @@ async fn s05_already_exists_is_a_skip_if_ours_and_an_error_if_not() -> anyhow::R
 
 #[tokio::test]
 async fn s15_labels_annotations_and_owner_are_exact() -> anyhow::Result<()> {
-    let world = World::start("s15").await?;
-    world.repo().issue(42).title("Crash").labels(["bug", "p1"]);
+    let fixture = StandinFixture::start("s15").await?;
+    fixture.repo().issue(42).title("Crash").labels(["bug", "p1"]);
     let template = "branch: 'fix-{{.Number}}'
     promptTemplate: '{{.Kind}} #{{.Number}}: {{.Title}}'
     metadata:
       labels: {about: 'n{{.Number}}', kelos.dev/taskspawner: stolen}
       annotations: {kelos.dev/source-number: stolen, note: '{{.Labels}}'}";
     let when = format!("githubIssues: {{pollInterval: {NEVER}}}");
-    world.spawner("fixer", &when, template, "").await?;
-    let task = world.await_task("fixer-42", "exists", |_| true).await?;
-    let spawner = world.ns.api::<TaskSpawner>().get("fixer").await?;
+    fixture.spawner("fixer", &when, template, "").await?;
+    let task = fixture.await_task("fixer-42", "exists", |_| true).await?;
+    let spawner = fixture.ns.api::<TaskSpawner>().get("fixer").await?;
     let labels: Vec<_> = task.labels().iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     assert_eq!(labels, [("about", "n42"), ("kelos.dev/taskspawner", "fixer")]);
     let annotations: Vec<_> = task
@@ -184,18 +187,18 @@ async fn s15_labels_annotations_and_owner_are_exact() -> anyhow::Result<()> {
     assert_eq!(task.spec.branch, "fix-42");
 
     // The garbage collector takes the Task with its spawner, and both finalizers let go.
-    world
+    fixture
         .ns
         .api::<TaskSpawner>()
         .delete("fixer", &DeleteParams::default())
         .await?;
-    await_gone(&world.ns.api::<TaskSpawner>(), "fixer").await?;
-    await_gone(&world.tasks(), "fixer-42").await?;
+    await_gone(&fixture.ns.api::<TaskSpawner>(), "fixer").await?;
+    await_gone(&fixture.tasks(), "fixer-42").await?;
     eventually("pull requests are told apart", PATIENCE, async || {
-        world.repo().pull(7);
+        fixture.repo().pull(7);
         let when = "githubPullRequests: {pollInterval: 1h}";
-        world.spawner("reviewer", when, "", "").await?;
-        let task = world.tasks().get("reviewer-7").await?;
+        fixture.spawner("reviewer", when, "", "").await?;
+        let task = fixture.tasks().get("reviewer-7").await?;
         let kind = task.annotations().get("kelos.dev/source-kind");
         ensure!(kind.is_some_and(|kind| kind == "pull-request"), "{kind:?}");
         Ok(())

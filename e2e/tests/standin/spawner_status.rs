@@ -1,6 +1,6 @@
 //! The spawner's status write: S13.
 
-use crate::world::{NEVER, World, condition};
+use crate::support::{NEVER, StandinFixture, condition};
 use kelos_standin::types::TaskSpawner;
 use kelos_standin::{CycleResult, Outcome};
 use kube::api::{Patch, PatchParams};
@@ -9,13 +9,13 @@ use taskgate_e2e::{PATIENCE, await_object, eventually};
 
 #[tokio::test]
 async fn s13_the_status_is_put_whole_and_foreign_conditions_survive() -> anyhow::Result<()> {
-    let world = World::start("s13a").await?;
-    world.repo().issue(42);
-    world.spawn_issues("fixer", NEVER, "").await?;
-    let spawners = world.ns.api::<TaskSpawner>();
+    let fixture = StandinFixture::start("s13a").await?;
+    fixture.repo().issue(42);
+    fixture.spawn_issues("fixer", NEVER, "").await?;
+    let spawners = fixture.ns.api::<TaskSpawner>();
     await_object(&spawners, "fixer", "has run", |s| s.phase() == "Running").await?;
-    world.await_phase("fixer-42", "Running").await?;
-    let mut conditions = serde_json::to_value(world.status("fixer").await?.conditions)?;
+    fixture.await_task_phase("fixer-42", "Running").await?;
+    let mut conditions = serde_json::to_value(fixture.status("fixer").await?.conditions)?;
     let foreign = json!({"type": "ItemsCircuitBroken", "status": "True", "reason": "MaxRetriesExceeded",
         "message": "1 items skipped", "lastTransitionTime": "2026-01-01T00:00:00Z"});
     conditions
@@ -24,7 +24,7 @@ async fn s13_the_status_is_put_whole_and_foreign_conditions_survive() -> anyhow:
         .for_each(|all| all.push(foreign.clone()));
     let patch = Patch::Merge(json!({"status": {"conditions": conditions, "totalDiscovered": 99}}));
     spawners.patch_status("fixer", &PatchParams::default(), &patch).await?;
-    world.end("fixer-42", Outcome::succeeded()).await?;
+    fixture.end("fixer-42", Outcome::succeeded()).await?;
     let rewritten = await_object(&spawners, "fixer", "was written again", |s| {
         s.current().total_discovered == 1
     });
@@ -45,12 +45,12 @@ async fn s13_the_status_is_put_whole_and_foreign_conditions_survive() -> anyhow:
 
 #[tokio::test]
 async fn s13_a_conflict_fails_the_cycle() -> anyhow::Result<()> {
-    let world = World::start("s13b").await?;
-    world.repo().issue(42);
-    world.spawn_issues("fixer", "10ms", "").await?;
-    world.await_cycles("fixer", CycleResult::Success, 1).await?;
-    let spawners = world.ns.api::<TaskSpawner>();
-    let failures = world.cycles("fixer", CycleResult::Failure);
+    let fixture = StandinFixture::start("s13b").await?;
+    fixture.repo().issue(42);
+    fixture.spawn_issues("fixer", "10ms", "").await?;
+    fixture.await_cycles("fixer", CycleResult::Success, 1).await?;
+    let spawners = fixture.ns.api::<TaskSpawner>();
+    let failures = fixture.cycles("fixer", CycleResult::Failure);
     let mut writes = 0;
     // Nothing but conflicts can fail a cycle here.
     eventually("a busy writer of the status fails a cycle", PATIENCE, async || {
@@ -59,7 +59,7 @@ async fn s13_a_conflict_fails_the_cycle() -> anyhow::Result<()> {
             let patch = Patch::Merge(json!({"status": {"deploymentName": format!("busy-{writes}")}}));
             spawners.patch_status("fixer", &PatchParams::default(), &patch).await?;
         }
-        let now = world.cycles("fixer", CycleResult::Failure);
+        let now = fixture.cycles("fixer", CycleResult::Failure);
         anyhow::ensure!(now > failures, "{writes} writes, no failure");
         Ok(())
     })

@@ -1,4 +1,4 @@
-//! What a pod that reaches the admission port can do there.
+//! Attacks by a pod that reaches the admission port.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, 
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
-use taskgate_e2e::{Peer, TlsStream, never, resource, task};
+use taskgate_e2e::{KELOS, Peer, TASKGATE, TlsStream, never, resource, task_of_item};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use crate::arena::{Arena, KELOS, TASKGATE};
+use crate::support::TenantFixture;
 
 /// More than the reviews that may be in flight.
 const CONNECTIONS: usize = 300;
@@ -31,10 +31,10 @@ const AT_ONCE: usize = 8;
 const LARGEST: usize = 8 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hundreds_of_peers_that_never_finish_their_bodies_hold_up_nobody() -> anyhow::Result<()> {
-    let arena = Arena::enter("idle").await?;
-    let peer = &arena.peer().await?;
-    arena
+async fn hundreds_of_peers_that_never_finish_their_bodies_block_no_other() -> anyhow::Result<()> {
+    let fixture = TenantFixture::start("idle").await?;
+    let peer = &fixture.peer().await?;
+    fixture
         .attack(async {
             // A connection that is refused or cut delays no other.
             let handshakes = stream::iter(0..CONNECTIONS).map(|_| async { peer.dial().await.ok() });
@@ -51,9 +51,9 @@ async fn hundreds_of_peers_that_never_finish_their_bodies_hold_up_nobody() -> an
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_does_not_choose_how_long_it_is_waited_for() -> anyhow::Result<()> {
-    let arena = Arena::enter("timeout").await?;
-    let peer = arena.peer().await?;
-    arena
+    let fixture = TenantFixture::start("timeout").await?;
+    let peer = fixture.peer().await?;
+    fixture
         .attack(async {
             let waits = ["30s", "1000h", "9223372036s", "-1s", "999999999999999999999h"].map(async |patience| {
                 let path = format!("/mutate/tasks?timeout={patience}");
@@ -74,13 +74,13 @@ async fn a_peer_does_not_choose_how_long_it_is_waited_for() -> anyhow::Result<()
 /// so that they are parsed at the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_that_grow_when_they_are_parsed_stay_within_the_memory_limit() -> anyhow::Result<()> {
-    let arena = Arena::enter("large").await?;
-    let peer = &arena.peer().await?;
+    let fixture = TenantFixture::start("large").await?;
+    let peer = &fixture.peer().await?;
     let rounds: Vec<_> = [LARGEST, LARGEST / 4]
         .into_iter()
         .flat_map(|size| ["0,", "{\"\":0},", "\"\","].map(|item| large(item, size)))
         .collect();
-    arena
+    fixture
         .attack(async {
             for (n, body) in rounds.iter().enumerate() {
                 let path = ["/mutate/tasks", "/validate/policies"][n % 2];
@@ -130,10 +130,10 @@ fn large(item: &str, size: usize) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_forged_review_changes_no_state() -> anyhow::Result<()> {
-    let arena = Arena::enter("reviews").await?;
-    let peer = &arena.peer().await?;
-    let paths = &paths(&arena).await?;
-    let victim = arena.victim.tenant();
+    let fixture = TenantFixture::start("reviews").await?;
+    let peer = &fixture.peer().await?;
+    let paths = &paths(&fixture).await?;
+    let victim = fixture.victim.tenant();
     let tasks = victim.api(KELOS, "Task");
     let items = victim
         .api(TASKGATE, "WorkItem")
@@ -144,7 +144,7 @@ async fn a_forged_review_changes_no_state() -> anyhow::Result<()> {
         .iter()
         .find(|item| item.data["spec"]["item"] == "failing")
         .context("no item")?;
-    let running = victim.create(&task("running", "running")).await?;
+    let running = victim.create(&task_of_item("running", "running")).await?;
     let running = serde_json::to_value(&running)?;
     let mut cancelled = running.clone();
     cancelled["metadata"]["annotations"]["taskgate.dev/cancel"] = json!("forged");
@@ -159,11 +159,11 @@ async fn a_forged_review_changes_no_state() -> anyhow::Result<()> {
     ];
     for n in 0..5 {
         let name = format!("ghost-{n}");
-        let mut ghost = task(&name, "failing");
+        let mut ghost = task_of_item(&name, "failing");
         ghost["metadata"]["namespace"] = json!(ns);
         reviews.push(review("CREATE", &name, ns, &ghost, &null, "mallory"));
     }
-    arena
+    fixture
         .attack(async {
             for review in &reviews {
                 for path in paths {
@@ -172,7 +172,7 @@ async fn a_forged_review_changes_no_state() -> anyhow::Result<()> {
             }
             // One of two places of the item is free, whatever ghosts claim it.
             victim
-                .create(&task("failing-2", "failing"))
+                .create(&task_of_item("failing-2", "failing"))
                 .await
                 .context("a Task below the limit")?;
             let running = tasks.get("running").await?;
@@ -199,16 +199,16 @@ async fn a_forged_review_changes_no_state() -> anyhow::Result<()> {
 }
 
 /// Every path that is registered, and those that were.
-async fn paths(arena: &Arena) -> anyhow::Result<Vec<String>> {
+async fn paths(fixture: &TenantFixture) -> anyhow::Result<Vec<String>> {
     let name = "admission.taskgate.dev";
-    let mutating: Api<MutatingWebhookConfiguration> = Api::all(arena.cp.client());
-    let validating: Api<ValidatingWebhookConfiguration> = Api::all(arena.cp.client());
+    let mutating: Api<MutatingWebhookConfiguration> = Api::all(fixture.cp.client());
+    let validating: Api<ValidatingWebhookConfiguration> = Api::all(fixture.cp.client());
     let mutating = mutating.get(name).await?.webhooks.unwrap_or_default();
     let validating = validating.get(name).await?.webhooks.unwrap_or_default();
     let configs = mutating.into_iter().map(|webhook| webhook.client_config);
     let configs = configs.chain(validating.into_iter().map(|webhook| webhook.client_config));
     let urls: Vec<_> = configs.filter_map(|config| config.url).collect();
-    let path = |url: &String| url.strip_prefix(arena.gate.url()).map(ToOwned::to_owned);
+    let path = |url: &String| url.strip_prefix(fixture.gate.url()).map(ToOwned::to_owned);
     let mut paths: Vec<_> = urls.iter().filter_map(path).collect();
     ensure!(!paths.is_empty(), "no path in {urls:?}");
     paths.push("/validate/workitems/deleted".to_owned());

@@ -1,4 +1,4 @@
-//! What taskgate does, and does not, with rights that the tenant lacks.
+//! Use of taskgate's rights, which the tenant lacks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,10 +13,10 @@ use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use taskgate_api::keys;
-use taskgate_e2e::{GATE_NAMESPACE, await_object, fail_task, never, task, work_items};
+use taskgate_e2e::{GATE_NAMESPACE, KELOS, TASKGATE, await_object, never, policy, task_of_item};
 use tokio::net::TcpListener;
 
-use crate::arena::{Arena, KELOS, TASKGATE, policy};
+use crate::support::TenantFixture;
 
 /// Longer than the controller takes to act on what it has seen.
 const A_WHILE: Duration = Duration::from_secs(2);
@@ -26,34 +26,34 @@ fn limit(limit: u32) -> Value {
     json!({"failurePolicy": {"maxRetriesPerItem": limit}})
 }
 
-async fn opt(arena: &Arena, value: Option<&str>) -> anyhow::Result<()> {
-    let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(arena.cp.client());
+async fn opt(fixture: &TenantFixture, value: Option<&str>) -> anyhow::Result<()> {
+    let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(fixture.cp.client());
     let patch = Patch::Merge(json!({"metadata": {"labels": {keys::ADMISSION: value}}}));
     namespaces
-        .patch(arena.tenant.ns().name(), &PatchParams::default(), &patch)
+        .patch(fixture.tenant.ns().name(), &PatchParams::default(), &patch)
         .await?;
-    arena.until_reviewed(value.is_none()).await
+    fixture.await_reviewed(value.is_none()).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_namespace_that_opted_out_only_loses_its_finalizers() -> anyhow::Result<()> {
-    let arena = Arena::governed("optout", limit(1)).await?;
-    arena.tenant.create(&task("before", "epic")).await?;
-    arena.tenant.create(&task("cancelled", "story")).await?;
-    opt(&arena, Some(keys::ADMISSION_DISABLED)).await?;
-    let tasks = arena.tenant.api(KELOS, "Task");
-    arena
+    let fixture = TenantFixture::governed("optout", limit(1)).await?;
+    fixture.tenant.create(&task_of_item("before", "epic")).await?;
+    fixture.tenant.create(&task_of_item("cancelled", "story")).await?;
+    opt(&fixture, Some(keys::ADMISSION_DISABLED)).await?;
+    let tasks = fixture.tenant.api(KELOS, "Task");
+    fixture
         .attack(async {
             let cancel = json!({"metadata": {"annotations": {keys::CANCEL: "x"}}});
-            arena.patch(KELOS, "Task", "cancelled", cancel).await?;
-            fail_task(&arena.tenant, "before", json!({})).await?;
-            arena.fail(&task("after", "epic"), json!({})).await?;
+            fixture.patch(KELOS, "Task", "cancelled", cancel).await?;
+            fixture.tenant.ns().patch_failed("before", &json!({})).await?;
+            fixture.fail(&task_of_item("after", "epic"), json!({})).await?;
             await_object(&tasks, "before", "has no finalizer", |task| {
                 task.finalizers().is_empty()
             })
             .await?;
             never("something is counted, or cancelled", A_WHILE, || async {
-                let items = work_items(&arena.tenant).await?;
+                let items = fixture.tenant.ns().work_item_values().await?;
                 let task = tasks.get("cancelled").await?;
                 let untouched = items.is_empty() && !task.annotations().contains_key(keys::CANCEL_STATE);
                 Ok((!untouched).then_some((items, task.metadata)))
@@ -64,11 +64,13 @@ async fn a_namespace_that_opted_out_only_loses_its_finalizers() -> anyhow::Resul
 }
 
 /// Lets the API server send nothing of the tenant's namespace to taskgate, as while it is not registered, but for no other tenant.
-async fn unregister(arena: &Arena) -> anyhow::Result<(MutatingWebhookConfiguration, ValidatingWebhookConfiguration)> {
+async fn unregister(
+    fixture: &TenantFixture,
+) -> anyhow::Result<(MutatingWebhookConfiguration, ValidatingWebhookConfiguration)> {
     let elsewhere =
-        json!({"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": [arena.tenant.ns().name()]});
-    let mutating: Api<MutatingWebhookConfiguration> = Api::all(arena.cp.client());
-    let validating: Api<ValidatingWebhookConfiguration> = Api::all(arena.cp.client());
+        json!({"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": [fixture.tenant.ns().name()]});
+    let mutating: Api<MutatingWebhookConfiguration> = Api::all(fixture.cp.client());
+    let validating: Api<ValidatingWebhookConfiguration> = Api::all(fixture.cp.client());
     let (first, second) = (mutating.get(CONFIGURATION).await?, validating.get(CONFIGURATION).await?);
     mutating
         .replace(CONFIGURATION, &PostParams::default(), &narrowed(&first, &elsewhere)?)
@@ -76,7 +78,7 @@ async fn unregister(arena: &Arena) -> anyhow::Result<(MutatingWebhookConfigurati
     validating
         .replace(CONFIGURATION, &PostParams::default(), &narrowed(&second, &elsewhere)?)
         .await?;
-    arena.until_reviewed(false).await?;
+    fixture.await_reviewed(false).await?;
     Ok((first, second))
 }
 
@@ -93,11 +95,11 @@ fn narrowed<K: serde::Serialize + serde::de::DeserializeOwned>(configuration: &K
 }
 
 async fn register(
-    arena: &Arena,
+    fixture: &TenantFixture,
     (first, second): (MutatingWebhookConfiguration, ValidatingWebhookConfiguration),
 ) -> anyhow::Result<()> {
-    let mutating: Api<MutatingWebhookConfiguration> = Api::all(arena.cp.client());
-    let validating: Api<ValidatingWebhookConfiguration> = Api::all(arena.cp.client());
+    let mutating: Api<MutatingWebhookConfiguration> = Api::all(fixture.cp.client());
+    let validating: Api<ValidatingWebhookConfiguration> = Api::all(fixture.cp.client());
     let params = PatchParams::default();
     mutating
         .patch(
@@ -113,17 +115,17 @@ async fn register(
             &Patch::Merge(json!({"webhooks": second.webhooks})),
         )
         .await?;
-    arena.until_reviewed(true).await
+    fixture.await_reviewed(true).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancellation_that_admission_did_not_see_is_not_carried_out() -> anyhow::Result<()> {
-    let arena = Arena::governed("unstamped", limit(2)).await?;
+    let fixture = TenantFixture::governed("unstamped", limit(2)).await?;
     let now = jiff::Timestamp::now().strftime("%FT%TZ").to_string();
     let requests = [
         json!({keys::CANCEL: "x"}),
         json!({keys::CANCEL: "x", keys::CANCEL_STATE: "Cancelling"}),
-        // No stamp of admission's: it names neither a user nor a spawner, or a grace that nobody can ask for.
+        // No stamp of admission's: it names neither a user nor a spawner, or a grace that no user can ask for.
         json!({keys::CANCEL: "x", keys::CANCELLED_BY: "root", keys::CANCEL_TRIGGER: "ByHand",
             keys::CANCEL_REQUESTED: now, keys::CANCEL_DEADLINE: now}),
         json!({keys::CANCEL: "x", keys::CANCELLED_BY: "user:root", keys::CANCEL_TRIGGER: "ByHand",
@@ -131,18 +133,18 @@ async fn a_cancellation_that_admission_did_not_see_is_not_carried_out() -> anyho
     ];
     let name = |n| format!("live-{n}");
     for n in 0..requests.len() {
-        arena.tenant.create(&task(&name(n), &name(n))).await?;
+        fixture.tenant.create(&task_of_item(&name(n), &name(n))).await?;
     }
-    let registration = unregister(&arena).await?;
+    let registration = unregister(&fixture).await?;
     let annotate = requests.iter().enumerate().map(async |(n, annotations)| {
         let cancel = json!({"metadata": {"annotations": annotations}});
-        arena.patch(KELOS, "Task", &name(n), cancel).await
+        fixture.patch(KELOS, "Task", &name(n), cancel).await
     });
     let annotated = try_join_all(annotate).await;
-    register(&arena, registration).await?;
+    register(&fixture, registration).await?;
     annotated?;
-    let tasks = arena.tenant.api(KELOS, "Task");
-    arena
+    let tasks = fixture.tenant.api(KELOS, "Task");
+    fixture
         .attack(async {
             never("a Task is cancelled", A_WHILE, || async {
                 let mut tasks = tasks.list(&ListParams::default()).await?.items.into_iter();
@@ -161,9 +163,9 @@ async fn a_cancellation_that_admission_did_not_see_is_not_carried_out() -> anyho
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_that_is_not_the_jobs_own_excuses_no_failure() -> anyhow::Result<()> {
-    let arena = Arena::governed("pods", limit(1)).await?;
-    let ns = arena.tenant.ns();
-    let owner = arena.tenant.create(&task("epic-1", "epic")).await?;
+    let fixture = TenantFixture::governed("pods", limit(1)).await?;
+    let ns = fixture.tenant.ns();
+    let owner = fixture.tenant.create(&task_of_item("epic-1", "epic")).await?;
     let (jobs, pods) = (ns.api::<Job>(), ns.api::<Pod>());
     let labels = json!({"kelos.dev/name": "kelos", "kelos.dev/task": "epic-1"});
     let template = json!({"restartPolicy": "Never", "containers": [{"name": "kelos-agent", "image": "agent"}]});
@@ -177,10 +179,10 @@ async fn a_pod_that_is_not_the_jobs_own_excuses_no_failure() -> anyhow::Result<(
     let forged = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "excuse", "labels": labels}, "spec": template,
     });
-    arena
+    fixture
         .attack(Box::pin(async {
             ns.apply_yaml(&job.to_string()).await?;
-            arena.tenant.create(&forged).await?;
+            fixture.tenant.create(&forged).await?;
             let evicted = json!({"status": {"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory."}});
             pods.patch_status("excuse", &PatchParams::default(), &Patch::Strategic(evicted)).await?;
             let job = await_object(&jobs, "epic-1", "has started", |job| {
@@ -193,8 +195,8 @@ async fn a_pod_that_is_not_the_jobs_own_excuses_no_failure() -> anyhow::Result<(
                 "lastProbeTime": now, "lastTransitionTime": now,
             }]}});
             jobs.patch_status(&job.name_any(), &PatchParams::default(), &Patch::Strategic(failed)).await?;
-            fail_task(&arena.tenant, "epic-1", json!({})).await?;
-            arena.item("epic", "is open", |status| status["breaker"] == "Open").await
+            fixture.tenant.ns().patch_failed("epic-1", &json!({})).await?;
+            fixture.item("epic", "is open", |status| status["breaker"] == "Open").await
         }))
         .await
         .map(drop)
@@ -202,12 +204,12 @@ async fn a_pod_that_is_not_the_jobs_own_excuses_no_failure() -> anyhow::Result<(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn names_in_objects_lead_to_no_other_path() -> anyhow::Result<()> {
-    let arena = Arena::governed(
+    let fixture = TenantFixture::governed(
         "paths",
         json!({"failurePolicy": {"maxRetriesPerItem": 1, "resetOnChange": true}}),
     )
     .await?;
-    let mark = arena.cp.audit().mark()?;
+    let mark = fixture.cp.audit().mark()?;
     let name = "../../../../../../version?x=";
     let spawner = json!({
         "apiVersion": KELOS, "kind": "TaskSpawner", "metadata": {"name": "fixer"},
@@ -218,27 +220,27 @@ async fn names_in_objects_lead_to_no_other_path() -> anyhow::Result<()> {
         "apiVersion": KELOS, "kind": "Workspace", "metadata": {"name": "repo"},
         "spec": {"repo": "https://github.com/o/r.git", "secretRef": {"name": name}},
     });
-    arena
+    fixture
         .attack(async {
-            arena.tenant.create(&spawner).await?;
-            arena.tenant.create(&workspace).await?;
-            let mut of_spawner = task("fixer-42", "epic");
+            fixture.tenant.create(&spawner).await?;
+            fixture.tenant.create(&workspace).await?;
+            let mut of_spawner = task_of_item("fixer-42", "epic");
             of_spawner["metadata"]["labels"] = json!({"kelos.dev/taskspawner": "fixer"});
             of_spawner["metadata"]["annotations"] =
                 json!({"kelos.dev/source-kind": "issue", "kelos.dev/source-number": "42"});
             of_spawner["spec"]["workspaceRef"] = json!({"name": name});
-            arena.fail(&of_spawner, json!({})).await?;
-            arena
+            fixture.fail(&of_spawner, json!({})).await?;
+            fixture
                 .item("42", "is open", |status| status["breaker"] == "Open")
                 .await?;
             for (task_name, workspace) in [("stray", name), ("secret", "repo")] {
-                let mut stray = task(task_name, task_name);
+                let mut stray = task_of_item(task_name, task_name);
                 stray["spec"]["workspaceRef"] = json!({"name": workspace});
                 stray["spec"]["agentConfigRefs"] = json!([{"name": name}]);
-                arena.tenant.create(&stray).await?;
+                fixture.tenant.create(&stray).await?;
                 let cancel = json!({"metadata": {"annotations": {keys::CANCEL: "x"}}});
-                arena.patch(KELOS, "Task", task_name, cancel).await?;
-                let tasks = arena.tenant.api(KELOS, "Task");
+                fixture.patch(KELOS, "Task", task_name, cancel).await?;
+                let tasks = fixture.tenant.api(KELOS, "Task");
                 await_object(&tasks, task_name, "is being cancelled", |task| {
                     task.annotations().contains_key(keys::CANCEL_STATE)
                 })
@@ -249,7 +251,7 @@ async fn names_in_objects_lead_to_no_other_path() -> anyhow::Result<()> {
         .await?;
     let user = format!("system:serviceaccount:{GATE_NAMESPACE}:taskgate");
     never("taskgate asks for such a path", A_WHILE, || async {
-        let seen = arena.cp.audit().since(mark).await?;
+        let seen = fixture.cp.audit().since(mark).await?;
         let own = seen.into_iter().filter(|event| event.username() == user);
         Ok(own.map(|event| event.request_uri).find(|uri| uri.contains("..")))
     })
@@ -259,7 +261,7 @@ async fn names_in_objects_lead_to_no_other_path() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_workspace_does_not_choose_whom_taskgate_connects_to() -> anyhow::Result<()> {
     let spec = json!({"failurePolicy": {"maxRetriesPerItem": 1, "resetOnChange": true}});
-    let arena = Arena::governed("hosts", spec).await?;
+    let fixture = TenantFixture::governed("hosts", spec).await?;
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = listener.local_addr()?;
     let contacts = Arc::new(AtomicUsize::new(0));
@@ -278,16 +280,16 @@ async fn a_workspace_does_not_choose_whom_taskgate_connects_to() -> anyhow::Resu
         "spec": {"when": {"githubIssues": {}}, "taskTemplate": {
             "type": "claude-code", "credentials": {"type": "none"}, "workspaceRef": {"name": "repo"}}},
     });
-    let mut object = task("fixer-42", "");
+    let mut object = task_of_item("fixer-42", "");
     object["metadata"]["labels"] = json!({"kelos.dev/taskspawner": "fixer"});
     object["metadata"]["annotations"] = json!({"kelos.dev/source-kind": "issue", "kelos.dev/source-number": "42"});
-    let policies = arena.tenant.api(TASKGATE, "TaskPolicy");
-    arena
+    let policies = fixture.tenant.api(TASKGATE, "TaskPolicy");
+    fixture
         .attack(async {
-            arena.tenant.create(&workspace).await?;
-            arena.tenant.create(&spawner).await?;
-            arena.fail(&object, json!({})).await?;
-            arena
+            fixture.tenant.create(&workspace).await?;
+            fixture.tenant.create(&spawner).await?;
+            fixture.fail(&object, json!({})).await?;
+            fixture
                 .item("42", "is open", |status| status["breaker"] == "Open")
                 .await?;
             // The policy's condition shows that the source was tried.
@@ -306,8 +308,8 @@ async fn a_workspace_does_not_choose_whom_taskgate_connects_to() -> anyhow::Resu
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tenants_policy_does_not_weaken_an_enforced_one() -> anyhow::Result<()> {
-    let arena = Arena::enter("enforced").await?;
-    let name = arena.tenant.ns().name();
+    let fixture = TenantFixture::start("enforced").await?;
+    let name = fixture.tenant.ns().name();
     let enforced = json!({
         "apiVersion": TASKGATE, "kind": "ClusterTaskPolicy", "metadata": {"name": name},
         "spec": {
@@ -315,7 +317,7 @@ async fn a_tenants_policy_does_not_weaken_an_enforced_one() -> anyhow::Result<()
             "failurePolicy": {"maxRetriesPerItem": 1},
         },
     });
-    arena.cp.apply_yaml(&enforced.to_string()).await?;
+    fixture.cp.apply_yaml(&enforced.to_string()).await?;
     let weaker = [
         json!({"priority": 1000, "failurePolicy": {"maxRetriesPerItem": 100}}),
         json!({"priority": 1000, "failurePolicy": {"mode": "Off", "maxRetriesPerItem": 0}}),
@@ -323,12 +325,16 @@ async fn a_tenants_policy_does_not_weaken_an_enforced_one() -> anyhow::Result<()
     ];
     for (n, spec) in weaker.iter().enumerate() {
         let item = format!("epic-{n}");
-        arena
+        fixture
             .attack(async {
-                arena.tenant.create(&policy(&format!("weaker-{n}"), spec)).await?;
-                arena.until_reviewed(true).await?;
-                arena.fail(&task(&format!("{item}-1"), &item), json!({})).await?;
-                arena.item(&item, "is open", |status| status["breaker"] == "Open").await
+                fixture.tenant.create(&policy(&format!("weaker-{n}"), spec)).await?;
+                fixture.await_reviewed(true).await?;
+                fixture
+                    .fail(&task_of_item(&format!("{item}-1"), &item), json!({}))
+                    .await?;
+                fixture
+                    .item(&item, "is open", |status| status["breaker"] == "Open")
+                    .await
             })
             .await?;
     }

@@ -6,27 +6,27 @@ use anyhow::{Context as _, ensure};
 use kube::ResourceExt as _;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-use taskgate_e2e::{GATE_NAMESPACE, PATIENCE, eventually, never, resource, task};
+use taskgate_e2e::{GATE_NAMESPACE, KELOS, PATIENCE, TASKGATE, eventually, never, resource, task_of_item};
 
-use crate::arena::{Arena, KELOS, TASKGATE, refusal};
+use crate::support::{TenantFixture, refusal};
 
 /// Longer than the controller takes to act on a status that it has seen.
 const A_WHILE: Duration = Duration::from_secs(2);
 
 /// A tenant with a WorkItem of item `epic`, whose Task failed once.
-async fn arena(hint: &str, spec: Value) -> anyhow::Result<(Arena, String)> {
-    let arena = Arena::governed(hint, spec).await?;
-    arena.fail(&task("epic-1", "epic"), json!({})).await?;
-    arena
+async fn start(hint: &str, spec: Value) -> anyhow::Result<(TenantFixture, String)> {
+    let fixture = TenantFixture::governed(hint, spec).await?;
+    fixture.fail(&task_of_item("epic-1", "epic"), json!({})).await?;
+    fixture
         .item("epic", "has a failure", |status| status["consecutiveFailures"] == 1)
         .await?;
-    let items = arena
+    let items = fixture
         .tenant
         .api(TASKGATE, "WorkItem")
         .list(&ListParams::default())
         .await?;
     let name = items.items.first().context("no WorkItem")?.name_any();
-    Ok((arena, name))
+    Ok((fixture, name))
 }
 
 fn limit() -> Value {
@@ -44,7 +44,7 @@ fn creates(predecessor: &Value) -> Value {
 
 /// A Task that the tenant could not create itself, were its rights as they are in most places.
 fn loot() -> Value {
-    let mut loot = task("loot", "another-item");
+    let mut loot = task_of_item("loot", "another-item");
     loot["metadata"]["uid"] = json!("6e1f7b34-0d0a-4a5e-9a51-3c6a3c1b7a10");
     loot["spec"]["image"] = json!("registry.example/miner");
     loot["spec"]["podOverrides"] = json!({"serviceAccountName": "cluster-admin"});
@@ -52,13 +52,13 @@ fn loot() -> Value {
     loot
 }
 
-/// Writes the retry of a WorkItem as taskgate itself: what an earlier version may have stored, or somebody while the webhook was
+/// Writes the retry of a WorkItem as taskgate itself: what an earlier version may have stored, or another user while the webhook was
 /// not registered.
-async fn store(arena: &Arena, name: &str, retry: &Value) -> anyhow::Result<()> {
-    let client = arena.cp.client_as_service_account(GATE_NAMESPACE, "taskgate");
+async fn store(fixture: &TenantFixture, name: &str, retry: &Value) -> anyhow::Result<()> {
+    let client = fixture.cp.client_as_service_account(GATE_NAMESPACE, "taskgate");
     let items = kube::Api::<kube::api::DynamicObject>::namespaced_with(
         client,
-        arena.tenant.ns().name(),
+        fixture.tenant.ns().name(),
         &resource(TASKGATE, "WorkItem"),
     );
     eventually("the status is stored", PATIENCE, || async {
@@ -70,8 +70,8 @@ async fn store(arena: &Arena, name: &str, retry: &Value) -> anyhow::Result<()> {
     .await
 }
 
-async fn never_created(arena: &Arena) -> anyhow::Result<()> {
-    let tasks = arena.tenant.api(KELOS, "Task");
+async fn never_created(fixture: &TenantFixture) -> anyhow::Result<()> {
+    let tasks = fixture.tenant.api(KELOS, "Task");
     never("the controller creates a forged Task", A_WHILE, || async {
         Ok(tasks.get_opt("loot").await?.map(|task| task.data))
     })
@@ -80,22 +80,22 @@ async fn never_created(arena: &Arena) -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_taskgate_writes_the_status_of_a_work_item() -> anyhow::Result<()> {
-    let (arena, name) = arena("status", limit()).await?;
-    let items = arena.tenant.api(TASKGATE, "WorkItem");
+    let (fixture, name) = start("status", limit()).await?;
+    let items = fixture.tenant.api(TASKGATE, "WorkItem");
     let forged = [
         json!({"retry": creates(&loot())}),
         json!({"retry": creates(&json!({"metadata": "x"}))}),
         json!({"consecutiveFailures": 0, "attempts": []}),
         json!({"breaker": "Closed"}),
     ];
-    let refused = arena
+    let refused = fixture
         .attack(async {
             let mut refused = Vec::new();
             for status in forged {
                 let patch = Patch::Merge(json!({"status": status}));
                 refused.push(items.patch_status(&name, &PatchParams::default(), &patch).await);
             }
-            never_created(&arena).await?;
+            never_created(&fixture).await?;
             Ok(refused)
         })
         .await?;
@@ -103,7 +103,7 @@ async fn only_taskgate_writes_the_status_of_a_work_item() -> anyhow::Result<()> 
         let told = refusal(written.map_err(Into::into))?;
         ensure!(told.contains("taskgate"), "{told}");
     }
-    arena
+    fixture
         .item("epic", "keeps its failure", |status| status["consecutiveFailures"] == 1)
         .await?;
     Ok(())
@@ -111,7 +111,7 @@ async fn only_taskgate_writes_the_status_of_a_work_item() -> anyhow::Result<()> 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stored_retry_creates_no_task_that_is_not_its_items_own() -> anyhow::Result<()> {
-    let (arena, name) = arena("forged", limit()).await?;
+    let (fixture, name) = start("forged", limit()).await?;
     // Under a policy that retries nothing, and under one that retries.
     for retry in [
         json!(null),
@@ -120,12 +120,12 @@ async fn a_stored_retry_creates_no_task_that_is_not_its_items_own() -> anyhow::R
         if !retry.is_null() {
             let mut spec = limit();
             spec["retry"] = retry;
-            arena.policy(spec).await?;
+            fixture.policy(spec).await?;
         }
-        arena
+        fixture
             .attack(async {
-                store(&arena, &name, &creates(&loot())).await?;
-                never_created(&arena).await
+                store(&fixture, &name, &creates(&loot())).await?;
+                never_created(&fixture).await
             })
             .await?;
     }
@@ -134,17 +134,17 @@ async fn a_stored_retry_creates_no_task_that_is_not_its_items_own() -> anyhow::R
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stored_retry_deletes_no_task_that_did_not_fail() -> anyhow::Result<()> {
-    let (arena, name) = arena("deleting", limit()).await?;
-    let live = arena.tenant.create(&task("live", "epic")).await?;
+    let (fixture, name) = start("deleting", limit()).await?;
+    let live = fixture.tenant.create(&task_of_item("live", "epic")).await?;
     let retry = json!({"attempt": 1, "transition": {
         "old": {"kind": "Task", "name": "live", "uid": live.uid()}, "resourceVersion": live.resource_version(),
         "from": 1, "to": 2, "step": "Deleting", "since": jiff::Timestamp::now().strftime("%FT%TZ").to_string(),
         "predecessor": loot(),
     }});
-    let tasks = arena.tenant.api(KELOS, "Task");
-    arena
+    let tasks = fixture.tenant.api(KELOS, "Task");
+    fixture
         .attack(async {
-            store(&arena, &name, &retry).await?;
+            store(&fixture, &name, &retry).await?;
             never("a live Task is deleted", A_WHILE, || async {
                 let found = tasks.get_opt("live").await?;
                 let deleted =
@@ -158,17 +158,17 @@ async fn a_stored_retry_deletes_no_task_that_did_not_fail() -> anyhow::Result<()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stored_predecessor_of_any_shape_ends_nothing() -> anyhow::Result<()> {
-    let (arena, name) = arena("shapes", limit()).await?;
+    let (fixture, name) = start("shapes", limit()).await?;
     let shapes = [
         json!({"metadata": "x"}),
         json!({"metadata": {"name": 7, "annotations": [], "labels": "x"}, "spec": null}),
         json!({}),
     ];
-    arena
+    fixture
         .attack(async {
             for shape in &shapes {
-                store(&arena, &name, &creates(&shape.clone())).await?;
-                never_created(&arena).await?;
+                store(&fixture, &name, &creates(&shape.clone())).await?;
+                never_created(&fixture).await?;
             }
             Ok(())
         })

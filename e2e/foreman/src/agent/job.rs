@@ -1,5 +1,5 @@
-//! The Jobs that an agent makes for its tasks (F15): a coder's belongs to the task, but does not hold up its deletion; a
-//! gate's belongs to nobody.
+//! The Jobs that an agent makes for its tasks (F15): a coder's is owned by the task, but does not block its deletion; a
+//! gate's has no owner.
 
 use super::{Agent, LOOK, PATIENCE};
 use crate::error::{Error, tolerate_gone};

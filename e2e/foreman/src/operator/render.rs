@@ -35,8 +35,8 @@ pub(super) fn placeholder(key: &Key, step: &Step) -> AgenticTask {
 }
 
 impl Operator {
-    /// Creates the tasks in order, up to the first that is refused; one that exists is taken as it is, whoever made
-    /// it. Returns references to those before.
+    /// Creates the tasks in order, up to the first that is refused; one that exists is used as it is, of any
+    /// origin. Returns references to those before.
     pub(super) async fn render(&self, key: &Key, workload: &Workload, steps: &[Step]) -> (Vec<Value>, Option<Error>) {
         let api: Api<AgenticTask> = Api::namespaced(self.client.clone(), &key.namespace);
         let mut references = Vec::new();

@@ -153,7 +153,7 @@ impl Operator {
         let patch = Patch::Merge(json!({"metadata": {"finalizers": finalizers}}));
         let api: Api<AgenticTask> = Api::namespaced(self.client.clone(), &key.namespace);
         let patched = api.patch(&key.name, &PatchParams::default(), &patch).await;
-        tolerate_gone(patched).map_err(Error::kube("letting go AgenticTask", key))?;
+        tolerate_gone(patched).map_err(Error::kube("removing the finalizer of AgenticTask", key))?;
         Ok(Next::Wait)
     }
 }
@@ -161,14 +161,14 @@ impl Operator {
 /// What a write to a task is checked against.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Against {
-    /// The task as it was seen: a conflict if it has changed. Foreman does not look, and has seconds between two steps;
-    /// here they follow within milliseconds, so that a look at an old copy would undo the next step.
+    /// The task as it was seen: a conflict if it has changed. Foreman does not check, and has seconds between two steps;
+    /// here they follow within milliseconds, so that a read of an old copy would undo the next step.
     Seen,
     /// Nothing.
     Nothing,
 }
 
-/// A merge patch of what changed in a status. A task that is gone is left alone.
+/// A merge patch of what changed in a status. A task that is gone is skipped.
 pub(crate) async fn write_status(
     client: &Client,
     key: &Key,

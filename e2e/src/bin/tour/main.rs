@@ -87,7 +87,7 @@ async fn tour() -> anyhow::Result<()> {
     .await?;
     typed(&cp, "kubectl -n team-a get tasks.kelos.dev -L team").await?;
 
-    heading("3. Kueue has a quota of one. Their Jobs have its queue's name; one is suspended. Nobody changed Kelos.");
+    heading("3. Kueue has a quota of one. Their Jobs have its queue's name; one is suspended. Kelos is unchanged.");
     typed(
         &cp,
         "kubectl -n team-a get jobs \
@@ -114,14 +114,14 @@ async fn tour() -> anyhow::Result<()> {
     typed(&cp, STANDING).await?;
 
     heading(
-        "5. An item that failed three times (written by hand here): no further Task. A dry run gives the true verdict.",
+        "5. An item that failed three times (the tour wrote its WorkItem): no further Task. A dry run has the same decision.",
     );
     remember_failures(&cp).await?;
     typed(&cp, "kubectl -n team-a get workitems").await?;
     show_file(TASK);
     typed_with_input(&cp, "kubectl create --dry-run=server -f once-more.yaml", TASK).await?;
 
-    heading("6. Forget its failures, and it may run");
+    heading("6. Reset its failures, and it may run");
     typed(&cp, "kubectl -n team-a delete workitem fixer-103-da53f9f214").await?;
     until_allowed(&cp).await?;
     typed_with_input(&cp, "kubectl create --dry-run=server -f once-more.yaml", TASK).await?;
@@ -172,7 +172,7 @@ async fn retry(cp: &ControlPlane) -> anyhow::Result<()> {
     .await
 }
 
-/// Writes the memory of an item by hand, as the controller would after three failures.
+/// Writes the WorkItem of an item as the controller does after three failures.
 async fn remember_failures(cp: &ControlPlane) -> anyhow::Result<()> {
     cp.apply_yaml(include_str!("../../../tour/work-item.yaml")).await?;
     let status = r#"{"status": {"breaker": "Open", "consecutiveFailures": 3, "openedAt": "2026-11-20T10:00:00Z",

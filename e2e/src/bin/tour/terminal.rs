@@ -41,7 +41,7 @@ pub(crate) fn heading(text: &str) {
     say(&styled("1", &format!("\n{text}")));
 }
 
-/// `text` in an ANSI style, if somebody looks at a terminal.
+/// `text` in an ANSI style, if the output is a terminal.
 fn styled(style: &str, text: &str) -> String {
     if std::io::stdout().is_terminal() {
         format!("\x1b[{style}m{text}\x1b[0m")

@@ -55,7 +55,7 @@ pub(super) fn lock_key(task: &Task) -> Option<String> {
 }
 
 impl Controller {
-    /// Takes the branch for the Task. `Some` tells when to look again, with the Task now Waiting.
+    /// Takes the branch for the Task. `Some`: when to reconcile again, with the Task now Waiting.
     pub(super) async fn take_branch(&self, key: &Key, task: &Task) -> Result<Option<Next>, Error> {
         let Some(lock) = lock_key(task) else {
             return Ok(None);

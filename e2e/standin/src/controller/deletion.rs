@@ -20,7 +20,7 @@ impl Controller {
         let Some(ttl) = task.spec.ttl_seconds else {
             return Ok(next);
         };
-        if !self.flavour.is_terminal(task.phase()) {
+        if !self.capability.is_terminal(task.phase()) {
             return Ok(next);
         }
         let Some(completed) = task.current().completion_time else {
@@ -40,7 +40,7 @@ impl Controller {
         }
     }
 
-    /// Frees the branch, deletes the Job, lets go; waits for nobody else's finalizer and no pod.
+    /// Frees the branch, deletes the Job, removes the finalizer; waits for no other finalizer and no pod.
     pub(super) async fn finalise(&self, key: &Key, mut task: Task) -> Result<Next, Error> {
         if !task.finalizers().iter().any(|f| f == keys::TASK_FINALIZER) {
             return Ok(Next::Wait);
@@ -60,7 +60,7 @@ impl Controller {
         }
     }
 
-    /// Deletes the Job of the Task's name, whoever made it (kelos T20).
+    /// Deletes the Job of the Task's name, also one that another client created (kelos T20).
     pub(super) async fn delete_job(&self, key: &Key) -> Result<(), Error> {
         if self.jobs.get(key).is_none() {
             return Ok(());

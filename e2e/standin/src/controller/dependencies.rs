@@ -13,9 +13,9 @@ const MISSING: Duration = Duration::from_secs(5);
 const UNFINISHED: Duration = Duration::from_secs(10);
 
 impl Controller {
-    /// `Some` tells when to look again, with the Task now Waiting or Failed.
+    /// `Some`: when to reconcile again, with the Task now Waiting or Failed.
     pub(super) async fn await_dependencies(&self, key: &Key, task: &Task) -> Result<Option<Next>, Error> {
-        // Looked for once only: a Waiting Task has passed this.
+        // Checked once only: a Waiting Task has passed this.
         if !task.spec.depends_on.is_empty()
             && task.phase() != "Waiting"
             && let Some(name) = self.circle(&key.namespace, &key.name, &mut Vec::new())

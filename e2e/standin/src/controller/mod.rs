@@ -19,7 +19,7 @@ pub use branch::BranchLocks;
 use outputs::usage;
 
 use crate::cache::{Cache, Key, Scope};
-use crate::crds::Flavour;
+use crate::crds::CrdCapability;
 use crate::metrics::{Errors, Metrics};
 use crate::queue::Queue;
 use crate::types::{Task, TaskSpawner, Workspace};
@@ -35,7 +35,7 @@ pub(crate) struct Controller {
     client: Client,
     events: events::Recorder,
     metrics: Metrics,
-    flavour: Flavour,
+    capability: CrdCapability,
     locks: Arc<BranchLocks>,
     tasks: Arc<Cache<Task>>,
     jobs: Arc<Cache<Job>>,
@@ -51,7 +51,7 @@ pub(crate) struct Setup {
     pub(crate) metrics: Metrics,
     pub(crate) locks: Arc<BranchLocks>,
     pub(crate) runtimes: bool,
-    pub(crate) flavour: Flavour,
+    pub(crate) capability: CrdCapability,
 }
 
 /// Starts the caches and the loops in `tasks`.
@@ -63,9 +63,9 @@ pub(crate) async fn start(setup: Setup, running: &mut JoinSet<()>) {
     let all = Config::default();
     let tasks = Cache::start(client, scope, &all, running, {
         let (tasks, pools) = (task_queue.clone(), pool_queue.clone());
-        let (spawners, flavour) = (spawner_queue.clone(), setup.flavour);
+        let (spawners, capability) = (spawner_queue.clone(), setup.capability);
         move |cache: &Cache<Task>, change| {
-            wake::for_task(flavour, cache, change, &tasks, &pools);
+            wake::for_task(capability, cache, change, &tasks, &pools);
             wake::spawner_of(change, &spawners);
         }
     });
@@ -91,7 +91,7 @@ pub(crate) async fn start(setup: Setup, running: &mut JoinSet<()>) {
         events: events::Recorder::new(client.clone()),
         client: setup.client,
         metrics: setup.metrics,
-        flavour: setup.flavour,
+        capability: setup.capability,
         locks: setup.locks,
         tasks,
         jobs,

@@ -74,7 +74,7 @@ impl Controller {
     /// Creates the Task's record if its usage is known; twice is once.
     pub(super) async fn record(&self, key: &Key, task: &Task) -> Result<(), Error> {
         let status = task.current();
-        if !self.flavour.is_terminal(&status.phase) || status.usage.is_none() {
+        if !self.capability.is_terminal(&status.phase) || status.usage.is_none() {
             return Ok(());
         }
         let uid = task.uid().unwrap_or_default();

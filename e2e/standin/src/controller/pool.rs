@@ -1,5 +1,5 @@
 //! Tasks of a worker pool (kelos §7): no Job, a protocol of annotations on runner pods. The pods
-//! themselves come from whoever plays the pool; there is no `StatefulSet`.
+//! themselves come from the test that plays the pool; there is no `StatefulSet`.
 
 use super::{Controller, status};
 use crate::cache::Key;
@@ -13,11 +13,11 @@ use kube::{Resource, ResourceExt};
 use serde_json::json;
 use std::time::Duration;
 
-/// How often a free runner is looked for.
+/// How often a free runner is searched.
 const NO_RUNNER: Duration = Duration::from_secs(5);
-/// How often a lost write is tried again, and a runner asked whether it has let go.
+/// How often a lost write is tried again, and a runner asked whether it has released the Task.
 const AGAIN: Duration = Duration::from_secs(2);
-/// How often a runner is looked at.
+/// How often a runner is polled.
 const POLL: Duration = Duration::from_secs(10);
 
 impl Controller {
@@ -132,7 +132,7 @@ impl Controller {
         self.record(key, &written).await
     }
 
-    /// Asks the runner to kill a deleted Task's agent. `Some` until it has let go.
+    /// Asks the runner to kill a deleted Task's agent. `Some` until it has released it.
     pub(super) async fn release_runner(&self, key: &Key, task: &Task) -> Result<Option<Next>, Error> {
         let name = task.current().pod_name;
         if name.is_empty() {

@@ -53,7 +53,7 @@ impl Controller {
 
     /// No Job: nothing more to do for a terminal Task, a new Job for any other (kelos S19).
     async fn without_job(&self, key: &Key, task: &Task) -> Result<Next, Error> {
-        if self.flavour.is_terminal(task.phase()) {
+        if self.capability.is_terminal(task.phase()) {
             self.record(key, task).await?;
             return self.apply_ttl(key, task, Next::Wait).await;
         }
@@ -67,7 +67,7 @@ impl Controller {
     }
 
     fn is_cancelled(&self, task: &Task) -> bool {
-        task.phase() == CANCELLED && self.flavour.is_terminal(CANCELLED)
+        task.phase() == CANCELLED && self.capability.is_terminal(CANCELLED)
     }
 
     /// A Kelos with proposal 001: the Job goes, the lock is freed, the TTL runs.

@@ -133,7 +133,7 @@ impl Controller {
         let tasks = self.tasks.list(&key.namespace);
         let active = tasks.iter().filter(|task| {
             let own = task.labels().get(keys::SPAWNER) == Some(&key.name);
-            own && !self.flavour.is_terminal(task.phase())
+            own && !self.capability.is_terminal(task.phase())
         });
         let active = i64::try_from(active.count()).unwrap_or(i64::MAX);
         let (phase, message) = if spawner.spec.is_suspended() {

@@ -2,7 +2,7 @@
 
 use super::branch::lock_key;
 use crate::cache::{Cache, Change, Key};
-use crate::crds::Flavour;
+use crate::crds::CrdCapability;
 use crate::keys;
 use crate::queue::Queue;
 use crate::types::{Task, Workspace};
@@ -12,7 +12,7 @@ use kube::ResourceExt;
 /// A Task wakes itself; a terminal one also those that depend on it or wait for its branch, in its own
 /// namespace only (kelos §6.5).
 pub(super) fn for_task(
-    flavour: Flavour,
+    capability: CrdCapability,
     cache: &Cache<Task>,
     change: &Change<Task>,
     tasks: &Queue<Key>,
@@ -25,7 +25,7 @@ pub(super) fn for_task(
     if task.spec.worker_pool_ref.is_some() {
         pools.add(key.clone());
     }
-    if flavour.is_terminal(task.phase()) {
+    if capability.is_terminal(task.phase()) {
         let lock = lock_key(task);
         for other in cache.list(&key.namespace) {
             let depends = other.spec.depends_on.contains(&key.name);
@@ -38,7 +38,7 @@ pub(super) fn for_task(
     tasks.add(key);
 }
 
-/// A Job wakes the Task that owns it. A foreign Job of the same name wakes nobody.
+/// A Job enqueues the Task that owns it. A foreign Job of the same name enqueues none.
 pub(super) fn for_job(change: &Change<Job>, tasks: &Queue<Key>) {
     let Some(job) = change.object() else {
         return;

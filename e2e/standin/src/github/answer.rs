@@ -3,7 +3,7 @@
 use super::Shared;
 use super::fault::Kind;
 use super::routes::{Content, Query, content};
-use super::world::{Seen, World};
+use super::state::{GitHubState, Seen};
 use axum::body::{Body, Bytes};
 use axum::extract::{Query as Parsed, State};
 use axum::response::Response;
@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-/// GitHub's page size when nobody asks for another.
+/// GitHub's default page size.
 const PER_PAGE: usize = 30;
 
 /// Every request comes here.
@@ -29,8 +29,8 @@ pub(super) async fn answer(
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let agent = header(USER_AGENT).unwrap_or_default();
     let fault = {
-        let mut world = shared.lock();
-        let mut faults = world.faults.iter_mut();
+        let mut state = shared.lock();
+        let mut faults = state.faults.iter_mut();
         let fault = faults.find_map(|f| f.strikes(uri.path(), agent).then(|| f.kind.clone()));
         fault.filter(|_| uri.path() != "/rate_limit")
     };
@@ -38,34 +38,34 @@ pub(super) async fn answer(
         tokio::time::sleep(delay).await;
     }
     let known = header(IF_NONE_MATCH);
-    let mut world = shared.lock();
+    let mut state = shared.lock();
     let response = match fault {
-        None | Some(Kind::Delay(_)) if world.remaining == 0 && uri.path() != "/rate_limit" => limited(&world),
+        None | Some(Kind::Delay(_)) if state.remaining == 0 && uri.path() != "/rate_limit" => limited(&state),
         None | Some(Kind::Delay(_)) => {
-            let found = content(&mut world, &method, uri.path(), &query, &body);
-            show(&mut world, found, &uri, &query, known)
+            let found = content(&mut state, &method, uri.path(), &query, &body);
+            show(&mut state, found, &uri, &query, known)
         }
         Some(Kind::Status(code)) => {
             let code = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            refuse(builder(&world, code), "fault on request")
+            refuse(builder(&state, code), "fault on request")
         }
         Some(Kind::RateLimited { reset_in }) => {
-            let reset = reset_in.map_or(world.reset, |reset_in| Timestamp::now() + reset_in);
+            let reset = reset_in.map_or(state.reset, |reset_in| Timestamp::now() + reset_in);
             let (left, until) = (
-                std::mem::replace(&mut world.remaining, 0),
-                std::mem::replace(&mut world.reset, reset),
+                std::mem::replace(&mut state.remaining, 0),
+                std::mem::replace(&mut state.reset, reset),
             );
-            let response = limited(&world);
-            (world.remaining, world.reset) = (left, until);
+            let response = limited(&state);
+            (state.remaining, state.reset) = (left, until);
             response
         }
         Some(Kind::SecondaryLimit { retry_after }) => refuse(
-            builder(&world, StatusCode::FORBIDDEN).header(RETRY_AFTER, retry_after),
+            builder(&state, StatusCode::FORBIDDEN).header(RETRY_AFTER, retry_after),
             "You have exceeded a secondary rate limit",
         ),
-        Some(Kind::Garbage) => finish(builder(&world, StatusCode::OK), Body::from("<html>oops")),
+        Some(Kind::Garbage) => finish(builder(&state, StatusCode::OK), Body::from("<html>oops")),
     };
-    world.seen.push(Seen {
+    state.seen.push(Seen {
         method,
         path: uri.path().to_owned(),
         query: uri.query().unwrap_or_default().to_owned(),
@@ -77,13 +77,13 @@ pub(super) async fn answer(
     response
 }
 
-fn show(world: &mut World, content: Content, uri: &Uri, query: &Query, known: Option<&str>) -> Response {
+fn show(state: &mut GitHubState, content: Content, uri: &Uri, query: &Query, known: Option<&str>) -> Response {
     let status = content.status();
     let (value, link) = match content {
         Content::One(value) | Content::Made(value) => (value, None),
-        Content::Many(values) => page(world, &values, uri, query),
-        Content::Missing => return refuse(builder(world, status), "Not Found"),
-        Content::Unprocessable(why) => return refuse(builder(world, status), &why),
+        Content::Many(values) => page(state, &values, uri, query),
+        Content::Missing => return refuse(builder(state, status), "Not Found"),
+        Content::Unprocessable(why) => return refuse(builder(state, status), &why),
     };
     let text = value.to_string();
     let digest = Sha256::digest(&text);
@@ -93,22 +93,22 @@ fn show(world: &mut World, content: Content, uri: &Uri, query: &Query, known: Op
     );
     if known.is_some_and(|known| known.split(',').any(|known| known.trim() == tag)) {
         // Costs nothing of the rate limit, as at GitHub.
-        let unchanged = builder(world, StatusCode::NOT_MODIFIED).header(ETAG, tag);
+        let unchanged = builder(state, StatusCode::NOT_MODIFIED).header(ETAG, tag);
         return finish(unchanged, Body::empty());
     }
     if uri.path() != "/rate_limit" {
-        world.remaining = world.remaining.saturating_sub(1);
+        state.remaining = state.remaining.saturating_sub(1);
     }
-    let mut answer = builder(world, status).header(ETAG, tag);
+    let mut answer = builder(state, status).header(ETAG, tag);
     if let Some(link) = link {
         answer = answer.header(LINK, link);
     }
     finish(answer, Body::from(text))
 }
 
-fn page(world: &World, values: &[Value], uri: &Uri, query: &Query) -> (Value, Option<String>) {
+fn page(state: &GitHubState, values: &[Value], uri: &Uri, query: &Query) -> (Value, Option<String>) {
     let number = |key: &str| query.get(key).and_then(|text| text.parse::<usize>().ok());
-    let size = number("per_page").unwrap_or(PER_PAGE).clamp(1, world.page_size);
+    let size = number("per_page").unwrap_or(PER_PAGE).clamp(1, state.page_size);
     let page = number("page").unwrap_or(1).max(1);
     let pages = values.len().div_ceil(size).max(1);
     let shown = values.iter().skip((page - 1) * size).take(size);
@@ -116,7 +116,7 @@ fn page(world: &World, values: &[Value], uri: &Uri, query: &Query) -> (Value, Op
         let kept = uri.query().unwrap_or_default().split('&');
         let kept = kept.filter(|pair| !pair.is_empty() && !pair.starts_with("page="));
         let pairs: Vec<String> = kept.map(str::to_owned).chain([format!("page={page}")]).collect();
-        format!("{}{}?{}", world.base, uri.path(), pairs.join("&"))
+        format!("{}{}?{}", state.base, uri.path(), pairs.join("&"))
     };
     let link = (page < pages).then(|| {
         let (next, last) = (url(page + 1), url(pages));
@@ -125,22 +125,22 @@ fn page(world: &World, values: &[Value], uri: &Uri, query: &Query) -> (Value, Op
     (Value::Array(shown.cloned().collect()), link)
 }
 
-fn limited(world: &World) -> Response {
-    refuse(builder(world, StatusCode::FORBIDDEN), "API rate limit exceeded")
+fn limited(state: &GitHubState) -> Response {
+    refuse(builder(state, StatusCode::FORBIDDEN), "API rate limit exceeded")
 }
 
 fn refuse(builder: Builder, message: &str) -> Response {
     finish(builder, Body::from(json!({"message": message}).to_string()))
 }
 
-fn builder(world: &World, status: StatusCode) -> Builder {
+fn builder(state: &GitHubState, status: StatusCode) -> Builder {
     Response::builder()
         .status(status)
         .header("content-type", "application/json; charset=utf-8")
-        .header("x-ratelimit-limit", world.limit)
-        .header("x-ratelimit-remaining", world.remaining)
-        .header("x-ratelimit-reset", world.reset.as_second())
-        .header("x-ratelimit-used", world.limit.saturating_sub(world.remaining))
+        .header("x-ratelimit-limit", state.limit)
+        .header("x-ratelimit-remaining", state.remaining)
+        .header("x-ratelimit-reset", state.reset.as_second())
+        .header("x-ratelimit-used", state.limit.saturating_sub(state.remaining))
         .header("cache-control", "private, max-age=60, s-maxage=60")
 }
 

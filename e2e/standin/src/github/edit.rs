@@ -1,7 +1,7 @@
 //! The writes of the tour: GitHub's own, so that `curl` can play a user.
 
 use super::routes::Content;
-use super::world::{self, Comment, Entry, World};
+use super::state::{self, Comment, Entry, GitHubState};
 use http::Method;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -17,7 +17,7 @@ struct Change {
 
 /// Creates or changes an issue, or comments on one.
 pub(super) fn edit(
-    world: &mut World,
+    state: &mut GitHubState,
     method: &Method,
     (owner, name): (&str, &str),
     rest: &[&str],
@@ -27,7 +27,7 @@ pub(super) fn edit(
         Ok(change) => change,
         Err(error) => return Content::Unprocessable(error.to_string()),
     };
-    let entries = &world.repository(owner, name).entries;
+    let entries = &state.repository(owner, name).entries;
     let highest = entries.keys().max().copied().unwrap_or(0);
     let existing = |number: &str| {
         let number: u64 = number.parse().ok()?;
@@ -41,7 +41,7 @@ pub(super) fn edit(
         },
         (&Method::POST, ["issues", number, "comments"]) => {
             return match (existing(number), change.body) {
-                (Some(number), Some(body)) => comment(world, (owner, name), number, body),
+                (Some(number), Some(body)) => comment(state, (owner, name), number, body),
                 (Some(_), None) => Content::Unprocessable("body is missing".to_owned()),
                 (None, _) => Content::Missing,
             };
@@ -49,10 +49,10 @@ pub(super) fn edit(
         _ => return Content::Missing,
     };
     let made = number > highest;
-    let entry = world.touch(owner, name, number);
+    let entry = state.touch(owner, name, number);
     apply(entry, change);
     let entry = entry.clone();
-    let shown = world::issue(&world.base, owner, name, number, &entry);
+    let shown = state::issue(&state.base, owner, name, number, &entry);
     if made {
         Content::Made(shown)
     } else {
@@ -77,14 +77,14 @@ fn apply(entry: &mut Entry, change: Change) {
     }
 }
 
-fn comment(world: &mut World, repo: (&str, &str), number: u64, body: String) -> Content {
+fn comment(state: &mut GitHubState, repo: (&str, &str), number: u64, body: String) -> Content {
     let comment = Comment {
-        id: world.comment_id(),
+        id: state.comment_id(),
         author: "visitor".to_owned(),
         body,
         created: Timestamp::now(),
     };
-    let shown = world::comment(&comment);
-    world.touch(repo.0, repo.1, number).comments.push(comment);
+    let shown = state::comment(&comment);
+    state.touch(repo.0, repo.1, number).comments.push(comment);
     Content::Made(shown)
 }

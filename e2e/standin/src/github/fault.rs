@@ -35,7 +35,7 @@ impl Fault {
         Self::new(Kind::Status(code))
     }
 
-    /// 403 with `X-RateLimit-Remaining: 0`, until the world's own reset.
+    /// 403 with `X-RateLimit-Remaining: 0`, until the state's own reset.
     pub const fn rate_limited() -> Self {
         Self::new(Kind::RateLimited { reset_in: None })
     }

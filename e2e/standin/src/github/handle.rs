@@ -1,7 +1,7 @@
 //! How a test changes the stub's state.
 
 use super::Shared;
-use super::world::{Comment, Entry, Pull};
+use super::state::{Comment, Entry, Pull};
 use jiff::Timestamp;
 
 /// A repository.
@@ -57,10 +57,10 @@ impl Repo {
 
     /// What a user may do: `read`, `triage`, `write`, `maintain`, `admin`.
     pub fn permission(&self, login: &str, level: &str) -> &Self {
-        let mut world = self.shared.lock();
-        let permissions = &mut world.repository(&self.owner, &self.name).permissions;
+        let mut state = self.shared.lock();
+        let permissions = &mut state.repository(&self.owner, &self.name).permissions;
         permissions.insert(login.to_owned(), level.to_owned());
-        drop(world);
+        drop(state);
         self
     }
 }
@@ -173,7 +173,7 @@ impl Issue {
     /// Takes it out of existence: GitHub answers 404 from here on.
     pub fn remove(&self) {
         let Repo { shared, owner, name } = &self.repo;
-        let mut world = shared.lock();
-        world.repository(owner, name).entries.remove(&self.number);
+        let mut state = shared.lock();
+        state.repository(owner, name).entries.remove(&self.number);
     }
 }

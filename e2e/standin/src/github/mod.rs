@@ -8,13 +8,13 @@ mod handle;
 mod routes;
 mod seed;
 mod shared;
-mod world;
+mod state;
 
 pub use fault::Fault;
 pub use handle::{Issue, Repo};
 pub use seed::{AgentRule, CommentSeed, IssueSeed, RepoSeed, Seed};
 pub use shared::SharedGitHub;
-pub use world::Seen;
+pub use state::Seen;
 
 use crate::serve::bind;
 use axum::Router;
@@ -23,15 +23,15 @@ use jiff::Timestamp;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use state::GitHubState;
 use tokio::task::JoinSet;
-use world::World;
 
 /// The state behind the server and its handles.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Shared(Arc<Mutex<World>>);
+pub(crate) struct Shared(Arc<Mutex<GitHubState>>);
 
 impl Shared {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, World> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, GitHubState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -113,12 +113,12 @@ impl GitHub {
 
     /// Sets what is left of the hour's requests; at 0 every request that is no 304 gets 403.
     pub fn rate_limit(&self, remaining: u64, reset: Timestamp) {
-        let mut world = self.shared.lock();
-        world.remaining = remaining;
-        world.reset = reset;
+        let mut state = self.shared.lock();
+        state.remaining = remaining;
+        state.reset = reset;
     }
 
-    /// Who every token belongs to; before this, tokens belong to nobody, as those of an App.
+    /// Sets the user of all tokens; before this, tokens have no user, as those of an App.
     pub fn viewer(&self, login: &str) {
         self.shared.lock().viewer = Some(login.to_owned());
     }

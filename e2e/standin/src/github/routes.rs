@@ -1,7 +1,7 @@
 //! What is where: paths to JSON.
 
 use super::edit;
-use super::world::{self, Entry, World};
+use super::state::{self, Entry, GitHubState};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -35,37 +35,37 @@ impl Content {
 }
 
 /// Answers a request for a path below the base URL.
-pub(super) fn content(world: &mut World, method: &Method, path: &str, query: &Query, body: &[u8]) -> Content {
+pub(super) fn content(state: &mut GitHubState, method: &Method, path: &str, query: &Query, body: &[u8]) -> Content {
     let path = path.strip_prefix("/api/v3").unwrap_or(path);
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     if let ["rate_limit"] = parts[..] {
         let core = json!({
-            "limit": world.limit, "remaining": world.remaining, "reset": world.reset.as_second(),
+            "limit": state.limit, "remaining": state.remaining, "reset": state.reset.as_second(),
         });
         return Content::One(json!({"resources": {"core": core}, "rate": core}));
     }
     if let ["user"] = parts[..] {
-        let viewer = world.viewer.as_deref();
-        return viewer.map_or(Content::Missing, |login| Content::One(world::user(login)));
+        let viewer = state.viewer.as_deref();
+        return viewer.map_or(Content::Missing, |login| Content::One(state::user(login)));
     }
     let ["repos", owner, name, ref rest @ ..] = parts[..] else {
         return Content::Missing;
     };
-    if !world.repos.contains_key(&(owner.to_owned(), name.to_owned())) {
+    if !state.repos.contains_key(&(owner.to_owned(), name.to_owned())) {
         return Content::Missing;
     }
     if *method != Method::GET {
-        return edit::edit(world, method, (owner, name), rest, body);
+        return edit::edit(state, method, (owner, name), rest, body);
     }
-    read(world, (owner, name), rest, query)
+    read(state, (owner, name), rest, query)
 }
 
-fn read(world: &World, repo: (&str, &str), rest: &[&str], query: &Query) -> Content {
+fn read(state: &GitHubState, repo: (&str, &str), rest: &[&str], query: &Query) -> Content {
     let (owner, name) = repo;
-    let Some(repository) = world.repos.get(&(owner.to_owned(), name.to_owned())) else {
+    let Some(repository) = state.repos.get(&(owner.to_owned(), name.to_owned())) else {
         return Content::Missing;
     };
-    let base = &world.base;
+    let base = &state.base;
     let entry = |number: &str| {
         let number: u64 = number.parse().ok()?;
         repository.entries.get(&number).map(|entry| (number, entry))
@@ -74,15 +74,15 @@ fn read(world: &World, repo: (&str, &str), rest: &[&str], query: &Query) -> Cont
     match *rest {
         [] => Content::One(json!({"name": name, "full_name": format!("{owner}/{name}")})),
         ["issues"] => Content::Many(list(repository.entries.iter(), query, |number, entry| {
-            Some(world::issue(base, owner, name, number, entry))
+            Some(state::issue(base, owner, name, number, entry))
         })),
         ["pulls"] => Content::Many(list(repository.entries.iter(), query, |number, entry| {
-            world::pull(base, owner, name, number, entry)
+            state::pull(base, owner, name, number, entry)
         })),
-        ["issues", number] => one(entry(number).map(|(n, entry)| world::issue(base, owner, name, n, entry))),
-        ["pulls", number] => one(entry(number).and_then(|(n, entry)| world::pull(base, owner, name, n, entry))),
+        ["issues", number] => one(entry(number).map(|(n, entry)| state::issue(base, owner, name, n, entry))),
+        ["pulls", number] => one(entry(number).and_then(|(n, entry)| state::pull(base, owner, name, n, entry))),
         ["issues", number, "comments"] => entry(number).map_or(Content::Missing, |(_, entry)| {
-            Content::Many(entry.comments.iter().map(world::comment).collect())
+            Content::Many(entry.comments.iter().map(state::comment).collect())
         }),
         ["issues", number, "labels"] => entry(number).map_or(Content::Missing, |(_, entry)| {
             Content::Many(entry.labels.iter().map(|l| json!({"name": l})).collect())

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 
 impl Spawners {
     /// Runs the one-shot that Kelos' `CronJob` runs at a tick. A tick that is not after the last cycle is
-    /// over, denied or not. There is no schedule here: whoever calls decides when it ticks.
+    /// over, denied or not. There is no schedule here: the caller decides when it ticks.
     pub(crate) async fn tick(&self, key: &Key, at: Timestamp) -> Result<(), Error> {
         let spawner = self.get(key).await?;
         let Some(cron) = &spawner.spec.when.cron else {

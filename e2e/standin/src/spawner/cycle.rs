@@ -68,7 +68,7 @@ impl Spawners {
     /// Creates what is missing, then writes the status, then fails if an item failed (kelos S6).
     pub(super) async fn work_off(&self, key: &Key, spawner: TaskSpawner, items: Vec<Item>) -> Result<(), Error> {
         let own = self.own_tasks(key, &spawner).await?;
-        let terminal = |task: &&Task| self.flavour.is_terminal(task.phase());
+        let terminal = |task: &&Task| self.capability.is_terminal(task.phase());
         let mut active = own.len() - own.values().filter(terminal).count();
         let discovered = items.len();
         let mut new = self.new_items(key, &spawner, &own, items).await?;
@@ -166,7 +166,7 @@ impl Spawners {
         let (Some(trigger), Some(completed)) = (trigger, task.current().completion_time) else {
             return false;
         };
-        self.flavour.is_terminal(task.phase()) && trigger > completed.0
+        self.capability.is_terminal(task.phase()) && trigger > completed.0
     }
 
     async fn create(&self, key: &Key, spawner: &TaskSpawner, item: &Item) -> Creation {
@@ -184,7 +184,7 @@ impl Spawners {
         }
     }
 
-    /// The name is taken: ours is fine, anybody else's or nobody's any more is an error (kelos S5).
+    /// The name is taken: a Task of this spawner is fine, that of another owner or a deleted one is an error (kelos S5).
     async fn collision(&self, key: &Key, spawner: &TaskSpawner, name: &str) -> Creation {
         let uid = spawner.uid().unwrap_or_default();
         match self.tasks(key).get(name).await {

@@ -50,7 +50,7 @@ pub enum Delivered {
 }
 
 impl Spawners {
-    /// Takes a delivery. After an error the delivery is forgotten, so that a redelivery is processed.
+    /// Processes a delivery. After an error the delivery's ID is dropped, so that a redelivery is processed.
     pub(crate) async fn deliver(&self, key: &Key, event: &Delivery) -> Result<Delivered, Error> {
         let seen = (key.clone(), event.delivery_id.clone());
         if !self.remember(&seen) {

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 pub(crate) struct Item {
     /// What its Task's name ends with.
     pub id: String,
-    /// The tracker's number, 0 for none.
+    /// The number at the issue source, 0 for none.
     pub number: i64,
     /// Its title.
     pub title: String,
@@ -30,7 +30,7 @@ pub(crate) struct Item {
     pub time: String,
     /// A tick's schedule.
     pub schedule: String,
-    /// When somebody last asked for a new run.
+    /// The time of the last request for a new run.
     pub trigger: Option<Timestamp>,
 }
 

@@ -18,7 +18,7 @@ pub(crate) use discover::Item;
 pub use rest::DiscoverError;
 
 use crate::cache::{Cache, Change, Key, Scope};
-use crate::crds::Flavour;
+use crate::crds::CrdCapability;
 use crate::error::Error;
 use crate::keys;
 use crate::metrics::Metrics;
@@ -44,17 +44,17 @@ pub(crate) struct Spawners {
     client: Client,
     github: rest::GitHub,
     metrics: Metrics,
-    flavour: Flavour,
+    capability: CrdCapability,
     deliveries: Mutex<BTreeSet<(Key, String)>>,
 }
 
 impl Spawners {
-    pub(crate) fn new(client: Client, github_url: &str, metrics: Metrics, flavour: Flavour) -> Self {
+    pub(crate) fn new(client: Client, github_url: &str, metrics: Metrics, capability: CrdCapability) -> Self {
         Self {
             client,
             github: rest::GitHub::new(github_url),
             metrics,
-            flavour,
+            capability,
             deliveries: Mutex::default(),
         }
     }
@@ -159,7 +159,7 @@ fn wake_by_spawner(change: &Change<TaskSpawner>, queue: &Queue<Key>) {
     }
 }
 
-/// A Task's phase changes, its deletion begins, or it is gone; its creation wakes nobody (kelos S9).
+/// A Task's phase changes, its deletion begins, or it is gone; its creation enqueues no spawner (kelos S9).
 fn wake_by_task(change: &Change<Task>, queue: &Queue<Key>) {
     let wakes = match (&change.old, &change.new) {
         (Some(old), Some(new)) => {

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::CustomResource;
 use serde::{Deserialize, Serialize};
 
-/// One finished Task with known usage. Named by the Task's UID, owned by nobody.
+/// One finished Task with known usage. Named by the Task's UID, without an owner.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "kelos.dev",

@@ -54,7 +54,7 @@ pub struct TaskSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_overrides: Option<PodOverrides>,
     /// Served by no Kelos of today: only under
-    /// [`Flavour::Adopted001`](crate::crds::Flavour::Adopted001).
+    /// [`CrdCapability::Cancellation`](crate::crds::CrdCapability::Cancellation).
     #[serde(default, skip_serializing_if = "empty")]
     pub queue_name: String,
 }
@@ -123,7 +123,7 @@ pub struct TaskStatus {
     #[serde(skip_serializing_if = "empty")]
     pub conditions: Vec<Condition>,
     /// Served by no Kelos of today: only under
-    /// [`Flavour::Adopted001`](crate::crds::Flavour::Adopted001).
+    /// [`CrdCapability::Cancellation`](crate::crds::CrdCapability::Cancellation).
     #[serde(skip_serializing_if = "empty")]
     pub cancelled_by: String,
 }

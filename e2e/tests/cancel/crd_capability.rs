@@ -1,35 +1,35 @@
-//! A Kelos that has adopted proposal 001 knows cancelled Tasks itself; it may come while taskgate runs.
+//! A Kelos that has adopted the proposal on cancellation has the phase Cancelled; its CRDs may be installed while taskgate runs.
 
 use anyhow::ensure;
-use kelos_standin::{CRDS, Flavour, crds};
+use kelos_standin::{CRDS, CrdCapability, crds};
 use taskgate_e2e::{ControlPlane, PATIENCE, eventually};
 
-use crate::world::{World, condition, gate, task};
+use crate::support::{await_cancelled, cancel, cancelled_condition, gate, start_on, task};
 
 #[tokio::test]
-async fn phase_and_field_are_used_once_there_are_such() -> anyhow::Result<()> {
+async fn phase_and_field_are_used_once_the_crds_have_them() -> anyhow::Result<()> {
     let cp = ControlPlane::builder().crds(CRDS).start().await?;
-    let gate = gate(&cp).await?;
-    let before = World::on(&cp, &gate, "before", Flavour::Head).await?;
+    let gate = gate().await?.start(&cp).await?;
+    let before = start_on(&cp, &gate, "before", CrdCapability::Base).await?;
     before.run(&task("early")).await?;
-    before.cancel("early", "x").await?;
-    ensure!(before.await_cancelled("early").await?.phase() == "Failed");
+    cancel(&before, "early", "x").await?;
+    ensure!(await_cancelled(&before, "early").await?.phase() == "Failed");
 
-    cp.install_crds(&crds::yaml(Flavour::Adopted001)?).await?;
+    cp.install_crds(&crds::yaml(CrdCapability::Cancellation)?).await?;
     eventually("taskgate has seen the new schema", PATIENCE, || async {
         let log = gate.process().log()?;
         ensure!(log.contains("knows cancelled Tasks has changed"), "not yet");
         Ok(())
     })
     .await?;
-    let after = World::on(&cp, &gate, "after", Flavour::Adopted001).await?;
+    let after = start_on(&cp, &gate, "after", CrdCapability::Cancellation).await?;
     after.run(&task("late")).await?;
-    after.cancel("late", "no longer needed").await?;
-    let task = after.await_cancelled("late").await?;
+    cancel(&after, "late", "no longer needed").await?;
+    let task = await_cancelled(&after, "late").await?;
     ensure!(task.phase() == "Cancelled", "{}", task.phase());
-    let by = after.raw_task("late").await?;
+    let by = after.stored("tasks.kelos.dev", "late").await?.unwrap_or_default();
     ensure!(by["status"]["cancelledBy"] == "user:ann", "{by}");
-    ensure!(condition(&task)["status"] == "True");
+    ensure!(cancelled_condition(&task)["status"] == "True");
     // Such a Kelos counts it itself.
     let labels = [
         ("namespace", after.ns.name()),

@@ -1,6 +1,4 @@
-//! Words that the scenarios share.
-
-use std::collections::BTreeMap;
+//! What this suite adds to the fixtures: certificates, their Secret, and what is served.
 
 use anyhow::{Context as _, ensure};
 use k8s_openapi::{
@@ -10,11 +8,10 @@ use k8s_openapi::{
 use kelos_standin::{CRDS, types::Task};
 use kube::{
     Api,
-    api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
+    api::{DynamicObject, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use taskgate_certs::SecretData;
-use taskgate_e2e::{CertManager, ControlPlane, GATE_NAMESPACE, Gate, Namespace, PATIENCE, eventually};
+use taskgate_e2e::{CertManager, ControlPlane, GATE_NAMESPACE, Gate, Namespace, PATIENCE, eventually, resource, task};
 
 pub(crate) const CONFIGURATION: &str = "admission.taskgate.dev";
 pub(crate) const CERTIFICATE: &str = "taskgate-tls";
@@ -30,8 +27,8 @@ pub(crate) async fn plane() -> anyhow::Result<ControlPlane> {
     Ok(cp)
 }
 
-/// The flag that asks cert-manager's injector for the bundle.
-pub(crate) fn injected() -> String {
+/// The flag that lets cert-manager's injector write the bundle.
+pub(crate) fn inject_flag() -> String {
     format!("--inject-ca-from={GATE_NAMESPACE}/{CERTIFICATE}")
 }
 
@@ -52,35 +49,10 @@ pub(crate) fn entry(secret: &Secret, key: &str) -> anyhow::Result<Vec<u8>> {
     Ok(data.with_context(|| format!("no {key}"))?.0.clone())
 }
 
-/// Puts `data` into the Secret, whatever is there.
-pub(crate) async fn put(cp: &ControlPlane, data: &SecretData) -> anyhow::Result<()> {
-    let entries = [
-        ("tls.crt", &data.tls_crt),
-        ("tls.key", &data.tls_key),
-        ("ca.crt", &data.ca_crt),
-    ];
-    let entries: BTreeMap<_, _> = entries
-        .into_iter()
-        .filter_map(|(key, bytes)| Some((key, ByteString(bytes.clone()?))))
-        .collect();
-    let patch = json!({
-        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET, "namespace": GATE_NAMESPACE},
-        "type": "Opaque",
-        "data": entries,
-    });
-    let params = PatchParams::apply("operator").force();
-    secrets(cp).patch(SECRET, &params, &Patch::Apply(patch)).await?;
-    Ok(())
-}
-
-/// Tells the API server to trust `ca` and nobody else, as a user with certificates of their own does.
+/// Lets the API server trust `ca` alone, as a user with certificates of their own does.
 pub(crate) async fn trust(cp: &ControlPlane, ca: &[u8]) -> anyhow::Result<()> {
     for kind in ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"] {
-        let plural = format!("{}s", kind.to_lowercase());
-        let kind = ApiResource::from_gvk_with_plural(
-            &GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind),
-            &plural,
-        );
+        let kind = resource("admissionregistration.k8s.io/v1", kind);
         let api = Api::<DynamicObject>::all_with(cp.client(), &kind);
         let found = api.get(CONFIGURATION).await?;
         let webhooks = found.data["webhooks"].as_array().context("webhooks")?.iter();
@@ -98,21 +70,20 @@ pub(crate) async fn trust(cp: &ControlPlane, ca: &[u8]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A trial create, which the API server refuses when taskgate does not answer it; the Task as it would be stored.
+/// A dry run, which the API server refuses when taskgate does not answer; the Task as it would be stored.
 pub(crate) async fn probe(ns: &Namespace) -> anyhow::Result<Task> {
-    let task = json!({
-        "apiVersion": "kelos.dev/v1alpha2", "kind": "Task", "metadata": {"name": "probe"},
-        "spec": {"type": "claude-code", "prompt": "fix", "credentials": {"type": "none"}},
-    });
     let params = PostParams {
         dry_run: true,
         ..PostParams::default()
     };
-    Ok(ns.api().create(&params, &serde_json::from_value(task)?).await?)
+    Ok(ns
+        .tasks()
+        .create(&params, &serde_json::from_value(task("probe"))?)
+        .await?)
 }
 
-/// Waits until a probe succeeds: a new configuration takes a moment.
-pub(crate) async fn answers(ns: &Namespace) -> anyhow::Result<()> {
+/// Waits until a probe succeeds: a new configuration takes effect a moment later.
+pub(crate) async fn await_answer(ns: &Namespace) -> anyhow::Result<()> {
     eventually("admission works", PATIENCE, || probe(ns)).await.map(drop)
 }
 
@@ -120,7 +91,7 @@ pub(crate) async fn mutating(cp: &ControlPlane) -> anyhow::Result<MutatingWebhoo
     Ok(Api::all(cp.client()).get(CONFIGURATION).await?)
 }
 
-/// Who owns the bundle of the mutating configuration, as the API server tells it.
+/// The field managers of the mutating configuration's bundle.
 pub(crate) async fn owners_of_the_bundle(cp: &ControlPlane) -> anyhow::Result<Vec<String>> {
     let fields = mutating(cp).await?.metadata.managed_fields.unwrap_or_default();
     let owns = |fields: &Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1>| {
@@ -145,13 +116,13 @@ pub(crate) async fn readyz(gate: &Gate, check: &str) -> anyhow::Result<String> {
     line.map(ToOwned::to_owned).with_context(|| text.clone())
 }
 
-/// Waits until the certificate check says `words`, and the metric says whether something is wrong.
-pub(crate) async fn told(gate: &Gate, words: &str, failing: bool) -> anyhow::Result<()> {
-    eventually(format!("/readyz and /metrics tell: {words}"), PATIENCE, || async {
+/// Waits until the certificate check of /readyz contains `words`, and the metric is as `failing`.
+pub(crate) async fn await_certificate_check(gate: &Gate, words: &str, failing: bool) -> anyhow::Result<()> {
+    eventually(format!("/readyz and /metrics: {words}"), PATIENCE, || async {
         let line = readyz(gate, "certificate").await?;
         ensure!(line.contains(words), "{line}");
         let metric = gate.metrics().await?.sum("taskgate_certificate_renewal_failing");
-        ensure!((metric > 0.0) == failing, "the metric says {metric}");
+        ensure!((metric > 0.0) == failing, "the metric is {metric}");
         Ok(())
     })
     .await

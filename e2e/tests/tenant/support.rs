@@ -1,41 +1,34 @@
-//! One control plane with one taskgate for all attacks, one attack at a time: the other tenant's latencies before an attack must
-//! not be those during another one.
+//! A fixture of this suite: a tenant that attacks and one that works, on the control plane and the taskgate that all tests share.
+//! One attack at a time: the other tenant's latencies before an attack must not be those during another one.
 
 use anyhow::{Context as _, bail, ensure};
 use kelos_standin::CRDS;
 use kube::ResourceExt as _;
 use kube::api::{DynamicObject, Patch, PatchParams};
-use serde_json::{Value, json};
+use serde_json::Value;
 use taskgate_e2e::{
-    ControlPlane, Gate, PATIENCE, Peer, Shared, Tenant, Victim, chart_memory_limit, eventually, fail_task, task,
-    work_items,
+    ControlPlane, Gate, PATIENCE, Peer, SharedGate, Tenant, Victim, chart_memory_limit, eventually, task_of_item,
 };
-use tokio::sync::{Mutex, MutexGuard, OnceCell};
+use tokio::sync::{Mutex, MutexGuard};
 
-static PLANE: Shared = Shared::new(|| ControlPlane::builder().crds(CRDS));
-static GATE: OnceCell<Gate> = OnceCell::const_new();
+static SHARED: SharedGate = SharedGate::new(|| ControlPlane::builder().crds(CRDS));
 static TURN: Mutex<()> = Mutex::const_new(());
 
-pub(crate) const KELOS: &str = "kelos.dev/v1alpha2";
-pub(crate) const TASKGATE: &str = "taskgate.dev/v1alpha1";
-
-pub(crate) struct Arena {
+pub(crate) struct TenantFixture {
     pub(crate) cp: &'static ControlPlane,
     pub(crate) gate: &'static Gate,
-    /// Who attacks.
+    /// The tenant that attacks.
     pub(crate) tenant: Tenant,
     pub(crate) victim: Victim,
     pid: u32,
     _turn: MutexGuard<'static, ()>,
 }
 
-impl Arena {
+impl TenantFixture {
     /// Waits for its turn. The tenant has no policy yet.
-    pub(crate) async fn enter(hint: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn start(hint: &str) -> anyhow::Result<Self> {
         let turn = TURN.lock().await;
-        let cp = PLANE.get().await?;
-        let start = || Gate::builder().memory_limit_of_the_chart().start(cp);
-        let gate = GATE.get_or_try_init(start).await?;
+        let (cp, gate) = SHARED.get(Gate::builder().memory_limit_of_the_chart()).await?;
         ensure!(gate.process().is_running(), "an earlier attack ended taskgate");
         Ok(Self {
             cp,
@@ -49,9 +42,9 @@ impl Arena {
 
     /// The same with a policy in the tenant's namespace.
     pub(crate) async fn governed(hint: &str, spec: Value) -> anyhow::Result<Self> {
-        let arena = Self::enter(hint).await?;
-        arena.policy(spec).await?;
-        Ok(arena)
+        let fixture = Self::start(hint).await?;
+        fixture.policy(spec).await?;
+        Ok(fixture)
     }
 
     /// Runs `attack` while the victim works; errors if it touches the victim's service, ends taskgate, or makes it use more
@@ -70,25 +63,16 @@ impl Arena {
         result
     }
 
-    /// Writes the tenant's policy, and waits until it governs the tenant's Tasks.
-    pub(crate) async fn policy(&self, mut spec: Value) -> anyhow::Result<()> {
-        let mark = format!("seen-{:x}", rand::random::<u32>());
-        spec["metadata"]["annotations"][&mark] = json!("yes");
-        let policy =
-            json!({"apiVersion": TASKGATE, "kind": "TaskPolicy", "metadata": {"name": "agents"}, "spec": spec});
-        self.tenant.ns().apply_yaml(&policy.to_string()).await?;
-        eventually("the tenant's policy is seen", PATIENCE, || async {
-            let probe = self.tenant.dry_run(&task("probe", "probe")).await?;
-            ensure!(probe.metadata.annotations.unwrap_or_default().contains_key(&mark));
-            Ok(())
-        })
-        .await
+    /// Applies the tenant's policy, and waits until admission decides by it.
+    pub(crate) async fn policy(&self, spec: Value) -> anyhow::Result<()> {
+        let probe = task_of_item("probe", "probe");
+        self.tenant.ns().policy_for(&probe, "agents", spec).await
     }
 
     /// Waits until the tenant's Tasks are reviewed under its policy, or are not.
-    pub(crate) async fn until_reviewed(&self, reviewed: bool) -> anyhow::Result<()> {
+    pub(crate) async fn await_reviewed(&self, reviewed: bool) -> anyhow::Result<()> {
         eventually(format!("Tasks are reviewed: {reviewed}"), PATIENCE, || async {
-            let probe = self.tenant.dry_run(&task("probe", "probe")).await?;
+            let probe = self.tenant.dry_run(&task_of_item("probe", "probe")).await?;
             ensure!(probe.finalizers().is_empty() != reviewed);
             Ok(())
         })
@@ -100,11 +84,11 @@ impl Arena {
         Peer::new(self.cp, self.gate, 66).await
     }
 
-    /// Creates a Task of the tenant for `item`, and lets Kelos end it as Failed with what else `status` says.
+    /// Creates a Task of the tenant, and ends it as Failed, as Kelos does, with further fields of its status.
     pub(crate) async fn fail(&self, object: &Value, status: Value) -> anyhow::Result<()> {
         let name = object["metadata"]["name"].as_str().context("a name")?;
         self.tenant.create(object).await?;
-        fail_task(&self.tenant, name, status).await
+        self.tenant.ns().patch_failed(name, &status).await
     }
 
     /// The tenant's WorkItem of `item`, once `condition` holds for its status.
@@ -115,7 +99,7 @@ impl Arena {
         condition: impl Fn(&Value) -> bool,
     ) -> anyhow::Result<Value> {
         eventually(format!("item {item} {what}"), PATIENCE, || async {
-            let items = work_items(&self.tenant).await?;
+            let items = self.tenant.ns().work_item_values().await?;
             let found = items.iter().find(|known| known["spec"]["item"] == *item);
             let status = found.map(|found| &found["status"]).context("no WorkItem")?;
             ensure!(condition(status), "{status:#}");
@@ -137,7 +121,7 @@ impl Arena {
     }
 }
 
-/// What the API server said to what it refused.
+/// The API server's message about what it refused.
 pub(crate) fn refusal<T: std::fmt::Debug>(result: anyhow::Result<T>) -> anyhow::Result<String> {
     match result {
         Ok(accepted) => bail!("it was accepted: {accepted:?}"),
@@ -146,8 +130,4 @@ pub(crate) fn refusal<T: std::fmt::Debug>(result: anyhow::Result<T>) -> anyhow::
             other => Err(other.into()),
         },
     }
-}
-
-pub(crate) fn policy(name: &str, spec: &Value) -> Value {
-    json!({"apiVersion": TASKGATE, "kind": "TaskPolicy", "metadata": {"name": name}, "spec": spec})
 }

@@ -1,4 +1,4 @@
-//! Many Tasks over a small quota; and what all of it costs the API server.
+//! Many Tasks concurrently over a small quota, and what they cost the API server.
 
 use std::{
     sync::{
@@ -13,46 +13,47 @@ use k8s_openapi::api::batch::v1::Job;
 use kelos_standin::{Agents, Outcome, Scope};
 use kube::{ResourceExt as _, api::ListParams};
 use serde_json::{Value, json};
-use taskgate_e2e::eventually;
+use taskgate_e2e::{Fixture, KelosFixture, KelosNamespace, condition, eventually};
 
-use crate::world::{Kelos, MUTATE_JOBS, World, condition, govern, plane, task};
+use crate::support::{MUTATE_JOBS, shared, task};
 
 const TASKS: usize = 50;
 const QUOTA: u32 = 5;
 
 #[tokio::test]
 async fn fifty_tasks_never_exceed_a_quota_of_five_and_all_of_them_finish() -> anyhow::Result<()> {
-    let (cp, _) = plane().await?;
+    let (cp, gate) = shared().await?;
     let ns = cp.namespace("crowd").await?;
     let scope = Scope::Namespaces(vec![ns.name().to_owned()]);
     // The pods that exist are what uses the quota.
     let agents = Agents::scripted(cp.client(), &scope, |_| {
         Some((Duration::from_millis(200), Outcome::succeeded()))
     });
-    let world = World {
-        cp,
-        kelos: Kelos::with(cp, scope.clone(), agents.await).await?,
-        ns,
-    };
-    govern(cp, world.ns.name(), json!({"queueName": "agents"})).await?;
-    world.queue(QUOTA).await?;
+    let ns = KelosNamespace::builder().agents(agents.await).start(ns).await?;
+    let fixture = Fixture { cp, gate, ns };
+    fixture.policy(json!({"queueName": "agents"})).await?;
+    fixture.queue(QUOTA).await?;
     let most = Arc::new(AtomicI64::new(0));
-    let watching = tokio::spawn(most_active(cp.client(), world.ns.name().to_owned(), Arc::clone(&most)));
+    let watching = tokio::spawn(most_active(
+        cp.client(),
+        fixture.ns.name().to_owned(),
+        Arc::clone(&most),
+    ));
     let mark = cp.audit().mark()?;
     let all: Vec<_> = (0..TASKS).map(|index| task(&format!("t{index}")).to_string()).collect();
-    world.ns.apply_yaml(&all.join("\n---\n")).await?;
+    fixture.apply_yaml(&all.join("\n---\n")).await?;
     eventually("all of them succeed", Duration::from_mins(5), || async {
-        let tasks = world.tasks().list(&ListParams::default()).await?;
+        let tasks = fixture.tasks().list(&ListParams::default()).await?;
         let done = tasks.iter().filter(|task| task.phase() == "Succeeded").count();
         ensure!(done == TASKS, "{done} of {TASKS}");
         Ok(())
     })
     .await?;
-    eventually("all of them were told", taskgate_e2e::PATIENCE, || async {
-        let tasks = world.tasks().list(&ListParams::default()).await?;
+    eventually("all of them have the condition", taskgate_e2e::PATIENCE, || async {
+        let tasks = fixture.tasks().list(&ListParams::default()).await?;
         let told = tasks
             .iter()
-            .filter_map(condition)
+            .filter_map(|task| condition(task, "Queued"))
             .filter(|told| told["reason"] == "Admitted")
             .count();
         ensure!(told == TASKS, "{told} of {TASKS}");
@@ -63,14 +64,14 @@ async fn fifty_tasks_never_exceed_a_quota_of_five_and_all_of_them_finish() -> an
     let most = most.load(Ordering::Relaxed);
     ensure!(most > 0 && most <= i64::from(QUOTA), "{most} ran at the same time");
 
-    // One write per change: no Task is told the same thing twice in a row.
+    // One write per change: no condition is written twice in a row.
     let events = cp.audit().since(mark).await?;
     let mut told: std::collections::HashMap<String, Vec<String>> = std::collections::HashMap::new();
     for event in &events {
         let about = &event.object_ref;
         if event.user_agent.starts_with("taskgate")
             && (about.resource.as_str(), about.subresource.as_str()) == ("tasks", "status")
-            && about.namespace == world.ns.name()
+            && about.namespace == fixture.ns.name()
             && event.code() == 200
         {
             let body = event.request_object.clone().unwrap_or_default();
@@ -90,10 +91,10 @@ async fn fifty_tasks_never_exceed_a_quota_of_five_and_all_of_them_finish() -> an
     for (task, said) in &told {
         ensure!(
             said.windows(2).all(|pair| pair[0] != pair[1]),
-            "{task} is told twice: {said:?}"
+            "{task} has the same condition twice: {said:?}"
         );
     }
-    second_pass(&world).await
+    second_pass(&fixture).await
 }
 
 /// Counts the pods that the Jobs have, until it is stopped.
@@ -113,11 +114,11 @@ async fn most_active(client: kube::Client, namespace: String, most: Arc<AtomicI6
     }
 }
 
-/// What came of each Job goes through admission once more: nothing is left to be done to it.
-async fn second_pass(world: &World) -> anyhow::Result<()> {
-    let jobs = world.ns.api::<Job>().list(&ListParams::default()).await?;
+/// Each Job, as it is stored, goes through admission once more: the patch is empty.
+async fn second_pass(fixture: &KelosFixture<'_>) -> anyhow::Result<()> {
+    let jobs = fixture.jobs().list(&ListParams::default()).await?;
     ensure!(jobs.items.len() == TASKS, "{} Jobs", jobs.items.len());
-    let mark = world.cp.audit().mark()?;
+    let mark = fixture.cp.audit().mark()?;
     for job in &jobs {
         let again = json!({
             "apiVersion": "batch/v1", "kind": "Job",
@@ -131,16 +132,15 @@ async fn second_pass(world: &World) -> anyhow::Result<()> {
             }},
         });
         let args = ["create", "--dry-run=server", "-oname", "-f-"];
-        world
-            .ns
+        fixture
             .kubectl_with_input(args, &again.to_string())
             .await?
             .stdout_ok()?;
     }
-    let events = world.cp.audit().since(mark).await?;
+    let events = fixture.cp.audit().since(mark).await?;
     let passes: Vec<_> = events
         .iter()
-        .filter(|event| event.object_ref.namespace == world.ns.name() && event.was_sent_to(MUTATE_JOBS))
+        .filter(|event| event.object_ref.namespace == fixture.ns.name() && event.was_sent_to(MUTATE_JOBS))
         .collect();
     ensure!(passes.len() >= TASKS, "{} passes", passes.len());
     let patched = passes.iter().find(|event| !event.patches_of(MUTATE_JOBS).is_empty());

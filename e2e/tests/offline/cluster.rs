@@ -1,15 +1,15 @@
-//! A cluster by chance, with taskgate enforcing in it. Everything is there before taskgate is, whose caches are filled once,
-//! and another holds the Lease of its controller: nothing moves afterwards.
+//! A random cluster in which taskgate enforces policies. All objects exist before taskgate starts, so that its cache is filled once,
+//! and another holder has the Lease of its controller: nothing changes afterwards.
 
 use jiff::{SignedDuration, Timestamp};
 use kelos_standin::CRDS;
 use kube::{
+    Api,
     api::{DeleteParams, Patch, PatchParams},
-    core::{ApiResource, GroupVersionKind},
 };
 use serde_json::{Value, json};
 use taskgate_api::WorkItem;
-use taskgate_e2e::{ControlPlane, Gate, Namespace, taskgate};
+use taskgate_e2e::{ControlPlane, Gate, KELOS, Namespace, TASKGATE, resource, taskgate};
 use taskgate_policy::ItemIdentity;
 
 use crate::{
@@ -25,14 +25,14 @@ const CLUSTER_POLICIES: usize = 4;
 const STORED: usize = 8;
 
 const NAMESPACE: &str = include_str!("../../../manifests/base/namespace.yaml");
-/// As long as a replica that is not here leads, this one only answers.
+/// While another replica leads, this one only answers admission reviews.
 const LEASE: &str = r#"
 apiVersion: coordination.k8s.io/v1
 kind: Lease
 metadata: {name: taskgate-controller, namespace: taskgate-system}
 spec: {holderIdentity: another, leaseDurationSeconds: 86400, renewTime: "2026-01-01T00:00:00.000000Z"}
 "#;
-/// Who is no administrator may change everything.
+/// Users who are no administrators may change everything.
 const RIGHTS: &str = r"
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
@@ -51,18 +51,18 @@ subjects:
 - {apiGroup: rbac.authorization.k8s.io, kind: User, name: dora}
 ";
 
-pub(crate) struct World {
+pub(crate) struct RandomCluster {
     pub(crate) cp: ControlPlane,
     pub(crate) gate: Gate,
     pub(crate) has_kueue: bool,
     pub(crate) namespaces: Vec<String>,
     /// The stored Tasks, by namespace.
     pub(crate) tasks: Vec<Vec<Value>>,
-    /// Everything that verdicts rest on, as the API server shows it.
+    /// All inputs of the decisions, as the API server returns them.
     pub(crate) objects: Vec<Value>,
 }
 
-impl World {
+impl RandomCluster {
     pub(crate) async fn start(chance: &mut Chance) -> anyhow::Result<Self> {
         let cp = ControlPlane::builder().crds(CRDS).start().await?;
         cp.install_crds(&taskgate(["manifests", "crds"]).await?).await?;
@@ -87,19 +87,19 @@ impl World {
             let policy = chance.cluster_policy(&format!("everywhere-{number}"));
             cp.apply_yaml(&policy.to_string()).await?;
         }
-        // On a busy machine the usual patience would leave writes without a verdict.
+        // On a busy machine the usual timeouts would leave writes without a decision.
         let gate = Gate::builder()
             .registration_flag("--mutating-timeout=5")
             .registration_flag("--validating-timeout=5")
             .start(&cp)
             .await?;
-        // `check` says what taskgate decides, not what taskgate's own account may do.
+        // `check` gives taskgate's decisions, not the limits of its own service account.
         cp.kubectl(["delete", "validatingadmissionpolicybindings", "--all"])
             .await?
             .stdout_ok()?;
         cp.settled_revision().await?;
         let mut objects = dump::all(&cp).await?;
-        // The names of namespaces are no seed's choice.
+        // The names of namespaces do not depend on the seed.
         objects.sort_by_key(|object| {
             let metadata = &object["metadata"];
             let number = namespaces.iter().position(|name| metadata["namespace"] == **name);
@@ -125,7 +125,7 @@ impl World {
     }
 }
 
-/// Spawners, a Workspace, policies, memories and Tasks, beside `objects`.
+/// Creates spawners, a Workspace, policies, WorkItems and Tasks, beside `objects`.
 async fn fill(
     ns: &Namespace,
     as_taskgate: &kube::Client,
@@ -134,13 +134,13 @@ async fn fill(
 ) -> anyhow::Result<()> {
     for spawner in ["fixer", "nightly"] {
         let labels = json!({"kind": chance.one_of(&["issues", "cron"]), "queue": "agents"});
-        objects.push(json!({"apiVersion": "kelos.dev/v1alpha2", "kind": "TaskSpawner",
+        objects.push(json!({"apiVersion": KELOS, "kind": "TaskSpawner",
             "metadata": {"name": spawner, "labels": labels},
             "spec": {"when": {"githubIssues": {}}, "suspend": true,
                 "taskTemplate": {"type": "claude-code", "credentials": {"type": "none"}, "promptTemplate": "fix"}}}));
     }
     objects.push(
-        json!({"apiVersion": "kelos.dev/v1alpha2", "kind": "Workspace", "metadata": {"name": WORKSPACE},
+        json!({"apiVersion": KELOS, "kind": "Workspace", "metadata": {"name": WORKSPACE},
         "spec": {"repo": "https://github.com/acme/app"}}),
     );
     for number in 0..=chance.below(3) {
@@ -149,9 +149,9 @@ async fn fill(
     let mut tasks = Vec::new();
     for number in 0..STORED {
         let (mut task, status) = chance.stored_task(number);
-        // One is on its way out, and kept.
+        // One is being deleted, and kept.
         if number == 0 {
-            task["metadata"]["finalizers"] = json!(["example.com/held"]);
+            task["metadata"]["finalizers"] = json!(["example.com/other"]);
         }
         tasks.push((format!("stored-{number}"), status));
         objects.push(task);
@@ -168,24 +168,20 @@ async fn fill(
             spec["spawner"] = json!(spawner);
         }
         objects.push(
-            json!({"apiVersion": "taskgate.dev/v1alpha1", "kind": "WorkItem", "metadata": {"name": name},
+            json!({"apiVersion": TASKGATE, "kind": "WorkItem", "metadata": {"name": name},
             "spec": spec}),
         );
-        statuses.push((name, json!({"status": memory(chance)})));
+        statuses.push((name, json!({"status": work_item_status(chance)})));
     }
     let documents: Vec<_> = objects.iter().map(ToString::to_string).collect();
     ns.apply_yaml(&documents.join("\n---\n")).await?;
-    let items = kube::Api::<WorkItem>::namespaced(as_taskgate.clone(), ns.name());
+    let items = Api::<WorkItem>::namespaced(as_taskgate.clone(), ns.name());
     for (name, status) in statuses {
         items
             .patch_status(&name, &PatchParams::default(), &Patch::Merge(&status))
             .await?;
     }
-    let stored = ns.dynamic_api(&ApiResource::from_gvk(&GroupVersionKind::gvk(
-        "kelos.dev",
-        "v1alpha2",
-        "Task",
-    )));
+    let stored = ns.dynamic_api(&resource(KELOS, "Task"));
     for (name, status) in tasks {
         stored
             .patch_status(&name, &PatchParams::default(), &Patch::Merge(&status))
@@ -195,7 +191,7 @@ async fn fill(
     Ok(())
 }
 
-/// One of those who are no administrators may delete Tasks.
+/// One of the users who are no administrators may delete Tasks.
 fn deletion_of_tasks() -> [Value; 2] {
     let name = "deletes-tasks";
     let group = "rbac.authorization.k8s.io";
@@ -207,14 +203,14 @@ fn deletion_of_tasks() -> [Value; 2] {
     [role, binding]
 }
 
-/// A Job that nobody has started.
+/// A Job that has not started.
 fn job() -> Value {
     json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "stored", "labels": {"kelos.dev/task": "stored-1"}},
         "spec": {"suspend": true, "template": {
             "spec": {"restartPolicy": "Never", "containers": [{"name": "kelos-agent", "image": "agent"}]}}}})
 }
 
-/// The items that something may be remembered of.
+/// The items that may have a WorkItem.
 fn identities() -> Vec<(ItemIdentity, Option<&'static str>)> {
     let mut found = Vec::new();
     for number in 0..ITEMS {
@@ -238,8 +234,8 @@ fn identities() -> Vec<(ItemIdentity, Option<&'static str>)> {
     found
 }
 
-/// A memory whose times are far from every limit that policies draw.
-fn memory(chance: &mut Chance) -> Value {
+/// A WorkItem's status whose times are far from every limit in the drawn policies.
+fn work_item_status(chance: &mut Chance) -> Value {
     let ago = |hours: i64| {
         (Timestamp::now() - SignedDuration::from_hours(hours))
             .strftime("%FT%TZ")

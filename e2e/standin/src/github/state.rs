@@ -1,4 +1,4 @@
-//! What the stub knows.
+//! The stub's state.
 
 use super::Fault;
 use http::{Method, StatusCode};
@@ -24,7 +24,7 @@ pub struct Seen {
     pub conditional: bool,
     /// Whether it came with a token. The token itself is not kept.
     pub authorized: bool,
-    /// Who asked, by `User-Agent`.
+    /// The client's `User-Agent`.
     pub user_agent: String,
     /// The answer's code; 0 for a connection that was cut.
     pub status: u16,
@@ -39,7 +39,7 @@ impl Seen {
 
 /// All state.
 #[derive(Debug)]
-pub(crate) struct World {
+pub(crate) struct GitHubState {
     pub(super) base: String,
     pub(super) repos: BTreeMap<(String, String), Repository>,
     pub(super) seen: Vec<Seen>,
@@ -52,7 +52,7 @@ pub(crate) struct World {
     next_comment: u64,
 }
 
-impl Default for World {
+impl Default for GitHubState {
     fn default() -> Self {
         Self {
             base: String::new(),
@@ -131,7 +131,7 @@ impl Entry {
     }
 }
 
-impl World {
+impl GitHubState {
     pub(super) fn repository(&mut self, owner: &str, name: &str) -> &mut Repository {
         let key = (owner.to_owned(), name.to_owned());
         self.repos.entry(key).or_default()
