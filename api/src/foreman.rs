@@ -53,7 +53,7 @@ impl<'a> Workload<'a> {
         Metadata::of(self.0)
     }
 
-    /// `status.phase`; empty before Foreman's first look.
+    /// `status.phase`; empty before Foreman's first observe.
     pub fn phase(self) -> &'a str {
         text(self.0, "/status/phase")
     }
@@ -87,7 +87,7 @@ impl<'a> Workload<'a> {
         })
     }
 
-    /// The condition of type `kind`. Its transition time is rewritten at each look, and so is none (foreman §2.2).
+    /// The condition of type `kind`. Its transition time is rewritten at each observe, and so is none (foreman §2.2).
     pub fn condition(self, kind: &str) -> Option<Condition<'a>> {
         Condition::find(self.0, kind)
     }

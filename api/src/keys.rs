@@ -76,7 +76,7 @@ pub const RESET: &str = "taskgate.dev/reset";
 /// Annotation on a `WorkItem`, beside [`RESET`]: who asked. Stamped by admission.
 pub const RESET_BY: &str = "taskgate.dev/reset-by";
 /// Annotation on a `WorkItem`: which failed object is to be run again, as JSON
-/// ([`RetryOrder`](crate::retry_ledger::RetryOrder)). The controller takes it off once that is done.
+/// ([`RetryOrder`](crate::retry_status::RetryOrder)). The controller takes it off once that is done.
 pub const RETRY: &str = "taskgate.dev/retry";
 /// Annotation on a `WorkItem`, beside [`RETRY`]: who asked. Stamped by admission.
 pub const RETRY_BY: &str = "taskgate.dev/retry-by";

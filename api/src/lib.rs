@@ -18,7 +18,7 @@ pub mod kueue;
 pub mod metadata;
 mod names;
 #[allow(unreachable_pub)]
-pub mod retry_ledger;
+pub mod retry_status;
 pub mod switch;
 // The schema derive repeats each struct in a private scope, where the lint takes `pub` for unreachable.
 #[allow(unreachable_pub)]

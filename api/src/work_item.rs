@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::retry_ledger::RetryLedger;
+use crate::retry_status::RetryStatus;
 
 /// Which unit of work is remembered. Written once, by taskgate or by hand; the key never changes.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -83,7 +83,7 @@ pub struct WorkItemStatus {
     pub last_reset: Option<Reset>,
     /// How its runs are counted and repeated, where a policy retries them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry: Option<RetryLedger>,
+    pub retry: Option<RetryStatus>,
     /// The latest attempts, oldest first; older ones are dropped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]

@@ -5,25 +5,24 @@ use serde_json::Value;
 use taskgate_api::{
     condition::Condition,
     foreman::{AgenticTask, Workload},
-    retry_ledger::FailureClass,
+    retry_status::FailureClass,
     work_item::Outcome,
 };
 
-use crate::Ending;
+use crate::{breaker::Ending, kubernetes::one_word};
 
 /// How a run failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct FailureCause {
     /// Whose fault it was.
     pub class: FailureClass,
     /// Why, in one word.
     pub reason: String,
 }
 
-impl Failure {
+impl FailureCause {
     fn new(class: FailureClass, reason: &str) -> Self {
-        let word: String = reason.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
-        let reason = if word.is_empty() { "Unknown".to_owned() } else { word };
+        let reason = one_word(reason);
         Self { class, reason }
     }
 
@@ -63,38 +62,38 @@ const HUMAN_FAILURES: [&str; 4] = [
 const DECLARATIONS: [&str; 2] = ["DESIGN-DECISION", "NO-TECHNICAL-FIX"];
 
 /// How the Workload `object` failed, by its children. What nobody knows counts as the agent's work.
-pub fn workload_failure(object: &Value, children: &[Value]) -> Failure {
+pub fn workload_failure(object: &Value, children: &[Value]) -> FailureCause {
     let children: Vec<_> = children.iter().map(AgenticTask::of).collect();
     if let Some(declared) = children.iter().find_map(|child| declaration(*child)) {
-        return Failure::new(FailureClass::Human, declared);
+        return FailureCause::new(FailureClass::Human, declared);
     }
     let planned = Workload::of(object).condition("Planned");
     if let Some(planned) = planned.filter(|planned| planned.is_false() && UNPLANNED.contains(&planned.reason())) {
-        return Failure::new(FailureClass::Human, planned.reason());
+        return FailureCause::new(FailureClass::Human, planned.reason());
     }
     let roots: Vec<_> = children.into_iter().filter(|child| is_root(*child)).collect();
     let human = |child: &&AgenticTask<'_>| HUMAN_FAILURES.contains(&child.failure_reason());
     if let Some(child) = roots.iter().find(human) {
-        return Failure::new(FailureClass::Human, child.failure_reason());
+        return FailureCause::new(FailureClass::Human, child.failure_reason());
     }
     if roots.iter().any(|child| child.outcome() == "NEEDS-VERIFICATION") {
-        return Failure::new(FailureClass::Human, "NeedsVerification");
+        return FailureCause::new(FailureClass::Human, "NeedsVerification");
     }
     if !roots.is_empty() && roots.iter().all(|child| child.outcome() == "ALREADY-RESOLVED") {
-        return Failure::new(FailureClass::Obsolete, "AlreadyResolved");
+        return FailureCause::new(FailureClass::Obsolete, "AlreadyResolved");
     }
     if let Some(work) = roots.iter().find(|child| infrastructure(**child).is_none()) {
-        return Failure::new(FailureClass::Work, work_reason(*work));
+        return FailureCause::new(FailureClass::Work, work_reason(*work));
     }
     if let Some(reason) = roots.first().and_then(|child| infrastructure(*child)) {
-        return Failure::new(FailureClass::Infrastructure, reason);
+        return FailureCause::new(FailureClass::Infrastructure, reason);
     }
     let completed = Workload::of(object).condition("Completed");
-    Failure::new(FailureClass::Work, completed.map_or("Failed", Condition::reason))
+    FailureCause::new(FailureClass::Work, completed.map_or("Failed", Condition::reason))
 }
 
 /// How a Task failed, given how it ended; `None` for one that was cancelled or stopped, and so did not fail.
-pub fn task_failure(ending: &Ending) -> Option<Failure> {
+pub fn task_failure(ending: &Ending) -> Option<FailureCause> {
     let class = match ending.outcome {
         // Its root may be retried, and then Kelos does not revive what depends on it (foreman trap 21).
         Outcome::Failed if ending.reason == "DependencyFailed" => FailureClass::Human,
@@ -102,7 +101,7 @@ pub fn task_failure(ending: &Ending) -> Option<Failure> {
         Outcome::Infrastructure => FailureClass::Infrastructure,
         Outcome::Succeeded | Outcome::Cancelled | Outcome::Deleted | Outcome::Stopped => return None,
     };
-    Some(Failure::new(class, &ending.reason))
+    Some(FailureCause::new(class, &ending.reason))
 }
 
 /// What a coder says that only a person can decide.

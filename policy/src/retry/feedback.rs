@@ -4,7 +4,7 @@
 use serde_json::Value;
 use taskgate_api::{foreman::AgenticTask, kelos::Task};
 
-use super::mask::mask;
+use super::secrets::mask;
 
 /// The longest feedback, heading and marks included, in characters (seed 003).
 pub const MAX_FEEDBACK: usize = 2000;
@@ -28,11 +28,11 @@ pub fn workload_feedback(children: &[Value]) -> Option<String> {
     );
     let gate = notes(
         |child| child.kind() == "verify" && child.verdict() == "GATE-FAIL",
-        |child| titled("The gate failed", &said(child)),
+        |child| titled("The gate failed", &statements(child)),
     );
     let coder = notes(
         |child| matches!(child.kind(), "issue-fix" | "code") && matches!(child.verdict(), "NO-GO" | "INCOMPLETE"),
-        |child| titled("The coder did not finish", &said(child)),
+        |child| titled("The coder did not finish", &statements(child)),
     );
     block(&[rejected, gate, coder].concat())
 }
@@ -69,7 +69,7 @@ pub fn task_feedback(object: &Value, reason: &str) -> Option<String> {
 }
 
 /// `text` with `feedback` in the place of the one that stands there, else behind it; without one, if there is none.
-pub(super) fn put(text: &str, feedback: Option<&str>) -> String {
+pub(super) fn insert(text: &str, feedback: Option<&str>) -> String {
     let bare = match text.find(BEGIN) {
         Some(begin) => {
             let behind = text[begin..]
@@ -102,7 +102,7 @@ fn review(child: AgenticTask<'_>) -> Vec<String> {
         }
         _ => {}
     }
-    parts.extend(said(child));
+    parts.extend(statements(child));
     parts
 }
 
@@ -115,13 +115,13 @@ fn finding(finding: &Value) -> Option<String> {
     };
     let message = text("message")?;
     let line = finding.get("line").and_then(Value::as_u64).filter(|line| *line > 0);
-    let place = text("file").map(|file| line.map_or(file.to_owned(), |line| format!("{file}:{line}")));
+    let position = text("file").map(|file| line.map_or(file.to_owned(), |line| format!("{file}:{line}")));
     let tags: Vec<_> = [text("severity"), text("area")].into_iter().flatten().collect();
     let mut note = String::new();
     if !tags.is_empty() {
         note = format!("[{}] ", tags.join(", "));
     }
-    note.push_str(&place.map_or(String::new(), |place| format!("{place}: ")));
+    note.push_str(&position.map_or(String::new(), |position| format!("{position}: ")));
     note.push_str(message);
     if let Some(suggestion) = text("suggestion") {
         note.push_str(" Suggestion: ");
@@ -130,7 +130,7 @@ fn finding(finding: &Value) -> Option<String> {
     Some(note)
 }
 
-fn said(child: AgenticTask<'_>) -> Vec<String> {
+fn statements(child: AgenticTask<'_>) -> Vec<String> {
     let extra = |field| child.extra(field).and_then(Value::as_str).map(str::trim);
     let mut parts: Vec<String> = Vec::new();
     for text in [extra("error"), extra("modelSummary"), Some(child.summary().trim())] {

@@ -10,7 +10,7 @@ use taskgate_api::{
     kelos::{self, SOURCE_NUMBER},
     keys,
     metadata::Metadata,
-    retry_ledger::Transition,
+    retry_status::Transition,
     task_policy::{RetriedKind, RetryPolicy},
 };
 
@@ -168,7 +168,7 @@ pub fn successor(kind: RetriedKind, predecessor: &Predecessor, succession: &Succ
             .annotations
             .extend(overrides.annotations.iter().filter(theirs).map(owned));
     }
-    tell(kind, &mut next, succession.feedback);
+    add_feedback(kind, &mut next, succession.feedback);
     let prefix = rule.annotation_prefix.as_str();
     let key = |name: &str| format!("{prefix}{name}");
     let object = next.to_value();
@@ -209,10 +209,10 @@ fn hand_over(metadata: &mut Kept) {
 /// A Workload that names issues is read by Foreman together with its `intent`, one with steps by each step's
 /// `promptPrefix`. Either keeps Foreman's own iterations and the text of the issue, which steps and prompts of our own would
 /// not (foreman §1.8).
-fn tell(kind: RetriedKind, next: &mut Predecessor, text: Option<&str>) {
+fn add_feedback(kind: RetriedKind, next: &mut Predecessor, text: Option<&str>) {
     let replace = |fields: &mut Map<String, Value>, name: &str| {
         let old = fields.get(name).and_then(Value::as_str).unwrap_or_default();
-        let new = feedback::put(old, text);
+        let new = feedback::insert(old, text);
         if new != old {
             fields.insert(name.to_owned(), new.into());
         }

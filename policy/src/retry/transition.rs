@@ -10,9 +10,10 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use taskgate_api::retry_ledger::{Blocked, RetryStage, Transition};
+use taskgate_api::retry_status::{Blocked, RetryStage, Transition};
 
 use super::{Retried, RunPhase};
+use crate::kubernetes::clip;
 
 /// After how long a deletion that does not come to its end is told (seed 003).
 pub const PATIENCE: SignedDuration = SignedDuration::from_secs(60);
@@ -23,11 +24,11 @@ const BLOCKED_AGAIN: SignedDuration = SignedDuration::from_secs(15);
 
 /// A retry that is under way.
 #[derive(Clone, Copy, Debug)]
-pub struct TransitionScene<'a> {
+pub struct TransitionContext<'a> {
     /// What the ledger says.
     pub transition: &'a Transition,
     /// What is there under the name of the object now.
-    pub found: Found<'a>,
+    pub found: NamedObject<'a>,
     /// Whether a policy still wants it, for this very object, or a user asks for it.
     pub wanted: bool,
     /// Why what the `WorkItem` says cannot have been written by taskgate.
@@ -43,7 +44,7 @@ pub struct TransitionScene<'a> {
 
 /// What is there under the name of an object.
 #[derive(Clone, Copy, Debug)]
-pub enum Found<'a> {
+pub enum NamedObject<'a> {
     /// Nothing.
     Nothing,
     /// The predecessor.
@@ -54,7 +55,7 @@ pub enum Found<'a> {
     Other,
 }
 
-impl<'a> Found<'a> {
+impl<'a> NamedObject<'a> {
     /// What `object` is to the retry `transition`.
     pub fn of(object: Option<Retried<'a>>, transition: &Transition) -> Self {
         let Some(object) = object else { return Self::Nothing };
@@ -83,8 +84,8 @@ pub enum TransitionStep {
     Delete,
     /// Write down that we deleted it.
     Confirm,
-    /// Look what is left of it.
-    LookForRemains,
+    /// QueueObservation what is left of it.
+    ListRemains,
     /// Write down what holds it up.
     Block(Box<Blocked>),
     /// Create the successor.
@@ -123,74 +124,74 @@ impl Stopped {
     }
 }
 
-/// What to do next about the retry of `scene`.
-pub fn transition_step(scene: &TransitionScene<'_>) -> TransitionStep {
-    if let Some(why) = scene.invalid {
+/// What to do next about the retry of `context`.
+pub fn transition_step(context: &TransitionContext<'_>) -> TransitionStep {
+    if let Some(why) = context.invalid {
         return TransitionStep::Stop(Stopped::Invalid(why));
     }
-    match scene.transition.step {
-        RetryStage::Planned => planned(scene),
-        RetryStage::Deleting => deleting(scene),
-        RetryStage::Deleted => deleted(scene),
+    match context.transition.step {
+        RetryStage::Planned => planned(context),
+        RetryStage::Deleting => deleting(context),
+        RetryStage::Deleted => deleted(context),
     }
 }
 
-fn planned(scene: &TransitionScene<'_>) -> TransitionStep {
-    match scene.found {
-        Found::Old(object) if object.metadata().is_terminating() => TransitionStep::Stop(Stopped::Deleted),
-        Found::Old(object) if object.phase() != RunPhase::Failed => TransitionStep::Stop(Stopped::Revived),
-        Found::Old(_) if !scene.wanted => TransitionStep::Stop(Stopped::Unwanted),
-        Found::Old(_) => TransitionStep::Prepare,
-        Found::Nothing => TransitionStep::Stop(Stopped::Deleted),
-        Found::Successor(_) | Found::Other => TransitionStep::Stop(Stopped::Replaced),
+fn planned(context: &TransitionContext<'_>) -> TransitionStep {
+    match context.found {
+        NamedObject::Old(object) if object.metadata().is_terminating() => TransitionStep::Stop(Stopped::Deleted),
+        NamedObject::Old(object) if object.phase() != RunPhase::Failed => TransitionStep::Stop(Stopped::Revived),
+        NamedObject::Old(_) if !context.wanted => TransitionStep::Stop(Stopped::Unwanted),
+        NamedObject::Old(_) => TransitionStep::Prepare,
+        NamedObject::Nothing => TransitionStep::Stop(Stopped::Deleted),
+        NamedObject::Successor(_) | NamedObject::Other => TransitionStep::Stop(Stopped::Replaced),
     }
 }
 
-fn deleting(scene: &TransitionScene<'_>) -> TransitionStep {
-    match scene.found {
-        Found::Old(object) if !object.metadata().is_terminating() => {
+fn deleting(context: &TransitionContext<'_>) -> TransitionStep {
+    match context.found {
+        NamedObject::Old(object) if !object.metadata().is_terminating() => {
             if object.phase() != RunPhase::Failed {
                 TransitionStep::Stop(Stopped::Revived)
-            } else if !scene.wanted {
+            } else if !context.wanted {
                 TransitionStep::Stop(Stopped::Unwanted)
-            } else if object.version() == scene.transition.resource_version {
+            } else if object.version() == context.transition.resource_version {
                 TransitionStep::Delete
             } else {
                 TransitionStep::Replan
             }
         }
-        _ if scene.unsent => TransitionStep::Stop(Stopped::Deleted),
+        _ if context.unsent => TransitionStep::Stop(Stopped::Deleted),
         // After a crash nobody can say whose deletion it was. Ours stands in the ledger.
         _ => TransitionStep::Confirm,
     }
 }
 
-fn deleted(scene: &TransitionScene<'_>) -> TransitionStep {
-    let transition = scene.transition;
+fn deleted(context: &TransitionContext<'_>) -> TransitionStep {
+    let transition = context.transition;
     let late = after(transition.since.0, PATIENCE);
-    let waiting = TransitionStep::Wait(after(scene.now, LOOK_AGAIN).min(late));
-    let left = match (scene.found, scene.left) {
-        (Found::Successor(uid), _) => return TransitionStep::Close(uid.to_owned()),
-        (Found::Other, _) => return TransitionStep::Stop(Stopped::Replaced),
-        (Found::Old(_), _) if scene.now < late => return waiting,
-        (_, None) => return TransitionStep::LookForRemains,
-        (Found::Nothing, Some([])) if !scene.wanted => return TransitionStep::Stop(Stopped::Unwanted),
-        (Found::Nothing, Some([])) => return TransitionStep::Create,
-        (Found::Nothing, Some(left)) => left.to_vec(),
-        (Found::Old(object), Some(left)) => held_by(object).into_iter().chain(left.iter().cloned()).collect(),
+    let waiting = TransitionStep::Wait(after(context.now, LOOK_AGAIN).min(late));
+    let left = match (context.found, context.left) {
+        (NamedObject::Successor(uid), _) => return TransitionStep::Close(uid.to_owned()),
+        (NamedObject::Other, _) => return TransitionStep::Stop(Stopped::Replaced),
+        (NamedObject::Old(_), _) if context.now < late => return waiting,
+        (_, None) => return TransitionStep::ListRemains,
+        (NamedObject::Nothing, Some([])) if !context.wanted => return TransitionStep::Stop(Stopped::Unwanted),
+        (NamedObject::Nothing, Some([])) => return TransitionStep::Create,
+        (NamedObject::Nothing, Some(left)) => left.to_vec(),
+        (NamedObject::Old(object), Some(left)) => blockers(object).into_iter().chain(left.iter().cloned()).collect(),
     };
-    if scene.now < late {
+    if context.now < late {
         return waiting;
     }
-    let message = crate::clip(&left.join("; "), 512);
+    let message = clip(&left.join("; "), 512);
     let told = transition.blocked.as_ref();
     if told.is_some_and(|told| told.reason == BLOCKED && told.message == message) {
-        return TransitionStep::Wait(after(scene.now, BLOCKED_AGAIN));
+        return TransitionStep::Wait(after(context.now, BLOCKED_AGAIN));
     }
     TransitionStep::Block(Box::new(Blocked {
         reason: BLOCKED.to_owned(),
         message,
-        time: Time(scene.now),
+        time: Time(context.now),
     }))
 }
 
@@ -200,7 +201,7 @@ pub const BLOCKED: &str = "RetryBlocked";
 const WAITS_FOR_CHILDREN: &str = "foregroundDeletion";
 
 /// What keeps an object that is being deleted, apart from what it owns.
-fn held_by(object: Retried<'_>) -> Option<String> {
+fn blockers(object: Retried<'_>) -> Option<String> {
     let run = object.run();
     let all: Vec<_> = object.metadata().finalizers().collect();
     let others: Vec<_> = all

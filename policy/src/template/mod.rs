@@ -1,12 +1,15 @@
-//! Templates of policies: labels, annotations, queue names, priority classes and `itemKey` are compiled and rendered here,
-//! all in the same way.
+//! Templates of policies: labels, annotations, queue names, priority classes and `itemKey`, all compiled and rendered in the same
+//! way.
 //!
 //! ```text
 //! when a policy is read:  Templates::of (dialect, tera) -> Templates::text (go, sample) -> Text
 //! when it is applied:     Context -> Text::render, within a Budget
 //! ```
 //!
-//! A template can neither run long nor make much: [`dialect`] says why of Tera, and `taskgate-gotemplate` counts steps.
+//! The time and the output of a template are bounded: [`dialect`] explains how for Tera, and `taskgate-gotemplate` counts steps.
+//!
+//! Imports `kubernetes` and `issue_source`. Called by `matching` when a policy is compiled, and by `metadata`, `queueing`, `retry` and
+//! `admission` when it is applied.
 
 mod bounded;
 mod context;
@@ -14,20 +17,24 @@ mod dialect;
 mod filters;
 mod go;
 mod item;
+mod managed;
 mod sample;
+mod source_fields;
 mod tera;
 
 use std::{borrow::Cow, cell::OnceCell, collections::HashMap, sync::Arc};
 
 use taskgate_api::{TaskPolicySpec, task_policy::TemplateEngine};
 
-pub use context::Scope;
 pub(crate) use context::Sees;
+pub use context::TemplateInput;
+pub(crate) use managed::{Keys, Managed};
 pub(crate) use sample::Moment;
+pub(crate) use source_fields::reads_source_fields;
 pub(crate) use tera::Roots;
 
 use self::{context::Context, go::GoTemplate, tera::TeraTemplate};
-use crate::Problem;
+use crate::kubernetes::Problem;
 
 /// How many labels and annotations a policy may set together.
 pub(crate) const MAX_KEYS: usize = 64;
@@ -92,7 +99,7 @@ pub(crate) enum Cause {
     Limit,
     /// The budget of the review is used up.
     Budget,
-    /// The template does with what is there what cannot be done.
+    /// The template applies an operation to a value of the wrong type.
     Misuse,
 }
 
@@ -107,16 +114,16 @@ pub(crate) enum Text {
 /// The object that templates are rendered over, and the work that they may still take.
 #[derive(Debug)]
 pub(crate) struct Rendering<'s> {
-    scope: Scope<'s>,
+    input: TemplateInput<'s>,
     sees: Sees<'s>,
     context: OnceCell<Context>,
     budget: Budget,
 }
 
 impl<'s> Rendering<'s> {
-    pub(crate) fn new(scope: Scope<'s>, sees: Sees<'s>, budget: Budget) -> Self {
+    pub(crate) fn new(input: TemplateInput<'s>, sees: Sees<'s>, budget: Budget) -> Self {
         Self {
-            scope,
+            input,
             sees,
             context: OnceCell::new(),
             budget,
@@ -125,7 +132,7 @@ impl<'s> Rendering<'s> {
 
     /// `text` over the object, of at most `max` bytes. A literal costs nothing.
     pub(crate) fn render<'t>(&mut self, text: &'t Text, max: usize) -> Result<Cow<'t, str>, Failure> {
-        let context = || self.context.get_or_init(|| Context::of(&self.scope, self.sees));
+        let context = || self.context.get_or_init(|| Context::of(&self.input, self.sees));
         text.render(context, max, &mut self.budget)
     }
 
@@ -200,7 +207,7 @@ impl Templates {
         })
     }
 
-    /// The compiled `source`, one of the policy, whose language is `engine`; a Tera template may begin with `roots`. Errors
+    /// The compiled `issue_source`, one of the policy, whose language is `engine`; a Tera template may begin with `roots`. Errors
     /// with what is wrong and where, in one line.
     pub(crate) fn text(&self, engine: TemplateEngine, source: &str, roots: Roots) -> Result<Text, String> {
         if is_literal(source) {
@@ -236,7 +243,7 @@ impl Templates {
     }
 }
 
-/// Whether `source` stands for itself in both languages.
+/// Whether `issue_source` stands for itself in both languages.
 fn is_literal(source: &str) -> bool {
     !["{{", "{%", "{#"].iter().any(|opening| source.contains(opening))
 }
@@ -245,7 +252,7 @@ fn too_long() -> String {
     format!("the template is longer than {MAX_SOURCE} bytes")
 }
 
-/// `message` where it stands in `source`, with line and column.
+/// `message` where it stands in `issue_source`, with line and column.
 fn at(source: &str, at: usize, message: &str) -> String {
     let before = &source[..at];
     let line = before.matches('\n').count() + 1;

@@ -1,0 +1,381 @@
+//! The retry status of a `WorkItem`: what each step of a retry writes, and the condition `Retry`. Each function returns the new
+//! status, or `None` when the status has it already or is about another retry by now, so that every step can be repeated.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use serde_json::Value;
+use taskgate_api::{
+    WorkItemStatus,
+    retry_status::{Blocked, CONDITION, FailureClass, RetryStage, RetryStatus, RunFailure, RunRef, Transition},
+    work_item::{Attempt, Reset},
+};
+
+use super::{FailureCause, GivenUp, Stopped};
+use crate::{breaker::record, kubernetes::clip};
+
+/// The content of the condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Content<'a> {
+    /// `True` while a retry is under way or has come to its end, `False` when there is none.
+    pub status: bool,
+    /// Why, in one word.
+    pub reason: &'a str,
+    /// Why, in one sentence.
+    pub message: String,
+}
+
+/// The condition about retries, if it is set.
+pub fn condition(status: &WorkItemStatus) -> Option<&Condition> {
+    status.conditions.iter().find(|condition| condition.type_ == CONDITION)
+}
+
+/// Sets the condition; whether it changed.
+fn set_condition(status: &mut WorkItemStatus, content: &Content<'_>, now: Timestamp) -> bool {
+    let text = if content.status { "True" } else { "False" };
+    let message = clip(&content.message, 1024);
+    let old = status
+        .conditions
+        .iter_mut()
+        .find(|condition| condition.type_ == CONDITION);
+    let Some(old) = old else {
+        status.conditions.push(Condition {
+            type_: CONDITION.to_owned(),
+            status: text.to_owned(),
+            reason: content.reason.to_owned(),
+            message,
+            last_transition_time: Time(now),
+            observed_generation: None,
+        });
+        return true;
+    };
+    if old.status == text && old.reason == content.reason && old.message == message {
+        return false;
+    }
+    if old.status != text {
+        old.last_transition_time = Time(now);
+    }
+    text.clone_into(&mut old.status);
+    content.reason.clone_into(&mut old.reason);
+    old.message = message;
+    true
+}
+
+/// How many UIDs of failed objects a status lists besides its latest run.
+const ASIDE: usize = 50;
+
+/// A run ended badly: its end goes into the history, unless it stands there, and the retry speaks of it from now on.
+pub fn failed(
+    status: &WorkItemStatus,
+    run: &RunRef,
+    number: u32,
+    attempt: Attempt,
+    failure: &FailureCause,
+    now: Timestamp,
+) -> Option<WorkItemStatus> {
+    let mut next = record(status, attempt, None, now).unwrap_or_else(|| status.clone());
+    let retry = next.retry.get_or_insert_default();
+    let known = retry.run.as_ref() == Some(run) && retry.failure.is_some();
+    if known || retry.transition.is_some() {
+        return None;
+    }
+    let before = retry
+        .run
+        .take()
+        .filter(|before| before.uid != run.uid && retry.failure.is_some());
+    retry.aside.retain(|uid| *uid != run.uid);
+    retry.aside.extend(before.map(|before| before.uid));
+    let surplus = retry.aside.len().saturating_sub(ASIDE);
+    retry.aside.drain(..surplus);
+    retry.attempt = number;
+    retry.run = Some(run.clone());
+    retry.failure = Some(RunFailure {
+        class: failure.class,
+        reason: failure.reason.clone(),
+        time: Time(now),
+    });
+    Some(next)
+}
+
+/// A run ended well: what failed before is forgotten.
+///
+/// Not what ended well before: of an object that is older than the failure that the retry speaks of, nothing follows.
+pub fn succeeded(
+    status: &WorkItemStatus,
+    run: &RunRef,
+    created: Timestamp,
+    attempt: Attempt,
+    now: Timestamp,
+) -> Option<WorkItemStatus> {
+    let retry = status.retry.as_ref().filter(|retry| retry.transition.is_none())?;
+    let same = retry.run.as_ref() == Some(run);
+    if !same && retry.failure.as_ref().is_some_and(|failure| failure.time.0 > created) {
+        return None;
+    }
+    let mut next = record(status, attempt, None, now)?;
+    let retry = next.retry.get_or_insert_default();
+    retry.attempt = 0;
+    retry.run = Some(run.clone());
+    retry.failure = None;
+    let content = Content {
+        status: true,
+        reason: "Succeeded",
+        message: format!("{} {} succeeded", run.kind.as_str(), run.name),
+    };
+    set_condition(&mut next, &content, now);
+    Some(next)
+}
+
+/// Why a failed run is not retried. The object itself is not touched: any write to a failed Workload can start it again
+/// (foreman §2.2).
+pub fn gave_up(status: &WorkItemStatus, uid: &str, why: GivenUp, now: Timestamp) -> Option<WorkItemStatus> {
+    let retry = status.retry.as_ref()?;
+    let run = retry.run.as_ref().filter(|run| run.uid == uid)?;
+    let name = format!("{} {}", run.kind.as_str(), run.name);
+    let reason = retry.failure.as_ref().map_or("", |failure| &failure.reason);
+    let message = match why {
+        GivenUp::Attempts { attempt, limit } => {
+            format!("{name} failed ({reason}) at attempt {attempt} of {limit} and stays as it is")
+        }
+        GivenUp::Infrastructure { failures, limit } => {
+            format!("the cluster failed {name} ({reason}) {failures} times in a row, limit {limit}: it stays as it is")
+        }
+        GivenUp::Human => format!("{name} failed with {reason}: only a person can help"),
+        GivenUp::Obsolete => format!("{name} failed, and its source is closed: nothing is left to do"),
+        GivenUp::OnlyObserved { to } => format!("{name} failed ({reason}) and would be run again as attempt {to}"),
+    };
+    let content = Content {
+        status: false,
+        reason: why.reason(),
+        message,
+    };
+    let mut next = status.clone();
+    // What its tracker content holds: nobody is asked again.
+    let failure = next.retry.as_mut().and_then(|retry| retry.failure.as_mut());
+    if let Some(failure) = failure.filter(|_| why == GivenUp::Obsolete) {
+        failure.class = FailureClass::Obsolete;
+    }
+    set_condition(&mut next, &content, now).then_some(next)
+}
+
+/// The object of a failed run is gone, deleted by somebody else. What had come to its cap starts over with whatever comes
+/// next; anything else goes on counting.
+pub fn run_deleted(status: &WorkItemStatus, uid: &str, now: Timestamp) -> Option<WorkItemStatus> {
+    let mut next = status.clone();
+    let retry = next.retry.as_mut()?;
+    let known = retry.run.as_ref().is_some_and(|run| run.uid == uid);
+    let run = retry
+        .run
+        .clone()
+        .filter(|_| known && retry.transition.is_none() && retry.failure.is_some())?;
+    retry.failure = None;
+    let was_limit = condition(status).is_some_and(|condition| GivenUp::is_limit(&condition.reason));
+    let name = format!("{} {}", run.kind.as_str(), run.name);
+    let message = if was_limit {
+        retry.attempt = 0;
+        next.consecutive_failures = 0;
+        next.infrastructure_failures = 0;
+        next.last_reset = Some(Reset {
+            time: Time(now),
+            reason: "TombstoneDeleted".to_owned(),
+            task_uid: Some(run.uid),
+            by: None,
+            message: None,
+        });
+        format!("{name} was deleted by somebody else: the count starts over")
+    } else {
+        format!("{name} was deleted by somebody else: it is not made again")
+    };
+    let content = Content {
+        status: false,
+        reason: Stopped::Deleted.reason(),
+        message,
+    };
+    set_condition(&mut next, &content, now);
+    Some(next)
+}
+
+/// A retry is decided.
+pub fn begun(status: &WorkItemStatus, transition: &Transition, now: Timestamp) -> Option<WorkItemStatus> {
+    let mut next = status.clone();
+    let retry = next.retry.as_mut()?;
+    let current = retry.run.as_ref() == Some(&transition.old) && retry.transition.is_none();
+    if !current {
+        return None;
+    }
+    retry.transition = Some(transition.clone());
+    let Transition { old, from, to, .. } = transition;
+    let why = match (&transition.requested_by, from == to) {
+        (Some(by), _) => format!("asked for by {by}"),
+        (None, true) => "the cluster failed it, the number stays".to_owned(),
+        (None, false) => format!("attempt {from} failed"),
+    };
+    let message = format!(
+        "{} {} is to be run again as attempt {to}: {why}",
+        old.kind.as_str(),
+        old.name
+    );
+    let content = Content {
+        status: true,
+        reason: "Planned",
+        message,
+    };
+    set_condition(&mut next, &content, now);
+    Some(next)
+}
+
+/// What was read of the predecessor before it goes.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// The version that was read.
+    pub resource_version: String,
+    /// What its successor is built from.
+    pub predecessor: Value,
+    /// Why it failed.
+    pub feedback: Option<String>,
+    /// The names of its children.
+    pub children: Vec<String>,
+}
+
+/// The predecessor is about to be deleted.
+pub fn prepared(status: &WorkItemStatus, uid: &str, prepared: &Prepared, now: Timestamp) -> Option<WorkItemStatus> {
+    change(status, uid, RetryStage::Planned, |transition| {
+        transition.step = RetryStage::Deleting;
+        transition.since = Time(now);
+        transition.blocked = None;
+        transition.resource_version.clone_from(&prepared.resource_version);
+        transition.predecessor = Some(prepared.predecessor.clone());
+        transition.feedback.clone_from(&prepared.feedback);
+        transition.children.clone_from(&prepared.children);
+        ("Deleting", "makes room: its successor would be admitted".to_owned())
+    })
+    .map(|(mut next, content)| {
+        set_condition(&mut next, &content, now);
+        next
+    })
+}
+
+/// The predecessor changed meanwhile: it is read anew.
+pub fn replanned(status: &WorkItemStatus, uid: &str, now: Timestamp) -> Option<WorkItemStatus> {
+    change(status, uid, RetryStage::Deleting, |transition| {
+        transition.step = RetryStage::Planned;
+        transition.since = Time(now);
+        transition.predecessor = None;
+        ("Planned", "changed meanwhile and is looked at anew".to_owned())
+    })
+    .map(|(mut next, content)| {
+        set_condition(&mut next, &content, now);
+        next
+    })
+}
+
+/// We deleted the predecessor.
+pub fn deleted(status: &WorkItemStatus, uid: &str, now: Timestamp) -> Option<WorkItemStatus> {
+    change(status, uid, RetryStage::Deleting, |transition| {
+        transition.step = RetryStage::Deleted;
+        transition.since = Time(now);
+        (
+            "Deleted",
+            "is deleted; its successor comes once nothing is left of it".to_owned(),
+        )
+    })
+    .map(|(mut next, content)| {
+        set_condition(&mut next, &content, now);
+        next
+    })
+}
+
+/// Something holds the retry up.
+pub fn blocked(status: &WorkItemStatus, uid: &str, blocked: &Blocked, now: Timestamp) -> Option<WorkItemStatus> {
+    let mut next = status.clone();
+    let transition = next
+        .retry
+        .as_mut()?
+        .transition
+        .as_mut()
+        .filter(|known| known.old.uid == uid)?;
+    let same = |told: &Blocked| told.reason == blocked.reason && told.message == blocked.message;
+    if transition.blocked.as_ref().is_some_and(same) {
+        return None;
+    }
+    transition.blocked = Some(blocked.clone());
+    let content = Content {
+        status: false,
+        reason: &blocked.reason,
+        message: blocked.message.clone(),
+    };
+    set_condition(&mut next, &content, now);
+    Some(next)
+}
+
+/// The successor is there.
+pub fn closed(status: &WorkItemStatus, uid: &str, successor: &str, now: Timestamp) -> Option<WorkItemStatus> {
+    let mut next = status.clone();
+    let retry = next.retry.as_mut()?;
+    let transition = take(retry, uid)?;
+    let Transition { old, to, from, .. } = transition;
+    let message = format!(
+        "{} {} runs again as attempt {to}, after {from}",
+        old.kind.as_str(),
+        old.name
+    );
+    retry.attempt = to;
+    retry.failure = None;
+    retry.run = Some(RunRef {
+        uid: successor.to_owned(),
+        ..old
+    });
+    let content = Content {
+        status: true,
+        reason: "Recreated",
+        message,
+    };
+    set_condition(&mut next, &content, now);
+    Some(next)
+}
+
+/// There is no retry after all. The number stays: whatever comes next for the item goes on from there.
+pub fn stopped(status: &WorkItemStatus, uid: &str, why: Stopped, now: Timestamp) -> Option<WorkItemStatus> {
+    let mut next = status.clone();
+    let retry = next.retry.as_mut()?;
+    let transition = take(retry, uid)?;
+    retry.failure = None;
+    let name = format!("{} {}", transition.old.kind.as_str(), transition.old.name);
+    let message = match why {
+        Stopped::Deleted => format!("{name} was deleted by somebody else: it is not made again"),
+        Stopped::Replaced => format!("somebody else made a {name}: it is left alone"),
+        Stopped::Revived => format!("{name} is not failed any more: it is left alone"),
+        Stopped::Unwanted => format!("no policy retries {name} any more"),
+        Stopped::Invalid(why) => format!("the retry of {name} is dropped: {why}"),
+    };
+    let content = Content {
+        status: false,
+        reason: why.reason(),
+        message,
+    };
+    set_condition(&mut next, &content, now);
+    Some(next)
+}
+
+fn take(retry: &mut RetryStatus, uid: &str) -> Option<Transition> {
+    let ours = retry.transition.as_ref().is_some_and(|known| known.old.uid == uid);
+    if ours { retry.transition.take() } else { None }
+}
+
+fn change<'a>(
+    status: &WorkItemStatus,
+    uid: &str,
+    from: RetryStage,
+    change: impl FnOnce(&mut Transition) -> (&'a str, String),
+) -> Option<(WorkItemStatus, Content<'a>)> {
+    let mut next = status.clone();
+    let transition = next.retry.as_mut()?.transition.as_mut();
+    let transition = transition.filter(|known| known.old.uid == uid && known.step == from)?;
+    let name = format!("{} {}", transition.old.kind.as_str(), transition.old.name);
+    let (reason, what) = change(transition);
+    let content = Content {
+        status: true,
+        reason,
+        message: format!("{name} {what}"),
+    };
+    Some((next, content))
+}
