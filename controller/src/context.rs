@@ -11,7 +11,7 @@ use taskgate_api::{
     kueue::ConfigRef,
     task_policy::{FailurePolicy, RetriedKind},
 };
-use taskgate_policy::failure_rule;
+use taskgate_policy::PolicyScope;
 
 use crate::{
     cancel::{Flavour, Siblings},
@@ -90,7 +90,7 @@ impl Context {
         let labels = self.policies.namespace_labels(&namespace);
         let spawner = name.and_then(|name| self.policies.spawner(&namespace, name));
         let policies = self.policies.current();
-        let found = failure_rule(&policies, &namespace, &labels, &task, spawner.as_ref())?;
+        let found = PolicyScope::new(&policies, &namespace, &labels, spawner.as_ref()).failure(&task)?;
         Some((found.mode, found.rule.clone()))
     }
 

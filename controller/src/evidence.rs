@@ -7,7 +7,7 @@ use kube::{
 };
 use serde_json::Value;
 use taskgate_api::{job, kelos, task_policy::FailurePolicy};
-use taskgate_policy::{Ending, Evidence, TaskPhase, classify};
+use taskgate_policy::{Ending, RunObjects, TaskPhase, classify};
 
 use crate::{context::Context, error::Error, task::Subject};
 
@@ -19,7 +19,7 @@ pub(crate) async fn ending(
 ) -> Result<Ending, Error> {
     let state = &subject.state;
     if state.phase != TaskPhase::Failed {
-        return Ok(classify(&subject.object, state, Evidence::default(), rule));
+        return Ok(classify(&subject.object, state, RunObjects::default(), rule));
     }
     let job = job_of(context, subject).await?;
     let pods = if job.is_some() {
@@ -27,7 +27,7 @@ pub(crate) async fn ending(
     } else {
         Vec::new()
     };
-    let evidence = Evidence {
+    let evidence = RunObjects {
         job: job.as_ref(),
         pods: &pods,
     };

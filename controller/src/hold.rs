@@ -23,7 +23,7 @@ pub(crate) async fn adopt(context: &Context, subject: &Subject) -> Result<Outcom
         return Ok(Outcome::Gone);
     };
     let mut finalizers = finalizers(subject);
-    if !subject.state.held {
+    if !subject.state.has_finalizer {
         finalizers.push(keys::ACCOUNTING.to_owned());
     }
     // The key stays with the Task, as admission would have left it where a template named the item.

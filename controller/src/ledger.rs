@@ -56,8 +56,8 @@ pub(crate) async fn record(context: &Context, subject: &Subject) -> Result<Outco
 
 /// Adds what the Task used, where its end was recorded before Kelos told; `None` when there is nothing to add. A cache is enough
 /// to see that.
-pub(crate) async fn fill_in(context: &Context, subject: &Subject) -> Result<Option<Outcome>, Error> {
-    let filled = |status: &WorkItemStatus| policy::fill_in(status, &subject.object);
+pub(crate) async fn add_late_usage(context: &Context, subject: &Subject) -> Result<Option<Outcome>, Error> {
+    let filled = |status: &WorkItemStatus| policy::add_late_usage(status, &subject.object);
     let cached = subject.cached_memory(context);
     let Some(status) = cached.as_ref().and_then(|item| item.status.as_ref()) else {
         return Ok(None);

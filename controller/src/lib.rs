@@ -15,7 +15,7 @@
 //!
 //! `requests` carries out what users ask of a WorkItem; `unwinding` keeps a panic to the reconcile that it is in.
 //!
-//! What the next step is, the decision core says ([`taskgate_policy::next_step`]); here it is only taken.
+//! What the next step is, the decision core says ([`taskgate_policy::next_action`]); here it is only taken.
 //!
 //! Depends on `taskgate-api` and `taskgate-policy`. Called by the `taskgate` binary.
 

@@ -11,7 +11,7 @@ use kube::{
     runtime::reflector::Store,
 };
 use taskgate_api::{keys, task_policy::PolicyStatus};
-use taskgate_policy::{KnownPolicies, PolicySet, SpawnerFacts};
+use taskgate_policy::{KnownPolicies, PolicySet, SpawnerInfo};
 use tokio::sync::watch;
 
 /// The stored policies as admission compiled them: there is one set for the process. Wakes when a policy is created, deleted
@@ -74,11 +74,11 @@ impl Policies {
     }
 
     /// What is known of each spawner, by namespace and name.
-    pub(crate) fn spawner(&self, namespace: &str, name: &str) -> Option<SpawnerFacts> {
+    pub(crate) fn spawner(&self, namespace: &str, name: &str) -> Option<SpawnerInfo> {
         let found = self
             .spawners
             .find(|spawner| spawner.name_any() == name && spawner.namespace().as_deref() == Some(namespace))?;
-        Some(SpawnerFacts::of(&crate::tasks::json_of(&found)))
+        Some(SpawnerInfo::of(&crate::tasks::json_of(&found)))
     }
 }
 

@@ -7,8 +7,8 @@ use kube::{
     runtime::events::EventType,
 };
 use serde_json::{Map, Value, json};
-use taskgate_api::{WorkItem, keys, retry_ledger::RetryOrder};
-use taskgate_policy::{failures_to_forget, reset_by};
+use taskgate_api::{WorkItem, keys, retry_status::RetryOrder};
+use taskgate_policy::{failures_to_reset, reset_by};
 
 use crate::{
     context::Context,
@@ -41,7 +41,7 @@ pub(crate) async fn reset(context: &Context, item: &WorkItem) -> Result<Option<W
         tell(context, item, EventType::Warning, note).await;
         return withdraw(context, item, [keys::RESET, keys::RESET_BY]).await.map(Some);
     };
-    let forgotten = item.status.as_ref().and_then(failures_to_forget);
+    let forgotten = item.status.as_ref().and_then(failures_to_reset);
     let written = memory::write(context, item, |status, now| reset_by(status, by, why, now)).await?;
     let now = match written {
         Written::Now(now) => {

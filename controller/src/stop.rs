@@ -10,7 +10,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use taskgate_api::{job, kelos, keys, metadata::Metadata};
-use taskgate_policy::{CIRCUIT_BROKEN, JobEnd, Run};
+use taskgate_policy::{CIRCUIT_BROKEN, JobEnd, TaskRun};
 
 use crate::{
     cancel,
@@ -60,8 +60,8 @@ async fn stop_in_pool(context: &Context, subject: &Subject) -> Result<Option<Out
     }
     let found = cancel::look::runner(context, subject).await?;
     match found.run {
-        Run::Runner { asked: true } => Ok(None),
-        Run::Runner { asked: false } => cancel::runner::release(context, subject, &found).await.map(Some),
+        TaskRun::Runner { asked: true } => Ok(None),
+        TaskRun::Runner { asked: false } => cancel::runner::release(context, subject, &found).await.map(Some),
         _ => {
             let status = json!({
                 "phase": kelos::FAILED, "message": STOPPED,

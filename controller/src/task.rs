@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use kube::{ResourceExt as _, api::DynamicObject, runtime::controller::Action};
 use serde_json::Value;
 use taskgate_api::{Mode, WorkItem, kelos::Task, task_policy::FailurePolicy};
-use taskgate_policy::{ItemIdentity, Scene, Step, TaskState, failure_rule, next_step};
+use taskgate_policy::{ItemIdentity, PolicyScope, TaskAction, TaskContext, TaskState, next_action};
 use tracing::{debug, info};
 
 use crate::{
@@ -73,7 +73,7 @@ pub(crate) async fn reconcile(object: Arc<DynamicObject>, context: Arc<Context>)
 
 /// Removes the finalizer and does nothing else: the Task's namespace is opted out.
 async fn let_go(object: &DynamicObject, context: &Context) -> Result<Action, Error> {
-    let Some(subject) = Subject::of(context, object).filter(|subject| subject.state.held) else {
+    let Some(subject) = Subject::of(context, object).filter(|subject| subject.state.has_finalizer) else {
         return Ok(Action::await_change());
     };
     Ok(match hold::release(context, &subject).await? {
@@ -138,7 +138,7 @@ enum Kept {
 
 /// Takes the next step of the Task's bookkeeping; what cancellation waits for is waited for as well.
 async fn keep_books(context: &Context, subject: &Subject, cancelling: &Next) -> Result<Kept, Error> {
-    if let Some(outcome) = ledger::fill_in(context, subject).await? {
+    if let Some(outcome) = ledger::add_late_usage(context, subject).await? {
         return Ok(Kept::Taken(outcome));
     }
     let step = subject.step(context).await?;
@@ -146,22 +146,24 @@ async fn keep_books(context: &Context, subject: &Subject, cancelling: &Next) -> 
     let enforced = subject.rule.as_ref().is_some_and(|(mode, _)| *mode == Mode::Enforce);
     let outcome = match step {
         // Where the bookkeeping governs the Task, it deletes it itself, unless its item is open.
-        Step::Done | Step::Wait(_) if matches!(cancelling, Next::Replace) && !enforced => {
+        TaskAction::Done | TaskAction::Wait(_) if matches!(cancelling, Next::Replace) && !enforced => {
             ttl::delete(context, subject).await?
         }
-        Step::Done => return Ok(Kept::Rest(rest(None, cancelling))),
-        Step::Wait(until) => return Ok(Kept::Rest(rest(Some(until), cancelling))),
-        Step::Adopt => hold::adopt(context, subject).await?,
-        Step::Mark => hold::mark(context, subject).await?,
-        Step::Release => hold::release(context, subject).await?,
-        Step::Stop | Step::StopMarked => match stop::stop(context, subject, step == Step::StopMarked).await? {
-            Some(outcome) => outcome,
-            None => return Ok(Kept::Rest(rest(None, cancelling))),
-        },
-        Step::Record => ledger::record(context, subject).await?,
-        Step::Reset => ledger::reset(context, subject).await?,
-        Step::Refresh(_) => ledger::refresh(context, subject).await?,
-        Step::Delete => ttl::delete(context, subject).await?,
+        TaskAction::Done => return Ok(Kept::Rest(rest(None, cancelling))),
+        TaskAction::Wait(until) => return Ok(Kept::Rest(rest(Some(until), cancelling))),
+        TaskAction::AddFinalizer => hold::adopt(context, subject).await?,
+        TaskAction::Mark => hold::mark(context, subject).await?,
+        TaskAction::RemoveFinalizer => hold::release(context, subject).await?,
+        TaskAction::Stop | TaskAction::StopMarked => {
+            match stop::stop(context, subject, step == TaskAction::StopMarked).await? {
+                Some(outcome) => outcome,
+                None => return Ok(Kept::Rest(rest(None, cancelling))),
+            }
+        }
+        TaskAction::Record => ledger::record(context, subject).await?,
+        TaskAction::Reset => ledger::reset(context, subject).await?,
+        TaskAction::Refresh(_) => ledger::refresh(context, subject).await?,
+        TaskAction::Delete => ttl::delete(context, subject).await?,
     };
     Ok(Kept::Taken(outcome))
 }
@@ -195,14 +197,14 @@ impl Subject {
     pub(crate) fn of(context: &Context, object: &DynamicObject) -> Option<Self> {
         let json = json_of(object);
         let mut state = TaskState::of(&json)?;
-        state.makes_room |= cancel::is_wanted_again(context, &json, &state);
+        state.must_be_replaced |= cancel::is_wanted_again(context, &json, &state);
         let namespace = namespace_of(&json).to_owned();
         let policies = context.policies.current();
         let labels = context.policies.namespace_labels(&namespace);
         let spawner = Task::of(&json)
             .spawner()
             .and_then(|name| context.policies.spawner(&namespace, name));
-        let found = failure_rule(&policies, &namespace, &labels, &json, spawner.as_ref());
+        let found = PolicyScope::new(&policies, &namespace, &labels, spawner.as_ref()).failure(&json);
         let rule = found.as_ref().map(|found| (found.mode, found.rule.clone()));
         let item = found.and_then(|found| found.item).map(|item| {
             let name = item.work_item_name();
@@ -218,13 +220,13 @@ impl Subject {
     }
 
     /// The next step. A cache is enough to see that nothing is to be done; everything else rests on a fresh read.
-    async fn step(&self, context: &Context) -> Result<Step, Error> {
+    async fn step(&self, context: &Context) -> Result<TaskAction, Error> {
         let cached = self.cached_memory(context);
         let step = self.step_with(context, cached.as_deref(), false);
         match step {
-            Step::Done | Step::Wait(_) => return Ok(step),
+            TaskAction::Done | TaskAction::Wait(_) => return Ok(step),
             // Needs no memory.
-            Step::Adopt if cached.is_none() && !self.state.is_terminal() => return Ok(step),
+            TaskAction::AddFinalizer if cached.is_none() && !self.state.is_terminal() => return Ok(step),
             _ => {}
         }
         let fresh = match &self.item {
@@ -235,16 +237,16 @@ impl Subject {
         Ok(self.step_with(context, fresh.as_ref(), abandoned))
     }
 
-    fn step_with(&self, context: &Context, memory: Option<&WorkItem>, abandoned: bool) -> Step {
+    fn step_with(&self, context: &Context, memory: Option<&WorkItem>, abandoned: bool) -> TaskAction {
         let mut others = self.item_ref().map(|item| context.index.of(&item)).unwrap_or_default();
         others.retain(|other| other.uid != self.state.uid);
         let status = memory.map(|item| (item.uid().unwrap_or_default(), item.status.clone().unwrap_or_default()));
-        next_step(&Scene {
+        next_action(&TaskContext {
             task: &self.state,
             others: &others,
             rule: self.rule.as_ref().map(|(mode, rule)| (*mode, rule)),
             work_item: self.item.as_ref().map(|(_, name)| name.as_str()),
-            memory: status.as_ref().map(|(uid, status)| (uid.as_str(), status)),
+            item_status: status.as_ref().map(|(uid, status)| (uid.as_str(), status)),
             retrying: retry::retrying(context, &self.object, &self.state, memory),
             abandoned,
             now: Timestamp::now(),

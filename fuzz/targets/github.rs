@@ -18,15 +18,14 @@ use taskgate_api::{
 };
 use taskgate_fuzz::{computed, init, json, rules, template};
 use taskgate_policy::{
-    Policy, PolicySet, Sighting, SpawnerFacts, WishScene, baseline, fit,
-    metadata::{Scope, fill},
+    CancelIntentContext, Policy, PolicySet, SourceObservation, SpawnerInfo, baseline, desired_cancellation, fit,
+    metadata::{TemplateInput, fill},
     next_run,
     source::{
-        Presence, RateHeaders, Repository, Source, SourceItem, SourceVerdict, backoff,
+        IssueSource, ItemPresence, RateHeaders, Repository, SourceItem, SourceVerdict, backoff, evaluate_source,
         github::{self, Conversation},
-        judge, pause,
+        pause,
     },
-    wish,
 };
 
 /// The longest text that is kept of an item, in characters.
@@ -74,10 +73,10 @@ fn remember(input: &Value, item: Option<&SourceItem>) {
     ) else {
         return;
     };
-    let presence = item.map_or(Presence::Missing(2), Presence::Found);
-    if let SourceVerdict::Baseline(hash) = judge(&status, &rule, presence) {
+    let presence = item.map_or(ItemPresence::Missing(2), ItemPresence::Found);
+    if let SourceVerdict::Baseline(hash) = evaluate_source(&status, &rule, presence) {
         let next = baseline(&status, &hash);
-        assert_eq!(judge(&next, &rule, presence), SourceVerdict::Keep);
+        assert_eq!(evaluate_source(&next, &rule, presence), SourceVerdict::Keep);
         assert_eq!(rules::flaws_of_status(&fit(&next)), Vec::<String>::new());
     }
 }
@@ -87,12 +86,12 @@ fn tell(input: &Value, item: Option<&SourceItem>, discovered: bool, now: Timesta
     let task = &input["task"];
     let spawner = &input["spawner"];
     if let Some(rule) = read::<CancellationPolicy>(input, "cancellation") {
-        let _ = wish(&WishScene {
+        let _ = desired_cancellation(&CancelIntentContext {
             rule: &rule,
             object: task,
             when: spawner.pointer("/spec/when").unwrap_or(&Value::Null),
             suspended: false,
-            sighting: Some(Sighting {
+            observation: Some(SourceObservation {
                 item,
                 discovered,
                 in_a_row: 2,
@@ -104,15 +103,15 @@ fn tell(input: &Value, item: Option<&SourceItem>, discovered: bool, now: Timesta
     let Some(facts) = item.map(SourceItem::facts) else {
         return;
     };
-    let (labels, spawner) = (BTreeMap::new(), SpawnerFacts::of(spawner));
-    let scope = Scope {
+    let (labels, spawner) = (BTreeMap::new(), SpawnerInfo::of(spawner));
+    let scope = TemplateInput {
         object: task,
         namespace: "team",
         namespace_labels: &labels,
         spawner: Some(&spawner),
         workspace: None,
         user: None,
-        tracked: Some(&facts),
+        source_fields: Some(&facts),
     };
     POLICIES.with(|policies| {
         let filling = fill(policies, &scope);
@@ -184,7 +183,7 @@ fuzz_target!(init: init(), |data: &[u8]| -> Corpus {
     let now = read(&input, "now").unwrap_or_else(|| Timestamp::constant(1_796_040_000, 0));
     let began = computed();
     let item = item(&input);
-    let source = Source::of(&input["spawner"]);
+    let source = IssueSource::of(&input["spawner"]);
     let discovered = source.is_ok_and(|source| item.as_ref().is_some_and(|item| source.filter.discovers(item)));
     remember(&input, item.as_ref());
     tell(&input, item.as_ref(), discovered, now);

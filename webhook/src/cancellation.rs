@@ -3,7 +3,8 @@
 
 use jiff::Timestamp;
 use taskgate_policy::{
-    CancelDetail, CancelReview, Decision, Kind, Phase, Right, admit, asks_permission, own_keys_changed,
+    CancelDetail, CancelReview, Decision, Kind, Phase, Right, needs_permission_check, reserved_keys_changed,
+    review_cancellation,
 };
 
 use crate::{
@@ -24,7 +25,7 @@ pub(crate) async fn decide<S: Surroundings>(
     now: Timestamp,
 ) -> Result<Decision, FactError> {
     let own = is_own(surroundings, review).await?;
-    let forged = || own_keys_changed(kind, &review.old_object, &review.object);
+    let forged = || reserved_keys_changed(kind, &review.old_object, &review.object);
     if let Some(denied) = (phase == Phase::Validating && !own).then(forged).flatten() {
         return Ok(denied);
     }
@@ -41,8 +42,8 @@ pub(crate) async fn decide<S: Surroundings>(
         permission: None,
         now,
     };
-    let decision = admit(&request);
-    if !decision.allowed() || !asks_permission(&request) {
+    let decision = review_cancellation(&request);
+    if !decision.allowed() || !needs_permission_check(&request) {
         return Ok(decision);
     }
     let user = review.user_info.username.clone();
@@ -53,7 +54,7 @@ pub(crate) async fn decide<S: Surroundings>(
         Err(error) => Err(CancelDetail::Unknown { why: error.reason }),
     };
     request.permission = Some(&permission);
-    Ok(admit(&request))
+    Ok(review_cancellation(&request))
 }
 
 /// What the API server says of a user's right.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use kube::Client;
 use serde_json::Value;
 use taskgate_api::{WorkItemStatus, kueue::ConfigRef, metadata::Owner};
-use taskgate_policy::{ItemIdentity, KueueFacts, PolicySet, Right, SpawnerFacts, Workspace};
+use taskgate_policy::{ItemIdentity, KueueInfo, PolicySet, Right, SpawnerInfo, Workspace};
 use tokio::sync::OnceCell;
 use tracing::debug;
 
@@ -67,7 +67,7 @@ impl Surroundings for Cluster {
         self.fresh.owner_task(namespace, owner).await
     }
 
-    async fn spawner(&self, namespace: &str, name: &str) -> Result<Option<Arc<SpawnerFacts>>, FactError> {
+    async fn spawner(&self, namespace: &str, name: &str) -> Result<Option<Arc<SpawnerInfo>>, FactError> {
         match self.caches.spawner(namespace, name) {
             Some(spawner) => Ok(Some(spawner)),
             None => self.fresh.spawner(namespace, name).await,
@@ -88,7 +88,7 @@ impl Surroundings for Cluster {
         }
     }
 
-    async fn kueue(&self, question: QueueQuestion<'_>) -> KueueFacts {
+    async fn kueue(&self, question: QueueQuestion<'_>) -> KueueInfo {
         self.kueue.facts(question).await
     }
 

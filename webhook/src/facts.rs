@@ -13,8 +13,8 @@ use taskgate_api::{
     metadata::{Metadata, Owner},
 };
 use taskgate_policy::{
-    Facts, Governed, ItemIdentity, Kind, KueueFacts, Memory, Phase, PolicySet, Request, Right, SpawnerFacts, TaskState,
-    Workspace, states_queue,
+    AdmissionContext, Governed, ItemIdentity, ItemSnapshot, Kind, KueueInfo, Phase, PolicySet, Request, Right,
+    SpawnerInfo, TaskState, Workspace, requests_queue,
 };
 
 use crate::kueue::QueueQuestion;
@@ -98,15 +98,15 @@ pub trait Surroundings: Send + Sync + 'static {
         &self,
         namespace: &str,
         name: &str,
-    ) -> impl Future<Output = Result<Option<Arc<SpawnerFacts>>, FactError>> + Send;
+    ) -> impl Future<Output = Result<Option<Arc<SpawnerInfo>>, FactError>> + Send;
 
     /// What is known of a Workspace. That it cannot be read is never worth an error.
     fn workspace(&self, namespace: &str, name: &str) -> impl Future<Output = Workspace> + Send;
 
     /// What is known of Kueue for a Job. What cannot be told is not; a Job does not have to wait for that.
-    fn kueue(&self, question: QueueQuestion<'_>) -> impl Future<Output = KueueFacts> + Send {
+    fn kueue(&self, question: QueueQuestion<'_>) -> impl Future<Output = KueueInfo> + Send {
         let _ = question;
-        std::future::ready(KueueFacts::default())
+        std::future::ready(KueueInfo::default())
     }
 
     /// What is remembered of an item; `fresh`: of this moment, whatever a cache says.
@@ -170,9 +170,9 @@ pub(crate) struct Gathered {
     policies: Arc<PolicySet>,
     namespace_labels: Labels,
     owner_task: Option<Value>,
-    spawner: Option<Arc<SpawnerFacts>>,
+    spawner: Option<Arc<SpawnerInfo>>,
     workspace: Workspace,
-    kueue: KueueFacts,
+    kueue: KueueInfo,
 }
 
 impl Gathered {
@@ -182,8 +182,8 @@ impl Gathered {
     }
 
     /// The facts as the decision core takes them.
-    pub(crate) fn facts(&self) -> Facts<'_> {
-        Facts {
+    pub(crate) fn facts(&self) -> AdmissionContext<'_> {
+        AdmissionContext {
             policies: &self.policies,
             namespace_labels: &self.namespace_labels,
             owner_task: self.owner_task.as_ref(),
@@ -203,7 +203,7 @@ pub(crate) async fn gather<S: Surroundings>(surroundings: &S, request: &Request<
         owner_task: None,
         spawner: None,
         workspace: Workspace::Unknown,
-        kueue: KueueFacts::default(),
+        kueue: KueueInfo::default(),
     };
     let namespace = request.namespace;
     // Without a policy nothing is governed, but a Task may have been cancelled by hand.
@@ -233,7 +233,7 @@ pub(crate) async fn gather<S: Surroundings>(surroundings: &S, request: &Request<
         }
     }
     if let (Kind::Job, Some(task)) = (request.kind, &gathered.owner_task)
-        && (gathered.policies.queues() || states_queue(task))
+        && (gathered.policies.queues() || requests_queue(task))
     {
         let job = Job::of(request.object);
         let names = job.queue().filter(|_| request.phase == Phase::Validating);
@@ -257,8 +257,8 @@ pub(crate) struct Recalled {
 
 impl Recalled {
     /// The memory as the decision core takes it.
-    pub(crate) fn memory(&self) -> Memory<'_> {
-        Memory {
+    pub(crate) fn memory(&self) -> ItemSnapshot<'_> {
+        ItemSnapshot {
             status: self.status.as_deref(),
             active: self.active,
         }
@@ -276,7 +276,7 @@ pub(crate) async fn recall<S: Surroundings>(
     let Some(item) = governed.item() else {
         return Ok(Recalled::default());
     };
-    let fresh = governed.needs_fresh_memory();
+    let fresh = governed.needs_consistent_read();
     let rivals = if fresh {
         surroundings.rivals(ask, item).await?
     } else {

@@ -33,7 +33,7 @@ use taskgate_api::{
     WorkItem, WorkItemStatus, is_object_name, job, kelos, keys,
     metadata::{Metadata, Owner},
 };
-use taskgate_policy::{Right, SpawnerFacts, TaskState, WorkspaceFacts};
+use taskgate_policy::{Right, SpawnerInfo, TaskState, WorkspaceInfo};
 
 use crate::{
     caches::{kelos_resource, labels, spawner_facts, workspace_facts},
@@ -147,7 +147,7 @@ impl Fresh {
     }
 
     /// What is known of a spawner.
-    pub(crate) async fn spawner(&self, namespace: &str, name: &str) -> Result<Option<Arc<SpawnerFacts>>, FactError> {
+    pub(crate) async fn spawner(&self, namespace: &str, name: &str) -> Result<Option<Arc<SpawnerInfo>>, FactError> {
         let found = self
             .kelos_object("TaskSpawner", "taskspawners", namespace, name)
             .await?;
@@ -188,11 +188,7 @@ impl Fresh {
     }
 
     /// What is known of a Workspace.
-    pub(crate) async fn workspace(
-        &self,
-        namespace: &str,
-        name: &str,
-    ) -> Result<Option<Arc<WorkspaceFacts>>, FactError> {
+    pub(crate) async fn workspace(&self, namespace: &str, name: &str) -> Result<Option<Arc<WorkspaceInfo>>, FactError> {
         let found = self.kelos_object("Workspace", "workspaces", namespace, name).await?;
         Ok(found.map(|workspace| Arc::new(workspace_facts(workspace))))
     }

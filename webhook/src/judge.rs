@@ -5,7 +5,8 @@ use std::borrow::Cow;
 
 use jiff::Timestamp;
 use taskgate_policy::{
-    Decision, Kind, Phase, Request, Right, carries_own, decide, govern, right_missing, rights_needed, stated,
+    Decision, Kind, Phase, Request, Right, decide, govern, has_reserved_keys, required_rights, right_missing,
+    without_reserved_keys,
 };
 
 use crate::{
@@ -33,7 +34,7 @@ pub async fn judge<S: Surroundings>(
     let own = matters_who(endpoint, kind, review) && is_own(surroundings, review).await?;
     let created = endpoint.phase == Phase::Mutating && review.operation == ReviewOperation::Create && !own;
     let object = if created {
-        stated(kind, &review.object)
+        without_reserved_keys(kind, &review.object)
     } else {
         Cow::Borrowed(&review.object)
     };
@@ -60,7 +61,7 @@ pub async fn judge<S: Surroundings>(
     };
     let recalled = recall(surroundings, &ask, &governed).await?;
     let mut decision = off_reactor(|| decide(&governed, recalled.memory(), now));
-    if let (true, Some((field, rights))) = (decision.allowed(), rights_needed(&request)) {
+    if let (true, Some((field, rights))) = (decision.allowed(), required_rights(&request)) {
         for right in rights {
             if let Some(why) = lacks(surroundings, review, &right).await {
                 decision = right_missing(&request, field, &right, &why);
@@ -75,7 +76,7 @@ pub async fn judge<S: Surroundings>(
 /// only it sets.
 fn matters_who(endpoint: &Endpoint, kind: Kind, review: &ReviewRequest) -> bool {
     match kind {
-        Kind::Task | Kind::Job => endpoint.phase == Phase::Mutating && carries_own(kind, &review.object),
+        Kind::Task | Kind::Job => endpoint.phase == Phase::Mutating && has_reserved_keys(kind, &review.object),
         Kind::WorkItem | Kind::WorkItemStatus => review.operation != ReviewOperation::Delete,
         Kind::TaskPolicy | Kind::ClusterTaskPolicy => false,
     }

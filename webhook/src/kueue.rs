@@ -15,7 +15,7 @@ use taskgate_api::{
     is_object_name,
     kueue::{self, ConfigRef, Settings},
 };
-use taskgate_policy::KueueFacts;
+use taskgate_policy::KueueInfo;
 use tracing::{debug, warn};
 
 /// What is asked about a Job.
@@ -50,14 +50,14 @@ impl Kueue {
         Self { client, config }
     }
 
-    pub(crate) async fn facts(&self, question: QueueQuestion<'_>) -> KueueFacts {
+    pub(crate) async fn facts(&self, question: QueueQuestion<'_>) -> KueueInfo {
         let manages = match &self.config {
             Some(config) => self.settings(config).await.manages(question.namespace_labels),
             None => false,
         };
-        let mut facts = KueueFacts {
+        let mut facts = KueueInfo {
             manages_namespace: Some(manages),
-            ..KueueFacts::default()
+            ..KueueInfo::default()
         };
         let Some((queue, class)) = question.names.filter(|_| manages) else {
             return facts;

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 use taskgate_api::WorkItemStatus;
-use taskgate_policy::SpawnerFacts;
+use taskgate_policy::SpawnerInfo;
 use taskgate_webhook::{Limits, Registration};
 
 mod support;
@@ -110,7 +110,7 @@ async fn a_task_of_an_open_item_is_denied() -> anyhow::Result<()> {
     let memory: WorkItemStatus = serde_json::from_value(json!({"breaker": "Open", "consecutiveFailures": 3,
         "openedAt": "2026-01-01T00:00:00Z", "lastFailureTime": "2026-01-01T00:00:00Z", "totalCostUSD": "1.25"}))?;
     let given = Given {
-        spawner: Some(SpawnerFacts::default()),
+        spawner: Some(SpawnerInfo::default()),
         memory: Some(memory),
         ..Given::policy("{failurePolicy: {maxRetriesPerItem: 3}}")?
     };

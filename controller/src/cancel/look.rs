@@ -8,7 +8,7 @@ use kube::{
 };
 use serde_json::Value;
 use taskgate_api::{job, kelos, keys, metadata::Metadata};
-use taskgate_policy::{Cancellation, JobEnd, Progress, Run};
+use taskgate_policy::{CancelState, Cancellation, JobEnd, TaskRun};
 
 use crate::{context::Context, error::Error, evidence::is_owned_by, named, task::Subject, tasks::kelos_resource};
 
@@ -19,7 +19,7 @@ const SETTLED: SignedDuration = SignedDuration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Found {
     /// What the next step turns on.
-    pub(crate) run: Run,
+    pub(crate) run: TaskRun,
     /// The Task's Job.
     pub(crate) job: Option<Value>,
     /// The runner pod that the Task is assigned to: its name and version.
@@ -29,7 +29,7 @@ pub(crate) struct Found {
 impl Default for Found {
     fn default() -> Self {
         Self {
-            run: Run::Nothing,
+            run: TaskRun::Nothing,
             job: None,
             runner: None,
         }
@@ -47,7 +47,7 @@ pub(super) async fn look(context: &Context, subject: &Subject, cancellation: &Ca
     let Some(found) = found else {
         let stuck = kelos::Task::of(&subject.object).branch().is_some() && !can_start(context, subject).await?;
         return Ok(Found {
-            run: if stuck { Run::Stuck } else { Run::Nothing },
+            run: if stuck { TaskRun::Stuck } else { TaskRun::Nothing },
             ..Found::default()
         });
     };
@@ -57,12 +57,12 @@ pub(super) async fn look(context: &Context, subject: &Subject, cancellation: &Ca
         .is_some_and(|owner| owner.uid == subject.state.uid);
     if !ours {
         return Ok(Found {
-            run: Run::Foreign,
+            run: TaskRun::Foreign,
             ..Found::default()
         });
     }
     let told = match (&cancellation.stamp, cancellation.progress) {
-        (Some(stamp), Some(Progress::Announced)) => {
+        (Some(stamp), Some(CancelState::Announced)) => {
             let deadline = stamp.deadline.to_string();
             Metadata::of(&json).annotation(keys::CANCEL_DEADLINE) == Some(&deadline)
                 && untold(context, subject, &json, Some(&deadline)).await?.is_empty()
@@ -70,10 +70,10 @@ pub(super) async fn look(context: &Context, subject: &Subject, cancellation: &Ca
         _ => true,
     };
     Ok(Found {
-        run: Run::Job {
+        run: TaskRun::Job {
             end: JobEnd::of(&json),
-            told,
-            going: Metadata::of(&json).is_terminating(),
+            deadline_set: told,
+            deleting: Metadata::of(&json).is_terminating(),
         },
         job: Some(json),
         runner: None,
@@ -132,7 +132,7 @@ pub(crate) async fn runner(context: &Context, subject: &Subject) -> Result<Found
         return Ok(Found::default());
     };
     Ok(Found {
-        run: Run::Runner {
+        run: TaskRun::Runner {
             asked: annotation(&pod, kelos::CANCEL_TASK) == task,
         },
         job: None,

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::runtime::events::EventType;
-use taskgate_policy::{CancelScene, CancelStep, CancelTask, Cancellation, Progress, cancel_step};
+use taskgate_policy::{CancelContext, CancelState, CancelStep, CancelTask, Cancellation, cancel_step};
 
 use wishes::Considered;
 
@@ -56,16 +56,16 @@ pub(crate) async fn advance(context: &Context, subject: &Subject) -> Result<Next
         Considered::Nothing if cancellation.is_none() => return Ok(Next::Idle),
         Considered::Nothing => {}
     }
-    let mut scene = CancelScene {
+    let mut scene = CancelContext {
         cancellation: &cancellation,
         task: CancelTask::of(&subject.object),
         run: None,
-        wanted_again: subject.state.makes_room && !cancellation.makes_room(),
+        wanted_again: subject.state.must_be_replaced && !cancellation.must_be_replaced(),
         now: Timestamp::now(),
     };
     let mut step = cancel_step(&scene);
     let found = match step {
-        CancelStep::Look => {
+        CancelStep::ReadRun => {
             let found = look::look(context, subject, &cancellation).await?;
             scene.run = Some(found.run);
             step = cancel_step(&scene);
@@ -81,7 +81,7 @@ pub(crate) async fn advance(context: &Context, subject: &Subject) -> Result<Next
     );
     let outcome = match step {
         // Nobody who has looked is sent to look.
-        CancelStep::Idle | CancelStep::Look => return Ok(Next::Idle),
+        CancelStep::Idle | CancelStep::ReadRun => return Ok(Next::Idle),
         CancelStep::Wait(until) => return Ok(Next::Wait(until)),
         CancelStep::Replace => return Ok(Next::Replace),
         CancelStep::Blocked => {
@@ -90,9 +90,9 @@ pub(crate) async fn advance(context: &Context, subject: &Subject) -> Result<Next
             return Ok(Next::Wait(scene.now.checked_add(later).unwrap_or(scene.now)));
         }
         CancelStep::Announce => record::announce(context, subject, &cancellation).await?,
-        CancelStep::Tell => job::tell(context, subject, &found, &cancellation).await?,
+        CancelStep::SetDeadline => job::tell(context, subject, &found, &cancellation).await?,
         CancelStep::Withdraw => record::withdraw(context, subject).await?,
-        CancelStep::Execute => record::progress(context, subject, Progress::Cancelling).await?,
+        CancelStep::Execute => record::progress(context, subject, CancelState::Cancelling).await?,
         CancelStep::FailJob => job::fail(context, subject, &found, &cancellation).await?,
         CancelStep::FailTask => record::fail(context, subject, &cancellation).await?,
         CancelStep::ReleaseRunner => runner::release(context, subject, &found).await?,
@@ -108,7 +108,7 @@ async fn tell_blocked(context: &Context, subject: &Subject, cancellation: &Cance
     let note = format!(
         "asked for by {}, but Kelos has not made the Task's Job, or one of somebody else's has its name. To fail the Task \
          without its Job would keep its branch locked: see why Kelos makes no Job, or delete the Task",
-        taskgate_policy::by_whom(cancellation)
+        taskgate_policy::requester(cancellation)
     );
     tell::once(context, subject, EventType::Warning, "CancelBlocked", &note).await;
 }

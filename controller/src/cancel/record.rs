@@ -11,7 +11,7 @@ use taskgate_api::{
     kelos::{self, Task},
     keys,
 };
-use taskgate_policy::{Cancellation, Progress, announcement, by_whom, conclusion};
+use taskgate_policy::{CancelState, Cancellation, announcement, conclusion, requester};
 
 use super::{job, tell};
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Notes how far the cancellation is.
-pub(super) async fn progress(context: &Context, subject: &Subject, progress: Progress) -> Result<Outcome, Error> {
+pub(super) async fn progress(context: &Context, subject: &Subject, progress: CancelState) -> Result<Outcome, Error> {
     let change = json!({"annotations": {keys::CANCEL_STATE: progress.as_str()}});
     hold::patch(context, subject, change).await
 }
@@ -34,7 +34,7 @@ pub(super) async fn announce(
     subject: &Subject,
     cancellation: &Cancellation,
 ) -> Result<Outcome, Error> {
-    let outcome = progress(context, subject, Progress::Announced).await?;
+    let outcome = progress(context, subject, CancelState::Announced).await?;
     if let (Outcome::Changed(_), Some(stamp)) = (&outcome, &cancellation.stamp) {
         let note = announcement(stamp, cancellation);
         tell::each_time(context, subject, "CancelAnnounced", &note).await;
@@ -62,10 +62,10 @@ pub(super) async fn give_up(
     context: &Context,
     subject: &Subject,
     cancellation: &Cancellation,
-    end: Progress,
+    end: CancelState,
 ) -> Result<Outcome, Error> {
     let (reason, note) = match end {
-        Progress::Refused => (
+        CancelState::Refused => (
             "CancelRefused",
             "the request has no valid stamp of taskgate's admission: it was made while admission was unavailable. Remove the \
              annotation taskgate.dev/cancel and set it again"
@@ -73,7 +73,7 @@ pub(super) async fn give_up(
         ),
         _ => (
             "CancelTooLate",
-            format!("asked for by {}, but the Task ended by itself", by_whom(cancellation)),
+            format!("asked for by {}, but the Task ended by itself", requester(cancellation)),
         ),
     };
     tell::once(context, subject, EventType::Warning, reason, &note).await;
@@ -119,7 +119,7 @@ pub(super) async fn conclude(
         context,
         &subject.at(&seen),
         json!({
-            "annotations": {keys::CANCEL_STATE: Progress::Cancelled.as_str()},
+            "annotations": {keys::CANCEL_STATE: CancelState::Cancelled.as_str()},
         }),
     )
     .await?;
@@ -160,7 +160,7 @@ fn concluded(object: &Value, cancellation: &Cancellation, adopted: bool) -> Opti
     let mut status = json!({"conditions": conditions, "message": message});
     if adopted {
         status["phase"] = kelos::CANCELLED.into();
-        status["cancelledBy"] = by_whom(cancellation).into();
+        status["cancelledBy"] = requester(cancellation).into();
     }
     Some(status)
 }

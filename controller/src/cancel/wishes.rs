@@ -7,8 +7,8 @@ use kube::runtime::events::EventType;
 use serde_json::{Map, Value, json};
 use taskgate_api::{Mode, kelos::Task, keys};
 use taskgate_policy::{
-    Cancellation, Progress, Sighting, TaskState, Wish, WishScene, WishVerdict, cancel_annotations, cancellation_rule,
-    is_back, source::SourceKey, wish,
+    CancelIntent, CancelIntentContext, CancelState, Cancellation, DesiredCancellation, PolicyScope, SourceObservation,
+    TaskState, cancel_annotations, desired_cancellation, is_rediscovered, source::SourceKey,
 };
 use tokio::sync::broadcast::error::RecvError;
 
@@ -42,8 +42,8 @@ pub(super) async fn consider(
     }
     let seen = observation(context, &subject.state);
     if let Some(stamp) = cancellation.stamp.as_ref().filter(|_| cancellation.reason.is_some()) {
-        let undecided = matches!(cancellation.progress, None | Some(Progress::Announced));
-        if undecided && is_back(stamp.trigger, seen.as_ref().map(sighting)) {
+        let undecided = matches!(cancellation.progress, None | Some(CancelState::Announced));
+        if undecided && is_rediscovered(stamp.trigger, seen.as_ref().map(sighting)) {
             // The rest is taken back as when a person does this.
             let change = json!({"annotations": {keys::CANCEL: null}});
             return Ok(Considered::Taken(hold::patch(context, subject, change).await?));
@@ -61,38 +61,33 @@ async fn judge(context: &Context, subject: &Subject, seen: Option<&Observation>)
     let labels = context.policies.namespace_labels(&subject.namespace);
     let name = task.spawner().unwrap_or_default();
     let spawner = context.policies.spawner(&subject.namespace, name);
-    let rule = cancellation_rule(
-        &policies,
-        &subject.namespace,
-        &labels,
-        &subject.object,
-        spawner.as_ref(),
-    );
+    let scope = PolicyScope::new(&policies, &subject.namespace, &labels, spawner.as_ref());
+    let rule = scope.cancellation(&subject.object);
     let Some((policy, mode, rule)) = rule else {
         return Ok(Considered::Nothing);
     };
     let newer = context.siblings.newer(&subject.state.uid);
     let now = Timestamp::now();
     let (when, suspended) = source(context, &subject.namespace, name);
-    let verdict = wish(&WishScene {
+    let verdict = desired_cancellation(&CancelIntentContext {
         rule,
         object: &subject.object,
         when: &when,
         suspended,
-        sighting: seen.map(sighting),
+        observation: seen.map(sighting),
         newer: newer.as_deref(),
         now,
     });
     match verdict {
-        WishVerdict::Leave => Ok(Considered::Nothing),
-        WishVerdict::LookAt(moment) => Ok(Considered::LookAt(moment)),
-        WishVerdict::Baseline(_) if mode != Mode::Enforce => Ok(Considered::Nothing),
-        WishVerdict::Baseline(head) => {
+        DesiredCancellation::Keep => Ok(Considered::Nothing),
+        DesiredCancellation::RequeueAt(moment) => Ok(Considered::LookAt(moment)),
+        DesiredCancellation::Baseline(_) if mode != Mode::Enforce => Ok(Considered::Nothing),
+        DesiredCancellation::Baseline(head) => {
             let change = json!({"annotations": {keys::SOURCE_HEAD: head}});
             Ok(Considered::Taken(hold::patch(context, subject, change).await?))
         }
-        WishVerdict::Cancel(wish) if mode == Mode::Enforce => ask(context, subject, &wish, name, now).await,
-        WishVerdict::Cancel(wish) => {
+        DesiredCancellation::Cancel(wish) if mode == Mode::Enforce => ask(context, subject, &wish, name, now).await,
+        DesiredCancellation::Cancel(wish) => {
             let note = format!("{policy} would cancel this Task: {}", wish.reason);
             tell::once(context, subject, EventType::Normal, "WouldCancel", &note).await;
             Ok(Considered::Nothing)
@@ -103,7 +98,7 @@ async fn judge(context: &Context, subject: &Subject, seen: Option<&Observation>)
 async fn ask(
     context: &Context,
     subject: &Subject,
-    wish: &Wish,
+    wish: &CancelIntent,
     spawner: &str,
     now: Timestamp,
 ) -> Result<Considered, Error> {
@@ -121,7 +116,7 @@ pub(crate) fn is_wanted_again(context: &Context, object: &Value, state: &TaskSta
     let cancellation = Cancellation::of(object);
     let trigger = cancellation.stamp.as_ref().map(|stamp| stamp.trigger);
     let seen = observation(context, state);
-    cancellation.is_concluded() && trigger.is_some_and(|trigger| is_back(trigger, seen.as_ref().map(sighting)))
+    cancellation.is_concluded() && trigger.is_some_and(|trigger| is_rediscovered(trigger, seen.as_ref().map(sighting)))
 }
 
 /// Looks at the Tasks of an item whenever its tracker has told something.
@@ -145,8 +140,8 @@ fn observation(context: &Context, state: &TaskState) -> Option<Observation> {
     context.sources.latest(&key)
 }
 
-fn sighting(seen: &Observation) -> Sighting<'_> {
-    Sighting {
+fn sighting(seen: &Observation) -> SourceObservation<'_> {
+    SourceObservation {
         item: seen.item.as_deref(),
         discovered: seen.discovered,
         in_a_row: seen.in_a_row,

@@ -15,8 +15,8 @@ use kube::{
 use serde_json::{Map, Value, json};
 use taskgate_api::{kelos::Task, keys, metadata::Metadata};
 use taskgate_policy::{
-    PolicySet, SpawnerFacts, WorkspaceFacts,
-    metadata::{Pending, Scope, copy, fill, settle},
+    PolicySet, SpawnerInfo, WorkspaceInfo,
+    metadata::{Pending, TemplateInput, copy, fill, settle},
     source::SourceKey,
 };
 use tokio::sync::broadcast::error::RecvError;
@@ -98,9 +98,9 @@ fn source_of(task: &DynamicObject) -> Option<SourceKey> {
 struct Surroundings {
     policies: Arc<PolicySet>,
     namespace_labels: BTreeMap<String, String>,
-    spawner: Option<SpawnerFacts>,
-    workspace: Option<WorkspaceFacts>,
-    tracked: Map<String, Value>,
+    spawner: Option<SpawnerInfo>,
+    workspace: Option<WorkspaceInfo>,
+    source_fields: Map<String, Value>,
 }
 
 impl Surroundings {
@@ -111,19 +111,19 @@ impl Surroundings {
             namespace_labels: context.policies.namespace_labels(&subject.namespace),
             spawner: spawner.and_then(|name| context.policies.spawner(&subject.namespace, name)),
             workspace: None,
-            tracked: Map::new(),
+            source_fields: Map::new(),
         }
     }
 
-    fn scope<'a>(&'a self, subject: &'a Subject) -> Scope<'a> {
-        Scope {
+    fn scope<'a>(&'a self, subject: &'a Subject) -> TemplateInput<'a> {
+        TemplateInput {
             object: &subject.object,
             namespace: &subject.namespace,
             namespace_labels: &self.namespace_labels,
             spawner: self.spawner.as_ref(),
             workspace: self.workspace.as_ref(),
             user: None,
-            tracked: Some(&self.tracked),
+            source_fields: Some(&self.source_fields),
         }
     }
 }
@@ -136,7 +136,7 @@ async fn put(context: &Context, subject: &Subject, key: &SourceKey) -> Result<Co
     let mut surroundings = Surroundings::of(context, subject);
     surroundings.workspace = workspace(context, subject).await?;
     // Of an item that is gone nothing will ever be known.
-    surroundings.tracked = seen.item.map(|item| item.facts()).unwrap_or_default();
+    surroundings.source_fields = seen.item.map(|item| item.template_fields()).unwrap_or_default();
     // All templates of all policies.
     let filling = tokio::task::block_in_place(|| fill(&surroundings.policies, &surroundings.scope(subject)));
     match hold::patch(context, subject, filling.change).await? {
@@ -160,7 +160,7 @@ async fn put(context: &Context, subject: &Subject, key: &SourceKey) -> Result<Co
     Ok(Completed::Rest)
 }
 
-async fn workspace(context: &Context, subject: &Subject) -> Result<Option<WorkspaceFacts>, Error> {
+async fn workspace(context: &Context, subject: &Subject) -> Result<Option<WorkspaceInfo>, Error> {
     let Some(name) = Task::of(&subject.object).workspace() else {
         return Ok(None);
     };
@@ -168,7 +168,7 @@ async fn workspace(context: &Context, subject: &Subject) -> Result<Option<Worksp
     let workspaces = Api::<DynamicObject>::namespaced_with(context.client.clone(), &subject.namespace, &kind);
     let found = named::object(&workspaces, name).await;
     let found = found.map_err(|error| Error::of("reading the Workspace of", "Task", subject, error))?;
-    Ok(found.map(|found| WorkspaceFacts::of(&json_of(&found))))
+    Ok(found.map(|found| WorkspaceInfo::of(&json_of(&found))))
 }
 
 /// Copies to the Job what the Task has by now. A Job that is made later gets it from admission: when the Task says that it

@@ -40,7 +40,7 @@ use taskgate_api::{
     kueue::{ConfigRef, Settings, Workload},
     metadata::{Metadata, Owner},
 };
-use taskgate_policy::{Installed, Look, QueueReason, QueueScene, QueueState, queue_state};
+use taskgate_policy::{InstalledKueue, QueueContext, QueueObservation, QueueReason, QueueState, queue_state};
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
@@ -176,19 +176,19 @@ async fn reconcile(job: Arc<DynamicObject>, queueing: Arc<Queueing>) -> Result<A
     };
     let now = Timestamp::now();
     let mut look = queue_state(&scene(&job, &seen, None, now));
-    if let Look::State(state) = &look
+    if let QueueObservation::State(state) = &look
         && state.reason == QueueReason::NotNoticed
     {
         let manages = queueing.manages(namespace_of(&job)).await?;
         look = queue_state(&scene(&job, &seen, Some(manages), now));
     }
     let state = match look {
-        Look::Nothing => return Ok(Action::await_change()),
-        Look::Later(at) => {
+        QueueObservation::Nothing => return Ok(Action::await_change()),
+        QueueObservation::Later(at) => {
             let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
             return Ok(Action::requeue(wait.max(SOON)));
         }
-        Look::State(state) => state,
+        QueueObservation::State(state) => state,
     };
     let Some(task) = queueing.task(namespace_of(&job), &owner).await? else {
         return Ok(Action::await_change());
@@ -205,11 +205,11 @@ async fn reconcile(job: Arc<DynamicObject>, queueing: Arc<Queueing>) -> Result<A
     Ok(Action::await_change())
 }
 
-fn scene<'a>(job: &'a Value, seen: &'a Seen, manages_namespace: Option<bool>, now: Timestamp) -> QueueScene<'a> {
-    QueueScene {
+fn scene<'a>(job: &'a Value, seen: &'a Seen, manages_namespace: Option<bool>, now: Timestamp) -> QueueContext<'a> {
+    QueueContext {
         job,
         workload: seen.workload.as_deref(),
-        kueue: seen.kueue.as_ref().map(|kueue| Installed {
+        kueue: seen.kueue.as_ref().map(|kueue| InstalledKueue {
             since: kueue.since,
             local_queue: kueue.local_queue.as_deref(),
             has_class: kueue.has_class,

@@ -5,14 +5,13 @@ use serde_json::Value;
 use taskgate_api::{
     Mode, WorkItem, WorkItemStatus,
     kelos::Task,
-    retry_ledger::Transition,
+    retry_status::Transition,
     task_policy::{RetriedKind, RetryPolicy},
     work_item::Attempt,
 };
 use taskgate_policy::{
-    Ending, TaskState, failure_rule,
-    retry::{self, FailedScene, FailedStep, Retried, RunPhase, attempt_number, failed_step},
-    retry_rule,
+    Ending, PolicyScope, TaskState,
+    retry::{self, FailedRunAction, FailedRunContext, Retried, RunPhase, attempt_number, failed_run_action},
 };
 
 use super::{
@@ -47,7 +46,7 @@ pub(super) async fn look_at(
         return Ok(Look::Nothing);
     };
     if let Some(memory) = memory.filter(|_| *kind == RetriedKind::Task) {
-        let used = |status: &WorkItemStatus, _| taskgate_policy::fill_in(status, retried.object());
+        let used = |status: &WorkItemStatus, _| taskgate_policy::add_late_usage(status, retried.object());
         let written = memory::write(context, memory, used).await?;
         if !matches!(written, Written::Before) {
             return Ok(Look::Wrote(written));
@@ -72,7 +71,7 @@ async fn failed(
     }
     let policies = context.policies.current();
     let labels = context.policies.namespace_labels(namespace);
-    let found = retry_rule(&policies, namespace, &labels, retried);
+    let found = PolicyScope::new(&policies, namespace, &labels, None).retry(retried.kind(), retried.object());
     let name = found.as_ref().map(|found| scoped(namespace, &found.policy.to_string()));
     let rule = found
         .as_ref()
@@ -81,9 +80,9 @@ async fn failed(
     let ledger = memory.map(memory::ledger_of).unwrap_or_default();
     let status = memory.and_then(|memory| memory.status.as_ref());
     let order = memory.and_then(requests::retry);
-    let mut scene = FailedScene {
+    let mut scene = FailedRunContext {
         object: retried,
-        ledger: &ledger,
+        status: &ledger,
         asked: order.as_ref().map(|(order, by)| (order, *by)),
         rule,
         infrastructure_failures: status.map_or(0, |status| status.infrastructure_failures),
@@ -91,26 +90,27 @@ async fn failed(
         source: None,
         now: Timestamp::now(),
     };
-    let mut step = failed_step(&scene);
+    let mut step = failed_run_action(&scene);
     let mut trouble = None;
-    if let FailedStep::Ask(origin) = &step {
+    if let FailedRunAction::ReadSource(origin) = &step {
         let Some(answer) = context.retry.questions.answer(item, retried.uid(), origin) else {
             return Ok(Look::Nothing);
         };
         scene.source = Some(answer.state);
         trouble = answer.trouble;
-        step = failed_step(&scene);
+        step = failed_run_action(&scene);
     }
     let written = match (&step, memory) {
-        (FailedStep::Nothing | FailedStep::Ask(_), _) | (FailedStep::Tell(_) | FailedStep::Begin(_), None) => {
+        (FailedRunAction::Nothing | FailedRunAction::ReadSource(_), _)
+        | (FailedRunAction::GiveUp(_) | FailedRunAction::Begin(_), None) => {
             return Ok(Look::Nothing);
         }
-        (FailedStep::Wait(until), _) => return Ok(Look::At(*until)),
-        (FailedStep::Record, None) => {
+        (FailedRunAction::Wait(until), _) => return Ok(Look::At(*until)),
+        (FailedRunAction::Record, None) => {
             let identity = objects::identity(context, retried);
             memory::create(context, namespace, &identity).await?
         }
-        (FailedStep::Record, Some(memory)) => {
+        (FailedRunAction::Record, Some(memory)) => {
             let Some(failure) = failure(context, namespace, retried).await? else {
                 return Ok(Look::Nothing);
             };
@@ -128,13 +128,13 @@ async fn failed(
             })
             .await?
         }
-        (FailedStep::Tell(why), Some(memory)) => {
+        (FailedRunAction::GiveUp(why), Some(memory)) => {
             memory::write(context, memory, |status, now| {
-                retry::told(status, retried.uid(), *why, now)
+                retry::gave_up(status, retried.uid(), *why, now)
             })
             .await?
         }
-        (FailedStep::Begin(transition), Some(memory)) => {
+        (FailedRunAction::Begin(transition), Some(memory)) => {
             if let Some(held) = held_back(context, item, memory, retried, transition, rule) {
                 return Ok(held);
             }
@@ -143,11 +143,11 @@ async fn failed(
     };
     if let Written::Now(now) = &written {
         let happened = match step {
-            FailedStep::Record if memory.is_none() => None,
-            FailedStep::Record => Some(Happened::Failed),
-            FailedStep::Tell(why) => Some(Happened::GivenUp(why.reason())),
-            FailedStep::Begin(_) => Some(Happened::Planned),
-            FailedStep::Nothing | FailedStep::Wait(_) | FailedStep::Ask(_) => None,
+            FailedRunAction::Record if memory.is_none() => None,
+            FailedRunAction::Record => Some(Happened::Failed),
+            FailedRunAction::GiveUp(why) => Some(Happened::GivenUp(why.reason())),
+            FailedRunAction::Begin(_) => Some(Happened::Planned),
+            FailedRunAction::Nothing | FailedRunAction::Wait(_) | FailedRunAction::ReadSource(_) => None,
         };
         if let Some(happened) = happened {
             tell(context, now, &retried.run(), happened).await;
@@ -202,7 +202,7 @@ fn waits_for_bookkeeping(context: &Context, namespace: &str, memory: Option<&Wor
     }
     let policies = context.policies.current();
     let labels = context.policies.namespace_labels(namespace);
-    let kept = failure_rule(&policies, namespace, &labels, retried.object(), None);
+    let kept = PolicyScope::new(&policies, namespace, &labels, None).failure(retried.object());
     let kept = kept.is_some_and(|found| found.mode == Mode::Enforce && found.item.is_some());
     let attempts = memory.and_then(|memory| Some(memory.status.as_ref()?.attempts.as_slice()));
     let recorded = attempts.is_some_and(|attempts| attempts.iter().any(|known| known.uid == retried.uid()));

@@ -194,7 +194,7 @@ async fn forget(context: &Context, item: &ItemRef, memory: &WorkItem) -> Result<
         return Ok(None);
     }
     let written = memory::write(context, memory, |status, now| {
-        taskgate_policy::retry::forgotten(status, &run.uid, now)
+        taskgate_policy::retry::run_deleted(status, &run.uid, now)
     })
     .await?;
     if let Written::Now(now) = &written {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use kube::{Resource as _, ResourceExt as _};
 use taskgate_api::{
     WorkItem, WorkItemStatus,
-    retry_ledger::{RetryLedger, Transition},
+    retry_status::{RetryStatus, Transition},
 };
 use taskgate_policy::ItemIdentity;
 
@@ -63,7 +63,7 @@ pub(crate) async fn create(context: &Context, namespace: &str, identity: &ItemId
 }
 
 /// What the ledger of `item` says.
-pub(crate) fn ledger_of(item: &WorkItem) -> RetryLedger {
+pub(crate) fn ledger_of(item: &WorkItem) -> RetryStatus {
     let status = item.status.as_ref();
     status.and_then(|status| status.retry.clone()).unwrap_or_default()
 }

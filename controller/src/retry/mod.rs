@@ -40,11 +40,10 @@ use std::{
 
 use kube::ResourceExt as _;
 use serde_json::Value;
-use taskgate_api::{Mode, WorkItem, retry_ledger::RetryStage, task_policy::RetriedKind};
+use taskgate_api::{Mode, WorkItem, retry_status::RetryStage, task_policy::RetriedKind};
 use taskgate_policy::{
-    Retrying, TaskState,
+    PolicyScope, Retrying, TaskState,
     retry::{Retried, RunPhase},
-    retry_rule,
 };
 use tokio::sync::mpsc;
 
@@ -226,7 +225,7 @@ pub(crate) fn retrying(context: &Context, object: &Value, state: &TaskState, mem
     let namespace = crate::tasks::namespace_of(object);
     let policies = context.policies.current();
     let labels = context.policies.namespace_labels(namespace);
-    let rule = retry_rule(&policies, namespace, &labels, retried);
+    let rule = PolicyScope::new(&policies, namespace, &labels, None).retry(retried.kind(), retried.object());
     let keeps = rule.is_some_and(|found| found.mode == Mode::Enforce && !state.cancelled);
     if keeps { Retrying::Keeps } else { Retrying::No }
 }

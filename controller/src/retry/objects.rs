@@ -8,9 +8,8 @@ use std::{
 use serde_json::Value;
 use taskgate_api::{WorkItem, kelos::Task, metadata::Metadata, task_policy::RetriedKind};
 use taskgate_policy::{
-    ItemIdentity, failure_rule,
+    ItemIdentity, PolicyScope,
     retry::{Retried, RunPhase},
-    retry_rule,
 };
 
 use crate::{context::Context, tasks::ItemRef};
@@ -97,7 +96,7 @@ pub(super) fn know(context: &Context, kind: RetriedKind, object: &Value) -> Opti
     let key = (kind, metadata.name()?.to_owned());
     let policies = context.policies.current();
     let labels = context.policies.namespace_labels(&namespace);
-    let rule = retry_rule(&policies, &namespace, &labels, retried);
+    let rule = PolicyScope::new(&policies, &namespace, &labels, None).retry(retried.kind(), retried.object());
     let known = Known {
         phase: retried.phase(),
         identity: identity(context, retried),
@@ -117,7 +116,9 @@ pub(super) fn identity(context: &Context, retried: Retried<'_>) -> ItemIdentity 
     let kept = || {
         let policies = context.policies.current();
         let labels = context.policies.namespace_labels(namespace);
-        failure_rule(&policies, namespace, &labels, retried.object(), None)?.item
+        PolicyScope::new(&policies, namespace, &labels, None)
+            .failure(retried.object())?
+            .item
     };
     let is_task = retried.kind() == RetriedKind::Task && Task::of(retried.object()).spawner().is_none();
     is_task.then(kept).flatten().unwrap_or_else(|| retried.item())

@@ -3,7 +3,7 @@
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::EventType;
-use taskgate_api::{WorkItem, retry_ledger::RunRef};
+use taskgate_api::{WorkItem, retry_status::RunRef};
 
 use super::{look::resource, memory};
 use crate::{context::Context, events::publish};

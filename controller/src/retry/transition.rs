@@ -10,12 +10,12 @@ use kube::{
 };
 use taskgate_api::{
     Mode, WorkItem, WorkItemStatus,
-    retry_ledger::{Blocked, RetryStage, Transition},
+    retry_status::{Blocked, RetryStage, Transition},
     task_policy::RetryPolicy,
 };
 use taskgate_policy::{
-    retry::{self, Found, Predecessor, Retried, Stopped, TransitionScene, TransitionStep, transition_step},
-    retry_rule,
+    PolicyScope,
+    retry::{self, NamedObject, Predecessor, Retried, Stopped, TransitionContext, TransitionStep, transition_step},
 };
 use tracing::{debug, info};
 
@@ -76,8 +76,8 @@ impl Step<'_> {
         let retried = value.as_ref().and_then(|value| Retried::of(kind, value));
         // A Task that a spawner made is somebody else's as well.
         let found = match (&value, retried) {
-            (Some(_), None) => Found::Other,
-            (_, retried) => Found::of(retried, transition),
+            (Some(_), None) => NamedObject::Other,
+            (_, retried) => NamedObject::of(retried, transition),
         };
         let kept = match transition.step {
             RetryStage::Planned => None,
@@ -96,7 +96,7 @@ impl Step<'_> {
             _ => self.invalid(subject.into_iter().chain(predecessor)),
         };
         let rule = subject.and_then(|subject| self.rule(subject));
-        let mut scene = TransitionScene {
+        let mut scene = TransitionContext {
             transition,
             found,
             wanted: rule.is_some() || self.is_asked(),
@@ -107,7 +107,7 @@ impl Step<'_> {
         };
         let mut next = transition_step(&scene);
         let remnants;
-        if next == TransitionStep::LookForRemains {
+        if next == TransitionStep::ListRemains {
             remnants = left(context, self.item, transition).await?;
             scene.left = Some(&remnants);
             next = transition_step(&scene);
@@ -115,7 +115,7 @@ impl Step<'_> {
         debug!(namespace = self.item.0, name = transition.old.name, step = ?next, "retry");
         match next {
             TransitionStep::Wait(until) => Ok(Look::At(until)),
-            TransitionStep::LookForRemains => Ok(Look::Nothing),
+            TransitionStep::ListRemains => Ok(Look::Nothing),
             TransitionStep::Prepare => match retried {
                 Some(retried) => self.prepare(retried, &rule.unwrap_or_default()).await,
                 None => Ok(Look::Nothing),
@@ -155,7 +155,7 @@ impl Step<'_> {
     pub(super) fn rule(&self, retried: Retried<'_>) -> Option<RetryPolicy> {
         let policies = self.context.policies.current();
         let labels = self.context.policies.namespace_labels(&self.item.0);
-        let found = retry_rule(&policies, &self.item.0, &labels, retried)?;
+        let found = PolicyScope::new(&policies, &self.item.0, &labels, None).retry(retried.kind(), retried.object())?;
         let enforced = found.mode == Mode::Enforce && !retried.is_left_to_bridge(found.rule);
         enforced.then(|| found.rule.clone())
     }

@@ -6,7 +6,7 @@
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, api::DynamicObject, runtime::reflector::ObjectRef};
 use serde_json::Value;
-use taskgate_policy::source::{Repository, Source, ghproxy_service};
+use taskgate_policy::source::{IssueSource, Repository, ghproxy_service};
 
 use super::{SourceConfig, client::Token, github::Route, trouble::Trouble};
 use crate::{
@@ -24,7 +24,7 @@ const APP: &str = "privateKey";
 /// Where a spawner's items are read.
 #[derive(Clone)]
 pub(super) struct Place {
-    pub(super) source: Source,
+    pub(super) source: IssueSource,
     pub(super) repository: Repository,
     pub(super) route: Route,
 }
@@ -40,7 +40,7 @@ pub(super) async fn place(
 ) -> Result<Place, Option<Trouble>> {
     let key = ObjectRef::new_with(spawner, context.spawner_kind.clone()).within(namespace);
     let found = context.policies.spawners.get(&key).ok_or(None)?;
-    let source = Source::of(&json_of(&found))
+    let source = IssueSource::of(&json_of(&found))
         .map_err(|why| Trouble::Unsupported(format!("TaskSpawner {namespace}/{spawner}: {}", why.0)))?;
     let own = source.repository.as_deref();
     let (repository, route) = by_workspace(context, config, namespace, &source.workspace, own).await?;

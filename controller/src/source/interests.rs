@@ -7,8 +7,8 @@ use kube::{
 };
 use taskgate_api::kelos::Task;
 use taskgate_policy::{
-    TaskState,
-    source::{Interests, Known, add_memory, add_task},
+    PolicyScope, TaskState,
+    source::{Interests, add_task, add_work_item},
 };
 
 use crate::{context::Context, tasks::json_of};
@@ -31,14 +31,14 @@ pub(super) fn interests(context: &Context, tasks: &Store<DynamicObject>) -> Inte
         });
         let spawner = Task::of(&object).spawner();
         let spawner = spawner.and_then(|name| context.policies.spawner(&namespace, name));
-        let known = Known {
+        let scope = PolicyScope {
             policies: &policies,
             namespace: &namespace,
             namespace_labels: &context.policies.namespace_labels(&namespace),
             spawner: spawner.as_ref(),
         };
         let memory = memory.as_ref().and_then(|item| item.status.as_ref());
-        add_task(&mut interests, &known, &object, &state, memory);
+        add_task(&mut interests, &scope, &object, &state, memory);
     }
     for item in context.work_items.state() {
         let (namespace, name) = (item.namespace().unwrap_or_default(), item.name_any());
@@ -47,13 +47,13 @@ pub(super) fn interests(context: &Context, tasks: &Store<DynamicObject>) -> Inte
         }
         let spawner = item.spec.spawner.as_deref();
         let spawner = spawner.and_then(|name| context.policies.spawner(&namespace, name));
-        let known = Known {
+        let scope = PolicyScope {
             policies: &policies,
             namespace: &namespace,
             namespace_labels: &context.policies.namespace_labels(&namespace),
             spawner: spawner.as_ref(),
         };
-        add_memory(&mut interests, &known, &name, &item);
+        add_work_item(&mut interests, &scope, &name, &item);
     }
     interests
 }

@@ -36,7 +36,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use taskgate_policy::source::{Repository, Source, SourceItem, SourceKey};
+use taskgate_policy::source::{IssueSource, Repository, SourceItem, SourceKey};
 use tokio::sync::{Notify, broadcast};
 
 use trouble::Trouble;
@@ -78,7 +78,7 @@ impl SourceConfig {
     }
 
     /// How often an item of `source` is asked about: as often as its spawner polls, within reason.
-    fn interval(&self, source: &Source) -> Duration {
+    fn interval(&self, source: &IssueSource) -> Duration {
         source.interval.max(self.min_interval)
     }
 }

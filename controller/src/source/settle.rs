@@ -9,7 +9,7 @@ use kube::{
 use taskgate_api::{WorkItem, task_policy::FailurePolicy};
 use taskgate_policy::{
     self as policy,
-    source::{Presence, SourceVerdict, judge},
+    source::{ItemPresence, SourceVerdict, evaluate_source},
 };
 
 use crate::{
@@ -29,7 +29,7 @@ pub(super) async fn settle(
     namespace: &str,
     name: &str,
     rule: &FailurePolicy,
-    presence: Presence<'_>,
+    presence: ItemPresence<'_>,
 ) -> Result<(), Error> {
     let key = ObjectRef::new(name).within(namespace);
     let Some(cached) = context.work_items.get(&key) else {
@@ -55,8 +55,8 @@ pub(super) async fn settle(
     Ok(())
 }
 
-fn verdict(item: &WorkItem, rule: &FailurePolicy, presence: Presence<'_>) -> SourceVerdict {
-    judge(&item.status.clone().unwrap_or_default(), rule, presence)
+fn verdict(item: &WorkItem, rule: &FailurePolicy, presence: ItemPresence<'_>) -> SourceVerdict {
+    evaluate_source(&item.status.clone().unwrap_or_default(), rule, presence)
 }
 
 /// Writes what follows from `verdict`. False when the item changed or went meanwhile.

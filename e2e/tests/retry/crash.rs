@@ -10,7 +10,7 @@ use kube::{
 use serde_json::json;
 use taskgate_api::{
     WorkItem, WorkItemStatus,
-    retry_ledger::{RetryLedger, RetryStage},
+    retry_status::{RetryStage, RetryStatus},
 };
 use taskgate_e2e::{ControlPlane, Gate, PATIENCE, Shared, eventually};
 use tokio::sync::OnceCell;
@@ -55,7 +55,7 @@ const STEPS: [Seen; 9] = [
 impl Seen {
     fn on_memory(self, status: &WorkItemStatus) -> bool {
         let ledger = status.retry.clone().unwrap_or_default();
-        let stage = |ledger: &RetryLedger| ledger.transition.as_ref().map(|transition| transition.step);
+        let stage = |ledger: &RetryStatus| ledger.transition.as_ref().map(|transition| transition.step);
         match self {
             Self::Recorded => ledger.failure.is_some(),
             Self::Planned => stage(&ledger) == Some(RetryStage::Planned),

@@ -5,7 +5,7 @@ use foreman_standin::types::Workload;
 use kelos_standin::{Fault, Repo, Seen, SharedGitHub};
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
-use taskgate_api::retry_ledger::FailureClass;
+use taskgate_api::retry_status::FailureClass;
 use taskgate_e2e::{Gate, GateBuilder, PATIENCE};
 use tokio::time::Duration;
 

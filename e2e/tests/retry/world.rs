@@ -12,7 +12,7 @@ use kube::{
 use serde_json::{Value, json};
 use taskgate_api::{
     WorkItem, WorkItemStatus,
-    retry_ledger::{CONDITION, RetryLedger},
+    retry_status::{CONDITION, RetryStatus},
 };
 use taskgate_e2e::{ControlPlane, Gate, Namespace, PATIENCE, Shared, await_object, eventually};
 use tokio::sync::OnceCell;
@@ -133,7 +133,7 @@ impl World {
         &self,
         key: &str,
         what: &str,
-        condition: impl Fn(&WorkItemStatus, &RetryLedger) -> bool,
+        condition: impl Fn(&WorkItemStatus, &RetryStatus) -> bool,
     ) -> anyhow::Result<WorkItem> {
         eventually(format!("{key}: {what}"), PATIENCE, || async {
             let items = self.ns.api::<WorkItem>().list(&ListParams::default()).await?;

@@ -8,7 +8,7 @@ use taskgate_api::{
     metadata::Metadata,
     work_item::{Attempt, Outcome},
 };
-use taskgate_policy::{failure_rule, record};
+use taskgate_policy::{PolicyScope, record};
 
 use crate::{Proposal, World};
 
@@ -100,7 +100,7 @@ pub(super) fn remember(world: &mut World, history: &[Past], proposal: &Proposal,
     let labels = world.namespace_labels(namespace);
     let spawner = taskgate_api::kelos::Task::of(&object).spawner();
     let spawner = spawner.and_then(|name| world.spawner_facts(namespace, name));
-    let Some(rule) = failure_rule(world.policies(), namespace, &labels, &object, spawner) else {
+    let Some(rule) = PolicyScope::new(world.policies(), namespace, &labels, spawner).failure(&object) else {
         return;
     };
     let Some(item) = rule.item else { return };

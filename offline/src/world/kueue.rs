@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 use taskgate_api::kueue::{self, ConfigRef, Settings};
-use taskgate_policy::KueueFacts;
+use taskgate_policy::KueueInfo;
 use taskgate_webhook::{ObjectKind, QueueQuestion};
 
 /// Kueue's objects, by name.
@@ -43,13 +43,13 @@ impl Kueue {
     }
 
     /// The same answers, in the same order, as the server gets from the API server.
-    pub(super) fn facts(&self, question: QueueQuestion<'_>, complete: bool) -> KueueFacts {
+    pub(super) fn facts(&self, question: QueueQuestion<'_>, complete: bool) -> KueueInfo {
         let default = || Settings::of_namespace(&ConfigRef::default().namespace);
         let settings = self.settings.clone().unwrap_or_else(default);
         let manages = settings.manages(question.namespace_labels);
-        let mut facts = KueueFacts {
+        let mut facts = KueueInfo {
             manages_namespace: Some(manages),
-            ..KueueFacts::default()
+            ..KueueInfo::default()
         };
         let Some((queue, class)) = question.names.filter(|_| manages) else {
             return facts;

@@ -18,7 +18,7 @@ use serde_json::Value;
 use taskgate_api::{
     ClusterTaskPolicySpec, GROUP, TaskPolicySpec, WorkItem, WorkItemStatus, kelos, keys, metadata::Metadata,
 };
-use taskgate_policy::{ItemIdentity, Policy, PolicyName, PolicySet, SpawnerFacts, TaskState, WorkspaceFacts};
+use taskgate_policy::{ItemIdentity, Policy, PolicyName, PolicySet, SpawnerInfo, TaskState, WorkspaceInfo};
 
 use crate::proposal::kind_of;
 use kueue::Kueue;
@@ -74,8 +74,8 @@ pub struct World {
     policies: Arc<PolicySet>,
     left_out: Vec<LeftOut>,
     namespaces: HashMap<String, BTreeMap<String, String>>,
-    spawners: Table<Arc<SpawnerFacts>>,
-    workspaces: Table<Arc<WorkspaceFacts>>,
+    spawners: Table<Arc<SpawnerInfo>>,
+    workspaces: Table<Arc<WorkspaceInfo>>,
     work_items: Table<Result<WorkItem, String>>,
     tasks: Table<Value>,
     tasks_of: Table<Vec<TaskState>>,
@@ -128,12 +128,11 @@ impl World {
                 self.work_items.insert(namespace, name, read);
             }
             (kelos::GROUP, "TaskSpawner") => {
-                self.spawners
-                    .insert(namespace, name, Arc::new(SpawnerFacts::of(object)));
+                self.spawners.insert(namespace, name, Arc::new(SpawnerInfo::of(object)));
             }
             (kelos::GROUP, "Workspace") => {
                 self.workspaces
-                    .insert(namespace, name, Arc::new(WorkspaceFacts::of(object)));
+                    .insert(namespace, name, Arc::new(WorkspaceInfo::of(object)));
             }
             // Without a uid it is not stored, but to be made.
             (kelos::GROUP, "Task") if metadata.uid().is_some() => {
@@ -205,7 +204,7 @@ impl World {
     }
 
     /// What is known of the spawner of that name.
-    pub fn spawner_facts(&self, namespace: &str, name: &str) -> Option<&SpawnerFacts> {
+    pub fn spawner_facts(&self, namespace: &str, name: &str) -> Option<&SpawnerInfo> {
         self.spawners.get(namespace, name).map(|spawner| &**spawner)
     }
 }

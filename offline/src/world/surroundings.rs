@@ -8,7 +8,7 @@ use taskgate_api::{
     WorkItemStatus,
     metadata::{Metadata, Owner},
 };
-use taskgate_policy::{ItemIdentity, KueueFacts, PolicySet, Right, SpawnerFacts, Workspace};
+use taskgate_policy::{ItemIdentity, KueueInfo, PolicySet, Right, SpawnerInfo, Workspace};
 use taskgate_webhook::{Ask, FactError, Labels, Permission, QueueQuestion, Rivals, Surroundings, UserInfo, may};
 
 use super::World;
@@ -31,7 +31,7 @@ impl Surroundings for World {
         Ok(task.filter(|task| Metadata::of(task).uid() == Some(owner.uid)).cloned())
     }
 
-    async fn spawner(&self, namespace: &str, name: &str) -> Result<Option<Arc<SpawnerFacts>>, FactError> {
+    async fn spawner(&self, namespace: &str, name: &str) -> Result<Option<Arc<SpawnerInfo>>, FactError> {
         Ok(self.spawners.get(namespace, name).cloned())
     }
 
@@ -43,7 +43,7 @@ impl Surroundings for World {
         }
     }
 
-    async fn kueue(&self, question: QueueQuestion<'_>) -> KueueFacts {
+    async fn kueue(&self, question: QueueQuestion<'_>) -> KueueInfo {
         self.kueue.facts(question, self.knowledge.complete)
     }
 

@@ -14,7 +14,7 @@ use kube::{
     api::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta},
 };
 use taskgate_api::{ClusterTaskPolicy, TaskPolicy, WorkItem, WorkItemStatus, kelos};
-use taskgate_policy::{KnownPolicies, PolicySet, SpawnerFacts, WorkspaceFacts};
+use taskgate_policy::{KnownPolicies, PolicySet, SpawnerInfo, WorkspaceInfo};
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -29,8 +29,8 @@ pub(crate) use trim::{labels, spawner_facts, workspace_facts};
 pub struct Caches {
     policies: Policies,
     namespaces: Table<Arc<BTreeMap<String, String>>>,
-    spawners: Table<Arc<SpawnerFacts>>,
-    workspaces: Table<Arc<WorkspaceFacts>>,
+    spawners: Table<Arc<SpawnerInfo>>,
+    workspaces: Table<Arc<WorkspaceInfo>>,
     work_items: Table<Arc<Remembered>>,
 }
 
@@ -146,11 +146,11 @@ impl Caches {
         self.namespaces.get("", namespace)
     }
 
-    pub(crate) fn spawner(&self, namespace: &str, name: &str) -> Option<Arc<SpawnerFacts>> {
+    pub(crate) fn spawner(&self, namespace: &str, name: &str) -> Option<Arc<SpawnerInfo>> {
         self.spawners.get(namespace, name)
     }
 
-    pub(crate) fn workspace(&self, namespace: &str, name: &str) -> Option<Arc<WorkspaceFacts>> {
+    pub(crate) fn workspace(&self, namespace: &str, name: &str) -> Option<Arc<WorkspaceInfo>> {
         self.workspaces.get(namespace, name)
     }
 

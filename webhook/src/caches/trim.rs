@@ -7,7 +7,7 @@ use kube::api::DynamicObject;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use taskgate_api::WorkItemStatus;
-use taskgate_policy::{SpawnerFacts, WorkspaceFacts};
+use taskgate_policy::{SpawnerInfo, WorkspaceInfo};
 use tracing::warn;
 
 /// What is kept of a `WorkItem`.
@@ -25,13 +25,13 @@ pub(crate) fn labels(metadata: &ObjectMeta) -> BTreeMap<String, String> {
 }
 
 /// What policies ask of a spawner.
-pub(crate) fn spawner_facts(object: DynamicObject) -> SpawnerFacts {
-    SpawnerFacts::of(&json(object))
+pub(crate) fn spawner_facts(object: DynamicObject) -> SpawnerInfo {
+    SpawnerInfo::of(&json(object))
 }
 
 /// What templates ask of a Workspace.
-pub(crate) fn workspace_facts(object: DynamicObject) -> WorkspaceFacts {
-    WorkspaceFacts::of(&json(object))
+pub(crate) fn workspace_facts(object: DynamicObject) -> WorkspaceInfo {
+    WorkspaceInfo::of(&json(object))
 }
 
 fn json(object: DynamicObject) -> Value {

@@ -25,7 +25,7 @@ use taskgate_api::{
     metadata::{Metadata, Owner},
 };
 use taskgate_certs::{Lifetimes, Material, Resolver, issue_all};
-use taskgate_policy::{ItemIdentity, Policy, PolicySet, SpawnerFacts, Workspace};
+use taskgate_policy::{ItemIdentity, Policy, PolicySet, SpawnerInfo, Workspace};
 use taskgate_webhook::{FactError, Labels, Lifecycle, Limits, Listener, Metrics, ShutdownConfig, Surroundings, router};
 use tokio::{
     net::{TcpSocket, TcpStream},
@@ -44,7 +44,7 @@ pub(crate) struct Given {
     pub(crate) policies: Vec<Policy>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) owner_task: Option<Value>,
-    pub(crate) spawner: Option<SpawnerFacts>,
+    pub(crate) spawner: Option<SpawnerInfo>,
     pub(crate) memory: Option<WorkItemStatus>,
     pub(crate) starting: bool,
     pub(crate) set: Arc<PolicySet>,
@@ -99,7 +99,7 @@ impl Surroundings for Given {
         Ok(self.owner_task.as_ref().filter(same).cloned())
     }
 
-    async fn spawner(&self, _: &str, _: &str) -> Result<Option<Arc<SpawnerFacts>>, FactError> {
+    async fn spawner(&self, _: &str, _: &str) -> Result<Option<Arc<SpawnerInfo>>, FactError> {
         Ok(self.spawner.clone().map(Arc::new))
     }
 
