@@ -1,5 +1,5 @@
-//! What taskgate knows of Foreman's objects. Source: defilantech/LLMKube at 907ac8d (foreman §2), and the keys that the dispatch
-//! bridge writes (foreman §1.3).
+//! Views of Foreman's objects (defilantech/LLMKube at 907ac8d, foreman §2), and the keys that the dispatch bridge writes
+//! (foreman §1.3).
 //!
 //! Kueue has a kind called `Workload` too, in another group.
 
@@ -28,14 +28,14 @@ pub const TASK_NAMESPACE_LABEL: &str = "foreman.llmkube.dev/task-namespace";
 pub const ANNOTATION_PREFIX: &str = "foreman.llmkube.dev/";
 /// Annotation, behind the prefix: which run this is; the first is 1.
 pub const ATTEMPT: &str = "attempt";
-/// Annotation, behind the prefix: the issue, as whoever tracks it names it.
+/// Annotation, behind the prefix: the issue, as its source names it.
 pub const ISSUE_ID: &str = "issue-id";
-/// Annotation, behind the prefix: who works on it.
+/// Annotation, behind the prefix: the agent that works on it.
 pub const AGENT_NAME: &str = "agent-name";
 
-/// Label on a Workload: who made it.
+/// Label on a Workload: its creator.
 pub const CREATED_BY: &str = "created-by";
-/// What the values of [`CREATED_BY`] begin with on everything that the dispatch bridge made and looks after (foreman §1.3).
+/// The prefix of [`CREATED_BY`] on objects that the dispatch bridge created and reconciles (foreman §1.3).
 pub const BRIDGE: &str = "dispatch-bridge";
 
 /// Borrowed view of a Workload.
@@ -53,7 +53,7 @@ impl<'a> Workload<'a> {
         Metadata::of(self.0)
     }
 
-    /// `status.phase`; empty before Foreman's first observe.
+    /// `status.phase`; empty before Foreman's first reconcile.
     pub fn phase(self) -> &'a str {
         text(self.0, "/status/phase")
     }
@@ -63,7 +63,7 @@ impl<'a> Workload<'a> {
         text(self.0, "/spec/repo").trim()
     }
 
-    /// `spec.issues`: positive numbers, whatever else stands there.
+    /// `spec.issues`: the positive numbers; other entries are ignored.
     pub fn issues(self) -> impl Iterator<Item = u64> {
         let listed = self.0.pointer("/spec/issues").and_then(Value::as_array);
         let numbers = listed.into_iter().flatten().filter_map(Value::as_u64);
@@ -87,7 +87,7 @@ impl<'a> Workload<'a> {
         })
     }
 
-    /// The condition of type `kind`. Its transition time is rewritten at each observe, and so is none (foreman §2.2).
+    /// The condition of type `kind`. Foreman rewrites its transition time at each reconcile (foreman §2.2).
     pub fn condition(self, kind: &str) -> Option<Condition<'a>> {
         Condition::find(self.0, kind)
     }
@@ -143,7 +143,7 @@ impl<'a> AgenticTask<'a> {
         self.extra("outcome").and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// A field of what the model itself handed in.
+    /// A field of the model's own output.
     pub fn model_extra(self, field: &str) -> Option<&'a Value> {
         self.extra("modelExtra")?.get(field)
     }

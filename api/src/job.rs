@@ -1,4 +1,4 @@
-//! What taskgate knows of a `batch/v1` Job.
+//! A view of a `batch/v1` Job.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -24,8 +24,8 @@ impl<'a> Job<'a> {
         Metadata::of(self.0)
     }
 
-    /// The Kelos Task that the Job runs for, by controller reference. Spawner runs carry Kelos' labels too but have no
-    /// such owner (kelos T14).
+    /// The Kelos Task that the Job runs for, by controller reference. Spawner runs carry Kelos' labels too, but have no
+    /// such owner.
     pub fn task(self) -> Option<Owner<'a>> {
         self.metadata()
             .controller()
@@ -54,12 +54,12 @@ impl<'a> Job<'a> {
         self.0.pointer("/metadata/creationTimestamp")?.as_str()?.parse().ok()
     }
 
-    /// Kueue's priority label, whoever set it.
+    /// Kueue's priority label.
     pub fn priority_class(self) -> Option<&'a str> {
         self.metadata().label(kueue::PRIORITY_CLASS)
     }
 
-    /// Kueue's queue label, whoever set it.
+    /// Kueue's queue label.
     pub fn queue(self) -> Option<&'a str> {
         self.metadata().label(kueue::QUEUE_NAME)
     }

@@ -14,7 +14,7 @@ pub const TASKS: &str = "tasks";
 
 /// Label on a Task: the spawner that made it. Spawner runs (Jobs of its `CronJob`) carry it as well (kelos §4).
 pub const SPAWNER_LABEL: &str = "kelos.dev/taskspawner";
-/// Label on a Job and its pods: the Task it runs for. A label value, so it ends at 63 characters (kelos T19).
+/// Label on a Job and its pods: the Task it runs for. A label value, so it ends at 63 characters.
 pub const TASK_LABEL: &str = "kelos.dev/task";
 /// The phase of a Task whose agent did its work.
 pub const SUCCEEDED: &str = "Succeeded";
@@ -43,7 +43,7 @@ pub const SOURCE_REPO: &str = "kelos.dev/source-repo";
 /// Annotation: the commit that the Task works on, where the source stamps it (kelos §3).
 pub const SOURCE_SHA: &str = "kelos.dev/source-sha";
 
-/// The longest Task name whose Job the API server accepts: the name becomes a label value (kelos T19).
+/// The longest Task name whose Job the API server accepts: the name becomes a label value.
 pub const MAX_TASK_NAME: usize = 63;
 
 /// Borrowed view of a Kelos Task.
@@ -67,7 +67,7 @@ impl<'a> Task<'a> {
     }
 
     /// A field of `spec`, such as `image`. One of the agent lives in `spec.worker` or, deprecated, flat in `spec`; the worker
-    /// wins as in Kelos (jb:160-222).
+    /// wins as in Kelos.
     pub fn agent_field(self, field: &str) -> Option<&'a Value> {
         let spec = self.spec()?;
         let set = |value: &&Value| !value.is_null() && value.as_str() != Some("");

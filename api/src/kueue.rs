@@ -98,7 +98,7 @@ impl<'a> LocalQueue<'a> {
         Self(object)
     }
 
-    /// Whether somebody stopped the queue.
+    /// Whether the queue is stopped.
     pub fn is_held(self) -> bool {
         let policy = self.0.pointer("/spec/stopPolicy").and_then(Value::as_str);
         policy.is_some_and(|policy| policy != "None")
@@ -212,8 +212,8 @@ impl Settings {
         }
     }
 
-    /// Whether Kueue looks after Jobs of a namespace with these labels. It suspends a labelled Job elsewhere all the same,
-    /// and never starts it (kueue §1).
+    /// Whether Kueue manages Jobs of a namespace with these labels. It suspends a labelled Job in other namespaces too, and never
+    /// starts it (kueue §1).
     pub fn manages(&self, namespace_labels: &BTreeMap<String, String>) -> bool {
         self.managed.matches(namespace_labels)
     }

@@ -1,5 +1,5 @@
-//! The ledger of a `WorkItem`'s retries (seed 003): which run is the latest, how it failed, and how far its replacement by the
-//! next one has come. It outlives the objects it speaks of, and is written before anything is done to them.
+//! The retry status of a `WorkItem`: the latest run, how it failed, and the state of its replacement by the next one. It outlives
+//! those objects, and is written before anything is done to them.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;
@@ -8,15 +8,15 @@ use serde_json::Value;
 
 use crate::task_policy::{RetriedKind, any_object};
 
-/// The type of the condition of a `WorkItem` that says what becomes of its failed run.
+/// The type of the condition of a `WorkItem` about its failed run.
 pub const CONDITION: &str = "Retry";
 
-/// How the runs of one item are counted and repeated.
+/// How the runs of one item are counted and retried.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct RetryStatus {
     /// Which run the latest one is; the first is 1. A run that the cluster failed and its repetition have the same number.
-    /// 0: forgotten, after a success or a reset.
+    /// 0: after a success or a reset.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub attempt: u32,
@@ -29,8 +29,7 @@ pub struct RetryStatus {
     /// The retry that is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transition: Option<Transition>,
-    /// UIDs of failed objects that the ledger spoke of before it turned to another one of the same item: they stay as they
-    /// are.
+    /// UIDs of failed objects of the item before its latest run: they are not retried.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(max = 128)))]
     pub aside: Vec<String>,
@@ -59,7 +58,7 @@ pub struct RunFailure {
     /// Why, in one CamelCase word.
     #[schemars(length(max = 128))]
     pub reason: String,
-    /// When it was seen.
+    /// When it was noticed.
     pub time: Time,
 }
 
@@ -68,43 +67,43 @@ pub struct RunFailure {
 pub enum FailureClass {
     /// The agent's work was not good enough. Counts.
     Work,
-    /// The cluster's. Keeps the number, and has a cap of its own.
+    /// The cluster's. Keeps the number, and has a limit of its own.
     Infrastructure,
-    /// Only a person can help: another run would end in the same way.
+    /// A user has to act: another run would end in the same way.
     Human,
     /// There is nothing left to do, as its source is closed.
     Obsolete,
 }
 
-/// A retry that is under way. It stands here before the first thing is done, and until the last one is.
+/// A retry that is under way. It is recorded before its first step, and until its last one is done.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Transition {
-    /// The object that makes room.
+    /// The object that is replaced.
     pub old: RunRef,
-    /// Its version as it was last looked at: any other one is looked at anew.
+    /// Its version when it was last read: any other version is read again.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub resource_version: String,
     /// Its number.
     pub from: u32,
     /// The number of its successor.
     pub to: u32,
-    /// How far it has come.
+    /// Its current step.
     pub step: RetryStage,
-    /// Since when it stands there.
+    /// Since when it is in this step.
     pub since: Time,
-    /// The policy that wanted it; absent when a person did.
+    /// The policy that retries it; absent when a user asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub policy: Option<String>,
-    /// Who asked for it by hand.
+    /// The user who asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub requested_by: Option<String>,
-    /// Whether the successor is told why its predecessor failed.
+    /// Whether the successor gets the feedback of its predecessor.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub with_feedback: bool,
-    /// What holds it up.
+    /// What blocks it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocked: Option<Blocked>,
     /// The predecessor, as far as its successor is built from it. Only while it is gone.
@@ -121,18 +120,18 @@ pub struct Transition {
     pub children: Vec<String>,
 }
 
-/// How far a retry has come.
+/// The step of a retry.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RetryStage {
     /// It is decided; the predecessor is untouched.
     Planned,
     /// The successor would be admitted; the predecessor is about to be deleted.
     Deleting,
-    /// The predecessor was deleted by us; what it leaves behind is waited for, and then the successor created.
+    /// taskgate deleted the predecessor; once nothing is left of it, the successor is created.
     Deleted,
 }
 
-/// What holds a retry up.
+/// What blocks a retry.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Blocked {

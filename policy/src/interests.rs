@@ -78,7 +78,7 @@ pub fn add_task(
         interest.work_item.clone_from(&state.work_item);
         interest.rule = Some(matched.rule.clone());
     }
-    // What a template names need not be what the tracker counts.
+    // A key that a template gives need not be the number at the issue source.
     let has_item_key = sections
         .failure
         .is_some_and(|matched| matched.policy.item_key().is_some());

@@ -121,7 +121,7 @@ async fn what_kelos_would_fail_on_silently_is_told() -> anyhow::Result<()> {
         ),
         (
             lost,
-            "taskgate: TaskPolicy/agents: Workspace nowhere does not exist: Kelos waits for it without a word",
+            "taskgate: TaskPolicy/agents: Workspace nowhere does not exist: Kelos waits for it and does not report it",
         ),
     ] {
         let output = world.create(&object).await?;

@@ -215,8 +215,8 @@ async fn a_tracker_that_is_down_blocks_nothing_and_is_told_once() -> anyhow::Res
     let world = &tracker.world;
     tracker.fails().await?;
     let (stored, warnings) = world.create(&task("fixer-42")).await?;
-    let told = "taskgate: TaskPolicy/agents: sets kelos.dev/priority, kelos.dev/source-title once the tracker has told of \
-                the item";
+    let told = "taskgate: TaskPolicy/agents: sets kelos.dev/priority, kelos.dev/source-title after the issue source was \
+                read";
     ensure!(warnings == [told], "{warnings:?}");
     ensure!(labels(&stored)["team.example.com/area"] == "backend", "{stored}");
     let waits = "label:kelos.dev/priority annotation:kelos.dev/source-title";

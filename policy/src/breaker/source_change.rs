@@ -5,15 +5,15 @@ use taskgate_api::{WorkItemStatus, task_policy::FailurePolicy};
 use super::evaluate::open_reason;
 use crate::{decision::BreakerRefusal, issue_source::SourceItem};
 
-/// How often in a row, an interval apart, the tracker must say that an item is not there before it is believed.
+/// How many answers in a row, an interval apart, confirm that an item was removed.
 const CONFIRMATIONS: u32 = 2;
 
 /// Whether the spawner still finds the item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ItemPresence<'a> {
-    /// It does, and this is the item.
+    /// It does: the item.
     Found(&'a SourceItem),
-    /// It does not: the item is gone, closed, or no longer passes the spawner's filters. So many answers in a row said so.
+    /// It does not: the item was deleted or closed, or no longer passes the spawner's filters. The number of such answers in a row.
     Missing(u32),
 }
 

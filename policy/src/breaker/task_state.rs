@@ -118,8 +118,8 @@ impl TaskState {
         self.ended.unwrap_or(otherwise).min(now)
     }
 
-    /// From when the TTL runs: the end that Kelos tells or that was recorded, whichever is earlier. One that lies far ahead
-    /// was written by a wrong clock; then the creation counts, or the TTL would begin anew with each observe.
+    /// The start of the TTL: the end by the Task's status or the recorded one, whichever is earlier. An end far in the future was
+    /// written by a wrong clock; then the creation counts, or the TTL would start again with each reconcile.
     pub(crate) fn ttl_start(&self, recorded: Option<Timestamp>, now: Timestamp) -> Timestamp {
         let ended = self.ended.into_iter().chain(recorded).min().unwrap_or(self.created);
         if ended.duration_since(now) > CLOCKS_DIFFER {

@@ -14,12 +14,12 @@ use taskgate_api::{
 use super::{Stamp, Trigger};
 use crate::{issue_source::SourceItem, kubernetes::clip};
 
-/// How often in a row, an interval apart, the tracker must say that an item is not there before it is believed.
+/// How many answers in a row, an interval apart, confirm that an item was removed.
 const CONFIRMATIONS: u32 = 2;
-/// How much later than the Task a comment must be to be a new one: the clocks of tracker and cluster differ.
+/// How much later than the Task a comment must be to be a new one: the clocks of issue source and cluster differ.
 const SKEW: SignedDuration = SignedDuration::from_secs(5);
 
-/// What the tracker said of the Task's item.
+/// The answer of the issue source about the Task's item.
 #[derive(Clone, Copy, Debug)]
 pub struct SourceObservation<'a> {
     /// The item; `None` when it does not exist any more.
@@ -30,7 +30,7 @@ pub struct SourceObservation<'a> {
     pub in_a_row: u32,
 }
 
-/// What a intent turns on.
+/// The inputs of the decision whether a Task is to be cancelled.
 #[derive(Clone, Copy, Debug)]
 pub struct CancelIntentContext<'a> {
     /// The policy's section.
@@ -39,9 +39,9 @@ pub struct CancelIntentContext<'a> {
     pub object: &'a Value,
     /// `spec.when` of its spawner; null when that is not known.
     pub when: &'a Value,
-    /// Whether its spawner is suspended: then there is no further run to make room for.
+    /// Whether its spawner is suspended: then there is no further run.
     pub suspended: bool,
-    /// What the tracker said, if it was asked.
+    /// The answer of the issue source, if it was read.
     pub observation: Option<SourceObservation<'a>>,
     /// The name of a newer Task for the same item.
     pub newer: Option<&'a str>,
@@ -49,10 +49,10 @@ pub struct CancelIntentContext<'a> {
     pub now: Timestamp,
 }
 
-/// That a Task is to be cancelled, and why.
+/// The intent to cancel a Task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CancelIntent {
-    /// What sets it off.
+    /// The trigger.
     pub trigger: Trigger,
     /// Why, for people.
     pub reason: String,
@@ -71,20 +71,20 @@ impl CancelIntent {
     }
 }
 
-/// What is wanted of a Task at the moment.
+/// What a policy wants of a Task at the moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DesiredCancellation {
     /// Nothing.
     Keep,
-    /// Nothing until this moment.
+    /// Nothing until this moment: requeue then.
     RequeueAt(Timestamp),
-    /// Remember this head of the pull request: it is what the Task works on.
+    /// Annotate this head of the pull request: the Task works on it.
     Baseline(String),
-    /// That it is cancelled.
+    /// The Task is to be cancelled.
     Cancel(CancelIntent),
 }
 
-/// What the policy wants of the Task.
+/// Whether the policy wants the Task cancelled now.
 pub fn desired_cancellation(context: &CancelIntentContext<'_>) -> DesiredCancellation {
     let grace = SignedDuration::from_secs(i64::from(context.rule.grace_period_seconds));
     let cancel = |trigger, reason| {
@@ -120,7 +120,7 @@ pub fn desired_cancellation(context: &CancelIntentContext<'_>) -> DesiredCancell
     }
 }
 
-/// Whether the item whose disappearance had the Task cancelled is wanted after all.
+/// Whether an item is found again after a Task was cancelled because it was removed.
 pub fn is_rediscovered(trigger: Trigger, observation: Option<SourceObservation<'_>>) -> bool {
     trigger == Trigger::SourceRemoved && observation.is_some_and(|observation| observation.discovered)
 }
@@ -137,8 +137,8 @@ fn gone(item: Option<&SourceItem>) -> String {
     }
 }
 
-/// Who asked for another run in a comment that is newer than the Task. Where it takes teams or permissions to know who
-/// may ask, nobody is believed.
+/// The author of a trigger comment that is newer than the Task. Where teams or permissions decide who may trigger, no comment
+/// counts.
 fn trigger_comment(context: &CancelIntentContext<'_>) -> Option<String> {
     let policy = ["githubIssues", "githubPullRequests"]
         .into_iter()

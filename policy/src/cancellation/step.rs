@@ -1,4 +1,4 @@
-//! The next step of a cancellation, found anew each time from what is stored.
+//! The next step of a cancellation, derived anew each time from what is stored.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -6,16 +6,15 @@ use taskgate_api::kelos;
 
 use super::{CancelState, Cancellation, TASK_CANCELLED, annotations::is_of_cancelled_runner};
 
-/// How often a run that is being failed is looked at again: Kelos may make its Job anew without any change of the Task
-/// that would tell (kelos §6.4).
-const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(2);
-/// After how long a run that cannot be failed is told to people.
+/// The requeue interval of a run that is being failed: Kelos may create its Job again without changing the Task (kelos §6.4).
+const REQUEUE_FAILING: SignedDuration = SignedDuration::from_secs(2);
+/// After how long a run that cannot be failed is reported.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(30);
 
-/// How often a Job that is being deleted is looked at: finalizers may keep it for as long as they like.
-const GOING: SignedDuration = SignedDuration::from_secs(5);
+/// The requeue interval of a Job that is being deleted: finalizers may keep it.
+const REQUEUE_DELETING: SignedDuration = SignedDuration::from_secs(5);
 
-/// What matters of a Task.
+/// The parts of a Task that the next step depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
 pub struct CancelTask<'a> {
@@ -48,22 +47,22 @@ impl<'a> CancelTask<'a> {
     }
 }
 
-/// How a Job stands.
+/// The end of a Job, and its cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobEnd {
     /// It runs, waits, or is suspended.
     Open,
-    /// It is failing or has failed for our reason.
+    /// It is failing or has failed because of the cancellation.
     Ours,
-    /// It is failing for our reason, but has no start, and so is never allowed to end: Kueue takes the start of a Job away
-    /// while it evicts it (seen with Kueue 0.18).
+    /// It is failing because of the cancellation, but has no start time, without which it cannot end: Kueue removes the start time
+    /// of a Job while it evicts it (seen with Kueue 0.18).
     Startless,
-    /// It has ended, or is ending, by itself.
+    /// It has ended, or is ending, for another reason.
     Other,
 }
 
 impl JobEnd {
-    /// How the Job `job` stands.
+    /// Reads the conditions of `job`.
     pub fn of(job: &Value) -> Self {
         let conditions = job.pointer("/status/conditions").and_then(Value::as_array);
         let ends = |condition: &&Value| {
@@ -91,12 +90,12 @@ impl JobEnd {
 pub enum TaskRun {
     /// Nothing.
     Nothing,
-    /// Nothing, and Kelos cannot make its Job, for want of a Workspace or an AgentConfig, or could not a moment ago:
-    /// meanwhile the Task may hold its branch, whatever its phase (kelos §6.5).
+    /// Nothing, and Kelos cannot create its Job because a Workspace or an AgentConfig is missing, or was a moment ago: the Task may
+    /// lock its branch meanwhile, whatever its phase (kelos §6.5).
     Stuck,
     /// Its Job.
     Job {
-        /// How that stands.
+        /// Its end.
         end: JobEnd,
         /// Whether the deadline is annotated on the Job and on all its pods.
         deadline_set: bool,
@@ -105,23 +104,23 @@ pub enum TaskRun {
     },
     /// The runner of a pool that it is assigned to.
     Runner {
-        /// Whether that one was asked to let go.
+        /// Whether that runner was asked to stop the Task.
         asked: bool,
     },
-    /// A Job of the Task's name that is not the Task's; Kelos takes it for it (kelos §6.4).
+    /// A Job of the Task's name that does not belong to the Task; Kelos mistakes it for the Task's (kelos §6.4).
     Foreign,
 }
 
-/// Everything that the next step turns on.
+/// The inputs of the next step.
 #[derive(Clone, Copy, Debug)]
 pub struct CancelContext<'a> {
-    /// What stands on the Task.
+    /// The annotations of the Task.
     pub cancellation: &'a Cancellation,
     /// The Task.
     pub task: CancelTask<'a>,
-    /// What runs for it, read consistently; `None` when nobody has looked yet.
+    /// What runs for it, read consistently; `None` when it was not read yet.
     pub run: Option<TaskRun>,
-    /// Whether the item is wanted again, after its disappearance had the Task cancelled.
+    /// Whether the item was found again after the Task was cancelled because it was removed.
     pub wanted_again: bool,
     /// What time it is.
     pub now: Timestamp,
@@ -134,23 +133,23 @@ pub enum CancelStep {
     Idle,
     /// Nothing, until this moment.
     Wait(Timestamp),
-    /// QueueObservation what runs for the Task, and ask again.
+    /// Read what runs for the Task, and derive the step again.
     QueueObservation,
-    /// Note that the agent is being warned.
+    /// Record that the agent is being warned.
     Announce,
     /// Write the deadline on the Job and its pods.
     Tell,
-    /// Take the request back: its reason is gone.
+    /// Withdraw the request: its reason was removed.
     Withdraw,
-    /// Note that there is no way back.
+    /// Record that the cancellation cannot be withdrawn any more.
     Execute,
-    /// Fail the Job through its status; again, when somebody took from it what it needs to end.
+    /// Fail the Job through its status; again, when its start time was removed.
     FailJob,
     /// Fail the Task itself: it has no Job, and holds no lock.
     FailTask,
-    /// Ask the pool's runner to let go.
+    /// Ask the pool's runner to stop the Task.
     ReleaseRunner,
-    /// Tell people what is in the way, and observe again.
+    /// Report what blocks the cancellation, and requeue.
     Blocked,
     /// Record that the Task was cancelled.
     Conclude,
@@ -158,14 +157,14 @@ pub enum CancelStep {
     GiveUp(CancelState),
     /// Delete the Job: its end is recorded.
     DeleteJob,
-    /// Delete the Task once its end is recorded: another of its name is to come.
+    /// Delete the Task once its end is recorded, so that the next one of its name can be created.
     Replace,
 }
 
 /// The next step for the Task of `context`.
 pub fn cancel_step(context: &CancelContext<'_>) -> CancelStep {
     let CancelContext { cancellation, task, .. } = context;
-    // Whatever deletes the Task does all that a cancellation would.
+    // A deletion of the Task does all that a cancellation would.
     if task.terminating || cancellation.is_none() {
         return CancelStep::Idle;
     }
@@ -201,11 +200,10 @@ fn warn(context: &CancelContext<'_>) -> CancelStep {
     }
 }
 
-/// Fails whatever runs. Again, should Kelos have brought the Task back: it writes Waiting, and makes Jobs, from stale
-/// reads (kelos T3).
+/// Fails what runs; again, if Kelos has restored the Task: from stale reads it sets phase Waiting and creates Jobs.
 fn carry_out(context: &CancelContext<'_>) -> CancelStep {
     let task = &context.task;
-    let again = CancelStep::Wait(context.now.checked_add(LOOK_AGAIN).unwrap_or(context.now));
+    let again = CancelStep::Wait(context.now.checked_add(REQUEUE_FAILING).unwrap_or(context.now));
     match context.run {
         None => CancelStep::ReadRun,
         Some(TaskRun::Job {
@@ -214,10 +212,10 @@ fn carry_out(context: &CancelContext<'_>) -> CancelStep {
         }) => CancelStep::FailJob,
         Some(TaskRun::Runner { asked: false }) => CancelStep::ReleaseRunner,
         Some(TaskRun::Job { .. } | TaskRun::Runner { .. }) => again,
-        // Failed sticks on both (kelos §6.5, §7).
+        // Kelos keeps the phase Failed of both (kelos §6.5, §7).
         Some(TaskRun::Nothing) if task.pool || task.phase == kelos::WAITING => CancelStep::FailTask,
-        // Before its Job the Task may hold its branch, and only the Job's end frees it (kelos T2): its Job is admitted
-        // suspended, and failed. Without a branch there is nothing to hold.
+        // Before its Job exists the Task may lock its branch, which only the Job's end unlocks: its Job is admitted suspended, and
+        // failed. Without a branch there is no lock.
         Some(TaskRun::Nothing) if task.phase.is_empty() && !task.branch => CancelStep::FailTask,
         Some(TaskRun::Nothing | TaskRun::Stuck | TaskRun::Foreign) => {
             let since = context.cancellation.stamp.as_ref().map(|stamp| stamp.deadline);
@@ -227,7 +225,7 @@ fn carry_out(context: &CancelContext<'_>) -> CancelStep {
     }
 }
 
-/// Was it we who ended it? The Job's reason tells; where there is none, Kelos' message.
+/// Whether the cancellation ended the Task: by the Job's reason, or by Kelos' message where there is no Job.
 fn conclude(context: &CancelContext<'_>) -> CancelStep {
     match context.run {
         _ if context.task.phase == kelos::SUCCEEDED => CancelStep::GiveUp(CancelState::TooLate),
@@ -240,12 +238,12 @@ fn conclude(context: &CancelContext<'_>) -> CancelStep {
     }
 }
 
-/// What is left goes.
+/// Deletes what is left.
 fn clean_up(context: &CancelContext<'_>) -> CancelStep {
     match context.run {
         None => CancelStep::ReadRun,
         Some(TaskRun::Job { deleting: true, .. }) => {
-            CancelStep::Wait(context.now.checked_add(GOING).unwrap_or(context.now))
+            CancelStep::Wait(context.now.checked_add(REQUEUE_DELETING).unwrap_or(context.now))
         }
         Some(TaskRun::Job { .. }) => CancelStep::DeleteJob,
         Some(_) if context.cancellation.must_be_replaced() || context.wanted_again => CancelStep::Replace,

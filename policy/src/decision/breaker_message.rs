@@ -87,7 +87,7 @@ fn count(open: &Detail) -> Option<String> {
     };
     Some(match refusal {
         BreakerRefusal::Failures => format!("{failed} (limit {limit})"),
-        BreakerRefusal::OpenedManually => " was opened by hand".to_owned(),
+        BreakerRefusal::OpenedManually => " was opened manually".to_owned(),
         BreakerRefusal::Infrastructure { failures, limit } => {
             format!(" was failed by the cluster {failures} times (limit {limit})")
         }

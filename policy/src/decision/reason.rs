@@ -87,7 +87,7 @@ pub enum Detail {
         /// What the item cost so far, in US dollars.
         cost_usd: Option<String>,
     },
-    /// The Task's name is longer than its Job's may be (kelos T19).
+    /// The Task's name is longer than its Job's may be.
     NameTooLong {
         /// Its length.
         length: usize,
@@ -198,7 +198,7 @@ impl Reason {
             Detail::MetadataSet { .. } => "MetadataSet",
             Detail::MetadataSkipped { .. } => "MetadataSkipped",
             Detail::MetadataKept { .. } => "MetadataKept",
-            Detail::MetadataPending { .. } => "MetadataPending",
+            Detail::MetadataPending { .. } => "MetadataWaits",
             Detail::Queue(detail) => detail.code(),
             Detail::BreakerOpen { refusal, .. } => match refusal {
                 BreakerRefusal::Failures | BreakerRefusal::Infrastructure { .. } | BreakerRefusal::OpenedManually => {

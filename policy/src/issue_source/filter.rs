@@ -1,6 +1,6 @@
-//! Which items a spawner sees: Kelos' filters, as far as one item's own fields decide (internal/source of Kelos).
+//! The filters of a spawner: which items it discovers, by Kelos' rules, as far as the item's own fields decide.
 //!
-//! Review states, changed files and comment policies take further requests; an item passes them here.
+//! Review states, changed files and comment policies need further requests; every item passes them here.
 
 use serde_json::Value;
 
@@ -28,8 +28,8 @@ struct Pulls {
 }
 
 impl Filter {
-    /// The filters of `issue_source`, which stands under `kind` in the spawner's `when`. A webhook's filters observe at events, not
-    /// at items: there every item passes, closed ones too unless no event about such a one makes a Task.
+    /// The filters of `source`, the value of `kind` in the spawner's `when`. The filters of a webhook are about events, not items:
+    /// every item passes, closed ones only if an event about a closed item can create a Task.
     pub(crate) fn of(kind: &str, source: &Value) -> Self {
         if kind == "githubWebhook" {
             let state = if hears_of_open_items_only(source) {

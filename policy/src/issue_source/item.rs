@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::kubernetes::hex;
 
-/// What is kept of an issue or a pull request. Its text is only kept as a digest.
+/// The parts of an issue or a pull request that decisions need. Its text is only kept as a digest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceItem {
     /// Its number.
@@ -23,7 +23,7 @@ pub struct SourceItem {
     pub body_digest: [u8; 32],
     /// Its labels, in the order of the issue source.
     pub labels: Vec<String>,
-    /// Who opened it.
+    /// Its author.
     pub author: String,
     /// Its assignees.
     pub assignees: Vec<String>,
@@ -52,7 +52,7 @@ pub struct Comment {
     pub created: Option<Timestamp>,
     /// Whether a person wrote it, rather than a bot, the owner of our token, or Kelos.
     pub by_person: bool,
-    /// Its beginning: enough to observe for a trigger in.
+    /// Its beginning: enough to search it for a trigger.
     pub body: String,
 }
 
@@ -90,7 +90,7 @@ impl SourceItem {
             .collect()
     }
 
-    /// Whether nothing says that the item changed since `before`, so that its comments need not be read again.
+    /// Whether the item is unchanged since `before`, so that its comments need not be read again.
     pub fn is_as(&self, before: &Self) -> bool {
         let own = |item: &Self| Self {
             conversation: [0; 32],

@@ -55,7 +55,7 @@ pub fn canonical(text: &str) -> Option<String> {
     Some(if negative { format!("-{rendered}") } else { rendered })
 }
 
-/// Go keeps the text itself where it takes it for canonical already, and does not observe very closely: `1.001`, `+1` and
+/// Go keeps the text where it considers it canonical, without a close check: `1.001`, `+1` and
 /// `1E3` stay as they are.
 fn keeps_decimal(digits: &str, power: i32) -> bool {
     digits.len() <= FAST_DIGITS

@@ -12,7 +12,7 @@ const MAX_OUTPUT: usize = 1024;
 pub(crate) struct ItemKey(Text);
 
 impl ItemKey {
-    /// Compiles `issue_source`, one of `templates`. Errors with what is wrong with it, in one line.
+    /// Compiles `source`, one of `templates`. Errors with what is wrong with it, in one line.
     pub(crate) fn compile(templates: &Templates, source: &str) -> Result<Self, String> {
         templates.text(TemplateEngine::Tera, source, Roots::ItemKey).map(Self)
     }

@@ -17,7 +17,7 @@ const MAX_TEXT: usize = 1024;
 pub(crate) struct QueueName(Text);
 
 impl QueueName {
-    /// Reads `issue_source`, one of `templates`, whose language is `engine`. Errors with what is wrong with it, in one line.
+    /// Reads `source`, one of `templates`, whose language is `engine`. Errors with what is wrong with it, in one line.
     pub(crate) fn compile(templates: &Templates, engine: TemplateEngine, source: &str) -> Result<Self, String> {
         let text = templates.tried(engine, source, MAX_TEXT, Moment::Job)?;
         if let Text::Literal(name) = &text {

@@ -1,4 +1,4 @@
-//! A Task's labels and annotations on its Job and pods, where cost tools, schedulers and metrics observe.
+//! A Task's labels and annotations on its Job and pods, where cost tools, schedulers and metrics read them.
 
 use serde_json::Value;
 use taskgate_api::{Mode, metadata::Metadata, task_policy::PropagationTarget};

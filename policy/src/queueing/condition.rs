@@ -11,7 +11,7 @@ use taskgate_api::{
 
 use crate::decision::NotQueued;
 
-/// What is known of a Job of a Task.
+/// The inputs of the condition: a Task's Job, its Workload, and Kueue.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueContext<'a> {
     /// The Job.
@@ -24,10 +24,10 @@ pub struct QueueContext<'a> {
     pub now: Timestamp,
 }
 
-/// What is known of Kueue for a Job.
+/// The state of Kueue for a Job.
 #[derive(Clone, Copy, Debug)]
 pub struct InstalledKueue<'a> {
-    /// Since when Kueue is known to be there.
+    /// Since when Kueue is known to be installed.
     pub since: Timestamp,
     /// The `LocalQueue` that the Job names.
     pub local_queue: Option<&'a Value>,
@@ -37,12 +37,12 @@ pub struct InstalledKueue<'a> {
     pub manages_namespace: Option<bool>,
 }
 
-/// Where a Job stands.
+/// The reason of the condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum QueueReason {
     /// It waits for quota.
     WaitingForAdmission,
-    /// It ran, had to make room, and waits again.
+    /// It ran, was preempted, and waits again.
     Preempted,
     /// It ran, was stopped by Kueue for another reason, and waits again.
     Evicted,
@@ -50,29 +50,29 @@ pub enum QueueReason {
     KueueNotInstalled,
     /// It waits, and its `LocalQueue` does not exist.
     NoSuchLocalQueue,
-    /// It waits, and somebody stopped its `LocalQueue`.
+    /// It waits, and its `LocalQueue` is stopped.
     LocalQueueHeld,
     /// It waits, and its `LocalQueue` does not work.
     LocalQueueInactive,
     /// It waits, and its `WorkloadPriorityClass` does not exist.
     UnknownPriorityClass,
-    /// Kueue leaves its namespace alone.
+    /// Kueue does not manage its namespace.
     NamespaceNotManaged,
-    /// No legal queue name came of the Task and its policy.
+    /// Neither the Task nor its policy gives a legal queue name.
     QueueNameInvalid,
-    /// It waits, and somebody took its label away.
+    /// It waits, and its queue label was removed.
     QueueLabelRemoved,
     /// It waits, and Kueue has not noticed it.
     NotNoticed,
     /// Kueue started it.
     Admitted,
-    /// Kueue will not start it until somebody wants it to.
+    /// Kueue will not start it until a user activates it.
     Deactivated,
     /// Kueue will never start it.
     CannotStart,
     /// It ended without having been admitted.
     Ended,
-    /// Somebody started it without Kueue.
+    /// It was started without Kueue.
     StartedByHand,
 }
 
@@ -100,12 +100,12 @@ impl QueueReason {
         }
     }
 
-    /// Whether it is worth telling only as the end of a wait.
+    /// Whether it matters only as the end of a wait.
     pub fn ends_a_wait(self) -> bool {
         matches!(self, Self::Ended | Self::StartedByHand)
     }
 
-    /// Whether somebody has to do something about it.
+    /// Whether a user has to act.
     pub fn is_trap(self) -> bool {
         !matches!(
             self,
@@ -114,7 +114,7 @@ impl QueueReason {
     }
 }
 
-/// What the Task is told.
+/// The condition of the Task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueState {
     /// Whether the Job waits.
@@ -139,12 +139,12 @@ impl QueueState {
     }
 }
 
-/// What there is to tell.
+/// The result for a Job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QueueObservation {
-    /// This.
+    /// The Task gets this condition.
     State(QueueState),
-    /// Nothing yet; observe again at this moment, unless something happens before.
+    /// Nothing yet; requeue at this moment, unless something changes before.
     Later(Timestamp),
     /// Nothing: the Job has no queue, or has left it.
     Nothing,
@@ -167,9 +167,9 @@ fn done(reason: QueueReason, message: impl Into<String>) -> QueueState {
     }
 }
 
-/// Where the Job of `context` stands.
+/// The condition for the Job of `context`.
 ///
-/// Reasons of Kueue's conditions are passed on and never branched on: they change between its versions (kueue §4).
+/// Reasons of Kueue's conditions are passed on and never branched on: they change between versions of Kueue (kueue §4).
 pub fn queue_state(context: &QueueContext<'_>) -> QueueObservation {
     let job = Job::of(context.job);
     if job.is_stopped() {
@@ -213,7 +213,7 @@ fn of_workload(context: &QueueContext<'_>, job: Job<'_>, workload: Workload<'_>)
     let name = workload.metadata().name().unwrap_or_default();
     if job.queue().is_none() {
         let message = format!(
-            "somebody removed the Job's queue label: Kueue will not start it, and its Workload {name} may hold quota; \
+            "the Job's queue label was removed: Kueue will not start it, and its Workload {name} may hold quota; \
              delete the Job"
         );
         return QueueObservation::State(waits(QueueReason::QueueLabelRemoved, message));
@@ -258,7 +258,7 @@ fn of_workload(context: &QueueContext<'_>, job: Job<'_>, workload: Workload<'_>)
         }
         Some(pending) => QueueObservation::State(waits(QueueReason::WaitingForAdmission, pending.message())),
         None if context.now < noticed_by(context, job) => QueueObservation::Later(noticed_by(context, job)),
-        // Kueue says nothing to a Job behind one of the same size that does not fit (seen with 0.18).
+        // Kueue reports nothing for a Job behind one of the same size that does not fit (seen with 0.18).
         None => {
             let queue = job.queue().unwrap_or_default();
             let message = format!("waits in LocalQueue {queue} behind others: Kueue has not tried it yet");
@@ -267,10 +267,10 @@ fn of_workload(context: &QueueContext<'_>, job: Job<'_>, workload: Workload<'_>)
     }
 }
 
-/// How long Kueue may take to notice a Job before its silence is worth a word. It takes well under a second.
+/// How long Kueue may take to notice a Job before that is reported. It takes well under a second.
 const NOTICED_WITHIN: SignedDuration = SignedDuration::from_secs(10);
 
-/// What there is to say of a Job without a Workload.
+/// The condition for a Job without a Workload.
 fn without_workload(context: &QueueContext<'_>, job: Job<'_>) -> QueueObservation {
     if job.queue().is_none() {
         return QueueObservation::Nothing;
@@ -279,7 +279,7 @@ fn without_workload(context: &QueueContext<'_>, job: Job<'_>) -> QueueObservatio
         return QueueObservation::State(QueueState::ended());
     }
     if !job.is_suspended() {
-        let message = "somebody started the Job: it runs outside of any quota";
+        let message = "the Job was started without Kueue: it runs outside of any quota";
         return QueueObservation::State(done(QueueReason::StartedByHand, message));
     }
     let Some(kueue) = context.kueue else {
@@ -291,7 +291,7 @@ fn without_workload(context: &QueueContext<'_>, job: Job<'_>) -> QueueObservatio
     }
     if !kueue.has_class {
         let class = job.priority_class().unwrap_or_default();
-        let message = format!("there is no WorkloadPriorityClass {class}: Kueue passes the Job over until there is");
+        let message = format!("there is no WorkloadPriorityClass {class}: Kueue skips the Job until there is");
         return QueueObservation::State(waits(QueueReason::UnknownPriorityClass, message));
     }
     let due = noticed_by(context, job);
@@ -371,8 +371,8 @@ mod tests {
         })
     }
 
-    fn word(observe: &QueueObservation) -> (bool, &'static str) {
-        match observe {
+    fn word(observed: &QueueObservation) -> (bool, &'static str) {
+        match observed {
             QueueObservation::State(state) => (state.waits, state.reason.as_str()),
             QueueObservation::Later(_) => (true, "later"),
             QueueObservation::Nothing => (false, "nothing"),
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn what_kueue_says_is_passed_on() {
+    fn the_messages_of_kueue_are_passed_on() {
         let queue = json!({"status": {"conditions": [is("Active", "True", "")]}});
         let kueue = InstalledKueue {
             since: at(-99),
@@ -388,7 +388,7 @@ mod tests {
             has_class: true,
             manages_namespace: None,
         };
-        let gone = || vec![is("Evicted", "True", "to make room"), is("Admitted", "False", "")];
+        let gone = || vec![is("Evicted", "True", "preempted"), is("Admitted", "False", "")];
         for (conditions, expected, message) in [
             (
                 vec![is("QuotaReserved", "False", "no room")],
@@ -405,11 +405,11 @@ mod tests {
                 (false, "Admitted"),
                 "admitted by ClusterQueue all",
             ),
-            (gone(), (true, "Evicted"), "to make room"),
+            (gone(), (true, "Evicted"), "preempted"),
             (
                 [gone(), vec![is("Preempted", "True", "")]].concat(),
                 (true, "Preempted"),
-                "to make room",
+                "preempted",
             ),
             (
                 vec![is("Evicted", "False", ""), is("Admitted", "True", "")],
@@ -423,9 +423,9 @@ mod tests {
             ),
         ] {
             let workload = workload(&json!(conditions));
-            let observe = observe(&job(), Some(&workload), Some(kueue), 1);
-            assert_eq!(word(&observe), expected, "{conditions:?}");
-            let QueueObservation::State(state) = observe else {
+            let observed = observe(&job(), Some(&workload), Some(kueue), 1);
+            assert_eq!(word(&observed), expected, "{conditions:?}");
+            let QueueObservation::State(state) = observed else {
                 unreachable!()
             };
             assert_eq!(state.message, message);
@@ -448,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn where_kueue_is_silent_the_trap_has_a_name() {
+    fn each_cause_that_kueue_does_not_report_has_a_reason() {
         let (queue, held) = (json!({}), json!({"spec": {"stopPolicy": "Hold"}}));
         let inactive = json!({"status": {"conditions": [is("Active", "False", "no ClusterQueue")]}});
         let kueue = |queue, has_class, manages_namespace| {

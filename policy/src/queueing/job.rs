@@ -10,7 +10,7 @@ use crate::{
     template::{Managed, Rendering, Sees},
 };
 
-/// What the queue section does to a Job.
+/// The findings of the queue section about a Job.
 ///
 /// A Job that has a queue label already is left unchanged: a user set the label, or the first pass did. Kueue's own webhook would
 /// suspend a labelled Job, but Kueue may not be installed.
@@ -45,8 +45,8 @@ fn enqueue<'a>(
         }
         Choice::None(why, message) => {
             let mut edits = vec![Edit::Annotation(keys::NOT_QUEUED.into(), why.annotation(&message))];
-            let hold = why == NotQueued::QueueNameInvalid && matched.rule.on_error == QueueOnError::Suspend;
-            edits.extend(hold.then_some(Edit::Suspend));
+            let suspend = why == NotQueued::QueueNameInvalid && matched.rule.on_error == QueueOnError::Suspend;
+            edits.extend(suspend.then_some(Edit::Suspend));
             (QueueDetail::NotQueued { why, message }, edits)
         }
     };
@@ -54,7 +54,7 @@ fn enqueue<'a>(
     Some(Finding::new(Section::Queue, &matched, detail, Effect::Change(edits)))
 }
 
-/// Looks at the Job as it will be stored: whatever ran after us may have undone our work.
+/// Checks the Job as it will be stored: a webhook that ran later may have undone the changes.
 fn verify<'a>(governed: &Governed<'a>, matched: SectionMatch<'a, QueueRule<'a>>, choice: Choice) -> Vec<Finding<'a>> {
     let job = governed.request.job();
     let mut details = Vec::new();
@@ -82,7 +82,7 @@ fn verify<'a>(governed: &Governed<'a>, matched: SectionMatch<'a, QueueRule<'a>>,
         .collect()
 }
 
-/// What Kueue says nothing about when it is missing (kueue §5).
+/// Missing objects that Kueue does not report (kueue §5).
 fn missing(governed: &Governed<'_>, queue: String, class: Option<String>) -> Option<QueueDetail> {
     let known = governed.context.kueue;
     if known.installed == Some(false) {
@@ -176,7 +176,7 @@ fn choose(governed: &Governed<'_>, rule: QueueRule<'_>) -> Option<Choice> {
     })
 }
 
-/// Whether the Task `object` itself asks for a queue.
+/// Whether the Task `object` itself names a queue.
 pub fn requests_queue(object: &Value) -> bool {
     stated_queue(Task::of(object)).is_some()
 }

@@ -1,4 +1,4 @@
-//! What to do about a failed run: write down how it failed, say why it stays as it is, or begin to run it again.
+//! What to do about a failed run: record the failure, record why it is not retried, or begin a retry.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -21,15 +21,15 @@ pub struct FailedRunContext<'a> {
     pub object: Retried<'a>,
     /// The retry status of its item.
     pub status: &'a RetryStatus,
-    /// What a user asked for, and who, if it is about this very object.
+    /// The retry that a user asked for, and the user, if it is about this object.
     pub asked: Option<(&'a RetryOrder, &'a str)>,
-    /// The policy's name, how far it may go, and what it says. `None`: no policy retries the object.
+    /// The policy's name, its mode, and its section. `None`: no policy retries the object.
     pub rule: Option<(&'a str, Mode, &'a RetryPolicy)>,
     /// How many runs in a row the cluster failed.
     pub infrastructure_failures: u32,
-    /// Until when what the object still has to tell is not known (kelos §6.6).
+    /// Until when the object may still be updated with its outputs (kelos §6.6).
     pub settles: Option<Timestamp>,
-    /// What its tracker says of its source; `None` when it was not asked.
+    /// The state of its source; `None` when it was not read.
     pub source: Option<SourceState>,
     /// What time it is.
     pub now: Timestamp,
@@ -42,34 +42,34 @@ pub enum FailedRunAction {
     Nothing,
     /// Nothing, until this moment.
     Wait(Timestamp),
-    /// Write down that and how it failed.
+    /// Record the failure.
     Record,
-    /// Ask its tracker whether this is still open.
+    /// Read whether its source is still open.
     ReadSource(Origin),
-    /// Say why it is not retried.
+    /// Record why it is not retried.
     GiveUp(GivenUp),
-    /// Write down that it is about to be retried.
+    /// Record that it is about to be retried.
     Begin(Box<Transition>),
 }
 
 /// Why a failed run is not retried. A closed set, fit for a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GivenUp {
-    /// There were as many runs as there may be.
+    /// The limit of attempts is reached.
     Attempts {
         /// The run's number.
         attempt: u32,
         /// How many there may be.
         limit: u32,
     },
-    /// The cluster failed as many runs in a row as it may.
+    /// The limit of infrastructure failures is reached.
     Infrastructure {
         /// How many.
         failures: u32,
         /// How many there may be.
         limit: u32,
     },
-    /// Only a person can help.
+    /// A user has to act.
     Human,
     /// Its source is closed.
     Obsolete,
@@ -81,7 +81,7 @@ pub enum GivenUp {
 }
 
 impl GivenUp {
-    /// The reason of the status's condition.
+    /// The reason of the condition.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Attempts { .. } => "MaxAttemptsReached",
@@ -97,13 +97,13 @@ impl GivenUp {
         Self::is_limit(reason) || matches!(reason, "NeedsHuman" | "SourceClosed" | "WouldRetry")
     }
 
-    /// Whether the object is the last of its story, so that its deletion begins a new one.
+    /// Whether `reason` is that of a limit: the deletion of the object then resets the count.
     pub fn is_limit(reason: &str) -> bool {
         matches!(reason, "MaxAttemptsReached" | "MaxInfrastructureFailuresReached")
     }
 }
 
-/// The number of the run of an object: the higher of what the status and the object say. A further object of an item is a
+/// The number of the run of an object: the higher of those in the status and on the object. A further object of an item is a
 /// further run.
 pub fn attempt_number(status: &RetryStatus, uid: &str, stated: u32) -> u32 {
     let same = status.run.as_ref().is_some_and(|run| run.uid == uid);
@@ -167,7 +167,7 @@ pub fn failed_run_action(context: &FailedRunContext<'_>) -> FailedRunAction {
         return FailedRunAction::Nothing;
     };
     let failures = context.infrastructure_failures;
-    // A run at the limit may be repeated if the cluster failed it, one beyond may not: somebody else began that.
+    // A run at the limit may be repeated if the cluster failed it. A run beyond it may not: a user began that one.
     let limit = rule.max_attempts;
     let (to, round) = match failure.class {
         FailureClass::Human => return FailedRunAction::GiveUp(GivenUp::Human),

@@ -1,5 +1,4 @@
-//! Whose fault a failed run was, and so what may follow (foreman traps 20 to 22). Of a Workload the children tell, never the
-//! Workload itself.
+//! The cause of a failed run, which decides what may follow. For a Workload, its children have the cause, never the Workload itself.
 
 use serde_json::Value;
 use taskgate_api::{
@@ -44,24 +43,24 @@ const INFRASTRUCTURE_REASONS: [&str; 4] = [
     "ExecutorContractViolation",
     "ClaimExpiryLimitReached",
 ];
-/// `failureReason`s that blame the cluster. In Job mode they come with phase Succeeded (foreman trap 20).
+/// `failureReason`s that blame the cluster. In Job mode they come with phase Succeeded.
 const INFRASTRUCTURE_FAILURES: [&str; 4] = [
     "InfrastructureError",
     "InferenceServiceUnavailable",
     "CloneFailed",
     "GateError",
 ];
-/// `failureReason`s that only a person can do something about.
+/// `failureReason`s after which a user has to act.
 const HUMAN_FAILURES: [&str; 4] = [
     "AuthUnavailable",
     "GitRemoteNotConfigured",
     "AgentNotFound",
     "ConstraintViolated",
 ];
-/// What a coder may declare about its issue; anything else is no declaration (A67).
+/// What a coder may declare about its issue; any other text is no declaration.
 const DECLARATIONS: [&str; 2] = ["DESIGN-DECISION", "NO-TECHNICAL-FIX"];
 
-/// How the Workload `object` failed, by its children. What nobody knows counts as the agent's work.
+/// How the Workload `object` failed, by its children. An unknown cause counts as the agent's work.
 pub fn workload_failure(object: &Value, children: &[Value]) -> FailureCause {
     let children: Vec<_> = children.iter().map(AgenticTask::of).collect();
     if let Some(declared) = children.iter().find_map(|child| declaration(*child)) {
@@ -95,7 +94,7 @@ pub fn workload_failure(object: &Value, children: &[Value]) -> FailureCause {
 /// How a Task failed, given how it ended; `None` for one that was cancelled or stopped, and so did not fail.
 pub fn task_failure(ending: &Ending) -> Option<FailureCause> {
     let class = match ending.outcome {
-        // Its root may be retried, and then Kelos does not revive what depends on it (foreman trap 21).
+        // Its root may be retried, and then Kelos does not revive what depends on it.
         Outcome::Failed if ending.reason == "DependencyFailed" => FailureClass::Human,
         Outcome::Failed => FailureClass::Work,
         Outcome::Infrastructure => FailureClass::Infrastructure,
@@ -104,13 +103,13 @@ pub fn task_failure(ending: &Ending) -> Option<FailureCause> {
     Some(FailureCause::new(class, &ending.reason))
 }
 
-/// What a coder says that only a person can decide.
+/// The declaration of a coder that a user has to decide.
 fn declaration(child: AgenticTask<'_>) -> Option<&'static str> {
     if !matches!(child.kind(), "issue-fix" | "code") {
         return None;
     }
-    let said = child.model_extra("escalation")?.as_str()?.trim().to_ascii_uppercase();
-    DECLARATIONS.into_iter().find(|known| *known == said).map(|known| {
+    let declared = child.model_extra("escalation")?.as_str()?.trim().to_ascii_uppercase();
+    DECLARATIONS.into_iter().find(|known| *known == declared).map(|known| {
         if known == "DESIGN-DECISION" {
             "DesignDecision"
         } else {
@@ -133,7 +132,7 @@ fn has_reason(child: AgenticTask<'_>, reasons: &[&str]) -> bool {
         .any(|condition| reasons.contains(&condition.reason()))
 }
 
-/// Why the cluster is to blame, if it is.
+/// The cause in the cluster, if there is one.
 fn infrastructure(child: AgenticTask<'_>) -> Option<&str> {
     let known = INFRASTRUCTURE_REASONS
         .into_iter()
@@ -184,8 +183,8 @@ mod tests {
                 &json!({"verdict": "NO-GO", "result": {"extra": {"outcome": outcome}}}),
             )
         };
-        let declares = |kind: &str, said: Value| {
-            let extra = json!({"modelExtra": {"escalation": said}});
+        let declares = |kind: &str, declared: Value| {
+            let extra = json!({"modelExtra": {"escalation": declared}});
             child(kind, &json!({"verdict": "NO-GO", "result": {"extra": extra}}))
         };
         for (children, class, reason) in [

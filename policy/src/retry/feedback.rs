@@ -1,12 +1,12 @@
-//! Why a run failed, for the next one to read (A39 to A41): bounded, quoted, without secrets. It is what a model wrote, so
-//! nothing is believed of its shape, and none of it becomes a label.
+//! Why a run failed, for the next one to read: bounded, quoted, without secrets. A model wrote it, so its form is not trusted, and
+//! none of it becomes a label.
 
 use serde_json::Value;
 use taskgate_api::{foreman::AgenticTask, kelos::Task};
 
 use super::secrets::mask;
 
-/// The longest feedback, heading and marks included, in characters (seed 003).
+/// The longest feedback, heading and marks included, in characters.
 pub const MAX_FEEDBACK: usize = 2000;
 /// What the block begins with, wherever it is put.
 const BEGIN: &str = "<!-- taskgate:feedback -->";
@@ -15,8 +15,8 @@ const END: &str = "<!-- /taskgate:feedback -->";
 /// What the marks have in common; it stands nowhere else in the block.
 const MARK: &str = "taskgate:feedback";
 
-/// What the children of a failed Workload say: first what reviewers found, then what the gate and the coder ran into. `None`
-/// when nobody says anything that could be acted upon.
+/// The feedback of the children of a failed Workload: first the reviewers' findings, then those of the gate and the coder. `None`
+/// when there is nothing that could be acted upon.
 pub fn workload_feedback(children: &[Value]) -> Option<String> {
     let children = children.iter().map(AgenticTask::of);
     let notes = |wanted: fn(&AgenticTask<'_>) -> bool, note: fn(AgenticTask<'_>) -> Option<String>| {
@@ -37,7 +37,7 @@ pub fn workload_feedback(children: &[Value]) -> Option<String> {
     block(&[rejected, gate, coder].concat())
 }
 
-/// What a failed Task says: its results and outputs, and its message where that says more than that it failed.
+/// The feedback of a failed Task: its results and outputs, and its message where that has a cause.
 pub fn task_feedback(object: &Value, reason: &str) -> Option<String> {
     let task = Task::of(object);
     let mut parts = Vec::new();
@@ -50,7 +50,7 @@ pub fn task_feedback(object: &Value, reason: &str) -> Option<String> {
     }
     let results = object.pointer("/status/results").and_then(Value::as_object);
     for (key, value) in results.into_iter().flatten() {
-        // What it cost helps nobody.
+        // Costs and commits do not help the next run.
         if !matches!(
             key.as_str(),
             "cost-usd" | "input-tokens" | "output-tokens" | "commit" | "base-branch"

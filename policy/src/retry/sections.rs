@@ -14,7 +14,8 @@ use crate::{
     template::{Rendering, TemplateInput},
 };
 
-/// The edits of retry. Where the failure section is enforced, it moves the TTL itself.
+/// Moves the TTL of a Task without a spawner to an annotation, so that it still exists when its retry is due. Where the failure
+/// section is enforced, that section moves it.
 pub(crate) fn findings<'a>(governed: &Governed<'a>, task: Task<'a>) -> Option<Finding<'a>> {
     let matched = governed.sections.retry?;
     let kept = governed.sections.failure.zip(governed.identity());
@@ -29,10 +30,10 @@ pub(crate) fn findings<'a>(governed: &Governed<'a>, task: Task<'a>) -> Option<Fi
     Some(Finding::new(Section::Retry, &matched, detail, Effect::Change(edits)))
 }
 
-/// Puts on `successor`, a Workload, what policies say: labels and annotations that it does not have, or that a policy
-/// overrides; the queue and the priority class, unless it names them itself.
+/// Adds to `successor`, a Workload, what policies set: labels and annotations that it does not have, or that a policy overrides; the
+/// queue and the priority class, unless it names them itself.
 ///
-/// Foreman passes neither on to its Jobs (foreman §2.4): they are there for whoever does.
+/// Foreman copies neither to its Jobs (foreman §2.4); other controllers may.
 pub fn apply_sections(
     policies: &PolicySet,
     namespace: &str,
@@ -85,7 +86,7 @@ mod tests {
     use crate::fixtures;
     use serde_json::json;
 
-    fn dressed(specs: &[Value], metadata: &Value) -> Value {
+    fn decorated(specs: &[Value], metadata: &Value) -> Value {
         let policies = fixtures::policies(specs.iter().cloned());
         let mut successor = json!({"metadata": {"name": "wl", "namespace": "team"}, "spec": {"intent": "fix it"}});
         json_patch::merge(&mut successor["metadata"], metadata);
@@ -96,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_successor_gets_the_labels_and_the_queue_of_the_day() {
+    fn a_successor_gets_the_labels_and_the_queue_of_current_policies() {
         let spec = json!({
             "queueName": "q-{{ namespace.labels.stage }}", "queuePriorityClass": "high",
             "metadata": {
@@ -104,7 +105,7 @@ mod tests {
                 "annotations": {"who": "{{ task.metadata.name }}"},
             },
         });
-        let found = dressed(std::slice::from_ref(&spec), &json!({"labels": {"lane": "local"}}));
+        let found = decorated(std::slice::from_ref(&spec), &json!({"labels": {"lane": "local"}}));
         assert_eq!(
             found["labels"],
             json!({"lane": "local", "stage": "prod", "kueue.x-k8s.io/queue-name": "q-prod",
@@ -112,29 +113,29 @@ mod tests {
         );
         assert_eq!(found["annotations"], json!({"who": "wl"}));
         let own = json!({"labels": {"kueue.x-k8s.io/queue-name": "own", "kueue.x-k8s.io/priority-class": "low"}});
-        let found = dressed(&[spec], &own);
+        let found = decorated(&[spec], &own);
         assert_eq!(found["labels"]["kueue.x-k8s.io/queue-name"], "own");
         assert_eq!(found["labels"]["kueue.x-k8s.io/priority-class"], "low");
     }
 
     #[test]
-    fn what_does_not_speak_for_it_or_is_not_enforced_does_nothing() {
+    fn a_policy_that_does_not_match_or_is_not_enforced_does_nothing() {
         for spec in [
             json!({"mode": "Observe", "queueName": "q", "metadata": {"labels": {"a": "b"}}}),
             json!({"queueMode": "Warn", "queueName": "q", "metadata": {"mode": "Off", "labels": {"a": "b"}}}),
             json!({"selector": {"spawnerNames": ["fixer"]}, "queueName": "q", "metadata": {"labels": {"a": "b"}}}),
             json!({"retry": {"maxAttempts": 3}}),
         ] {
-            let found = dressed(std::slice::from_ref(&spec), &json!({}));
+            let found = decorated(std::slice::from_ref(&spec), &json!({}));
             assert_eq!(found, json!({"name": "wl", "namespace": "team"}), "{spec}");
         }
     }
 
     #[test]
-    fn what_cannot_be_made_is_left_out_and_said() {
+    fn a_value_that_cannot_be_rendered_is_left_out_and_recorded() {
         let spec =
             json!({"queueName": "{{ task.metadata.labels.queue }}", "metadata": {"labels": {"a": "{{ item.title }}"}}});
-        let found = dressed(&[spec], &json!({}));
+        let found = decorated(&[spec], &json!({}));
         assert_eq!(found.get("labels"), None);
         let notes = found["annotations"].as_object().unwrap();
         assert!(

@@ -63,7 +63,7 @@ fn set_condition(status: &mut WorkItemStatus, content: &Content<'_>, now: Timest
 /// How many UIDs of failed objects a status lists besides its latest run.
 const ASIDE: usize = 50;
 
-/// A run ended badly: its end goes into the history, unless it stands there, and the retry speaks of it from now on.
+/// A run failed: its end is recorded in the history, unless it is there already, and the status is about it from now on.
 pub fn failed(
     status: &WorkItemStatus,
     run: &RunRef,
@@ -96,9 +96,9 @@ pub fn failed(
     Some(next)
 }
 
-/// A run ended well: what failed before is forgotten.
+/// A run succeeded: its item's earlier failures are reset.
 ///
-/// Not what ended well before: of an object that is older than the failure that the retry speaks of, nothing follows.
+/// An object that is older than the recorded failure changes nothing.
 pub fn succeeded(
     status: &WorkItemStatus,
     run: &RunRef,
@@ -125,8 +125,8 @@ pub fn succeeded(
     Some(next)
 }
 
-/// Why a failed run is not retried. The object itself is not touched: any write to a failed Workload can start it again
-/// (foreman §2.2).
+/// A failed run is not retried, for this reason. The object itself is not touched: any write to a failed Workload can start it
+/// again (foreman §2.2).
 pub fn gave_up(status: &WorkItemStatus, uid: &str, why: GivenUp, now: Timestamp) -> Option<WorkItemStatus> {
     let retry = status.retry.as_ref()?;
     let run = retry.run.as_ref().filter(|run| run.uid == uid)?;
@@ -139,7 +139,7 @@ pub fn gave_up(status: &WorkItemStatus, uid: &str, why: GivenUp, now: Timestamp)
         GivenUp::Infrastructure { failures, limit } => {
             format!("the cluster failed {name} ({reason}) {failures} times in a row, limit {limit}: it stays as it is")
         }
-        GivenUp::Human => format!("{name} failed with {reason}: only a person can help"),
+        GivenUp::Human => format!("{name} failed with {reason}: a user has to act"),
         GivenUp::Obsolete => format!("{name} failed, and its source is closed: nothing is left to do"),
         GivenUp::OnlyObserved { to } => format!("{name} failed ({reason}) and would be run again as attempt {to}"),
     };
@@ -149,7 +149,7 @@ pub fn gave_up(status: &WorkItemStatus, uid: &str, why: GivenUp, now: Timestamp)
         message,
     };
     let mut next = status.clone();
-    // What its tracker content holds: nobody is asked again.
+    // The source stays closed: it is not read again.
     let failure = next.retry.as_mut().and_then(|retry| retry.failure.as_mut());
     if let Some(failure) = failure.filter(|_| why == GivenUp::Obsolete) {
         failure.class = FailureClass::Obsolete;
@@ -157,8 +157,7 @@ pub fn gave_up(status: &WorkItemStatus, uid: &str, why: GivenUp, now: Timestamp)
     set_condition(&mut next, &content, now).then_some(next)
 }
 
-/// The object of a failed run is gone, deleted by somebody else. What had come to its cap starts over with whatever comes
-/// next; anything else goes on counting.
+/// A user or another controller deleted the object of a failed run. A count at its limit is reset; any other count goes on.
 pub fn run_deleted(status: &WorkItemStatus, uid: &str, now: Timestamp) -> Option<WorkItemStatus> {
     let mut next = status.clone();
     let retry = next.retry.as_mut()?;
@@ -181,9 +180,9 @@ pub fn run_deleted(status: &WorkItemStatus, uid: &str, now: Timestamp) -> Option
             by: None,
             message: None,
         });
-        format!("{name} was deleted by somebody else: the count starts over")
+        format!("{name} was not deleted by taskgate: the count starts over")
     } else {
-        format!("{name} was deleted by somebody else: it is not made again")
+        format!("{name} was not deleted by taskgate: it is not created again")
     };
     let content = Content {
         status: false,
@@ -223,12 +222,12 @@ pub fn begun(status: &WorkItemStatus, transition: &Transition, now: Timestamp) -
     Some(next)
 }
 
-/// What was read of the predecessor before it goes.
+/// The parts of the predecessor that are recorded before it is deleted.
 #[derive(Clone, Debug)]
 pub struct Prepared {
     /// The version that was read.
     pub resource_version: String,
-    /// What its successor is built from.
+    /// The object that its successor is built from.
     pub predecessor: Value,
     /// Why it failed.
     pub feedback: Option<String>,
@@ -246,36 +245,9 @@ pub fn prepared(status: &WorkItemStatus, uid: &str, prepared: &Prepared, now: Ti
         transition.predecessor = Some(prepared.predecessor.clone());
         transition.feedback.clone_from(&prepared.feedback);
         transition.children.clone_from(&prepared.children);
-        ("Deleting", "makes room: its successor would be admitted".to_owned())
-    })
-    .map(|(mut next, content)| {
-        set_condition(&mut next, &content, now);
-        next
-    })
-}
-
-/// The predecessor changed meanwhile: it is read anew.
-pub fn replanned(status: &WorkItemStatus, uid: &str, now: Timestamp) -> Option<WorkItemStatus> {
-    change(status, uid, RetryStage::Deleting, |transition| {
-        transition.step = RetryStage::Planned;
-        transition.since = Time(now);
-        transition.predecessor = None;
-        ("Planned", "changed meanwhile and is looked at anew".to_owned())
-    })
-    .map(|(mut next, content)| {
-        set_condition(&mut next, &content, now);
-        next
-    })
-}
-
-/// We deleted the predecessor.
-pub fn deleted(status: &WorkItemStatus, uid: &str, now: Timestamp) -> Option<WorkItemStatus> {
-    change(status, uid, RetryStage::Deleting, |transition| {
-        transition.step = RetryStage::Deleted;
-        transition.since = Time(now);
         (
-            "Deleted",
-            "is deleted; its successor comes once nothing is left of it".to_owned(),
+            "Deleting",
+            "is about to be deleted: its successor would be admitted".to_owned(),
         )
     })
     .map(|(mut next, content)| {
@@ -284,7 +256,37 @@ pub fn deleted(status: &WorkItemStatus, uid: &str, now: Timestamp) -> Option<Wor
     })
 }
 
-/// Something holds the retry up.
+/// The predecessor changed meanwhile: it is read again.
+pub fn replanned(status: &WorkItemStatus, uid: &str, now: Timestamp) -> Option<WorkItemStatus> {
+    change(status, uid, RetryStage::Deleting, |transition| {
+        transition.step = RetryStage::Planned;
+        transition.since = Time(now);
+        transition.predecessor = None;
+        ("Planned", "changed meanwhile and is read again".to_owned())
+    })
+    .map(|(mut next, content)| {
+        set_condition(&mut next, &content, now);
+        next
+    })
+}
+
+/// taskgate deleted the predecessor.
+pub fn deleted(status: &WorkItemStatus, uid: &str, now: Timestamp) -> Option<WorkItemStatus> {
+    change(status, uid, RetryStage::Deleting, |transition| {
+        transition.step = RetryStage::Deleted;
+        transition.since = Time(now);
+        (
+            "Deleted",
+            "is deleted; its successor is created once nothing is left of it".to_owned(),
+        )
+    })
+    .map(|(mut next, content)| {
+        set_condition(&mut next, &content, now);
+        next
+    })
+}
+
+/// Something blocks the retry.
 pub fn blocked(status: &WorkItemStatus, uid: &str, blocked: &Blocked, now: Timestamp) -> Option<WorkItemStatus> {
     let mut next = status.clone();
     let transition = next
@@ -307,7 +309,7 @@ pub fn blocked(status: &WorkItemStatus, uid: &str, blocked: &Blocked, now: Times
     Some(next)
 }
 
-/// The successor is there.
+/// The successor exists.
 pub fn closed(status: &WorkItemStatus, uid: &str, successor: &str, now: Timestamp) -> Option<WorkItemStatus> {
     let mut next = status.clone();
     let retry = next.retry.as_mut()?;
@@ -333,7 +335,7 @@ pub fn closed(status: &WorkItemStatus, uid: &str, successor: &str, now: Timestam
     Some(next)
 }
 
-/// There is no retry after all. The number stays: whatever comes next for the item goes on from there.
+/// The retry is dropped. The number stays: the next run of the item continues from it.
 pub fn stopped(status: &WorkItemStatus, uid: &str, why: Stopped, now: Timestamp) -> Option<WorkItemStatus> {
     let mut next = status.clone();
     let retry = next.retry.as_mut()?;
@@ -341,9 +343,9 @@ pub fn stopped(status: &WorkItemStatus, uid: &str, why: Stopped, now: Timestamp)
     retry.failure = None;
     let name = format!("{} {}", transition.old.kind.as_str(), transition.old.name);
     let message = match why {
-        Stopped::Deleted => format!("{name} was deleted by somebody else: it is not made again"),
-        Stopped::Replaced => format!("somebody else made a {name}: it is left alone"),
-        Stopped::Revived => format!("{name} is not failed any more: it is left alone"),
+        Stopped::Deleted => format!("{name} was not deleted by taskgate: it is not created again"),
+        Stopped::Replaced => format!("{name} was not created by taskgate: it is not retried"),
+        Stopped::Revived => format!("{name} is not failed any more: it is not retried"),
         Stopped::Unwanted => format!("no policy retries {name} any more"),
         Stopped::Invalid(why) => format!("the retry of {name} is dropped: {why}"),
     };

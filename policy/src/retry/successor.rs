@@ -1,4 +1,4 @@
-//! The successor of a failed object: built from what its predecessor was, under the policy as it is now (A02, A26, A27).
+//! The successor of a failed object: built from its predecessor, under the current policy.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use taskgate_api::{
 
 use super::{Retried, feedback};
 
-/// The largest predecessor that a `WorkItem` takes, in bytes: beside it stands the history, and an object may have 1.5 MiB.
+/// The largest predecessor that a `WorkItem` takes, in bytes: it has the history as well, and an object may have 1.5 MiB.
 pub const MAX_PREDECESSOR: usize = 768 * 1024;
 
 /// Annotations that belong to one object alone. The bridge copied such along, and a later failure was pruned at once for it
@@ -28,10 +28,10 @@ const OF_ONE_OBJECT: [&str; 2] = [
 /// What taskgate's own annotations say that holds for the successor too.
 const LASTING: [&str; 4] = [keys::ITEM, keys::ITEM_KEY, keys::TTL, keys::TAKEN_OVER];
 
-/// What a successor is besides its predecessor.
+/// The inputs of a successor besides its predecessor.
 #[derive(Clone, Copy, Debug)]
 pub struct Succession<'a> {
-    /// The policy as it is now.
+    /// The current policy.
     pub rule: &'a RetryPolicy,
     /// The successor's number.
     pub attempt: u32,
@@ -42,8 +42,8 @@ pub struct Succession<'a> {
 }
 
 /// What of a failed object its successor is built from: name, spec, owners, and the labels and annotations that are not about
-/// this very object. No status, nothing that the API server keeps, no finalizer: whoever needs one puts it on again, and one
-/// that came along would keep the successor for ever (kelos §6.9).
+/// this very object. No status, nothing that the API server keeps, no finalizer: its owner adds it again, and
+/// a copied one would block the successor for ever.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Predecessor {
@@ -190,7 +190,7 @@ fn restore_ttl(next: &mut Predecessor) {
     }
 }
 
-/// Takes an object of the bridge out of the bridge's sight, which goes by this label alone (foreman §1.6).
+/// Takes an object of the dispatch bridge over: the bridge selects by this label alone (foreman §1.6).
 fn hand_over(metadata: &mut Kept) {
     let bridge = metadata
         .labels
@@ -239,7 +239,7 @@ fn add_feedback(kind: RetriedKind, next: &mut Predecessor, text: Option<&str>) {
     }
 }
 
-/// What tracks the issue, as it was; else the issue's number, wherever it still stands (A46 to A48).
+/// The issue of the predecessor's annotation; else the issue's number, by the object.
 fn issue_id(kind: RetriedKind, object: &Value, key: &str) -> Option<String> {
     let metadata = Metadata::of(object);
     if let Some(known) = metadata.annotation(key).filter(|known| !known.is_empty()) {

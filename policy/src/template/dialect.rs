@@ -64,7 +64,7 @@ const MAX_FILTERS: u32 = 16;
 /// What a filter costs more than its length.
 const FILTER_COST: u32 = 32;
 
-/// Refuses by name what is not allowed in `issue_source`, with line and column; what a render of the rest costs.
+/// Refuses by name what is not allowed in `source`, with line and column; what a render of the rest costs.
 pub(super) fn check(source: &str) -> Result<u32, String> {
     if source.len() > MAX_SOURCE {
         return Err(too_long());

@@ -207,7 +207,7 @@ impl Templates {
         })
     }
 
-    /// The compiled `issue_source`, one of the policy, whose language is `engine`; a Tera template may begin with `roots`. Errors
+    /// The compiled `source`, one of the policy, whose language is `engine`; a Tera template may begin with `roots`. Errors
     /// with what is wrong and where, in one line.
     pub(crate) fn text(&self, engine: TemplateEngine, source: &str, roots: Roots) -> Result<Text, String> {
         if is_literal(source) {
@@ -243,7 +243,7 @@ impl Templates {
     }
 }
 
-/// Whether `issue_source` stands for itself in both languages.
+/// Whether `source` stands for itself in both languages.
 fn is_literal(source: &str) -> bool {
     !["{{", "{%", "{#"].iter().any(|opening| source.contains(opening))
 }
@@ -252,7 +252,7 @@ fn too_long() -> String {
     format!("the template is longer than {MAX_SOURCE} bytes")
 }
 
-/// `message` where it stands in `issue_source`, with line and column.
+/// `message` where it stands in `source`, with line and column.
 fn at(source: &str, at: usize, message: &str) -> String {
     let before = &source[..at];
     let line = before.matches('\n').count() + 1;

@@ -60,7 +60,7 @@ static JOB_SAMPLE: LazyLock<Value> = LazyLock::new(|| {
     sample
 });
 
-/// Renders `text`, whose source is `issue_source`, over the sample of `moment`. Errors with what is wrong with it.
+/// Renders `text`, whose source is `source`, over the sample of `moment`. Errors with what is wrong with it.
 ///
 /// A name that the sample does not have does not exist, except for labels, annotations and entries of lists, which depend on
 /// the object.

@@ -4,7 +4,7 @@
 /// The fields, by their names in Go templates and in Tera. The item's text is not kept: see [`crate::issue_source::SourceItem`].
 const FIELDS: [[&str; 3]; 2] = [["Title", "Labels", "Author"], ["title", "labels", "author"]];
 
-/// Whether `issue_source`, in either language, mentions the item's title, labels or author, or the item as a whole.
+/// Whether `source`, in either language, mentions the item's title, labels or author, or the item as a whole.
 pub(crate) fn reads_source_fields(source: &str) -> bool {
     let mut rest = source;
     while let Some(begin) = ["{{", "{%", "{#"].iter().filter_map(|opening| rest.find(opening)).min() {
