@@ -32,7 +32,7 @@ pub enum InvalidDuration {
 }
 
 impl Duration {
-    /// What stands for every duration that is too long.
+    /// The value of every duration that is too long.
     const TOO_LONG: Self = Self(time::Duration::MAX);
 
     /// Whether it is longer than Go can represent (some 292 years), and so nothing to reckon with.

@@ -26,7 +26,7 @@ pub const WAITING: &str = "Waiting";
 pub const CANCELLED: &str = "Cancelled";
 /// Annotation on a runner pod: the Task that it works on (kelos §7).
 pub const ASSIGNED_TASK: &str = "kelos.dev/assigned-task";
-/// Annotation on a runner pod: the Task that it is to let go (kelos §7).
+/// Annotation on a runner pod: the Task that it is to stop (kelos §7).
 pub const CANCEL_TASK: &str = "kelos.dev/cancel-task";
 /// Kelos' own finalizer on a Task.
 pub const FINALIZER: &str = "kelos.dev/finalizer";
@@ -121,7 +121,7 @@ impl<'a> Task<'a> {
         self.0.get("status")?.get(field)
     }
 
-    /// `status.phase`; empty before Kelos' first write. Not an enum: anybody may write any text (kelos §2.2).
+    /// `status.phase`; empty before Kelos' first write. Not an enum: it may be any text (kelos §2.2).
     pub fn phase(self) -> &'a str {
         self.status_field("phase").and_then(Value::as_str).unwrap_or("")
     }

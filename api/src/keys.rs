@@ -65,7 +65,7 @@ pub const CANCELLATION: [&str; 7] = [
 
 /// Annotation on an object that taskgate created to retry another: the UID of that one.
 pub const RETRY_OF: &str = "taskgate.dev/retry-of";
-/// Annotation on such an object: why its predecessor failed, where no field of its own can say so.
+/// Annotation on such an object: why its predecessor failed, where the object has no field for it.
 pub const RETRY_FEEDBACK: &str = "taskgate.dev/retry-feedback";
 /// Annotation on such an object: the owner of its predecessor before a policy took it over.
 pub const TAKEN_OVER: &str = "taskgate.dev/taken-over-from";

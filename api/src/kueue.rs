@@ -24,7 +24,7 @@ pub const LOCAL_QUEUES: &str = "localqueues";
 /// Plural of WorkloadPriorityClass.
 pub const PRIORITY_CLASSES: &str = "workloadpriorityclasses";
 
-/// Prefix of Kueue's keys. None of them may stand in a pod template: Kueue then refuses to start the Job (kueue §2).
+/// Prefix of Kueue's keys. A pod template must not have one of them: Kueue then refuses to start the Job (kueue §2).
 pub const PREFIX: &str = "kueue.x-k8s.io/";
 /// Label on a Job: the `LocalQueue` that admits it. On a Task, as label or annotation: the one that its creator asks for.
 pub const QUEUE_NAME: &str = "kueue.x-k8s.io/queue-name";
@@ -48,7 +48,7 @@ impl<'a> Workload<'a> {
         Metadata::of(self.0)
     }
 
-    /// The Job that it stands for. Kueue has Workloads of other frameworks too, and of nothing at all.
+    /// The Job of the Workload. Kueue has Workloads of other frameworks too, and Workloads without an owner.
     pub fn job(self) -> Option<Owner<'a>> {
         self.metadata()
             .controller()
@@ -76,7 +76,7 @@ impl<'a> Workload<'a> {
         self.condition(kind).is_some_and(Condition::is_true)
     }
 
-    /// The admission checks that are not passed yet: name and what it says.
+    /// The admission checks that are not passed yet: name and message.
     pub fn pending_checks(self) -> impl Iterator<Item = (&'a str, &'a str)> {
         let checks = self.0.pointer("/status/admissionChecks").and_then(Value::as_array);
         let text = |check: &'a Value, field| check.get(field).and_then(Value::as_str).unwrap_or_default();
@@ -104,7 +104,7 @@ impl<'a> LocalQueue<'a> {
         policy.is_some_and(|policy| policy != "None")
     }
 
-    /// The condition that says whether the queue works, its `ClusterQueue` included.
+    /// The condition `Active`, which includes the `ClusterQueue`.
     pub fn active(self) -> Option<Condition<'a>> {
         Condition::find(self.0, "Active")
     }
@@ -180,7 +180,7 @@ pub enum SettingsError {
 }
 
 impl Settings {
-    /// What Kueue running in `namespace` does unless its configuration says otherwise: everything but `kube-system` and its
+    /// The defaults of Kueue in `namespace`: everything but `kube-system` and its
     /// own namespace is managed (kueue §1).
     ///
     /// # Panics

@@ -161,7 +161,7 @@ pub struct RetryOrder {
     /// Count from the beginning again: the next run is the first.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reset: bool,
-    /// Tell the next run why the last one failed, whatever the policy says.
+    /// Give the next run the reason why the last one failed, whatever the policy.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub with_feedback: bool,
 }

@@ -63,7 +63,7 @@ fn decision(criterion: &mut Criterion) {
     for count in [1, 100, 1_000] {
         let policies = policies(count);
         for phase in [Phase::Mutating, Phase::Validating] {
-            let facts = AdmissionContext {
+            let context = AdmissionContext {
                 policies: &policies,
                 namespace_labels: &namespace_labels,
                 owner_task: None,
@@ -87,7 +87,7 @@ fn decision(criterion: &mut Criterion) {
                 BenchmarkId::new(format!("{phase:?}"), count),
                 &request,
                 |bencher, request| {
-                    bencher.iter(|| decide(&govern(black_box(request), &facts), None, Timestamp::UNIX_EPOCH));
+                    bencher.iter(|| decide(&govern(black_box(request), &context), None, Timestamp::UNIX_EPOCH));
                 },
             );
         }

@@ -79,7 +79,7 @@ fn render(criterion: &mut Criterion) {
         ("literal", "Tera", 2),
     ] {
         let policies = policies(engine, column);
-        let facts = AdmissionContext {
+        let context = AdmissionContext {
             policies: &policies,
             namespace_labels: &namespace_labels,
             owner_task: None,
@@ -99,10 +99,10 @@ fn render(criterion: &mut Criterion) {
             own: false,
             dry_run: false,
         };
-        let decision = decide(&govern(&request, &facts), None, Timestamp::UNIX_EPOCH);
+        let decision = decide(&govern(&request, &context), None, Timestamp::UNIX_EPOCH);
         assert!(decision.warnings.is_empty(), "{:?}", decision.warnings);
         group.bench_function(name, |bencher| {
-            bencher.iter(|| decide(&govern(black_box(&request), &facts), None, Timestamp::UNIX_EPOCH));
+            bencher.iter(|| decide(&govern(black_box(&request), &context), None, Timestamp::UNIX_EPOCH));
         });
     }
     group.finish();

@@ -183,12 +183,12 @@ mod tests {
         }
     }
 
-    fn wanted(policies: &PolicySet, task: &Value, memory: Option<&WorkItemStatus>) -> Interests {
+    fn wanted(policies: &PolicySet, task: &Value, status: Option<&WorkItemStatus>) -> Interests {
         let mut interests = Interests::new();
         let labels = BTreeMap::new();
         let scope = PolicyScope::new(policies, "team", &labels, None);
         let state = TaskState::of(task).unwrap();
-        add_task(&mut interests, &scope, task, &state, memory);
+        add_task(&mut interests, &scope, task, &state, status);
         interests
     }
 
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn only_open_items_of_a_policy_that_follows_them_are_asked_about() {
+    fn only_tripped_items_of_a_policy_that_follows_them_are_read() {
         let follow = json!({"failurePolicy": {"maxRetriesPerItem": 2, "resetOnChange": true}});
         for (spec, failures, asked) in [
             (follow.clone(), 2, true),
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_waits_for_its_labels_is_asked_about_until_it_has_them() {
+    fn a_task_that_waits_for_its_labels_is_read_until_it_has_them() {
         let spec = json!({"failurePolicy": {"maxRetriesPerItem": 1, "itemKey": "x"},
             "metadata": {"engine": "GoTemplate", "labels": {"title": "{{.Title}}"}, "fromSource": true}});
         let of = |spec: &Value, pending: &str| {
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_memory_without_a_task_is_asked_about_seldom() {
+    fn a_work_item_without_a_task_is_read_seldom() {
         let policies = policies(json!({"failurePolicy": {"maxRetriesPerItem": 2, "resetOnChange": true}}));
         let of = |spawner: Option<&str>, failures| {
             let spec = WorkItemSpec {

@@ -361,8 +361,8 @@ proptest! {
         let first = run(&policies, kind, Phase::Mutating, Operation::Create, &object);
         json_patch::patch(&mut object, &first.patch).unwrap();
         prop_assert_eq!(own_of(&object), own_of(&expected), "{:?}", marks);
-        let told = first.warnings.iter().any(|warning| warning.contains("only taskgate sets these"));
-        prop_assert_eq!(told, marked);
+        let warned = first.warnings.iter().any(|warning| warning.contains("only taskgate sets these"));
+        prop_assert_eq!(warned, marked);
         let second = run(&policies, kind, Phase::Mutating, Operation::Create, &object);
         prop_assert!(second.patch.0.is_empty(), "first {:?}\nsecond {:?}", first.patch, second.patch);
     }

@@ -54,7 +54,7 @@ fn decision(spec: &Value, task: &Value, job: &Value, phase: Phase, kueue: KueueI
     )
 }
 
-/// The Job as it is stored, and what its creator is told.
+/// The Job as it is stored, and what its creator is note.
 fn made(spec: &Value, task: &Value, kueue: KueueInfo) -> (Value, Vec<String>) {
     let mut stored = job();
     let mutation = decision(spec, task, &stored, Phase::Mutating, kueue);
@@ -136,10 +136,10 @@ fn without_a_legal_name_the_policy_decides_and_it_is_told() {
         let (job, warnings) = made(&spec, task, KueueInfo::default());
         assert_eq!(job["spec"]["suspend"] == true, suspended, "{job}");
         assert!(job["metadata"]["labels"].is_null(), "{job}");
-        let told = job["metadata"]["annotations"]["taskgate.dev/not-queued"]
+        let note = job["metadata"]["annotations"]["taskgate.dev/not-queued"]
             .as_str()
             .unwrap_or_default();
-        assert!(told.starts_with("QueueNameInvalid: ") && told.contains(part), "{told}");
+        assert!(note.starts_with("QueueNameInvalid: ") && note.contains(part), "{note}");
         assert!(
             warnings.len() == 1 && warnings[0].contains("the Job is not queued: "),
             "{warnings:?}"

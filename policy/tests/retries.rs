@@ -89,7 +89,7 @@ fn act() -> impl Strategy<Value = Act> {
 #[derive(Clone, Debug)]
 struct Object {
     value: Value,
-    held: bool,
+    finalizer: bool,
 }
 
 impl Object {
@@ -103,7 +103,7 @@ impl Object {
 }
 
 /// The cluster: what is stored, and what really happened.
-#[allow(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
+#[allow(clippy::struct_excessive_bools, reason = "states that do not depend on each other")]
 struct World {
     now: Timestamp,
     rule: RetryPolicy,
@@ -164,7 +164,7 @@ impl World {
         value["metadata"]["uid"] = format!("uid-{:03}", self.counter).into();
         value["metadata"]["resourceVersion"] = self.counter.to_string().into();
         value["metadata"]["creationTimestamp"] = self.now.to_string().into();
-        self.object = Some(Object { value, held: false });
+        self.object = Some(Object { value, finalizer: false });
         true
     }
 
@@ -180,7 +180,7 @@ impl World {
         self.touch();
         let now = self.now;
         let Some(object) = &mut self.object else { return };
-        if object.held {
+        if object.finalizer {
             let stamp = &mut object.value["metadata"]["deletionTimestamp"];
             if stamp.is_null() {
                 *stamp = now.to_string().into();
@@ -436,7 +436,7 @@ impl World {
             }
             Act::Wedge(on) => {
                 if let Some(object) = &mut self.object {
-                    object.held = *on;
+                    object.finalizer = *on;
                     if !on && object.is_deleting() {
                         self.object = None;
                     }
@@ -532,8 +532,8 @@ impl World {
             .filter(|object| object.value["status"]["phase"] == "Failed")
         {
             let condition = retry::condition(&self.status).expect("it says what becomes of it");
-            let capped = GivenUp::is_limit(&condition.reason);
-            assert!(capped, "{} stays without being at its cap: {condition:?}", object.uid());
+            let at_limit = GivenUp::is_limit(&condition.reason);
+            assert!(at_limit, "{} stays without being at its limit: {condition:?}", object.uid());
             assert!(
                 self.status.attempts.iter().any(|attempt| attempt.uid == object.uid()),
                 "its end was lost"

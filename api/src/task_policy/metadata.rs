@@ -17,8 +17,8 @@ pub struct MetadataPolicy {
     /// The mode of this section, where it differs from the policy's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
-    /// The language of the templates in `labels`, `annotations`, `queueName` and `queuePriorityClass`; Tera where nothing is
-    /// said.
+    /// The language of the templates in `labels`, `annotations`, `queueName` and `queuePriorityClass`; absent:
+    /// Tera.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<TemplateEngine>,
     /// Labels to put on Tasks that do not have them yet. Values are templates; those of a policy have at most 16 KiB together.

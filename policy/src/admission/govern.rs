@@ -106,7 +106,7 @@ mod tests {
             own: false,
             dry_run: false,
         };
-        let facts = AdmissionContext {
+        let context = AdmissionContext {
             policies: &policies,
             namespace_labels: &BTreeMap::new(),
             owner_task: None,
@@ -114,7 +114,7 @@ mod tests {
             workspace: &Workspace::Absent,
             kueue: KueueInfo::default(),
         };
-        let governed = govern(&request, &facts);
+        let governed = govern(&request, &context);
         let decision = decide(&governed, None, Timestamp::UNIX_EPOCH);
         // 50 for each render, 24 for each byte of it.
         let rendered = 100_000 / 74;

@@ -88,7 +88,7 @@ mod tests {
                 own: false,
                 dry_run: false,
             };
-            let facts = AdmissionContext {
+            let context = AdmissionContext {
                 policies: &policies,
                 namespace_labels: &BTreeMap::new(),
                 owner_task: None,
@@ -96,7 +96,7 @@ mod tests {
                 workspace: &Workspace::Absent,
                 kueue: KueueInfo::default(),
             };
-            let governed = govern(&request, &facts);
+            let governed = govern(&request, &context);
             let decision = decide(&governed, None, Timestamp::UNIX_EPOCH);
             decision.denial.map(|denial| denial.message)
         };
@@ -106,7 +106,7 @@ mod tests {
             message.contains("there are 64 TaskPolicies in namespace team already"),
             "{message}"
         );
-        // Others have their own room, and what is there may be changed.
+        // Each namespace has its own limit, and an existing policy may be changed.
         assert_eq!(refused(MAX_POLICIES, Operation::Create, "elsewhere", "new"), None);
         assert_eq!(refused(MAX_POLICIES, Operation::Update, "team", "p0"), None);
         assert_eq!(refused(MAX_POLICIES + 1, Operation::Update, "team", "new"), None);

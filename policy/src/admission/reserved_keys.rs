@@ -31,7 +31,7 @@ pub fn has_reserved_keys(kind: Kind, object: &Value) -> bool {
     MAPS.into_iter().any(own_key) || has_finalizer(object)
 }
 
-/// `object`, which is to be created, as its creator may state it: without what is taskgate's own. The TTL that admission
+/// `object`, which is to be created, without taskgate's reserved keys. The TTL that admission
 /// kept in an annotation is back in the spec.
 pub fn without_reserved_keys(kind: Kind, object: &Value) -> Cow<'_, Value> {
     let Some(kept) = KeptKeys::of(kind, object).filter(|_| has_reserved_keys(kind, object)) else {
@@ -120,7 +120,7 @@ pub(crate) fn findings(request: &Request<'_>, planned: &[Finding<'_>], labels: b
 }
 
 /// The denial of an update of a Task or Job, asked for by another user than taskgate, that changes what only taskgate sets.
-/// What a Task's annotations say of its cancellation has [rules of its own](crate::review_cancellation).
+/// The annotations of a cancellation have [rules of their own](crate::review_cancellation).
 pub fn reserved_keys_changed(kind: Kind, old: &Value, new: &Value) -> Option<Decision> {
     let (before, now) = (Metadata::of(old), Metadata::of(new));
     let cancellation = keys::CANCELLATION_OWN.into_iter().filter(|_| kind == Kind::Job);

@@ -97,7 +97,7 @@ pub fn required_rights(request: &Request<'_>) -> Option<(&'static str, Vec<Right
     }
 }
 
-/// The denial of `request`, as its user does not have `right`, or that cannot be found out. `why`: what else there is to say.
+/// The denial of `request`, as its user does not have `right`, or that cannot be found out. `why`: the cause, if there is one.
 pub fn right_missing(request: &Request<'_>, field: &'static str, right: &Right, why: &str) -> Decision {
     let gap = if why.is_empty() { "" } else { ": " };
     let detail = Detail::RightMissing {

@@ -73,7 +73,7 @@ impl Field<'_> {
         })
     }
 
-    /// Whether Go writes this very value differently; what is inside it is another matter.
+    /// Whether Go writes this value differently; nested values are checked separately.
     fn changes(self, value: &Value) -> bool {
         let dropped = |list| self.is_on(list) && !self.is_on(KEPT);
         match value {

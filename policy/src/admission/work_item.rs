@@ -80,7 +80,7 @@ fn stamp(request: &Request<'_>) -> Vec<Finding<'static>> {
     findings
 }
 
-/// Whether what is asked can be read, and is stamped with who asked.
+/// Rejects a request that cannot be read, or that is stamped with another user.
 fn requests(request: &Request<'_>) -> Option<Finding<'static>> {
     if request.own {
         return None;

@@ -1,4 +1,4 @@
-//! Sums of money without rounding: Kelos tells costs as Kubernetes quantities, and adding floats would drift.
+//! Sums of money without rounding: Kelos reports costs as Kubernetes quantities, and a sum of floats would drift.
 
 use serde_json::Value;
 
@@ -36,7 +36,7 @@ pub(crate) fn format(micro: u128) -> String {
 fn parse(text: &str) -> Option<u128> {
     let (number, exponent) = split(text)?;
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    // More decimals than anybody pays are cut, so that what is left is a number.
+    // Further decimals are cut, so that the number fits.
     let (fraction, cut) = fraction.split_at_checked(18).unwrap_or((fraction, ""));
     let digits = format!("{whole}{fraction}");
     if digits.is_empty() || !digits.bytes().chain(cut.bytes()).all(|c| c.is_ascii_digit()) {

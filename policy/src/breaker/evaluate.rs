@@ -179,13 +179,13 @@ mod tests {
                 opened_at: Some(opened.clone()),
                 ..WorkItemStatus::default()
             };
-            let memory = ItemSnapshot {
+            let item = ItemSnapshot {
                 status: Some(&status),
                 active: Some(active),
             };
             let now = at("2026-11-21T00:00:00Z");
             assert_eq!(
-                refusal(memory, &policy(limit, reset_after), now),
+                refusal(item, &policy(limit, reset_after), now),
                 expected,
                 "{failures} of {limit}, {active} active, {reset_after:?}"
             );
@@ -199,13 +199,13 @@ mod tests {
             max_infrastructure_failures: 2,
             ..FailurePolicy::default()
         };
-        let memory = |failures| WorkItemStatus {
+        let item = |failures| WorkItemStatus {
             infrastructure_failures: failures,
             ..WorkItemStatus::default()
         };
         let now = Timestamp::UNIX_EPOCH;
-        assert_eq!(breaker_state(&memory(1), &policy, now), Closed);
-        assert_eq!(breaker_state(&memory(2), &policy, now), Open);
+        assert_eq!(breaker_state(&item(1), &policy, now), Closed);
+        assert_eq!(breaker_state(&item(2), &policy, now), Open);
     }
 
     #[test]
@@ -231,7 +231,7 @@ mod tests {
             reset_after: reset_after.map(|text| text.parse().unwrap()),
             ..FailurePolicy::default()
         };
-        let memory = |breaker, failures| WorkItemStatus {
+        let item = |breaker, failures| WorkItemStatus {
             breaker,
             consecutive_failures: failures,
             opened_at: Some(Time(at("2026-11-20T10:00:00Z"))),
@@ -255,7 +255,7 @@ mod tests {
             // A clock that jumped back keeps the breaker open.
             (Some(Breaker::Open), 3, 3, day, at("2020-01-01T00:00:00Z"), Open),
         ] {
-            let state = breaker_state(&memory(breaker, failures), &policy(limit, reset_after), now);
+            let state = breaker_state(&item(breaker, failures), &policy(limit, reset_after), now);
             assert_eq!(
                 state, expected,
                 "{breaker:?} {failures} of {limit}, {reset_after:?} at {now}"

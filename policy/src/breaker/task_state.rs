@@ -26,7 +26,7 @@ pub enum TaskPhase {
 
 /// The state of a Task.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
+#[allow(clippy::struct_excessive_bools, reason = "states that do not depend on each other")]
 pub struct TaskState {
     /// Its UID.
     pub uid: String,

@@ -54,7 +54,7 @@ pub struct CancelIntentContext<'a> {
 pub struct CancelIntent {
     /// The trigger.
     pub trigger: Trigger,
-    /// Why, for people.
+    /// The reason, as a sentence.
     pub reason: String,
     /// When it is due.
     pub deadline: Timestamp,
@@ -427,7 +427,7 @@ mod tests {
         );
     }
 
-    /// Who suspended it wants no further run, and the agent that is at work is none.
+    /// A suspended spawner gets no further run, so that nothing supersedes the agent that works.
     #[test]
     fn a_suspended_spawner_makes_no_run_to_make_room_for() {
         let rule = rule(json!({"onRetrigger": "Cancel", "onSourceRemoved": "Cancel"}));

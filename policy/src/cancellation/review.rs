@@ -305,7 +305,7 @@ mod tests {
             assert!(denial.message.contains("is written by taskgate alone"), "{denial:?}");
             assert!(review_cancellation(&write(Phase::Validating, &old, &object, true)).allowed());
         }
-        // But what is carried out not even taskgate takes back.
+        // Not even taskgate withdraws a cancellation that is being carried out.
         let mut old = patched(&task(&json!({})), task(&json!({keys::CANCEL: "x"})));
         old["metadata"]["annotations"][keys::CANCEL_STATE] = "Cancelling".into();
         assert!(!review_cancellation(&write(Phase::Validating, &old, &task(&json!({})), true)).allowed());
@@ -331,9 +331,9 @@ mod tests {
         ] {
             let permission = Some(&permission);
             let denial = review_cancellation(&CancelReview { permission, ..review }).denial;
-            let told = denial.map(|denial| denial.message);
-            assert_eq!(told.is_some(), part.is_some(), "{told:?}");
-            assert!(part.is_none_or(|part| told.is_some_and(|told| told.contains(part))));
+            let message = denial.map(|denial| denial.message);
+            assert_eq!(message.is_some(), part.is_some(), "{message:?}");
+            assert!(part.is_none_or(|part| message.is_some_and(|message| message.contains(part))));
         }
     }
 

@@ -16,7 +16,7 @@ const REQUEUE_DELETING: SignedDuration = SignedDuration::from_secs(5);
 
 /// The parts of a Task that the next step depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
+#[allow(clippy::struct_excessive_bools, reason = "states that do not depend on each other")]
 pub struct CancelTask<'a> {
     /// `status.phase`.
     pub phase: &'a str,
@@ -145,7 +145,7 @@ pub enum CancelStep {
     Execute,
     /// Fail the Job through its status; again, when its start time was removed.
     FailJob,
-    /// Fail the Task itself: it has no Job, and holds no lock.
+    /// Fail the Task itself: it has no Job and no lock.
     FailTask,
     /// Ask the pool's runner to stop the Task.
     ReleaseRunner,
@@ -153,7 +153,7 @@ pub enum CancelStep {
     Blocked,
     /// Record that the Task was cancelled.
     Conclude,
-    /// Record that nothing is done, as this.
+    /// Record that the Task is not cancelled, with this state.
     GiveUp(CancelState),
     /// Delete the Job: its end is recorded.
     DeleteJob,
@@ -238,7 +238,7 @@ fn conclude(context: &CancelContext<'_>) -> CancelStep {
     }
 }
 
-/// Deletes what is left.
+/// Deletes the Job, and a Task that must be replaced.
 fn clean_up(context: &CancelContext<'_>) -> CancelStep {
     match context.run {
         None => CancelStep::ReadRun,

@@ -68,7 +68,7 @@ pub enum CancelDetail {
     Forbidden {
         /// Who asks.
         user: String,
-        /// What the API server said, if it said anything.
+        /// The reason of the API server, if it gave one.
         why: String,
     },
     /// Whether who asks may delete the Task cannot be found out.

@@ -15,7 +15,7 @@ use crate::{
 /// The decision about a request, and its reasons.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Decision {
-    /// Why the request is denied; `None` lets it pass.
+    /// Why the request is denied; `None`: it is allowed.
     pub denial: Option<Denial>,
     /// The smallest JSON patch that makes the changes. Empty outside the mutating phase and on a denial.
     pub patch: Patch,
@@ -185,7 +185,7 @@ pub(crate) fn assemble(object: &Value, phase: Phase, findings: Vec<Finding<'_>>)
     decision
 }
 
-/// The first denial stands; a second one would only make the message longer than the API server lets through.
+/// The first denial stands; a second one would only make the message longer than the API server allows.
 fn deny(decision: &mut Decision, code: u16, reason: &Reason) {
     decision.denial.get_or_insert_with(|| Denial {
         code,

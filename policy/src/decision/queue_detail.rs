@@ -94,7 +94,7 @@ impl QueueDetail {
         }
     }
 
-    /// What the section did or, with `would`, would do; or what is the matter.
+    /// What the section did or, with `would`, would do; or the error.
     pub(crate) fn text(&self, would: &str) -> String {
         match self {
             Self::Queued { queue } => format!("{would}suspend the Job and give it to LocalQueue {queue}"),

@@ -131,7 +131,7 @@ pub enum Detail {
         /// What is wrong with it.
         message: String,
     },
-    /// The annotation that says who asked names another user than the one who did.
+    /// The annotation with the requester names another user.
     RequestForged {
         /// The annotation's key.
         key: &'static str,
@@ -144,7 +144,7 @@ pub enum Detail {
         user: String,
         /// The right, such as `create on tasks.kelos.dev in namespace team-a`.
         right: String,
-        /// What else there is to say.
+        /// The cause, if there is one.
         why: String,
     },
     /// Who asked something of a `WorkItem` is recorded.
@@ -250,7 +250,7 @@ impl Reason {
         )
     }
 
-    /// What the section did or would do, or what is the matter.
+    /// What the section did or would do, or the error.
     fn text(&self) -> String {
         let would = if self.mode == Mode::Enforce { "" } else { "would " };
         match &self.detail {

@@ -1,4 +1,4 @@
-//! GitHub's answers, read forgivingly: what is not there reads as empty, what cannot be an answer is none.
+//! Reads GitHub's answers leniently: a missing field reads as empty, and an invalid answer as none.
 
 use std::collections::{BTreeSet, VecDeque};
 

@@ -11,7 +11,7 @@ const DEFAULT_PAUSE: SignedDuration = SignedDuration::from_mins(1);
 /// The longest pause after failures.
 const MAX_BACKOFF: Duration = Duration::from_mins(15);
 
-/// What an answer says of limits, as header values.
+/// The rate-limit headers of an answer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RateHeaders<'a> {
     /// `Retry-After`
@@ -22,7 +22,7 @@ pub struct RateHeaders<'a> {
     pub reset: Option<&'a str>,
 }
 
-/// Until when nothing more may be asked, if the answer with `code` and `headers` says so.
+/// Until when no further request may be sent, if the answer with `code` and `headers` demands a pause.
 ///
 /// A refusal with `Retry-After` is GitHub's secondary limit; any answer that leaves nothing of the quota ends it until its
 /// reset.

@@ -39,7 +39,7 @@ pub enum IssueEndpoint {
 }
 
 impl IssueEndpoint {
-    /// As it stands in a path.
+    /// The segment in a path.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Issues => "issues",

@@ -70,7 +70,7 @@ const READABLE: usize = 54;
 /// `text` as a legal label value: itself if it is one; else its readable part, and a hash of the whole.
 ///
 /// Each run of other characters than letters, digits, `_` and `.` becomes one `-`. The hash (8 hexadecimal digits of SHA-256)
-/// keeps texts apart that look alike afterwards: `a/b` and `a:b`, or titles that differ at the end only. A legal value is never
+/// keeps texts apart that are alike afterwards: `a/b` and `a:b`, or titles that differ at the end only. A legal value is never
 /// changed, so the function is idempotent.
 pub(crate) fn label_value(text: &str) -> String {
     if is_label_value(text) {

@@ -14,8 +14,7 @@ const NANO: i32 = -9;
 
 /// `text` as Go would write it back: `0.5` becomes `500m`, `1000m` becomes `1`, `1024Mi` becomes `1Gi`.
 ///
-/// `None` when `text` is no quantity, or one beyond what can be told here (more than 30 digits, more than exa): nothing
-/// is claimed about those.
+/// `None` when `text` is no quantity, or one with more than 30 digits or beyond exa: those are not supported.
 pub fn canonical(text: &str) -> Option<String> {
     let text = text.trim();
     let (negative, unsigned) = match text.strip_prefix('-') {

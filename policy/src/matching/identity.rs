@@ -15,7 +15,7 @@ use crate::{
     template::{Budget, Rendering, Sees, TemplateInput},
 };
 
-/// The longest key that is kept whole, in bytes; a longer one is cut and told apart by its hash.
+/// The longest key that is kept whole, in bytes; a longer one is cut, and gets a hash.
 const MAX_KEY: usize = 512;
 /// The longest item name that is kept for display, in characters.
 const MAX_ITEM: usize = 64;
@@ -27,7 +27,7 @@ const MAX_SLUG: usize = 40;
 pub struct ItemIdentity {
     /// The full identity within the namespace, such as `fixer/42`.
     pub key: String,
-    /// The item as its source names it, such as `42`: for people.
+    /// The item as its source names it, such as `42`, for messages.
     pub item: String,
     /// The spawner that makes Tasks for the item, if the identity was derived from it.
     pub spawner: Option<String>,
@@ -78,7 +78,7 @@ impl ItemIdentity {
     }
 }
 
-/// The identity of `task`'s item, by the first of these that says something:
+/// The identity of `task`'s item, by the first of these that is present:
 ///
 /// 1. annotation or label `taskgate.dev/item`, taken as it is;
 /// 2. annotation `taskgate.dev/item-key`, which admission leaves where the policy's `itemKey` named the item;

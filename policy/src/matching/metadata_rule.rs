@@ -45,7 +45,7 @@ pub(crate) enum Rendered {
     Value(String),
     /// Its text was no legal label value and was made one.
     Sanitized { text: String, value: String },
-    /// Something is missing, and the policy says what then.
+    /// An input is missing, and the policy has a value for that.
     Defaulted {
         /// What is missing.
         why: String,

@@ -173,7 +173,7 @@ impl Policy {
         &self.0.name
     }
 
-    /// Where the policy stands among others: smaller wins.
+    /// The rank of the policy: the smaller one wins.
     pub(crate) fn rank(&self) -> (bool, i64, &PolicyName) {
         (!self.0.enforced, -i64::from(self.0.spec.priority), &self.0.name)
     }

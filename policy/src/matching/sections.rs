@@ -139,7 +139,7 @@ impl<'a> Sections<'a> {
                 (matched.mode, matched.rule) = (mode(own), stricter);
             }
         }
-        // A retry that only one of them wants is none: the enforced mode stays.
+        // A retry needs both policies: the enforced mode stays.
         if let (Some(matched), Some((own, _))) = (open(&mut self.retry), further.retry()) {
             matched.further = Some(further);
             if let Some(stricter) = both(matched.policy).and_then(|both| both.retry.as_ref())

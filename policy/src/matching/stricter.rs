@@ -2,7 +2,7 @@
 //!
 //! | Field | The stricter one |
 //! |---|---|
-//! | a number that limits | the smaller; 0 is no limit where the field says so |
+//! | a number that limits | the smaller; 0 is no limit where the field allows that |
 //! | a wait: `resetAfter`, `backoff` | the longer; one that the further policy does not have changes nothing |
 //! | `ignore` | what both ignore |
 //! | anything else | the enforced one |

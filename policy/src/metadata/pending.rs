@@ -7,7 +7,7 @@ use taskgate_api::{keys, metadata::Metadata};
 
 use crate::{kubernetes::KeyKind, matching::Entry};
 
-/// The word that says that labels and annotations have to be copied to the Job.
+/// The word for labels and annotations that have to be copied to the Job.
 const COPY: &str = "copy";
 
 /// The keys that a Task still waits for: `label:kelos.dev/priority annotation:kelos.dev/source-title`, or `copy`.

@@ -84,7 +84,7 @@ impl Planned {
         self.change(keys::SKIPPED, note)
     }
 
-    /// The annotation that says what is still to come.
+    /// The annotation that lists the keys that are still to be set.
     pub(super) fn wait(&mut self, more: Pending) -> Option<(&'static str, String)> {
         let text = self.get(KeyKind::Annotation, keys::PENDING).unwrap_or_default();
         let pending = Pending::parse(text).and(more);

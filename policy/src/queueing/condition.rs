@@ -123,7 +123,7 @@ pub struct QueueState {
     pub reason: QueueReason,
     /// Why, in words.
     pub message: String,
-    /// Since when, as far as Kueue says so.
+    /// Since when, by Kueue's condition.
     pub since: Option<Timestamp>,
 }
 

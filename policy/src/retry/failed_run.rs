@@ -155,10 +155,10 @@ pub fn failed_run_action(context: &FailedRunContext<'_>) -> FailedRunAction {
     if let Some((order, by)) = asked {
         let from = order.from_attempt.unwrap_or(from);
         let to = if order.reset { 1 } else { from.saturating_add(1) };
-        let told = order.with_feedback || rule.is_some_and(|(_, _, rule)| rule.feedback);
+        let with_feedback = order.with_feedback || rule.is_some_and(|(_, _, rule)| rule.feedback);
         return FailedRunAction::Begin(Box::new(Transition {
             requested_by: Some(clip(by, MAX_USER)),
-            with_feedback: told,
+            with_feedback,
             policy: rule.map(|(name, ..)| name.to_owned()),
             ..transition(from, to)
         }));

@@ -12,7 +12,7 @@ pub const MAX_FEEDBACK: usize = 2000;
 const BEGIN: &str = "<!-- taskgate:feedback -->";
 /// What it ends with.
 const END: &str = "<!-- /taskgate:feedback -->";
-/// What the marks have in common; it stands nowhere else in the block.
+/// The text that the marks have in common; it occurs nowhere else in the block.
 const MARK: &str = "taskgate:feedback";
 
 /// The feedback of the children of a failed Workload: first the reviewers' findings, then those of the gate and the coder. `None`
@@ -68,7 +68,7 @@ pub fn task_feedback(object: &Value, reason: &str) -> Option<String> {
     block(&titled("The agent said", &parts).into_iter().collect::<Vec<_>>())
 }
 
-/// `text` with `feedback` in the place of the one that stands there, else behind it; without one, if there is none.
+/// `text` with `feedback` in place of the present one, else appended; without any, if there is none.
 pub(super) fn insert(text: &str, feedback: Option<&str>) -> String {
     let bare = match text.find(BEGIN) {
         Some(begin) => {

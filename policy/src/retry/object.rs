@@ -123,7 +123,7 @@ impl<'a> Retried<'a> {
     /// (`taskgate.dev/item`); repository and issues of a Workload; its own name.
     ///
     /// Different work never has the same key: a kind in capitals is no spawner's name, no name has a `/` or a `#`, and the
-    /// repository stands there as it is (foreman §1.4: the bridge's names are not so).
+    /// repository is part of it as it is (foreman §1.4: the bridge's names are not so).
     pub fn item(self) -> ItemIdentity {
         if let Some(item) = identify(Task::of(self.object)) {
             return item;

@@ -1,6 +1,6 @@
-//! Takes secrets out of text that is about to be shown to others: what a model or a tool printed may hold tokens.
+//! Masks secrets in text that others will read: the output of a model or a tool may contain tokens.
 
-/// What stands in the place of a secret.
+/// The replacement of a secret.
 const MASK: &str = "***";
 /// How the tokens of well-known services begin, and how long they are at least.
 const TOKENS: [(&str, usize); 17] = [
@@ -134,7 +134,7 @@ fn without_keys(text: &str) -> String {
     kept + rest
 }
 
-/// `text` without what stands between `://` and `@` in one word.
+/// `text` without the part between `://` and `@` of each word.
 fn without_passwords(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut rest = text;

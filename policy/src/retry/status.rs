@@ -295,7 +295,7 @@ pub fn blocked(status: &WorkItemStatus, uid: &str, blocked: &Blocked, now: Times
         .transition
         .as_mut()
         .filter(|known| known.old.uid == uid)?;
-    let same = |told: &Blocked| told.reason == blocked.reason && told.message == blocked.message;
+    let same = |known: &Blocked| known.reason == blocked.reason && known.message == blocked.message;
     if transition.blocked.as_ref().is_some_and(same) {
         return None;
     }

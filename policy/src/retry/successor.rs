@@ -25,7 +25,7 @@ const OF_ONE_OBJECT: [&str; 2] = [
     "kubectl.kubernetes.io/last-applied-configuration",
     "kelos.dev/taskbudget-labels",
 ];
-/// What taskgate's own annotations say that holds for the successor too.
+/// taskgate's own annotations that the successor keeps.
 const LASTING: [&str; 4] = [keys::ITEM, keys::ITEM_KEY, keys::TTL, keys::TAKEN_OVER];
 
 /// The inputs of a successor besides its predecessor.
@@ -368,29 +368,29 @@ mod tests {
 
     #[test]
     fn a42_a43_feedback_goes_where_the_coder_reads_it_and_the_path_stays() {
-        let told = make(
+        let next = make(
             RetriedKind::Workload,
             &workload(&json!({})),
             &rule(&json!({})),
             Some("F"),
         );
-        assert_eq!(told["spec"]["intent"], "fix it\n\nF");
-        assert_eq!(told["spec"]["issues"], json!([7]));
-        assert_eq!(told["spec"].get("pipeline"), None);
+        assert_eq!(next["spec"]["intent"], "fix it\n\nF");
+        assert_eq!(next["spec"]["issues"], json!([7]));
+        assert_eq!(next["spec"].get("pipeline"), None);
         let steps = json!({"spec": {"issues": null, "pipeline": [
             {"name": "code", "kind": "issue-fix", "payload": {"prompt": "p", "issue": 7}, "agentRef": {"name": "c"}},
             {"name": "verify", "kind": "verify", "payload": {}, "agentRef": {"name": "v"}}]}});
-        let told = make(RetriedKind::Workload, &workload(&steps), &rule(&json!({})), Some("F"));
+        let next = make(RetriedKind::Workload, &workload(&steps), &rule(&json!({})), Some("F"));
         assert_eq!(
-            told["spec"]["pipeline"][0]["payload"],
+            next["spec"]["pipeline"][0]["payload"],
             json!({"prompt": "p", "issue": 7, "promptPrefix": "F"})
         );
-        assert_eq!(told["spec"]["pipeline"][1]["payload"], json!({}));
-        assert_eq!(told["spec"]["intent"], "fix it");
+        assert_eq!(next["spec"]["pipeline"][1]["payload"], json!({}));
+        assert_eq!(next["spec"]["intent"], "fix it");
         let neither = json!({"spec": {"issues": null}});
-        let told = make(RetriedKind::Workload, &workload(&neither), &rule(&json!({})), Some("F"));
-        assert_eq!(told["metadata"]["annotations"][keys::RETRY_FEEDBACK], "F");
-        assert_eq!(told["spec"]["intent"], "fix it");
+        let next = make(RetriedKind::Workload, &workload(&neither), &rule(&json!({})), Some("F"));
+        assert_eq!(next["metadata"]["annotations"][keys::RETRY_FEEDBACK], "F");
+        assert_eq!(next["spec"]["intent"], "fix it");
     }
 
     #[test]

@@ -189,7 +189,7 @@ fn bounded<'a>(entries: impl Iterator<Item = (&'a String, &'a str)>) -> Map<Stri
         .collect()
 }
 
-/// The effective fields: what stands in `spec.worker` wins over the flat ones, as in Kelos.
+/// The effective fields: those of `spec.worker` win over the flat ones, as in Kelos.
 fn spec(task: Task<'_>) -> Map<String, Value> {
     let field = |name: &str| {
         let value = task.agent_field(name)?;

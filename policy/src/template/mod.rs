@@ -40,7 +40,7 @@ use crate::kubernetes::Problem;
 pub(crate) const MAX_KEYS: usize = 64;
 /// The longest template, in bytes.
 pub(crate) const MAX_SOURCE: usize = 2048;
-/// How long the templates of a policy may be together, in bytes: what a compiled policy takes of the memory follows from it.
+/// The largest sum of a policy's templates, in bytes: it bounds the memory of a compiled policy.
 pub(crate) const MAX_SOURCES: usize = 16 * 1024;
 /// What any render takes of the budget.
 const BASE_COST: u32 = 50;
@@ -103,7 +103,7 @@ pub(crate) enum Cause {
     Misuse,
 }
 
-/// A text that stands for itself, or a template that gives one; compiled once when the policy is read.
+/// A literal text or a template; compiled once when the policy is read.
 #[derive(Debug)]
 pub(crate) enum Text {
     Literal(String),
@@ -243,7 +243,7 @@ impl Templates {
     }
 }
 
-/// Whether `source` stands for itself in both languages.
+/// Whether `source` is a literal in both languages.
 fn is_literal(source: &str) -> bool {
     !["{{", "{%", "{#"].iter().any(|opening| source.contains(opening))
 }
@@ -252,7 +252,7 @@ fn too_long() -> String {
     format!("the template is longer than {MAX_SOURCE} bytes")
 }
 
-/// `message` where it stands in `source`, with line and column.
+/// `message` with the line and column of a position in `source`.
 fn at(source: &str, at: usize, message: &str) -> String {
     let before = &source[..at];
     let line = before.matches('\n').count() + 1;

@@ -50,7 +50,7 @@ fn words(source: &str) -> (Vec<&str>, usize) {
     }
 }
 
-/// A piece of what stands between delimiters.
+/// A token between delimiters.
 #[derive(Clone, Copy)]
 enum Token<'s> {
     Name(&'s str),
