@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::{condition::Condition, metadata::Metadata};
+use crate::view::view;
 
 /// Foreman's API group.
 pub const GROUP: &str = "foreman.llmkube.dev";
@@ -38,21 +38,12 @@ pub const CREATED_BY: &str = "created-by";
 /// The prefix of [`CREATED_BY`] on objects that the dispatch bridge created and reconciles (foreman §1.3).
 pub const BRIDGE: &str = "dispatch-bridge";
 
-/// Borrowed view of a Workload.
-#[derive(Clone, Copy, Debug)]
-pub struct Workload<'a>(&'a Value);
+view! {
+    /// Borrowed view of a Workload. Foreman rewrites the transition times of its conditions at each reconcile (foreman §2.2).
+    Workload
+}
 
 impl<'a> Workload<'a> {
-    /// The view of `object`, which need not be well-formed.
-    pub fn of(object: &'a Value) -> Self {
-        Self(object)
-    }
-
-    /// The Workload's metadata.
-    pub fn metadata(self) -> Metadata<'a> {
-        Metadata::of(self.0)
-    }
-
     /// `status.phase`; empty before Foreman's first reconcile.
     pub fn phase(self) -> &'a str {
         text(self.0, "/status/phase")
@@ -86,28 +77,14 @@ impl<'a> Workload<'a> {
                 .and_then(|step| named(step.get("agentRef")?))
         })
     }
-
-    /// The condition of type `kind`. Foreman rewrites its transition time at each reconcile (foreman §2.2).
-    pub fn condition(self, kind: &str) -> Option<Condition<'a>> {
-        Condition::find(self.0, kind)
-    }
 }
 
-/// Borrowed view of an AgenticTask, the child of a Workload.
-#[derive(Clone, Copy, Debug)]
-pub struct AgenticTask<'a>(&'a Value);
+view! {
+    /// Borrowed view of an AgenticTask, the child of a Workload.
+    AgenticTask
+}
 
 impl<'a> AgenticTask<'a> {
-    /// The view of `object`, which need not be well-formed.
-    pub fn of(object: &'a Value) -> Self {
-        Self(object)
-    }
-
-    /// The child's metadata.
-    pub fn metadata(self) -> Metadata<'a> {
-        Metadata::of(self.0)
-    }
-
     /// `spec.kind`, such as `issue-fix`.
     pub fn kind(self) -> &'a str {
         text(self.0, "/spec/kind")
@@ -151,11 +128,6 @@ impl<'a> AgenticTask<'a> {
     /// A moment in `status`, such as `startedAt`.
     pub fn status_time(self, field: &str) -> Option<Timestamp> {
         self.0.get("status")?.get(field)?.as_str()?.parse().ok()
-    }
-
-    /// The condition of type `kind`.
-    pub fn condition(self, kind: &str) -> Option<Condition<'a>> {
-        Condition::find(self.0, kind)
     }
 }
 

@@ -3,27 +3,14 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::{
-    condition::Condition,
-    kelos, keys, kueue,
-    metadata::{Metadata, Owner},
-};
+use crate::{condition::Condition, kelos, keys, kueue, metadata::Owner, view::view};
 
-/// Borrowed view of a Job.
-#[derive(Clone, Copy, Debug)]
-pub struct Job<'a>(&'a Value);
+view! {
+    /// Borrowed view of a Job.
+    Job
+}
 
 impl<'a> Job<'a> {
-    /// The view of `object`, which need not be well-formed.
-    pub fn of(object: &'a Value) -> Self {
-        Self(object)
-    }
-
-    /// The Job's metadata.
-    pub fn metadata(self) -> Metadata<'a> {
-        Metadata::of(self.0)
-    }
-
     /// The Kelos Task that the Job runs for, by controller reference. Spawner runs carry Kelos' labels too, but have no
     /// such owner.
     pub fn task(self) -> Option<Owner<'a>> {
@@ -46,7 +33,7 @@ impl<'a> Job<'a> {
     pub fn has_ended(self) -> bool {
         ["Complete", "Failed"]
             .iter()
-            .any(|end| Condition::find(self.0, end).is_some_and(Condition::is_true))
+            .any(|end| self.condition(end).is_some_and(Condition::is_true))
     }
 
     /// When the Job was created.

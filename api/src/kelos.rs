@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::metadata::{Metadata, Owner};
+use crate::{metadata::Owner, view::view};
 
 /// Kelos' API group.
 pub const GROUP: &str = "kelos.dev";
@@ -46,21 +46,12 @@ pub const SOURCE_SHA: &str = "kelos.dev/source-sha";
 /// The longest Task name whose Job the API server accepts: the name becomes a label value.
 pub const MAX_TASK_NAME: usize = 63;
 
-/// Borrowed view of a Kelos Task.
-#[derive(Clone, Copy, Debug)]
-pub struct Task<'a>(&'a Value);
+view! {
+    /// Borrowed view of a Kelos Task.
+    Task
+}
 
 impl<'a> Task<'a> {
-    /// The view of `object`, which need not be well-formed.
-    pub fn of(object: &'a Value) -> Self {
-        Self(object)
-    }
-
-    /// The Task's metadata.
-    pub fn metadata(self) -> Metadata<'a> {
-        Metadata::of(self.0)
-    }
-
     /// The whole `spec`.
     pub fn spec(self) -> Option<&'a Value> {
         self.0.get("spec")

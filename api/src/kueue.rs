@@ -8,10 +8,7 @@ use kube::core::{Selector, SelectorExt as _};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{
-    condition::Condition,
-    metadata::{Metadata, Owner},
-};
+use crate::{condition::Condition, metadata::Owner, view::view};
 
 /// Kueue's API group. Foreman has a kind called `Workload` too, in another group.
 pub const GROUP: &str = "kueue.x-k8s.io";
@@ -33,21 +30,13 @@ pub const PRIORITY_CLASS: &str = "kueue.x-k8s.io/priority-class";
 /// Label on a Workload: the UID of its Job (kueue §4).
 pub const JOB_UID: &str = "kueue.x-k8s.io/job-uid";
 
-/// Borrowed view of a Workload.
-#[derive(Clone, Copy, Debug)]
-pub struct Workload<'a>(&'a Value);
+view! {
+    /// Borrowed view of a Workload. Only types and statuses of its conditions may be branched on: reasons change between versions of
+    /// Kueue (kueue §4).
+    Workload
+}
 
 impl<'a> Workload<'a> {
-    /// The view of `object`, which need not be well-formed.
-    pub fn of(object: &'a Value) -> Self {
-        Self(object)
-    }
-
-    /// The Workload's metadata.
-    pub fn metadata(self) -> Metadata<'a> {
-        Metadata::of(self.0)
-    }
-
     /// The Job of the Workload. Kueue has Workloads of other frameworks too, and Workloads without an owner.
     pub fn job(self) -> Option<Owner<'a>> {
         self.metadata()
@@ -63,12 +52,6 @@ impl<'a> Workload<'a> {
     /// The `ClusterQueue` that reserved quota.
     pub fn cluster_queue(self) -> Option<&'a str> {
         self.0.pointer("/status/admission/clusterQueue")?.as_str()
-    }
-
-    /// The condition of type `kind`. Only its type and status may be branched on: reasons change between versions of Kueue
-    /// (kueue §4).
-    pub fn condition(self, kind: &str) -> Option<Condition<'a>> {
-        Condition::find(self.0, kind)
     }
 
     /// Whether the condition of type `kind` is `True`.
@@ -88,16 +71,12 @@ impl<'a> Workload<'a> {
     }
 }
 
-/// Borrowed view of a `LocalQueue`.
-#[derive(Clone, Copy, Debug)]
-pub struct LocalQueue<'a>(&'a Value);
+view! {
+    /// Borrowed view of a `LocalQueue`.
+    LocalQueue
+}
 
 impl<'a> LocalQueue<'a> {
-    /// The view of `object`, which need not be well-formed.
-    pub fn of(object: &'a Value) -> Self {
-        Self(object)
-    }
-
     /// Whether the queue is stopped.
     pub fn is_held(self) -> bool {
         let policy = self.0.pointer("/spec/stopPolicy").and_then(Value::as_str);
@@ -106,7 +85,7 @@ impl<'a> LocalQueue<'a> {
 
     /// The condition `Active`, which includes the `ClusterQueue`.
     pub fn active(self) -> Option<Condition<'a>> {
-        Condition::find(self.0, "Active")
+        self.condition("Active")
     }
 }
 

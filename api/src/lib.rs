@@ -22,6 +22,7 @@ pub mod switch;
 // The schema derive repeats each struct in a private scope, where the lint takes `pub` for unreachable.
 #[allow(unreachable_pub)]
 pub mod task_policy;
+mod view;
 #[allow(unreachable_pub)]
 pub mod work_item;
 
