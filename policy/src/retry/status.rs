@@ -13,50 +13,39 @@ use taskgate_api::{
 use super::{FailureCause, GivenUp, Stopped};
 use crate::{breaker::record, kubernetes::clip};
 
-/// The content of the condition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Content<'a> {
-    /// `True` while a retry is under way or has come to its end, `False` when there is none.
-    pub status: bool,
-    /// Why, in one word.
-    pub reason: &'a str,
-    /// Why, in one sentence.
-    pub message: String,
-}
-
 /// The condition about retries, if it is set.
 pub fn condition(status: &WorkItemStatus) -> Option<&Condition> {
     status.conditions.iter().find(|condition| condition.type_ == CONDITION)
 }
 
-/// Sets the condition; whether it changed.
-fn set_condition(status: &mut WorkItemStatus, content: &Content<'_>, now: Timestamp) -> bool {
-    let text = if content.status { "True" } else { "False" };
-    let message = clip(&content.message, 1024);
-    let old = status
-        .conditions
-        .iter_mut()
-        .find(|condition| condition.type_ == CONDITION);
-    let Some(old) = old else {
-        status.conditions.push(Condition {
-            type_: CONDITION.to_owned(),
-            status: text.to_owned(),
-            reason: content.reason.to_owned(),
-            message,
-            last_transition_time: Time(now),
-            observed_generation: None,
-        });
+/// Sets the condition; whether it changed. It is `True` while a retry is under way or has succeeded.
+fn set_condition(status: &mut WorkItemStatus, is_true: bool, reason: &str, message: &str, now: Timestamp) -> bool {
+    let new = Condition {
+        type_: CONDITION.to_owned(),
+        status: if is_true { "True" } else { "False" }.to_owned(),
+        reason: reason.to_owned(),
+        message: clip(message, 1024),
+        last_transition_time: Time(now),
+        observed_generation: None,
+    };
+    let conditions = &mut status.conditions;
+    let Some(old) = conditions.iter_mut().find(|condition| condition.type_ == CONDITION) else {
+        conditions.push(new);
         return true;
     };
-    if old.status == text && old.reason == content.reason && old.message == message {
+    if old.status == new.status && old.reason == new.reason && old.message == new.message {
         return false;
     }
-    if old.status != text {
-        old.last_transition_time = Time(now);
-    }
-    text.clone_into(&mut old.status);
-    content.reason.clone_into(&mut old.reason);
-    old.message = message;
+    let since = if old.status == new.status {
+        old.last_transition_time.clone()
+    } else {
+        new.last_transition_time
+    };
+    *old = Condition {
+        last_transition_time: since,
+        observed_generation: old.observed_generation,
+        ..new
+    };
     true
 }
 
@@ -116,12 +105,8 @@ pub fn succeeded(
     retry.attempt = 0;
     retry.run = Some(run.clone());
     retry.failure = None;
-    let content = Content {
-        status: true,
-        reason: "Succeeded",
-        message: format!("{} {} succeeded", run.kind.as_str(), run.name),
-    };
-    set_condition(&mut next, &content, now);
+    let message = format!("{} {} succeeded", run.kind.as_str(), run.name);
+    set_condition(&mut next, true, "Succeeded", &message, now);
     Some(next)
 }
 
@@ -143,18 +128,13 @@ pub fn gave_up(status: &WorkItemStatus, uid: &str, why: GivenUp, now: Timestamp)
         GivenUp::Obsolete => format!("{name} failed, and its source is closed: nothing is left to do"),
         GivenUp::OnlyObserved { to } => format!("{name} failed ({reason}) and would be run again as attempt {to}"),
     };
-    let content = Content {
-        status: false,
-        reason: why.reason(),
-        message,
-    };
     let mut next = status.clone();
     // The source stays closed: it is not read again.
     let failure = next.retry.as_mut().and_then(|retry| retry.failure.as_mut());
     if let Some(failure) = failure.filter(|_| why == GivenUp::Obsolete) {
         failure.class = FailureClass::Obsolete;
     }
-    set_condition(&mut next, &content, now).then_some(next)
+    set_condition(&mut next, false, why.reason(), &message, now).then_some(next)
 }
 
 /// A user or another controller deleted the object of a failed run. A count at its limit is reset; any other count goes on.
@@ -184,12 +164,7 @@ pub fn run_deleted(status: &WorkItemStatus, uid: &str, now: Timestamp) -> Option
     } else {
         format!("{name} was not deleted by taskgate: it is not created again")
     };
-    let content = Content {
-        status: false,
-        reason: Stopped::Deleted.reason(),
-        message,
-    };
-    set_condition(&mut next, &content, now);
+    set_condition(&mut next, false, Stopped::Deleted.reason(), &message, now);
     Some(next)
 }
 
@@ -213,12 +188,7 @@ pub fn begun(status: &WorkItemStatus, transition: &Transition, now: Timestamp) -
         old.kind.as_str(),
         old.name
     );
-    let content = Content {
-        status: true,
-        reason: "Planned",
-        message,
-    };
-    set_condition(&mut next, &content, now);
+    set_condition(&mut next, true, "Planned", &message, now);
     Some(next)
 }
 
@@ -237,52 +207,34 @@ pub struct Prepared {
 
 /// The predecessor is about to be deleted.
 pub fn prepared(status: &WorkItemStatus, uid: &str, prepared: &Prepared, now: Timestamp) -> Option<WorkItemStatus> {
-    change(status, uid, RetryStage::Planned, |transition| {
+    change(status, uid, RetryStage::Planned, now, |transition| {
         transition.step = RetryStage::Deleting;
-        transition.since = Time(now);
         transition.blocked = None;
         transition.resource_version.clone_from(&prepared.resource_version);
         transition.predecessor = Some(prepared.predecessor.clone());
         transition.feedback.clone_from(&prepared.feedback);
         transition.children.clone_from(&prepared.children);
-        (
-            "Deleting",
-            "is about to be deleted: its successor would be admitted".to_owned(),
-        )
-    })
-    .map(|(mut next, content)| {
-        set_condition(&mut next, &content, now);
-        next
+        ("Deleting", "is about to be deleted: its successor would be admitted")
     })
 }
 
 /// The predecessor changed meanwhile: it is read again.
 pub fn replanned(status: &WorkItemStatus, uid: &str, now: Timestamp) -> Option<WorkItemStatus> {
-    change(status, uid, RetryStage::Deleting, |transition| {
+    change(status, uid, RetryStage::Deleting, now, |transition| {
         transition.step = RetryStage::Planned;
-        transition.since = Time(now);
         transition.predecessor = None;
-        ("Planned", "changed meanwhile and is read again".to_owned())
-    })
-    .map(|(mut next, content)| {
-        set_condition(&mut next, &content, now);
-        next
+        ("Planned", "changed meanwhile and is read again")
     })
 }
 
 /// taskgate deleted the predecessor.
 pub fn deleted(status: &WorkItemStatus, uid: &str, now: Timestamp) -> Option<WorkItemStatus> {
-    change(status, uid, RetryStage::Deleting, |transition| {
+    change(status, uid, RetryStage::Deleting, now, |transition| {
         transition.step = RetryStage::Deleted;
-        transition.since = Time(now);
         (
             "Deleted",
-            "is deleted; its successor is created once nothing is left of it".to_owned(),
+            "is deleted; its successor is created once nothing is left of it",
         )
-    })
-    .map(|(mut next, content)| {
-        set_condition(&mut next, &content, now);
-        next
     })
 }
 
@@ -300,12 +252,7 @@ pub fn blocked(status: &WorkItemStatus, uid: &str, blocked: &Blocked, now: Times
         return None;
     }
     transition.blocked = Some(blocked.clone());
-    let content = Content {
-        status: false,
-        reason: &blocked.reason,
-        message: blocked.message.clone(),
-    };
-    set_condition(&mut next, &content, now);
+    set_condition(&mut next, false, &blocked.reason, &blocked.message, now);
     Some(next)
 }
 
@@ -326,12 +273,7 @@ pub fn closed(status: &WorkItemStatus, uid: &str, successor: &str, now: Timestam
         uid: successor.to_owned(),
         ..old
     });
-    let content = Content {
-        status: true,
-        reason: "Recreated",
-        message,
-    };
-    set_condition(&mut next, &content, now);
+    set_condition(&mut next, true, "Recreated", &message, now);
     Some(next)
 }
 
@@ -349,12 +291,7 @@ pub fn stopped(status: &WorkItemStatus, uid: &str, why: Stopped, now: Timestamp)
         Stopped::Unwanted => format!("no policy retries {name} any more"),
         Stopped::Invalid(why) => format!("the retry of {name} is dropped: {why}"),
     };
-    let content = Content {
-        status: false,
-        reason: why.reason(),
-        message,
-    };
-    set_condition(&mut next, &content, now);
+    set_condition(&mut next, false, why.reason(), &message, now);
     Some(next)
 }
 
@@ -363,21 +300,20 @@ fn take(retry: &mut RetryStatus, uid: &str) -> Option<Transition> {
     if ours { retry.transition.take() } else { None }
 }
 
-fn change<'a>(
+/// Moves the transition of `uid` on from the step `from`: `change` returns the reason and the end of the condition's message.
+fn change(
     status: &WorkItemStatus,
     uid: &str,
     from: RetryStage,
-    change: impl FnOnce(&mut Transition) -> (&'a str, String),
-) -> Option<(WorkItemStatus, Content<'a>)> {
+    now: Timestamp,
+    change: impl FnOnce(&mut Transition) -> (&'static str, &'static str),
+) -> Option<WorkItemStatus> {
     let mut next = status.clone();
     let transition = next.retry.as_mut()?.transition.as_mut();
     let transition = transition.filter(|known| known.old.uid == uid && known.step == from)?;
     let name = format!("{} {}", transition.old.kind.as_str(), transition.old.name);
+    transition.since = Time(now);
     let (reason, what) = change(transition);
-    let content = Content {
-        status: true,
-        reason,
-        message: format!("{name} {what}"),
-    };
-    Some((next, content))
+    set_condition(&mut next, true, reason, &format!("{name} {what}"), now);
+    Some(next)
 }
