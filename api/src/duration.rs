@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_duration_says_why() {
+    fn an_invalid_duration_has_a_reason() {
         use InvalidDuration::{Malformed, Negative, TooLong};
         let hours = format!("{}h", "9".repeat(30));
         for (text, why) in [

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_stands_there_it_can_be_read() {
+    fn any_content_can_be_read() {
         assert_eq!(Disabled::read(&BTreeMap::new()), (Disabled::default(), None));
         let (disabled, problem) = Disabled::read(&BTreeMap::from([("until".to_owned(), "noon".to_owned())]));
         assert_eq!(disabled.until, None);

@@ -107,7 +107,7 @@ fn the_task_decides_first_by_label_then_annotation_then_spec_and_the_policy_last
 }
 
 #[test]
-fn without_a_legal_name_the_policy_decides_and_it_is_told() {
+fn without_a_legal_name_the_policy_decides_and_the_user_is_warned() {
     let odd = task(&json!({"annotations": {(QUEUE): "two words"}}), &json!({}));
     let none = task(&json!({}), &json!({}));
     let class = task(&json!({"labels": {(CLASS): "High"}}), &json!({}));
@@ -149,7 +149,7 @@ fn without_a_legal_name_the_policy_decides_and_it_is_told() {
 
 /// Also what a policy put on the Task; and the language is that of the policy's metadata.
 #[test]
-fn a_template_knows_what_those_of_metadata_know_in_the_language_of_the_policy() {
+fn a_queue_template_has_the_inputs_of_metadata_in_the_language_of_the_policy() {
     let labelled = json!({"labels": {"team": "blue", "kelos.dev/taskspawner": "fixer"},
         "annotations": {"kelos.dev/source-number": "42"}});
     let task = task(&labelled, &json!({"type": "codex", "worker": {"model": "opus"}}));
@@ -184,7 +184,7 @@ fn a_template_knows_what_those_of_metadata_know_in_the_language_of_the_policy() 
 }
 
 #[test]
-fn where_kueue_does_not_look_the_job_is_left_alone() {
+fn a_job_in_an_unmanaged_namespace_is_not_changed() {
     let kueue = KueueInfo {
         manages_namespace: Some(false),
         ..KueueInfo::default()

@@ -164,7 +164,10 @@ impl World {
         value["metadata"]["uid"] = format!("uid-{:03}", self.counter).into();
         value["metadata"]["resourceVersion"] = self.counter.to_string().into();
         value["metadata"]["creationTimestamp"] = self.now.to_string().into();
-        self.object = Some(Object { value, finalizer: false });
+        self.object = Some(Object {
+            value,
+            finalizer: false,
+        });
         true
     }
 
@@ -533,7 +536,11 @@ impl World {
         {
             let condition = retry::condition(&self.status).expect("it says what becomes of it");
             let at_limit = GivenUp::is_limit(&condition.reason);
-            assert!(at_limit, "{} stays without being at its limit: {condition:?}", object.uid());
+            assert!(
+                at_limit,
+                "{} stays without being at its limit: {condition:?}",
+                object.uid()
+            );
             assert!(
                 self.status.attempts.iter().any(|attempt| attempt.uid == object.uid()),
                 "its end was lost"

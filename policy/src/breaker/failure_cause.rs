@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_of_a_pool_that_was_stopped_says_so_itself() {
+    fn a_stopped_task_of_a_pool_has_an_annotation() {
         let mut task = json!({"spec": {"workerPoolRef": {"name": "pool"}}, "status": {"phase": "Failed"}});
         let state = |task: &Value| TaskState::of(task).unwrap();
         task["metadata"] = json!({"name": "t", "uid": "u"});
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_before_the_job_says_so() {
+    fn a_failure_before_the_job_has_its_own_reason() {
         for (message, reason) in [
             ("Dependency \"x\" failed", "DependencyFailed"),
             ("Failed to build job: bad", "JobNotCreated"),

@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_withdrawn_and_is_asked_for_again_counts_from_then() {
+    fn a_request_after_a_withdrawal_is_stamped_anew() {
         let mut old = patched(&task(&json!({})), task(&json!({keys::CANCEL: "x"})));
         old["metadata"]["annotations"][keys::CANCEL_REQUESTED] = "2026-11-21T11:59:50Z".into();
         old["metadata"]["annotations"][keys::CANCEL_DEADLINE] = "2026-11-21T11:59:50Z".into();
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn only_taskgate_itself_writes_what_is_its_own() {
+    fn only_taskgate_writes_its_own_annotations() {
         let old = task(&json!({keys::CANCEL: "x"}));
         for (key, value) in [(keys::CANCELLED_BY, "user:root"), (keys::CANCEL_STATE, "Cancelled")] {
             let object = task(&json!({keys::CANCEL: "x", key: value}));
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_right_cannot_be_found_out_the_answer_is_no() {
+    fn an_unknown_permission_is_denied() {
         let old = task(&json!({}));
         let object = patched(&old, task(&json!({keys::CANCEL: "x"})));
         let review = write(Phase::Validating, &old, &object, false);

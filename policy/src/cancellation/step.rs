@@ -134,11 +134,11 @@ pub enum CancelStep {
     /// Nothing, until this moment.
     Wait(Timestamp),
     /// Read what runs for the Task, and derive the step again.
-    QueueObservation,
+    ReadRun,
     /// Record that the agent is being warned.
     Announce,
     /// Write the deadline on the Job and its pods.
-    Tell,
+    SetDeadline,
     /// Withdraw the request: its reason was removed.
     Withdraw,
     /// Record that the cancellation cannot be withdrawn any more.

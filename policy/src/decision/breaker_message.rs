@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_denial_says_who_which_rule_how_often_since_when_at_what_cost_and_the_way_out() {
+    fn a_denial_states_item_policy_count_time_cost_and_reset() {
         let mut short = open("42", "team-a", "agents");
         let Detail::BreakerOpen { work_item, .. } = &mut short.detail else {
             unreachable!()

@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_says_so() {
+    fn an_unreadable_source_has_a_reason() {
         let jira = json!({"spec": {"when": {"jira": {}}, "taskTemplate": {"workspaceRef": {"name": "repo"}}}});
         assert!(IssueSource::of(&jira).is_err());
         let bare = json!({"spec": {"when": {"githubIssues": {}}, "taskTemplate": {}}});

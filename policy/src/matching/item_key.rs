@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_template_knows() {
+    fn the_inputs_of_a_template() {
         for (template, expected) in [
             ("{{ spawner.metadata.name }}", "nightly"),
             ("{{ task.metadata.annotations.issue }}", "7"),
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_says_why() {
+    fn a_refused_template_has_a_reason() {
         for (template, part) in [
             ("{% for i in range(end=9) %}x{% endfor %}", "{% for %} is not supported"),
             ("{{ unknown }}", "unknown is not known"),

@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     #[allow(clippy::too_many_lines)] // One row per rule.
-    fn a10_whose_fault_it_was() {
+    fn the_cause_of_a_failed_workload() {
         use FailureClass::{Human, Infrastructure, Obsolete, Work};
         let nogo = child("review", &json!({"phase": "Succeeded", "verdict": "NO-GO"}));
         let executor = child(
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn how_a_task_ended_tells_what_may_follow() {
+    fn the_class_follows_from_the_end_of_a_task() {
         for (outcome, reason, class) in [
             (Outcome::Failed, "BackoffLimitExceeded", Some(FailureClass::Work)),
             (Outcome::Failed, "DependencyFailed", Some(FailureClass::Human)),

@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a39_what_reviewers_found_in_both_shapes() {
+    fn findings_of_reviewers_in_both_forms() {
         let map = review(
             &json!({"modelExtra": {"findings": {"missing_tests": true, "scope_creep": false,
             "missing_tests_details": "none for parse()"}}}),
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a40_what_the_coder_ran_into_bounded() {
+    fn the_errors_of_the_coder_are_bounded() {
         let coder = |error: &str| json!({"spec": {"kind": "issue-fix"}, "status": {"verdict": "INCOMPLETE", "result": {"extra": {"error": error}}}});
         let text = workload_feedback(&[coder("cargo test failed")]).unwrap();
         assert!(
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a41_nothing_to_act_upon_is_nothing() {
+    fn without_anything_to_act_upon_there_is_no_feedback() {
         let ok = json!({"spec": {"kind": "review"}, "status": {"verdict": "GO", "result": {"summary": "fine"}}});
         let silent = json!({"spec": {"kind": "issue-fix"}, "status": {"verdict": "NO-GO", "result": {"extra": []}}});
         assert_eq!(workload_feedback(&[ok, silent, json!(null)]), None);
@@ -249,13 +249,13 @@ mod tests {
     fn it_is_replaced_and_not_piled_up() {
         let one = task_feedback(&json!({"status": {"outputs": ["one"]}}), "").unwrap();
         let two = task_feedback(&json!({"status": {"outputs": ["two"]}}), "").unwrap();
-        let first = put("fix it", Some(&one));
+        let first = insert("fix it", Some(&one));
         assert_eq!(first, format!("fix it\n\n{one}"));
-        assert_eq!(put(&first, Some(&two)), format!("fix it\n\n{two}"));
-        assert_eq!(put(&first, None), "fix it");
-        assert_eq!(put("", Some(&one)), one);
-        assert_eq!(put(" ", Some(&one)), one);
-        assert_eq!(put(&format!("a {BEGIN} cut off"), None), "a");
+        assert_eq!(insert(&first, Some(&two)), format!("fix it\n\n{two}"));
+        assert_eq!(insert(&first, None), "fix it");
+        assert_eq!(insert("", Some(&one)), one);
+        assert_eq!(insert(" ", Some(&one)), one);
+        assert_eq!(insert(&format!("a {BEGIN} cut off"), None), "a");
     }
 
     proptest! {
@@ -265,8 +265,8 @@ mod tests {
             if let Some(block) = task_feedback(&task, "") {
                 prop_assert!(block.chars().count() <= MAX_FEEDBACK);
                 prop_assert_eq!(block.matches(MARK).count(), 2);
-                let once = put(&prompt, Some(&block));
-                prop_assert_eq!(put(&once, Some(&block)), once.clone());
+                let once = insert(&prompt, Some(&block));
+                prop_assert_eq!(insert(&once, Some(&block)), once.clone());
             }
         }
     }

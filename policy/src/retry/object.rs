@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a01_the_number_on_the_object() {
+    fn the_number_on_the_object() {
         for (text, expected) in [
             (json!("2"), 2),
             (json!(" 3 "), 3),
@@ -314,7 +314,7 @@ mod origin_tests {
     }
 
     #[test]
-    fn a65_each_object_says_itself_where_it_comes_from() {
+    fn each_object_names_its_source() {
         let step = |issue: Value| json!({"name": "s", "payload": {"issue": issue}});
         for (spec, expected) in [
             (json!({"repo": "a/b", "issues": [7]}), Some(("a/b", vec![7]))),

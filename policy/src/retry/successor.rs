@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a26_a_successor_has_what_was_asked_for_and_nothing_of_its_predecessors_life() {
+    fn a_successor_has_the_spec_and_no_status_of_its_predecessor() {
         let new = make(RetriedKind::Workload, &workload(&json!({})), &rule(&json!({})), None);
         assert_eq!(
             new,
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a02_a29_a34_todays_policy_wins_field_by_field() {
+    fn the_current_policy_wins_field_by_field() {
         let rule = rule(&json!({
             "annotationPrefix": "acme.dev/",
             "overrides": {
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a42_a43_feedback_goes_where_the_coder_reads_it_and_the_path_stays() {
+    fn feedback_is_added_where_the_coder_reads_it() {
         let next = make(
             RetriedKind::Workload,
             &workload(&json!({})),
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn a46_a47_a48_the_issue_survives() {
+    fn the_issue_is_kept() {
         let bare = json!({"metadata": {"annotations": {"foreman.llmkube.dev/issue-id": null}}});
         let with = |extra: &Value| {
             let mut object = workload(&bare);
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_stands_there_a_successor_comes_of_it() {
+    fn any_predecessor_gives_a_successor() {
         for spec in [
             json!(null),
             json!({"pipeline": [null, 7, {"kind": "issue-fix", "payload": 3}]}),
