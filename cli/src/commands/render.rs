@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn a_very_long_value_is_shown_whole() {
         let line = |value: String| PreviewLine {
-            place: "annotation",
+            kind: "annotation",
             key: "x".to_owned(),
             value: Some(value),
             note: "kept".to_owned(),
