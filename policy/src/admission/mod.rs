@@ -25,10 +25,13 @@ pub use reserved_keys::{has_reserved_keys, reserved_keys_changed, without_reserv
 pub use rights::{Right, required_rights, right_missing};
 pub use work_item::retry_order;
 
-/// The spec of `object`, one of taskgate's own. Errors with the finding that rejects the object.
-fn spec_of<T: DeserializeOwned>(object: &Value) -> Result<T, Finding<'static>> {
-    T::deserialize(object.get("spec").unwrap_or(&Value::Null)).map_err(|error| {
-        let message = format!("spec: {error}");
-        Finding::own(Detail::Unreadable { message }, Effect::Reject)
-    })
+/// The spec of `object`, one of taskgate's own.
+fn spec_of<T: DeserializeOwned>(object: &Value) -> Result<T, serde_json::Error> {
+    T::deserialize(object.get("spec").unwrap_or(&Value::Null))
+}
+
+/// The finding that rejects an object whose spec cannot be read.
+fn unreadable(error: &serde_json::Error) -> Finding<'static> {
+    let message = format!("spec: {error}");
+    Finding::own(Detail::Unreadable { message }, Effect::Reject)
 }

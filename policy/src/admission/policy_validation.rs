@@ -2,7 +2,7 @@
 
 use taskgate_api::{ClusterTaskPolicySpec, TaskPolicySpec, metadata::Metadata};
 
-use super::spec_of;
+use super::{spec_of, unreadable};
 use crate::{
     decision::{Detail, Effect, Finding, Kind, Operation, Request},
     kubernetes::Problem,
@@ -22,11 +22,11 @@ pub(crate) fn findings(request: &Request<'_>, policies: &PolicySet) -> Vec<Findi
     match request.kind {
         Kind::TaskPolicy => match spec_of::<TaskPolicySpec>(request.object) {
             Ok(spec) => policy(request, policies, Policy::namespaced(request.namespace, name, &spec)),
-            Err(finding) => vec![finding],
+            Err(error) => vec![unreadable(&error)],
         },
         Kind::ClusterTaskPolicy => match spec_of::<ClusterTaskPolicySpec>(request.object) {
             Ok(spec) => policy(request, policies, Policy::cluster(name, &spec)),
-            Err(finding) => vec![finding],
+            Err(error) => vec![unreadable(&error)],
         },
         _ => Vec::new(),
     }

@@ -4,7 +4,7 @@
 use serde_json::Value;
 use taskgate_api::{WorkItemSpec, keys, metadata::Metadata, retry_status::RetryOrder};
 
-use super::spec_of;
+use super::{spec_of, unreadable};
 use crate::{
     decision::{Detail, Effect, Finding, Kind, Operation, Phase, Request},
     kubernetes::{Edit, MAX_USER, clip},
@@ -40,7 +40,7 @@ fn status(request: &Request<'_>) -> Vec<Finding<'static>> {
 fn spec(request: &Request<'_>, metadata: Metadata<'_>) -> Option<Finding<'static>> {
     let spec = match spec_of::<WorkItemSpec>(request.object) {
         Ok(spec) => spec,
-        Err(finding) => return Some(finding),
+        Err(error) => return Some(unreadable(&error)),
     };
     let expected = ItemIdentity {
         key: spec.key,
