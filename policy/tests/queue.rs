@@ -136,10 +136,13 @@ fn without_a_legal_name_the_policy_decides_and_the_user_is_warned() {
         let (job, warnings) = made(&spec, task, KueueInfo::default());
         assert_eq!(job["spec"]["suspend"] == true, suspended, "{job}");
         assert!(job["metadata"]["labels"].is_null(), "{job}");
-        let note = job["metadata"]["annotations"]["taskgate.dev/not-queued"]
+        let annotation = job["metadata"]["annotations"]["taskgate.dev/not-queued"]
             .as_str()
             .unwrap_or_default();
-        assert!(note.starts_with("QueueNameInvalid: ") && note.contains(part), "{note}");
+        assert!(
+            annotation.starts_with("QueueNameInvalid: ") && annotation.contains(part),
+            "{annotation}"
+        );
         assert!(
             warnings.len() == 1 && warnings[0].contains("the Job is not queued: "),
             "{warnings:?}"
