@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-/// The condition of a Task whose Job waits, or waited, in a queue: as seed 002 names it.
+/// The condition of a Task whose Job waits, or waited, in a queue.
 pub const QUEUED: &str = "Queued";
-/// The condition of a Task that was cancelled, whatever its phase says (seed 001).
+/// The condition of a Task that was cancelled, whatever its phase.
 pub const CANCELLED: &str = "Cancelled";
 
 /// Borrowed view of a condition.

@@ -14,7 +14,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         .collect()
 }
 
-/// Corrects what the derives cannot say, and labels the definition as ours.
+/// Corrects what the derives cannot express, and labels the definition as taskgate's.
 ///
 /// `nullable` goes: the API server then prunes a null instead of storing it, so a null reads as "not given" to CEL's
 /// `has()` as well. Unsigned formats go too: the API server knows none and would answer each write with a warning.

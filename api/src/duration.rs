@@ -32,7 +32,7 @@ pub enum InvalidDuration {
 }
 
 impl Duration {
-    /// What stands for every duration that is too long.
+    /// The value of every duration that is too long.
     const TOO_LONG: Self = Self(time::Duration::MAX);
 
     /// Whether it is longer than Go can represent (some 292 years), and so nothing to reckon with.
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_duration_says_why() {
+    fn an_invalid_duration_has_a_reason() {
         use InvalidDuration::{Malformed, Negative, TooLong};
         let hours = format!("{}h", "9".repeat(30));
         for (text, why) in [

@@ -1,12 +1,12 @@
-//! What taskgate knows of Foreman's objects. Source: defilantech/LLMKube at 907ac8d (foreman §2), and the keys that the dispatch
-//! bridge writes (foreman §1.3).
+//! Views of Foreman's objects (defilantech/LLMKube at 907ac8d, foreman §2), and the keys that the dispatch bridge writes
+//! (foreman §1.3).
 //!
 //! Kueue has a kind called `Workload` too, in another group.
 
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::{condition::Condition, metadata::Metadata};
+use crate::view::view;
 
 /// Foreman's API group.
 pub const GROUP: &str = "foreman.llmkube.dev";
@@ -28,32 +28,23 @@ pub const TASK_NAMESPACE_LABEL: &str = "foreman.llmkube.dev/task-namespace";
 pub const ANNOTATION_PREFIX: &str = "foreman.llmkube.dev/";
 /// Annotation, behind the prefix: which run this is; the first is 1.
 pub const ATTEMPT: &str = "attempt";
-/// Annotation, behind the prefix: the issue, as whoever tracks it names it.
+/// Annotation, behind the prefix: the issue, as its source names it.
 pub const ISSUE_ID: &str = "issue-id";
-/// Annotation, behind the prefix: who works on it.
+/// Annotation, behind the prefix: the agent that works on it.
 pub const AGENT_NAME: &str = "agent-name";
 
-/// Label on a Workload: who made it.
+/// Label on a Workload: its creator.
 pub const CREATED_BY: &str = "created-by";
-/// What the values of [`CREATED_BY`] begin with on everything that the dispatch bridge made and looks after (foreman §1.3).
+/// The prefix of [`CREATED_BY`] on objects that the dispatch bridge created and reconciles (foreman §1.3).
 pub const BRIDGE: &str = "dispatch-bridge";
 
-/// Borrowed view of a Workload.
-#[derive(Clone, Copy, Debug)]
-pub struct Workload<'a>(&'a Value);
+view! {
+    /// Borrowed view of a Workload. Foreman rewrites the transition times of its conditions at each reconcile (foreman §2.2).
+    Workload
+}
 
 impl<'a> Workload<'a> {
-    /// The view of `object`, which need not be well-formed.
-    pub fn of(object: &'a Value) -> Self {
-        Self(object)
-    }
-
-    /// The Workload's metadata.
-    pub fn metadata(self) -> Metadata<'a> {
-        Metadata::of(self.0)
-    }
-
-    /// `status.phase`; empty before Foreman's first look.
+    /// `status.phase`; empty before Foreman's first reconcile.
     pub fn phase(self) -> &'a str {
         text(self.0, "/status/phase")
     }
@@ -63,7 +54,7 @@ impl<'a> Workload<'a> {
         text(self.0, "/spec/repo").trim()
     }
 
-    /// `spec.issues`: positive numbers, whatever else stands there.
+    /// `spec.issues`: the positive numbers; other entries are ignored.
     pub fn issues(self) -> impl Iterator<Item = u64> {
         let listed = self.0.pointer("/spec/issues").and_then(Value::as_array);
         let numbers = listed.into_iter().flatten().filter_map(Value::as_u64);
@@ -86,28 +77,14 @@ impl<'a> Workload<'a> {
                 .and_then(|step| named(step.get("agentRef")?))
         })
     }
-
-    /// The condition of type `kind`. Its transition time is rewritten at each look, and so is none (foreman §2.2).
-    pub fn condition(self, kind: &str) -> Option<Condition<'a>> {
-        Condition::find(self.0, kind)
-    }
 }
 
-/// Borrowed view of an AgenticTask, the child of a Workload.
-#[derive(Clone, Copy, Debug)]
-pub struct AgenticTask<'a>(&'a Value);
+view! {
+    /// Borrowed view of an AgenticTask, the child of a Workload.
+    AgenticTask
+}
 
 impl<'a> AgenticTask<'a> {
-    /// The view of `object`, which need not be well-formed.
-    pub fn of(object: &'a Value) -> Self {
-        Self(object)
-    }
-
-    /// The child's metadata.
-    pub fn metadata(self) -> Metadata<'a> {
-        Metadata::of(self.0)
-    }
-
     /// `spec.kind`, such as `issue-fix`.
     pub fn kind(self) -> &'a str {
         text(self.0, "/spec/kind")
@@ -143,7 +120,7 @@ impl<'a> AgenticTask<'a> {
         self.extra("outcome").and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// A field of what the model itself handed in.
+    /// A field of the model's own output.
     pub fn model_extra(self, field: &str) -> Option<&'a Value> {
         self.extra("modelExtra")?.get(field)
     }
@@ -151,11 +128,6 @@ impl<'a> AgenticTask<'a> {
     /// A moment in `status`, such as `startedAt`.
     pub fn status_time(self, field: &str) -> Option<Timestamp> {
         self.0.get("status")?.get(field)?.as_str()?.parse().ok()
-    }
-
-    /// The condition of type `kind`.
-    pub fn condition(self, kind: &str) -> Option<Condition<'a>> {
-        Condition::find(self.0, kind)
     }
 }
 

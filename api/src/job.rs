@@ -1,31 +1,18 @@
-//! What taskgate knows of a `batch/v1` Job.
+//! A view of a `batch/v1` Job.
 
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::{
-    condition::Condition,
-    kelos, keys, kueue,
-    metadata::{Metadata, Owner},
-};
+use crate::{condition::Condition, kelos, keys, kueue, metadata::Owner, view::view};
 
-/// Borrowed view of a Job.
-#[derive(Clone, Copy, Debug)]
-pub struct Job<'a>(&'a Value);
+view! {
+    /// Borrowed view of a Job.
+    Job
+}
 
 impl<'a> Job<'a> {
-    /// The view of `object`, which need not be well-formed.
-    pub fn of(object: &'a Value) -> Self {
-        Self(object)
-    }
-
-    /// The Job's metadata.
-    pub fn metadata(self) -> Metadata<'a> {
-        Metadata::of(self.0)
-    }
-
-    /// The Kelos Task that the Job runs for, by controller reference. Spawner runs carry Kelos' labels too but have no
-    /// such owner (kelos T14).
+    /// The Kelos Task that the Job runs for, by controller reference. Spawner runs carry Kelos' labels too, but have no
+    /// such owner.
     pub fn task(self) -> Option<Owner<'a>> {
         self.metadata()
             .controller()
@@ -46,7 +33,7 @@ impl<'a> Job<'a> {
     pub fn has_ended(self) -> bool {
         ["Complete", "Failed"]
             .iter()
-            .any(|end| Condition::find(self.0, end).is_some_and(Condition::is_true))
+            .any(|end| self.condition(end).is_some_and(Condition::is_true))
     }
 
     /// When the Job was created.
@@ -54,12 +41,12 @@ impl<'a> Job<'a> {
         self.0.pointer("/metadata/creationTimestamp")?.as_str()?.parse().ok()
     }
 
-    /// Kueue's priority label, whoever set it.
+    /// Kueue's priority label.
     pub fn priority_class(self) -> Option<&'a str> {
         self.metadata().label(kueue::PRIORITY_CLASS)
     }
 
-    /// Kueue's queue label, whoever set it.
+    /// Kueue's queue label.
     pub fn queue(self) -> Option<&'a str> {
         self.metadata().label(kueue::QUEUE_NAME)
     }

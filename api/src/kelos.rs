@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::metadata::{Metadata, Owner};
+use crate::{metadata::Owner, view::view};
 
 /// Kelos' API group.
 pub const GROUP: &str = "kelos.dev";
@@ -14,7 +14,7 @@ pub const TASKS: &str = "tasks";
 
 /// Label on a Task: the spawner that made it. Spawner runs (Jobs of its `CronJob`) carry it as well (kelos §4).
 pub const SPAWNER_LABEL: &str = "kelos.dev/taskspawner";
-/// Label on a Job and its pods: the Task it runs for. A label value, so it ends at 63 characters (kelos T19).
+/// Label on a Job and its pods: the Task it runs for. A label value, so it ends at 63 characters.
 pub const TASK_LABEL: &str = "kelos.dev/task";
 /// The phase of a Task whose agent did its work.
 pub const SUCCEEDED: &str = "Succeeded";
@@ -26,7 +26,7 @@ pub const WAITING: &str = "Waiting";
 pub const CANCELLED: &str = "Cancelled";
 /// Annotation on a runner pod: the Task that it works on (kelos §7).
 pub const ASSIGNED_TASK: &str = "kelos.dev/assigned-task";
-/// Annotation on a runner pod: the Task that it is to let go (kelos §7).
+/// Annotation on a runner pod: the Task that it is to stop (kelos §7).
 pub const CANCEL_TASK: &str = "kelos.dev/cancel-task";
 /// Kelos' own finalizer on a Task.
 pub const FINALIZER: &str = "kelos.dev/finalizer";
@@ -43,31 +43,22 @@ pub const SOURCE_REPO: &str = "kelos.dev/source-repo";
 /// Annotation: the commit that the Task works on, where the source stamps it (kelos §3).
 pub const SOURCE_SHA: &str = "kelos.dev/source-sha";
 
-/// The longest Task name whose Job the API server accepts: the name becomes a label value (kelos T19).
+/// The longest Task name whose Job the API server accepts: the name becomes a label value.
 pub const MAX_TASK_NAME: usize = 63;
 
-/// Borrowed view of a Kelos Task.
-#[derive(Clone, Copy, Debug)]
-pub struct Task<'a>(&'a Value);
+view! {
+    /// Borrowed view of a Kelos Task.
+    Task
+}
 
 impl<'a> Task<'a> {
-    /// The view of `object`, which need not be well-formed.
-    pub fn of(object: &'a Value) -> Self {
-        Self(object)
-    }
-
-    /// The Task's metadata.
-    pub fn metadata(self) -> Metadata<'a> {
-        Metadata::of(self.0)
-    }
-
     /// The whole `spec`.
     pub fn spec(self) -> Option<&'a Value> {
         self.0.get("spec")
     }
 
     /// A field of `spec`, such as `image`. One of the agent lives in `spec.worker` or, deprecated, flat in `spec`; the worker
-    /// wins as in Kelos (jb:160-222).
+    /// wins as in Kelos.
     pub fn agent_field(self, field: &str) -> Option<&'a Value> {
         let spec = self.spec()?;
         let set = |value: &&Value| !value.is_null() && value.as_str() != Some("");
@@ -121,7 +112,7 @@ impl<'a> Task<'a> {
         self.0.get("status")?.get(field)
     }
 
-    /// `status.phase`; empty before Kelos' first write. Not an enum: anybody may write any text (kelos §2.2).
+    /// `status.phase`; empty before Kelos' first write. Not an enum: it may be any text (kelos §2.2).
     pub fn phase(self) -> &'a str {
         self.status_field("phase").and_then(Value::as_str).unwrap_or("")
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// Prefix of all keys that belong to taskgate; nobody else may set them through a policy.
+/// Prefix of all keys that belong to taskgate; no policy can set them.
 pub const PREFIX: &str = "taskgate.dev/";
 
 /// Label or annotation on a Task: the work item it belongs to, stated by its creator. Wins over everything derived.
@@ -12,23 +12,23 @@ pub const ITEM: &str = "taskgate.dev/item";
 pub const ITEM_KEY: &str = "taskgate.dev/item-key";
 /// Label that admission puts on a Task: the name of its `WorkItem`.
 pub const WORK_ITEM: &str = "taskgate.dev/work-item";
-/// Finalizer that admission puts on a Task, released once the attempt stands in its `WorkItem`.
+/// Finalizer that admission adds to a Task; the controller removes it once the attempt is recorded in its `WorkItem`.
 pub const ACCOUNTING: &str = "taskgate.dev/accounting";
 /// Annotation on a Task: the TTL in seconds that admission moved out of `spec.ttlSecondsAfterFinished`.
 pub const TTL: &str = "taskgate.dev/ttl-seconds-after-finished";
-/// Annotation on a Task: the UID of the `WorkItem` in which its end stands. A Task with it is never counted again.
+/// Annotation on a Task: the UID of the `WorkItem` in which its end is recorded. A Task with it is never counted again.
 pub const RECORDED: &str = "taskgate.dev/recorded";
 /// Annotation that admission puts on a Task: which labels and annotations of its policies were left out, and why.
 pub const SKIPPED: &str = "taskgate.dev/metadata-skipped";
-/// Annotation on a Task: what is still to be done about its labels and annotations once its tracker has told of the item.
+/// Annotation on a Task: the labels and annotations that it still waits for until its issue source was read.
 pub const PENDING: &str = "taskgate.dev/metadata-pending";
 /// Annotation on a Job: why it must not run. Admission made it suspended; the controller fails it.
 pub const STOPPED: &str = "taskgate.dev/stopped";
 
-/// Annotation on a Job: why it has no queue although it ought to, as `Reason: message`. The controller tells its Task.
+/// Annotation on a Job: why it has no queue although it should, as `Reason: message`. The controller sets the Task's condition.
 pub const NOT_QUEUED: &str = "taskgate.dev/not-queued";
 
-/// Annotation on a Task: why it is to be cancelled. Whoever may delete the Task sets it; removed, the request is withdrawn.
+/// Annotation on a Task: why it is to be cancelled. A user who may delete the Task sets it, and removes it to withdraw the request.
 pub const CANCEL: &str = "taskgate.dev/cancel";
 /// Annotation on a Task, beside [`CANCEL`]: how many seconds the agent has until then. Absent: none.
 pub const CANCEL_GRACE: &str = "taskgate.dev/cancel-grace";
@@ -40,9 +40,9 @@ pub const CANCEL_TRIGGER: &str = "taskgate.dev/cancel-trigger";
 pub const CANCEL_REQUESTED: &str = "taskgate.dev/cancel-requested";
 /// Annotation on a Task, its Job and its pods: when the Task is cancelled.
 pub const CANCEL_DEADLINE: &str = "taskgate.dev/cancel-deadline";
-/// Annotation on a Task: how far its cancellation has come.
+/// Annotation on a Task: the state of its cancellation.
 pub const CANCEL_STATE: &str = "taskgate.dev/cancel-state";
-/// Annotation on a Task: the head of the pull request that it works on, as the tracker showed it first.
+/// Annotation on a Task: the head of the pull request that it works on, as the issue source had it first.
 pub const SOURCE_HEAD: &str = "taskgate.dev/source-head";
 /// Everything about a cancellation that only taskgate writes.
 pub const CANCELLATION_OWN: [&str; 5] = [
@@ -65,18 +65,18 @@ pub const CANCELLATION: [&str; 7] = [
 
 /// Annotation on an object that taskgate created to retry another: the UID of that one.
 pub const RETRY_OF: &str = "taskgate.dev/retry-of";
-/// Annotation on such an object: why its predecessor failed, where no field of its own can say so.
+/// Annotation on such an object: why its predecessor failed, where the object has no field for it.
 pub const RETRY_FEEDBACK: &str = "taskgate.dev/retry-feedback";
-/// Annotation on such an object: who its predecessor belonged to before a policy took it over.
+/// Annotation on such an object: the owner of its predecessor before a policy took it over.
 pub const TAKEN_OVER: &str = "taskgate.dev/taken-over-from";
 
-/// Annotation on a `WorkItem`: why its failures are to be forgotten. A user who may patch the WorkItem sets it; the controller
-/// carries it out and removes it.
+/// Annotation on a `WorkItem`: why its failures are to be reset. A user who may patch the WorkItem sets it; the controller resets
+/// the failures and removes it.
 pub const RESET: &str = "taskgate.dev/reset";
 /// Annotation on a `WorkItem`, beside [`RESET`]: who asked. Stamped by admission.
 pub const RESET_BY: &str = "taskgate.dev/reset-by";
 /// Annotation on a `WorkItem`: which failed object is to be run again, as JSON
-/// ([`RetryOrder`](crate::retry_ledger::RetryOrder)). The controller takes it off once that is done.
+/// ([`RetryOrder`](crate::retry_status::RetryOrder)). The controller removes it once that is done.
 pub const RETRY: &str = "taskgate.dev/retry";
 /// Annotation on a `WorkItem`, beside [`RETRY`]: who asked. Stamped by admission.
 pub const RETRY_BY: &str = "taskgate.dev/retry-by";
@@ -103,7 +103,7 @@ pub const PROTECTED_ANNOTATIONS: [&str; 11] = [
 /// The labels of an existing Task that only taskgate changes.
 pub const PROTECTED_LABELS: [&str; 1] = [WORK_ITEM];
 
-/// Namespaces that taskgate never touches, besides its own (C9).
+/// Namespaces that taskgate never touches, besides its own.
 pub const EXCLUDED_NAMESPACES: [&str; 2] = ["kube-system", "kube-node-lease"];
 /// Label on a namespace: `disabled` keeps the API server from sending its objects to taskgate.
 pub const ADMISSION: &str = "taskgate.dev/admission";

@@ -8,10 +8,7 @@ use kube::core::{Selector, SelectorExt as _};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{
-    condition::Condition,
-    metadata::{Metadata, Owner},
-};
+use crate::{condition::Condition, metadata::Owner, view::view};
 
 /// Kueue's API group. Foreman has a kind called `Workload` too, in another group.
 pub const GROUP: &str = "kueue.x-k8s.io";
@@ -24,7 +21,7 @@ pub const LOCAL_QUEUES: &str = "localqueues";
 /// Plural of WorkloadPriorityClass.
 pub const PRIORITY_CLASSES: &str = "workloadpriorityclasses";
 
-/// Prefix of Kueue's keys. None of them may stand in a pod template: Kueue then refuses to start the Job (kueue §2).
+/// Prefix of Kueue's keys. A pod template must not have one of them: Kueue then refuses to start the Job (kueue §2).
 pub const PREFIX: &str = "kueue.x-k8s.io/";
 /// Label on a Job: the `LocalQueue` that admits it. On a Task, as label or annotation: the one that its creator asks for.
 pub const QUEUE_NAME: &str = "kueue.x-k8s.io/queue-name";
@@ -33,22 +30,14 @@ pub const PRIORITY_CLASS: &str = "kueue.x-k8s.io/priority-class";
 /// Label on a Workload: the UID of its Job (kueue §4).
 pub const JOB_UID: &str = "kueue.x-k8s.io/job-uid";
 
-/// Borrowed view of a Workload.
-#[derive(Clone, Copy, Debug)]
-pub struct Workload<'a>(&'a Value);
+view! {
+    /// Borrowed view of a Workload. Only types and statuses of its conditions may be branched on: reasons change between versions of
+    /// Kueue (kueue §4).
+    Workload
+}
 
 impl<'a> Workload<'a> {
-    /// The view of `object`, which need not be well-formed.
-    pub fn of(object: &'a Value) -> Self {
-        Self(object)
-    }
-
-    /// The Workload's metadata.
-    pub fn metadata(self) -> Metadata<'a> {
-        Metadata::of(self.0)
-    }
-
-    /// The Job that it stands for. Kueue has Workloads of other frameworks too, and of nothing at all.
+    /// The Job of the Workload. Kueue has Workloads of other frameworks too, and Workloads without an owner.
     pub fn job(self) -> Option<Owner<'a>> {
         self.metadata()
             .controller()
@@ -65,18 +54,12 @@ impl<'a> Workload<'a> {
         self.0.pointer("/status/admission/clusterQueue")?.as_str()
     }
 
-    /// The condition of type `kind`. Only its type and status may be branched on: reasons change between versions of Kueue
-    /// (kueue §4).
-    pub fn condition(self, kind: &str) -> Option<Condition<'a>> {
-        Condition::find(self.0, kind)
-    }
-
     /// Whether the condition of type `kind` is `True`.
     pub fn is(self, kind: &str) -> bool {
         self.condition(kind).is_some_and(Condition::is_true)
     }
 
-    /// The admission checks that are not passed yet: name and what it says.
+    /// The admission checks that are not passed yet: name and message.
     pub fn pending_checks(self) -> impl Iterator<Item = (&'a str, &'a str)> {
         let checks = self.0.pointer("/status/admissionChecks").and_then(Value::as_array);
         let text = |check: &'a Value, field| check.get(field).and_then(Value::as_str).unwrap_or_default();
@@ -88,25 +71,21 @@ impl<'a> Workload<'a> {
     }
 }
 
-/// Borrowed view of a `LocalQueue`.
-#[derive(Clone, Copy, Debug)]
-pub struct LocalQueue<'a>(&'a Value);
+view! {
+    /// Borrowed view of a `LocalQueue`.
+    LocalQueue
+}
 
 impl<'a> LocalQueue<'a> {
-    /// The view of `object`, which need not be well-formed.
-    pub fn of(object: &'a Value) -> Self {
-        Self(object)
-    }
-
-    /// Whether somebody stopped the queue.
+    /// Whether the queue is stopped.
     pub fn is_held(self) -> bool {
         let policy = self.0.pointer("/spec/stopPolicy").and_then(Value::as_str);
         policy.is_some_and(|policy| policy != "None")
     }
 
-    /// The condition that says whether the queue works, its `ClusterQueue` included.
+    /// The condition `Active`, which includes the `ClusterQueue`.
     pub fn active(self) -> Option<Condition<'a>> {
-        Condition::find(self.0, "Active")
+        self.condition("Active")
     }
 }
 
@@ -180,7 +159,7 @@ pub enum SettingsError {
 }
 
 impl Settings {
-    /// What Kueue running in `namespace` does unless its configuration says otherwise: everything but `kube-system` and its
+    /// The defaults of Kueue in `namespace`: everything but `kube-system` and its
     /// own namespace is managed (kueue §1).
     ///
     /// # Panics
@@ -212,8 +191,8 @@ impl Settings {
         }
     }
 
-    /// Whether Kueue looks after Jobs of a namespace with these labels. It suspends a labelled Job elsewhere all the same,
-    /// and never starts it (kueue §1).
+    /// Whether Kueue manages Jobs of a namespace with these labels. It suspends a labelled Job in other namespaces too, and never
+    /// starts it (kueue §1).
     pub fn manages(&self, namespace_labels: &BTreeMap<String, String>) -> bool {
         self.managed.matches(namespace_labels)
     }

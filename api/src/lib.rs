@@ -1,9 +1,8 @@
-//! What taskgate reads and writes in a cluster, as types.
+//! The objects that taskgate reads and writes, as types.
 //!
-//! Three things live here: taskgate's own kinds ([`task_policy`], [`work_item`]), every key that taskgate puts on
-//! somebody else's object ([`keys`]), and thin read-only views of objects whose types are not ours ([`kelos`],
-//! [`foreman`], [`kueue`], [`job`]). A view borrows the JSON that the API server sent and looks at the few fields that matter, so fields that
-//! a newer Kelos or Kubernetes adds are never dropped.
+//! taskgate's own kinds ([`task_policy`], [`work_item`]), every key that taskgate sets on objects of others ([`keys`]), and
+//! read-only views of those objects ([`kelos`], [`foreman`], [`kueue`], [`job`]). A view borrows the JSON that the API server sent and
+//! reads a few fields, so that fields that a newer Kelos or Kubernetes adds are never dropped.
 //!
 //! Depends on no other crate of the workspace and does no IO. Every other crate depends on it.
 
@@ -18,11 +17,12 @@ pub mod kueue;
 pub mod metadata;
 mod names;
 #[allow(unreachable_pub)]
-pub mod retry_ledger;
+pub mod retry_status;
 pub mod switch;
 // The schema derive repeats each struct in a private scope, where the lint takes `pub` for unreachable.
 #[allow(unreachable_pub)]
 pub mod task_policy;
+mod view;
 #[allow(unreachable_pub)]
 pub mod work_item;
 

@@ -1,8 +1,8 @@
-//! The switch that takes taskgate out of the way: a `ConfigMap` in its namespace, and a match condition that no request meets
-//! in each of its webhooks.
+//! The switch that disables taskgate: a `ConfigMap` in its namespace, and in each of its webhooks a match condition that no request
+//! meets.
 //!
-//! The condition is put there by server-side apply under a field manager of its own. Taken back the same way, it leaves
-//! everything else as it is: no earlier state has to be remembered. Nobody else's apply takes it away.
+//! The condition is set by server-side apply under a field manager of its own, and removed in the same way, so that no earlier state
+//! has to be stored and no other manager's apply removes it.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub const CONFIG_MAP: &str = "taskgate-disabled";
 pub const CONDITION: &str = "taskgate.dev/disabled";
 /// The field manager of both.
 pub const MANAGER: &str = "taskgate-disable";
-/// What no request meets.
+/// The expression of the match condition: no request meets it.
 const EXPRESSION: &str = "false";
 
 const REASON: &str = "reason";
@@ -23,7 +23,7 @@ const BY: &str = "by";
 const SINCE: &str = "since";
 const UNTIL: &str = "until";
 
-/// What the `ConfigMap` says. Whatever it says, taskgate is disabled.
+/// The content of the `ConfigMap`. taskgate is disabled whatever it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Disabled {
     /// Why.
@@ -32,12 +32,12 @@ pub struct Disabled {
     pub by: Option<String>,
     /// Since when.
     pub since: Option<Timestamp>,
-    /// When taskgate is to be enabled again; `None`: when somebody does it.
+    /// When taskgate is to be enabled again; `None`: until a user enables it.
     pub until: Option<Timestamp>,
 }
 
 impl Disabled {
-    /// Reads the data of the `ConfigMap`. A time that is none is named: it is taken for absent.
+    /// Reads the data of the `ConfigMap`. An invalid time counts as absent, and is returned as a message.
     pub fn read(data: &BTreeMap<String, String>) -> (Self, Option<String>) {
         let text = |key: &str| data.get(key).filter(|text| !text.is_empty()).cloned();
         let mut problem = None;
@@ -59,7 +59,7 @@ impl Disabled {
         (disabled, problem)
     }
 
-    /// The `ConfigMap` that says this, in `namespace`.
+    /// The `ConfigMap` with this content, in `namespace`.
     pub fn config_map(&self, namespace: &str) -> Value {
         let time = |time: Option<Timestamp>| time.map(|time| time.strftime("%FT%TZ").to_string());
         let data: BTreeMap<_, _> = [
@@ -95,7 +95,7 @@ pub fn webhooks(configuration: &Value) -> impl Iterator<Item = (&str, bool)> {
     })
 }
 
-/// What is applied to a configuration to turn the webhooks of these names off; without names: to turn all of it on again.
+/// The patch that turns the webhooks of these names off; without names: that turns all of them on again.
 pub fn patch<'a>(kind: &str, name: &str, webhooks: impl IntoIterator<Item = &'a str>) -> Value {
     let webhooks: Vec<_> = webhooks
         .into_iter()
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_stands_there_it_can_be_read() {
+    fn any_content_can_be_read() {
         assert_eq!(Disabled::read(&BTreeMap::new()), (Disabled::default(), None));
         let (disabled, problem) = Disabled::read(&BTreeMap::from([("until".to_owned(), "noon".to_owned())]));
         assert_eq!(disabled.until, None);

@@ -1,13 +1,13 @@
-//! `WorkItem`: the durable memory of one unit of work, across all the Tasks that were made for it (seed 000).
+//! `WorkItem`: the durable record of one unit of work across all its Tasks.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::retry_ledger::RetryLedger;
+use crate::retry_status::RetryStatus;
 
-/// Which unit of work is remembered. Written once, by taskgate or by hand; the key never changes.
+/// The identity of a unit of work. It is written once, by taskgate or by a user, and never changes.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[kube(
@@ -20,7 +20,7 @@ use crate::retry_ledger::RetryLedger;
     namespaced,
     status = "WorkItemStatus",
     derive = "PartialEq",
-    doc = "The memory of one unit of work (an issue, a pull request, a ticket) across all the Tasks made for it. Deleting it forgets its failures.",
+    doc = "The record of one unit of work (an issue, a pull request, a ticket) across all its Tasks. Deleting it resets its failures.",
     printcolumn(name = "Spawner", type_ = "string", json_path = ".spec.spawner"),
     printcolumn(name = "Item", type_ = "string", json_path = ".spec.item"),
     printcolumn(name = "Breaker", type_ = "string", json_path = ".status.breaker"),
@@ -35,7 +35,7 @@ use crate::retry_ledger::RetryLedger;
         priority = 1
     )
 )]
-#[x_kube(validation = Rule::new("self == oldSelf").message("a WorkItem's spec is immutable: delete it to forget the item"))]
+#[x_kube(validation = Rule::new("self == oldSelf").message("a WorkItem's spec is immutable: delete the WorkItem to reset the item"))]
 pub struct WorkItemSpec {
     /// The full identity of the item within its namespace, such as `fixer/42`. The object's name is derived from it.
     #[schemars(length(min = 1, max = 1024))]
@@ -43,17 +43,17 @@ pub struct WorkItemSpec {
     /// The item as its source names it, such as `42` or `ABC-12`. Shown in conditions and messages.
     #[schemars(length(min = 1, max = 253))]
     pub item: String,
-    /// The TaskSpawner that makes Tasks for the item. Absent when the identity was stated on the Task itself.
+    /// The TaskSpawner that creates Tasks for the item. Absent when the identity was stated on the Task itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub spawner: Option<String>,
 }
 
-/// What happened to the item so far.
+/// The state of the item.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkItemStatus {
-    /// `Closed` lets Tasks through, `Open` stops them, `HalfOpen` lets one probe through.
+    /// `Closed` allows Tasks, `Open` stops them, `HalfOpen` allows one probe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<Breaker>,
     /// How many Tasks of this item failed in a row. A success sets it to 0; infrastructure failures do not count.
@@ -81,9 +81,9 @@ pub struct WorkItemStatus {
     /// The latest reset: when, why, and by whom or by which Task's deletion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_reset: Option<Reset>,
-    /// How its runs are counted and repeated, where a policy retries them.
+    /// How its runs are counted and retried, where a policy retries them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry: Option<RetryLedger>,
+    pub retry: Option<RetryStatus>,
     /// The latest attempts, oldest first; older ones are dropped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
@@ -103,7 +103,7 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-/// That the failures were forgotten.
+/// A reset of the failures.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Reset {
@@ -116,11 +116,11 @@ pub struct Reset {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub task_uid: Option<String>,
-    /// Who asked for it, as far as that is known.
+    /// The user who asked for it, where one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub by: Option<String>,
-    /// Why, in the words of whoever asked for it.
+    /// The reason that the user gave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub message: Option<String>,
@@ -137,7 +137,7 @@ pub enum Breaker {
     HalfOpen,
 }
 
-/// One Task that was made for the item, and how it ended.
+/// One Task of the item, and how it ended.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Attempt {
@@ -187,10 +187,10 @@ pub enum Outcome {
     Failed,
     /// The cluster failed the agent; recorded, but does not count.
     Infrastructure,
-    /// Somebody stopped the Task; neither a failure nor a success.
+    /// The Task was cancelled; neither a failure nor a success.
     Cancelled,
     /// The Task was deleted before it ended.
     Deleted,
-    /// taskgate stopped the Task: it came although its item was open. Does not count.
+    /// taskgate stopped the Task: it was created although its item was open. Does not count.
     Stopped,
 }

@@ -14,7 +14,7 @@ use kube::{
 };
 use serde_json::json;
 use taskgate_api::{Mode, WorkItem, kelos, keys, task_policy::FailurePolicy};
-use taskgate_policy::failure_rule;
+use taskgate_policy::PolicyScope;
 
 use crate::{
     policies::PolicyStore,
@@ -72,7 +72,7 @@ impl Context {
         let labels = self.policies.namespace_labels(&namespace);
         let spawner = name.and_then(|name| self.policies.spawner(&namespace, name));
         let policies = self.policies.current();
-        let found = failure_rule(&policies, &namespace, &labels, &task, spawner.as_ref())?;
+        let found = PolicyScope::new(&policies, &namespace, &labels, spawner.as_ref()).failure(&task)?;
         Some((found.mode, found.rule.clone()))
     }
 

@@ -20,7 +20,7 @@ pub(crate) async fn adopt(context: &Context, subject: &Subject) -> Result<TaskRe
         return Ok(TaskResult::AwaitChange);
     };
     let mut finalizers = finalizers(subject);
-    if !subject.state.held {
+    if !subject.state.has_finalizer {
         finalizers.push(keys::ACCOUNTING.to_owned());
     }
     // The key is kept on the Task, as admission does where a template names the item.

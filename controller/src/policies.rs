@@ -13,7 +13,7 @@ use kube::{
     runtime::reflector::{ObjectRef, Store},
 };
 use taskgate_api::{keys, task_policy::PolicyStatus};
-use taskgate_policy::{KnownPolicies, PolicySet, SpawnerFacts};
+use taskgate_policy::{KnownPolicies, PolicySet, SpawnerInfo};
 use tokio::sync::watch;
 
 use crate::kubernetes::json_of;
@@ -84,9 +84,9 @@ impl PolicyStore {
     }
 
     /// The inputs of a decision that a spawner gives.
-    pub(crate) fn spawner(&self, namespace: &str, name: &str) -> Option<SpawnerFacts> {
+    pub(crate) fn spawner(&self, namespace: &str, name: &str) -> Option<SpawnerInfo> {
         let found = self.spawner_object(namespace, name)?;
-        Some(SpawnerFacts::of(&json_of(&*found)))
+        Some(SpawnerInfo::of(&json_of(&*found)))
     }
 
     /// The cached spawner, without the fields that no reconcile reads.

@@ -12,7 +12,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use taskgate_api::{Mode, WorkItem, kelos::Task, task_policy::FailurePolicy};
-use taskgate_policy::{ItemIdentity, TaskState, failure_rule};
+use taskgate_policy::{ItemIdentity, PolicyScope, TaskState};
 
 use crate::{
     context::Context,
@@ -47,7 +47,7 @@ impl Subject {
         let spawner = Task::of(&json)
             .spawner()
             .and_then(|name| context.policies.spawner(&namespace, name));
-        let found = failure_rule(&policies, &namespace, &labels, &json, spawner.as_ref());
+        let found = PolicyScope::new(&policies, &namespace, &labels, spawner.as_ref()).failure(&json);
         let rule = found.as_ref().map(|found| (found.mode, found.rule.clone()));
         let item = found.and_then(|found| found.item).map(|item| {
             let name = item.work_item_name();

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use kube::{ResourceExt as _, api::PostParams};
 use taskgate_api::{
     WorkItem, WorkItemStatus,
-    retry_ledger::{RetryLedger, Transition},
+    retry_status::{RetryStatus, Transition},
     work_item::Breaker,
 };
 use taskgate_policy as policy;
@@ -130,7 +130,7 @@ pub(crate) fn is_tripped(item: &WorkItem) -> bool {
 }
 
 /// What the status of `item` says about retries.
-pub(crate) fn retry_status(item: &WorkItem) -> RetryLedger {
+pub(crate) fn retry_status(item: &WorkItem) -> RetryStatus {
     let status = item.status.as_ref();
     status.and_then(|status| status.retry.clone()).unwrap_or_default()
 }

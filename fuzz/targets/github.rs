@@ -18,15 +18,15 @@ use taskgate_api::{
 };
 use taskgate_fuzz::{cpu_time, init, json, rules, template};
 use taskgate_policy::{
-    Policy, PolicySet, Sighting, SpawnerFacts, WishScene, baseline, fit,
-    metadata::{Scope, fill},
+    Policy, PolicySet, SourceObservation, SpawnerInfo, CancelIntentContext, baseline, fit,
+    metadata::{TemplateInput, fill},
     next_run,
     source::{
-        Presence, RateHeaders, Repository, Source, SourceItem, SourceVerdict, backoff,
+        ItemPresence, RateHeaders, Repository, IssueSource, SourceItem, SourceVerdict, backoff,
         github::{self, Conversation},
-        judge, pause,
+        evaluate_source, pause,
     },
-    wish,
+    desired_cancellation,
 };
 
 /// The longest text of an item, in characters.
@@ -74,10 +74,10 @@ fn check_status(input: &Value, item: Option<&SourceItem>) {
     ) else {
         return;
     };
-    let presence = item.map_or(Presence::Missing(2), Presence::Found);
-    if let SourceVerdict::Baseline(hash) = judge(&status, &rule, presence) {
+    let presence = item.map_or(ItemPresence::Missing(2), ItemPresence::Found);
+    if let SourceVerdict::Baseline(hash) = evaluate_source(&status, &rule, presence) {
         let next = baseline(&status, &hash);
-        assert_eq!(judge(&next, &rule, presence), SourceVerdict::Keep);
+        assert_eq!(evaluate_source(&next, &rule, presence), SourceVerdict::Keep);
         assert_eq!(rules::status_errors(&fit(&next)), Vec::<String>::new());
     }
 }
@@ -87,12 +87,12 @@ fn check_task(input: &Value, item: Option<&SourceItem>, discovered: bool, now: T
     let task = &input["task"];
     let spawner = &input["spawner"];
     if let Some(rule) = read::<CancellationPolicy>(input, "cancellation") {
-        let _ = wish(&WishScene {
+        let _ = desired_cancellation(&CancelIntentContext {
             rule: &rule,
             object: task,
             when: spawner.pointer("/spec/when").unwrap_or(&Value::Null),
             suspended: false,
-            sighting: Some(Sighting {
+            observation: Some(SourceObservation {
                 item,
                 discovered,
                 in_a_row: 2,
@@ -104,15 +104,15 @@ fn check_task(input: &Value, item: Option<&SourceItem>, discovered: bool, now: T
     let Some(facts) = item.map(SourceItem::facts) else {
         return;
     };
-    let (labels, spawner) = (BTreeMap::new(), SpawnerFacts::of(spawner));
-    let scope = Scope {
+    let (labels, spawner) = (BTreeMap::new(), SpawnerInfo::of(spawner));
+    let scope = TemplateInput {
         object: task,
         namespace: "team",
         namespace_labels: &labels,
         spawner: Some(&spawner),
         workspace: None,
         user: None,
-        tracked: Some(&facts),
+        source_fields: Some(&facts),
     };
     POLICIES.with(|policies| {
         let filling = fill(policies, &scope);
@@ -184,7 +184,7 @@ fuzz_target!(init: init(), |data: &[u8]| -> Corpus {
     let now = read(&input, "now").unwrap_or_else(|| Timestamp::constant(1_796_040_000, 0));
     let began = cpu_time();
     let item = item(&input);
-    let source = Source::of(&input["spawner"]);
+    let source = IssueSource::of(&input["spawner"]);
     let discovered = source.is_ok_and(|source| item.as_ref().is_some_and(|item| source.filter.discovers(item)));
     check_status(&input, item.as_ref());
     check_task(&input, item.as_ref(), discovered, now);

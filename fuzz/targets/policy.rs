@@ -13,9 +13,10 @@ use serde_json::{Map, Value, json};
 use taskgate_api::TaskPolicySpec;
 use taskgate_fuzz::{cpu_time, init, json, rules, template};
 use taskgate_policy::{
-    Facts, Kind, KueueFacts, Operation, Phase, Policy, PolicySet, Request, SpawnerFacts, Workspace, decide, govern,
-    metadata::{Scope, fill, preview},
-    retry::dress,
+    AdmissionContext, Kind, KueueInfo, Operation, Phase, Policy, PolicySet, Request, SpawnerInfo, Workspace, decide,
+    govern,
+    metadata::{TemplateInput, fill, preview},
+    retry::apply_sections,
     stated,
 };
 
@@ -44,20 +45,20 @@ static TASK: LazyLock<Value> = LazyLock::new(|| {
 
 fn govern_and_decide(policies: &PolicySet, kind: Kind, phase: Phase, object: &Value, owner: &Value) -> Option<Value> {
     let labels = BTreeMap::from([("stage".to_owned(), "prod".to_owned())]);
-    let spawner = SpawnerFacts {
-        has_tracker: true,
+    let spawner = SpawnerInfo {
+        has_issue_source: true,
         labels: labels.clone(),
-        ..SpawnerFacts::default()
+        ..SpawnerInfo::default()
     };
-    let facts = Facts {
+    let facts = AdmissionContext {
         policies,
         namespace_labels: &labels,
         owner_task: (kind == Kind::Job).then_some(owner),
         spawner: Some(&spawner),
         workspace: &Workspace::Unknown,
-        kueue: KueueFacts::default(),
+        kueue: KueueInfo::default(),
     };
-    let stated = stated(kind, object);
+    let stated = without_reserved_keys(kind, object);
     let request = Request {
         phase,
         kind,
@@ -114,7 +115,7 @@ fn run(manifest: &Value) -> Corpus {
         }
     }
     let labels = BTreeMap::from([("stage".to_owned(), "prod".to_owned())]);
-    let tracked: Map<_, _> = [
+    let source_fields: Map<_, _> = [
         ("title", json!("a title")),
         ("labels", json!(["a", "b"])),
         ("author", json!("octocat")),
@@ -122,25 +123,25 @@ fn run(manifest: &Value) -> Corpus {
     .map(|(key, value)| (key.to_owned(), value))
     .into_iter()
     .collect();
-    let scope = Scope {
+    let scope = TemplateInput {
         object: task,
         namespace: "team",
         namespace_labels: &labels,
         spawner: None,
         workspace: None,
         user: Some("ann"),
-        tracked: Some(&tracked),
+        source_fields: Some(&source_fields),
     };
     for line in preview(&policy, &scope) {
         // An existing value of the Task stays.
         let own = line.note.contains("stays");
         let legal = line.value.as_deref().is_none_or(rules::is_label_value);
-        assert!(own || legal || line.place != "label", "{line:?}");
+        assert!(own || legal || line.kind != "label", "{line:?}");
     }
     fill(&policies, &scope);
     let mut workload = json!({"metadata": {"name": "wl", "namespace": "team"}, "spec": {"intent": "fix it"}});
     let before = workload.clone();
-    dress(&policies, "team", &labels, &mut workload);
+    apply_sections(&policies, "team", &labels, &mut workload);
     rules::assert_legal_metadata(&before, &workload, MAX_ANNOTATION);
     Corpus::Keep
 }

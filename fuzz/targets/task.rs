@@ -12,8 +12,9 @@ use serde_json::Value;
 use taskgate_api::{WorkItemStatus, kelos::Task, task_policy::FailurePolicy};
 use taskgate_fuzz::{init, json, rules};
 use taskgate_policy::{
-    CancelScene, CancelTask, Cancellation, Evidence, Installed, JobEnd, Look, QueueScene, Run, TaskState, announcement,
-    attempt, cancel_step, classify, conclusion, fill_in, fit, identify, minimal, queue_state, record,
+    CancelContext, CancelTask, Cancellation, InstalledKueue, JobEnd, QueueContext, QueueObservation, RunObjects,
+    TaskRun, TaskState, add_late_usage, announcement, attempt, cancel_step, classify, conclusion, fit, identify,
+    minimal, queue_state, record,
     retry::{MAX_FEEDBACK, task_failure, task_feedback, workload_failure, workload_feedback},
 };
 
@@ -26,7 +27,7 @@ fn check_attempt(input: &Value, task: &Value, now: Timestamp) {
     let Some(state) = TaskState::of(task) else { return };
     let failure: Option<FailurePolicy> = read(input, "failure");
     let pods: Vec<Value> = read(input, "pods").unwrap_or_default();
-    let evidence = Evidence {
+    let evidence = RunObjects {
         job: input.get("job"),
         pods: &pods,
     };
@@ -47,20 +48,20 @@ fn check_attempt(input: &Value, task: &Value, now: Timestamp) {
         }
     };
     let recorded = record(&before, ended, failure.as_ref(), now);
-    check(recorded.as_ref().and_then(|next| fill_in(next, task)));
+    check(recorded.as_ref().and_then(|next| add_late_usage(next, task)));
     check(recorded);
-    check(fill_in(&before, task));
+    check(add_late_usage(&before, task));
 }
 
 fn cancel(task: &Value, job: Option<&Value>, now: Timestamp) {
     let cancellation = Cancellation::of(task);
-    let job = job.map(|job| Run::Job {
+    let job = job.map(|job| TaskRun::Job {
         end: JobEnd::of(job),
-        told: false,
-        going: false,
+        deadline_set: false,
+        deleting: false,
     });
-    for run in [None, Some(Run::Nothing), job] {
-        cancel_step(&CancelScene {
+    for run in [None, Some(TaskRun::Nothing), job] {
+        cancel_step(&CancelContext {
             cancellation: &cancellation,
             task: CancelTask::of(task),
             run,
@@ -75,10 +76,10 @@ fn cancel(task: &Value, job: Option<&Value>, now: Timestamp) {
 }
 
 fn queue(input: &Value, job: &Value, now: Timestamp) {
-    let look = queue_state(&QueueScene {
+    let look = queue_state(&QueueContext {
         job,
         workload: input.get("workload"),
-        kueue: Some(Installed {
+        kueue: Some(InstalledKueue {
             since: now,
             local_queue: input.get("queue"),
             has_class: true,
@@ -86,7 +87,7 @@ fn queue(input: &Value, job: &Value, now: Timestamp) {
         }),
         now,
     });
-    if let Look::State(state) = look {
+    if let QueueObservation::State(state) = look {
         // The limit of a condition's message.
         assert!(state.message.chars().count() <= 32_768);
     }

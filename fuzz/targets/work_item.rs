@@ -12,17 +12,17 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use taskgate_api::{
     Mode, WorkItemStatus,
-    retry_ledger::{RetryOrder, RetryStage, Transition},
+    retry_status::{RetryOrder, RetryStage, Transition},
     task_policy::{FailurePolicy, RetriedKind, RetryPolicy},
 };
 use taskgate_fuzz::{init, json, rules};
 use taskgate_policy::{
-    Ending, Evidence, Retrying, Scene, Step, TaskState, allowance, assess, attempt, classify, fit, minimal,
-    next_attempt, next_step, record, refresh, reset, reset_by,
+    Ending, Retrying, RunObjects, TaskAction, TaskContext, TaskState, allowance, attempt, breaker_state, classify, fit,
+    minimal, next_action, next_attempt, record, refresh, reset, reset_by,
     retry::{
-        self, FailedScene, FailedStep, Failure, Found, MAX_FEEDBACK, Predecessor, Prepared, Retried, Succession,
-        TransitionScene, TransitionStep, attempt_number, failed_step, successor, task_feedback, transition_step,
-        workload_failure, workload_feedback,
+        self, FailedRunAction, FailedRunContext, FailureCause, MAX_FEEDBACK, NamedObject, Predecessor, Prepared,
+        Retried, Succession, TransitionContext, TransitionStep, attempt_number, failed_run_action, successor,
+        task_feedback, transition_step, workload_failure, workload_feedback,
     },
 };
 
@@ -76,7 +76,7 @@ impl Input<'_> {
         }
         self.twice(|status| reset(status, "TombstoneDeleted", Some("task-uid"), now));
         if let Some(failure) = self.failure {
-            assess(status, failure, now);
+            breaker_state(status, failure, now);
             allowance(status, failure, now);
             next_attempt(status, failure);
         }
@@ -85,22 +85,22 @@ impl Input<'_> {
         };
         for mode in [Mode::Observe, Mode::Enforce] {
             for retrying in [Retrying::No, Retrying::Keeps, Retrying::Deletes] {
-                let step = next_step(&Scene {
+                let step = next_action(&TaskContext {
                     task: &state,
                     others: std::slice::from_ref(&state),
                     rule: self.failure.map(|failure| (mode, failure)),
                     work_item: state.work_item.as_deref(),
-                    memory: Some(("item-uid", status)),
+                    item_status: Some(("item-uid", status)),
                     retrying,
                     abandoned: false,
                     now,
                 });
-                if let Step::Refresh(next) = step {
+                if let TaskAction::Refresh(next) = step {
                     self.written(&next);
                 }
             }
         }
-        let ending = classify(self.object, &state, Evidence::default(), self.failure);
+        let ending = classify(self.object, &state, RunObjects::default(), self.failure);
         let ended = attempt(self.object, &state, ending, now);
         self.twice(|status| record(status, ended.clone(), self.failure, now));
     }
@@ -111,9 +111,9 @@ impl Input<'_> {
         let failure = workload_failure(object.object(), self.children);
         self.record(object, &failure);
         for mode in [Mode::Observe, Mode::Enforce] {
-            let step = failed_step(&FailedScene {
+            let step = failed_run_action(&FailedRunContext {
                 object,
-                ledger: &ledger,
+                status: &ledger,
                 asked: self.order.map(|order| (order, "ann")),
                 rule: self.retry.map(|rule| ("team/TaskPolicy/agents", mode, rule)),
                 infrastructure_failures: status.infrastructure_failures,
@@ -122,17 +122,17 @@ impl Input<'_> {
                 now,
             });
             match step {
-                FailedStep::Tell(why) => {
-                    self.twice(|status| retry::told(status, object.uid(), why, now));
+                FailedRunAction::GiveUp(why) => {
+                    self.twice(|status| retry::gave_up(status, object.uid(), why, now));
                 }
-                FailedStep::Begin(transition) => {
+                FailedRunAction::Begin(transition) => {
                     self.twice(|status| retry::begun(status, &transition, now));
                 }
-                FailedStep::Ask(origin) => assert!((1..=20).contains(&origin.numbers.len())),
-                FailedStep::Nothing | FailedStep::Wait(_) | FailedStep::Record => {}
+                FailedRunAction::ReadSource(origin) => assert!((1..=20).contains(&origin.numbers.len())),
+                FailedRunAction::Nothing | FailedRunAction::Wait(_) | FailedRunAction::Record => {}
             }
         }
-        self.twice(|status| retry::forgotten(status, object.uid(), now));
+        self.twice(|status| retry::run_deleted(status, object.uid(), now));
     }
 
     /// The recorded end of a run.
@@ -162,9 +162,9 @@ impl Input<'_> {
         };
         for unsent in [false, true] {
             for left in [None, self.left] {
-                let step = transition_step(&TransitionScene {
+                let step = transition_step(&TransitionContext {
                     transition,
-                    found: Found::of(object, transition),
+                    found: NamedObject::of(object, transition),
                     wanted: self.retry.is_some(),
                     invalid,
                     unsent,
@@ -172,7 +172,7 @@ impl Input<'_> {
                     now,
                 });
                 match step {
-                    TransitionStep::Wait(_) | TransitionStep::LookForRemains | TransitionStep::Delete => {}
+                    TransitionStep::Wait(_) | TransitionStep::ListRemains | TransitionStep::Delete => {}
                     TransitionStep::Prepare => object.into_iter().for_each(|object| self.prepare(transition, object)),
                     TransitionStep::Replan => drop(self.twice(|status| retry::replanned(status, uid, now))),
                     TransitionStep::Confirm => drop(self.twice(|status| retry::deleted(status, uid, now))),

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use taskgate_api::{ClusterTaskPolicySpec, TaskPolicySpec};
 use taskgate_policy::{
-    Facts, Kind, KueueFacts, Operation, Phase, Policy, PolicySet, Request, SpawnerFacts, Workspace, decide, govern,
+    AdmissionContext, Kind, KueueInfo, Operation, Phase, Policy, PolicySet, Request, SpawnerInfo, Workspace, decide,
+    govern,
 };
 
 /// Half of the policies are cluster-wide and have to be looked at one by one; of the rest a tenth is in the namespace of
@@ -57,18 +58,18 @@ fn decision(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decide");
     let object = task();
     let namespace_labels = BTreeMap::from([("agents".to_owned(), "yes".to_owned())]);
-    let spawner = SpawnerFacts::default();
+    let spawner = SpawnerInfo::default();
     let workspace = Workspace::Present(Arc::default());
     for count in [1, 100, 1_000] {
         let policies = policies(count);
         for phase in [Phase::Mutating, Phase::Validating] {
-            let facts = Facts {
+            let context = AdmissionContext {
                 policies: &policies,
                 namespace_labels: &namespace_labels,
                 owner_task: None,
                 spawner: Some(&spawner),
                 workspace: &workspace,
-                kueue: KueueFacts::default(),
+                kueue: KueueInfo::default(),
             };
             let request = Request {
                 phase,
@@ -86,7 +87,7 @@ fn decision(criterion: &mut Criterion) {
                 BenchmarkId::new(format!("{phase:?}"), count),
                 &request,
                 |bencher, request| {
-                    bencher.iter(|| decide(&govern(black_box(request), &facts), None, Timestamp::UNIX_EPOCH));
+                    bencher.iter(|| decide(&govern(black_box(request), &context), None, Timestamp::UNIX_EPOCH));
                 },
             );
         }

@@ -6,8 +6,8 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use taskgate_policy::{
-    Facts, Kind, KueueFacts, Operation, Phase, Policy, PolicySet, Request, SpawnerFacts, Workspace, WorkspaceFacts,
-    decide, govern,
+    AdmissionContext, Kind, KueueInfo, Operation, Phase, Policy, PolicySet, Request, SpawnerInfo, Workspace,
+    WorkspaceInfo, decide, govern,
 };
 
 /// Ten keys, as Tera, as GoTemplate, and as what they come to.
@@ -64,11 +64,11 @@ fn task() -> Value {
 fn render(criterion: &mut Criterion) {
     let object = task();
     let namespace_labels = BTreeMap::new();
-    let spawner = SpawnerFacts {
+    let spawner = SpawnerInfo {
         labels: BTreeMap::from([("team".to_owned(), "blue".to_owned())]),
-        ..SpawnerFacts::default()
+        ..SpawnerInfo::default()
     };
-    let workspace = Workspace::Present(Arc::new(WorkspaceFacts {
+    let workspace = Workspace::Present(Arc::new(WorkspaceInfo {
         repo: "https://github.com/acme/shop.git".to_owned(),
         reference: Some("main".to_owned()),
     }));
@@ -79,13 +79,13 @@ fn render(criterion: &mut Criterion) {
         ("literal", "Tera", 2),
     ] {
         let policies = policies(engine, column);
-        let facts = Facts {
+        let context = AdmissionContext {
             policies: &policies,
             namespace_labels: &namespace_labels,
             owner_task: None,
             spawner: Some(&spawner),
             workspace: &workspace,
-            kueue: KueueFacts::default(),
+            kueue: KueueInfo::default(),
         };
         let request = Request {
             phase: Phase::Mutating,
@@ -99,10 +99,10 @@ fn render(criterion: &mut Criterion) {
             own: false,
             dry_run: false,
         };
-        let decision = decide(&govern(&request, &facts), None, Timestamp::UNIX_EPOCH);
+        let decision = decide(&govern(&request, &context), None, Timestamp::UNIX_EPOCH);
         assert!(decision.warnings.is_empty(), "{:?}", decision.warnings);
         group.bench_function(name, |bencher| {
-            bencher.iter(|| decide(&govern(black_box(&request), &facts), None, Timestamp::UNIX_EPOCH));
+            bencher.iter(|| decide(&govern(black_box(&request), &context), None, Timestamp::UNIX_EPOCH));
         });
     }
     group.finish();

@@ -1,8 +1,8 @@
-//! What the tests beside the code start from.
+//! Policies for the tests beside the code.
 
 use serde_json::Value;
 
-use crate::{Policy, PolicySet};
+use crate::matching::{Policy, PolicySet};
 
 /// The `TaskPolicy` called `name` in namespace `team`.
 pub(crate) fn policy(name: &str, spec: Value) -> Policy {
@@ -10,7 +10,7 @@ pub(crate) fn policy(name: &str, spec: Value) -> Policy {
     Policy::namespaced("team", name, &spec).expect("it compiles")
 }
 
-/// Those policies of namespace `team`, called `p0`, `p1` and so on.
+/// The policies of namespace `team`, called `p0`, `p1` and so on.
 pub(crate) fn policies(specs: impl IntoIterator<Item = Value>) -> PolicySet {
     let specs = specs.into_iter().enumerate();
     PolicySet::new(specs.map(|(index, spec)| policy(&format!("p{index}"), spec)))

@@ -1,90 +1,81 @@
-//! taskgate's decision core: what happens to a Task, a Job or a policy that somebody writes, and why.
+//! taskgate's decision core: what happens to a Task, a Job or a policy that is written, and why.
 //!
-//! Pure: no IO, no clock, no globals, no kube client. Whatever a decision needs is an argument, time included, so the
-//! webhook, the command line and any audit get the same verdict from the same input.
+//! Pure: no IO, no clock, no globals, no kube client. Every input of a decision is an argument, time included, so that the webhook,
+//! the command line and any audit get the same decision from the same input.
 //!
-//! The way through it: [`govern`] finds the policies that speak for a request, [`decide()`] lets each section make its
-//! findings and applies the policy's mode to them last. The result is a [`Decision`]: allow or deny, a minimal JSON
-//! patch, warnings, and every [`Reason`] as data.
+//! One directory per feature, named after the field of the policy. Imports point upwards in this list, never downwards:
 //!
-//! Depends on `taskgate-api` only. Called by `taskgate-webhook`, `taskgate-controller` and the `taskgate` binary.
+//! | Directory | Purpose |
+//! |---|---|
+//! | `kubernetes` | forms of names and values, quantities, JSON patches |
+//! | `issue_source` | where the items of a spawner are, and how answers of GitHub are read |
+//! | `template` | templates of policies, bounded in time and output |
+//! | `matching` | compiled policies, and [`PolicyScope`]: which policies apply to an object |
+//! | `decision` | the vocabulary of a review: request, finding, reason, decision |
+//! | `cancellation` | `cancellationPolicy` |
+//! | `queueing` | `queueName` |
+//! | `metadata` | `metadata` |
+//! | `breaker` | `failurePolicy` |
+//! | `retry` | `retry` |
+//! | `interests` | the items that are read at issue sources |
+//! | `admission` | [`govern`] finds the policies of a request, [`decide()`] collects the findings and applies the mode |
+//!
+//! Depends on `taskgate-api` and `taskgate-gotemplate`. Called by `taskgate-webhook`, `taskgate-controller`, `taskgate-offline` and
+//! the `taskgate` binary, which use the names below and do not depend on the layout.
 
-mod accounting;
-mod backoff;
+mod admission;
 mod breaker;
-mod breaker_wording;
-mod cancel;
-mod candidates;
-mod canonical;
-mod classify;
-mod cost;
-mod decide;
+mod cancellation;
 mod decision;
-mod durations;
-mod facts;
-mod farewell;
-mod fit;
 #[cfg(test)]
 mod fixtures;
-mod governing;
-mod identity;
-mod item_key;
-mod known;
-mod ledger;
+mod interests;
+mod issue_source;
+mod kubernetes;
+mod matching;
 pub mod metadata;
-mod names;
-mod patch;
-mod pitfalls;
-mod policy;
-mod protected;
-mod quantity;
-mod queue;
-mod reach;
-mod reason;
-mod request;
+mod queueing;
 pub mod retry;
-mod right;
-mod ruling;
-mod select;
-pub mod source;
-mod stricter;
-mod task_state;
 mod template;
-mod upkeep;
-mod work_item;
-mod written;
 
-pub use backoff::next_attempt;
-pub use breaker::{Assessment, Memory, allowance, assess};
-pub use cancel::{
-    CancelDetail, CancelReview, CancelScene, CancelStep, CancelTask, Cancellation, JobEnd, MAX_GRACE, MAX_REASON,
-    Progress, Run, Sighting, Stamp, Trigger, Wish, WishScene, WishVerdict, admit, annotations as cancel_annotations,
-    announcement, asks_permission, by_whom, cancel_step, conclusion, is_back, next_run, wish,
+pub use admission::{
+    Right, decide, govern, has_reserved_keys, required_rights, reserved_keys_changed, retry_order, right_missing,
+    without_reserved_keys,
 };
-pub use candidates::{Candidate, Claim, candidates};
-pub use classify::{CIRCUIT_BROKEN, Ending, Evidence, TASK_CANCELLED, classify};
-pub use decide::decide;
-pub use decision::{Decision, Denial, Verdict};
-pub use facts::{SpawnerFacts, Workspace, WorkspaceFacts};
-pub use farewell::{Farewell, farewell};
-pub use fit::{fit, minimal};
-pub use governing::{Governing, governing};
-pub use identity::{ItemIdentity, identify};
-pub use known::{Acceptance, KnownPolicies, MAX_POLICIES, PolicyState};
-pub use ledger::{HISTORY, attempt, baseline, failures_to_forget, fill_in, record, refresh, reset, reset_by};
-pub use names::{clip, note};
-pub use policy::{Policy, PolicyName, Problem};
-pub use protected::{carries_own, own_keys_changed, stated};
-pub use quantity::canonical as canonical_quantity;
-pub use queue::{
-    Installed, Look, NotQueued, QueueDetail, QueueReason, QueueScene, QueueState, queue_state, states_queue,
+pub use breaker::{
+    CIRCUIT_BROKEN, Ending, HISTORY, ItemSnapshot, Retrying, RunObjects, TaskAction, TaskContext, TaskPhase, TaskState,
+    UninstallAction, add_late_usage, allowance, attempt, baseline, breaker_state, classify, failures_to_reset, fit,
+    minimal, next_action, next_attempt, record, refresh, reset, reset_by, uninstall_action,
 };
-pub use reach::Mismatch;
-pub use reason::{Detail, Reason, Refusal, Section};
-pub use request::{Facts, Kind, KueueFacts, Operation, Phase, Request};
-pub use right::{Right, right_missing, rights_needed};
-pub use ruling::{FailureRule, RetryRule, cancellation_rule, failure_rule, on_deactivation, retry_rule};
-pub use select::{Governed, PolicySet, govern};
-pub use task_state::{TaskPhase, TaskState};
-pub use upkeep::{Retrying, Scene, Step, next_step};
-pub use work_item::retry_order;
+pub use cancellation::{
+    CancelContext, CancelIntent, CancelIntentContext, CancelReview, CancelState, CancelStep, CancelTask, Cancellation,
+    DesiredCancellation, JobEnd, SourceObservation, Stamp, TASK_CANCELLED, TaskRun, Trigger,
+    annotations as cancel_annotations, announcement, cancel_step, conclusion, desired_cancellation, is_rediscovered,
+    needs_permission_check, next_run, requester, review_cancellation,
+};
+pub use decision::{
+    AdmissionContext, BreakerRefusal, CancelDetail, Decision, Denial, Detail, Governed, Kind, KueueInfo, MAX_GRACE,
+    MAX_REASON, NotQueued, Operation, Phase, QueueDetail, Reason, Request, Verdict,
+};
+pub use issue_source::{SpawnerInfo, Workspace, WorkspaceInfo};
+pub use kubernetes::{Problem, canonical_quantity, clip, note};
+pub use matching::{
+    Acceptance, Candidate, Claim, FailureRule, GoverningSection, ItemIdentity, KnownPolicies, MAX_POLICIES, Mismatch,
+    Policy, PolicyName, PolicyScope, PolicySet, PolicyState, RetryRule, Section, identify,
+};
+pub use queueing::{
+    InstalledKueue, QueueContext, QueueObservation, QueueReason, QueueState, queue_state, requests_queue,
+};
+
+/// Issue sources: where a spawner's items are, which items are read, and what follows from an answer.
+pub mod source {
+    pub use crate::{
+        breaker::{ItemPresence, SourceVerdict, evaluate_source},
+        interests::{Interest, Interests, add_task, add_work_item},
+        issue_source::{
+            Comment, Filter, IssueEndpoint, IssueSource, RateHeaders, Repository, SourceItem, Unsupported, backoff,
+            ghproxy_service, github, pause,
+        },
+        matching::SourceKey,
+    };
+}

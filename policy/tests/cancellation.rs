@@ -1,15 +1,15 @@
 //! The cancellation against a small model of Kelos and of the job controller: whatever the order in which they, the user
 //! and our own steps come, and wherever we crash, the Task ends cancelled once, and no second Job runs.
 //!
-//! What is stored is all that survives a step, so a crash is nothing but not going on.
+//! Only stored state survives a step, so that a crash is simply a step that is not taken.
 
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use taskgate_api::keys;
 use taskgate_policy::{
-    CancelReview, CancelScene, CancelStep, CancelTask, Cancellation, JobEnd, Operation, Phase, Progress, Run, admit,
-    cancel_step,
+    CancelContext, CancelReview, CancelState, CancelStep, CancelTask, Cancellation, JobEnd, Operation, Phase, TaskRun,
+    cancel_step, review_cancellation,
 };
 
 #[derive(Clone, Copy, Debug)]
@@ -24,13 +24,13 @@ enum Act {
     End {
         succeeds: bool,
     },
-    /// We take one step, and crash.
+    /// The controller takes one step, and crashes.
     Step,
-    /// Somebody deletes the Job.
+    /// A user deletes the Job.
     DeleteJob,
     /// Kueue takes the Job its quota, and its start.
     Evict,
-    /// The user asks, or takes it back.
+    /// The user asks, or withdraws the request.
     Ask {
         grace: u8,
     },
@@ -67,7 +67,7 @@ struct Job {
     suspended: bool,
     /// Whether it was made when there was no way back.
     late: bool,
-    told: bool,
+    deadline_set: bool,
     active: bool,
     failing: bool,
     /// Whether it has a start, without which it is not allowed to end.
@@ -102,13 +102,17 @@ fn a_job_that_finalizers_keep_is_deleted_once() {
         "status": {"phase": "Failed"},
     });
     let now = Timestamp::from_second(1_800_000_000).expect("a time that exists");
-    let step = |going| {
+    let step = |deleting| {
         let end = JobEnd::Ours;
-        let told = true;
-        cancel_step(&CancelScene {
+        let deadline_set = true;
+        cancel_step(&CancelContext {
             cancellation: &Cancellation::of(&task),
             task: CancelTask::of(&task),
-            run: Some(Run::Job { end, told, going }),
+            run: Some(TaskRun::Job {
+                end,
+                deadline_set,
+                deleting,
+            }),
             wanted_again: false,
             now,
         })
@@ -175,7 +179,7 @@ impl World {
                 self.job = Some(Job {
                     suspended,
                     late,
-                    told: false,
+                    deadline_set: false,
                     active: false,
                     failing: false,
                     started: false,
@@ -208,35 +212,35 @@ impl World {
 
     fn step(&mut self) {
         let cancellation = self.cancellation();
-        let mut scene = CancelScene {
+        let mut context = CancelContext {
             cancellation: &cancellation,
             task: CancelTask::of(&self.task),
             run: None,
             wanted_again: false,
             now: self.now,
         };
-        let mut step = cancel_step(&scene);
-        if step == CancelStep::Look {
-            scene.run = Some(match &self.job {
-                None if self.task["spec"].get("branch").is_some() && !self.can_start() => Run::Stuck,
-                None => Run::Nothing,
-                Some(job) => Run::Job {
+        let mut step = cancel_step(&context);
+        if step == CancelStep::ReadRun {
+            context.run = Some(match &self.job {
+                None if self.task["spec"].get("branch").is_some() && !self.can_start() => TaskRun::Stuck,
+                None => TaskRun::Nothing,
+                Some(job) => TaskRun::Job {
                     end: match job.end {
                         None if job.failing && !job.started => JobEnd::Startless,
                         _ if job.failing => JobEnd::Ours,
                         Some(_) => JobEnd::Other,
                         None => JobEnd::Open,
                     },
-                    told: job.told,
-                    going: false,
+                    deadline_set: job.deadline_set,
+                    deleting: false,
                 },
             });
-            step = cancel_step(&scene);
-            assert_ne!(step, CancelStep::Look, "looking leads to a step");
+            step = cancel_step(&context);
+            assert_ne!(step, CancelStep::ReadRun, "reading the run leads to a step");
         }
         let mut write = |key: &str, value: Value| self.task["metadata"]["annotations"][key] = value;
         match step {
-            CancelStep::Idle | CancelStep::Wait(_) | CancelStep::Blocked | CancelStep::Look => {}
+            CancelStep::Idle | CancelStep::Wait(_) | CancelStep::Blocked | CancelStep::ReadRun => {}
             CancelStep::Announce => write(keys::CANCEL_STATE, "Announced".into()),
             CancelStep::Execute => write(keys::CANCEL_STATE, "Cancelling".into()),
             CancelStep::GiveUp(progress) => write(keys::CANCEL_STATE, progress.as_str().into()),
@@ -245,7 +249,7 @@ impl World {
                 self.concluded += 1;
             }
             CancelStep::Withdraw => self.task["metadata"]["annotations"] = json!({}),
-            CancelStep::Tell => self.job.as_mut().expect("a Job to tell").told = true,
+            CancelStep::SetDeadline => self.job.as_mut().expect("a Job to annotate").deadline_set = true,
             CancelStep::FailJob => {
                 let job = self.job.as_mut().expect("a Job to fail");
                 (job.failing, job.started) = (true, true);
@@ -267,7 +271,7 @@ impl World {
         let mut object = self.task.clone();
         change(&mut object["metadata"]["annotations"]);
         for phase in [Phase::Mutating, Phase::Validating] {
-            let decision = admit(&CancelReview {
+            let decision = review_cancellation(&CancelReview {
                 phase,
                 operation: Operation::Update,
                 object: &object,
@@ -324,7 +328,7 @@ impl World {
         }
     }
 
-    /// Everybody goes on until nothing changes any more.
+    /// All parts go on until nothing changes any more.
     fn settle(&mut self) {
         self.branch_taken = false;
         self.workspace.get_or_insert(self.now);
@@ -353,12 +357,12 @@ proptest! {
         prop_assert_eq!(world.ran_after, 0, "an agent was started after there was no way back");
         prop_assert!(!(world.has_ended() && world.locked), "the branch stays locked");
         match cancellation.progress {
-            Some(Progress::Cancelled) => {
+            Some(CancelState::Cancelled) => {
                 prop_assert_eq!(world.phase(), "Failed");
                 prop_assert_eq!(world.concluded, 1, "recorded once");
                 prop_assert!(world.job.is_none(), "the Job is left over");
             }
-            Some(Progress::TooLate) => prop_assert!(world.has_ended()),
+            Some(CancelState::TooLate) => prop_assert!(world.has_ended()),
             None => prop_assert!(cancellation.is_none(), "left half-way: {cancellation:?}"),
             other => prop_assert!(false, "stuck at {other:?} in phase {:?}", world.phase()),
         }

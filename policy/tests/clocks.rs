@@ -5,11 +5,11 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use taskgate_api::{Mode, WorkItemStatus, task_policy::FailurePolicy, work_item::Outcome};
-use taskgate_policy::{Ending, Retrying, Scene, Step, TaskState, attempt, next_step, record};
+use taskgate_policy::{Ending, Retrying, TaskAction, TaskContext, TaskState, attempt, next_action, record};
 
-/// More steps than any Task needs, jumps included.
 /// The UID of the `WorkItem`.
 const WORK_ITEM: &str = "0b6ad59a-2c5c-4b55-8d5d-3c1d3c8a9f10";
+/// More actions than any Task needs, jumps included.
 const MAX_STEPS: usize = 60;
 const ITEM: &str = "fixer-42-e13156ca85";
 
@@ -64,45 +64,45 @@ proptest! {
             "status": {"phase": "Failed", "startTime": at(created).to_string(), "completionTime": completion},
         });
         let mut task = TaskState::of(&object).expect("a Task");
-        let mut memory: Option<WorkItemStatus> = None;
+        let mut status: Option<WorkItemStatus> = None;
         let (mut now, mut jumps) = (start(), jumps.into_iter());
         for _ in 0..MAX_STEPS {
             if let Some(jump) = jumps.next() {
                 now = at(jump);
             }
-            let step = next_step(&Scene {
+            let action = next_action(&TaskContext {
                 task: &task,
                 others: &[],
                 rule: Some((Mode::Enforce, &rule)),
                 work_item: Some(ITEM),
-                memory: memory.as_ref().map(|status| (WORK_ITEM, status)),
+                item_status: status.as_ref().map(|item| (WORK_ITEM, item)),
                 retrying: Retrying::No,
                 abandoned: false,
                 now,
             });
-            match step {
-                Step::Delete => return Ok(()),
-                Step::Wait(until) => {
+            match action {
+                TaskAction::Delete => return Ok(()),
+                TaskAction::Wait(until) => {
                     prop_assert!(until > now, "it would spin: {until} at {now}");
                     now = until;
                 }
-                Step::Record => {
+                TaskAction::Record => {
                     let ending = Ending { outcome: Outcome::Failed, reason: "BackoffLimitExceeded".into() };
                     let attempt = attempt(&object, &task, ending, now);
                     let ended = attempt.completion_time.clone().map(|time| time.0);
                     prop_assert!(ended.is_some_and(|ended| ended <= now), "{ended:?} lies ahead of {now}");
-                    let before = memory.clone().unwrap_or_default();
+                    let before = status.clone().unwrap_or_default();
                     let after = record(&before, attempt, Some(&rule), now);
                     prop_assert!(after.is_some(), "counted twice");
-                    memory = after;
+                    status = after;
                 }
-                Step::Mark => task.recorded = Some(WORK_ITEM.into()),
-                Step::Refresh(status) => memory = Some(*status),
-                Step::Release => task.held = false,
-                Step::Adopt => task.held = true,
+                TaskAction::Mark => task.recorded = Some(WORK_ITEM.into()),
+                TaskAction::Refresh(next) => status = Some(*next),
+                TaskAction::RemoveFinalizer => task.has_finalizer = false,
+                TaskAction::AddFinalizer => task.has_finalizer = true,
                 other => prop_assert!(false, "{other:?} ends nothing"),
             }
         }
-        prop_assert!(false, "it stays for ever: {task:?} {memory:?}");
+        prop_assert!(false, "it stays for ever: {task:?} {status:?}");
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use taskgate_api::{Mode, keys, task_policy::RetriedKind};
-use taskgate_policy::{Policy, PolicySet, Section, candidates, failure_rule, governing, retry::Retried, retry_rule};
+use taskgate_policy::{Policy, PolicyScope, PolicySet, Section};
 
 fn cluster(name: &str, spec: Value) -> Policy {
     Policy::cluster(name, &serde_json::from_value(spec).unwrap()).unwrap()
@@ -26,10 +26,10 @@ fn task() -> Value {
     json!({"metadata": {"name": "t", "namespace": "team", "uid": "u"}})
 }
 
-/// The failure section that governs a Task: whose, how far it goes, and its limit.
+/// The failure section that applies to a Task: its policy, mode and limit.
 fn limit(policies: impl IntoIterator<Item = Policy>) -> Option<(String, Mode, u32)> {
     let (set, none) = (PolicySet::new(policies), BTreeMap::new());
-    let found = failure_rule(&set, "team", &none, &task(), None)?;
+    let found = PolicyScope::new(&set, "team", &none, None).failure(&task())?;
     Some((found.policy.to_string(), found.mode, found.rule.max_retries_per_item))
 }
 
@@ -77,7 +77,7 @@ fn an_enforced_section_comes_first_and_is_only_made_stricter() {
         let name = further.name().to_string();
         assert_eq!(limit([base(), further]), of_base(mode, limit_of), "{name}");
     }
-    // Of several the strongest counts, and what it does not say stays as it is enforced.
+    // Of several the strongest counts; fields that it does not set stay as they are enforced.
     let several = [
         base(),
         own("a", failures(2)),
@@ -103,7 +103,8 @@ fn an_enforced_section_comes_first_and_is_only_made_stricter() {
 fn a_retry_that_is_enforced_never_becomes_more() {
     let attempts = |policies: Vec<Policy>| {
         let (set, none, task) = (PolicySet::new(policies), BTreeMap::new(), task());
-        let found = retry_rule(&set, "team", &none, Retried::of(RetriedKind::Task, &task).unwrap()).unwrap();
+        let found = PolicyScope::new(&set, "team", &none, None).retry(RetriedKind::Task, &task);
+        let found = found.unwrap();
         (found.mode, found.rule.max_attempts, found.rule.overrides.is_some())
     };
     let base = |mode: &str| enforced("base", json!({"retry": {"mode": mode, "maxAttempts": 3}}));
@@ -117,7 +118,7 @@ fn a_retry_that_is_enforced_never_becomes_more() {
 }
 
 #[test]
-fn what_an_enforced_policy_sets_comes_first_in_the_merge_and_is_told() {
+fn an_enforced_policy_comes_first_in_the_merge_and_among_the_candidates() {
     let policies = PolicySet::new([
         enforced(
             "base",
@@ -133,24 +134,26 @@ fn what_an_enforced_policy_sets_comes_first_in_the_merge_and_is_told() {
         ),
     ]);
     let none = BTreeMap::new();
-    let governed = governing(&policies, "team", &none, &task(), None);
+    let scope = PolicyScope::new(&policies, "team", &none, None);
+    let governed = scope.governing(&task());
     let metadata = governed.iter().filter(|found| found.section == Section::Metadata);
     let order: Vec<_> = metadata.map(|found| found.policy.to_string()).collect();
     assert_eq!(order, ["ClusterTaskPolicy/base", "TaskPolicy/team"]);
-    let found = candidates(&policies, "team", &none, &task(), None);
+    let found = scope.candidates(&task());
     let claim = |index: usize| found[index].claim(Section::FailurePolicy).unwrap();
     assert!(found[0].enforced && claim(0).wins && !claim(0).tightens);
     assert!(!found[1].enforced && !claim(1).wins && claim(1).tightens);
 }
 
 #[test]
-fn nothing_governs_in_a_namespace_that_is_opted_out() {
+fn no_policy_applies_in_a_namespace_that_is_opted_out() {
     let set = PolicySet::new([enforced("base", failures(3)), own("team", failures(2))]);
     let mut labels = BTreeMap::from([(keys::ADMISSION.to_owned(), "enabled".to_owned())]);
-    assert!(failure_rule(&set, "team", &labels, &task(), None).is_some());
+    assert!(PolicyScope::new(&set, "team", &labels, None).failure(&task()).is_some());
     labels.insert(keys::ADMISSION.to_owned(), keys::ADMISSION_DISABLED.to_owned());
-    assert!(failure_rule(&set, "team", &labels, &task(), None).is_none());
-    assert!(governing(&set, "team", &labels, &task(), None).is_empty());
+    let scope = PolicyScope::new(&set, "team", &labels, None);
+    assert!(scope.failure(&task()).is_none());
+    assert!(scope.governing(&task()).is_empty());
 }
 
 /// 0 is no limit.
@@ -187,8 +190,8 @@ proptest! {
         });
         let together = PolicySet::new(others.chain([enforced("base", base)]));
         let task = task();
-        let Some(before) = failure_rule(&alone, "team", &none, &task, None) else { return Ok(()) };
-        let after = failure_rule(&together, "team", &none, &task, None).unwrap();
+        let Some(before) = PolicyScope::new(&alone, "team", &none, None).failure(&task) else { return Ok(()) };
+        let after = PolicyScope::new(&together, "team", &none, None).failure(&task).unwrap();
         prop_assert_eq!(after.policy, before.policy);
         prop_assert!(after.mode >= before.mode);
         let limits = |rule: &taskgate_api::task_policy::FailurePolicy| {

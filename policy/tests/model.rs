@@ -1,8 +1,7 @@
-//! The bookkeeping against a small model: random histories of creates, ends, deletions by everybody, crashes between any two
-//! steps and policies that change. What is stored is all that survives a step, so a crash is nothing but not going on.
+//! The task lifecycle against a small model: random histories of creates, ends, deletions, crashes between any two actions and
+//! changes of the policy. Only stored state survives an action, so that a crash is simply an action that is not taken.
 //!
-//! Whatever happened, once everything has come to rest: each end stands in the memory once, the limit held, and nothing is
-//! stuck.
+//! Whatever happened, once the controller is idle: each end is recorded once, the limit was kept, and nothing is stuck.
 
 use std::collections::BTreeMap;
 
@@ -12,11 +11,11 @@ use serde_json::json;
 use taskgate_api::{
     Mode, WorkItemStatus,
     task_policy::FailurePolicy,
-    work_item::{Attempt, Outcome},
+    work_item::{Attempt, Breaker, Outcome},
 };
 use taskgate_policy::{
-    Assessment, Ending, Retrying, Scene, Step, TaskPhase, TaskState, allowance, assess, attempt, next_attempt,
-    next_step, record, refresh, reset,
+    Ending, Retrying, TaskAction, TaskContext, TaskPhase, TaskState, allowance, attempt, breaker_state, next_action,
+    next_attempt, record, refresh, reset,
 };
 
 /// The UID of the `WorkItem`.
@@ -25,13 +24,13 @@ const ITEM: &str = "fixer-42-e13156ca85";
 
 #[derive(Clone, Debug)]
 enum Act {
-    /// Somebody wants a Task: the spawner under its one name, or somebody else under another.
-    Create { by_hand: bool },
+    /// A Task is created: by the spawner under its one name, or manually under another.
+    Create { manually: bool },
     /// The agent of the n-th Task ends.
     End { task: usize, succeeds: bool },
-    /// The n-th Task is deleted by somebody else.
+    /// A user deletes the n-th Task.
     Delete { task: usize },
-    /// The controller takes one step for the n-th Task, and crashes.
+    /// The controller takes one action for the n-th Task, and crashes.
     Step { task: usize },
     /// Time goes on.
     Wait { seconds: u8 },
@@ -41,7 +40,7 @@ enum Act {
 
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
-        4 => any::<bool>().prop_map(|by_hand| Act::Create { by_hand }),
+        4 => any::<bool>().prop_map(|manually| Act::Create { manually }),
         4 => (0..4usize, prop::bool::weighted(0.2)).prop_map(|(task, succeeds)| Act::End { task, succeeds }),
         1 => (0..4usize).prop_map(|task| Act::Delete { task }),
         10 => (0..4usize).prop_map(|task| Act::Step { task }),
@@ -56,11 +55,11 @@ struct World {
     rule: FailurePolicy,
     off: bool,
     tasks: Vec<TaskState>,
-    memory: Option<WorkItemStatus>,
+    item_status: Option<WorkItemStatus>,
     made: u32,
     /// Every Task that ended under a policy, and how.
     ends: BTreeMap<String, TaskPhase>,
-    /// Deletions that somebody else made of failed Tasks.
+    /// Failed Tasks that a user deleted.
     resets: Vec<String>,
     changed: bool,
 }
@@ -72,7 +71,7 @@ impl World {
             rule,
             off: false,
             tasks: Vec::new(),
-            memory: None,
+            item_status: None,
             made: 0,
             ends: BTreeMap::new(),
             resets: Vec::new(),
@@ -81,12 +80,12 @@ impl World {
     }
 
     fn status(&self) -> WorkItemStatus {
-        self.memory.clone().unwrap_or_default()
+        self.item_status.clone().unwrap_or_default()
     }
 
     /// Admission, on consistent reads.
-    fn create(&mut self, by_hand: bool) {
-        let name = if by_hand {
+    fn create(&mut self, manually: bool) {
+        let name = if manually {
             format!("hand-{}", self.made)
         } else {
             "fixer-42".to_owned()
@@ -114,17 +113,17 @@ impl World {
             started: true,
             ended: None,
             deleting: None,
-            held: !self.off,
+            has_finalizer: !self.off,
             work_item: (!self.off).then(|| ITEM.to_owned()),
             recorded: None,
             spec_ttl: None,
             kept_ttl: Some(5),
             cancelled: false,
-            makes_room: false,
+            must_be_replaced: false,
         });
     }
 
-    fn step_of(&self, index: usize) -> Step {
+    fn action_of(&self, index: usize) -> TaskAction {
         let task = &self.tasks[index];
         let others: Vec<_> = self
             .tasks
@@ -132,74 +131,74 @@ impl World {
             .filter(|other| other.uid != task.uid)
             .cloned()
             .collect();
-        next_step(&Scene {
+        next_action(&TaskContext {
             task,
             others: &others,
             rule: (!self.off).then_some((Mode::Enforce, &self.rule)),
             work_item: Some(ITEM),
-            memory: self.memory.as_ref().map(|memory| (WORK_ITEM, memory)),
+            item_status: self.item_status.as_ref().map(|status| (WORK_ITEM, status)),
             retrying: Retrying::No,
             abandoned: false,
             now: self.now,
         })
     }
 
-    /// Takes the step; false when there was none to take.
+    /// Takes the next action; false when there was none to take.
     fn take(&mut self, index: usize) -> bool {
-        let step = self.step_of(index);
+        let step = self.action_of(index);
         let status = self.status();
         let task = &mut self.tasks[index];
         match step {
             // Admission marked no Job here.
-            Step::Done | Step::Wait(_) | Step::StopMarked => return false,
-            Step::Adopt => {
+            TaskAction::Done | TaskAction::Wait(_) | TaskAction::StopMarked => return false,
+            TaskAction::AddFinalizer => {
                 assert!(
                     task.deleting.is_none(),
                     "a finalizer cannot be added to what is being deleted"
                 );
-                task.held = true;
+                task.has_finalizer = true;
                 task.work_item = Some(ITEM.to_owned());
             }
             // The Job fails, and Kelos moves the Task to Failed.
-            Step::Stop => {
+            TaskAction::Stop => {
                 task.phase = TaskPhase::Failed;
                 task.ended = Some(self.now);
             }
-            Step::Record => {
+            TaskAction::Record => {
                 let new = Self::attempt(task, self.now);
                 let next = record(&status, new, Some(&self.rule), self.now);
-                self.memory = Some(next.expect("what is recorded already is not recorded again"));
+                self.item_status = Some(next.expect("what is recorded already is not recorded again"));
             }
-            Step::Mark => {
+            TaskAction::Mark => {
                 task.recorded = Some(WORK_ITEM.to_owned());
                 if task.phase == TaskPhase::Succeeded {
-                    task.held = false;
+                    task.has_finalizer = false;
                 }
             }
-            Step::Reset => {
+            TaskAction::Reset => {
                 let uid = task.uid.clone();
                 assert!(
                     self.resets.contains(&uid),
-                    "only a deletion by somebody else is a reset: {uid}"
+                    "only a deletion by a user is a reset: {uid}"
                 );
                 let next = reset(&status, "TombstoneDeleted", Some(&uid), self.now);
-                self.memory = Some(next.expect("a deletion resets once"));
+                self.item_status = Some(next.expect("a deletion resets once"));
             }
-            Step::Refresh(next) => {
+            TaskAction::Refresh(next) => {
                 assert_eq!(Some(&*next), refresh(&status, Some(&self.rule), self.now).as_ref());
-                self.memory = Some(*next);
+                self.item_status = Some(*next);
             }
-            Step::Release => task.held = false,
-            Step::Delete => {
+            TaskAction::RemoveFinalizer => task.has_finalizer = false,
+            TaskAction::Delete => {
                 assert!(
-                    !task.held && task.phase != TaskPhase::Active,
-                    "our own deletion comes after the release"
+                    !task.has_finalizer && task.phase != TaskPhase::Active,
+                    "taskgate deletes after it has removed the finalizer"
                 );
                 self.tasks.remove(index);
                 return true;
             }
         }
-        if self.tasks[index].deleting.is_some() && !self.tasks[index].held {
+        if self.tasks[index].deleting.is_some() && !self.tasks[index].has_finalizer {
             self.tasks.remove(index);
         }
         true
@@ -218,7 +217,7 @@ impl World {
     fn act(&mut self, act: &Act) {
         let nth = |task: &usize, tasks: &[TaskState]| (!tasks.is_empty()).then(|| task % tasks.len());
         match act {
-            Act::Create { by_hand } => self.create(*by_hand),
+            Act::Create { manually } => self.create(*manually),
             Act::End { task, succeeds } => {
                 let Some(index) = nth(task, &self.tasks) else { return };
                 let task = &mut self.tasks[index];
@@ -235,7 +234,7 @@ impl World {
             Act::Delete { task } => {
                 let Some(index) = nth(task, &self.tasks) else { return };
                 let task = &mut self.tasks[index];
-                if task.held {
+                if task.has_finalizer {
                     task.deleting.get_or_insert(self.now);
                     self.resets.push(task.uid.clone());
                 } else {
@@ -265,7 +264,7 @@ impl World {
         seen.sort_unstable();
         let all = seen.len();
         seen.dedup();
-        assert_eq!(seen.len(), all, "an end stands there twice");
+        assert_eq!(seen.len(), all, "an end is recorded twice");
         let limit = self.rule.max_retries_per_item;
         let probes = self.rule.reset_after.is_some();
         if limit > 0 && !self.changed && !probes {
@@ -288,37 +287,40 @@ impl World {
     /// Lets the controller go on until it has nothing to do; it may not spin.
     fn settle(&mut self) {
         for _ in 0..200 {
-            let Some(index) =
-                (0..self.tasks.len()).find(|index| !matches!(self.step_of(*index), Step::Done | Step::Wait(_)))
+            let Some(index) = (0..self.tasks.len())
+                .find(|index| !matches!(self.action_of(*index), TaskAction::Done | TaskAction::Wait(_)))
             else {
                 return;
             };
             self.take(index);
         }
-        unreachable!("the controller does not come to rest: {:?}", self.tasks);
+        unreachable!("the controller does not become idle: {:?}", self.tasks);
     }
 
-    /// What holds at rest.
-    fn at_rest(&mut self) {
+    /// What holds once the controller is idle.
+    fn check_idle(&mut self) {
         self.settle();
         self.check();
         let status = self.status();
         for task in &self.tasks {
             assert!(task.deleting.is_none(), "stuck in deletion: {task:?}");
             if self.off {
-                assert!(!task.held, "held without a policy: {task:?}");
+                assert!(!task.has_finalizer, "a finalizer without a policy: {task:?}");
             } else if task.is_terminal() {
                 let recorded = status.attempts.iter().any(|attempt| attempt.uid == task.uid);
                 assert!(recorded || task.recorded.is_some(), "its end was lost: {task:?}");
                 let keeps = task.phase == TaskPhase::Failed;
-                assert!(!keeps || task.held, "a failed Task that nobody watches over: {task:?}");
+                assert!(
+                    !keeps || task.has_finalizer,
+                    "a failed Task without a finalizer: {task:?}"
+                );
             }
         }
-        if !self.off && assess(&status, &self.rule, self.now) != Assessment::Closed && !self.changed {
+        if !self.off && breaker_state(&status, &self.rule, self.now) != Breaker::Closed && !self.changed {
             let written = status.breaker.map(|breaker| format!("{breaker:?}"));
             assert_ne!(written.as_deref(), Some("Closed"), "open, and written as closed");
         }
-        // Time heals nothing but what the policy says: with everybody gone, nothing is left behind.
+        // Without a policy, no terminal Task is left after its TTL.
         self.off = true;
         self.settle();
         self.now += SignedDuration::from_secs(600);
@@ -355,6 +357,6 @@ proptest! {
         for act in &acts {
             world.act(act);
         }
-        world.at_rest();
+        world.check_idle();
     }
 }

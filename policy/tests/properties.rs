@@ -12,8 +12,8 @@ use taskgate_api::{
     task_policy::{FailurePolicy, MetadataPolicy, PropagationTarget, TemplateEngine},
 };
 use taskgate_policy::{
-    Decision, Facts, Kind, KueueFacts, Memory, Operation, Phase, Policy, PolicySet, Request, SpawnerFacts, Workspace,
-    decide, govern, stated,
+    AdmissionContext, Decision, ItemSnapshot, Kind, KueueInfo, Operation, Phase, Policy, PolicySet, Request,
+    SpawnerInfo, Workspace, decide, govern, without_reserved_keys,
 };
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -195,21 +195,21 @@ fn policies() -> impl Strategy<Value = PolicySet> {
 fn run(policies: &PolicySet, kind: Kind, phase: Phase, operation: Operation, object: &Value) -> Decision {
     let owner = json!({"metadata": {"name": "fixer-42", "labels": {"a": "x"}}});
     let labels = BTreeMap::new();
-    let spawner = SpawnerFacts {
-        has_tracker: true,
-        ..SpawnerFacts::default()
+    let spawner = SpawnerInfo {
+        has_issue_source: true,
+        ..SpawnerInfo::default()
     };
-    let facts = Facts {
+    let context = AdmissionContext {
         policies,
         namespace_labels: &labels,
         owner_task: (kind == Kind::Job).then_some(&owner),
         spawner: Some(&spawner),
         workspace: &Workspace::Unknown,
-        kueue: KueueFacts::default(),
+        kueue: KueueInfo::default(),
     };
     let mutated = phase == Phase::Mutating && operation == Operation::Create;
     let seen = if mutated {
-        stated(kind, object)
+        without_reserved_keys(kind, object)
     } else {
         Cow::Borrowed(object)
     };
@@ -225,12 +225,12 @@ fn run(policies: &PolicySet, kind: Kind, phase: Phase, operation: Operation, obj
         own: false,
         dry_run: false,
     };
-    decide(&govern(&request, &facts), memory(&WorkItemStatus::default()), NOW)
+    decide(&govern(&request, &context), snapshot(&WorkItemStatus::default()), NOW)
 }
 
 /// Nothing remembered, one Task under way: a limit of one stops Jobs.
-fn memory(status: &WorkItemStatus) -> Memory<'_> {
-    Memory {
+fn snapshot(status: &WorkItemStatus) -> ItemSnapshot<'_> {
+    ItemSnapshot {
         status: Some(status),
         active: Some(1),
     }
@@ -361,8 +361,8 @@ proptest! {
         let first = run(&policies, kind, Phase::Mutating, Operation::Create, &object);
         json_patch::patch(&mut object, &first.patch).unwrap();
         prop_assert_eq!(own_of(&object), own_of(&expected), "{:?}", marks);
-        let told = first.warnings.iter().any(|warning| warning.contains("only taskgate sets these"));
-        prop_assert_eq!(told, marked);
+        let warned = first.warnings.iter().any(|warning| warning.contains("only taskgate sets these"));
+        prop_assert_eq!(warned, marked);
         let second = run(&policies, kind, Phase::Mutating, Operation::Create, &object);
         prop_assert!(second.patch.0.is_empty(), "first {:?}\nsecond {:?}", first.patch, second.patch);
     }

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use taskgate_api::TaskPolicySpec;
 use taskgate_policy::{
-    Decision, Facts, Kind, KueueFacts, Memory, Operation, Phase, Policy, PolicySet, Request, Workspace, decide, govern,
-    stated,
+    AdmissionContext, Decision, ItemSnapshot, Kind, KueueInfo, Operation, Phase, Policy, PolicySet, Request, Workspace,
+    decide, govern, without_reserved_keys,
 };
 
 const QUEUE: &str = "kueue.x-k8s.io/queue-name";
@@ -23,10 +23,10 @@ fn job() -> Value {
     json!({"metadata": {"name": "fixer-42"}, "spec": {"template": {"spec": {"containers": [{"name": "kelos-agent"}]}}}})
 }
 
-fn decision(spec: &Value, task: &Value, job: &Value, phase: Phase, kueue: KueueFacts) -> Decision {
+fn decision(spec: &Value, task: &Value, job: &Value, phase: Phase, kueue: KueueInfo) -> Decision {
     let spec: TaskPolicySpec = serde_json::from_value(spec.clone()).expect("a spec");
     let policies = PolicySet::new([Policy::namespaced("team", "agents", &spec).expect("a policy")]);
-    let facts = Facts {
+    let context = AdmissionContext {
         policies: &policies,
         namespace_labels: &BTreeMap::new(),
         owner_task: Some(task),
@@ -34,24 +34,28 @@ fn decision(spec: &Value, task: &Value, job: &Value, phase: Phase, kueue: KueueF
         workspace: &Workspace::Unknown,
         kueue,
     };
-    let stated = stated(Kind::Job, job);
+    let object = without_reserved_keys(Kind::Job, job);
     let request = Request {
         phase,
         kind: Kind::Job,
         operation: Operation::Create,
         namespace: "team",
-        object: &stated,
+        object: &object,
         sent: job,
         old: &Value::Null,
         user: "kelos",
         own: false,
         dry_run: false,
     };
-    decide(&govern(&request, &facts), Memory::default(), Timestamp::UNIX_EPOCH)
+    decide(
+        &govern(&request, &context),
+        ItemSnapshot::default(),
+        Timestamp::UNIX_EPOCH,
+    )
 }
 
-/// The Job as it is stored, and what its creator is told.
-fn made(spec: &Value, task: &Value, kueue: KueueFacts) -> (Value, Vec<String>) {
+/// The Job as it is stored, and what its creator is note.
+fn made(spec: &Value, task: &Value, kueue: KueueInfo) -> (Value, Vec<String>) {
     let mut stored = job();
     let mutation = decision(spec, task, &stored, Phase::Mutating, kueue);
     json_patch::patch(&mut stored, &mutation.patch).expect("the patch fits");
@@ -92,7 +96,7 @@ fn the_task_decides_first_by_label_then_annotation_then_spec_and_the_policy_last
         ),
     ] {
         let task = task(metadata, &json!({"model": "opus", "queueName": field}));
-        let (job, _) = made(spec, &task, KueueFacts::default());
+        let (job, _) = made(spec, &task, KueueInfo::default());
         assert_eq!(
             (&job["metadata"]["labels"][QUEUE], &job["metadata"]["labels"][CLASS]),
             (&queue, &class),
@@ -103,7 +107,7 @@ fn the_task_decides_first_by_label_then_annotation_then_spec_and_the_policy_last
 }
 
 #[test]
-fn without_a_legal_name_the_policy_decides_and_it_is_told() {
+fn without_a_legal_name_the_policy_decides_and_the_user_is_warned() {
     let odd = task(&json!({"annotations": {(QUEUE): "two words"}}), &json!({}));
     let none = task(&json!({}), &json!({}));
     let class = task(&json!({"labels": {(CLASS): "High"}}), &json!({}));
@@ -129,13 +133,16 @@ fn without_a_legal_name_the_policy_decides_and_it_is_told() {
             "queue name: ",
         ),
     ] {
-        let (job, warnings) = made(&spec, task, KueueFacts::default());
+        let (job, warnings) = made(&spec, task, KueueInfo::default());
         assert_eq!(job["spec"]["suspend"] == true, suspended, "{job}");
         assert!(job["metadata"]["labels"].is_null(), "{job}");
-        let told = job["metadata"]["annotations"]["taskgate.dev/not-queued"]
+        let annotation = job["metadata"]["annotations"]["taskgate.dev/not-queued"]
             .as_str()
             .unwrap_or_default();
-        assert!(told.starts_with("QueueNameInvalid: ") && told.contains(part), "{told}");
+        assert!(
+            annotation.starts_with("QueueNameInvalid: ") && annotation.contains(part),
+            "{annotation}"
+        );
         assert!(
             warnings.len() == 1 && warnings[0].contains("the Job is not queued: "),
             "{warnings:?}"
@@ -145,7 +152,7 @@ fn without_a_legal_name_the_policy_decides_and_it_is_told() {
 
 /// Also what a policy put on the Task; and the language is that of the policy's metadata.
 #[test]
-fn a_template_knows_what_those_of_metadata_know_in_the_language_of_the_policy() {
+fn a_queue_template_has_the_inputs_of_metadata_in_the_language_of_the_policy() {
     let labelled = json!({"labels": {"team": "blue", "kelos.dev/taskspawner": "fixer"},
         "annotations": {"kelos.dev/source-number": "42"}});
     let task = task(&labelled, &json!({"type": "codex", "worker": {"model": "opus"}}));
@@ -173,17 +180,17 @@ fn a_template_knows_what_those_of_metadata_know_in_the_language_of_the_policy() 
             Value::Null,
         ),
     ] {
-        let (job, _) = made(&spec, &task, KueueFacts::default());
+        let (job, _) = made(&spec, &task, KueueInfo::default());
         let labels = &job["metadata"]["labels"];
         assert_eq!((&labels[QUEUE], &labels[CLASS]), (&queue, &class), "{spec}: {job}");
     }
 }
 
 #[test]
-fn where_kueue_does_not_look_the_job_is_left_alone() {
-    let kueue = KueueFacts {
+fn a_job_in_an_unmanaged_namespace_is_not_changed() {
+    let kueue = KueueInfo {
         manages_namespace: Some(false),
-        ..KueueFacts::default()
+        ..KueueInfo::default()
     };
     for spec in [
         json!({"queueName": "agents"}),
@@ -207,7 +214,7 @@ fn a_policy_with_an_illegal_name_is_refused() {
         ("queueName", "two words".to_owned()),
         ("queueName", "Agents".to_owned()),
         ("queueName", "q".repeat(300)),
-        ("queueName", "{{ nobody.knows }}".to_owned()),
+        ("queueName", "{{ nothing.at_all }}".to_owned()),
         ("queueName", "{{ user }}".to_owned()),
         ("queuePriorityClass", "{{ task.spec.model | nope }}".to_owned()),
         ("queuePriorityClass", "High".to_owned()),

@@ -1,7 +1,8 @@
 //! Retries against a small model: random histories of failures, successes, foreign writers, wedged deletions, refused creates, and
 //! a controller that is killed before, between and after the two halves of each step. What is stored is all that survives.
 //!
-//! Whatever happened: what we deleted is made again, once; what somebody else deleted is not; no run is beyond the cap.
+//! Whatever happened: an object that taskgate deleted is created again, once; an object that a user deleted is not; no run is beyond
+//! the limit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,13 +12,14 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use taskgate_api::{
     Mode, WorkItemStatus,
-    retry_ledger::{Blocked, FailureClass, RetryLedger, RetryOrder},
+    retry_status::{Blocked, FailureClass, RetryOrder, RetryStatus},
     task_policy::{RetriedKind, RetryPolicy},
     work_item::{Attempt, Outcome},
 };
 use taskgate_policy::retry::{
-    self, FailedScene, FailedStep, Failure, Found, GivenUp, Predecessor, Prepared, Retried, SourceState, Succession,
-    TransitionScene, TransitionStep, attempt_number, failed_step, successor, transition_step, workload_failure,
+    self, FailedRunAction, FailedRunContext, FailureCause, GivenUp, NamedObject, Predecessor, Prepared, Retried,
+    SourceState, Succession, TransitionContext, TransitionStep, attempt_number, failed_run_action, successor,
+    transition_step, workload_failure,
 };
 
 const PREFIX: &str = "foreman.llmkube.dev/";
@@ -27,11 +29,11 @@ const NAMESPACE: &str = "n";
 enum Act {
     /// The run ends.
     End { succeeds: bool, infrastructure: bool },
-    /// Somebody else writes to the object.
+    /// A user writes to the object.
     Touch,
-    /// Somebody else deletes the object.
+    /// A user deletes the object.
     Delete,
-    /// Somebody else makes an object of the name.
+    /// A user creates an object of the name.
     Create,
     /// A foreign finalizer is put on, or taken off.
     Wedge(bool),
@@ -45,7 +47,7 @@ enum Act {
     Wait(u8),
     /// The limit is changed.
     Limit(u32),
-    /// Somebody asks by hand.
+    /// A user asks for a retry.
     Ask { reset: bool },
 }
 
@@ -87,7 +89,7 @@ fn act() -> impl Strategy<Value = Act> {
 #[derive(Clone, Debug)]
 struct Object {
     value: Value,
-    held: bool,
+    finalizer: bool,
 }
 
 impl Object {
@@ -101,7 +103,7 @@ impl Object {
 }
 
 /// The cluster: what is stored, and what really happened.
-#[allow(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
+#[allow(clippy::struct_excessive_bools, reason = "states that do not depend on each other")]
 struct World {
     now: Timestamp,
     rule: RetryPolicy,
@@ -114,17 +116,17 @@ struct World {
     asked: Option<RetryOrder>,
     /// What the process knows and loses when it is killed.
     unsent: BTreeSet<String>,
-    /// The UIDs that we deleted, and those that somebody else did.
+    /// The UIDs that taskgate deleted, and those that a user deleted.
     ours: BTreeSet<String>,
     theirs: BTreeSet<String>,
-    /// What we had deleted and not made again when somebody else made one of its name.
+    /// Objects that taskgate had deleted and not created again when a user created one of the name.
     replaced: BTreeSet<String>,
     /// What we made: the successor's number and UID, by the UID of its predecessor.
     made: BTreeMap<String, (u32, String)>,
     /// Which runs failed or succeeded.
     ends: BTreeSet<String>,
     crashed: bool,
-    by_hand: bool,
+    by_user: bool,
     limit_changed: bool,
 }
 
@@ -146,7 +148,7 @@ impl World {
             made: BTreeMap::new(),
             ends: BTreeSet::new(),
             crashed: false,
-            by_hand: false,
+            by_user: false,
             limit_changed: false,
         };
         world.create(json!({"apiVersion": "foreman.llmkube.dev/v1alpha1", "kind": "Workload",
@@ -162,7 +164,10 @@ impl World {
         value["metadata"]["uid"] = format!("uid-{:03}", self.counter).into();
         value["metadata"]["resourceVersion"] = self.counter.to_string().into();
         value["metadata"]["creationTimestamp"] = self.now.to_string().into();
-        self.object = Some(Object { value, held: false });
+        self.object = Some(Object {
+            value,
+            finalizer: false,
+        });
         true
     }
 
@@ -178,7 +183,7 @@ impl World {
         self.touch();
         let now = self.now;
         let Some(object) = &mut self.object else { return };
-        if object.held {
+        if object.finalizer {
             let stamp = &mut object.value["metadata"]["deletionTimestamp"];
             if stamp.is_null() {
                 *stamp = now.to_string().into();
@@ -196,7 +201,7 @@ impl World {
         .expect("an attempt")
     }
 
-    fn ledger(&self) -> RetryLedger {
+    fn retry_status(&self) -> RetryStatus {
         self.status.retry.clone().unwrap_or_default()
     }
 
@@ -207,7 +212,7 @@ impl World {
             return false;
         }
         let before = self.status.clone();
-        let moved = if self.ledger().transition.is_some() {
+        let moved = if self.retry_status().transition.is_some() {
             self.transition(crash)
         } else {
             self.failed()
@@ -236,12 +241,12 @@ impl World {
     }
 
     fn failed(&mut self) -> bool {
-        let (ledger, now) = (self.ledger(), self.now);
+        let (status, now) = (self.retry_status(), self.now);
         let object = self.object.clone();
-        if let (Some(run), Some(_)) = (&ledger.run, &ledger.failure) {
+        if let (Some(run), Some(_)) = (&status.run, &status.failure) {
             let there = object.as_ref().is_some_and(|object| object.uid() == run.uid);
             if !there {
-                return self.put(retry::forgotten(&self.status, &run.uid, now));
+                return self.put(retry::run_deleted(&self.status, &run.uid, now));
             }
         }
         let Some(object) = object else { return false };
@@ -253,9 +258,9 @@ impl World {
             let next = retry::succeeded(&self.status, &retried.run(), self.now, attempt, now);
             return self.put(next);
         }
-        let step = failed_step(&FailedScene {
+        let step = failed_run_action(&FailedRunContext {
             object: retried,
-            ledger: &ledger,
+            status: &status,
             asked: self.asked.as_ref().map(|order| (order, "ann")),
             rule: Some(("p", Mode::Enforce, &self.rule)),
             infrastructure_failures: self.status.infrastructure_failures,
@@ -264,17 +269,17 @@ impl World {
             now,
         });
         match step {
-            FailedStep::Nothing | FailedStep::Wait(_) | FailedStep::Ask(_) => false,
-            FailedStep::Record => {
+            FailedRunAction::Nothing | FailedRunAction::Wait(_) | FailedRunAction::ReadSource(_) => false,
+            FailedRunAction::Record => {
                 let failure = Self::failure(&object.value);
-                let number = attempt_number(&ledger, retried.uid(), retried.stated_attempt(PREFIX));
+                let number = attempt_number(&status, retried.uid(), retried.stated_attempt(PREFIX));
                 let attempt = self.attempt(retried, failure.outcome());
                 let next = retry::failed(&self.status, &retried.run(), number, attempt, &failure, now);
                 assert!(next.is_some(), "what is to be recorded is not recorded yet");
                 self.put(next)
             }
-            FailedStep::Tell(why) => self.put(retry::told(&self.status, retried.uid(), why, now)),
-            FailedStep::Begin(transition) => {
+            FailedRunAction::GiveUp(why) => self.put(retry::gave_up(&self.status, retried.uid(), why, now)),
+            FailedRunAction::Begin(transition) => {
                 let next = retry::begun(&self.status, &transition, now);
                 assert!(next.is_some(), "what is to begin can begin");
                 self.put(next)
@@ -282,7 +287,7 @@ impl World {
         }
     }
 
-    fn failure(object: &Value) -> Failure {
+    fn failure(object: &Value) -> FailureCause {
         let reason = object["status"]["reason"].as_str().unwrap_or_default();
         let child = json!({"spec": {"kind": "issue-fix"}, "status": {"phase": "Failed", "failureReason": reason}});
         workload_failure(object, &[child])
@@ -290,8 +295,8 @@ impl World {
 
     fn transition(&mut self, crash: Crash) -> bool {
         let now = self.now;
-        let ledger = self.ledger();
-        let transition = ledger.transition.as_ref().expect("looked before");
+        let status = self.retry_status();
+        let transition = status.transition.as_ref().expect("looked before");
         let uid = transition.old.uid.clone();
         let object = self.object.clone();
         let retried = object
@@ -302,23 +307,23 @@ impl World {
         } else {
             Vec::new()
         };
-        let mut scene = TransitionScene {
+        let mut context = TransitionContext {
             transition,
-            found: Found::of(retried, transition),
+            found: NamedObject::of(retried, transition),
             wanted: true,
             invalid: None,
             unsent: self.unsent.contains(&uid),
             left: None,
             now,
         };
-        let mut step = transition_step(&scene);
-        if step == TransitionStep::LookForRemains {
-            scene.left = Some(&left);
-            step = transition_step(&scene);
+        let mut step = transition_step(&context);
+        if step == TransitionStep::ListRemains {
+            context.left = Some(&left);
+            step = transition_step(&context);
         }
         match step {
             TransitionStep::Wait(_) => false,
-            TransitionStep::LookForRemains => unreachable!("looked"),
+            TransitionStep::ListRemains => unreachable!("looked"),
             TransitionStep::Prepare => {
                 let retried = retried.expect("there is something to prepare");
                 if self.refuses {
@@ -368,7 +373,7 @@ impl World {
                 assert!(self.create(new), "there was room");
                 let made = self.object.as_ref().expect("just made").uid();
                 if let Some((_, before)) = self.made.insert(uid.clone(), (to, made)) {
-                    // Killed before it wrote that it had made it, and deleted by somebody else meanwhile: nobody can know.
+                    // Killed before it recorded the creation, and deleted by a user meanwhile: not distinguishable.
                     let unknown = self.crashed && self.theirs.contains(&before);
                     assert!(unknown, "{uid} got two successors");
                 }
@@ -434,7 +439,7 @@ impl World {
             }
             Act::Wedge(on) => {
                 if let Some(object) = &mut self.object {
-                    object.held = *on;
+                    object.finalizer = *on;
                     if !on && object.is_deleting() {
                         self.object = None;
                     }
@@ -453,7 +458,7 @@ impl World {
             Act::Ask { reset } => {
                 let Some(object) = &self.object else { return };
                 let retried = Retried::of(RetriedKind::Workload, &object.value).expect("a Workload");
-                if self.ledger().transition.is_some() || !retried.is_tombstone() {
+                if self.retry_status().transition.is_some() || !retried.is_tombstone() {
                     return;
                 }
                 let run = retried.run();
@@ -465,7 +470,7 @@ impl World {
                     reset: *reset,
                     with_feedback: false,
                 });
-                self.by_hand = true;
+                self.by_user = true;
             }
         }
         self.check();
@@ -477,16 +482,16 @@ impl World {
         let all = seen.len();
         seen.sort_unstable();
         seen.dedup();
-        assert_eq!(seen.len(), all, "a run stands in the history twice");
+        assert_eq!(seen.len(), all, "a run is recorded twice");
         for attempt in &self.status.attempts {
             assert!(self.ends.contains(&attempt.uid), "{attempt:?} never ended");
         }
         for (of, (number, _)) in &self.made {
             assert!(
                 (self.ours.contains(of) && !self.theirs.contains(of)) || self.crashed,
-                "{of} got a successor although somebody else deleted it"
+                "{of} got a successor although a user deleted it"
             );
-            if !self.by_hand && !self.limit_changed {
+            if !self.by_user && !self.limit_changed {
                 assert!(
                     *number <= self.rule.max_attempts,
                     "attempt {number} of {}",
@@ -504,11 +509,11 @@ impl World {
             }
             self.check();
         }
-        unreachable!("it does not come to rest: {:#?}", self.status.retry);
+        unreachable!("it does not become idle: {:#?}", self.status.retry);
     }
 
-    /// What holds once nothing stands in the way.
-    fn at_rest(&mut self) {
+    /// What holds once nothing blocks the controller.
+    fn check_idle(&mut self) {
         self.act(&Act::Refuse(false));
         self.act(&Act::Linger(false));
         self.act(&Act::Wedge(false));
@@ -516,8 +521,8 @@ impl World {
             self.settle();
             self.now += SignedDuration::from_secs(600);
         }
-        let ledger = self.ledger();
-        assert_eq!(ledger.transition, None, "a retry hangs");
+        let status = self.retry_status();
+        assert_eq!(status.transition, None, "a retry hangs");
         for uid in &self.ours {
             assert!(
                 self.made.contains_key(uid) || self.replaced.contains(uid),
@@ -530,8 +535,12 @@ impl World {
             .filter(|object| object.value["status"]["phase"] == "Failed")
         {
             let condition = retry::condition(&self.status).expect("it says what becomes of it");
-            let capped = GivenUp::is_cap(&condition.reason);
-            assert!(capped, "{} stays without being at its cap: {condition:?}", object.uid());
+            let at_limit = GivenUp::is_limit(&condition.reason);
+            assert!(
+                at_limit,
+                "{} stays without being at its limit: {condition:?}",
+                object.uid()
+            );
             assert!(
                 self.status.attempts.iter().any(|attempt| attempt.uid == object.uid()),
                 "its end was lost"
@@ -551,10 +560,10 @@ proptest! {
         for act in &acts {
             world.act(act);
         }
-        world.at_rest();
+        world.check_idle();
     }
 
-    /// Killed after each half of each step, with nobody else around: as many runs as there may be, numbered one by one.
+    /// Killed after each half of each step, without other writers: as many runs as there may be, numbered one by one.
     #[test]
     fn killed_anywhere_the_numbers_have_no_gap(
         limit in 1..5u32, crashes in proptest::collection::vec(
@@ -578,14 +587,19 @@ proptest! {
         let expected: Vec<_> = (2..=limit).collect();
         prop_assert_eq!(numbers, expected);
         prop_assert_eq!(world.status.attempts.len(), limit as usize);
-        prop_assert_eq!(world.ledger().attempt, limit);
+        prop_assert_eq!(world.retry_status().attempt, limit);
     }
 }
 
-fn scene_of(object: &Value, ledger: &RetryLedger, rule: &RetryPolicy, infrastructure_failures: u32) -> FailedStep {
-    failed_step(&FailedScene {
+fn action_of(
+    object: &Value,
+    status: &RetryStatus,
+    rule: &RetryPolicy,
+    infrastructure_failures: u32,
+) -> FailedRunAction {
+    failed_run_action(&FailedRunContext {
         object: Retried::of(RetriedKind::Workload, object).expect("a Workload"),
-        ledger,
+        status,
         asked: None,
         rule: Some(("p", Mode::Enforce, rule)),
         infrastructure_failures,
@@ -595,17 +609,17 @@ fn scene_of(object: &Value, ledger: &RetryLedger, rule: &RetryPolicy, infrastruc
     })
 }
 
-fn ledger(attempt: u32, class: &str) -> RetryLedger {
+fn status_of(attempt: u32, class: &str) -> RetryStatus {
     serde_json::from_value(json!({
         "attempt": attempt, "run": {"kind": "Workload", "name": "wl", "uid": "u"},
         "failure": {"class": class, "reason": "X", "time": "2026-11-21T00:00:00Z"},
     }))
-    .expect("a ledger")
+    .expect("a status")
 }
 
-/// A02, A03, A04, A08, A10 to A13: what the number and the class of a failure lead to.
+/// What the number and the class of a failure lead to.
 #[test]
-fn a03_a08_a11_a13_number_and_class_decide() {
+fn number_and_class_decide() {
     let failed = json!({"metadata": {"name": "wl", "uid": "u", "resourceVersion": "1"}, "status": {"phase": "Failed"}});
     let rule: RetryPolicy = serde_json::from_value(json!({"maxAttempts": 3, "maxInfrastructureFailures": 2})).unwrap();
     for (attempt, class, infrastructure, expected) in [
@@ -621,18 +635,18 @@ fn a03_a08_a11_a13_number_and_class_decide() {
         (1, "Human", 0, Err("NeedsHuman")),
         (1, "Obsolete", 0, Err("SourceClosed")),
     ] {
-        let found = match scene_of(&failed, &ledger(attempt, class), &rule, infrastructure) {
-            FailedStep::Begin(transition) => Ok((transition.from, transition.to)),
-            FailedStep::Tell(why) => Err(why.reason()),
+        let found = match action_of(&failed, &status_of(attempt, class), &rule, infrastructure) {
+            FailedRunAction::Begin(transition) => Ok((transition.from, transition.to)),
+            FailedRunAction::GiveUp(why) => Err(why.reason()),
             other => unreachable!("{other:?}"),
         };
         assert_eq!(found, expected, "attempt {attempt}, {class}, {infrastructure} in a row");
     }
 }
 
-/// A05, A28: what has not failed, is being deleted, or is the bridge's, is left alone.
+/// An object that has not failed, is being deleted, or belongs to the bridge is skipped.
 #[test]
-fn a05_a28_only_what_failed_is_looked_at() {
+fn only_failed_runs_are_retried() {
     let rule = |extra: Value| {
         let mut rule = json!({"maxAttempts": 3});
         json_patch::merge(&mut rule, &extra);
@@ -655,18 +669,18 @@ fn a05_a28_only_what_failed_is_looked_at() {
         (object("Failed", &bridge), rule(json!({})), false),
         (object("Failed", &bridge), rule(json!({"takeOver": true})), true),
     ] {
-        let step = scene_of(&object, &RetryLedger::default(), &rule, 0);
-        assert_eq!(step == FailedStep::Record, touched, "{object}: {step:?}");
+        let step = action_of(&object, &RetryStatus::default(), &rule, 0);
+        assert_eq!(step == FailedRunAction::Record, touched, "{object}: {step:?}");
     }
 }
 
-/// The higher of ledger and annotation wins; a further object of an item is a further run.
+/// The higher of status and annotation wins; a further object of an item is a further run.
 #[test]
-fn a04_the_number_of_a_run() {
-    let known = |attempt| ledger(attempt, "Work");
-    for (ledger, uid, stated, expected) in [
-        (RetryLedger::default(), "u", 1, 1),
-        (RetryLedger::default(), "u", 3, 3),
+fn the_number_of_a_run() {
+    let known = |attempt| status_of(attempt, "Work");
+    for (status, uid, stated, expected) in [
+        (RetryStatus::default(), "u", 1, 1),
+        (RetryStatus::default(), "u", 3, 3),
         (known(2), "u", 1, 2),
         (known(2), "u", 5, 5),
         (known(2), "v", 1, 3),
@@ -674,29 +688,28 @@ fn a04_the_number_of_a_run() {
         (known(0), "u", 1, 1),
     ] {
         assert_eq!(
-            attempt_number(&ledger, uid, stated),
+            attempt_number(&status, uid, stated),
             expected,
             "{} {uid} {stated}",
-            ledger.attempt
+            status.attempt
         );
     }
 }
 
-/// A63 to A66: what is closed is told and not run again, and not asked about again; anything else the tracker may say keeps
-/// nothing from being run.
+/// A run whose source is closed is not retried, and its source is not read again; any other answer changes nothing.
 #[test]
-fn a63_a64_a66_only_what_the_tracker_calls_closed_is_not_run_again() {
+fn only_a_closed_source_prevents_a_retry() {
     let object = |spec: Value| json!({"metadata": {"name": "wl", "uid": "u", "resourceVersion": "1"}, "spec": spec, "status": {"phase": "Failed"}});
     let known = object(json!({"repo": "acme/app", "issues": [7]}));
-    let unknown = object(json!({"intent": "by hand"}));
+    let unknown = object(json!({"intent": "fix it"}));
     let asking: RetryPolicy = serde_json::from_value(json!({"maxAttempts": 3, "source": {}})).unwrap();
     let silent: RetryPolicy = serde_json::from_value(json!({"maxAttempts": 3})).unwrap();
     let step = |object: &Value, rule: &RetryPolicy, attempt: u32, source: Option<SourceState>| {
-        let mut ledger = ledger(attempt, "Work");
-        ledger.failure.as_mut().unwrap().time = Time(Timestamp::UNIX_EPOCH);
-        failed_step(&FailedScene {
+        let mut status = status_of(attempt, "Work");
+        status.failure.as_mut().unwrap().time = Time(Timestamp::UNIX_EPOCH);
+        failed_run_action(&FailedRunContext {
             object: Retried::of(RetriedKind::Workload, object).unwrap(),
-            ledger: &ledger,
+            status: &status,
             asked: None,
             rule: Some(("p", Mode::Enforce, rule)),
             infrastructure_failures: 0,
@@ -705,8 +718,8 @@ fn a63_a64_a66_only_what_the_tracker_calls_closed_is_not_run_again() {
             now: Timestamp::from_second(1_800_000_000).unwrap(),
         })
     };
-    let begins = |step: &FailedStep| matches!(step, FailedStep::Begin(_));
-    let FailedStep::Ask(origin) = step(&known, &asking, 1, None) else {
+    let begins = |step: &FailedRunAction| matches!(step, FailedRunAction::Begin(_));
+    let FailedRunAction::ReadSource(origin) = step(&known, &asking, 1, None) else {
         unreachable!("it is asked first")
     };
     assert_eq!(
@@ -714,46 +727,56 @@ fn a63_a64_a66_only_what_the_tracker_calls_closed_is_not_run_again() {
         (Some("acme/app"), [7].as_slice())
     );
     let closed = Some(SourceState::Closed);
-    assert_eq!(step(&known, &asking, 1, closed), FailedStep::Tell(GivenUp::Obsolete));
+    assert_eq!(
+        step(&known, &asking, 1, closed),
+        FailedRunAction::GiveUp(GivenUp::Obsolete)
+    );
     for state in [SourceState::Open, SourceState::Unknown] {
         assert!(begins(&step(&known, &asking, 1, Some(state))), "{state:?}");
     }
     assert!(begins(&step(&unknown, &asking, 1, None)), "nothing to ask about");
-    assert!(begins(&step(&known, &silent, 1, None)), "nobody wants it asked");
+    assert!(
+        begins(&step(&known, &silent, 1, None)),
+        "the policy does not read sources"
+    );
     assert!(matches!(
         step(&known, &asking, 3, None),
-        FailedStep::Tell(GivenUp::Attempts { .. })
+        FailedRunAction::GiveUp(GivenUp::Attempts { .. })
     ));
 
     let status = WorkItemStatus {
-        retry: Some(ledger(1, "Work")),
+        retry: Some(status_of(1, "Work")),
         ..WorkItemStatus::default()
     };
     let now = Timestamp::from_second(1_800_000_000).unwrap();
-    let told = retry::told(&status, "u", GivenUp::Obsolete, now).unwrap();
-    let ledger = told.retry.clone().unwrap();
-    assert_eq!(ledger.failure.unwrap().class, FailureClass::Obsolete);
-    assert_eq!(retry::told(&told, "u", GivenUp::Obsolete, now), None, "told once");
+    let recorded = retry::gave_up(&status, "u", GivenUp::Obsolete, now).unwrap();
+    let status = recorded.retry.clone().unwrap();
+    assert_eq!(status.failure.unwrap().class, FailureClass::Obsolete);
+    assert_eq!(
+        retry::gave_up(&recorded, "u", GivenUp::Obsolete, now),
+        None,
+        "recorded once"
+    );
 }
 
-/// A67, A68 and the modes: what is only told.
+/// A policy that is not enforced only reports.
 #[test]
-fn what_is_not_enforced_is_only_told() {
+fn a_policy_that_is_not_enforced_only_reports() {
     let failed = json!({"metadata": {"name": "wl", "uid": "u"}, "status": {"phase": "Failed"}});
     let rule: RetryPolicy = serde_json::from_value(json!({"maxAttempts": 3})).unwrap();
-    let ledger = ledger(1, "Work");
+    let status = status_of(1, "Work");
     for mode in [Mode::Observe, Mode::Warn] {
-        let step = failed_step(&FailedScene {
+        let step = failed_run_action(&FailedRunContext {
             asked: None,
             object: Retried::of(RetriedKind::Workload, &failed).unwrap(),
-            ledger: &ledger,
+            status: &status,
             rule: Some(("p", mode, &rule)),
             infrastructure_failures: 0,
             settles: None,
             source: None,
             now: Timestamp::from_second(1_800_000_000).unwrap(),
         });
-        assert_eq!(step, FailedStep::Tell(GivenUp::OnlyObserved { to: 2 }));
+        assert_eq!(step, FailedRunAction::GiveUp(GivenUp::OnlyObserved { to: 2 }));
     }
 }
 
@@ -764,17 +787,17 @@ fn the_backoff_grows_and_is_waited_for() {
         serde_json::from_value(json!({"maxAttempts": 9, "backoff": {"initial": "10s", "max": "1m"}})).unwrap();
     let start: Timestamp = "2026-11-21T00:00:00Z".parse().unwrap();
     for (attempt, seconds) in [(1, 10), (2, 20), (3, 40), (4, 60), (8, 60)] {
-        let step = failed_step(&FailedScene {
+        let step = failed_run_action(&FailedRunContext {
             asked: None,
             object: Retried::of(RetriedKind::Workload, &failed).unwrap(),
-            ledger: &ledger(attempt, "Work"),
+            status: &status_of(attempt, "Work"),
             rule: Some(("p", Mode::Enforce, &rule)),
             infrastructure_failures: 0,
             settles: None,
             source: None,
             now: start,
         });
-        let FailedStep::Wait(until) = step else {
+        let FailedRunAction::Wait(until) = step else {
             unreachable!("{step:?}")
         };
         let waited = until.duration_since(start).as_secs();

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 use taskgate_api::WorkItemStatus;
-use taskgate_policy::SpawnerFacts;
+use taskgate_policy::SpawnerInfo;
 use taskgate_webhook::{Registration, ServerLimits};
 
 mod support;
@@ -111,7 +111,7 @@ async fn a_task_of_a_tripped_item_is_denied() -> anyhow::Result<()> {
     let work_item: WorkItemStatus = serde_json::from_value(json!({"breaker": "Open", "consecutiveFailures": 3,
         "openedAt": "2026-01-01T00:00:00Z", "lastFailureTime": "2026-01-01T00:00:00Z", "totalCostUSD": "1.25"}))?;
     let cluster = FixedCluster {
-        spawner: Some(SpawnerFacts::default()),
+        spawner: Some(SpawnerInfo::default()),
         work_item: Some(work_item),
         ..FixedCluster::policy("{failurePolicy: {maxRetriesPerItem: 3}}")?
     };

@@ -1,4 +1,4 @@
-//! When a running Task is cancelled (seed 001).
+//! When a running Task is cancelled.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Mode;
 
-/// When a running Task is cancelled (seed 001).
+/// When a running Task is cancelled.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct CancellationPolicy {
@@ -38,7 +38,7 @@ impl CancellationPolicy {
 pub enum Reaction {
     /// Cancel the Task.
     Cancel,
-    /// Leave the Task alone.
+    /// Do not cancel the Task.
     #[default]
     Ignore,
 }

@@ -1,4 +1,4 @@
-//! When to stop making Tasks for an item that keeps failing (seed 000).
+//! When to stop creating Tasks for an item that keeps failing.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{DURATION, Mode};
 use crate::Duration;
 
-/// When an item that keeps failing is left alone (seed 000).
+/// When an item that keeps failing gets no further Task.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct FailurePolicy {
@@ -18,8 +18,8 @@ pub struct FailurePolicy {
     #[serde(default)]
     #[schemars(range(min = 0, max = 1000))]
     pub max_retries_per_item: u32,
-    /// Forget the failures of a stopped item when its title, text, labels or human comments change at its source. taskgate
-    /// then asks the tracker about stopped items; see the condition SourceReadable.
+    /// Reset the failures of a tripped item when its title, text, labels or human comments change at its issue source. taskgate
+    /// then reads the issue source of tripped items; see the condition SourceReadable.
     #[serde(default)]
     pub reset_on_change: bool,
     /// After this time an open item gets one probe Task; its failure opens the item again.

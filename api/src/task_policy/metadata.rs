@@ -1,4 +1,4 @@
-//! Labels and annotations for Tasks (seed 004).
+//! Labels and annotations for Tasks.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Mode;
 
-/// Labels and annotations for Tasks (seed 004).
+/// Labels and annotations for Tasks.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("(has(self.labels) ? size(self.labels) : 0) + (has(self.annotations) ? size(self.annotations) : 0) <= 64")
@@ -17,8 +17,8 @@ pub struct MetadataPolicy {
     /// The mode of this section, where it differs from the policy's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
-    /// The language of the templates in `labels`, `annotations`, `queueName` and `queuePriorityClass`; Tera where nothing is
-    /// said.
+    /// The language of the templates in `labels`, `annotations`, `queueName` and `queuePriorityClass`; absent:
+    /// Tera.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<TemplateEngine>,
     /// Labels to put on Tasks that do not have them yet. Values are templates; those of a policy have at most 16 KiB together.
@@ -30,7 +30,7 @@ pub struct MetadataPolicy {
     #[schemars(schema_with = "bounded_map")]
     pub annotations: BTreeMap<String, String>,
     /// What a label or annotation gets whose template needs something that is not there. Absent: it is left out, and the
-    /// creator is told.
+    /// creator gets a warning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub missing_value: Option<String>,
@@ -40,8 +40,8 @@ pub struct MetadataPolicy {
     /// Replace what the Task's creator set. System keys can never be set.
     #[serde(default, rename = "override", skip_serializing_if = "std::ops::Not::not")]
     pub override_existing: bool,
-    /// Fill in what only the tracker knows, such as the title, as soon as it was read. Once: what changes there later
-    /// changes nothing.
+    /// Set values that need the issue source, such as the title, after the source was read. Once: later changes of the item
+    /// change nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub from_source: bool,
     /// Which objects below the Task get the same labels and annotations.
@@ -66,7 +66,7 @@ pub enum TemplateEngine {
     /// `{{ item.url }}`
     #[default]
     Tera,
-    /// `{{.URL}}`, as seed 004 writes it.
+    /// Go's text/template: `{{.URL}}`
     GoTemplate,
 }
 
@@ -76,7 +76,7 @@ pub enum IllegalValue {
     /// It is made legal: what stays readable, and a hash of the whole.
     #[default]
     Sanitize,
-    /// The label is left out, and the creator is told.
+    /// The label is left out, and the creator gets a warning.
     Skip,
 }
 

@@ -1,5 +1,5 @@
-//! `TaskPolicy` and `ClusterTaskPolicy`: what taskgate is to do with which Tasks. The sections carry the names and the
-//! meanings of the public proposals ("seeds" 000 to 004), so that a reader of those knows them.
+//! `TaskPolicy` and `ClusterTaskPolicy`: what taskgate does with which Tasks. The sections have the names and meanings of the public
+//! Kelos proposals.
 
 mod cancellation;
 mod failure;
@@ -63,11 +63,11 @@ const DURATION: &str = r"^([0-9]+(\.[0-9]+)?(h|m|s))+$";
 #[x_kube(validation = Rule::new("!has(self.queueMode) || has(self.queueName)")
     .message("queueMode needs queueName").field_path(".queueMode"))]
 pub struct TaskPolicySpec {
-    /// What the policy may do: `Off` nothing and as if it were not there, `Observe` only count and record what it would do,
-    /// `Warn` tell the creator but change nothing, `Enforce` act. A section may say otherwise for itself.
+    /// What the policy may do: `Off` nothing, as if it did not exist; `Observe` only count and record what it would do; `Warn` also
+    /// warn the creator; `Enforce` act. A section may have a mode of its own.
     #[serde(default)]
     pub mode: Mode,
-    /// Which Tasks the policy governs. Empty: every Task in reach.
+    /// Which Tasks the policy governs. Empty: every Task of its namespaces.
     #[serde(default, skip_serializing_if = "TaskSelector::is_empty")]
     pub selector: TaskSelector,
     /// Which policy wins where several govern a Task: for each section an enforced ClusterTaskPolicy, then the one with the
@@ -75,13 +75,13 @@ pub struct TaskPolicySpec {
     #[serde(default)]
     #[schemars(range(min = -1_000_000, max = 1_000_000))]
     pub priority: i32,
-    /// When to stop making Tasks for an item that keeps failing (seed 000).
+    /// When to stop creating Tasks for an item that keeps failing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure_policy: Option<FailurePolicy>,
-    /// When to cancel a running Task (seed 001).
+    /// When to cancel a running Task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancellation_policy: Option<CancellationPolicy>,
-    /// The Kueue LocalQueue that admits the Tasks' Jobs (seed 002): a name, or a template as those of `metadata`, in the
+    /// The Kueue LocalQueue that admits the Tasks' Jobs: a name, or a template as those of `metadata`, in the
     /// language of `metadata.engine`. Jobs are created suspended and Kueue starts them. A Task that names a queue itself goes
     /// there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -101,10 +101,10 @@ pub struct TaskPolicySpec {
     /// `Keep`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_on_deactivation: Option<QueueOnDeactivation>,
-    /// Labels and annotations for Tasks (seed 004).
+    /// Labels and annotations for Tasks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<MetadataPolicy>,
-    /// Bounded retry of Foreman Workloads and of Tasks without a spawner (seed 003).
+    /// Bounded retry of Foreman Workloads and of Tasks without a spawner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryPolicy>,
 }
@@ -139,7 +139,7 @@ pub struct TaskPolicySpec {
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 pub struct ClusterTaskPolicySpec {
-    /// Which namespaces the policy reaches, by their labels. Empty or absent: every namespace that taskgate may touch.
+    /// The namespaces of the policy, by their labels. Empty or absent: every namespace that taskgate may touch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace_selector: Option<LabelSelector>,
     /// Whether the sections of this policy take precedence over every policy that is not enforced, whatever the priorities. A
@@ -147,30 +147,30 @@ pub struct ClusterTaskPolicySpec {
     /// weaken the mode nor set the same labels and annotations.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub enforced: bool,
-    /// Everything that a TaskPolicy can say.
+    /// The fields of a TaskPolicy.
     #[serde(flatten)]
     pub policy: TaskPolicySpec,
 }
 
-/// How far a policy, or one of its sections, may go.
+/// What a policy, or one of its sections, may do.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Mode {
     /// Do nothing.
     Off,
-    /// Change nothing, say nothing to the creator; count and record what would have been done.
+    /// Change nothing and warn of nothing; count and record what would have been done.
     Observe,
-    /// Change nothing; tell the creator what would have been done.
+    /// Change nothing; warn the creator of what would have been done.
     Warn,
     /// Act.
     #[default]
     Enforce,
 }
 
-/// What taskgate found when it read the policy.
+/// The status of a policy.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyStatus {
-    /// The generation that the conditions speak of.
+    /// The generation that the conditions are about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// `Accepted`: whether the policy is in force, and if not, which field is wrong.

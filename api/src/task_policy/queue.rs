@@ -1,4 +1,4 @@
-//! Queueing through Kueue (seed 002).
+//! Queueing through Kueue.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ pub(super) const QUEUE: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z
 /// What becomes of a Job for which no legal queue name was found.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum QueueOnError {
-    /// It is suspended and waits for somebody: nothing runs outside of the quota.
+    /// It is suspended until a user acts: no Job runs outside of the quota.
     #[default]
     Suspend,
     /// It runs, outside of any quota.
@@ -20,7 +20,7 @@ pub enum QueueOnError {
 /// What becomes of a Job that Kueue deactivated.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum QueueOnDeactivation {
-    /// It stays, and its Task with it, until somebody activates it again. No failure is counted.
+    /// It stays, and its Task with it, until a user activates it again. No failure is counted.
     #[default]
     Keep,
     /// It is failed, and so is its Task: the failure counts.

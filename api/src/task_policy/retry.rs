@@ -1,4 +1,4 @@
-//! Bounded retry of objects that no spawner recreates (seed 003).
+//! Bounded retry of objects that no spawner recreates.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::{Backoff, Mode};
 use crate::{Duration, foreman};
 
-/// Bounded retry of Foreman Workloads and of Tasks without a spawner (seed 003).
+/// Bounded retry of Foreman Workloads and of Tasks without a spawner.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct RetryPolicy {
@@ -29,7 +29,7 @@ pub struct RetryPolicy {
     #[serde(default = "RetryPolicy::default_infrastructure_failures")]
     #[schemars(range(min = 0, max = 100))]
     pub max_infrastructure_failures: u32,
-    /// Whether the next run is told why the last one failed.
+    /// Whether the next run gets the reason why the last one failed.
     #[serde(default)]
     pub feedback: bool,
     /// How long a failed run is left before it is retried, with some jitter. Absent: 5s, then twice as long each time, at
@@ -45,18 +45,18 @@ pub struct RetryPolicy {
     #[schemars(range(min = 1, max = 1000))]
     pub max_in_flight_per_namespace: u32,
     /// Whether objects of the dispatch bridge (label created-by: dispatch-bridge…) are retried too. The successor loses that
-    /// label, so that the bridge lets go of it.
+    /// label, so that the bridge ignores it.
     #[serde(default)]
     pub take_over: bool,
-    /// What the names of the annotations attempt, issue-id and agent-name begin with.
+    /// The prefix of the annotations attempt, issue-id and agent-name.
     #[serde(default = "RetryPolicy::default_prefix")]
     #[schemars(length(max = 200), regex(pattern = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?$"))]
     pub annotation_prefix: String,
-    /// Asks the tracker, when a retry is due, whether the issue is still open: what is closed is not run again. Absent: nobody
-    /// is asked. Where the tracker gives no answer, the run is repeated as ever.
+    /// Reads the issue source when a retry is due: a run whose issues are all closed is not retried. Absent: the source is not
+    /// read. Without an answer of the source the run is retried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<RetrySource>,
-    /// What every successor gets, whatever its predecessor had.
+    /// Fields that every successor gets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overrides: Option<RetryOverrides>,
 }
@@ -94,7 +94,7 @@ impl RetryPolicy {
 }
 
 impl Default for RetryPolicy {
-    /// What a retry that has begun is ended by, should its policy go meanwhile.
+    /// The policy that ends a retry whose own policy was deleted meanwhile.
     fn default() -> Self {
         Self {
             mode: None,
@@ -113,12 +113,12 @@ impl Default for RetryPolicy {
     }
 }
 
-/// How the tracker is asked about what failed.
+/// How the issue source of a failed run is read.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct RetrySource {
-    /// The Secret, in the namespace of the Workload, whose key GITHUB_TOKEN its repository is read with. Absent: without a
-    /// token. A Task is asked about by way of its Workspace, whatever stands here.
+    /// The Secret, in the namespace of the Workload, with the key GITHUB_TOKEN to read its repository. Absent: without a token. The
+    /// source of a Task is always read with the token of its Workspace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
 }
@@ -136,7 +136,7 @@ pub struct SecretRef {
 pub enum RetriedKind {
     /// Foreman's Workload.
     Workload,
-    /// A Kelos Task that no spawner made.
+    /// A Kelos Task without a spawner.
     Task,
 }
 
@@ -150,7 +150,7 @@ impl RetriedKind {
     }
 }
 
-/// What every successor gets, whatever its predecessor had.
+/// Fields that every successor gets, in place of its predecessor's.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct RetryOverrides {
@@ -171,7 +171,7 @@ pub struct RetryOverrides {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// An object whose fields are somebody else's.
+/// The schema of an object with any fields.
 pub(crate) fn any_object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }

@@ -16,8 +16,8 @@ use kube::{
 use serde_json::{Map, Value};
 use taskgate_api::{ClusterTaskPolicySpec, TaskPolicySpec, kelos, metadata::Metadata, task_policy::TemplateEngine};
 use taskgate_policy::{
-    Policy, Problem, SpawnerFacts, WorkspaceFacts,
-    metadata::{PreviewLine, Scope, preview},
+    Policy, Problem, SpawnerInfo, WorkspaceInfo,
+    metadata::{PreviewLine, TemplateInput, preview},
 };
 
 use super::{Connection, ConnectionArgs, Failure, said};
@@ -73,8 +73,8 @@ struct Scene {
     task: Value,
     namespace: String,
     namespace_labels: BTreeMap<String, String>,
-    spawner: Option<SpawnerFacts>,
-    workspace: Option<WorkspaceFacts>,
+    spawner: Option<SpawnerInfo>,
+    workspace: Option<WorkspaceInfo>,
 }
 
 /// RBAC with `--live`: `get` on tasks, taskspawners and workspaces of kelos.dev, and on namespaces. Nothing without.
@@ -89,14 +89,14 @@ pub(crate) async fn run(args: RenderArgs) -> Result<(), Failure> {
     let item: Option<Map<String, Value>> = item.and_then(|item| item.as_object().cloned());
     let lines = preview(
         &policy,
-        &Scope {
+        &TemplateInput {
             object: &scene.task,
             namespace: &scene.namespace,
             namespace_labels: &scene.namespace_labels,
             spawner: scene.spawner.as_ref(),
             workspace: scene.workspace.as_ref(),
             user: args.user.as_deref(),
-            tracked: item.as_ref(),
+            source_fields: item.as_ref(),
         },
     );
     if lines.is_empty() {
@@ -116,7 +116,7 @@ fn table(lines: &[PreviewLine]) -> String {
             .value
             .as_deref()
             .map_or_else(|| "-".to_owned(), |value| format!("{value:?}"));
-        [format!("{} {}", line.place, line.key), value, line.note.clone()]
+        [format!("{} {}", line.kind, line.key), value, line.note.clone()]
     });
     let rows: Vec<_> = rows.collect();
     let width = |column: usize| {
@@ -166,8 +166,8 @@ impl Scene {
         let facts = |path: &Option<PathBuf>| path.as_deref().map(read).transpose();
         Ok(Self {
             namespace: Metadata::of(&task).namespace().unwrap_or("default").to_owned(),
-            spawner: facts(&args.spawner)?.as_ref().map(SpawnerFacts::of),
-            workspace: facts(&args.workspace)?.as_ref().map(WorkspaceFacts::of),
+            spawner: facts(&args.spawner)?.as_ref().map(SpawnerInfo::of),
+            workspace: facts(&args.workspace)?.as_ref().map(WorkspaceInfo::of),
             namespace_labels: BTreeMap::new(),
             task,
         })
@@ -190,8 +190,8 @@ impl Scene {
         Ok(Self {
             namespace: connection.namespace.clone(),
             namespace_labels: namespace.metadata.labels.unwrap_or_default(),
-            spawner: spawner.as_ref().map(SpawnerFacts::of),
-            workspace: workspace.as_ref().map(WorkspaceFacts::of),
+            spawner: spawner.as_ref().map(SpawnerInfo::of),
+            workspace: workspace.as_ref().map(WorkspaceInfo::of),
             task,
         })
     }
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn a_very_long_value_is_shown_whole() {
         let line = |value: String| PreviewLine {
-            place: "annotation",
+            kind: "annotation",
             key: "x".to_owned(),
             value: Some(value),
             note: "kept".to_owned(),

@@ -11,7 +11,7 @@ use kube::{
 };
 use serde_json::json;
 use taskgate_api::{WorkItem, keys, work_item::Breaker};
-use taskgate_policy::{clip, failures_to_forget};
+use taskgate_policy::{clip, failures_to_reset};
 use tokio::time::sleep;
 
 use super::{ConnectionArgs, Failure, said};
@@ -137,7 +137,7 @@ impl Command {
     /// Asks that the failures of `item` be forgotten, unless there are none; which they are.
     async fn ask(&self, item: &WorkItem) -> Result<Option<String>> {
         let key = &item.spec.key;
-        let Some(failures) = item.status.as_ref().and_then(failures_to_forget) else {
+        let Some(failures) = item.status.as_ref().and_then(failures_to_reset) else {
             output::print(&format!("item {key}: no failures to forget\n"))?;
             return Ok(None);
         };

@@ -11,7 +11,7 @@ use kube::{
 use serde_json::{Value, json};
 use taskgate_api::{
     WorkItem, foreman, kelos, keys,
-    retry_ledger::{RetryOrder, RunRef},
+    retry_status::{RetryOrder, RunRef},
     task_policy::RetriedKind,
 };
 use taskgate_policy::retry::{Retried, RunPhase};

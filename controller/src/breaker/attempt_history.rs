@@ -54,12 +54,12 @@ pub(crate) async fn record(
 
 /// Adds what the Task used, where its end was recorded before Kelos reported it; `None` when there is nothing to add. The cache is
 /// enough to see that.
-pub(crate) async fn fill_in(
+pub(crate) async fn add_late_usage(
     breaker: &BreakerReconciler,
     subject: &Subject,
     item: &mut LoadedWorkItem,
 ) -> Result<Option<TaskResult>, Error> {
-    let filled = |status: &WorkItemStatus| policy::fill_in(status, &subject.object);
+    let filled = |status: &WorkItemStatus| policy::add_late_usage(status, &subject.object);
     let cached = subject.cached_work_item(&breaker.context);
     let Some(status) = cached.as_ref().and_then(|item| item.status.as_ref()) else {
         return Ok(None);

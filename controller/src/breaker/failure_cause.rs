@@ -1,7 +1,7 @@
 //! Why a Task failed: its Job and the Job's pods show whether the agent or the infrastructure did.
 
 use taskgate_api::task_policy::FailurePolicy;
-use taskgate_policy::{Ending, Evidence, TaskPhase, classify};
+use taskgate_policy::{Ending, RunObjects, TaskPhase, classify};
 
 use crate::{context::Context, error::Error, job, task::Subject};
 
@@ -13,7 +13,7 @@ pub(super) async fn ending(
 ) -> Result<Ending, Error> {
     let state = &subject.state;
     if state.phase != TaskPhase::Failed {
-        return Ok(classify(&subject.object, state, Evidence::default(), rule));
+        return Ok(classify(&subject.object, state, RunObjects::default(), rule));
     }
     let job = job::of_task(context, subject).await?;
     let pods = if job.is_some() {
@@ -21,7 +21,7 @@ pub(super) async fn ending(
     } else {
         Vec::new()
     };
-    let evidence = Evidence {
+    let evidence = RunObjects {
         job: job.as_ref(),
         pods: &pods,
     };

@@ -7,7 +7,7 @@
 //! - `requests`: carries out what users ask of a `WorkItem` by annotation.
 //! - `reassess`: updates `WorkItem`s without Tasks when a policy changes. `spawner_status`: the condition on the TaskSpawner.
 //!
-//! The policy crate decides the next step of a Task ([`taskgate_policy::next_step`]); `controller::task` calls the functions here.
+//! The policy crate decides the next step of a Task ([`taskgate_policy::next_action`]); `controller::task` calls the functions here.
 //! Imports `cancellation` (the runner of a worker pool) and the shared modules. Called by `controller` and `retry`.
 
 pub(crate) mod attempt_history;

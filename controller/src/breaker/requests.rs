@@ -7,8 +7,8 @@ use kube::{
     runtime::events::EventType,
 };
 use serde_json::{Map, Value, json};
-use taskgate_api::{WorkItem, keys, retry_ledger::RetryOrder};
-use taskgate_policy::{failures_to_forget, reset_by};
+use taskgate_api::{WorkItem, keys, retry_status::RetryOrder};
+use taskgate_policy::{failures_to_reset, reset_by};
 
 use super::events;
 use crate::{
@@ -41,7 +41,7 @@ pub(crate) async fn reset(context: &Context, item: &WorkItem) -> Result<Option<W
         events::reset(context, EventType::Warning, item, note).await;
         return remove(context, item, [keys::RESET, keys::RESET_BY]).await.map(Some);
     };
-    let failures = item.status.as_ref().and_then(failures_to_forget);
+    let failures = item.status.as_ref().and_then(failures_to_reset);
     let written = work_items::write(context, item, |status, now| reset_by(status, by, why, now)).await?;
     let now = match written {
         WorkItemResult::Changed(now) => {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use kube::runtime::events::EventType;
 use serde_json::json;
 use taskgate_api::{kelos, keys, metadata::Metadata};
-use taskgate_policy::{CIRCUIT_BROKEN, JobEnd, Run};
+use taskgate_policy::{CIRCUIT_BROKEN, JobEnd, TaskRun};
 
 use crate::{
     cancellation::{runner, running},
@@ -61,8 +61,8 @@ async fn stop_in_pool(context: &Context, subject: &Subject) -> Result<TaskResult
     }
     let found = running::runner(context, subject).await?;
     match found.run {
-        Run::Runner { asked: true } => Ok(TaskResult::AwaitChange),
-        Run::Runner { asked: false } => runner::release(context, subject, &found).await,
+        TaskRun::Runner { asked: true } => Ok(TaskResult::AwaitChange),
+        TaskRun::Runner { asked: false } => runner::release(context, subject, &found).await,
         _ => {
             let status = json!({
                 "phase": kelos::FAILED, "message": STOPPED, "completionTime": rfc3339(Timestamp::now()),

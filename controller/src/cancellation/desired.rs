@@ -5,8 +5,8 @@ use kube::runtime::events::EventType;
 use serde_json::{Map, Value, json};
 use taskgate_api::{Mode, kelos::Task, keys};
 use taskgate_policy::{
-    Cancellation, Progress, Sighting, TaskState, Wish, WishScene, WishVerdict, cancel_annotations, cancellation_rule,
-    is_back, source::SourceKey, wish,
+    CancelIntent, CancelIntentContext, CancelState, Cancellation, DesiredCancellation, PolicyScope, SourceObservation,
+    TaskState, cancel_annotations, desired_cancellation, is_rediscovered, source::SourceKey,
 };
 use tokio::sync::broadcast::error::RecvError;
 
@@ -30,8 +30,8 @@ pub(super) async fn reconcile(
     }
     let seen = observation(reconciler, &subject.state);
     if let Some(stamp) = cancellation.stamp.as_ref().filter(|_| cancellation.reason.is_some()) {
-        let undecided = matches!(cancellation.progress, None | Some(Progress::Announced));
-        if undecided && is_back(stamp.trigger, seen.as_ref().map(sighting)) {
+        let undecided = matches!(cancellation.progress, None | Some(CancelState::Announced));
+        if undecided && is_rediscovered(stamp.trigger, seen.as_ref().map(sighting)) {
             // The rest is withdrawn as when a user removes the annotation.
             let change = json!({"annotations": {keys::CANCEL: null}});
             return task::patch(&reconciler.context, subject, change).await.map(Some);
@@ -54,40 +54,34 @@ async fn evaluate(
     let labels = context.policies.namespace_labels(&subject.namespace);
     let name = task.spawner().unwrap_or_default();
     let spawner = context.policies.spawner(&subject.namespace, name);
-    let rule = cancellation_rule(
-        &policies,
-        &subject.namespace,
-        &labels,
-        &subject.object,
-        spawner.as_ref(),
-    );
+    let rule = PolicyScope::new(&policies, &subject.namespace, &labels, spawner.as_ref()).cancellation(&subject.object);
     let Some((policy, mode, rule)) = rule else {
         return Ok(None);
     };
     let newer = reconciler.siblings.newer(&subject.state.uid);
     let now = Timestamp::now();
     let (when, suspended) = source(context, &subject.namespace, name);
-    let verdict = wish(&WishScene {
+    let verdict = desired_cancellation(&CancelIntentContext {
         rule,
         object: &subject.object,
         when: &when,
         suspended,
-        sighting: seen.map(sighting),
+        observation: seen.map(sighting),
         newer: newer.as_deref(),
         now,
     });
     match verdict {
-        WishVerdict::Leave => Ok(None),
-        WishVerdict::LookAt(moment) => Ok(Some(TaskResult::RequeueAt(moment))),
-        WishVerdict::Baseline(_) if mode != Mode::Enforce => Ok(None),
-        WishVerdict::Baseline(head) => {
+        DesiredCancellation::Keep => Ok(None),
+        DesiredCancellation::RequeueAt(moment) => Ok(Some(TaskResult::RequeueAt(moment))),
+        DesiredCancellation::Baseline(_) if mode != Mode::Enforce => Ok(None),
+        DesiredCancellation::Baseline(head) => {
             let change = json!({"annotations": {keys::SOURCE_HEAD: head}});
             task::patch(context, subject, change).await.map(Some)
         }
-        WishVerdict::Cancel(intent) if mode == Mode::Enforce => {
+        DesiredCancellation::Cancel(intent) if mode == Mode::Enforce => {
             request(context, subject, &intent, name, now).await.map(Some)
         }
-        WishVerdict::Cancel(intent) => {
+        DesiredCancellation::Cancel(intent) => {
             let note = format!("{policy} would cancel this Task: {}", intent.reason);
             events::record_once(context, subject, EventType::Normal, "WouldCancel", &note).await;
             Ok(None)
@@ -98,7 +92,7 @@ async fn evaluate(
 async fn request(
     context: &Context,
     subject: &Subject,
-    intent: &Wish,
+    intent: &CancelIntent,
     spawner: &str,
     now: Timestamp,
 ) -> Result<TaskResult, Error> {
@@ -115,7 +109,7 @@ pub(super) fn is_wanted_again(reconciler: &CancellationReconciler, object: &Valu
     let cancellation = Cancellation::of(object);
     let trigger = cancellation.stamp.as_ref().map(|stamp| stamp.trigger);
     let seen = observation(reconciler, state);
-    cancellation.is_concluded() && trigger.is_some_and(|trigger| is_back(trigger, seen.as_ref().map(sighting)))
+    cancellation.is_concluded() && trigger.is_some_and(|trigger| is_rediscovered(trigger, seen.as_ref().map(sighting)))
 }
 
 /// Enqueues the Tasks of an item whenever its source was read.
@@ -139,8 +133,8 @@ fn observation(reconciler: &CancellationReconciler, state: &TaskState) -> Option
     reconciler.sources.latest(&key)
 }
 
-fn sighting(seen: &Observation) -> Sighting<'_> {
-    Sighting {
+fn sighting(seen: &Observation) -> SourceObservation<'_> {
+    SourceObservation {
         item: seen.item.as_deref(),
         discovered: seen.discovered,
         in_a_row: seen.in_a_row,

@@ -24,7 +24,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use kube::runtime::events::EventType;
 use serde_json::Value;
-use taskgate_policy::{CancelScene, CancelStep, CancelTask, Cancellation, Progress, TaskState, cancel_step};
+use taskgate_policy::{CancelContext, CancelState, CancelStep, CancelTask, Cancellation, TaskState, cancel_step};
 
 use crate::{
     context::Context,
@@ -88,16 +88,16 @@ impl CancellationReconciler {
             None if cancellation.is_none() => return Ok(Cancelling::Idle),
             None => {}
         }
-        let mut inputs = CancelScene {
+        let mut inputs = CancelContext {
             cancellation: &cancellation,
             task: CancelTask::of(&subject.object),
             run: None,
-            wanted_again: subject.state.makes_room && !cancellation.makes_room(),
+            wanted_again: subject.state.must_be_replaced && !cancellation.must_be_replaced(),
             now: Timestamp::now(),
         };
         let mut step = cancel_step(&inputs);
         let found = match step {
-            CancelStep::Look => {
+            CancelStep::ReadRun => {
                 let found = running::read(context, subject, &cancellation).await?;
                 inputs.run = Some(found.run);
                 step = cancel_step(&inputs);
@@ -113,7 +113,7 @@ impl CancellationReconciler {
         );
         let result = match step {
             // With a run, no step asks for it again.
-            CancelStep::Idle | CancelStep::Look => return Ok(Cancelling::Idle),
+            CancelStep::Idle | CancelStep::ReadRun => return Ok(Cancelling::Idle),
             CancelStep::Wait(until) => return Ok(Cancelling::Waiting(until)),
             CancelStep::Replace => return Ok(Cancelling::Replace),
             CancelStep::Blocked => {
@@ -122,9 +122,9 @@ impl CancellationReconciler {
                 return Ok(Cancelling::Waiting(inputs.now.checked_add(later).unwrap_or(inputs.now)));
             }
             CancelStep::Announce => task::announce(context, subject, &cancellation).await?,
-            CancelStep::Tell => job::set_deadline(context, subject, &found, &cancellation).await?,
+            CancelStep::SetDeadline => job::set_deadline(context, subject, &found, &cancellation).await?,
             CancelStep::Withdraw => task::withdraw(context, subject).await?,
-            CancelStep::Execute => task::progress(context, subject, Progress::Cancelling).await?,
+            CancelStep::Execute => task::progress(context, subject, CancelState::Cancelling).await?,
             CancelStep::FailJob => job::fail(context, subject, &found, &cancellation).await?,
             CancelStep::FailTask => task::fail(context, subject, &cancellation).await?,
             CancelStep::ReleaseRunner => runner::release(context, subject, &found).await?,
@@ -141,7 +141,7 @@ async fn record_blocked(context: &Context, subject: &Subject, cancellation: &Can
     let note = format!(
         "asked for by {}, but Kelos has not created the Task's Job, or a Job of another owner has its name. Failing the Task \
          without its Job would keep its branch locked: find out why Kelos creates no Job, or delete the Task",
-        taskgate_policy::by_whom(cancellation)
+        taskgate_policy::requester(cancellation)
     );
     events::record_once(context, subject, EventType::Warning, "CancelBlocked", &note).await;
 }

@@ -8,7 +8,7 @@ use kube::{
 };
 use serde_json::Value;
 use taskgate_api::{kelos, keys, metadata::Metadata};
-use taskgate_policy::{Cancellation, JobEnd, Progress, Run};
+use taskgate_policy::{CancelState, Cancellation, JobEnd, TaskRun};
 
 use crate::{
     context::Context,
@@ -25,7 +25,7 @@ const SETTLED: SignedDuration = SignedDuration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Running {
     /// What the next step depends on.
-    pub(crate) run: Run,
+    pub(crate) run: TaskRun,
     /// The Task's Job.
     pub(crate) job: Option<Value>,
     /// The runner pod that the Task is assigned to: its name and version.
@@ -35,7 +35,7 @@ pub(crate) struct Running {
 impl Default for Running {
     fn default() -> Self {
         Self {
-            run: Run::Nothing,
+            run: TaskRun::Nothing,
             job: None,
             runner: None,
         }
@@ -51,18 +51,18 @@ pub(super) async fn read(context: &Context, subject: &Subject, cancellation: &Ca
     let Some(found) = found else {
         let stuck = kelos::Task::of(&subject.object).branch().is_some() && !can_start(context, subject).await?;
         return Ok(Running {
-            run: if stuck { Run::Stuck } else { Run::Nothing },
+            run: if stuck { TaskRun::Stuck } else { TaskRun::Nothing },
             ..Running::default()
         });
     };
     if !job::is_of(&found, subject) {
         return Ok(Running {
-            run: Run::Foreign,
+            run: TaskRun::Foreign,
             ..Running::default()
         });
     }
-    let told = match (&cancellation.stamp, cancellation.progress) {
-        (Some(stamp), Some(Progress::Announced)) => {
+    let deadline_set = match (&cancellation.stamp, cancellation.progress) {
+        (Some(stamp), Some(CancelState::Announced)) => {
             let deadline = stamp.deadline.to_string();
             Metadata::of(&found).annotation(keys::CANCEL_DEADLINE) == Some(&deadline)
                 && pods_without_deadline(context, subject, &found, Some(&deadline))
@@ -72,10 +72,10 @@ pub(super) async fn read(context: &Context, subject: &Subject, cancellation: &Ca
         _ => true,
     };
     Ok(Running {
-        run: Run::Job {
+        run: TaskRun::Job {
             end: JobEnd::of(&found),
-            told,
-            going: Metadata::of(&found).is_terminating(),
+            deadline_set,
+            deleting: Metadata::of(&found).is_terminating(),
         },
         job: Some(found),
         runner: None,
@@ -134,7 +134,7 @@ pub(crate) async fn runner(context: &Context, subject: &Subject) -> Result<Runni
         return Ok(Running::default());
     };
     Ok(Running {
-        run: Run::Runner {
+        run: TaskRun::Runner {
             asked: annotation(&pod, kelos::CANCEL_TASK) == task,
         },
         job: None,

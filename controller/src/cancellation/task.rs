@@ -8,7 +8,7 @@ use taskgate_api::{
     kelos::{self, Task},
     keys,
 };
-use taskgate_policy::{Cancellation, Progress, announcement, by_whom, conclusion};
+use taskgate_policy::{CancelState, Cancellation, announcement, conclusion, requester};
 
 use super::{CancellationReconciler, events, job};
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Annotates how far the cancellation is.
-pub(super) async fn progress(context: &Context, subject: &Subject, progress: Progress) -> Result<TaskResult, Error> {
+pub(super) async fn progress(context: &Context, subject: &Subject, progress: CancelState) -> Result<TaskResult, Error> {
     let change = json!({"annotations": {keys::CANCEL_STATE: progress.as_str()}});
     task::patch(context, subject, change).await
 }
@@ -30,7 +30,7 @@ pub(super) async fn announce(
     subject: &Subject,
     cancellation: &Cancellation,
 ) -> Result<TaskResult, Error> {
-    let outcome = progress(context, subject, Progress::Announced).await?;
+    let outcome = progress(context, subject, CancelState::Announced).await?;
     if let (TaskResult::Changed(_), Some(stamp)) = (&outcome, &cancellation.stamp) {
         let note = announcement(stamp, cancellation);
         events::record(context, subject, "CancelAnnounced", &note).await;
@@ -58,10 +58,10 @@ pub(super) async fn give_up(
     context: &Context,
     subject: &Subject,
     cancellation: &Cancellation,
-    end: Progress,
+    end: CancelState,
 ) -> Result<TaskResult, Error> {
     let (reason, note) = match end {
-        Progress::Refused => (
+        CancelState::Refused => (
             "CancelRefused",
             "the request has no valid stamp of taskgate's admission: it was made while admission was unavailable. Remove the \
              annotation taskgate.dev/cancel and set it again"
@@ -69,7 +69,7 @@ pub(super) async fn give_up(
         ),
         _ => (
             "CancelTooLate",
-            format!("asked for by {}, but the Task ended by itself", by_whom(cancellation)),
+            format!("asked for by {}, but the Task ended by itself", requester(cancellation)),
         ),
     };
     events::record_once(context, subject, EventType::Warning, reason, &note).await;
@@ -117,7 +117,7 @@ pub(super) async fn conclude(
         context,
         &subject.at(&latest),
         json!({
-            "annotations": {keys::CANCEL_STATE: Progress::Cancelled.as_str()},
+            "annotations": {keys::CANCEL_STATE: CancelState::Cancelled.as_str()},
         }),
     )
     .await?;
@@ -157,7 +157,7 @@ fn concluded(object: &Value, cancellation: &Cancellation, knows_cancelled: bool)
     let mut status = json!({"conditions": conditions, "message": message});
     if knows_cancelled {
         status["phase"] = kelos::CANCELLED.into();
-        status["cancelledBy"] = by_whom(cancellation).into();
+        status["cancelledBy"] = requester(cancellation).into();
     }
     Some(status)
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use kube::{ResourceExt as _, api::DynamicObject, runtime::controller::Action};
 use taskgate_api::{Mode, WorkItem};
-use taskgate_policy::{Scene, Step, next_step};
+use taskgate_policy::{TaskAction, TaskContext, next_action};
 use tracing::{debug, info};
 
 use super::Reconcilers;
@@ -32,7 +32,7 @@ pub(super) async fn reconcile(object: Arc<DynamicObject>, reconcilers: Arc<Recon
     let context = &reconcilers.context;
     let subject = Subject::of(context, &object);
     if context.policies.is_opted_out(&object.namespace().unwrap_or_default()) {
-        return match subject.filter(|subject| subject.state.held) {
+        return match subject.filter(|subject| subject.state.has_finalizer) {
             Some(subject) => remove_finalizer(&reconcilers, &subject).await,
             None => Ok(Action::await_change()),
         };
@@ -98,7 +98,7 @@ async fn take_steps(reconcilers: &Reconcilers, object: &DynamicObject) -> Result
 /// The Task `object`, which also must be replaced if its source shows the item again.
 fn subject(reconcilers: &Reconcilers, object: &DynamicObject) -> Option<Subject> {
     let mut subject = Subject::of(&reconcilers.context, object)?;
-    subject.state.makes_room |= reconcilers
+    subject.state.must_be_replaced |= reconcilers
         .cancellation
         .is_wanted_again(&subject.object, &subject.state);
     Some(subject)
@@ -112,7 +112,7 @@ async fn breaker_step(
     item: &mut LoadedWorkItem,
 ) -> Result<TaskResult, Error> {
     let (context, breaker) = (&*reconcilers.context, &*reconcilers.breaker);
-    if let Some(result) = attempt_history::fill_in(breaker, subject, item).await? {
+    if let Some(result) = attempt_history::add_late_usage(breaker, subject, item).await? {
         return Ok(result);
     }
     let step = next(reconcilers, subject, item).await?;
@@ -120,25 +120,27 @@ async fn breaker_step(
     let enforced = subject.rule.as_ref().is_some_and(|(mode, _)| *mode == Mode::Enforce);
     match step {
         // Where the breaker governs the Task, it deletes the Task itself, unless it keeps it as a tombstone.
-        Step::Done | Step::Wait(_) if matches!(cancelling, Cancelling::Replace) && !enforced => {
+        TaskAction::Done | TaskAction::Wait(_) if matches!(cancelling, Cancelling::Replace) && !enforced => {
             ttl::delete(context, subject).await
         }
-        Step::Done => Ok(wait(None, cancelling)),
-        Step::Wait(moment) => Ok(wait(Some(moment), cancelling)),
-        Step::Adopt => finalizer::adopt(context, subject).await,
-        Step::Mark => {
+        TaskAction::Done => Ok(wait(None, cancelling)),
+        TaskAction::Wait(moment) => Ok(wait(Some(moment), cancelling)),
+        TaskAction::AddFinalizer => finalizer::adopt(context, subject).await,
+        TaskAction::Mark => {
             let item = item.get(context, subject.item_ref().as_ref()).await?;
             finalizer::mark_recorded(context, subject, item).await
         }
-        Step::Release => finalizer::remove(context, subject).await,
-        Step::Stop | Step::StopMarked => match stop::stop(context, subject, step == Step::StopMarked).await? {
-            TaskResult::AwaitChange => Ok(wait(None, cancelling)),
-            result => Ok(result),
-        },
-        Step::Record => attempt_history::record(breaker, subject, item).await,
-        Step::Reset => attempt_history::reset(breaker, subject, item).await,
-        Step::Refresh(_) => attempt_history::refresh(breaker, subject, item).await,
-        Step::Delete => ttl::delete(context, subject).await,
+        TaskAction::RemoveFinalizer => finalizer::remove(context, subject).await,
+        TaskAction::Stop | TaskAction::StopMarked => {
+            match stop::stop(context, subject, step == TaskAction::StopMarked).await? {
+                TaskResult::AwaitChange => Ok(wait(None, cancelling)),
+                result => Ok(result),
+            }
+        }
+        TaskAction::Record => attempt_history::record(breaker, subject, item).await,
+        TaskAction::Reset => attempt_history::reset(breaker, subject, item).await,
+        TaskAction::Refresh(_) => attempt_history::refresh(breaker, subject, item).await,
+        TaskAction::Delete => ttl::delete(context, subject).await,
     }
 }
 
@@ -155,16 +157,16 @@ fn wait(moment: Option<Timestamp>, cancelling: &Cancelling) -> TaskResult {
 }
 
 /// The next step. The cache is enough to see that there is none; any other step follows a read of the `WorkItem`.
-async fn next(reconcilers: &Reconcilers, subject: &Subject, item: &mut LoadedWorkItem) -> Result<Step, Error> {
+async fn next(reconcilers: &Reconcilers, subject: &Subject, item: &mut LoadedWorkItem) -> Result<TaskAction, Error> {
     let context = &reconcilers.context;
     let cached = subject.cached_work_item(context);
     let key = subject.item_ref();
     let known = item.or_cached(key.as_ref(), cached.as_deref());
     let step = next_with(reconcilers, subject, known, false);
     match step {
-        Step::Done | Step::Wait(_) => return Ok(step),
+        TaskAction::Done | TaskAction::Wait(_) => return Ok(step),
         // Does not depend on the WorkItem.
-        Step::Adopt if known.is_none() && !subject.state.is_terminal() => return Ok(step),
+        TaskAction::AddFinalizer if known.is_none() && !subject.state.is_terminal() => return Ok(step),
         _ => {}
     }
     let item = item.get(context, key.as_ref()).await?;
@@ -172,17 +174,17 @@ async fn next(reconcilers: &Reconcilers, subject: &Subject, item: &mut LoadedWor
     Ok(next_with(reconcilers, subject, item, abandoned))
 }
 
-fn next_with(reconcilers: &Reconcilers, subject: &Subject, item: Option<&WorkItem>, abandoned: bool) -> Step {
+fn next_with(reconcilers: &Reconcilers, subject: &Subject, item: Option<&WorkItem>, abandoned: bool) -> TaskAction {
     let tasks = &reconcilers.context.task_index;
     let mut others = subject.item_ref().map(|item| tasks.of(&item)).unwrap_or_default();
     others.retain(|other| other.uid != subject.state.uid);
     let status = item.map(|item| (item.uid().unwrap_or_default(), item.status.clone().unwrap_or_default()));
-    next_step(&Scene {
+    next_action(&TaskContext {
         task: &subject.state,
         others: &others,
         rule: subject.rule.as_ref().map(|(mode, rule)| (*mode, rule)),
         work_item: subject.item.as_ref().map(|(_, name)| name.as_str()),
-        memory: status.as_ref().map(|(uid, status)| (uid.as_str(), status)),
+        item_status: status.as_ref().map(|(uid, status)| (uid.as_str(), status)),
         retrying: reconcilers.retry.state_of(&subject.object, &subject.state, item),
         abandoned,
         now: Timestamp::now(),

@@ -15,8 +15,8 @@ use kube::{
 use serde_json::{Map, Value, json};
 use taskgate_api::{kelos::Task, keys, metadata::Metadata};
 use taskgate_policy::{
-    PolicySet, SpawnerFacts, WorkspaceFacts,
-    metadata::{Pending, Scope, copy, fill, settle},
+    PolicySet, SpawnerInfo, WorkspaceInfo,
+    metadata::{Pending, TemplateInput, copy, fill, settle},
     source::SourceKey,
 };
 use tokio::sync::broadcast::error::RecvError;
@@ -73,7 +73,7 @@ impl MetadataReconciler {
         let mut inputs = Inputs::of(context, subject);
         inputs.workspace = workspace(context, subject).await?;
         // A deleted item stays unknown.
-        inputs.tracked = observation.item.map(|item| item.facts()).unwrap_or_default();
+        inputs.source_fields = observation.item.map(|item| item.template_fields()).unwrap_or_default();
         // All templates of all policies.
         let filling = tokio::task::block_in_place(|| fill(&inputs.policies, &inputs.scope(subject)));
         match task::patch(context, subject, filling.change).await? {
@@ -127,9 +127,9 @@ fn source_of(task: &DynamicObject) -> Option<SourceKey> {
 struct Inputs {
     policies: Arc<PolicySet>,
     namespace_labels: BTreeMap<String, String>,
-    spawner: Option<SpawnerFacts>,
-    workspace: Option<WorkspaceFacts>,
-    tracked: Map<String, Value>,
+    spawner: Option<SpawnerInfo>,
+    workspace: Option<WorkspaceInfo>,
+    source_fields: Map<String, Value>,
 }
 
 impl Inputs {
@@ -140,24 +140,24 @@ impl Inputs {
             namespace_labels: context.policies.namespace_labels(&subject.namespace),
             spawner: spawner.and_then(|name| context.policies.spawner(&subject.namespace, name)),
             workspace: None,
-            tracked: Map::new(),
+            source_fields: Map::new(),
         }
     }
 
-    fn scope<'a>(&'a self, subject: &'a Subject) -> Scope<'a> {
-        Scope {
+    fn scope<'a>(&'a self, subject: &'a Subject) -> TemplateInput<'a> {
+        TemplateInput {
             object: &subject.object,
             namespace: &subject.namespace,
             namespace_labels: &self.namespace_labels,
             spawner: self.spawner.as_ref(),
             workspace: self.workspace.as_ref(),
             user: None,
-            tracked: Some(&self.tracked),
+            source_fields: Some(&self.source_fields),
         }
     }
 }
 
-async fn workspace(context: &Context, subject: &Subject) -> Result<Option<WorkspaceFacts>, Error> {
+async fn workspace(context: &Context, subject: &Subject) -> Result<Option<WorkspaceInfo>, Error> {
     let Some(name) = Task::of(&subject.object).workspace() else {
         return Ok(None);
     };
@@ -165,7 +165,7 @@ async fn workspace(context: &Context, subject: &Subject) -> Result<Option<Worksp
     let workspaces = Api::<DynamicObject>::namespaced_with(context.client.clone(), &subject.namespace, &kind);
     let found = kubernetes::find(&workspaces, name).await;
     let found = found.map_err(|error| subject.error("reading the Workspace of", "Task", error))?;
-    Ok(found.map(|found| WorkspaceFacts::of(&json_of(&found))))
+    Ok(found.map(|found| WorkspaceInfo::of(&json_of(&found))))
 }
 
 /// Copies to the Job the labels and annotations of the Task. A Job that is created later gets them from admission: the Task is

@@ -3,7 +3,7 @@
 use kube::{api::DynamicObject, runtime::controller::Action};
 use serde_json::Value;
 use taskgate_api::{job::Job, kelos::Task, kueue::Workload, task_policy::QueueOnDeactivation};
-use taskgate_policy::{JobEnd, on_deactivation};
+use taskgate_policy::{JobEnd, PolicyScope};
 
 use super::SOON;
 use crate::{context::Context, error::Error, job, kubernetes::namespace_of, task::Subject, workqueue::StepResult};
@@ -25,7 +25,7 @@ pub(super) async fn fail(context: &Context, task: &Value, message: &str) -> Resu
         .spawner()
         .and_then(|name| policies.spawner(namespace, name));
     let labels = policies.namespace_labels(namespace);
-    let wanted = on_deactivation(&policies.current(), namespace, &labels, task, spawner.as_ref());
+    let wanted = PolicyScope::new(&policies.current(), namespace, &labels, spawner.as_ref()).on_deactivation(task);
     let subject = serde_json::from_value::<DynamicObject>(task.clone())
         .ok()
         .filter(|_| wanted == QueueOnDeactivation::Fail)

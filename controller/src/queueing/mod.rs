@@ -38,7 +38,7 @@ use taskgate_api::{
     kueue::{ConfigRef, Settings, Workload},
     metadata::{Metadata, Owner},
 };
-use taskgate_policy::{Installed, Look, QueueReason, QueueScene, QueueState, queue_state};
+use taskgate_policy::{InstalledKueue, QueueContext, QueueObservation, QueueReason, QueueState, queue_state};
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
@@ -190,19 +190,19 @@ async fn reconcile(job: Arc<DynamicObject>, queueing: Arc<QueueingReconciler>) -
     };
     let now = Timestamp::now();
     let mut observed = queue_state(&inputs(&job, &objects, None, now));
-    if let Look::State(state) = &observed
+    if let QueueObservation::State(state) = &observed
         && state.reason == QueueReason::NotNoticed
     {
         let manages = queueing.manages(namespace_of(&job)).await?;
         observed = queue_state(&inputs(&job, &objects, Some(manages), now));
     }
     let state = match observed {
-        Look::Nothing => return Ok(Action::await_change()),
-        Look::Later(at) => {
+        QueueObservation::Nothing => return Ok(Action::await_change()),
+        QueueObservation::Later(at) => {
             let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
             return Ok(Action::requeue(wait.max(SOON)));
         }
-        Look::State(state) => state,
+        QueueObservation::State(state) => state,
     };
     let Some(task) = queueing.task(namespace_of(&job), &owner).await? else {
         return Ok(Action::await_change());
@@ -224,11 +224,11 @@ fn inputs<'a>(
     objects: &'a KueueObjects,
     manages_namespace: Option<bool>,
     now: Timestamp,
-) -> QueueScene<'a> {
-    QueueScene {
+) -> QueueContext<'a> {
+    QueueContext {
         job,
         workload: objects.workload.as_deref(),
-        kueue: objects.queue.as_ref().map(|queue| Installed {
+        kueue: objects.queue.as_ref().map(|queue| InstalledKueue {
             since: queue.since,
             local_queue: queue.local_queue.as_deref(),
             has_class: queue.has_class,

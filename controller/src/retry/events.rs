@@ -3,7 +3,7 @@
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Resource as _, runtime::events::EventType};
-use taskgate_api::{WorkItem, retry_ledger::RunRef};
+use taskgate_api::{WorkItem, retry_status::RunRef};
 
 use super::{RetryReconciler, reads::resource};
 use crate::{events::publish, work_items::retry_status};

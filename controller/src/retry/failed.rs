@@ -5,14 +5,13 @@ use serde_json::Value;
 use taskgate_api::{
     Mode, WorkItem, WorkItemStatus,
     kelos::Task,
-    retry_ledger::Transition,
+    retry_status::Transition,
     task_policy::{RetriedKind, RetryPolicy},
     work_item::Attempt,
 };
 use taskgate_policy::{
-    Ending, TaskState, failure_rule,
-    retry::{self, FailedScene, FailedStep, Retried, RunPhase, attempt_number, failed_step},
-    retry_rule,
+    Ending, PolicyScope, TaskState,
+    retry::{self, FailedRunAction, FailedRunContext, Retried, RunPhase, attempt_number, failed_run_action},
 };
 
 use super::{
@@ -51,7 +50,7 @@ pub(super) async fn reconcile(
         return Ok(WorkItemResult::AwaitChange);
     };
     if let Some(item) = item.filter(|_| *kind == RetriedKind::Task) {
-        let used = |status: &WorkItemStatus, _| taskgate_policy::fill_in(status, retried.object());
+        let used = |status: &WorkItemStatus, _| taskgate_policy::add_late_usage(status, retried.object());
         let written = work_items::write(&retry.context, item, used).await?;
         if !matches!(written, WorkItemResult::Unchanged) {
             return Ok(written);
@@ -76,7 +75,7 @@ async fn failed(
     }
     let policies = retry.context.policies.current();
     let labels = retry.context.policies.namespace_labels(namespace);
-    let found = retry_rule(&policies, namespace, &labels, retried);
+    let found = PolicyScope::new(&policies, namespace, &labels, None).retry(retried.kind(), retried.object());
     let name = found.as_ref().map(|found| scoped(namespace, &found.policy.to_string()));
     let rule = found
         .as_ref()
@@ -85,9 +84,9 @@ async fn failed(
     let retry_state = item.map(retry_status).unwrap_or_default();
     let status = item.and_then(|item| item.status.as_ref());
     let order = item.and_then(requests::requested_retry);
-    let mut inputs = FailedScene {
+    let mut inputs = FailedRunContext {
         object: retried,
-        ledger: &retry_state,
+        status: &retry_state,
         asked: order.as_ref().map(|(order, by)| (order, *by)),
         rule,
         infrastructure_failures: status.map_or(0, |status| status.infrastructure_failures),
@@ -95,24 +94,24 @@ async fn failed(
         source: None,
         now: Timestamp::now(),
     };
-    let mut step = failed_step(&inputs);
+    let mut step = failed_run_action(&inputs);
     let mut source_error = None;
-    if let FailedStep::Ask(origin) = &step {
+    if let FailedRunAction::ReadSource(origin) = &step {
         let Some(answer) = retry.queries.answer(key, retried.uid(), origin) else {
             return Ok(WorkItemResult::AwaitChange);
         };
         inputs.source = Some(answer.state);
         source_error = answer.error;
-        step = failed_step(&inputs);
+        step = failed_run_action(&inputs);
     }
     let result = take_step(retry, key, item, retried, rule, &step).await?;
     if let WorkItemResult::Changed(now) = &result {
         let event = match step {
-            FailedStep::Record if item.is_none() => None,
-            FailedStep::Record => Some(RetryEvent::Failed),
-            FailedStep::Tell(why) => Some(RetryEvent::GivenUp(why.reason())),
-            FailedStep::Begin(_) => Some(RetryEvent::Planned),
-            FailedStep::Nothing | FailedStep::Wait(_) | FailedStep::Ask(_) => None,
+            FailedRunAction::Record if item.is_none() => None,
+            FailedRunAction::Record => Some(RetryEvent::Failed),
+            FailedRunAction::GiveUp(why) => Some(RetryEvent::GivenUp(why.reason())),
+            FailedRunAction::Begin(_) => Some(RetryEvent::Planned),
+            FailedRunAction::Nothing | FailedRunAction::Wait(_) | FailedRunAction::ReadSource(_) => None,
         };
         if let Some(event) = event {
             events::record(retry, now, &retried.run(), event).await;
@@ -133,20 +132,19 @@ async fn take_step(
     item: Option<&WorkItem>,
     retried: Retried<'_>,
     rule: Option<Rule<'_>>,
-    step: &FailedStep,
+    step: &FailedRunAction,
 ) -> Result<WorkItemResult, Error> {
     let namespace = key.0.as_str();
     match (step, item) {
-        (FailedStep::Nothing | FailedStep::Ask(_), _) | (FailedStep::Tell(_) | FailedStep::Begin(_), None) => {
-            Ok(WorkItemResult::AwaitChange)
-        }
-        (FailedStep::Wait(until), _) => Ok(WorkItemResult::RequeueAt(*until)),
-        (FailedStep::Record, None) => {
+        (FailedRunAction::Nothing | FailedRunAction::ReadSource(_), _)
+        | (FailedRunAction::GiveUp(_) | FailedRunAction::Begin(_), None) => Ok(WorkItemResult::AwaitChange),
+        (FailedRunAction::Wait(until), _) => Ok(WorkItemResult::RequeueAt(*until)),
+        (FailedRunAction::Record, None) => {
             let identity = objects::identity(retry, retried);
             let item = identity.work_item(&identity.work_item_name());
             retry.breaker.create(namespace, &item).await
         }
-        (FailedStep::Record, Some(item)) => {
+        (FailedRunAction::Record, Some(item)) => {
             let Some(failure) = failure(retry, namespace, retried).await? else {
                 return Ok(WorkItemResult::AwaitChange);
             };
@@ -164,13 +162,13 @@ async fn take_step(
             })
             .await
         }
-        (FailedStep::Tell(why), Some(item)) => {
+        (FailedRunAction::GiveUp(why), Some(item)) => {
             work_items::write(&retry.context, item, |status, now| {
-                retry::told(status, retried.uid(), *why, now)
+                retry::gave_up(status, retried.uid(), *why, now)
             })
             .await
         }
-        (FailedStep::Begin(transition), Some(item)) => {
+        (FailedRunAction::Begin(transition), Some(item)) => {
             if let Some(result) = not_now(retry, key, item, retried, transition, rule) {
                 return Ok(result);
             }
@@ -233,7 +231,7 @@ fn breaker_comes_first(
     }
     let policies = retry.context.policies.current();
     let labels = retry.context.policies.namespace_labels(namespace);
-    let found = failure_rule(&policies, namespace, &labels, retried.object(), None);
+    let found = PolicyScope::new(&policies, namespace, &labels, None).failure(retried.object());
     let governed = found.is_some_and(|found| found.mode == Mode::Enforce && found.item.is_some());
     let attempts = item.and_then(|item| Some(item.status.as_ref()?.attempts.as_slice()));
     let recorded = attempts.is_some_and(|attempts| attempts.iter().any(|known| known.uid == retried.uid()));

@@ -173,7 +173,7 @@ async fn record_deletion(
         return Ok(None);
     }
     let written = work_items::write(&retry.context, item, |status, now| {
-        taskgate_policy::retry::forgotten(status, &run.uid, now)
+        taskgate_policy::retry::run_deleted(status, &run.uid, now)
     })
     .await?;
     if let WorkItemResult::Changed(now) = &written {

@@ -35,11 +35,10 @@ use std::{
 
 use kube::ResourceExt as _;
 use serde_json::Value;
-use taskgate_api::{Mode, WorkItem, retry_ledger::RetryStage, task_policy::RetriedKind};
+use taskgate_api::{Mode, WorkItem, retry_status::RetryStage, task_policy::RetriedKind};
 use taskgate_policy::{
-    Retrying, TaskState,
+    PolicyScope, Retrying, TaskState,
     retry::{Retried, RunPhase},
-    retry_rule,
 };
 use tokio::sync::mpsc;
 
@@ -193,7 +192,7 @@ impl RetryReconciler {
         let namespace = namespace_of(object);
         let policies = self.context.policies.current();
         let labels = self.context.policies.namespace_labels(namespace);
-        let rule = retry_rule(&policies, namespace, &labels, retried);
+        let rule = PolicyScope::new(&policies, namespace, &labels, None).retry(retried.kind(), retried.object());
         let keeps = rule.is_some_and(|found| found.mode == Mode::Enforce && !state.cancelled);
         if keeps { Retrying::Keeps } else { Retrying::No }
     }

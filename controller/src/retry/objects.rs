@@ -8,9 +8,8 @@ use std::{
 use serde_json::Value;
 use taskgate_api::{WorkItem, kelos::Task, metadata::Metadata, task_policy::RetriedKind};
 use taskgate_policy::{
-    ItemIdentity, failure_rule,
+    ItemIdentity, PolicyScope,
     retry::{Retried, RunPhase},
-    retry_rule,
 };
 
 use super::RetryReconciler;
@@ -106,7 +105,7 @@ pub(super) fn entry_of(
     let key = (kind, metadata.name()?.to_owned());
     let policies = retry.context.policies.current();
     let labels = retry.context.policies.namespace_labels(&namespace);
-    let rule = retry_rule(&policies, &namespace, &labels, retried);
+    let rule = PolicyScope::new(&policies, &namespace, &labels, None).retry(retried.kind(), retried.object());
     let entry = RetriedObject {
         phase: retried.phase(),
         identity: identity(retry, retried),
@@ -126,7 +125,9 @@ pub(super) fn identity(retry: &RetryReconciler, retried: Retried<'_>) -> ItemIde
     let of_breaker = || {
         let policies = retry.context.policies.current();
         let labels = retry.context.policies.namespace_labels(namespace);
-        failure_rule(&policies, namespace, &labels, retried.object(), None)?.item
+        PolicyScope::new(&policies, namespace, &labels, None)
+            .failure(retried.object())?
+            .item
     };
     let is_task = retried.kind() == RetriedKind::Task && Task::of(retried.object()).spawner().is_none();
     is_task.then(of_breaker).flatten().unwrap_or_else(|| retried.item())

@@ -10,12 +10,12 @@ use taskgate_api::{
     foreman::{self, AgenticTask},
     is_object_name, job as view,
     metadata::Metadata,
-    retry_ledger::{RunRef, Transition},
+    retry_status::{RunRef, Transition},
     task_policy::RetriedKind,
 };
 use taskgate_policy::{
-    Evidence, TaskState, classify,
-    retry::{Failure, Retried, task_failure, workload_failure},
+    RunObjects, TaskState, classify,
+    retry::{FailureCause, Retried, task_failure, workload_failure},
 };
 
 use super::RetryReconciler;
@@ -87,7 +87,7 @@ pub(super) async fn failure(
     retry: &RetryReconciler,
     namespace: &str,
     retried: Retried<'_>,
-) -> Result<Option<Failure>, Error> {
+) -> Result<Option<FailureCause>, Error> {
     match retried.kind() {
         RetriedKind::Workload => {
             let children = children(retry, namespace, &retried.run()).await?;
@@ -103,7 +103,7 @@ pub(super) async fn failure(
             } else {
                 Vec::new()
             };
-            let evidence = Evidence {
+            let evidence = RunObjects {
                 job: job.as_ref(),
                 pods: &pods,
             };

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DynamicObject, PostParams};
 use serde_json::Value;
 use taskgate_api::{
-    retry_ledger::Blocked,
+    retry_status::Blocked,
     task_policy::{RetriedKind, RetryPolicy},
 };
 use taskgate_policy::{
@@ -118,7 +118,9 @@ impl RetryInFlight<'_> {
             let policies = &self.retry.context.policies;
             let labels = policies.namespace_labels(namespace);
             // All templates of all policies.
-            tokio::task::block_in_place(|| retry::dress(&policies.current(), namespace, &labels, &mut successor));
+            tokio::task::block_in_place(|| {
+                retry::apply_sections(&policies.current(), namespace, &labels, &mut successor)
+            });
         }
         successor
     }

@@ -10,12 +10,12 @@ use kube::{
 };
 use taskgate_api::{
     Mode, WorkItem, WorkItemStatus,
-    retry_ledger::{Blocked, RetryStage, Transition},
+    retry_status::{Blocked, RetryStage, Transition},
     task_policy::RetryPolicy,
 };
 use taskgate_policy::{
-    retry::{self, Found, Predecessor, Retried, Stopped, TransitionScene, TransitionStep, transition_step},
-    retry_rule,
+    PolicyScope,
+    retry::{self, NamedObject, Predecessor, Retried, Stopped, TransitionContext, TransitionStep, transition_step},
 };
 use tracing::{debug, info};
 
@@ -72,8 +72,8 @@ impl RetryInFlight<'_> {
         let retried = value.as_ref().and_then(|value| Retried::of(kind, value));
         // A Task that a spawner created is another object as well.
         let found = match (&value, retried) {
-            (Some(_), None) => Found::Other,
-            (_, retried) => Found::of(retried, transition),
+            (Some(_), None) => NamedObject::Other,
+            (_, retried) => NamedObject::of(retried, transition),
         };
         let kept = match transition.step {
             RetryStage::Planned => None,
@@ -92,7 +92,7 @@ impl RetryInFlight<'_> {
             _ => self.invalid(subject.into_iter().chain(predecessor)),
         };
         let rule = subject.and_then(|subject| self.rule(subject));
-        let mut inputs = TransitionScene {
+        let mut inputs = TransitionContext {
             transition,
             found,
             wanted: rule.is_some() || self.is_requested(),
@@ -103,7 +103,7 @@ impl RetryInFlight<'_> {
         };
         let mut next = transition_step(&inputs);
         let left;
-        if next == TransitionStep::LookForRemains {
+        if next == TransitionStep::ListRemains {
             left = remains(retry, self.key, transition).await?;
             inputs.left = Some(&left);
             next = transition_step(&inputs);
@@ -111,7 +111,7 @@ impl RetryInFlight<'_> {
         debug!(namespace = self.key.0, name = transition.old.name, step = ?next, "retry");
         match next {
             TransitionStep::Wait(until) => Ok(WorkItemResult::RequeueAt(until)),
-            TransitionStep::LookForRemains => Ok(WorkItemResult::AwaitChange),
+            TransitionStep::ListRemains => Ok(WorkItemResult::AwaitChange),
             TransitionStep::Prepare => match retried {
                 Some(retried) => self.prepare(retried, &rule.unwrap_or_default()).await,
                 None => Ok(WorkItemResult::AwaitChange),
@@ -153,7 +153,7 @@ impl RetryInFlight<'_> {
     pub(super) fn rule(&self, retried: Retried<'_>) -> Option<RetryPolicy> {
         let policies = self.retry.context.policies.current();
         let labels = self.retry.context.policies.namespace_labels(&self.key.0);
-        let found = retry_rule(&policies, &self.key.0, &labels, retried)?;
+        let found = PolicyScope::new(&policies, &self.key.0, &labels, None).retry(retried.kind(), retried.object())?;
         let enforced = found.mode == Mode::Enforce && !retried.is_left_to_bridge(found.rule);
         enforced.then(|| found.rule.clone())
     }

@@ -7,7 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, api::DynamicObject};
 use serde_json::Value;
-use taskgate_policy::source::{Repository, Source, SourceKey, ghproxy_service};
+use taskgate_policy::source::{IssueSource, Repository, SourceKey, ghproxy_service};
 use tokio::time::Instant;
 
 use super::{SourceConfig, client::AuthToken, error::SourceError, github::Route};
@@ -25,7 +25,7 @@ const APP: &str = "privateKey";
 /// Where a spawner's items are read.
 #[derive(Clone)]
 pub(super) struct SourceLocation {
-    pub(super) source: Source,
+    pub(super) source: IssueSource,
     pub(super) repository: Repository,
     pub(super) route: Route,
 }
@@ -40,7 +40,7 @@ pub(super) async fn locate(
     spawner: &str,
 ) -> Result<SourceLocation, Option<SourceError>> {
     let found = context.policies.spawner_object(namespace, spawner).ok_or(None)?;
-    let source = Source::of(&json_of(&*found))
+    let source = IssueSource::of(&json_of(&*found))
         .map_err(|why| SourceError::Unsupported(format!("TaskSpawner {namespace}/{spawner}: {}", why.0)))?;
     let own = source.repository.as_deref();
     let (repository, route) = of_workspace(context, config, namespace, &source.workspace, own).await?;

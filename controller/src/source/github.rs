@@ -4,7 +4,7 @@ use http::{StatusCode, header};
 use jiff::Timestamp;
 use serde_json::Value;
 use taskgate_policy::source::{
-    Endpoint, RateHeaders, Repository, SourceItem,
+    IssueEndpoint, RateHeaders, Repository, SourceItem,
     github::{self, Conversation},
     pause,
 };
@@ -29,7 +29,7 @@ pub(super) struct Route {
 /// The item to read.
 pub(super) struct ItemQuery<'a> {
     pub(super) repository: &'a Repository,
-    pub(super) endpoint: Endpoint,
+    pub(super) endpoint: IssueEndpoint,
     pub(super) number: u64,
     /// Whether the text of comments and a pull request's head are wanted.
     pub(super) whole: bool,
@@ -99,7 +99,7 @@ struct Session<'a> {
 
 impl Session<'_> {
     async fn is_open(&mut self, repository: &Repository, number: u64) -> Result<bool, SourceError> {
-        let endpoint = Endpoint::Issues.as_str();
+        let endpoint = IssueEndpoint::Issues.as_str();
         let path = format!("/repos/{}/{}/{endpoint}/{number}", repository.owner, repository.name);
         let answer = self.get(&path, None).await?;
         match answer.status {

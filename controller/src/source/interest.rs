@@ -3,8 +3,8 @@
 use kube::{ResourceExt as _, api::DynamicObject, runtime::reflector::Store};
 use taskgate_api::kelos::Task;
 use taskgate_policy::{
-    PolicySet, TaskState,
-    source::{Interests, Known, add_memory, add_task},
+    PolicyScope, PolicySet, TaskState,
+    source::{Interests, add_task, add_work_item},
 };
 
 use crate::{context::Context, kubernetes::json_of};
@@ -26,8 +26,8 @@ pub(super) fn interests(context: &Context, tasks: &Store<DynamicObject>) -> Inte
             .clone()
             .and_then(|name| context.cached_work_item(&(namespace.clone(), name)));
         let status = item.as_ref().and_then(|item| item.status.as_ref());
-        with_known(context, &policies, &namespace, Task::of(&object).spawner(), |known| {
-            add_task(&mut interests, known, &object, &state, status);
+        with_scope(context, &policies, &namespace, Task::of(&object).spawner(), |scope| {
+            add_task(&mut interests, scope, &object, &state, status);
         });
     }
     for item in context.work_items.state() {
@@ -35,26 +35,22 @@ pub(super) fn interests(context: &Context, tasks: &Store<DynamicObject>) -> Inte
         if context.task_index.has(&(namespace.clone(), name.clone())) {
             continue;
         }
-        with_known(context, &policies, &namespace, item.spec.spawner.as_deref(), |known| {
-            add_memory(&mut interests, known, &name, &item);
+        with_scope(context, &policies, &namespace, item.spec.spawner.as_deref(), |scope| {
+            add_work_item(&mut interests, scope, &name, &item);
         });
     }
     interests
 }
 
-/// Calls `add` with the inputs of a decision about an object of this namespace and spawner.
-fn with_known(
+/// Calls `add` with the policies that can apply to an object of this namespace and spawner.
+fn with_scope(
     context: &Context,
     policies: &PolicySet,
     namespace: &str,
     spawner: Option<&str>,
-    add: impl FnOnce(&Known<'_>),
+    add: impl FnOnce(&PolicyScope<'_, '_>),
 ) {
     let spawner = spawner.and_then(|name| context.policies.spawner(namespace, name));
-    add(&Known {
-        policies,
-        namespace,
-        namespace_labels: &context.policies.namespace_labels(namespace),
-        spawner: spawner.as_ref(),
-    });
+    let labels = context.policies.namespace_labels(namespace);
+    add(&PolicyScope::new(policies, namespace, &labels, spawner.as_ref()));
 }

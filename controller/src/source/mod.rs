@@ -34,7 +34,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use taskgate_policy::source::{Repository, Source, SourceItem, SourceKey};
+use taskgate_policy::source::{IssueSource, Repository, SourceItem, SourceKey};
 use tokio::sync::{Notify, broadcast};
 
 use error::SourceError;
@@ -76,7 +76,7 @@ impl SourceConfig {
     }
 
     /// The interval between two reads of an item of `source`: the one of its spawner, but not less than the minimum.
-    fn interval(&self, source: &Source) -> Duration {
+    fn interval(&self, source: &IssueSource) -> Duration {
         source.interval.max(self.min_interval)
     }
 }

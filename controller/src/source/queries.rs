@@ -2,7 +2,7 @@
 
 use kube::runtime::reflector::ObjectRef;
 use taskgate_policy::{
-    retry::{Origin, OriginWay},
+    retry::{Origin, SourceAccess},
     source::Repository,
 };
 use tokio::time::Instant;
@@ -72,9 +72,9 @@ impl SourceClient {
     ) -> Result<(RouteKey, Repository, Route), Option<SourceError>> {
         let config = &self.config;
         let own = origin.repository.as_deref();
-        let (name, (repository, route)) = match &origin.way {
-            OriginWay::Workspace(name) => (name.clone(), of_workspace(context, config, namespace, name, own).await?),
-            OriginWay::Secret(secret) => {
+        let (name, (repository, route)) = match &origin.access {
+            SourceAccess::Workspace(name) => (name.clone(), of_workspace(context, config, namespace, name, own).await?),
+            SourceAccess::Secret(secret) => {
                 let secret = secret.as_deref();
                 // No Workspace has a name with a slash.
                 let name = format!("secret/{}", secret.unwrap_or_default());

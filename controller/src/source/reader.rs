@@ -9,7 +9,7 @@ use std::{
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use jiff::Timestamp;
 use kube::{api::DynamicObject, runtime::reflector::Store};
-use taskgate_policy::source::{Interest, Interests, Presence, SourceItem, SourceKey, backoff};
+use taskgate_policy::source::{Interest, Interests, ItemPresence, SourceItem, SourceKey, backoff};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
@@ -279,8 +279,8 @@ impl SourceReader {
             return;
         };
         let presence = match observation.item.as_deref().filter(|_| discovered) {
-            Some(item) => Presence::Found(item),
-            None => Presence::Missing(observation.in_a_row),
+            Some(item) => ItemPresence::Found(item),
+            None => ItemPresence::Missing(observation.in_a_row),
         };
         let key = (request.key.namespace.clone(), name.to_owned());
         if let Err(error) = work_item::update(&self.context, &key, rule, presence).await {

@@ -4,7 +4,7 @@ use kube::{Resource as _, ResourceExt as _, runtime::events::EventType};
 use taskgate_api::{WorkItem, task_policy::FailurePolicy};
 use taskgate_policy::{
     self as policy,
-    source::{Presence, SourceVerdict, judge},
+    source::{ItemPresence, SourceVerdict, evaluate_source},
 };
 
 use crate::{
@@ -25,7 +25,7 @@ pub(super) async fn update(
     context: &Context,
     key: &ItemRef,
     rule: &FailurePolicy,
-    presence: Presence<'_>,
+    presence: ItemPresence<'_>,
 ) -> Result<(), Error> {
     let Some(cached) = context.cached_work_item(key) else {
         return Ok(());
@@ -50,8 +50,8 @@ pub(super) async fn update(
     Ok(())
 }
 
-fn verdict(item: &WorkItem, rule: &FailurePolicy, presence: Presence<'_>) -> SourceVerdict {
-    judge(&item.status.clone().unwrap_or_default(), rule, presence)
+fn verdict(item: &WorkItem, rule: &FailurePolicy, presence: ItemPresence<'_>) -> SourceVerdict {
+    evaluate_source(&item.status.clone().unwrap_or_default(), rule, presence)
 }
 
 /// Writes what follows from `verdict`. False after a conflict.

@@ -120,7 +120,7 @@ async fn a_task_on_which_kelos_fails_silently_has_a_warning() -> anyhow::Result<
         ),
         (
             lost,
-            "taskgate: TaskPolicy/agents: Workspace nowhere does not exist: Kelos waits for it without a word",
+            "taskgate: TaskPolicy/agents: Workspace nowhere does not exist: Kelos waits for it and does not report it",
         ),
     ] {
         let output = fixture.create(&object).await?;

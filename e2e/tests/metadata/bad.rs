@@ -93,12 +93,8 @@ async fn keys_that_other_controllers_use_are_refused() -> anyhow::Result<()> {
     let fixture = start("keys").await?;
     let long = format!("example.com/{}", "k".repeat(400));
     for (map, key, message) in [
-        ("labels", "kelos.dev/taskspawner", "Kelos goes by keys of kelos.dev"),
-        (
-            "annotations",
-            "kelos.dev/source-number",
-            "Kelos goes by keys of kelos.dev",
-        ),
+        ("labels", "kelos.dev/taskspawner", "Kelos uses keys of kelos.dev"),
+        ("annotations", "kelos.dev/source-number", "Kelos uses keys of kelos.dev"),
         ("labels", "taskgate.dev/work-item", "taskgate sets keys of taskgate.dev"),
         (
             "labels",

@@ -10,7 +10,7 @@ use kube::{
 use serde_json::json;
 use taskgate_api::{
     WorkItem, WorkItemStatus,
-    retry_ledger::{RetryLedger, RetryStage},
+    retry_status::{RetryStage, RetryStatus},
 };
 use taskgate_e2e::{ControlPlane, ForemanFixture, Gate, PATIENCE, attempt_number, eventually, stuck};
 
@@ -48,7 +48,7 @@ const STEPS: [Seen; 9] = [
 impl Seen {
     fn on_work_item(self, status: &WorkItemStatus) -> bool {
         let retry = status.retry.clone().unwrap_or_default();
-        let stage = |retry: &RetryLedger| retry.transition.as_ref().map(|transition| transition.step);
+        let stage = |retry: &RetryStatus| retry.transition.as_ref().map(|transition| transition.step);
         match self {
             Self::Recorded => retry.failure.is_some(),
             Self::Planned => stage(&retry) == Some(RetryStage::Planned),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use foreman_standin::Outcome;
 use serde_json::json;
-use taskgate_api::retry_ledger::FailureClass;
+use taskgate_api::retry_status::FailureClass;
 use taskgate_e2e::{Namespace, stuck};
 
 use crate::support::{

@@ -7,7 +7,7 @@ use foreman_standin::{
 };
 use kube::ResourceExt as _;
 use serde_json::json;
-use taskgate_api::{retry_ledger::RetryStage, work_item::Outcome as End};
+use taskgate_api::{retry_status::RetryStage, work_item::Outcome as End};
 use taskgate_e2e::{CODER, FOREIGN_FINALIZER, PATIENCE, await_gone, await_object, eventually, never};
 use tokio::time::Duration;
 

@@ -5,7 +5,7 @@ use foreman_standin::types::Workload;
 use kelos_standin::{Fault, Repo, Seen};
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
-use taskgate_api::retry_ledger::FailureClass;
+use taskgate_api::retry_status::FailureClass;
 use taskgate_e2e::{ForemanFixture, Namespace, PATIENCE, TASKGATE_AGENT, github, stuck, taskgate_requests};
 use tokio::time::Duration;
 

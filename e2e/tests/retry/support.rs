@@ -9,7 +9,7 @@ use kube::{ResourceExt as _, api::ListParams};
 use serde_json::{Value, json};
 use taskgate_api::{
     WorkItem, WorkItemStatus,
-    retry_ledger::{CONDITION, RetryLedger},
+    retry_status::{CONDITION, RetryStatus},
 };
 use taskgate_e2e::{
     ControlPlane, FOREMAN, Fixture, ForemanFixture, ForemanNamespace, Gate, GateBuilder, Namespace, PATIENCE,
@@ -126,7 +126,7 @@ pub(crate) async fn await_retry(
     ns: &Namespace,
     key: &str,
     what: &str,
-    condition: impl Fn(&WorkItemStatus, &RetryLedger) -> bool,
+    condition: impl Fn(&WorkItemStatus, &RetryStatus) -> bool,
 ) -> anyhow::Result<WorkItem> {
     ns.await_work_item(key, what, |item| {
         let status = item.status.clone().unwrap_or_default();

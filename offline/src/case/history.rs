@@ -9,7 +9,7 @@ use taskgate_api::{
     metadata::Metadata,
     work_item::{Attempt, Outcome},
 };
-use taskgate_policy::{failure_rule, record};
+use taskgate_policy::{PolicyScope, record};
 
 use crate::{ClusterState, WriteRequest};
 
@@ -106,7 +106,7 @@ pub(super) fn record_history(
     let labels = cluster.namespace_labels(namespace);
     let spawner = Task::of(&object).spawner();
     let spawner = spawner.and_then(|name| cluster.spawner_info(namespace, name));
-    let Some(rule) = failure_rule(cluster.policies(), namespace, &labels, &object, spawner) else {
+    let Some(rule) = PolicyScope::new(cluster.policies(), namespace, &labels, spawner).failure(&object) else {
         return;
     };
     let Some(item) = rule.item else { return };

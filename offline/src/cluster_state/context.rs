@@ -8,7 +8,7 @@ use taskgate_api::{
     WorkItemStatus,
     metadata::{Metadata, Owner},
 };
-use taskgate_policy::{ItemIdentity, KueueFacts, PolicySet, Right, SpawnerFacts, Workspace};
+use taskgate_policy::{ItemIdentity, KueueInfo, PolicySet, Right, SpawnerInfo, Workspace};
 use taskgate_webhook::{
     AccessDecision, ClusterContext, ClusterReadError, CompetingTasks, NamespaceLabels, QueueLookup, ReviewedTask,
     UserInfo, check_access,
@@ -34,7 +34,7 @@ impl ClusterContext for ClusterState {
         Ok(task.filter(|task| Metadata::of(task).uid() == Some(owner.uid)).cloned())
     }
 
-    async fn spawner(&self, namespace: &str, name: &str) -> Result<Option<Arc<SpawnerFacts>>, ClusterReadError> {
+    async fn spawner(&self, namespace: &str, name: &str) -> Result<Option<Arc<SpawnerInfo>>, ClusterReadError> {
         Ok(self.spawners.get(namespace, name).cloned())
     }
 
@@ -46,7 +46,7 @@ impl ClusterContext for ClusterState {
         }
     }
 
-    async fn kueue(&self, lookup: QueueLookup<'_>) -> KueueFacts {
+    async fn kueue(&self, lookup: QueueLookup<'_>) -> KueueInfo {
         self.kueue.info(lookup, self.options.complete)
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 use taskgate_api::kueue::{self, ConfigRef, Settings};
-use taskgate_policy::KueueFacts;
+use taskgate_policy::KueueInfo;
 use taskgate_webhook::{ObjectKind, QueueLookup};
 
 /// Kueue's objects, by name, and its configuration.
@@ -43,13 +43,13 @@ impl KueueObjects {
     }
 
     /// The result that the server gets by reading the API server. Without `complete`, a missing object is unknown.
-    pub(super) fn info(&self, lookup: QueueLookup<'_>, complete: bool) -> KueueFacts {
+    pub(super) fn info(&self, lookup: QueueLookup<'_>, complete: bool) -> KueueInfo {
         let default = || Settings::of_namespace(&ConfigRef::default().namespace);
         let settings = self.settings.clone().unwrap_or_else(default);
         let manages = settings.manages(lookup.namespace_labels);
-        let mut info = KueueFacts {
+        let mut info = KueueInfo {
             manages_namespace: Some(manages),
-            ..KueueFacts::default()
+            ..KueueInfo::default()
         };
         let Some((queue, class)) = lookup.names.filter(|_| manages) else {
             return info;

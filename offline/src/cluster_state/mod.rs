@@ -20,7 +20,7 @@ use serde_json::Value;
 use taskgate_api::{
     ClusterTaskPolicySpec, GROUP, TaskPolicySpec, WorkItem, WorkItemStatus, kelos, keys, metadata::Metadata,
 };
-use taskgate_policy::{ItemIdentity, Policy, PolicyName, PolicySet, SpawnerFacts, TaskState, WorkspaceFacts};
+use taskgate_policy::{ItemIdentity, Policy, PolicyName, PolicySet, SpawnerInfo, TaskState, WorkspaceInfo};
 
 use crate::write_request::kind_of;
 use kueue::KueueObjects;
@@ -76,8 +76,8 @@ pub struct ClusterState {
     policies: Arc<PolicySet>,
     rejected: Vec<RejectedPolicy>,
     namespaces: HashMap<String, BTreeMap<String, String>>,
-    spawners: ObjectMap<Arc<SpawnerFacts>>,
-    workspaces: ObjectMap<Arc<WorkspaceFacts>>,
+    spawners: ObjectMap<Arc<SpawnerInfo>>,
+    workspaces: ObjectMap<Arc<WorkspaceInfo>>,
     work_items: ObjectMap<Result<WorkItem, String>>,
     tasks: ObjectMap<Value>,
     tasks_of: ObjectMap<Vec<TaskState>>,
@@ -137,12 +137,11 @@ impl ClusterState {
                 self.work_items.insert(namespace, name, read);
             }
             (kelos::GROUP, "TaskSpawner") => {
-                self.spawners
-                    .insert(namespace, name, Arc::new(SpawnerFacts::of(object)));
+                self.spawners.insert(namespace, name, Arc::new(SpawnerInfo::of(object)));
             }
             (kelos::GROUP, "Workspace") => {
                 self.workspaces
-                    .insert(namespace, name, Arc::new(WorkspaceFacts::of(object)));
+                    .insert(namespace, name, Arc::new(WorkspaceInfo::of(object)));
             }
             // Without a UID it is not stored yet.
             (kelos::GROUP, "Task") if metadata.uid().is_some() => {
@@ -213,7 +212,7 @@ impl ClusterState {
     }
 
     /// The spawner `name` as decisions need it.
-    pub fn spawner_info(&self, namespace: &str, name: &str) -> Option<&SpawnerFacts> {
+    pub fn spawner_info(&self, namespace: &str, name: &str) -> Option<&SpawnerInfo> {
         self.spawners.get(namespace, name).map(|spawner| &**spawner)
     }
 }

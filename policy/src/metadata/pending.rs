@@ -1,35 +1,35 @@
-//! What is still to be done about a Task's labels and annotations, as its annotation says.
+//! The labels and annotations that a Task still waits for, as its annotation lists them.
 
 use std::{collections::BTreeSet, fmt};
 
 use serde_json::Value;
 use taskgate_api::{keys, metadata::Metadata};
 
-use super::{Place, rule::Entry};
+use crate::{kubernetes::KeyKind, matching::Entry};
 
-/// The word for what has to be copied to the Job.
+/// The word for labels and annotations that have to be copied to the Job.
 const COPY: &str = "copy";
 
-/// What is still to be done: `label:kelos.dev/priority annotation:kelos.dev/source-title`, or `copy`.
+/// The keys that a Task still waits for: `label:kelos.dev/priority annotation:kelos.dev/source-title`, or `copy`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pending {
-    keys: BTreeSet<(Place, String)>,
+    keys: BTreeSet<(KeyKind, String)>,
     copy: bool,
 }
 
 impl Pending {
-    /// What stands on the Task `object`.
+    /// Reads the annotation of the Task `object`.
     pub fn of(object: &Value) -> Self {
         Self::parse(Metadata::of(object).annotation(keys::PENDING).unwrap_or_default())
     }
 
-    /// Words that are none of ours mean nothing.
+    /// Unknown words are ignored.
     pub(super) fn parse(text: &str) -> Self {
         let mut pending = Self::default();
         for word in text.split(' ') {
             match word.split_once(':') {
-                Some(("label", key)) => pending.keys.insert((Place::Label, key.to_owned())),
-                Some(("annotation", key)) => pending.keys.insert((Place::Annotation, key.to_owned())),
+                Some(("label", key)) => pending.keys.insert((KeyKind::Label, key.to_owned())),
+                Some(("annotation", key)) => pending.keys.insert((KeyKind::Annotation, key.to_owned())),
                 _ => {
                     pending.copy |= word == COPY;
                     continue;
@@ -39,7 +39,7 @@ impl Pending {
         pending
     }
 
-    /// Whether keys wait for what the tracker tells of the item.
+    /// Whether keys wait for the issue source.
     pub fn waits(&self) -> bool {
         !self.keys.is_empty()
     }
@@ -51,11 +51,11 @@ impl Pending {
 
     /// Whether the key of `entry` waits.
     pub(crate) fn has(&self, entry: &Entry) -> bool {
-        self.keys.contains(&(entry.place, entry.key.to_string()))
+        self.keys.contains(&(entry.kind, entry.key.to_string()))
     }
 
     pub(super) fn add(&mut self, entry: &Entry) {
-        self.keys.insert((entry.place, entry.key.to_string()));
+        self.keys.insert((entry.kind, entry.key.to_string()));
     }
 
     /// Both together.
@@ -76,10 +76,7 @@ impl Pending {
 
 impl fmt::Display for Pending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let keys = self.keys.iter().map(|(place, key)| match place {
-            Place::Label => format!("label:{key}"),
-            Place::Annotation => format!("annotation:{key}"),
-        });
+        let keys = self.keys.iter().map(|(kind, key)| format!("{}:{key}", kind.as_str()));
         let words: Vec<_> = keys.chain(self.copy.then(|| COPY.to_owned())).collect();
         f.write_str(&words.join(" "))
     }

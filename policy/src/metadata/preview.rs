@@ -1,16 +1,21 @@
-//! What a policy makes of a Task, key by key, for people: the same compiled templates as at admission.
+//! A preview of a policy's labels and annotations for a Task, with the same compiled templates as at admission.
 
 use super::{
-    Place, Planned, Rendered, Scope, Values,
-    late::{has_number, is_trackable},
+    Planned,
+    findings::Values,
+    source_read::{has_number, has_readable_source},
 };
-use crate::{Policy, PolicySet, names::clip};
+use crate::{
+    kubernetes::clip,
+    matching::{Policy, PolicySet, Rendered},
+    template::TemplateInput,
+};
 
 /// One key of a policy's metadata section.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PreviewLine {
     /// `label` or `annotation`.
-    pub place: &'static str,
+    pub kind: &'static str,
     /// The key.
     pub key: String,
     /// What the Task will have under it; `None` if nothing.
@@ -19,29 +24,30 @@ pub struct PreviewLine {
     pub note: String,
 }
 
-/// What the metadata section of `policy` makes of the Task of `scope`. Empty when it has none.
+/// The labels and annotations that the metadata section of `policy` sets on the Task of `input`. Empty when it has none.
 ///
-/// The policy is looked at alone: stronger policies, and its selector and mode, are left aside.
-pub fn preview(policy: &Policy, scope: &Scope<'_>) -> Vec<PreviewLine> {
+/// Only this policy counts: stronger policies, its selector and its mode are ignored.
+pub fn preview(policy: &Policy, input: &TemplateInput<'_>) -> Vec<PreviewLine> {
     let set = PolicySet::new([policy.clone()]);
-    let mut values = Values::new(*scope, set.managed(scope.namespace));
-    let planned = Planned::of(scope.object);
+    let mut values = Values::new(*input, set.managed(input.namespace));
+    let planned = Planned::of(input.object);
     let rule = policy.metadata().map(|(_, rule)| rule);
-    // Nobody need have shown the spawner.
-    let may_wait = scope.tracked.is_none() && (scope.spawner.is_none() && has_number(scope) || is_trackable(scope));
+    // The spawner may be missing from the input.
+    let may_wait =
+        input.source_fields.is_none() && (input.spawner.is_none() && has_number(input) || has_readable_source(input));
     let entries = rule
         .into_iter()
         .flat_map(|rule| rule.entries.iter().map(move |entry| (rule, entry)));
     entries
         .map(|(rule, entry)| {
-            let existing = planned.get(entry.place, &entry.key);
+            let existing = planned.get(entry.kind, &entry.key);
             let rendered = values.of(rule, entry).clone();
             let waits = may_wait && rule.waits(entry);
             let (value, note) = match (existing, rendered.value()) {
                 (Some(existing), _) if waits && !rule.override_existing => {
                     (Some(existing), "the Task's own stays".to_owned())
                 }
-                (existing, _) if waits => (existing, "set once the tracker has told of the item".to_owned()),
+                (existing, _) if waits => (existing, "set after the issue source was read".to_owned()),
                 (Some(existing), Some(value)) if existing == value => (Some(existing), "there already".to_owned()),
                 (Some(existing), _) if !rule.override_existing => (Some(existing), "the Task's own stays".to_owned()),
                 (Some(existing), None) => (Some(existing), explain(&rendered)),
@@ -49,10 +55,7 @@ pub fn preview(policy: &Policy, scope: &Scope<'_>) -> Vec<PreviewLine> {
                 (None, value) => (value, explain(&rendered)),
             };
             PreviewLine {
-                place: match entry.place {
-                    Place::Label => "label",
-                    Place::Annotation => "annotation",
-                },
+                kind: entry.kind.as_str(),
                 key: entry.key.to_string(),
                 value: value.map(ToOwned::to_owned),
                 note,

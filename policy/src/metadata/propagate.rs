@@ -1,44 +1,42 @@
-//! A Task's labels and annotations on its Job and pods, where cost tools, schedulers and metrics look.
+//! A Task's labels and annotations on its Job and pods, where cost tools, schedulers and metrics read them.
 
 use serde_json::Value;
 use taskgate_api::{Mode, metadata::Metadata, task_policy::PropagationTarget};
 
-use super::{MetadataRule, Place};
 use crate::{
-    Detail, Phase, Section,
-    decision::{Effect, Finding},
-    patch::Edit,
-    select::{Governed, Ruling},
+    decision::{Detail, Effect, Finding, Governed, Phase},
+    kubernetes::{Edit, KeyKind},
+    matching::{MetadataRule, Section, SectionMatch},
 };
 
 /// What the metadata sections of the Task's policies do to its Job.
 ///
-/// The values are those that the Task has, whoever set them: Job, pod and Task never differ. Keys that the Job or its pod
+/// The values are those of the Task, whether a policy or a user set them: Job, pod and Task never differ. Keys that the Job or its pod
 /// template has already stay. The Job's selector is not touched, and Kueue's keys cannot get into a pod template, because
 /// no policy can set them.
-pub(crate) fn findings<'a>(governed: &Governed<'a>) -> Vec<Finding<'a>> {
+pub(crate) fn propagate<'a>(governed: &Governed<'a>) -> Vec<Finding<'a>> {
     let Some(task) = governed.task.filter(|_| governed.request.phase == Phase::Mutating) else {
         return Vec::new();
     };
-    let rulings = governed
+    let matches = governed
         .sections
         .metadata
         .iter()
-        .filter(|ruling| ruling.mode != Mode::Off);
-    rulings
-        .filter_map(|ruling| finding(governed, ruling, task.metadata()))
+        .filter(|matched| matched.mode != Mode::Off);
+    matches
+        .filter_map(|matched| finding(governed, matched, task.metadata()))
         .collect()
 }
 
 fn finding<'a>(
     governed: &Governed<'a>,
-    ruling: &Ruling<'a, &'a MetadataRule>,
+    matched: &SectionMatch<'a, &'a MetadataRule>,
     task: Metadata<'_>,
 ) -> Option<Finding<'a>> {
-    let edits = edits(ruling.rule, task, governed.request.object, true);
+    let edits = edits(matched.rule, task, governed.request.object, true);
     let keys: Vec<_> = edits.iter().filter_map(Edit::key).map(ToOwned::to_owned).collect();
     let detail = Detail::MetadataSet { keys };
-    (!edits.is_empty()).then(|| Finding::new(Section::Metadata, ruling, detail, Effect::Change(edits)))
+    (!edits.is_empty()).then(|| Finding::new(Section::Metadata, matched, detail, Effect::Change(edits)))
 }
 
 /// What `rule` copies from `task` to `job`, and to its pod template if `pods`.
@@ -52,19 +50,19 @@ pub(super) fn edits(rule: &MetadataRule, task: Metadata<'_>, job: &Value, pods: 
             continue;
         };
         for entry in &rule.entries {
-            let (value, taken) = match entry.place {
-                Place::Label => (task.label(&entry.key), existing.label(&entry.key)),
-                Place::Annotation => (task.annotation(&entry.key), existing.annotation(&entry.key)),
+            let (value, taken) = match entry.kind {
+                KeyKind::Label => (task.label(&entry.key), existing.label(&entry.key)),
+                KeyKind::Annotation => (task.annotation(&entry.key), existing.annotation(&entry.key)),
             };
             let (Some(value), None) = (value, taken) else {
                 continue;
             };
             let (key, value) = (entry.key.to_string(), value.to_owned());
-            edits.push(match (target, entry.place) {
-                (PropagationTarget::Job, Place::Label) => Edit::Label(key, value),
-                (PropagationTarget::Job, Place::Annotation) => Edit::Annotation(key, value),
-                (PropagationTarget::Pod, Place::Label) => Edit::PodLabel(key, value),
-                (PropagationTarget::Pod, Place::Annotation) => Edit::PodAnnotation(key, value),
+            edits.push(match (target, entry.kind) {
+                (PropagationTarget::Job, KeyKind::Label) => Edit::Label(key, value),
+                (PropagationTarget::Job, KeyKind::Annotation) => Edit::Annotation(key, value),
+                (PropagationTarget::Pod, KeyKind::Label) => Edit::PodLabel(key, value),
+                (PropagationTarget::Pod, KeyKind::Annotation) => Edit::PodAnnotation(key, value),
             });
         }
     }

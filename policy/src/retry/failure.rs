@@ -1,29 +1,27 @@
-//! Whose fault a failed run was, and so what may follow (foreman traps 20 to 22). Of a Workload the children tell, never the
-//! Workload itself.
+//! The cause of a failed run, which decides what may follow. For a Workload, its children have the cause, never the Workload itself.
 
 use serde_json::Value;
 use taskgate_api::{
     condition::Condition,
     foreman::{AgenticTask, Workload},
-    retry_ledger::FailureClass,
+    retry_status::FailureClass,
     work_item::Outcome,
 };
 
-use crate::Ending;
+use crate::{breaker::Ending, kubernetes::one_word};
 
 /// How a run failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct FailureCause {
     /// Whose fault it was.
     pub class: FailureClass,
     /// Why, in one word.
     pub reason: String,
 }
 
-impl Failure {
+impl FailureCause {
     fn new(class: FailureClass, reason: &str) -> Self {
-        let word: String = reason.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
-        let reason = if word.is_empty() { "Unknown".to_owned() } else { word };
+        let reason = one_word(reason);
         Self { class, reason }
     }
 
@@ -45,73 +43,73 @@ const INFRASTRUCTURE_REASONS: [&str; 4] = [
     "ExecutorContractViolation",
     "ClaimExpiryLimitReached",
 ];
-/// `failureReason`s that blame the cluster. In Job mode they come with phase Succeeded (foreman trap 20).
+/// `failureReason`s that blame the cluster. In Job mode they come with phase Succeeded.
 const INFRASTRUCTURE_FAILURES: [&str; 4] = [
     "InfrastructureError",
     "InferenceServiceUnavailable",
     "CloneFailed",
     "GateError",
 ];
-/// `failureReason`s that only a person can do something about.
+/// `failureReason`s after which a user has to act.
 const HUMAN_FAILURES: [&str; 4] = [
     "AuthUnavailable",
     "GitRemoteNotConfigured",
     "AgentNotFound",
     "ConstraintViolated",
 ];
-/// What a coder may declare about its issue; anything else is no declaration (A67).
+/// What a coder may declare about its issue; any other text is no declaration.
 const DECLARATIONS: [&str; 2] = ["DESIGN-DECISION", "NO-TECHNICAL-FIX"];
 
-/// How the Workload `object` failed, by its children. What nobody knows counts as the agent's work.
-pub fn workload_failure(object: &Value, children: &[Value]) -> Failure {
+/// How the Workload `object` failed, by its children. An unknown cause counts as the agent's work.
+pub fn workload_failure(object: &Value, children: &[Value]) -> FailureCause {
     let children: Vec<_> = children.iter().map(AgenticTask::of).collect();
     if let Some(declared) = children.iter().find_map(|child| declaration(*child)) {
-        return Failure::new(FailureClass::Human, declared);
+        return FailureCause::new(FailureClass::Human, declared);
     }
     let planned = Workload::of(object).condition("Planned");
     if let Some(planned) = planned.filter(|planned| planned.is_false() && UNPLANNED.contains(&planned.reason())) {
-        return Failure::new(FailureClass::Human, planned.reason());
+        return FailureCause::new(FailureClass::Human, planned.reason());
     }
     let roots: Vec<_> = children.into_iter().filter(|child| is_root(*child)).collect();
     let human = |child: &&AgenticTask<'_>| HUMAN_FAILURES.contains(&child.failure_reason());
     if let Some(child) = roots.iter().find(human) {
-        return Failure::new(FailureClass::Human, child.failure_reason());
+        return FailureCause::new(FailureClass::Human, child.failure_reason());
     }
     if roots.iter().any(|child| child.outcome() == "NEEDS-VERIFICATION") {
-        return Failure::new(FailureClass::Human, "NeedsVerification");
+        return FailureCause::new(FailureClass::Human, "NeedsVerification");
     }
     if !roots.is_empty() && roots.iter().all(|child| child.outcome() == "ALREADY-RESOLVED") {
-        return Failure::new(FailureClass::Obsolete, "AlreadyResolved");
+        return FailureCause::new(FailureClass::Obsolete, "AlreadyResolved");
     }
     if let Some(work) = roots.iter().find(|child| infrastructure(**child).is_none()) {
-        return Failure::new(FailureClass::Work, work_reason(*work));
+        return FailureCause::new(FailureClass::Work, work_reason(*work));
     }
     if let Some(reason) = roots.first().and_then(|child| infrastructure(*child)) {
-        return Failure::new(FailureClass::Infrastructure, reason);
+        return FailureCause::new(FailureClass::Infrastructure, reason);
     }
     let completed = Workload::of(object).condition("Completed");
-    Failure::new(FailureClass::Work, completed.map_or("Failed", Condition::reason))
+    FailureCause::new(FailureClass::Work, completed.map_or("Failed", Condition::reason))
 }
 
 /// How a Task failed, given how it ended; `None` for one that was cancelled or stopped, and so did not fail.
-pub fn task_failure(ending: &Ending) -> Option<Failure> {
+pub fn task_failure(ending: &Ending) -> Option<FailureCause> {
     let class = match ending.outcome {
-        // Its root may be retried, and then Kelos does not revive what depends on it (foreman trap 21).
+        // Its root may be retried, and then Kelos does not revive what depends on it.
         Outcome::Failed if ending.reason == "DependencyFailed" => FailureClass::Human,
         Outcome::Failed => FailureClass::Work,
         Outcome::Infrastructure => FailureClass::Infrastructure,
         Outcome::Succeeded | Outcome::Cancelled | Outcome::Deleted | Outcome::Stopped => return None,
     };
-    Some(Failure::new(class, &ending.reason))
+    Some(FailureCause::new(class, &ending.reason))
 }
 
-/// What a coder says that only a person can decide.
+/// The declaration of a coder that a user has to decide.
 fn declaration(child: AgenticTask<'_>) -> Option<&'static str> {
     if !matches!(child.kind(), "issue-fix" | "code") {
         return None;
     }
-    let said = child.model_extra("escalation")?.as_str()?.trim().to_ascii_uppercase();
-    DECLARATIONS.into_iter().find(|known| *known == said).map(|known| {
+    let declared = child.model_extra("escalation")?.as_str()?.trim().to_ascii_uppercase();
+    DECLARATIONS.into_iter().find(|known| *known == declared).map(|known| {
         if known == "DESIGN-DECISION" {
             "DesignDecision"
         } else {
@@ -134,7 +132,7 @@ fn has_reason(child: AgenticTask<'_>, reasons: &[&str]) -> bool {
         .any(|condition| reasons.contains(&condition.reason()))
 }
 
-/// Why the cluster is to blame, if it is.
+/// The cause in the cluster, if there is one.
 fn infrastructure(child: AgenticTask<'_>) -> Option<&str> {
     let known = INFRASTRUCTURE_REASONS
         .into_iter()
@@ -167,7 +165,7 @@ mod tests {
 
     #[test]
     #[allow(clippy::too_many_lines)] // One row per rule.
-    fn a10_whose_fault_it_was() {
+    fn the_cause_of_a_failed_workload() {
         use FailureClass::{Human, Infrastructure, Obsolete, Work};
         let nogo = child("review", &json!({"phase": "Succeeded", "verdict": "NO-GO"}));
         let executor = child(
@@ -185,8 +183,8 @@ mod tests {
                 &json!({"verdict": "NO-GO", "result": {"extra": {"outcome": outcome}}}),
             )
         };
-        let declares = |kind: &str, said: Value| {
-            let extra = json!({"modelExtra": {"escalation": said}});
+        let declares = |kind: &str, declared: Value| {
+            let extra = json!({"modelExtra": {"escalation": declared}});
             child(kind, &json!({"verdict": "NO-GO", "result": {"extra": extra}}))
         };
         for (children, class, reason) in [
@@ -259,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn how_a_task_ended_tells_what_may_follow() {
+    fn the_class_follows_from_the_end_of_a_task() {
         for (outcome, reason, class) in [
             (Outcome::Failed, "BackoffLimitExceeded", Some(FailureClass::Work)),
             (Outcome::Failed, "DependencyFailed", Some(FailureClass::Human)),

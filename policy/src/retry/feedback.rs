@@ -1,22 +1,22 @@
-//! Why a run failed, for the next one to read (A39 to A41): bounded, quoted, without secrets. It is what a model wrote, so
-//! nothing is believed of its shape, and none of it becomes a label.
+//! Why a run failed, for the next one to read: bounded, quoted, without secrets. A model wrote it, so its form is not trusted, and
+//! none of it becomes a label.
 
 use serde_json::Value;
 use taskgate_api::{foreman::AgenticTask, kelos::Task};
 
-use super::mask::mask;
+use super::secrets::mask;
 
-/// The longest feedback, heading and marks included, in characters (seed 003).
+/// The longest feedback, heading and marks included, in characters.
 pub const MAX_FEEDBACK: usize = 2000;
 /// What the block begins with, wherever it is put.
 const BEGIN: &str = "<!-- taskgate:feedback -->";
 /// What it ends with.
 const END: &str = "<!-- /taskgate:feedback -->";
-/// What the marks have in common; it stands nowhere else in the block.
+/// The text that the marks have in common; it occurs nowhere else in the block.
 const MARK: &str = "taskgate:feedback";
 
-/// What the children of a failed Workload say: first what reviewers found, then what the gate and the coder ran into. `None`
-/// when nobody says anything that could be acted upon.
+/// The feedback of the children of a failed Workload: first the reviewers' findings, then those of the gate and the coder. `None`
+/// when there is nothing that could be acted upon.
 pub fn workload_feedback(children: &[Value]) -> Option<String> {
     let children = children.iter().map(AgenticTask::of);
     let notes = |wanted: fn(&AgenticTask<'_>) -> bool, note: fn(AgenticTask<'_>) -> Option<String>| {
@@ -28,16 +28,16 @@ pub fn workload_feedback(children: &[Value]) -> Option<String> {
     );
     let gate = notes(
         |child| child.kind() == "verify" && child.verdict() == "GATE-FAIL",
-        |child| titled("The gate failed", &said(child)),
+        |child| titled("The gate failed", &statements(child)),
     );
     let coder = notes(
         |child| matches!(child.kind(), "issue-fix" | "code") && matches!(child.verdict(), "NO-GO" | "INCOMPLETE"),
-        |child| titled("The coder did not finish", &said(child)),
+        |child| titled("The coder did not finish", &statements(child)),
     );
     block(&[rejected, gate, coder].concat())
 }
 
-/// What a failed Task says: its results and outputs, and its message where that says more than that it failed.
+/// The feedback of a failed Task: its results and outputs, and its message where that has a cause.
 pub fn task_feedback(object: &Value, reason: &str) -> Option<String> {
     let task = Task::of(object);
     let mut parts = Vec::new();
@@ -50,7 +50,7 @@ pub fn task_feedback(object: &Value, reason: &str) -> Option<String> {
     }
     let results = object.pointer("/status/results").and_then(Value::as_object);
     for (key, value) in results.into_iter().flatten() {
-        // What it cost helps nobody.
+        // Costs and commits do not help the next run.
         if !matches!(
             key.as_str(),
             "cost-usd" | "input-tokens" | "output-tokens" | "commit" | "base-branch"
@@ -68,8 +68,8 @@ pub fn task_feedback(object: &Value, reason: &str) -> Option<String> {
     block(&titled("The agent said", &parts).into_iter().collect::<Vec<_>>())
 }
 
-/// `text` with `feedback` in the place of the one that stands there, else behind it; without one, if there is none.
-pub(super) fn put(text: &str, feedback: Option<&str>) -> String {
+/// `text` with `feedback` in place of the present one, else appended; without any, if there is none.
+pub(super) fn insert(text: &str, feedback: Option<&str>) -> String {
     let bare = match text.find(BEGIN) {
         Some(begin) => {
             let behind = text[begin..]
@@ -102,7 +102,7 @@ fn review(child: AgenticTask<'_>) -> Vec<String> {
         }
         _ => {}
     }
-    parts.extend(said(child));
+    parts.extend(statements(child));
     parts
 }
 
@@ -115,13 +115,13 @@ fn finding(finding: &Value) -> Option<String> {
     };
     let message = text("message")?;
     let line = finding.get("line").and_then(Value::as_u64).filter(|line| *line > 0);
-    let place = text("file").map(|file| line.map_or(file.to_owned(), |line| format!("{file}:{line}")));
+    let position = text("file").map(|file| line.map_or(file.to_owned(), |line| format!("{file}:{line}")));
     let tags: Vec<_> = [text("severity"), text("area")].into_iter().flatten().collect();
     let mut note = String::new();
     if !tags.is_empty() {
         note = format!("[{}] ", tags.join(", "));
     }
-    note.push_str(&place.map_or(String::new(), |place| format!("{place}: ")));
+    note.push_str(&position.map_or(String::new(), |position| format!("{position}: ")));
     note.push_str(message);
     if let Some(suggestion) = text("suggestion") {
         note.push_str(" Suggestion: ");
@@ -130,7 +130,7 @@ fn finding(finding: &Value) -> Option<String> {
     Some(note)
 }
 
-fn said(child: AgenticTask<'_>) -> Vec<String> {
+fn statements(child: AgenticTask<'_>) -> Vec<String> {
     let extra = |field| child.extra(field).and_then(Value::as_str).map(str::trim);
     let mut parts: Vec<String> = Vec::new();
     for text in [extra("error"), extra("modelSummary"), Some(child.summary().trim())] {
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a39_what_reviewers_found_in_both_shapes() {
+    fn findings_of_reviewers_in_both_forms() {
         let map = review(
             &json!({"modelExtra": {"findings": {"missing_tests": true, "scope_creep": false,
             "missing_tests_details": "none for parse()"}}}),
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a40_what_the_coder_ran_into_bounded() {
+    fn the_errors_of_the_coder_are_bounded() {
         let coder = |error: &str| json!({"spec": {"kind": "issue-fix"}, "status": {"verdict": "INCOMPLETE", "result": {"extra": {"error": error}}}});
         let text = workload_feedback(&[coder("cargo test failed")]).unwrap();
         assert!(
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a41_nothing_to_act_upon_is_nothing() {
+    fn without_anything_to_act_upon_there_is_no_feedback() {
         let ok = json!({"spec": {"kind": "review"}, "status": {"verdict": "GO", "result": {"summary": "fine"}}});
         let silent = json!({"spec": {"kind": "issue-fix"}, "status": {"verdict": "NO-GO", "result": {"extra": []}}});
         assert_eq!(workload_feedback(&[ok, silent, json!(null)]), None);
@@ -249,13 +249,13 @@ mod tests {
     fn it_is_replaced_and_not_piled_up() {
         let one = task_feedback(&json!({"status": {"outputs": ["one"]}}), "").unwrap();
         let two = task_feedback(&json!({"status": {"outputs": ["two"]}}), "").unwrap();
-        let first = put("fix it", Some(&one));
+        let first = insert("fix it", Some(&one));
         assert_eq!(first, format!("fix it\n\n{one}"));
-        assert_eq!(put(&first, Some(&two)), format!("fix it\n\n{two}"));
-        assert_eq!(put(&first, None), "fix it");
-        assert_eq!(put("", Some(&one)), one);
-        assert_eq!(put(" ", Some(&one)), one);
-        assert_eq!(put(&format!("a {BEGIN} cut off"), None), "a");
+        assert_eq!(insert(&first, Some(&two)), format!("fix it\n\n{two}"));
+        assert_eq!(insert(&first, None), "fix it");
+        assert_eq!(insert("", Some(&one)), one);
+        assert_eq!(insert(" ", Some(&one)), one);
+        assert_eq!(insert(&format!("a {BEGIN} cut off"), None), "a");
     }
 
     proptest! {
@@ -265,8 +265,8 @@ mod tests {
             if let Some(block) = task_feedback(&task, "") {
                 prop_assert!(block.chars().count() <= MAX_FEEDBACK);
                 prop_assert_eq!(block.matches(MARK).count(), 2);
-                let once = put(&prompt, Some(&block));
-                prop_assert_eq!(put(&once, Some(&block)), once.clone());
+                let once = insert(&prompt, Some(&block));
+                prop_assert_eq!(insert(&once, Some(&block)), once.clone());
             }
         }
     }

@@ -1,29 +1,34 @@
-//! Bounded retry (seed 003): whose fault a failed run was, which number the next one has, what it is built from, and the one
-//! next step towards it. Pure; the controller takes the steps.
+//! Bounded retry (`retry`) of Workloads, and of Tasks that no spawner creates again: the cause of a failed run, the number of the
+//! next one, its spec, and the next step towards it.
+//!
+//! ```text
+//! run failed:    failure, then failed_run_action: record, wait, give up, or begin a transition
+//! transition:    transition_step: prepare, delete, wait, create; each step is recorded in the WorkItem (status) before it is taken
+//! successor:     successor (with feedback), then sections for what current policies add
+//! ```
+//!
+//! Imports `kubernetes`, `template`, `matching`, `decision`, `metadata` and `breaker`. Imported by `admission`; the controller takes
+//! the steps.
 
-mod admit;
-mod condition;
-mod dress;
-mod failed;
+mod failed_run;
 mod failure;
 mod feedback;
-mod ledger;
-mod mask;
 mod object;
-mod origin;
-mod progress;
+mod secrets;
+mod sections;
+mod status;
 mod successor;
 mod transition;
 
-pub(crate) use admit::findings;
-pub use condition::condition;
-pub use dress::dress;
-pub use failed::{FailedScene, FailedStep, GivenUp, attempt_number, failed_step};
-pub use failure::{Failure, task_failure, workload_failure};
+pub use failed_run::{FailedRunAction, FailedRunContext, GivenUp, attempt_number, failed_run_action};
+pub use failure::{FailureCause, task_failure, workload_failure};
 pub use feedback::{MAX_FEEDBACK, task_feedback, workload_feedback};
-pub use ledger::{failed, forgotten, succeeded, told};
-pub use object::{Retried, RunPhase};
-pub use origin::{Origin, OriginWay, SourceState};
-pub use progress::{Prepared, begun, blocked, closed, deleted, prepared, replanned, stopped};
+pub use object::{Origin, Retried, RunPhase, SourceAccess, SourceState};
+pub use sections::apply_sections;
+pub(crate) use sections::findings;
+pub use status::{
+    Prepared, begun, blocked, closed, condition, deleted, failed, gave_up, prepared, replanned, run_deleted, stopped,
+    succeeded,
+};
 pub use successor::{MAX_PREDECESSOR, Predecessor, Succession, successor};
-pub use transition::{BLOCKED, Found, PATIENCE, Stopped, TransitionScene, TransitionStep, transition_step};
+pub use transition::{BLOCKED, NamedObject, PATIENCE, Stopped, TransitionContext, TransitionStep, transition_step};

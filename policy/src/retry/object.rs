@@ -1,15 +1,18 @@
-//! What is looked at of an object that may be retried.
+//! An object that may be retried, and the issues that it comes from.
 
 use serde_json::Value;
 use taskgate_api::{
     foreman::{self, Workload},
-    kelos::Task,
+    kelos::{SOURCE_NUMBER, SOURCE_OWNER, SOURCE_REPO, Task},
     metadata::Metadata,
-    retry_ledger::RunRef,
+    retry_status::RunRef,
     task_policy::{RetriedKind, RetryPolicy},
 };
 
-use crate::{TaskPhase, TaskState, identity::ItemIdentity};
+use crate::{
+    breaker::{TaskPhase, TaskState},
+    matching::{ItemIdentity, identify},
+};
 
 /// Borrowed view of a Workload, or of a Task without a spawner.
 #[derive(Clone, Copy, Debug)]
@@ -18,16 +21,16 @@ pub struct Retried<'a> {
     object: &'a Value,
 }
 
-/// How a run stands.
+/// The phase of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunPhase {
-    /// It goes on, or nobody knows what its phase means.
+    /// It goes on, or its phase is unknown.
     Active,
     /// It ended well.
     Succeeded,
     /// It ended badly.
     Failed,
-    /// Somebody cancelled it: neither.
+    /// It was cancelled: neither.
     Cancelled,
 }
 
@@ -73,7 +76,7 @@ impl<'a> Retried<'a> {
         }
     }
 
-    /// How its run stands. A phase that is not known is left alone (foreman §2.2).
+    /// The phase of its run. An unknown phase counts as active (foreman §2.2).
     pub fn phase(self) -> RunPhase {
         match self.kind {
             RetriedKind::Workload => match Workload::of(self.object).phase() {
@@ -93,12 +96,12 @@ impl<'a> Retried<'a> {
         }
     }
 
-    /// Whether it failed, and nobody deletes it.
+    /// Whether it failed, and is not being deleted.
     pub fn is_tombstone(self) -> bool {
         self.phase() == RunPhase::Failed && !self.metadata().is_terminating()
     }
 
-    /// Whether the dispatch bridge looks after it, and the policy leaves it to that.
+    /// Whether the dispatch bridge retries it, and the policy does not take it over.
     pub fn is_left_to_bridge(self, rule: &RetryPolicy) -> bool {
         !rule.take_over && self.bridge().is_some()
     }
@@ -109,20 +112,20 @@ impl<'a> Retried<'a> {
         label.filter(|label| label.starts_with(foreman::BRIDGE))
     }
 
-    /// The number that stands on it: decimal, the first run is 1. Missing, garbage, zero and negative read as 1 (A01).
+    /// The number in its annotation: decimal, the first run is 1. Missing, invalid, zero and negative numbers read as 1.
     pub fn stated_attempt(self, prefix: &str) -> u32 {
         let stated = self.metadata().annotation(&format!("{prefix}{}", foreman::ATTEMPT));
         let number = stated.and_then(|text| text.trim().parse().ok());
         number.unwrap_or(1).max(1)
     }
 
-    /// The unit of work that it belongs to, by the first of these that says something: what is stated on it
+    /// The unit of work that it belongs to, by the first of these that is present: the item that its creator states
     /// (`taskgate.dev/item`); repository and issues of a Workload; its own name.
     ///
     /// Different work never has the same key: a kind in capitals is no spawner's name, no name has a `/` or a `#`, and the
-    /// repository stands there as it is (foreman §1.4: the bridge's names are not so).
+    /// repository is part of it as it is (foreman §1.4: the bridge's names are not so).
     pub fn item(self) -> ItemIdentity {
-        if let Some(item) = crate::identify(Task::of(self.object)) {
+        if let Some(item) = identify(Task::of(self.object)) {
             return item;
         }
         let name = self.metadata().name().unwrap_or_default();
@@ -142,6 +145,84 @@ impl<'a> Retried<'a> {
         }
         ItemIdentity::new(&format!("{kind}/{name}"), name, None)
     }
+}
+
+/// How many issues of one object are read. The issues of an object with more are not read at all.
+const MAX_ISSUES: usize = 20;
+
+/// Whether the source of a run is still open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SourceState {
+    /// There is something left to do.
+    Open,
+    /// Every issue is closed, or was deleted.
+    Closed,
+    /// No usable answer. It changes nothing: the run is repeated.
+    Unknown,
+}
+
+/// The issues or pull requests of one repository that a run comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// The repository, where the object names one.
+    pub repository: Option<String>,
+    /// Their numbers; at least one.
+    pub numbers: Vec<u64>,
+    /// The access to the issue source.
+    pub access: SourceAccess,
+}
+
+/// The access to the issue source of an object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum SourceAccess {
+    /// As taskgate itself, with the token of this Secret or without one.
+    Secret(Option<String>),
+    /// With the token and proxy of this Workspace of Kelos.
+    Workspace(String),
+}
+
+impl Origin {
+    /// The source of `object`, if `rule` reads sources and the object names one.
+    pub fn of(object: Retried<'_>, rule: &RetryPolicy) -> Option<Self> {
+        let source = rule.source.as_ref()?;
+        let mut origin = match object.kind() {
+            RetriedKind::Workload => {
+                let secret = source.secret_ref.as_ref().map(|secret| secret.name.clone());
+                of_workload(Workload::of(object.object()), SourceAccess::Secret(secret))?
+            }
+            RetriedKind::Task => of_task(Task::of(object.object()))?,
+        };
+        origin.numbers.sort_unstable();
+        origin.numbers.dedup();
+        (1..=MAX_ISSUES).contains(&origin.numbers.len()).then_some(origin)
+    }
+}
+
+/// The Workload's own issues, else those of its steps.
+fn of_workload(workload: Workload<'_>, access: SourceAccess) -> Option<Origin> {
+    let repository = workload.repo();
+    let mut numbers: Vec<u64> = workload.issues().collect();
+    if numbers.is_empty() {
+        let of_step = |step: &Value| step.pointer("/payload/issue").and_then(Value::as_u64);
+        numbers.extend(workload.pipeline().filter_map(of_step).filter(|number| *number > 0));
+    }
+    (!repository.is_empty()).then(|| Origin {
+        repository: Some(repository.to_owned()),
+        numbers,
+        access,
+    })
+}
+
+/// What the source stamped on the Task, in the repository that it names, else in its Workspace's.
+fn of_task(task: Task<'_>) -> Option<Origin> {
+    let metadata = task.metadata();
+    let number = metadata.annotation(SOURCE_NUMBER)?.trim().parse().ok();
+    let repository = metadata.annotation(SOURCE_OWNER).zip(metadata.annotation(SOURCE_REPO));
+    Some(Origin {
+        repository: repository.map(|(owner, name)| format!("{owner}/{name}")),
+        numbers: vec![number.filter(|number| *number > 0)?],
+        access: SourceAccess::Workspace(task.workspace()?.to_owned()),
+    })
 }
 
 #[cfg(test)]
@@ -177,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a01_the_number_on_the_object() {
+    fn the_number_on_the_object() {
         for (text, expected) in [
             (json!("2"), 2),
             (json!(" 3 "), 3),
@@ -218,5 +299,74 @@ mod tests {
             let expected = same || (m == 0 && n == 0);
             prop_assert_eq!(key(&a, m) == key(&b, n), expected);
         }
+    }
+}
+
+#[cfg(test)]
+mod origin_tests {
+    use super::*;
+    use serde_json::json;
+
+    fn origin(kind: RetriedKind, object: &Value, source: &Value) -> Option<Origin> {
+        let rule = json!({"maxAttempts": 3, "source": source});
+        let rule = serde_json::from_value(rule).unwrap();
+        Origin::of(Retried::of(kind, object)?, &rule)
+    }
+
+    #[test]
+    fn each_object_names_its_source() {
+        let step = |issue: Value| json!({"name": "s", "payload": {"issue": issue}});
+        for (spec, expected) in [
+            (json!({"repo": "a/b", "issues": [7]}), Some(("a/b", vec![7]))),
+            (
+                json!({"repo": "a/b", "issues": [9, 7, 9, 0]}),
+                Some(("a/b", vec![7, 9])),
+            ),
+            (
+                json!({"repo": "a/b", "pipeline": [step(json!(3)), step(json!("x")), step(json!(3))]}),
+                Some(("a/b", vec![3])),
+            ),
+            (json!({"repo": "", "issues": [7]}), None),
+            (json!({"repo": "a/b", "issues": []}), None),
+            (json!({"repo": "a/b", "issues": (1..40).collect::<Vec<_>>()}), None),
+            (json!(null), None),
+        ] {
+            let object = json!({"metadata": {"name": "w-7"}, "spec": spec});
+            let found = origin(RetriedKind::Workload, &object, &json!({}));
+            let expected = expected.map(|(repository, numbers)| Origin {
+                repository: Some(repository.to_owned()),
+                numbers,
+                access: SourceAccess::Secret(None),
+            });
+            assert_eq!(found, expected, "{object}");
+        }
+    }
+
+    #[test]
+    fn a_task_is_asked_about_by_way_of_its_workspace() {
+        let task = |annotations: Value, spec: Value| json!({"metadata": {"name": "t", "annotations": annotations}, "spec": spec});
+        let secret = json!({"secretRef": {"name": "s"}});
+        let spec = json!({"workspaceRef": {"name": "repo"}});
+        let number = json!({SOURCE_NUMBER: "7"});
+        let found = origin(RetriedKind::Task, &task(number.clone(), spec.clone()), &secret).unwrap();
+        assert_eq!((found.repository, found.numbers), (None, vec![7]));
+        assert_eq!(found.access, SourceAccess::Workspace("repo".into()));
+        let named = json!({SOURCE_NUMBER: "7", SOURCE_OWNER: "acme", SOURCE_REPO: "app"});
+        let found = origin(RetriedKind::Task, &task(named, spec.clone()), &secret).unwrap();
+        assert_eq!(found.repository.as_deref(), Some("acme/app"));
+        for (annotations, spec) in [
+            (json!({}), spec.clone()),
+            (json!({SOURCE_NUMBER: "0"}), spec.clone()),
+            (json!({SOURCE_NUMBER: "x"}), spec),
+            (number, json!({})),
+        ] {
+            assert_eq!(origin(RetriedKind::Task, &task(annotations, spec), &secret), None);
+        }
+    }
+
+    #[test]
+    fn the_source_is_read_only_where_the_policy_says_so() {
+        let object = json!({"metadata": {"name": "w"}, "spec": {"repo": "a/b", "issues": [7]}});
+        assert_eq!(origin(RetriedKind::Workload, &object, &json!(null)), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The successor of a failed object: built from what its predecessor was, under the policy as it is now (A02, A26, A27).
+//! The successor of a failed object: built from its predecessor, under the current policy.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +10,13 @@ use taskgate_api::{
     kelos::{self, SOURCE_NUMBER},
     keys,
     metadata::Metadata,
-    retry_ledger::Transition,
+    retry_status::Transition,
     task_policy::{RetriedKind, RetryPolicy},
 };
 
 use super::{Retried, feedback};
 
-/// The largest predecessor that a `WorkItem` takes, in bytes: beside it stands the history, and an object may have 1.5 MiB.
+/// The largest predecessor that a `WorkItem` takes, in bytes: it has the history as well, and an object may have 1.5 MiB.
 pub const MAX_PREDECESSOR: usize = 768 * 1024;
 
 /// Annotations that belong to one object alone. The bridge copied such along, and a later failure was pruned at once for it
@@ -25,13 +25,13 @@ const OF_ONE_OBJECT: [&str; 2] = [
     "kubectl.kubernetes.io/last-applied-configuration",
     "kelos.dev/taskbudget-labels",
 ];
-/// What taskgate's own annotations say that holds for the successor too.
+/// taskgate's own annotations that the successor keeps.
 const LASTING: [&str; 4] = [keys::ITEM, keys::ITEM_KEY, keys::TTL, keys::TAKEN_OVER];
 
-/// What a successor is besides its predecessor.
+/// The inputs of a successor besides its predecessor.
 #[derive(Clone, Copy, Debug)]
 pub struct Succession<'a> {
-    /// The policy as it is now.
+    /// The current policy.
     pub rule: &'a RetryPolicy,
     /// The successor's number.
     pub attempt: u32,
@@ -42,8 +42,8 @@ pub struct Succession<'a> {
 }
 
 /// What of a failed object its successor is built from: name, spec, owners, and the labels and annotations that are not about
-/// this very object. No status, nothing that the API server keeps, no finalizer: whoever needs one puts it on again, and one
-/// that came along would keep the successor for ever (kelos §6.9).
+/// this very object. No status, nothing that the API server keeps, no finalizer: its owner adds it again, and
+/// a copied one would block the successor for ever.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Predecessor {
@@ -168,7 +168,7 @@ pub fn successor(kind: RetriedKind, predecessor: &Predecessor, succession: &Succ
             .annotations
             .extend(overrides.annotations.iter().filter(theirs).map(owned));
     }
-    tell(kind, &mut next, succession.feedback);
+    add_feedback(kind, &mut next, succession.feedback);
     let prefix = rule.annotation_prefix.as_str();
     let key = |name: &str| format!("{prefix}{name}");
     let object = next.to_value();
@@ -190,7 +190,7 @@ fn restore_ttl(next: &mut Predecessor) {
     }
 }
 
-/// Takes an object of the bridge out of the bridge's sight, which goes by this label alone (foreman §1.6).
+/// Takes an object of the dispatch bridge over: the bridge selects by this label alone (foreman §1.6).
 fn hand_over(metadata: &mut Kept) {
     let bridge = metadata
         .labels
@@ -209,10 +209,10 @@ fn hand_over(metadata: &mut Kept) {
 /// A Workload that names issues is read by Foreman together with its `intent`, one with steps by each step's
 /// `promptPrefix`. Either keeps Foreman's own iterations and the text of the issue, which steps and prompts of our own would
 /// not (foreman §1.8).
-fn tell(kind: RetriedKind, next: &mut Predecessor, text: Option<&str>) {
+fn add_feedback(kind: RetriedKind, next: &mut Predecessor, text: Option<&str>) {
     let replace = |fields: &mut Map<String, Value>, name: &str| {
         let old = fields.get(name).and_then(Value::as_str).unwrap_or_default();
-        let new = feedback::put(old, text);
+        let new = feedback::insert(old, text);
         if new != old {
             fields.insert(name.to_owned(), new.into());
         }
@@ -239,7 +239,7 @@ fn tell(kind: RetriedKind, next: &mut Predecessor, text: Option<&str>) {
     }
 }
 
-/// What tracks the issue, as it was; else the issue's number, wherever it still stands (A46 to A48).
+/// The issue of the predecessor's annotation; else the issue's number, by the object.
 fn issue_id(kind: RetriedKind, object: &Value, key: &str) -> Option<String> {
     let metadata = Metadata::of(object);
     if let Some(known) = metadata.annotation(key).filter(|known| !known.is_empty()) {
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a26_a_successor_has_what_was_asked_for_and_nothing_of_its_predecessors_life() {
+    fn a_successor_has_the_spec_and_no_status_of_its_predecessor() {
         let new = make(RetriedKind::Workload, &workload(&json!({})), &rule(&json!({})), None);
         assert_eq!(
             new,
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a02_a29_a34_todays_policy_wins_field_by_field() {
+    fn the_current_policy_wins_field_by_field() {
         let rule = rule(&json!({
             "annotationPrefix": "acme.dev/",
             "overrides": {
@@ -367,34 +367,34 @@ mod tests {
     }
 
     #[test]
-    fn a42_a43_feedback_goes_where_the_coder_reads_it_and_the_path_stays() {
-        let told = make(
+    fn feedback_is_added_where_the_coder_reads_it() {
+        let next = make(
             RetriedKind::Workload,
             &workload(&json!({})),
             &rule(&json!({})),
             Some("F"),
         );
-        assert_eq!(told["spec"]["intent"], "fix it\n\nF");
-        assert_eq!(told["spec"]["issues"], json!([7]));
-        assert_eq!(told["spec"].get("pipeline"), None);
+        assert_eq!(next["spec"]["intent"], "fix it\n\nF");
+        assert_eq!(next["spec"]["issues"], json!([7]));
+        assert_eq!(next["spec"].get("pipeline"), None);
         let steps = json!({"spec": {"issues": null, "pipeline": [
             {"name": "code", "kind": "issue-fix", "payload": {"prompt": "p", "issue": 7}, "agentRef": {"name": "c"}},
             {"name": "verify", "kind": "verify", "payload": {}, "agentRef": {"name": "v"}}]}});
-        let told = make(RetriedKind::Workload, &workload(&steps), &rule(&json!({})), Some("F"));
+        let next = make(RetriedKind::Workload, &workload(&steps), &rule(&json!({})), Some("F"));
         assert_eq!(
-            told["spec"]["pipeline"][0]["payload"],
+            next["spec"]["pipeline"][0]["payload"],
             json!({"prompt": "p", "issue": 7, "promptPrefix": "F"})
         );
-        assert_eq!(told["spec"]["pipeline"][1]["payload"], json!({}));
-        assert_eq!(told["spec"]["intent"], "fix it");
+        assert_eq!(next["spec"]["pipeline"][1]["payload"], json!({}));
+        assert_eq!(next["spec"]["intent"], "fix it");
         let neither = json!({"spec": {"issues": null}});
-        let told = make(RetriedKind::Workload, &workload(&neither), &rule(&json!({})), Some("F"));
-        assert_eq!(told["metadata"]["annotations"][keys::RETRY_FEEDBACK], "F");
-        assert_eq!(told["spec"]["intent"], "fix it");
+        let next = make(RetriedKind::Workload, &workload(&neither), &rule(&json!({})), Some("F"));
+        assert_eq!(next["metadata"]["annotations"][keys::RETRY_FEEDBACK], "F");
+        assert_eq!(next["spec"]["intent"], "fix it");
     }
 
     #[test]
-    fn a46_a47_a48_the_issue_survives() {
+    fn the_issue_is_kept() {
         let bare = json!({"metadata": {"annotations": {"foreman.llmkube.dev/issue-id": null}}});
         let with = |extra: &Value| {
             let mut object = workload(&bare);
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_stands_there_a_successor_comes_of_it() {
+    fn any_predecessor_gives_a_successor() {
         for spec in [
             json!(null),
             json!({"pipeline": [null, 7, {"kind": "issue-fix", "payload": 3}]}),

@@ -1,61 +1,59 @@
-//! What to do next about a retry that is under way: one step at a time, each found anew from what is stored (seed 003, foreman
-//! §1.6 and trap list).
+//! The next step of a retry that is under way, derived anew each time from what is stored.
 //!
-//! Nothing is remembered between two steps but in the ledger, so a crash between any two of them loses nothing. The order
-//! carries the meaning:
+//! Nothing but the retry status is kept between two steps, so that a crash between them loses nothing. The order matters:
 //!
-//! * what is about to be done stands in the ledger before it is done;
-//! * the successor would be admitted before its predecessor is deleted;
-//! * what we did not delete is never made again.
+//! * a step is recorded in the status before it is taken;
+//! * the successor passes a dry run before its predecessor is deleted;
+//! * an object that taskgate did not delete is never created again.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use taskgate_api::retry_ledger::{Blocked, RetryStage, Transition};
+use taskgate_api::retry_status::{Blocked, RetryStage, Transition};
 
 use super::{Retried, RunPhase};
+use crate::kubernetes::clip;
 
-/// After how long a deletion that does not come to its end is told (seed 003).
+/// After how long a deletion that does not end is reported.
 pub const PATIENCE: SignedDuration = SignedDuration::from_secs(60);
-/// How often what is being deleted is looked at: its last parts may go without a word to us.
-const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(2);
-/// How often what is held up is looked at.
-const BLOCKED_AGAIN: SignedDuration = SignedDuration::from_secs(15);
+/// The requeue interval of a deletion: its last parts may end without an event.
+const REQUEUE_DELETING: SignedDuration = SignedDuration::from_secs(2);
+/// The requeue interval of a blocked retry.
+const REQUEUE_BLOCKED: SignedDuration = SignedDuration::from_secs(15);
 
 /// A retry that is under way.
 #[derive(Clone, Copy, Debug)]
-pub struct TransitionScene<'a> {
-    /// What the ledger says.
+pub struct TransitionContext<'a> {
+    /// The retry status.
     pub transition: &'a Transition,
-    /// What is there under the name of the object now.
-    pub found: Found<'a>,
-    /// Whether a policy still wants it, for this very object, or a user asks for it.
+    /// The object that has the name now.
+    pub found: NamedObject<'a>,
+    /// Whether a policy still retries the object, or a user asks for it.
     pub wanted: bool,
-    /// Why what the `WorkItem` says cannot have been written by taskgate.
+    /// Why the status cannot have been written by taskgate.
     pub invalid: Option<&'static str>,
-    /// Whether this very process wrote that the deletion is about to come, and has not sent it: then whoever deleted the
-    /// object was somebody else.
+    /// Whether this process recorded the deletion and has not sent it: then taskgate did not delete the object.
     pub unsent: bool,
-    /// What is left of the predecessor besides itself; `None` when nobody has looked.
+    /// What is left of the predecessor besides itself; `None` when it was not read.
     pub left: Option<&'a [String]>,
     /// What time it is.
     pub now: Timestamp,
 }
 
-/// What is there under the name of an object.
+/// The object that has the name of a retried one.
 #[derive(Clone, Copy, Debug)]
-pub enum Found<'a> {
+pub enum NamedObject<'a> {
     /// Nothing.
     Nothing,
     /// The predecessor.
     Old(Retried<'a>),
-    /// The successor that we made, with this UID.
+    /// The successor that taskgate created, with this UID.
     Successor(&'a str),
-    /// What somebody else made.
+    /// Another object.
     Other,
 }
 
-impl<'a> Found<'a> {
-    /// What `object` is to the retry `transition`.
+impl<'a> NamedObject<'a> {
+    /// Compares `object` with the retry `transition`.
     pub fn of(object: Option<Retried<'a>>, transition: &Transition) -> Self {
         let Some(object) = object else { return Self::Nothing };
         let of = object.metadata().annotation(taskgate_api::keys::RETRY_OF);
@@ -74,44 +72,43 @@ impl<'a> Found<'a> {
 pub enum TransitionStep {
     /// Nothing, until this moment.
     Wait(Timestamp),
-    /// Read what dies with the predecessor, ask whether its successor would be admitted, and write down that it is deleted
-    /// next.
+    /// Read what is deleted with the predecessor, check that its successor would be admitted, and record that it is deleted next.
     Prepare,
     /// Go back: the predecessor changed since it was read.
     Replan,
     /// Delete the predecessor, in the version that was read.
     Delete,
-    /// Write down that we deleted it.
+    /// Record that taskgate deleted it.
     Confirm,
-    /// Look what is left of it.
-    LookForRemains,
-    /// Write down what holds it up.
+    /// Read what is left of it.
+    ListRemains,
+    /// Record what blocks it.
     Block(Box<Blocked>),
     /// Create the successor.
     Create,
-    /// Write down that the successor, with this UID, is there.
+    /// Record the successor, with this UID.
     Close(String),
-    /// Write down that there is no retry.
+    /// Record that the retry is dropped.
     Stop(Stopped),
 }
 
 /// Why a retry that had begun was ended. A closed set, fit for a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stopped {
-    /// Somebody else deleted the object: the story ends, and nothing is made again.
+    /// A user or another controller deleted the object: it is not created again.
     Deleted,
-    /// Somebody else made an object of this name.
+    /// A user or another controller created an object of this name.
     Replaced,
     /// The object is not failed any more.
     Revived,
-    /// No policy wants it any more, and no user asks for it.
+    /// No policy retries it any more, and no user asks for it.
     Unwanted,
-    /// What the `WorkItem` says of it cannot have been written by taskgate, for this reason.
+    /// The status cannot have been written by taskgate, for this reason.
     Invalid(&'static str),
 }
 
 impl Stopped {
-    /// The reason of the ledger's condition.
+    /// The reason of the condition.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Deleted => "DeletedBySomebodyElse",
@@ -123,84 +120,84 @@ impl Stopped {
     }
 }
 
-/// What to do next about the retry of `scene`.
-pub fn transition_step(scene: &TransitionScene<'_>) -> TransitionStep {
-    if let Some(why) = scene.invalid {
+/// What to do next about the retry of `context`.
+pub fn transition_step(context: &TransitionContext<'_>) -> TransitionStep {
+    if let Some(why) = context.invalid {
         return TransitionStep::Stop(Stopped::Invalid(why));
     }
-    match scene.transition.step {
-        RetryStage::Planned => planned(scene),
-        RetryStage::Deleting => deleting(scene),
-        RetryStage::Deleted => deleted(scene),
+    match context.transition.step {
+        RetryStage::Planned => planned(context),
+        RetryStage::Deleting => deleting(context),
+        RetryStage::Deleted => deleted(context),
     }
 }
 
-fn planned(scene: &TransitionScene<'_>) -> TransitionStep {
-    match scene.found {
-        Found::Old(object) if object.metadata().is_terminating() => TransitionStep::Stop(Stopped::Deleted),
-        Found::Old(object) if object.phase() != RunPhase::Failed => TransitionStep::Stop(Stopped::Revived),
-        Found::Old(_) if !scene.wanted => TransitionStep::Stop(Stopped::Unwanted),
-        Found::Old(_) => TransitionStep::Prepare,
-        Found::Nothing => TransitionStep::Stop(Stopped::Deleted),
-        Found::Successor(_) | Found::Other => TransitionStep::Stop(Stopped::Replaced),
+fn planned(context: &TransitionContext<'_>) -> TransitionStep {
+    match context.found {
+        NamedObject::Old(object) if object.metadata().is_terminating() => TransitionStep::Stop(Stopped::Deleted),
+        NamedObject::Old(object) if object.phase() != RunPhase::Failed => TransitionStep::Stop(Stopped::Revived),
+        NamedObject::Old(_) if !context.wanted => TransitionStep::Stop(Stopped::Unwanted),
+        NamedObject::Old(_) => TransitionStep::Prepare,
+        NamedObject::Nothing => TransitionStep::Stop(Stopped::Deleted),
+        NamedObject::Successor(_) | NamedObject::Other => TransitionStep::Stop(Stopped::Replaced),
     }
 }
 
-fn deleting(scene: &TransitionScene<'_>) -> TransitionStep {
-    match scene.found {
-        Found::Old(object) if !object.metadata().is_terminating() => {
+fn deleting(context: &TransitionContext<'_>) -> TransitionStep {
+    match context.found {
+        NamedObject::Old(object) if !object.metadata().is_terminating() => {
             if object.phase() != RunPhase::Failed {
                 TransitionStep::Stop(Stopped::Revived)
-            } else if !scene.wanted {
+            } else if !context.wanted {
                 TransitionStep::Stop(Stopped::Unwanted)
-            } else if object.version() == scene.transition.resource_version {
+            } else if object.version() == context.transition.resource_version {
                 TransitionStep::Delete
             } else {
                 TransitionStep::Replan
             }
         }
-        _ if scene.unsent => TransitionStep::Stop(Stopped::Deleted),
-        // After a crash nobody can say whose deletion it was. Ours stands in the ledger.
+        _ if context.unsent => TransitionStep::Stop(Stopped::Deleted),
+        // After a crash it is not known who deleted the object: the status has taskgate's own deletion.
         _ => TransitionStep::Confirm,
     }
 }
 
-fn deleted(scene: &TransitionScene<'_>) -> TransitionStep {
-    let transition = scene.transition;
+fn deleted(context: &TransitionContext<'_>) -> TransitionStep {
+    let transition = context.transition;
     let late = after(transition.since.0, PATIENCE);
-    let waiting = TransitionStep::Wait(after(scene.now, LOOK_AGAIN).min(late));
-    let left = match (scene.found, scene.left) {
-        (Found::Successor(uid), _) => return TransitionStep::Close(uid.to_owned()),
-        (Found::Other, _) => return TransitionStep::Stop(Stopped::Replaced),
-        (Found::Old(_), _) if scene.now < late => return waiting,
-        (_, None) => return TransitionStep::LookForRemains,
-        (Found::Nothing, Some([])) if !scene.wanted => return TransitionStep::Stop(Stopped::Unwanted),
-        (Found::Nothing, Some([])) => return TransitionStep::Create,
-        (Found::Nothing, Some(left)) => left.to_vec(),
-        (Found::Old(object), Some(left)) => held_by(object).into_iter().chain(left.iter().cloned()).collect(),
+    let waiting = TransitionStep::Wait(after(context.now, REQUEUE_DELETING).min(late));
+    let left = match (context.found, context.left) {
+        (NamedObject::Successor(uid), _) => return TransitionStep::Close(uid.to_owned()),
+        (NamedObject::Other, _) => return TransitionStep::Stop(Stopped::Replaced),
+        (NamedObject::Old(_), _) if context.now < late => return waiting,
+        (_, None) => return TransitionStep::ListRemains,
+        (NamedObject::Nothing, Some([])) if !context.wanted => return TransitionStep::Stop(Stopped::Unwanted),
+        (NamedObject::Nothing, Some([])) => return TransitionStep::Create,
+        (NamedObject::Nothing, Some(left)) => left.to_vec(),
+        (NamedObject::Old(object), Some(left)) => blockers(object).into_iter().chain(left.iter().cloned()).collect(),
     };
-    if scene.now < late {
+    if context.now < late {
         return waiting;
     }
-    let message = crate::clip(&left.join("; "), 512);
-    let told = transition.blocked.as_ref();
-    if told.is_some_and(|told| told.reason == BLOCKED && told.message == message) {
-        return TransitionStep::Wait(after(scene.now, BLOCKED_AGAIN));
+    let message = clip(&left.join("; "), 512);
+    let recorded = transition.blocked.as_ref();
+    if recorded.is_some_and(|known| known.reason == BLOCKED && known.message == message) {
+        return TransitionStep::Wait(after(context.now, REQUEUE_BLOCKED));
     }
     TransitionStep::Block(Box::new(Blocked {
         reason: BLOCKED.to_owned(),
         message,
-        time: Time(scene.now),
+        time: Time(context.now),
     }))
 }
 
-/// Why a retry is held up whose predecessor does not go.
+/// The reason of a retry whose predecessor is not deleted.
 pub const BLOCKED: &str = "RetryBlocked";
-/// The finalizer by which the API server lets an object wait for what it owns: what that is, is told instead.
+/// The finalizer of foreground deletion: the remaining children are reported instead.
 const WAITS_FOR_CHILDREN: &str = "foregroundDeletion";
 
-/// What keeps an object that is being deleted, apart from what it owns.
-fn held_by(object: Retried<'_>) -> Option<String> {
+/// The finalizers that block the deletion of an object, and other causes besides its children.
+fn blockers(object: Retried<'_>) -> Option<String> {
     let run = object.run();
     let all: Vec<_> = object.metadata().finalizers().collect();
     let others: Vec<_> = all

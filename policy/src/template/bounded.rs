@@ -1,4 +1,4 @@
-//! A place to write to that refuses what does not fit, so that no template fills the memory.
+//! A writer with a limit, so that no template fills the memory.
 
 use std::io::{self, Write};
 

@@ -1,20 +1,23 @@
-//! What a template knows: one JSON object, the same for both engines. The table of `docs/metadata.md` describes it.
+//! The JSON object that templates are rendered over, the same for both engines. The table of `docs/metadata.md` describes it.
 
 use std::{cell::OnceCell, collections::BTreeMap};
 
 use serde_json::{Map, Value, json};
 use taskgate_api::{kelos::Task, keys};
 
-use super::item;
-use crate::{SpawnerFacts, WorkspaceFacts, metadata::Managed, patch::Edit};
+use super::{item, managed::Managed};
+use crate::{
+    issue_source::{SpawnerInfo, WorkspaceInfo},
+    kubernetes::Edit,
+};
 
 /// The longest text that a template gets, in bytes; a longer one is left out, so that what a render may cost is known.
 const MAX_TEXT: usize = 4096;
 /// How many entries of a map and of a list it gets.
 const MAX_ENTRIES: usize = 100;
-/// What only the tracker knows of an item.
-pub(super) const TRACKED: [&str; 4] = ["title", "labels", "author", "body"];
-/// The item's fields, and what Go templates call them, as seed 004 does.
+/// The fields of an item that only its issue source has.
+pub(super) const SOURCE_FIELDS: [&str; 4] = ["title", "labels", "author", "body"];
+/// The item's fields, and their names in Go templates, which are those of Kelos.
 pub(super) const ITEM_FIELDS: [(&str, &str); 11] = [
     ("id", "ID"),
     ("title", "Title"),
@@ -42,9 +45,9 @@ const SPEC_FIELDS: [&str; 10] = [
     "dependsOn",
 ];
 
-/// What surrounds a Task, as far as templates know it.
+/// The inputs of templates: a Task, and the cluster state around it.
 #[derive(Clone, Copy, Debug)]
-pub struct Scope<'a> {
+pub struct TemplateInput<'a> {
     /// The Task, whole.
     pub object: &'a Value,
     /// Its namespace.
@@ -52,13 +55,13 @@ pub struct Scope<'a> {
     /// The namespace's labels.
     pub namespace_labels: &'a BTreeMap<String, String>,
     /// Its spawner, when there is one.
-    pub spawner: Option<&'a SpawnerFacts>,
+    pub spawner: Option<&'a SpawnerInfo>,
     /// Its Workspace, when there is one.
-    pub workspace: Option<&'a WorkspaceFacts>,
-    /// Who asks; known at admission only.
+    pub workspace: Option<&'a WorkspaceInfo>,
+    /// The user who creates the Task; known at admission only.
     pub user: Option<&'a str>,
-    /// What only the tracker knows of the item: `title`, `labels`, `author`, `body`.
-    pub tracked: Option<&'a Map<String, Value>>,
+    /// The fields that only the issue source has: `title`, `labels`, `author`, `body`.
+    pub source_fields: Option<&'a Map<String, Value>>,
 }
 
 /// Which labels and annotations of the Task a template sees, besides that none of taskgate's own are.
@@ -78,16 +81,16 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// The context of `scope`.
-    pub(super) fn of(scope: &Scope<'_>, sees: Sees<'_>) -> Self {
+    /// The context of `input`.
+    pub(super) fn of(input: &TemplateInput<'_>, sees: Sees<'_>) -> Self {
         let (managed, planned) = match sees {
             Sees::Unmanaged(managed) => (managed, &[][..]),
             Sees::Planned(planned) => (Managed::NONE, planned),
         };
-        let task = Task::of(scope.object);
+        let task = Task::of(input.object);
         let metadata = task.metadata();
         let visible = |name: &str| {
-            let entries = scope
+            let entries = input
                 .object
                 .pointer(&format!("/metadata/{name}"))
                 .and_then(Value::as_object);
@@ -108,34 +111,34 @@ impl Context {
             let visible = |(key, _): &(&String, &str)| !managed(key) && !key.starts_with(keys::PREFIX);
             bounded(entries.into_iter().filter(visible))
         };
-        let mut item = item::known(task, scope.spawner, scope.workspace);
-        for field in TRACKED {
-            if let Some(value) = scope.tracked.and_then(|tracked| tracked.get(field)) {
+        let mut item = item::known(task, input.spawner, input.workspace);
+        for field in SOURCE_FIELDS {
+            if let Some(value) = input.source_fields.and_then(|source_fields| source_fields.get(field)) {
                 item.insert(field.to_owned(), cut(value));
             }
         }
         let mut json = json!({
             "task": {
                 "metadata": {
-                    "name": metadata.name(), "namespace": scope.namespace,
+                    "name": metadata.name(), "namespace": input.namespace,
                     "labels": visible("labels"), "annotations": visible("annotations"),
                 },
                 "spec": spec(task),
             },
             "spawner": {"metadata": {
                 "name": task.spawner(),
-                "labels": scope.spawner.map(|spawner| labels(&spawner.labels)).unwrap_or_default(),
+                "labels": input.spawner.map(|spawner| labels(&spawner.labels)).unwrap_or_default(),
             }},
             "workspace": {
                 "name": task.workspace(),
-                "repo": scope.workspace.map(|workspace| workspace.repo.as_str()).filter(|repo| !repo.is_empty()),
-                "ref": scope.workspace.and_then(|workspace| workspace.reference.as_deref()),
+                "repo": input.workspace.map(|workspace| workspace.repo.as_str()).filter(|repo| !repo.is_empty()),
+                "ref": input.workspace.and_then(|workspace| workspace.reference.as_deref()),
             },
             "namespace": {
-                "name": scope.namespace, "labels": labels(scope.namespace_labels),
-                "metadata": {"name": scope.namespace, "labels": labels(scope.namespace_labels)},
+                "name": input.namespace, "labels": labels(input.namespace_labels),
+                "metadata": {"name": input.namespace, "labels": labels(input.namespace_labels)},
             },
-            "user": scope.user,
+            "user": input.user,
         });
         without_nulls(&mut json);
         for (field, name) in ITEM_FIELDS {
@@ -186,7 +189,7 @@ fn bounded<'a>(entries: impl Iterator<Item = (&'a String, &'a str)>) -> Map<Stri
         .collect()
 }
 
-/// The effective fields: what stands in `spec.worker` wins over the flat ones, as in Kelos.
+/// The effective fields: those of `spec.worker` win over the flat ones, as in Kelos.
 fn spec(task: Task<'_>) -> Map<String, Value> {
     let field = |name: &str| {
         let value = task.agent_field(name)?;
@@ -195,7 +198,7 @@ fn spec(task: Task<'_>) -> Map<String, Value> {
     SPEC_FIELDS.iter().filter_map(|name| field(name)).collect()
 }
 
-/// A value of somebody else, bounded: long texts end early, long lists too, and nothing is nested deeply.
+/// An untrusted value, bounded: long texts and long lists are cut, and nothing is nested deeply.
 fn cut(value: &Value) -> Value {
     match value {
         Value::String(text) => text[..text.floor_char_boundary(MAX_TEXT)].into(),
@@ -220,7 +223,7 @@ fn end_texts(value: &mut Value) {
     }
 }
 
-/// Removes what is null: a value that is not known is not there.
+/// Removes null values: a value that is not known is absent.
 fn without_nulls(value: &mut Value) {
     if let Some(map) = value.as_object_mut() {
         map.retain(|_, value| !value.is_null());

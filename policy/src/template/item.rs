@@ -1,16 +1,16 @@
-//! What a Task reveals of its item without asking anybody (kelos §3).
+//! The fields of an item that its Task has, without reading the issue source (kelos §3).
 
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use serde_json::{Map, Value};
 use taskgate_api::kelos::{SOURCE_KIND, SOURCE_NUMBER, SOURCE_OWNER, SOURCE_REPO, Task};
 
-use crate::{SpawnerFacts, WorkspaceFacts, source::Repository};
+use crate::issue_source::{Repository, SpawnerInfo, WorkspaceInfo};
 
-/// What is known of the item of `task`: only keys whose value is known.
+/// The known fields of the item of `task`.
 pub(super) fn known(
     task: Task<'_>,
-    spawner: Option<&SpawnerFacts>,
-    workspace: Option<&WorkspaceFacts>,
+    spawner: Option<&SpawnerInfo>,
+    workspace: Option<&WorkspaceInfo>,
 ) -> Map<String, Value> {
     let metadata = task.metadata();
     let number = metadata
@@ -44,8 +44,8 @@ pub(super) fn known(
     let url = repository.zip(kind).zip(number).map(|((repository, kind), number)| {
         let Repository { host, owner, name } = repository;
         let host = if host.is_empty() { "github.com" } else { &host };
-        let place = if kind == "PR" { "pull" } else { "issues" };
-        format!("https://{host}/{owner}/{name}/{place}/{number}")
+        let path = if kind == "PR" { "pull" } else { "issues" };
+        format!("https://{host}/{owner}/{name}/{path}/{number}")
     });
     set("url", url.map(Value::from));
     item
@@ -65,11 +65,7 @@ fn tick(id: &str) -> Option<Timestamp> {
 }
 
 /// Where the item lives: what a webhook stamped, else the spawner's own repository, else the Workspace's.
-fn repository(
-    task: Task<'_>,
-    spawner: Option<&SpawnerFacts>,
-    workspace: Option<&WorkspaceFacts>,
-) -> Option<Repository> {
+fn repository(task: Task<'_>, spawner: Option<&SpawnerInfo>, workspace: Option<&WorkspaceInfo>) -> Option<Repository> {
     let metadata = task.metadata();
     let stamped = metadata.annotation(SOURCE_OWNER).zip(metadata.annotation(SOURCE_REPO));
     let stamped = stamped.map(|(owner, name)| format!("{owner}/{name}"));
@@ -84,10 +80,10 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn item(name: &str, annotations: &Value, spawner: &SpawnerFacts, repo: &str) -> Value {
+    fn item(name: &str, annotations: &Value, spawner: &SpawnerInfo, repo: &str) -> Value {
         let task = json!({"metadata": {"name": name, "annotations": annotations,
             "labels": {"kelos.dev/taskspawner": "fixer"}}, "spec": {"branch": "fix"}});
-        let workspace = WorkspaceFacts {
+        let workspace = WorkspaceInfo {
             repo: repo.into(),
             reference: None,
         };
@@ -97,14 +93,14 @@ mod tests {
     #[test]
     fn an_issue_has_its_url_and_a_tick_its_time() {
         let polled = json!({"kelos.dev/source-kind": "pull-request", "kelos.dev/source-number": "42"});
-        let plain = SpawnerFacts::default();
+        let plain = SpawnerInfo::default();
         assert_eq!(
             item("fixer-42", &polled, &plain, "https://github.com/acme/shop.git"),
             json!({"id": "42", "kind": "PR", "number": 42, "branch": "fix", "url": "https://github.com/acme/shop/pull/42"})
         );
-        let other = SpawnerFacts {
+        let other = SpawnerInfo {
             repository: Some("acme/other".into()),
-            ..SpawnerFacts::default()
+            ..SpawnerInfo::default()
         };
         let other = item("fixer-42", &polled, &other, "https://ghe.example.com/acme/shop");
         assert_eq!(other["url"], json!("https://ghe.example.com/acme/other/pull/42"));
@@ -112,9 +108,9 @@ mod tests {
             "kelos.dev/source-owner": "Acme", "kelos.dev/source-repo": "web"});
         let pushed = item("fixer-issues-0a", &pushed, &plain, "");
         assert_eq!(pushed["url"], json!("https://github.com/Acme/web/issues/7"));
-        let cron = SpawnerFacts {
+        let cron = SpawnerInfo {
             schedule: Some("0 3 * * *".into()),
-            ..SpawnerFacts::default()
+            ..SpawnerInfo::default()
         };
         assert_eq!(
             item("fixer-20261121-0300", &json!({}), &cron, "https://github.com/acme/shop"),

@@ -1,12 +1,15 @@
-//! Templates of policies: labels, annotations, queue names, priority classes and `itemKey` are compiled and rendered here,
-//! all in the same way.
+//! Templates of policies: labels, annotations, queue names, priority classes and `itemKey`, all compiled and rendered in the same
+//! way.
 //!
 //! ```text
 //! when a policy is read:  Templates::of (dialect, tera) -> Templates::text (go, sample) -> Text
 //! when it is applied:     Context -> Text::render, within a Budget
 //! ```
 //!
-//! A template can neither run long nor make much: [`dialect`] says why of Tera, and `taskgate-gotemplate` counts steps.
+//! The time and the output of a template are bounded: [`dialect`] explains how for Tera, and `taskgate-gotemplate` counts steps.
+//!
+//! Imports `kubernetes` and `issue_source`. Called by `matching` when a policy is compiled, and by `metadata`, `queueing`, `retry` and
+//! `admission` when it is applied.
 
 mod bounded;
 mod context;
@@ -14,26 +17,30 @@ mod dialect;
 mod filters;
 mod go;
 mod item;
+mod managed;
 mod sample;
+mod source_fields;
 mod tera;
 
 use std::{borrow::Cow, cell::OnceCell, collections::HashMap, sync::Arc};
 
 use taskgate_api::{TaskPolicySpec, task_policy::TemplateEngine};
 
-pub use context::Scope;
 pub(crate) use context::Sees;
+pub use context::TemplateInput;
+pub(crate) use managed::{Keys, Managed};
 pub(crate) use sample::Moment;
+pub(crate) use source_fields::reads_source_fields;
 pub(crate) use tera::Roots;
 
 use self::{context::Context, go::GoTemplate, tera::TeraTemplate};
-use crate::Problem;
+use crate::kubernetes::Problem;
 
 /// How many labels and annotations a policy may set together.
 pub(crate) const MAX_KEYS: usize = 64;
 /// The longest template, in bytes.
 pub(crate) const MAX_SOURCE: usize = 2048;
-/// How long the templates of a policy may be together, in bytes: what a compiled policy takes of the memory follows from it.
+/// The largest sum of a policy's templates, in bytes: it bounds the memory of a compiled policy.
 pub(crate) const MAX_SOURCES: usize = 16 * 1024;
 /// What any render takes of the budget.
 const BASE_COST: u32 = 50;
@@ -92,11 +99,11 @@ pub(crate) enum Cause {
     Limit,
     /// The budget of the review is used up.
     Budget,
-    /// The template does with what is there what cannot be done.
+    /// The template applies an operation to a value of the wrong type.
     Misuse,
 }
 
-/// A text that stands for itself, or a template that gives one; compiled once when the policy is read.
+/// A literal text or a template; compiled once when the policy is read.
 #[derive(Debug)]
 pub(crate) enum Text {
     Literal(String),
@@ -107,16 +114,16 @@ pub(crate) enum Text {
 /// The object that templates are rendered over, and the work that they may still take.
 #[derive(Debug)]
 pub(crate) struct Rendering<'s> {
-    scope: Scope<'s>,
+    input: TemplateInput<'s>,
     sees: Sees<'s>,
     context: OnceCell<Context>,
     budget: Budget,
 }
 
 impl<'s> Rendering<'s> {
-    pub(crate) fn new(scope: Scope<'s>, sees: Sees<'s>, budget: Budget) -> Self {
+    pub(crate) fn new(input: TemplateInput<'s>, sees: Sees<'s>, budget: Budget) -> Self {
         Self {
-            scope,
+            input,
             sees,
             context: OnceCell::new(),
             budget,
@@ -125,7 +132,7 @@ impl<'s> Rendering<'s> {
 
     /// `text` over the object, of at most `max` bytes. A literal costs nothing.
     pub(crate) fn render<'t>(&mut self, text: &'t Text, max: usize) -> Result<Cow<'t, str>, Failure> {
-        let context = || self.context.get_or_init(|| Context::of(&self.scope, self.sees));
+        let context = || self.context.get_or_init(|| Context::of(&self.input, self.sees));
         text.render(context, max, &mut self.budget)
     }
 
@@ -236,7 +243,7 @@ impl Templates {
     }
 }
 
-/// Whether `source` stands for itself in both languages.
+/// Whether `source` is a literal in both languages.
 fn is_literal(source: &str) -> bool {
     !["{{", "{%", "{#"].iter().any(|opening| source.contains(opening))
 }
@@ -245,7 +252,7 @@ fn too_long() -> String {
     format!("the template is longer than {MAX_SOURCE} bytes")
 }
 
-/// `message` where it stands in `source`, with line and column.
+/// `message` with the line and column of a position in `source`.
 fn at(source: &str, at: usize, message: &str) -> String {
     let before = &source[..at];
     let line = before.matches('\n').count() + 1;

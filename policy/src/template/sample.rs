@@ -6,19 +6,19 @@ use serde_json::{Value, json};
 
 use super::{
     Budget, Cause, Text,
-    context::{Context, ITEM_FIELDS, TRACKED},
+    context::{Context, ITEM_FIELDS, SOURCE_FIELDS},
 };
 
-/// When a template is rendered, which decides what it may know.
+/// When a template is rendered: it decides which inputs there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Moment {
     /// A Task gets its labels and annotations.
     Task,
-    /// The Job of a Task is made, by Kelos: neither who made the Task is known, nor what only the tracker knows.
+    /// Kelos creates the Job of a Task: neither the Task's creator nor the fields of the issue source are known.
     Job,
 }
 
-/// An item of which everything is known.
+/// A sample in which every input is known.
 static SAMPLE: LazyLock<Value> = LazyLock::new(|| {
     let mut sample = json!({
         "item": {
@@ -45,25 +45,25 @@ static SAMPLE: LazyLock<Value> = LazyLock::new(|| {
     }
     sample
 });
-/// What is left of it when a Job is made.
+/// The sample for a Job.
 static JOB_SAMPLE: LazyLock<Value> = LazyLock::new(|| {
     let mut sample = SAMPLE.clone();
-    let mut forget = |pointer: &str, name: &str| {
+    let mut remove = |pointer: &str, name: &str| {
         let map = sample.pointer_mut(pointer).and_then(Value::as_object_mut);
         map.map(|map| map.remove(name));
     };
-    forget("", "user");
-    for (field, name) in ITEM_FIELDS.iter().filter(|(field, _)| TRACKED.contains(field)) {
-        forget("/item", field);
-        forget("", name);
+    remove("", "user");
+    for (field, name) in ITEM_FIELDS.iter().filter(|(field, _)| SOURCE_FIELDS.contains(field)) {
+        remove("/item", field);
+        remove("", name);
     }
     sample
 });
 
 /// Renders `text`, whose source is `source`, over the sample of `moment`. Errors with what is wrong with it.
 ///
-/// What is missing although everything is there is a name that does not exist; but for labels and annotations, whose names
-/// nobody knows beforehand, and places in a list, of which a sample says little.
+/// A name that the sample does not have does not exist, except for labels, annotations and entries of lists, which depend on
+/// the object.
 pub(super) fn try_on(text: &Text, source: &str, max: usize, moment: Moment) -> Result<(), String> {
     if text.is_literal() {
         return Ok(());

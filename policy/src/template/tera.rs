@@ -1,7 +1,7 @@
 //! Tera templates: `{{ item.url }}`.
 //!
-//! Tera reaches neither files nor network, environment, clock or randomness: those are in crates that are not used here. It
-//! counts nothing while it runs; [`dialect`] says why nothing has to.
+//! Tera has no access to files, network, environment, clock or randomness: those are in crates that are not used here. It does
+//! not count its work while it runs; [`dialect`] explains why it need not.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -16,6 +16,7 @@ use super::{
     context::{Context, ITEM_FIELDS},
     dialect, filters,
 };
+use crate::kubernetes::clip;
 
 /// The engine without templates: those of each policy begin with it, and share its filters.
 static ENGINE: LazyLock<Tera> = LazyLock::new(|| {
@@ -138,14 +139,14 @@ impl TeraTemplate {
     }
 }
 
-/// What Tera has to say, in one line and with the place.
+/// Tera's error in one line, with line and column.
 fn failure(error: &tera::Error) -> Failure {
     let (ErrorKind::SyntaxError(report) | ErrorKind::RenderingError(report)) = error.kind() else {
         let message = error.to_string();
         let message = message.lines().next().unwrap_or_default();
         return Failure {
             cause: Cause::Misuse,
-            message: crate::clip(message.trim_start_matches("error: "), 160),
+            message: clip(message.trim_start_matches("error: "), 160),
         };
     };
     // "Field `x` is not defined. Available fields: …": the list would tell a creator what others keep in their labels.
@@ -165,7 +166,7 @@ fn failure(error: &tera::Error) -> Failure {
             "line {}, column {}: {}",
             span.start_line,
             span.start_col + 1,
-            crate::clip(message, 200)
+            clip(message, 200)
         ),
     }
 }

@@ -71,7 +71,7 @@ fn what_templates_are_for() {
 }
 
 #[test]
-fn what_is_refused_says_where_and_why() {
+fn a_refused_template_has_position_and_reason() {
     for (source, message) in [
         ("{{ item.url", "line 1, column"),
         (
@@ -133,7 +133,7 @@ fn what_would_be_large_costs_its_limit() {
 }
 
 #[test]
-fn what_is_missing_is_told_apart() {
+fn a_missing_value_has_a_cause_of_its_own() {
     for source in [
         "{{ item.author }}",
         "{{ item.author.name }}",

@@ -6,8 +6,9 @@ use std::borrow::Cow;
 
 use jiff::Timestamp;
 use taskgate_policy::{
-    CancelDetail, CancelReview, Decision, Kind, Phase, Request, Right, admit, asks_permission, carries_own, decide,
-    govern, own_keys_changed, right_missing, rights_needed, stated,
+    CancelDetail, CancelReview, Decision, Kind, Phase, Request, Right, decide, govern, has_reserved_keys,
+    needs_permission_check, required_rights, reserved_keys_changed, review_cancellation, right_missing,
+    without_reserved_keys,
 };
 
 use super::{
@@ -35,7 +36,7 @@ pub async fn evaluate<C: ClusterContext>(
     let own = depends_on_user(endpoint, kind, review) && is_own(cluster, review).await?;
     let created = endpoint.phase == Phase::Mutating && review.operation == ReviewOperation::Create && !own;
     let object = if created {
-        stated(kind, &review.object)
+        without_reserved_keys(kind, &review.object)
     } else {
         Cow::Borrowed(&review.object)
     };
@@ -62,7 +63,7 @@ pub async fn evaluate<C: ClusterContext>(
     };
     let item = load_item(cluster, &reviewed, &governed).await?;
     let mut decision = block_in_place(|| decide(&governed, item.memory(), now));
-    if let (true, Some((field, rights))) = (decision.allowed(), rights_needed(&request)) {
+    if let (true, Some((field, rights))) = (decision.allowed(), required_rights(&request)) {
         for right in rights {
             if let Some(why) = access_denial(cluster, review, &right).await {
                 decision = right_missing(&request, field, &right, &why);
@@ -84,7 +85,7 @@ async fn evaluate_own_keys<C: ClusterContext>(
     now: Timestamp,
 ) -> Result<Decision, ClusterReadError> {
     let own = is_own(cluster, review).await?;
-    let forged = || own_keys_changed(kind, &review.old_object, &review.object);
+    let forged = || reserved_keys_changed(kind, &review.old_object, &review.object);
     if let Some(denied) = (phase == Phase::Validating && !own).then(forged).flatten() {
         return Ok(denied);
     }
@@ -101,8 +102,8 @@ async fn evaluate_own_keys<C: ClusterContext>(
         permission: None,
         now,
     };
-    let decision = admit(&request);
-    if !decision.allowed() || !asks_permission(&request) {
+    let decision = review_cancellation(&request);
+    if !decision.allowed() || !needs_permission_check(&request) {
         return Ok(decision);
     }
     let user = review.user_info.username.clone();
@@ -113,14 +114,14 @@ async fn evaluate_own_keys<C: ClusterContext>(
         Err(error) => Err(CancelDetail::Unknown { why: error.reason }),
     };
     request.permission = Some(&permission);
-    Ok(admit(&request))
+    Ok(review_cancellation(&request))
 }
 
 /// Whether the decision depends on whether the user is taskgate itself: where only taskgate may write, and where an object
 /// carries keys that only taskgate sets.
 fn depends_on_user(endpoint: &Endpoint, kind: Kind, review: &ReviewRequest) -> bool {
     match kind {
-        Kind::Task | Kind::Job => endpoint.phase == Phase::Mutating && carries_own(kind, &review.object),
+        Kind::Task | Kind::Job => endpoint.phase == Phase::Mutating && has_reserved_keys(kind, &review.object),
         Kind::WorkItem | Kind::WorkItemStatus => review.operation != ReviewOperation::Delete,
         Kind::TaskPolicy | Kind::ClusterTaskPolicy => false,
     }

@@ -13,8 +13,8 @@ use taskgate_api::{
     metadata::{Metadata, Owner},
 };
 use taskgate_policy::{
-    Facts, Governed, ItemIdentity, Kind, KueueFacts, Memory, Phase, PolicySet, Request, Right, SpawnerFacts, TaskState,
-    Workspace, states_queue,
+    AdmissionContext, Governed, ItemIdentity, ItemSnapshot, Kind, KueueInfo, Phase, PolicySet, Request, Right,
+    SpawnerInfo, TaskState, Workspace, requests_queue,
 };
 
 use super::review::UserInfo;
@@ -117,15 +117,15 @@ pub trait ClusterContext: Send + Sync + 'static {
         &self,
         namespace: &str,
         name: &str,
-    ) -> impl Future<Output = Result<Option<Arc<SpawnerFacts>>, ClusterReadError>> + Send;
+    ) -> impl Future<Output = Result<Option<Arc<SpawnerInfo>>, ClusterReadError>> + Send;
 
     /// A Workspace as decisions need it. A failed read gives [`Workspace::Unknown`].
     fn workspace(&self, namespace: &str, name: &str) -> impl Future<Output = Workspace> + Send;
 
     /// Kueue as a decision on a Job needs it. A failed read leaves a field unknown: a Job does not wait for Kueue.
-    fn kueue(&self, lookup: QueueLookup<'_>) -> impl Future<Output = KueueFacts> + Send {
+    fn kueue(&self, lookup: QueueLookup<'_>) -> impl Future<Output = KueueInfo> + Send {
         let _ = lookup;
-        std::future::ready(KueueFacts::default())
+        std::future::ready(KueueInfo::default())
     }
 
     /// The status of an item's WorkItem; `consistent`: read from the API server rather than the cache.
@@ -193,9 +193,9 @@ pub(super) struct DecisionInputs {
     policies: Arc<PolicySet>,
     namespace_labels: NamespaceLabels,
     owner_task: Option<Value>,
-    spawner: Option<Arc<SpawnerFacts>>,
+    spawner: Option<Arc<SpawnerInfo>>,
     workspace: Workspace,
-    kueue: KueueFacts,
+    kueue: KueueInfo,
 }
 
 impl DecisionInputs {
@@ -205,8 +205,8 @@ impl DecisionInputs {
     }
 
     /// The inputs as the policy crate takes them.
-    pub(super) fn context(&self) -> Facts<'_> {
-        Facts {
+    pub(super) fn context(&self) -> AdmissionContext<'_> {
+        AdmissionContext {
             policies: &self.policies,
             namespace_labels: &self.namespace_labels,
             owner_task: self.owner_task.as_ref(),
@@ -229,7 +229,7 @@ pub(super) async fn read_inputs<C: ClusterContext>(
         owner_task: None,
         spawner: None,
         workspace: Workspace::Unknown,
-        kueue: KueueFacts::default(),
+        kueue: KueueInfo::default(),
     };
     let namespace = request.namespace;
     // Without a policy nothing is governed, but a Task may have been cancelled manually.
@@ -259,7 +259,7 @@ pub(super) async fn read_inputs<C: ClusterContext>(
         }
     }
     if let (Kind::Job, Some(task)) = (request.kind, &inputs.owner_task)
-        && (inputs.policies.queues() || states_queue(task))
+        && (inputs.policies.queues() || requests_queue(task))
     {
         let job = Job::of(request.object);
         let names = job.queue().filter(|_| request.phase == Phase::Validating);
@@ -283,8 +283,8 @@ pub(super) struct ItemState {
 
 impl ItemState {
     /// The state as the policy crate takes it.
-    pub(super) fn memory(&self) -> Memory<'_> {
-        Memory {
+    pub(super) fn memory(&self) -> ItemSnapshot<'_> {
+        ItemSnapshot {
             status: self.status.as_deref(),
             active: self.active,
         }
@@ -302,7 +302,7 @@ pub(super) async fn load_item<C: ClusterContext>(
     let Some(item) = governed.item() else {
         return Ok(ItemState::default());
     };
-    let consistent = governed.needs_fresh_memory();
+    let consistent = governed.needs_consistent_read();
     let competing = if consistent {
         cluster.competing_tasks(reviewed, item).await?
     } else {

@@ -22,7 +22,7 @@ use prometheus_client::{
     metrics::{MetricType, gauge::ConstGauge},
 };
 use taskgate_api::{ClusterTaskPolicy, TaskPolicy, WorkItem, WorkItemStatus, kelos};
-use taskgate_policy::{KnownPolicies, PolicySet, SpawnerFacts, WorkspaceFacts};
+use taskgate_policy::{KnownPolicies, PolicySet, SpawnerInfo, WorkspaceInfo};
 use tokio::{sync::watch::Receiver, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -37,8 +37,8 @@ use watch::follow;
 pub(crate) struct Caches {
     policies: PolicyStore,
     namespaces: KindStore<Arc<BTreeMap<String, String>>>,
-    spawners: KindStore<Arc<SpawnerFacts>>,
-    workspaces: KindStore<Arc<WorkspaceFacts>>,
+    spawners: KindStore<Arc<SpawnerInfo>>,
+    workspaces: KindStore<Arc<WorkspaceInfo>>,
     work_items: KindStore<Arc<CachedWorkItem>>,
 }
 
@@ -154,11 +154,11 @@ impl Caches {
         self.namespaces.get("", namespace)
     }
 
-    pub(crate) fn spawner(&self, namespace: &str, name: &str) -> Option<Arc<SpawnerFacts>> {
+    pub(crate) fn spawner(&self, namespace: &str, name: &str) -> Option<Arc<SpawnerInfo>> {
         self.spawners.get(namespace, name)
     }
 
-    pub(crate) fn workspace(&self, namespace: &str, name: &str) -> Option<Arc<WorkspaceFacts>> {
+    pub(crate) fn workspace(&self, namespace: &str, name: &str) -> Option<Arc<WorkspaceInfo>> {
         self.workspaces.get(namespace, name)
     }
 

@@ -7,7 +7,7 @@ use kube::api::DynamicObject;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use taskgate_api::WorkItemStatus;
-use taskgate_policy::{SpawnerFacts, WorkspaceFacts};
+use taskgate_policy::{SpawnerInfo, WorkspaceInfo};
 use tracing::warn;
 
 /// A trimmed `WorkItem`.
@@ -25,13 +25,13 @@ pub(crate) fn labels(metadata: &ObjectMeta) -> BTreeMap<String, String> {
 }
 
 /// The fields of a spawner that policies use.
-pub(crate) fn spawner_info(object: DynamicObject) -> SpawnerFacts {
-    SpawnerFacts::of(&json(object))
+pub(crate) fn spawner_info(object: DynamicObject) -> SpawnerInfo {
+    SpawnerInfo::of(&json(object))
 }
 
 /// The fields of a Workspace that templates use.
-pub(crate) fn workspace_info(object: DynamicObject) -> WorkspaceFacts {
-    WorkspaceFacts::of(&json(object))
+pub(crate) fn workspace_info(object: DynamicObject) -> WorkspaceInfo {
+    WorkspaceInfo::of(&json(object))
 }
 
 fn json(object: DynamicObject) -> Value {

@@ -13,7 +13,7 @@ use taskgate_api::{
     is_object_name,
     kueue::{self, ConfigRef, Settings},
 };
-use taskgate_policy::KueueFacts;
+use taskgate_policy::KueueInfo;
 use tracing::{debug, warn};
 
 use crate::admission::QueueLookup;
@@ -39,14 +39,14 @@ impl KueueReader {
         Self { client, config }
     }
 
-    pub(super) async fn info(&self, lookup: QueueLookup<'_>) -> KueueFacts {
+    pub(super) async fn info(&self, lookup: QueueLookup<'_>) -> KueueInfo {
         let manages = match &self.config {
             Some(config) => self.settings(config).await.manages(lookup.namespace_labels),
             None => false,
         };
-        let mut info = KueueFacts {
+        let mut info = KueueInfo {
             manages_namespace: Some(manages),
-            ..KueueFacts::default()
+            ..KueueInfo::default()
         };
         let Some((queue, class)) = lookup.names.filter(|_| manages) else {
             return info;

@@ -32,7 +32,7 @@ use taskgate_api::{
     WorkItem, WorkItemStatus, is_object_name, job, kelos, keys,
     metadata::{Metadata, Owner},
 };
-use taskgate_policy::{Right, SpawnerFacts, TaskState, WorkspaceFacts};
+use taskgate_policy::{Right, SpawnerInfo, TaskState, WorkspaceInfo};
 
 use crate::{
     admission::{AccessDecision, ClusterReadError, UserInfo},
@@ -154,7 +154,7 @@ impl LiveReader {
         &self,
         namespace: &str,
         name: &str,
-    ) -> Result<Option<Arc<SpawnerFacts>>, ClusterReadError> {
+    ) -> Result<Option<Arc<SpawnerInfo>>, ClusterReadError> {
         let found = self
             .kelos_object("TaskSpawner", "taskspawners", namespace, name)
             .await?;
@@ -203,7 +203,7 @@ impl LiveReader {
         &self,
         namespace: &str,
         name: &str,
-    ) -> Result<Option<Arc<WorkspaceFacts>>, ClusterReadError> {
+    ) -> Result<Option<Arc<WorkspaceInfo>>, ClusterReadError> {
         let found = self.kelos_object("Workspace", "workspaces", namespace, name).await?;
         Ok(found.map(|workspace| Arc::new(workspace_info(workspace))))
     }

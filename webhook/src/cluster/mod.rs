@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use kube::Client;
 use serde_json::Value;
 use taskgate_api::{WorkItemStatus, kueue::ConfigRef, metadata::Owner};
-use taskgate_policy::{ItemIdentity, KueueFacts, PolicySet, Right, SpawnerFacts, Workspace};
+use taskgate_policy::{ItemIdentity, KueueInfo, PolicySet, Right, SpawnerInfo, Workspace};
 use tokio::sync::OnceCell;
 use tracing::debug;
 
@@ -75,7 +75,7 @@ impl ClusterContext for LiveCluster {
         self.live.owner_task(namespace, owner).await
     }
 
-    async fn spawner(&self, namespace: &str, name: &str) -> Result<Option<Arc<SpawnerFacts>>, ClusterReadError> {
+    async fn spawner(&self, namespace: &str, name: &str) -> Result<Option<Arc<SpawnerInfo>>, ClusterReadError> {
         match self.caches.spawner(namespace, name) {
             Some(spawner) => Ok(Some(spawner)),
             None => self.live.spawner(namespace, name).await,
@@ -96,7 +96,7 @@ impl ClusterContext for LiveCluster {
         }
     }
 
-    async fn kueue(&self, lookup: QueueLookup<'_>) -> KueueFacts {
+    async fn kueue(&self, lookup: QueueLookup<'_>) -> KueueInfo {
         self.kueue.info(lookup).await
     }
 

@@ -25,7 +25,7 @@ use taskgate_api::{
     metadata::{Metadata, Owner},
 };
 use taskgate_certs::{Lifetimes, Resolver, ServingCertificate, issue_all};
-use taskgate_policy::{ItemIdentity, Policy, PolicySet, SpawnerFacts, Workspace};
+use taskgate_policy::{ItemIdentity, Policy, PolicySet, SpawnerInfo, Workspace};
 use taskgate_webhook::{
     ClusterContext, ClusterReadError, Lifecycle, Listener, NamespaceLabels, ServerLimits, ServerMetrics,
     ShutdownConfig, router,
@@ -47,7 +47,7 @@ pub(crate) struct FixedCluster {
     pub(crate) policies: Vec<Policy>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) owner_task: Option<Value>,
-    pub(crate) spawner: Option<SpawnerFacts>,
+    pub(crate) spawner: Option<SpawnerInfo>,
     pub(crate) work_item: Option<WorkItemStatus>,
     pub(crate) starting: bool,
     pub(crate) set: Arc<PolicySet>,
@@ -102,7 +102,7 @@ impl ClusterContext for FixedCluster {
         Ok(self.owner_task.as_ref().filter(same).cloned())
     }
 
-    async fn spawner(&self, _: &str, _: &str) -> Result<Option<Arc<SpawnerFacts>>, ClusterReadError> {
+    async fn spawner(&self, _: &str, _: &str) -> Result<Option<Arc<SpawnerInfo>>, ClusterReadError> {
         Ok(self.spawner.clone().map(Arc::new))
     }
 

@@ -7,7 +7,7 @@ use taskgate_api::{
     metadata::Metadata,
     work_item::{Attempt, Breaker},
 };
-use taskgate_policy::{Assessment, FailureRule, assess, next_attempt};
+use taskgate_policy::{FailureRule, breaker_state, next_attempt};
 
 use super::{
     command::{command, is_argument},
@@ -118,7 +118,7 @@ pub(super) fn specimen_of(scene: &Scene<'_>, spawner: &str) -> Value {
 /// As the policy of the day has it, else as it was written down.
 fn breaker(status: &WorkItemStatus, rule: Option<&FailureRule<'_>>, now: Timestamp) -> Breaker {
     match rule {
-        Some(rule) => assess(status, rule.rule, now).into(),
+        Some(rule) => breaker_state(status, rule.rule, now),
         None => status.breaker.unwrap_or(Breaker::Closed),
     }
 }
@@ -200,7 +200,7 @@ fn by_itself(status: &WorkItemStatus, rule: Option<&FailureRule<'_>>, now: Times
         return Vec::new();
     };
     let line = |text: String| Line::new(Topic::Next, text);
-    if assess(status, rule.rule, now) != Assessment::Open {
+    if breaker_state(status, rule.rule, now) != Breaker::Open {
         let next = next_attempt(status, rule.rule).filter(|next| *next > now);
         let text = |next| format!("its next Task may come at {} (backoff of {})", at(next), rule.policy);
         return next.map(|next| line(text(next))).into_iter().collect();

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use kube::ResourceExt as _;
 use taskgate_api::{
     WorkItem, WorkItemStatus, keys,
-    retry_ledger::{RetryStage, Transition},
+    retry_status::{RetryStage, Transition},
 };
 use taskgate_policy::{clip, retry};
 

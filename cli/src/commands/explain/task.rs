@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 use taskgate_api::{Mode, kelos::Task, metadata::Metadata, task_policy::RetriedKind};
-use taskgate_policy::{Retrying, Scene as Upkeep, Step, TaskPhase, TaskState, next_step, retry::Retried};
+use taskgate_policy::{Retrying, TaskAction, TaskContext, TaskPhase, TaskState, next_action, retry::Retried};
 
 use super::{
     admission, cancellation,
@@ -69,12 +69,12 @@ fn next(scene: &Scene<'_>, task: &Value, standing: &Standing, now: Timestamp) ->
         .filter_map(TaskState::of)
         .filter(|other| other.uid != state.uid)
         .collect();
-    let step = next_step(&Upkeep {
+    let step = next_action(&TaskContext {
         task: &state,
         others: &others,
         rule: Some((rule.mode, rule.rule)),
         work_item: item.metadata.name.as_deref(),
-        memory,
+        item_status: memory,
         retrying: Retrying::No,
         abandoned: false,
         now,
@@ -86,13 +86,15 @@ fn next(scene: &Scene<'_>, task: &Value, standing: &Standing, now: Timestamp) ->
     };
     let line = |text: &str| Line::new(Topic::Next, text);
     match step {
-        Step::Wait(until) => Some(line(&format!(
+        TaskAction::Wait(until) => Some(line(&format!(
             "taskgate deletes it at {}, and {maker}",
             item::at(until)
         ))),
-        Step::Record | Step::Mark => Some(line("taskgate is about to write down its end")),
-        Step::Release | Step::Delete => Some(line(&format!("taskgate is about to delete it, and {maker}"))),
-        Step::Done => {
+        TaskAction::Record | TaskAction::Mark => Some(line("taskgate is about to write down its end")),
+        TaskAction::RemoveFinalizer | TaskAction::Delete => {
+            Some(line(&format!("taskgate is about to delete it, and {maker}")))
+        }
+        TaskAction::Done => {
             let name = Metadata::of(task).name().unwrap_or_default();
             let delete = command(["kubectl", "-n", scene.namespace, "delete", "tasks.kelos.dev", name]);
             let forgets = match standing.state {
@@ -103,6 +105,10 @@ fn next(scene: &Scene<'_>, task: &Value, standing: &Standing, now: Timestamp) ->
             let stays = stays.advice(format!("once it is deleted, {forgets}{maker}:"));
             Some(stays.command(delete, "delete on tasks.kelos.dev"))
         }
-        Step::Adopt | Step::Stop | Step::StopMarked | Step::Reset | Step::Refresh(_) => None,
+        TaskAction::AddFinalizer
+        | TaskAction::Stop
+        | TaskAction::StopMarked
+        | TaskAction::Reset
+        | TaskAction::Refresh(_) => None,
     }
 }

@@ -9,8 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use taskgate_api::{ClusterTaskPolicySpec, Mode, TaskPolicySpec, kelos::Task, keys, metadata::Metadata};
 use taskgate_policy::{
-    Candidate, FailureRule, Policy, PolicyName, PolicySet, RetryRule, SpawnerFacts, candidates, failure_rule,
-    governing, retry::Retried, retry_rule,
+    Candidate, FailureRule, Policy, PolicyName, PolicyScope, PolicySet, RetryRule, SpawnerInfo, retry::Retried,
 };
 use taskgate_webhook::rules::EXCLUDED_NAMESPACES;
 
@@ -22,7 +21,7 @@ pub(in crate::commands) struct Policies {
     /// Every policy, those that cannot be applied included.
     pub(in crate::commands) written: Vec<Written>,
     namespaces: HashMap<String, BTreeMap<String, String>>,
-    spawners: HashMap<(String, String), SpawnerFacts>,
+    spawners: HashMap<(String, String), SpawnerInfo>,
     /// Why it cannot be said which policies govern a Task.
     pub(in crate::commands) unknown: Option<String>,
 }
@@ -73,7 +72,7 @@ impl Policies {
                 .map(|(_, name, object)| (name, labels(object)))
                 .collect(),
             spawners: named(snapshot, Kind::Spawners)
-                .map(|(namespace, name, object)| ((namespace, name), SpawnerFacts::of(object)))
+                .map(|(namespace, name, object)| ((namespace, name), SpawnerInfo::of(object)))
                 .collect(),
             unknown: unknown(snapshot),
         }
@@ -85,33 +84,33 @@ impl Policies {
         EXCLUDED_NAMESPACES.contains(&namespace) || labels.is_some_and(keys::is_opted_out)
     }
 
-    /// What policies select the Task `task` in `namespace` by, besides itself.
-    fn surroundings(&self, namespace: &str, task: &Value) -> (&BTreeMap<String, String>, Option<&SpawnerFacts>) {
+    /// The policy lookup for `object` in `namespace`.
+    fn scope<'p, 's>(&'p self, namespace: &'s str, object: &Value) -> PolicyScope<'p, 's>
+    where
+        'p: 's,
+    {
         static NONE: BTreeMap<String, String> = BTreeMap::new();
-        let spawner = Task::of(task).spawner().unwrap_or_default();
+        let spawner = Task::of(object).spawner().unwrap_or_default();
         let spawner = self.spawners.get(&(namespace.to_owned(), spawner.to_owned()));
-        (self.namespaces.get(namespace).unwrap_or(&NONE), spawner)
+        let labels = self.namespaces.get(namespace).unwrap_or(&NONE);
+        PolicyScope::new(&self.set, namespace, labels, spawner)
     }
 
     /// The policies that could govern `object` in `namespace`, strongest first.
     pub(in crate::commands) fn candidates(&self, namespace: &str, object: &Value) -> Vec<Candidate<'_>> {
-        let (labels, spawner) = self.surroundings(namespace, object);
-        candidates(&self.set, namespace, labels, object, spawner)
+        self.scope(namespace, object).candidates(object)
     }
 
     /// The failure section that governs `task` in `namespace`, if one does.
     pub(in crate::commands) fn failure(&self, namespace: &str, task: &Value) -> Option<FailureRule<'_>> {
-        let (labels, spawner) = self.surroundings(namespace, task);
         let known = self.unknown.is_none() && !self.leaves_out(namespace);
-        known
-            .then(|| failure_rule(&self.set, namespace, labels, task, spawner))
-            .flatten()
+        known.then(|| self.scope(namespace, task).failure(task)).flatten()
     }
 
     /// The retry section that governs `object` in `namespace`, if one does.
     pub(in crate::commands) fn retry(&self, namespace: &str, object: Retried<'_>) -> Option<RetryRule<'_>> {
-        let (labels, _) = self.surroundings(namespace, object.object());
-        retry_rule(&self.set, namespace, labels, object)
+        self.scope(namespace, object.object())
+            .retry(object.kind(), object.object())
     }
 
     /// The policies that govern `task`, the strongest of each section; `None` where that cannot be said.
@@ -123,9 +122,8 @@ impl Policies {
         if self.unknown.is_some() {
             return None;
         }
-        let (labels, spawner) = self.surroundings(namespace, task);
         let mut names: Vec<PolicyName> = Vec::new();
-        for found in governing(&self.set, namespace, labels, task, spawner) {
+        for found in self.scope(namespace, task).governing(task) {
             if !names.contains(found.policy) {
                 names.push(found.policy.clone());
             }

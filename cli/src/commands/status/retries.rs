@@ -6,7 +6,7 @@ use serde_json::Value;
 use taskgate_api::{
     WorkItem,
     metadata::Metadata,
-    retry_ledger::{RetryLedger, RunFailure, RunRef, Transition},
+    retry_status::{RetryStatus, RunFailure, RunRef, Transition},
 };
 use taskgate_policy::retry::{GivenUp, condition};
 
@@ -58,7 +58,7 @@ impl RetryLine {
             why: String::new(),
         };
         match ledger {
-            RetryLedger {
+            RetryStatus {
                 transition: Some(transition),
                 ..
             } => {
@@ -73,7 +73,7 @@ impl RetryLine {
                     ..own
                 })
             }
-            RetryLedger {
+            RetryStatus {
                 run: Some(run),
                 failure: Some(failure),
                 ..

@@ -10,7 +10,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use taskgate_api::{kelos, keys};
-use taskgate_policy::{Farewell, TaskState, farewell};
+use taskgate_policy::{TaskState, UninstallAction, uninstall_action};
 
 use super::{
     super::{Connection, said},
@@ -84,22 +84,22 @@ impl Tasks {
             return Ok(());
         };
         let name = format!("{}/{}", task.namespace().unwrap_or_default(), state.name);
-        let done = match farewell(&state, Timestamp::now()) {
-            Farewell::Nothing => return Ok(()),
-            Farewell::Outlives { due } => {
+        let done = match uninstall_action(&state, Timestamp::now()) {
+            UninstallAction::Nothing => return Ok(()),
+            UninstallAction::Outlives { due } => {
                 sum.outliving.push((name, due));
                 return Ok(());
             }
-            Farewell::Release { ttl } => self.release(task, ttl).await.map(|()| {
+            UninstallAction::RemoveFinalizer { ttl } => self.release(task, ttl).await.map(|()| {
                 sum.released += 1;
                 // Whether its TTL is back in its spec is seen with the next look.
                 sum.again += usize::from(ttl.is_some());
             }),
-            Farewell::Expire if state.held => self.release(task, None).await.map(|()| {
+            UninstallAction::Expire if state.has_finalizer => self.release(task, None).await.map(|()| {
                 sum.released += 1;
                 sum.again += 1;
             }),
-            Farewell::Expire => self.delete(task).await.map(|()| sum.expired += 1),
+            UninstallAction::Expire => self.delete(task).await.map(|()| sum.expired += 1),
         };
         match done {
             Ok(()) => Ok(()),

@@ -9,7 +9,7 @@ use taskgate_api::{
     ClusterTaskPolicySpec, Mode, Selector, SelectorExt as _, TaskPolicySpec, condition::Condition, kelos,
     metadata::Metadata,
 };
-use taskgate_policy::{Policy, PolicyName, PolicySet, SpawnerFacts, candidates};
+use taskgate_policy::{Policy, PolicyName, PolicyScope, PolicySet, SpawnerInfo};
 
 use super::{name_of, namespace_of, text};
 use crate::commands::doctor::facts::Facts;
@@ -126,7 +126,7 @@ impl<'a> Reach<'a> {
             .spawners
             .iter()
             .flatten()
-            .map(|spawner| ((namespace_of(spawner), name_of(spawner)), SpawnerFacts::of(spawner)))
+            .map(|spawner| ((namespace_of(spawner), name_of(spawner)), SpawnerInfo::of(spawner)))
             .collect();
         for spawner in facts.spawners.iter().flatten() {
             reach.add(&policies, &spawners, spawner, "TaskSpawner", &task_of(spawner));
@@ -143,7 +143,7 @@ impl<'a> Reach<'a> {
     fn add(
         &mut self,
         policies: &PolicySet,
-        spawners: &HashMap<(&str, &str), SpawnerFacts>,
+        spawners: &HashMap<(&str, &str), SpawnerInfo>,
         object: &'a Value,
         kind: &str,
         task: &Value,
@@ -152,7 +152,8 @@ impl<'a> Reach<'a> {
         let none = BTreeMap::new();
         let labels = self.namespaces.get(namespace).unwrap_or(&none);
         let spawner = kelos::Task::of(task).spawner().unwrap_or_default();
-        let reaching = candidates(policies, namespace, labels, task, spawners.get(&(namespace, spawner)));
+        let reaching =
+            PolicyScope::new(policies, namespace, labels, spawners.get(&(namespace, spawner))).candidates(task);
         let selecting = reaching.into_iter().filter(|candidate| candidate.mismatch.is_none());
         self.selected.push(Selected {
             namespace,

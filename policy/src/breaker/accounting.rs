@@ -1,0 +1,53 @@
+//! What admission adds to a Task so that its end is counted exactly once.
+
+use taskgate_api::{Mode, kelos::Task, keys};
+
+use crate::{
+    decision::{Detail, Effect, Finding, Governed},
+    kubernetes::Edit,
+    matching::Section,
+};
+
+/// The edits of accounting: finalizer, item label, the key where a template gave it, and the TTL moved out of the spec.
+///
+/// Only where the failure section is enforced: otherwise a Task stays byte-identical, and a finalizer would never be removed.
+pub(crate) fn findings<'a>(governed: &Governed<'a>, task: Task<'a>) -> Vec<Finding<'a>> {
+    let Some((matched, item)) = governed.sections.failure.zip(governed.identity()) else {
+        return Vec::new();
+    };
+    let mut findings = Vec::new();
+    if let Some(message) = &governed.item_key_error {
+        let detail = Detail::ItemKeyUnusable {
+            message: message.clone(),
+        };
+        findings.push(Finding::new(Section::FailurePolicy, &matched, detail, Effect::Warn));
+    }
+    if matched.mode != Mode::Enforce {
+        return findings;
+    }
+    let work_item = item.work_item_name();
+    let mut edits = vec![
+        Edit::Finalizer(keys::ACCOUNTING.into()),
+        Edit::Label(keys::WORK_ITEM.into(), work_item.clone()),
+    ];
+    if governed.key_was_rendered {
+        edits.push(Edit::Annotation(keys::ITEM_KEY.into(), item.key.clone()));
+    }
+    // An invalid TTL is left for the API server to refuse. The spec wins over an annotation of the creator.
+    if let Some(ttl) = task
+        .ttl_seconds()
+        .and_then(|ttl| i32::try_from(ttl).ok())
+        .filter(|ttl| *ttl >= 0)
+    {
+        edits.push(Edit::RemoveTtl);
+        edits.push(Edit::Annotation(keys::TTL.into(), ttl.to_string()));
+    }
+    let detail = Detail::Accounted { work_item };
+    findings.push(Finding::new(
+        Section::FailurePolicy,
+        &matched,
+        detail,
+        Effect::Change(edits),
+    ));
+    findings
+}

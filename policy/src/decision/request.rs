@@ -1,0 +1,154 @@
+//! The inputs of a decision: an admission request, and the cluster state around it.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use taskgate_api::{job::Job, kelos::Task};
+
+use crate::{
+    issue_source::{SpawnerInfo, Workspace},
+    matching::{PolicyScope, PolicySet},
+    template::TemplateInput,
+};
+
+/// One of the API server's two admission phases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// The object may still be patched; other webhooks may run before and after.
+    Mutating,
+    /// The object is final.
+    Validating,
+}
+
+/// The operation of the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// It is new.
+    Create,
+    /// It is changed.
+    Update,
+    /// It is deleted; there is no new object.
+    Delete,
+    /// A subresource such as `exec` is opened.
+    Connect,
+}
+
+/// The kinds that taskgate reviews.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A Kelos Task.
+    Task,
+    /// A `batch/v1` Job.
+    Job,
+    /// A `TaskPolicy`.
+    TaskPolicy,
+    /// A `ClusterTaskPolicy`.
+    ClusterTaskPolicy,
+    /// A `WorkItem`.
+    WorkItem,
+    /// The status of a `WorkItem`.
+    WorkItemStatus,
+}
+
+/// One admission request, borrowed from the review that carried it.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The admission phase.
+    pub phase: Phase,
+    /// The kind of the object.
+    pub kind: Kind,
+    /// The operation.
+    pub operation: Operation,
+    /// The namespace; empty for a cluster-scoped object.
+    pub namespace: &'a str,
+    /// The object that is decided about; null on DELETE. A new Task or Job is without taskgate's reserved keys
+    /// ([`without_reserved_keys`](crate::without_reserved_keys)).
+    pub object: &'a Value,
+    /// The object as it was sent, which the patch is for.
+    pub sent: &'a Value,
+    /// The object as it is stored; null on CREATE.
+    pub old: &'a Value,
+    /// The user.
+    pub user: &'a str,
+    /// Whether the user is taskgate itself.
+    pub own: bool,
+    /// Whether the request is a dry run.
+    pub dry_run: bool,
+}
+
+/// The cluster state that a decision needs.
+#[derive(Clone, Copy, Debug)]
+pub struct AdmissionContext<'a> {
+    /// Every policy in the cluster.
+    pub policies: &'a PolicySet,
+    /// The labels of the request's namespace.
+    pub namespace_labels: &'a BTreeMap<String, String>,
+    /// For a Job: the Task that owns it, whole.
+    pub owner_task: Option<&'a Value>,
+    /// The `TaskSpawner` that the Task names, when it exists.
+    pub spawner: Option<&'a SpawnerInfo>,
+    /// The Workspace that the Task names.
+    pub workspace: &'a Workspace,
+    /// For a Job: the state of Kueue.
+    pub kueue: KueueInfo,
+}
+
+/// The state of Kueue for a new Job; each field is `None` when it was not read, or is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KueueInfo {
+    /// Whether Kueue manages Jobs of the namespace.
+    pub manages_namespace: Option<bool>,
+    /// Whether Kueue is installed.
+    pub installed: Option<bool>,
+    /// Whether the `LocalQueue` exists that the Job names.
+    pub local_queue: Option<bool>,
+    /// Whether the `WorkloadPriorityClass` exists that the Job names.
+    pub priority_class: Option<bool>,
+}
+
+impl<'a> Request<'a> {
+    /// The Task that the request is about: the object itself, or the owner of the Job.
+    pub(crate) fn task(&self, context: &AdmissionContext<'a>) -> Option<Task<'a>> {
+        match self.kind {
+            Kind::Task => Some(Task::of(self.object)),
+            Kind::Job => context.owner_task.map(Task::of),
+            Kind::TaskPolicy | Kind::ClusterTaskPolicy | Kind::WorkItem | Kind::WorkItemStatus => None,
+        }
+    }
+
+    /// The object of that Task.
+    pub(crate) fn task_object(&self, context: &AdmissionContext<'a>) -> &'a Value {
+        match self.kind {
+            Kind::Job => context.owner_task.unwrap_or(&Value::Null),
+            _ => self.object,
+        }
+    }
+
+    /// The object as a Job.
+    pub(crate) fn job(&self) -> Job<'a> {
+        Job::of(self.object)
+    }
+
+    /// The policy lookup for the request.
+    pub(crate) fn scope(&self, context: &AdmissionContext<'a>) -> PolicyScope<'a, 'a> {
+        PolicyScope::new(
+            context.policies,
+            self.namespace,
+            context.namespace_labels,
+            context.spawner,
+        )
+    }
+
+    /// The inputs of templates for the request's Task. The user of a Job is Kelos, which templates do not see.
+    pub(crate) fn template_input(&self, context: &AdmissionContext<'a>) -> TemplateInput<'a> {
+        TemplateInput {
+            object: self.task_object(context),
+            namespace: self.namespace,
+            namespace_labels: context.namespace_labels,
+            spawner: context.spawner,
+            workspace: context.workspace.info(),
+            user: (self.kind == Kind::Task).then_some(self.user),
+            source_fields: None,
+        }
+    }
+}

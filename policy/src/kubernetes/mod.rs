@@ -1,0 +1,14 @@
+//! What Kubernetes itself demands of objects: the forms of names, keys and label values, quantities, and JSON patches.
+//!
+//! Imports nothing of this crate. Every other directory imports it.
+
+mod names;
+mod patch;
+mod problem;
+mod quantity;
+
+pub(crate) use names::{MAX_MESSAGE, MAX_USER, hex, is_key, is_label_value, label_value, one_word};
+pub use names::{clip, note};
+pub(crate) use patch::{Edit, KeyKind, merge, patch};
+pub use problem::Problem;
+pub use quantity::canonical as canonical_quantity;

@@ -1,0 +1,191 @@
+//! The labels and annotations that need the issue source: the controller sets them once the source was read.
+
+use serde_json::{Value, json};
+use taskgate_api::{Mode, job::Job, kelos::Task, keys, metadata::Metadata, task_policy::PropagationTarget};
+
+use super::{
+    Pending, Planned,
+    findings::{Stage, Values, findings},
+    propagate,
+};
+use crate::{
+    decision::Finding,
+    kubernetes::{Edit, merge},
+    matching::{PolicyScope, PolicySet, SourceKey},
+    template::TemplateInput,
+};
+
+/// The labels and annotations that the controller sets on a Task once its issue source was read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LateMetadata {
+    /// A merge patch of its metadata.
+    pub change: Value,
+    /// The values that were left out, for an Event.
+    pub left_out: Option<String>,
+}
+
+/// Whether taskgate can read the item of the Task of `input` at its issue source.
+pub(crate) fn has_readable_source(input: &TemplateInput<'_>) -> bool {
+    input.spawner.is_some_and(|spawner| spawner.has_issue_source) && has_number(input)
+}
+
+pub(super) fn has_number(input: &TemplateInput<'_>) -> bool {
+    SourceKey::of(input.namespace, Task::of(input.object)).is_some_and(|key| key.number().is_some())
+}
+
+/// The labels and annotations that the Task of `input` waits for, now that `input.source_fields` is known. They are made once:
+/// what cannot be made now is left out.
+///
+/// The Task's creator is not known any more.
+pub fn fill(policies: &PolicySet, input: &TemplateInput<'_>) -> LateMetadata {
+    let pending = Pending::of(input.object);
+    let sections = PolicyScope::of_input(policies, input).sections(input.object);
+    let mut values = Values::new(*input, policies.managed(input.namespace));
+    let mut planned = Planned::of(input.object);
+    let found = findings(
+        &sections.metadata,
+        &mut values,
+        &mut planned,
+        Stage::SourceRead(&pending),
+    );
+    let mut edits: Vec<_> = found.iter().flat_map(Finding::planned).cloned().collect();
+    let left_out = edits.iter().find_map(|edit| match edit {
+        Edit::Annotation(key, value) if key == keys::SKIPPED => Some(value.clone()),
+        _ => None,
+    });
+    let copied = sections.metadata.iter().any(|matched| {
+        let rule = matched.rule;
+        let reaches = [PropagationTarget::Job, PropagationTarget::Pod].map(|target| rule.reaches(target));
+        matched.mode == Mode::Enforce && reaches.contains(&true) && rule.entries.iter().any(|entry| pending.has(entry))
+    });
+    let key = keys::PENDING.to_owned();
+    let rest = pending.made(copied);
+    edits.push(if rest == Pending::default() {
+        Edit::RemoveAnnotation(key)
+    } else {
+        Edit::Annotation(key, rest.to_string())
+    });
+    LateMetadata {
+        change: merge(&edits)["metadata"].take(),
+        left_out,
+    }
+}
+
+/// What the Job of the Task of `input` gets of the Task's labels and annotations: the same as if it were made now. A merge
+/// patch; `None` if it has them.
+///
+/// Pods get them through the Job's pod template, and that is the API server's to keep once the Job has started: then `pods`
+/// has to be false, or the Job suspended.
+pub fn copy(policies: &PolicySet, input: &TemplateInput<'_>, job: &Value, pods: bool) -> Option<Value> {
+    let sections = PolicyScope::of_input(policies, input).sections(input.object);
+    let matches = sections.metadata.iter().filter(|matched| matched.mode == Mode::Enforce);
+    let pods = pods && Job::of(job).is_suspended() && job.pointer("/status/startTime").is_none_or(Value::is_null);
+    let task = Metadata::of(input.object);
+    let edits: Vec<_> = matches
+        .flat_map(|matched| propagate::edits(matched.rule, task, job, pods))
+        .collect();
+    (!edits.is_empty()).then(|| merge(&edits))
+}
+
+/// The merge patch of the metadata of a Task that waits for nothing any more.
+pub fn settle() -> Value {
+    json!({"annotations": {keys::PENDING: null}})
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{
+        fixtures,
+        issue_source::{SourceItem, SpawnerInfo},
+        kubernetes::label_value,
+    };
+
+    fn policies(sections: &[Value]) -> PolicySet {
+        let sections = sections.iter().enumerate();
+        fixtures::policies(sections.map(|(index, section)| json!({"priority": 9 - index, "metadata": section})))
+    }
+
+    fn filled(sections: &[Value], labels: &Value, pending: &str) -> LateMetadata {
+        let object = json!({"metadata": {
+            "name": "fixer-42", "labels": labels, "annotations": {"taskgate.dev/metadata-pending": pending},
+        }});
+        let item = SourceItem {
+            title: "Crash {{.URL}}".into(),
+            labels: vec!["priority/critical".into(), "bug".into()],
+            ..SourceItem::default()
+        };
+        let input = TemplateInput {
+            object: &object,
+            namespace: "team",
+            namespace_labels: &BTreeMap::new(),
+            spawner: Some(&SpawnerInfo::default()),
+            workspace: None,
+            user: None,
+            source_fields: Some(&item.template_fields()),
+        };
+        fill(&policies(sections), &input)
+    }
+
+    #[test]
+    fn only_what_waits_is_made_and_by_the_same_rules() {
+        let strong = json!({"engine": "GoTemplate", "fromSource": true, "labels": {"title": "{{.Title}}", "first": "{{index .Labels 0}}"}});
+        let weak = json!({"labels": {"title": "weak", "other": "weak"}});
+        let filling = filled(&[strong.clone(), weak.clone()], &json!({}), "label:title");
+        let title = label_value("Crash {{.URL}}");
+        let gone = json!({"taskgate.dev/metadata-pending": null});
+        assert_eq!(filling.change, json!({"labels": {"title": title}, "annotations": gone}));
+        // A value that a user set meanwhile stays, unless it is overridden.
+        let own = json!({"title": "mine"});
+        assert_eq!(
+            filled(std::slice::from_ref(&strong), &own, "label:title").change,
+            json!({"annotations": gone})
+        );
+        let mut overriding = strong.clone();
+        overriding["override"] = json!(true);
+        assert_eq!(
+            filled(&[overriding], &own, "label:title").change["labels"],
+            json!({"title": title})
+        );
+        // A weaker policy helps out where the stronger has no value.
+        let mut missing = strong.clone();
+        missing["labels"]["title"] = json!("{{index .Labels 7}}");
+        assert_eq!(
+            filled(&[missing.clone(), weak], &json!({}), "label:title").change["labels"],
+            json!({"title": "weak"})
+        );
+        let left_out = filled(&[missing], &json!({}), "label:title").left_out.unwrap();
+        assert!(left_out.starts_with("title: line 1, column"), "{left_out}");
+    }
+
+    #[test]
+    fn what_propagates_is_still_to_be_copied() {
+        let section = json!({"engine": "GoTemplate", "fromSource": true, "labels": {"first": "{{index .Labels 0}}"}, "propagate": ["Pod"]});
+        let filling = filled(std::slice::from_ref(&section), &json!({}), "label:first");
+        assert_eq!(
+            filling.change["annotations"],
+            json!({"taskgate.dev/metadata-pending": "copy"})
+        );
+        let object = json!({"metadata": {"labels": {"first": "x"}}});
+        let input = TemplateInput {
+            object: &object,
+            namespace: "team",
+            namespace_labels: &BTreeMap::new(),
+            spawner: None,
+            workspace: None,
+            user: None,
+            source_fields: None,
+        };
+        let set = policies(&[section]);
+        let mut job = json!({"spec": {"suspend": true, "template": {}}});
+        let patch = json!({"spec": {"template": {"metadata": {"labels": {"first": "x"}}}}});
+        assert_eq!(copy(&set, &input, &job, true), Some(patch));
+        assert_eq!(copy(&set, &input, &job, false), None);
+        job["status"]["startTime"] = json!("2026-11-21T12:00:00Z");
+        assert_eq!(copy(&set, &input, &job, true), None);
+        job = json!({"spec": {"suspend": false, "template": {}}});
+        assert_eq!(copy(&set, &input, &job, true), None);
+    }
+}

@@ -1,0 +1,197 @@
+//! The admission review of a Job: whether it is queued, and in which queue.
+
+use serde_json::Value;
+use taskgate_api::{Mode, kelos::Task, keys, kueue, metadata::Metadata, task_policy::QueueOnError};
+
+use crate::{
+    decision::{Detail, Effect, Finding, Governed, NotQueued, Phase, QueueDetail},
+    kubernetes::Edit,
+    matching::{QueueName, QueueRule, Section, SectionMatch, Sections, legal_queue_name},
+    template::{Managed, Rendering, Sees},
+};
+
+/// The findings of the queue section about a Job.
+///
+/// A Job that has a queue label already is left unchanged: a user set the label, or the first pass did. Kueue's own webhook would
+/// suspend a labelled Job, but Kueue may not be installed.
+pub(crate) fn findings<'a>(governed: &Governed<'a>) -> Vec<Finding<'a>> {
+    let Some(matched) = section(&governed.sections) else {
+        return Vec::new();
+    };
+    let Some(choice) = choose(governed, matched.rule) else {
+        return Vec::new();
+    };
+    match governed.request.phase {
+        Phase::Mutating => enqueue(governed, matched, choice).into_iter().collect(),
+        Phase::Validating => verify(governed, matched, choice),
+    }
+}
+
+fn enqueue<'a>(
+    governed: &Governed<'a>,
+    matched: SectionMatch<'a, QueueRule<'a>>,
+    choice: Choice,
+) -> Option<Finding<'a>> {
+    let job = governed.request.job();
+    if job.queue().is_some() {
+        return None;
+    }
+    let (detail, edits) = match choice {
+        Choice::Queue { queue, class } => {
+            let mut edits = vec![Edit::Suspend, Edit::Label(kueue::QUEUE_NAME.into(), queue.clone())];
+            let class = class.filter(|_| job.metadata().label(kueue::PRIORITY_CLASS).is_none());
+            edits.extend(class.map(|class| Edit::Label(kueue::PRIORITY_CLASS.into(), class)));
+            (QueueDetail::Queued { queue }, edits)
+        }
+        Choice::None(why, message) => {
+            let mut edits = vec![Edit::Annotation(keys::NOT_QUEUED.into(), why.annotation(&message))];
+            let suspend = why == NotQueued::QueueNameInvalid && matched.rule.on_error == QueueOnError::Suspend;
+            edits.extend(suspend.then_some(Edit::Suspend));
+            (QueueDetail::NotQueued { why, message }, edits)
+        }
+    };
+    let detail = Detail::Queue(detail);
+    Some(Finding::new(Section::Queue, &matched, detail, Effect::Change(edits)))
+}
+
+/// Checks the Job as it will be stored: a webhook that ran later may have undone the changes.
+fn verify<'a>(governed: &Governed<'a>, matched: SectionMatch<'a, QueueRule<'a>>, choice: Choice) -> Vec<Finding<'a>> {
+    let job = governed.request.job();
+    let mut details = Vec::new();
+    let enforced = matched.mode == Mode::Enforce;
+    match choice {
+        Choice::Queue { queue, class } if job.is_suspended() && job.queue() == Some(&queue) => {
+            details.extend(missing(governed, queue, class));
+            details.extend(without_requests(governed.request.object));
+        }
+        Choice::Queue { queue, .. } if enforced && job.queue().is_none_or(|label| label == queue) => {
+            details.push(QueueDetail::Undone { queue });
+        }
+        Choice::None(why, message) if enforced && job.queue().is_none() => {
+            details.push(QueueDetail::NotQueued { why, message });
+        }
+        Choice::Queue { .. } | Choice::None(..) => {}
+    }
+    let template = governed.request.object.pointer("/spec/template");
+    if let Some(key) = template.and_then(|template| kueue_key(Metadata::of(template))) {
+        details.push(QueueDetail::KeyInPodTemplate { key });
+    }
+    details
+        .into_iter()
+        .map(|detail| Finding::new(Section::Queue, &matched, Detail::Queue(detail), Effect::Warn))
+        .collect()
+}
+
+/// Missing objects that Kueue does not report (kueue §5).
+fn missing(governed: &Governed<'_>, queue: String, class: Option<String>) -> Option<QueueDetail> {
+    let known = governed.context.kueue;
+    if known.installed == Some(false) {
+        return Some(QueueDetail::KueueMissing);
+    }
+    if known.local_queue == Some(false) {
+        let namespace = governed.request.namespace.to_owned();
+        return Some(QueueDetail::LocalQueueMissing { queue, namespace });
+    }
+    let class = class.filter(|_| known.priority_class == Some(false))?;
+    Some(QueueDetail::PriorityClassMissing { class })
+}
+
+/// Init containers run before the others, and Kueue counts the larger of both: what matters is the main ones.
+fn without_requests(job: &Value) -> Option<QueueDetail> {
+    let containers = job.pointer("/spec/template/spec/containers")?.as_array()?;
+    let requests = |container: &&Value| {
+        ["/resources/requests", "/resources/limits"].iter().any(|path| {
+            container
+                .pointer(path)
+                .and_then(Value::as_object)
+                .is_some_and(|map| !map.is_empty())
+        })
+    };
+    let name = |container: &Value| Some(container.get("name")?.as_str()?.to_owned());
+    let bare: Vec<_> = containers
+        .iter()
+        .filter(|container| !requests(container))
+        .filter_map(name)
+        .collect();
+    (!bare.is_empty()).then_some(QueueDetail::RequestsMissing { containers: bare })
+}
+
+/// Kueue's keys in a pod template make Kueue refuse to start the Job, for ever (kueue §2).
+fn kueue_key(template: Metadata<'_>) -> Option<String> {
+    template
+        .labels()
+        .map(|(key, _)| key)
+        .find(|key| key.starts_with(kueue::PREFIX))
+        .map(ToOwned::to_owned)
+}
+
+/// The queue of a Job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Choice {
+    /// It waits in a queue.
+    Queue {
+        /// The `LocalQueue`.
+        queue: String,
+        /// The `WorkloadPriorityClass`.
+        class: Option<String>,
+    },
+    /// It should wait in a queue, and cannot.
+    None(NotQueued, String),
+}
+
+/// The queue section that applies, or the strongest policy where none has one: any policy lets the Task itself name a queue;
+/// `queueMode: Off` does not.
+fn section<'a>(sections: &Sections<'a>) -> Option<SectionMatch<'a, QueueRule<'a>>> {
+    let own = || sections.any.map(|matched| matched.with_rule(QueueRule::default()));
+    sections.queue.or_else(own).filter(|matched| matched.mode != Mode::Off)
+}
+
+/// The queue of the Job by the Task and `rule`, if one of them names one.
+///
+/// The queue is the first of: the Task's label `kueue.x-k8s.io/queue-name`, its annotation of that name, its
+/// `spec.queueName` (a Kelos that has adopted queueing), the policy's `queueName`. The priority class likewise. A template sees
+/// the Task as it is stored, with what policies put on it.
+fn choose(governed: &Governed<'_>, rule: QueueRule<'_>) -> Option<Choice> {
+    let task = governed.task?;
+    let sees = Sees::Unmanaged(Managed::NONE);
+    let mut rendering = Rendering::new(governed.request.template_input(governed.context), sees, governed.budget);
+    let mut named = |stated: Option<&str>, rule: Option<&QueueName>| match stated {
+        Some(name) => Some(legal_queue_name(name).map(|()| name.to_owned())),
+        None => rule.map(|name| name.render(&mut rendering)),
+    };
+    let queue = named(stated_queue(task), rule.queue)?;
+    if governed.context.kueue.manages_namespace == Some(false) {
+        let message = format!(
+            "Kueue does not manage namespace {} (managedJobsNamespaceSelector of its configuration): the Job runs outside \
+             of any quota",
+            governed.request.namespace
+        );
+        return Some(Choice::None(NotQueued::NamespaceNotManaged, message));
+    }
+    let class = named(stated(task, kueue::PRIORITY_CLASS), rule.priority_class).transpose();
+    Some(match (queue, class) {
+        (Ok(queue), Ok(class)) => Choice::Queue { queue, class },
+        (Err(error), _) => Choice::None(NotQueued::QueueNameInvalid, format!("queue name: {error}")),
+        (_, Err(error)) => Choice::None(NotQueued::QueueNameInvalid, format!("priority class: {error}")),
+    })
+}
+
+/// Whether the Task `object` itself names a queue.
+pub fn requests_queue(object: &Value) -> bool {
+    stated_queue(Task::of(object)).is_some()
+}
+
+fn stated_queue(task: Task<'_>) -> Option<&str> {
+    let field = || {
+        task.spec()?
+            .get("queueName")?
+            .as_str()
+            .filter(|queue| !queue.is_empty())
+    };
+    stated(task, kueue::QUEUE_NAME).or_else(field)
+}
+
+fn stated<'a>(task: Task<'a>, key: &str) -> Option<&'a str> {
+    let metadata = task.metadata();
+    metadata.label(key).or_else(|| metadata.annotation(key))
+}

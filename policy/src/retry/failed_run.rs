@@ -1,0 +1,203 @@
+//! What to do about a failed run: record the failure, record why it is not retried, or begin a retry.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use taskgate_api::{
+    Mode,
+    retry_status::{FailureClass, RetryOrder, RetryStage, RetryStatus, Transition},
+    task_policy::RetryPolicy,
+};
+
+use super::{Origin, Retried, SourceState};
+use crate::{
+    breaker::{jittered, wait},
+    kubernetes::{MAX_USER, clip},
+};
+
+/// A failed run that is not being retried.
+#[derive(Clone, Copy, Debug)]
+pub struct FailedRunContext<'a> {
+    /// The failed object, as it is now.
+    pub object: Retried<'a>,
+    /// The retry status of its item.
+    pub status: &'a RetryStatus,
+    /// The retry that a user asked for, and the user, if it is about this object.
+    pub asked: Option<(&'a RetryOrder, &'a str)>,
+    /// The policy's name, its mode, and its section. `None`: no policy retries the object.
+    pub rule: Option<(&'a str, Mode, &'a RetryPolicy)>,
+    /// How many runs in a row the cluster failed.
+    pub infrastructure_failures: u32,
+    /// Until when the object may still be updated with its outputs (kelos §6.6).
+    pub settles: Option<Timestamp>,
+    /// The state of its source; `None` when it was not read.
+    pub source: Option<SourceState>,
+    /// What time it is.
+    pub now: Timestamp,
+}
+
+/// What to do about a failed run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FailedRunAction {
+    /// Nothing.
+    Nothing,
+    /// Nothing, until this moment.
+    Wait(Timestamp),
+    /// Record the failure.
+    Record,
+    /// Read whether its source is still open.
+    ReadSource(Origin),
+    /// Record why it is not retried.
+    GiveUp(GivenUp),
+    /// Record that it is about to be retried.
+    Begin(Box<Transition>),
+}
+
+/// Why a failed run is not retried. A closed set, fit for a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GivenUp {
+    /// The limit of attempts is reached.
+    Attempts {
+        /// The run's number.
+        attempt: u32,
+        /// How many there may be.
+        limit: u32,
+    },
+    /// The limit of infrastructure failures is reached.
+    Infrastructure {
+        /// How many.
+        failures: u32,
+        /// How many there may be.
+        limit: u32,
+    },
+    /// A user has to act.
+    Human,
+    /// Its source is closed.
+    Obsolete,
+    /// It would be retried, if the policy were enforced.
+    OnlyObserved {
+        /// The number of the run that there would be.
+        to: u32,
+    },
+}
+
+impl GivenUp {
+    /// The reason of the condition.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Attempts { .. } => "MaxAttemptsReached",
+            Self::Infrastructure { .. } => "MaxInfrastructureFailuresReached",
+            Self::Human => "NeedsHuman",
+            Self::Obsolete => "SourceClosed",
+            Self::OnlyObserved { .. } => "WouldRetry",
+        }
+    }
+
+    /// Whether `reason` is one of these.
+    pub fn is_reason(reason: &str) -> bool {
+        Self::is_limit(reason) || matches!(reason, "NeedsHuman" | "SourceClosed" | "WouldRetry")
+    }
+
+    /// Whether `reason` is that of a limit: the deletion of the object then resets the count.
+    pub fn is_limit(reason: &str) -> bool {
+        matches!(reason, "MaxAttemptsReached" | "MaxInfrastructureFailuresReached")
+    }
+}
+
+/// The number of the run of an object: the higher of those in the status and on the object. A further object of an item is a
+/// further run.
+pub fn attempt_number(status: &RetryStatus, uid: &str, stated: u32) -> u32 {
+    let same = status.run.as_ref().is_some_and(|run| run.uid == uid);
+    let known = if same {
+        status.attempt
+    } else {
+        status.attempt.saturating_add(1)
+    };
+    known.max(stated).max(1)
+}
+
+/// What to do about the failed run of `context`.
+pub fn failed_run_action(context: &FailedRunContext<'_>) -> FailedRunAction {
+    let FailedRunContext { object, status, .. } = *context;
+    if !object.is_tombstone() {
+        return FailedRunAction::Nothing;
+    }
+    let asked = context.asked.filter(|(order, _)| order.run() == object.run());
+    let rule = context.rule.filter(|(_, _, rule)| !object.is_left_to_bridge(rule));
+    if rule.is_none() && asked.is_none() {
+        return FailedRunAction::Nothing;
+    }
+    if let Some(until) = context.settles.filter(|until| *until > context.now) {
+        return FailedRunAction::Wait(until);
+    }
+    if asked.is_none() && status.aside.iter().any(|uid| uid == object.uid()) {
+        return FailedRunAction::Nothing;
+    }
+    let known = status.run.as_ref().is_some_and(|run| run.uid == object.uid());
+    let Some(failure) = status.failure.as_ref().filter(|_| known) else {
+        return FailedRunAction::Record;
+    };
+    let from = status.attempt.max(1);
+    let transition = |from: u32, to: u32| Transition {
+        old: object.run(),
+        resource_version: object.version().to_owned(),
+        from,
+        to,
+        step: RetryStage::Planned,
+        since: Time(context.now),
+        policy: None,
+        requested_by: None,
+        with_feedback: false,
+        blocked: None,
+        predecessor: None,
+        feedback: None,
+        children: Vec::new(),
+    };
+    if let Some((order, by)) = asked {
+        let from = order.from_attempt.unwrap_or(from);
+        let to = if order.reset { 1 } else { from.saturating_add(1) };
+        let with_feedback = order.with_feedback || rule.is_some_and(|(_, _, rule)| rule.feedback);
+        return FailedRunAction::Begin(Box::new(Transition {
+            requested_by: Some(clip(by, MAX_USER)),
+            with_feedback,
+            policy: rule.map(|(name, ..)| name.to_owned()),
+            ..transition(from, to)
+        }));
+    }
+    let Some((name, mode, rule)) = rule else {
+        return FailedRunAction::Nothing;
+    };
+    let failures = context.infrastructure_failures;
+    // A run at the limit may be repeated if the cluster failed it. A run beyond it may not: a user began that one.
+    let limit = rule.max_attempts;
+    let (to, round) = match failure.class {
+        FailureClass::Human => return FailedRunAction::GiveUp(GivenUp::Human),
+        FailureClass::Obsolete => return FailedRunAction::GiveUp(GivenUp::Obsolete),
+        FailureClass::Infrastructure if failures >= rule.max_infrastructure_failures => {
+            let limit = rule.max_infrastructure_failures;
+            return FailedRunAction::GiveUp(GivenUp::Infrastructure { failures, limit });
+        }
+        FailureClass::Infrastructure if from <= limit => (from, from.saturating_add(failures)),
+        FailureClass::Work if from < limit => (from + 1, from),
+        FailureClass::Infrastructure | FailureClass::Work => {
+            return FailedRunAction::GiveUp(GivenUp::Attempts { attempt: from, limit });
+        }
+    };
+    if mode != Mode::Enforce {
+        return FailedRunAction::GiveUp(GivenUp::OnlyObserved { to });
+    }
+    let wait = jittered(wait(&rule.backoff(), round), object.uid());
+    let due = failure.time.0.checked_add(wait).unwrap_or(Timestamp::MAX);
+    if due > context.now {
+        return FailedRunAction::Wait(due);
+    }
+    match (context.source, Origin::of(object, rule)) {
+        (None, Some(origin)) => return FailedRunAction::ReadSource(origin),
+        (Some(SourceState::Closed), Some(_)) => return FailedRunAction::GiveUp(GivenUp::Obsolete),
+        (Some(SourceState::Open | SourceState::Unknown), _) | (_, None) => {}
+    }
+    FailedRunAction::Begin(Box::new(Transition {
+        policy: Some(name.to_owned()),
+        with_feedback: rule.feedback,
+        ..transition(from, to)
+    }))
+}
