@@ -75,7 +75,7 @@ impl CaBundle {
             let is_anchor = RootCertStore::empty().add(certificate.clone()).is_ok();
             match Validity::of(text.as_bytes()) {
                 Some(Validity { until, .. }) if until > now && is_anchor && !known => {
-                    kept.push((until, certificate, text))
+                    kept.push((until, certificate, text));
                 }
                 _ => {}
             }

@@ -107,13 +107,13 @@ async fn answer<C: ClusterContext>(
     }
     let (review, _reservation) = reviewer.budget.decode(body).await?;
     record_request(&review);
-    let reviewed = ReviewedOperation {
+    let operation = ReviewedOperation {
         phase: endpoint.phase,
         operation: review.operation.as_str(),
         dry_run: review.dry_run == Some(true),
     };
     let Some(kind) = endpoint.kind_of(&review.kind.group, &review.kind.version, &review.kind.kind) else {
-        reviewer.metrics.unexpected_kind(reviewed);
+        reviewer.metrics.unexpected_kind(operation);
         return Ok(json(encode_unexpected_kind(&review.uid)));
     };
     let cluster = &*reviewer.cluster;
@@ -121,7 +121,7 @@ async fn answer<C: ClusterContext>(
         return Err(ReviewRefusal::Starting);
     }
     let decision = evaluate(cluster, endpoint, kind, &review, Timestamp::now()).await?;
-    reviewer.metrics.decided(kind, reviewed, &decision);
+    reviewer.metrics.decided(kind, operation, &decision);
     record_decision(&review, kind, &decision);
     Ok(json(encode(&review.uid, &decision)))
 }
