@@ -8,7 +8,7 @@ use kelos_standin::types::Task;
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 use taskgate_api::keys;
-use taskgate_e2e::{KelosFixture, Marker, Namespace, Output, PATIENCE, eventually, never};
+use taskgate_e2e::{KelosFixture, Marker, Namespace, PATIENCE, eventually, never};
 
 use crate::support::{await_cancelled, cancelled_condition, governed, task, task_events, task_with};
 

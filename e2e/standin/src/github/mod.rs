@@ -20,10 +20,10 @@ use crate::serve::bind;
 use axum::Router;
 use axum::routing::any;
 use jiff::Timestamp;
+use state::GitHubState;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use state::GitHubState;
 use tokio::task::JoinSet;
 
 /// The state behind the server and its handles.
