@@ -65,13 +65,13 @@ async fn failures_among_faults(size: Size, seed: u64) -> anyhow::Result<()> {
     fixture.govern().await?;
 
     let mut rng = StdRng::seed_from_u64(seed);
-    let seen = Seen::nothing();
+    let observed = Seen::nothing();
     let mut items: Vec<_> = (0..size.items)
         .map(|number| {
             let spawner = if number % 2 == 0 { LIMITED } else { UNLIMITED };
             Item::new(
                 &fixture,
-                seen.subscribe(),
+                observed.subscribe(),
                 spawner,
                 number + 1,
                 StdRng::from_rng(&mut rng),
@@ -103,7 +103,7 @@ async fn failures_among_faults(size: Size, seed: u64) -> anyhow::Result<()> {
     let lived = async { tokio::try_join!(living, killing) };
     tokio::select! {
         result = lived => { result?; }
-        never = poll(fixture.ns.tasks(), &seen) => match never {},
+        never = poll(fixture.ns.tasks(), &observed) => match never {},
     }
     for result in join_all(
         items

@@ -170,7 +170,7 @@ async fn the_proposals_example_is_filled_in_verbatim_on_an_unmodified_kelos() ->
             "{object}"
         );
     }
-    let found = selected(&fixture, &format!("kelos.dev/priority={CRITICAL}")).await?;
+    let found = selected(fixture, &format!("kelos.dev/priority={CRITICAL}")).await?;
     ensure!(found == "task.kelos.dev/fixer-42", "{found}");
     ensure!(
         job["spec"]["suspend"] == true && labels(&job)["kueue.x-k8s.io/queue-name"] == "agents",
@@ -202,7 +202,7 @@ async fn an_issue_source_that_is_down_blocks_nothing_and_is_reported_once() -> a
     let source = IssueSource::start("down", json!({"metadata": example()})).await?;
     let fixture = &source.fixture;
     source.fails();
-    let (stored, warnings) = created_with_warnings(&fixture, &task("fixer-42")).await?;
+    let (stored, warnings) = created_with_warnings(fixture, &task("fixer-42")).await?;
     let told = "taskgate: TaskPolicy/agents: sets kelos.dev/priority, kelos.dev/source-title once the tracker has told of \
                 the item";
     ensure!(warnings == [told], "{warnings:?}");
@@ -353,11 +353,11 @@ async fn a_value_that_the_issue_source_does_not_have_is_left_out_with_an_event()
     // Of two policies the stronger owns a key while it waits; the weaker sets it where the stronger has no value.
     let weak = json!({"labels": {"author": "{{ item.author }}", "kelos.dev/priority": "none"},
         "annotations": {"kelos.dev/source-title": "weak"}, "fromSource": true});
-    apply_policy(&fixture, "weak", json!({"priority": 1, "metadata": weak})).await?;
+    apply_policy(fixture, "weak", json!({"priority": 1, "metadata": weak})).await?;
     let mut mine = section.clone();
     mine["labels"] = json!({"absent": "{{index .Labels 7}}"});
     mine["annotations"] = json!({});
-    apply_policy(&fixture, "third", json!({"metadata": mine})).await?;
+    apply_policy(fixture, "third", json!({"metadata": mine})).await?;
     let stored = fixture.created(&task("fixer-42")).await?;
     ensure!(labels(&stored)["kelos.dev/priority"].is_null(), "{stored}");
     let task = source.settled().await?;

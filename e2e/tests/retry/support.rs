@@ -71,13 +71,19 @@ pub(crate) async fn apply_retry(ns: &Namespace, retry: Value) -> anyhow::Result<
 }
 
 /// A retry section with a short backoff, unless it has one.
-pub(crate) fn quick(retry: Value) -> Value {
-    merged(json!({"backoff": {"initial": "0.1s", "max": "1s"}}), &retry)
+pub(crate) fn quick(mut retry: Value) -> Value {
+    if retry.get("backoff").is_none() {
+        retry["backoff"] = json!({"initial": "0.1s", "max": "1s"});
+    }
+    retry
 }
 
 /// A retry section of three attempts, with more or other fields.
-pub(crate) fn three(more: Value) -> Value {
-    merged(json!({"maxAttempts": 3}), &more)
+pub(crate) fn three(mut more: Value) -> Value {
+    if more.get("maxAttempts").is_none() {
+        more["maxAttempts"] = json!(3);
+    }
+    more
 }
 
 /// A Workload of one child, `<name>-code-7`, for issue 7 of a repository of its own.
