@@ -1,5 +1,5 @@
-//! Labels and annotations of Tasks (`metadata`), as far as admission leaves them to the controller, since it writes nothing: values that
-//! only the issue source knows are added once it was read (`deferred`), and skipped values become Events.
+//! Labels and annotations of Tasks (`metadata`) that admission leaves to the controller: values that only the issue source knows are
+//! added once it was read (`deferred`), and values that admission skipped become Events.
 //!
 //! Imports `source` (observations of items) and the shared modules. Called by `controller`.
 

@@ -278,7 +278,7 @@ pub(super) fn trim_job(object: &mut DynamicObject) {
 
 fn trim_workload(object: &mut DynamicObject) {
     trim(object, &["active"], &["conditions", "admissionChecks", "admission"]);
-    // The rest is which flavor each pod set got.
+    // The rest is about single pod sets.
     let admission = only_fields(object.data.pointer("/status/admission"), &["clusterQueue"]);
     object.data["status"]["admission"] = admission;
 }
