@@ -107,13 +107,13 @@ impl Input<'_> {
 
     fn failed(&self, object: Retried<'_>) {
         let Self { status, now, .. } = *self;
-        let ledger = status.retry.clone().unwrap_or_default();
+        let retry = status.retry.clone().unwrap_or_default();
         let failure = workload_failure(object.object(), self.children);
         self.record(object, &failure);
         for mode in [Mode::Observe, Mode::Enforce] {
             let step = failed_run_action(&FailedRunContext {
                 object,
-                status: &ledger,
+                status: &retry,
                 asked: self.order.map(|order| (order, "ann")),
                 rule: self.retry.map(|rule| ("team/TaskPolicy/agents", mode, rule)),
                 infrastructure_failures: status.infrastructure_failures,
@@ -138,11 +138,11 @@ impl Input<'_> {
     /// The recorded end of a run.
     fn record(&self, object: Retried<'_>, failure: &Failure) {
         let Self { status, now, .. } = *self;
-        let ledger = status.retry.clone().unwrap_or_default();
+        let retry = status.retry.clone().unwrap_or_default();
         let Some(state) = TaskState::of(object.object()) else {
             return;
         };
-        let number = attempt_number(&ledger, object.uid(), object.stated_attempt("foreman.llmkube.dev/"));
+        let number = attempt_number(&retry, object.uid(), object.stated_attempt("foreman.llmkube.dev/"));
         let ending = Ending {
             outcome: failure.outcome(),
             reason: failure.reason.clone(),
@@ -271,7 +271,7 @@ fuzz_target!(init: init(), |data: &[u8]| -> Corpus {
         }
         input.failed(object);
     }
-    if let Some(transition) = status.retry.as_ref().and_then(|ledger| ledger.transition.as_ref()) {
+    if let Some(transition) = status.retry.as_ref().and_then(|retry| retry.transition.as_ref()) {
         input.advance(transition);
     }
     Corpus::Keep

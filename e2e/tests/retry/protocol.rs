@@ -306,7 +306,7 @@ async fn an_object_that_a_user_deletes_before_its_retry_is_not_created_again() -
     let delete = ["delete", "workloads.foreman.llmkube.dev", "wl"];
     fixture.kubectl(delete).await?.stdout_ok()?;
     await_gone(&fixture.workloads(), "wl").await?;
-    await_retry_condition(&fixture, SEVEN, "DeletedBySomebodyElse").await?;
+    await_retry_condition(&fixture, SEVEN, "DeletedExternally").await?;
     // The count goes on: deleting and creating anew does not bypass the limit.
     fixture.workload("wl", CODER).await?;
     fixture.fail("wl").await?;
@@ -343,7 +343,7 @@ async fn an_object_of_another_owner_in_its_place_is_not_changed() -> anyhow::Res
     fixture
         .apply_policy("retry", &json!({"retry": quick(json!({"maxAttempts": 4}))}))
         .await?;
-    await_retry_condition(&fixture, SEVEN, "ReplacedBySomebodyElse").await?;
+    await_retry_condition(&fixture, SEVEN, "ReplacedExternally").await?;
     let theirs = fixture.workloads().get("wl").await?;
     ensure!(theirs.labels()["by"] == "them" && annotation(&theirs, "taskgate.dev/retry-of").is_none());
     // A further run of the same work: it counts.

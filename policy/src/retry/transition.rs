@@ -111,8 +111,8 @@ impl Stopped {
     /// The reason of the condition.
     pub fn reason(self) -> &'static str {
         match self {
-            Self::Deleted => "DeletedBySomebodyElse",
-            Self::Replaced => "ReplacedBySomebodyElse",
+            Self::Deleted => "DeletedExternally",
+            Self::Replaced => "ReplacedExternally",
             Self::Revived => "NotFailedAnyMore",
             Self::Unwanted => "PolicyGone",
             Self::Invalid(_) => "RetryInvalid",
