@@ -19,8 +19,6 @@ mod metrics;
 mod rights;
 #[path = "install/security.rs"]
 mod security;
-#[path = "install/traces.rs"]
-mod traces;
 #[path = "install/uninstall.rs"]
 mod uninstall;
 #[path = "install/world.rs"]

@@ -1,40 +1,40 @@
-//! What taskgate's service account may not do although its roles allow it: RBAC knows verbs and resources, a
-//! `ValidatingAdmissionPolicy` knows what a write changes. A process that has taskgate's token can then neither create
-//! a workload of its own nor redirect webhooks.
+//! The limits of taskgate's service account beyond its roles: RBAC knows verbs and resources, a `ValidatingAdmissionPolicy`
+//! also which fields a write changes. A process with taskgate's token can then neither create a workload of its own nor
+//! redirect webhooks.
 //!
-//! One policy for each kind of object, with its binding, made for the manifests and the chart alike. taskgate has no right to
-//! change them.
+//! One policy for each kind of object, with its binding, for the manifests and the chart. taskgate has no right to change
+//! them.
 
 use std::fmt::Write as _;
 
 use taskgate_api::{kelos, keys, switch};
 use taskgate_webhook::rules::EXCLUDED_NAMESPACES;
 
-use super::manifest::Place;
+use super::manifest::RoleManifests;
 
 /// One `ValidatingAdmissionPolicy`.
 struct Limit {
-    /// What follows taskgate's own name in its name.
+    /// The suffix of its name, after taskgate's.
     suffix: &'static str,
     /// Where it applies: API group, versions, resources and operations.
     rules: Vec<[&'static str; 4]>,
     validations: Vec<Validation>,
 }
 
-/// An expression in CEL, and what the API server says where it is false.
+/// An expression in CEL, and the message of the API server where it is false.
 struct Validation {
     expression: String,
     message: &'static str,
 }
 
 /// The policies and their bindings, as YAML.
-pub(crate) fn policies(place: &Place<'_>) -> String {
-    limits(place.namespace)
+pub(crate) fn policies(roles: &RoleManifests<'_>) -> String {
+    limits(roles.namespace)
         .iter()
-        .fold(String::new(), |text, limit| text + &document(place, limit))
+        .fold(String::new(), |text, limit| text + &document(roles, limit))
 }
 
-/// The rules for people.
+/// The limits in Markdown.
 pub(crate) fn table() -> String {
     let mut text = String::from(
         "\n## What its roles allow and its admission policies refuse\n\n\
@@ -62,23 +62,23 @@ pub(crate) fn table() -> String {
 }
 
 fn limits(own_namespace: &str) -> Vec<Limit> {
-    let reach = || Validation {
-        expression: in_reach(own_namespace),
+    let scope = || Validation {
+        expression: in_scope(own_namespace),
         message: "the namespace is not a system's, not taskgate's own, and not labelled taskgate.dev/admission=disabled",
     };
     vec![
         webhooks("mutating", "mutatingwebhookconfigurations", &["reinvocationPolicy"]),
         webhooks("validating", "validatingwebhookconfigurations", &[]),
-        pods(reach()),
-        jobs(reach()),
-        tasks(&reach()),
+        pods(scope()),
+        jobs(scope()),
+        tasks(&scope()),
         task_status(),
-        workloads(reach()),
+        workloads(scope()),
     ]
 }
 
 /// The namespaces that taskgate creates and deletes in.
-fn in_reach(own_namespace: &str) -> String {
+fn in_scope(own_namespace: &str) -> String {
     let excluded: Vec<_> = EXCLUDED_NAMESPACES.iter().map(|name| format!("'{name}'")).collect();
     format!(
         "!(request.namespace in [{}, '{own_namespace}'])\n&& namespaceObject.metadata.?labels[?'{}'].orValue('') != '{}'",
@@ -88,7 +88,7 @@ fn in_reach(own_namespace: &str) -> String {
     )
 }
 
-/// That these fields are what they were, as far as they are there.
+/// The expression that these fields are unchanged.
 fn unchanged(fields: &[&str]) -> String {
     let equal: Vec<_> = fields
         .iter()
@@ -151,7 +151,7 @@ fn webhooks(suffix: &'static str, resource: &'static str, more: &[&str]) -> Limi
     }
 }
 
-fn pods(reach: Validation) -> Limit {
+fn pods(scope: Validation) -> Limit {
     let own = format!("['{}', '{}']", keys::CANCEL_DEADLINE, kelos::CANCEL_TASK);
     let (new, old) = (
         "object.metadata.?annotations.orValue({})",
@@ -174,12 +174,12 @@ fn pods(reach: Validation) -> Limit {
                 expression,
                 message: "only the annotations taskgate.dev/cancel-deadline and kelos.dev/cancel-task change",
             },
-            reach,
+            scope,
         ],
     }
 }
 
-fn jobs(reach: Validation) -> Limit {
+fn jobs(scope: Validation) -> Limit {
     let owned = format!(
         "oldObject.metadata.?ownerReferences.orValue([]).exists(o, o.kind == 'Task' && o.apiVersion.startsWith('{}/') && \
          o.?controller.orValue(false))",
@@ -210,12 +210,12 @@ fn jobs(reach: Validation) -> Limit {
                 ),
                 message: "what the Job runs, its owners and its finalizers stay",
             },
-            reach,
+            scope,
         ],
     }
 }
 
-/// That what taskgate creates is the successor of something.
+/// Only successors are created.
 fn successor() -> Validation {
     Validation {
         expression: format!(
@@ -226,7 +226,7 @@ fn successor() -> Validation {
     }
 }
 
-fn tasks(reach: &Validation) -> Limit {
+fn tasks(scope: &Validation) -> Limit {
     let finalizers = |of: &str| {
         format!(
             "{of}.metadata.?finalizers.orValue([]).filter(f, f != '{}')",
@@ -254,8 +254,8 @@ fn tasks(reach: &Validation) -> Limit {
             },
             // A Task in a namespace that was opted out keeps no finalizer of taskgate's.
             Validation {
-                expression: format!("request.operation == 'UPDATE'\n|| ({})", reach.expression),
-                message: reach.message,
+                expression: format!("request.operation == 'UPDATE'\n|| ({})", scope.expression),
+                message: scope.message,
             },
         ],
     }
@@ -274,7 +274,7 @@ fn task_status() -> Limit {
     }
 }
 
-fn workloads(reach: Validation) -> Limit {
+fn workloads(scope: Validation) -> Limit {
     Limit {
         suffix: "workloads",
         rules: vec![[taskgate_api::foreman::GROUP, "*", "workloads", "CREATE, DELETE"]],
@@ -284,12 +284,12 @@ fn workloads(reach: Validation) -> Limit {
                 expression: ended(&["Failed"]),
                 message: "it deletes only Workloads that have failed",
             },
-            reach,
+            scope,
         ],
     }
 }
 
-/// That what is deleted has ended.
+/// The expression that a deleted object has one of `phases`.
 fn ended(phases: &[&str]) -> String {
     let phases: Vec<_> = phases.iter().map(|phase| format!("'{phase}'")).collect();
     format!(
@@ -298,13 +298,13 @@ fn ended(phases: &[&str]) -> String {
     )
 }
 
-fn document(place: &Place<'_>, limit: &Limit) -> String {
-    let Place {
+fn document(roles: &RoleManifests<'_>, limit: &Limit) -> String {
+    let RoleManifests {
         name,
         namespace,
         labels,
         ..
-    } = place;
+    } = roles;
     let Limit {
         suffix,
         rules,

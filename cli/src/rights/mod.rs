@@ -1,40 +1,42 @@
-//! What taskgate may do in a cluster, and why. One table, from which the roles in `manifests/` and `docs/rbac.md` are made,
-//! and which is compared with what the API server says that we may ([`review`]).
+//! The rights that taskgate needs in a cluster, and why. The roles in `manifests/` and `docs/rbac.md` are generated from this
+//! table, and [`review`] compares it with what the API server grants.
 //!
-//! A concern that needs a further right adds it here, with the reason, and runs `make manifests`.
+//! A feature that needs another right adds it here, with the reason, and runs `make manifests`.
 
 pub(crate) mod limits;
 pub(crate) mod manifest;
-pub(crate) mod questions;
+pub(crate) mod permissions;
 pub(crate) mod review;
 
 use taskgate_api::{GROUP, kelos, kueue};
 
+use crate::defaults;
+
 /// Verbs on some resources of one API group.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Right {
-    /// What it is for; it stands in the roles as a comment.
+    /// Its purpose, which the roles have as a comment.
     pub(crate) why: &'static str,
     /// The API group; empty for the core one.
     pub(crate) group: &'static str,
     /// The resources, subresources included.
     pub(crate) resources: &'static [&'static str],
-    /// The objects that it is limited to; empty: all of them.
+    /// The objects that it is limited to; empty: all.
     pub(crate) names: &'static [Name],
     /// The verbs.
     pub(crate) verbs: &'static [&'static str],
 }
 
-/// An object that a right is limited to, as the installation calls it.
+/// The name of an object that a right is limited to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Name {
-    /// It is called the same everywhere.
+    /// The same in every installation.
     Fixed(&'static str),
     /// Both webhook configurations.
     Configuration,
-    /// The Secret with the certificate that taskgate makes.
+    /// The Secret with the certificate that taskgate issues.
     Certificate,
-    /// The Secret with the certificate that cert-manager makes.
+    /// The Secret with the certificate that cert-manager issues.
     Issued,
     /// The Lease of the leader.
     Lease,
@@ -42,7 +44,7 @@ pub(crate) enum Name {
     KueueConfig,
 }
 
-/// A feature that an installation may do without, and whose rights are then not granted.
+/// A feature that an installation can disable; its rights are then not granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Feature {
     /// Queueing of Jobs through Kueue.
@@ -54,7 +56,7 @@ pub(crate) enum Feature {
 }
 
 impl Feature {
-    /// What the values of the chart call it.
+    /// Its name in the values of the chart.
     pub(crate) fn value(self) -> &'static str {
         match self {
             Self::Kueue => "kueue",
@@ -63,7 +65,7 @@ impl Feature {
         }
     }
 
-    /// What follows taskgate's name in the name of its ClusterRole, and `--no-` in the flag of `serve`.
+    /// Its suffix in the name of its ClusterRole, and behind `--no-` in the flag of `serve`.
     pub(crate) fn suffix(self) -> &'static str {
         match self {
             Self::Kueue => "kueue",
@@ -73,7 +75,7 @@ impl Feature {
     }
 }
 
-/// What an installation calls its objects, and which features it does without.
+/// The names of an installation's objects, and the features that it disables.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
     /// The features that are disabled.
@@ -90,8 +92,21 @@ pub(crate) struct Names {
     pub(crate) kueue_config: String,
 }
 
+impl Default for Names {
+    fn default() -> Self {
+        Self {
+            without: Vec::new(),
+            configuration: taskgate_webhook::rules::CONFIGURATION.to_owned(),
+            certificate: defaults::CERTIFICATE.to_owned(),
+            issued: defaults::ISSUED.to_owned(),
+            lease: defaults::LEASE.to_owned(),
+            kueue_config: kueue::ConfigRef::default().name,
+        }
+    }
+}
+
 impl Names {
-    /// What `name` is called here.
+    /// `name` in this installation.
     pub(crate) fn of(&self, name: Name) -> &str {
         match name {
             Name::Fixed(name) => name,
@@ -104,17 +119,17 @@ impl Names {
     }
 }
 
-/// The CRDs that are looked at to learn what the cluster knows.
+/// The CRDs that are read for the capabilities of the installed systems.
 const CRDS: [Name; 3] = [
     Name::Fixed("tasks.kelos.dev"),
     Name::Fixed("workloads.foreman.llmkube.dev"),
     Name::Fixed("workloads.kueue.x-k8s.io"),
 ];
 
-/// In the whole cluster, whatever is enabled. Nothing here reads a Secret.
+/// In the whole cluster, for every installation. None reads a Secret.
 pub(crate) const CLUSTER: &[Right] = &[
     Right {
-        why: "policies decide about Tasks, and say in their status what is wrong with them",
+        why: "policies decide about Tasks",
         group: GROUP,
         resources: &["taskpolicies", "clustertaskpolicies"],
         names: &[],
@@ -128,14 +143,14 @@ pub(crate) const CLUSTER: &[Right] = &[
         verbs: &["patch"],
     },
     Right {
-        why: "the memory of items",
+        why: "the attempt records of items",
         group: GROUP,
         resources: &["workitems"],
         names: &[],
         verbs: &["create", "delete", "get", "list", "patch", "watch"],
     },
     Right {
-        why: "the memory of items",
+        why: "the attempt records of items",
         group: GROUP,
         resources: &["workitems/status"],
         names: &[],
@@ -156,21 +171,21 @@ pub(crate) const CLUSTER: &[Right] = &[
         verbs: &["patch"],
     },
     Right {
-        why: "where Tasks come from: policies select by spawners, templates and sources read them",
+        why: "policies select Tasks by spawner; templates and issue sources read spawners and Workspaces",
         group: kelos::GROUP,
         resources: &["taskspawners", "workspaces"],
         names: &[],
         verbs: &["get", "list", "watch"],
     },
     Right {
-        why: "whether a Task without a Job can still get one",
+        why: "whether Kelos can still create the Job of a Task",
         group: kelos::GROUP,
         resources: &["agentconfigs"],
         names: &[],
         verbs: &["get"],
     },
     Right {
-        why: "Jobs of Tasks: where they stand in the queue; a cancelled one is failed and removed",
+        why: "Jobs of Tasks: their state in the queue; the Job of a cancelled Task is failed and deleted",
         group: "batch",
         resources: &["jobs"],
         names: &[],
@@ -184,7 +199,7 @@ pub(crate) const CLUSTER: &[Right] = &[
         verbs: &["patch"],
     },
     Right {
-        why: "why a Job failed; the warning before a cancellation, and the protocol of worker pools",
+        why: "the failure cause of a Job; the grace period of a cancellation, and the protocol of worker pools",
         group: "",
         resources: &["pods"],
         names: &[],
@@ -198,21 +213,21 @@ pub(crate) const CLUSTER: &[Right] = &[
         verbs: &["get", "list", "watch"],
     },
     Right {
-        why: "what happens to Tasks and items is told in Events",
+        why: "Events of Tasks and items",
         group: "events.k8s.io",
         resources: &["events"],
         names: &[],
         verbs: &["create", "patch"],
     },
     Right {
-        why: "taskgate does for a user only what they may do: to cancel a Task takes the right to delete it, to have it run again that and to create it, as do overrides of a policy",
+        why: "taskgate does for a user only what the user may do: to cancel a Task takes the right to delete it; to retry it, or to override a policy, also the right to create it",
         group: "authorization.k8s.io",
         resources: &["subjectaccessreviews"],
         names: &[],
         verbs: &["create"],
     },
     Right {
-        why: "which fields this Kelos has, and whether Foreman and Kueue are installed",
+        why: "the capabilities of the installed Kelos CRD, and whether Foreman and Kueue are installed",
         group: "apiextensions.k8s.io",
         resources: &["customresourcedefinitions"],
         names: &CRDS,
@@ -243,7 +258,7 @@ const KUEUE: &[Right] = &[
         verbs: &["get", "list", "watch"],
     },
     Right {
-        why: "what Kueue says of a Job",
+        why: "the admission of Jobs by Kueue",
         group: kueue::GROUP,
         resources: &["workloads"],
         names: &[],
@@ -260,14 +275,14 @@ const KUEUE: &[Right] = &[
 
 const FOREMAN: &[Right] = &[
     Right {
-        why: "retry of Workloads: each attempt is a new object; none is ever changed",
+        why: "retry of Workloads: each attempt is a new object; Workloads are never changed",
         group: "foreman.llmkube.dev",
         resources: &["workloads"],
         names: &[],
         verbs: &["create", "delete", "get", "list", "watch"],
     },
     Right {
-        why: "what the attempts of a Workload came to",
+        why: "the results of a Workload's attempts",
         group: "foreman.llmkube.dev",
         resources: &["agentictasks"],
         names: &[],
@@ -283,7 +298,7 @@ const TASK_RETRY: &[Right] = &[Right {
     verbs: &["create"],
 }];
 
-/// Everything that an installation needs in the whole cluster.
+/// The rights that an installation needs in the whole cluster.
 pub(crate) fn cluster(names: &Names) -> impl Iterator<Item = &'static Right> {
     let features = FEATURES.iter().filter(|(feature, _)| !names.without.contains(feature));
     CLUSTER.iter().chain(features.flat_map(|(_, rights)| *rights))
@@ -292,35 +307,35 @@ pub(crate) fn cluster(names: &Names) -> impl Iterator<Item = &'static Right> {
 /// In taskgate's own namespace.
 pub(crate) const NAMESPACE: &[Right] = &[
     Right {
-        why: "RBAC knows no name of what is created",
+        why: "RBAC cannot limit `create` to a name",
         group: "",
         resources: &["secrets"],
         names: &[],
         verbs: &["create"],
     },
     Right {
-        why: "the certificate that taskgate makes",
+        why: "the certificate that taskgate issues",
         group: "",
         resources: &["secrets"],
         names: &[Name::Certificate],
         verbs: &["get", "list", "update", "watch"],
     },
     Right {
-        why: "the certificate that cert-manager makes",
+        why: "the certificate that cert-manager issues",
         group: "",
         resources: &["secrets"],
         names: &[Name::Issued],
         verbs: &["get", "list", "watch"],
     },
     Right {
-        why: "`taskgate disable`, and its end",
+        why: "`taskgate disable`, and the end of its period",
         group: "",
         resources: &["configmaps"],
         names: &[Name::Fixed("taskgate-disabled")],
         verbs: &["delete", "get", "list", "watch"],
     },
     Right {
-        why: "RBAC knows no name of what is created",
+        why: "RBAC cannot limit `create` to a name",
         group: "coordination.k8s.io",
         resources: &["leases"],
         names: &[],

@@ -37,7 +37,7 @@ async fn one_command_resets_and_says_who_and_why() -> anyhow::Result<()> {
     let alice = world.cp.kubeconfig_as("alice", &["system:masters"])?;
 
     let dry = said(&reset(&world, &alice, &["42", "--dry-run"]).await?);
-    let told = "item fixer/42: 1 failure (cost $0.25 so far) would be forgotten (dry run)\n";
+    let told = "item fixer/42: 1 failure (cost $0.25 so far) would be reset (dry run)\n";
     ensure!(dry == (Some(0), told.to_owned(), String::new()), "{dry:?}");
     ensure!(breaker(&world.open("42").await?) == Some(Breaker::Open));
 
@@ -49,7 +49,7 @@ async fn one_command_resets_and_says_who_and_why() -> anyhow::Result<()> {
         )
         .await?,
     );
-    let told = "item fixer/42: 1 failure (cost $0.25 so far) forgotten\n";
+    let told = "item fixer/42: 1 failure (cost $0.25 so far) reset\n";
     ensure!(done == (Some(0), told.to_owned(), String::new()), "{done:?}");
     world.next("fixer-42", &uid).await?;
     let item = world.item("42", "is reset", |item| failures(item) == 0).await?;
@@ -66,7 +66,7 @@ async fn one_command_resets_and_says_who_and_why() -> anyhow::Result<()> {
     ensure!(world.failed_cycles("fixer") == 0);
 
     let again = said(&reset(&world, &alice, &["42"]).await?);
-    ensure!(again.1 == "item fixer/42: no failures to forget\n", "{again:?}");
+    ensure!(again.1 == "item fixer/42: no failures to reset\n", "{again:?}");
     Ok(())
 }
 
@@ -82,7 +82,7 @@ async fn what_cannot_be_reset_is_told_with_an_honest_exit_code() -> anyhow::Resu
     let admin = world.cp.kubeconfig();
 
     let ambiguous = said(&reset(&world, admin, &["42"]).await?);
-    let told = "taskgate: 42 can be any of a/42, b/42: say which\n";
+    let told = "taskgate: 42 can be any of a/42, b/42: name one of them\n";
     ensure!(ambiguous == (Some(2), String::new(), told.to_owned()), "{ambiguous:?}");
     let missing = said(&reset(&world, admin, &["a/42", "43"]).await?);
     ensure!(

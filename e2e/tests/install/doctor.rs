@@ -395,7 +395,7 @@ async fn nobody_runs(cp: &ControlPlane, running: &Pods) -> anyhow::Result<()> {
     }
     let plant = || Plant::Make(Value::Null);
     told(cp, &fault("answers", "failure", "failed calling webhook", plant())).await?;
-    told(cp, &fault("leader", "failure", "nobody leads", plant())).await?;
+    told(cp, &fault("leader", "failure", "no leader", plant())).await?;
     for process in running.processes() {
         process.start().await?;
     }

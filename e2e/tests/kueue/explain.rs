@@ -23,7 +23,7 @@ async fn a_task_in_the_queue_says_kueues_reason_and_what_makes_room() -> anyhow:
         story.to_string().contains("insufficient unused quota for cpu"),
         "Kueue's own words: {story:#}"
     );
-    ensure!(!story.to_string().contains("culprit"), "{story:#}");
+    ensure!(!story.to_string().contains("blocker"), "{story:#}");
     let cancel = told_command(&story, "in LocalQueue agents: WaitingForAdmission: ")?;
     world.cp.paste(cancel).await?;
     world.queued("second", "Admitted").await.map(drop)

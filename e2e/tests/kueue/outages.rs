@@ -94,7 +94,7 @@ async fn kueue_may_be_killed_and_come_back() -> anyhow::Result<()> {
     let story = cp.explain(ns.name(), "late").await?;
     told_command(
         &story,
-        "the culprit is Kueue: the API server cannot call its webhook mjob.kb.io, ",
+        "the blocker is Kueue: the API server cannot call its webhook mjob.kb.io, ",
     )?;
     kelos.agents.finish(ns.name(), "runs", Outcome::succeeded()).await?;
     await_object(&tasks, "runs", "succeeds", |task| task.phase() == "Succeeded").await?;
