@@ -226,6 +226,11 @@ pub(crate) fn is_not_found(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
+/// Whether the object was changed meanwhile.
+pub(crate) fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 409)
+}
+
 /// The result of a deletion; an object that does not exist is deleted.
 pub(crate) fn deleted<T>(result: kube::Result<T>) -> Result<()> {
     match result {

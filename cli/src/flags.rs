@@ -35,7 +35,12 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 
 /// A duration between a second and ten minutes.
 pub(crate) fn interval(text: &str) -> Result<Duration, String> {
-    duration_within(text, Duration::from_secs(1), Duration::from_mins(10), "between 1s and 10m")
+    duration_within(
+        text,
+        Duration::from_secs(1),
+        Duration::from_mins(10),
+        "between 1s and 10m",
+    )
 }
 
 /// A duration between a second and thirty days.

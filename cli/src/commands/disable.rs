@@ -69,12 +69,20 @@ pub(crate) async fn disable(args: DisableArgs) -> Result<(), CommandError> {
     };
     // Both steps are done, whichever fails.
     let written = write(&connection, &disabled, args.dry_run).await;
-    turn_all(&connection, args.installation.configuration.as_str(), true, args.dry_run).await?;
+    turn_all(
+        &connection,
+        args.installation.configuration.as_str(),
+        true,
+        args.dry_run,
+    )
+    .await?;
     written.context("the webhooks are off, but the controller goes on, and turns them on again if it runs")?;
     let until = disabled.until.map_or("`taskgate enable`".to_owned(), output::time);
     let is = if args.dry_run.dry_run { "would be" } else { "is" };
     let suffix = args.dry_run.suffix();
-    Ok(output::print(&format!("taskgate {is} disabled until {until}{suffix}\n"))?)
+    Ok(output::print(&format!(
+        "taskgate {is} disabled until {until}{suffix}\n"
+    ))?)
 }
 
 /// RBAC: `delete` on the ConfigMap in taskgate's namespace; `get` and `patch` on both webhook configurations.
@@ -83,9 +91,18 @@ pub(crate) async fn enable(args: EnableArgs) -> Result<(), CommandError> {
     let maps = Api::<ConfigMap>::namespaced(connection.client.clone(), &connection.namespace);
     let params = args.dry_run.delete(DeleteParams::default());
     deleted(maps.delete(CONFIG_MAP, &params).await).with_context(|| format!("deleting ConfigMap {CONFIG_MAP}"))?;
-    turn_all(&connection, args.installation.configuration.as_str(), false, args.dry_run).await?;
+    turn_all(
+        &connection,
+        args.installation.configuration.as_str(),
+        false,
+        args.dry_run,
+    )
+    .await?;
     let is = if args.dry_run.dry_run { "would be" } else { "is" };
-    Ok(output::print(&format!("taskgate {is} enabled{}\n", args.dry_run.suffix()))?)
+    Ok(output::print(&format!(
+        "taskgate {is} enabled{}\n",
+        args.dry_run.suffix()
+    ))?)
 }
 
 async fn write(connection: &Connection, disabled: &Disabled, dry_run: DryRun) -> Result<()> {

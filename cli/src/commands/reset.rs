@@ -117,10 +117,9 @@ impl Command {
         };
         let request = json!({"metadata": {"uid": item.uid(), "annotations": {keys::RESET: self.reason}}});
         let params = self.dry_run.patch(PatchParams::default());
-        let written = self
-            .work_items
-            .patch(&item.name_any(), &params, &Patch::Merge(&request));
-        written.await.map_err(api_error)?;
+        let patch = Patch::Merge(&request);
+        let written = self.work_items.patch(&item.name_any(), &params, &patch).await;
+        written.map_err(api_error)?;
         if self.dry_run.dry_run {
             output::print(&format!("item {key}: {failures} would be reset (dry run)\n"))?;
             return Ok(None);

@@ -22,7 +22,9 @@ pub(super) fn find<'a>(items: &'a [WorkItem], reference: &str) -> Result<Option<
     if candidates.len() > 1 {
         let keys: Vec<_> = candidates.iter().map(|item| item.spec.key.as_str()).collect();
         let keys = keys.join(", ");
-        return Err(CommandError::Usage(format!("{reference} can be any of {keys}: name one of them")));
+        return Err(CommandError::Usage(format!(
+            "{reference} can be any of {keys}: name one of them"
+        )));
     }
     Ok(candidates.first().copied())
 }

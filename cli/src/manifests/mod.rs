@@ -6,17 +6,12 @@ mod break_glass;
 mod chart;
 mod reference;
 
-use std::{
-    fmt::Write as _,
-    fs,
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{fmt::Write as _, fs, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result};
+use clap::Command;
 use serde::Serialize;
 use serde_json::{Value, json};
-use clap::Command;
 use taskgate_api::keys;
 use taskgate_webhook::{FailurePolicy, Registration};
 

@@ -45,7 +45,9 @@ pub(crate) fn missing(names: &Names, allowed: impl Fn(&Permission) -> bool) -> V
     let own = NAMESPACE.iter().map(|right| ("Role", right, true));
     for (role, right, in_own_namespace) in cluster(names).map(|right| ("ClusterRole", right, false)).chain(own) {
         let lacks = |resource: &'static str, verb: &'static str| {
-            !of_right(right, in_own_namespace, resource, verb, names).iter().all(&allowed)
+            !of_right(right, in_own_namespace, resource, verb, names)
+                .iter()
+                .all(&allowed)
         };
         let resources = right.resources.iter().copied();
         let resources: Vec<_> = resources
@@ -67,7 +69,13 @@ pub(crate) fn missing(names: &Names, allowed: impl Fn(&Permission) -> bool) -> V
 }
 
 /// The permissions of one verb on one resource: one for each object that the right is limited to.
-fn of_right(right: &Right, in_own_namespace: bool, resource: &'static str, verb: &'static str, names: &Names) -> Vec<Permission> {
+fn of_right(
+    right: &Right,
+    in_own_namespace: bool,
+    resource: &'static str,
+    verb: &'static str,
+    names: &Names,
+) -> Vec<Permission> {
     let permission = |object: Option<String>| Permission {
         in_own_namespace,
         group: right.group,

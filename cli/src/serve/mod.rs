@@ -7,8 +7,8 @@ mod logging;
 use std::{num::NonZeroUsize, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
-use prometheus_client::registry::Registry;
 use clap::Args as _;
+use prometheus_client::registry::Registry;
 use taskgate_certs::{Caretaker, ClientAuthority, Injector, Resolver};
 use taskgate_webhook::{Dependencies, METRICS_PREFIX, Server, ServerConfig};
 use tokio::{

@@ -92,7 +92,7 @@ async fn what_may_not_be_read_is_told_in_its_place() -> anyhow::Result<()> {
             told.1
         );
         ensure!(
-            told.1.contains("which policy governs a Task cannot be said"),
+            told.1.contains("which policies govern a Task is not known"),
             "{}",
             told.1
         );

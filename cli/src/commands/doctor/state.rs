@@ -70,7 +70,11 @@ pub(super) struct Certificate {
 }
 
 /// Reads the state, or a finding when the API server does not answer. The namespace of `connection` is taskgate's.
-pub(super) async fn read(connection: &Connection, configuration: &str, service: &str) -> Result<ClusterState, Findings> {
+pub(super) async fn read(
+    connection: &Connection,
+    configuration: &str,
+    service: &str,
+) -> Result<ClusterState, Findings> {
     let server = api_server(&connection.client).await.map_err(no_api_server)?;
     let reader = Reader::discover(connection.clone(), true)
         .await

@@ -181,7 +181,12 @@ fn queued(context: &ExplainContext<'_>, task: &Value) -> Vec<Line> {
     let queue = context.job_of(task).and_then(|job| Job::of(job).queue());
     let queue = queue.map_or_else(|| "for its turn".to_owned(), |queue| format!("in LocalQueue {queue}"));
     let (reason, message) = (condition.reason(), condition.message());
-    let line = with_remedy(context, task, reason, Line::waits(format!("{queue}: {reason}: {message}")));
+    let line = with_remedy(
+        context,
+        task,
+        reason,
+        Line::waits(format!("{queue}: {reason}: {message}")),
+    );
     [line].into_iter().chain(context.kueue.blocker()).collect()
 }
 
@@ -204,7 +209,9 @@ fn with_remedy(context: &ExplainContext<'_>, task: &Value, reason: &str, line: L
     let queue = job.and_then(|job| Job::of(job).queue()).unwrap_or("?");
     let cancel = |line: Line| line.command(context.taskgate(&["cancel", name]), CANCEL_RIGHT);
     match reason {
-        "KueueNotInstalled" => line.advice("once Kueue is installed it starts; taskgate detects Kueue without a restart"),
+        "KueueNotInstalled" => {
+            line.advice("once Kueue is installed it starts; taskgate detects Kueue without a restart")
+        }
         "NoSuchLocalQueue" => line.advice(format!(
             "a user who may create {QUEUES} can create {queue} in namespace {namespace}"
         )),
@@ -227,9 +234,9 @@ fn with_remedy(context: &ExplainContext<'_>, task: &Value, reason: &str, line: L
         "NamespaceNotManaged" => cancel(line.advice(
             "Kueue's administrators can let it manage the namespace (managedJobsNamespaceSelector); to give up:",
         )),
-        "QueueNameInvalid" => cancel(line.advice(
-            "correct queueName of the policy, or the Task's label, for later Tasks; to give this one up:",
-        )),
+        "QueueNameInvalid" => cancel(
+            line.advice("correct queueName of the policy, or the Task's label, for later Tasks; to give this one up:"),
+        ),
         "QueueLabelRemoved" => line
             .advice("Kelos creates the Job again, and taskgate queues it again")
             .command(context.kubectl(&["delete", "job", name]), "delete on jobs"),

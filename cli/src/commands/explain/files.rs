@@ -49,7 +49,9 @@ impl Files {
     pub(super) fn of(objects: impl IntoIterator<Item = Value>, default: &str) -> Self {
         let mut files = Self::default();
         for mut object in objects {
-            let Some(collection) = Collection::of(&object) else { continue };
+            let Some(collection) = Collection::of(&object) else {
+                continue;
+            };
             let metadata = Metadata::of(&object);
             let Some(name) = metadata.name().map(ToOwned::to_owned) else {
                 continue;

@@ -139,7 +139,8 @@ mod tests {
         );
         assert!(line.text.ends_with("connection refused"), "{}", line.text);
         assert_eq!(line.command.as_deref(), Some("kubectl -n kueue-system get pods"));
-        let other = KueueHealth::of_refusal("failed calling webhook \"jobs.example.com\": EOF").expect("a webhook failed");
+        let other =
+            KueueHealth::of_refusal("failed calling webhook \"jobs.example.com\": EOF").expect("a webhook failed");
         assert!(
             other
                 .blocker()

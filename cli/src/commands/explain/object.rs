@@ -56,7 +56,9 @@ impl ObjectRef {
         };
         if name.is_empty() {
             let kinds = "task/NAME, job/NAME, item/SPAWNER/ID, spawner/NAME or workload/NAME";
-            return Err(CommandError::Usage(format!("{text} names nothing; the forms are {kinds}")));
+            return Err(CommandError::Usage(format!(
+                "{text} names nothing; the forms are {kinds}"
+            )));
         }
         Ok(object)
     }
@@ -70,7 +72,12 @@ impl ObjectRef {
             } else {
                 format!(", as far as may be read: {}", hidden.join("; "))
             };
-            anyhow!("there is no {} in namespace {}{hidden}", self.title(), context.namespace).into()
+            anyhow!(
+                "there is no {} in namespace {}{hidden}",
+                self.title(),
+                context.namespace
+            )
+            .into()
         })
     }
 

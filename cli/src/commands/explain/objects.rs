@@ -105,7 +105,10 @@ pub(super) fn explain_workload(context: &ExplainContext<'_>, workload: &Value, n
     if let Some(item) = item {
         lines.extend(item::lines(context, item, now));
     } else if has_failed {
-        let line = Line::new(Topic::Next, "it stays as it is: it has no WorkItem, and taskgate does not retry it");
+        let line = Line::new(
+            Topic::Next,
+            "it stays as it is: it has no WorkItem, and taskgate does not retry it",
+        );
         let retry = context.taskgate(&["retry", &format!("workload/{name}")]);
         lines.push(line.command(retry, "create on workitems; delete and create on workloads"));
     }

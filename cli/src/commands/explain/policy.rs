@@ -38,7 +38,9 @@ fn lines(context: &ExplainContext<'_>, object: &Value, sections: &[Section], kin
         return vec![line(&format!("the policies that govern it are not known: {reason}"))];
     }
     if context.error(Collection::Policies) == Some(&ReadError::Absent) {
-        return vec![line("none: taskgate is not installed, the API server does not have its kinds")];
+        return vec![line(
+            "none: taskgate is not installed, the API server does not have its kinds",
+        )];
     }
     if context.policies.excludes(context.namespace) {
         let (namespace, key, disabled) = (context.namespace, keys::ADMISSION, keys::ADMISSION_DISABLED);
@@ -47,7 +49,9 @@ fn lines(context: &ExplainContext<'_>, object: &Value, sections: &[Section], kin
         ))];
     }
     let candidates = context.policies.candidates(context.namespace, object);
-    let sections = sections.iter().filter_map(|section| section_text(*section, &candidates));
+    let sections = sections
+        .iter()
+        .filter_map(|section| section_text(*section, &candidates));
     let retried = Retried::of(kind, object);
     let retry = retried.and_then(|retried| retry_text(context, retried, &candidates));
     let mut texts: Vec<_> = sections.chain(retry).collect();
@@ -135,7 +139,9 @@ pub(super) fn admission(context: &ExplainContext<'_>, task: &Value) -> Vec<Line>
     let annotation = |key: &str| metadata.annotation(key);
     let mut texts = Vec::new();
     if let Some(item) = metadata.label(keys::WORK_ITEM) {
-        texts.push(format!("it belongs to WorkItem {item}, by a label, and has a finalizer"));
+        texts.push(format!(
+            "it belongs to WorkItem {item}, by a label, and has a finalizer"
+        ));
     }
     if let Some(ttl) = annotation(keys::TTL) {
         texts.push(format!("its TTL of {ttl} s was moved from its spec to an annotation"));

@@ -60,7 +60,8 @@ fn cancellation(context: &ExplainContext<'_>, task: &Value) -> Option<Line> {
     let Some(stamp) = &cancellation.stamp else {
         let remove = format!("{}-", keys::CANCEL);
         let command = context.kubectl(&["annotate", "tasks.kelos.dev", name, &remove]);
-        let line = Line::waits("its cancellation was requested, but admission did not see the request: nothing is done");
+        let line =
+            Line::waits("its cancellation was requested, but admission did not see the request: nothing is done");
         return Some(line.command(command, "patch on tasks.kelos.dev"));
     };
     let state = |text: &str| Line::new(Topic::State, text);
@@ -71,9 +72,7 @@ fn cancellation(context: &ExplainContext<'_>, task: &Value) -> Option<Line> {
                 .advice("until then the request can be withdrawn")
                 .command(withdraw, "patch and delete on tasks.kelos.dev")
         }
-        None | Some(Progress::Announced) => {
-            state(&format!("the cancellation that {by} requested was withdrawn"))
-        }
+        None | Some(Progress::Announced) => state(&format!("the cancellation that {by} requested was withdrawn")),
         Some(Progress::Cancelling) => Line::waits(format!(
             "for its end: the cancellation that {by} requested is in progress, and cannot be withdrawn"
         )),

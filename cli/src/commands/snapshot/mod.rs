@@ -136,7 +136,12 @@ impl Collection {
 fn served_version(groups: &ApiGroups, group: &str, known: &[&'static str]) -> &'static str {
     let served = groups.get(group).map(Vec::as_slice).unwrap_or_default();
     let is_served = |version: &&&str| served.iter().any(|served| served == **version);
-    known.iter().find(is_served).or(known.first()).copied().unwrap_or_default()
+    known
+        .iter()
+        .find(is_served)
+        .or(known.first())
+        .copied()
+        .unwrap_or_default()
 }
 
 /// Why objects are not known.
@@ -237,7 +242,10 @@ impl Snapshot {
     /// An object to change.
     #[cfg(test)]
     pub(super) fn object_mut(&mut self, collection: Collection, index: usize) -> &mut Value {
-        let objects = self.collections.get_mut(&collection).and_then(|objects| objects.as_mut().ok());
+        let objects = self
+            .collections
+            .get_mut(&collection)
+            .and_then(|objects| objects.as_mut().ok());
         Arc::make_mut(&mut objects.expect("it is known")[index])
     }
 

@@ -213,7 +213,10 @@ mod tests {
         assert_eq!(summary.since, "2026-11-20T12:00:00Z".parse().ok());
         // A Kelos with cancellation.
         let adopted = json!({"status": {"phase": "Cancelled", "cancelledBy": "user:ann", "message": "stale"}});
-        assert_eq!(summary(&task(adopted), None), ("Cancelled".to_owned(), "stale".to_owned()));
+        assert_eq!(
+            summary(&task(adopted), None),
+            ("Cancelled".to_owned(), "stale".to_owned())
+        );
         // Without `cancelledBy` the phase is not a cancellation.
         let forged = json!({"status": {"phase": "Cancelled"}});
         assert_eq!(

@@ -108,7 +108,11 @@ fn compare(title: &str, generated: &[Value], found: &Value, findings: &mut Findi
     for generated in generated {
         let name = text(generated, "/name");
         let Some(found) = webhook(found, name) else {
-            findings.failure(Check::Registration, format!("{title}: there is no webhook {name}"), APPLY);
+            findings.failure(
+                Check::Registration,
+                format!("{title}: there is no webhook {name}"),
+                APPLY,
+            );
             continue;
         };
         let paths = differences(&without_foreign_fields(generated), &without_foreign_fields(found));
@@ -124,7 +128,10 @@ fn compare(title: &str, generated: &[Value], found: &Value, findings: &mut Findi
         if !selectors.is_empty() {
             findings.warning(
                 Check::Registration,
-                format!("{title}: {name} selects other objects than generated: {}", some(&selectors)),
+                format!(
+                    "{title}: {name} selects other objects than generated: {}",
+                    some(&selectors)
+                ),
                 format!("nothing, if you have narrowed it; else {APPLY}"),
             );
         }
@@ -274,7 +281,11 @@ fn interference(state: &ClusterState, kind: &str, other: &Value, findings: &mut 
     } else if let Some(webhook) = webhooks.iter().find(is_about_own_kinds) {
         findings.warning(
             Check::Neighbours,
-            format!("{kind} {name} is about {} too ({})", taskgate_api::GROUP, text(webhook, "/name")),
+            format!(
+                "{kind} {name} is about {} too ({})",
+                taskgate_api::GROUP,
+                text(webhook, "/name")
+            ),
             "nothing, if it is yours; it can change or deny policies and WorkItems",
         );
     }

@@ -69,7 +69,10 @@ fn validity(state: &ClusterState, secret: &str, chain: &Chain, certificate: &Cer
         findings.failure(Check::Certificate, message, advice);
     }
     let authority = certificate.authorities.as_deref().and_then(Validity::of);
-    let lives = [("the certificate", Some(chain.validity())), ("its authority", authority)];
+    let lives = [
+        ("the certificate", Some(chain.validity())),
+        ("its authority", authority),
+    ];
     for (what, life) in lives {
         let Some(life) = life else { continue };
         let problem = if now < life.from {
@@ -122,7 +125,10 @@ fn missing_bundles(bundles: &[Bundle], findings: &mut Findings) {
     if !missing.is_empty() {
         findings.failure(
             Check::CaBundle,
-            format!("{} has no caBundle: the API server trusts no certificate", some(&missing)),
+            format!(
+                "{} has no caBundle: the API server trusts no certificate",
+                some(&missing)
+            ),
             "the provider of the certificate writes it: taskgate's pods, or cert-manager's CA injector; see their log",
         );
     }
@@ -132,9 +138,11 @@ fn missing_bundles(bundles: &[Bundle], findings: &mut Findings) {
 fn trust(state: &ClusterState, chain: &Chain, bundles: &[Bundle], findings: &mut Findings) {
     let before = findings.len();
     missing_bundles(bundles, findings);
-    let distrusting = bundles
-        .iter()
-        .filter(|(_, bundle)| bundle.as_ref().is_some_and(|bundle| !chain.is_trusted_by(bundle, state.now)));
+    let distrusting = bundles.iter().filter(|(_, bundle)| {
+        bundle
+            .as_ref()
+            .is_some_and(|bundle| !chain.is_trusted_by(bundle, state.now))
+    });
     let distrusting: Vec<_> = distrusting.map(|(name, _)| name.clone()).collect();
     if let Some(first) = distrusting.first() {
         let mut configurations = own_configurations(state).into_iter().flatten();

@@ -51,7 +51,9 @@ pub(super) fn api_server(state: &ClusterState, findings: &mut Findings) {
     } else {
         findings.ok(Check::ApiServer, format!("{version} answers"));
     }
-    let Some((there, here)) = state.server.clock else { return };
+    let Some((there, here)) = state.server.clock else {
+        return;
+    };
     let ahead = here.duration_since(there);
     if ahead.abs() > CLOCK_SKEW {
         findings.warning(
@@ -185,11 +187,15 @@ fn ready(title: &str, deployment: &Value, findings: &mut Findings) {
     let count = |path: &str| deployment.pointer(path).and_then(Value::as_u64);
     let wanted = count("/spec/replicas").unwrap_or(1);
     let ready = count("/status/readyReplicas").unwrap_or_default();
-    let problem = [("ReplicaFailure", "True"), ("Progressing", "False"), ("Available", "False")]
-        .into_iter()
-        .filter_map(|(kind, bad)| Condition::find(deployment, kind).filter(|condition| condition.status() == bad))
-        .map(|condition| format!(": {}", condition.message()))
-        .next();
+    let problem = [
+        ("ReplicaFailure", "True"),
+        ("Progressing", "False"),
+        ("Available", "False"),
+    ]
+    .into_iter()
+    .filter_map(|(kind, bad)| Condition::find(deployment, kind).filter(|condition| condition.status() == bad))
+    .map(|condition| format!(": {}", condition.message()))
+    .next();
     let message = format!("{title}: {ready} of {wanted} ready{}", problem.unwrap_or_default());
     let advice = "kubectl describe the Deployment and its pods; their readiness shows what they wait for";
     match ready {
@@ -210,7 +216,10 @@ fn versions(state: &ClusterState, deployment: &Value, findings: &mut Findings) {
     let alive: Vec<_> = pods
         .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
         .collect();
-    let images = alive.iter().map(|pod| text(pod, IMAGE)).filter(|image| !image.is_empty());
+    let images = alive
+        .iter()
+        .map(|pod| text(pod, IMAGE))
+        .filter(|image| !image.is_empty());
     let images: Vec<_> = images.collect::<BTreeSet<_>>().into_iter().collect();
     let [image] = images[..] else {
         if !images.is_empty() {
@@ -220,7 +229,10 @@ fn versions(state: &ClusterState, deployment: &Value, findings: &mut Findings) {
             findings.warning(
                 Check::Versions,
                 format!("the pods run {}", images.join(" and ")),
-                format!("wait for the rollout; if it does not continue, see why {} stays", some(&old)),
+                format!(
+                    "wait for the rollout; if it does not continue, see why {} stays",
+                    some(&old)
+                ),
             );
         }
         return;
@@ -246,7 +258,10 @@ fn tag(image: &str) -> Option<&str> {
 /// Whether a tag is a release and not a branch or a commit.
 fn is_release(tag: &str) -> bool {
     let numbers: Vec<_> = tag.trim_start_matches('v').split('.').collect();
-    numbers.len() == 3 && numbers.iter().all(|number| number.starts_with(|c: char| c.is_ascii_digit()))
+    numbers.len() == 3
+        && numbers
+            .iter()
+            .all(|number| number.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 /// The replica that runs the controller, and its clock.
@@ -255,7 +270,10 @@ pub(super) fn leader(state: &ClusterState, findings: &mut Findings) {
     if !state.installation.leader_election {
         return findings.ok(Check::Leader, "no leader election: the one replica runs the controller");
     }
-    let title = format!("Lease {}/{}", state.installation.namespace, state.installation.names.lease);
+    let title = format!(
+        "Lease {}/{}",
+        state.installation.namespace, state.installation.names.lease
+    );
     let lease = match state.snapshot.one(Collection::Lease) {
         Ok(lease) => lease,
         Err(ReadError::Absent) => {
@@ -283,7 +301,11 @@ pub(super) fn leader(state: &ClusterState, findings: &mut Findings) {
     }
     // The identity of a replica is its pod's name and its process ID.
     let pods = state.snapshot.objects(Collection::Pods);
-    let is_holder = |pod: &Value| holder.strip_prefix(name_of(pod)).is_some_and(|rest| rest.starts_with('-'));
+    let is_holder = |pod: &Value| {
+        holder
+            .strip_prefix(name_of(pod))
+            .is_some_and(|rest| rest.starts_with('-'))
+    };
     if pods.is_empty() || pods.iter().any(|pod| is_holder(pod)) {
         findings.ok(Check::Leader, format!("{holder} leads, renewed {} ago", length(age)));
     } else {
@@ -293,7 +315,9 @@ pub(super) fn leader(state: &ClusterState, findings: &mut Findings) {
             "is there another installation, or a replica outside of the cluster? Two of them share one Lease",
         );
     }
-    let ahead = written.map(|written| renewed.duration_since(written)).unwrap_or_default();
+    let ahead = written
+        .map(|written| renewed.duration_since(written))
+        .unwrap_or_default();
     let level = match ahead.abs() {
         ahead if ahead > CLOCK_SKEW_OF_LEADER => Level::Failure,
         ahead if ahead > CLOCK_SKEW => Level::Warning,
@@ -392,7 +416,12 @@ pub(super) fn other_systems(state: &ClusterState, findings: &mut Findings) {
                 "install one of them; taskgate detects it without a restart",
             ),
             None => findings.ok(check, "not installed"),
-            Some(served) if system.versions.iter().any(|known| served.iter().any(|one| one == known)) => {
+            Some(served)
+                if system
+                    .versions
+                    .iter()
+                    .any(|known| served.iter().any(|one| one == known)) =>
+            {
                 findings.ok(check, describe_system(state, &system, &served.join(", ")));
             }
             Some(served) => findings.failure(
@@ -420,7 +449,11 @@ fn describe_system(state: &ClusterState, system: &OtherSystem, served: &str) -> 
         let mut versions = kelos::TASK_VERSIONS.iter();
         versions.any(|version| taskgate_controller::knows_cancelled(crd, version))
     });
-    let supports = if supports_cancellation { "supports" } else { "does not support" };
+    let supports = if supports_cancellation {
+        "supports"
+    } else {
+        "does not support"
+    };
     format!("{text}; it {supports} cancelled Tasks")
 }
 

@@ -194,7 +194,11 @@ pub(super) fn policies(state: &ClusterState, policies: &PolicyState<'_>, finding
         ("TaskPolicies", Collection::Policies),
         ("ClusterTaskPolicies", Collection::ClusterPolicies),
     ] {
-        if let Some(error) = state.snapshot.error(collection).filter(|error| **error != ReadError::Absent) {
+        if let Some(error) = state
+            .snapshot
+            .error(collection)
+            .filter(|error| **error != ReadError::Absent)
+        {
             return findings.unreadable(Check::Policies, what, error);
         }
     }
@@ -210,7 +214,10 @@ pub(super) fn policies(state: &ClusterState, policies: &PolicyState<'_>, finding
     let in_force = || all.iter().filter(|policy| policy.policy.is_ok() && policy.is_on());
     let collections = [Collection::Spawners, Collection::Tasks, Collection::Workloads];
     // Objects that cannot be read may still be selected.
-    if collections.iter().any(|collection| state.snapshot.read(*collection).is_ok()) {
+    if collections
+        .iter()
+        .any(|collection| state.snapshot.read(*collection).is_ok())
+    {
         for policy in in_force() {
             selects_nothing(policies, policy, findings);
         }
@@ -297,7 +304,9 @@ fn overruled(policies: &PolicyState<'_>, policy: &CompiledPolicy, findings: &mut
     if has_metadata || policies.selections_of(policy).next().is_none() {
         return;
     }
-    let own = SECTIONS.into_iter().filter(|section| !section_of(policy, section).is_null());
+    let own = SECTIONS
+        .into_iter()
+        .filter(|section| !section_of(policy, section).is_null());
     let own: Vec<_> = own.collect();
     let title = policy.title();
     if own.is_empty() {
@@ -338,7 +347,11 @@ fn conflicts(policies: &PolicyState<'_>, findings: &mut Findings) {
             };
             let rank = |policy: &CompiledPolicy| {
                 let is_cluster = matches!(policy.name, PolicyName::Cluster { .. });
-                (is_cluster, policy.enforced, policy.spec.as_ref().map(|spec| spec.priority))
+                (
+                    is_cluster,
+                    policy.enforced,
+                    policy.spec.as_ref().map(|spec| spec.priority),
+                )
             };
             if rank(first) == rank(second) && section_of(first, section) != section_of(second, section) {
                 let object = format!("{}/{}", selection.namespace, selection.object);
@@ -388,7 +401,11 @@ pub(super) fn queues(state: &ClusterState, policies: &PolicyState<'_>, findings:
     if queueing.is_empty() {
         return;
     }
-    if state.groups.as_ref().is_ok_and(|groups| !groups.contains_key(kueue::GROUP)) {
+    if state
+        .groups
+        .as_ref()
+        .is_ok_and(|groups| !groups.contains_key(kueue::GROUP))
+    {
         let names: Vec<_> = queueing.iter().map(|(policy, ..)| policy.title()).collect();
         return findings.failure(
             Check::Queues,
@@ -474,7 +491,9 @@ impl KueueState<'_> {
             return findings.add(level, Check::Queues, message, Some(advice.to_owned()));
         }
         let what = format!("LocalQueue {namespace}/{name}, which {title} names,");
-        let found = find(self.queues, |queue| (namespace_of(queue), name_of(queue)) == (namespace, name));
+        let found = find(self.queues, |queue| {
+            (namespace_of(queue), name_of(queue)) == (namespace, name)
+        });
         match found.map(|found| (found, LocalQueue::of(found))) {
             None => {
                 let message = format!("{what} does not exist: Jobs stay suspended");

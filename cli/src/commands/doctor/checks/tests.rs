@@ -140,7 +140,9 @@ fn faults_of_the_cluster_are_reported() {
             Level::Failure,
             "workitems.taskgate.dev is not installed",
             |state| {
-                state.snapshot.put(Collection::Crd("workitems.taskgate.dev"), Err(ReadError::Absent));
+                state
+                    .snapshot
+                    .put(Collection::Crd("workitems.taskgate.dev"), Err(ReadError::Absent));
             },
         ),
         (
@@ -296,7 +298,10 @@ fn faults_around_the_registration_are_reported() {
             },
         ),
         (Check::Registration, Level::Failure, "has no port 443", |state| {
-            state.snapshot.put(Collection::Service, objects([json!({"spec": {"ports": [{"port": 8443}]}})]));
+            state.snapshot.put(
+                Collection::Service,
+                objects([json!({"spec": {"ports": [{"port": 8443}]}})]),
+            );
         }),
         (
             Check::Neighbours,
@@ -327,7 +332,9 @@ fn faults_around_the_registration_are_reported() {
             "disabled since 2026-01-31T11:00:00Z by ann: incident",
             |state| {
                 let data = json!({"since": "2026-01-31T11:00:00Z", "by": "ann", "reason": "incident"});
-                state.snapshot.put(Collection::DisableSwitch, objects([json!({"data": data})]));
+                state
+                    .snapshot
+                    .put(Collection::DisableSwitch, objects([json!({"data": data})]));
                 state.probes.validating = ProbeResult::NotCalled;
             },
         ),
@@ -484,7 +491,8 @@ fn faults_of_the_replicas_are_reported() {
             Level::Warning,
             "taskgate:0.0.1 and ghcr.io/taskgate/taskgate",
             |state| {
-                object(state, Collection::Pods, 0)["spec"]["containers"][0]["image"] = json!("ghcr.io/old/taskgate:0.0.1");
+                object(state, Collection::Pods, 0)["spec"]["containers"][0]["image"] =
+                    json!("ghcr.io/old/taskgate:0.0.1");
             },
         ),
         (
@@ -493,7 +501,8 @@ fn faults_of_the_replicas_are_reported() {
             "the pods run 9.0.0, this command is",
             |state| {
                 for index in 0..2 {
-                    object(state, Collection::Pods, index)["spec"]["containers"][0]["image"] = json!("ghcr.io/taskgate/taskgate:9.0.0");
+                    object(state, Collection::Pods, index)["spec"]["containers"][0]["image"] =
+                        json!("ghcr.io/taskgate/taskgate:9.0.0");
                 }
             },
         ),
@@ -516,11 +525,16 @@ fn faults_of_the_replicas_are_reported() {
         (Check::Leader, Level::Failure, "has no holder", |state| {
             state.snapshot.put(Collection::Lease, objects([json!({})]));
         }),
-        (Check::Leader, Level::Failure, "renewed Lease taskgate-system/taskgate-controller 60 s ago", |state| {
-            let lease = object(state, Collection::Lease, 0);
-            lease["spec"]["renewTime"] = json!("2026-01-31T11:59:00Z");
-            lease["metadata"]["managedFields"][0]["time"] = json!("2026-01-31T11:59:00Z");
-        }),
+        (
+            Check::Leader,
+            Level::Failure,
+            "renewed Lease taskgate-system/taskgate-controller 60 s ago",
+            |state| {
+                let lease = object(state, Collection::Lease, 0);
+                lease["spec"]["renewTime"] = json!("2026-01-31T11:59:00Z");
+                lease["metadata"]["managedFields"][0]["time"] = json!("2026-01-31T11:59:00Z");
+            },
+        ),
         (
             Check::Leader,
             Level::Warning,
@@ -572,7 +586,10 @@ fn faults_of_namespaces_and_policies_are_reported() {
             "kube-system is governed, taskgate never touches it: TaskSpawner/own",
             |state| {
                 push(state, Collection::Spawners, spawner("kube-system", "own"));
-                state.snapshot.put(Collection::ClusterPolicies, objects([policy("", "all", &json!({"cancellationPolicy": {}}))]));
+                state.snapshot.put(
+                    Collection::ClusterPolicies,
+                    objects([policy("", "all", &json!({"cancellationPolicy": {}}))]),
+                );
             },
         ),
         (Check::Policies, Level::Warning, "there is none", |state| {
@@ -622,7 +639,9 @@ fn faults_of_namespaces_and_policies_are_reported() {
             "ClusterTaskPolicy all selects no namespace",
             |state| {
                 let spec = json!({"namespaceSelector": {"matchLabels": {"team": "blue"}}, "failurePolicy": {}});
-                state.snapshot.put(Collection::ClusterPolicies, objects([policy("", "all", &spec)]));
+                state
+                    .snapshot
+                    .put(Collection::ClusterPolicies, objects([policy("", "all", &spec)]));
             },
         ),
         (
@@ -760,7 +779,9 @@ fn the_probe_uses_a_namespace_that_is_not_excluded() {
     let mut state = healthy();
     object(&mut state, Collection::Namespaces, 3)["metadata"]["labels"]["taskgate.dev/admission"] = json!("disabled");
     assert_eq!(namespace_for_probe(&state).as_deref(), Some("default"));
-    state.snapshot.put(Collection::Namespaces, objects([namespace("kube-system")]));
+    state
+        .snapshot
+        .put(Collection::Namespaces, objects([namespace("kube-system")]));
     assert_eq!(namespace_for_probe(&state), None);
     state = healthy();
     state.snapshot.put(Collection::Crd(KELOS_CRD), Err(ReadError::Absent));
@@ -793,11 +814,7 @@ fn tasks_and_workloads_are_selected_as_spawners_are() {
 fn every_check_is_in_the_documentation() {
     let page = include_str!("../../../../../docs/doctor.md");
     for check in Check::value_variants() {
-        assert!(
-            page.contains(&format!("| `{}` |", check.name())),
-            "{}",
-            check.name()
-        );
+        assert!(page.contains(&format!("| `{}` |", check.name())), "{}", check.name());
     }
 }
 
@@ -928,7 +945,11 @@ fn healthy_snapshot(image: &str, bundle: &[u8]) -> Snapshot {
     ] {
         snapshot.put(collection, objects(found));
     }
-    for absent in [Collection::DisableSwitch, Collection::Workloads, Collection::KueueConfig] {
+    for absent in [
+        Collection::DisableSwitch,
+        Collection::Workloads,
+        Collection::KueueConfig,
+    ] {
         snapshot.put(absent, Err(ReadError::Absent));
     }
     snapshot

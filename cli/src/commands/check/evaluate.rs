@@ -1,4 +1,4 @@
-//! Many documents, judged on as many processors as there are.
+//! Evaluates many documents on all processors.
 
 use std::sync::Arc;
 
@@ -8,37 +8,37 @@ use taskgate_offline::{Defaults, Document, Judge, Proposal, Unreadable};
 use super::report::{Entry, Report};
 use crate::output::Progress;
 
-/// How many documents a task judges: enough to be worth one, few enough for every processor to have its share.
-const SHARE: usize = 32;
+/// How many documents one task evaluates.
+const CHUNK: usize = 32;
 
-/// Judges `documents` and reports them in their order.
-pub(super) async fn judge_all(
-    judge: &Arc<Judge>,
+/// Evaluates `documents` and reports them in their order.
+pub(super) async fn all(
+    evaluator: &Arc<Judge>,
     documents: Vec<Document>,
     defaults: Defaults,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let progress = Progress::new("judging objects");
+    let progress = Progress::new("evaluating objects");
     let total = documents.len();
     let defaults = Arc::new(defaults);
-    let mut tasks = Vec::with_capacity(total.div_ceil(SHARE));
+    let mut tasks = Vec::with_capacity(total.div_ceil(CHUNK));
     let mut documents = documents.into_iter().peekable();
     while documents.peek().is_some() {
-        let share = documents.by_ref().take(SHARE).collect();
-        tasks.push(tokio::spawn(judge_share(judge.clone(), share, defaults.clone())));
+        let chunk = documents.by_ref().take(CHUNK).collect();
+        tasks.push(tokio::spawn(evaluate_chunk(evaluator.clone(), chunk, defaults.clone())));
     }
     for (index, task) in tasks.into_iter().enumerate() {
-        report.extend(task.await.context("judging objects")?);
-        progress.at(total.min((index + 1) * SHARE), total);
+        report.extend(task.await.context("evaluating objects")?);
+        progress.at(total.min((index + 1) * CHUNK), total);
     }
     Ok(())
 }
 
-async fn judge_share(judge: Arc<Judge>, documents: Vec<Document>, defaults: Arc<Defaults>) -> Report {
+async fn evaluate_chunk(evaluator: Arc<Judge>, documents: Vec<Document>, defaults: Arc<Defaults>) -> Report {
     let mut report = Report::default();
     for Document { place, object } in documents {
         match Proposal::of(object, &defaults) {
-            Ok(proposal) => match judge.judge(proposal).await {
+            Ok(proposal) => match evaluator.judge(proposal).await {
                 Some(judgement) => report.entries.push(Entry { place, judgement }),
                 None => report.other_kinds += 1,
             },
