@@ -22,10 +22,7 @@ struct Limit {
 }
 
 /// An expression in CEL, and the message of the API server where it is false.
-struct Validation {
-    expression: String,
-    message: &'static str,
-}
+type Validation = (String, &'static str);
 
 /// The policies and their bindings, as YAML.
 pub(crate) fn policies(roles: &RoleManifests<'_>) -> String {
@@ -49,7 +46,7 @@ pub(crate) fn table() -> String {
             .map(|[_, _, resources, _]| format!("`{resources}`"))
             .collect();
         let operations: Vec<_> = limit.rules.iter().map(|[.., operations]| *operations).collect();
-        let messages: Vec<_> = limit.validations.iter().map(|one| one.message).collect();
+        let messages: Vec<_> = limit.validations.iter().map(|(_, message)| *message).collect();
         let _ = writeln!(
             text,
             "| {} | {} | {} |",
@@ -62,9 +59,11 @@ pub(crate) fn table() -> String {
 }
 
 fn limits(own_namespace: &str) -> Vec<Limit> {
-    let scope = || Validation {
-        expression: in_scope(own_namespace),
-        message: "the namespace is not a system's, not taskgate's own, and not labelled taskgate.dev/admission=disabled",
+    let scope = || {
+        (
+            in_scope(own_namespace),
+            "the namespace is not a system's, not taskgate's own, and not labelled taskgate.dev/admission=disabled",
+        )
     };
     vec![
         webhooks("mutating", "mutatingwebhookconfigurations", &["reinvocationPolicy"]),
@@ -139,14 +138,14 @@ fn webhooks(suffix: &'static str, resource: &'static str, more: &[&str]) -> Limi
         suffix,
         rules: vec![["admissionregistration.k8s.io", "v1", resource, "UPDATE"]],
         validations: vec![
-            Validation {
+            (
                 expression,
-                message: "of its own webhooks only the caBundle changes, and the condition of `taskgate disable`",
-            },
-            Validation {
-                expression: unchanged(&["metadata.labels", "metadata.annotations", "metadata.ownerReferences"]),
-                message: "labels, annotations and owners stay",
-            },
+                "of its own webhooks only the caBundle changes, and the condition of `taskgate disable`",
+            ),
+            (
+                unchanged(&["metadata.labels", "metadata.annotations", "metadata.ownerReferences"]),
+                "labels, annotations and owners stay",
+            ),
         ],
     }
 }
@@ -170,10 +169,10 @@ fn pods(scope: Validation) -> Limit {
         suffix: "pods",
         rules: vec![["", "v1", "pods", "UPDATE"]],
         validations: vec![
-            Validation {
+            (
                 expression,
-                message: "only the annotations taskgate.dev/cancel-deadline and kelos.dev/cancel-task change",
-            },
+                "only the annotations taskgate.dev/cancel-deadline and kelos.dev/cancel-task change",
+            ),
             scope,
         ],
     }
@@ -192,12 +191,9 @@ fn jobs(scope: Validation) -> Limit {
             ["batch", "v1", "jobs", "DELETE"],
         ],
         validations: vec![
-            Validation {
-                expression: owned,
-                message: "a Kelos Task owns the Job",
-            },
-            Validation {
-                expression: format!(
+            (owned, "a Kelos Task owns the Job"),
+            (
+                format!(
                     "request.operation == 'DELETE'\n|| ({})",
                     unchanged(&[
                         "metadata.ownerReferences",
@@ -208,8 +204,8 @@ fn jobs(scope: Validation) -> Limit {
                         "spec.template.spec",
                     ])
                 ),
-                message: "what the Job runs, its owners and its finalizers stay",
-            },
+                "what the Job runs, its owners and its finalizers stay",
+            ),
             scope,
         ],
     }
@@ -217,13 +213,13 @@ fn jobs(scope: Validation) -> Limit {
 
 /// Only successors are created.
 fn successor() -> Validation {
-    Validation {
-        expression: format!(
+    (
+        format!(
             "request.operation != 'CREATE'\n|| object.metadata.?annotations[?'{}'].orValue('') != ''",
             keys::RETRY_OF
         ),
-        message: "it creates only successors, with the annotation taskgate.dev/retry-of",
-    }
+        "it creates only successors, with the annotation taskgate.dev/retry-of",
+    )
 }
 
 fn tasks(scope: &Validation) -> Limit {
@@ -244,19 +240,13 @@ fn tasks(scope: &Validation) -> Limit {
         rules: vec![[kelos::GROUP, "*", "tasks", "CREATE, UPDATE, DELETE"]],
         validations: vec![
             successor(),
-            Validation {
-                expression: kept,
-                message: "spec, owners and the finalizers of others stay",
-            },
-            Validation {
-                expression: ended(&["Succeeded", "Failed", "Cancelled"]),
-                message: "it deletes only Tasks that have ended",
-            },
+            (kept, "spec, owners and the finalizers of others stay"),
+            (
+                ended(&["Succeeded", "Failed", "Cancelled"]),
+                "it deletes only Tasks that have ended",
+            ),
             // A Task in a namespace that was opted out keeps no finalizer of taskgate's.
-            Validation {
-                expression: format!("request.operation == 'UPDATE'\n|| ({})", scope.expression),
-                message: scope.message,
-            },
+            (format!("request.operation == 'UPDATE'\n|| ({})", scope.0), scope.1),
         ],
     }
 }
@@ -265,12 +255,12 @@ fn task_status() -> Limit {
     Limit {
         suffix: "task-status",
         rules: vec![[kelos::GROUP, "*", "tasks/status", "UPDATE"]],
-        validations: vec![Validation {
-            expression: "object.?status.?phase == oldObject.?status.?phase\n\
+        validations: vec![(
+            "object.?status.?phase == oldObject.?status.?phase\n\
                          || object.?status.?phase.orValue('') in ['Failed', 'Cancelled']"
                 .to_owned(),
-            message: "a Task goes to no other phase than Failed or Cancelled",
-        }],
+            "a Task goes to no other phase than Failed or Cancelled",
+        )],
     }
 }
 
@@ -280,10 +270,7 @@ fn workloads(scope: Validation) -> Limit {
         rules: vec![[taskgate_api::foreman::GROUP, "*", "workloads", "CREATE, DELETE"]],
         validations: vec![
             successor(),
-            Validation {
-                expression: ended(&["Failed"]),
-                message: "it deletes only Workloads that have failed",
-            },
+            (ended(&["Failed"]), "it deletes only Workloads that have failed"),
             scope,
         ],
     }
@@ -330,7 +317,7 @@ fn document(roles: &RoleManifests<'_>, limit: &Limit) -> String {
         "  matchConditions:\n  - name: is-taskgate\n    expression: >-\n      request.userInfo.username ==\n      \
          'system:serviceaccount:{namespace}:{name}'\n  validations:\n"
     );
-    for Validation { expression, message } in validations {
+    for (expression, message) in validations {
         let expression = expression.replace('\n', "\n      ");
         let _ = write!(
             text,

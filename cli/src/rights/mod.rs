@@ -27,6 +27,31 @@ pub(crate) struct Right {
     pub(crate) verbs: &'static [&'static str],
 }
 
+impl Right {
+    /// The right, limited to these objects.
+    const fn only(self, names: &'static [Name]) -> Self {
+        Self { names, ..self }
+    }
+}
+
+/// A row of the tables below.
+const fn right(
+    group: &'static str,
+    resources: &'static [&'static str],
+    verbs: &'static [&'static str],
+    why: &'static str,
+) -> Right {
+    Right {
+        why,
+        group,
+        resources,
+        names: &[],
+        verbs,
+    }
+}
+
+const READ: &[&str] = &["get", "list", "watch"];
+
 /// The name of an object that a right is limited to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Name {
@@ -127,119 +152,32 @@ const CRDS: [Name; 3] = [
 ];
 
 /// In the whole cluster, for every installation. None reads a Secret.
+#[rustfmt::skip]
 pub(crate) const CLUSTER: &[Right] = &[
-    Right {
-        why: "policies decide about Tasks",
-        group: GROUP,
-        resources: &["taskpolicies", "clustertaskpolicies"],
-        names: &[],
-        verbs: &["get", "list", "watch"],
-    },
-    Right {
-        why: "the status of policies",
-        group: GROUP,
-        resources: &["taskpolicies/status", "clustertaskpolicies/status"],
-        names: &[],
-        verbs: &["patch"],
-    },
-    Right {
-        why: "the attempt records of items",
-        group: GROUP,
-        resources: &["workitems"],
-        names: &[],
-        verbs: &["create", "delete", "get", "list", "patch", "watch"],
-    },
-    Right {
-        why: "the attempt records of items",
-        group: GROUP,
-        resources: &["workitems/status"],
-        names: &[],
-        verbs: &["update"],
-    },
-    Right {
-        why: "finalizer, TTL and cancellation of Tasks",
-        group: kelos::GROUP,
-        resources: &["tasks"],
-        names: &[],
-        verbs: &["delete", "get", "list", "patch", "watch"],
-    },
-    Right {
-        why: "conditions of Tasks and spawners",
-        group: kelos::GROUP,
-        resources: &["tasks/status", "taskspawners/status"],
-        names: &[],
-        verbs: &["patch"],
-    },
-    Right {
-        why: "policies select Tasks by spawner; templates and issue sources read spawners and Workspaces",
-        group: kelos::GROUP,
-        resources: &["taskspawners", "workspaces"],
-        names: &[],
-        verbs: &["get", "list", "watch"],
-    },
-    Right {
-        why: "whether Kelos can still create the Job of a Task",
-        group: kelos::GROUP,
-        resources: &["agentconfigs"],
-        names: &[],
-        verbs: &["get"],
-    },
-    Right {
-        why: "Jobs of Tasks: their state in the queue; the Job of a cancelled Task is failed and deleted",
-        group: "batch",
-        resources: &["jobs"],
-        names: &[],
-        verbs: &["delete", "get", "list", "patch", "watch"],
-    },
-    Right {
-        why: "a Job that must not run is failed through its status",
-        group: "batch",
-        resources: &["jobs/status"],
-        names: &[],
-        verbs: &["patch"],
-    },
-    Right {
-        why: "the failure cause of a Job; the grace period of a cancellation, and the protocol of worker pools",
-        group: "",
-        resources: &["pods"],
-        names: &[],
-        verbs: &["get", "list", "patch"],
-    },
-    Right {
-        why: "policies select by the labels of namespaces",
-        group: "",
-        resources: &["namespaces"],
-        names: &[],
-        verbs: &["get", "list", "watch"],
-    },
-    Right {
-        why: "Events of Tasks and items",
-        group: "events.k8s.io",
-        resources: &["events"],
-        names: &[],
-        verbs: &["create", "patch"],
-    },
-    Right {
-        why: "taskgate does for a user only what the user may do: to cancel a Task takes the right to delete it; to retry it, or to override a policy, also the right to create it",
-        group: "authorization.k8s.io",
-        resources: &["subjectaccessreviews"],
-        names: &[],
-        verbs: &["create"],
-    },
-    Right {
-        why: "the capabilities of the installed Kelos CRD, and whether Foreman and Kueue are installed",
-        group: "apiextensions.k8s.io",
-        resources: &["customresourcedefinitions"],
-        names: &CRDS,
-        verbs: &["get", "list", "watch"],
-    },
-    Right {
-        why: "the caBundle of our own webhook configurations",
-        group: "admissionregistration.k8s.io",
-        resources: &["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
-        names: &[Name::Configuration],
-        verbs: &["get", "list", "patch", "watch"],
-    },
+    right(GROUP, &["taskpolicies", "clustertaskpolicies"], READ, "policies decide about Tasks"),
+    right(GROUP, &["taskpolicies/status", "clustertaskpolicies/status"], &["patch"], "the status of policies"),
+    right(GROUP, &["workitems"], &["create", "delete", "get", "list", "patch", "watch"],
+        "the attempt records of items"),
+    right(GROUP, &["workitems/status"], &["update"], "the attempt records of items"),
+    right(kelos::GROUP, &["tasks"], &["delete", "get", "list", "patch", "watch"],
+        "finalizer, TTL and cancellation of Tasks"),
+    right(kelos::GROUP, &["tasks/status", "taskspawners/status"], &["patch"], "conditions of Tasks and spawners"),
+    right(kelos::GROUP, &["taskspawners", "workspaces"], READ,
+        "policies select Tasks by spawner; templates and issue sources read spawners and Workspaces"),
+    right(kelos::GROUP, &["agentconfigs"], &["get"], "whether Kelos can still create the Job of a Task"),
+    right("batch", &["jobs"], &["delete", "get", "list", "patch", "watch"],
+        "Jobs of Tasks: their state in the queue; the Job of a cancelled Task is failed and deleted"),
+    right("batch", &["jobs/status"], &["patch"], "a Job that must not run is failed through its status"),
+    right("", &["pods"], &["get", "list", "patch"],
+        "the failure cause of a Job; the grace period of a cancellation, and the protocol of worker pools"),
+    right("", &["namespaces"], READ, "policies select by the labels of namespaces"),
+    right("events.k8s.io", &["events"], &["create", "patch"], "Events of Tasks and items"),
+    right("authorization.k8s.io", &["subjectaccessreviews"], &["create"],
+        "taskgate does for a user only what the user may do: to cancel a Task takes the right to delete it; to retry it, or to override a policy, also the right to create it"),
+    right("apiextensions.k8s.io", &["customresourcedefinitions"], READ,
+        "the capabilities of the installed Kelos CRD, and whether Foreman and Kueue are installed").only(&CRDS),
+    right("admissionregistration.k8s.io", &["mutatingwebhookconfigurations", "validatingwebhookconfigurations"], &["get", "list", "patch", "watch"],
+        "the caBundle of our own webhook configurations").only(&[Name::Configuration]),
 ];
 
 /// In the whole cluster, for one feature each.
@@ -249,54 +187,24 @@ pub(crate) const FEATURES: [(Feature, &[Right]); 3] = [
     (Feature::TaskRetry, TASK_RETRY),
 ];
 
+#[rustfmt::skip]
 const KUEUE: &[Right] = &[
-    Right {
-        why: "whether queue and priority class exist",
-        group: kueue::GROUP,
-        resources: &["localqueues", "workloadpriorityclasses"],
-        names: &[],
-        verbs: &["get", "list", "watch"],
-    },
-    Right {
-        why: "the admission of Jobs by Kueue",
-        group: kueue::GROUP,
-        resources: &["workloads"],
-        names: &[],
-        verbs: &["list", "watch"],
-    },
-    Right {
-        why: "which namespaces Kueue manages",
-        group: "",
-        resources: &["configmaps"],
-        names: &[Name::KueueConfig],
-        verbs: &["get"],
-    },
+    right(kueue::GROUP, &["localqueues", "workloadpriorityclasses"], READ, "whether queue and priority class exist"),
+    right(kueue::GROUP, &["workloads"], &["list", "watch"], "the admission of Jobs by Kueue"),
+    right("", &["configmaps"], &["get"], "which namespaces Kueue manages").only(&[Name::KueueConfig]),
 ];
 
+#[rustfmt::skip]
 const FOREMAN: &[Right] = &[
-    Right {
-        why: "retry of Workloads: each attempt is a new object; Workloads are never changed",
-        group: "foreman.llmkube.dev",
-        resources: &["workloads"],
-        names: &[],
-        verbs: &["create", "delete", "get", "list", "watch"],
-    },
-    Right {
-        why: "the results of a Workload's attempts",
-        group: "foreman.llmkube.dev",
-        resources: &["agentictasks"],
-        names: &[],
-        verbs: &["get", "list"],
-    },
+    right("foreman.llmkube.dev", &["workloads"], &["create", "delete", "get", "list", "watch"],
+        "retry of Workloads: each attempt is a new object; Workloads are never changed"),
+    right("foreman.llmkube.dev", &["agentictasks"], &["get", "list"], "the results of a Workload's attempts"),
 ];
 
-const TASK_RETRY: &[Right] = &[Right {
-    why: "the successor of a Task that failed",
-    group: kelos::GROUP,
-    resources: &["tasks"],
-    names: &[],
-    verbs: &["create"],
-}];
+#[rustfmt::skip]
+const TASK_RETRY: &[Right] = &[
+    right(kelos::GROUP, &["tasks"], &["create"], "the successor of a Task that failed"),
+];
 
 /// The rights that an installation needs in the whole cluster.
 pub(crate) fn cluster(names: &Names) -> impl Iterator<Item = &'static Right> {
@@ -305,47 +213,15 @@ pub(crate) fn cluster(names: &Names) -> impl Iterator<Item = &'static Right> {
 }
 
 /// In taskgate's own namespace.
+#[rustfmt::skip]
 pub(crate) const NAMESPACE: &[Right] = &[
-    Right {
-        why: "RBAC cannot limit `create` to a name",
-        group: "",
-        resources: &["secrets"],
-        names: &[],
-        verbs: &["create"],
-    },
-    Right {
-        why: "the certificate that taskgate issues",
-        group: "",
-        resources: &["secrets"],
-        names: &[Name::Certificate],
-        verbs: &["get", "list", "update", "watch"],
-    },
-    Right {
-        why: "the certificate that cert-manager issues",
-        group: "",
-        resources: &["secrets"],
-        names: &[Name::Issued],
-        verbs: &["get", "list", "watch"],
-    },
-    Right {
-        why: "`taskgate disable`, and the end of its period",
-        group: "",
-        resources: &["configmaps"],
-        names: &[Name::Fixed("taskgate-disabled")],
-        verbs: &["delete", "get", "list", "watch"],
-    },
-    Right {
-        why: "RBAC cannot limit `create` to a name",
-        group: "coordination.k8s.io",
-        resources: &["leases"],
-        names: &[],
-        verbs: &["create"],
-    },
-    Right {
-        why: "which replica runs the controller",
-        group: "coordination.k8s.io",
-        resources: &["leases"],
-        names: &[Name::Lease],
-        verbs: &["get", "update"],
-    },
+    right("", &["secrets"], &["create"], "RBAC cannot limit `create` to a name"),
+    right("", &["secrets"], &["get", "list", "update", "watch"],
+        "the certificate that taskgate issues").only(&[Name::Certificate]),
+    right("", &["secrets"], READ, "the certificate that cert-manager issues").only(&[Name::Issued]),
+    right("", &["configmaps"], &["delete", "get", "list", "watch"],
+        "`taskgate disable`, and the end of its period").only(&[Name::Fixed("taskgate-disabled")]),
+    right("coordination.k8s.io", &["leases"], &["create"], "RBAC cannot limit `create` to a name"),
+    right("coordination.k8s.io", &["leases"], &["get", "update"],
+        "which replica runs the controller").only(&[Name::Lease]),
 ];

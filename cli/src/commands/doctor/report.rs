@@ -69,46 +69,73 @@ pub(super) struct Finding {
     pub(super) advice: Option<String>,
 }
 
-/// The findings of all checks, in the order in which they run.
-#[derive(Debug, Default)]
-pub(super) struct Findings(pub(super) Vec<Finding>);
+/// Collects the findings of the checks, one check after the other.
+#[derive(Debug)]
+pub(super) struct Findings {
+    pub(super) all: Vec<Finding>,
+    check: Check,
+    begin: usize,
+}
 
 impl Findings {
-    pub(super) fn ok(&mut self, check: Check, message: impl Into<String>) {
-        self.add(Level::Ok, check, message, None);
+    pub(super) fn new() -> Self {
+        Self {
+            all: Vec::new(),
+            check: Check::ApiServer,
+            begin: 0,
+        }
     }
 
-    pub(super) fn warning(&mut self, check: Check, message: impl Into<String>, advice: impl Into<String>) {
-        self.add(Level::Warning, check, message, Some(advice.into()));
+    /// Begins a check: the following findings are about it.
+    pub(super) fn begin(&mut self, check: Check) {
+        self.check = check;
+        self.begin = self.all.len();
     }
 
-    pub(super) fn failure(&mut self, check: Check, message: impl Into<String>, advice: impl Into<String>) {
-        self.add(Level::Failure, check, message, Some(advice.into()));
+    /// Whether the check has no findings yet.
+    pub(super) fn is_clean(&self) -> bool {
+        self.begin == self.all.len()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(super) fn ok(&mut self, message: impl Into<String>) {
+        self.all.push(Finding {
+            check: self.check,
+            level: Level::Ok,
+            message: message.into(),
+            advice: None,
+        });
+    }
+
+    pub(super) fn warning(&mut self, message: impl Into<String>, advice: impl Into<String>) {
+        self.add(Level::Warning, message, advice);
+    }
+
+    pub(super) fn failure(&mut self, message: impl Into<String>, advice: impl Into<String>) {
+        self.add(Level::Failure, message, advice);
+    }
+
+    pub(super) fn add(&mut self, level: Level, message: impl Into<String>, advice: impl Into<String>) {
+        self.all.push(Finding {
+            check: self.check,
+            level,
+            message: message.into(),
+            advice: Some(advice.into()),
+        });
     }
 
     /// `what` could not be read.
-    pub(super) fn unreadable(&mut self, check: Check, what: &str, error: &ReadError) {
+    pub(super) fn unreadable(&mut self, what: &str, error: &ReadError) {
         match error.message() {
-            None => self.warning(check, format!("there is no {what}"), "install it again"),
+            None => self.warning(format!("there is no {what}"), "install it again"),
             Some(message) => self.warning(
-                check,
                 format!("{what}: cannot be read: {message}"),
                 "run it as a user with that right, such as a cluster administrator",
             ),
         }
-    }
-
-    pub(super) fn add(&mut self, level: Level, check: Check, message: impl Into<String>, advice: Option<String>) {
-        self.0.push(Finding {
-            check,
-            level,
-            message: message.into(),
-            advice,
-        });
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
     }
 }
 
@@ -122,7 +149,7 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn of(Findings(mut findings): Findings) -> Self {
+    pub(super) fn of(mut findings: Vec<Finding>) -> Self {
         findings.sort_by_key(|finding| finding.check);
         let count = |level| findings.iter().filter(|finding| finding.level == level).count();
         Self {
@@ -175,13 +202,15 @@ mod tests {
 
     #[test]
     fn each_finding_has_a_line_with_its_advice_below() {
-        let mut findings = Findings::default();
-        findings.warning(Check::Queues, "there is no queue", "make one");
-        findings.ok(Check::ApiServer, "v1.36.3");
+        let mut findings = Findings::new();
+        findings.begin(Check::Queues);
+        findings.warning("there is no queue", "make one");
+        findings.begin(Check::ApiServer);
+        findings.ok("v1.36.3");
         let plain = "ok       api-server  v1.36.3\n\
                      warning  queues      there is no queue\n\
                      \x20                    do: make one\n\
                      1 ok, 1 warning, 0 failures\n";
-        assert_eq!(Report::of(findings).text(Style::plain()), plain);
+        assert_eq!(Report::of(findings.all).text(Style::plain()), plain);
     }
 }

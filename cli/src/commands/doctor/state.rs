@@ -26,7 +26,7 @@ use super::{
     checks::{CRDS, DEPLOYMENTS},
     installation::{Installation, pod_selector},
     probe::{self, Probes},
-    report::{Check, Findings},
+    report::{Check, Finding, Findings},
 };
 use crate::{
     cluster::Connection,
@@ -74,7 +74,7 @@ pub(super) async fn read(
     connection: &Connection,
     configuration: &str,
     service: &str,
-) -> Result<ClusterState, Findings> {
+) -> Result<ClusterState, Vec<Finding>> {
     let server = api_server(&connection.client).await.map_err(no_api_server)?;
     let reader = Reader::discover(connection.clone(), true)
         .await
@@ -150,10 +150,11 @@ async fn certificate(connection: &Connection, name: &str) -> Result<Certificate,
 
 const UNREACHABLE: &str = "is the kubeconfig that of this cluster, and the network up?";
 
-fn no_api_server((message, advice): (String, &str)) -> Findings {
-    let mut findings = Findings::default();
-    findings.failure(Check::ApiServer, message, advice);
-    findings
+fn no_api_server((message, advice): (String, &str)) -> Vec<Finding> {
+    let mut findings = Findings::new();
+    findings.begin(Check::ApiServer);
+    findings.failure(message, advice);
+    findings.all
 }
 
 /// The version and the time of the API server; else the message and the advice of a finding.

@@ -322,7 +322,7 @@ fn a_stopped_item_has_its_attempts_and_what_starts_it_again() {
         "item/fixer-42-0",
     ] {
         let text = explained(&kinds, name);
-        assert_eq!(told, format!("item fixer/42 in namespace team: Open{lines}"), "{name}");
+        assert_eq!(text, format!("item fixer/42 in namespace team: Open{lines}"), "{name}");
     }
     let spawner = explained(&kinds, "spawner/fixer");
     assert_eq!(
@@ -591,6 +591,6 @@ fn text_of_others_cannot_control_the_terminal() {
     );
     evil["metadata"]["annotations"] = json!({"taskgate.dev/metadata-skipped": "x\u{1b}[2J"});
     let text = explained(&[(Collection::Tasks, json!([evil]))], "evil");
-    assert!(!text.contains('\u{1b}') && !text.contains('\u{202e}'), "{told:?}");
+    assert!(!text.contains('\u{1b}') && !text.contains('\u{202e}'), "{text:?}");
     assert_eq!(text.lines().count(), 4, "{text}");
 }

@@ -171,7 +171,7 @@ mod tests {
         item
     }
 
-    fn summary(object: &Value, item: Option<&WorkItem>) -> (String, String) {
+    fn shown(object: &Value, item: Option<&WorkItem>) -> (String, String) {
         let summary = TaskSummary::of(object, item);
         (summary.state.to_string(), summary.why)
     }
@@ -194,8 +194,8 @@ mod tests {
             ),
         ] {
             let expected = (state.to_owned(), why.to_owned());
-            assert_eq!(summary(&task(more.clone()), None), expected, "{more}");
-            assert_eq!(summary(&task(more), Some(&closed)), expected);
+            assert_eq!(shown(&task(more.clone()), None), expected, "{more}");
+            assert_eq!(shown(&task(more), Some(&closed)), expected);
         }
     }
 
@@ -214,7 +214,7 @@ mod tests {
         // A Kelos with cancellation.
         let adopted = json!({"status": {"phase": "Cancelled", "cancelledBy": "user:ann", "message": "stale"}});
         assert_eq!(
-            summary(&task(adopted), None),
+            shown(&task(adopted), None),
             ("Cancelled".to_owned(), "stale".to_owned())
         );
         // Without `cancelledBy` the phase is not a cancellation.
@@ -243,7 +243,7 @@ mod tests {
             ("Cancelled", "Cancelled", "Cancelled by user:ann: stale"),
         ] {
             let expected = (state.to_owned(), why.to_owned());
-            assert_eq!(summary(&task(asked(progress)), None), expected, "{progress}");
+            assert_eq!(shown(&task(asked(progress)), None), expected, "{progress}");
         }
     }
 
@@ -262,7 +262,7 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                said(&task(json!({})), Some(&item)),
+                shown(&task(json!({})), Some(&item)),
                 (state.to_owned(), why.to_owned()),
                 "{item:?}"
             );
@@ -285,8 +285,8 @@ mod tests {
             (DisplayState::Queued, "WaitingForAdmission: no room")
         );
         assert_eq!(summary.since, "2026-11-20T10:30:00Z".parse().ok());
-        assert_eq!(summary(&queued("Running", "False"), None).0, "Running");
-        assert_eq!(summary(&queued("Failed", "True"), None).0, "Failed");
+        assert_eq!(shown(&queued("Running", "False"), None).0, "Running");
+        assert_eq!(shown(&queued("Failed", "True"), None).0, "Failed");
     }
 
     #[test]
@@ -298,6 +298,6 @@ mod tests {
             "Terminating".to_owned(),
             "waits for finalizers kelos.dev/finalizer, test.example/held".to_owned(),
         );
-        assert_eq!(summary(&task(terminating), None), expected);
+        assert_eq!(shown(&task(terminating), None), expected);
     }
 }

@@ -78,7 +78,11 @@ impl<'a> FencingLease<'a> {
             return Ok(());
         };
         loop {
-            let found = leases.get_opt(name).await.map_err(api_error).context("reading the Lease")?;
+            let found = leases
+                .get_opt(name)
+                .await
+                .map_err(api_error)
+                .context("reading the Lease")?;
             // Before the write, so that the Lease is never assumed younger than it is.
             let renewed = Instant::now();
             let Some(mut lease) = found else {

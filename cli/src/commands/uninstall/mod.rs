@@ -70,7 +70,10 @@ pub(crate) async fn run(args: UninstallArgs) -> Result<(), CommandError> {
     for resource in [MUTATING_CONFIGURATION, VALIDATING_CONFIGURATION] {
         let (.., kind, _) = resource;
         let params = dry_run.delete(DeleteParams::default());
-        let result = connection.api(resource, None).delete(args.configuration.as_str(), &params).await;
+        let result = connection
+            .api(resource, None)
+            .delete(args.configuration.as_str(), &params)
+            .await;
         deleted(result).with_context(|| format!("removing the {kind}"))?;
     }
     let mut lease = if dry_run.dry_run {
@@ -90,11 +93,7 @@ pub(crate) async fn run(args: UninstallArgs) -> Result<(), CommandError> {
 }
 
 /// Passes over all Tasks until none has taskgate's finalizer; the last pass begins when no replica can write any more.
-async fn remove_finalizers(
-    connection: &Connection,
-    lease: &mut FencingLease<'_>,
-    dry_run: DryRun,
-) -> Result<String> {
+async fn remove_finalizers(connection: &Connection, lease: &mut FencingLease<'_>, dry_run: DryRun) -> Result<String> {
     let Some(tasks) = tasks::Tasks::find(connection, dry_run).await? else {
         return Ok("Kelos is not installed: there are no Tasks\n".to_owned());
     };

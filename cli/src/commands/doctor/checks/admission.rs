@@ -25,6 +25,7 @@ const APPLY_SERVICE: &str = "apply the manifests of this release again";
 
 /// Compares both configurations with the generated ones.
 pub(super) fn registration(state: &ClusterState, findings: &mut Findings) {
+    findings.begin(Check::Registration);
     let [mutating, validating] = own_configurations(state);
     let generated = generated(state, mutating, validating);
     for (collection, kind, found, generated) in [
@@ -43,9 +44,8 @@ pub(super) fn registration(state: &ClusterState, findings: &mut Findings) {
     ] {
         let title = format!("{kind} {}", state.installation.configuration);
         match (state.snapshot.error(collection), found) {
-            (Some(error), _) => findings.unreadable(Check::Registration, &title, error),
+            (Some(error), _) => findings.unreadable(&title, error),
             (None, None) => findings.failure(
-                Check::Registration,
                 format!("there is no {title}: the API server does not call taskgate"),
                 APPLY,
             ),
@@ -108,11 +108,7 @@ fn compare(title: &str, generated: &[Value], found: &Value, findings: &mut Findi
     for generated in generated {
         let name = text(generated, "/name");
         let Some(found) = webhook(found, name) else {
-            findings.failure(
-                Check::Registration,
-                format!("{title}: there is no webhook {name}"),
-                APPLY,
-            );
+            findings.failure(format!("{title}: there is no webhook {name}"), APPLY);
             continue;
         };
         let paths = differences(&without_foreign_fields(generated), &without_foreign_fields(found));
@@ -123,11 +119,10 @@ fn compare(title: &str, generated: &[Value], found: &Value, findings: &mut Findi
         let settings: Vec<_> = others.extract_if(.., is_setting).collect();
         if !others.is_empty() {
             let message = format!("{title}: {name} is not as generated: {}", some(&others));
-            findings.failure(Check::Registration, message, APPLY);
+            findings.failure(message, APPLY);
         }
         if !selectors.is_empty() {
             findings.warning(
-                Check::Registration,
                 format!(
                     "{title}: {name} selects other objects than generated: {}",
                     some(&selectors)
@@ -141,7 +136,7 @@ fn compare(title: &str, generated: &[Value], found: &Value, findings: &mut Findi
                 .map(|field| format!("{field} is {}, not {}", found[field], generated[field]))
                 .collect();
             let message = format!("{title}: {name}: {}", settings.join(", "));
-            findings.warning(Check::Registration, message, APPLY);
+            findings.warning(message, APPLY);
         }
     }
     let is_known = |name: &str| generated.iter().any(|generated| generated["name"] == name);
@@ -149,13 +144,10 @@ fn compare(title: &str, generated: &[Value], found: &Value, findings: &mut Findi
     let unknown: Vec<_> = names.filter(|name| !is_known(name)).map(ToOwned::to_owned).collect();
     if !unknown.is_empty() {
         let message = format!("{title}: this release knows no webhook {}", some(&unknown));
-        findings.warning(Check::Registration, message, APPLY);
+        findings.warning(message, APPLY);
     }
     if findings.len() == before {
-        findings.ok(
-            Check::Registration,
-            format!("{title}: {} webhooks, as generated", generated.len()),
-        );
+        findings.ok(format!("{title}: {} webhooks, as generated", generated.len()));
     }
 }
 
@@ -178,7 +170,6 @@ fn client(state: &ClusterState, configuration: &Value, findings: &mut Findings) 
     };
     if let Some(url) = base_url(first) {
         return findings.warning(
-            Check::Registration,
             format!("the API server calls {url}, not the Service"),
             "nothing, during development; else apply the registration without --url",
         );
@@ -188,7 +179,6 @@ fn client(state: &ClusterState, configuration: &Value, findings: &mut Findings) 
     let installation = &state.installation;
     if (name, namespace) != (&installation.service, &installation.namespace) {
         return findings.failure(
-            Check::Registration,
             format!("the API server calls Service {namespace}/{name}"),
             format!("{APPLY}; or name that installation: --namespace {namespace} --service {name}"),
         );
@@ -201,11 +191,7 @@ fn client(state: &ClusterState, configuration: &Value, findings: &mut Findings) 
         }
         _ => return,
     };
-    findings.failure(
-        Check::Registration,
-        format!("{problem}: the API server cannot call taskgate"),
-        APPLY_SERVICE,
-    );
+    findings.failure(format!("{problem}: the API server cannot call taskgate"), APPLY_SERVICE);
 }
 
 /// The configurations of others: those that interfere with taskgate, and whether Kueue's run after taskgate's.
@@ -218,7 +204,7 @@ pub(super) fn neighbours(state: &ClusterState, findings: &mut Findings) {
         // The check of the registration reports this.
         return;
     };
-    let before = findings.len();
+    findings.begin(Check::Neighbours);
     for (kind, found) in [
         ("MutatingWebhookConfiguration", mutating),
         ("ValidatingWebhookConfiguration", validating),
@@ -228,11 +214,8 @@ pub(super) fn neighbours(state: &ClusterState, findings: &mut Findings) {
             interference(state, kind, other, findings);
         }
     }
-    if findings.len() == before {
-        findings.ok(
-            Check::Neighbours,
-            "no other configuration calls taskgate, or is about its kinds",
-        );
+    if findings.is_clean() {
+        findings.ok("no other configuration calls taskgate, or is about its kinds");
     }
     let own = &state.installation.configuration;
     let is_kueue = |found: &Value| {
@@ -242,15 +225,15 @@ pub(super) fn neighbours(state: &ClusterState, findings: &mut Findings) {
     };
     let kueue = mutating.iter().filter(|found| is_kueue(found));
     let names: Vec<_> = kueue.map(|found| name_of(found)).collect();
+    findings.begin(Check::Order);
     // Configurations run in the order of their names, and Kueue has to see the labels that taskgate sets.
     if let Some(name) = names.iter().find(|name| **name < own.as_str()) {
         findings.failure(
-            Check::Order,
             format!("Kueue's {name} runs before {own}: it does not see the queue that taskgate gives a Job"),
             format!("give taskgate's configurations a name that sorts before {name}: registration.name of the chart"),
         );
     } else if let Some(name) = names.first() {
-        findings.ok(Check::Order, format!("{own} runs before Kueue's {name}"));
+        findings.ok(format!("{own} runs before Kueue's {name}"));
     }
 }
 
@@ -271,7 +254,6 @@ fn interference(state: &ClusterState, kind: &str, other: &Value, findings: &mut 
     };
     if let Some(webhook) = webhooks.iter().find(calls_taskgate) {
         findings.failure(
-            Check::Neighbours,
             format!("{kind} {name} leads to taskgate as well ({})", text(webhook, "/name")),
             format!(
                 "delete it, if it is left from an earlier installation; every request is sent twice: kubectl delete {kind} \
@@ -280,7 +262,6 @@ fn interference(state: &ClusterState, kind: &str, other: &Value, findings: &mut 
         );
     } else if let Some(webhook) = webhooks.iter().find(is_about_own_kinds) {
         findings.warning(
-            Check::Neighbours,
             format!(
                 "{kind} {name} is about {} too ({})",
                 taskgate_api::GROUP,
@@ -297,12 +278,12 @@ pub(super) fn answers(state: &ClusterState, findings: &mut Findings) {
         // The check of the switch reports this.
         return;
     }
+    findings.begin(Check::Answers);
     let validating = &state.probes.validating;
     answer("a policy that cannot be applied", "validating", validating, findings);
     match &state.probes.mutating {
         Some((namespace, result)) => answer(&format!("a Task in {namespace}"), "mutating", result, findings),
         None if state.snapshot.one(Collection::Crd(KELOS_CRD)).is_ok() => findings.warning(
-            Check::Answers,
             "the mutating side was not checked: every namespace is excluded, or none may be read",
             "see registration and namespaces",
         ),
@@ -314,19 +295,17 @@ pub(super) fn answers(state: &ClusterState, findings: &mut Findings) {
 fn answer(object: &str, phase: &str, result: &ProbeResult, findings: &mut Findings) {
     match result {
         ProbeResult::Answered => {
-            findings.ok(Check::Answers, format!("the API server asks taskgate about {object} ({phase})"));
+            findings.ok(format!("the API server asks taskgate about {object} ({phase})"));
         }
         ProbeResult::NotCalled => findings.failure(
-            Check::Answers,
             format!("the API server does not ask taskgate about {object}: it was admitted ({phase})"),
             "see registration; this is also so a moment after it was written, and while taskgate is unavailable and the failure \
              policy is Ignore",
         ),
         ProbeResult::CallFailed(error) => {
-            findings.failure(Check::Answers, format!("{phase}: {error}"), call_advice(error));
+            findings.failure(format!("{phase}: {error}"), call_advice(error));
         }
         ProbeResult::Refused(error) => findings.warning(
-            Check::Answers,
             format!("whether the API server asks taskgate could not be checked ({phase}): {error}"),
             format!("run it as a user who may create {object}; it is a dry run"),
         ),

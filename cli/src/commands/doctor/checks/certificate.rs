@@ -24,19 +24,17 @@ const OVERDUE: i128 = 4;
 type Bundle = (String, Option<Vec<u8>>);
 
 pub(super) fn certificate(state: &ClusterState, findings: &mut Findings) {
+    findings.begin(Check::Certificate);
     let bundles = bundles(state);
     let Some(secret) = &state.installation.secret else {
-        findings.ok(
-            Check::Certificate,
-            "from files in the pods, which are not read; the check of the answers shows whether it works",
-        );
+        findings.ok("from files in the pods, which are not read; the check of the answers shows whether it works");
         return missing_bundles(&bundles, findings);
     };
     let certificate = match &state.certificate {
         Ok(certificate) => certificate,
         Err(ReadError::Absent) => return absent(state, secret, "there is no Secret", findings),
         Err(error) => {
-            findings.unreadable(Check::Certificate, &format!("Secret {secret}"), error);
+            findings.unreadable(&format!("Secret {secret}"), error);
             return missing_bundles(&bundles, findings);
         }
     };
@@ -53,20 +51,19 @@ fn absent(state: &ClusterState, secret: &str, what: &str, findings: &mut Finding
         CertMode::CertManager | CertMode::Files => "ask cert-manager: kubectl describe certificate",
     };
     let namespace = &state.installation.namespace;
-    findings.failure(Check::Certificate, format!("{what} {namespace}/{secret}"), advice);
+    findings.failure(format!("{what} {namespace}/{secret}"), advice);
 }
 
 /// The names and the validity of the certificate, and the validity of its CA.
 fn validity(state: &ClusterState, secret: &str, chain: &Chain, certificate: &Certificate, findings: &mut Findings) {
     let now = state.now;
-    let before = findings.len();
     let advice = match state.installation.mode {
         CertMode::SelfSigned => "taskgate replaces it automatically: see the log of its pods, and rights below",
         CertMode::CertManager | CertMode::Files => "ask cert-manager: kubectl describe certificate",
     };
     if let Some(name) = dialled_name(state).filter(|name| !chain.is_for(name)) {
         let message = format!("{secret} is not issued for {name}, which the API server calls");
-        findings.failure(Check::Certificate, message, advice);
+        findings.failure(message, advice);
     }
     let authority = certificate.authorities.as_deref().and_then(Validity::of);
     let lives = [
@@ -84,13 +81,13 @@ fn validity(state: &ClusterState, secret: &str, chain: &Chain, certificate: &Cer
         } else {
             continue;
         };
-        findings.failure(Check::Certificate, format!("{what} in {secret} {problem}"), advice);
+        findings.failure(format!("{what} in {secret} {problem}"), advice);
     }
-    if findings.len() == before {
+    if findings.is_clean() {
         let left = |life: Validity| length(life.left(now));
         let authority = authority.map_or_else(String::new, |life| format!(", its authority for {}", left(life)));
         let message = format!("{secret}: valid for another {}{authority}", left(chain.validity()));
-        findings.ok(Check::Certificate, message);
+        findings.ok(message);
     }
 }
 
@@ -120,11 +117,11 @@ fn bundles(state: &ClusterState) -> Vec<Bundle> {
 
 /// The webhooks without a CA bundle.
 fn missing_bundles(bundles: &[Bundle], findings: &mut Findings) {
+    findings.begin(Check::CaBundle);
     let missing = bundles.iter().filter(|(_, bundle)| bundle.is_none());
     let missing: Vec<_> = missing.map(|(name, _)| name.clone()).collect();
     if !missing.is_empty() {
         findings.failure(
-            Check::CaBundle,
             format!(
                 "{} has no caBundle: the API server trusts no certificate",
                 some(&missing)
@@ -136,7 +133,6 @@ fn missing_bundles(bundles: &[Bundle], findings: &mut Findings) {
 
 /// Whether the CA bundles lead to the certificate.
 fn trust(state: &ClusterState, chain: &Chain, bundles: &[Bundle], findings: &mut Findings) {
-    let before = findings.len();
     missing_bundles(bundles, findings);
     let distrusting = bundles.iter().filter(|(_, bundle)| {
         bundle
@@ -150,14 +146,13 @@ fn trust(state: &ClusterState, chain: &Chain, bundles: &[Bundle], findings: &mut
         let writer = writer.map_or_else(String::new, |writer| format!("; {writer} has written it"));
         let webhooks = some(&distrusting);
         findings.failure(
-            Check::CaBundle,
             format!("the caBundle of {webhooks} does not lead to the certificate{writer}"),
             "only taskgate, or cert-manager's CA injector, may write caBundle: omit it from what you apply",
         );
     }
-    if findings.len() == before && !bundles.is_empty() {
+    if findings.is_clean() && !bundles.is_empty() {
         let message = format!("all {} webhooks trust the certificate", bundles.len());
-        findings.ok(Check::CaBundle, message);
+        findings.ok(message);
     }
 }
 

@@ -40,29 +40,29 @@ const INJECT: &str = "cert-manager.io/inject-ca-from";
 
 /// The API server's version, and its clock against this machine's.
 pub(super) fn api_server(state: &ClusterState, findings: &mut Findings) {
+    findings.begin(Check::ApiServer);
     let (major, minor, version) = &state.server.version;
     if (*major, *minor) < OLDEST {
         let (major, minor) = OLDEST;
         findings.failure(
-            Check::ApiServer,
             format!("{version} is too old"),
             format!("upgrade Kubernetes to {major}.{minor} or later: taskgate's webhooks need match conditions"),
         );
     } else {
-        findings.ok(Check::ApiServer, format!("{version} answers"));
+        findings.ok(format!("{version} answers"));
     }
     let Some((there, here)) = state.server.clock else {
         return;
     };
+    findings.begin(Check::Clock);
     let ahead = here.duration_since(there);
     if ahead.abs() > CLOCK_SKEW {
         findings.warning(
-            Check::Clock,
             format!("this machine is {} the API server", skew(ahead)),
             "synchronize the clocks by NTP: ages and deadlines are printed wrongly here",
         );
     } else {
-        findings.ok(Check::Clock, "this machine and the API server agree");
+        findings.ok("this machine and the API server agree");
     }
 }
 
@@ -74,6 +74,7 @@ fn skew(ahead: SignedDuration) -> String {
 
 /// Whether taskgate is disabled.
 pub(super) fn switch(state: &ClusterState, findings: &mut Findings) {
+    findings.begin(Check::Switch);
     match state.snapshot.one(Collection::DisableSwitch) {
         Ok(map) => {
             let (disabled, message) = describe(map);
@@ -83,17 +84,16 @@ pub(super) fn switch(state: &ClusterState, findings: &mut Findings) {
             } else {
                 "run `taskgate enable` when the incident is over"
             };
-            findings.failure(Check::Switch, message, advice);
+            findings.failure(message, advice);
         }
         Err(ReadError::Absent) => match webhooks_off(state) {
-            0 => findings.ok(Check::Switch, "enabled"),
+            0 => findings.ok("enabled"),
             off => findings.failure(
-                Check::Switch,
                 format!("{off} webhooks are off, although taskgate is not disabled"),
                 "run `taskgate enable`",
             ),
         },
-        Err(error) => findings.unreadable(Check::Switch, &format!("ConfigMap {CONFIG_MAP}"), error),
+        Err(error) => findings.unreadable(&format!("ConfigMap {CONFIG_MAP}"), error),
     }
 }
 
@@ -109,7 +109,7 @@ fn webhooks_off(state: &ClusterState) -> usize {
 
 /// Whether taskgate's own kinds are served, and are those of this release.
 pub(super) fn kinds(state: &ClusterState, findings: &mut Findings) {
-    let before = findings.len();
+    findings.begin(Check::Kinds);
     for crd in taskgate_api::crds::all() {
         let name = crd.metadata.name.clone().unwrap_or_default();
         let Some(own) = OWN_CRDS.into_iter().find(|own| *own == name) else {
@@ -118,14 +118,14 @@ pub(super) fn kinds(state: &ClusterState, findings: &mut Findings) {
         match state.snapshot.one(Collection::Crd(own)) {
             Ok(found) => kind(own, &serde_json::to_value(crd).unwrap_or_default(), found, findings),
             Err(ReadError::Absent) => {
-                findings.failure(Check::Kinds, format!("{name} is not installed"), INSTALL_CRDS);
+                findings.failure(format!("{name} is not installed"), INSTALL_CRDS);
             }
-            Err(error) => findings.unreadable(Check::Kinds, &name, error),
+            Err(error) => findings.unreadable(&name, error),
         }
     }
-    if findings.len() == before {
+    if findings.is_clean() {
         let message = format!("{} in {VERSION}, as in this release", OWN_CRDS.join(", "));
-        findings.ok(Check::Kinds, message);
+        findings.ok(message);
     }
 }
 
@@ -134,17 +134,16 @@ fn kind(name: &str, wanted: &Value, found: &Value, findings: &mut Findings) {
         let reason = Condition::find(found, "NamesAccepted").map(Condition::message);
         let message = format!("{name} is not served {}", reason.unwrap_or_default());
         let advice = format!("`kubectl describe crd {name}` shows the reason");
-        return findings.failure(Check::Kinds, message.trim_end(), advice);
+        return findings.failure(message.trim_end(), advice);
     }
     let is_served = |version: &Value| version["name"] == VERSION && version["served"] == true;
     if !list(found, "/spec/versions").iter().any(is_served) {
         let message = format!("{name} is not served in {GROUP}/{VERSION}");
-        return findings.failure(Check::Kinds, message, INSTALL_CRDS);
+        return findings.failure(message, INSTALL_CRDS);
     }
     let paths = missing(&wanted["spec"], &found["spec"]);
     if !paths.is_empty() {
         findings.warning(
-            Check::Kinds,
             format!("{name} is not that of this release: {}", some(&paths)),
             format!("{INSTALL_CRDS}; or use the command of the release that is installed"),
         );
@@ -153,6 +152,7 @@ fn kind(name: &str, wanted: &Value, found: &Value, findings: &mut Findings) {
 
 /// The Deployment and its pods: whether they are ready, and run one release.
 pub(super) fn replicas(state: &ClusterState, findings: &mut Findings) {
+    findings.begin(Check::Replicas);
     let installation = &state.installation;
     let title = format!("Deployment {}/{}", installation.namespace, installation.service);
     let deployment = match state.snapshot.one(Collection::Deployment) {
@@ -160,18 +160,18 @@ pub(super) fn replicas(state: &ClusterState, findings: &mut Findings) {
         // taskgate may run elsewhere, where the API server calls a URL.
         Err(ReadError::Absent) if own_webhooks(state).any(|webhook| base_url(webhook).is_some()) => {
             let advice = "nothing, while taskgate runs outside of the cluster";
-            return findings.warning(Check::Replicas, format!("there is no {title}"), advice);
+            return findings.warning(format!("there is no {title}"), advice);
         }
         Err(ReadError::Absent) => {
             let advice = "install taskgate; or name its installation: --namespace NAME --service NAME";
-            return findings.failure(Check::Replicas, format!("there is no {title}"), advice);
+            return findings.failure(format!("there is no {title}"), advice);
         }
-        Err(error) => return findings.unreadable(Check::Replicas, &title, error),
+        Err(error) => return findings.unreadable(&title, error),
     };
     ready(&title, deployment, findings);
+    findings.begin(Check::Versions);
     if let Some(problem) = &installation.problem {
         findings.warning(
-            Check::Versions,
             format!("the flags of {title} are not understood: {problem}"),
             "use the command of the release that is installed; the defaults are assumed",
         );
@@ -179,7 +179,7 @@ pub(super) fn replicas(state: &ClusterState, findings: &mut Findings) {
     match state.snapshot.error(Collection::Pods) {
         None => versions(state, deployment, findings),
         Some(ReadError::Absent) => {}
-        Some(error) => findings.unreadable(Check::Versions, "the pods of taskgate", error),
+        Some(error) => findings.unreadable("the pods of taskgate", error),
     }
 }
 
@@ -199,14 +199,10 @@ fn ready(title: &str, deployment: &Value, findings: &mut Findings) {
     let message = format!("{title}: {ready} of {wanted} ready{}", problem.unwrap_or_default());
     let advice = "kubectl describe the Deployment and its pods; their readiness shows what they wait for";
     match ready {
-        0 => findings.failure(Check::Replicas, message, advice),
-        ready if ready < wanted => findings.warning(Check::Replicas, message, advice),
-        1 => findings.warning(
-            Check::Replicas,
-            message,
-            "run two or more: with one, each restart is a gap",
-        ),
-        _ => findings.ok(Check::Replicas, message),
+        0 => findings.failure(message, advice),
+        ready if ready < wanted => findings.warning(message, advice),
+        1 => findings.warning(message, "run two or more: with one, each restart is a gap"),
+        _ => findings.ok(message),
     }
 }
 
@@ -227,7 +223,6 @@ fn versions(state: &ClusterState, deployment: &Value, findings: &mut Findings) {
             let old = alive.iter().filter(|pod| text(pod, IMAGE) != wanted);
             let old: Vec<_> = old.map(|pod| name_of(pod).to_owned()).collect();
             findings.warning(
-                Check::Versions,
                 format!("the pods run {}", images.join(" and ")),
                 format!(
                     "wait for the rollout; if it does not continue, see why {} stays",
@@ -240,11 +235,10 @@ fn versions(state: &ClusterState, deployment: &Value, findings: &mut Findings) {
     let own = env!("CARGO_PKG_VERSION");
     match tag(image).filter(|tag| is_release(tag) && tag.trim_start_matches('v') != own) {
         Some(tag) => findings.warning(
-            Check::Versions,
             format!("the pods run {tag}, this command is {own}: their manifests may differ"),
             format!("use the command of release {tag}"),
         ),
-        None => findings.ok(Check::Versions, format!("all pods run {image}, this command is {own}")),
+        None => findings.ok(format!("all pods run {image}, this command is {own}")),
     }
 }
 
@@ -267,8 +261,9 @@ fn is_release(tag: &str) -> bool {
 /// The replica that runs the controller, and its clock.
 pub(super) fn leader(state: &ClusterState, findings: &mut Findings) {
     const ADVICE: &str = "see replicas, and rights: without a leader no failure is counted and no finalizer is removed";
+    findings.begin(Check::Leader);
     if !state.installation.leader_election {
-        return findings.ok(Check::Leader, "no leader election: the one replica runs the controller");
+        return findings.ok("no leader election: the one replica runs the controller");
     }
     let title = format!(
         "Lease {}/{}",
@@ -277,14 +272,14 @@ pub(super) fn leader(state: &ClusterState, findings: &mut Findings) {
     let lease = match state.snapshot.one(Collection::Lease) {
         Ok(lease) => lease,
         Err(ReadError::Absent) => {
-            return findings.failure(Check::Leader, format!("no leader: there is no {title}"), ADVICE);
+            return findings.failure(format!("no leader: there is no {title}"), ADVICE);
         }
-        Err(error) => return findings.unreadable(Check::Leader, &title, error),
+        Err(error) => return findings.unreadable(&title, error),
     };
     let holder = text(lease, "/spec/holderIdentity");
     let renewed: Option<Timestamp> = text(lease, "/spec/renewTime").parse().ok();
     let Some(renewed) = renewed.filter(|_| !holder.is_empty()) else {
-        return findings.failure(Check::Leader, format!("no leader: {title} has no holder"), ADVICE);
+        return findings.failure(format!("no leader: {title} has no holder"), ADVICE);
     };
     // The time of the write by the API server's clock.
     let written: Option<Timestamp> = list(lease, "/metadata/managedFields")
@@ -297,7 +292,7 @@ pub(super) fn leader(state: &ClusterState, findings: &mut Findings) {
     let age = now.duration_since(written.unwrap_or(renewed));
     if age > SignedDuration::from_secs(duration.unwrap_or(15)) + CLOCK_SKEW {
         let message = format!("no leader: {holder} renewed {title} {} ago", length(age));
-        return findings.failure(Check::Leader, message, ADVICE);
+        return findings.failure(message, ADVICE);
     }
     // The identity of a replica is its pod's name and its process ID.
     let pods = state.snapshot.objects(Collection::Pods);
@@ -307,10 +302,9 @@ pub(super) fn leader(state: &ClusterState, findings: &mut Findings) {
             .is_some_and(|rest| rest.starts_with('-'))
     };
     if pods.is_empty() || pods.iter().any(|pod| is_holder(pod)) {
-        findings.ok(Check::Leader, format!("{holder} leads, renewed {} ago", length(age)));
+        findings.ok(format!("{holder} leads, renewed {} ago", length(age)));
     } else {
         findings.warning(
-            Check::Leader,
             format!("{holder} leads, and is none of the pods of this Deployment"),
             "is there another installation, or a replica outside of the cluster? Two of them share one Lease",
         );
@@ -323,26 +317,27 @@ pub(super) fn leader(state: &ClusterState, findings: &mut Findings) {
         ahead if ahead > CLOCK_SKEW => Level::Warning,
         _ => return,
     };
+    findings.begin(Check::Clock);
     let message = format!("the clock of {holder} is {} the API server's", skew(ahead));
     let advice = "synchronize the clocks of the nodes by NTP: backoffs, TTLs and cancellations depend on them";
-    findings.add(level, Check::Clock, message, Some(advice.to_owned()));
+    findings.add(level, message, advice);
 }
 
 /// The rights that taskgate's service account lacks.
 pub(super) fn rights(state: &ClusterState, findings: &mut Findings) {
+    findings.begin(Check::Rights);
     let installation = &state.installation;
     let account = format!("ServiceAccount {}/{}", installation.namespace, installation.account);
     let denied = match &state.denied {
         Ok(denied) => denied,
-        Err(error) => return findings.unreadable(Check::Rights, &format!("the rights of {account}"), error),
+        Err(error) => return findings.unreadable(&format!("the rights of {account}"), error),
     };
     let missing = permissions::missing(&installation.names, |permission| !denied.contains(permission));
     if missing.is_empty() {
-        findings.ok(Check::Rights, format!("{account} has all rights that it needs"));
+        findings.ok(format!("{account} has all rights that it needs"));
     }
     for right in missing {
         findings.failure(
-            Check::Rights,
             format!("{account} lacks a right: {}", right.why),
             format!("add to its {}: {}", right.role, right.rule),
         );
@@ -397,35 +392,34 @@ const OTHER_SYSTEMS: [OtherSystem; 4] = [
 
 /// The other systems: which are installed, in which release, and whether taskgate knows their versions.
 pub(super) fn other_systems(state: &ClusterState, findings: &mut Findings) {
+    findings.begin(Check::Kelos);
     let groups = match &state.groups {
         Ok(groups) => groups,
-        Err(error) => return findings.unreadable(Check::Kelos, "the served API groups", error),
+        Err(error) => return findings.unreadable("the served API groups", error),
     };
     let nothing_to_govern = !groups.contains_key(kelos::GROUP) && !groups.contains_key(foreman::GROUP);
     for system in OTHER_SYSTEMS {
         let OtherSystem { check, name, group, .. } = system;
+        findings.begin(check);
         match groups.get(group) {
             None if check == Check::CertManager && needs_cert_manager(state) => findings.failure(
-                check,
                 "not installed, although it is to issue the certificate",
                 "install cert-manager, or choose certificates.mode=self-signed",
             ),
             None if check == Check::Kelos && nothing_to_govern => findings.warning(
-                check,
                 "neither Kelos nor Foreman is installed: there is nothing to govern",
                 "install one of them; taskgate detects it without a restart",
             ),
-            None => findings.ok(check, "not installed"),
+            None => findings.ok("not installed"),
             Some(served)
                 if system
                     .versions
                     .iter()
                     .any(|known| served.iter().any(|one| one == known)) =>
             {
-                findings.ok(check, describe_system(state, &system, &served.join(", ")));
+                findings.ok(describe_system(state, &system, &served.join(", ")));
             }
             Some(served) => findings.failure(
-                check,
                 format!("{group} is served in {} only", served.join(", ")),
                 format!(
                     "taskgate knows {}: use a release of {name} that serves it",

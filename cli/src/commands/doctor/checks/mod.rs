@@ -15,7 +15,10 @@ use serde_json::Value;
 use taskgate_api::metadata::Metadata;
 
 use self::policies::PolicyState;
-use super::{report::Findings, state::ClusterState};
+use super::{
+    report::{Finding, Findings},
+    state::ClusterState,
+};
 use crate::commands::snapshot::Collection;
 
 /// taskgate's own CustomResourceDefinitions.
@@ -45,8 +48,8 @@ const CERT_MANAGER_DEPLOYMENT: &str = "cert-manager";
 pub(super) const DEPLOYMENTS: [&str; 3] = [KELOS_DEPLOYMENT, KUEUE_DEPLOYMENT, CERT_MANAGER_DEPLOYMENT];
 
 /// Runs all checks.
-pub(super) fn run(state: &ClusterState) -> Findings {
-    let mut findings = Findings::default();
+pub(super) fn run(state: &ClusterState) -> Vec<Finding> {
+    let mut findings = Findings::new();
     let policies = PolicyState::of(state);
     installation::api_server(state, &mut findings);
     installation::switch(state, &mut findings);
@@ -62,7 +65,7 @@ pub(super) fn run(state: &ClusterState) -> Findings {
     policies::namespaces(state, &policies, &mut findings);
     policies::policies(state, &policies, &mut findings);
     policies::queues(state, &policies, &mut findings);
-    findings
+    findings.all
 }
 
 /// The namespace for the Task of the mutating probe: preferably one with a policy or a spawner, and none that is excluded.

@@ -118,11 +118,11 @@ pub(super) fn exclusion(state: &ClusterState, name: &str) -> Option<Exclusion> {
 
 /// Namespaces that are excluded although they have policies or governed spawners.
 pub(super) fn namespaces(state: &ClusterState, policies: &PolicyState<'_>, findings: &mut Findings) {
+    findings.begin(Check::Namespaces);
     let namespaces = match state.snapshot.read(Collection::Namespaces) {
         Ok(namespaces) => namespaces,
-        Err(error) => return findings.unreadable(Check::Namespaces, "namespaces", error),
+        Err(error) => return findings.unreadable("namespaces", error),
     };
-    let before = findings.len();
     let mut opted_out = Vec::new();
     for namespace in namespaces {
         let name = name_of(namespace);
@@ -130,7 +130,6 @@ pub(super) fn namespaces(state: &ClusterState, policies: &PolicyState<'_>, findi
         if let Some(value) = label.filter(|value| value != keys::ADMISSION_DISABLED) {
             let (key, disabled) = (keys::ADMISSION, keys::ADMISSION_DISABLED);
             findings.warning(
-                Check::Namespaces,
                 format!("namespace {name} has the label {key}={value}, which means nothing"),
                 format!("{key}={disabled} excludes a namespace; without the label it is governed"),
             );
@@ -177,19 +176,20 @@ pub(super) fn namespaces(state: &ClusterState, policies: &PolicyState<'_>, findi
             ),
         };
         let message = format!("nothing in namespace {name} is governed, {reason}: {}", some(&affected));
-        findings.warning(Check::Namespaces, message, advice);
+        findings.warning(message, advice);
     }
-    if findings.len() == before {
+    if findings.is_clean() {
         let mut message = "none is excluded by mistake".to_owned();
         if !opted_out.is_empty() {
             message += &format!("; opted out: {}", some(&opted_out));
         }
-        findings.ok(Check::Namespaces, message);
+        findings.ok(message);
     }
 }
 
 /// Policies that are not in force, that select nothing, that another one always overrules, or that only their names order.
 pub(super) fn policies(state: &ClusterState, policies: &PolicyState<'_>, findings: &mut Findings) {
+    findings.begin(Check::Policies);
     for (what, collection) in [
         ("TaskPolicies", Collection::Policies),
         ("ClusterTaskPolicies", Collection::ClusterPolicies),
@@ -199,15 +199,14 @@ pub(super) fn policies(state: &ClusterState, policies: &PolicyState<'_>, finding
             .error(collection)
             .filter(|error| **error != ReadError::Absent)
         {
-            return findings.unreadable(Check::Policies, what, error);
+            return findings.unreadable(what, error);
         }
     }
     let all = &policies.policies.all;
     if all.is_empty() {
         let message = "there is none: nothing is governed";
-        return findings.warning(Check::Policies, message, "write one: docs/quickstart.md");
+        return findings.warning(message, "write one: docs/quickstart.md");
     }
-    let before = findings.len();
     for policy in all {
         acceptance(policy, findings);
     }
@@ -226,17 +225,14 @@ pub(super) fn policies(state: &ClusterState, policies: &PolicyState<'_>, finding
         overruled(policies, policy, findings);
     }
     conflicts(policies, findings);
-    if findings.len() == before {
+    if findings.is_clean() {
         let objects = policies.selections.len();
         let selected = policies.selections.iter();
         let selected = selected.filter(|selection| !selection.policies.is_empty()).count();
-        findings.ok(
-            Check::Policies,
-            format!(
-                "{} in force; {selected} of {objects} Tasks, Workloads and spawners are selected",
-                all.len()
-            ),
-        );
+        findings.ok(format!(
+            "{} in force; {selected} of {objects} Tasks, Workloads and spawners are selected",
+            all.len()
+        ));
     }
 }
 
@@ -245,14 +241,12 @@ fn acceptance(policy: &CompiledPolicy, findings: &mut Findings) {
     let condition = Condition::find(&policy.object, "Accepted");
     if let Some(problem) = policy.problem() {
         return findings.failure(
-            Check::Policies,
             format!("{title} is ignored: {problem}"),
             "correct it: admission denies it while taskgate is available",
         );
     }
     if let Some(condition) = condition.filter(|condition| condition.is_false()) {
         return findings.failure(
-            Check::Policies,
             format!("{title}: {}", condition.message()),
             "correct it; if this command finds no problem in it, the pods run another release",
         );
@@ -261,7 +255,6 @@ fn acceptance(policy: &CompiledPolicy, findings: &mut Findings) {
     let observed = &policy.object["status"]["observedGeneration"];
     if condition.is_none() || (!generation.is_null() && generation != observed) {
         findings.warning(
-            Check::Policies,
             format!("{title} has not been reconciled"),
             "this is so a moment after it was written; else see replicas and rights",
         );
@@ -280,7 +273,6 @@ fn selects_nothing(policies: &PolicyState<'_>, policy: &CompiledPolicy, findings
     let is_cluster = matches!(policy.name, PolicyName::Cluster { .. });
     if is_cluster && !policies.policies.namespaces.keys().any(|name| included(name)) {
         return findings.warning(
-            Check::Policies,
             format!("{title} selects no namespace"),
             "compare its namespaceSelector with the labels of the namespaces",
         );
@@ -291,7 +283,6 @@ fn selects_nothing(policies: &PolicyState<'_>, policy: &CompiledPolicy, findings
     if count > 0 || policies.partial {
         let read = if policies.partial { "that were read " } else { "" };
         findings.warning(
-            Check::Policies,
             format!("{title} selects none of the {count} Tasks, Workloads and spawners {read}in its namespaces"),
             "check its selector: spawnerNames, spawnerSelector, taskSelector, taskTypes",
         );
@@ -311,7 +302,7 @@ fn overruled(policies: &PolicyState<'_>, policy: &CompiledPolicy, findings: &mut
     let title = policy.title();
     if own.is_empty() {
         let message = format!("{title} has no section: it does nothing");
-        return findings.warning(Check::Policies, message, "give it one: docs/reference.md");
+        return findings.warning(message, "give it one: docs/reference.md");
     }
     let (mut winners, mut enforced) = (BTreeSet::new(), false);
     for selection in policies.selections_of(policy) {
@@ -333,7 +324,7 @@ fn overruled(policies: &PolicyState<'_>, policy: &CompiledPolicy, findings: &mut
         "give it a higher priority or narrow the other one: docs/policies.md"
     };
     let message = format!("{title} has no effect: {} overrules it everywhere", some(&winners));
-    findings.warning(Check::Policies, message, advice);
+    findings.warning(message, advice);
 }
 
 /// Pairs of policies of one kind and priority with different sections for the same Tasks: only their names order them.
@@ -363,7 +354,6 @@ fn conflicts(policies: &PolicyState<'_>, findings: &mut Findings) {
     for ((winner, loser, section), objects) in pairs {
         let objects = some(&objects);
         findings.warning(
-            Check::Policies,
             format!("{winner} and {loser} disagree on {section} of {objects}; {winner} wins by its name alone"),
             "give one of them a higher priority",
         );
@@ -391,6 +381,7 @@ fn section_of(policy: &CompiledPolicy, section: &str) -> Value {
 
 /// The queues that policies name.
 pub(super) fn queues(state: &ClusterState, policies: &PolicyState<'_>, findings: &mut Findings) {
+    findings.begin(Check::Queues);
     let queueing = policies.policies.all.iter().filter_map(|policy| {
         let spec = policy.spec.as_ref().filter(|_| policy.is_on())?;
         let mode = spec.queue_mode.unwrap_or(spec.mode);
@@ -408,7 +399,6 @@ pub(super) fn queues(state: &ClusterState, policies: &PolicyState<'_>, findings:
     {
         let names: Vec<_> = queueing.iter().map(|(policy, ..)| policy.title()).collect();
         return findings.failure(
-            Check::Queues,
             format!(
                 "{} names a queue, and Kueue is not installed: Jobs stay suspended",
                 some(&names)
@@ -418,14 +408,13 @@ pub(super) fn queues(state: &ClusterState, policies: &PolicyState<'_>, findings:
     }
     let queues = match state.snapshot.read(Collection::LocalQueues) {
         Ok(queues) => queues,
-        Err(error) => return findings.unreadable(Check::Queues, "LocalQueues", error),
+        Err(error) => return findings.unreadable("LocalQueues", error),
     };
     let kueue = KueueState {
         queues,
         settings: settings(state),
         classes: state.snapshot.read(Collection::PriorityClasses).ok(),
     };
-    let before = findings.len();
     let mut good = BTreeSet::new();
     for (policy, spec, mode, queue) in queueing {
         let own = match &policy.name {
@@ -448,9 +437,9 @@ pub(super) fn queues(state: &ClusterState, policies: &PolicyState<'_>, findings:
             }
         }
     }
-    if findings.len() == before && !good.is_empty() {
+    if findings.is_clean() && !good.is_empty() {
         let good: Vec<_> = good.into_iter().collect();
-        findings.ok(Check::Queues, format!("{} admits Jobs", some(&good)));
+        findings.ok(format!("{} admits Jobs", some(&good)));
     }
 }
 
@@ -488,7 +477,7 @@ impl KueueState<'_> {
         if labels.is_some_and(|labels| !self.settings.manages(labels)) {
             let message = format!("Kueue does not manage namespace {namespace}, for which {title} names a queue");
             let advice = "change managedJobsNamespaceSelector of Kueue's configuration, or the labels of the namespace";
-            return findings.add(level, Check::Queues, message, Some(advice.to_owned()));
+            return findings.add(level, message, advice);
         }
         let what = format!("LocalQueue {namespace}/{name}, which {title} names,");
         let found = find(self.queues, |queue| {
@@ -498,10 +487,9 @@ impl KueueState<'_> {
             None => {
                 let message = format!("{what} does not exist: Jobs stay suspended");
                 let advice = "create it, or correct queueName";
-                findings.add(level, Check::Queues, message, Some(advice.to_owned()));
+                findings.add(level, message, advice);
             }
             Some((_, queue)) if queue.is_held() => findings.warning(
-                Check::Queues,
                 format!("{what} is stopped by its stopPolicy"),
                 "nothing, if that is intended; else set stopPolicy to None",
             ),
@@ -509,7 +497,7 @@ impl KueueState<'_> {
                 if let Some(active) = queue.active().filter(|active| !active.is_true()) {
                     let message = format!("{what} is not active: {}", active.message());
                     let advice = format!("see ClusterQueue {}", text(found, "/spec/clusterQueue"));
-                    findings.add(level, Check::Queues, message, Some(advice));
+                    findings.add(level, message, advice);
                 }
             }
         }
@@ -518,7 +506,6 @@ impl KueueState<'_> {
             && find(classes, |found| name_of(found) == class).is_none()
         {
             findings.warning(
-                Check::Queues,
                 format!("WorkloadPriorityClass {class}, which {title} names, does not exist"),
                 "create it, or correct queuePriorityClass",
             );

@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, sync::LazyLock};
 
+use clap::ValueEnum as _;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
@@ -10,7 +11,7 @@ use taskgate_certs::{Lifetimes, San, SecretData, issue_all};
 use taskgate_webhook::{Registration, rules::CONFIGURATION};
 
 use super::{
-    CERT_MANAGER_CRD, CRDS, FOREMAN_CRD, KELOS_CRD, KELOS_DEPLOYMENT, KUEUE_CRD, OWN_CRDS, namespace_for_probe, run,
+    CERT_MANAGER_CRD, FOREMAN_CRD, KELOS_CRD, KELOS_DEPLOYMENT, KUEUE_CRD, OWN_CRDS, namespace_for_probe, run,
 };
 use crate::{
     commands::{
@@ -79,7 +80,7 @@ fn set_policies(state: &mut ClusterState, policies: &[(&str, Value)]) {
 
 /// The findings that are not ok.
 fn bad(state: &ClusterState) -> Vec<Finding> {
-    let mut found = run(state).0;
+    let mut found = run(state);
     found.retain(|finding| finding.level != Level::Ok);
     found
 }
@@ -91,7 +92,7 @@ fn refused() -> ReadError {
 #[test]
 fn a_healthy_installation_has_no_bad_finding() {
     assert_eq!(bad(&healthy()), []);
-    let found = run(&healthy()).0;
+    let found = run(&healthy());
     let is_kelos = |finding: &Finding| finding.message.starts_with("Kelos v0.9.0, v1alpha2");
     assert!(found.iter().any(is_kelos), "{found:#?}");
 }
