@@ -63,15 +63,22 @@ pub(crate) fn api_resource((group, version, kind, plural): ResourceType) -> ApiR
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
 }
 
-/// Which cluster, and which namespace of it: kubectl's flags, with kubectl's meaning.
+/// Which cluster: kubectl's flags, with kubectl's meaning.
 #[derive(Args, Clone, Debug, Default)]
-pub(crate) struct ConnectionArgs {
+pub(crate) struct ClusterArgs {
     /// The kubeconfig to use. Absent: $KUBECONFIG, else ~/.kube/config, else the pod's service account.
     #[arg(long, value_name = "FILE")]
-    pub(crate) kubeconfig: Option<PathBuf>,
+    kubeconfig: Option<PathBuf>,
     /// The context of the kubeconfig. Absent: its current one.
     #[arg(long, value_name = "NAME")]
-    pub(crate) context: Option<String>,
+    context: Option<String>,
+}
+
+/// Which cluster, and which namespace of it.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct ConnectionArgs {
+    #[command(flatten)]
+    cluster: ClusterArgs,
     /// The namespace. Absent: that of the context, else "default".
     #[arg(short, long, value_name = "NAME", value_parser = object_name)]
     pub(crate) namespace: Option<String>,
@@ -80,12 +87,8 @@ pub(crate) struct ConnectionArgs {
 /// Which cluster, and which installation of taskgate in it.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct InstallationArgs {
-    /// The kubeconfig to use. Absent: $KUBECONFIG, else ~/.kube/config, else the pod's service account.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) kubeconfig: Option<PathBuf>,
-    /// The context of the kubeconfig. Absent: its current one.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) context: Option<String>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
     /// The namespace that taskgate runs in.
     #[arg(short, long, value_name = "NAME", default_value = defaults::NAMESPACE, value_parser = object_name)]
     pub(crate) namespace: String,
@@ -101,36 +104,35 @@ pub(crate) struct Connection {
     pub(crate) namespace: String,
 }
 
-impl ConnectionArgs {
+impl ClusterArgs {
     /// Prepares the connection; sends no request. Errors when there is no kubeconfig, or it cannot be used.
-    pub(crate) async fn connect(&self) -> Result<Connection> {
-        self.connect_with(Some(COMMAND_TIMEOUT)).await
-    }
-
-    /// A connection for watches, which may be silent for a long time.
-    pub(crate) async fn connect_to_watch(&self) -> Result<Connection> {
-        self.connect_with(None).await
-    }
-
-    async fn connect_with(&self, read_timeout: Option<Duration>) -> Result<Connection> {
+    async fn connect(&self, namespace: Option<&String>, read_timeout: Option<Duration>) -> Result<Connection> {
         let mut config = config(self.kubeconfig.as_deref(), self.context.as_deref()).await?;
         config.connect_timeout = Some(COMMAND_TIMEOUT);
         config.read_timeout = read_timeout;
-        let namespace = self.namespace.clone().unwrap_or(config.default_namespace.clone());
+        let namespace = namespace.unwrap_or(&config.default_namespace).clone();
         let client = Client::try_from(config).context("preparing the connection to the API server")?;
         Ok(Connection { client, namespace })
     }
 }
 
-impl InstallationArgs {
-    /// Prepares the connection; its namespace is taskgate's.
+impl ConnectionArgs {
+    /// A connection for requests.
     pub(crate) async fn connect(&self) -> Result<Connection> {
-        let connection = ConnectionArgs {
-            kubeconfig: self.kubeconfig.clone(),
-            context: self.context.clone(),
-            namespace: Some(self.namespace.clone()),
-        };
-        connection.connect().await
+        let namespace = self.namespace.as_ref();
+        self.cluster.connect(namespace, Some(COMMAND_TIMEOUT)).await
+    }
+
+    /// A connection for watches, which may be silent for a long time.
+    pub(crate) async fn connect_to_watch(&self) -> Result<Connection> {
+        self.cluster.connect(self.namespace.as_ref(), None).await
+    }
+}
+
+impl InstallationArgs {
+    /// A connection whose namespace is taskgate's.
+    pub(crate) async fn connect(&self) -> Result<Connection> {
+        self.cluster.connect(Some(&self.namespace), Some(COMMAND_TIMEOUT)).await
     }
 }
 

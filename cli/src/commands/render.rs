@@ -124,9 +124,10 @@ fn table(lines: &[PreviewLine]) -> String {
         widths.max().unwrap_or(0).min(MAX_COLUMN)
     };
     let (key, value) = (width(0), width(1));
-    rows.iter()
-        .map(|row| format!("{:key$}  {:value$}  {}\n", row[0], row[1], row[2]))
-        .collect()
+    let lines = rows
+        .iter()
+        .map(|row| format!("{:key$}  {:value$}  {}\n", row[0], row[1], row[2]));
+    lines.collect::<Vec<_>>().concat()
 }
 
 fn read(path: &Path) -> Result<Value> {

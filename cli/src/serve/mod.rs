@@ -116,7 +116,7 @@ async fn run(args: ServeArgs) -> Result<()> {
     ));
 
     let result = tokio::select! {
-        served = server.run(shutdown) => served.context("serving"),
+        end = server.run(shutdown) => end.context("serving"),
         // No part ends before `followers` is cancelled: one that does has panicked.
         Some(ended) = parts.join_next() => Err(anyhow::anyhow!("a part ended unexpectedly: {ended:?}")),
     };

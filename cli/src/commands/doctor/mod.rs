@@ -61,9 +61,12 @@ pub(crate) async fn run(args: DoctorArgs) -> Result<ExitStatus, CommandError> {
     let until = args.wait.map(|period| Instant::now() + period);
     let waiting = Progress::new("waiting for taskgate, checks that pass");
     let mut report = loop {
-        let state = state::read(&connection, args.installation.configuration.as_str(), &args.service).await;
-        let report = Report::of(match state {
-            Ok(state) => checks::run(&state),
+        let configuration = args.installation.configuration.as_str();
+        let report = Report::of(match state::read(&connection, configuration, &args.service).await {
+            Ok((mut state, reader)) => {
+                state.probes = probe::run(&reader, checks::namespace_for_probe(&state)).await;
+                checks::run(&state)
+            }
             Err(no_api_server) => no_api_server,
         });
         if report.enforces() || until.is_none_or(|until| Instant::now() + WAIT_INTERVAL > until) {

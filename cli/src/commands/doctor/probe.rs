@@ -9,7 +9,6 @@ use kube::api::{DynamicObject, PostParams};
 use serde_json::{Value, json};
 use taskgate_api::{GROUP, VERSION, keys};
 
-use super::{checks::namespace_for_probe, state::ClusterState};
 use crate::commands::snapshot::{Collection, Reader};
 
 const NAME: &str = "taskgate-doctor";
@@ -41,8 +40,8 @@ pub(super) enum ProbeResult {
     Refused(String),
 }
 
-/// Sends both probes. RBAC: `create` on clustertaskpolicies and, in one namespace, on Tasks.
-pub(super) async fn run(reader: &Reader, state: &ClusterState) -> Probes {
+/// Sends both probes, with the Task in `namespace`. RBAC: `create` on clustertaskpolicies and, in that namespace, on Tasks.
+pub(super) async fn run(reader: &Reader, namespace: Option<String>) -> Probes {
     let policy = json!({
         "apiVersion": format!("{GROUP}/{VERSION}"), "kind": "ClusterTaskPolicy", "metadata": {"name": NAME},
         "spec": {"mode": "Off", "metadata": {"labels": {"doctor": "{{ no template"}}},
@@ -52,7 +51,7 @@ pub(super) async fn run(reader: &Reader, state: &ClusterState) -> Probes {
         result_of(answer, |_| false)
     };
     let mutating = async {
-        let namespace = namespace_for_probe(state)?;
+        let namespace = namespace?;
         let (group, version, kind, _) = reader.resource(Collection::Tasks);
         let task = json!({
             "apiVersion": format!("{group}/{version}"), "kind": kind,

@@ -23,9 +23,8 @@ use taskgate_api::switch;
 use taskgate_certs::SecretData;
 
 use super::{
-    checks::{CRDS, DEPLOYMENTS},
     installation::{Installation, pod_selector},
-    probe::{self, Probes},
+    probe::Probes,
     report::{Check, Finding, Findings},
 };
 use crate::{
@@ -39,6 +38,32 @@ use crate::{
 const PAGE: u32 = 500;
 /// How many access reviews are sent at once.
 const CONCURRENT_REVIEWS: usize = 12;
+
+/// taskgate's own CustomResourceDefinitions.
+pub(super) const OWN_CRDS: [&str; 3] = [
+    "clustertaskpolicies.taskgate.dev",
+    "taskpolicies.taskgate.dev",
+    "workitems.taskgate.dev",
+];
+pub(super) const KELOS_CRD: &str = "tasks.kelos.dev";
+pub(super) const FOREMAN_CRD: &str = "workloads.foreman.llmkube.dev";
+pub(super) const KUEUE_CRD: &str = "workloads.kueue.x-k8s.io";
+pub(super) const CERT_MANAGER_CRD: &str = "certificates.cert-manager.io";
+/// The CustomResourceDefinitions that the checks read: taskgate's own, and one of each other system.
+const CRDS: [&str; 7] = [
+    OWN_CRDS[0],
+    OWN_CRDS[1],
+    OWN_CRDS[2],
+    KELOS_CRD,
+    FOREMAN_CRD,
+    KUEUE_CRD,
+    CERT_MANAGER_CRD,
+];
+pub(super) const KELOS_DEPLOYMENT: &str = "kelos-controller-manager";
+pub(super) const KUEUE_DEPLOYMENT: &str = "kueue-controller-manager";
+pub(super) const CERT_MANAGER_DEPLOYMENT: &str = "cert-manager";
+/// The Deployments of other systems that the checks read for their release, by the names in their own manifests.
+const DEPLOYMENTS: [&str; 3] = [KELOS_DEPLOYMENT, KUEUE_DEPLOYMENT, CERT_MANAGER_DEPLOYMENT];
 
 /// The state of the cluster.
 pub(super) struct ClusterState {
@@ -69,12 +94,13 @@ pub(super) struct Certificate {
     pub(super) authorities: Option<Vec<u8>>,
 }
 
-/// Reads the state, or a finding when the API server does not answer. The namespace of `connection` is taskgate's.
+/// Reads the state, without the probes; or a finding when the API server does not answer. The namespace of `connection` is
+/// taskgate's.
 pub(super) async fn read(
     connection: &Connection,
     configuration: &str,
     service: &str,
-) -> Result<ClusterState, Vec<Finding>> {
+) -> Result<(ClusterState, Reader), Vec<Finding>> {
     let server = api_server(&connection.client).await.map_err(no_api_server)?;
     let reader = Reader::discover(connection.clone(), true)
         .await
@@ -93,7 +119,7 @@ pub(super) async fn read(
     let (others, certificate) = join!(reader.read(queries), certificate);
     snapshot.extend(others);
     let denied = denied(&connection.client, &installation).await;
-    let mut state = ClusterState {
+    let state = ClusterState {
         now: Timestamp::now(),
         server,
         installation,
@@ -103,8 +129,7 @@ pub(super) async fn read(
         denied,
         probes: Probes::default(),
     };
-    state.probes = probe::run(&reader, &state).await;
-    Ok(state)
+    Ok((state, reader))
 }
 
 fn queries(reader: &Reader, installation: &Installation, pods: Option<String>) -> Vec<Query> {

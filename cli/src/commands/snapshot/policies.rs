@@ -122,9 +122,11 @@ pub(in crate::commands) struct Policies {
 
 impl Policies {
     pub(in crate::commands) fn of(snapshot: &Snapshot) -> Self {
-        let namespaced = snapshot.objects(Collection::Policies).iter();
+        let all = snapshot
+            .objects(Collection::Policies)
+            .iter()
+            .map(CompiledPolicy::namespaced);
         let cluster = snapshot.objects(Collection::ClusterPolicies).iter();
-        let all = namespaced.map(CompiledPolicy::namespaced);
         let all: Vec<_> = all.chain(cluster.map(CompiledPolicy::cluster)).collect();
         let namespaces = snapshot.named(Collection::Namespaces);
         let spawners = snapshot.named(Collection::Spawners);

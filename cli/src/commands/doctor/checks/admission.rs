@@ -7,12 +7,12 @@ use serde_json::{Map, Value};
 use taskgate_api::switch::CONDITION;
 use taskgate_webhook::{ClientTarget, ConfigurationName, FailurePolicy, Registration, TimeoutSeconds};
 
-use super::{KELOS_CRD, base_url, installation, list, name_of, own_configurations, some, text};
+use super::{base_url, installation, list, name_of, own_configurations, some, text};
 use crate::commands::{
     doctor::{
         probe::ProbeResult,
         report::{Check, Findings},
-        state::ClusterState,
+        state::{ClusterState, KELOS_CRD},
     },
     snapshot::{Collection, ReadError},
 };

@@ -11,16 +11,16 @@ use taskgate_api::{
     switch::{CONFIG_MAP, webhooks},
 };
 
-use super::{
-    CERT_MANAGER_CRD, CERT_MANAGER_DEPLOYMENT, FOREMAN_CRD, KELOS_CRD, KELOS_DEPLOYMENT, KUEUE_CRD, KUEUE_DEPLOYMENT,
-    OWN_CRDS, admission::missing, base_url, length, list, name_of, own_configurations, own_webhooks, some, text,
-};
+use super::{admission::missing, base_url, length, list, name_of, own_configurations, own_webhooks, some, text};
 use crate::{
     commands::{
         disable::describe,
         doctor::{
             report::{Check, Findings, Level},
-            state::ClusterState,
+            state::{
+                CERT_MANAGER_CRD, CERT_MANAGER_DEPLOYMENT, ClusterState, FOREMAN_CRD, KELOS_CRD, KELOS_DEPLOYMENT,
+                KUEUE_CRD, KUEUE_DEPLOYMENT, OWN_CRDS,
+            },
         },
         snapshot::{Collection, ReadError},
     },

@@ -17,35 +17,9 @@ use taskgate_api::metadata::Metadata;
 use self::policies::PolicyState;
 use super::{
     report::{Finding, Findings},
-    state::ClusterState,
+    state::{ClusterState, KELOS_CRD},
 };
 use crate::commands::snapshot::Collection;
-
-/// taskgate's own CustomResourceDefinitions.
-const OWN_CRDS: [&str; 3] = [
-    "clustertaskpolicies.taskgate.dev",
-    "taskpolicies.taskgate.dev",
-    "workitems.taskgate.dev",
-];
-const KELOS_CRD: &str = "tasks.kelos.dev";
-const FOREMAN_CRD: &str = "workloads.foreman.llmkube.dev";
-const KUEUE_CRD: &str = "workloads.kueue.x-k8s.io";
-const CERT_MANAGER_CRD: &str = "certificates.cert-manager.io";
-/// The CustomResourceDefinitions that the checks read: taskgate's own, and one of each other system.
-pub(super) const CRDS: [&str; 7] = [
-    OWN_CRDS[0],
-    OWN_CRDS[1],
-    OWN_CRDS[2],
-    KELOS_CRD,
-    FOREMAN_CRD,
-    KUEUE_CRD,
-    CERT_MANAGER_CRD,
-];
-const KELOS_DEPLOYMENT: &str = "kelos-controller-manager";
-const KUEUE_DEPLOYMENT: &str = "kueue-controller-manager";
-const CERT_MANAGER_DEPLOYMENT: &str = "cert-manager";
-/// The Deployments of other systems that the checks read for their release, by the names in their own manifests.
-pub(super) const DEPLOYMENTS: [&str; 3] = [KELOS_DEPLOYMENT, KUEUE_DEPLOYMENT, CERT_MANAGER_DEPLOYMENT];
 
 /// Runs all checks.
 pub(super) fn run(state: &ClusterState) -> Vec<Finding> {

@@ -179,11 +179,11 @@ pub(super) fn namespaces(state: &ClusterState, policies: &PolicyState<'_>, findi
         findings.warning(message, advice);
     }
     if findings.is_clean() {
-        let mut message = "none is excluded by mistake".to_owned();
-        if !opted_out.is_empty() {
-            message += &format!("; opted out: {}", some(&opted_out));
-        }
-        findings.ok(message);
+        let opted_out = match some(&opted_out) {
+            names if names.is_empty() => names,
+            names => format!("; opted out: {names}"),
+        };
+        findings.ok(format!("none is excluded by mistake{opted_out}"));
     }
 }
 

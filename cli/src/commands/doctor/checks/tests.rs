@@ -10,16 +10,17 @@ use taskgate_api::{GROUP, VERSION, kelos, kueue, switch::CONDITION, task_policy:
 use taskgate_certs::{Lifetimes, San, SecretData, issue_all};
 use taskgate_webhook::{Registration, rules::CONFIGURATION};
 
-use super::{
-    CERT_MANAGER_CRD, FOREMAN_CRD, KELOS_CRD, KELOS_DEPLOYMENT, KUEUE_CRD, OWN_CRDS, namespace_for_probe, run,
-};
+use super::{namespace_for_probe, run};
 use crate::{
     commands::{
         doctor::{
             installation::Installation,
             probe::{ProbeResult, Probes},
             report::{Check, Finding, Level},
-            state::{ApiServer, Certificate, ClusterState},
+            state::{
+                ApiServer, CERT_MANAGER_CRD, Certificate, ClusterState, FOREMAN_CRD, KELOS_CRD, KELOS_DEPLOYMENT,
+                KUEUE_CRD, OWN_CRDS,
+            },
         },
         snapshot::{Collection, Objects, ReadError, Snapshot},
     },
@@ -37,6 +38,7 @@ fn days(days: i64) -> SignedDuration {
     SignedDuration::from_hours(days * 24)
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "as a snapshot has them")]
 fn objects(objects: impl IntoIterator<Item = Value>) -> Objects {
     Ok(objects.into_iter().map(Into::into).collect())
 }
@@ -562,7 +564,7 @@ fn faults_of_the_replicas_are_reported() {
 }
 
 #[test]
-fn faults_of_namespaces_and_policies_are_reported() {
+fn faults_of_namespaces_are_reported() {
     only(&[
         (
             Check::Namespaces,
@@ -593,6 +595,12 @@ fn faults_of_namespaces_and_policies_are_reported() {
                 );
             },
         ),
+    ]);
+}
+
+#[test]
+fn faults_of_policies_are_reported() {
+    only(&[
         (Check::Policies, Level::Warning, "there is none", |state| {
             state.snapshot.put(Collection::Policies, objects([]));
         }),
