@@ -146,8 +146,8 @@ impl Command {
 
 /// Whether a retry of the item's run is in progress.
 fn is_in_progress(item: &WorkItem) -> bool {
-    let ledger = item.status.as_ref().and_then(|status| status.retry.as_ref());
-    ledger.is_some_and(|ledger| ledger.transition.is_some())
+    let retry_status = item.status.as_ref().and_then(|status| status.retry.as_ref());
+    retry_status.is_some_and(|retry_status| retry_status.transition.is_some())
 }
 
 /// The kinds and the name that `object` can mean.

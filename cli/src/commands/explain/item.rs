@@ -220,16 +220,16 @@ fn retry_lines(context: &ExplainContext<'_>, item: &WorkItem, status: &WorkItemS
         let by = by.map_or("an unknown user", String::as_str);
         Line::new(Topic::Next, format!("{} requested its retry", clip(by, 256)))
     });
-    let Some(ledger) = &status.retry else {
+    let Some(retry_status) = &status.retry else {
         return request.into_iter().collect();
     };
     let mut lines = Vec::new();
-    if let Some(transition) = &ledger.transition {
+    if let Some(transition) = &retry_status.transition {
         lines.extend(retry_in_progress(transition, now));
     } else if let Some(condition) = retry::condition(status) {
         let line = Line::new(Topic::Next, format!("{}: {}", condition.reason, condition.message));
-        lines.push(match &ledger.run {
-            Some(run) if ledger.failure.is_some() && request.is_none() => {
+        lines.push(match &retry_status.run {
+            Some(run) if retry_status.failure.is_some() && request.is_none() => {
                 let object = format!("{}/{}", run.kind.as_str().to_ascii_lowercase(), run.name);
                 line.command(context.taskgate(&["retry", &object]), RETRY_RIGHTS)
             }

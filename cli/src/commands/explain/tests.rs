@@ -471,7 +471,7 @@ fn a_workload_of_foreman_has_the_reason_why_it_is_not_retried() {
         "metadata": {"name": "wl", "namespace": "team", "uid": "u", "labels": {"taskgate.dev/work-item": "w"}},
         "spec": {"repo": "acme/app", "issues": [7]}, "status": {"phase": "Failed"},
     });
-    let ledger = json!({
+    let retry_status = json!({
         "attempt": 2, "run": {"kind": "Workload", "name": "wl", "uid": "u"},
         "failure": {"class": "Work", "reason": "NO-GO", "time": "2026-11-20T11:00:00Z"},
     });
@@ -481,7 +481,7 @@ fn a_workload_of_foreman_has_the_reason_why_it_is_not_retried() {
     }]);
     let item = json!({
         "metadata": {"name": "w", "namespace": "team"}, "spec": {"key": "Workload/acme/app#7", "item": "acme/app#7"},
-        "status": {"consecutiveFailures": 2, "retry": ledger, "conditions": conditions},
+        "status": {"consecutiveFailures": 2, "retry": retry_status, "conditions": conditions},
     });
     let kinds = [
         (Collection::Workloads, json!([workload])),

@@ -280,7 +280,7 @@ pub(super) struct RetryLine {
 impl RetryLine {
     /// The line of `item`; `None` unless its latest run failed.
     pub(super) fn of(item: &WorkItem, snapshot: &Snapshot) -> Option<Self> {
-        let ledger = item.status.as_ref()?.retry.as_ref()?;
+        let retry_status = item.status.as_ref()?.retry.as_ref()?;
         let metadata = &item.metadata;
         let line = |run: &RunRef, since| Self {
             namespace: metadata.namespace.clone().unwrap_or_default(),
@@ -288,13 +288,13 @@ impl RetryLine {
             name: metadata.name.clone().unwrap_or_default(),
             object: format!("{}/{}", run.kind.as_str(), run.name),
             step: FAILED.to_owned(),
-            attempt: ledger.attempt,
+            attempt: retry_status.attempt,
             max_attempts: None,
             since,
             blocked: None,
             why: String::new(),
         };
-        match ledger {
+        match retry_status {
             RetryLedger {
                 transition: Some(transition),
                 ..
