@@ -1,64 +1,222 @@
-//! The `taskgate` binary: parses the command line and hands over to one module per command. No logic lives here.
+//! The `taskgate` binary: the command line, assembled from the arguments of each command, and one call per command.
+//!
+//! Imports point from here to the commands, from these to [`cluster`], [`output`], [`rights`] and [`flags`], never back.
 
-mod api_server;
-mod args;
-mod certificates;
+mod cluster;
 mod commands;
-mod completion;
-mod logging;
+mod defaults;
+mod exit;
+mod flags;
 mod manifests;
 mod manual;
 mod output;
 mod rights;
 mod serve;
-mod traces;
 
 use std::{env, ffi::OsStr, path::Path, process::ExitCode};
 
-use clap::{CommandFactory as _, FromArgMatches as _};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::args::{Cli, Command};
+use crate::commands::{cancel, check, disable, doctor, explain, render, reset, retry, status, test, uninstall};
 
-fn main() -> ExitCode {
-    let called = env::args_os().next();
-    let called = called.as_deref().map(Path::new).and_then(Path::file_stem);
-    let outcome = match called.and_then(OsStr::to_str) {
-        Some(completion::NAME) => manual::propose(env::args_os().skip(1)),
-        Some("kubectl-taskgate") => run(parse(Cli::command().bin_name("kubectl taskgate"))),
-        _ => run(parse(Cli::command())),
-    };
-    match outcome {
-        Ok(code) => code,
-        // Before logging has started, and for commands that do not log.
-        Err(error) => {
-            output::complain(&format!("{error:#}"));
-            ExitCode::FAILURE
-        }
-    }
+/// The admission gate for clusters that run coding agents.
+#[derive(Debug, Parser)]
+#[command(name = "taskgate", version, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
 }
 
-/// As `kubectl-taskgate` on the `PATH` it is a plugin of kubectl, and calls itself as it was called.
-fn parse(command: clap::Command) -> Cli {
-    Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve admission and run the controller, until SIGTERM.
+    Serve(Box<serve::args::ServeArgs>),
+    /// Print or write what is installed in a cluster.
+    Manifests(manifests::args::ManifestsArgs),
+    /// Evaluate objects as admission would: allow or deny, with changes and reasons. Nothing is written.
+    Check(Box<check::CheckArgs>),
+    /// Run test cases: files with objects, a time, and the expected results.
+    Test(test::TestArgs),
+    /// Show what labels and annotations a policy gives a Task, and why.
+    Render(Box<render::RenderArgs>),
+    /// Reset the failures of items, so that they are tried again.
+    Reset(reset::ResetArgs),
+    /// Cancel Tasks: their agents are stopped. A cancelled Task counts neither as failure nor as success.
+    Cancel(cancel::CancelArgs),
+    /// Retry failed Workloads and Tasks, whatever their number of attempts.
+    Retry(retry::RetryArgs),
+    /// Remove taskgate and its finalizers. Running it again finishes an interrupted run.
+    Uninstall(uninstall::UninstallArgs),
+    /// Disable taskgate: its webhooks are off and its controller is idle.
+    Disable(disable::DisableArgs),
+    /// Enable taskgate again after `taskgate disable`.
+    Enable(disable::EnableArgs),
+    /// Explain a Task, an item, a spawner or a Workload: which policy governs it and why, what it waits for, and what unblocks it.
+    Explain(explain::ExplainArgs),
+    /// Show the state of taskgate, its policies, the Tasks that they govern, and the items that are stopped, with their costs.
+    Status(status::StatusArgs),
+    /// Check whether taskgate works in this cluster, and print what to do where it does not.
+    Doctor(doctor::DoctorArgs),
+    /// Print the completions of this command line for a shell.
+    Completions(manual::CompletionsArgs),
+    /// Write a manual page for each command.
+    Man(manual::ManArgs),
+}
+
+fn main() -> ExitCode {
+    // As `kubectl-taskgate` on the `PATH` it is a plugin of kubectl, and its help says so.
+    let program = env::args_os().next();
+    let name = program.as_deref().map(Path::new).and_then(Path::file_stem);
+    let mut command = Cli::command();
+    if name.and_then(OsStr::to_str) == Some("kubectl-taskgate") {
+        command = command.bin_name("kubectl taskgate");
+    }
+    let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
+    run(cli).unwrap_or_else(|error| {
+        // Before logging has started, and for commands that do not log.
+        output::print_error(&format!("{error:#}"));
+        ExitCode::FAILURE
+    })
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Serve(args) => serve::main(*args),
-        Command::Manifests(args) => manifests::main(args),
-        Command::Render(args) => commands::run(commands::render::run(*args)),
-        Command::Check(args) => commands::run(commands::check::run(*args)),
-        Command::Test(args) => commands::run(commands::test::run(args)),
-        Command::Reset(args) => commands::run(commands::reset::run(args)),
-        Command::Cancel(args) => commands::run(commands::cancel::run(args)),
-        Command::Retry(args) => commands::run(commands::retry::run(args)),
-        Command::Uninstall(args) => commands::run(commands::uninstall::run(args)),
-        Command::Disable(args) => commands::run(commands::disable::disable(args)),
-        Command::Enable(args) => commands::run(commands::disable::enable(args)),
-        Command::Explain(args) => commands::run(commands::explain::run(args)),
-        Command::Status(args) => commands::run(commands::status::run(args)),
-        Command::Doctor(args) => commands::run(commands::doctor::run(args)),
-        Command::Completions(args) => manual::completions(&args),
-        Command::Man(args) => manual::man(&args),
+        Command::Manifests(args) => manifests::main(args, Cli::command()),
+        Command::Render(args) => exit::run(render::run(*args)),
+        Command::Check(args) => exit::run(check::run(*args)),
+        Command::Test(args) => exit::run(test::run(args)),
+        Command::Reset(args) => exit::run(reset::run(args)),
+        Command::Cancel(args) => exit::run(cancel::run(args)),
+        Command::Retry(args) => exit::run(retry::run(args)),
+        Command::Uninstall(args) => exit::run(uninstall::run(args)),
+        Command::Disable(args) => exit::run(disable::disable(args)),
+        Command::Enable(args) => exit::run(disable::enable(args)),
+        Command::Explain(args) => exit::run(explain::run(args)),
+        Command::Status(args) => exit::run(status::run(args)),
+        Command::Doctor(args) => exit::run(doctor::run(args)),
+        Command::Completions(args) => manual::completions(&args, Cli::command()),
+        Command::Man(args) => manual::man(&args, Cli::command()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_wrong_value_stops_the_start_with_the_name_of_the_flag() {
+        for (flag, value) in [
+            ("--listen", "nowhere"),
+            ("--namespace", "No Namespace"),
+            ("--service", ""),
+            ("--cert-names", "a b"),
+            ("--cert-mode", "both"),
+            ("--ca-lifetime", "1s"),
+            ("--cert-lifetime", "-1h"),
+            ("--configuration", "taskgate"),
+            ("--max-in-flight", "0"),
+            ("--source-min-interval", "10ms"),
+            ("--github-api", "api.github.com"),
+            ("--ghproxy-url", "https://user:secret@proxy"),
+            ("--lame-duck", "-1s"),
+            ("--lame-duck", "1h"),
+            ("--kueue-config", "kueue-system"),
+            ("--log", "taskgate=shout=loud"),
+            ("--log-format", "xml"),
+        ] {
+            let error = Cli::try_parse_from(["taskgate", "serve", &format!("{flag}={value}")]).unwrap_err();
+            assert!(error.to_string().contains(flag), "{flag}={value}: {error}");
+        }
+        let error = Cli::try_parse_from(["taskgate", "serve", "--no-such-flag"]).unwrap_err();
+        assert!(error.to_string().contains("--no-such-flag"));
+    }
+
+    #[test]
+    fn items_to_reset_are_named_or_all() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map_err(|error| error.exit_code());
+        for good in [
+            "taskgate reset 42",
+            "taskgate reset fixer/42 b-7-0 -n team --context prod --kubeconfig f --reason why --dry-run",
+            "taskgate reset --all-open",
+        ] {
+            assert!(parse(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "taskgate reset",
+            "taskgate reset 42 --all-open",
+            "taskgate reset 42 -n No_Name",
+            "taskgate reset 42 --no-such-flag",
+        ] {
+            assert_eq!(parse(bad).map(drop), Err(2), "{bad}");
+        }
+    }
+
+    /// The commands that a help text shows, without what a shell does around them.
+    fn examples(help: &str) -> Vec<String> {
+        let shown = help.lines().map(str::trim).filter(|line| line.starts_with("taskgate "));
+        let alone = |line: &str| {
+            let ends = ["  ", " | ", " > ", " #"].iter().filter_map(|end| line.find(end));
+            line[..ends.min().unwrap_or(line.len())].to_owned()
+        };
+        shown.map(alone).collect()
+    }
+
+    #[test]
+    fn every_command_shows_an_example_and_every_example_parses() {
+        let mut command = Cli::command();
+        command.build();
+        for command in command.get_subcommands().filter(|command| command.get_name() != "help") {
+            let name = command.get_name();
+            let own = examples(&command.clone().render_long_help().to_string());
+            assert!(!own.is_empty(), "{name} has no example");
+            for example in own {
+                assert!(example.starts_with(&format!("taskgate {name}")), "{name}: {example}");
+                if let Err(error) = Cli::try_parse_from(example.split(' ')) {
+                    panic!("{example}: {error}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn pages_do_not_depend_on_the_environment() {
+        let pages = manual::pages(Cli::command());
+        assert!(
+            pages
+                .iter()
+                .any(|(name, text)| name == "check.md" && text.contains("taskgate check [OPTIONS]"))
+        );
+        for (name, text) in pages {
+            assert!(text.lines().all(|line| line.trim_end() == line), "{name}");
+            assert!(!text.contains("[env: TASKGATE_LISTEN="), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_shell_gets_completions_and_every_command_its_page() -> anyhow::Result<()> {
+        for shell in clap::ValueEnum::value_variants().iter().copied() {
+            let _: clap_complete::Shell = shell;
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "taskgate", &mut script);
+            assert!(String::from_utf8(script)?.contains("explain"), "{shell}");
+        }
+        let folder = tempfile::tempdir()?;
+        let directory = folder.path().join("man1");
+        manual::man(&manual::ManArgs { directory }, Cli::command())?;
+        for command in Cli::command().get_subcommands() {
+            let page = folder.path().join(format!("man1/taskgate-{}.1", command.get_name()));
+            assert!(
+                std::fs::read_to_string(&page)?.contains(".SH SYNOPSIS"),
+                "{}",
+                page.display()
+            );
+        }
+        Ok(())
     }
 }

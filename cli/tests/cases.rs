@@ -27,7 +27,7 @@ fn taskgate(folder: &Path, args: &[&str]) -> anyhow::Result<(Option<i32>, String
 }
 
 #[test]
-fn a_case_is_filled_in_passes_and_shows_what_differs() -> anyhow::Result<()> {
+fn a_case_is_updated_passes_and_shows_differences() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("case.yaml");
     fs::write(&path, CASE)?;
@@ -49,7 +49,7 @@ fn a_case_is_filled_in_passes_and_shows_what_differs() -> anyhow::Result<()> {
 }
 
 #[test]
-fn what_is_no_case_is_told_and_hides_no_other() -> anyhow::Result<()> {
+fn an_invalid_case_is_reported_and_hides_no_other() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let (code, _, stderr) = taskgate(folder.path(), &["."])?;
     ensure!(code == Some(2) && stderr.contains("there is no case"), "{stderr}");

@@ -39,7 +39,7 @@ fn taskgate(folder: &Path, args: &[&str], stdin: &str) -> anyhow::Result<Run> {
         .stderr(Stdio::piped())
         .spawn()?;
     let mut input = process.stdin.take().context("stdin")?;
-    // Whoever reads none of it has gone by then.
+    // The process may end without reading it.
     let _ = input.write_all(stdin.as_bytes());
     drop(input);
     let output = process.wait_with_output()?;
@@ -61,33 +61,33 @@ fn folder(files: &[(&str, &str)]) -> anyhow::Result<tempfile::TempDir> {
 }
 
 #[test]
-fn a_folder_tells_what_is_changed_and_by_whom() -> anyhow::Result<()> {
+fn a_folder_shows_the_changes_and_their_policies() -> anyhow::Result<()> {
     let folder = folder(&[
         ("a/policy.yaml", POLICY),
         ("b/c/task.yml", TASK),
         ("values.yaml", "replicas: 3\n"),
     ])?;
-    let seen = taskgate(folder.path(), &["check", "."], "")?;
-    ensure!(seen.code == Some(0), "{} {}", seen.stdout, seen.stderr);
+    let run = taskgate(folder.path(), &["check", "."], "")?;
+    ensure!(run.code == Some(0), "{} {}", run.stdout, run.stderr);
     ensure!(
-        seen.stdout
+        run.stdout
             == "./a/policy.yaml:1  TaskPolicy team-a/agents  allowed, unchanged\n\
                 ./b/c/task.yml:1  Task team-a/fixer-42  allowed, changed\n  + metadata.labels.team: \"blue\"\n  \
                 by TaskPolicy team-a/agents, metadata (Enforce): set team\n\
                 2 objects: 2 allowed (1 changed)\n",
         "{}",
-        seen.stdout
+        run.stdout
     );
     Ok(())
 }
 
 #[test]
-fn what_is_bad_is_told_with_its_place_and_hides_nothing() -> anyhow::Result<()> {
+fn errors_have_their_location_and_hide_no_other_document() -> anyhow::Result<()> {
     let bad = format!("{TASK}---\nkind: Task\napiVersion: v1\nspec: {{a: b: c}}\n---\n{TASK}");
     let policy = POLICY.replace("spec: {", "spec: {mod: Warn, mode: Perhaps, ");
     let folder = folder(&[("bad.yaml", &bad), ("policy.yaml", &policy)])?;
-    let seen = taskgate(folder.path(), &["check", "bad.yaml", "policy.yaml", "absent.yaml"], "")?;
-    ensure!(seen.code == Some(1), "{} {}", seen.stdout, seen.stderr);
+    let run = taskgate(folder.path(), &["check", "bad.yaml", "policy.yaml", "absent.yaml"], "")?;
+    ensure!(run.code == Some(1), "{} {}", run.stdout, run.stderr);
     for line in [
         "bad.yaml:8:12  unreadable",
         "absent.yaml  unreadable",
@@ -99,24 +99,24 @@ fn what_is_bad_is_told_with_its_place_and_hides_nothing() -> anyhow::Result<()> 
         "3 objects: 2 allowed, 1 invalid, 2 unreadable",
     ] {
         ensure!(
-            seen.stdout.lines().any(|seen| seen == line),
+            run.stdout.lines().any(|printed| printed == line),
             "{line:?} is not in\n{}",
-            seen.stdout
+            run.stdout
         );
     }
     Ok(())
 }
 
-/// What is shown to users is what the cluster takes.
+/// The cluster accepts the examples.
 #[test]
 fn every_example_of_a_policy_can_be_applied() -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let policies = ["foreman", "kueue", "quickstart"].map(|folder| format!("examples/{folder}/policy.yaml"));
-    let seen = taskgate(&root, &["check", &policies[0], &policies[1], &policies[2]], "")?;
-    ensure!(seen.code == Some(0), "{} {}", seen.stdout, seen.stderr);
+    let run = taskgate(&root, &["check", &policies[0], &policies[1], &policies[2]], "")?;
+    ensure!(run.code == Some(0), "{} {}", run.stdout, run.stderr);
     for policy in policies {
         let allowed = |line: &str| line.starts_with(&policy) && line.ends_with("allowed, unchanged");
-        ensure!(seen.stdout.lines().any(allowed), "{policy} is not in\n{}", seen.stdout);
+        ensure!(run.stdout.lines().any(allowed), "{policy} is not in\n{}", run.stdout);
     }
     Ok(())
 }
@@ -132,13 +132,13 @@ fn standard_input_lists_and_reviews_are_read() -> anyhow::Result<()> {
         "apiVersion: v1\nkind: List\nitems:\n- {}\n- {review}\n- {{apiVersion: v1, kind: Secret}}\n",
         TASK.trim_end().replace('\n', "\n  ")
     );
-    let seen = taskgate(
+    let run = taskgate(
         folder.path(),
         &["check", "-", "--with", "policy.yaml", "-o", "json"],
         &list,
     )?;
-    ensure!(seen.code == Some(0), "{} {}", seen.stdout, seen.stderr);
-    let report: Value = serde_json::from_str(&seen.stdout)?;
+    ensure!(run.code == Some(0), "{} {}", run.stdout, run.stderr);
+    let report: Value = serde_json::from_str(&run.stdout)?;
     let objects = report["objects"].as_array().context("objects")?;
     let of = |index: usize, field: &str| objects[index][field].as_str().unwrap_or_default().to_owned();
     ensure!(
@@ -160,7 +160,7 @@ fn standard_input_lists_and_reviews_are_read() -> anyhow::Result<()> {
 }
 
 #[test]
-fn exit_codes_tell_fine_from_denied_from_usage_from_warned() -> anyhow::Result<()> {
+fn exit_codes_distinguish_success_denial_usage_and_warnings() -> anyhow::Result<()> {
     let item = "\
 apiVersion: taskgate.dev/v1alpha1
 kind: WorkItem
@@ -186,43 +186,43 @@ spec: {key: item 7, item: item 7}
         (&["check", "empty.yaml"], 3),
         (&["check", "task.yaml", "--with", "bad.yaml"], 3),
     ] {
-        let seen = taskgate(folder.path(), args, "")?;
+        let run = taskgate(folder.path(), args, "")?;
         ensure!(
-            seen.code == Some(code),
+            run.code == Some(code),
             "{args:?}: {:?} {} {}",
-            seen.code,
-            seen.stdout,
-            seen.stderr
+            run.code,
+            run.stdout,
+            run.stderr
         );
     }
     Ok(())
 }
 
 #[test]
-fn ci_systems_get_their_forms() -> anyhow::Result<()> {
+fn ci_systems_get_their_formats() -> anyhow::Result<()> {
     let folder = folder(&[("policy.yaml", &POLICY.replace("team: blue", "kelos.dev/task: mine"))])?;
-    let seen = taskgate(folder.path(), &["check", "policy.yaml", "-o", "junit"], "")?;
-    ensure!(seen.stdout.contains("tests=\"1\" failures=\"1\""), "{}", seen.stdout);
-    let seen = taskgate(
+    let run = taskgate(folder.path(), &["check", "policy.yaml", "-o", "junit"], "")?;
+    ensure!(run.stdout.contains("tests=\"1\" failures=\"1\""), "{}", run.stdout);
+    let run = taskgate(
         folder.path(),
         &["check", "policy.yaml", "-o", "sarif", "--ci", "github"],
         "",
     )?;
-    let sarif: Value = serde_json::from_str(&seen.stdout)?;
+    let sarif: Value = serde_json::from_str(&run.stdout)?;
     ensure!(sarif["runs"][0]["results"][0]["ruleId"] == "denied", "{sarif}");
     ensure!(
-        seen.stderr
+        run.stderr
             .starts_with("::error file=policy.yaml,line=1,title=TaskPolicy team-a/agents denied::taskgate: "),
         "{}",
-        seen.stderr
+        run.stderr
     );
-    let seen = taskgate(folder.path(), &["check", "policy.yaml", "-o", "yaml"], "")?;
-    ensure!(seen.stdout.contains("verdict: denied"), "{}", seen.stdout);
+    let run = taskgate(folder.path(), &["check", "policy.yaml", "-o", "yaml"], "")?;
+    ensure!(run.stdout.contains("verdict: denied"), "{}", run.stdout);
     Ok(())
 }
 
 /// A folder with a policy and `count` Tasks that it governs.
-fn crowd(count: usize) -> anyhow::Result<tempfile::TempDir> {
+fn many_tasks(count: usize) -> anyhow::Result<tempfile::TempDir> {
     let folder = folder(&[("policy.yaml", POLICY)])?;
     for number in 0..count {
         let task = TASK.replace("fixer-42", &format!("fixer-{number}"));
@@ -232,27 +232,27 @@ fn crowd(count: usize) -> anyhow::Result<tempfile::TempDir> {
 }
 
 #[test]
-fn ten_thousand_files_are_judged() -> anyhow::Result<()> {
-    let folder = crowd(10_000)?;
-    let seen = taskgate(folder.path(), &["check", ".", "--quiet"], "")?;
+fn ten_thousand_files_are_evaluated() -> anyhow::Result<()> {
+    let folder = many_tasks(10_000)?;
+    let run = taskgate(folder.path(), &["check", ".", "--quiet"], "")?;
     ensure!(
-        seen.stdout == "10001 objects: 10001 allowed (10000 changed)\n",
+        run.stdout == "10001 objects: 10001 allowed (10000 changed)\n",
         "{}",
-        seen.stdout
+        run.stdout
     );
     ensure!(
-        seen.code == Some(0) && seen.stderr.is_empty(),
+        run.code == Some(0) && run.stderr.is_empty(),
         "{:?} {}",
-        seen.code,
-        seen.stderr
+        run.code,
+        run.stderr
     );
     Ok(())
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_panic() -> anyhow::Result<()> {
+fn a_closed_pipe_is_no_panic() -> anyhow::Result<()> {
     // More than fits into a pipe.
-    let folder = crowd(1_000)?;
+    let folder = many_tasks(1_000)?;
     let mut process = Command::new(env!("CARGO_BIN_EXE_taskgate"))
         .args(["check", "."])
         .current_dir(folder.path())
@@ -269,7 +269,7 @@ fn a_reader_that_goes_away_is_no_panic() -> anyhow::Result<()> {
 }
 
 #[test]
-fn the_examples_of_the_help_are_about_flags_that_there_are() -> anyhow::Result<()> {
+fn the_examples_of_the_help_use_existing_flags() -> anyhow::Result<()> {
     for command in ["check", "test"] {
         let folder = folder(&[])?;
         let help = taskgate(folder.path(), &[command, "--help"], "")?.stdout;

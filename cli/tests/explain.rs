@@ -38,7 +38,7 @@ fn taskgate(args: &[&str], stdout: Stdio) -> anyhow::Result<std::process::Output
 }
 
 #[test]
-fn files_are_explained_with_an_honest_exit_code() -> anyhow::Result<()> {
+fn files_are_explained_with_the_right_exit_code() -> anyhow::Result<()> {
     for (args, code, stdout, stderr) in [
         (
             &["42", "-f", "cluster.yaml"][..],
@@ -68,7 +68,7 @@ fn files_are_explained_with_an_honest_exit_code() -> anyhow::Result<()> {
             &["task/", "-f", "cluster.yaml"],
             2,
             "",
-            "taskgate: task/ names nothing: say task/NAME, ",
+            "taskgate: task/ names nothing; the forms are task/NAME, ",
         ),
         (
             &["x", "-f", "cluster.yaml", "--context", "c"],
@@ -95,7 +95,7 @@ fn files_are_explained_with_an_honest_exit_code() -> anyhow::Result<()> {
 }
 
 #[test]
-fn programs_get_the_same() -> anyhow::Result<()> {
+fn json_and_yaml_have_the_same() -> anyhow::Result<()> {
     let output = taskgate(&["item/fixer/42", "-f", "cluster.yaml", "-o", "json"], Stdio::piped())?;
     let story: Value = serde_json::from_slice(&output.stdout)?;
     ensure!(story["state"] == "Open" && story["namespace"] == "team-a", "{story:#}");
@@ -110,7 +110,7 @@ fn programs_get_the_same() -> anyhow::Result<()> {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_error() -> anyhow::Result<()> {
+fn a_closed_pipe_is_no_error() -> anyhow::Result<()> {
     let (reader, writer) = std::io::pipe()?;
     drop(reader);
     let output = taskgate(&["42", "-f", "cluster.yaml"], writer.into())?;

@@ -1,10 +1,10 @@
-//! What the binary logs, as the program that reads it sees it.
+//! The log of the binary, as a program reads it.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
-/// An API server that nobody is behind: enough to start, and to log that.
-const NOBODY: &str = r#"{"apiVersion": "v1", "kind": "Config", "current-context": "x",
+/// An API server that does not exist: enough to start, and to log that.
+const UNREACHABLE: &str = r#"{"apiVersion": "v1", "kind": "Config", "current-context": "x",
     "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}],
     "users": [{"name": "u", "user": {}}],
     "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}]}"#;
@@ -20,9 +20,9 @@ impl Drop for Running {
 }
 
 #[test]
-fn text_that_goes_to_no_terminal_has_no_colours() {
-    let kubeconfig = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("nobody.yaml");
-    std::fs::write(&kubeconfig, NOBODY).unwrap();
+fn text_has_no_colours_without_a_terminal() {
+    let kubeconfig = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("unreachable.yaml");
+    std::fs::write(&kubeconfig, UNREACHABLE).unwrap();
     let child = Command::new(env!("CARGO_BIN_EXE_taskgate"))
         .args(["serve", "--log-format", "text", "--listen", "127.0.0.1:0"])
         .args(["--admin-listen", "127.0.0.1:0", "--kubeconfig"])
@@ -32,7 +32,7 @@ fn text_that_goes_to_no_terminal_has_no_colours() {
         .unwrap();
     let mut running = Running(child);
     let stderr = running.0.stderr.take().unwrap();
-    // Which of its parts speaks first is not said.
+    // The order of the first lines is not fixed.
     for line in BufReader::new(stderr).lines() {
         let line = line.unwrap();
         assert!(!line.contains('\u{1b}'), "{line:?}");

@@ -21,7 +21,5 @@ mod rights;
 mod security;
 #[path = "install/support.rs"]
 mod support;
-#[path = "install/traces.rs"]
-mod traces;
 #[path = "install/uninstall.rs"]
 mod uninstall;

@@ -1,89 +1,79 @@
-//! `taskgate cancel`: asks that Tasks be cancelled, or takes that back. Who asks and who may is admission's business.
+//! `taskgate cancel`: requests the cancellation of Tasks, or withdraws it. Admission records the user and checks the right.
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::Args;
-use kube::{
-    Api,
-    api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams},
-};
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use taskgate_api::{kelos, keys, metadata::Metadata};
 use taskgate_policy::{Cancellation, MAX_GRACE, MAX_REASON, clip};
 
-use super::{Connection, ConnectionArgs, Failure, said};
-use crate::output;
+use crate::{
+    cluster::{Connection, ConnectionArgs, DryRun, ResourceType, api_error},
+    exit::{CommandError, all_done},
+    output,
+};
+
+const TASK: ResourceType = (kelos::GROUP, kelos::TASK_VERSIONS[0], "Task", kelos::TASKS);
 
 /// Flags of `taskgate cancel`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   taskgate cancel fixer-42 -n team-a --reason stale
   taskgate cancel fixer-42 fixer-43 --grace 60     their agents get a minute
-  taskgate cancel fixer-42 --withdraw              as long as that minute is not over")]
+  taskgate cancel fixer-42 --withdraw              before that minute is over")]
 pub(crate) struct CancelArgs {
     /// The Tasks.
     #[arg(value_name = "TASK", required = true)]
     pub(crate) tasks: Vec<String>,
-    /// Why: kept on the Task and told in an Event, with your name.
+    /// The reason, kept on the Task and in an Event, with your name.
     #[arg(long, value_name = "TEXT", conflicts_with = "withdraw")]
     pub(crate) reason: Option<String>,
-    /// How many seconds the agents are warned before. Absent: none.
+    /// The grace period of the agents, in seconds. Absent: none.
     #[arg(long, value_name = "SECONDS", conflicts_with = "withdraw", value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_GRACE)))]
     pub(crate) grace: Option<u32>,
-    /// Take a request back whose time has not come.
+    /// Withdraw a request that is not due yet.
     #[arg(long)]
     pub(crate) withdraw: bool,
-    /// Ask the API server, but change nothing.
-    #[arg(long)]
-    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) dry_run: DryRun,
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
 }
 
-/// RBAC: `patch` on tasks of kelos.dev; admission also asks for `delete`.
-pub(crate) async fn run(args: CancelArgs) -> Result<(), Failure> {
+/// RBAC: `patch` on tasks of kelos.dev; admission also requires `delete`.
+pub(crate) async fn run(args: CancelArgs) -> Result<(), CommandError> {
     let connection = args.connection.connect().await?;
-    // One that cannot be cancelled does not keep the others from it.
     let mut failed = 0;
     for task in &args.tasks {
-        if let Err(error) = ask(&connection, &args, task).await {
-            output::complain(&format!("Task {task}: {error:#}"));
+        if let Err(error) = request(&connection, &args, task).await {
+            output::print_error(&format!("Task {task}: {error:#}"));
             failed += 1;
         }
     }
-    match failed {
-        0 => Ok(()),
-        failed if args.withdraw => Err(anyhow!("{failed} not withdrawn").into()),
-        failed => Err(anyhow!("{failed} not cancelled").into()),
-    }
+    all_done(failed, if args.withdraw { "withdrawn" } else { "cancelled" })
 }
 
-async fn ask(connection: &Connection, args: &CancelArgs, name: &str) -> Result<()> {
-    let tasks = Api::<DynamicObject>::namespaced_with(connection.client.clone(), &connection.namespace, &resource());
-    let params = PatchParams {
-        dry_run: args.dry_run,
-        ..PatchParams::default()
-    };
+async fn request(connection: &Connection, args: &CancelArgs, name: &str) -> Result<()> {
+    let tasks = connection.api(TASK, Some(&connection.namespace));
     let patch = Patch::Merge(json!({"metadata": {"annotations": annotations(args)}}));
-    let task = tasks.patch(name, &params, &patch).await.map_err(said)?;
+    let params = args.dry_run.patch(PatchParams::default());
+    let task = tasks.patch(name, &params, &patch).await.map_err(api_error)?;
     let object = serde_json::to_value(&task).context("reading the answer")?;
     ensure!(
         !Metadata::of(&object).is_terminating(),
         "it is being deleted, which stops its agent as well; nothing else is done"
     );
-    let told = told(&object, args).ok_or_else(|| {
+    let result = result(&object, args).ok_or_else(|| {
         anyhow!(
-            "the request did not pass taskgate's admission: it is not installed, or leaves this namespace out. Nothing \
+            "taskgate's admission did not see the request: taskgate is not installed, or excludes this namespace. Nothing \
              happens; remove the annotation {}",
             keys::CANCEL
         )
     })?;
-    output::print(&format!(
-        "Task {name}: {told}{}\n",
-        if args.dry_run { " (dry run)" } else { "" }
-    ))
+    output::print(&format!("Task {name}: {result}{}\n", args.dry_run.suffix()))
 }
 
-/// What is written; the same as with kubectl.
+/// The annotations to write; the same as with kubectl.
 fn annotations(args: &CancelArgs) -> Value {
     if args.withdraw {
         return json!({keys::CANCEL: null});
@@ -96,19 +86,13 @@ fn annotations(args: &CancelArgs) -> Value {
     annotations
 }
 
-/// What the Task says now; `None` when nobody took note of the request.
-fn told(object: &Value, args: &CancelArgs) -> Option<String> {
-    let cancellation = Cancellation::of(object);
+/// The state of the written Task; `None` when admission did not record the request.
+fn result(object: &Value, args: &CancelArgs) -> Option<String> {
     if args.withdraw {
         return Some("not cancelled".to_owned());
     }
-    let stamp = cancellation.stamp?;
+    let stamp = Cancellation::of(object).stamp?;
     Some(format!("cancelled by {}, due at {}", stamp.by, stamp.deadline))
-}
-
-fn resource() -> ApiResource {
-    let [version, ..] = kelos::TASK_VERSIONS;
-    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(kelos::GROUP, version, "Task"), kelos::TASKS)
 }
 
 #[cfg(test)]
@@ -121,13 +105,13 @@ mod tests {
             reason: Some("r".repeat(1000)),
             grace: Some(30),
             withdraw,
-            dry_run: false,
+            dry_run: DryRun::default(),
             connection: ConnectionArgs::default(),
         }
     }
 
     #[test]
-    fn what_is_written_is_what_kubectl_would_write() {
+    fn the_annotations_are_those_that_kubectl_would_write() {
         let written = annotations(&args(false));
         assert_eq!(written[keys::CANCEL_GRACE], "30");
         assert_eq!(
@@ -138,9 +122,9 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_nobody_stamped_is_none() {
+    fn a_request_without_a_stamp_was_not_seen_by_admission() {
         let mut task = json!({"metadata": {"annotations": {keys::CANCEL: "x"}}});
-        assert_eq!(told(&task, &args(false)), None);
+        assert_eq!(result(&task, &args(false)), None);
         for (key, value) in [
             (keys::CANCELLED_BY, "user:ann"),
             (keys::CANCEL_TRIGGER, "ByHand"),
@@ -149,9 +133,9 @@ mod tests {
         ] {
             task["metadata"]["annotations"][key] = value.into();
         }
-        let told = told(&task, &args(false));
+        let result = result(&task, &args(false));
         assert_eq!(
-            told.as_deref(),
+            result.as_deref(),
             Some("cancelled by user:ann, due at 2026-11-21T12:00:30Z")
         );
     }

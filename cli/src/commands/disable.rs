@@ -1,9 +1,9 @@
-//! `taskgate disable` and `taskgate enable`: taskgate is taken out of the way in an incident, and put back as it was. Neither
-//! needs a taskgate that runs.
+//! `taskgate disable` and `taskgate enable`: the webhooks are turned off in an incident, and on again. Neither needs a running
+//! taskgate.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use clap::Args;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -11,17 +11,20 @@ use kube::{
     Api,
     api::{DeleteParams, Patch, PatchParams},
 };
+use serde_json::Value;
 use taskgate_api::switch::{CONFIG_MAP, Disabled, MANAGER};
 use taskgate_controller::switch::{configurations, turn};
 use taskgate_policy::clip;
 
-use super::{Connection, Failure, installation::InstallationArgs, said};
-use crate::output;
+use crate::{
+    cluster::{Connection, DryRun, InstallationArgs, api_error, deleted},
+    exit::{CommandError, all_done},
+    flags::period,
+    output,
+};
 
-/// The longest explanation that is kept, in characters.
+/// The longest reason that is kept, in characters.
 const MAX_REASON: usize = 256;
-/// The longest time: what is to stay off for longer is better uninstalled.
-const LONGEST: Duration = Duration::from_hours(30 * 24);
 
 /// Flags of `taskgate disable`.
 #[derive(Args, Debug)]
@@ -29,15 +32,14 @@ const LONGEST: Duration = Duration::from_hours(30 * 24);
   taskgate disable --for 30m --reason incident-7
   taskgate disable --reason upgrade --dry-run")]
 pub(crate) struct DisableArgs {
-    /// Why: kept in the ConfigMap and told by `taskgate status`, with your name.
+    /// The reason, kept in the ConfigMap and shown by `taskgate status`, with your name.
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: String,
-    /// For how long, such as 30m. Then taskgate enables itself, also if it was restarted meanwhile. Absent: until `taskgate enable`.
+    /// For how long, such as 30m. Then taskgate enables itself, also after a restart. Absent: until `taskgate enable`.
     #[arg(long = "for", value_name = "DURATION", value_parser = period)]
     pub(crate) period: Option<Duration>,
-    /// Ask the API server, but change nothing.
-    #[arg(long)]
-    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) dry_run: DryRun,
     #[command(flatten)]
     pub(crate) installation: InstallationArgs,
 }
@@ -47,60 +49,48 @@ pub(crate) struct DisableArgs {
 #[command(after_help = "Example:
   taskgate enable")]
 pub(crate) struct EnableArgs {
-    /// Ask the API server, but change nothing.
-    #[arg(long)]
-    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) dry_run: DryRun,
     #[command(flatten)]
     pub(crate) installation: InstallationArgs,
 }
 
 /// RBAC: `patch` and `create` on the ConfigMap in taskgate's namespace; `get` and `patch` on both webhook configurations.
-pub(crate) async fn disable(args: DisableArgs) -> Result<(), Failure> {
+pub(crate) async fn disable(args: DisableArgs) -> Result<(), CommandError> {
     let connection = args.installation.connect().await?;
     let now = Timestamp::now();
     let until = args.period.map(|period| now.checked_add(period)).transpose();
     let disabled = Disabled {
         reason: Some(clip(&args.reason, MAX_REASON)),
-        // Who cannot be told must not keep anybody from it.
+        // An unknown user is no obstacle.
         by: connection.user().await.ok(),
         since: Some(now),
         until: until.context("--for")?,
     };
-    // Whatever fails: the rest is done all the same.
-    let noted = note(&connection, &disabled, args.dry_run).await;
-    let turned = turn_all(
+    // Both steps are done, whichever fails.
+    let written = write(&connection, &disabled, args.dry_run).await;
+    turn_all(
         &connection,
         args.installation.configuration.as_str(),
         true,
         args.dry_run,
     )
-    .await;
-    turned?;
-    noted.context("the webhooks are off, but the controller goes on, and turns them on again if it runs")?;
-    let until = match disabled.until {
-        Some(until) => format!("until {}", until.strftime("%FT%TZ")),
-        None => "until `taskgate enable`".to_owned(),
-    };
-    Ok(output::print(&if args.dry_run {
-        format!("taskgate would be disabled {until} (dry run)\n")
-    } else {
-        format!("taskgate is disabled {until}\n")
-    })?)
+    .await?;
+    written.context("the webhooks are off, but the controller goes on, and turns them on again if it runs")?;
+    let until = disabled.until.map_or("`taskgate enable`".to_owned(), output::time);
+    let is = if args.dry_run.dry_run { "would be" } else { "is" };
+    let suffix = args.dry_run.suffix();
+    Ok(output::print(&format!(
+        "taskgate {is} disabled until {until}{suffix}\n"
+    ))?)
 }
 
 /// RBAC: `delete` on the ConfigMap in taskgate's namespace; `get` and `patch` on both webhook configurations.
-pub(crate) async fn enable(args: EnableArgs) -> Result<(), Failure> {
+pub(crate) async fn enable(args: EnableArgs) -> Result<(), CommandError> {
     let connection = args.installation.connect().await?;
     let maps = Api::<ConfigMap>::namespaced(connection.client.clone(), &connection.namespace);
-    let params = DeleteParams {
-        dry_run: args.dry_run,
-        ..DeleteParams::default()
-    };
-    match maps.delete(CONFIG_MAP, &params).await {
-        Ok(_) => {}
-        Err(kube::Error::Api(status)) if status.code == 404 => {}
-        Err(error) => return Err(said(error).context(format!("deleting ConfigMap {CONFIG_MAP}")).into()),
-    }
+    let params = args.dry_run.delete(DeleteParams::default());
+    deleted(maps.delete(CONFIG_MAP, &params).await).with_context(|| format!("deleting ConfigMap {CONFIG_MAP}"))?;
     turn_all(
         &connection,
         args.installation.configuration.as_str(),
@@ -108,96 +98,59 @@ pub(crate) async fn enable(args: EnableArgs) -> Result<(), Failure> {
         args.dry_run,
     )
     .await?;
-    Ok(output::print(if args.dry_run {
-        "taskgate would be enabled (dry run)\n"
-    } else {
-        "taskgate is enabled\n"
-    })?)
+    let is = if args.dry_run.dry_run { "would be" } else { "is" };
+    Ok(output::print(&format!(
+        "taskgate {is} enabled{}\n",
+        args.dry_run.suffix()
+    ))?)
 }
 
-async fn note(connection: &Connection, disabled: &Disabled, dry_run: bool) -> Result<()> {
+async fn write(connection: &Connection, disabled: &Disabled, dry_run: DryRun) -> Result<()> {
     let maps = Api::<ConfigMap>::namespaced(connection.client.clone(), &connection.namespace);
-    let map = disabled.config_map(&connection.namespace);
-    let params = PatchParams {
-        dry_run,
-        ..PatchParams::apply(MANAGER).force()
-    };
-    let applied = maps.patch(CONFIG_MAP, &params, &Patch::Apply(map)).await;
-    applied
+    let map = Patch::Apply(disabled.config_map(&connection.namespace));
+    let params = dry_run.patch(PatchParams::apply(MANAGER).force());
+    let written = maps.patch(CONFIG_MAP, &params, &map).await.map_err(api_error);
+    written
         .map(drop)
-        .map_err(|error| said(error).context(format!("writing ConfigMap {CONFIG_MAP}")))
+        .with_context(|| format!("writing ConfigMap {CONFIG_MAP}"))
 }
 
-/// Turns both configurations; the second one also when the first one cannot be turned.
-async fn turn_all(connection: &Connection, name: &str, off: bool, dry_run: bool) -> Result<()> {
+/// Turns the webhooks of both configurations off or on; of the second one also when the first one fails.
+async fn turn_all(connection: &Connection, name: &str, off: bool, dry_run: DryRun) -> Result<(), CommandError> {
     let mut failed = 0;
     for (kind, api) in configurations(&connection.client) {
         let turned = match api.get_opt(name).await {
             Ok(None) => Ok("there is none"),
-            Ok(Some(found)) => turn(&kind, &api, &found, off, dry_run)
-                .await
-                .map(|_| if off { "off" } else { "on" }),
+            Ok(Some(found)) => {
+                let turned = turn(&kind, &api, &found, off, dry_run.dry_run).await;
+                turned.map(|_| if off { "off" } else { "on" })
+            }
             Err(error) => Err(error),
         };
         match turned {
-            Ok(standing) => output::print(&format!("{} {name}: {standing}\n", kind.kind))?,
+            Ok(state) => output::print(&format!("{} {name}: {state}\n", kind.kind))?,
             Err(error) => {
-                output::complain(&format!("{} {name}: {:#}", kind.kind, said(error)));
+                output::print_error(&format!("{} {name}: {:#}", kind.kind, api_error(error)));
                 failed += 1;
             }
         }
     }
-    match failed {
-        0 => Ok(()),
-        failed => Err(anyhow!("{failed} not turned")),
-    }
+    all_done(failed, "turned")
 }
 
-/// That it is disabled, and what is known of it: since when, by whom, until when, why.
-pub(crate) fn told(disabled: &Disabled) -> String {
-    let time = |time: Timestamp| time.strftime("%FT%TZ").to_string();
+/// What the `ConfigMap` contains: since when taskgate is disabled, by whom, until when, and why.
+pub(crate) fn describe(map: &Value) -> (Disabled, String) {
+    let data: BTreeMap<String, String> = serde_json::from_value(map["data"].clone()).unwrap_or_default();
+    let (disabled, problem) = Disabled::read(&data);
     let mut text = "disabled".to_owned();
     for (word, value) in [
-        (" since ", disabled.since.map(time)),
+        (" since ", disabled.since.map(output::time)),
         (" by ", disabled.by.clone()),
-        (" until ", disabled.until.map(time)),
+        (" until ", disabled.until.map(output::time)),
         (": ", disabled.reason.clone()),
+        ("; ", problem),
     ] {
-        if let Some(value) = value {
-            text.push_str(word);
-            text.push_str(&value);
-        }
+        text.extend(value.into_iter().flat_map(|value| [word.to_owned(), value]));
     }
-    text
-}
-
-/// A duration between a second and thirty days.
-fn period(text: &str) -> Result<Duration, String> {
-    let parsed: taskgate_api::Duration = text.parse().map_err(|error| format!("{error}"))?;
-    let period = Duration::from(parsed);
-    if (Duration::from_secs(1)..=LONGEST).contains(&period) {
-        Ok(period)
-    } else {
-        Err("between 1s and 720h".to_owned())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_period_is_from_a_second_to_thirty_days() {
-        for (text, good) in [
-            ("30m", true),
-            ("1s", true),
-            ("720h", true),
-            ("0s", false),
-            ("721h", false),
-            ("-1h", false),
-            ("soon", false),
-        ] {
-            assert_eq!(period(text).is_ok(), good, "{text}");
-        }
-    }
+    (disabled, text)
 }

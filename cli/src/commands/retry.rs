@@ -1,12 +1,12 @@
-//! `taskgate retry`: asks that a failed Workload or Task be run again, whatever its count says. The request is an annotation
-//! of its WorkItem, which admission stamps with who asked; the controller does the rest. Nothing is written to the object: that
-//! alone could start a failed Workload again (foreman §2.2).
+//! `taskgate retry`: requests another run of a failed Workload or Task, whatever its number of attempts. The request is an
+//! annotation of its WorkItem; admission records the user, and the controller does the rest. The object itself is not written:
+//! any write starts a failed Workload again.
 
 use anyhow::{Context as _, Result, anyhow};
 use clap::Args;
 use kube::{
     Api, ResourceExt as _,
-    api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
+    api::{Patch, PatchParams},
 };
 use serde_json::{Value, json};
 use taskgate_api::{
@@ -16,8 +16,11 @@ use taskgate_api::{
 };
 use taskgate_policy::retry::{Retried, RunPhase};
 
-use super::{Connection, ConnectionArgs, Failure, said};
-use crate::output;
+use crate::{
+    cluster::{Connection, ConnectionArgs, DryRun, ResourceType, api_error},
+    exit::{CommandError, all_done},
+    output,
+};
 
 /// Flags of `taskgate retry`.
 #[derive(Args, Debug)]
@@ -34,37 +37,32 @@ pub(crate) struct RetryArgs {
     /// Count from the beginning again: the next run is the first.
     #[arg(long)]
     pub(crate) reset: bool,
-    /// Tell the next run why the last one failed, whatever the policy says.
+    /// Give the next run the failure of the last one as feedback, whatever the policy sets.
     #[arg(long)]
     pub(crate) with_feedback: bool,
-    /// Ask the API server, but change nothing.
-    #[arg(long)]
-    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) dry_run: DryRun,
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
 }
 
-/// RBAC: `get`, and what taskgate will do in the user's name, `delete` and `create`, on workloads of foreman.llmkube.dev or tasks
-/// of kelos.dev; `get`, `create` and `patch` on workitems.
-pub(crate) async fn run(args: RetryArgs) -> Result<(), Failure> {
+/// RBAC: `get`, `delete` and `create` (which taskgate does for the user) on workloads of foreman.llmkube.dev or tasks of
+/// kelos.dev; `get`, `create` and `patch` on workitems.
+pub(crate) async fn run(args: RetryArgs) -> Result<(), CommandError> {
     let connection = args.connection.connect().await?;
     let command = Command { connection, args };
-    // One that cannot be retried does not keep the others from it.
     let mut failed = 0;
     for object in &command.args.objects {
-        match command.ask(object).await {
+        match command.retry(object).await {
             Ok(()) => {}
-            Err(Failure::Usage(message)) => return Err(Failure::Usage(message)),
-            Err(Failure::Failed(error)) => {
-                output::complain(&format!("{object}: {error:#}"));
+            Err(CommandError::Usage(message)) => return Err(CommandError::Usage(message)),
+            Err(CommandError::Failed(error)) => {
+                output::print_error(&format!("{object}: {error:#}"));
                 failed += 1;
             }
         }
     }
-    match failed {
-        0 => Ok(()),
-        failed => Err(anyhow!("{failed} not retried").into()),
-    }
+    all_done(failed, "retried")
 }
 
 /// One run of the command.
@@ -74,35 +72,26 @@ struct Command {
 }
 
 impl Command {
-    async fn ask(&self, object: &str) -> Result<(), Failure> {
-        let (kinds, name) = meant(object)?;
+    async fn retry(&self, object: &str) -> Result<(), CommandError> {
+        let (kinds, name) = parse(object)?;
+        let Connection { namespace, .. } = &self.connection;
         let mut found = Vec::new();
         for kind in kinds {
-            if let Some(value) = self.read(*kind, name).await? {
-                found.push((*kind, value));
-            }
+            let value = self.connection.get(resource(*kind), Some(namespace), name).await?;
+            found.extend(value.map(|value| (*kind, value)));
         }
         match found.as_slice() {
-            [] => Err(anyhow!("there is none in namespace {}", self.connection.namespace).into()),
+            [] => Err(anyhow!("there is none in namespace {namespace}").into()),
             [(kind, value)] => Ok(self.request(*kind, value).await?),
-            _ => Err(Failure::Usage(format!(
-                "{name} is a Workload and a Task: say workload/{name} or task/{name}"
+            _ => Err(CommandError::Usage(format!(
+                "{name} is a Workload and a Task: name workload/{name} or task/{name}"
             ))),
         }
     }
 
-    /// The object; a kind that is not installed has none.
-    async fn read(&self, kind: RetriedKind, name: &str) -> Result<Option<Value>> {
-        let Connection { client, namespace, .. } = &self.connection;
-        let api = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource(kind));
-        let found = api.get_opt(name).await.map_err(said)?;
-        found
-            .map(|object| serde_json::to_value(object).context("reading the answer"))
-            .transpose()
-    }
-
     async fn request(&self, kind: RetriedKind, object: &Value) -> Result<()> {
-        let retried = Retried::of(kind, object).ok_or_else(|| anyhow!("a spawner made it, and makes it again"))?;
+        let retried =
+            Retried::of(kind, object).ok_or_else(|| anyhow!("its spawner creates it again; it needs no retry"))?;
         if retried.metadata().is_terminating() {
             return Err(anyhow!("it is being deleted"));
         }
@@ -113,35 +102,34 @@ impl Command {
         let text = serde_json::to_string(&order).context("writing the request")?;
         let identity = retried.item();
         let items = Api::<WorkItem>::namespaced(self.connection.client.clone(), &self.connection.namespace);
-        let name = retried
-            .metadata()
-            .label(keys::WORK_ITEM)
-            .map_or_else(|| identity.work_item_name(), ToOwned::to_owned);
-        let found = items.get_opt(&name).await.map_err(said)?;
-        if found.as_ref().is_some_and(is_under_way) {
+        let label = retried.metadata().label(keys::WORK_ITEM);
+        let name = label.map_or_else(|| identity.work_item_name(), ToOwned::to_owned);
+        let found = items.get_opt(&name).await.map_err(api_error)?;
+        if found.as_ref().is_some_and(is_in_progress) {
             return Err(anyhow!("it is being retried already"));
         }
         let dry_run = self.args.dry_run;
         if let Some(item) = found {
             let request = json!({"metadata": {"uid": item.uid(), "annotations": {keys::RETRY: text}}});
-            let params = PatchParams {
-                dry_run,
-                ..PatchParams::default()
-            };
-            items
-                .patch(&name, &params, &Patch::Merge(request))
-                .await
-                .map_err(said)?;
+            let params = dry_run.patch(PatchParams::default());
+            let written = items.patch(&name, &params, &Patch::Merge(request)).await;
+            written.map_err(api_error)?;
         } else {
             let mut item = identity.work_item(&name);
             item.annotations_mut().insert(keys::RETRY.to_owned(), text);
-            let params = PostParams {
-                dry_run,
-                ..PostParams::default()
-            };
-            items.create(&params, &item).await.map_err(said)?;
+            items.create(&dry_run.post(), &item).await.map_err(api_error)?;
         }
-        self.told(&order)
+        let number = match (order.from_attempt, order.reset) {
+            (Some(from), _) => format!(" as attempt {}", from.saturating_add(1)),
+            (None, true) => " as attempt 1".to_owned(),
+            (None, false) => String::new(),
+        };
+        let RetryOrder { kind, name, .. } = order;
+        output::print(&format!(
+            "{} {name}: is run again{number}{}\n",
+            kind.as_str(),
+            dry_run.suffix()
+        ))
     }
 
     fn order(&self, run: RunRef) -> RetryOrder {
@@ -154,28 +142,18 @@ impl Command {
             with_feedback: self.args.with_feedback,
         }
     }
-
-    fn told(&self, order: &RetryOrder) -> Result<()> {
-        let number = match (order.from_attempt, order.reset) {
-            (Some(from), _) => format!(" as attempt {}", from.saturating_add(1)),
-            (None, true) => " as attempt 1".to_owned(),
-            (None, false) => String::new(),
-        };
-        let RetryOrder { kind, name, .. } = order;
-        let dry = if self.args.dry_run { " (dry run)" } else { "" };
-        output::print(&format!("{} {name}: is run again{number}{dry}\n", kind.as_str()))
-    }
 }
 
-fn is_under_way(item: &WorkItem) -> bool {
-    let ledger = item.status.as_ref().and_then(|status| status.retry.as_ref());
-    ledger.is_some_and(|ledger| ledger.transition.is_some())
+/// Whether a retry of the item's run is in progress.
+fn is_in_progress(item: &WorkItem) -> bool {
+    let retry_status = item.status.as_ref().and_then(|status| status.retry.as_ref());
+    retry_status.is_some_and(|retry_status| retry_status.transition.is_some())
 }
 
 /// The kinds and the name that `object` can mean.
-fn meant(object: &str) -> Result<(&'static [RetriedKind], &str), Failure> {
+fn parse(object: &str) -> Result<(&'static [RetriedKind], &str), CommandError> {
     const BOTH: &[RetriedKind] = &[RetriedKind::Workload, RetriedKind::Task];
-    let unknown = || Failure::Usage(format!("{object}: say workload/NAME, task/NAME, or NAME"));
+    let unknown = || CommandError::Usage(format!("{object} is not of the form workload/NAME, task/NAME, or NAME"));
     let (kinds, name) = match object.split_once('/') {
         None => (BOTH, object),
         Some(("workload" | "workloads" | "wl" | "workloads.foreman.llmkube.dev", name)) => (&BOTH[..1], name),
@@ -188,12 +166,11 @@ fn meant(object: &str) -> Result<(&'static [RetriedKind], &str), Failure> {
     Ok((kinds, name))
 }
 
-fn resource(kind: RetriedKind) -> ApiResource {
-    let (group, version, plural) = match kind {
-        RetriedKind::Workload => (foreman::GROUP, foreman::VERSIONS[0], foreman::WORKLOADS),
-        RetriedKind::Task => (kelos::GROUP, kelos::TASK_VERSIONS[0], kelos::TASKS),
-    };
-    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind.as_str()), plural)
+fn resource(kind: RetriedKind) -> ResourceType {
+    match kind {
+        RetriedKind::Workload => (foreman::GROUP, foreman::VERSIONS[0], "Workload", foreman::WORKLOADS),
+        RetriedKind::Task => (kelos::GROUP, kelos::TASK_VERSIONS[0], "Task", kelos::TASKS),
+    }
 }
 
 #[cfg(test)]
@@ -201,8 +178,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_meant_is_said_by_kind_and_name() {
-        let kinds = |object: &str| meant(object).map(|(kinds, name)| (kinds.len(), name.to_owned())).ok();
+    fn an_object_is_named_by_kind_and_name() {
+        let kinds = |object: &str| parse(object).map(|(kinds, name)| (kinds.len(), name.to_owned())).ok();
         for (object, expected) in [
             ("wl-a-7", Some((2, "wl-a-7".to_owned()))),
             ("workload/wl-a-7", Some((1, "wl-a-7".to_owned()))),
@@ -214,7 +191,7 @@ mod tests {
         ] {
             assert_eq!(kinds(object), expected, "{object}");
         }
-        assert_eq!(meant("workload/a").unwrap().0, [RetriedKind::Workload]);
-        assert_eq!(meant("task/a").unwrap().0, [RetriedKind::Task]);
+        assert_eq!(parse("workload/a").unwrap().0, [RetriedKind::Workload]);
+        assert_eq!(parse("task/a").unwrap().0, [RetriedKind::Task]);
     }
 }

@@ -1,4 +1,4 @@
-//! `taskgate test`: cases as files, run without a cluster.
+//! `taskgate test`: runs test cases from files, without a cluster.
 
 use std::{
     fmt::Write as _,
@@ -11,16 +11,16 @@ use clap::Args;
 use serde::Serialize;
 use taskgate_offline::case::{CaseRunner, is_case};
 
-use super::{Failure, Outcome};
 use crate::{
-    args::{NAME, NAMESPACE},
+    defaults::{NAME, NAMESPACE},
+    exit::{CommandError, ExitStatus},
     output::{self, Format, Progress, Style},
 };
 
 const EXAMPLES: &str = "\
 Examples:
   taskgate test examples/tests                 # every case below the folder
-  taskgate test case.yaml --update             # write what comes of it into the case, to be read and committed
+  taskgate test case.yaml --update             # write the results into the case, to be reviewed and committed
 
 A case:
   case: Every Task gets its team
@@ -41,7 +41,7 @@ pub(crate) struct TestArgs {
     /// Cases, or folders with cases (files that have both `objects:` and `now:`).
     #[arg(value_name = "PATHS", required = true)]
     pub(crate) paths: Vec<PathBuf>,
-    /// Write what comes of the cases into them, instead of comparing. Read the difference before you commit it.
+    /// Write the results into the cases instead of comparing them. Review the difference before you commit it.
     #[arg(long)]
     pub(crate) update: bool,
     /// The form of the result.
@@ -49,30 +49,30 @@ pub(crate) struct TestArgs {
     pub(crate) output: Format,
 }
 
-/// What came of all cases.
+/// The results of all cases.
 #[derive(Debug, Default, Serialize)]
 struct Results {
     passed: usize,
-    failed: Vec<Failed>,
+    failed: Vec<FailedCase>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     updated: Vec<PathBuf>,
 }
 
-/// A case that did not come out as it has to.
+/// A case whose results differ from the expected ones.
 #[derive(Debug, Serialize)]
-struct Failed {
+struct FailedCase {
     case: PathBuf,
-    /// What differs, a line each; or why it cannot be run.
+    /// A line for each difference, or why the case cannot be run.
     differences: Vec<String>,
 }
 
-pub(crate) async fn run(args: TestArgs) -> Result<Outcome, Failure> {
+pub(crate) async fn run(args: TestArgs) -> Result<ExitStatus, CommandError> {
     let mut cases = Vec::new();
     for path in &args.paths {
         find(path, true, &mut cases).with_context(|| path.display().to_string())?;
     }
     if cases.is_empty() {
-        return Err(Failure::Usage(
+        return Err(CommandError::Usage(
             "there is no case: a file with `objects:` and `now:`".to_owned(),
         ));
     }
@@ -81,23 +81,19 @@ pub(crate) async fn run(args: TestArgs) -> Result<Outcome, Failure> {
     let mut results = Results::default();
     for (index, path) in cases.iter().enumerate() {
         progress.at(index, cases.len());
-        judge(&runner, path, args.update, &mut results).await;
+        run_case(&runner, path, args.update, &mut results).await;
     }
     drop(progress);
-    let text = match args.output {
-        Format::Text => text(&results, Style::of_stdout()),
-        Format::Json => output::to_json(&results)?,
-        Format::Yaml => output::to_yaml(&results)?,
-    };
-    output::print(&text)?;
+    let text = || text(&results, Style::of_stdout());
+    output::print(&args.output.render(&results, text)?)?;
     Ok(if results.failed.is_empty() {
-        Outcome::Fine
+        ExitStatus::Success
     } else {
-        Outcome::Denied
+        ExitStatus::Failure
     })
 }
 
-async fn judge(runner: &CaseRunner, path: &Path, update: bool, results: &mut Results) {
+async fn run_case(runner: &CaseRunner, path: &Path, update: bool, results: &mut Results) {
     let differences = if update {
         match runner.update(path).await {
             Ok(true) => {
@@ -109,28 +105,28 @@ async fn judge(runner: &CaseRunner, path: &Path, update: bool, results: &mut Res
         }
     } else {
         match runner.run(path).await {
-            Ok(outcome) if outcome.passed() => None,
-            Ok(outcome) => Some(outcome.differences().iter().map(ToString::to_string).collect()),
+            Ok(result) if result.passed() => None,
+            Ok(result) => Some(result.differences().iter().map(ToString::to_string).collect()),
             Err(error) => Some(vec![error.to_string()]),
         }
     };
     match differences {
         None => results.passed += 1,
-        Some(differences) => results.failed.push(Failed {
+        Some(differences) => results.failed.push(FailedCase {
             case: path.to_owned(),
             differences,
         }),
     }
 }
 
-/// The cases at `path`, in the order of their names. One that is `named` is a case, whatever is in it.
+/// Collects the cases at `path`, in the order of their names. A `named` file is a case whatever its content is.
 fn find(path: &Path, named: bool, cases: &mut Vec<PathBuf>) -> std::io::Result<()> {
     if fs::metadata(path)?.is_dir() {
         let mut entries = fs::read_dir(path)?.collect::<std::io::Result<Vec<_>>>()?;
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
             let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-            // A link may lead back to where it is.
+            // A symbolic link may lead back to its own folder.
             if !hidden && !entry.file_type()?.is_symlink() {
                 find(&entry.path(), false, cases)?;
             }
@@ -148,11 +144,10 @@ fn find(path: &Path, named: bool, cases: &mut Vec<PathBuf>) -> std::io::Result<(
 
 fn text(results: &Results, style: Style) -> String {
     let mut text = String::new();
-    // Writing into a String cannot fail.
     for path in &results.updated {
         let _ = writeln!(text, "{}: {}", path.display(), style.warning("updated"));
     }
-    for Failed { case, differences } in &results.failed {
+    for FailedCase { case, differences } in &results.failed {
         let _ = writeln!(text, "{}: {}", case.display(), style.bad("failed"));
         for difference in differences {
             let _ = writeln!(text, "  {difference}");

@@ -1,5 +1,5 @@
-//! The generated files of the Helm chart. What an installation may decide is a template in them; all else is as it is in the
-//! manifests for kustomize, because it is made by the same code.
+//! The generated files of the Helm chart. The settings of an installation are templates in them; everything else comes from
+//! the same code as the manifests for kustomize.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
@@ -8,13 +8,13 @@ use taskgate_webhook::{ClientTarget, ConfigurationName, FailurePolicy, Registrat
 
 use super::{HEADER, registration};
 use crate::{
-    args,
-    rights::{Feature, Names, limits, manifest::Place},
+    defaults,
+    rights::{Feature, Names, limits, manifest::RoleManifests},
 };
 
 const NAME: &str = "{{ include \"taskgate.fullname\" . }}";
 const LABELS: &str = "\n    {{- include \"taskgate.labels\" . | nindent 4 }}";
-/// The rules of Prometheus, for whoever has its operator.
+/// The alerting rules, for clusters with the Prometheus operator.
 const ALERTS: &str = include_str!("../../../manifests/components/monitoring/prometheus-rule.yaml");
 const DASHBOARD: &str = include_str!("../../../manifests/components/monitoring/dashboard.json");
 
@@ -42,44 +42,44 @@ fn names() -> Names {
 
 fn roles() -> String {
     let names = names();
-    let place = Place {
+    let roles = RoleManifests {
         name: NAME,
         namespace: "{{ .Release.Namespace | quote }}",
         labels: LABELS,
         names: &names,
-        around,
+        feature_guard,
     };
-    place.roles()
+    roles.roles()
 }
 
-/// The roles of a feature are there where the values enable it.
-fn around(feature: Feature) -> [String; 2] {
+/// The roles of a feature are installed where the values enable it.
+fn feature_guard(feature: Feature) -> [String; 2] {
     [
         format!("{{{{- if .Values.features.{} }}}}\n", feature.value()),
         "{{- end }}\n".to_owned(),
     ]
 }
 
-/// Where the API server knows them, and the values do not do without.
+/// Where the API server has ValidatingAdmissionPolicies and the values do not disable them.
 fn limits() -> String {
-    let place = Place {
+    let roles = RoleManifests {
         name: NAME,
-        // It stands within words.
+        // It is part of a longer text.
         namespace: "{{ .Release.Namespace }}",
         labels: LABELS,
         names: &names(),
-        around,
+        feature_guard,
     };
     format!(
         "{{{{- if and .Values.rights.admissionPolicies (semverCompare \">=1.30-0\" .Capabilities.KubeVersion.Version) }}}}\n{}\
          {{{{- end }}}}\n",
-        limits::policies(&place)
+        limits::policies(&roles)
     )
 }
 
-/// The registration with its settings as templates. Rendered with two sets of settings, it tells itself where they stand.
+/// The registration with its settings as templates. It is rendered with two sets of settings: the lines that differ are the settings.
 fn template() -> Result<String> {
-    let usual = Registration::of_service(args::NAME, args::NAMESPACE);
+    let usual = Registration::of_service(defaults::NAME, defaults::NAMESPACE);
     let mut other = Registration::of_service("other", "elsewhere");
     other.name = "another.taskgate.dev".parse::<ConfigurationName>()?;
     other.client = ClientTarget::Service {
@@ -117,8 +117,8 @@ fn template() -> Result<String> {
 
 fn setting(value: &str) -> Result<&'static str> {
     Ok(match value {
-        args::NAME => NAME,
-        args::NAMESPACE => "{{ .Release.Namespace | quote }}",
+        defaults::NAME => NAME,
+        defaults::NAMESPACE => "{{ .Release.Namespace | quote }}",
         "443" => "{{ .Values.service.port }}",
         "Ignore" => "{{ .Values.registration.failurePolicy }}",
         "2" => "{{ .Values.registration.mutatingTimeoutSeconds }}",

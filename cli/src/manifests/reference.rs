@@ -1,4 +1,4 @@
-//! The pages of the documentation that are generated: what policies can say, field by field, as the CRDs say it; and the rights.
+//! The pages of the documentation that are generated: the fields of policies, from the CRDs; and the rights.
 
 use std::fmt::Write as _;
 
@@ -42,13 +42,13 @@ pub(super) fn policies() -> Result<String> {
 pub(super) fn rights(table: &str) -> String {
     format!(
         "{HEADER}# Rights\n\nWhat the shipped roles allow, and why. Nothing reads a Secret outside of taskgate's namespace; the token \
-         of a tracker is one\nSecret in one namespace, by a Role of its own there ([sources.md](sources.md)).\n\ntaskgate compares \
+         of an issue source is one\nSecret in one namespace, by a Role of its own there ([sources.md](sources.md)).\n\ntaskgate compares \
          these with what the API server grants it, and logs each rule that is missing, ready to be added\n(`taskgate_rights_missing`).\n\
          Beside these it asks `selfsubjectreviews` and `selfsubjectrulesreviews`, which every user may.\n{table}"
     )
 }
 
-/// A row for each field of `schema`, and those of what is in them.
+/// A row for each field of `schema`, nested fields included.
 fn fields(text: &mut String, path: &str, schema: &Value) {
     let required = |name: &str| {
         schema["required"]

@@ -1,40 +1,37 @@
-//! What taskgate's service account may not do although its roles allow it: RBAC knows verbs and resources, a
-//! `ValidatingAdmissionPolicy` knows what a write changes. A process that has taskgate's token can then neither create
-//! a workload of its own nor redirect webhooks.
+//! The limits of taskgate's service account beyond its roles: RBAC knows verbs and resources, a `ValidatingAdmissionPolicy`
+//! also which fields a write changes. A process with taskgate's token can then neither create a workload of its own nor
+//! redirect webhooks.
 //!
-//! One policy for each kind of object, with its binding, made for the manifests and the chart alike. taskgate has no right to
-//! change them.
+//! One policy for each kind of object, with its binding, for the manifests and the chart. taskgate has no right to change
+//! them.
 
 use std::fmt::Write as _;
 
 use taskgate_api::{kelos, keys, switch};
 use taskgate_webhook::rules::EXCLUDED_NAMESPACES;
 
-use super::manifest::Place;
+use super::manifest::RoleManifests;
 
 /// One `ValidatingAdmissionPolicy`.
 struct Limit {
-    /// What follows taskgate's own name in its name.
+    /// The suffix of its name, after taskgate's.
     suffix: &'static str,
     /// Where it applies: API group, versions, resources and operations.
     rules: Vec<[&'static str; 4]>,
     validations: Vec<Validation>,
 }
 
-/// An expression in CEL, and what the API server says where it is false.
-struct Validation {
-    expression: String,
-    message: &'static str,
-}
+/// An expression in CEL, and the message of the API server where it is false.
+type Validation = (String, &'static str);
 
 /// The policies and their bindings, as YAML.
-pub(crate) fn policies(place: &Place<'_>) -> String {
-    limits(place.namespace)
+pub(crate) fn policies(roles: &RoleManifests<'_>) -> String {
+    limits(roles.namespace)
         .iter()
-        .fold(String::new(), |text, limit| text + &document(place, limit))
+        .fold(String::new(), |text, limit| text + &document(roles, limit))
 }
 
-/// The rules for people.
+/// The limits in Markdown.
 pub(crate) fn table() -> String {
     let mut text = String::from(
         "\n## What its roles allow and its admission policies refuse\n\n\
@@ -49,7 +46,7 @@ pub(crate) fn table() -> String {
             .map(|[_, _, resources, _]| format!("`{resources}`"))
             .collect();
         let operations: Vec<_> = limit.rules.iter().map(|[.., operations]| *operations).collect();
-        let messages: Vec<_> = limit.validations.iter().map(|one| one.message).collect();
+        let messages: Vec<_> = limit.validations.iter().map(|(_, message)| *message).collect();
         let _ = writeln!(
             text,
             "| {} | {} | {} |",
@@ -62,23 +59,25 @@ pub(crate) fn table() -> String {
 }
 
 fn limits(own_namespace: &str) -> Vec<Limit> {
-    let reach = || Validation {
-        expression: in_reach(own_namespace),
-        message: "the namespace is not a system's, not taskgate's own, and not labelled taskgate.dev/admission=disabled",
+    let scope = || {
+        (
+            in_scope(own_namespace),
+            "the namespace is not a system's, not taskgate's own, and not labelled taskgate.dev/admission=disabled",
+        )
     };
     vec![
         webhooks("mutating", "mutatingwebhookconfigurations", &["reinvocationPolicy"]),
         webhooks("validating", "validatingwebhookconfigurations", &[]),
-        pods(reach()),
-        jobs(reach()),
-        tasks(&reach()),
+        pods(scope()),
+        jobs(scope()),
+        tasks(&scope()),
         task_status(),
-        workloads(reach()),
+        workloads(scope()),
     ]
 }
 
 /// The namespaces that taskgate creates and deletes in.
-fn in_reach(own_namespace: &str) -> String {
+fn in_scope(own_namespace: &str) -> String {
     let excluded: Vec<_> = EXCLUDED_NAMESPACES.iter().map(|name| format!("'{name}'")).collect();
     format!(
         "!(request.namespace in [{}, '{own_namespace}'])\n&& namespaceObject.metadata.?labels[?'{}'].orValue('') != '{}'",
@@ -88,7 +87,7 @@ fn in_reach(own_namespace: &str) -> String {
     )
 }
 
-/// That these fields are what they were, as far as they are there.
+/// The expression that these fields are unchanged.
 fn unchanged(fields: &[&str]) -> String {
     let equal: Vec<_> = fields
         .iter()
@@ -139,19 +138,19 @@ fn webhooks(suffix: &'static str, resource: &'static str, more: &[&str]) -> Limi
         suffix,
         rules: vec![["admissionregistration.k8s.io", "v1", resource, "UPDATE"]],
         validations: vec![
-            Validation {
+            (
                 expression,
-                message: "of its own webhooks only the caBundle changes, and the condition of `taskgate disable`",
-            },
-            Validation {
-                expression: unchanged(&["metadata.labels", "metadata.annotations", "metadata.ownerReferences"]),
-                message: "labels, annotations and owners stay",
-            },
+                "of its own webhooks only the caBundle changes, and the condition of `taskgate disable`",
+            ),
+            (
+                unchanged(&["metadata.labels", "metadata.annotations", "metadata.ownerReferences"]),
+                "labels, annotations and owners stay",
+            ),
         ],
     }
 }
 
-fn pods(reach: Validation) -> Limit {
+fn pods(scope: Validation) -> Limit {
     let own = format!("['{}', '{}']", keys::CANCEL_DEADLINE, kelos::CANCEL_TASK);
     let (new, old) = (
         "object.metadata.?annotations.orValue({})",
@@ -170,16 +169,16 @@ fn pods(reach: Validation) -> Limit {
         suffix: "pods",
         rules: vec![["", "v1", "pods", "UPDATE"]],
         validations: vec![
-            Validation {
+            (
                 expression,
-                message: "only the annotations taskgate.dev/cancel-deadline and kelos.dev/cancel-task change",
-            },
-            reach,
+                "only the annotations taskgate.dev/cancel-deadline and kelos.dev/cancel-task change",
+            ),
+            scope,
         ],
     }
 }
 
-fn jobs(reach: Validation) -> Limit {
+fn jobs(scope: Validation) -> Limit {
     let owned = format!(
         "oldObject.metadata.?ownerReferences.orValue([]).exists(o, o.kind == 'Task' && o.apiVersion.startsWith('{}/') && \
          o.?controller.orValue(false))",
@@ -192,12 +191,9 @@ fn jobs(reach: Validation) -> Limit {
             ["batch", "v1", "jobs", "DELETE"],
         ],
         validations: vec![
-            Validation {
-                expression: owned,
-                message: "a Kelos Task owns the Job",
-            },
-            Validation {
-                expression: format!(
+            (owned, "a Kelos Task owns the Job"),
+            (
+                format!(
                     "request.operation == 'DELETE'\n|| ({})",
                     unchanged(&[
                         "metadata.ownerReferences",
@@ -208,25 +204,25 @@ fn jobs(reach: Validation) -> Limit {
                         "spec.template.spec",
                     ])
                 ),
-                message: "what the Job runs, its owners and its finalizers stay",
-            },
-            reach,
+                "what the Job runs, its owners and its finalizers stay",
+            ),
+            scope,
         ],
     }
 }
 
-/// That what taskgate creates is the successor of something.
+/// Only successors are created.
 fn successor() -> Validation {
-    Validation {
-        expression: format!(
+    (
+        format!(
             "request.operation != 'CREATE'\n|| object.metadata.?annotations[?'{}'].orValue('') != ''",
             keys::RETRY_OF
         ),
-        message: "it creates only successors, with the annotation taskgate.dev/retry-of",
-    }
+        "it creates only successors, with the annotation taskgate.dev/retry-of",
+    )
 }
 
-fn tasks(reach: &Validation) -> Limit {
+fn tasks(scope: &Validation) -> Limit {
     let finalizers = |of: &str| {
         format!(
             "{of}.metadata.?finalizers.orValue([]).filter(f, f != '{}')",
@@ -244,19 +240,13 @@ fn tasks(reach: &Validation) -> Limit {
         rules: vec![[kelos::GROUP, "*", "tasks", "CREATE, UPDATE, DELETE"]],
         validations: vec![
             successor(),
-            Validation {
-                expression: kept,
-                message: "spec, owners and the finalizers of others stay",
-            },
-            Validation {
-                expression: ended(&["Succeeded", "Failed", "Cancelled"]),
-                message: "it deletes only Tasks that have ended",
-            },
+            (kept, "spec, owners and the finalizers of others stay"),
+            (
+                ended(&["Succeeded", "Failed", "Cancelled"]),
+                "it deletes only Tasks that have ended",
+            ),
             // A Task in a namespace that was opted out keeps no finalizer of taskgate's.
-            Validation {
-                expression: format!("request.operation == 'UPDATE'\n|| ({})", reach.expression),
-                message: reach.message,
-            },
+            (format!("request.operation == 'UPDATE'\n|| ({})", scope.0), scope.1),
         ],
     }
 }
@@ -265,31 +255,28 @@ fn task_status() -> Limit {
     Limit {
         suffix: "task-status",
         rules: vec![[kelos::GROUP, "*", "tasks/status", "UPDATE"]],
-        validations: vec![Validation {
-            expression: "object.?status.?phase == oldObject.?status.?phase\n\
+        validations: vec![(
+            "object.?status.?phase == oldObject.?status.?phase\n\
                          || object.?status.?phase.orValue('') in ['Failed', 'Cancelled']"
                 .to_owned(),
-            message: "a Task goes to no other phase than Failed or Cancelled",
-        }],
+            "a Task goes to no other phase than Failed or Cancelled",
+        )],
     }
 }
 
-fn workloads(reach: Validation) -> Limit {
+fn workloads(scope: Validation) -> Limit {
     Limit {
         suffix: "workloads",
         rules: vec![[taskgate_api::foreman::GROUP, "*", "workloads", "CREATE, DELETE"]],
         validations: vec![
             successor(),
-            Validation {
-                expression: ended(&["Failed"]),
-                message: "it deletes only Workloads that have failed",
-            },
-            reach,
+            (ended(&["Failed"]), "it deletes only Workloads that have failed"),
+            scope,
         ],
     }
 }
 
-/// That what is deleted has ended.
+/// The expression that a deleted object has one of `phases`.
 fn ended(phases: &[&str]) -> String {
     let phases: Vec<_> = phases.iter().map(|phase| format!("'{phase}'")).collect();
     format!(
@@ -298,13 +285,13 @@ fn ended(phases: &[&str]) -> String {
     )
 }
 
-fn document(place: &Place<'_>, limit: &Limit) -> String {
-    let Place {
+fn document(roles: &RoleManifests<'_>, limit: &Limit) -> String {
+    let RoleManifests {
         name,
         namespace,
         labels,
         ..
-    } = place;
+    } = roles;
     let Limit {
         suffix,
         rules,
@@ -330,7 +317,7 @@ fn document(place: &Place<'_>, limit: &Limit) -> String {
         "  matchConditions:\n  - name: is-taskgate\n    expression: >-\n      request.userInfo.username ==\n      \
          'system:serviceaccount:{namespace}:{name}'\n  validations:\n"
     );
-    for Validation { expression, message } in validations {
+    for (expression, message) in validations {
         let expression = expression.replace('\n', "\n      ");
         let _ = write!(
             text,

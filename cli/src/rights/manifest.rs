@@ -1,24 +1,24 @@
-//! The table as roles: for kustomize with the usual names, for the chart with its templates in their place.
+//! The table of rights as roles: for kustomize with the default names, for the chart with templates instead.
 
 use std::fmt::Write as _;
 
 use super::{CLUSTER, FEATURES, Feature, NAMESPACE, Names, Right};
 
-/// Where the roles are for. Everything is written as it stands, so it may be a template.
-pub(crate) struct Place<'a> {
+/// The texts that the roles are generated with; each may be a template.
+pub(crate) struct RoleManifests<'a> {
     /// The name of roles, bindings and service account.
     pub(crate) name: &'a str,
     /// Taskgate's namespace.
     pub(crate) namespace: &'a str,
-    /// What follows `labels:`.
+    /// The text after `labels:`.
     pub(crate) labels: &'a str,
-    /// What the rights are limited to.
+    /// The names that rights are limited to.
     pub(crate) names: &'a Names,
-    /// What stands around the role of a feature that may be disabled.
-    pub(crate) around: fn(Feature) -> [String; 2],
+    /// The text before and after the role of a feature that can be disabled.
+    pub(crate) feature_guard: fn(Feature) -> [String; 2],
 }
 
-impl Place<'_> {
+impl RoleManifests<'_> {
     /// The roles with their bindings: for the whole cluster, for each feature, for taskgate's own namespace.
     pub(crate) fn roles(&self) -> String {
         let Self { name, namespace, .. } = self;
@@ -31,7 +31,7 @@ impl Place<'_> {
             self.document(kind, suffix, namespace, &self.rules(rights)) + &binding
         };
         let features = FEATURES.map(|(feature, rights)| {
-            let [before, after] = (self.around)(feature);
+            let [before, after] = (self.feature_guard)(feature);
             let suffix = format!("-{}", feature.suffix());
             before + &pair("ClusterRole", &suffix, cluster, rights) + &after
         });
@@ -77,9 +77,13 @@ pub(crate) fn rule(right: &Right, resources: &[&str], verbs: &[&str], names: &Na
     )
 }
 
-/// The table for people.
+/// The table of rights in Markdown.
 pub(crate) fn table(names: &Names) -> String {
     let mut text = String::new();
+    let code = |words: &[&str]| {
+        let words: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
+        words.join(", ")
+    };
     let features = FEATURES.map(|(feature, rights)| {
         let title = format!(
             "In the whole cluster, unless `--no-{}` (chart: `features.{}: false`)",
@@ -96,13 +100,6 @@ pub(crate) fn table(names: &Names) -> String {
             "\n## {title}\n\n| Resources | Only | Verbs | For |\n|---|---|---|---|\n"
         );
         for right in rights {
-            let code = |words: &[&str]| {
-                words
-                    .iter()
-                    .map(|word| format!("`{word}`"))
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            };
             let suffix = if right.group.is_empty() {
                 String::new()
             } else {

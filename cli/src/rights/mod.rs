@@ -1,40 +1,67 @@
-//! What taskgate may do in a cluster, and why. One table, from which the roles in `manifests/` and `docs/rbac.md` are made,
-//! and which is compared with what the API server says that we may ([`review`]).
+//! The rights that taskgate needs in a cluster, and why. The roles in `manifests/` and `docs/rbac.md` are generated from this
+//! table, and [`review`] compares it with what the API server grants.
 //!
-//! A concern that needs a further right adds it here, with the reason, and runs `make manifests`.
+//! A feature that needs another right adds it here, with the reason, and runs `make manifests`.
 
 pub(crate) mod limits;
 pub(crate) mod manifest;
-pub(crate) mod questions;
+pub(crate) mod permissions;
 pub(crate) mod review;
 
 use taskgate_api::{GROUP, kelos, kueue};
 
+use crate::defaults;
+
 /// Verbs on some resources of one API group.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Right {
-    /// What it is for; it stands in the roles as a comment.
+    /// Its purpose, which the roles have as a comment.
     pub(crate) why: &'static str,
     /// The API group; empty for the core one.
     pub(crate) group: &'static str,
     /// The resources, subresources included.
     pub(crate) resources: &'static [&'static str],
-    /// The objects that it is limited to; empty: all of them.
+    /// The objects that it is limited to; empty: all.
     pub(crate) names: &'static [Name],
     /// The verbs.
     pub(crate) verbs: &'static [&'static str],
 }
 
-/// An object that a right is limited to, as the installation calls it.
+impl Right {
+    /// The right, limited to these objects.
+    const fn only(self, names: &'static [Name]) -> Self {
+        Self { names, ..self }
+    }
+}
+
+/// A row of the tables below.
+const fn right(
+    group: &'static str,
+    resources: &'static [&'static str],
+    verbs: &'static [&'static str],
+    why: &'static str,
+) -> Right {
+    Right {
+        why,
+        group,
+        resources,
+        names: &[],
+        verbs,
+    }
+}
+
+const READ: &[&str] = &["get", "list", "watch"];
+
+/// The name of an object that a right is limited to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Name {
-    /// It is called the same everywhere.
+    /// The same in every installation.
     Fixed(&'static str),
     /// Both webhook configurations.
     Configuration,
-    /// The Secret with the certificate that taskgate makes.
+    /// The Secret with the certificate that taskgate issues.
     Certificate,
-    /// The Secret with the certificate that cert-manager makes.
+    /// The Secret with the certificate that cert-manager issues.
     Issued,
     /// The Lease of the leader.
     Lease,
@@ -42,7 +69,7 @@ pub(crate) enum Name {
     KueueConfig,
 }
 
-/// A feature that an installation may do without, and whose rights are then not granted.
+/// A feature that an installation can disable; its rights are then not granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Feature {
     /// Queueing of Jobs through Kueue.
@@ -54,7 +81,7 @@ pub(crate) enum Feature {
 }
 
 impl Feature {
-    /// What the values of the chart call it.
+    /// Its name in the values of the chart.
     pub(crate) fn value(self) -> &'static str {
         match self {
             Self::Kueue => "kueue",
@@ -63,7 +90,7 @@ impl Feature {
         }
     }
 
-    /// What follows taskgate's name in the name of its ClusterRole, and `--no-` in the flag of `serve`.
+    /// Its suffix in the name of its ClusterRole, and behind `--no-` in the flag of `serve`.
     pub(crate) fn suffix(self) -> &'static str {
         match self {
             Self::Kueue => "kueue",
@@ -73,7 +100,7 @@ impl Feature {
     }
 }
 
-/// What an installation calls its objects, and which features it does without.
+/// The names of an installation's objects, and the features that it disables.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
     /// The features that are disabled.
@@ -90,8 +117,21 @@ pub(crate) struct Names {
     pub(crate) kueue_config: String,
 }
 
+impl Default for Names {
+    fn default() -> Self {
+        Self {
+            without: Vec::new(),
+            configuration: taskgate_webhook::rules::CONFIGURATION.to_owned(),
+            certificate: defaults::CERTIFICATE.to_owned(),
+            issued: defaults::ISSUED.to_owned(),
+            lease: defaults::LEASE.to_owned(),
+            kueue_config: kueue::ConfigRef::default().name,
+        }
+    }
+}
+
 impl Names {
-    /// What `name` is called here.
+    /// `name` in this installation.
     pub(crate) fn of(&self, name: Name) -> &str {
         match name {
             Name::Fixed(name) => name,
@@ -104,127 +144,40 @@ impl Names {
     }
 }
 
-/// The CRDs that are looked at to learn what the cluster knows.
+/// The CRDs that are read for the capabilities of the installed systems.
 const CRDS: [Name; 3] = [
     Name::Fixed("tasks.kelos.dev"),
     Name::Fixed("workloads.foreman.llmkube.dev"),
     Name::Fixed("workloads.kueue.x-k8s.io"),
 ];
 
-/// In the whole cluster, whatever is enabled. Nothing here reads a Secret.
+/// In the whole cluster, for every installation. None reads a Secret.
+#[rustfmt::skip]
 pub(crate) const CLUSTER: &[Right] = &[
-    Right {
-        why: "policies decide about Tasks, and say in their status what is wrong with them",
-        group: GROUP,
-        resources: &["taskpolicies", "clustertaskpolicies"],
-        names: &[],
-        verbs: &["get", "list", "watch"],
-    },
-    Right {
-        why: "the status of policies",
-        group: GROUP,
-        resources: &["taskpolicies/status", "clustertaskpolicies/status"],
-        names: &[],
-        verbs: &["patch"],
-    },
-    Right {
-        why: "the memory of items",
-        group: GROUP,
-        resources: &["workitems"],
-        names: &[],
-        verbs: &["create", "delete", "get", "list", "patch", "watch"],
-    },
-    Right {
-        why: "the memory of items",
-        group: GROUP,
-        resources: &["workitems/status"],
-        names: &[],
-        verbs: &["update"],
-    },
-    Right {
-        why: "finalizer, TTL and cancellation of Tasks",
-        group: kelos::GROUP,
-        resources: &["tasks"],
-        names: &[],
-        verbs: &["delete", "get", "list", "patch", "watch"],
-    },
-    Right {
-        why: "conditions of Tasks and spawners",
-        group: kelos::GROUP,
-        resources: &["tasks/status", "taskspawners/status"],
-        names: &[],
-        verbs: &["patch"],
-    },
-    Right {
-        why: "where Tasks come from: policies select by spawners, templates and sources read them",
-        group: kelos::GROUP,
-        resources: &["taskspawners", "workspaces"],
-        names: &[],
-        verbs: &["get", "list", "watch"],
-    },
-    Right {
-        why: "whether a Task without a Job can still get one",
-        group: kelos::GROUP,
-        resources: &["agentconfigs"],
-        names: &[],
-        verbs: &["get"],
-    },
-    Right {
-        why: "Jobs of Tasks: where they stand in the queue; a cancelled one is failed and removed",
-        group: "batch",
-        resources: &["jobs"],
-        names: &[],
-        verbs: &["delete", "get", "list", "patch", "watch"],
-    },
-    Right {
-        why: "a Job that must not run is failed through its status",
-        group: "batch",
-        resources: &["jobs/status"],
-        names: &[],
-        verbs: &["patch"],
-    },
-    Right {
-        why: "why a Job failed; the warning before a cancellation, and the protocol of worker pools",
-        group: "",
-        resources: &["pods"],
-        names: &[],
-        verbs: &["get", "list", "patch"],
-    },
-    Right {
-        why: "policies select by the labels of namespaces",
-        group: "",
-        resources: &["namespaces"],
-        names: &[],
-        verbs: &["get", "list", "watch"],
-    },
-    Right {
-        why: "what happens to Tasks and items is told in Events",
-        group: "events.k8s.io",
-        resources: &["events"],
-        names: &[],
-        verbs: &["create", "patch"],
-    },
-    Right {
-        why: "taskgate does for a user only what they may do: to cancel a Task takes the right to delete it, to have it run again that and to create it, as do overrides of a policy",
-        group: "authorization.k8s.io",
-        resources: &["subjectaccessreviews"],
-        names: &[],
-        verbs: &["create"],
-    },
-    Right {
-        why: "which fields this Kelos has, and whether Foreman and Kueue are installed",
-        group: "apiextensions.k8s.io",
-        resources: &["customresourcedefinitions"],
-        names: &CRDS,
-        verbs: &["get", "list", "watch"],
-    },
-    Right {
-        why: "the caBundle of our own webhook configurations",
-        group: "admissionregistration.k8s.io",
-        resources: &["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
-        names: &[Name::Configuration],
-        verbs: &["get", "list", "patch", "watch"],
-    },
+    right(GROUP, &["taskpolicies", "clustertaskpolicies"], READ, "policies decide about Tasks"),
+    right(GROUP, &["taskpolicies/status", "clustertaskpolicies/status"], &["patch"], "the status of policies"),
+    right(GROUP, &["workitems"], &["create", "delete", "get", "list", "patch", "watch"],
+        "the attempt records of items"),
+    right(GROUP, &["workitems/status"], &["update"], "the attempt records of items"),
+    right(kelos::GROUP, &["tasks"], &["delete", "get", "list", "patch", "watch"],
+        "finalizer, TTL and cancellation of Tasks"),
+    right(kelos::GROUP, &["tasks/status", "taskspawners/status"], &["patch"], "conditions of Tasks and spawners"),
+    right(kelos::GROUP, &["taskspawners", "workspaces"], READ,
+        "policies select Tasks by spawner; templates and issue sources read spawners and Workspaces"),
+    right(kelos::GROUP, &["agentconfigs"], &["get"], "whether Kelos can still create the Job of a Task"),
+    right("batch", &["jobs"], &["delete", "get", "list", "patch", "watch"],
+        "Jobs of Tasks: their state in the queue; the Job of a cancelled Task is failed and deleted"),
+    right("batch", &["jobs/status"], &["patch"], "a Job that must not run is failed through its status"),
+    right("", &["pods"], &["get", "list", "patch"],
+        "the failure cause of a Job; the grace period of a cancellation, and the protocol of worker pools"),
+    right("", &["namespaces"], READ, "policies select by the labels of namespaces"),
+    right("events.k8s.io", &["events"], &["create", "patch"], "Events of Tasks and items"),
+    right("authorization.k8s.io", &["subjectaccessreviews"], &["create"],
+        "taskgate does for a user only what the user may do: to cancel a Task takes the right to delete it; to retry it, or to override a policy, also the right to create it"),
+    right("apiextensions.k8s.io", &["customresourcedefinitions"], READ,
+        "the capabilities of the installed Kelos CRD, and whether Foreman and Kueue are installed").only(&CRDS),
+    right("admissionregistration.k8s.io", &["mutatingwebhookconfigurations", "validatingwebhookconfigurations"], &["get", "list", "patch", "watch"],
+        "the caBundle of our own webhook configurations").only(&[Name::Configuration]),
 ];
 
 /// In the whole cluster, for one feature each.
@@ -234,103 +187,41 @@ pub(crate) const FEATURES: [(Feature, &[Right]); 3] = [
     (Feature::TaskRetry, TASK_RETRY),
 ];
 
+#[rustfmt::skip]
 const KUEUE: &[Right] = &[
-    Right {
-        why: "whether queue and priority class exist",
-        group: kueue::GROUP,
-        resources: &["localqueues", "workloadpriorityclasses"],
-        names: &[],
-        verbs: &["get", "list", "watch"],
-    },
-    Right {
-        why: "what Kueue says of a Job",
-        group: kueue::GROUP,
-        resources: &["workloads"],
-        names: &[],
-        verbs: &["list", "watch"],
-    },
-    Right {
-        why: "which namespaces Kueue manages",
-        group: "",
-        resources: &["configmaps"],
-        names: &[Name::KueueConfig],
-        verbs: &["get"],
-    },
+    right(kueue::GROUP, &["localqueues", "workloadpriorityclasses"], READ, "whether queue and priority class exist"),
+    right(kueue::GROUP, &["workloads"], &["list", "watch"], "the admission of Jobs by Kueue"),
+    right("", &["configmaps"], &["get"], "which namespaces Kueue manages").only(&[Name::KueueConfig]),
 ];
 
+#[rustfmt::skip]
 const FOREMAN: &[Right] = &[
-    Right {
-        why: "retry of Workloads: each attempt is a new object; none is ever changed",
-        group: "foreman.llmkube.dev",
-        resources: &["workloads"],
-        names: &[],
-        verbs: &["create", "delete", "get", "list", "watch"],
-    },
-    Right {
-        why: "what the attempts of a Workload came to",
-        group: "foreman.llmkube.dev",
-        resources: &["agentictasks"],
-        names: &[],
-        verbs: &["get", "list"],
-    },
+    right("foreman.llmkube.dev", &["workloads"], &["create", "delete", "get", "list", "watch"],
+        "retry of Workloads: each attempt is a new object; Workloads are never changed"),
+    right("foreman.llmkube.dev", &["agentictasks"], &["get", "list"], "the results of a Workload's attempts"),
 ];
 
-const TASK_RETRY: &[Right] = &[Right {
-    why: "the successor of a Task that failed",
-    group: kelos::GROUP,
-    resources: &["tasks"],
-    names: &[],
-    verbs: &["create"],
-}];
+#[rustfmt::skip]
+const TASK_RETRY: &[Right] = &[
+    right(kelos::GROUP, &["tasks"], &["create"], "the successor of a Task that failed"),
+];
 
-/// Everything that an installation needs in the whole cluster.
+/// The rights that an installation needs in the whole cluster.
 pub(crate) fn cluster(names: &Names) -> impl Iterator<Item = &'static Right> {
     let features = FEATURES.iter().filter(|(feature, _)| !names.without.contains(feature));
     CLUSTER.iter().chain(features.flat_map(|(_, rights)| *rights))
 }
 
 /// In taskgate's own namespace.
+#[rustfmt::skip]
 pub(crate) const NAMESPACE: &[Right] = &[
-    Right {
-        why: "RBAC knows no name of what is created",
-        group: "",
-        resources: &["secrets"],
-        names: &[],
-        verbs: &["create"],
-    },
-    Right {
-        why: "the certificate that taskgate makes",
-        group: "",
-        resources: &["secrets"],
-        names: &[Name::Certificate],
-        verbs: &["get", "list", "update", "watch"],
-    },
-    Right {
-        why: "the certificate that cert-manager makes",
-        group: "",
-        resources: &["secrets"],
-        names: &[Name::Issued],
-        verbs: &["get", "list", "watch"],
-    },
-    Right {
-        why: "`taskgate disable`, and its end",
-        group: "",
-        resources: &["configmaps"],
-        names: &[Name::Fixed("taskgate-disabled")],
-        verbs: &["delete", "get", "list", "watch"],
-    },
-    Right {
-        why: "RBAC knows no name of what is created",
-        group: "coordination.k8s.io",
-        resources: &["leases"],
-        names: &[],
-        verbs: &["create"],
-    },
-    Right {
-        why: "which replica runs the controller",
-        group: "coordination.k8s.io",
-        resources: &["leases"],
-        names: &[Name::Lease],
-        verbs: &["get", "update"],
-    },
+    right("", &["secrets"], &["create"], "RBAC cannot limit `create` to a name"),
+    right("", &["secrets"], &["get", "list", "update", "watch"],
+        "the certificate that taskgate issues").only(&[Name::Certificate]),
+    right("", &["secrets"], READ, "the certificate that cert-manager issues").only(&[Name::Issued]),
+    right("", &["configmaps"], &["delete", "get", "list", "watch"],
+        "`taskgate disable`, and the end of its period").only(&[Name::Fixed("taskgate-disabled")]),
+    right("coordination.k8s.io", &["leases"], &["create"], "RBAC cannot limit `create` to a name"),
+    right("coordination.k8s.io", &["leases"], &["get", "update"],
+        "which replica runs the controller").only(&[Name::Lease]),
 ];

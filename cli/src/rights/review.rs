@@ -1,5 +1,5 @@
-//! Whether we may do what we have to: the table against what the API server says. What is missing is named, with the rule to
-//! add, long before the first request that fails for want of it.
+//! The review of taskgate's own rights: a missing one is logged with the rule to add, long before the first request that fails
+//! for want of it.
 
 use std::{sync::atomic::AtomicI64, time::Duration};
 
@@ -12,15 +12,15 @@ use tracing::{debug, info, warn};
 
 use super::{
     Names,
-    questions::{self, Missing, Question},
+    permissions::{self, MissingRight, Permission},
 };
 
-/// How often we ask while something is missing.
-const SOON: Duration = Duration::from_secs(15);
-/// How often we ask otherwise: somebody may take a right away.
-const SELDOM: Duration = Duration::from_mins(10);
+/// The interval while a right is missing.
+const INTERVAL_MISSING: Duration = Duration::from_secs(15);
+/// The interval otherwise: a right can be revoked.
+const INTERVAL: Duration = Duration::from_mins(10);
 
-/// Compares now and then, and tells what is news.
+/// Compares the table with the granted rights periodically, and logs changes.
 pub(crate) struct RightsReview {
     client: Client,
     namespace: String,
@@ -45,31 +45,31 @@ impl RightsReview {
         }
     }
 
-    /// Runs until `shutdown`. RBAC: `create` on selfsubjectrulesreviews, which everybody may; nothing is stored.
+    /// Runs until `shutdown`. RBAC: `create` on selfsubjectrulesreviews, which every user may; nothing is stored.
     pub(crate) async fn run(self, shutdown: CancellationToken) {
-        let mut told = Vec::new();
-        let asking = async {
+        let mut logged = Vec::new();
+        let reviews = async {
             loop {
-                let pause = match self.ask().await {
+                let pause = match self.missing_rights().await {
                     Ok(missing) => {
                         self.missing.set(i64::try_from(missing.len()).unwrap_or(i64::MAX));
-                        tell(&told, &missing);
-                        let pause = if missing.is_empty() { SELDOM } else { SOON };
-                        told = missing;
+                        log(&logged, &missing);
+                        let pause = if missing.is_empty() { INTERVAL } else { INTERVAL_MISSING };
+                        logged = missing;
                         pause
                     }
                     Err(error) => {
-                        debug!(%error, "what we may do is not known");
-                        SOON
+                        debug!(%error, "the granted rights cannot be read");
+                        INTERVAL_MISSING
                     }
                 };
                 sleep(pause).await;
             }
         };
-        shutdown.run_until_cancelled(asking).await;
+        shutdown.run_until_cancelled(reviews).await;
     }
 
-    async fn ask(&self) -> kube::Result<Vec<Missing>> {
+    async fn missing_rights(&self) -> kube::Result<Vec<MissingRight>> {
         let review = SelfSubjectRulesReview {
             spec: SelfSubjectRulesReviewSpec {
                 namespace: Some(self.namespace.clone()),
@@ -79,11 +79,11 @@ impl RightsReview {
         let reviews = Api::<SelfSubjectRulesReview>::all(self.client.clone());
         let review = reviews.create(&PostParams::default(), &review).await?;
         let status = review.status.unwrap_or_default();
-        // An authorizer that cannot list its rules (a webhook) may still allow everything: then silence is the better answer.
+        // An authorizer that cannot list its rules (a webhook) may still allow everything.
         if status.incomplete {
             debug!(
-                why = status.evaluation_error,
-                "the API server does not know all that we may do"
+                reason = status.evaluation_error,
+                "the API server cannot list all granted rights"
             );
             return Ok(Vec::new());
         }
@@ -91,30 +91,30 @@ impl RightsReview {
     }
 }
 
-/// Says what was not missing before, and that nothing is any more.
-fn tell(told: &[Missing], missing: &[Missing]) {
-    for one in missing.iter().filter(|one| !told.contains(one)) {
-        let Missing { role, why, rule } = one;
+/// Logs rights that were not missing before, and that none is missing any more.
+fn log(logged: &[MissingRight], missing: &[MissingRight]) {
+    for right in missing.iter().filter(|right| !logged.contains(right)) {
+        let MissingRight { role, why, rule } = right;
         warn!(role, why, rule, "a right is missing: add this rule to taskgate's role");
     }
-    if missing.is_empty() && !told.is_empty() {
-        info!("all rights are there");
+    if missing.is_empty() && !logged.is_empty() {
+        info!("all rights are granted");
     }
 }
 
-fn missing(granted: &[ResourceRule], names: &Names) -> Vec<Missing> {
-    questions::missing(names, |question| granted.iter().any(|rule| grants(rule, question)))
+fn missing(granted: &[ResourceRule], names: &Names) -> Vec<MissingRight> {
+    permissions::missing(names, |permission| granted.iter().any(|rule| grants(rule, permission)))
 }
 
-/// Whether `rule` allows what is asked.
-fn grants(rule: &ResourceRule, question: &Question) -> bool {
-    let Question {
+/// Whether `rule` grants the permission.
+fn grants(rule: &ResourceRule, permission: &Permission) -> bool {
+    let Permission {
         group,
         resource,
         object,
         verb,
         ..
-    } = question;
+    } = permission;
     let has = |list: &[String], wanted: &str| list.iter().any(|entry| entry == "*" || entry == wanted);
     let of_any = resource
         .split_once('/')
@@ -133,7 +133,10 @@ mod tests {
         super::{Feature, NAMESPACE, Right, cluster},
         *,
     };
-    use crate::manifests::usual_names as names;
+
+    fn names() -> Names {
+        Names::default()
+    }
 
     fn all() -> Vec<Right> {
         cluster(&names()).chain(NAMESPACE).copied().collect()
@@ -154,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_all_or_everything_lacks_nothing() {
+    fn all_rights_and_admin_rights_lack_nothing() {
         assert_eq!(missing(&granted(&all()), &names()), []);
         let any = || Some(vec!["*".to_owned()]);
         let admin = ResourceRule {
@@ -167,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_feature_that_is_disabled_lacks_nothing() {
+    fn a_disabled_feature_needs_no_rights() {
         let mut names = names();
         let some = all()
             .into_iter()
@@ -179,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named_with_the_rule_to_add() {
+    fn a_missing_right_comes_with_the_rule_to_add() {
         let mut granted = granted(&all());
         for rule in &mut granted {
             let resources = rule.resources.as_mut().unwrap();

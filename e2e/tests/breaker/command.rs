@@ -37,7 +37,7 @@ async fn one_command_resets_and_records_who_and_why() -> anyhow::Result<()> {
     let alice = fixture.cp.kubeconfig_as("alice", &["system:masters"])?;
 
     let dry = printed(&reset(&fixture, &alice, &["42", "--dry-run"]).await?);
-    let told = "item fixer/42: 1 failure (cost $0.25 so far) would be forgotten (dry run)\n";
+    let told = "item fixer/42: 1 failure (cost $0.25 so far) would be reset (dry run)\n";
     ensure!(dry == (Some(0), told.to_owned(), String::new()), "{dry:?}");
     ensure!(breaker(&fixture.await_open("42").await?) == Some(Breaker::Open));
 
@@ -49,7 +49,7 @@ async fn one_command_resets_and_records_who_and_why() -> anyhow::Result<()> {
         )
         .await?,
     );
-    let told = "item fixer/42: 1 failure (cost $0.25 so far) forgotten\n";
+    let told = "item fixer/42: 1 failure (cost $0.25 so far) reset\n";
     ensure!(done == (Some(0), told.to_owned(), String::new()), "{done:?}");
     fixture.await_next_task("fixer-42", &uid).await?;
     let item = fixture
@@ -68,7 +68,7 @@ async fn one_command_resets_and_records_who_and_why() -> anyhow::Result<()> {
     ensure!(fixture.failed_cycles("fixer") == 0);
 
     let again = printed(&reset(&fixture, &alice, &["42"]).await?);
-    ensure!(again.1 == "item fixer/42: no failures to forget\n", "{again:?}");
+    ensure!(again.1 == "item fixer/42: no failures to reset\n", "{again:?}");
     Ok(())
 }
 
@@ -84,7 +84,7 @@ async fn what_cannot_be_reset_is_printed_with_exit_code_1_or_2() -> anyhow::Resu
     let admin = fixture.cp.kubeconfig();
 
     let ambiguous = printed(&reset(&fixture, admin, &["42"]).await?);
-    let told = "taskgate: 42 can be any of a/42, b/42: say which\n";
+    let told = "taskgate: 42 can be any of a/42, b/42: name one of them\n";
     ensure!(ambiguous == (Some(2), String::new(), told.to_owned()), "{ambiguous:?}");
     let missing = printed(&reset(&fixture, admin, &["a/42", "43"]).await?);
     ensure!(

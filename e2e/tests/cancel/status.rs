@@ -96,7 +96,7 @@ async fn a_kind_that_may_not_be_read_is_named_in_its_section() -> anyhow::Result
             told.1
         );
         ensure!(
-            told.1.contains("which policy governs a Task cannot be said"),
+            told.1.contains("which policies govern a Task is not known"),
             "{}",
             told.1
         );

@@ -395,7 +395,7 @@ async fn no_replica_runs(cp: &ControlPlane, running: &Pods) -> anyhow::Result<()
     }
     let plant = || Plant::Make(Value::Null);
     await_finding(cp, &fault("answers", "failure", "failed calling webhook", plant())).await?;
-    await_finding(cp, &fault("leader", "failure", "nobody leads", plant())).await?;
+    await_finding(cp, &fault("leader", "failure", "no leader", plant())).await?;
     for process in running.processes() {
         process.start().await?;
     }

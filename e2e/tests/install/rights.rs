@@ -112,7 +112,7 @@ async fn a_missing_right_is_named_with_the_rule_to_add() -> anyhow::Result<()> {
         ensure!(count == Some(wanted), "{count:?}");
         anyhow::Ok(())
     };
-    eventually("all rights are there", PATIENCE, || missing(0.0)).await?;
+    eventually("all rights are granted", PATIENCE, || missing(0.0)).await?;
     let role = cp
         .kubectl(["get", "clusterrole", "taskgate", "-ojson"])
         .await?
@@ -138,7 +138,7 @@ async fn a_missing_right_is_named_with_the_rule_to_add() -> anyhow::Result<()> {
         .await?
         .stdout_ok()?;
     eventually("none is missing", PATIENCE, || missing(0.0)).await?;
-    ensure!(gate.process().log()?.contains("all rights are there"));
+    ensure!(gate.process().log()?.contains("all rights are granted"));
     Ok(())
 }
 

@@ -176,12 +176,12 @@ async fn helm_uninstall_alone_and_then_the_command() -> anyhow::Result<()> {
     let (_running, ns) = installed_by_helm(&cp, &[]).await?;
     let mark = cp.audit().mark()?;
     let told = helm_uninstall(&cp, "gate").await?;
-    ensure!(told.contains("Tasks, deleted 1 whose TTL had run out"), "{told}");
+    ensure!(told.contains("Tasks, deleted 1 whose TTL had expired"), "{told}");
     reads_under_the_lease(&cp, mark).await?;
     ensure!(told.contains(&format!("{}/running (under way)", ns.name())), "{told}");
     ensure!(told.contains(&format!("{}/later (due at ", ns.name())), "{told}");
     let told = uninstall(&cp, "gate").await?;
-    ensure!(told.contains("let go of 0 Tasks, deleted 0"), "{told}");
+    ensure!(told.contains("removed the finalizer of 0 Tasks, deleted 0"), "{told}");
     is_gone(&cp, &ns, "gate").await?;
     // What people wrote is kept, until they say otherwise.
     ensure!(cp.kubectl(["get", "clustertaskpolicies"]).await?.status.success());
@@ -221,7 +221,7 @@ async fn the_command_and_then_kubectl_delete() -> anyhow::Result<()> {
     for told in [
         "removed Deployment taskgate (dry run)",
         "removed Namespace taskgate-system (dry run)",
-        "let go of ",
+        "removed the finalizer of ",
     ] {
         ensure!(would.0 && would.1.contains(told), "{told}: {would:?}");
     }
@@ -284,7 +284,7 @@ async fn where_the_spec_may_change_the_ttl_goes_back_into_it() -> anyhow::Result
         ns.stored("task.kelos.dev", "running").await?.unwrap_or_default()["spec"]["ttlSecondsAfterFinished"].is_null()
     );
     let told = helm_uninstall(&cp, "gate").await?;
-    ensure!(!told.contains("nobody keeps"), "{told}");
+    ensure!(!told.contains("no controller enforces"), "{told}");
     let running = ns.stored("task.kelos.dev", "running").await?.unwrap_or_default();
     ensure!(running["spec"]["ttlSecondsAfterFinished"] == 3600, "{running}");
     ensure!(

@@ -23,7 +23,7 @@ async fn it_gives_kueues_reason_and_the_command_that_frees_quota() -> anyhow::Re
         explanation.to_string().contains("insufficient unused quota for cpu"),
         "Kueue's own words: {explanation:#}"
     );
-    ensure!(!explanation.to_string().contains("culprit"), "{explanation:#}");
+    ensure!(!explanation.to_string().contains("blocker"), "{explanation:#}");
     let cancel = suggested_command(&explanation, "in LocalQueue agents: WaitingForAdmission: ")?;
     fixture.cp.paste(cancel).await?;
     fixture.await_queued("second", "Admitted").await.map(drop)

@@ -90,7 +90,7 @@ async fn kueue_may_be_killed_and_started_again() -> anyhow::Result<()> {
     let explanation = cp.explain(ns.name(), "late").await?;
     suggested_command(
         &explanation,
-        "the culprit is Kueue: the API server cannot call its webhook mjob.kb.io, ",
+        "the blocker is Kueue: the API server cannot call its webhook mjob.kb.io, ",
     )?;
     ns.succeed("runs").await?;
     never("anything starts without Kueue", Duration::from_secs(3), || async {

@@ -1,10 +1,8 @@
-//! `taskgate check`: what the cluster would do with objects, without asking it, or with its policies and memory.
+//! `taskgate check`: evaluates objects as admission would, without a cluster, or with the policies and WorkItems of one.
 
-mod annotate;
-mod judging;
-mod junit;
+mod evaluate;
+mod formats;
 mod report;
-mod sarif;
 mod text;
 
 use std::{path::PathBuf, sync::Arc};
@@ -19,19 +17,20 @@ use taskgate_offline::{
 };
 use taskgate_webhook::UserInfo;
 
-use super::{Connection, ConnectionArgs, Failure, Outcome};
+use self::report::Report;
 use crate::{
-    args::{NAME, NAMESPACE},
+    cluster::{Connection, ConnectionArgs},
+    defaults::{NAME, NAMESPACE},
+    exit::{CommandError, ExitStatus},
     output::{self, Progress, Style},
 };
-use report::Report;
 
 const EXAMPLES: &str = "\
 Examples:
-  taskgate check policy.yaml task.yaml                 # both are judged, and the policy governs the Task
-  taskgate check deploy/ --with cluster.yaml           # against what `kubectl get -o yaml` wrote to cluster.yaml
-  taskgate check task.yaml --live --context prod       # against the policies and the memory of a cluster
-  taskgate check --live -n team-a                      # would what is there pass today?
+  taskgate check policy.yaml task.yaml                 # both are evaluated, and the policy governs the Task
+  taskgate check deploy/ --with cluster.yaml           # against the output of `kubectl get -o yaml`
+  taskgate check task.yaml --live --context prod       # against the policies and WorkItems of a cluster
+  taskgate check --live -n team-a                      # would the stored objects pass today?
   kubectl get tasks.kelos.dev -o yaml | taskgate check - --with policy.yaml
   taskgate check deploy/ -o sarif > taskgate.sarif
 
@@ -43,30 +42,30 @@ Exit codes: 0 all pass, 1 something is refused or cannot be read, 2 usage, 3 war
 #[allow(clippy::struct_excessive_bools, reason = "flags that do not depend on each other")]
 pub(crate) struct CheckArgs {
     /// Files, folders, or - for standard input: YAML with any number of documents, JSON, Lists, AdmissionReviews. Tasks,
-    /// Jobs, policies and WorkItems in them are judged as if they were created now; policies and everything else also say
-    /// what is in the cluster.
+    /// Jobs, policies and WorkItems in them are evaluated as if they were created now; policies and all other objects are
+    /// also taken for the state of the cluster.
     #[arg(value_name = "FILES")]
     pub(crate) files: Vec<PathBuf>,
-    /// Files or folders with what else is in the cluster: policies, WorkItems, Namespaces, TaskSpawners, Workspaces, Tasks,
-    /// CRDs, webhook configurations. They are not judged.
+    /// Files or folders with further objects of the cluster: policies, WorkItems, Namespaces, TaskSpawners, Workspaces, Tasks,
+    /// CRDs, webhook configurations. They are not evaluated.
     #[arg(long, value_name = "FILES")]
     pub(crate) with: Vec<PathBuf>,
-    /// Take from the cluster what is in it. Without FILES, what is there in the namespace is judged.
+    /// Read the state of the cluster. Without FILES, the objects of the namespace are evaluated.
     #[arg(long)]
     pub(crate) live: bool,
-    /// With --live and without FILES: judge what is in every namespace.
+    /// With --live and without FILES: evaluate the objects of every namespace.
     #[arg(short = 'A', long, requires = "live", conflicts_with = "files")]
     pub(crate) all_namespaces: bool,
-    /// What no file shows is not there: a Workspace, a LocalQueue, Kueue. Implied by --live.
+    /// Objects that are in no file do not exist: a Workspace, a LocalQueue, Kueue. Implied by --live.
     #[arg(long)]
     pub(crate) complete: bool,
-    /// Who creates the objects.
+    /// The user who creates the objects.
     #[arg(long = "as", value_name = "USER")]
     pub(crate) user: Option<String>,
-    /// A group of who creates the objects.
+    /// A group of the user.
     #[arg(long = "as-group", value_name = "GROUP", requires = "user")]
     pub(crate) groups: Vec<String>,
-    /// When they are created, such as 2026-11-20T12:00:00Z. Absent: now.
+    /// The time of the creation, such as 2026-11-20T12:00:00Z. Absent: now.
     #[arg(long, value_name = "TIME")]
     pub(crate) now: Option<Timestamp>,
     /// The namespace that taskgate runs in, unless the webhook configurations are among the files.
@@ -75,10 +74,10 @@ pub(crate) struct CheckArgs {
     /// The form of the result.
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Form,
-    /// Annotate a pull request: lines on standard error that the CI system reads.
+    /// Annotate a pull request: lines on standard error for the CI system.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) ci: Ci,
-    /// Tell only what is refused or warned of.
+    /// Print only what is refused or has warnings.
     #[arg(short, long)]
     pub(crate) quiet: bool,
     #[command(flatten)]
@@ -91,7 +90,7 @@ pub(crate) enum Form {
     /// For people.
     #[default]
     Text,
-    /// For programs: everything that is known.
+    /// For programs: all data.
     Json,
     /// The same.
     Yaml,
@@ -101,10 +100,10 @@ pub(crate) enum Form {
     Sarif,
 }
 
-/// Whose annotations are written.
+/// The CI system whose annotations are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Ci {
-    /// Those of the system that this runs in, as far as it is known.
+    /// The one that this runs in, where it is known.
     #[default]
     Auto,
     /// GitHub Actions.
@@ -113,10 +112,10 @@ pub(crate) enum Ci {
     None,
 }
 
-/// RBAC with `--live`: `list` on what verdicts rest on, and `create` on subjectaccessreviews. Nothing without.
-pub(crate) async fn run(args: CheckArgs) -> Result<Outcome, Failure> {
+/// RBAC with `--live`: `list` on the objects that verdicts depend on, and `create` on subjectaccessreviews. Nothing without.
+pub(crate) async fn run(args: CheckArgs) -> Result<ExitStatus, CommandError> {
     if args.files.is_empty() && !args.live {
-        return Err(Failure::Usage(
+        return Err(CommandError::Usage(
             "name FILES to check, - for standard input, or --live for what is in the cluster".to_owned(),
         ));
     }
@@ -143,9 +142,9 @@ pub(crate) async fn run(args: CheckArgs) -> Result<Outcome, Failure> {
             .unwrap_or_else(|| "default".to_owned()),
     };
     let of_files = [&given.objects, &asked.objects].into_iter().flatten();
-    // What comes later counts: files say how the cluster is to be.
+    // Of two objects with the same name the later one counts: files replace the state of the cluster.
     let objects: Vec<_> = live.iter().chain(of_files.map(|document| &document.object)).collect();
-    let judge = Arc::new(judge(&args, connection.as_ref(), &namespace, &objects)?);
+    let evaluator = Arc::new(evaluator(&args, connection.as_ref(), &namespace, &objects)?);
     report.unreadable = [given.unreadable, asked.unreadable].concat();
     report.foreign = asked.skipped;
     let proposed = if args.files.is_empty() {
@@ -153,13 +152,13 @@ pub(crate) async fn run(args: CheckArgs) -> Result<Outcome, Failure> {
     } else {
         asked.objects
     };
-    judging::judge_all(&judge, proposed, defaults(&args, namespace), &mut report).await?;
-    report.leave_out(judge.cluster.rejected_policies());
+    evaluate::all(&evaluator, proposed, defaults(&args, namespace), &mut report).await?;
+    report.leave_out(evaluator.cluster.rejected_policies());
     print(&args, &report)?;
-    Ok(report.outcome())
+    Ok(report.status())
 }
 
-/// What the cluster holds, and in the report what could not be read of it.
+/// The objects of the cluster. What could not be read is added to the report.
 async fn load(connection: &Connection, report: &mut Report) -> anyhow::Result<Vec<Value>> {
     let loaded = cluster_state::load(&connection.client, &connection.namespace).await;
     let (objects, notes) = loaded.context("reading the cluster")?;
@@ -167,19 +166,19 @@ async fn load(connection: &Connection, report: &mut Report) -> anyhow::Result<Ve
     Ok(objects)
 }
 
-/// The objects of a cluster that taskgate has a say in, as documents.
+/// The objects of a cluster that admission evaluates, as documents.
 fn stored(live: Vec<Value>, namespace: Option<&str>) -> Vec<Document> {
     let here = |object: &Value| match (object["metadata"]["namespace"].as_str(), namespace) {
         (Some(of), Some(namespace)) => of == namespace,
         _ => true,
     };
-    let judged = ["Task", "TaskPolicy", "ClusterTaskPolicy"];
-    let judged = |object: &Value| object["kind"].as_str().is_some_and(|kind| judged.contains(&kind));
+    let kinds = ["Task", "TaskPolicy", "ClusterTaskPolicy"];
+    let is_evaluated = |object: &Value| object["kind"].as_str().is_some_and(|kind| kinds.contains(&kind));
     let place = SourceLocation {
         file: "cluster".to_owned(),
         line: 1,
     };
-    let objects = live.into_iter().filter(|object| judged(object) && here(object));
+    let objects = live.into_iter().filter(|object| is_evaluated(object) && here(object));
     let document = |object| Document {
         location: place.clone(),
         object,
@@ -202,8 +201,8 @@ fn defaults(args: &CheckArgs, namespace: String) -> RequestDefaults {
     defaults
 }
 
-/// Everything that verdicts rest on.
-fn judge(
+/// The evaluator, with everything that verdicts depend on.
+fn evaluator(
     args: &CheckArgs,
     connection: Option<&Connection>,
     namespace: &str,
@@ -238,14 +237,14 @@ fn print(args: &CheckArgs, report: &Report) -> anyhow::Result<()> {
         Ci::None => false,
     };
     if github {
-        output::tell(&annotate::github(report));
+        output::print_stderr(&formats::github(report));
     }
     let text = match args.output {
         Form::Text => text::render(report, Style::of_stdout(), args.quiet),
         Form::Json => output::to_json(&report.as_data())?,
         Form::Yaml => output::to_yaml(&report.as_data())?,
-        Form::Junit => junit::render(report),
-        Form::Sarif => output::to_json(&sarif::render(report))?,
+        Form::Junit => formats::junit(report),
+        Form::Sarif => output::to_json(&formats::sarif(report))?,
     };
     output::print(&text)
 }

@@ -1,28 +1,28 @@
-//! What a check found, before it takes a form.
+//! The report of a check, before it is formatted.
 
 use serde::Serialize;
 use taskgate_offline::{Evaluation, SourceLocation, UnreadableDocument, WriteVerdict, cluster_state::RejectedPolicy};
 
-use crate::commands::Outcome;
+use crate::exit::ExitStatus;
 
-/// Everything that a check found.
+/// The report of a check.
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    /// What became of each object, in the order of the documents.
+    /// The evaluated objects, in the order of the documents.
     pub(super) entries: Vec<Entry>,
-    /// What could not be read.
+    /// The documents that could not be read.
     pub(super) unreadable: Vec<UnreadableDocument>,
     /// The policies that are not in force.
     pub(super) left_out: Vec<RejectedPolicy>,
-    /// What is not known of the cluster.
+    /// What is not known about the cluster.
     pub(super) notes: Vec<String>,
-    /// How many objects are of kinds that no rule names.
+    /// How many objects are of kinds that the webhooks do not select.
     pub(super) other_kinds: usize,
     /// How many documents in folders are no objects.
     pub(super) foreign: usize,
 }
 
-/// One object and what became of it.
+/// An object and its evaluation.
 #[derive(Debug, Serialize)]
 pub(super) struct Entry {
     #[serde(flatten)]
@@ -31,7 +31,20 @@ pub(super) struct Entry {
     pub(super) judgement: Evaluation,
 }
 
-/// How many of each.
+/// A problem of a document or an object, for CI systems.
+pub(super) struct Problem<'a> {
+    /// `unreadable`, `warning`, or the verdict.
+    pub(super) rule: String,
+    /// `error` or `warning`.
+    pub(super) level: &'static str,
+    pub(super) file: &'a str,
+    pub(super) line: usize,
+    /// As `Task team-a/fixer-42`; `None` where it is unreadable.
+    pub(super) object: Option<String>,
+    pub(super) message: &'a str,
+}
+
+/// The counts of a report.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Summary {
@@ -47,7 +60,7 @@ pub(super) struct Summary {
     pub(super) other_kinds: usize,
 }
 
-/// The report as programs get it.
+/// The report for programs.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Data<'a> {
@@ -59,30 +72,49 @@ pub(super) struct Data<'a> {
 }
 
 impl Report {
-    /// Adds what was found in other documents.
+    /// Adds the evaluations of other documents.
     pub(super) fn extend(&mut self, other: Self) {
-        let Self {
-            entries,
-            unreadable,
-            left_out,
-            notes,
-            other_kinds,
-            foreign,
-        } = other;
-        self.entries.extend(entries);
-        self.unreadable.extend(unreadable);
-        self.left_out.extend(left_out);
-        self.notes.extend(notes);
-        self.other_kinds += other_kinds;
-        self.foreign += foreign;
+        self.entries.extend(other.entries);
+        self.unreadable.extend(other.unreadable);
+        self.other_kinds += other.other_kinds;
     }
 
-    /// Takes note of the policies that are not in force, but for those that were told to be refused.
+    /// Every problem: unreadable documents, refused objects, warnings.
+    pub(super) fn problems(&self) -> Vec<Problem<'_>> {
+        let unreadable = self.unreadable.iter().map(|bad| Problem {
+            rule: "unreadable".to_owned(),
+            level: "error",
+            file: &bad.file,
+            line: bad.line.unwrap_or(1),
+            object: None,
+            message: &bad.message,
+        });
+        let mut problems: Vec<_> = unreadable.collect();
+        for Entry { place, judgement } in &self.entries {
+            let problem = |rule: String, level, message| Problem {
+                rule,
+                level,
+                file: &place.file,
+                line: place.line,
+                object: Some(judgement.title()),
+                message,
+            };
+            if judgement.verdict.is_rejection() {
+                let message = judgement.message.as_deref().unwrap_or_default();
+                problems.push(problem(judgement.verdict.to_string(), "error", message));
+            }
+            let warnings = judgement.warnings.iter();
+            problems.extend(warnings.map(|warning| problem("warning".to_owned(), "warning", warning)));
+        }
+        problems
+    }
+
+    /// Adds the policies that are not in force, except those that the report has as refused.
     pub(super) fn leave_out(&mut self, policies: &[RejectedPolicy]) {
         let entries = self.entries.iter();
         let refused = entries.filter(|entry| entry.judgement.verdict.is_rejection());
-        let told: Vec<_> = refused.map(|entry| entry.judgement.title()).collect();
-        let policies = policies.iter().filter(|left_out| !told.contains(&left_out.policy));
+        let reported: Vec<_> = refused.map(|entry| entry.judgement.title()).collect();
+        let policies = policies.iter().filter(|left_out| !reported.contains(&left_out.policy));
         self.left_out = policies.cloned().collect();
     }
 
@@ -108,15 +140,15 @@ impl Report {
         }
     }
 
-    pub(super) fn outcome(&self) -> Outcome {
+    pub(super) fn status(&self) -> ExitStatus {
         let refused = self.entries.iter().any(|entry| entry.judgement.verdict.is_rejection());
         let warned = self.entries.iter().any(|entry| !entry.judgement.warnings.is_empty());
         if refused || !self.unreadable.is_empty() {
-            Outcome::Denied
+            ExitStatus::Failure
         } else if warned || !self.left_out.is_empty() || !self.notes.is_empty() {
-            Outcome::Warned
+            ExitStatus::Warnings
         } else {
-            Outcome::Fine
+            ExitStatus::Success
         }
     }
 

@@ -1,4 +1,4 @@
-//! A report for people: an object a paragraph, and a line at the end that counts.
+//! The report for people: a paragraph for each object, and a line with the counts at the end.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use taskgate_offline::{Evaluation, WriteVerdict};
 use super::report::{Entry, Report, Summary};
 use crate::output::Style;
 
-/// With `quiet` only what is refused or warned of.
+/// With `quiet` only objects that are refused or have warnings.
 pub(super) fn render(report: &Report, style: Style, quiet: bool) -> String {
     let mut text = String::new();
     for bad in &report.unreadable {
@@ -30,8 +30,8 @@ pub(super) fn render(report: &Report, style: Style, quiet: bool) -> String {
     }
     for entry in &report.entries {
         let judgement = &entry.judgement;
-        let tells = judgement.verdict.is_rejection() || !judgement.warnings.is_empty();
-        if tells || !quiet {
+        let is_bad = judgement.verdict.is_rejection() || !judgement.warnings.is_empty();
+        if is_bad || !quiet {
             paragraph(&mut text, entry, style);
         }
     }
@@ -40,7 +40,6 @@ pub(super) fn render(report: &Report, style: Style, quiet: bool) -> String {
 }
 
 fn line(text: &mut String, line: &str) {
-    // Writing into a String cannot fail.
     let _ = writeln!(text, "{line}");
 }
 
@@ -75,21 +74,21 @@ fn paragraph(text: &mut String, entry: &Entry, style: Style) {
         }
     }
     for because in &judgement.because {
-        let told =
+        let is_printed =
             judgement.message.as_ref() == Some(&because.message) || judgement.warnings.contains(&because.message);
-        if let (true, None) = (told, &because.policy) {
+        if let (true, None) = (is_printed, &because.policy) {
             continue;
         }
         let policy = because.policy.as_deref().unwrap_or("taskgate");
         let mut by = format!("by {policy}, {} ({:?})", because.section, because.mode);
-        if !told {
+        if !is_printed {
             let _ = write!(by, ": {}", without_names(&because.message));
         }
         line(text, &format!("  {}", style.faint(by)));
     }
 }
 
-/// A message without who says it, which stands before it already.
+/// A message without its prefix, which is printed before it already.
 fn without_names(message: &str) -> &str {
     let message = message.strip_prefix("taskgate: ").unwrap_or(message);
     match message.split_once(": ") {

@@ -1,14 +1,14 @@
-//! `taskgate doctor`: whether taskgate works in this cluster, and what to do where it does not.
+//! `taskgate doctor`: checks whether taskgate works in this cluster, and prints what to do where it does not.
 //!
 //! ```text
-//! API server ── read (one pass, concurrent) ──→ Facts ── judge (pure) ──→ Report ── text, JSON, YAML
+//! API server ── state (one concurrent pass) ──→ ClusterState ── checks (pure) ──→ Report ── text, JSON, YAML
 //! ```
 
-mod facts;
-mod finding;
-mod judge;
-mod read;
-mod text;
+mod checks;
+mod installation;
+mod probe;
+mod report;
+mod state;
 
 use std::time::Duration;
 
@@ -16,15 +16,17 @@ use anyhow::Result;
 use clap::Args;
 use tokio::time::{Instant, sleep};
 
-use self::{finding::Report, read::Reading};
-use super::{Failure, Outcome, installation::InstallationArgs};
+use self::report::{Level, Report};
 use crate::{
-    args::{NAME, duration, object_name},
-    output::{Format, Progress, Style, to_json, to_yaml, try_print},
+    cluster::InstallationArgs,
+    defaults::NAME,
+    exit::{CommandError, ExitStatus},
+    flags::{duration, object_name},
+    output::{Format, Progress, Style, try_print},
 };
 
-/// How often everything is asked anew with `--wait`.
-const EVERY: Duration = Duration::from_secs(1);
+/// The interval of the checks with `--wait`.
+const WAIT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Flags of `taskgate doctor`.
 #[derive(Args, Debug)]
@@ -33,62 +35,54 @@ const EVERY: Duration = Duration::from_secs(1);
   taskgate doctor --wait 2m          after an installation: ends when taskgate enforces
   taskgate doctor -o json | jq '.findings[] | select(.level != \"ok\")'
 
-Nothing is written: what is created, to see who answers, is created as a dry run.
-Exit code 0: all is well; 3: there are warnings; 1: something does not work.")]
+Nothing is written: the objects that test admission are created as a dry run.
+Exit code 0: no warnings; 3: there are warnings; 1: something does not work.")]
 pub(crate) struct DoctorArgs {
-    /// Leave out what is fine.
+    /// Omit the checks that pass.
     #[arg(short, long)]
     pub(crate) quiet: bool,
-    /// Ask again until nothing keeps taskgate from enforcing, for so long at most; 5m if not said.
+    /// Repeat the checks until nothing keeps taskgate from enforcing, for this long at most. Without a value: 5m.
     #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = "5m", value_parser = duration)]
     pub(crate) wait: Option<Duration>,
-    /// The form of the answer.
+    /// The form of the result.
     #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
     pub(crate) output: Format,
-    /// The Service that the API server reaches taskgate through, which the Deployment is called after.
+    /// The Service that the API server reaches taskgate through; the Deployment has the same name.
     #[arg(long, value_name = "NAME", default_value = NAME, value_parser = object_name)]
     pub(crate) service: String,
     #[command(flatten)]
     pub(crate) installation: InstallationArgs,
 }
 
-/// RBAC: `get` and `list` on what is looked at, `create` on clustertaskpolicies and Tasks (as a dry run) and on
-/// subjectaccessreviews. What may not be read is told as a warning.
-pub(crate) async fn run(args: DoctorArgs) -> Result<Outcome, Failure> {
+/// RBAC: `get` and `list` on the objects that are checked, `create` on clustertaskpolicies and Tasks (as a dry run) and on
+/// subjectaccessreviews. What may not be read is reported as a warning.
+pub(crate) async fn run(args: DoctorArgs) -> Result<ExitStatus, CommandError> {
     let connection = args.installation.connect().await?;
     let until = args.wait.map(|period| Instant::now() + period);
-    let waiting = Progress::new("waiting for taskgate, what is well");
-    let report = loop {
-        let report = Report::of(
-            match read::read(&connection, args.installation.configuration.as_str(), &args.service).await {
-                Reading::Facts(facts) => judge::judge(&facts),
-                Reading::NoServer(finding) => vec![finding],
-            },
-        );
-        if report.enforces() || until.is_none_or(|until| Instant::now() + EVERY > until) {
+    let waiting = Progress::new("waiting for taskgate, checks that pass");
+    let mut report = loop {
+        let configuration = args.installation.configuration.as_str();
+        let report = Report::of(match state::read(&connection, configuration, &args.service).await {
+            Ok((mut state, reader)) => {
+                state.probes = probe::run(&reader, checks::namespace_for_probe(&state)).await;
+                checks::run(&state)
+            }
+            Err(no_api_server) => no_api_server,
+        });
+        if report.enforces() || until.is_none_or(|until| Instant::now() + WAIT_INTERVAL > until) {
             break report;
         }
         waiting.at(report.ok, report.findings.len());
-        sleep(EVERY).await;
+        sleep(WAIT_INTERVAL).await;
     };
     drop(waiting);
-    let told = match args.output {
-        Format::Text => text::text(&report, Style::of_stdout(), args.quiet),
-        format => {
-            let mut report = report.clone();
-            report
-                .findings
-                .retain(|finding| !args.quiet || finding.advice.is_some());
-            match format {
-                Format::Yaml => to_yaml(&report)?,
-                _ => to_json(&report)?,
-            }
-        }
-    };
-    try_print(&told)?;
+    if args.quiet {
+        report.findings.retain(|finding| finding.level != Level::Ok);
+    }
+    try_print(&args.output.render(&report, || report.text(Style::of_stdout()))?)?;
     Ok(match (report.failures, report.warnings) {
-        (0, 0) => Outcome::Fine,
-        (0, _) => Outcome::Warned,
-        _ => Outcome::Denied,
+        (0, 0) => ExitStatus::Success,
+        (0, _) => ExitStatus::Warnings,
+        _ => ExitStatus::Failure,
     })
 }

@@ -1,130 +1,129 @@
-//! What an item remembers, what stops it, and what lets it start again.
+//! The explanation of an item: its breaker, what closes it again, its retry, and its attempts.
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
+use kube::ResourceExt as _;
+use serde_json::Value;
 use taskgate_api::{
-    Mode, WorkItem, WorkItemStatus, kelos,
+    Mode, WorkItem, WorkItemStatus, kelos, keys,
     metadata::Metadata,
+    retry_status::{RetryStage, Transition},
     work_item::{Attempt, Breaker},
 };
-use taskgate_policy::{FailureRule, breaker_state, next_attempt};
+use taskgate_policy::{FailureRule, breaker_state, clip, next_attempt, retry};
 
 use super::{
-    command::{command, is_argument},
-    policy, retry,
-    scene::Scene,
-    story::{Line, Story, Topic},
+    context::ExplainContext,
+    explanation::{Explanation, Line, Topic, is_argument},
+    policy,
 };
 use crate::{
-    commands::snapshot::{Standing, is_open},
-    output::age,
+    commands::{
+        snapshot::{Collection, TaskSummary, sample_task},
+        work_items::is_tripped,
+    },
+    output::{age, time},
 };
 
-/// How many attempts are told, the newest.
+/// How many attempts are listed, the latest.
 const NAMED: usize = 10;
-/// The right that a reset takes.
-const MAY_RESET: &str = "patch on workitems";
+/// The right that a reset needs.
+const RESET_RIGHT: &str = "patch on workitems";
+/// The rights that a retry needs.
+const RETRY_RIGHTS: &str = "patch on workitems; delete and create on what is run again";
 
-/// The story of an item.
-pub(super) fn story(scene: &Scene<'_>, item: &WorkItem, now: Timestamp) -> Story {
-    let task = specimen(scene, item);
-    let rule = task
-        .as_ref()
-        .and_then(|task| scene.policies.failure(scene.namespace, task));
-    let state = match item
-        .status
-        .as_ref()
-        .map_or(Breaker::Closed, |status| breaker(status, rule.as_ref(), now))
-    {
+pub(super) fn explain(context: &ExplainContext<'_>, item: &WorkItem, now: Timestamp) -> Explanation {
+    let task = task_of(context, item);
+    let rule = rule(context, task.as_ref());
+    let status = item.status.as_ref();
+    let breaker = status.map_or(Breaker::Closed, |status| breaker(status, rule.as_ref(), now));
+    let state = match breaker {
         Breaker::Closed => "Closed",
         Breaker::Open => "Open",
         Breaker::HalfOpen => "HalfOpen",
     };
-    let mut tasks: Vec<_> = scene.tasks_of(item).collect();
+    let mut tasks: Vec<_> = context.tasks_of(item).collect();
     tasks.sort_by_key(|task| std::cmp::Reverse(kelos::Task::of(task).created()));
-    let mut story: Vec<_> = tasks
-        .into_iter()
-        .take(NAMED)
-        .map(|task| line_of_task(scene, task))
-        .collect();
-    story.extend(task.iter().flat_map(|task| policy::of_task(scene, task)));
-    story.extend(lines(scene, item, now));
-    Story::new(scene, &format!("item {}", item.spec.key), state, story)
+    let tasks = tasks.into_iter().take(NAMED);
+    let mut all: Vec<_> = tasks.map(|task| task_line(context, task)).collect();
+    all.extend(task.iter().flat_map(|task| policy::of_task(context, task)));
+    all.extend(lines(context, item, now));
+    context.explanation(&format!("item {}", item.spec.key), state, all)
 }
 
-/// Where a Task stands, in one line.
-pub(super) fn line_of_task(scene: &Scene<'_>, task: &Value) -> Line {
+/// The state of a Task in one line.
+pub(super) fn task_line(context: &ExplainContext<'_>, task: &Value) -> Line {
     let name = Metadata::of(task).name().unwrap_or_default();
-    let Standing { state, why, .. } = Standing::of(task, scene.item_of(task));
+    let TaskSummary { state, why, .. } = TaskSummary::of(task, context.item_of(task));
     let why = if why.is_empty() { why } else { format!(": {why}") };
     Line::new(Topic::State, format!("Task {name} is {state}{why}"))
 }
 
-/// What the item remembers.
-pub(super) fn lines(scene: &Scene<'_>, item: &WorkItem, now: Timestamp) -> Vec<Line> {
+/// The lines about the item itself.
+pub(super) fn lines(context: &ExplainContext<'_>, item: &WorkItem, now: Timestamp) -> Vec<Line> {
     let Some(status) = &item.status else {
-        return vec![Line::new(
-            Topic::Item,
-            format!("item {}: nothing happened yet", item.spec.key),
-        )];
+        let text = format!("item {}: it has no attempts yet", item.spec.key);
+        return vec![Line::new(Topic::Item, text)];
     };
-    let task = specimen(scene, item);
-    let rule = task
-        .as_ref()
-        .and_then(|task| scene.policies.failure(scene.namespace, task));
-    let mut lines = vec![verdict(scene, item, status, rule.as_ref(), now)];
-    lines.extend(by_itself(status, rule.as_ref(), now));
+    let task = task_of(context, item);
+    let rule = rule(context, task.as_ref());
+    let mut lines = vec![breaker_line(context, item, status, rule.as_ref(), now)];
+    lines.extend(automatic(status, rule.as_ref(), now));
     lines.extend(status.last_reset.as_ref().map(|reset| {
         let by = reset.by.as_deref().map(|by| format!(" by {by}"));
-        let why = reset.message.as_deref().map(|why| format!(": {why}"));
-        let (time, reason) = (at(reset.time.0), &reset.reason);
-        let (by, why) = (by.unwrap_or_default(), why.unwrap_or_default());
-        Line::new(
-            Topic::Item,
-            format!("its failures were forgotten at {time}{by} ({reason}){why}"),
-        )
+        let message = reset.message.as_deref().map(|message| format!(": {message}"));
+        let (at, reason) = (time(reset.time.0), &reset.reason);
+        let (by, message) = (by.unwrap_or_default(), message.unwrap_or_default());
+        let text = format!("its failures were reset at {at}{by} ({reason}){message}");
+        Line::new(Topic::Item, text)
     }));
-    lines.extend(retry::lines(scene, item, status, now));
+    lines.extend(retry_lines(context, item, status, now));
     lines.extend(status.attempts.iter().rev().take(NAMED).map(attempt));
     if let Some(older) = status.attempts.len().checked_sub(NAMED).filter(|older| *older > 0) {
-        lines.push(Line::new(
-            Topic::Item,
-            format!("{older} older attempts: kubectl get workitems -o yaml"),
-        ));
+        let text = format!("{older} older attempts: kubectl get workitems -o yaml");
+        lines.push(Line::new(Topic::Item, text));
     }
     lines
 }
 
-/// A Task of the item, the newest, or else one as its spawner would make it; `None` where there can be none.
-fn specimen(scene: &Scene<'_>, item: &WorkItem) -> Option<Value> {
-    let newest = scene.tasks_of(item).max_by_key(|task| kelos::Task::of(task).created());
-    let of_spawner = |spawner: &String| specimen_of(scene, spawner);
-    newest.cloned().or_else(|| item.spec.spawner.as_ref().map(of_spawner))
+/// The item's latest Task, else one as its spawner would create it.
+fn task_of(context: &ExplainContext<'_>, item: &WorkItem) -> Option<Value> {
+    let latest = context
+        .tasks_of(item)
+        .max_by_key(|task| kelos::Task::of(task).created());
+    let of_spawner = |spawner: &String| sample(context, spawner);
+    latest.cloned().or_else(|| item.spec.spawner.as_ref().map(of_spawner))
 }
 
-/// A Task as the spawner would make it, as far as that can be said without it.
-pub(super) fn specimen_of(scene: &Scene<'_>, spawner: &str) -> Value {
-    let template = scene.named(crate::commands::snapshot::Kind::Spawners, spawner);
-    let template = template.and_then(|spawner| spawner.pointer("/spec/taskTemplate"));
-    let mut labels = template
-        .and_then(|template| template.pointer("/metadata/labels").cloned())
-        .unwrap_or(json!({}));
-    if let Some(labels) = labels.as_object_mut() {
-        labels.insert(kelos::SPAWNER_LABEL.to_owned(), spawner.into());
-    }
-    json!({"metadata": {"namespace": scene.namespace, "labels": labels}, "spec": template})
+/// A Task as the spawner would create it.
+pub(super) fn sample(context: &ExplainContext<'_>, spawner: &str) -> Value {
+    let object = context.named(Collection::Spawners, spawner);
+    sample_task(context.namespace, spawner, object)
 }
 
-/// As the policy of the day has it, else as it was written down.
+/// The failure section for the item's Task.
+fn rule<'a>(context: &'a ExplainContext<'_>, task: Option<&Value>) -> Option<FailureRule<'a>> {
+    context.policies.failure(context.namespace, task?)
+}
+
+/// The breaker under the current policy, else as it was stored.
 fn breaker(status: &WorkItemStatus, rule: Option<&FailureRule<'_>>, now: Timestamp) -> Breaker {
     match rule {
-        Some(rule) => breaker_state(status, rule.rule, now),
+        Some(rule) => breaker_state(status, rule.rule, now).into(),
         None => status.breaker.unwrap_or(Breaker::Closed),
     }
 }
 
-fn verdict(
-    scene: &Scene<'_>,
+/// Whether the item gets no Tasks under the current policy.
+pub(super) fn is_stopped(context: &ExplainContext<'_>, item: &WorkItem, now: Timestamp) -> bool {
+    let task = task_of(context, item);
+    match (&item.status, rule(context, task.as_ref())) {
+        (Some(status), Some(rule)) => breaker(status, Some(&rule), now) != Breaker::Closed,
+        _ => is_tripped(item),
+    }
+}
+
+fn breaker_line(
+    context: &ExplainContext<'_>,
     item: &WorkItem,
     status: &WorkItemStatus,
     rule: Option<&FailureRule<'_>>,
@@ -132,61 +131,57 @@ fn verdict(
 ) -> Line {
     let key = &item.spec.key;
     let counts = counts(status, rule);
+    // A key is free text; a name is not.
     let name = item.metadata.name.as_deref().unwrap_or_default();
-    // A key is anybody's text; the name is not.
-    let named = if is_argument(key) { key } else { name };
-    let reset = || command(["taskgate", "reset", named, "-n", scene.namespace]);
-    let since = status.opened_at.as_ref().map_or_else(String::new, |opened| {
-        format!(" for {}", age(now.duration_since(opened.0).as_secs()))
-    });
+    let name = if is_argument(key) { key } else { name };
+    let with_reset = |line: Line| line.command(context.taskgate(&["reset", name]), RESET_RIGHT);
+    let since = status.opened_at.as_ref();
+    let since = since.map_or_else(String::new, |opened| format!(" for {}", age(opened.0, now)));
     let line = |text: String| Line::new(Topic::Item, text);
-    let observed = rule.filter(|rule| rule.mode != Mode::Enforce);
-    match breaker(status, rule, now) {
-        Breaker::Open if rule.is_none() => line(format!(
-            "item {key} is written down as stopped{since} ({counts}), but no policy stops it any more"
+    match (breaker(status, rule, now), rule) {
+        (Breaker::Open, None) => line(format!(
+            "item {key} is stored as stopped{since} ({counts}), but no policy stops it any more"
         )),
-        Breaker::Open => {
-            if let Some(observed) = observed {
-                let text = format!(
-                    "item {key} would be stopped{since}: {counts}; {} only observes",
-                    observed.policy
-                );
-                return line(text);
-            }
-            line(format!("item {key} is stopped{since}: {counts}; no Task comes for it")).command(reset(), MAY_RESET)
-        }
-        Breaker::HalfOpen => line(format!(
+        (Breaker::Open, Some(FailureRule { mode, policy, .. })) if *mode != Mode::Enforce => line(format!(
+            "item {key} would be stopped{since}: {counts}; {policy} only observes"
+        )),
+        (Breaker::Open, Some(_)) => with_reset(line(format!(
+            "item {key} is stopped{since}: {counts}; no Task comes for it"
+        ))),
+        (Breaker::HalfOpen, _) => with_reset(line(format!(
             "item {key} may try once more after {counts}: the end of that one Task decides"
-        ))
-        .command(reset(), MAY_RESET),
-        Breaker::Closed => line(format!("item {key} is not stopped: {counts}")),
+        ))),
+        (Breaker::Closed, _) => line(format!("item {key} is not stopped: {counts}")),
     }
 }
 
 /// As `3 failures in a row (limit 3), cost $1.50`.
 fn counts(status: &WorkItemStatus, rule: Option<&FailureRule<'_>>) -> String {
     let count = |count: u32, what: &str, limit: Option<u32>| {
-        let limit = limit
-            .filter(|limit| *limit > 0)
-            .map(|limit| format!(" (limit {limit})"));
+        let limit = limit.filter(|limit| *limit > 0);
+        let limit = limit.map(|limit| format!(" (limit {limit})")).unwrap_or_default();
         let plural = if count == 1 { "" } else { "s" };
-        (count > 0).then(|| format!("{count} failure{plural} {what}{}", limit.unwrap_or_default()))
+        (count > 0).then(|| format!("{count} failure{plural} {what}{limit}"))
     };
-    let own = rule.map(|rule| rule.rule.max_retries_per_item);
-    let clusters = rule.map(|rule| rule.rule.max_infrastructure_failures);
+    let limits = rule.map(|rule| rule.rule);
+    let failures = count(
+        status.consecutive_failures,
+        "in a row",
+        limits.map(|limits| limits.max_retries_per_item),
+    );
+    let infrastructure = count(
+        status.infrastructure_failures,
+        "of the cluster's in a row",
+        limits.map(|limits| limits.max_infrastructure_failures),
+    );
+    let is_manual = status.breaker == Some(Breaker::Open) && failures.is_none() && infrastructure.is_none();
     let parts = [
-        count(status.consecutive_failures, "in a row", own),
-        count(status.infrastructure_failures, "of the cluster's in a row", clusters),
+        is_manual.then(|| "opened manually".to_owned()),
+        failures,
+        infrastructure,
         status.total_cost_usd.as_ref().map(|cost| format!("cost ${cost}")),
     ];
-    let by_hand = status.breaker == Some(Breaker::Open)
-        && status.consecutive_failures == 0
-        && status.infrastructure_failures == 0;
-    let parts: Vec<_> = by_hand
-        .then(|| "opened by hand".to_owned())
-        .into_iter()
-        .chain(parts.into_iter().flatten())
-        .collect();
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
     if parts.is_empty() {
         "no failures".to_owned()
     } else {
@@ -194,71 +189,92 @@ fn counts(status: &WorkItemStatus, rule: Option<&FailureRule<'_>>) -> String {
     }
 }
 
-/// What lets the item start again without anybody's command.
-fn by_itself(status: &WorkItemStatus, rule: Option<&FailureRule<'_>>, now: Timestamp) -> Vec<Line> {
+/// What lets the item start again automatically.
+fn automatic(status: &WorkItemStatus, rule: Option<&FailureRule<'_>>, now: Timestamp) -> Vec<Line> {
     let Some(rule) = rule.filter(|rule| rule.mode == Mode::Enforce) else {
         return Vec::new();
     };
+    let policy = &rule.policy;
     let line = |text: String| Line::new(Topic::Next, text);
     if breaker_state(status, rule.rule, now) != Breaker::Open {
         let next = next_attempt(status, rule.rule).filter(|next| *next > now);
-        let text = |next| format!("its next Task may come at {} (backoff of {})", at(next), rule.policy);
-        return next.map(|next| line(text(next))).into_iter().collect();
+        let next = next.map(|next| format!("its next Task may come at {} (backoff of {policy})", time(next)));
+        return next.map(line).into_iter().collect();
     }
     let since = status.opened_at.as_ref().or(status.last_failure_time.as_ref());
     let probe = rule.rule.reset_after.zip(since).and_then(|(wait, since)| {
         let wait = SignedDuration::try_from(std::time::Duration::from(wait)).ok()?;
         since.0.checked_add(wait).ok()
     });
-    let probe = probe.map(|probe| {
-        line(format!(
-            "one Task may try again at {} (resetAfter of {})",
-            at(probe),
-            rule.policy
-        ))
+    let probe = probe.map(|probe| format!("one Task may try again at {} (resetAfter of {policy})", time(probe)));
+    let change = rule.rule.reset_on_change;
+    let change =
+        change.then(|| format!("it starts again once a person changes it at its source (resetOnChange of {policy})"));
+    probe.into_iter().chain(change).map(line).collect()
+}
+
+/// The retry of the item's failed run; nothing where no run was counted.
+fn retry_lines(context: &ExplainContext<'_>, item: &WorkItem, status: &WorkItemStatus, now: Timestamp) -> Vec<Line> {
+    let request = item.annotations().get(keys::RETRY).map(|_| {
+        let by = item.annotations().get(keys::RETRY_BY);
+        let by = by.map_or("an unknown user", String::as_str);
+        Line::new(Topic::Next, format!("{} requested its retry", clip(by, 256)))
     });
-    let change = rule.rule.reset_on_change.then(|| {
-        line(format!(
-            "it starts again once a person changes it at its source (resetOnChange of {})",
-            rule.policy
-        ))
+    let Some(retry_status) = &status.retry else {
+        return request.into_iter().collect();
+    };
+    let mut lines = Vec::new();
+    if let Some(transition) = &retry_status.transition {
+        lines.extend(retry_in_progress(transition, now));
+    } else if let Some(condition) = retry::condition(status) {
+        let line = Line::new(Topic::Next, format!("{}: {}", condition.reason, condition.message));
+        lines.push(match &retry_status.run {
+            Some(run) if retry_status.failure.is_some() && request.is_none() => {
+                let object = format!("{}/{}", run.kind.as_str().to_ascii_lowercase(), run.name);
+                line.command(context.taskgate(&["retry", &object]), RETRY_RIGHTS)
+            }
+            _ => line,
+        });
+    }
+    lines.extend(request);
+    lines
+}
+
+fn retry_in_progress(transition: &Transition, now: Timestamp) -> Vec<Line> {
+    let (kind, name) = (transition.old.kind.as_str(), &transition.old.name);
+    let stage = match transition.step {
+        RetryStage::Planned => format!("it is planned, and {kind} {name} unchanged"),
+        RetryStage::Deleting => format!("{kind} {name} is about to be deleted"),
+        RetryStage::Deleted => format!("{kind} {name} was deleted, and the objects that it owned are awaited"),
+    };
+    let requester = match (&transition.policy, &transition.requested_by) {
+        (_, Some(by)) => format!("requested by {by}"),
+        (Some(policy), None) => format!("by {policy}"),
+        (None, None) => "by a policy".to_owned(),
+    };
+    let (attempt, since) = (transition.to, age(transition.since.0, now));
+    let text = format!("its retry as attempt {attempt} is in progress, {requester}: {stage}, for {since}");
+    let blocked = transition.blocked.as_ref().map(|blocked| {
+        let text = format!("as its retry is blocked: {}: {}", blocked.reason, blocked.message);
+        Line::waits(text).advice("the controller tries again every 15 s; nothing is lost meanwhile")
     });
-    probe.into_iter().chain(change).collect()
+    [Line::new(Topic::Next, text)].into_iter().chain(blocked).collect()
 }
 
 fn attempt(attempt: &Attempt) -> Line {
-    let ended = attempt.completion_time.as_ref().map(|time| time.0);
     let started = attempt.start_time.as_ref().map(|time| time.0);
-    let took = started
-        .zip(ended)
-        .map(|(started, ended)| age(ended.duration_since(started).as_secs()));
+    let ended = attempt.completion_time.as_ref().map(|time| time.0);
     let parts = [
         attempt.reason.clone(),
-        ended.map(|ended| format!("at {}", at(ended))),
-        took.map(|took| format!("after {took}")),
+        ended.map(|ended| format!("at {}", time(ended))),
+        started
+            .zip(ended)
+            .map(|(started, ended)| format!("after {}", age(started, ended))),
         attempt.cost_usd.as_deref().map(|cost| format!("${cost}")),
         attempt.cancelled_by.as_deref().map(|by| format!("by {by}")),
         attempt.opened.then(|| "which stopped the item".to_owned()),
     ];
     let parts: Vec<_> = parts.into_iter().flatten().collect();
-    Line::new(
-        Topic::Item,
-        format!("attempt {}: {:?}: {}", attempt.name, attempt.outcome, parts.join(", ")),
-    )
-}
-
-pub(super) fn at(time: Timestamp) -> String {
-    time.strftime("%FT%TZ").to_string()
-}
-
-/// Whether the item of a spawner is stopped.
-pub(super) fn is_stopped(scene: &Scene<'_>, item: &WorkItem, now: Timestamp) -> bool {
-    let task = specimen(scene, item);
-    let rule = task
-        .as_ref()
-        .and_then(|task| scene.policies.failure(scene.namespace, task));
-    match (&item.status, rule) {
-        (Some(status), Some(rule)) => breaker(status, Some(&rule), now) != Breaker::Closed,
-        _ => is_open(item),
-    }
+    let text = format!("attempt {}: {:?}: {}", attempt.name, attempt.outcome, parts.join(", "));
+    Line::new(Topic::Item, text)
 }

@@ -1,29 +1,21 @@
-//! `taskgate explain`: the story of one object. Which policy governs it and why that one, what was changed as it was created,
-//! where it waits, and who can let it go on, with which command.
+//! `taskgate explain`: explains one object: which policy governs it and why that one, what admission changed, what it waits for,
+//! and the command that unblocks it.
 //!
 //! ```text
 //! API server ── read ──┐
-//! files ── offline ────┴→ Snapshot ── Scene (what belongs together) ── Story (pure) ──→ text, JSON, YAML
+//! files ───────────────┴→ Snapshot ── ExplainContext ── Explanation (pure) ──→ text, JSON, YAML
 //! ```
 
-mod admission;
-mod cancellation;
-mod command;
-mod culprit;
+mod blocker;
+mod context;
+mod explanation;
+mod files;
 mod item;
-mod job;
+mod kueue;
 mod object;
-mod offline;
+mod objects;
 mod policy;
-mod queue;
-mod retry;
-mod scene;
-mod spawner;
-mod story;
 mod task;
-mod text;
-mod waits;
-mod workload;
 
 #[cfg(test)]
 mod tests;
@@ -35,16 +27,17 @@ use clap::Args;
 use jiff::Timestamp;
 
 use self::{
-    object::{Found, Wanted},
-    offline::Files,
-    scene::Scene,
-    story::Story,
+    context::ExplainContext,
+    explanation::{Explanation, Line, Topic},
+    files::Files,
+    object::{FoundObject, ObjectRef},
 };
-use super::{
-    ConnectionArgs, Failure, Outcome,
-    snapshot::{Kind, Reach, read},
+use super::snapshot::{Collection, Reader};
+use crate::{
+    cluster::ConnectionArgs,
+    exit::{CommandError, ExitStatus},
+    output::{Format, Style, print},
 };
-use crate::output::{Format, Style, print, to_json, to_yaml};
 
 /// Flags of `taskgate explain`.
 #[derive(Args, Debug)]
@@ -52,19 +45,19 @@ use crate::output::{Format, Style, print, to_json, to_yaml};
   taskgate explain fixer-42 -n team-a              a Task, and what it waits for
   taskgate explain item/fixer/42 -n team-a         an item: its attempts, and what starts it again
   taskgate explain spawner/fixer -n team-a         a spawner: its Tasks, and the items that get none
-  taskgate explain task/fixer-42 -f dump.yaml      from what kubectl get -o yaml printed
+  taskgate explain task/fixer-42 -f dump.yaml      from the output of kubectl get -o yaml
 
-Exit code 0: it was explained; 3: it was, but for what could not be read; 1: there is no such object; 2: it is not clear which one \
-is meant.")]
+Exit code 0: it was explained; 3: it was, except for what could not be read; 1: there is no such object; 2: the name is \
+ambiguous.")]
 pub(crate) struct ExplainArgs {
     /// The object: task/NAME, job/NAME, item/SPAWNER/ID (or a WorkItem's name), spawner/NAME, workload/NAME (Foreman's), or a
-    /// name alone, which is looked for as a Task first.
+    /// name alone, which is taken for a Task first.
     #[arg(value_name = "OBJECT")]
     pub(crate) object: String,
-    /// Files or folders with what is in the cluster, or - for standard input: no cluster is asked.
+    /// Files or folders with the objects of a cluster, or - for standard input; no cluster is read.
     #[arg(short, long, value_name = "FILES", num_args = 1.., conflicts_with_all = ["kubeconfig", "context"])]
     pub(crate) files: Vec<PathBuf>,
-    /// The form of the answer.
+    /// The form of the result.
     #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
     pub(crate) output: Format,
     #[command(flatten)]
@@ -72,47 +65,66 @@ pub(crate) struct ExplainArgs {
 }
 
 /// RBAC: `list` on tasks and taskspawners of kelos.dev, workitems, taskpolicies, clustertaskpolicies, jobs, and Kueue's and Foreman's
-/// workloads; `get` on the namespace; and what [`culprit::ask`] needs. What may not be read is told, and the rest explained.
-pub(crate) async fn run(args: ExplainArgs) -> Result<Outcome, Failure> {
-    let wanted = Wanted::of(&args.object)?;
+/// workloads; `get` on the namespace; and the rights of [`kueue::health`]. What may not be read is named, and the rest explained.
+pub(crate) async fn run(args: ExplainArgs) -> Result<ExitStatus, CommandError> {
+    let object = ObjectRef::parse(&args.object)?;
     let now = Timestamp::now();
-    let (story, whole) = if args.files.is_empty() {
-        from_cluster(&args, &wanted, now).await?
+    let (explanation, complete) = if args.files.is_empty() {
+        from_cluster(&args, &object, now).await?
     } else {
-        from_files(&args, &wanted, now)?
+        from_files(&args, &object, now)?
     };
-    print(&match args.output {
-        Format::Text => text::text(&story, Style::of_stdout()),
-        Format::Json => to_json(&story)?,
-        Format::Yaml => to_yaml(&story)?,
-    })?;
-    Ok(if whole { Outcome::Fine } else { Outcome::Warned })
+    let text = || explanation.text(Style::of_stdout());
+    print(&args.output.render(&explanation, text)?)?;
+    Ok(if complete {
+        ExitStatus::Success
+    } else {
+        ExitStatus::Warnings
+    })
 }
 
-/// The story, and whether everything could be read.
-async fn from_cluster(args: &ExplainArgs, wanted: &Wanted, now: Timestamp) -> Result<(Story, bool), Failure> {
+/// The explanation, and whether everything could be read.
+async fn from_cluster(
+    args: &ExplainArgs,
+    object: &ObjectRef,
+    now: Timestamp,
+) -> Result<(Explanation, bool), CommandError> {
     let connection = args.connection.connect().await?;
-    let reach = Reach::of(connection.clone(), false).await?;
-    let snapshot = read(&reach, &Kind::ALL).await?;
-    let mut scene = Scene::new(&connection.namespace, &snapshot);
-    let asks = matches!(wanted.find(&scene)?, Found::Task(task) if waits::may_blame_kueue(&scene, task));
-    if asks {
-        scene.kueue = culprit::ask(&connection).await?;
+    let reader = Reader::discover(connection.clone(), false).await?;
+    let queries = Collection::EXPLAIN.map(|collection| reader.query(collection));
+    let snapshot = reader.read(queries).await.if_reachable()?;
+    let mut context = ExplainContext::new(&connection.namespace, &snapshot);
+    if matches!(object.get(&context)?, FoundObject::Task(task) if blocker::may_be_kueue(&context, task)) {
+        context.kueue = kueue::health(&connection).await?;
     }
-    let found = wanted.find(&scene)?;
-    Ok((Story::of(&scene, &found, now), scene.hidden().is_empty()))
+    let found = object.get(&context)?;
+    Ok((explain(&context, &found, now), context.hidden().is_empty()))
 }
 
-fn from_files(args: &ExplainArgs, wanted: &Wanted, now: Timestamp) -> Result<(Story, bool), Failure> {
+fn from_files(args: &ExplainArgs, object: &ObjectRef, now: Timestamp) -> Result<(Explanation, bool), CommandError> {
     let default = args.connection.namespace.as_deref().unwrap_or("default");
-    let files = Files::read(&args.files, default).any()?;
+    let files = Files::read(&args.files, default).not_empty()?;
     let namespace = match &args.connection.namespace {
         Some(namespace) => namespace.clone(),
-        None => files.namespace_of(wanted, default)?,
+        None => files.namespace_of(object, default)?,
     };
     let snapshot = files.snapshot(&namespace);
-    let mut scene = Scene::new(&namespace, &snapshot);
-    scene.problems.extend(files.problems.iter().cloned());
-    let found = wanted.find(&scene)?;
-    Ok((Story::of(&scene, &found, now), scene.hidden().is_empty()))
+    let mut context = ExplainContext::new(&namespace, &snapshot);
+    context.problems.extend(files.problems.iter().cloned());
+    let found = object.get(&context)?;
+    Ok((explain(&context, &found, now), context.hidden().is_empty()))
+}
+
+fn explain(context: &ExplainContext<'_>, found: &FoundObject<'_>, now: Timestamp) -> Explanation {
+    let mut explanation = match found {
+        FoundObject::Task(task) => task::explain(context, task, now),
+        FoundObject::Job(job) => objects::explain_job(context, job),
+        FoundObject::Item(item) => item::explain(context, item, now),
+        FoundObject::Spawner(spawner) => objects::explain_spawner(context, spawner, now),
+        FoundObject::Workload(workload) => objects::explain_workload(context, workload, now),
+    };
+    let hidden = context.hidden();
+    let hidden = hidden.iter().map(|text| Line::new(Topic::Hidden, text));
+    explanation.lines.extend(hidden);
+    explanation
 }

@@ -1,16 +1,19 @@
-//! Which object is meant.
+//! The object that a user names.
 
 use anyhow::anyhow;
 use serde_json::Value;
 use taskgate_api::{WorkItem, job::Job, kelos::Task, keys, metadata::Metadata};
 use taskgate_policy::identify;
 
-use super::scene::Scene;
-use crate::commands::{Failure, snapshot::Kind};
+use super::context::ExplainContext;
+use crate::{
+    commands::{snapshot::Collection, work_items},
+    exit::CommandError,
+};
 
-/// What somebody asks about.
+/// An object as a user names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum ObjectRef {
     Task(String),
     Job(String),
     /// The name of a `WorkItem`, its key, or the item's id.
@@ -22,11 +25,11 @@ pub(super) enum Wanted {
     Any(String),
 }
 
-/// What was found.
+/// The object that was found.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Found<'a> {
+pub(super) enum FoundObject<'a> {
     Task(&'a Value),
-    /// A Job whose Task is not there, or that never had one.
+    /// A Job without a Task.
     Job(&'a Value),
     Item(&'a WorkItem),
     Spawner(&'a Value),
@@ -34,11 +37,11 @@ pub(super) enum Found<'a> {
     Workload(&'a Value),
 }
 
-impl Wanted {
-    /// Reads `kind/name`, with kubectl's words for the kinds, or a name alone.
-    pub(super) fn of(text: &str) -> Result<Self, Failure> {
+impl ObjectRef {
+    /// Parses `kind/name`, with kubectl's names for the kinds, or a name alone.
+    pub(super) fn parse(text: &str) -> Result<Self, CommandError> {
         let (kind, name) = text.split_once('/').unwrap_or(("", text));
-        let wanted = match kind.to_ascii_lowercase().as_str() {
+        let object = match kind.to_ascii_lowercase().as_str() {
             "task" | "tasks" | "tasks.kelos.dev" => Self::Task(name.to_owned()),
             "job" | "jobs" | "jobs.batch" => Self::Job(name.to_owned()),
             "item" | "items" | "workitem" | "workitems" | "workitems.taskgate.dev" | "wi" => {
@@ -53,46 +56,53 @@ impl Wanted {
         };
         if name.is_empty() {
             let kinds = "task/NAME, job/NAME, item/SPAWNER/ID, spawner/NAME or workload/NAME";
-            return Err(Failure::Usage(format!("{text} names nothing: say {kinds}")));
+            return Err(CommandError::Usage(format!(
+                "{text} names nothing; the forms are {kinds}"
+            )));
         }
-        Ok(wanted)
+        Ok(object)
     }
 
-    /// The object; an error that says what there is none of, or what the name can be.
-    pub(super) fn find<'a>(&self, scene: &'a Scene<'_>) -> Result<Found<'a>, Failure> {
-        self.look(scene)?.ok_or_else(|| {
-            let hidden = scene.hidden();
+    /// The object; an error where there is none, or several.
+    pub(super) fn get<'a>(&self, context: &'a ExplainContext<'_>) -> Result<FoundObject<'a>, CommandError> {
+        self.find(context)?.ok_or_else(|| {
+            let hidden = context.hidden();
             let hidden = if hidden.is_empty() {
                 String::new()
             } else {
                 format!(", as far as may be read: {}", hidden.join("; "))
             };
-            anyhow!("there is no {} in namespace {}{hidden}", self.what(), scene.namespace).into()
+            anyhow!(
+                "there is no {} in namespace {}{hidden}",
+                self.title(),
+                context.namespace
+            )
+            .into()
         })
     }
 
-    /// The object, if it is there; an error that says what the name can be.
-    pub(super) fn look<'a>(&self, scene: &'a Scene<'_>) -> Result<Option<Found<'a>>, Failure> {
-        let task = |name: &str| scene.named(Kind::Tasks, name).map(Found::Task);
-        let spawner = |name: &str| scene.named(Kind::Spawners, name).map(Found::Spawner);
-        let workload = |name: &str| scene.named(Kind::Workloads, name).map(Found::Workload);
+    /// The object, where there is one; an error where there are several.
+    pub(super) fn find<'a>(&self, context: &'a ExplainContext<'_>) -> Result<Option<FoundObject<'a>>, CommandError> {
+        let task = |name: &str| context.named(Collection::Tasks, name).map(FoundObject::Task);
+        let spawner = |name: &str| context.named(Collection::Spawners, name).map(FoundObject::Spawner);
+        let workload = |name: &str| context.named(Collection::Workloads, name).map(FoundObject::Workload);
         Ok(match self {
             Self::Task(name) => task(name),
-            Self::Job(name) => job(scene, name),
-            Self::Item(name) => item(scene, name)?,
+            Self::Job(name) => job(context, name),
+            Self::Item(name) => item(context, name)?,
             Self::Spawner(name) => spawner(name),
             Self::Workload(name) => workload(name),
             Self::Any(name) => match task(name) {
-                None => item(scene, name)?
+                None => item(context, name)?
                     .or_else(|| spawner(name))
                     .or_else(|| workload(name))
-                    .or_else(|| job(scene, name)),
+                    .or_else(|| job(context, name)),
                 found => found,
             },
         })
     }
 
-    fn what(&self) -> String {
+    fn title(&self) -> String {
         match self {
             Self::Task(name) => format!("Task {name}"),
             Self::Job(name) => format!("Job {name}"),
@@ -105,39 +115,21 @@ impl Wanted {
 }
 
 /// A Task's Job is explained by its Task.
-fn job<'a>(scene: &'a Scene<'_>, name: &str) -> Option<Found<'a>> {
-    let job = scene.named(Kind::Jobs, name)?;
+fn job<'a>(context: &'a ExplainContext<'_>, name: &str) -> Option<FoundObject<'a>> {
+    let job = context.named(Collection::Jobs, name)?;
     let owner = Job::of(job).task();
     let task = owner.and_then(|owner| {
-        let task = scene.named(Kind::Tasks, owner.name)?;
+        let task = context.named(Collection::Tasks, owner.name)?;
         (Metadata::of(task).uid() == Some(owner.uid)).then_some(task)
     });
-    Some(task.map_or(Found::Job(job), Found::Task))
+    Some(task.map_or(FoundObject::Job(job), FoundObject::Task))
 }
 
-/// By the `WorkItem`'s name, else by its key, else by the id alone, where only one has it; and where nothing is remembered
-/// yet, by a Task of the item.
-fn item<'a>(scene: &'a Scene<'_>, wanted: &str) -> Result<Option<Found<'a>>, Failure> {
-    let items = &scene.items;
-    let named = items.iter().find(|item| item.metadata.name.as_deref() == Some(wanted));
-    if let Some(item) = named.or_else(|| items.iter().find(|item| item.spec.key == wanted)) {
-        return Ok(Some(Found::Item(item)));
-    }
-    let candidates: Vec<_> = items.iter().filter(|item| item.spec.item == wanted).collect();
-    match candidates.as_slice() {
-        [] => Ok(scene
-            .objects(Kind::Tasks)
-            .find(|task| is_of(task, wanted))
-            .map(Found::Task)),
-        [item] => Ok(Some(Found::Item(item))),
-        several => {
-            let keys: Vec<_> = several.iter().map(|item| item.spec.key.as_str()).collect();
-            Err(Failure::Usage(format!(
-                "{wanted} can be any of {}: say which",
-                keys.join(", ")
-            )))
-        }
-    }
+/// The item; where it has no WorkItem yet, a Task of it.
+fn item<'a>(context: &'a ExplainContext<'_>, reference: &str) -> Result<Option<FoundObject<'a>>, CommandError> {
+    let item = work_items::find(&context.items, reference)?.map(FoundObject::Item);
+    let mut tasks = context.objects(Collection::Tasks);
+    Ok(item.or_else(|| tasks.find(|task| is_of(task, reference)).map(FoundObject::Task)))
 }
 
 fn is_of(task: &Value, item: &str) -> bool {

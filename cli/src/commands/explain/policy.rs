@@ -1,19 +1,20 @@
-//! Which policies govern an object, and why those.
+//! The policies that govern an object, and why those; and what admission changed because of them.
 
+use jiff::Timestamp;
 use serde_json::Value;
-use taskgate_api::{Mode, keys, task_policy::RetriedKind};
-use taskgate_policy::{Candidate, Section, retry::Retried};
+use taskgate_api::{Mode, kelos::Task, keys, kueue, metadata::Metadata, task_policy::RetriedKind};
+use taskgate_policy::{Candidate, Claim, Section, retry::Retried};
 
 use super::{
-    scene::Scene,
-    story::{Line, Topic},
+    context::ExplainContext,
+    explanation::{Line, Topic},
 };
-use crate::commands::snapshot::Kind;
+use crate::commands::snapshot::{Collection, ReadError};
 
 /// How many policies are named that do not select the object.
 const NAMED: usize = 10;
 
-/// The sections that govern Tasks, in the order in which they are told.
+/// The sections that govern Tasks, in the order of the lines.
 const SECTIONS: [Section; 4] = [
     Section::FailurePolicy,
     Section::Cancellation,
@@ -21,139 +22,189 @@ const SECTIONS: [Section; 4] = [
     Section::Metadata,
 ];
 
-/// One line for each section that governs the Task `task`, and one for each policy that does not.
-pub(super) fn of_task(scene: &Scene<'_>, task: &Value) -> Vec<Line> {
-    unless_unknown(scene, || {
-        let candidates = scene.policies.candidates(scene.namespace, task);
-        let sections = SECTIONS.iter().filter_map(|section| line(*section, &candidates));
-        let retry = Retried::of(RetriedKind::Task, task).and_then(|task| retry_line(scene, task, &candidates));
-        finish(scene, sections.chain(retry).collect(), &candidates)
-    })
+/// A line for each section that governs the Task `task`, and for each policy that does not.
+pub(super) fn of_task(context: &ExplainContext<'_>, task: &Value) -> Vec<Line> {
+    lines(context, task, &SECTIONS, RetriedKind::Task)
 }
 
-/// The same for Foreman's Workload `workload`, of which a policy can only say how it is retried.
-pub(super) fn of_workload(scene: &Scene<'_>, workload: &Value) -> Vec<Line> {
-    unless_unknown(scene, || {
-        let candidates = scene.policies.candidates(scene.namespace, workload);
-        let retry = Retried::of(RetriedKind::Workload, workload);
-        let retry = retry.and_then(|workload| retry_line(scene, workload, &candidates));
-        finish(scene, retry.into_iter().collect(), &candidates)
-    })
+/// The same for Foreman's Workload `workload`, for which a policy has only a retry section.
+pub(super) fn of_workload(context: &ExplainContext<'_>, workload: &Value) -> Vec<Line> {
+    lines(context, workload, &[], RetriedKind::Workload)
 }
 
-fn unless_unknown(scene: &Scene<'_>, lines: impl FnOnce() -> Vec<Line>) -> Vec<Line> {
-    let one = |text: &str| vec![Line::new(Topic::Policy, text)];
-    if let Some(why) = &scene.policies.unknown {
-        return one(&format!("which policy governs it cannot be said: {why}"));
+fn lines(context: &ExplainContext<'_>, object: &Value, sections: &[Section], kind: RetriedKind) -> Vec<Line> {
+    let line = |text: &str| Line::new(Topic::Policy, text);
+    if let Some(reason) = &context.policies.unknown {
+        return vec![line(&format!("the policies that govern it are not known: {reason}"))];
     }
-    if scene.is_absent(Kind::Policies) {
-        return one("none: taskgate is not installed, the API server does not know its kinds");
+    if context.error(Collection::Policies) == Some(&ReadError::Absent) {
+        return vec![line(
+            "none: taskgate is not installed, the API server does not have its kinds",
+        )];
     }
-    if scene.policies.leaves_out(scene.namespace) {
-        return one(&format!(
-            "none: the API server shows taskgate nothing of namespace {}, which is a system's or labelled {}={}",
-            scene.namespace,
-            keys::ADMISSION,
-            keys::ADMISSION_DISABLED
-        ));
+    if context.policies.excludes(context.namespace) {
+        let (namespace, key, disabled) = (context.namespace, keys::ADMISSION, keys::ADMISSION_DISABLED);
+        return vec![line(&format!(
+            "none: the webhooks exclude namespace {namespace}, which is a system's or labelled {key}={disabled}"
+        ))];
     }
-    lines()
+    let candidates = context.policies.candidates(context.namespace, object);
+    let sections = sections
+        .iter()
+        .filter_map(|section| section_text(*section, &candidates));
+    let retried = Retried::of(kind, object);
+    let retry = retried.and_then(|retried| retry_text(context, retried, &candidates));
+    let mut texts: Vec<_> = sections.chain(retry).collect();
+    if texts.is_empty() {
+        texts.push("none governs it".to_owned());
+    }
+    let mismatches: Vec<_> = candidates
+        .iter()
+        .filter_map(|other| Some(format!("not {}: {}", other.policy, other.mismatch?)))
+        .collect();
+    let more = mismatches.len().saturating_sub(NAMED);
+    texts.extend(mismatches.into_iter().take(NAMED));
+    if more > 0 {
+        texts.push(format!("nor {more} more policies, which do not select it"));
+    }
+    texts.extend(context.policies.all.iter().filter_map(|policy| {
+        let problem = policy.problem()?;
+        Some(format!("not {}: it cannot be applied: {problem}", policy.name))
+    }));
+    texts.iter().map(|text| line(text)).collect()
 }
 
-/// Which policy has the say in a section, and before which others.
-fn line(section: Section, candidates: &[Candidate<'_>]) -> Option<Line> {
+/// The policy whose section wins, and the others that have it.
+fn section_text(section: Section, candidates: &[Candidate<'_>]) -> Option<String> {
     let claims: Vec<_> = candidates
         .iter()
         .filter(|candidate| candidate.mismatch.is_none())
         .filter_map(|candidate| Some((candidate, candidate.claim(section)?)))
         .collect();
     let (winner, claim) = claims.iter().find(|(_, claim)| claim.wins)?;
-    let others: Vec<_> = claims
-        .iter()
-        .filter(|(other, _)| other.policy != winner.policy)
-        .collect();
-    let (merged, beaten): (Vec<_>, Vec<_>) = others.into_iter().partition(|(_, claim)| claim.wins);
-    let list = |claims: &[&(&Candidate<'_>, _)]| {
+    let others = claims.iter().filter(|(other, _)| other.policy != winner.policy);
+    let (merged, beaten): (Vec<_>, Vec<_>) = others.partition(|(_, claim)| claim.wins);
+    let list = |claims: &[&(&Candidate<'_>, Claim)]| {
         let ranked = |candidate: &Candidate<'_>| format!("{} (priority {})", candidate.policy, candidate.priority);
         let listed: Vec<_> = claims.iter().map(|(candidate, _)| ranked(candidate)).collect();
         listed.join(", ")
     };
-    let mut why = Vec::new();
+    let mut reasons = Vec::new();
     if winner.enforced {
-        why.push("enforced".to_owned());
+        reasons.push("enforced".to_owned());
     } else if merged.is_empty() && beaten.is_empty() {
-        why.push("no other policy with this section selects it".to_owned());
+        reasons.push("no other policy with this section selects it".to_owned());
     } else {
-        why.push(format!("priority {}", winner.priority));
+        reasons.push(format!("priority {}", winner.priority));
     }
     if !merged.is_empty() {
-        why.push(format!("merged key by key with {}", list(&merged)));
+        reasons.push(format!("merged key by key with {}", list(&merged)));
     }
     if !beaten.is_empty() {
-        let tie = beaten
-            .iter()
-            .any(|(other, _)| other.enforced == winner.enforced && other.priority == winner.priority);
+        let mut others = beaten.iter();
+        let tie = others.any(|(other, _)| (other.enforced, other.priority) == (winner.enforced, winner.priority));
         let rule = if tie {
             "; of equals a TaskPolicy, then the first name"
         } else {
             ""
         };
-        why.push(format!("before {}{rule}", list(&beaten)));
+        reasons.push(format!("before {}{rule}", list(&beaten)));
     }
     if let Some((other, _)) = beaten.iter().find(|(_, claim)| claim.tightens) {
-        why.push(format!(
-            "of whose limits and of those of {} the stricter apply",
-            other.policy
-        ));
+        let other = other.policy;
+        reasons.push(format!("of whose limits and of those of {other} the stricter apply"));
     }
     let off = if claim.mode == Mode::Off {
         ", so it does nothing"
     } else {
         ""
     };
-    let text = format!(
-        "{} by {} ({:?}{off}): {}",
-        section.as_str(),
-        winner.policy,
-        claim.mode,
-        why.join(", ")
-    );
-    Some(Line::new(Topic::Policy, text))
+    let (section, policy, mode) = (section.as_str(), winner.policy, claim.mode);
+    Some(format!("{section} by {policy} ({mode:?}{off}): {}", reasons.join(", ")))
 }
 
-/// The section that says how what no spawner makes again is retried.
-fn retry_line(scene: &Scene<'_>, object: Retried<'_>, candidates: &[Candidate<'_>]) -> Option<Line> {
-    let line = line(Section::Retry, candidates)?;
-    if scene.policies.retry(scene.namespace, object).is_some() || line.text.contains("(Off") {
-        return Some(line);
+/// The retry section of an object that no spawner creates again.
+fn retry_text(context: &ExplainContext<'_>, object: Retried<'_>, candidates: &[Candidate<'_>]) -> Option<String> {
+    let text = section_text(Section::Retry, candidates)?;
+    if context.policies.retry(context.namespace, object).is_some() || text.contains("(Off") {
+        return Some(text);
     }
-    let text = format!(
-        "{}; it leaves every {} alone (spec.retry.kinds)",
-        line.text,
-        object.kind().as_str()
-    );
-    Some(Line::new(Topic::Policy, text))
+    let kind = object.kind().as_str();
+    Some(format!("{text}; it does not retry any {kind} (spec.retry.kinds)"))
 }
 
-fn finish(scene: &Scene<'_>, mut lines: Vec<Line>, candidates: &[Candidate<'_>]) -> Vec<Line> {
-    if lines.is_empty() {
-        lines.push(Line::new(Topic::Policy, "none governs it"));
-    }
-    let others: Vec<_> = candidates
-        .iter()
-        .filter_map(|other| Some(format!("not {}: {}", other.policy, other.mismatch?)))
-        .collect();
-    let broken = scene.policies.written.iter().filter_map(|written| {
-        let problem = written.problem.as_ref()?;
-        Some(format!("not {}: it cannot be applied: {problem}", written.name))
-    });
-    lines.extend(others.iter().take(NAMED).map(|text| Line::new(Topic::Policy, text)));
-    if let Some(more) = others.len().checked_sub(NAMED).filter(|more| *more > 0) {
-        lines.push(Line::new(
-            Topic::Policy,
-            format!("nor {more} more policies, which do not select it"),
+/// What admission changed when a Task and its Job were created, and later writes, from the objects themselves.
+pub(super) fn admission(context: &ExplainContext<'_>, task: &Value) -> Vec<Line> {
+    let metadata = Metadata::of(task);
+    let annotation = |key: &str| metadata.annotation(key);
+    let mut texts = Vec::new();
+    if let Some(item) = metadata.label(keys::WORK_ITEM) {
+        texts.push(format!(
+            "it belongs to WorkItem {item}, by a label, and has a finalizer"
         ));
     }
-    lines.extend(broken.map(|text| Line::new(Topic::Policy, text)));
-    lines
+    if let Some(ttl) = annotation(keys::TTL) {
+        texts.push(format!("its TTL of {ttl} s was moved from its spec to an annotation"));
+    }
+    texts.extend(set_by_policies(context, task));
+    if let Some(skipped) = annotation(keys::SKIPPED) {
+        texts.push(format!("left out of what its policies set: {skipped}"));
+    }
+    if annotation(keys::PENDING).is_some() {
+        texts.push("some of its labels or annotations wait for its issue source".to_owned());
+    }
+    texts.extend(annotation(keys::RETRY_OF).map(retry_of));
+    if let Some(job) = context.job_of(task) {
+        let job = Metadata::of(job);
+        let queue = job.label(kueue::QUEUE_NAME);
+        texts.extend(queue.map(|queue| format!("its Job was created suspended, for LocalQueue {queue}")));
+        let not_queued = job.annotation(keys::NOT_QUEUED);
+        texts.extend(not_queued.map(|reason| format!("its Job was not queued: {reason}")));
+        let stopped = job.annotation(keys::STOPPED);
+        texts.extend(stopped.map(|reason| format!("its Job was created suspended, never to run: {reason}")));
+    }
+    texts.extend(later_writes(task));
+    texts.iter().map(|text| Line::new(Topic::Admission, text)).collect()
+}
+
+/// The successor of a failed run.
+pub(super) fn retry_of(uid: &str) -> String {
+    format!("taskgate created it as the retry of the one with UID {uid}")
+}
+
+/// The labels and annotations that policies set and that the Task has.
+fn set_by_policies(context: &ExplainContext<'_>, task: &Value) -> Vec<String> {
+    let metadata = Metadata::of(task);
+    let candidates = context.policies.candidates(context.namespace, task);
+    let enforced = candidates.iter().filter(|candidate| {
+        let claim = candidate.claim(Section::Metadata);
+        claim.is_some_and(|claim| claim.wins && claim.mode == Mode::Enforce)
+    });
+    let set = enforced.filter_map(|candidate| {
+        let found = candidate.sets.iter().filter_map(|(place, key)| {
+            let value = match *place {
+                "label" => metadata.label(key),
+                _ => metadata.annotation(key),
+            };
+            Some(format!("{place} {key}={}", value?))
+        });
+        let found: Vec<_> = found.collect();
+        (!found.is_empty()).then(|| format!("set by {}: {}", candidate.policy, found.join(", ")))
+    });
+    set.collect()
+}
+
+/// The field managers that wrote to the Task after it was created. Each writer chooses its name.
+fn later_writes(task: &Value) -> Option<String> {
+    let entries = task.pointer("/metadata/managedFields")?.as_array()?;
+    let created = Task::of(task).created()?;
+    let text = |entry: &Value, field: &str| entry.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let later = entries.iter().filter(|entry| {
+        let time: Option<Timestamp> = text(entry, "time").parse().ok();
+        text(entry, "subresource").is_empty() && time.is_some_and(|time| time > created)
+    });
+    let later: Vec<_> = later
+        .map(|entry| format!("{} at {}", text(entry, "manager"), text(entry, "time")))
+        .collect();
+    (!later.is_empty()).then(|| format!("written after it was created: by {}", later.join(", by ")))
 }

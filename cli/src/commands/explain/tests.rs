@@ -1,16 +1,14 @@
-//! Which story is told of which objects.
+//! The explanations of given objects.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{culprit::Kueue, object::Wanted, offline::Files, scene::Scene, story::Story, text::text, waits};
+use super::{blocker, context::ExplainContext, explain, files::Files, kueue::KueueHealth, object::ObjectRef};
 use crate::{
-    commands::{
-        Failure,
-        snapshot::{Kind, Snapshot, Trouble},
-    },
+    commands::snapshot::{Collection, ReadError, Snapshot},
+    exit::CommandError,
     output::Style,
 };
 
@@ -18,9 +16,9 @@ fn now() -> Timestamp {
     "2026-11-20T12:00:00Z".parse().expect("a time")
 }
 
-fn snapshot(kinds: &[(Kind, Value)]) -> Snapshot {
+fn snapshot(kinds: &[(Collection, Value)]) -> Snapshot {
     let mut snapshot = Snapshot::default();
-    for kind in Kind::ALL {
+    for kind in Collection::EXPLAIN {
         let given = kinds.iter().find(|(given, _)| *given == kind);
         let objects = given.and_then(|(_, objects)| objects.as_array()).cloned();
         snapshot.put(
@@ -71,15 +69,15 @@ fn item(status: &Value) -> Value {
     })
 }
 
-fn tell(snapshot: &Snapshot, kueue: Kueue, object: &str) -> Result<String, Failure> {
-    let mut scene = Scene::new("team", snapshot);
-    scene.kueue = kueue;
-    let found = Wanted::of(object)?.find(&scene)?;
-    Ok(text(&Story::of(&scene, &found, now()), Style::plain()))
+fn try_explain(snapshot: &Snapshot, kueue: KueueHealth, object: &str) -> Result<String, CommandError> {
+    let mut context = ExplainContext::new("team", snapshot);
+    context.kueue = kueue;
+    let found = ObjectRef::parse(object)?.get(&context)?;
+    Ok(explain(&context, &found, now()).text(Style::plain()))
 }
 
-fn told(kinds: &[(Kind, Value)], object: &str) -> String {
-    tell(&snapshot(kinds), Kueue::Unknown, object).expect("it is there")
+fn explained(kinds: &[(Collection, Value)], object: &str) -> String {
+    try_explain(&snapshot(kinds), KueueHealth::Unknown, object).expect("it is there")
 }
 
 fn queued(reason: &str, message: &str) -> Value {
@@ -93,25 +91,25 @@ fn queued(reason: &str, message: &str) -> Value {
 fn a_task_in_a_queue_from_the_policy_to_the_command() {
     let kinds = [
         (
-            Kind::Tasks,
+            Collection::Tasks,
             json!([
                 task("fixer-1", &json!({}), &json!({"phase": "Running"})),
                 task("fixer-2", &json!({}), &queued("WaitingForAdmission", "no room")),
             ]),
         ),
         (
-            Kind::Jobs,
+            Collection::Jobs,
             json!([
                 job("fixer-1", &json!({"kueue.x-k8s.io/queue-name": "agents"})),
                 job("fixer-2", &json!({"kueue.x-k8s.io/queue-name": "agents"})),
             ]),
         ),
         (
-            Kind::QueuedWorkloads,
+            Collection::KueueWorkloads,
             json!([queued_workload("fixer-1", "True"), queued_workload("fixer-2", "False")]),
         ),
         (
-            Kind::Policies,
+            Collection::Policies,
             json!([
                 policy("wide", &json!({"queueName": "all"})),
                 policy("narrow", &json!({"priority": 5, "queueName": "agents"})),
@@ -125,29 +123,33 @@ fn a_task_in_a_queue_from_the_policy_to_the_command() {
     ];
     let expected = "\
 Task fixer-2 in namespace team: Queued
-  State      Queued for 100s (Kelos says Pending): WaitingForAdmission: no room
+  State      Queued for 100s (phase in Kelos: Pending): WaitingForAdmission: no room
   Policy     queue by TaskPolicy/narrow (Enforce): priority 5, before TaskPolicy/wide (priority 0)
   Policy     not TaskPolicy/other: its selector.spawnerNames does not have the spawner
   Policy     not TaskPolicy/broken: it cannot be applied: spec.queuePriorityClass: needs queueName
-  Admission  its Job was made suspended, for LocalQueue agents
+  Admission  its Job was created suspended, for LocalQueue agents
   Waits      in LocalQueue agents: WaitingForAdmission: no room
-             → quota comes free as Jobs of its ClusterQueue end (fixer-1 run from here), or by raising nominalQuota; to end one now:
+             → quota becomes free as Jobs of its ClusterQueue end (of this namespace: fixer-1), or with a higher nominalQuota; to end one now:
              → taskgate cancel fixer-1 -n team  (needs patch and delete on tasks.kelos.dev)
 ";
-    assert_eq!(told(&kinds, "fixer-2"), expected);
-    assert_eq!(told(&kinds, "job/fixer-2"), expected, "a Job is explained by its Task");
+    assert_eq!(explained(&kinds, "fixer-2"), expected);
+    assert_eq!(
+        explained(&kinds, "job/fixer-2"),
+        expected,
+        "a Job is explained by its Task"
+    );
 }
 
 #[test]
-fn each_trap_of_the_queue_has_its_way_out() {
+fn each_reason_in_the_queue_has_its_remedy() {
     for (reason, action) in [
-        ("WaitingForAdmission", "quota comes free"),
-        ("Preempted", "quota comes free"),
-        ("Evicted", "quota comes free"),
-        ("KueueNotInstalled", "whoever installs Kueue"),
+        ("WaitingForAdmission", "quota becomes free"),
+        ("Preempted", "quota becomes free"),
+        ("Evicted", "quota becomes free"),
+        ("KueueNotInstalled", "once Kueue is installed"),
         (
             "NoSuchLocalQueue",
-            "whoever may create localqueues.kueue.x-k8s.io can make agents in namespace team",
+            "a user who may create localqueues.kueue.x-k8s.io can create agents in namespace team",
         ),
         (
             "LocalQueueHeld",
@@ -156,50 +158,50 @@ fn each_trap_of_the_queue_has_its_way_out() {
         ("LocalQueueInactive", "its ClusterQueue is missing"),
         (
             "UnknownPriorityClass",
-            "whoever may create workloadpriorityclasses.kueue.x-k8s.io can make high",
+            "a user who may create workloadpriorityclasses.kueue.x-k8s.io can create high",
         ),
         (
             "NamespaceNotManaged",
             "Kueue's administrators can let it manage the namespace",
         ),
         ("QueueNameInvalid", "correct queueName of the policy"),
-        ("QueueLabelRemoved", "Kelos makes the Job anew"),
+        ("QueueLabelRemoved", "Kelos creates the Job again"),
     ] {
         let labels = json!({"kueue.x-k8s.io/queue-name": "agents", "kueue.x-k8s.io/priority-class": "high"});
         let kinds = [
-            (Kind::Tasks, json!([task("t", &json!({}), &queued(reason, "…"))])),
-            (Kind::Jobs, json!([job("t", &labels)])),
+            (Collection::Tasks, json!([task("t", &json!({}), &queued(reason, "…"))])),
+            (Collection::Jobs, json!([job("t", &labels)])),
         ];
-        let told = told(&kinds, "task/t");
-        assert!(told.contains(&format!("             → {action}")), "{reason}: {told}");
+        let text = explained(&kinds, "task/t");
+        assert!(text.contains(&format!("             → {action}")), "{reason}: {text}");
     }
-    let mut put_aside = queued("Deactivated", "somebody did");
-    put_aside["conditions"][0]["status"] = json!("False");
+    let mut deactivated = queued("Deactivated", "an administrator did");
+    deactivated["conditions"][0]["status"] = json!("False");
     let kinds = [
-        (Kind::Tasks, json!([task("t", &json!({}), &put_aside)])),
+        (Collection::Tasks, json!([task("t", &json!({}), &deactivated)])),
         (
-            Kind::Jobs,
+            Collection::Jobs,
             json!([job("t", &json!({"kueue.x-k8s.io/queue-name": "agents"}))]),
         ),
-        (Kind::QueuedWorkloads, json!([queued_workload("t", "False")])),
+        (Collection::KueueWorkloads, json!([queued_workload("t", "False")])),
     ];
-    let told = told(&kinds, "task/t");
-    let go_on =
+    let text = explained(&kinds, "task/t");
+    let activate =
         "→ kubectl -n team patch workloads.kueue.x-k8s.io job-t-0 --type=merge -p '{\"spec\":{\"active\":true}}'";
     assert!(
-        told.contains("as Kueue put its Job aside: somebody did") && told.contains(go_on),
-        "{told}"
+        text.contains("as Kueue deactivated its Job: an administrator did") && text.contains(activate),
+        "{text}"
     );
 }
 
 #[test]
-fn a_locked_branch_names_its_holder_and_how_to_free_it() {
+fn a_locked_branch_names_its_holder_and_the_command_that_frees_it() {
     let branch = json!({"branch": "main", "workspaceRef": {"name": "repo"}});
     let elsewhere = json!({"branch": "main", "workspaceRef": {"name": "else"}});
     let waiting = |message: &str| json!({"phase": "Waiting", "message": message});
     let kinds = |message: &str| {
         [(
-            Kind::Tasks,
+            Collection::Tasks,
             json!([
                 task("waits", &branch, &waiting(message)),
                 task("done", &branch, &json!({"phase": "Succeeded"})),
@@ -214,74 +216,77 @@ fn a_locked_branch_names_its_holder_and_how_to_free_it() {
         ("Waiting for branch \"main\" (queued behind first)", "first", "Pending"),
         ("in other words", "holds", "Running"),
     ] {
-        let told = told(&kinds(message), "waits");
+        let text = explained(&kinds(message), "waits");
         let expected = format!(
             "  Waits      for branch main, which Task {holder} holds; that one is {state}
-             → it goes on when that one ends; to end it now:
+             → it continues when that one ends; to end it now:
              → taskgate cancel {holder} -n team  (needs patch and delete on tasks.kelos.dev)
 "
         );
-        assert!(told.ends_with(&expected), "{told}");
+        assert!(text.ends_with(&expected), "{text}");
     }
-    let told = told(&kinds("Waiting for branch \"main\" (locked by foreign)"), "waits");
+    let text = explained(&kinds("Waiting for branch \"main\" (locked by foreign)"), "waits");
     assert!(
-        told.contains("which Task foreign holds, and that one is not in this namespace\n"),
-        "{told}"
+        text.contains("which Task foreign holds, and that one is not in this namespace\n"),
+        "{text}"
     );
     let command = "→ kubectl get tasks.kelos.dev -A --field-selector metadata.name=foreign";
-    assert!(told.contains(command), "{told}");
+    assert!(text.contains(command), "{text}");
 }
 
 #[test]
-fn a_dependency_says_how_far_it_is() {
+fn a_dependency_has_its_state() {
     let depends = json!({"dependsOn": ["done", "runs", "missing"]});
     let kinds = [(
-        Kind::Tasks,
+        Collection::Tasks,
         json!([
             task("waits", &depends, &json!({"phase": "Waiting"})),
             task("done", &json!({}), &json!({"phase": "Succeeded"})),
             task("runs", &json!({}), &json!({"phase": "Running"})),
         ]),
     )];
-    let told = told(&kinds, "waits");
+    let text = explained(&kinds, "waits");
     let expected = "\
   Waits      for Task runs to succeed; it is Running
              → taskgate explain task/runs -n team  (needs get on tasks.kelos.dev)
   Waits      for Task missing, which does not exist
-             → whoever may create Tasks can make it, or cancel this one
+             → a user who may create Tasks can create it, or cancel this one
 ";
-    assert!(told.ends_with(expected), "{told}");
+    assert!(text.ends_with(expected), "{text}");
 }
 
 #[test]
-fn a_job_that_cannot_be_made_has_a_culprit() {
-    let kinds = [(Kind::Tasks, json!([task("t", &json!({}), &json!({"phase": ""}))]))];
+fn a_job_that_cannot_be_created_has_a_blocker() {
+    let kinds = [(Collection::Tasks, json!([task("t", &json!({}), &json!({"phase": ""}))]))];
     let known = snapshot(&kinds);
-    let scene = Scene::new("team", &known);
-    assert!(waits::may_blame_kueue(&scene, &kinds[0].1[0]));
-    let down = Kueue::Down { wanted: 1 };
-    let blamed = tell(&known, down.clone(), "t").expect("it is there");
+    let context = ExplainContext::new("team", &known);
+    assert!(blocker::may_be_kueue(&context, &kinds[0].1[0]));
+    let down = KueueHealth::Down { wanted: 1 };
+    let text = try_explain(&known, down.clone(), "t").expect("it is there");
     let expected = "\
-  Waits      for Kelos to make its Job
-  Waits      the culprit is Kueue: Deployment kueue-system/kueue-controller-manager has none of its 1 replicas available, so that \
+  Waits      for Kelos to create its Job
+  Waits      the blocker is Kueue: Deployment kueue-system/kueue-controller-manager has none of its 1 replicas available, so that \
                     neither its controller nor its webhook works
              → kubectl -n kueue-system get pods  (needs get on Kueue's pods)
 ";
-    assert!(blamed.ends_with(expected), "{blamed}");
-    assert!(!told(&kinds, "t").contains("culprit"));
+    assert!(text.ends_with(expected), "{text}");
+    assert!(!explained(&kinds, "t").contains("blocker"));
 
-    // One that runs has nothing to do with it.
+    // Kueue does not block a Task that runs.
     let kinds = [(
-        Kind::Tasks,
+        Collection::Tasks,
         json!([task("t", &json!({}), &json!({"phase": "Running"}))]),
     )];
     let known = snapshot(&kinds);
-    assert!(!waits::may_blame_kueue(&Scene::new("team", &known), &kinds[0].1[0]));
-    assert!(!tell(&known, down, "t").expect("it is there").contains("culprit"));
+    assert!(!blocker::may_be_kueue(
+        &ExplainContext::new("team", &known),
+        &kinds[0].1[0]
+    ));
+    assert!(!try_explain(&known, down, "t").expect("it is there").contains("blocker"));
 }
 
 #[test]
-fn a_stopped_item_tells_its_attempts_and_what_starts_it_again() {
+fn a_stopped_item_has_its_attempts_and_what_starts_it_again() {
     let status = json!({
         "breaker": "Open", "consecutiveFailures": 2, "totalCostUSD": "1.50", "openedAt": "2026-11-20T07:00:00Z",
         "attempts": [
@@ -292,14 +297,14 @@ fn a_stopped_item_tells_its_attempts_and_what_starts_it_again() {
     });
     let spec = json!({"failurePolicy": {"maxRetriesPerItem": 2, "resetAfter": "24h", "resetOnChange": true}});
     let kinds = [
-        (Kind::WorkItems, json!([item(&status)])),
+        (Collection::WorkItems, json!([item(&status)])),
         (
-            Kind::Spawners,
+            Collection::Spawners,
             json!([{"metadata": {"name": "fixer", "namespace": "team"}}]),
         ),
-        (Kind::Policies, json!([policy("agents", &spec)])),
+        (Collection::Policies, json!([policy("agents", &spec)])),
     ];
-    let story = "
+    let lines = "
   Policy     failurePolicy by TaskPolicy/agents (Enforce): no other policy with this section selects it
   Item       item fixer/42 is stopped for 5h: 2 failures in a row (limit 2), cost $1.50; no Task comes for it
              → taskgate reset fixer/42 -n team  (needs patch on workitems)
@@ -316,22 +321,22 @@ fn a_stopped_item_tells_its_attempts_and_what_starts_it_again() {
         "wi/fixer/42",
         "item/fixer-42-0",
     ] {
-        let told = told(&kinds, name);
-        assert_eq!(told, format!("item fixer/42 in namespace team: Open{story}"), "{name}");
+        let text = explained(&kinds, name);
+        assert_eq!(text, format!("item fixer/42 in namespace team: Open{lines}"), "{name}");
     }
-    let spawner = told(&kinds, "spawner/fixer");
+    let spawner = explained(&kinds, "spawner/fixer");
     assert_eq!(
         spawner,
-        format!("TaskSpawner fixer in namespace team: ItemsStopped{story}")
+        format!("TaskSpawner fixer in namespace team: ItemsStopped{lines}")
     );
 }
 
 #[test]
-fn the_policy_of_the_day_decides_whether_an_item_is_stopped() {
+fn the_current_policy_decides_whether_an_item_is_stopped() {
     let status = json!({"breaker": "Open", "consecutiveFailures": 2});
     let mut evil = item(&status);
     evil["spec"]["key"] = json!("--all-open; reboot");
-    for (spec, object, state, said) in [
+    for (spec, object, state, words) in [
         (
             json!({"maxRetriesPerItem": 3}),
             item(&status),
@@ -348,9 +353,9 @@ fn the_policy_of_the_day_decides_whether_an_item_is_stopped() {
             json!({"maxRetriesPerItem": 2, "mode": "Off"}),
             item(&status),
             "Open",
-            "is written down as stopped (2 failures in a row), but no policy stops it any more\n",
+            "is stored as stopped (2 failures in a row), but no policy stops it any more\n",
         ),
-        // What anybody can choose is not put into a command line.
+        // Free text is not put into a command line.
         (
             json!({"maxRetriesPerItem": 2}),
             evil,
@@ -359,25 +364,25 @@ fn the_policy_of_the_day_decides_whether_an_item_is_stopped() {
         ),
     ] {
         let kinds = [
-            (Kind::WorkItems, json!([object])),
+            (Collection::WorkItems, json!([object])),
             (
-                Kind::Policies,
+                Collection::Policies,
                 json!([policy("agents", &json!({"failurePolicy": spec}))]),
             ),
         ];
-        let told = told(&kinds, "item/fixer-42-0");
+        let text = explained(&kinds, "item/fixer-42-0");
         assert!(
-            told.lines()
+            text.lines()
                 .next()
                 .is_some_and(|line| line.ends_with(&format!("team: {state}"))),
-            "{told}"
+            "{text}"
         );
-        assert!(told.contains(said), "{told}");
+        assert!(text.contains(words), "{text}");
     }
 }
 
 #[test]
-fn a_failed_task_says_what_becomes_of_it() {
+fn a_failed_task_has_its_next_action() {
     let failed = json!({"phase": "Failed", "completionTime": "2026-11-20T11:30:00Z"});
     let mut task = task("fixer-42", &json!({}), &failed);
     task["metadata"]["labels"]["taskgate.dev/work-item"] = json!("fixer-42-0");
@@ -389,35 +394,35 @@ fn a_failed_task_says_what_becomes_of_it() {
     });
     let kinds = |task: &Value| {
         [
-            (Kind::Tasks, json!([task])),
-            (Kind::WorkItems, json!([item(&status)])),
+            (Collection::Tasks, json!([task])),
+            (Collection::WorkItems, json!([item(&status)])),
             (
-                Kind::Policies,
+                Collection::Policies,
                 json!([policy("agents", &json!({"failurePolicy": {"maxRetriesPerItem": 3}}))]),
             ),
         ]
     };
-    let stays = told(&kinds(&task), "fixer-42");
+    let stays = explained(&kinds(&task), "fixer-42");
     let command = "→ kubectl -n team delete tasks.kelos.dev fixer-42  (needs delete on tasks.kelos.dev)\n";
     assert!(
         stays.contains("Next       it stays as it is: it has no TTL") && stays.contains(command),
         "{stays}"
     );
     task["metadata"]["annotations"]["taskgate.dev/ttl-seconds-after-finished"] = json!("3600");
-    let goes = told(&kinds(&task), "fixer-42");
+    let goes = explained(&kinds(&task), "fixer-42");
     assert!(
-        goes.contains("Next       taskgate deletes it at 2026-11-20T12:30:00Z, and its spawner makes"),
+        goes.contains("Next       taskgate deletes it at 2026-11-20T12:30:00Z, and its spawner creates"),
         "{goes}"
     );
-    let moved = "Admission  its TTL of 3600 s was moved out of its spec: taskgate keeps it\n";
+    let moved = "Admission  its TTL of 3600 s was moved from its spec to an annotation\n";
     assert!(
-        goes.contains(moved) && goes.contains("counted to WorkItem fixer-42-0"),
+        goes.contains(moved) && goes.contains("it belongs to WorkItem fixer-42-0"),
         "{goes}"
     );
 }
 
 #[test]
-fn a_cancellation_says_who_and_whether_there_is_a_way_back() {
+fn a_cancellation_has_its_user_and_whether_it_can_be_withdrawn() {
     let stamped = |progress: &str| {
         json!({
             "taskgate.dev/cancel": "stale", "taskgate.dev/cancelled-by": "user:ann", "taskgate.dev/cancel-trigger": "ByHand",
@@ -425,16 +430,16 @@ fn a_cancellation_says_who_and_whether_there_is_a_way_back() {
             "taskgate.dev/cancel-state": progress,
         })
     };
-    for (annotations, said) in [
+    for (annotations, words) in [
         (
             stamped("Announced"),
             "Waits      for its end: it will be cancelled at 2026-11-20T12:59:00Z by user:ann: stale
-             → until then the request can be taken back
+             → until then the request can be withdrawn
              → taskgate cancel t --withdraw -n team  (needs patch and delete on tasks.kelos.dev)\n",
         ),
         (
             stamped("Cancelling"),
-            "the cancellation that user:ann asked for is being carried out",
+            "the cancellation that user:ann requested is in progress",
         ),
         (
             stamped("Cancelled"),
@@ -442,11 +447,11 @@ fn a_cancellation_says_who_and_whether_there_is_a_way_back() {
         ),
         (
             stamped("TooLate"),
-            "it ended by itself before the cancellation that user:ann asked for\n",
+            "it ended before the cancellation that user:ann requested\n",
         ),
         (
             stamped("Refused"),
-            "a cancellation was asked for and refused, as nobody knows by whom\n",
+            "a cancellation was requested and refused, as the user is unknown\n",
         ),
         (
             json!({"taskgate.dev/cancel": "x"}),
@@ -455,34 +460,34 @@ fn a_cancellation_says_who_and_whether_there_is_a_way_back() {
     ] {
         let mut task = task("t", &json!({}), &json!({"phase": "Running"}));
         task["metadata"]["annotations"] = annotations;
-        let told = told(&[(Kind::Tasks, json!([task]))], "t");
-        assert!(told.contains(said), "{told}");
+        let text = explained(&[(Collection::Tasks, json!([task]))], "t");
+        assert!(text.contains(words), "{text}");
     }
 }
 
 #[test]
-fn a_workload_of_foremans_says_why_it_is_not_run_again() {
+fn a_workload_of_foreman_has_the_reason_why_it_is_not_retried() {
     let workload = json!({
         "metadata": {"name": "wl", "namespace": "team", "uid": "u", "labels": {"taskgate.dev/work-item": "w"}},
         "spec": {"repo": "acme/app", "issues": [7]}, "status": {"phase": "Failed"},
     });
-    let ledger = json!({
+    let retry_status = json!({
         "attempt": 2, "run": {"kind": "Workload", "name": "wl", "uid": "u"},
         "failure": {"class": "Work", "reason": "NO-GO", "time": "2026-11-20T11:00:00Z"},
     });
-    let said = json!([{
+    let conditions = json!([{
         "type": "Retry", "status": "False", "reason": "MaxAttemptsReached", "lastTransitionTime": "2026-11-20T11:00:00Z",
         "message": "Workload wl failed (NO-GO) at attempt 2 of 2 and stays as it is",
     }]);
     let item = json!({
         "metadata": {"name": "w", "namespace": "team"}, "spec": {"key": "Workload/acme/app#7", "item": "acme/app#7"},
-        "status": {"consecutiveFailures": 2, "retry": ledger, "conditions": said},
+        "status": {"consecutiveFailures": 2, "retry": retry_status, "conditions": conditions},
     });
     let kinds = [
-        (Kind::Workloads, json!([workload])),
-        (Kind::WorkItems, json!([item])),
+        (Collection::Workloads, json!([workload])),
+        (Collection::WorkItems, json!([item])),
         (
-            Kind::Policies,
+            Collection::Policies,
             json!([
                 policy("retry", &json!({"retry": {"maxAttempts": 2}, "queueName": "agents"})),
                 policy("tasks", &json!({"priority": -1, "retry": {"maxAttempts": 9}})),
@@ -491,68 +496,68 @@ fn a_workload_of_foremans_says_why_it_is_not_run_again() {
     ];
     let expected = "\
 Workload wl in namespace team: Failed
-  State      Foreman says Failed
+  State      phase in Foreman: Failed
   Policy     retry by TaskPolicy/retry (Enforce): priority 0, before TaskPolicy/tasks (priority -1)
   Item       item Workload/acme/app#7 is not stopped: 2 failures in a row
   Next       MaxAttemptsReached: Workload wl failed (NO-GO) at attempt 2 of 2 and stays as it is
              → taskgate retry workload/wl -n team  (needs patch on workitems; delete and create on what is run again)
 ";
-    assert_eq!(told(&kinds, "workload/wl"), expected);
+    assert_eq!(explained(&kinds, "workload/wl"), expected);
 }
 
 #[test]
-fn what_is_not_there_and_what_is_not_clear_are_said() {
+fn missing_and_ambiguous_objects_are_errors() {
     let item = |name: &str, key: &str| json!({"metadata": {"name": name, "namespace": "team"}, "spec": {"key": key, "item": "42"}});
-    let kinds = [(Kind::WorkItems, json!([item("a-0", "a/42"), item("b-0", "b/42")]))];
+    let kinds = [(Collection::WorkItems, json!([item("a-0", "a/42"), item("b-0", "b/42")]))];
     let mut snapshot = snapshot(&kinds);
-    let unclear = tell(&snapshot, Kueue::Unknown, "42").expect_err("two have it");
-    assert_eq!(unclear.to_string(), "42 can be any of a/42, b/42: say which");
-    assert!(matches!(unclear, Failure::Usage(_)));
+    let unclear = try_explain(&snapshot, KueueHealth::Unknown, "42").expect_err("two have it");
+    assert_eq!(unclear.to_string(), "42 can be any of a/42, b/42: name one of them");
+    assert!(matches!(unclear, CommandError::Usage(_)));
     assert!(matches!(
-        tell(&snapshot, Kueue::Unknown, "task/"),
-        Err(Failure::Usage(_))
+        try_explain(&snapshot, KueueHealth::Unknown, "task/"),
+        Err(CommandError::Usage(_))
     ));
-    let missing = tell(&snapshot, Kueue::Unknown, "task/x").expect_err("there is none");
+    let missing = try_explain(&snapshot, KueueHealth::Unknown, "task/x").expect_err("there is none");
     assert_eq!(missing.to_string(), "there is no Task x in namespace team");
-    snapshot.put(Kind::Tasks, Err(Trouble::Said("bob may not".to_owned())));
-    let hidden = tell(&snapshot, Kueue::Unknown, "task/x").expect_err("it may not be read");
+    snapshot.put(Collection::Tasks, Err(ReadError::Refused("bob may not".to_owned())));
+    let hidden = try_explain(&snapshot, KueueHealth::Unknown, "task/x").expect_err("it may not be read");
     assert_eq!(
         hidden.to_string(),
         "there is no Task x in namespace team, as far as may be read: bob may not"
     );
-    let rest = tell(&snapshot, Kueue::Unknown, "a/42").expect("it is there");
+    let rest = try_explain(&snapshot, KueueHealth::Unknown, "a/42").expect("it is there");
     assert!(rest.ends_with("  Hidden     bob may not\n"), "{rest}");
 }
 
 #[test]
-fn nobody_governs_where_taskgate_is_not_asked() {
+fn no_policy_governs_excluded_namespaces() {
     let kinds = [
         (
-            Kind::Tasks,
+            Collection::Tasks,
             json!([task("t", &json!({}), &json!({"phase": "Running"}))]),
         ),
         (
-            Kind::Policies,
+            Collection::Policies,
             json!([policy("agents", &json!({"queueName": "agents"}))]),
         ),
         (
-            Kind::Namespaces,
+            Collection::Namespaces,
             json!([{"metadata": {"name": "team", "labels": {"taskgate.dev/admission": "disabled"}}}]),
         ),
     ];
-    let told = told(&kinds, "t");
+    let text = explained(&kinds, "t");
     assert!(
-        told.contains("Policy     none: the API server shows taskgate nothing of namespace team"),
-        "{told}"
+        text.contains("Policy     none: the webhooks exclude namespace team"),
+        "{text}"
     );
     let mut absent = snapshot(&kinds[..1]);
-    absent.put(Kind::Policies, Err(Trouble::Absent));
-    let told = tell(&absent, Kueue::Unknown, "t").expect("it is there");
-    assert!(told.contains("Policy     none: taskgate is not installed"), "{told}");
+    absent.put(Collection::Policies, Err(ReadError::Absent));
+    let text = try_explain(&absent, KueueHealth::Unknown, "t").expect("it is there");
+    assert!(text.contains("Policy     none: taskgate is not installed"), "{text}");
 }
 
 #[test]
-fn files_tell_the_same_and_the_namespace_follows_from_what_is_asked() {
+fn files_give_the_same_and_the_namespace_is_that_of_the_object() {
     let task = |namespace: &str| {
         json!({
             "apiVersion": "kelos.dev/v1alpha1", "kind": "Task", "metadata": {"name": "t", "namespace": namespace},
@@ -561,31 +566,31 @@ fn files_tell_the_same_and_the_namespace_follows_from_what_is_asked() {
     let policy = json!({
         "apiVersion": "taskgate.dev/v1alpha1", "kind": "TaskPolicy", "metadata": {"name": "agents"}, "spec": {"queueName": "q"},
     });
-    let wanted = Wanted::of("t").expect("a name");
+    let object = ObjectRef::parse("t").expect("a name");
     let files = Files::of([task("a"), policy.clone()], "default");
-    assert_eq!(files.namespace_of(&wanted, "default").ok().as_deref(), Some("a"));
+    assert_eq!(files.namespace_of(&object, "default").ok().as_deref(), Some("a"));
     let files = Files::of([task("a"), task("b"), policy.clone()], "b");
-    let several = files.namespace_of(&wanted, "b").expect_err("two have it");
-    assert_eq!(several.to_string(), "it is in namespaces a, b: say which with -n");
+    let several = files.namespace_of(&object, "b").expect_err("two have it");
+    assert_eq!(several.to_string(), "it is in namespaces a, b: name one with -n");
     let snapshot = files.snapshot("b");
-    let scene = Scene::new("b", &snapshot);
-    let found = wanted.find(&scene).expect("it is there");
-    let told = text(&Story::of(&scene, &found, now()), Style::plain());
+    let context = ExplainContext::new("b", &snapshot);
+    let found = object.get(&context).expect("it is there");
+    let text = explain(&context, &found, now()).text(Style::plain());
     assert!(
-        told.contains("queue by TaskPolicy/agents") && told.contains("taskgate check tells"),
-        "{told}"
+        text.contains("queue by TaskPolicy/agents") && text.contains("taskgate check shows"),
+        "{text}"
     );
 }
 
 #[test]
-fn what_others_wrote_cannot_drive_the_terminal() {
+fn text_of_others_cannot_control_the_terminal() {
     let mut evil = task(
         "evil",
         &json!({}),
         &json!({"phase": "Run\u{1b}[2Jning", "message": "a\nb\u{202e}c"}),
     );
     evil["metadata"]["annotations"] = json!({"taskgate.dev/metadata-skipped": "x\u{1b}[2J"});
-    let told = told(&[(Kind::Tasks, json!([evil]))], "evil");
-    assert!(!told.contains('\u{1b}') && !told.contains('\u{202e}'), "{told:?}");
-    assert_eq!(told.lines().count(), 4, "{told}");
+    let text = explained(&[(Collection::Tasks, json!([evil]))], "evil");
+    assert!(!text.contains('\u{1b}') && !text.contains('\u{202e}'), "{text:?}");
+    assert_eq!(text.lines().count(), 4, "{text}");
 }

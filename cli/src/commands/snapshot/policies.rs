@@ -1,90 +1,159 @@
-//! The policies of a snapshot, compiled, and which of them govern a Task.
+//! The policies of a snapshot, compiled, and those that govern an object.
 
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
-use taskgate_api::{ClusterTaskPolicySpec, Mode, TaskPolicySpec, kelos::Task, keys, metadata::Metadata};
+use serde_json::{Value, json};
+use taskgate_api::{
+    ClusterTaskPolicySpec, Mode, Selector, SelectorExt as _, TaskPolicySpec,
+    kelos::{self, Task},
+    keys,
+    metadata::Metadata,
+};
 use taskgate_policy::{
-    Candidate, FailureRule, Policy, PolicyName, PolicyScope, PolicySet, RetryRule, SpawnerInfo, retry::Retried,
+    Candidate, FailureRule, Policy, PolicyName, PolicyScope, PolicySet, Problem, RetryRule, SpawnerInfo, retry::Retried,
 };
 use taskgate_webhook::rules::EXCLUDED_NAMESPACES;
 
-use super::kinds::{Kind, Snapshot, Trouble};
+use super::{Collection, Snapshot};
 
-/// The policies and what they select by.
+/// A policy object and the policy that it compiles to.
+pub(in crate::commands) struct CompiledPolicy {
+    pub(in crate::commands) name: PolicyName,
+    pub(in crate::commands) object: Arc<Value>,
+    /// `None` where it cannot be parsed.
+    pub(in crate::commands) spec: Option<TaskPolicySpec>,
+    /// Whether it comes before every policy that is not enforced.
+    pub(in crate::commands) enforced: bool,
+    namespace_selector: Option<LabelSelector>,
+    /// The policy, or why it cannot be applied.
+    pub(in crate::commands) policy: Result<Policy, Vec<String>>,
+}
+
+impl CompiledPolicy {
+    /// Compiles a `TaskPolicy`.
+    pub(in crate::commands) fn namespaced(object: &Arc<Value>) -> Self {
+        let metadata = Metadata::of(object);
+        let namespace = metadata.namespace().unwrap_or("default").to_owned();
+        let name = metadata.name().unwrap_or("policy").to_owned();
+        let (spec, policy) = compile(object, |spec| Policy::namespaced(&namespace, &name, spec));
+        Self {
+            name: PolicyName::Namespaced { namespace, name },
+            object: object.clone(),
+            spec,
+            enforced: false,
+            namespace_selector: None,
+            policy,
+        }
+    }
+
+    /// Compiles a `ClusterTaskPolicy`.
+    pub(in crate::commands) fn cluster(object: &Arc<Value>) -> Self {
+        let name = Metadata::of(object).name().unwrap_or("policy").to_owned();
+        let (spec, policy) = compile(object, |spec| Policy::cluster(&name, spec));
+        let spec: Option<ClusterTaskPolicySpec> = spec;
+        Self {
+            name: PolicyName::Cluster { name },
+            object: object.clone(),
+            enforced: spec.as_ref().is_some_and(|spec| spec.enforced),
+            namespace_selector: spec.as_ref().and_then(|spec| spec.namespace_selector.clone()),
+            spec: spec.map(|spec| spec.policy),
+            policy,
+        }
+    }
+
+    /// Why it cannot be applied.
+    pub(in crate::commands) fn problem(&self) -> Option<String> {
+        self.policy.as_ref().err().map(|problems| problems.join("; "))
+    }
+
+    /// Whether its mode lets it do anything.
+    pub(in crate::commands) fn is_on(&self) -> bool {
+        self.spec.as_ref().is_some_and(|spec| spec.mode != Mode::Off)
+    }
+
+    /// As `TaskPolicy team/agents`.
+    pub(in crate::commands) fn title(&self) -> String {
+        match &self.name {
+            PolicyName::Namespaced { namespace, name } => format!("TaskPolicy {namespace}/{name}"),
+            PolicyName::Cluster { name } => format!("ClusterTaskPolicy {name}"),
+        }
+    }
+
+    /// Whether it applies to a namespace of this name and these labels.
+    pub(in crate::commands) fn includes(&self, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
+        match &self.name {
+            PolicyName::Namespaced { namespace: own, .. } => own == namespace,
+            PolicyName::Cluster { .. } => matches(self.namespace_selector.clone(), labels),
+        }
+    }
+}
+
+/// The spec of `object`, where it can be parsed, and the policy or its problems.
+fn compile<S: DeserializeOwned>(
+    object: &Value,
+    compile: impl FnOnce(&S) -> Result<Policy, Vec<Problem>>,
+) -> (Option<S>, Result<Policy, Vec<String>>) {
+    match S::deserialize(&object["spec"]) {
+        Ok(spec) => {
+            let policy = compile(&spec);
+            let policy = policy.map_err(|problems| problems.iter().map(ToString::to_string).collect());
+            (Some(spec), policy)
+        }
+        Err(error) => (None, Err(vec![format!("spec: {error}")])),
+    }
+}
+
+/// All policies, and the objects that they select by.
 pub(in crate::commands) struct Policies {
     set: PolicySet,
     /// Every policy, those that cannot be applied included.
-    pub(in crate::commands) written: Vec<Written>,
-    namespaces: HashMap<String, BTreeMap<String, String>>,
+    pub(in crate::commands) all: Vec<CompiledPolicy>,
+    pub(in crate::commands) namespaces: HashMap<String, BTreeMap<String, String>>,
     spawners: HashMap<(String, String), SpawnerInfo>,
-    /// Why it cannot be said which policies govern a Task.
+    /// Why it is not known which policies govern a Task.
     pub(in crate::commands) unknown: Option<String>,
-}
-
-/// A policy as it was written.
-pub(in crate::commands) struct Written {
-    pub(in crate::commands) name: PolicyName,
-    /// How far it may go; `None` where its spec cannot be read.
-    pub(in crate::commands) mode: Option<Mode>,
-    /// Why it cannot be applied.
-    pub(in crate::commands) problem: Option<String>,
 }
 
 impl Policies {
     pub(in crate::commands) fn of(snapshot: &Snapshot) -> Self {
-        let mut compiled = Vec::new();
-        let mut written = Vec::new();
-        let mut take = |name: PolicyName, outcome: Result<(Policy, Mode), (Option<Mode>, String)>| {
-            let (mode, problem) = match outcome {
-                Ok((policy, mode)) => {
-                    compiled.push(policy);
-                    (Some(mode), None)
-                }
-                Err((mode, problem)) => (mode, Some(problem)),
-            };
-            written.push(Written { name, mode, problem });
-        };
-        for (namespace, name, object) in named(snapshot, Kind::Policies) {
-            let outcome = compile(object, |spec: &TaskPolicySpec| {
-                (Policy::namespaced(&namespace, &name, spec), spec.mode)
-            });
-            take(PolicyName::Namespaced { namespace, name }, outcome);
-        }
-        for (_, name, object) in named(snapshot, Kind::ClusterPolicies) {
-            let outcome = compile(object, |spec: &ClusterTaskPolicySpec| {
-                (Policy::cluster(&name, spec), spec.policy.mode)
-            });
-            take(PolicyName::Cluster { name }, outcome);
-        }
-        let labels = |object: &Value| {
-            let labels = Metadata::of(object).labels();
-            labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
-        };
+        let all = snapshot
+            .objects(Collection::Policies)
+            .iter()
+            .map(CompiledPolicy::namespaced);
+        let cluster = snapshot.objects(Collection::ClusterPolicies).iter();
+        let all: Vec<_> = all.chain(cluster.map(CompiledPolicy::cluster)).collect();
+        let namespaces = snapshot.named(Collection::Namespaces);
+        let spawners = snapshot.named(Collection::Spawners);
+        let required = [
+            Collection::Policies,
+            Collection::ClusterPolicies,
+            Collection::Namespaces,
+            Collection::Spawners,
+        ];
+        let error = |collection| Some(snapshot.error(collection)?.message()?.to_owned());
         Self {
-            set: PolicySet::new(compiled),
-            written,
-            namespaces: named(snapshot, Kind::Namespaces)
-                .map(|(_, name, object)| (name, labels(object)))
-                .collect(),
-            spawners: named(snapshot, Kind::Spawners)
+            set: PolicySet::new(all.iter().filter_map(|policy| policy.policy.as_ref().ok().cloned())),
+            all,
+            namespaces: namespaces.map(|(_, name, object)| (name, labels(object))).collect(),
+            spawners: spawners
                 .map(|(namespace, name, object)| ((namespace, name), SpawnerInfo::of(object)))
                 .collect(),
-            unknown: unknown(snapshot),
+            unknown: required.into_iter().find_map(error),
         }
     }
 
-    /// Whether the API server shows taskgate nothing of `namespace` (C9).
-    pub(in crate::commands) fn leaves_out(&self, namespace: &str) -> bool {
+    /// Whether the webhooks exclude `namespace`.
+    pub(in crate::commands) fn excludes(&self, namespace: &str) -> bool {
         let labels = self.namespaces.get(namespace);
         EXCLUDED_NAMESPACES.contains(&namespace) || labels.is_some_and(keys::is_opted_out)
     }
 
-    /// The policy lookup for `object` in `namespace`.
+    /// The policies that can apply to `object` in `namespace`.
     fn scope<'p, 's>(&'p self, namespace: &'s str, object: &Value) -> PolicyScope<'p, 's>
     where
         'p: 's,
@@ -101,22 +170,24 @@ impl Policies {
         self.scope(namespace, object).candidates(object)
     }
 
-    /// The failure section that governs `task` in `namespace`, if one does.
+    /// The failure section that governs `task` in `namespace`.
     pub(in crate::commands) fn failure(&self, namespace: &str, task: &Value) -> Option<FailureRule<'_>> {
-        let known = self.unknown.is_none() && !self.leaves_out(namespace);
-        known.then(|| self.scope(namespace, task).failure(task)).flatten()
+        if self.unknown.is_some() || self.excludes(namespace) {
+            return None;
+        }
+        self.scope(namespace, task).failure(task)
     }
 
-    /// The retry section that governs `object` in `namespace`, if one does.
+    /// The retry section that governs `object` in `namespace`.
     pub(in crate::commands) fn retry(&self, namespace: &str, object: Retried<'_>) -> Option<RetryRule<'_>> {
         self.scope(namespace, object.object())
             .retry(object.kind(), object.object())
     }
 
-    /// The policies that govern `task`, the strongest of each section; `None` where that cannot be said.
+    /// The policies that govern `task`, the strongest of each section; `None` where that is not known.
     pub(in crate::commands) fn governing(&self, task: &Value) -> Option<Vec<PolicyName>> {
         let namespace = Metadata::of(task).namespace().unwrap_or_default();
-        if self.leaves_out(namespace) {
+        if self.excludes(namespace) {
             return Some(Vec::new());
         }
         if self.unknown.is_some() {
@@ -132,35 +203,22 @@ impl Policies {
     }
 }
 
-/// What has to be known to say who governs a Task, and is not.
-fn unknown(snapshot: &Snapshot) -> Option<String> {
-    let needed = [Kind::Policies, Kind::ClusterPolicies, Kind::Namespaces, Kind::Spawners];
-    needed.into_iter().find_map(|kind| match snapshot.trouble(kind)? {
-        Trouble::Absent => None,
-        Trouble::Said(message) => Some(message.clone()),
-    })
+/// A Task as the spawner `name` would create it, as far as policies select by it. Labels from templates are not known.
+pub(in crate::commands) fn sample_task(namespace: &str, name: &str, spawner: Option<&Value>) -> Value {
+    let template = spawner.and_then(|spawner| spawner.pointer("/spec/taskTemplate"));
+    let labels = template.and_then(|template| template.pointer("/metadata/labels"));
+    let mut labels = labels.filter(|labels| labels.is_object()).cloned().unwrap_or(json!({}));
+    labels[kelos::SPAWNER_LABEL] = name.into();
+    json!({"metadata": {"namespace": namespace, "labels": labels}, "spec": template})
 }
 
-fn named(snapshot: &Snapshot, kind: Kind) -> impl Iterator<Item = (String, String, &Arc<Value>)> {
-    snapshot.objects(kind).iter().filter_map(|object| {
-        let metadata = Metadata::of(object);
-        let namespace = metadata.namespace().unwrap_or_default().to_owned();
-        Some((namespace, metadata.name()?.to_owned(), object))
-    })
+/// The labels of an object.
+pub(in crate::commands) fn labels(object: &Value) -> BTreeMap<String, String> {
+    let labels = Metadata::of(object).labels();
+    labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
-type Compiled = (Result<Policy, Vec<taskgate_policy::Problem>>, Mode);
-
-fn compile<T: DeserializeOwned>(
-    object: &Value,
-    compile: impl FnOnce(&T) -> Compiled,
-) -> Result<(Policy, Mode), (Option<Mode>, String)> {
-    let spec: T = serde_json::from_value(object["spec"].clone()).map_err(|error| (None, error.to_string()))?;
-    match compile(&spec) {
-        (Ok(policy), mode) => Ok((policy, mode)),
-        (Err(problems), mode) => {
-            let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
-            Err((Some(mode), problems.join("; ")))
-        }
-    }
+/// Whether labels match a selector. An invalid one matches nothing.
+pub(in crate::commands) fn matches(selector: Option<LabelSelector>, labels: &BTreeMap<String, String>) -> bool {
+    selector.is_none_or(|selector| Selector::try_from(selector).is_ok_and(|selector| selector.matches(labels)))
 }

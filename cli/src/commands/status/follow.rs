@@ -1,4 +1,4 @@
-//! Following everything: watches, and no asking in between.
+//! Follows the collections of `taskgate status --watch` by watches, without requests in between.
 
 use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 
@@ -18,26 +18,26 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::commands::snapshot::{Kind, Reach, Read, STATUS, Snapshot, Trouble, json, namespaces};
+use crate::commands::snapshot::{Collection, Reader, Snapshot, json};
 
-/// How long changes are gathered before they are shown together.
-const GATHER: Duration = Duration::from_millis(200);
+/// How long changes are collected before they are printed together.
+const DEBOUNCE: Duration = Duration::from_millis(200);
 
-/// Calls `draw` with everything once it is known, and after each change, until it returns false or somebody presses Ctrl-C.
+/// Calls `draw` with everything once it is known, and after each change, until it returns false or Ctrl-C.
 ///
-/// A watch that is refused is tried again, ever more seldom: rights may be given, and CRDs installed, later.
-pub(super) async fn follow(reach: &Reach, mut draw: impl FnMut(&Snapshot) -> Result<bool>) -> Result<()> {
-    let mut tables = Tables::default();
-    let watched = STATUS.into_iter().filter(|kind| {
-        // Whoever works in one namespace may get it, and seldom watch it: its labels are read once.
-        *kind != Kind::Namespaces || reach.namespace().is_none()
-    });
-    if reach.namespace().is_some() {
-        tables.known.put(Kind::Namespaces, namespaces(reach).await?);
+/// A watch that is refused is retried with a backoff: rights may be granted, and CRDs installed, later.
+pub(super) async fn follow(reader: &Reader, mut draw: impl FnMut(&Snapshot) -> Result<bool>) -> Result<()> {
+    let mut cache = Cache::default();
+    let mut watched = Collection::STATUS.to_vec();
+    if reader.namespace().is_some() {
+        // A user of one namespace may usually get it, but not watch it: its labels are read once.
+        watched.retain(|collection| *collection != Collection::Namespaces);
+        let namespace = reader.read([reader.query(Collection::Namespaces)]).await;
+        cache.snapshot = namespace.if_reachable()?;
     }
-    let mut changes = select_all(watched.map(|kind| {
-        let events = watcher(reach.api(kind), watcher::Config::default()).default_backoff();
-        events.map(move |event| (kind, event)).boxed()
+    let mut changes = select_all(watched.into_iter().map(|collection| {
+        let events = watcher(reader.api(collection), watcher::Config::default()).default_backoff();
+        events.map(move |event| (collection, event)).boxed()
     }));
     let mut interrupted = pin!(ctrl_c());
     let mut due: Option<Instant> = None;
@@ -49,14 +49,14 @@ pub(super) async fn follow(reach: &Reach, mut draw: impl FnMut(&Snapshot) -> Res
             }
         };
         tokio::select! {
-            Some((kind, event)) = changes.next() => {
-                if tables.note(kind, event) && tables.known.len() == STATUS.len() {
-                    due.get_or_insert_with(|| Instant::now() + GATHER);
+            Some((collection, event)) = changes.next() => {
+                if cache.apply(collection, event) && cache.snapshot.len() == Collection::STATUS.len() {
+                    due.get_or_insert_with(|| Instant::now() + DEBOUNCE);
                 }
             }
             () = drawing => {
                 due = None;
-                if !draw(&tables.known)? {
+                if !draw(&cache.snapshot)? {
                     return Ok(());
                 }
             }
@@ -65,53 +65,46 @@ pub(super) async fn follow(reach: &Reach, mut draw: impl FnMut(&Snapshot) -> Res
     }
 }
 
-type Objects = BTreeMap<(Option<String>, String), Arc<Value>>;
+type ObjectMap = BTreeMap<(Option<String>, String), Arc<Value>>;
 
-/// What is known by now. While objects are listed anew, the old ones stand.
+/// The objects by now. During a list the previous ones stay in the snapshot.
 #[derive(Default)]
-struct Tables {
-    live: BTreeMap<Kind, Objects>,
-    staged: BTreeMap<Kind, Objects>,
-    known: Snapshot,
+struct Cache {
+    objects: BTreeMap<Collection, ObjectMap>,
+    listed: BTreeMap<Collection, ObjectMap>,
+    snapshot: Snapshot,
 }
 
-impl Tables {
-    /// Takes note of `event`. Returns whether it changed what is known.
-    fn note(&mut self, kind: Kind, event: watcher::Result<Event<DynamicObject>>) -> bool {
+impl Cache {
+    /// Applies `event`. Returns whether it changed the snapshot.
+    fn apply(&mut self, collection: Collection, event: watcher::Result<Event<DynamicObject>>) -> bool {
         let key = |object: &DynamicObject| (object.namespace(), object.name_any());
+        let objects = self.objects.entry(collection).or_default();
+        let listed = self.listed.entry(collection).or_default();
         match event {
             Ok(Event::Init) => {
-                self.staged.remove(&kind);
+                listed.clear();
                 return false;
             }
             Ok(Event::InitApply(object)) => {
-                self.staged.entry(kind).or_default().insert(key(&object), json(&object));
+                listed.insert(key(&object), json(&object));
                 return false;
             }
-            Ok(Event::InitDone) => {
-                let listed = self.staged.remove(&kind).unwrap_or_default();
-                self.live.insert(kind, listed);
-            }
+            Ok(Event::InitDone) => *objects = std::mem::take(listed),
             Ok(Event::Apply(object)) => {
-                self.live.entry(kind).or_default().insert(key(&object), json(&object));
+                objects.insert(key(&object), json(&object));
             }
             Ok(Event::Delete(object)) => {
-                self.live.entry(kind).or_default().remove(&key(&object));
+                objects.remove(&key(&object));
             }
-            Err(error) => return self.fail(kind, error),
+            // After another error the watch continues where it was, and the objects stay.
+            Err(watcher::Error::InitialListFailed(error)) => {
+                self.snapshot.put(collection, Err(error.into()));
+                return true;
+            }
+            Err(_) => return false,
         }
-        let objects = self.live.get(&kind).into_iter().flat_map(BTreeMap::values);
-        self.known.put(kind, Ok(objects.cloned().collect()));
-        true
-    }
-
-    /// Only a list that fails leaves nothing to show: a watch that breaks is begun again where it was.
-    fn fail(&mut self, kind: Kind, error: watcher::Error) -> bool {
-        let watcher::Error::InitialListFailed(error) = error else {
-            return false;
-        };
-        let trouble = Trouble::of(error).unwrap_or_else(|error| Trouble::Said(format!("{error:#}")));
-        self.known.put(kind, Read::Err(trouble));
+        self.snapshot.put(collection, Ok(objects.values().cloned().collect()));
         true
     }
 }
@@ -124,48 +117,49 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::commands::snapshot::ReadError;
 
     fn object(name: &str) -> DynamicObject {
         serde_json::from_value(json!({"metadata": {"name": name, "namespace": "team"}})).expect("an object")
     }
 
-    fn names(tables: &Tables) -> BTreeSet<String> {
-        let objects = tables.known.objects(Kind::Tasks).iter();
+    fn names(cache: &Cache) -> BTreeSet<String> {
+        let objects = cache.snapshot.objects(Collection::Tasks).iter();
         objects
             .filter_map(|object| Some(object["metadata"]["name"].as_str()?.to_owned()))
             .collect()
     }
 
     #[test]
-    fn what_is_listed_anew_replaces_what_was_known_all_at_once() {
-        let mut tables = Tables::default();
-        let mut note = |event| tables.note(Kind::Tasks, event);
-        assert!(!note(Ok(Event::Init)) && !note(Ok(Event::InitApply(object("a")))));
-        assert!(note(Ok(Event::InitDone)) && note(Ok(Event::Apply(object("b")))));
-        assert_eq!(names(&tables), BTreeSet::from(["a".to_owned(), "b".to_owned()]));
-        let mut note = |event| tables.note(Kind::Tasks, event);
-        assert!(!note(Ok(Event::Init)) && !note(Ok(Event::InitApply(object("c")))));
-        assert_eq!(names(&tables).len(), 2);
-        assert!(tables.note(Kind::Tasks, Ok(Event::InitDone)));
-        assert!(tables.note(Kind::Tasks, Ok(Event::Delete(object("x")))));
-        assert_eq!(names(&tables), BTreeSet::from(["c".to_owned()]));
+    fn a_new_list_replaces_the_objects_all_at_once() {
+        let mut cache = Cache::default();
+        let mut apply = |event| cache.apply(Collection::Tasks, event);
+        assert!(!apply(Ok(Event::Init)) && !apply(Ok(Event::InitApply(object("a")))));
+        assert!(apply(Ok(Event::InitDone)) && apply(Ok(Event::Apply(object("b")))));
+        assert_eq!(names(&cache), BTreeSet::from(["a".to_owned(), "b".to_owned()]));
+        let mut apply = |event| cache.apply(Collection::Tasks, event);
+        assert!(!apply(Ok(Event::Init)) && !apply(Ok(Event::InitApply(object("c")))));
+        assert_eq!(names(&cache).len(), 2);
+        assert!(cache.apply(Collection::Tasks, Ok(Event::InitDone)));
+        assert!(cache.apply(Collection::Tasks, Ok(Event::Delete(object("x")))));
+        assert_eq!(names(&cache), BTreeSet::from(["c".to_owned()]));
     }
 
     #[test]
-    fn a_refused_list_is_told_and_a_broken_watch_is_not() {
+    fn a_refused_list_is_an_error_and_a_broken_watch_is_not() {
         let refused = |code| {
             let status = Status::failure("forbidden", "Forbidden").with_code(code);
             kube::Error::Api(Box::new(status))
         };
-        let mut tables = Tables::default();
-        assert!(!tables.note(Kind::Tasks, Err(watcher::Error::WatchFailed(refused(500)))));
-        assert_eq!(tables.known.len(), 0);
-        assert!(tables.note(Kind::Tasks, Err(watcher::Error::InitialListFailed(refused(403)))));
-        let said = Trouble::Said("forbidden".to_owned());
-        assert_eq!(tables.known.trouble(Kind::Tasks), Some(&said));
-        assert!(tables.note(Kind::Tasks, Err(watcher::Error::InitialListFailed(refused(404)))));
-        assert_eq!(tables.known.trouble(Kind::Tasks), Some(&Trouble::Absent));
-        assert!(tables.note(Kind::Tasks, Ok(Event::InitDone)));
-        assert_eq!(tables.known.trouble(Kind::Tasks), None);
+        let mut cache = Cache::default();
+        assert!(!cache.apply(Collection::Tasks, Err(watcher::Error::WatchFailed(refused(500)))));
+        assert_eq!(cache.snapshot.len(), 0);
+        assert!(cache.apply(Collection::Tasks, Err(watcher::Error::InitialListFailed(refused(403)))));
+        let error = ReadError::Refused("forbidden".to_owned());
+        assert_eq!(cache.snapshot.error(Collection::Tasks), Some(&error));
+        assert!(cache.apply(Collection::Tasks, Err(watcher::Error::InitialListFailed(refused(404)))));
+        assert_eq!(cache.snapshot.error(Collection::Tasks), Some(&ReadError::Absent));
+        assert!(cache.apply(Collection::Tasks, Ok(Event::InitDone)));
+        assert_eq!(cache.snapshot.error(Collection::Tasks), None);
     }
 }

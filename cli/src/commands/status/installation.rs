@@ -1,21 +1,22 @@
-//! Whether taskgate is disabled, by whom, until when; whether the API server asks it; who leads.
+//! The state of the installation: whether taskgate is disabled, its webhooks, its leader.
 
 use std::fmt::Write as _;
 
 use anyhow::Result;
 use clap::Args;
 use jiff::Timestamp;
-use k8s_openapi::api::{coordination::v1::Lease, core::v1::ConfigMap};
-use kube::{Api, Client};
 use serde_json::Value;
-use taskgate_api::switch::{CONFIG_MAP, Disabled, webhooks};
-use taskgate_controller::switch::configurations;
+use taskgate_api::switch::{CONFIG_MAP, webhooks};
 use taskgate_webhook::{ConfigurationName, rules::CONFIGURATION};
 
-use super::super::{disable::told, said};
-use crate::args::{NAME, NAMESPACE, object_name};
+use crate::{
+    cluster::{self, Connection},
+    commands::disable::describe,
+    defaults::{NAME, NAMESPACE},
+    flags::object_name,
+};
 
-/// Which installation of taskgate is asked about.
+/// The flags that name the installation.
 #[derive(Args, Debug)]
 pub(crate) struct InstalledArgs {
     /// The namespace that taskgate runs in.
@@ -24,7 +25,7 @@ pub(crate) struct InstalledArgs {
     /// The name of its webhook configurations.
     #[arg(long, value_name = "NAME", default_value = CONFIGURATION)]
     pub(crate) configuration: ConfigurationName,
-    /// The Service, which the Lease is called after.
+    /// The Service, which the Lease is named after.
     #[arg(long, value_name = "NAME", default_value = NAME)]
     pub(crate) service: String,
 }
@@ -32,73 +33,41 @@ pub(crate) struct InstalledArgs {
 /// The state of the installation, a line each: the switch, both webhook configurations, the leader.
 ///
 /// RBAC: `get` on the ConfigMap and the Lease in taskgate's namespace, and on both webhook configurations.
-pub(super) async fn read(client: &Client, args: &InstalledArgs) -> Result<String> {
-    let name = args.configuration.as_str();
-    let mut text = switch(client, &args.taskgate_namespace).await?;
-    for (kind, api) in configurations(client) {
-        let found = api.get_opt(name).await.map_err(said)?;
-        let standing = found.map_or_else(|| "there is none".to_owned(), |found| standing(&found.data));
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{} {name}: {standing}", kind.kind);
+pub(super) async fn read(connection: &Connection, args: &InstalledArgs) -> Result<String> {
+    let own = Some(args.taskgate_namespace.as_str());
+    let map = connection.get(cluster::CONFIG_MAP, own, CONFIG_MAP).await?;
+    let switch = map.map_or_else(|| "enabled".to_owned(), |map| describe(&map).1);
+    let mut text = format!("taskgate: {switch}\n");
+    for resource in [cluster::MUTATING_CONFIGURATION, cluster::VALIDATING_CONFIGURATION] {
+        let (.., kind, _) = resource;
+        let name = args.configuration.as_str();
+        let found = connection.get(resource, None, name).await?;
+        let state = found.map_or_else(|| "there is none".to_owned(), |found| webhook_state(&found));
+        let _ = writeln!(text, "{kind} {name}: {state}");
     }
-    text.push_str(
-        &leader(
-            client,
-            &args.taskgate_namespace,
-            &format!("{}-controller", args.service),
-        )
-        .await?,
-    );
+    let lease = format!("{}-controller", args.service);
+    let lease = connection.get(cluster::LEASE, own, &lease).await?.unwrap_or_default();
+    let spec = |field: &str| lease["spec"][field].as_str().filter(|value| !value.is_empty());
+    let renewed = spec("renewTime").and_then(|time| time.parse::<Timestamp>().ok());
+    let leader = spec("holderIdentity").zip(renewed).map(|(holder, renewed)| {
+        let seconds = Timestamp::now().duration_since(renewed).as_secs();
+        format!("{holder}, renewed {seconds} s ago")
+    });
+    let _ = writeln!(text, "Leader: {}", leader.as_deref().unwrap_or("none"));
     Ok(text)
 }
 
-async fn switch(client: &Client, namespace: &str) -> Result<String> {
-    let maps = Api::<ConfigMap>::namespaced(client.clone(), namespace);
-    let Some(map) = maps.get_opt(CONFIG_MAP).await.map_err(said)? else {
-        return Ok("taskgate: enabled\n".to_owned());
-    };
-    let (disabled, problem) = Disabled::read(&map.data.unwrap_or_default());
-    let mut text = format!("taskgate: {}\n", told(&disabled));
-    if let Some(problem) = problem {
-        text.push_str(&problem);
-        text.push('\n');
-    }
-    Ok(text)
-}
-
-/// Whether a configuration's webhooks are on, and what happens when nobody answers them.
-fn standing(configuration: &Value) -> String {
-    let (all, off) = webhooks(configuration).fold((0, 0), |(all, off), (_, is)| (all + 1, off + u32::from(is)));
-    let fail = configuration["webhooks"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(|webhook| webhook["failurePolicy"] == "Fail")
-        .count();
-    let switched = match off {
+/// Whether a configuration's webhooks are on, and how many fail closed.
+fn webhook_state(configuration: &Value) -> String {
+    let all = webhooks(configuration).count();
+    let fail = configuration["webhooks"].as_array().into_iter().flatten();
+    let fail = fail.filter(|webhook| webhook["failurePolicy"] == "Fail").count();
+    let switched = match webhooks(configuration).filter(|(_, off)| *off).count() {
         0 => "on".to_owned(),
         off if off == all => "off".to_owned(),
         off => format!("{off} of {all} off"),
     };
     format!("{switched}; of {all} webhooks {fail} fail closed")
-}
-
-async fn leader(client: &Client, namespace: &str, name: &str) -> Result<String> {
-    let leases = Api::<Lease>::namespaced(client.clone(), namespace);
-    let lease = leases.get_opt(name).await.map_err(said)?;
-    let spec = lease.and_then(|lease| lease.spec).unwrap_or_default();
-    Ok(
-        match (
-            spec.holder_identity.filter(|holder| !holder.is_empty()),
-            spec.renew_time,
-        ) {
-            (Some(holder), Some(renewed)) => {
-                let ago = Timestamp::now().duration_since(renewed.0).as_secs();
-                format!("Leader: {holder}, heard of {ago} s ago\n")
-            }
-            _ => "Leader: none\n".to_owned(),
-        },
-    )
 }
 
 #[cfg(test)]
@@ -114,7 +83,7 @@ mod tests {
             let conditions = if off { json!([{"name": CONDITION}]) } else { json!([]) };
             json!({"name": name, "failurePolicy": policy, "matchConditions": conditions})
         };
-        let of = |webhooks: &[Value]| standing(&json!({"webhooks": webhooks}));
+        let of = |webhooks: &[Value]| webhook_state(&json!({"webhooks": webhooks}));
         let (on, off) = (webhook("a", "Ignore", false), webhook("b", "Fail", true));
         assert_eq!(of(std::slice::from_ref(&on)), "on; of 1 webhooks 0 fail closed");
         assert_eq!(of(std::slice::from_ref(&off)), "off; of 1 webhooks 1 fail closed");

@@ -1,35 +1,50 @@
-//! What there is to tell, as data: a pure function of what was read.
+//! The report as data: a pure function of the snapshot.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
-use taskgate_api::{WorkItem, kelos, keys, metadata::Metadata};
-use taskgate_policy::PolicyName;
+use taskgate_api::{
+    WorkItem, kelos, keys,
+    metadata::Metadata,
+    retry_status::{RetryStatus, RunFailure, RunRef},
+};
+use taskgate_policy::{
+    PolicyName,
+    retry::{GivenUp, condition},
+};
 
-use super::retries::RetryLine;
-use crate::commands::snapshot::{Kind, Policies, Snapshot, Standing, State, Trouble, Written, is_open, items};
+use crate::commands::{
+    snapshot::{Collection, CompiledPolicy, DisplayState, Policies, ReadError, Snapshot, TaskSummary},
+    work_items::is_tripped,
+};
 
-/// Everything that `taskgate status` tells.
+/// The step of a failed run that is not being retried.
+const FAILED: &str = "Failed";
+
+/// The report of `taskgate status`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Report {
-    /// The one namespace that was looked at; absent for all.
+    /// The one namespace that was read; absent for all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) namespace: Option<String>,
     pub(super) policies: Section<PolicyLine>,
     pub(super) tasks: Section<TaskLine>,
-    /// How many Tasks no policy governs. They are left out, unless taskgate did something about them.
+    /// How many Tasks no policy governs. They are omitted, unless taskgate acted on them.
     pub(super) ungoverned_tasks: usize,
     pub(super) open_items: Section<ItemLine>,
-    /// How many items are not stopped.
+    /// How many items are not tripped.
     pub(super) closed_items: usize,
-    /// Failed runs: those that are repeated come first.
+    /// Failed runs: those that are being retried come first.
     pub(super) retries: Section<RetryLine>,
 }
 
-/// Entries of one kind, and what kept others from being known.
+/// Entries of one kind, and why others could not be read.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Section<T> {
     pub(super) entries: Vec<T>,
@@ -46,7 +61,7 @@ pub(super) struct PolicyLine {
     pub(super) name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) mode: Option<String>,
-    /// How many of the Tasks it governs, alone or with others; absent where that cannot be said.
+    /// How many of the Tasks it governs, alone or with others; absent where that is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) tasks: Option<usize>,
     /// Why it cannot be applied.
@@ -61,10 +76,10 @@ pub(super) struct TaskLine {
     pub(super) namespace: String,
     pub(super) name: String,
     #[serde(serialize_with = "as_text")]
-    pub(super) state: State,
-    /// What Kelos says.
+    pub(super) state: DisplayState,
+    /// Its phase in Kelos.
     pub(super) phase: String,
-    /// The policies that govern it; absent where that cannot be said.
+    /// The policies that govern it; absent where that is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) policies: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,7 +88,7 @@ pub(super) struct TaskLine {
     pub(super) why: String,
 }
 
-/// An item that is stopped.
+/// An item that is tripped.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ItemLine {
@@ -86,7 +101,7 @@ pub(super) struct ItemLine {
     pub(super) failures: u32,
     /// Failures in a row that were the cluster's.
     pub(super) infrastructure_failures: u32,
-    /// How many attempts are remembered.
+    /// How many attempts are recorded.
     pub(super) attempts: usize,
     #[serde(rename = "totalCostUSD", skip_serializing_if = "Option::is_none")]
     pub(super) cost: Option<String>,
@@ -96,68 +111,68 @@ pub(super) struct ItemLine {
     pub(super) reason: Option<String>,
 }
 
-fn as_text<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> {
+fn as_text<S: Serializer>(state: &DisplayState, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(state)
 }
 
 impl Report {
-    /// What there is to tell of `snapshot`, which was taken of `namespace` or of all.
+    /// The report on `snapshot`, which was read in `namespace`, or in all.
     pub(super) fn of(namespace: Option<&str>, snapshot: &Snapshot) -> Self {
         let policies = Policies::of(snapshot);
-        let (items, unreadable) = items(snapshot);
-        let by_name: HashMap<(&str, &str), &WorkItem> = items.iter().map(|item| (place(item), item)).collect();
+        let (items, unreadable) = snapshot.work_items();
+        let by_name: HashMap<(&str, &str), &WorkItem> = items.iter().map(|item| (key(item), item)).collect();
         let mut governed: BTreeMap<PolicyName, usize> = BTreeMap::new();
         let mut ungoverned_tasks = 0;
         let mut tasks = Vec::new();
-        for object in snapshot.objects(Kind::Tasks) {
+        for object in snapshot.objects(Collection::Tasks) {
             let names = policies.governing(object);
             for name in names.iter().flatten() {
                 *governed.entry(name.clone()).or_default() += 1;
             }
             let line = task(object, names.as_deref(), &by_name);
-            if concerns_us(object, &line) {
+            if is_relevant(object, &line) {
                 tasks.push(line);
             } else {
                 ungoverned_tasks += 1;
             }
         }
         tasks.sort_by(|a, b| (&a.namespace, &a.state, &a.name).cmp(&(&b.namespace, &b.state, &b.name)));
-        let mut open: Vec<_> = items.iter().filter(|item| is_open(item)).map(item_line).collect();
+        let mut open: Vec<_> = items.iter().filter(|item| is_tripped(item)).map(item_line).collect();
         open.sort_by(|a, b| (&a.namespace, &a.key).cmp(&(&b.namespace, &b.key)));
         let closed_items = items.len() - open.len();
         let mut retries: Vec<_> = items.iter().filter_map(|item| RetryLine::of(item, snapshot)).collect();
-        let order = |line: &RetryLine| (!line.is_under_way(), line.namespace.clone(), line.key.clone());
+        let order = |line: &RetryLine| (!line.is_in_progress(), line.namespace.clone(), line.key.clone());
         retries.sort_by_cached_key(order);
         Self {
             namespace: namespace.map(ToOwned::to_owned),
             policies: policy_lines(&policies, &governed, snapshot),
             tasks: Section {
                 entries: tasks,
-                problem: problem(snapshot, Kind::Tasks),
+                problem: problem(snapshot, Collection::Tasks),
             },
             ungoverned_tasks,
             open_items: Section {
                 entries: open,
-                problem: problem(snapshot, Kind::WorkItems).or(unreadable),
+                problem: problem(snapshot, Collection::WorkItems).or(unreadable),
             },
             closed_items,
             retries: Section {
                 entries: retries,
-                problem: problem(snapshot, Kind::WorkItems),
+                problem: problem(snapshot, Collection::WorkItems),
             },
         }
     }
 }
 
-fn problem(snapshot: &Snapshot, kind: Kind) -> Option<String> {
-    Some(match (snapshot.trouble(kind)?, kind) {
-        (Trouble::Said(message), _) => message.clone(),
-        (Trouble::Absent, Kind::Tasks) => "Kelos is not installed: the API server knows no Tasks".to_owned(),
-        (Trouble::Absent, _) => "taskgate is not installed: the API server does not know its kinds".to_owned(),
+fn problem(snapshot: &Snapshot, collection: Collection) -> Option<String> {
+    Some(match (snapshot.error(collection)?, collection) {
+        (ReadError::Refused(message) | ReadError::Unreachable(message), _) => message.clone(),
+        (ReadError::Absent, Collection::Tasks) => "Kelos is not installed: the API server has no Tasks".to_owned(),
+        (ReadError::Absent, _) => "taskgate is not installed: the API server does not have its kinds".to_owned(),
     })
 }
 
-fn place(item: &WorkItem) -> (&str, &str) {
+fn key(item: &WorkItem) -> (&str, &str) {
     let metadata = &item.metadata;
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
     (namespace, metadata.name.as_deref().unwrap_or_default())
@@ -168,7 +183,7 @@ fn task(object: &Value, policies: Option<&[PolicyName]>, items: &HashMap<(&str, 
     let namespace = metadata.namespace().unwrap_or_default();
     let item = metadata.label(keys::WORK_ITEM);
     let item = item.and_then(|name| items.get(&(namespace, name)).copied());
-    let Standing { state, since, why } = Standing::of(object, item);
+    let TaskSummary { state, since, why } = TaskSummary::of(object, item);
     TaskLine {
         namespace: namespace.to_owned(),
         name: metadata.name().unwrap_or_default().to_owned(),
@@ -180,18 +195,18 @@ fn task(object: &Value, policies: Option<&[PolicyName]>, items: &HashMap<(&str, 
     }
 }
 
-/// Whether a policy governs the Task, or may, or taskgate did something about it.
-fn concerns_us(object: &Value, line: &TaskLine) -> bool {
-    let ours = matches!(
+/// Whether a policy governs the Task, or may, or taskgate acted on it.
+fn is_relevant(object: &Value, line: &TaskLine) -> bool {
+    let has_own_state = matches!(
         line.state,
-        State::CircuitBroken | State::Queued | State::Cancelling | State::Cancelled
+        DisplayState::CircuitBroken | DisplayState::Queued | DisplayState::Cancelling | DisplayState::Cancelled
     );
-    let watched = Metadata::of(object).label(keys::WORK_ITEM).is_some();
-    ours || watched || line.policies.as_ref().is_none_or(|policies| !policies.is_empty())
+    let is_counted = Metadata::of(object).label(keys::WORK_ITEM).is_some();
+    has_own_state || is_counted || line.policies.as_ref().is_none_or(|policies| !policies.is_empty())
 }
 
 fn item_line(item: &WorkItem) -> ItemLine {
-    let (namespace, name) = place(item);
+    let (namespace, name) = key(item);
     let status = item.status.clone().unwrap_or_default();
     let since = status.opened_at.or(status.last_failure_time);
     ItemLine {
@@ -216,23 +231,128 @@ fn policy_lines(
     snapshot: &Snapshot,
 ) -> Section<PolicyLine> {
     let known = policies.unknown.is_none();
-    let line = |written: &Written| PolicyLine {
-        namespace: match &written.name {
+    let line = |policy: &CompiledPolicy| PolicyLine {
+        namespace: match &policy.name {
             PolicyName::Namespaced { namespace, .. } => Some(namespace.clone()),
             PolicyName::Cluster { .. } => None,
         },
-        name: written.name.to_string(),
-        mode: written.mode.map(|mode| format!("{mode:?}")),
-        tasks: known.then(|| governed.get(&written.name).copied().unwrap_or_default()),
-        problem: written.problem.clone(),
+        name: policy.name.to_string(),
+        mode: policy.spec.as_ref().map(|spec| format!("{:?}", spec.mode)),
+        tasks: known.then(|| governed.get(&policy.name).copied().unwrap_or_default()),
+        problem: policy.problem(),
     };
-    let absent = problem(snapshot, Kind::Policies);
+    let absent = problem(snapshot, Collection::Policies);
     let unknown = policies
         .unknown
         .as_ref()
-        .map(|why| format!("which policy governs a Task cannot be said: {why}"));
+        .map(|why| format!("which policies govern a Task is not known: {why}"));
     Section {
-        entries: policies.written.iter().map(line).collect(),
+        entries: policies.all.iter().map(line).collect(),
         problem: unknown.or(absent),
     }
+}
+
+/// An item whose latest run failed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RetryLine {
+    pub(super) namespace: String,
+    pub(super) key: String,
+    /// The name of its `WorkItem`.
+    pub(super) name: String,
+    /// The object of the run, as `Workload/wl-7`.
+    pub(super) object: String,
+    /// The step of the retry: `Planned`, `Deleting`, `Deleted`; `Failed` where there is none.
+    pub(super) step: String,
+    /// The number of the next run; of the failed one where no retry is in progress.
+    pub(super) attempt: u32,
+    /// The limit of runs; absent where no policy is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) max_attempts: Option<u32>,
+    pub(super) since: Timestamp,
+    /// What blocks the retry, in one word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) blocked: Option<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) why: String,
+}
+
+impl RetryLine {
+    /// The line of `item`; `None` unless its latest run failed.
+    pub(super) fn of(item: &WorkItem, snapshot: &Snapshot) -> Option<Self> {
+        let retry_status = item.status.as_ref()?.retry.as_ref()?;
+        let metadata = &item.metadata;
+        let line = |run: &RunRef, since| Self {
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            key: item.spec.key.clone(),
+            name: metadata.name.clone().unwrap_or_default(),
+            object: format!("{}/{}", run.kind.as_str(), run.name),
+            step: FAILED.to_owned(),
+            attempt: retry_status.attempt,
+            max_attempts: None,
+            since,
+            blocked: None,
+            why: String::new(),
+        };
+        match retry_status {
+            RetryStatus {
+                transition: Some(transition),
+                ..
+            } => {
+                let own = line(&transition.old, transition.since.0);
+                let policy = transition.policy.as_deref();
+                Some(Self {
+                    step: format!("{:?}", transition.step),
+                    attempt: transition.to,
+                    max_attempts: policy.and_then(|policy| max_attempts(snapshot, policy)),
+                    blocked: transition.blocked.as_ref().map(|blocked| blocked.reason.clone()),
+                    why: match (&transition.blocked, &transition.requested_by) {
+                        (Some(blocked), _) => format!("{}: {}", blocked.reason, blocked.message),
+                        (None, Some(by)) => format!("requested by {by}"),
+                        (None, None) => String::new(),
+                    },
+                    ..own
+                })
+            }
+            RetryStatus {
+                run: Some(run),
+                failure: Some(failure),
+                ..
+            } => Some(Self {
+                why: gave_up(item, failure),
+                ..line(run, failure.time.0)
+            }),
+            _ => None,
+        }
+    }
+
+    /// Whether the run is being retried.
+    pub(super) fn is_in_progress(&self) -> bool {
+        self.step != FAILED
+    }
+}
+
+/// Why the failed run is not retried. A condition of an earlier run does not count.
+fn gave_up(item: &WorkItem, failure: &RunFailure) -> String {
+    let condition = item.status.as_ref().and_then(condition);
+    match condition.filter(|condition| GivenUp::is_reason(&condition.reason)) {
+        Some(condition) => format!("{}: {}", condition.reason, condition.message),
+        None => format!("{:?} failure, {}: waits for its turn", failure.class, failure.reason),
+    }
+}
+
+/// The limit of the policy `NAMESPACE/TaskPolicy/NAME`, or `ClusterTaskPolicy/NAME`.
+fn max_attempts(snapshot: &Snapshot, policy: &str) -> Option<u32> {
+    let (prefix, name) = policy.rsplit_once('/')?;
+    let (collection, namespace) = match prefix.split_once('/') {
+        Some((namespace, _)) => (Collection::Policies, Some(namespace)),
+        None => (Collection::ClusterPolicies, None),
+    };
+    let is_it = |object: &&Arc<Value>| {
+        let metadata = Metadata::of(object);
+        metadata.name() == Some(name) && metadata.namespace() == namespace
+    };
+    let found = snapshot.objects(collection).iter().find(is_it)?;
+    let limit = found.pointer("/spec/retry/maxAttempts")?.as_u64()?;
+    u32::try_from(limit).ok()
 }

@@ -1,4 +1,4 @@
-//! What is told of which objects, as text and as data.
+//! The report on given objects, as text and as data.
 
 use std::sync::Arc;
 
@@ -6,15 +6,15 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{report::Report, text::text};
-use crate::commands::snapshot::{Kind, STATUS, Snapshot, Trouble};
+use crate::commands::snapshot::{Collection, ReadError, Snapshot};
 
 fn now() -> Timestamp {
     "2026-11-20T12:00:00Z".parse().expect("a time")
 }
 
-fn snapshot(kinds: &[(Kind, &[Value])]) -> Snapshot {
+fn snapshot(kinds: &[(Collection, &[Value])]) -> Snapshot {
     let mut snapshot = Snapshot::default();
-    for kind in STATUS {
+    for kind in Collection::STATUS {
         let objects = kinds.iter().find(|(given, _)| *given == kind);
         let objects = objects.map(|(_, objects)| *objects).unwrap_or_default();
         snapshot.put(kind, Ok(objects.iter().cloned().map(Arc::new).collect()));
@@ -56,7 +56,7 @@ fn item(task: &str, key: &str, breaker: &str) -> Value {
     })
 }
 
-/// The memory of a failed Workload; `more` is of its ledger.
+/// The WorkItem of a failed Workload; `more` is of its retry status.
 fn retried(name: &str, reason: &str, more: &Value) -> Value {
     let mut retry = json!({
         "attempt": 2, "run": {"kind": "Workload", "name": name, "uid": format!("uid-{name}")},
@@ -70,13 +70,13 @@ fn retried(name: &str, reason: &str, more: &Value) -> Value {
         "metadata": {"name": format!("{name}-item"), "namespace": "team"},
         "spec": {"key": format!("Workload/acme/{name}#7"), "item": format!("acme/{name}#7")},
         "status": {"retry": retry, "conditions": [{
-            "type": "Retry", "status": "False", "reason": reason, "message": format!("Workload {name} is told about"),
+            "type": "Retry", "status": "False", "reason": reason, "message": format!("Workload {name} was retried"),
             "lastTransitionTime": "2026-11-20T11:00:00Z",
         }]},
     })
 }
 
-/// A retry of `name` that has come to `step`.
+/// A retry of `name` in progress.
 fn under_way(name: &str, policy: &str, more: &Value) -> Value {
     let mut transition = json!({
         "old": {"kind": "Workload", "name": name, "uid": format!("uid-{name}")}, "from": 2, "to": 3, "step": "Deleted",
@@ -92,7 +92,7 @@ fn namespace(labels: &Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team", "labels": labels}})
 }
 
-/// A namespace with a bit of everything.
+/// A namespace with Tasks in many states.
 fn busy() -> Snapshot {
     let queued = json!({"phase": "Pending", "conditions": [{
         "type": "Queued", "status": "True", "reason": "WaitingForAdmission", "message": "insufficient unused quota for cpu",
@@ -108,7 +108,7 @@ fn busy() -> Snapshot {
     let running = json!({"phase": "Running", "startTime": "2026-11-20T10:00:00Z"});
     snapshot(&[
         (
-            Kind::Tasks,
+            Collection::Tasks,
             &[
                 task("fixer-1", "fixer", &running),
                 task("fixer-2", "fixer", &queued),
@@ -119,14 +119,14 @@ fn busy() -> Snapshot {
             ],
         ),
         (
-            Kind::WorkItems,
+            Collection::WorkItems,
             &[
                 item("fixer-42", "fixer/42", "Open"),
                 item("fixer-1", "fixer/1", "Closed"),
             ],
         ),
         (
-            Kind::Policies,
+            Collection::Policies,
             &[
                 policy(
                     "agents",
@@ -135,12 +135,12 @@ fn busy() -> Snapshot {
                 policy("broken", &json!({"mode": "Warn", "queueName": "{{ nonsense"})),
             ],
         ),
-        (Kind::Namespaces, &[namespace(&json!({}))]),
+        (Collection::Namespaces, &[namespace(&json!({}))]),
     ])
 }
 
 #[test]
-fn people_see_policies_tasks_and_open_items() {
+fn text_has_policies_tasks_and_open_items() {
     let report = Report::of(Some("team"), &busy());
     let problem = report.policies.entries[1].problem.clone().expect("it does not compile");
     let text = text(&report, now());
@@ -162,14 +162,14 @@ Open items: 1 of 2
 ITEM      BREAKER  FAILURES  ATTEMPTS  COST   SINCE  WHY
 fixer/42  Open     2+1       3         $1.50  5h     MaxRetriesExceeded
 
-Retries: 0 under way, 0 failed
+Retries: 0 in progress, 0 failed
 "
     );
     assert_eq!(text, expected);
 }
 
 #[test]
-fn programs_see_the_same_and_all_of_it() {
+fn json_has_the_same_and_all_of_it() {
     let report = serde_json::to_value(Report::of(Some("team"), &busy())).expect("JSON");
     assert_eq!(report["namespace"], "team");
     assert_eq!(report["ungovernedTasks"], 1);
@@ -196,25 +196,25 @@ fn programs_see_the_same_and_all_of_it() {
 }
 
 #[test]
-fn nothing_at_all_is_told_as_well() {
+fn an_empty_report_has_its_headings() {
     let text = text(&Report::of(None, &snapshot(&[])), now());
     assert_eq!(
         text,
-        "Policies: 0\n\nTasks: 0 governed\n\nOpen items: 0 of 0\n\nRetries: 0 under way, 0 failed\n"
+        "Policies: 0\n\nTasks: 0 governed\n\nOpen items: 0 of 0\n\nRetries: 0 in progress, 0 failed\n"
     );
 }
 
 #[test]
-fn failed_runs_are_listed_with_how_far_their_retry_has_come() {
+fn failed_runs_are_listed_with_the_step_of_their_retry() {
     let held = json!({
         "blocked": {"reason": "RetryBlocked", "message": "AgenticTask held is held by x/y", "time": "2026-11-20T12:00:00Z"},
     });
     let snapshot = snapshot(&[
         (
-            Kind::WorkItems,
+            Collection::WorkItems,
             &[
                 retried("capped", "MaxAttemptsReached", &json!({})),
-                // What was said of the run before it.
+                // The condition is that of the run before.
                 retried("fresh", "Recreated", &json!({})),
                 under_way("held", "team/TaskPolicy/retry", &held),
                 under_way(
@@ -227,19 +227,19 @@ fn failed_runs_are_listed_with_how_far_their_retry_has_come() {
             ],
         ),
         (
-            Kind::Policies,
+            Collection::Policies,
             &[policy("retry", &json!({"retry": {"maxAttempts": 3}}))],
         ),
-        (Kind::Namespaces, &[namespace(&json!({}))]),
+        (Collection::Namespaces, &[namespace(&json!({}))]),
     ]);
     let report = Report::of(Some("team"), &snapshot);
     let told = text(&report, now());
     let expected = "\
-Retries: 2 under way, 2 failed
+Retries: 2 in progress, 2 failed
 ITEM                    OBJECT           STEP     ATTEMPT  SINCE  WHY
-Workload/acme/asked#7   Workload/asked   Planned  3        100s   asked for by ann
+Workload/acme/asked#7   Workload/asked   Planned  3        100s   requested by ann
 Workload/acme/held#7    Workload/held    Deleted  3 of 3   100s   RetryBlocked: AgenticTask held is held by x/y
-Workload/acme/capped#7  Workload/capped  Failed   2        60m    MaxAttemptsReached: Workload capped is told about
+Workload/acme/capped#7  Workload/capped  Failed   2        60m    MaxAttemptsReached: Workload capped was retried
 Workload/acme/fresh#7   Workload/fresh   Failed   2        60m    Work failure, GateFailed: waits for its turn
 ";
     assert!(told.ends_with(expected), "{told}");
@@ -262,34 +262,39 @@ fn all_namespaces_have_a_column() {
 }
 
 #[test]
-fn what_cannot_be_read_is_told_in_its_place_and_the_rest_stands() {
-    let refused = |kind: Kind, trouble: Trouble| {
+fn what_cannot_be_read_is_reported_in_its_place_and_the_rest_shown() {
+    let refused = |collection: Collection, error: ReadError| {
         let mut snapshot = busy();
-        snapshot.put(kind, Err(trouble));
-        (snapshot.troubles(), text(&Report::of(Some("team"), &snapshot), now()))
+        snapshot.put(collection, Err(error));
+        (snapshot.errors(), text(&Report::of(Some("team"), &snapshot), now()))
     };
-    let forbidden = || Trouble::Said("bob may not".to_owned());
+    let forbidden = || ReadError::Refused("bob may not".to_owned());
 
-    let (troubles, told) = refused(Kind::Tasks, Trouble::Absent);
+    let (errors, told) = refused(Collection::Tasks, ReadError::Absent);
     assert!(
-        told.contains("\nTasks: Kelos is not installed: the API server knows no Tasks\n"),
+        told.contains("\nTasks: Kelos is not installed: the API server has no Tasks\n"),
         "{told}"
     );
-    assert!(troubles == 0 && told.contains("\nfixer/42  Open"), "{told}");
+    assert!(errors == 0 && told.contains("\nfixer/42  Open"), "{told}");
 
-    let (troubles, told) = refused(Kind::WorkItems, forbidden());
+    let (errors, told) = refused(Collection::WorkItems, forbidden());
     assert!(told.contains("\nOpen items: bob may not\n"), "{told}");
-    // Without the item nobody knows that it is a tombstone.
-    assert!(troubles == 1 && told.contains("\nfixer-42  Failed "), "{told}");
+    // Without the item it is not known that it is a tombstone.
+    assert!(errors == 1 && told.contains("\nfixer-42  Failed "), "{told}");
 
-    let (_, told) = refused(Kind::Policies, Trouble::Absent);
+    let (_, told) = refused(Collection::Policies, ReadError::Absent);
     assert!(told.starts_with("Policies: taskgate is not installed"), "{told}");
 
-    for kind in [Kind::Policies, Kind::ClusterPolicies, Kind::Namespaces, Kind::Spawners] {
-        let (troubles, told) = refused(kind, forbidden());
-        let unknown = "Policies: which policy governs a Task cannot be said: bob may not\n";
-        assert!(troubles == 1 && told.starts_with(unknown), "{kind:?}: {told}");
-        // Who governs is open, so all Tasks are listed.
+    for kind in [
+        Collection::Policies,
+        Collection::ClusterPolicies,
+        Collection::Namespaces,
+        Collection::Spawners,
+    ] {
+        let (errors, told) = refused(kind, forbidden());
+        let unknown = "Policies: which policies govern a Task is not known: bob may not\n";
+        assert!(errors == 1 && told.starts_with(unknown), "{kind:?}: {told}");
+        // Which policies govern is not known: all Tasks are listed.
         assert!(
             told.contains("\nstranger  Running        60m    ?\n"),
             "{kind:?}: {told}"
@@ -298,13 +303,13 @@ fn what_cannot_be_read_is_told_in_its_place_and_the_rest_stands() {
 }
 
 #[test]
-fn namespaces_that_are_left_out_govern_nothing() {
+fn excluded_namespaces_have_no_governed_tasks() {
     let mut snapshot = busy();
     let disabled = namespace(&json!({"taskgate.dev/admission": "disabled"}));
-    snapshot.put(Kind::Namespaces, Ok(vec![Arc::new(disabled)]));
+    snapshot.put(Collection::Namespaces, Ok(vec![Arc::new(disabled)]));
     let report = Report::of(Some("team"), &snapshot);
     assert!(report.policies.entries.iter().all(|policy| policy.tasks == Some(0)));
-    // What taskgate did before still stands.
+    // The state of Tasks that taskgate acted on before is shown.
     assert!(
         report
             .tasks
@@ -315,13 +320,16 @@ fn namespaces_that_are_left_out_govern_nothing() {
 }
 
 #[test]
-fn what_others_wrote_cannot_drive_the_terminal() {
+fn text_of_others_cannot_control_the_terminal() {
     let mut evil = task(
         "evil",
         "fixer",
         &json!({"phase": "Run\u{1b}[2Jning", "message": "a\nb\u{202e}c"}),
     );
     evil["metadata"]["labels"]["taskgate.dev/work-item"] = json!("x");
-    let text = text(&Report::of(Some("team"), &snapshot(&[(Kind::Tasks, &[evil])])), now());
+    let text = text(
+        &Report::of(Some("team"), &snapshot(&[(Collection::Tasks, &[evil])])),
+        now(),
+    );
     assert!(text.contains("Run [2Jning") && text.contains("a b c"), "{text:?}");
 }

@@ -3,16 +3,13 @@
 use jiff::Timestamp;
 use taskgate_policy::clip;
 
-use super::{
-    report::{ItemLine, PolicyLine, Report, Section, TaskLine},
-    retries::RetryLine,
-};
+use super::report::{ItemLine, PolicyLine, Report, RetryLine, Section, TaskLine};
 use crate::{
-    commands::snapshot::State,
+    commands::snapshot::DisplayState,
     output::{age, table},
 };
 
-/// The longest explanation in a table, in characters. JSON and YAML have all of it.
+/// The longest text in a table, in characters. JSON and YAML have the whole text.
 const MAX_WHY: usize = 160;
 
 /// `report` as sections of tables; ages are as of `now`.
@@ -30,7 +27,7 @@ pub(super) fn text(report: &Report, now: Timestamp) -> String {
     .join("\n")
 }
 
-/// How entries become rows.
+/// Formats entries as rows.
 struct Columns {
     namespaces: bool,
     now: Timestamp,
@@ -56,9 +53,9 @@ impl Columns {
         )
     }
 
-    /// What succeeded is only counted.
+    /// Tasks that succeeded are only counted.
     fn tasks(&self, section: &Section<TaskLine>, ungoverned: usize) -> String {
-        let succeeded = |task: &&TaskLine| task.state == State::Phase("Succeeded".to_owned());
+        let succeeded = |task: &&TaskLine| task.state == DisplayState::Phase("Succeeded".to_owned());
         let (done, listed): (Vec<_>, Vec<_>) = section.entries.iter().partition(succeeded);
         let row = |task: &&TaskLine| {
             let policies = match task.policies.as_deref() {
@@ -157,11 +154,11 @@ impl Columns {
                 ],
             )
         };
-        let under_way = section.entries.iter().filter(|line| line.is_under_way()).count();
-        let rest = section.entries.len() - under_way;
+        let in_progress = section.entries.iter().filter(|line| line.is_in_progress()).count();
+        let rest = section.entries.len() - in_progress;
         self.section(
             "Retries",
-            &format!("{under_way} under way, {rest} failed"),
+            &format!("{in_progress} in progress, {rest} failed"),
             section,
             &["ITEM", "OBJECT", "STEP", "ATTEMPT", "SINCE", "WHY"],
             &section.entries.iter().map(row).collect::<Vec<_>>(),
@@ -194,7 +191,7 @@ impl Columns {
     }
 
     fn age(&self, since: Option<Timestamp>) -> String {
-        since.map_or_else(unknown, |since| age(self.now.duration_since(since).as_secs()))
+        since.map_or_else(unknown, |since| age(since, self.now))
     }
 }
 

@@ -1,7 +1,7 @@
-//! `taskgate uninstall`: nothing of taskgate is left that anybody waits for. Each step is done again by the next run, so one
-//! that was interrupted is finished by running it again.
+//! `taskgate uninstall`: removes taskgate and its finalizers. Each step is idempotent: running it again finishes an interrupted
+//! run.
 
-mod fence;
+mod lease;
 mod objects;
 mod tasks;
 
@@ -9,45 +9,44 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
-use kube::{
-    Api,
-    api::{DeleteParams, PatchParams},
-};
+use kube::api::DeleteParams;
 use taskgate_webhook::{ConfigurationName, rules::CONFIGURATION};
 use tokio::time::sleep;
 
-use self::fence::Fence;
-use super::{Connection, ConnectionArgs, Failure, said};
-use crate::{args, output};
+use self::lease::FencingLease;
+use crate::{
+    cluster::{Connection, ConnectionArgs, DryRun, MUTATING_CONFIGURATION, VALIDATING_CONFIGURATION, deleted},
+    defaults,
+    exit::CommandError,
+    output,
+};
 
-/// How long Tasks are looked at again and again after the first look, until none is left that somebody else changes meanwhile.
-const PATIENCE: Duration = Duration::from_mins(2);
+/// How long Tasks are read again after the first pass, until no other client changes them.
+const TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Flags of `taskgate uninstall`.
 #[derive(Args, Debug)]
 #[command(
-    mut_arg("namespace", |arg| arg.help(format!("Where taskgate is. Absent: {:?}, whatever the context says", args::NAMESPACE))),
+    mut_arg("namespace", |arg| arg.help(format!("The namespace of taskgate. Absent: {:?}, whatever the context", defaults::NAMESPACE))),
     after_help = "Examples:
   taskgate uninstall --dry-run                     what would be removed
   taskgate uninstall                               policies and WorkItems are kept
   taskgate uninstall --let-go                      before helm uninstall"
 )]
 pub(crate) struct UninstallArgs {
-    /// Only stop governing and let go of all Tasks; the rest is left to what installed it, such as Helm.
+    /// Only remove the webhook configurations and the finalizers of Tasks; the rest is removed by the installer, such as Helm.
     #[arg(long)]
     pub(crate) let_go: bool,
-    /// Also remove taskgate's kinds, and with them every policy and WorkItem.
+    /// Also remove taskgate's CRDs, and with them every policy and WorkItem.
     #[arg(long, conflicts_with = "let_go")]
     pub(crate) with_data: bool,
-    /// Ask the API server for each step, but change nothing.
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    /// The name of the webhook configurations. Without `--let-go` those with taskgate's label are found whatever their name is.
+    #[command(flatten)]
+    pub(crate) dry_run: DryRun,
+    /// The name of the webhook configurations. Without `--let-go` those with taskgate's label are found whatever their name.
     #[arg(long, value_name = "NAME", default_value = CONFIGURATION)]
     pub(crate) configuration: ConfigurationName,
     /// The Lease of the replicas.
-    #[arg(long, value_name = "NAME", default_value = args::LEASE)]
+    #[arg(long, value_name = "NAME", default_value = defaults::LEASE)]
     pub(crate) lease: String,
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
@@ -55,102 +54,67 @@ pub(crate) struct UninstallArgs {
 
 /// RBAC: with `--let-go`: `delete` on both webhook configurations, `get, update` on the Lease, `get, list, patch, delete` on
 /// tasks of kelos.dev. Else those of an administrator.
-pub(crate) async fn run(args: UninstallArgs) -> Result<(), Failure> {
-    let mut way = args.connection.clone();
-    way.namespace.get_or_insert_with(|| args::NAMESPACE.to_owned());
-    let connection = way.connect().await?;
-    let mode = Mode { dry_run: args.dry_run };
+pub(crate) async fn run(args: UninstallArgs) -> Result<(), CommandError> {
+    let mut target = args.connection.clone();
+    target.namespace.get_or_insert_with(|| defaults::NAMESPACE.to_owned());
+    let connection = target.connect().await?;
+    let dry_run = args.dry_run;
     let removal = objects::Removal {
         connection: &connection,
-        mode,
+        dry_run,
     };
     if !args.let_go {
-        removal.of_the_registered().await?;
+        removal.configurations().await?;
     }
-    unregister(&connection, args.configuration.as_str(), mode).await?;
-    let mut fence = if args.dry_run {
-        Fence::none()
+    // From here on the API server does not call taskgate.
+    for resource in [MUTATING_CONFIGURATION, VALIDATING_CONFIGURATION] {
+        let (.., kind, _) = resource;
+        let params = dry_run.delete(DeleteParams::default());
+        let result = connection
+            .api(resource, None)
+            .delete(args.configuration.as_str(), &params)
+            .await;
+        deleted(result).with_context(|| format!("removing the {kind}"))?;
+    }
+    let mut lease = if dry_run.dry_run {
+        FencingLease::none()
     } else {
-        Fence::take(&connection, &args.lease).await?
+        FencingLease::take(&connection, &args.lease).await?
     };
     if !args.let_go {
-        removal.of_the_running().await?;
+        removal.deployment().await?;
     }
-    let told = let_go(&connection, &mut fence, mode).await?;
+    let summary = remove_finalizers(&connection, &mut lease, dry_run).await?;
     if !args.let_go {
-        removal.of_the_rest(args.with_data).await?;
+        removal.rest(args.with_data).await?;
     }
-    output::print(&told)?;
+    output::print(&summary)?;
     Ok(())
 }
 
-/// Whether it is meant.
-#[derive(Clone, Copy, Debug)]
-struct Mode {
-    dry_run: bool,
-}
-
-impl Mode {
-    fn delete(self, params: DeleteParams) -> DeleteParams {
-        let Self { dry_run } = self;
-        DeleteParams { dry_run, ..params }
-    }
-
-    fn patch(self) -> PatchParams {
-        let Self { dry_run } = self;
-        PatchParams {
-            dry_run,
-            ..PatchParams::default()
-        }
-    }
-
-    /// What a line ends with that tells what was done.
-    fn told(self) -> &'static str {
-        if self.dry_run { " (dry run)" } else { "" }
-    }
-}
-
-/// From now on no request is sent to taskgate.
-async fn unregister(connection: &Connection, name: &str, mode: Mode) -> Result<()> {
-    let mutating = Api::<MutatingWebhookConfiguration>::all(connection.client.clone());
-    let validating = Api::<ValidatingWebhookConfiguration>::all(connection.client.clone());
-    let now = mode.delete(DeleteParams::default());
-    gone(mutating.delete(name, &now).await).context("removing the MutatingWebhookConfiguration")?;
-    gone(validating.delete(name, &now).await).context("removing the ValidatingWebhookConfiguration")
-}
-
-/// Looks at all Tasks until nothing of ours hangs on any, at last when no replica can change them any more.
-async fn let_go(connection: &Connection, fence: &mut Fence<'_>, mode: Mode) -> Result<String> {
-    let Some(tasks) = tasks::Tasks::find(connection, mode).await? else {
+/// Passes over all Tasks until none has taskgate's finalizer; the last pass begins when no replica can write any more.
+async fn remove_finalizers(connection: &Connection, lease: &mut FencingLease<'_>, dry_run: DryRun) -> Result<String> {
+    let Some(tasks) = tasks::Tasks::find(connection, dry_run).await? else {
         return Ok("Kelos is not installed: there are no Tasks\n".to_owned());
     };
-    let mut sum = tasks::Sum::default();
+    let mut summary = tasks::Summary::default();
     let mut deadline = None;
     loop {
-        fence.renew().await?;
+        lease.renew().await?;
         let began = Instant::now();
-        let pass = tasks.let_go(fence).await?;
-        // Of what is not changed there is nothing more to see.
-        let unsettled = pass.again > 0 && !mode.dry_run;
-        sum.add(pass);
-        if fence.closed() <= began && !unsettled {
-            return Ok(sum.told(mode));
+        let pass = tasks.remove_finalizers(lease).await?;
+        // A dry run changes nothing: another pass would find the same.
+        let is_unsettled = pass.again > 0 && !dry_run.dry_run;
+        summary.add(pass);
+        if lease.effective() <= began && !is_unsettled {
+            return Ok(summary.text(dry_run));
         }
         anyhow::ensure!(
-            Instant::now() < *deadline.get_or_insert_with(|| Instant::now() + PATIENCE),
+            Instant::now() < *deadline.get_or_insert_with(|| Instant::now() + TIMEOUT),
             "Tasks keep changing; run it again. So far: {}",
-            sum.told(mode)
+            summary.text(dry_run)
         );
-        let left = fence.closed().saturating_duration_since(Instant::now());
-        sleep(if unsettled { Duration::from_millis(200) } else { left }).await;
-    }
-}
-
-/// What is not there needs no removal.
-fn gone<T>(deleted: kube::Result<T>) -> Result<()> {
-    match deleted {
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(error) => Err(said(error)),
-        Ok(_) => Ok(()),
+        let left = lease.effective().saturating_duration_since(Instant::now());
+        sleep(if is_unsettled { Duration::from_millis(200) } else { left }).await;
     }
 }

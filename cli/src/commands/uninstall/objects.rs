@@ -1,44 +1,25 @@
-//! What an installation is made of, found by its label.
+//! The objects of an installation, found by their label.
 
 use anyhow::{Context as _, Result};
 use kube::{
-    Api, ResourceExt as _,
-    api::{DeleteParams, DynamicObject, ListParams},
+    ResourceExt as _,
+    api::{DeleteParams, ListParams},
 };
 use taskgate_api::keys;
 
-use super::{
-    super::{
-        Connection,
-        kind::{CONFIG_MAP, CRD, DEPLOYMENT, Kind, LEASE, NAMESPACE, SERVICE, resource},
-        said,
+use crate::{
+    cluster::{
+        CONFIG_MAP, CRD, Connection, DEPLOYMENT, DryRun, JOB, LEASE, MUTATING_CONFIGURATION, NAMESPACE, ResourceType,
+        SERVICE, VALIDATING_CONFIGURATION, api_error, deleted, is_not_found,
     },
-    Mode, gone,
+    output,
 };
-use crate::output;
 
-const REGISTRATION: &str = "admissionregistration.k8s.io";
 const RBAC: &str = "rbac.authorization.k8s.io";
-const CLUSTER_ROLE_BINDING: Kind = (RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings");
+const CLUSTER_ROLE_BINDING: ResourceType = (RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings");
 
-/// What sends requests to taskgate.
-const REGISTERED: [Kind; 2] = [
-    (
-        REGISTRATION,
-        "v1",
-        "MutatingWebhookConfiguration",
-        "mutatingwebhookconfigurations",
-    ),
-    (
-        REGISTRATION,
-        "v1",
-        "ValidatingWebhookConfiguration",
-        "validatingwebhookconfigurations",
-    ),
-];
-
-/// In the order in which they go: who may write the others before what is written.
-const REST: [Kind; 15] = [
+/// In the order of their deletion: rights before the objects that they allow to write.
+const REST: [ResourceType; 15] = [
     (RBAC, "v1", "RoleBinding", "rolebindings"),
     (RBAC, "v1", "Role", "roles"),
     (RBAC, "v1", "ClusterRole", "clusterroles"),
@@ -49,7 +30,7 @@ const REST: [Kind; 15] = [
     ("monitoring.coreos.com", "v1", "PrometheusRule", "prometheusrules"),
     ("cert-manager.io", "v1", "Certificate", "certificates"),
     ("cert-manager.io", "v1", "Issuer", "issuers"),
-    ("batch", "v1", "Job", "jobs"),
+    JOB,
     CONFIG_MAP,
     ("", "v1", "ServiceAccount", "serviceaccounts"),
     LEASE,
@@ -59,46 +40,43 @@ const REST: [Kind; 15] = [
 /// The removal of one installation.
 pub(super) struct Removal<'a> {
     pub(super) connection: &'a Connection,
-    pub(super) mode: Mode,
+    pub(super) dry_run: DryRun,
 }
 
 impl Removal<'_> {
-    /// What sends requests to us, by whatever name: before the Service that they are sent to.
-    pub(super) async fn of_the_registered(&self) -> Result<()> {
-        for kind in REGISTERED {
-            self.of(kind).await?;
-        }
-        Ok(())
+    /// The webhook configurations, whatever their name: before the Service that they call.
+    pub(super) async fn configurations(&self) -> Result<()> {
+        self.remove(MUTATING_CONFIGURATION).await?;
+        self.remove(VALIDATING_CONFIGURATION).await
     }
 
-    /// What runs, and what lets it write: from now on no replica comes back.
-    pub(super) async fn of_the_running(&self) -> Result<()> {
-        self.of(DEPLOYMENT).await?;
-        self.of(CLUSTER_ROLE_BINDING).await
+    /// The Deployment, and the rights of its pods: no replica starts again.
+    pub(super) async fn deployment(&self) -> Result<()> {
+        self.remove(DEPLOYMENT).await?;
+        self.remove(CLUSTER_ROLE_BINDING).await
     }
 
-    /// Everything else. With `data` also our kinds, with all objects of them.
-    pub(super) async fn of_the_rest(&self, data: bool) -> Result<()> {
+    /// Everything else. With `data` also the CRDs, with all their objects.
+    pub(super) async fn rest(&self, data: bool) -> Result<()> {
         for kind in REST {
-            self.of(kind).await?;
+            self.remove(kind).await?;
         }
         if data {
-            self.of(CRD).await?;
+            self.remove(CRD).await?;
         }
-        self.of(NAMESPACE).await
+        self.remove(NAMESPACE).await
     }
 
-    /// Removes what carries our label: in our namespace, and beside it what has no namespace and the Roles that let us read a Secret.
-    async fn of(&self, searched: Kind) -> Result<()> {
-        let Self { connection, mode } = self;
-        let (group, _, kind, plural) = searched;
-        let resource = resource(searched);
-        let everywhere = Api::<DynamicObject>::all_with(connection.client.clone(), &resource);
-        let ours = ListParams::default().labels(&format!("{}={}", keys::PART_OF, keys::PART_OF_TASKGATE));
-        let found = match everywhere.list(&ours).await {
-            // Its kind is not installed.
-            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
-            found => found.map_err(said).with_context(|| format!("looking for {plural}"))?,
+    /// Removes the objects with taskgate's label: in its namespace, without a namespace, and the Roles elsewhere that let it read a
+    /// Secret.
+    async fn remove(&self, resource: ResourceType) -> Result<()> {
+        let Self { connection, dry_run } = self;
+        let (group, _, kind, plural) = resource;
+        let label = ListParams::default().labels(&format!("{}={}", keys::PART_OF, keys::PART_OF_TASKGATE));
+        let found = match connection.api(resource, None).list(&label).await {
+            // The kind is not installed.
+            Err(error) if is_not_found(&error) => return Ok(()),
+            found => found.map_err(api_error).with_context(|| format!("listing {plural}"))?,
         };
         for object in found {
             let name = object.name_any();
@@ -110,13 +88,10 @@ impl Removal<'_> {
             if (is_elsewhere && group != RBAC) || another_namespace {
                 continue;
             }
-            let api = match &namespace {
-                Some(namespace) => Api::namespaced_with(connection.client.clone(), namespace, &resource),
-                None => everywhere.clone(),
-            };
-            let deleted = api.delete(&name, &mode.delete(DeleteParams::background())).await;
-            gone(deleted).with_context(|| format!("removing {kind} {name}"))?;
-            output::print(&format!("removed {kind} {name}{}\n", mode.told()))?;
+            let api = connection.api(resource, namespace.as_deref());
+            let result = api.delete(&name, &dry_run.delete(DeleteParams::background())).await;
+            deleted(result).with_context(|| format!("removing {kind} {name}"))?;
+            output::print(&format!("removed {kind} {name}{}\n", dry_run.suffix()))?;
         }
         Ok(())
     }

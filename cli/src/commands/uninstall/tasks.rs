@@ -1,84 +1,77 @@
-//! The Tasks of the whole cluster, and how each is let go.
+//! The Tasks of the whole cluster: removes taskgate's finalizer, and deletes those whose TTL has expired.
 
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use kube::{
-    Api, Client, ResourceExt as _,
-    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, Preconditions},
+    Api, ResourceExt as _,
+    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions},
 };
 use serde_json::{Value, json};
 use taskgate_api::{kelos, keys};
 use taskgate_policy::{TaskState, UninstallAction, uninstall_action};
 
-use super::{
-    super::{Connection, said},
-    Mode,
-    fence::Fence,
-};
+use super::lease::FencingLease;
+use crate::cluster::{Connection, DryRun, ResourceType, api_error, is_conflict, is_not_found};
 
 /// How many Tasks are read at a time.
 const PAGE: u32 = 500;
 
-/// The Tasks of the cluster, in a version that it serves.
+/// The Tasks of the cluster, in a version that the API server serves.
 pub(super) struct Tasks {
-    client: Client,
-    kind: ApiResource,
-    mode: Mode,
+    connection: Connection,
+    resource: ResourceType,
+    dry_run: DryRun,
 }
 
-/// What was done with them.
+/// The results of the uninstall actions.
 #[derive(Debug, Default)]
-pub(super) struct Sum {
+pub(super) struct Summary {
     released: usize,
     expired: usize,
-    /// Those whose TTL nobody keeps, as they were last seen.
+    /// Tasks with a TTL that no controller enforces any more.
     outliving: Vec<(String, Option<Timestamp>)>,
-    /// Those that somebody changed meanwhile, or that are to be looked at once more.
+    /// Tasks that were changed meanwhile, or have another action.
     pub(super) again: usize,
 }
 
 impl Tasks {
     /// `None` where Kelos is not installed.
-    pub(super) async fn find(connection: &Connection, mode: Mode) -> Result<Option<Self>> {
-        let client = connection.client.clone();
-        let groups = client.list_api_groups().await.map_err(said)?.groups;
+    pub(super) async fn find(connection: &Connection, dry_run: DryRun) -> Result<Option<Self>> {
+        let groups = connection.client.list_api_groups().await.map_err(api_error)?.groups;
         let served = groups.into_iter().find(|group| group.name == kelos::GROUP);
         let served = served.map(|group| group.versions).unwrap_or_default();
         let known = |version: &&&str| served.iter().any(|served| served.version == ***version);
         Ok(kelos::TASK_VERSIONS.iter().find(known).map(|version| Self {
-            client,
-            kind: ApiResource::from_gvk_with_plural(
-                &GroupVersionKind::gvk(kelos::GROUP, version, "Task"),
-                kelos::TASKS,
-            ),
-            mode,
+            connection: connection.clone(),
+            resource: (kelos::GROUP, version, "Task", kelos::TASKS),
+            dry_run,
         }))
     }
 
-    /// One look at all of them, however long it takes: `fence` is kept meanwhile.
-    pub(super) async fn let_go(&self, fence: &mut Fence<'_>) -> Result<Sum> {
-        let all = Api::<DynamicObject>::all_with(self.client.clone(), &self.kind);
-        let mut sum = Sum::default();
+    /// One pass over all Tasks, however long it takes: `lease` is renewed meanwhile.
+    pub(super) async fn remove_finalizers(&self, lease: &mut FencingLease<'_>) -> Result<Summary> {
+        let all = self.connection.api(self.resource, None);
+        let mut summary = Summary::default();
         let mut page = ListParams::default().limit(PAGE);
         loop {
-            let listed = all.list(&page).await.map_err(said).context("reading Tasks")?;
+            let listed = all.list(&page).await.map_err(api_error).context("reading Tasks")?;
             for task in &listed.items {
-                fence.keep().await?;
-                self.part(task, &mut sum).await?;
+                lease.keep().await?;
+                self.act(task, &mut summary).await?;
             }
             match listed.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => page = page.continue_token(&token),
                 None => break,
             }
         }
-        // Only now is it known that no replica led in the meantime.
-        fence.keep().await?;
-        Ok(sum)
+        // Only now it is known that no replica led meanwhile.
+        lease.keep().await?;
+        Ok(summary)
     }
 
-    async fn part(&self, task: &DynamicObject, sum: &mut Sum) -> Result<()> {
+    async fn act(&self, task: &DynamicObject, summary: &mut Summary) -> Result<()> {
         let object = serde_json::to_value(task).context("reading a Task")?;
         let Some(state) = TaskState::of(&object) else {
             return Ok(());
@@ -87,32 +80,32 @@ impl Tasks {
         let done = match uninstall_action(&state, Timestamp::now()) {
             UninstallAction::Nothing => return Ok(()),
             UninstallAction::Outlives { due } => {
-                sum.outliving.push((name, due));
+                summary.outliving.push((name, due));
                 return Ok(());
             }
             UninstallAction::RemoveFinalizer { ttl } => self.release(task, ttl).await.map(|()| {
-                sum.released += 1;
-                // Whether its TTL is back in its spec is seen with the next look.
-                sum.again += usize::from(ttl.is_some());
+                summary.released += 1;
+                // The next pass shows whether the TTL is back in the spec.
+                summary.again += usize::from(ttl.is_some());
             }),
             UninstallAction::Expire if state.has_finalizer => self.release(task, None).await.map(|()| {
-                sum.released += 1;
-                sum.again += 1;
+                summary.released += 1;
+                summary.again += 1;
             }),
-            UninstallAction::Expire => self.delete(task).await.map(|()| sum.expired += 1),
+            UninstallAction::Expire => self.delete(task).await.map(|()| summary.expired += 1),
         };
         match done {
             Ok(()) => Ok(()),
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            Err(kube::Error::Api(status)) if status.code == 409 => {
-                sum.again += 1;
+            Err(error) if is_not_found(&error) => Ok(()),
+            Err(error) if is_conflict(&error) => {
+                summary.again += 1;
                 Ok(())
             }
-            Err(error) => Err(said(error).context(format!("letting go of Task {name}"))),
+            Err(error) => Err(api_error(error).context(format!("removing the finalizer of Task {name}"))),
         }
     }
 
-    /// Takes our finalizer off, and gives `ttl` back if the spec takes it.
+    /// Removes taskgate's finalizer, and restores `ttl` where the spec can be changed.
     async fn release(&self, task: &DynamicObject, ttl: Option<u32>) -> kube::Result<()> {
         let kept: Vec<_> = task
             .finalizers()
@@ -129,7 +122,7 @@ impl Tasks {
             with_ttl["spec"] = json!({"ttlSecondsAfterFinished": ttl});
             with_ttl["metadata"]["annotations"] = json!({keys::TTL: Value::Null});
             match self.patch(task, &with_ttl).await {
-                // Specs of Tasks are immutable in every Kelos that we know (kelos §2.1).
+                // The specs of Tasks are immutable in every known Kelos.
                 Err(kube::Error::Api(status)) if status.code == 422 => {}
                 done => return done,
             }
@@ -141,8 +134,8 @@ impl Tasks {
     }
 
     async fn patch(&self, task: &DynamicObject, patch: &Value) -> kube::Result<()> {
-        let (api, patch) = (self.of(task), Patch::Merge(patch));
-        api.patch(&task.name_any(), &self.mode.patch(), &patch).await.map(drop)
+        let (params, patch) = (self.dry_run.patch(PatchParams::default()), Patch::Merge(patch));
+        self.api(task).patch(&task.name_any(), &params, &patch).await.map(drop)
     }
 
     async fn delete(&self, task: &DynamicObject) -> kube::Result<()> {
@@ -153,37 +146,37 @@ impl Tasks {
             }),
             ..DeleteParams::background()
         };
-        let params = self.mode.delete(seen);
-        self.of(task).delete(&task.name_any(), &params).await.map(drop)
+        let params = self.dry_run.delete(seen);
+        self.api(task).delete(&task.name_any(), &params).await.map(drop)
     }
 
-    fn of(&self, task: &DynamicObject) -> Api<DynamicObject> {
-        Api::namespaced_with(self.client.clone(), &task.namespace().unwrap_or_default(), &self.kind)
+    fn api(&self, task: &DynamicObject) -> Api<DynamicObject> {
+        self.connection.api(self.resource, task.namespace().as_deref())
     }
 }
 
-impl Sum {
+impl Summary {
     pub(super) fn add(&mut self, later: Self) {
         self.released += later.released;
         self.expired += later.expired;
         self.outliving = later.outliving;
     }
 
-    /// For a person.
-    pub(super) fn told(&self, mode: Mode) -> String {
+    /// The summary as text.
+    pub(super) fn text(&self, dry_run: DryRun) -> String {
         let mut text = format!(
-            "let go of {} Tasks, deleted {} whose TTL had run out{}\n",
+            "removed the finalizer of {} Tasks, deleted {} whose TTL had expired{}\n",
             self.released,
             self.expired,
-            mode.told()
+            dry_run.suffix()
         );
         if self.outliving.is_empty() {
             return text;
         }
         let _ = writeln!(
             text,
-            "{} Tasks have a TTL that nobody keeps any more, because their spec cannot be changed; run this again when it is \
-             over, or delete them:",
+            "{} Tasks have a TTL that no controller enforces any more, because their spec cannot be changed; run this again when it \
+             is over, or delete them:",
             self.outliving.len()
         );
         for (name, due) in &self.outliving {

@@ -1,0 +1,273 @@
+//! The state of the cluster that the checks evaluate, read once: first the API server itself, then the settings of the
+//! installation, then everything else concurrently.
+
+use std::collections::HashSet;
+
+use futures::{StreamExt as _, join, stream};
+use http::Request;
+use http_body_util::{BodyExt as _, Collected};
+use jiff::{SignedDuration, Timestamp, fmt::rfc2822};
+use k8s_openapi::{
+    api::{
+        authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
+        core::v1::Secret,
+    },
+    apimachinery::pkg::version::Info,
+};
+use kube::{
+    Api, Client,
+    api::{ListParams, PostParams},
+    client::Body,
+};
+use taskgate_api::switch;
+use taskgate_certs::SecretData;
+
+use super::{
+    installation::{Installation, pod_selector},
+    probe::Probes,
+    report::{Check, Finding, Findings},
+};
+use crate::{
+    cluster::Connection,
+    commands::snapshot::{ApiGroups, Collection, Query, ReadError, Reader, Snapshot},
+    output::Progress,
+    rights::permissions::{Permission, permissions},
+};
+
+/// How many Tasks and Workloads are read.
+const PAGE: u32 = 500;
+/// How many access reviews are sent at once.
+const CONCURRENT_REVIEWS: usize = 12;
+
+/// taskgate's own CustomResourceDefinitions.
+pub(super) const OWN_CRDS: [&str; 3] = [
+    "clustertaskpolicies.taskgate.dev",
+    "taskpolicies.taskgate.dev",
+    "workitems.taskgate.dev",
+];
+pub(super) const KELOS_CRD: &str = "tasks.kelos.dev";
+pub(super) const FOREMAN_CRD: &str = "workloads.foreman.llmkube.dev";
+pub(super) const KUEUE_CRD: &str = "workloads.kueue.x-k8s.io";
+pub(super) const CERT_MANAGER_CRD: &str = "certificates.cert-manager.io";
+/// The CustomResourceDefinitions that the checks read: taskgate's own, and one of each other system.
+const CRDS: [&str; 7] = [
+    OWN_CRDS[0],
+    OWN_CRDS[1],
+    OWN_CRDS[2],
+    KELOS_CRD,
+    FOREMAN_CRD,
+    KUEUE_CRD,
+    CERT_MANAGER_CRD,
+];
+pub(super) const KELOS_DEPLOYMENT: &str = "kelos-controller-manager";
+pub(super) const KUEUE_DEPLOYMENT: &str = "kueue-controller-manager";
+pub(super) const CERT_MANAGER_DEPLOYMENT: &str = "cert-manager";
+/// The Deployments of other systems that the checks read for their release, by the names in their own manifests.
+const DEPLOYMENTS: [&str; 3] = [KELOS_DEPLOYMENT, KUEUE_DEPLOYMENT, CERT_MANAGER_DEPLOYMENT];
+
+/// The state of the cluster.
+pub(super) struct ClusterState {
+    pub(super) now: Timestamp,
+    pub(super) server: ApiServer,
+    pub(super) installation: Installation,
+    pub(super) groups: Result<ApiGroups, ReadError>,
+    pub(super) snapshot: Snapshot,
+    pub(super) certificate: Result<Certificate, ReadError>,
+    /// The permissions that taskgate's service account needs and does not have.
+    pub(super) denied: Result<HashSet<Permission>, ReadError>,
+    pub(super) probes: Probes,
+}
+
+/// The API server.
+#[derive(Clone, Debug)]
+pub(super) struct ApiServer {
+    /// Major and minor version, and both as `v1.36.3`.
+    pub(super) version: (u32, u32, String),
+    /// The time of the API server, and of this machine at the same moment. `None`: its response has no time.
+    pub(super) clock: Option<(Timestamp, Timestamp)>,
+}
+
+/// The public part of the Secret with the certificate, PEM.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Certificate {
+    pub(super) chain: Option<Vec<u8>>,
+    pub(super) authorities: Option<Vec<u8>>,
+}
+
+/// Reads the state, without the probes; or a finding when the API server does not answer. The namespace of `connection` is
+/// taskgate's.
+pub(super) async fn read(
+    connection: &Connection,
+    configuration: &str,
+    service: &str,
+) -> Result<(ClusterState, Reader), Vec<Finding>> {
+    let server = api_server(&connection.client).await.map_err(no_api_server)?;
+    let reader = Reader::discover(connection.clone(), true)
+        .await
+        .map_err(|error| no_api_server((format!("it does not answer: {error:#}"), UNREACHABLE)))?;
+    let own = Some(connection.namespace.as_str());
+    let mut snapshot = reader.read([Query::get(Collection::Deployment, own, service)]).await;
+    let deployment = snapshot.one(Collection::Deployment).ok();
+    let installation = Installation::of(&connection.namespace, service, configuration, deployment);
+    let queries = queries(&reader, &installation, deployment.and_then(pod_selector));
+    let certificate = async {
+        match &installation.secret {
+            Some(secret) => certificate(connection, secret).await,
+            None => Err(ReadError::Absent),
+        }
+    };
+    let (others, certificate) = join!(reader.read(queries), certificate);
+    snapshot.extend(others);
+    let denied = denied(&connection.client, &installation).await;
+    let state = ClusterState {
+        now: Timestamp::now(),
+        server,
+        installation,
+        groups: reader.groups.clone(),
+        snapshot,
+        certificate,
+        denied,
+        probes: Probes::default(),
+    };
+    Ok((state, reader))
+}
+
+fn queries(reader: &Reader, installation: &Installation, pods: Option<String>) -> Vec<Query> {
+    let own = Some(installation.namespace.as_str());
+    let kueue = &installation.kueue;
+    let mut queries = vec![
+        Query::get(Collection::Service, own, &installation.service),
+        Query::get(Collection::DisableSwitch, own, switch::CONFIG_MAP),
+        Query::get(Collection::Lease, own, &installation.names.lease),
+        Query::get(Collection::KueueConfig, Some(&kueue.namespace), &kueue.name),
+    ];
+    let all = [
+        Collection::MutatingConfigurations,
+        Collection::ValidatingConfigurations,
+        Collection::Namespaces,
+        Collection::Policies,
+        Collection::ClusterPolicies,
+        Collection::Spawners,
+        Collection::LocalQueues,
+        Collection::PriorityClasses,
+    ];
+    queries.extend(all.map(|collection| reader.query(collection)));
+    let page = |collection| Query::list(collection, None, ListParams::default().limit(PAGE));
+    queries.extend([Collection::Tasks, Collection::Workloads].map(page));
+    queries.extend(CRDS.map(|name| Query::get(Collection::Crd(name), None, name)));
+    queries.extend(DEPLOYMENTS.map(|name| {
+        let params = ListParams::default().fields(&format!("metadata.name={name}"));
+        Query::list(Collection::Deployments(name), None, params)
+    }));
+    queries.extend(pods.map(|selector| Query::list(Collection::Pods, own, ListParams::default().labels(&selector))));
+    queries
+}
+
+/// The public part of the Secret with the certificate. Its keys go no further than this function.
+async fn certificate(connection: &Connection, name: &str) -> Result<Certificate, ReadError> {
+    let secrets = Api::<Secret>::namespaced(connection.client.clone(), &connection.namespace);
+    let SecretData { tls_crt, ca_crt, .. } = SecretData::from(&secrets.get(name).await?);
+    Ok(Certificate {
+        chain: tls_crt,
+        authorities: ca_crt,
+    })
+}
+
+const UNREACHABLE: &str = "is the kubeconfig that of this cluster, and the network up?";
+
+fn no_api_server((message, advice): (String, &str)) -> Vec<Finding> {
+    let mut findings = Findings::new();
+    findings.begin(Check::ApiServer);
+    findings.failure(message, advice);
+    findings.all
+}
+
+/// The version and the time of the API server; else the message and the advice of a finding.
+async fn api_server(client: &Client) -> Result<ApiServer, (String, &'static str)> {
+    let before = Timestamp::now();
+    let request = Request::get("/version").body(Body::empty());
+    let request = request.map_err(|error| (error.to_string(), "report this as a bug of taskgate"))?;
+    let response = client.send(request).await.map_err(|error| {
+        let message = format!("it does not answer: {:#}", anyhow::Error::from(error));
+        (message, UNREACHABLE)
+    })?;
+    let after = Timestamp::now();
+    let status = response.status();
+    if status.as_u16() == 401 {
+        return Err((
+            "it does not accept the credentials: Unauthorized".to_owned(),
+            "log in again: the credentials in the kubeconfig are expired or wrong",
+        ));
+    }
+    let date = response.headers().get(http::header::DATE);
+    let date = date.and_then(|date| rfc2822::parse(date.to_str().ok()?).ok());
+    let body = response.into_body().collect().await.map(Collected::to_bytes);
+    let info = body.ok().and_then(|body| serde_json::from_slice::<Info>(&body).ok());
+    let info = info.filter(|_| status.is_success()).ok_or_else(|| {
+        let message = format!("it does not return its version: {status}");
+        (message, "is this the address of a Kubernetes API server?")
+    })?;
+    let number = |text: &str| {
+        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+        digits.parse().unwrap_or_default()
+    };
+    // The header has whole seconds: half a second later is the best estimate.
+    let there = date.map(|date| date.timestamp() + SignedDuration::from_millis(500));
+    let here = before + after.duration_since(before) / 2;
+    Ok(ApiServer {
+        version: (number(&info.major), number(&info.minor), info.git_version),
+        clock: there.map(|there| (there, here)),
+    })
+}
+
+/// The permissions that taskgate's service account needs and does not have, by one access review each.
+///
+/// RBAC: `create` on subjectaccessreviews; nothing is stored.
+async fn denied(client: &Client, installation: &Installation) -> Result<HashSet<Permission>, ReadError> {
+    let reviews = Api::<SubjectAccessReview>::all(client.clone());
+    let permissions = permissions(&installation.names);
+    let progress = Progress::new("reviewing taskgate's rights");
+    let total = permissions.len();
+    let results = permissions.into_iter().map(async |permission| {
+        let review = review(&permission, installation);
+        let status = reviews.create(&PostParams::default(), &review).await?.status;
+        let allowed = status.is_some_and(|status| status.allowed);
+        Ok((!allowed).then_some(permission))
+    });
+    let mut results = stream::iter(results).buffer_unordered(CONCURRENT_REVIEWS).enumerate();
+    let mut denied = HashSet::new();
+    while let Some((index, result)) = results.next().await {
+        progress.at(index, total);
+        denied.extend(result.map_err(|error: kube::Error| ReadError::from(error))?);
+    }
+    Ok(denied)
+}
+
+fn review(permission: &Permission, installation: &Installation) -> SubjectAccessReview {
+    let Installation { namespace, account, .. } = installation;
+    let (resource, subresource) = match permission.resource.split_once('/') {
+        Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
+        None => (permission.resource, None),
+    };
+    SubjectAccessReview {
+        spec: SubjectAccessReviewSpec {
+            user: Some(format!("system:serviceaccount:{namespace}:{account}")),
+            groups: Some(vec![
+                "system:serviceaccounts".to_owned(),
+                format!("system:serviceaccounts:{namespace}"),
+                "system:authenticated".to_owned(),
+            ]),
+            resource_attributes: Some(ResourceAttributes {
+                namespace: permission.in_own_namespace.then(|| namespace.clone()),
+                verb: Some(permission.verb.to_owned()),
+                group: Some(permission.group.to_owned()),
+                resource: Some(resource.to_owned()),
+                subresource,
+                name: permission.object.clone(),
+                ..ResourceAttributes::default()
+            }),
+            ..SubjectAccessReviewSpec::default()
+        },
+        ..SubjectAccessReview::default()
+    }
+}

@@ -1,0 +1,130 @@
+//! The explanations of a TaskSpawner, of Foreman's Workload, and of a Job without a Task.
+
+use jiff::Timestamp;
+use serde_json::Value;
+use taskgate_api::{foreman, job::Job, kelos::Task, keys, metadata::Metadata, task_policy::RetriedKind};
+use taskgate_policy::retry::{Retried, RunPhase};
+
+use super::{
+    blocker::patch,
+    context::ExplainContext,
+    explanation::{Explanation, Line, Topic},
+    item, policy,
+};
+use crate::commands::snapshot::{DisplayState, TaskSummary};
+
+/// How many Tasks, and how many stopped items, are listed.
+const NAMED: usize = 10;
+
+/// A spawner: its Tasks, its policies, and the items that get no Task.
+pub(super) fn explain_spawner(context: &ExplainContext<'_>, spawner: &Value, now: Timestamp) -> Explanation {
+    let name = Metadata::of(spawner).name().unwrap_or_default();
+    let mut lines = tasks(context, name);
+    lines.extend(policy::of_task(context, &item::sample(context, name)));
+    lines.extend(limits(context, spawner, name));
+    let items = context.items.iter();
+    let items = items.filter(|item| item.spec.spawner.as_deref() == Some(name));
+    let stopped: Vec<_> = items.filter(|item| item::is_stopped(context, item, now)).collect();
+    let state = if stopped.is_empty() {
+        "NoItemStopped"
+    } else {
+        "ItemsStopped"
+    };
+    let named = stopped.iter().take(NAMED);
+    lines.extend(named.flat_map(|item| item::lines(context, item, now)));
+    if let Some(more) = stopped.len().checked_sub(NAMED).filter(|more| *more > 0) {
+        let line = Line::new(Topic::Item, format!("{more} more items are stopped"));
+        lines.push(line.command(context.taskgate(&["status"]), "list on workitems"));
+    }
+    context.explanation(&format!("TaskSpawner {name}"), state, lines)
+}
+
+/// The Tasks of a spawner. Those that succeeded are only counted.
+fn tasks(context: &ExplainContext<'_>, spawner: &str) -> Vec<Line> {
+    let (done, others): (Vec<_>, Vec<_>) = context.tasks_of_spawner(spawner).partition(|task| {
+        let state = TaskSummary::of(task, context.item_of(task)).state;
+        state == DisplayState::Phase("Succeeded".to_owned())
+    });
+    let named = others.iter().take(NAMED);
+    let mut lines: Vec<_> = named.map(|task| item::task_line(context, task)).collect();
+    let more = others.len().saturating_sub(NAMED);
+    for (count, what) in [(more, "further Tasks"), (done.len(), "Tasks that succeeded")] {
+        lines.extend((count > 0).then(|| Line::new(Topic::State, format!("{count} {what}"))));
+    }
+    lines
+}
+
+/// The limits of Kelos that keep the spawner from creating Tasks.
+fn limits(context: &ExplainContext<'_>, spawner: &Value, name: &str) -> Vec<Line> {
+    let number = |pointer: &str| {
+        let number = spawner.pointer(pointer).and_then(Value::as_u64);
+        number.filter(|number| *number > 0)
+    };
+    let mut lines = Vec::new();
+    if spawner.pointer("/spec/suspend") == Some(&Value::Bool(true)) {
+        let resume = patch(context, "taskspawners.kelos.dev", name, r#"{"spec":{"suspend":false}}"#);
+        let line = Line::waits("as it is suspended (spec.suspend)");
+        lines.push(line.command(resume, "patch on taskspawners.kelos.dev"));
+    }
+    let tasks = context.tasks_of_spawner(name);
+    let active = tasks.filter(|task| !Task::of(task).is_terminal()).count();
+    if let Some(limit) = number("/spec/maxConcurrency")
+        && u64::try_from(active).is_ok_and(|active| active >= limit)
+    {
+        lines.push(Line::waits(format!(
+            "for the end of a Task: {active} are active, and maxConcurrency is {limit}; queued ones count"
+        )));
+    }
+    if let Some((limit, created)) = number("/spec/maxTotalTasks").zip(number("/status/totalTasksCreated"))
+        && created >= limit
+    {
+        let text = format!("as it has created {created} Tasks in all, and maxTotalTasks is {limit}; retries count");
+        lines.push(Line::waits(text).advice("a user who may patch the TaskSpawner can raise it"));
+    }
+    lines
+}
+
+/// Foreman's Workload: its policy, and its retry.
+pub(super) fn explain_workload(context: &ExplainContext<'_>, workload: &Value, now: Timestamp) -> Explanation {
+    let metadata = Metadata::of(workload);
+    let name = metadata.name().unwrap_or_default();
+    let phase = foreman::Workload::of(workload).phase();
+    let state = if phase.is_empty() { "New" } else { phase };
+    let mut lines = vec![Line::new(Topic::State, format!("phase in Foreman: {state}"))];
+    let created_by = metadata.label(foreman::CREATED_BY);
+    lines.extend(created_by.map(|creator| Line::new(Topic::State, format!("it was created by {creator}"))));
+    let retry_of = metadata.annotation(keys::RETRY_OF);
+    lines.extend(retry_of.map(|uid| Line::new(Topic::Admission, policy::retry_of(uid))));
+    lines.extend(policy::of_workload(context, workload));
+    let retried = Retried::of(RetriedKind::Workload, workload);
+    let item = retried.and_then(|retried| {
+        let label = metadata.label(keys::WORK_ITEM).map(ToOwned::to_owned);
+        context.item_named(&label.unwrap_or_else(|| retried.item().work_item_name()))
+    });
+    let has_failed = retried.is_some_and(|retried| retried.phase() == RunPhase::Failed);
+    if let Some(item) = item {
+        lines.extend(item::lines(context, item, now));
+    } else if has_failed {
+        let line = Line::new(
+            Topic::Next,
+            "it stays as it is: it has no WorkItem, and taskgate does not retry it",
+        );
+        let retry = context.taskgate(&["retry", &format!("workload/{name}")]);
+        lines.push(line.command(retry, "create on workitems; delete and create on workloads"));
+    }
+    context.explanation(&format!("Workload {name}"), state, lines)
+}
+
+/// A Job that has no Task.
+pub(super) fn explain_job(context: &ExplainContext<'_>, job: &Value) -> Explanation {
+    let name = Metadata::of(job).name().unwrap_or_default();
+    let (state, line) = if let Some(owner) = Job::of(job).task() {
+        let text = format!("it runs for Task {}, which does not exist any more", owner.name);
+        let line = Line::new(Topic::State, text);
+        ("Orphaned", line.advice("Kubernetes deletes it with its Task"))
+    } else {
+        let text = "no Kelos Task owns it, so that the API server does not send it to taskgate";
+        ("NotGoverned", Line::new(Topic::Policy, text))
+    };
+    context.explanation(&format!("Job {name}"), state, vec![line])
+}
