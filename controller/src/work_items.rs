@@ -25,10 +25,17 @@ use crate::{
 pub(crate) type WorkItemResult = StepResult<WorkItem>;
 
 /// Reads the `WorkItem`; `None` also while it is being deleted.
-pub(crate) async fn read(context: &Context, (namespace, name): &ItemRef) -> Result<Option<WorkItem>, Error> {
+pub(crate) async fn read(context: &Context, key: &ItemRef) -> Result<Option<WorkItem>, Error> {
+    Ok(find(context, key).await?.filter(|item| !is_terminating(item)))
+}
+
+async fn find(context: &Context, (namespace, name): &ItemRef) -> Result<Option<WorkItem>, Error> {
     let found = context.work_items(namespace).get_opt(name).await;
-    let found = found.map_err(|error| Error::new("reading", "WorkItem", namespace, name, error))?;
-    Ok(found.filter(|item| item.metadata.deletion_timestamp.is_none()))
+    found.map_err(|error| Error::new("reading", "WorkItem", namespace, name, error))
+}
+
+fn is_terminating(item: &WorkItem) -> bool {
+    item.metadata.deletion_timestamp.is_some()
 }
 
 /// A `WorkItem` during one reconcile: read from the API server at most once, then what the last write returned. After a conflict it
@@ -40,7 +47,7 @@ impl LoadedWorkItem {
     /// The `WorkItem` of `key` if it was read, else `cached`.
     pub(crate) fn or_cached<'a>(&'a self, key: Option<&ItemRef>, cached: Option<&'a WorkItem>) -> Option<&'a WorkItem> {
         match &self.0 {
-            Some((known, item)) if known.as_ref() == key => item.as_ref(),
+            Some((known, item)) if known.as_ref() == key => item.as_ref().filter(|item| !is_terminating(item)),
             _ => cached,
         }
     }
@@ -50,12 +57,21 @@ impl LoadedWorkItem {
         let is_loaded = self.0.as_ref().is_some_and(|(known, _)| known.as_ref() == key);
         if !is_loaded {
             let item = match key {
-                Some(key) => read(context, key).await?,
+                Some(key) => find(context, key).await?,
                 None => None,
             };
             self.0 = Some((key.cloned(), item));
         }
-        Ok(self.0.as_ref().and_then(|(_, item)| item.as_ref()))
+        Ok(self.item().filter(|item| !is_terminating(item)))
+    }
+
+    /// Whether the `WorkItem` that was read is being deleted: another one of its name cannot be created yet.
+    pub(crate) fn is_terminating(&self) -> bool {
+        self.item().is_some_and(is_terminating)
+    }
+
+    fn item(&self) -> Option<&WorkItem> {
+        self.0.as_ref()?.1.as_ref()
     }
 
     /// Takes over the result of a write.

@@ -128,6 +128,9 @@ async fn write(
         if !create {
             return Ok(WorkItemResult::Unchanged);
         }
+        if item.is_terminating() {
+            return Ok(WorkItemResult::Terminating);
+        }
         let created = breaker
             .create(&subject.namespace, &new(subject, identity, name))
             .await?;

@@ -48,7 +48,7 @@ pub(crate) async fn follow_capability(reconciler: &CancellationReconciler) {
             Ok(crd) => {
                 let known = knows_cancelled(&crd.data, &context.task_kind.version);
                 if reconciler.capability.0.swap(known, Ordering::Relaxed) != known {
-                    info!(known, "read whether Kelos knows cancelled Tasks");
+                    info!(known, "whether Kelos knows cancelled Tasks changed");
                 }
             }
             Err(error) => debug!(%error, "Kelos' CRD cannot be read"),

@@ -16,9 +16,9 @@ async fn phase_and_field_are_used_once_the_crds_have_them() -> anyhow::Result<()
     ensure!(await_cancelled(&before, "early").await?.phase() == "Failed");
 
     cp.install_crds(&crds::yaml(CrdCapability::Cancellation)?).await?;
-    eventually("taskgate has seen the new schema", PATIENCE, || async {
+    eventually("taskgate has read the new schema", PATIENCE, || async {
         let log = gate.process().log()?;
-        ensure!(log.contains("knows cancelled Tasks has changed"), "not yet");
+        ensure!(log.contains("whether Kelos knows cancelled Tasks changed"), "not yet");
         Ok(())
     })
     .await?;

@@ -50,7 +50,7 @@ async fn an_oddly_named_release_governs_under_its_own_roles() -> anyhow::Result<
     );
     cp.apply_yaml(&labels).await?;
     let told = install(&cp, "0.odd.one", &namespace, &["registration.failurePolicy=Fail"]).await?;
-    ensure!(told.contains("are refused (failurePolicy Fail)"), "{told}");
+    ensure!(told.contains("are rejected (failurePolicy Fail)"), "{told}");
     let running = pods(&cp, &namespace, "taskgate-0-odd-one").await?;
     let ns = governed(&cp, "team").await?;
     eventually("no right is missing", PATIENCE, || async {

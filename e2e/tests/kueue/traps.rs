@@ -160,11 +160,12 @@ async fn foreign_workloads_and_jobs_without_an_owner_are_ignored() -> anyhow::Re
         api.create(&PostParams::default(), &workload).await?;
     }
     // A Job whose Task was replaced, and one whose Task was deleted.
+    let sample = job_for_new_task(&fixture, "a").await?;
     for (name, uid) in [
         ("a", "00000000-0000-0000-0000-000000000000"),
         ("b", "00000000-0000-0000-0000-000000000001"),
     ] {
-        let mut job = job_for_new_task(&fixture, "a").await?;
+        let mut job = sample.clone();
         job["metadata"]["name"] = json!(format!("stale-{name}"));
         job["metadata"]["ownerReferences"][0]["uid"] = json!(uid);
         job["metadata"]["ownerReferences"][0]["name"] = json!(name);

@@ -8,7 +8,7 @@ use kube::ResourceExt as _;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::json;
 use std::time::Duration;
-use taskgate_e2e::{PATIENCE, await_gone, await_object, eventually, never};
+use taskgate_e2e::{FOREIGN_FINALIZER, PATIENCE, await_gone, await_object, eventually, never};
 
 #[tokio::test]
 async fn s26_the_ttl_runs_from_the_end() -> anyhow::Result<()> {
@@ -39,12 +39,14 @@ async fn s27_deletion_frees_the_branch_and_waits_for_no_finalizer() -> anyhow::R
     fixture.await_task_phase("a", "Running").await?;
     fixture.set_foreign_finalizer::<Task>("a", true).await?;
     fixture.tasks().delete("a", &DeleteParams::default()).await?;
-    let let_go = |task: &Task| task.finalizers() == ["example.com/hold"];
-    fixture.await_task("a", "Kelos has let go", let_go).await?;
+    let released = |task: &Task| task.finalizers() == [FOREIGN_FINALIZER];
+    fixture
+        .await_task("a", "Kelos has removed its finalizer", released)
+        .await?;
     await_gone(&fixture.jobs(), "a").await?;
     assert_eq!(fixture.standin.locks().holder(":main"), None);
     never(
-        "a status is written while it is held",
+        "a status is written while a finalizer keeps it",
         Duration::from_secs(2),
         async || {
             let task = fixture.tasks().get("a").await?;
