@@ -1,7 +1,7 @@
 // Command supervise keeps the processes of one test control plane, and leaves
 // nothing behind whatever becomes of the test.
 //
-// A test cannot promise that itself: nobody runs its destructors after SIGKILL,
+// A test cannot promise that itself: no code of it runs after SIGKILL,
 // and a static is never dropped. So the test starts this program and holds the
 // other end of its standard input. When that pipe closes, in whatever way the
 // test ended, every process is stopped and the directory removed. Should this

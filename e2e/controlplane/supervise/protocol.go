@@ -88,6 +88,6 @@ func (s *supervisor) send(r reply) {
 	}
 	s.out.Lock()
 	defer s.out.Unlock()
-	// Nobody reads once the test is gone; the closed input tells us the same.
+	// There is no reader once the test is gone; the closed input tells us the same.
 	_, _ = os.Stdout.Write(append(line, '\n'))
 }
