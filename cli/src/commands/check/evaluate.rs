@@ -5,8 +5,8 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use taskgate_offline::{Defaults, Document, Judge, Proposal, Unreadable};
 
-use super::report::{Entry, Report};
-use crate::output::Progress;
+use super::report::{CheckReport, EvaluatedObject};
+use crate::output::ProgressLine;
 
 /// How many documents one task evaluates.
 const CHUNK: usize = 32;
@@ -16,9 +16,9 @@ pub(super) async fn all(
     evaluator: &Arc<Judge>,
     documents: Vec<Document>,
     defaults: Defaults,
-    report: &mut Report,
+    report: &mut CheckReport,
 ) -> anyhow::Result<()> {
-    let progress = Progress::new("evaluating objects");
+    let progress = ProgressLine::new("evaluating objects");
     let total = documents.len();
     let defaults = Arc::new(defaults);
     let mut tasks = Vec::with_capacity(total.div_ceil(CHUNK));
@@ -34,12 +34,12 @@ pub(super) async fn all(
     Ok(())
 }
 
-async fn evaluate_chunk(evaluator: Arc<Judge>, documents: Vec<Document>, defaults: Arc<Defaults>) -> Report {
-    let mut report = Report::default();
+async fn evaluate_chunk(evaluator: Arc<Judge>, documents: Vec<Document>, defaults: Arc<Defaults>) -> CheckReport {
+    let mut report = CheckReport::default();
     for Document { place, object } in documents {
         match Proposal::of(object, &defaults) {
             Ok(proposal) => match evaluator.judge(proposal).await {
-                Some(judgement) => report.entries.push(Entry { place, judgement }),
+                Some(judgement) => report.entries.push(EvaluatedObject { place, judgement }),
                 None => report.other_kinds += 1,
             },
             Err(error) => report.unreadable.push(Unreadable {

@@ -14,12 +14,12 @@ use serde_json::Value;
 use taskgate_offline::{Defaults, Document, Documents, Judge, Knowledge, Place, Registration, Schemas, World, world};
 use taskgate_webhook::UserInfo;
 
-use self::report::Report;
+use self::report::CheckReport;
 use crate::{
     cluster::{Connection, ConnectionArgs},
     defaults::{NAME, NAMESPACE},
     exit::{CommandError, ExitStatus},
-    output::{self, Progress, Style},
+    output::{self, ProgressLine, Style},
 };
 
 const EXAMPLES: &str = "\
@@ -116,7 +116,7 @@ pub(crate) async fn run(args: CheckArgs) -> Result<ExitStatus, CommandError> {
             "name FILES to check, - for standard input, or --live for what is in the cluster".to_owned(),
         ));
     }
-    let reading = Progress::new("reading files");
+    let reading = ProgressLine::new("reading files");
     let asked = Documents::read(&args.files, &|done, total| reading.at(done, total));
     let given = Documents::read(&args.with, &|done, total| reading.at(done, total));
     drop(reading);
@@ -125,7 +125,7 @@ pub(crate) async fn run(args: CheckArgs) -> Result<ExitStatus, CommandError> {
     } else {
         None
     };
-    let mut report = Report::default();
+    let mut report = CheckReport::default();
     let live = match &connection {
         Some(connection) => load(connection, &mut report).await?,
         None => Vec::new(),
@@ -156,7 +156,7 @@ pub(crate) async fn run(args: CheckArgs) -> Result<ExitStatus, CommandError> {
 }
 
 /// The objects of the cluster. What could not be read is added to the report.
-async fn load(connection: &Connection, report: &mut Report) -> anyhow::Result<Vec<Value>> {
+async fn load(connection: &Connection, report: &mut CheckReport) -> anyhow::Result<Vec<Value>> {
     let loaded = world::load(&connection.client, &connection.namespace).await;
     let (objects, notes) = loaded.context("reading the cluster")?;
     report.notes = notes.iter().map(ToString::to_string).collect();
@@ -227,7 +227,7 @@ fn evaluator(
     })
 }
 
-fn print(args: &CheckArgs, report: &Report) -> anyhow::Result<()> {
+fn print(args: &CheckArgs, report: &CheckReport) -> anyhow::Result<()> {
     let github = match args.ci {
         Ci::Auto => std::env::var("GITHUB_ACTIONS").is_ok_and(|value| value == "true"),
         Ci::Github => true,
