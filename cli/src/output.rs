@@ -46,7 +46,7 @@ pub(crate) fn print_stderr(text: &str) {
 
 /// The form that a command prints its result in. Commands with further forms have an enum of their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
+pub(crate) enum OutputFormat {
     /// For people.
     #[default]
     Text,
@@ -56,7 +56,7 @@ pub(crate) enum Format {
     Yaml,
 }
 
-impl Format {
+impl OutputFormat {
     /// `value` in this form; `text` is its form for people.
     pub(crate) fn render(self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<String> {
         match self {
@@ -161,12 +161,12 @@ impl Style {
 
 /// The progress of long work: one line on standard error, on a terminal only. It disappears when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Progress {
+pub(crate) struct ProgressLine {
     label: &'static str,
     next: Option<Mutex<Instant>>,
 }
 
-impl Progress {
+impl ProgressLine {
     /// The progress of work such as `reading files`.
     pub(crate) fn new(label: &'static str) -> Self {
         let next = io::stderr()
@@ -204,7 +204,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressLine {
     fn drop(&mut self) {
         if self.next.is_some() {
             let _ = write!(io::stderr(), "\r\u{1b}[K");
@@ -249,6 +249,6 @@ mod tests {
             polled.set(polled.get() + 1);
             (polled.get(), 2)
         };
-        assert_eq!(Progress::new("waiting").during(work, counts).await, "done");
+        assert_eq!(ProgressLine::new("waiting").during(work, counts).await, "done");
     }
 }

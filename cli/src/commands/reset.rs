@@ -59,7 +59,7 @@ pub(crate) async fn run(args: ResetArgs) -> Result<(), CommandError> {
     let chosen = choose(&items, &args, &connection.namespace)?;
     let reason = args.reason.as_deref().map(|reason| clip(reason, MAX_REASON));
     let reason = reason.filter(|reason| !reason.is_empty());
-    let command = Command {
+    let command = ResetCommand {
         reason: reason.unwrap_or_else(|| NO_REASON.to_owned()),
         dry_run: args.dry_run,
         work_items,
@@ -101,13 +101,13 @@ fn choose<'a>(items: &'a [WorkItem], args: &ResetArgs, namespace: &str) -> Resul
 }
 
 /// One run of the command.
-struct Command {
+struct ResetCommand {
     work_items: Api<WorkItem>,
     reason: String,
     dry_run: DryRun,
 }
 
-impl Command {
+impl ResetCommand {
     /// Requests the reset of `item`, unless it has no failures. Returns the failures.
     async fn request(&self, item: &WorkItem) -> Result<Option<String>> {
         let key = &item.spec.key;

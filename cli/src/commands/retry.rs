@@ -50,7 +50,7 @@ pub(crate) struct RetryArgs {
 /// kelos.dev; `get`, `create` and `patch` on workitems.
 pub(crate) async fn run(args: RetryArgs) -> Result<(), CommandError> {
     let connection = args.connection.connect().await?;
-    let command = Command { connection, args };
+    let command = RetryCommand { connection, args };
     let mut failed = 0;
     for object in &command.args.objects {
         match command.retry(object).await {
@@ -66,12 +66,12 @@ pub(crate) async fn run(args: RetryArgs) -> Result<(), CommandError> {
 }
 
 /// One run of the command.
-struct Command {
+struct RetryCommand {
     connection: Connection,
     args: RetryArgs,
 }
 
-impl Command {
+impl RetryCommand {
     async fn retry(&self, object: &str) -> Result<(), CommandError> {
         let (kinds, name) = parse(object)?;
         let Connection { namespace, .. } = &self.connection;

@@ -14,7 +14,7 @@ use taskgate_offline::case::{CaseRunner, is_case};
 use crate::{
     defaults::{NAME, NAMESPACE},
     exit::{CommandError, ExitStatus},
-    output::{self, Format, Progress, Style},
+    output::{self, OutputFormat, ProgressLine, Style},
 };
 
 const EXAMPLES: &str = "\
@@ -46,7 +46,7 @@ pub(crate) struct TestArgs {
     pub(crate) update: bool,
     /// The form of the result.
     #[arg(short, long, value_enum, default_value_t)]
-    pub(crate) output: Format,
+    pub(crate) output: OutputFormat,
 }
 
 /// The results of all cases.
@@ -77,7 +77,7 @@ pub(crate) async fn run(args: TestArgs) -> Result<ExitStatus, CommandError> {
         ));
     }
     let runner = CaseRunner::new(NAME, NAMESPACE);
-    let progress = Progress::new("running cases");
+    let progress = ProgressLine::new("running cases");
     let mut results = Results::default();
     for (index, path) in cases.iter().enumerate() {
         progress.at(index, cases.len());

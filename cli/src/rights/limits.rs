@@ -13,7 +13,7 @@ use taskgate_webhook::rules::EXCLUDED_NAMESPACES;
 use super::manifest::RoleManifests;
 
 /// One `ValidatingAdmissionPolicy`.
-struct Limit {
+struct AdmissionLimit {
     /// The suffix of its name, after taskgate's.
     suffix: &'static str,
     /// Where it applies: API group, versions, resources and operations.
@@ -58,7 +58,7 @@ pub(crate) fn table() -> String {
     text
 }
 
-fn limits(own_namespace: &str) -> Vec<Limit> {
+fn limits(own_namespace: &str) -> Vec<AdmissionLimit> {
     let scope = || {
         (
             in_scope(own_namespace),
@@ -100,7 +100,7 @@ fn unchanged(fields: &[&str]) -> String {
     equal.join("\n&& ")
 }
 
-fn webhooks(suffix: &'static str, resource: &'static str, more: &[&str]) -> Limit {
+fn webhooks(suffix: &'static str, resource: &'static str, more: &[&str]) -> AdmissionLimit {
     let fields = [
         "clientConfig.?service",
         "clientConfig.?url",
@@ -134,7 +134,7 @@ fn webhooks(suffix: &'static str, resource: &'static str, more: &[&str]) -> Limi
         others("w"),
         others("o"),
     );
-    Limit {
+    AdmissionLimit {
         suffix,
         rules: vec![["admissionregistration.k8s.io", "v1", resource, "UPDATE"]],
         validations: vec![
@@ -150,7 +150,7 @@ fn webhooks(suffix: &'static str, resource: &'static str, more: &[&str]) -> Limi
     }
 }
 
-fn pods(scope: Validation) -> Limit {
+fn pods(scope: Validation) -> AdmissionLimit {
     let own = format!("['{}', '{}']", keys::CANCEL_DEADLINE, kelos::CANCEL_TASK);
     let (new, old) = (
         "object.metadata.?annotations.orValue({})",
@@ -165,7 +165,7 @@ fn pods(scope: Validation) -> Limit {
             "spec"
         ]),
     );
-    Limit {
+    AdmissionLimit {
         suffix: "pods",
         rules: vec![["", "v1", "pods", "UPDATE"]],
         validations: vec![
@@ -178,13 +178,13 @@ fn pods(scope: Validation) -> Limit {
     }
 }
 
-fn jobs(scope: Validation) -> Limit {
+fn jobs(scope: Validation) -> AdmissionLimit {
     let owned = format!(
         "oldObject.metadata.?ownerReferences.orValue([]).exists(o, o.kind == 'Task' && o.apiVersion.startsWith('{}/') && \
          o.?controller.orValue(false))",
         kelos::GROUP
     );
-    Limit {
+    AdmissionLimit {
         suffix: "jobs",
         rules: vec![
             ["batch", "v1", "jobs, jobs/status", "UPDATE"],
@@ -222,7 +222,7 @@ fn successor() -> Validation {
     )
 }
 
-fn tasks(scope: &Validation) -> Limit {
+fn tasks(scope: &Validation) -> AdmissionLimit {
     let finalizers = |of: &str| {
         format!(
             "{of}.metadata.?finalizers.orValue([]).filter(f, f != '{}')",
@@ -235,7 +235,7 @@ fn tasks(scope: &Validation) -> Limit {
         finalizers("object"),
         finalizers("oldObject"),
     );
-    Limit {
+    AdmissionLimit {
         suffix: "tasks",
         rules: vec![[kelos::GROUP, "*", "tasks", "CREATE, UPDATE, DELETE"]],
         validations: vec![
@@ -251,8 +251,8 @@ fn tasks(scope: &Validation) -> Limit {
     }
 }
 
-fn task_status() -> Limit {
-    Limit {
+fn task_status() -> AdmissionLimit {
+    AdmissionLimit {
         suffix: "task-status",
         rules: vec![[kelos::GROUP, "*", "tasks/status", "UPDATE"]],
         validations: vec![(
@@ -264,8 +264,8 @@ fn task_status() -> Limit {
     }
 }
 
-fn workloads(scope: Validation) -> Limit {
-    Limit {
+fn workloads(scope: Validation) -> AdmissionLimit {
+    AdmissionLimit {
         suffix: "workloads",
         rules: vec![[taskgate_api::foreman::GROUP, "*", "workloads", "CREATE, DELETE"]],
         validations: vec![
@@ -285,14 +285,14 @@ fn ended(phases: &[&str]) -> String {
     )
 }
 
-fn document(roles: &RoleManifests<'_>, limit: &Limit) -> String {
+fn document(roles: &RoleManifests<'_>, limit: &AdmissionLimit) -> String {
     let RoleManifests {
         name,
         namespace,
         labels,
         ..
     } = roles;
-    let Limit {
+    let AdmissionLimit {
         suffix,
         rules,
         validations,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{CLUSTER, FEATURES, Feature, NAMESPACE, Names, Right};
+use super::{CLUSTER, FEATURES, Feature, NAMESPACE, Names, RbacRight};
 
 /// The texts that the roles are generated with; each may be a template.
 pub(crate) struct RoleManifests<'a> {
@@ -24,7 +24,7 @@ impl RoleManifests<'_> {
         let Self { name, namespace, .. } = self;
         let (cluster, own) = (None, Some(*namespace));
         let subject = format!("subjects:\n- kind: ServiceAccount\n  name: {name}\n  namespace: {namespace}\n");
-        let pair = |kind: &str, suffix: &str, namespace: Option<&str>, rights: &[Right]| {
+        let pair = |kind: &str, suffix: &str, namespace: Option<&str>, rights: &[RbacRight]| {
             let reference =
                 format!("roleRef:\n  apiGroup: rbac.authorization.k8s.io\n  kind: {kind}\n  name: {name}{suffix}\n");
             let binding = self.document(&format!("{kind}Binding"), suffix, namespace, &(reference + &subject));
@@ -48,7 +48,7 @@ impl RoleManifests<'_> {
         )
     }
 
-    fn rules(&self, rights: &[Right]) -> String {
+    fn rules(&self, rights: &[RbacRight]) -> String {
         rights.iter().fold("rules:\n".to_owned(), |mut text, right| {
             let _ = writeln!(
                 text,
@@ -62,7 +62,7 @@ impl RoleManifests<'_> {
 }
 
 /// One rule, on one line.
-pub(crate) fn rule(right: &Right, resources: &[&str], verbs: &[&str], names: &Names) -> String {
+pub(crate) fn rule(right: &RbacRight, resources: &[&str], verbs: &[&str], names: &Names) -> String {
     let group = if right.group.is_empty() { "\"\"" } else { right.group };
     let limited: Vec<_> = right.names.iter().map(|name| names.of(*name)).collect();
     let limited = if limited.is_empty() {

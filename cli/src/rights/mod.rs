@@ -14,7 +14,7 @@ use crate::defaults;
 
 /// Verbs on some resources of one API group.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Right {
+pub(crate) struct RbacRight {
     /// Its purpose, which the roles have as a comment.
     pub(crate) why: &'static str,
     /// The API group; empty for the core one.
@@ -27,7 +27,7 @@ pub(crate) struct Right {
     pub(crate) verbs: &'static [&'static str],
 }
 
-impl Right {
+impl RbacRight {
     /// The right, limited to these objects.
     const fn only(self, names: &'static [Name]) -> Self {
         Self { names, ..self }
@@ -40,8 +40,8 @@ const fn right(
     resources: &'static [&'static str],
     verbs: &'static [&'static str],
     why: &'static str,
-) -> Right {
-    Right {
+) -> RbacRight {
+    RbacRight {
         why,
         group,
         resources,
@@ -153,7 +153,7 @@ const CRDS: [Name; 3] = [
 
 /// In the whole cluster, for every installation. None reads a Secret.
 #[rustfmt::skip]
-pub(crate) const CLUSTER: &[Right] = &[
+pub(crate) const CLUSTER: &[RbacRight] = &[
     right(GROUP, &["taskpolicies", "clustertaskpolicies"], READ, "policies decide about Tasks"),
     right(GROUP, &["taskpolicies/status", "clustertaskpolicies/status"], &["patch"], "the status of policies"),
     right(GROUP, &["workitems"], &["create", "delete", "get", "list", "patch", "watch"],
@@ -181,40 +181,40 @@ pub(crate) const CLUSTER: &[Right] = &[
 ];
 
 /// In the whole cluster, for one feature each.
-pub(crate) const FEATURES: [(Feature, &[Right]); 3] = [
+pub(crate) const FEATURES: [(Feature, &[RbacRight]); 3] = [
     (Feature::Kueue, KUEUE),
     (Feature::Foreman, FOREMAN),
     (Feature::TaskRetry, TASK_RETRY),
 ];
 
 #[rustfmt::skip]
-const KUEUE: &[Right] = &[
+const KUEUE: &[RbacRight] = &[
     right(kueue::GROUP, &["localqueues", "workloadpriorityclasses"], READ, "whether queue and priority class exist"),
     right(kueue::GROUP, &["workloads"], &["list", "watch"], "the admission of Jobs by Kueue"),
     right("", &["configmaps"], &["get"], "which namespaces Kueue manages").only(&[Name::KueueConfig]),
 ];
 
 #[rustfmt::skip]
-const FOREMAN: &[Right] = &[
+const FOREMAN: &[RbacRight] = &[
     right("foreman.llmkube.dev", &["workloads"], &["create", "delete", "get", "list", "watch"],
         "retry of Workloads: each attempt is a new object; Workloads are never changed"),
     right("foreman.llmkube.dev", &["agentictasks"], &["get", "list"], "the results of a Workload's attempts"),
 ];
 
 #[rustfmt::skip]
-const TASK_RETRY: &[Right] = &[
+const TASK_RETRY: &[RbacRight] = &[
     right(kelos::GROUP, &["tasks"], &["create"], "the successor of a Task that failed"),
 ];
 
 /// The rights that an installation needs in the whole cluster.
-pub(crate) fn cluster(names: &Names) -> impl Iterator<Item = &'static Right> {
+pub(crate) fn cluster(names: &Names) -> impl Iterator<Item = &'static RbacRight> {
     let features = FEATURES.iter().filter(|(feature, _)| !names.without.contains(feature));
     CLUSTER.iter().chain(features.flat_map(|(_, rights)| *rights))
 }
 
 /// In taskgate's own namespace.
 #[rustfmt::skip]
-pub(crate) const NAMESPACE: &[Right] = &[
+pub(crate) const NAMESPACE: &[RbacRight] = &[
     right("", &["secrets"], &["create"], "RBAC cannot limit `create` to a name"),
     right("", &["secrets"], &["get", "list", "update", "watch"],
         "the certificate that taskgate issues").only(&[Name::Certificate]),

@@ -1,10 +1,10 @@
 //! The table of rights as single permissions, and those that are not granted as rules to add.
 
-use super::{NAMESPACE, Names, Right, cluster, manifest::rule};
+use super::{NAMESPACE, Names, RbacRight, cluster, manifest::rule};
 
 /// One verb on one resource.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Permission {
+pub(crate) struct RbacPermission {
     /// In taskgate's own namespace; else in the whole cluster.
     pub(crate) in_own_namespace: bool,
     /// The API group.
@@ -27,8 +27,8 @@ pub(crate) struct MissingRight {
 }
 
 /// Every permission that the enabled features need.
-pub(crate) fn permissions(names: &Names) -> Vec<Permission> {
-    let of = |right: &'static Right, in_own_namespace| {
+pub(crate) fn permissions(names: &Names) -> Vec<RbacPermission> {
+    let of = |right: &'static RbacRight, in_own_namespace| {
         let resources = right.resources.iter();
         resources.flat_map(move |resource| {
             let verbs = right.verbs.iter();
@@ -40,7 +40,7 @@ pub(crate) fn permissions(names: &Names) -> Vec<Permission> {
 }
 
 /// The rules to add so that every permission is `allowed`.
-pub(crate) fn missing(names: &Names, allowed: impl Fn(&Permission) -> bool) -> Vec<MissingRight> {
+pub(crate) fn missing(names: &Names, allowed: impl Fn(&RbacPermission) -> bool) -> Vec<MissingRight> {
     let mut missing = Vec::new();
     let own = NAMESPACE.iter().map(|right| ("Role", right, true));
     for (role, right, in_own_namespace) in cluster(names).map(|right| ("ClusterRole", right, false)).chain(own) {
@@ -70,13 +70,13 @@ pub(crate) fn missing(names: &Names, allowed: impl Fn(&Permission) -> bool) -> V
 
 /// The permissions of one verb on one resource: one for each object that the right is limited to.
 fn of_right(
-    right: &Right,
+    right: &RbacRight,
     in_own_namespace: bool,
     resource: &'static str,
     verb: &'static str,
     names: &Names,
-) -> Vec<Permission> {
-    let permission = |object: Option<String>| Permission {
+) -> Vec<RbacPermission> {
+    let permission = |object: Option<String>| RbacPermission {
         in_own_namespace,
         group: right.group,
         resource,

@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     Names,
-    permissions::{self, MissingRight, Permission},
+    permissions::{self, MissingRight, RbacPermission},
 };
 
 /// The interval while a right is missing.
@@ -107,8 +107,8 @@ fn missing(granted: &[ResourceRule], names: &Names) -> Vec<MissingRight> {
 }
 
 /// Whether `rule` grants the permission.
-fn grants(rule: &ResourceRule, permission: &Permission) -> bool {
-    let Permission {
+fn grants(rule: &ResourceRule, permission: &RbacPermission) -> bool {
+    let RbacPermission {
         group,
         resource,
         object,
@@ -130,7 +130,7 @@ fn grants(rule: &ResourceRule, permission: &Permission) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{Feature, NAMESPACE, Right, cluster},
+        super::{Feature, NAMESPACE, RbacRight, cluster},
         *,
     };
 
@@ -138,13 +138,13 @@ mod tests {
         Names::default()
     }
 
-    fn all() -> Vec<Right> {
+    fn all() -> Vec<RbacRight> {
         cluster(&names()).chain(NAMESPACE).copied().collect()
     }
 
-    fn granted(rights: &[Right]) -> Vec<ResourceRule> {
+    fn granted(rights: &[RbacRight]) -> Vec<ResourceRule> {
         let owned = |words: &[&str]| words.iter().map(ToString::to_string).collect();
-        let limited = |right: &Right| right.names.iter().map(|name| names().of(*name).to_owned()).collect();
+        let limited = |right: &RbacRight| right.names.iter().map(|name| names().of(*name).to_owned()).collect();
         rights
             .iter()
             .map(|right| ResourceRule {

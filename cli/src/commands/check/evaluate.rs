@@ -5,8 +5,8 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use taskgate_offline::{Document, Evaluator, RequestDefaults, UnreadableDocument, WriteRequest};
 
-use super::report::{Entry, Report};
-use crate::output::Progress;
+use super::report::{CheckReport, EvaluatedObject};
+use crate::output::ProgressLine;
 
 /// How many documents one task evaluates.
 const CHUNK: usize = 32;
@@ -16,9 +16,9 @@ pub(super) async fn all(
     evaluator: &Arc<Evaluator>,
     documents: Vec<Document>,
     defaults: RequestDefaults,
-    report: &mut Report,
+    report: &mut CheckReport,
 ) -> anyhow::Result<()> {
-    let progress = Progress::new("evaluating objects");
+    let progress = ProgressLine::new("evaluating objects");
     let total = documents.len();
     let defaults = Arc::new(defaults);
     let mut tasks = Vec::with_capacity(total.div_ceil(CHUNK));
@@ -34,8 +34,12 @@ pub(super) async fn all(
     Ok(())
 }
 
-async fn evaluate_chunk(evaluator: Arc<Evaluator>, documents: Vec<Document>, defaults: Arc<RequestDefaults>) -> Report {
-    let mut report = Report::default();
+async fn evaluate_chunk(
+    evaluator: Arc<Evaluator>,
+    documents: Vec<Document>,
+    defaults: Arc<RequestDefaults>,
+) -> CheckReport {
+    let mut report = CheckReport::default();
     for Document {
         location: place,
         object,
@@ -43,7 +47,7 @@ async fn evaluate_chunk(evaluator: Arc<Evaluator>, documents: Vec<Document>, def
     {
         match WriteRequest::of(object, &defaults) {
             Ok(proposal) => match evaluator.evaluate(proposal).await {
-                Some(judgement) => report.entries.push(Entry { place, judgement }),
+                Some(judgement) => report.entries.push(EvaluatedObject { place, judgement }),
                 None => report.other_kinds += 1,
             },
             Err(error) => report.unreadable.push(UnreadableDocument {

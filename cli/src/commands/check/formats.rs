@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::report::Report;
+use super::report::CheckReport;
 
 /// The rules of SARIF: ID and description.
 const RULES: [(&str, &str); 5] = [
@@ -19,7 +19,7 @@ const RULES: [(&str, &str); 5] = [
 ];
 
 /// Annotations of a pull request: a line for GitHub Actions for each problem.
-pub(super) fn github(report: &Report) -> String {
+pub(super) fn github(report: &CheckReport) -> String {
     let data = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
     let property = |text: &str| data(text).replace(':', "%3A").replace(',', "%2C");
     let lines = report.problems().into_iter().map(|problem| {
@@ -36,7 +36,7 @@ pub(super) fn github(report: &Report) -> String {
 }
 
 /// SARIF 2.1.0, for code scanning.
-pub(super) fn sarif(report: &Report) -> Value {
+pub(super) fn sarif(report: &CheckReport) -> Value {
     let results = report.problems().into_iter().map(|problem| {
         let message = match problem.object {
             Some(object) => format!("{object}: {}", problem.message),
@@ -62,7 +62,7 @@ pub(super) fn sarif(report: &Report) -> Value {
 }
 
 /// JUnit XML: a test case for each object. Its output has the warnings.
-pub(super) fn junit(report: &Report) -> String {
+pub(super) fn junit(report: &CheckReport) -> String {
     let mut cases = String::new();
     for bad in &report.unreadable {
         let name = format!("{}:{}", bad.file, bad.line.unwrap_or(1));
@@ -132,14 +132,14 @@ mod tests {
 
     #[test]
     fn special_characters_of_the_format_are_escaped() {
-        let report = Report {
+        let report = CheckReport {
             unreadable: vec![UnreadableDocument {
                 file: "a,b.yaml".to_owned(),
                 line: Some(3),
                 column: None,
                 message: "100%: x\ny".to_owned(),
             }],
-            ..Report::default()
+            ..CheckReport::default()
         };
         assert_eq!(
             github(&report),

@@ -17,12 +17,12 @@ use taskgate_offline::{
 };
 use taskgate_webhook::UserInfo;
 
-use self::report::Report;
+use self::report::CheckReport;
 use crate::{
     cluster::{Connection, ConnectionArgs},
     defaults::{NAME, NAMESPACE},
     exit::{CommandError, ExitStatus},
-    output::{self, Progress, Style},
+    output::{self, ProgressLine, Style},
 };
 
 const EXAMPLES: &str = "\
@@ -119,7 +119,7 @@ pub(crate) async fn run(args: CheckArgs) -> Result<ExitStatus, CommandError> {
             "name FILES to check, - for standard input, or --live for what is in the cluster".to_owned(),
         ));
     }
-    let reading = Progress::new("reading files");
+    let reading = ProgressLine::new("reading files");
     let asked = Documents::read(&args.files, &|done, total| reading.at(done, total));
     let given = Documents::read(&args.with, &|done, total| reading.at(done, total));
     drop(reading);
@@ -128,7 +128,7 @@ pub(crate) async fn run(args: CheckArgs) -> Result<ExitStatus, CommandError> {
     } else {
         None
     };
-    let mut report = Report::default();
+    let mut report = CheckReport::default();
     let live = match &connection {
         Some(connection) => load(connection, &mut report).await?,
         None => Vec::new(),
@@ -159,7 +159,7 @@ pub(crate) async fn run(args: CheckArgs) -> Result<ExitStatus, CommandError> {
 }
 
 /// The objects of the cluster. What could not be read is added to the report.
-async fn load(connection: &Connection, report: &mut Report) -> anyhow::Result<Vec<Value>> {
+async fn load(connection: &Connection, report: &mut CheckReport) -> anyhow::Result<Vec<Value>> {
     let loaded = cluster_state::load(&connection.client, &connection.namespace).await;
     let (objects, notes) = loaded.context("reading the cluster")?;
     report.notes = notes.iter().map(ToString::to_string).collect();
@@ -230,7 +230,7 @@ fn evaluator(
     })
 }
 
-fn print(args: &CheckArgs, report: &Report) -> anyhow::Result<()> {
+fn print(args: &CheckArgs, report: &CheckReport) -> anyhow::Result<()> {
     let github = match args.ci {
         Ci::Auto => std::env::var("GITHUB_ACTIONS").is_ok_and(|value| value == "true"),
         Ci::Github => true,

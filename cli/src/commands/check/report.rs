@@ -7,9 +7,9 @@ use crate::exit::ExitStatus;
 
 /// The report of a check.
 #[derive(Debug, Default)]
-pub(super) struct Report {
+pub(super) struct CheckReport {
     /// The evaluated objects, in the order of the documents.
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<EvaluatedObject>,
     /// The documents that could not be read.
     pub(super) unreadable: Vec<UnreadableDocument>,
     /// The policies that are not in force.
@@ -24,7 +24,7 @@ pub(super) struct Report {
 
 /// An object and its evaluation.
 #[derive(Debug, Serialize)]
-pub(super) struct Entry {
+pub(super) struct EvaluatedObject {
     #[serde(flatten)]
     pub(super) place: SourceLocation,
     #[serde(flatten)]
@@ -32,7 +32,7 @@ pub(super) struct Entry {
 }
 
 /// A problem of a document or an object, for CI systems.
-pub(super) struct Problem<'a> {
+pub(super) struct CheckProblem<'a> {
     /// `unreadable`, `warning`, or the verdict.
     pub(super) rule: String,
     /// `error` or `warning`.
@@ -47,7 +47,7 @@ pub(super) struct Problem<'a> {
 /// The counts of a report.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Summary {
+pub(super) struct CheckSummary {
     pub(super) objects: usize,
     pub(super) allowed: usize,
     pub(super) changed: usize,
@@ -64,14 +64,14 @@ pub(super) struct Summary {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Data<'a> {
-    summary: Summary,
-    objects: &'a [Entry],
+    summary: CheckSummary,
+    objects: &'a [EvaluatedObject],
     unreadable: &'a [UnreadableDocument],
     left_out: &'a [RejectedPolicy],
     notes: &'a [String],
 }
 
-impl Report {
+impl CheckReport {
     /// Adds the evaluations of other documents.
     pub(super) fn extend(&mut self, other: Self) {
         self.entries.extend(other.entries);
@@ -80,8 +80,8 @@ impl Report {
     }
 
     /// Every problem: unreadable documents, refused objects, warnings.
-    pub(super) fn problems(&self) -> Vec<Problem<'_>> {
-        let unreadable = self.unreadable.iter().map(|bad| Problem {
+    pub(super) fn problems(&self) -> Vec<CheckProblem<'_>> {
+        let unreadable = self.unreadable.iter().map(|bad| CheckProblem {
             rule: "unreadable".to_owned(),
             level: "error",
             file: &bad.file,
@@ -90,8 +90,8 @@ impl Report {
             message: &bad.message,
         });
         let mut problems: Vec<_> = unreadable.collect();
-        for Entry { place, judgement } in &self.entries {
-            let problem = |rule: String, level, message| Problem {
+        for EvaluatedObject { place, judgement } in &self.entries {
+            let problem = |rule: String, level, message| CheckProblem {
                 rule,
                 level,
                 file: &place.file,
@@ -118,15 +118,15 @@ impl Report {
         self.left_out = policies.cloned().collect();
     }
 
-    pub(super) fn summary(&self) -> Summary {
+    pub(super) fn summary(&self) -> CheckSummary {
         let count = |verdict| {
             let entries = self.entries.iter();
             entries.filter(|entry| entry.judgement.verdict == verdict).count()
         };
-        let passed = |entry: &&Entry| !entry.judgement.verdict.is_rejection();
-        let changed = |entry: &&Entry| !entry.judgement.changes.is_empty();
-        let warned = |entry: &&Entry| !entry.judgement.warnings.is_empty();
-        Summary {
+        let passed = |entry: &&EvaluatedObject| !entry.judgement.verdict.is_rejection();
+        let changed = |entry: &&EvaluatedObject| !entry.judgement.changes.is_empty();
+        let warned = |entry: &&EvaluatedObject| !entry.judgement.warnings.is_empty();
+        CheckSummary {
             objects: self.entries.len(),
             allowed: count(WriteVerdict::Allowed),
             changed: self.entries.iter().filter(passed).filter(changed).count(),

@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 
 use taskgate_offline::{Evaluation, WriteVerdict};
 
-use super::report::{Entry, Report, Summary};
+use super::report::{CheckReport, CheckSummary, EvaluatedObject};
 use crate::output::Style;
 
 /// With `quiet` only objects that are refused or have warnings.
-pub(super) fn render(report: &Report, style: Style, quiet: bool) -> String {
+pub(super) fn render(report: &CheckReport, style: Style, quiet: bool) -> String {
     let mut text = String::new();
     for bad in &report.unreadable {
         let at = |number: Option<usize>| number.map(|number| format!(":{number}")).unwrap_or_default();
@@ -43,8 +43,8 @@ fn line(text: &mut String, line: &str) {
     let _ = writeln!(text, "{line}");
 }
 
-fn paragraph(text: &mut String, entry: &Entry, style: Style) {
-    let Entry { place, judgement } = entry;
+fn paragraph(text: &mut String, entry: &EvaluatedObject, style: Style) {
+    let EvaluatedObject { place, judgement } = entry;
     let operation = match judgement.operation {
         taskgate_webhook::ReviewOperation::Create => String::new(),
         other => format!("{other:?} of ").to_lowercase(),
@@ -109,7 +109,7 @@ fn verdict(judgement: &Evaluation, style: Style) -> String {
 }
 
 /// Such as `5 objects: 3 allowed (2 changed, 1 with warnings), 1 denied, 1 not sent`.
-fn count(summary: &Summary) -> String {
+fn count(summary: &CheckSummary) -> String {
     let some = |number: usize, what: &str| (number > 0).then(|| format!("{number} {what}"));
     let details: Vec<_> = [some(summary.changed, "changed"), some(summary.warned, "with warnings")]
         .into_iter()

@@ -1,7 +1,7 @@
 //! `taskgate doctor`: checks whether taskgate works in this cluster, and prints what to do where it does not.
 //!
 //! ```text
-//! API server ── state (one concurrent pass) ──→ ClusterState ── checks (pure) ──→ Report ── text, JSON, YAML
+//! API server ── state (one concurrent pass) ──→ ClusterState ── checks (pure) ──→ DoctorReport ── text, JSON, YAML
 //! ```
 
 mod checks;
@@ -16,13 +16,13 @@ use anyhow::Result;
 use clap::Args;
 use tokio::time::{Instant, sleep};
 
-use self::report::{Level, Report};
+use self::report::{DoctorReport, Level};
 use crate::{
     cluster::InstallationArgs,
     defaults::NAME,
     exit::{CommandError, ExitStatus},
     flags::{duration, object_name},
-    output::{Format, Progress, Style, try_print},
+    output::{OutputFormat, ProgressLine, Style, try_print},
 };
 
 /// The interval of the checks with `--wait`.
@@ -46,7 +46,7 @@ pub(crate) struct DoctorArgs {
     pub(crate) wait: Option<Duration>,
     /// The form of the result.
     #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
-    pub(crate) output: Format,
+    pub(crate) output: OutputFormat,
     /// The Service that the API server reaches taskgate through; the Deployment has the same name.
     #[arg(long, value_name = "NAME", default_value = NAME, value_parser = object_name)]
     pub(crate) service: String,
@@ -59,10 +59,10 @@ pub(crate) struct DoctorArgs {
 pub(crate) async fn run(args: DoctorArgs) -> Result<ExitStatus, CommandError> {
     let connection = args.installation.connect().await?;
     let until = args.wait.map(|period| Instant::now() + period);
-    let waiting = Progress::new("waiting for taskgate, checks that pass");
+    let waiting = ProgressLine::new("waiting for taskgate, checks that pass");
     let mut report = loop {
         let configuration = args.installation.configuration.as_str();
-        let report = Report::of(match state::read(&connection, configuration, &args.service).await {
+        let report = DoctorReport::of(match state::read(&connection, configuration, &args.service).await {
             Ok((mut state, reader)) => {
                 state.probes = probe::run(&reader, checks::namespace_for_probe(&state)).await;
                 checks::run(&state)

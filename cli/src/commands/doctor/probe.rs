@@ -9,7 +9,7 @@ use kube::api::{DynamicObject, PostParams};
 use serde_json::{Value, json};
 use taskgate_api::{GROUP, VERSION, keys};
 
-use crate::commands::snapshot::{Collection, Reader};
+use crate::commands::snapshot::{Collection, SnapshotReader};
 
 const NAME: &str = "taskgate-doctor";
 /// The API server's words before the name of a webhook that denied a request, and of one that failed.
@@ -41,7 +41,7 @@ pub(super) enum ProbeResult {
 }
 
 /// Sends both probes, with the Task in `namespace`. RBAC: `create` on clustertaskpolicies and, in that namespace, on Tasks.
-pub(super) async fn run(reader: &Reader, namespace: Option<String>) -> Probes {
+pub(super) async fn run(reader: &SnapshotReader, namespace: Option<String>) -> Probes {
     let policy = json!({
         "apiVersion": format!("{GROUP}/{VERSION}"), "kind": "ClusterTaskPolicy", "metadata": {"name": NAME},
         "spec": {"mode": "Off", "metadata": {"labels": {"doctor": "{{ no template"}}},
@@ -67,7 +67,7 @@ pub(super) async fn run(reader: &Reader, namespace: Option<String>) -> Probes {
 }
 
 async fn create(
-    reader: &Reader,
+    reader: &SnapshotReader,
     collection: Collection,
     namespace: Option<&str>,
     object: Value,

@@ -22,7 +22,7 @@ pub(super) enum Level {
 /// after those that it depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Check {
+pub(super) enum DoctorCheck {
     ApiServer,
     Clock,
     Switch,
@@ -46,7 +46,7 @@ pub(super) enum Check {
     Queues,
 }
 
-impl Check {
+impl DoctorCheck {
     pub(super) fn name(self) -> String {
         let value = self.to_possible_value();
         value.map(|value| value.get_name().to_owned()).unwrap_or_default()
@@ -60,8 +60,8 @@ impl Check {
 
 /// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Finding {
-    pub(super) check: Check,
+pub(super) struct DoctorFinding {
+    pub(super) check: DoctorCheck,
     pub(super) level: Level,
     pub(super) message: String,
     /// What to do about it.
@@ -72,8 +72,8 @@ pub(super) struct Finding {
 /// Collects the findings of the checks, one check after the other.
 #[derive(Debug)]
 pub(super) struct Findings {
-    pub(super) all: Vec<Finding>,
-    check: Check,
+    pub(super) all: Vec<DoctorFinding>,
+    check: DoctorCheck,
     begin: usize,
 }
 
@@ -81,13 +81,13 @@ impl Findings {
     pub(super) fn new() -> Self {
         Self {
             all: Vec::new(),
-            check: Check::ApiServer,
+            check: DoctorCheck::ApiServer,
             begin: 0,
         }
     }
 
     /// Begins a check: the following findings are about it.
-    pub(super) fn begin(&mut self, check: Check) {
+    pub(super) fn begin(&mut self, check: DoctorCheck) {
         self.check = check;
         self.begin = self.all.len();
     }
@@ -102,7 +102,7 @@ impl Findings {
     }
 
     pub(super) fn ok(&mut self, message: impl Into<String>) {
-        self.all.push(Finding {
+        self.all.push(DoctorFinding {
             check: self.check,
             level: Level::Ok,
             message: message.into(),
@@ -119,7 +119,7 @@ impl Findings {
     }
 
     pub(super) fn add(&mut self, level: Level, message: impl Into<String>, advice: impl Into<String>) {
-        self.all.push(Finding {
+        self.all.push(DoctorFinding {
             check: self.check,
             level,
             message: message.into(),
@@ -141,15 +141,15 @@ impl Findings {
 
 /// All findings, as they are printed.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Report {
-    pub(super) findings: Vec<Finding>,
+pub(super) struct DoctorReport {
+    pub(super) findings: Vec<DoctorFinding>,
     pub(super) ok: usize,
     pub(super) warnings: usize,
     pub(super) failures: usize,
 }
 
-impl Report {
-    pub(super) fn of(mut findings: Vec<Finding>) -> Self {
+impl DoctorReport {
+    pub(super) fn of(mut findings: Vec<DoctorFinding>) -> Self {
         findings.sort_by_key(|finding| finding.check);
         let count = |level| findings.iter().filter(|finding| finding.level == level).count();
         Self {
@@ -172,7 +172,7 @@ impl Report {
         let width = self.findings.iter().map(|finding| finding.check.name().len());
         let width = width.max().unwrap_or_default();
         let mut text = String::new();
-        for Finding {
+        for DoctorFinding {
             check,
             level,
             message,
@@ -203,14 +203,14 @@ mod tests {
     #[test]
     fn each_finding_has_a_line_with_its_advice_below() {
         let mut findings = Findings::new();
-        findings.begin(Check::Queues);
+        findings.begin(DoctorCheck::Queues);
         findings.warning("there is no queue", "make one");
-        findings.begin(Check::ApiServer);
+        findings.begin(DoctorCheck::ApiServer);
         findings.ok("v1.36.3");
         let plain = "ok       api-server  v1.36.3\n\
                      warning  queues      there is no queue\n\
                      \x20                    do: make one\n\
                      1 ok, 1 warning, 0 failures\n";
-        assert_eq!(Report::of(findings.all).text(Style::plain()), plain);
+        assert_eq!(DoctorReport::of(findings.all).text(Style::plain()), plain);
     }
 }

@@ -25,13 +25,13 @@ use taskgate_certs::SecretData;
 use super::{
     installation::{Installation, pod_selector},
     probe::Probes,
-    report::{Check, Finding, Findings},
+    report::{DoctorCheck, DoctorFinding, Findings},
 };
 use crate::{
     cluster::Connection,
-    commands::snapshot::{ApiGroups, Collection, Query, ReadError, Reader, Snapshot},
-    output::Progress,
-    rights::permissions::{Permission, permissions},
+    commands::snapshot::{ApiGroups, Collection, CollectionQuery, ReadError, Snapshot, SnapshotReader},
+    output::ProgressLine,
+    rights::permissions::{RbacPermission, permissions},
 };
 
 /// How many Tasks and Workloads are read.
@@ -74,7 +74,7 @@ pub(super) struct ClusterState {
     pub(super) snapshot: Snapshot,
     pub(super) certificate: Result<Certificate, ReadError>,
     /// The permissions that taskgate's service account needs and does not have.
-    pub(super) denied: Result<HashSet<Permission>, ReadError>,
+    pub(super) denied: Result<HashSet<RbacPermission>, ReadError>,
     pub(super) probes: Probes,
 }
 
@@ -100,13 +100,15 @@ pub(super) async fn read(
     connection: &Connection,
     configuration: &str,
     service: &str,
-) -> Result<(ClusterState, Reader), Vec<Finding>> {
+) -> Result<(ClusterState, SnapshotReader), Vec<DoctorFinding>> {
     let server = api_server(&connection.client).await.map_err(no_api_server)?;
-    let reader = Reader::discover(connection.clone(), true)
+    let reader = SnapshotReader::discover(connection.clone(), true)
         .await
         .map_err(|error| no_api_server((format!("it does not answer: {error:#}"), UNREACHABLE)))?;
     let own = Some(connection.namespace.as_str());
-    let mut snapshot = reader.read([Query::get(Collection::Deployment, own, service)]).await;
+    let mut snapshot = reader
+        .read([CollectionQuery::get(Collection::Deployment, own, service)])
+        .await;
     let deployment = snapshot.one(Collection::Deployment).ok();
     let installation = Installation::of(&connection.namespace, service, configuration, deployment);
     let queries = queries(&reader, &installation, deployment.and_then(pod_selector));
@@ -132,14 +134,14 @@ pub(super) async fn read(
     Ok((state, reader))
 }
 
-fn queries(reader: &Reader, installation: &Installation, pods: Option<String>) -> Vec<Query> {
+fn queries(reader: &SnapshotReader, installation: &Installation, pods: Option<String>) -> Vec<CollectionQuery> {
     let own = Some(installation.namespace.as_str());
     let kueue = &installation.kueue;
     let mut queries = vec![
-        Query::get(Collection::Service, own, &installation.service),
-        Query::get(Collection::DisableSwitch, own, switch::CONFIG_MAP),
-        Query::get(Collection::Lease, own, &installation.names.lease),
-        Query::get(Collection::KueueConfig, Some(&kueue.namespace), &kueue.name),
+        CollectionQuery::get(Collection::Service, own, &installation.service),
+        CollectionQuery::get(Collection::DisableSwitch, own, switch::CONFIG_MAP),
+        CollectionQuery::get(Collection::Lease, own, &installation.names.lease),
+        CollectionQuery::get(Collection::KueueConfig, Some(&kueue.namespace), &kueue.name),
     ];
     let all = [
         Collection::MutatingConfigurations,
@@ -152,14 +154,16 @@ fn queries(reader: &Reader, installation: &Installation, pods: Option<String>) -
         Collection::PriorityClasses,
     ];
     queries.extend(all.map(|collection| reader.query(collection)));
-    let page = |collection| Query::list(collection, None, ListParams::default().limit(PAGE));
+    let page = |collection| CollectionQuery::list(collection, None, ListParams::default().limit(PAGE));
     queries.extend([Collection::Tasks, Collection::Workloads].map(page));
-    queries.extend(CRDS.map(|name| Query::get(Collection::Crd(name), None, name)));
+    queries.extend(CRDS.map(|name| CollectionQuery::get(Collection::Crd(name), None, name)));
     queries.extend(DEPLOYMENTS.map(|name| {
         let params = ListParams::default().fields(&format!("metadata.name={name}"));
-        Query::list(Collection::Deployments(name), None, params)
+        CollectionQuery::list(Collection::Deployments(name), None, params)
     }));
-    queries.extend(pods.map(|selector| Query::list(Collection::Pods, own, ListParams::default().labels(&selector))));
+    queries.extend(
+        pods.map(|selector| CollectionQuery::list(Collection::Pods, own, ListParams::default().labels(&selector))),
+    );
     queries
 }
 
@@ -175,9 +179,9 @@ async fn certificate(connection: &Connection, name: &str) -> Result<Certificate,
 
 const UNREACHABLE: &str = "is the kubeconfig that of this cluster, and the network up?";
 
-fn no_api_server((message, advice): (String, &str)) -> Vec<Finding> {
+fn no_api_server((message, advice): (String, &str)) -> Vec<DoctorFinding> {
     let mut findings = Findings::new();
-    findings.begin(Check::ApiServer);
+    findings.begin(DoctorCheck::ApiServer);
     findings.failure(message, advice);
     findings.all
 }
@@ -223,10 +227,10 @@ async fn api_server(client: &Client) -> Result<ApiServer, (String, &'static str)
 /// The permissions that taskgate's service account needs and does not have, by one access review each.
 ///
 /// RBAC: `create` on subjectaccessreviews; nothing is stored.
-async fn denied(client: &Client, installation: &Installation) -> Result<HashSet<Permission>, ReadError> {
+async fn denied(client: &Client, installation: &Installation) -> Result<HashSet<RbacPermission>, ReadError> {
     let reviews = Api::<SubjectAccessReview>::all(client.clone());
     let permissions = permissions(&installation.names);
-    let progress = Progress::new("reviewing taskgate's rights");
+    let progress = ProgressLine::new("reviewing taskgate's rights");
     let total = permissions.len();
     let results = permissions.into_iter().map(async |permission| {
         let review = review(&permission, installation);
@@ -243,7 +247,7 @@ async fn denied(client: &Client, installation: &Installation) -> Result<HashSet<
     Ok(denied)
 }
 
-fn review(permission: &Permission, installation: &Installation) -> SubjectAccessReview {
+fn review(permission: &RbacPermission, installation: &Installation) -> SubjectAccessReview {
     let Installation { namespace, account, .. } = installation;
     let (resource, subresource) = match permission.resource.split_once('/') {
         Some((resource, subresource)) => (resource, Some(subresource.to_owned())),

@@ -14,12 +14,12 @@ use super::{
     explanation::{Explanation, Line, command},
     kueue::KueueHealth,
 };
-use crate::commands::snapshot::{Collection, Policies, ReadError, Snapshot};
+use crate::commands::snapshot::{Collection, CompiledPolicies, ReadError, Snapshot};
 
 /// The inputs of an explanation.
 pub(super) struct ExplainContext<'a> {
     pub(super) namespace: &'a str,
-    pub(super) policies: Policies,
+    pub(super) policies: CompiledPolicies,
     pub(super) items: Vec<WorkItem>,
     pub(super) kueue: KueueHealth,
     /// The problems of the items, or of the files.
@@ -33,7 +33,7 @@ impl<'a> ExplainContext<'a> {
         let (items, problem) = snapshot.work_items();
         Self {
             namespace,
-            policies: Policies::of(snapshot),
+            policies: CompiledPolicies::of(snapshot),
             items,
             kueue: KueueHealth::Unknown,
             problems: problem.into_iter().collect(),

@@ -11,11 +11,11 @@ use serde_json::Value;
 use taskgate_api::metadata::Metadata;
 use taskgate_offline::Documents;
 
-use super::{context::ExplainContext, object::ObjectRef};
+use super::{context::ExplainContext, object::ObjectName};
 use crate::{
     commands::snapshot::{Collection, Snapshot},
     exit::CommandError,
-    output::Progress,
+    output::ProgressLine,
 };
 
 /// The objects of files, by collection, namespace and name. Of two with the same name the later one counts.
@@ -29,7 +29,7 @@ pub(super) struct Files {
 impl Files {
     /// Reads files, folders, and `-`, standard input. Objects without a namespace are in `default`.
     pub(super) fn read(paths: &[PathBuf], default: &str) -> Self {
-        let progress = Progress::new("reading files");
+        let progress = ProgressLine::new("reading files");
         let documents = Documents::read(paths, &|done, total| progress.at(done, total));
         let problems = documents.unreadable.iter().map(|bad| {
             let location = [bad.line, bad.column]
@@ -83,7 +83,7 @@ impl Files {
     }
 
     /// The one namespace that has the object.
-    pub(super) fn namespace_of(&self, object: &ObjectRef, default: &str) -> Result<String, CommandError> {
+    pub(super) fn namespace_of(&self, object: &ObjectName, default: &str) -> Result<String, CommandError> {
         let namespaces: BTreeSet<_> = self
             .objects
             .keys()

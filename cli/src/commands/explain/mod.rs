@@ -30,13 +30,13 @@ use self::{
     context::ExplainContext,
     explanation::{Explanation, Line, Topic},
     files::Files,
-    object::{FoundObject, ObjectRef},
+    object::{FoundObject, ObjectName},
 };
-use super::snapshot::{Collection, Reader};
+use super::snapshot::{Collection, SnapshotReader};
 use crate::{
     cluster::ConnectionArgs,
     exit::{CommandError, ExitStatus},
-    output::{Format, Style, print},
+    output::{OutputFormat, Style, print},
 };
 
 /// Flags of `taskgate explain`.
@@ -59,7 +59,7 @@ pub(crate) struct ExplainArgs {
     pub(crate) files: Vec<PathBuf>,
     /// The form of the result.
     #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
-    pub(crate) output: Format,
+    pub(crate) output: OutputFormat,
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
 }
@@ -67,7 +67,7 @@ pub(crate) struct ExplainArgs {
 /// RBAC: `list` on tasks and taskspawners of kelos.dev, workitems, taskpolicies, clustertaskpolicies, jobs, and Kueue's and Foreman's
 /// workloads; `get` on the namespace; and the rights of [`kueue::health`]. What may not be read is named, and the rest explained.
 pub(crate) async fn run(args: ExplainArgs) -> Result<ExitStatus, CommandError> {
-    let object = ObjectRef::parse(&args.object)?;
+    let object = ObjectName::parse(&args.object)?;
     let now = Timestamp::now();
     let (explanation, complete) = if args.files.is_empty() {
         from_cluster(&args, &object, now).await?
@@ -86,11 +86,11 @@ pub(crate) async fn run(args: ExplainArgs) -> Result<ExitStatus, CommandError> {
 /// The explanation, and whether everything could be read.
 async fn from_cluster(
     args: &ExplainArgs,
-    object: &ObjectRef,
+    object: &ObjectName,
     now: Timestamp,
 ) -> Result<(Explanation, bool), CommandError> {
     let connection = args.connection.connect().await?;
-    let reader = Reader::discover(connection.clone(), false).await?;
+    let reader = SnapshotReader::discover(connection.clone(), false).await?;
     let queries = Collection::EXPLAIN.map(|collection| reader.query(collection));
     let snapshot = reader.read(queries).await.if_reachable()?;
     let mut context = ExplainContext::new(&connection.namespace, &snapshot);
@@ -101,7 +101,7 @@ async fn from_cluster(
     Ok((explain(&context, &found, now), context.hidden().is_empty()))
 }
 
-fn from_files(args: &ExplainArgs, object: &ObjectRef, now: Timestamp) -> Result<(Explanation, bool), CommandError> {
+fn from_files(args: &ExplainArgs, object: &ObjectName, now: Timestamp) -> Result<(Explanation, bool), CommandError> {
     let default = args.connection.namespace.as_deref().unwrap_or("default");
     let files = Files::read(&args.files, default).not_empty()?;
     let namespace = match &args.connection.namespace {

@@ -13,7 +13,7 @@ use crate::{
 
 /// An object as a user names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum ObjectRef {
+pub(super) enum ObjectName {
     Task(String),
     Job(String),
     /// The name of a `WorkItem`, its key, or the item's id.
@@ -37,7 +37,7 @@ pub(super) enum FoundObject<'a> {
     Workload(&'a Value),
 }
 
-impl ObjectRef {
+impl ObjectName {
     /// Parses `kind/name`, with kubectl's names for the kinds, or a name alone.
     pub(super) fn parse(text: &str) -> Result<Self, CommandError> {
         let (kind, name) = text.split_once('/').unwrap_or(("", text));

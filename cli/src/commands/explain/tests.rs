@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{blocker, context::ExplainContext, explain, files::Files, kueue::KueueHealth, object::ObjectRef};
+use super::{blocker, context::ExplainContext, explain, files::Files, kueue::KueueHealth, object::ObjectName};
 use crate::{
     commands::snapshot::{Collection, ReadError, Snapshot},
     exit::CommandError,
@@ -72,7 +72,7 @@ fn item(status: &Value) -> Value {
 fn try_explain(snapshot: &Snapshot, kueue: KueueHealth, object: &str) -> Result<String, CommandError> {
     let mut context = ExplainContext::new("team", snapshot);
     context.kueue = kueue;
-    let found = ObjectRef::parse(object)?.get(&context)?;
+    let found = ObjectName::parse(object)?.get(&context)?;
     Ok(explain(&context, &found, now()).text(Style::plain()))
 }
 
@@ -566,7 +566,7 @@ fn files_give_the_same_and_the_namespace_is_that_of_the_object() {
     let policy = json!({
         "apiVersion": "taskgate.dev/v1alpha1", "kind": "TaskPolicy", "metadata": {"name": "agents"}, "spec": {"queueName": "q"},
     });
-    let object = ObjectRef::parse("t").expect("a name");
+    let object = ObjectName::parse("t").expect("a name");
     let files = Files::of([task("a"), policy.clone()], "default");
     assert_eq!(files.namespace_of(&object, "default").ok().as_deref(), Some("a"));
     let files = Files::of([task("a"), task("b"), policy.clone()], "b");

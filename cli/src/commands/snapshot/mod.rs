@@ -16,8 +16,8 @@ use serde_json::Value;
 use taskgate_api::{GROUP, VERSION, WorkItem, foreman, kelos, kueue, metadata::Metadata};
 
 pub(super) use self::{
-    policies::{CompiledPolicy, Policies, labels, matches, sample_task},
-    reader::{Query, Reader},
+    policies::{CompiledPolicies, CompiledPolicy, labels, matches, sample_task},
+    reader::{CollectionQuery, SnapshotReader},
     task_summary::{DisplayState, TaskSummary},
 };
 use crate::cluster::{self, ResourceType};
@@ -176,18 +176,18 @@ impl ReadError {
 }
 
 /// The objects of a collection, or why they are not known.
-pub(super) type Objects = Result<Vec<Arc<Value>>, ReadError>;
+pub(super) type ReadResult = Result<Vec<Arc<Value>>, ReadError>;
 
 /// Everything that was read.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Snapshot {
-    collections: BTreeMap<Collection, Objects>,
+    collections: BTreeMap<Collection, ReadResult>,
     /// The collections that have more objects than were read.
     partial: BTreeSet<Collection>,
 }
 
 impl Snapshot {
-    pub(super) fn put(&mut self, collection: Collection, objects: Objects) {
+    pub(super) fn put(&mut self, collection: Collection, objects: ReadResult) {
         self.collections.insert(collection, objects);
     }
 

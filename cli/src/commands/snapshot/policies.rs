@@ -109,7 +109,7 @@ fn compile<S: DeserializeOwned>(
 }
 
 /// All policies, and the objects that they select by.
-pub(in crate::commands) struct Policies {
+pub(in crate::commands) struct CompiledPolicies {
     set: PolicySet,
     /// Every policy, those that cannot be applied included.
     pub(in crate::commands) all: Vec<CompiledPolicy>,
@@ -119,7 +119,7 @@ pub(in crate::commands) struct Policies {
     pub(in crate::commands) unknown: Option<String>,
 }
 
-impl Policies {
+impl CompiledPolicies {
     pub(in crate::commands) fn of(snapshot: &Snapshot) -> Self {
         let all = snapshot
             .objects(Collection::Policies)

@@ -9,38 +9,38 @@ use kube::{
     api::{DynamicObject, ListParams},
 };
 
-use super::{ApiGroups, Collection, Objects, ReadError, Snapshot, json};
+use super::{ApiGroups, Collection, ReadError, ReadResult, Snapshot, json};
 use crate::{
     cluster::{Connection, ResourceType},
-    output::Progress,
+    output::ProgressLine,
 };
 
 /// Reads collections of one namespace, or of all.
-pub(in crate::commands) struct Reader {
+pub(in crate::commands) struct SnapshotReader {
     connection: Connection,
     all_namespaces: bool,
     pub(in crate::commands) groups: Result<ApiGroups, ReadError>,
 }
 
 /// A collection and the request that reads it.
-pub(in crate::commands) struct Query {
+pub(in crate::commands) struct CollectionQuery {
     collection: Collection,
     namespace: Option<String>,
-    request: Request,
+    request: QueryRequest,
 }
 
-enum Request {
+enum QueryRequest {
     Get(String),
     List(ListParams),
 }
 
-impl Query {
+impl CollectionQuery {
     /// One object.
     pub(in crate::commands) fn get(collection: Collection, namespace: Option<&str>, name: &str) -> Self {
         Self {
             collection,
             namespace: namespace.map(ToOwned::to_owned),
-            request: Request::Get(name.to_owned()),
+            request: QueryRequest::Get(name.to_owned()),
         }
     }
 
@@ -49,15 +49,15 @@ impl Query {
         Self {
             collection,
             namespace: namespace.map(ToOwned::to_owned),
-            request: Request::List(params),
+            request: QueryRequest::List(params),
         }
     }
 }
 
-impl Reader {
+impl SnapshotReader {
     /// Reads the API groups. Errors when the API server does not answer.
     pub(in crate::commands) async fn discover(connection: Connection, all_namespaces: bool) -> Result<Self> {
-        let progress = Progress::new("asking the API server");
+        let progress = ProgressLine::new("asking the API server");
         let found = progress.during(connection.client.list_api_groups(), || (0, 1)).await;
         let groups = match found.map_err(ReadError::from) {
             Ok(found) => Ok(found.groups.into_iter().map(|group| {
@@ -97,19 +97,21 @@ impl Reader {
     }
 
     /// The query for all of `collection` in the reader's namespace.
-    pub(in crate::commands) fn query(&self, collection: Collection) -> Query {
+    pub(in crate::commands) fn query(&self, collection: Collection) -> CollectionQuery {
         match self.namespace() {
             // A user of one namespace may usually get it, but not list all.
-            Some(namespace) if collection == Collection::Namespaces => Query::get(collection, None, namespace),
+            Some(namespace) if collection == Collection::Namespaces => {
+                CollectionQuery::get(collection, None, namespace)
+            }
             namespace => {
                 let namespace = namespace.filter(|_| collection.is_namespaced());
-                Query::list(collection, namespace, ListParams::default())
+                CollectionQuery::list(collection, namespace, ListParams::default())
             }
         }
     }
 
     /// Sends all queries concurrently. Errors are in the snapshot.
-    pub(in crate::commands) async fn read(&self, queries: impl IntoIterator<Item = Query>) -> Snapshot {
+    pub(in crate::commands) async fn read(&self, queries: impl IntoIterator<Item = CollectionQuery>) -> Snapshot {
         let done = Cell::new(0);
         let reads: Vec<_> = queries
             .into_iter()
@@ -120,10 +122,10 @@ impl Reader {
             })
             .collect();
         let total = reads.len();
-        let progress = Progress::new("reading the cluster");
+        let progress = ProgressLine::new("reading the cluster");
         let mut snapshot = Snapshot::default();
         for (collection, result) in progress.during(join_all(reads), || (done.get(), total)).await {
-            let objects: Objects = result.map(|(objects, is_partial)| {
+            let objects: ReadResult = result.map(|(objects, is_partial)| {
                 if is_partial {
                     snapshot.partial.insert(collection);
                 }
@@ -135,11 +137,11 @@ impl Reader {
     }
 
     /// The objects, and whether there are more.
-    async fn send(&self, query: &Query) -> Result<(Vec<DynamicObject>, bool), ReadError> {
+    async fn send(&self, query: &CollectionQuery) -> Result<(Vec<DynamicObject>, bool), ReadError> {
         let api = self.api_in(query.collection, query.namespace.as_deref());
         match &query.request {
-            Request::Get(name) => Ok((vec![api.get(name).await?], false)),
-            Request::List(params) => {
+            QueryRequest::Get(name) => Ok((vec![api.get(name).await?], false)),
+            QueryRequest::List(params) => {
                 let list = api.list(params).await?;
                 let more = list.metadata.continue_.is_some_and(|token| !token.is_empty());
                 Ok((list.items, more))

@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::commands::snapshot::{Collection, Reader, Snapshot, json};
+use crate::commands::snapshot::{Collection, Snapshot, SnapshotReader, json};
 
 /// How long changes are collected before they are printed together.
 const DEBOUNCE: Duration = Duration::from_millis(200);
@@ -26,8 +26,8 @@ const DEBOUNCE: Duration = Duration::from_millis(200);
 /// Calls `draw` with everything once it is known, and after each change, until it returns false or Ctrl-C.
 ///
 /// A watch that is refused is retried with a backoff: rights may be granted, and CRDs installed, later.
-pub(super) async fn follow(reader: &Reader, mut draw: impl FnMut(&Snapshot) -> Result<bool>) -> Result<()> {
-    let mut cache = Cache::default();
+pub(super) async fn follow(reader: &SnapshotReader, mut draw: impl FnMut(&Snapshot) -> Result<bool>) -> Result<()> {
+    let mut cache = WatchCache::default();
     let mut watched = Collection::STATUS.to_vec();
     if reader.namespace().is_some() {
         // A user of one namespace may usually get it, but not watch it: its labels are read once.
@@ -69,13 +69,13 @@ type ObjectMap = BTreeMap<(Option<String>, String), Arc<Value>>;
 
 /// The objects by now. During a list the previous ones stay in the snapshot.
 #[derive(Default)]
-struct Cache {
+struct WatchCache {
     objects: BTreeMap<Collection, ObjectMap>,
     listed: BTreeMap<Collection, ObjectMap>,
     snapshot: Snapshot,
 }
 
-impl Cache {
+impl WatchCache {
     /// Applies `event`. Returns whether it changed the snapshot.
     fn apply(&mut self, collection: Collection, event: watcher::Result<Event<DynamicObject>>) -> bool {
         let key = |object: &DynamicObject| (object.namespace(), object.name_any());
@@ -123,7 +123,7 @@ mod tests {
         serde_json::from_value(json!({"metadata": {"name": name, "namespace": "team"}})).expect("an object")
     }
 
-    fn names(cache: &Cache) -> BTreeSet<String> {
+    fn names(cache: &WatchCache) -> BTreeSet<String> {
         let objects = cache.snapshot.objects(Collection::Tasks).iter();
         objects
             .filter_map(|object| Some(object["metadata"]["name"].as_str()?.to_owned()))
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_new_list_replaces_the_objects_all_at_once() {
-        let mut cache = Cache::default();
+        let mut cache = WatchCache::default();
         let mut apply = |event| cache.apply(Collection::Tasks, event);
         assert!(!apply(Ok(Event::Init)) && !apply(Ok(Event::InitApply(object("a")))));
         assert!(apply(Ok(Event::InitDone)) && apply(Ok(Event::Apply(object("b")))));
@@ -151,7 +151,7 @@ mod tests {
             let status = Status::failure("forbidden", "Forbidden").with_code(code);
             kube::Error::Api(Box::new(status))
         };
-        let mut cache = Cache::default();
+        let mut cache = WatchCache::default();
         assert!(!cache.apply(Collection::Tasks, Err(watcher::Error::WatchFailed(refused(500)))));
         assert_eq!(cache.snapshot.len(), 0);
         assert!(cache.apply(Collection::Tasks, Err(watcher::Error::InitialListFailed(refused(403)))));

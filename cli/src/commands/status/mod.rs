@@ -2,7 +2,7 @@
 //! costs, and the retries of failed runs.
 //!
 //! ```text
-//! API server ── read (once) or follow (--watch) ──→ Snapshot ── report (pure) ──→ Report ── text, JSON, YAML
+//! API server ── read (once) or follow (--watch) ──→ Snapshot ── report (pure) ──→ StatusReport ── text, JSON, YAML
 //! ```
 
 mod follow;
@@ -19,12 +19,12 @@ use anyhow::Result;
 use clap::Args;
 use jiff::Timestamp;
 
-use self::{installation::InstalledArgs, report::Report};
-use super::snapshot::{Collection, Reader, Snapshot};
+use self::{installation::InstalledArgs, report::StatusReport};
+use super::snapshot::{Collection, Snapshot, SnapshotReader};
 use crate::{
     cluster::ConnectionArgs,
     exit::{CommandError, ExitStatus},
-    output::{Format, try_print},
+    output::{OutputFormat, try_print},
 };
 
 /// Moves a terminal's cursor to its beginning and clears the screen.
@@ -44,7 +44,7 @@ pub(crate) struct StatusArgs {
     pub(crate) all_namespaces: bool,
     /// The form of the result.
     #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
-    pub(crate) output: Format,
+    pub(crate) output: OutputFormat,
     /// Continue, and print it again after each change, until Ctrl-C.
     #[arg(short, long)]
     pub(crate) watch: bool,
@@ -62,11 +62,11 @@ pub(crate) async fn run(args: StatusArgs) -> Result<ExitStatus, CommandError> {
         return watch(&args).await;
     }
     let connection = args.connection.connect().await?;
-    let reader = Reader::discover(connection.clone(), args.all_namespaces).await?;
+    let reader = SnapshotReader::discover(connection.clone(), args.all_namespaces).await?;
     let queries = Collection::STATUS.map(|collection| reader.query(collection));
     let snapshot = reader.read(queries).await.if_reachable()?;
-    let report = render(&Report::of(reader.namespace(), &snapshot), args.output)?;
-    if args.output != Format::Text {
+    let report = render(&StatusReport::of(reader.namespace(), &snapshot), args.output)?;
+    if args.output != OutputFormat::Text {
         try_print(&report)?;
         return Ok(status(&snapshot));
     }
@@ -95,21 +95,21 @@ fn status(snapshot: &Snapshot) -> ExitStatus {
 
 async fn watch(args: &StatusArgs) -> Result<ExitStatus, CommandError> {
     let connection = args.connection.connect_to_watch().await?;
-    let reader = Reader::discover(connection, args.all_namespaces).await?;
-    let clears = args.output == Format::Text && io::stdout().is_terminal();
+    let reader = SnapshotReader::discover(connection, args.all_namespaces).await?;
+    let clears = args.output == OutputFormat::Text && io::stdout().is_terminal();
     let mut printed = None;
     let mut last = ExitStatus::Success;
     follow::follow(&reader, |snapshot| {
         last = status(snapshot);
-        let report = Report::of(reader.namespace(), snapshot);
+        let report = StatusReport::of(reader.namespace(), snapshot);
         if printed.as_ref() == Some(&report) {
             return Ok(true);
         }
         let text = render(&report, args.output)?;
         let begin = match (clears, args.output) {
             (true, _) => CLEAR,
-            (false, Format::Yaml) => "---\n",
-            (false, Format::Text) if printed.is_some() => "\n",
+            (false, OutputFormat::Yaml) => "---\n",
+            (false, OutputFormat::Text) if printed.is_some() => "\n",
             (false, _) => "",
         };
         printed = Some(report);
@@ -119,6 +119,6 @@ async fn watch(args: &StatusArgs) -> Result<ExitStatus, CommandError> {
     Ok(last)
 }
 
-fn render(report: &Report, format: Format) -> Result<String> {
+fn render(report: &StatusReport, format: OutputFormat) -> Result<String> {
     format.render(report, || text::text(report, Timestamp::now()))
 }

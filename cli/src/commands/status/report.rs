@@ -19,7 +19,7 @@ use taskgate_policy::{
 };
 
 use crate::commands::{
-    snapshot::{Collection, CompiledPolicy, DisplayState, Policies, ReadError, Snapshot, TaskSummary},
+    snapshot::{Collection, CompiledPolicies, CompiledPolicy, DisplayState, ReadError, Snapshot, TaskSummary},
     work_items::is_tripped,
 };
 
@@ -29,24 +29,24 @@ const FAILED: &str = "Failed";
 /// The report of `taskgate status`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Report {
+pub(super) struct StatusReport {
     /// The one namespace that was read; absent for all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) namespace: Option<String>,
-    pub(super) policies: Section<PolicyLine>,
-    pub(super) tasks: Section<TaskLine>,
+    pub(super) policies: StatusSection<PolicyLine>,
+    pub(super) tasks: StatusSection<TaskLine>,
     /// How many Tasks no policy governs. They are omitted, unless taskgate acted on them.
     pub(super) ungoverned_tasks: usize,
-    pub(super) open_items: Section<ItemLine>,
+    pub(super) open_items: StatusSection<ItemLine>,
     /// How many items are not tripped.
     pub(super) closed_items: usize,
     /// Failed runs: those that are being retried come first.
-    pub(super) retries: Section<RetryLine>,
+    pub(super) retries: StatusSection<RetryLine>,
 }
 
 /// Entries of one kind, and why others could not be read.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Section<T> {
+pub(super) struct StatusSection<T> {
     pub(super) entries: Vec<T>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) problem: Option<String>,
@@ -115,10 +115,10 @@ fn as_text<S: Serializer>(state: &DisplayState, serializer: S) -> Result<S::Ok, 
     serializer.collect_str(state)
 }
 
-impl Report {
+impl StatusReport {
     /// The report on `snapshot`, which was read in `namespace`, or in all.
     pub(super) fn of(namespace: Option<&str>, snapshot: &Snapshot) -> Self {
-        let policies = Policies::of(snapshot);
+        let policies = CompiledPolicies::of(snapshot);
         let (items, unreadable) = snapshot.work_items();
         let by_name: HashMap<(&str, &str), &WorkItem> = items.iter().map(|item| (key(item), item)).collect();
         let mut governed: BTreeMap<PolicyName, usize> = BTreeMap::new();
@@ -146,17 +146,17 @@ impl Report {
         Self {
             namespace: namespace.map(ToOwned::to_owned),
             policies: policy_lines(&policies, &governed, snapshot),
-            tasks: Section {
+            tasks: StatusSection {
                 entries: tasks,
                 problem: problem(snapshot, Collection::Tasks),
             },
             ungoverned_tasks,
-            open_items: Section {
+            open_items: StatusSection {
                 entries: open,
                 problem: problem(snapshot, Collection::WorkItems).or(unreadable),
             },
             closed_items,
-            retries: Section {
+            retries: StatusSection {
                 entries: retries,
                 problem: problem(snapshot, Collection::WorkItems),
             },
@@ -226,10 +226,10 @@ fn item_line(item: &WorkItem) -> ItemLine {
 }
 
 fn policy_lines(
-    policies: &Policies,
+    policies: &CompiledPolicies,
     governed: &BTreeMap<PolicyName, usize>,
     snapshot: &Snapshot,
-) -> Section<PolicyLine> {
+) -> StatusSection<PolicyLine> {
     let known = policies.unknown.is_none();
     let line = |policy: &CompiledPolicy| PolicyLine {
         namespace: match &policy.name {
@@ -246,7 +246,7 @@ fn policy_lines(
         .unknown
         .as_ref()
         .map(|why| format!("which policies govern a Task is not known: {why}"));
-    Section {
+    StatusSection {
         entries: policies.all.iter().map(line).collect(),
         problem: unknown.or(absent),
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{report::Report, text::text};
+use super::{report::StatusReport, text::text};
 use crate::commands::snapshot::{Collection, ReadError, Snapshot};
 
 fn now() -> Timestamp {
@@ -141,7 +141,7 @@ fn busy() -> Snapshot {
 
 #[test]
 fn text_has_policies_tasks_and_open_items() {
-    let report = Report::of(Some("team"), &busy());
+    let report = StatusReport::of(Some("team"), &busy());
     let problem = report.policies.entries[1].problem.clone().expect("it does not compile");
     let text = text(&report, now());
     let expected = format!(
@@ -170,7 +170,7 @@ Retries: 0 in progress, 0 failed
 
 #[test]
 fn json_has_the_same_and_all_of_it() {
-    let report = serde_json::to_value(Report::of(Some("team"), &busy())).expect("JSON");
+    let report = serde_json::to_value(StatusReport::of(Some("team"), &busy())).expect("JSON");
     assert_eq!(report["namespace"], "team");
     assert_eq!(report["ungovernedTasks"], 1);
     let tasks = report["tasks"]["entries"].as_array().expect("Tasks");
@@ -197,7 +197,7 @@ fn json_has_the_same_and_all_of_it() {
 
 #[test]
 fn an_empty_report_has_its_headings() {
-    let text = text(&Report::of(None, &snapshot(&[])), now());
+    let text = text(&StatusReport::of(None, &snapshot(&[])), now());
     assert_eq!(
         text,
         "Policies: 0\n\nTasks: 0 governed\n\nOpen items: 0 of 0\n\nRetries: 0 in progress, 0 failed\n"
@@ -232,7 +232,7 @@ fn failed_runs_are_listed_with_the_step_of_their_retry() {
         ),
         (Collection::Namespaces, &[namespace(&json!({}))]),
     ]);
-    let report = Report::of(Some("team"), &snapshot);
+    let report = StatusReport::of(Some("team"), &snapshot);
     let told = text(&report, now());
     let expected = "\
 Retries: 2 in progress, 2 failed
@@ -256,7 +256,7 @@ Workload/acme/fresh#7   Workload/fresh   Failed   2        60m    Work failure, 
 
 #[test]
 fn all_namespaces_have_a_column() {
-    let text = text(&Report::of(None, &busy()), now());
+    let text = text(&StatusReport::of(None, &busy()), now());
     assert!(text.contains("\nNAMESPACE  NAME      STATE "), "{text}");
     assert!(text.contains("\nteam       fixer/42  Open "), "{text}");
 }
@@ -266,7 +266,10 @@ fn what_cannot_be_read_is_reported_in_its_place_and_the_rest_shown() {
     let refused = |collection: Collection, error: ReadError| {
         let mut snapshot = busy();
         snapshot.put(collection, Err(error));
-        (snapshot.errors(), text(&Report::of(Some("team"), &snapshot), now()))
+        (
+            snapshot.errors(),
+            text(&StatusReport::of(Some("team"), &snapshot), now()),
+        )
     };
     let forbidden = || ReadError::Refused("bob may not".to_owned());
 
@@ -307,7 +310,7 @@ fn excluded_namespaces_have_no_governed_tasks() {
     let mut snapshot = busy();
     let disabled = namespace(&json!({"taskgate.dev/admission": "disabled"}));
     snapshot.put(Collection::Namespaces, Ok(vec![Arc::new(disabled)]));
-    let report = Report::of(Some("team"), &snapshot);
+    let report = StatusReport::of(Some("team"), &snapshot);
     assert!(report.policies.entries.iter().all(|policy| policy.tasks == Some(0)));
     // The state of Tasks that taskgate acted on before is shown.
     assert!(
@@ -328,7 +331,7 @@ fn text_of_others_cannot_control_the_terminal() {
     );
     evil["metadata"]["labels"]["taskgate.dev/work-item"] = json!("x");
     let text = text(
-        &Report::of(Some("team"), &snapshot(&[(Collection::Tasks, &[evil])])),
+        &StatusReport::of(Some("team"), &snapshot(&[(Collection::Tasks, &[evil])])),
         now(),
     );
     assert!(text.contains("Run [2Jning") && text.contains("a b c"), "{text:?}");

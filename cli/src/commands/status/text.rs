@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use taskgate_policy::clip;
 
-use super::report::{ItemLine, PolicyLine, Report, RetryLine, Section, TaskLine};
+use super::report::{ItemLine, PolicyLine, RetryLine, StatusReport, StatusSection, TaskLine};
 use crate::{
     commands::snapshot::DisplayState,
     output::{age, table},
@@ -13,7 +13,7 @@ use crate::{
 const MAX_WHY: usize = 160;
 
 /// `report` as sections of tables; ages are as of `now`.
-pub(super) fn text(report: &Report, now: Timestamp) -> String {
+pub(super) fn text(report: &StatusReport, now: Timestamp) -> String {
     let columns = Columns {
         namespaces: report.namespace.is_none(),
         now,
@@ -34,7 +34,7 @@ struct Columns {
 }
 
 impl Columns {
-    fn policies(&self, section: &Section<PolicyLine>) -> String {
+    fn policies(&self, section: &StatusSection<PolicyLine>) -> String {
         let row = |policy: &PolicyLine| {
             let tasks = policy.tasks.map_or_else(unknown, |tasks| tasks.to_string());
             let mode = policy.mode.clone().unwrap_or_else(unknown);
@@ -54,7 +54,7 @@ impl Columns {
     }
 
     /// Tasks that succeeded are only counted.
-    fn tasks(&self, section: &Section<TaskLine>, ungoverned: usize) -> String {
+    fn tasks(&self, section: &StatusSection<TaskLine>, ungoverned: usize) -> String {
         let succeeded = |task: &&TaskLine| task.state == DisplayState::Phase("Succeeded".to_owned());
         let (done, listed): (Vec<_>, Vec<_>) = section.entries.iter().partition(succeeded);
         let row = |task: &&TaskLine| {
@@ -103,7 +103,7 @@ impl Columns {
         )
     }
 
-    fn items(&self, section: &Section<ItemLine>, closed: usize) -> String {
+    fn items(&self, section: &StatusSection<ItemLine>, closed: usize) -> String {
         let row = |item: &ItemLine| {
             let failures = match (item.failures, item.infrastructure_failures) {
                 (failures, 0) => failures.to_string(),
@@ -136,7 +136,7 @@ impl Columns {
         )
     }
 
-    fn retries(&self, section: &Section<RetryLine>) -> String {
+    fn retries(&self, section: &StatusSection<RetryLine>) -> String {
         let row = |line: &RetryLine| {
             let attempt = line.max_attempts.map_or_else(
                 || line.attempt.to_string(),
@@ -169,7 +169,7 @@ impl Columns {
         &self,
         title: &str,
         count: &str,
-        section: &Section<T>,
+        section: &StatusSection<T>,
         headings: &[&str],
         rows: &[Vec<String>],
     ) -> String {

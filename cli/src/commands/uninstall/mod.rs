@@ -97,7 +97,7 @@ async fn remove_finalizers(connection: &Connection, lease: &mut FencingLease<'_>
     let Some(tasks) = tasks::Tasks::find(connection, dry_run).await? else {
         return Ok("Kelos is not installed: there are no Tasks\n".to_owned());
     };
-    let mut summary = tasks::Summary::default();
+    let mut summary = tasks::UninstallSummary::default();
     let mut deadline = None;
     loop {
         lease.renew().await?;

@@ -27,7 +27,7 @@ pub(super) struct Tasks {
 
 /// The results of the uninstall actions.
 #[derive(Debug, Default)]
-pub(super) struct Summary {
+pub(super) struct UninstallSummary {
     released: usize,
     expired: usize,
     /// Tasks with a TTL that no controller enforces any more.
@@ -51,9 +51,9 @@ impl Tasks {
     }
 
     /// One pass over all Tasks, however long it takes: `lease` is renewed meanwhile.
-    pub(super) async fn remove_finalizers(&self, lease: &mut FencingLease<'_>) -> Result<Summary> {
+    pub(super) async fn remove_finalizers(&self, lease: &mut FencingLease<'_>) -> Result<UninstallSummary> {
         let all = self.connection.api(self.resource, None);
-        let mut summary = Summary::default();
+        let mut summary = UninstallSummary::default();
         let mut page = ListParams::default().limit(PAGE);
         loop {
             let listed = all.list(&page).await.map_err(api_error).context("reading Tasks")?;
@@ -71,7 +71,7 @@ impl Tasks {
         Ok(summary)
     }
 
-    async fn act(&self, task: &DynamicObject, summary: &mut Summary) -> Result<()> {
+    async fn act(&self, task: &DynamicObject, summary: &mut UninstallSummary) -> Result<()> {
         let object = serde_json::to_value(task).context("reading a Task")?;
         let Some(state) = TaskState::of(&object) else {
             return Ok(());
@@ -155,7 +155,7 @@ impl Tasks {
     }
 }
 
-impl Summary {
+impl UninstallSummary {
     pub(super) fn add(&mut self, later: Self) {
         self.released += later.released;
         self.expired += later.expired;

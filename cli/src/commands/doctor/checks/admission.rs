@@ -11,7 +11,7 @@ use super::{base_url, installation, list, name_of, own_configurations, some, tex
 use crate::commands::{
     doctor::{
         probe::ProbeResult,
-        report::{Check, Findings},
+        report::{DoctorCheck, Findings},
         state::{ClusterState, KELOS_CRD},
     },
     snapshot::{Collection, ReadError},
@@ -25,7 +25,7 @@ const APPLY_SERVICE: &str = "apply the manifests of this release again";
 
 /// Compares both configurations with the generated ones.
 pub(super) fn registration(state: &ClusterState, findings: &mut Findings) {
-    findings.begin(Check::Registration);
+    findings.begin(DoctorCheck::Registration);
     let [mutating, validating] = own_configurations(state);
     let generated = generated(state, mutating, validating);
     for (collection, kind, found, generated) in [
@@ -204,7 +204,7 @@ pub(super) fn neighbours(state: &ClusterState, findings: &mut Findings) {
         // The check of the registration reports this.
         return;
     };
-    findings.begin(Check::Neighbours);
+    findings.begin(DoctorCheck::Neighbours);
     for (kind, found) in [
         ("MutatingWebhookConfiguration", mutating),
         ("ValidatingWebhookConfiguration", validating),
@@ -225,7 +225,7 @@ pub(super) fn neighbours(state: &ClusterState, findings: &mut Findings) {
     };
     let kueue = mutating.iter().filter(|found| is_kueue(found));
     let names: Vec<_> = kueue.map(|found| name_of(found)).collect();
-    findings.begin(Check::Order);
+    findings.begin(DoctorCheck::Order);
     // Configurations run in the order of their names, and Kueue has to see the labels that taskgate sets.
     if let Some(name) = names.iter().find(|name| **name < own.as_str()) {
         findings.failure(
@@ -278,7 +278,7 @@ pub(super) fn answers(state: &ClusterState, findings: &mut Findings) {
         // The check of the switch reports this.
         return;
     }
-    findings.begin(Check::Answers);
+    findings.begin(DoctorCheck::Answers);
     let validating = &state.probes.validating;
     answer("a policy that cannot be applied", "validating", validating, findings);
     match &state.probes.mutating {

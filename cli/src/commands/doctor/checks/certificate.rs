@@ -9,7 +9,7 @@ use crate::{
     commands::{
         doctor::{
             installation::Installation,
-            report::{Check, Findings},
+            report::{DoctorCheck, Findings},
             state::{Certificate, ClusterState},
         },
         snapshot::ReadError,
@@ -24,7 +24,7 @@ const OVERDUE: i128 = 4;
 type Bundle = (String, Option<Vec<u8>>);
 
 pub(super) fn certificate(state: &ClusterState, findings: &mut Findings) {
-    findings.begin(Check::Certificate);
+    findings.begin(DoctorCheck::Certificate);
     let bundles = bundles(state);
     let Some(secret) = &state.installation.secret else {
         findings.ok("from files in the pods, which are not read; the check of the answers shows whether it works");
@@ -123,7 +123,7 @@ fn bundles(state: &ClusterState) -> Vec<Bundle> {
 
 /// The webhooks without a CA bundle.
 fn missing_bundles(bundles: &[Bundle], findings: &mut Findings) {
-    findings.begin(Check::CaBundle);
+    findings.begin(DoctorCheck::CaBundle);
     let missing = bundles.iter().filter(|(_, bundle)| bundle.is_none());
     let missing: Vec<_> = missing.map(|(name, _)| name.clone()).collect();
     if !missing.is_empty() {

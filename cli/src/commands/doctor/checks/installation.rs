@@ -16,7 +16,7 @@ use crate::{
     commands::{
         disable::describe,
         doctor::{
-            report::{Check, Findings, Level},
+            report::{DoctorCheck, Findings, Level},
             state::{
                 CERT_MANAGER_CRD, CERT_MANAGER_DEPLOYMENT, ClusterState, FOREMAN_CRD, KELOS_CRD, KELOS_DEPLOYMENT,
                 KUEUE_CRD, KUEUE_DEPLOYMENT, OWN_CRDS,
@@ -40,7 +40,7 @@ const INJECT: &str = "cert-manager.io/inject-ca-from";
 
 /// The API server's version, and its clock against this machine's.
 pub(super) fn api_server(state: &ClusterState, findings: &mut Findings) {
-    findings.begin(Check::ApiServer);
+    findings.begin(DoctorCheck::ApiServer);
     let (major, minor, version) = &state.server.version;
     if (*major, *minor) < OLDEST {
         let (major, minor) = OLDEST;
@@ -54,7 +54,7 @@ pub(super) fn api_server(state: &ClusterState, findings: &mut Findings) {
     let Some((there, here)) = state.server.clock else {
         return;
     };
-    findings.begin(Check::Clock);
+    findings.begin(DoctorCheck::Clock);
     let ahead = here.duration_since(there);
     if ahead.abs() > CLOCK_SKEW {
         findings.warning(
@@ -74,7 +74,7 @@ fn skew(ahead: SignedDuration) -> String {
 
 /// Whether taskgate is disabled.
 pub(super) fn switch(state: &ClusterState, findings: &mut Findings) {
-    findings.begin(Check::Switch);
+    findings.begin(DoctorCheck::Switch);
     match state.snapshot.one(Collection::DisableSwitch) {
         Ok(map) => {
             let (disabled, message) = describe(map);
@@ -109,7 +109,7 @@ fn webhooks_off(state: &ClusterState) -> usize {
 
 /// Whether taskgate's own kinds are served, and are those of this release.
 pub(super) fn kinds(state: &ClusterState, findings: &mut Findings) {
-    findings.begin(Check::Kinds);
+    findings.begin(DoctorCheck::Kinds);
     for crd in taskgate_api::crds::all() {
         let name = crd.metadata.name.clone().unwrap_or_default();
         let Some(own) = OWN_CRDS.into_iter().find(|own| *own == name) else {
@@ -152,7 +152,7 @@ fn kind(name: &str, wanted: &Value, found: &Value, findings: &mut Findings) {
 
 /// The Deployment and its pods: whether they are ready, and run one release.
 pub(super) fn replicas(state: &ClusterState, findings: &mut Findings) {
-    findings.begin(Check::Replicas);
+    findings.begin(DoctorCheck::Replicas);
     let installation = &state.installation;
     let title = format!("Deployment {}/{}", installation.namespace, installation.service);
     let deployment = match state.snapshot.one(Collection::Deployment) {
@@ -169,7 +169,7 @@ pub(super) fn replicas(state: &ClusterState, findings: &mut Findings) {
         Err(error) => return findings.unreadable(&title, error),
     };
     ready(&title, deployment, findings);
-    findings.begin(Check::Versions);
+    findings.begin(DoctorCheck::Versions);
     if let Some(problem) = &installation.problem {
         findings.warning(
             format!("the flags of {title} are not understood: {problem}"),
@@ -261,7 +261,7 @@ fn is_release(tag: &str) -> bool {
 /// The replica that runs the controller, and its clock.
 pub(super) fn leader(state: &ClusterState, findings: &mut Findings) {
     const ADVICE: &str = "see replicas, and rights: without a leader no failure is counted and no finalizer is removed";
-    findings.begin(Check::Leader);
+    findings.begin(DoctorCheck::Leader);
     if !state.installation.leader_election {
         return findings.ok("no leader election: the one replica runs the controller");
     }
@@ -317,7 +317,7 @@ pub(super) fn leader(state: &ClusterState, findings: &mut Findings) {
         ahead if ahead > CLOCK_SKEW => Level::Warning,
         _ => return,
     };
-    findings.begin(Check::Clock);
+    findings.begin(DoctorCheck::Clock);
     let message = format!("the clock of {holder} is {} the API server's", skew(ahead));
     let advice = "synchronize the clocks of the nodes by NTP: backoffs, TTLs and cancellations depend on them";
     findings.add(level, message, advice);
@@ -325,7 +325,7 @@ pub(super) fn leader(state: &ClusterState, findings: &mut Findings) {
 
 /// The rights that taskgate's service account lacks.
 pub(super) fn rights(state: &ClusterState, findings: &mut Findings) {
-    findings.begin(Check::Rights);
+    findings.begin(DoctorCheck::Rights);
     let installation = &state.installation;
     let account = format!("ServiceAccount {}/{}", installation.namespace, installation.account);
     let denied = match &state.denied {
@@ -346,7 +346,7 @@ pub(super) fn rights(state: &ClusterState, findings: &mut Findings) {
 
 /// A system that taskgate works with.
 struct OtherSystem {
-    check: Check,
+    check: DoctorCheck,
     name: &'static str,
     group: &'static str,
     /// The versions of its kinds that taskgate knows.
@@ -357,7 +357,7 @@ struct OtherSystem {
 
 const OTHER_SYSTEMS: [OtherSystem; 4] = [
     OtherSystem {
-        check: Check::Kelos,
+        check: DoctorCheck::Kelos,
         name: "Kelos",
         group: kelos::GROUP,
         versions: &kelos::TASK_VERSIONS,
@@ -365,7 +365,7 @@ const OTHER_SYSTEMS: [OtherSystem; 4] = [
         deployment: Some(KELOS_DEPLOYMENT),
     },
     OtherSystem {
-        check: Check::Foreman,
+        check: DoctorCheck::Foreman,
         name: "Foreman",
         group: foreman::GROUP,
         versions: &foreman::VERSIONS,
@@ -373,7 +373,7 @@ const OTHER_SYSTEMS: [OtherSystem; 4] = [
         deployment: None,
     },
     OtherSystem {
-        check: Check::Kueue,
+        check: DoctorCheck::Kueue,
         name: "Kueue",
         group: kueue::GROUP,
         versions: &kueue::VERSIONS,
@@ -381,7 +381,7 @@ const OTHER_SYSTEMS: [OtherSystem; 4] = [
         deployment: Some(KUEUE_DEPLOYMENT),
     },
     OtherSystem {
-        check: Check::CertManager,
+        check: DoctorCheck::CertManager,
         name: "cert-manager",
         group: "cert-manager.io",
         versions: &["v1"],
@@ -392,7 +392,7 @@ const OTHER_SYSTEMS: [OtherSystem; 4] = [
 
 /// The other systems: which are installed, in which release, and whether taskgate knows their versions.
 pub(super) fn other_systems(state: &ClusterState, findings: &mut Findings) {
-    findings.begin(Check::Kelos);
+    findings.begin(DoctorCheck::Kelos);
     let groups = match &state.groups {
         Ok(groups) => groups,
         Err(error) => return findings.unreadable("the served API groups", error),
@@ -402,11 +402,11 @@ pub(super) fn other_systems(state: &ClusterState, findings: &mut Findings) {
         let OtherSystem { check, name, group, .. } = system;
         findings.begin(check);
         match groups.get(group) {
-            None if check == Check::CertManager && needs_cert_manager(state) => findings.failure(
+            None if check == DoctorCheck::CertManager && needs_cert_manager(state) => findings.failure(
                 "not installed, although it is to issue the certificate",
                 "install cert-manager, or choose certificates.mode=self-signed",
             ),
-            None if check == Check::Kelos && nothing_to_govern => findings.warning(
+            None if check == DoctorCheck::Kelos && nothing_to_govern => findings.warning(
                 "neither Kelos nor Foreman is installed: there is nothing to govern",
                 "install one of them; taskgate detects it without a restart",
             ),
@@ -436,7 +436,7 @@ fn describe_system(state: &ClusterState, system: &OtherSystem, served: &str) -> 
         Some(release) => format!("{} {release}, {served}", system.name),
         None => format!("{} in {served}; its release is unknown", system.name),
     };
-    if system.check != Check::Kelos {
+    if system.check != DoctorCheck::Kelos {
         return text;
     }
     let supports_cancellation = crd.is_some_and(|crd| {

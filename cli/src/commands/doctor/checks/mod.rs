@@ -14,17 +14,17 @@ use jiff::SignedDuration;
 use serde_json::Value;
 use taskgate_api::metadata::Metadata;
 
-use self::policies::PolicyState;
+use self::policies::PolicySelections;
 use super::{
-    report::{Finding, Findings},
+    report::{DoctorFinding, Findings},
     state::{ClusterState, KELOS_CRD},
 };
 use crate::commands::snapshot::Collection;
 
 /// Runs all checks.
-pub(super) fn run(state: &ClusterState) -> Vec<Finding> {
+pub(super) fn run(state: &ClusterState) -> Vec<DoctorFinding> {
     let mut findings = Findings::new();
-    let policies = PolicyState::of(state);
+    let policies = PolicySelections::of(state);
     installation::api_server(state, &mut findings);
     installation::switch(state, &mut findings);
     installation::kinds(state, &mut findings);

@@ -19,18 +19,18 @@ use taskgate_webhook::rules::EXCLUDED_NAMESPACES;
 use super::{find, name_of, namespace_of, own_webhooks, some, text};
 use crate::commands::{
     doctor::{
-        report::{Check, Findings, Level},
+        report::{DoctorCheck, Findings, Level},
         state::ClusterState,
     },
-    snapshot::{Collection, CompiledPolicy, Policies, ReadError, labels, matches, sample_task},
+    snapshot::{Collection, CompiledPolicies, CompiledPolicy, ReadError, labels, matches, sample_task},
 };
 
 /// The sections of which one policy wins. Those of `metadata` merge.
 const SECTIONS: [&str; 4] = ["failurePolicy", "cancellationPolicy", "queueName", "retry"];
 
 /// The policies, and what they select: Tasks, Workloads, and spawners, each of which stands for the Tasks that it creates.
-pub(super) struct PolicyState<'a> {
-    policies: Policies,
+pub(super) struct PolicySelections<'a> {
+    policies: CompiledPolicies,
     selections: Vec<Selection<'a>>,
     /// Whether there are more objects than were read.
     partial: bool,
@@ -44,10 +44,10 @@ struct Selection<'a> {
     policies: Vec<PolicyName>,
 }
 
-impl<'a> PolicyState<'a> {
+impl<'a> PolicySelections<'a> {
     pub(super) fn of(state: &'a ClusterState) -> Self {
         let snapshot = &state.snapshot;
-        let policies = Policies::of(snapshot);
+        let policies = CompiledPolicies::of(snapshot);
         let select = |kind: &str, object: &'a Value, task: &Value| {
             let namespace = namespace_of(object);
             let candidates = policies.candidates(namespace, task).into_iter();
@@ -117,8 +117,8 @@ pub(super) fn exclusion(state: &ClusterState, name: &str) -> Option<Exclusion> {
 }
 
 /// Namespaces that are excluded although they have policies or governed spawners.
-pub(super) fn namespaces(state: &ClusterState, policies: &PolicyState<'_>, findings: &mut Findings) {
-    findings.begin(Check::Namespaces);
+pub(super) fn namespaces(state: &ClusterState, policies: &PolicySelections<'_>, findings: &mut Findings) {
+    findings.begin(DoctorCheck::Namespaces);
     let namespaces = match state.snapshot.read(Collection::Namespaces) {
         Ok(namespaces) => namespaces,
         Err(error) => return findings.unreadable("namespaces", error),
@@ -188,8 +188,8 @@ pub(super) fn namespaces(state: &ClusterState, policies: &PolicyState<'_>, findi
 }
 
 /// Policies that are not in force, that select nothing, that another one always overrules, or that only their names order.
-pub(super) fn policies(state: &ClusterState, policies: &PolicyState<'_>, findings: &mut Findings) {
-    findings.begin(Check::Policies);
+pub(super) fn policies(state: &ClusterState, policies: &PolicySelections<'_>, findings: &mut Findings) {
+    findings.begin(DoctorCheck::Policies);
     for (what, collection) in [
         ("TaskPolicies", Collection::Policies),
         ("ClusterTaskPolicies", Collection::ClusterPolicies),
@@ -261,7 +261,7 @@ fn acceptance(policy: &CompiledPolicy, findings: &mut Findings) {
     }
 }
 
-fn selects_nothing(policies: &PolicyState<'_>, policy: &CompiledPolicy, findings: &mut Findings) {
+fn selects_nothing(policies: &PolicySelections<'_>, policy: &CompiledPolicy, findings: &mut Findings) {
     if policies.selections_of(policy).next().is_some() {
         return;
     }
@@ -290,7 +290,7 @@ fn selects_nothing(policies: &PolicyState<'_>, policy: &CompiledPolicy, findings
 }
 
 /// A policy that selects objects, and whose every section another one overrules for all of them.
-fn overruled(policies: &PolicyState<'_>, policy: &CompiledPolicy, findings: &mut Findings) {
+fn overruled(policies: &PolicySelections<'_>, policy: &CompiledPolicy, findings: &mut Findings) {
     let has_metadata = policy.spec.as_ref().is_none_or(|spec| spec.metadata.is_some());
     if has_metadata || policies.selections_of(policy).next().is_none() {
         return;
@@ -328,7 +328,7 @@ fn overruled(policies: &PolicyState<'_>, policy: &CompiledPolicy, findings: &mut
 }
 
 /// Pairs of policies of one kind and priority with different sections for the same Tasks: only their names order them.
-fn conflicts(policies: &PolicyState<'_>, findings: &mut Findings) {
+fn conflicts(policies: &PolicySelections<'_>, findings: &mut Findings) {
     let mut pairs: BTreeMap<(&PolicyName, &PolicyName, &str), Vec<String>> = BTreeMap::new();
     for selection in &policies.selections {
         for section in SECTIONS {
@@ -380,8 +380,8 @@ fn section_of(policy: &CompiledPolicy, section: &str) -> Value {
 }
 
 /// The queues that policies name.
-pub(super) fn queues(state: &ClusterState, policies: &PolicyState<'_>, findings: &mut Findings) {
-    findings.begin(Check::Queues);
+pub(super) fn queues(state: &ClusterState, policies: &PolicySelections<'_>, findings: &mut Findings) {
+    findings.begin(DoctorCheck::Queues);
     let queueing = policies.policies.all.iter().filter_map(|policy| {
         let spec = policy.spec.as_ref().filter(|_| policy.is_on())?;
         let mode = spec.queue_mode.unwrap_or(spec.mode);

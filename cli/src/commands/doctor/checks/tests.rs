@@ -16,19 +16,19 @@ use crate::{
         doctor::{
             installation::Installation,
             probe::{ProbeResult, Probes},
-            report::{Check, Finding, Level},
+            report::{DoctorCheck, DoctorFinding, Level},
             state::{
                 ApiServer, CERT_MANAGER_CRD, Certificate, ClusterState, FOREMAN_CRD, KELOS_CRD, KELOS_DEPLOYMENT,
                 KUEUE_CRD, OWN_CRDS,
             },
         },
-        snapshot::{Collection, Objects, ReadError, Snapshot},
+        snapshot::{Collection, ReadError, ReadResult, Snapshot},
     },
     defaults::{NAME, NAMESPACE},
     rights::permissions::permissions,
 };
 
-type Fault = (Check, Level, &'static str, fn(&mut ClusterState));
+type Fault = (DoctorCheck, Level, &'static str, fn(&mut ClusterState));
 
 fn secs(seconds: i64) -> SignedDuration {
     SignedDuration::from_secs(seconds)
@@ -39,7 +39,7 @@ fn days(days: i64) -> SignedDuration {
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "as a snapshot has them")]
-fn objects(objects: impl IntoIterator<Item = Value>) -> Objects {
+fn objects(objects: impl IntoIterator<Item = Value>) -> ReadResult {
     Ok(objects.into_iter().map(Into::into).collect())
 }
 
@@ -81,7 +81,7 @@ fn set_policies(state: &mut ClusterState, policies: &[(&str, Value)]) {
 }
 
 /// The findings that are not ok.
-fn bad(state: &ClusterState) -> Vec<Finding> {
+fn bad(state: &ClusterState) -> Vec<DoctorFinding> {
     let mut found = run(state);
     found.retain(|finding| finding.level != Level::Ok);
     found
@@ -95,7 +95,7 @@ fn refused() -> ReadError {
 fn a_healthy_installation_has_no_bad_finding() {
     assert_eq!(bad(&healthy()), []);
     let found = run(&healthy());
-    let is_kelos = |finding: &Finding| finding.message.starts_with("Kelos v0.9.0, v1alpha2");
+    let is_kelos = |finding: &DoctorFinding| finding.message.starts_with("Kelos v0.9.0, v1alpha2");
     assert!(found.iter().any(is_kelos), "{found:#?}");
 }
 
@@ -106,7 +106,7 @@ fn only(faults: &[Fault]) {
         let mut state = healthy();
         plant(&mut state);
         let found = bad(&state);
-        let is_expected = |finding: &Finding| finding.level == *level && finding.message.contains(words);
+        let is_expected = |finding: &DoctorFinding| finding.level == *level && finding.message.contains(words);
         let nothing_else = found.iter().all(|finding| finding.check == *check);
         let advised = found
             .iter()
@@ -121,17 +121,27 @@ fn only(faults: &[Fault]) {
 #[test]
 fn faults_of_the_cluster_are_reported() {
     only(&[
-        (Check::ApiServer, Level::Failure, "v1.29.4 is too old", |state| {
+        (DoctorCheck::ApiServer, Level::Failure, "v1.29.4 is too old", |state| {
             state.server.version = (1, 29, "v1.29.4".to_owned());
         }),
-        (Check::Clock, Level::Warning, "this machine is 90 s ahead of", |state| {
-            state.server.clock = Some((now(), now() + secs(90)));
-        }),
-        (Check::Clock, Level::Warning, "this machine is 9 s behind", |state| {
-            state.server.clock = Some((now(), now() - secs(9)));
-        }),
         (
-            Check::Clock,
+            DoctorCheck::Clock,
+            Level::Warning,
+            "this machine is 90 s ahead of",
+            |state| {
+                state.server.clock = Some((now(), now() + secs(90)));
+            },
+        ),
+        (
+            DoctorCheck::Clock,
+            Level::Warning,
+            "this machine is 9 s behind",
+            |state| {
+                state.server.clock = Some((now(), now() - secs(9)));
+            },
+        ),
+        (
+            DoctorCheck::Clock,
             Level::Failure,
             "the clock of taskgate-1-7 is 97 s ahead",
             |state| {
@@ -139,7 +149,7 @@ fn faults_of_the_cluster_are_reported() {
             },
         ),
         (
-            Check::Kinds,
+            DoctorCheck::Kinds,
             Level::Failure,
             "workitems.taskgate.dev is not installed",
             |state| {
@@ -149,7 +159,7 @@ fn faults_of_the_cluster_are_reported() {
             },
         ),
         (
-            Check::Kinds,
+            DoctorCheck::Kinds,
             Level::Failure,
             "is not served in taskgate.dev/v1alpha1",
             |state| {
@@ -157,13 +167,18 @@ fn faults_of_the_cluster_are_reported() {
                 crd["spec"]["versions"][0]["served"] = json!(false);
             },
         ),
-        (Check::Kinds, Level::Failure, "is not served they collide", |state| {
-            let crd = object(state, Collection::Crd("taskpolicies.taskgate.dev"), 0);
-            crd["status"]["conditions"] =
-                json!([{"type": "NamesAccepted", "status": "False", "message": "they collide"}]);
-        }),
         (
-            Check::Kinds,
+            DoctorCheck::Kinds,
+            Level::Failure,
+            "is not served they collide",
+            |state| {
+                let crd = object(state, Collection::Crd("taskpolicies.taskgate.dev"), 0);
+                crd["status"]["conditions"] =
+                    json!([{"type": "NamesAccepted", "status": "False", "message": "they collide"}]);
+            },
+        ),
+        (
+            DoctorCheck::Kinds,
             Level::Warning,
             "is not that of this release: versions[0].schema",
             |state| {
@@ -176,7 +191,7 @@ fn faults_of_the_cluster_are_reported() {
             },
         ),
         (
-            Check::Kelos,
+            DoctorCheck::Kelos,
             Level::Failure,
             "kelos.dev is served in v2 only",
             |state| {
@@ -187,13 +202,23 @@ fn faults_of_the_cluster_are_reported() {
                     .insert("kelos.dev".to_owned(), vec!["v2".to_owned()]);
             },
         ),
-        (Check::Kelos, Level::Warning, "neither Kelos nor Foreman", |state| {
-            state.groups.as_mut().unwrap().remove("kelos.dev");
-        }),
-        (Check::CertManager, Level::Failure, "not installed, although", |state| {
-            object(state, Collection::MutatingConfigurations, 0)["metadata"]["annotations"] =
-                json!({"cert-manager.io/inject-ca-from": "taskgate-system/taskgate"});
-        }),
+        (
+            DoctorCheck::Kelos,
+            Level::Warning,
+            "neither Kelos nor Foreman",
+            |state| {
+                state.groups.as_mut().unwrap().remove("kelos.dev");
+            },
+        ),
+        (
+            DoctorCheck::CertManager,
+            Level::Failure,
+            "not installed, although",
+            |state| {
+                object(state, Collection::MutatingConfigurations, 0)["metadata"]["annotations"] =
+                    json!({"cert-manager.io/inject-ca-from": "taskgate-system/taskgate"});
+            },
+        ),
     ]);
 }
 
@@ -201,7 +226,7 @@ fn faults_of_the_cluster_are_reported() {
 fn faults_of_the_registration_are_reported() {
     only(&[
         (
-            Check::Registration,
+            DoctorCheck::Registration,
             Level::Failure,
             "there is no MutatingWebhookConfiguration",
             |state| {
@@ -210,7 +235,7 @@ fn faults_of_the_registration_are_reported() {
             },
         ),
         (
-            Check::Registration,
+            DoctorCheck::Registration,
             Level::Failure,
             "there is no webhook validate.jobs.taskgate.dev",
             |state| {
@@ -222,7 +247,7 @@ fn faults_of_the_registration_are_reported() {
             },
         ),
         (
-            Check::Registration,
+            DoctorCheck::Registration,
             Level::Failure,
             "not as generated: rules[0].operations",
             |state| {
@@ -230,7 +255,7 @@ fn faults_of_the_registration_are_reported() {
             },
         ),
         (
-            Check::Registration,
+            DoctorCheck::Registration,
             Level::Failure,
             "matchConditions[1].expression",
             |state| {
@@ -238,7 +263,7 @@ fn faults_of_the_registration_are_reported() {
             },
         ),
         (
-            Check::Registration,
+            DoctorCheck::Registration,
             Level::Failure,
             "clientConfig.service.path",
             |state| {
@@ -246,7 +271,7 @@ fn faults_of_the_registration_are_reported() {
             },
         ),
         (
-            Check::Registration,
+            DoctorCheck::Registration,
             Level::Warning,
             "selects other objects than generated: objectSelector",
             |state| {
@@ -254,7 +279,7 @@ fn faults_of_the_registration_are_reported() {
             },
         ),
         (
-            Check::Registration,
+            DoctorCheck::Registration,
             Level::Warning,
             "timeoutSeconds is 30, not 2",
             |state| {
@@ -262,7 +287,7 @@ fn faults_of_the_registration_are_reported() {
             },
         ),
         (
-            Check::Registration,
+            DoctorCheck::Registration,
             Level::Warning,
             "failurePolicy is \"Ignore\", not \"Fail\"",
             |state| {
@@ -274,7 +299,7 @@ fn faults_of_the_registration_are_reported() {
             },
         ),
         (
-            Check::Registration,
+            DoctorCheck::Registration,
             Level::Warning,
             "knows no webhook old.taskgate.dev",
             |state| {
@@ -293,21 +318,21 @@ fn faults_of_the_registration_are_reported() {
 fn faults_around_the_registration_are_reported() {
     only(&[
         (
-            Check::Registration,
+            DoctorCheck::Registration,
             Level::Failure,
             "there is no Service taskgate-system/taskgate",
             |state| {
                 state.snapshot.put(Collection::Service, Err(ReadError::Absent));
             },
         ),
-        (Check::Registration, Level::Failure, "has no port 443", |state| {
+        (DoctorCheck::Registration, Level::Failure, "has no port 443", |state| {
             state.snapshot.put(
                 Collection::Service,
                 objects([json!({"spec": {"ports": [{"port": 8443}]}})]),
             );
         }),
         (
-            Check::Neighbours,
+            DoctorCheck::Neighbours,
             Level::Failure,
             "old leads to taskgate as well",
             |state| {
@@ -317,7 +342,7 @@ fn faults_around_the_registration_are_reported() {
             },
         ),
         (
-            Check::Neighbours,
+            DoctorCheck::Neighbours,
             Level::Warning,
             "guard is about taskgate.dev too",
             |state| {
@@ -326,11 +351,16 @@ fn faults_around_the_registration_are_reported() {
                 push(state, Collection::ValidatingConfigurations, guard);
             },
         ),
-        (Check::Order, Level::Failure, "Kueue's a-kueue runs before", |state| {
-            object(state, Collection::MutatingConfigurations, 1)["metadata"]["name"] = json!("a-kueue");
-        }),
         (
-            Check::Switch,
+            DoctorCheck::Order,
+            Level::Failure,
+            "Kueue's a-kueue runs before",
+            |state| {
+                object(state, Collection::MutatingConfigurations, 1)["metadata"]["name"] = json!("a-kueue");
+            },
+        ),
+        (
+            DoctorCheck::Switch,
             Level::Failure,
             "disabled since 2026-01-31T11:00:00Z by ann: incident",
             |state| {
@@ -342,7 +372,7 @@ fn faults_around_the_registration_are_reported() {
             },
         ),
         (
-            Check::Switch,
+            DoctorCheck::Switch,
             Level::Failure,
             "10 webhooks are off, although taskgate is not disabled",
             |state| {
@@ -353,26 +383,31 @@ fn faults_around_the_registration_are_reported() {
             },
         ),
         (
-            Check::Answers,
+            DoctorCheck::Answers,
             Level::Failure,
             "does not ask taskgate about a policy",
             |state| {
                 state.probes.validating = ProbeResult::NotCalled;
             },
         ),
-        (Check::Answers, Level::Failure, "failed calling webhook", |state| {
-            let why = "failed calling webhook \"validate.policies.taskgate.dev\": connection refused";
-            state.probes.validating = ProbeResult::CallFailed(why.to_owned());
-        }),
         (
-            Check::Answers,
+            DoctorCheck::Answers,
+            Level::Failure,
+            "failed calling webhook",
+            |state| {
+                let why = "failed calling webhook \"validate.policies.taskgate.dev\": connection refused";
+                state.probes.validating = ProbeResult::CallFailed(why.to_owned());
+            },
+        ),
+        (
+            DoctorCheck::Answers,
             Level::Failure,
             "does not ask taskgate about a Task in team",
             |state| {
                 state.probes.mutating = Some(("team".to_owned(), ProbeResult::NotCalled));
             },
         ),
-        (Check::Answers, Level::Warning, "could not be checked", |state| {
+        (DoctorCheck::Answers, Level::Warning, "could not be checked", |state| {
             state.probes.validating = ProbeResult::Refused("forbidden".to_owned());
         }),
     ]);
@@ -382,7 +417,7 @@ fn faults_around_the_registration_are_reported() {
 fn faults_of_the_certificate_are_reported() {
     only(&[
         (
-            Check::Certificate,
+            DoctorCheck::Certificate,
             Level::Failure,
             "there is no Secret taskgate-system/",
             |state| {
@@ -390,7 +425,7 @@ fn faults_of_the_certificate_are_reported() {
             },
         ),
         (
-            Check::Certificate,
+            DoctorCheck::Certificate,
             Level::Failure,
             "there is no certificate in Secret",
             |state| {
@@ -398,7 +433,7 @@ fn faults_of_the_certificate_are_reported() {
             },
         ),
         (
-            Check::Certificate,
+            DoctorCheck::Certificate,
             Level::Failure,
             "the certificate in taskgate-serving-cert ends in 19 days",
             |state| {
@@ -474,7 +509,7 @@ fn renew_now(state: &mut ClusterState) {
 fn faults_of_the_replicas_are_reported() {
     only(&[
         (
-            Check::Replicas,
+            DoctorCheck::Replicas,
             Level::Failure,
             "there is no Deployment taskgate-system/taskgate",
             |state| {
@@ -482,15 +517,15 @@ fn faults_of_the_replicas_are_reported() {
                 state.snapshot.put(Collection::Pods, Err(ReadError::Absent));
             },
         ),
-        (Check::Replicas, Level::Failure, "0 of 2 ready: quota", |state| {
+        (DoctorCheck::Replicas, Level::Failure, "0 of 2 ready: quota", |state| {
             let condition = json!({"type": "ReplicaFailure", "status": "True", "message": "quota"});
             object(state, Collection::Deployment, 0)["status"] = json!({"conditions": [condition]});
         }),
-        (Check::Replicas, Level::Warning, "1 of 2 ready", |state| {
+        (DoctorCheck::Replicas, Level::Warning, "1 of 2 ready", |state| {
             object(state, Collection::Deployment, 0)["status"]["readyReplicas"] = json!(1);
         }),
         (
-            Check::Versions,
+            DoctorCheck::Versions,
             Level::Warning,
             "taskgate:0.0.1 and ghcr.io/taskgate/taskgate",
             |state| {
@@ -499,7 +534,7 @@ fn faults_of_the_replicas_are_reported() {
             },
         ),
         (
-            Check::Versions,
+            DoctorCheck::Versions,
             Level::Warning,
             "the pods run 9.0.0, this command is",
             |state| {
@@ -510,7 +545,7 @@ fn faults_of_the_replicas_are_reported() {
             },
         ),
         (
-            Check::Versions,
+            DoctorCheck::Versions,
             Level::Warning,
             "are not understood: unexpected",
             |state| {
@@ -518,18 +553,18 @@ fn faults_of_the_replicas_are_reported() {
             },
         ),
         (
-            Check::Leader,
+            DoctorCheck::Leader,
             Level::Failure,
             "there is no Lease taskgate-system/taskgate-controller",
             |state| {
                 state.snapshot.put(Collection::Lease, Err(ReadError::Absent));
             },
         ),
-        (Check::Leader, Level::Failure, "has no holder", |state| {
+        (DoctorCheck::Leader, Level::Failure, "has no holder", |state| {
             state.snapshot.put(Collection::Lease, objects([json!({})]));
         }),
         (
-            Check::Leader,
+            DoctorCheck::Leader,
             Level::Failure,
             "renewed Lease taskgate-system/taskgate-controller 60 s ago",
             |state| {
@@ -539,7 +574,7 @@ fn faults_of_the_replicas_are_reported() {
             },
         ),
         (
-            Check::Leader,
+            DoctorCheck::Leader,
             Level::Warning,
             "mallory-1 leads, and is none of the pods",
             |state| {
@@ -547,7 +582,7 @@ fn faults_of_the_replicas_are_reported() {
             },
         ),
         (
-            Check::Rights,
+            DoctorCheck::Rights,
             Level::Failure,
             "lacks a right: finalizer, TTL",
             |state| {
@@ -557,7 +592,7 @@ fn faults_of_the_replicas_are_reported() {
                 state.denied = Ok(denied.collect());
             },
         ),
-        (Check::Rights, Level::Warning, "cannot be read: User", |state| {
+        (DoctorCheck::Rights, Level::Warning, "cannot be read: User", |state| {
             state.denied = Err(refused());
         }),
     ]);
@@ -567,7 +602,7 @@ fn faults_of_the_replicas_are_reported() {
 fn faults_of_namespaces_are_reported() {
     only(&[
         (
-            Check::Namespaces,
+            DoctorCheck::Namespaces,
             Level::Warning,
             "its label opts it out: TaskPolicy/agents",
             |state| {
@@ -576,7 +611,7 @@ fn faults_of_namespaces_are_reported() {
             },
         ),
         (
-            Check::Namespaces,
+            DoctorCheck::Namespaces,
             Level::Warning,
             "taskgate.dev/admission=off, which means nothing",
             |state| {
@@ -584,7 +619,7 @@ fn faults_of_namespaces_are_reported() {
             },
         ),
         (
-            Check::Namespaces,
+            DoctorCheck::Namespaces,
             Level::Warning,
             "kube-system is governed, taskgate never touches it: TaskSpawner/own",
             |state| {
@@ -601,11 +636,11 @@ fn faults_of_namespaces_are_reported() {
 #[test]
 fn faults_of_policies_are_reported() {
     only(&[
-        (Check::Policies, Level::Warning, "there is none", |state| {
+        (DoctorCheck::Policies, Level::Warning, "there is none", |state| {
             state.snapshot.put(Collection::Policies, objects([]));
         }),
         (
-            Check::Policies,
+            DoctorCheck::Policies,
             Level::Failure,
             "TaskPolicy team/agents is ignored: spec.metadata.labels[a]",
             |state| {
@@ -613,7 +648,7 @@ fn faults_of_policies_are_reported() {
             },
         ),
         (
-            Check::Policies,
+            DoctorCheck::Policies,
             Level::Failure,
             "TaskPolicy team/agents: ignored by the pods",
             |state| {
@@ -621,11 +656,16 @@ fn faults_of_policies_are_reported() {
                 object(state, Collection::Policies, 0)["status"]["conditions"] = json!([condition]);
             },
         ),
-        (Check::Policies, Level::Warning, "has not been reconciled", |state| {
-            object(state, Collection::Policies, 0)["metadata"]["generation"] = json!(2);
-        }),
         (
-            Check::Policies,
+            DoctorCheck::Policies,
+            Level::Warning,
+            "has not been reconciled",
+            |state| {
+                object(state, Collection::Policies, 0)["metadata"]["generation"] = json!(2);
+            },
+        ),
+        (
+            DoctorCheck::Policies,
             Level::Warning,
             "TaskPolicy team/agents selects none of the 1 Tasks",
             |state| {
@@ -643,7 +683,7 @@ fn faults_of_policies_are_reported() {
             },
         ),
         (
-            Check::Policies,
+            DoctorCheck::Policies,
             Level::Warning,
             "ClusterTaskPolicy all selects no namespace",
             |state| {
@@ -654,7 +694,7 @@ fn faults_of_policies_are_reported() {
             },
         ),
         (
-            Check::Policies,
+            DoctorCheck::Policies,
             Level::Warning,
             "TaskPolicy team/weak has no effect: TaskPolicy/agents overrules it",
             |state| {
@@ -663,7 +703,7 @@ fn faults_of_policies_are_reported() {
             },
         ),
         (
-            Check::Policies,
+            DoctorCheck::Policies,
             Level::Warning,
             "TaskPolicy/a and TaskPolicy/b disagree on failurePolicy of team/TaskSpawner/fixer",
             |state| {
@@ -671,7 +711,7 @@ fn faults_of_policies_are_reported() {
                 set_policies(state, &[("a", spec(3, "a")), ("b", spec(1, "b"))]);
             },
         ),
-        (Check::Policies, Level::Warning, "has no section", |state| {
+        (DoctorCheck::Policies, Level::Warning, "has no section", |state| {
             set_policies(state, &[("agents", json!({}))]);
         }),
     ]);
@@ -681,7 +721,7 @@ fn faults_of_policies_are_reported() {
 fn faults_of_queues_are_reported() {
     only(&[
         (
-            Check::Queues,
+            DoctorCheck::Queues,
             Level::Failure,
             "TaskPolicy team/agents names a queue, and Kueue is not installed",
             |state| {
@@ -689,7 +729,7 @@ fn faults_of_queues_are_reported() {
             },
         ),
         (
-            Check::Queues,
+            DoctorCheck::Queues,
             Level::Failure,
             "LocalQueue team/small, which TaskPolicy team/agents names, does not exist",
             |state| {
@@ -697,7 +737,7 @@ fn faults_of_queues_are_reported() {
             },
         ),
         (
-            Check::Queues,
+            DoctorCheck::Queues,
             Level::Failure,
             "is not active: no ClusterQueue",
             |state| {
@@ -705,11 +745,16 @@ fn faults_of_queues_are_reported() {
                 object(state, Collection::LocalQueues, 0)["status"]["conditions"] = json!([condition]);
             },
         ),
-        (Check::Queues, Level::Warning, "is stopped by its stopPolicy", |state| {
-            object(state, Collection::LocalQueues, 0)["spec"]["stopPolicy"] = json!("Hold");
-        }),
         (
-            Check::Queues,
+            DoctorCheck::Queues,
+            Level::Warning,
+            "is stopped by its stopPolicy",
+            |state| {
+                object(state, Collection::LocalQueues, 0)["spec"]["stopPolicy"] = json!("Hold");
+            },
+        ),
+        (
+            DoctorCheck::Queues,
             Level::Failure,
             "Kueue does not manage namespace team",
             |state| {
@@ -719,7 +764,7 @@ fn faults_of_queues_are_reported() {
             },
         ),
         (
-            Check::Queues,
+            DoctorCheck::Queues,
             Level::Warning,
             "WorkloadPriorityClass high, which TaskPolicy team/agents names",
             |state| {
@@ -729,7 +774,7 @@ fn faults_of_queues_are_reported() {
                 );
             },
         ),
-        (Check::Queues, Level::Warning, "does not exist", |state| {
+        (DoctorCheck::Queues, Level::Warning, "does not exist", |state| {
             set_policies(state, &[("agents", json!({"mode": "Observe", "queueName": "large"}))]);
         }),
     ]);
@@ -772,11 +817,11 @@ fn without_an_installation_everything_is_reported_and_nothing_panics() {
         .filter(|finding| finding.level == Level::Failure)
         .collect();
     for check in [
-        Check::Kinds,
-        Check::Registration,
-        Check::Certificate,
-        Check::Replicas,
-        Check::Leader,
+        DoctorCheck::Kinds,
+        DoctorCheck::Registration,
+        DoctorCheck::Certificate,
+        DoctorCheck::Replicas,
+        DoctorCheck::Leader,
     ] {
         assert!(failed.iter().any(|finding| finding.check == check), "{failed:#?}");
     }
@@ -822,7 +867,7 @@ fn tasks_and_workloads_are_selected_as_spawners_are() {
 #[test]
 fn every_check_is_in_the_documentation() {
     let page = include_str!("../../../../../docs/doctor.md");
-    for check in Check::value_variants() {
+    for check in DoctorCheck::value_variants() {
         assert!(page.contains(&format!("| `{}` |", check.name())), "{}", check.name());
     }
 }
