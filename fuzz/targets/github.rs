@@ -18,15 +18,14 @@ use taskgate_api::{
 };
 use taskgate_fuzz::{cpu_time, init, json, rules, template};
 use taskgate_policy::{
-    Policy, PolicySet, SourceObservation, SpawnerInfo, CancelIntentContext, baseline, fit,
+    CancelIntentContext, Policy, PolicySet, SourceObservation, SpawnerInfo, baseline, desired_cancellation, fit,
     metadata::{TemplateInput, fill},
     next_run,
     source::{
-        ItemPresence, RateHeaders, Repository, IssueSource, SourceItem, SourceVerdict, backoff,
+        IssueSource, ItemPresence, RateHeaders, Repository, SourceItem, SourceVerdict, backoff, evaluate_source,
         github::{self, Conversation},
-        evaluate_source, pause,
+        pause,
     },
-    desired_cancellation,
 };
 
 /// The longest text of an item, in characters.

@@ -1,4 +1,4 @@
-//! How many writes accounting costs, by the API server's audit log.
+//! How many requests accounting costs, by the API server's audit log.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use futures::stream::{self, TryStreamExt as _};
 use kelos_standin::types::TaskSpawner;
 use rand::{SeedableRng as _, rngs::StdRng};
-use taskgate_e2e::{Gate, PATIENCE, eventually, is_soak, never};
+use taskgate_e2e::{GATE_USER, Gate, Marker, PATIENCE, eventually, is_soak, never};
 
 use crate::item::{Item, Seen, poll};
 use crate::support::{FaultFixture, LIMITED, UNLIMITED};
@@ -21,7 +21,7 @@ const DRIVERS: usize = 16;
 
 /// While idle only the Lease of several replicas is written: there is one replica here.
 #[tokio::test]
-async fn a_failure_costs_at_most_two_writes_and_idling_none() -> anyhow::Result<()> {
+async fn a_failure_costs_one_read_and_at_most_two_writes_and_idling_none() -> anyhow::Result<()> {
     let fixture = FaultFixture::start().await?;
     let _gate = Gate::builder().without_leader_election().start(&fixture.cp).await?;
     fixture.govern().await?;
@@ -35,7 +35,10 @@ async fn a_failure_costs_at_most_two_writes_and_idling_none() -> anyhow::Result<
         .collect();
     let rounds = async {
         let first = ["create workitems", "update workitems/status"];
+        let mark = fixture.cp.audit().mark()?;
         count_writes(&fixture, &mut items, &first).await?;
+        // Admission reads none: no item is near its limit yet.
+        at_most_one_read_each(&fixture, mark).await?;
         for _ in 1..LIMITED.limit {
             count_writes(&fixture, &mut items[..STUCK_ITEMS], &first[1..]).await?;
         }
@@ -65,6 +68,20 @@ async fn a_failure_costs_at_most_two_writes_and_idling_none() -> anyhow::Result<
         Ok((now != before).then_some(now - before))
     })
     .await
+}
+
+/// Expects that each WorkItem was read at most once since `mark`.
+async fn at_most_one_read_each(fixture: &FaultFixture, mark: Marker) -> anyhow::Result<()> {
+    let mut reads: BTreeMap<String, usize> = BTreeMap::new();
+    for event in fixture.cp.audit().since(mark).await? {
+        let is_ours = event.user.username == GATE_USER && event.object_ref.resource == "workitems";
+        if is_ours && event.verb == "get" {
+            *reads.entry(event.object_ref.name).or_default() += 1;
+        }
+    }
+    let odd: Vec<_> = reads.iter().filter(|(_, count)| **count > 1).collect();
+    ensure!(!reads.is_empty() && odd.is_empty(), "read more than once: {odd:?}");
+    Ok(())
 }
 
 /// Lets a Task fail for each of `items`, and expects exactly the writes `expected` to the WorkItem of each, and no other
