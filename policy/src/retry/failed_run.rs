@@ -137,21 +137,6 @@ pub fn failed_run_action(context: &FailedRunContext<'_>) -> FailedRunAction {
         return FailedRunAction::Record;
     };
     let from = status.attempt.max(1);
-    let transition = |from: u32, to: u32| Transition {
-        old: object.run(),
-        resource_version: object.version().to_owned(),
-        from,
-        to,
-        step: RetryStage::Planned,
-        since: Time(context.now),
-        policy: None,
-        requested_by: None,
-        with_feedback: false,
-        blocked: None,
-        predecessor: None,
-        feedback: None,
-        children: Vec::new(),
-    };
     if let Some((order, by)) = asked {
         let from = order.from_attempt.unwrap_or(from);
         let to = if order.reset { 1 } else { from.saturating_add(1) };
@@ -160,27 +145,15 @@ pub fn failed_run_action(context: &FailedRunContext<'_>) -> FailedRunAction {
             requested_by: Some(clip(by, MAX_USER)),
             with_feedback,
             policy: rule.map(|(name, ..)| name.to_owned()),
-            ..transition(from, to)
+            ..planned(context, from, to)
         }));
     }
     let Some((name, mode, rule)) = rule else {
         return FailedRunAction::Nothing;
     };
-    let failures = context.infrastructure_failures;
-    // A run at the limit may be repeated if the cluster failed it. A run beyond it may not: a user began that one.
-    let limit = rule.max_attempts;
-    let (to, round) = match failure.class {
-        FailureClass::Human => return FailedRunAction::GiveUp(GivenUp::Human),
-        FailureClass::Obsolete => return FailedRunAction::GiveUp(GivenUp::Obsolete),
-        FailureClass::Infrastructure if failures >= rule.max_infrastructure_failures => {
-            let limit = rule.max_infrastructure_failures;
-            return FailedRunAction::GiveUp(GivenUp::Infrastructure { failures, limit });
-        }
-        FailureClass::Infrastructure if from <= limit => (from, from.saturating_add(failures)),
-        FailureClass::Work if from < limit => (from + 1, from),
-        FailureClass::Infrastructure | FailureClass::Work => {
-            return FailedRunAction::GiveUp(GivenUp::Attempts { attempt: from, limit });
-        }
+    let (to, round) = match next_attempt(failure.class, rule, from, context.infrastructure_failures) {
+        Ok(next) => next,
+        Err(given_up) => return FailedRunAction::GiveUp(given_up),
     };
     if mode != Mode::Enforce {
         return FailedRunAction::GiveUp(GivenUp::OnlyObserved { to });
@@ -198,6 +171,43 @@ pub fn failed_run_action(context: &FailedRunContext<'_>) -> FailedRunAction {
     FailedRunAction::Begin(Box::new(Transition {
         policy: Some(name.to_owned()),
         with_feedback: rule.feedback,
-        ..transition(from, to)
+        ..planned(context, from, to)
     }))
+}
+
+/// The first stage of the transition from one attempt to another.
+fn planned(context: &FailedRunContext<'_>, from: u32, to: u32) -> Transition {
+    Transition {
+        old: context.object.run(),
+        resource_version: context.object.version().to_owned(),
+        from,
+        to,
+        step: RetryStage::Planned,
+        since: Time(context.now),
+        policy: None,
+        requested_by: None,
+        with_feedback: false,
+        blocked: None,
+        predecessor: None,
+        feedback: None,
+        children: Vec::new(),
+    }
+}
+
+/// The number of the attempt after `from`, which ended with a failure of this class, and the round of its backoff.
+///
+/// A run at the limit may be repeated if the cluster failed it. A run beyond it may not: a user began that one.
+fn next_attempt(class: FailureClass, rule: &RetryPolicy, from: u32, failures: u32) -> Result<(u32, u32), GivenUp> {
+    let limit = rule.max_attempts;
+    match class {
+        FailureClass::Human => Err(GivenUp::Human),
+        FailureClass::Obsolete => Err(GivenUp::Obsolete),
+        FailureClass::Infrastructure if failures >= rule.max_infrastructure_failures => {
+            let limit = rule.max_infrastructure_failures;
+            Err(GivenUp::Infrastructure { failures, limit })
+        }
+        FailureClass::Infrastructure if from <= limit => Ok((from, from.saturating_add(failures))),
+        FailureClass::Work if from < limit => Ok((from + 1, from)),
+        FailureClass::Infrastructure | FailureClass::Work => Err(GivenUp::Attempts { attempt: from, limit }),
+    }
 }

@@ -70,7 +70,7 @@ pub fn router<C: ClusterContext>(cluster: Arc<C>, limits: &ServerLimits, metrics
             let (head, body) = request.into_parts();
             let caller = head.extensions.get::<Caller>().cloned().unwrap_or_else(Caller::unknown);
             let reading = read(&reviewer, &caller, &head, body);
-            let review = |body| answer(&reviewer, endpoint, &head, body).instrument(review_span());
+            let review = |body| answer(&reviewer, endpoint, body).instrument(review_span());
             let limiter = &reviewer.limiter;
             limiter.run(endpoint.path, &head.uri, &caller, reading, review).await
         };
@@ -99,12 +99,8 @@ async fn read<C>(
 async fn answer<C: ClusterContext>(
     reviewer: &Reviewer<C>,
     endpoint: &Endpoint,
-    head: &Parts,
     body: BufferedBody,
 ) -> Result<Response, ReviewRefusal> {
-    if let Some(parent) = head.headers.get("traceparent").and_then(|value| value.to_str().ok()) {
-        Span::current().record("traceparent", parent);
-    }
     let (review, _reservation) = reviewer.budget.decode(body).await?;
     record_request(&review);
     let operation = ReviewedOperation {
@@ -142,7 +138,6 @@ fn is_json(head: &Parts) -> bool {
 fn review_span() -> Span {
     info_span!(
         "review",
-        traceparent = field::Empty,
         uid = field::Empty,
         kind = field::Empty,
         operation = field::Empty,
