@@ -1,4 +1,4 @@
-//! The admission review: [`govern`] finds the policies that apply to a request, [`decide()`] collects the findings of all features
+//! The admission review: [`govern()`] finds the policies that apply to a request, [`decide()`] collects the findings of all features
 //! and applies each policy's mode last.
 //!
 //! Also here: what concerns no single feature, such as writes to taskgate's own objects, reserved keys, and warnings. Imports every

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Imports `kubernetes`, `issue_source`, `template`, `matching` and `decision`. Imported by `retry` (a Workload does not pass
-//! admission), `interests` and `admission`; the controller calls [`fill`] and [`copy`], the command line [`preview`].
+//! admission), `interests` and `admission`; the controller calls [`fill`] and [`copy`], the command line [`preview()`].
 
 mod findings;
 mod pending;
