@@ -64,15 +64,6 @@ pub(crate) fn namespace_of(object: &Value) -> &str {
     Metadata::of(object).namespace().unwrap_or_default()
 }
 
-/// A copy of `value` with these fields only.
-pub(crate) fn only_fields(value: Option<&Value>, fields: &[&str]) -> Value {
-    let kept: Map<String, Value> = fields
-        .iter()
-        .filter_map(|field| Some(((*field).to_owned(), value?.get(*field)?.clone())))
-        .collect();
-    Value::Object(kept)
-}
-
 /// `time` as Kubernetes writes it: UTC, in whole seconds.
 pub(crate) fn rfc3339(time: Timestamp) -> String {
     time.strftime("%FT%TZ").to_string()

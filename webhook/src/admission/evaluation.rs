@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
+use taskgate_cache::block_in_place;
 use taskgate_policy::{
     CancelDetail, CancelReview, Decision, Kind, Phase, Request, Right, decide, govern, has_reserved_keys,
     needs_permission_check, required_rights, reserved_keys_changed, review_cancellation, right_missing,
@@ -16,7 +17,6 @@ use super::{
     review::{ReviewOperation, ReviewRequest},
 };
 use crate::{
-    blocking::block_in_place,
     registration::rules::{Endpoint, RequestFilter},
 };
 
