@@ -134,7 +134,10 @@ impl ClusterCache {
             follow(api, &policies.namespaced, compile, || policies.rebuild(), end).await;
         });
         let (cache, end) = (Arc::clone(self), shutdown.clone());
-        let api = fixed(Api::all_with(client.clone(), &ApiResource::erase::<ClusterTaskPolicy>(&())));
+        let api = fixed(Api::all_with(
+            client.clone(),
+            &ApiResource::erase::<ClusterTaskPolicy>(&()),
+        ));
         watches.spawn(async move {
             let policies = &cache.policies;
             let compile = |object| Some(policies.compile_cluster(object));

@@ -353,10 +353,18 @@ mod tests {
         let mut changes = policies.namespaced.subscribe();
         changes.try_next();
         apply(&policies, object("o", 1, 0, &spec));
-        let changed: Vec<_> = changes.try_next().unwrap().into_iter().map(|change| (change.key.name, change.new)).collect();
+        let changed: Vec<_> = changes
+            .try_next()
+            .unwrap()
+            .into_iter()
+            .map(|change| (change.key.name, change.new))
+            .collect();
         assert_eq!(changed.len(), 2);
         assert_eq!((changed[0].0.as_str(), changed[1].0.as_str()), ("o", "p010"));
-        assert_eq!(changed[1].1.as_ref().map(|policy| policy.acceptance()), Some(Acceptance::TooMany));
+        assert_eq!(
+            changed[1].1.as_ref().map(|policy| policy.acceptance()),
+            Some(Acceptance::TooMany)
+        );
         policies.namespaced.remove(key("o"));
         assert!(policies.rebuild());
         apply(&policies, object("p010", 1, count - 10, &spec));

@@ -398,10 +398,7 @@ mod tests {
         store.stage(key("y"), Some(3));
         assert_eq!(store.get("a", "x").as_deref(), Some(&1));
         store.commit();
-        assert_eq!(
-            (store.get("a", "x"), store.get("a", "y").as_deref()),
-            (None, Some(&3))
-        );
+        assert_eq!((store.get("a", "x"), store.get("a", "y").as_deref()), (None, Some(&3)));
     }
 
     #[test]

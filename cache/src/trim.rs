@@ -176,12 +176,17 @@ mod tests {
         })))
         .unwrap();
         let status = kept.status.unwrap();
-        assert_eq!((kept.spec.key.as_str(), status.breaker), ("fixer/42", Some(Breaker::Open)));
+        assert_eq!(
+            (kept.spec.key.as_str(), status.breaker),
+            ("fixer/42", Some(Breaker::Open))
+        );
         assert!(kept.metadata.managed_fields.is_none());
         let attempt = &status.attempts[0];
         assert_eq!((attempt.uid.as_str(), attempt.name.as_str()), ("u", ""));
         assert!(attempt.reason.is_none() && attempt.start_time.is_none());
-        let new = work_item(object(json!({"metadata": {}, "spec": {"key": "fixer/42", "item": "42"}})));
+        let new = work_item(object(
+            json!({"metadata": {}, "spec": {"key": "fixer/42", "item": "42"}}),
+        ));
         assert!(new.unwrap().status.is_none());
         let odd = object(json!({"metadata": {}, "spec": {"key": "a", "item": "a"}, "status": {"breaker": "Ajar"}}));
         assert!(work_item(odd).is_none());
@@ -195,7 +200,10 @@ mod tests {
             "spec": {"suspend": true, "when": when, "taskTemplate": {"workspaceRef": {"name": "w"}, "promptTemplate": "long"}},
             "status": {"phase": "Running"},
         })));
-        assert_eq!((kept.info.uid.as_str(), kept.info.repository.as_deref()), ("u", Some("o/r")));
+        assert_eq!(
+            (kept.info.uid.as_str(), kept.info.repository.as_deref()),
+            ("u", Some("o/r"))
+        );
         assert!(kept.info.has_issue_source && kept.info.labels["team"] == "a");
         let template = json!({"workspaceRef": {"name": "w"}, "worker": {"workspaceRef": null}});
         let spec = json!({"suspend": true, "when": when, "taskTemplate": template});

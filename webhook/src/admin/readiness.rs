@@ -14,9 +14,7 @@ use taskgate_certs::{Injection, InjectionState, Resolver};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::Mutex, time::timeout};
 use tokio_rustls::TlsConnector;
 
-use crate::{
-    listener::{Lifecycle, ShutdownStage},
-};
+use crate::listener::{Lifecycle, ShutdownStage};
 
 /// How long a good result of the handshake probe is reused: several kubelets and people ask.
 const PROBE_TTL: Duration = Duration::from_secs(3);

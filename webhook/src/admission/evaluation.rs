@@ -16,9 +16,7 @@ use super::{
     inputs::{AccessDecision, ClusterContext, ClusterReadError, ReviewedTask, load_item, read_inputs},
     review::{ReviewOperation, ReviewRequest},
 };
-use crate::{
-    registration::rules::{Endpoint, RequestFilter},
-};
+use crate::registration::rules::{Endpoint, RequestFilter};
 
 /// Decides on `review`, which was sent to `endpoint` for an object of `kind`, as of `now`.
 ///
