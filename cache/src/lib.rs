@@ -150,15 +150,17 @@ impl ClusterCache {
         self.known_policies().borrow().complete && self.status().iter().all(|cache| cache.synced)
     }
 
-    /// Waits until every store was filled once, or its kind is not installed.
-    pub async fn synced(&self) {
+    /// Waits until every store is filled and its watch works, or its kind is not installed.
+    pub async fn wait_until_current(&self) {
+        self.policies.namespaced.wait_until_current().await;
+        self.policies.cluster.wait_until_current().await;
         // An error means that the cache is dropped, and then this is dropped as well.
         let _ = self.known_policies().wait_for(|known| known.complete).await;
-        self.namespaces.synced().await;
-        self.work_items.synced().await;
-        self.spawners.synced().await;
-        self.workspaces.synced().await;
-        self.tasks.synced().await;
+        self.namespaces.wait_until_current().await;
+        self.work_items.wait_until_current().await;
+        self.spawners.wait_until_current().await;
+        self.workspaces.wait_until_current().await;
+        self.tasks.wait_until_current().await;
     }
 
     /// The state of each kind's store.

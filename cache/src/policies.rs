@@ -333,7 +333,7 @@ mod tests {
         for index in 0..count {
             let name = format!("p{index:03}");
             let stored = policies.compile_namespaced(object(&name, 1, count - index, &spec));
-            policies.namespaced.stage(key(&name), Some(stored));
+            policies.namespaced.stage(&key(&name), Some(stored));
         }
         policies.namespaced.commit();
         assert!(!policies.rebuild());
@@ -350,10 +350,10 @@ mod tests {
             (Acceptance::TooMany, Acceptance::InForce)
         );
         // Of the oldest that arrives last, the subscribers learn what it supersedes.
-        let mut changes = policies.namespaced.subscribe();
-        changes.try_next();
+        let mut subscription = policies.namespaced.subscribe();
+        subscription.try_next();
         apply(&policies, object("o", 1, 0, &spec));
-        let changed: Vec<_> = changes
+        let changed: Vec<_> = subscription
             .try_next()
             .unwrap()
             .into_iter()

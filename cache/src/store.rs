@@ -172,21 +172,22 @@ impl<T: PartialEq> Store<T> {
         Subscription(receiver)
     }
 
-    /// Waits until the first list is complete, or the kind is known not to be installed.
-    pub async fn synced(&self) {
-        let synced = |state: &WatchState| !matches!(state, WatchState::Starting { .. });
+    /// Waits until the watch works, or the kind is known not to be installed.
+    pub async fn wait_until_current(&self) {
+        let current = |state: &WatchState| matches!(state, WatchState::Following | WatchState::NotInstalled);
         // An error means that the store is dropped, and then this is dropped as well.
-        let _ = self.state.subscribe().wait_for(synced).await;
+        let _ = self.state.subscribe().wait_for(current).await;
     }
 
-    /// Waits until the kind is installed and listed.
-    pub async fn listed(&self) {
-        let _ = self.state.subscribe().wait_for(WatchState::is_listed).await;
+    /// Waits until the kind is installed and its watch works.
+    pub async fn wait_until_followed(&self) {
+        let mut state = self.state.subscribe();
+        let _ = state.wait_for(|state| *state == WatchState::Following).await;
     }
 
     /// Whether the kind is installed and was listed, as far as the store knows.
     pub fn is_listed(&self) -> bool {
-        self.state.borrow().is_listed()
+        matches!(*self.state.borrow(), WatchState::Following | WatchState::Stale { .. })
     }
 
     /// Begins a list.
@@ -195,11 +196,11 @@ impl<T: PartialEq> Store<T> {
     }
 
     /// Adds an object of the list; `None` if it is not kept.
-    pub(crate) fn stage(&self, key: NamespacedName, value: Option<T>) {
+    pub(crate) fn stage(&self, key: &NamespacedName, value: Option<T>) {
         if let Some(value) = value {
             let mut staged = self.staged();
             staged.insert(key.clone(), Arc::new(value));
-            (self.after_change)(&mut staged, &key);
+            (self.after_change)(&mut staged, key);
         }
     }
 
@@ -229,7 +230,7 @@ impl<T: PartialEq> Store<T> {
             };
             changes.insert(0, change);
         }
-        content.publish(changes);
+        content.publish(&changes);
     }
 
     /// Removes a deleted object.
@@ -241,7 +242,7 @@ impl<T: PartialEq> Store<T> {
                 old: Some(old),
                 new: None,
             };
-            content.publish(vec![change]);
+            content.publish(&[change]);
         }
     }
 
@@ -308,7 +309,7 @@ impl<T: PartialEq> Store<T> {
             new: None,
         });
         changes.extend(removed);
-        content.publish(changes);
+        content.publish(&changes);
     }
 
     /// Enters `state`, and calls `log` if it is another one than before; whether it is.
@@ -339,17 +340,11 @@ impl<T: PartialEq> Store<T> {
 
 impl<T> Content<T> {
     /// Sends `changes` to all subscribers, and removes those that were dropped.
-    fn publish(&mut self, changes: Vec<Change<T>>) {
+    fn publish(&mut self, changes: &[Change<T>]) {
         if !changes.is_empty() {
             self.subscribers
-                .retain(|subscriber| subscriber.send(changes.clone()).is_ok());
+                .retain(|subscriber| subscriber.send(changes.to_vec()).is_ok());
         }
-    }
-}
-
-impl WatchState {
-    fn is_listed(&self) -> bool {
-        matches!(self, Self::Following | Self::Stale { .. })
     }
 }
 
@@ -364,7 +359,7 @@ mod tests {
     fn list(store: &Store<u8>, objects: &[(&str, u8)]) {
         store.begin();
         for (name, value) in objects {
-            store.stage(key(name), Some(*value));
+            store.stage(&key(name), Some(*value));
         }
         store.commit();
     }
@@ -372,22 +367,24 @@ mod tests {
     fn filled() -> Store<u8> {
         let store = Store::new("things");
         store.begin();
-        store.stage(key("x"), Some(1));
-        store.stage(key("y"), Some(2));
+        store.stage(&key("x"), Some(1));
+        store.stage(&key("y"), Some(2));
         assert!(!store.status().synced);
         assert_eq!(store.get("a", "x"), None, "an incomplete list is not served");
         store.commit();
         store
     }
 
-    /// The next batch: name, old and new value.
-    fn batch(subscription: &mut Subscription<u8>) -> Option<Vec<(String, Option<u8>, Option<u8>)>> {
+    /// Name, old and new value.
+    type ShortChange = (String, Option<u8>, Option<u8>);
+
+    fn batch(subscription: &mut Subscription<u8>) -> Option<Vec<ShortChange>> {
         let changes = subscription.try_next()?;
         let short = |change: Change<u8>| (change.key.name, change.old.map(|old| *old), change.new.map(|new| *new));
         Some(changes.into_iter().map(short).collect())
     }
 
-    fn change(name: &str, old: impl Into<Option<u8>>, new: impl Into<Option<u8>>) -> (String, Option<u8>, Option<u8>) {
+    fn change(name: &str, old: impl Into<Option<u8>>, new: impl Into<Option<u8>>) -> ShortChange {
         (name.to_owned(), old.into(), new.into())
     }
 
@@ -395,7 +392,7 @@ mod tests {
     fn a_new_list_replaces_the_old_one_as_a_whole_and_only_when_complete() {
         let store = filled();
         store.begin();
-        store.stage(key("y"), Some(3));
+        store.stage(&key("y"), Some(3));
         assert_eq!(store.get("a", "x").as_deref(), Some(&1));
         store.commit();
         assert_eq!((store.get("a", "x"), store.get("a", "y").as_deref()), (None, Some(&3)));

@@ -140,7 +140,7 @@ where
                 continue;
             }
             Event::InitApply(object) => {
-                store.stage(key_of(&object), trim(object));
+                store.stage(&key_of(&object), trim(object));
                 continue;
             }
             Event::InitDone => {

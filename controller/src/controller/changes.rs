@@ -48,7 +48,7 @@ impl TaskQueue {
     }
 }
 
-/// Follows `WorkItem`s, once the cache is filled: a change concerns the item's Tasks, its retries and its spawner. Its first batch
+/// Follows `WorkItem`s, once the cache is filled and its watches work: a change concerns the item's Tasks, its retries and its spawner. Its first batch
 /// lets the controller start.
 pub(crate) async fn follow_work_items(
     reconcilers: &Reconcilers,
@@ -57,11 +57,12 @@ pub(crate) async fn follow_work_items(
     spawners: &tokio_mpsc::UnboundedSender<SpawnerRef>,
 ) {
     let context = &*reconcilers.context;
-    context.cache.synced().await;
+    // A stale cache lacks what the last leader wrote.
+    context.cache.wait_until_current().await;
     if with_kelos {
         // The cache may not know yet that Kelos is installed by now.
-        context.cache.spawners().listed().await;
-        context.cache.tasks().listed().await;
+        context.cache.spawners().wait_until_followed().await;
+        context.cache.tasks().wait_until_followed().await;
     }
     let mut tripped = reconcilers.breaker.tripped_items();
     let mut work_items = context.cache.work_items().subscribe();

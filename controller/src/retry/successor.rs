@@ -119,7 +119,7 @@ impl RetryInFlight<'_> {
             let labels = context.namespace_labels(namespace);
             // All templates of all policies.
             tokio::task::block_in_place(|| {
-                retry::apply_sections(&context.policies(), namespace, &labels, &mut successor)
+                retry::apply_sections(&context.policies(), namespace, &labels, &mut successor);
             });
         }
         successor
