@@ -150,7 +150,8 @@ impl ClusterCache {
         self.known_policies().borrow().complete && self.status().iter().all(|cache| cache.synced)
     }
 
-    /// Waits until every store is filled and its watch works, or its kind is not installed.
+    /// Waits until every store is filled and its watch works, or its kind is not installed. Not for Workspaces, which only templates
+    /// use at admission: a Workspace that is missing there is read.
     pub async fn wait_until_current(&self) {
         self.policies.namespaced.wait_until_current().await;
         self.policies.cluster.wait_until_current().await;
@@ -159,7 +160,6 @@ impl ClusterCache {
         self.namespaces.wait_until_current().await;
         self.work_items.wait_until_current().await;
         self.spawners.wait_until_current().await;
-        self.workspaces.wait_until_current().await;
         self.tasks.wait_until_current().await;
     }
 

@@ -350,6 +350,8 @@ impl<T> Content<T> {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
 
     fn key(name: &str) -> NamespacedName {
@@ -417,6 +419,22 @@ mod tests {
         assert!(!store.status().synced);
         store.uninstalled();
         assert!(store.status().synced);
+    }
+
+    #[test]
+    fn it_is_current_only_while_the_watch_works() {
+        let store = Store::<u8>::new("things");
+        let states = || {
+            let (current, followed) = (store.wait_until_current(), store.wait_until_followed());
+            (current.now_or_never().is_some(), followed.now_or_never().is_some())
+        };
+        assert_eq!(states(), (false, false));
+        store.uninstalled();
+        assert_eq!(states(), (true, false));
+        list(&store, &[]);
+        assert_eq!(states(), (true, true));
+        store.fail(&std::io::Error::other("gone"));
+        assert_eq!(states(), (false, false));
     }
 
     #[test]

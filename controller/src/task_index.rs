@@ -1,4 +1,4 @@
-//! Which Tasks belong to which work item, as the watch of Tasks showed them last.
+//! Which Tasks belong to which work item, as the cluster cache had them last.
 //!
 //! Filled by `controller::changes`; read by the breaker and by the issue sources.
 

@@ -48,8 +48,8 @@ impl TaskQueue {
     }
 }
 
-/// Follows `WorkItem`s, once the cache is filled and its watches work: a change concerns the item's Tasks, its retries and its spawner. Its first batch
-/// lets the controller start.
+/// Follows `WorkItem`s, once the cache is filled and its watches work: a change concerns the item's Tasks, its retries and its
+/// spawner. The first batch lets the controller start.
 pub(crate) async fn follow_work_items(
     reconcilers: &Reconcilers,
     with_kelos: bool,
