@@ -43,7 +43,7 @@ use tokio_util::sync::CancellationToken;
 pub use blocking::block_in_place;
 pub use kelos::{kelos_resource, served_version};
 pub use policies::StoredPolicy;
-pub use store::{Change, NamespacedName, Store, Subscription};
+pub use store::{NamespacedName, ObjectChange, Store, Subscription};
 pub use trim::{CachedSpawner, labels, only_fields, spawner_info, trim_task, workspace_info};
 
 use policies::PolicyStore;

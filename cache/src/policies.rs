@@ -17,7 +17,7 @@ use tracing::warn;
 
 use crate::{
     block_in_place,
-    store::{Change, NamespacedName, Objects, Store},
+    store::{NamespacedName, ObjectChange, ObjectMap, Store},
 };
 
 /// The policies of both kinds, and the set that subscribers see.
@@ -97,7 +97,7 @@ impl StoredPolicy {
 }
 
 /// Drops the newest policies in the namespace of `key`, while there are more than the limit.
-fn drop_newest(stored: &mut Objects<StoredPolicy>, key: &NamespacedName) -> Vec<Change<StoredPolicy>> {
+fn drop_newest(stored: &mut ObjectMap<StoredPolicy>, key: &NamespacedName) -> Vec<ObjectChange<StoredPolicy>> {
     let members = stored
         .range_mut(NamespacedName::new(&key.namespace, "")..)
         .take_while(|(other, _)| other.namespace == key.namespace);
@@ -112,7 +112,7 @@ fn drop_newest(stored: &mut Objects<StoredPolicy>, key: &NamespacedName) -> Vec<
             compiled: CompiledPolicy::Dropped,
             ..StoredPolicy::clone(stored)
         });
-        Change {
+        ObjectChange {
             key: key.clone(),
             old: Some(std::mem::replace(stored, Arc::clone(&dropped))),
             new: Some(dropped),

@@ -32,7 +32,7 @@ impl NamespacedName {
 
 /// One object that was created, changed or deleted.
 #[derive(Debug)]
-pub struct Change<T> {
+pub struct ObjectChange<T> {
     /// Its key.
     pub key: NamespacedName,
     /// The object before; `None` if the store did not have it.
@@ -41,7 +41,7 @@ pub struct Change<T> {
     pub new: Option<Arc<T>>,
 }
 
-impl<T> Clone for Change<T> {
+impl<T> Clone for ObjectChange<T> {
     fn clone(&self) -> Self {
         Self {
             key: self.key.clone(),
@@ -62,17 +62,17 @@ impl<T> Clone for Change<T> {
 /// The channel is unbounded: a subscriber must receive without waiting for anything that may last. One that is dropped is removed
 /// with the next change.
 #[derive(Debug)]
-pub struct Subscription<T>(mpsc::UnboundedReceiver<Vec<Change<T>>>);
+pub struct Subscription<T>(mpsc::UnboundedReceiver<Vec<ObjectChange<T>>>);
 
 impl<T> Subscription<T> {
     /// The next batch. `None` once the store is dropped.
-    pub async fn next(&mut self) -> Option<Vec<Change<T>>> {
+    pub async fn next(&mut self) -> Option<Vec<ObjectChange<T>>> {
         self.0.recv().await
     }
 
     /// The next batch, if there is one already.
     #[cfg(test)]
-    pub(crate) fn try_next(&mut self) -> Option<Vec<Change<T>>> {
+    pub(crate) fn try_next(&mut self) -> Option<Vec<ObjectChange<T>>> {
         self.0.try_recv().ok()
     }
 }
@@ -84,23 +84,23 @@ impl<T> Subscription<T> {
 #[derive(Debug)]
 pub struct Store<T> {
     kind: &'static str,
-    content: RwLock<Content<T>>,
-    staged: Mutex<Objects<T>>,
+    content: RwLock<StoreContent<T>>,
+    staged: Mutex<ObjectMap<T>>,
     state: watch::Sender<WatchState>,
     after_change: AfterChange<T>,
 }
 
 /// Objects by their key.
-pub(crate) type Objects<T> = BTreeMap<NamespacedName, Arc<T>>;
+pub(crate) type ObjectMap<T> = BTreeMap<NamespacedName, Arc<T>>;
 
 /// A function that is called after the object under a key changed; it adjusts others, and returns how.
-pub(crate) type AfterChange<T> = fn(&mut Objects<T>, &NamespacedName) -> Vec<Change<T>>;
+pub(crate) type AfterChange<T> = fn(&mut ObjectMap<T>, &NamespacedName) -> Vec<ObjectChange<T>>;
 
 /// One lock for both, so that a subscriber gets each change after its first batch, and no change twice.
 #[derive(Debug)]
-struct Content<T> {
-    objects: Objects<T>,
-    subscribers: Vec<mpsc::UnboundedSender<Vec<Change<T>>>>,
+struct StoreContent<T> {
+    objects: ObjectMap<T>,
+    subscribers: Vec<mpsc::UnboundedSender<Vec<ObjectChange<T>>>>,
 }
 
 /// The state of the watch that fills a store.
@@ -125,7 +125,7 @@ impl<T: PartialEq> Store<T> {
         Self {
             after_change,
             kind,
-            content: RwLock::new(Content {
+            content: RwLock::new(StoreContent {
                 objects: BTreeMap::new(),
                 subscribers: Vec::new(),
             }),
@@ -161,7 +161,7 @@ impl<T: PartialEq> Store<T> {
     pub fn subscribe(&self) -> Subscription<T> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let mut content = self.write();
-        let objects = content.objects.iter().map(|(key, object)| Change {
+        let objects = content.objects.iter().map(|(key, object)| ObjectChange {
             key: key.clone(),
             old: None,
             new: Some(Arc::clone(object)),
@@ -223,7 +223,7 @@ impl<T: PartialEq> Store<T> {
         let old = content.objects.insert(key.clone(), Arc::clone(&value));
         let mut changes = (self.after_change)(&mut content.objects, &key);
         if old.as_ref() != Some(&value) {
-            let change = Change {
+            let change = ObjectChange {
                 key,
                 old,
                 new: Some(value),
@@ -237,7 +237,7 @@ impl<T: PartialEq> Store<T> {
     pub(crate) fn remove(&self, key: NamespacedName) {
         let mut content = self.write();
         if let Some(old) = content.objects.remove(&key) {
-            let change = Change {
+            let change = ObjectChange {
                 key,
                 old: Some(old),
                 new: None,
@@ -289,7 +289,7 @@ impl<T: PartialEq> Store<T> {
     }
 
     /// Replaces the content, and publishes the differences.
-    fn replace(&self, objects: Objects<T>) {
+    fn replace(&self, objects: ObjectMap<T>) {
         let mut content = self.write();
         let mut before = std::mem::replace(&mut content.objects, objects);
         if content.subscribers.is_empty() {
@@ -300,10 +300,10 @@ impl<T: PartialEq> Store<T> {
             let old = before.remove(key);
             if old.as_ref() != Some(new) {
                 let (key, new) = (key.clone(), Some(Arc::clone(new)));
-                changes.push(Change { key, old, new });
+                changes.push(ObjectChange { key, old, new });
             }
         }
-        let removed = before.into_iter().map(|(key, old)| Change {
+        let removed = before.into_iter().map(|(key, old)| ObjectChange {
             key,
             old: Some(old),
             new: None,
@@ -325,22 +325,22 @@ impl<T: PartialEq> Store<T> {
         changed
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Content<T>> {
+    fn read(&self) -> RwLockReadGuard<'_, StoreContent<T>> {
         self.content.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Content<T>> {
+    fn write(&self) -> RwLockWriteGuard<'_, StoreContent<T>> {
         self.content.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn staged(&self) -> MutexGuard<'_, Objects<T>> {
+    fn staged(&self) -> MutexGuard<'_, ObjectMap<T>> {
         self.staged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<T> Content<T> {
+impl<T> StoreContent<T> {
     /// Sends `changes` to all subscribers, and removes those that were dropped.
-    fn publish(&mut self, changes: &[Change<T>]) {
+    fn publish(&mut self, changes: &[ObjectChange<T>]) {
         if !changes.is_empty() {
             self.subscribers
                 .retain(|subscriber| subscriber.send(changes.to_vec()).is_ok());
@@ -382,7 +382,8 @@ mod tests {
 
     fn batch(subscription: &mut Subscription<u8>) -> Option<Vec<ShortChange>> {
         let changes = subscription.try_next()?;
-        let short = |change: Change<u8>| (change.key.name, change.old.map(|old| *old), change.new.map(|new| *new));
+        let short =
+            |change: ObjectChange<u8>| (change.key.name, change.old.map(|old| *old), change.new.map(|new| *new));
         Some(changes.into_iter().map(short).collect())
     }
 

@@ -16,7 +16,7 @@ use kube::{
     },
 };
 use taskgate_api::{WorkItem, keys, task_policy::RetriedKind};
-use taskgate_cache::{Change, ClusterCache};
+use taskgate_cache::{ClusterCache, ObjectChange};
 use taskgate_policy::TaskState;
 use tokio::sync::{mpsc as tokio_mpsc, watch};
 
@@ -123,7 +123,7 @@ pub(crate) async fn follow_tasks(reconcilers: &Reconcilers, mut store: Writer<Qu
     }
 }
 
-fn task_changed(reconcilers: &Reconcilers, change: &Change<DynamicObject>, queue: &TaskQueue) {
+fn task_changed(reconcilers: &Reconcilers, change: &ObjectChange<DynamicObject>, queue: &TaskQueue) {
     let (index, siblings) = (&reconcilers.context.task_index, &reconcilers.cancellation.siblings);
     let namespace = &change.key.namespace;
     let state_of = |object: &Arc<DynamicObject>| {
@@ -185,7 +185,7 @@ pub(crate) async fn follow_policies(reconcilers: &Reconcilers, queue: &TaskQueue
 pub(crate) async fn follow_namespaces(cache: &ClusterCache, queue: &TaskQueue) {
     let mut namespaces = cache.namespaces().subscribe();
     while let Some(changes) = namespaces.next().await {
-        let opted_out = |change: &Change<_>| change.new.as_deref().is_some_and(keys::is_opted_out);
+        let opted_out = |change: &ObjectChange<_>| change.new.as_deref().is_some_and(keys::is_opted_out);
         for namespace in changes.into_iter().filter(opted_out) {
             let tasks = cache.tasks().in_namespace(&namespace.key.name);
             let has_finalizer = |task: &&Arc<DynamicObject>| {
