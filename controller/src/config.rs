@@ -1,8 +1,11 @@
 //! The controller's configuration.
 
-use taskgate_api::{kueue::ConfigRef, task_policy::RetriedKind};
+use std::sync::Arc;
 
-use crate::{policies::SharedPolicies, source::SourceConfig};
+use taskgate_api::{kueue::ConfigRef, task_policy::RetriedKind};
+use taskgate_cache::ClusterCache;
+
+use crate::source::SourceConfig;
 
 /// How the controller runs.
 #[derive(Clone, Debug)]
@@ -25,8 +28,8 @@ pub struct Config {
     pub foreman: bool,
     /// Whether Tasks are retried.
     pub task_retry: bool,
-    /// The policies.
-    pub policies: SharedPolicies,
+    /// The cluster cache of the process.
+    pub cache: Arc<ClusterCache>,
 }
 
 impl Config {

@@ -1,23 +1,21 @@
 //! What every reconciler needs, and nothing that belongs to one feature.
 //!
-//! Imports `policies`, `task_index` and `workqueue`. Built once in `controller`; each feature keeps its own state beside it.
+//! Imports `kubernetes`, `task_index` and `workqueue`. Built once in `controller`; each feature keeps its own state beside it.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use kube::{
     Api, Client, ResourceExt as _,
     api::{ApiResource, DynamicObject},
-    runtime::{
-        events::Recorder,
-        reflector::{ObjectRef, Store},
-    },
+    runtime::events::Recorder,
 };
 use serde_json::json;
 use taskgate_api::{Mode, WorkItem, kelos, keys, task_policy::FailurePolicy};
-use taskgate_policy::PolicyScope;
+use taskgate_cache::ClusterCache;
+use taskgate_policy::{PolicyScope, PolicySet, SpawnerInfo};
+use tokio::sync::watch;
 
 use crate::{
-    policies::PolicyStore,
     task_index::{ItemRef, TaskIndex},
     workqueue::PanicMetrics,
 };
@@ -27,9 +25,10 @@ pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) task_kind: ApiResource,
     pub(crate) spawner_kind: ApiResource,
-    pub(crate) policies: PolicyStore,
-    /// The cached `WorkItem`s, without the fields that only people read.
-    pub(crate) work_items: Store<WorkItem>,
+    /// Policies, namespaces, spawners, WorkItems and Tasks, as the watches showed them last.
+    pub(crate) cache: Arc<ClusterCache>,
+    /// Whether the cache is filled, and the retries in flight are counted.
+    pub(crate) started: watch::Sender<bool>,
     /// The Tasks of each work item.
     pub(crate) task_index: TaskIndex,
     pub(crate) recorder: Recorder,
@@ -41,18 +40,37 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Waits until all caches are filled that decide about Tasks.
+    /// Waits until the cache is filled, and what is computed from all `WorkItem`s.
     pub(crate) async fn ready(&self) {
-        self.policies.ready().await;
-        // An error means that the watch was dropped, and then this is dropped as well.
-        let _ = self.work_items.wait_until_ready().await;
+        // The sender is in `self`.
+        let _ = self.started.subscribe().wait_for(|started| *started).await;
+    }
+
+    /// The policies in force at the moment.
+    pub(crate) fn policies(&self) -> Arc<PolicySet> {
+        self.cache.policies()
+    }
+
+    /// The labels of a namespace; none when the cache does not have it.
+    pub(crate) fn namespace_labels(&self, name: &str) -> Arc<BTreeMap<String, String>> {
+        self.cache.namespace_labels(name).unwrap_or_default()
+    }
+
+    /// Whether the namespace is opted out by its label. The API server then sends nothing of it to admission, and the
+    /// controller only removes its finalizers there.
+    pub(crate) fn is_opted_out(&self, namespace: &str) -> bool {
+        keys::is_opted_out(&self.namespace_labels(namespace))
+    }
+
+    /// The inputs of a decision that a spawner gives.
+    pub(crate) fn spawner(&self, namespace: &str, name: &str) -> Option<Arc<SpawnerInfo>> {
+        let found = self.cache.spawners().get(namespace, name)?;
+        Some(Arc::clone(&found.info))
     }
 
     /// Whether the API server never sends objects of `namespace` to taskgate: the controller then creates and deletes nothing there.
     pub(crate) fn is_excluded(&self, namespace: &str) -> bool {
-        self.policies.is_opted_out(namespace)
-            || namespace == self.namespace
-            || keys::EXCLUDED_NAMESPACES.contains(&namespace)
+        self.is_opted_out(namespace) || namespace == self.namespace || keys::EXCLUDED_NAMESPACES.contains(&namespace)
     }
 
     /// Whether the failure section is enforced for Tasks of the item's spawner: an item that is only observed is not
@@ -69,10 +87,10 @@ impl Context {
             Some(name) => json!({"metadata": {"labels": {kelos::SPAWNER_LABEL: name}}}),
             None => json!({"metadata": {"annotations": {keys::ITEM: item.spec.key}}}),
         };
-        let labels = self.policies.namespace_labels(&namespace);
-        let spawner = name.and_then(|name| self.policies.spawner(&namespace, name));
-        let policies = self.policies.current();
-        let found = PolicyScope::new(&policies, &namespace, &labels, spawner.as_ref()).failure(&task)?;
+        let labels = self.namespace_labels(&namespace);
+        let spawner = name.and_then(|name| self.spawner(&namespace, name));
+        let policies = self.policies();
+        let found = PolicyScope::new(&policies, &namespace, &labels, spawner.as_deref()).failure(&task)?;
         Some((found.mode, found.rule.clone()))
     }
 
@@ -90,6 +108,6 @@ impl Context {
 
     /// The `WorkItem` as the cache has it, which is enough to see that nothing is to be done.
     pub(crate) fn cached_work_item(&self, (namespace, name): &ItemRef) -> Option<Arc<WorkItem>> {
-        self.work_items.get(&ObjectRef::new(name).within(namespace))
+        self.cache.work_items().get(namespace, name)
     }
 }

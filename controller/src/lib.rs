@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! run            leader_election: Lease, fence, switch            config, metrics
-//!  └─ controller   the wiring, the watches, and the reconcile of a Task
+//!  └─ controller   the wiring, what a change of the cache leads to, and the reconcile of a Task
 //!      ├─ breaker        failurePolicy: counts, keeps, deletes and stops Tasks
 //!      ├─ cancellation   cancellationPolicy: Task, Job, pods, runner
 //!      ├─ queueing       queueName: reports on the Task what Kueue does with its Job
@@ -15,11 +15,13 @@
 //! status         conditions of policies, on every replica
 //! ```
 //!
-//! Shared by the features, from the bottom: `kubernetes`, `error`, `workqueue` (results, backoff, panics, rate limits), `policies`,
-//! `task_index`, `context`, `events`, `task`, `job`, `finalizer`, `work_items`. Imports point downwards in this order; of the features
+//! Shared by the features, from the bottom: `kubernetes`, `error`, `workqueue` (results, backoff, panics, rate limits), `task_index`,
+//! `context`, `events`, `task`, `job`, `finalizer`, `work_items`. Imports point downwards in this order; of the features
 //! only `breaker` imports `cancellation`, `retry` imports `breaker`, and all may import `source`.
 //!
-//! Depends on `taskgate-api` and `taskgate-policy`. Called by the `taskgate` binary.
+//! Objects that other parts of taskgate need too come from the cluster cache (`taskgate-cache`); a feature watches only its own.
+//!
+//! Depends on `taskgate-api`, `taskgate-policy` and `taskgate-cache`. Called by the `taskgate` binary.
 
 mod breaker;
 mod cancellation;
@@ -34,7 +36,6 @@ mod kubernetes;
 mod leader_election;
 mod metadata;
 mod metrics;
-mod policies;
 mod queueing;
 mod retry;
 mod run;
@@ -50,7 +51,6 @@ pub use config::Config;
 pub use controller::Metrics;
 pub use error::Error;
 pub use leader_election::switch;
-pub use policies::SharedPolicies;
 pub use run::run;
 pub use source::SourceConfig;
 pub use status::run_policy_status;

@@ -98,7 +98,7 @@ async fn work(client: &Client, config: &Config, metrics: &Metrics, state: &watch
                 },
                 SwitchState::Disabled => tokio::select! {
                     turned = turned => turned.is_err(),
-                    () = disabled::run(client) => true,
+                    () = disabled::run(client, &config.cache) => true,
                 },
             };
             if ended {

@@ -12,12 +12,13 @@ use kube::{
 };
 use serde_json::{Value, json};
 use taskgate_api::{Mode, WorkItem, kelos::Task, task_policy::FailurePolicy};
+use taskgate_cache::trim_task;
 use taskgate_policy::{ItemIdentity, PolicyScope, TaskState};
 
 use crate::{
     context::Context,
     error::{Error, is_absent, is_conflict},
-    kubernetes::{json_of, kelos::trim_task, namespace_of},
+    kubernetes::{json_of, namespace_of},
     task_index::ItemRef,
     workqueue::StepResult,
 };
@@ -42,12 +43,12 @@ impl Subject {
         let json = json_of(object);
         let state = TaskState::of(&json)?;
         let namespace = namespace_of(&json).to_owned();
-        let policies = context.policies.current();
-        let labels = context.policies.namespace_labels(&namespace);
+        let policies = context.policies();
+        let labels = context.namespace_labels(&namespace);
         let spawner = Task::of(&json)
             .spawner()
-            .and_then(|name| context.policies.spawner(&namespace, name));
-        let found = PolicyScope::new(&policies, &namespace, &labels, spawner.as_ref()).failure(&json);
+            .and_then(|name| context.spawner(&namespace, name));
+        let found = PolicyScope::new(&policies, &namespace, &labels, spawner.as_deref()).failure(&json);
         let rule = found.as_ref().map(|found| (found.mode, found.rule.clone()));
         let item = found.and_then(|found| found.item).map(|item| {
             let name = item.work_item_name();

@@ -1,6 +1,6 @@
-//! Which Tasks belong to which work item, as the watch of Tasks showed them last.
+//! Which Tasks belong to which work item, as the cluster cache had them last.
 //!
-//! Filled by `controller::watches`; read by the breaker and by the issue sources.
+//! Filled by `controller::changes`; read by the breaker and by the issue sources.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -8,6 +8,7 @@ use std::{
 };
 
 use taskgate_policy::TaskState;
+use tokio::sync::watch;
 
 /// Namespace and name of a `WorkItem`.
 pub(crate) type ItemRef = (String, String);
@@ -16,6 +17,7 @@ pub(crate) type ItemRef = (String, String);
 #[derive(Debug, Default)]
 pub(crate) struct TaskIndex {
     items: RwLock<HashMap<ItemRef, BTreeMap<String, TaskState>>>,
+    filled: watch::Sender<bool>,
 }
 
 impl TaskIndex {
@@ -44,9 +46,15 @@ impl TaskIndex {
         }
     }
 
-    /// Removes all Tasks: they are listed anew.
-    pub(crate) fn clear(&self) {
-        self.items.write().unwrap_or_else(PoisonError::into_inner).clear();
+    /// The index has all Tasks now.
+    pub(crate) fn set_filled(&self) {
+        self.filled.send_replace(true);
+    }
+
+    /// Waits until the index has all Tasks.
+    pub(crate) async fn filled(&self) {
+        // The sender is in `self`.
+        let _ = self.filled.subscribe().wait_for(|filled| *filled).await;
     }
 
     /// The Tasks of a work item.

@@ -5,22 +5,19 @@
 //! listener       a port: connections, TLS, limits per peer, shutdown stages
 //! admission      one review: read the body, decode, evaluate, encode
 //! cluster        the inputs of a decision: the cache first, then live reads
-//! cache          one watch per kind, trimmed
 //! admin          /livez, /readyz, /metrics, on a port of its own
-//! server         binds the ports, runs everything, shuts down
+//! server         binds the ports, runs everything and the watches of the cache, shuts down
 //! ```
 //!
 //! The server has no side effects: it reads the cluster and writes nothing. `taskgate-policy` decides; `taskgate-certs` provides
 //! the certificate. [`evaluate`] needs no server: over another [`ClusterContext`] than the live cluster it makes the same
 //! decision offline.
 //!
-//! Imports `taskgate-api`, `taskgate-policy` and `taskgate-certs`. Called by the binary, which wires it, and by
+//! Imports `taskgate-api`, `taskgate-policy`, `taskgate-cache` and `taskgate-certs`. Called by the binary, which wires it, and by
 //! `taskgate-offline`.
 
 mod admin;
 mod admission;
-mod blocking;
-mod cache;
 mod cluster;
 mod config;
 mod listener;

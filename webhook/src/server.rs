@@ -1,4 +1,4 @@
-//! The server: binds the ports, starts the caches, and shuts down in order.
+//! The server: binds the ports, starts the watches of the cache, and shuts down in order.
 //!
 //! Imports every other module of this crate. Called by the binary.
 
@@ -6,16 +6,15 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use kube::Client;
 use prometheus_client::registry::Registry;
+use taskgate_cache::{CacheCollector, ClusterCache};
 use taskgate_certs::{ClientAuthority, Injection, Resolver};
-use taskgate_policy::KnownPolicies;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{
     admin::{self, HandshakeProbe, MetricsAuthorizer, Readiness},
     admission,
-    cache::{CacheCollector, Caches},
     cluster::LiveCluster,
     config::{ConfigError, ServerConfig},
     listener::{BindError, Lifecycle, Listener, ShutdownStage},
@@ -72,7 +71,7 @@ pub struct Server {
     admin: Listener,
     lifecycle: Lifecycle,
     admin_lifecycle: Lifecycle,
-    caches: Arc<Caches>,
+    cache: Arc<ClusterCache>,
     client: Client,
 }
 
@@ -96,15 +95,15 @@ impl Server {
             injection,
             mut registry,
         } = dependencies;
-        let caches = Caches::new();
+        let cache = ClusterCache::new();
         let own = registry.sub_registry_with_prefix(METRICS_PREFIX);
         let metrics = ServerMetrics::register(own);
         own.register_collector(Box::new(CertificateCollector(resolver.clone())));
-        own.register_collector(Box::new(CacheCollector(caches.clone())));
+        own.register_collector(Box::new(CacheCollector(cache.clone())));
 
         let (lifecycle, admin_lifecycle) = (Lifecycle::new(), Lifecycle::new());
         let limits = &config.limits;
-        let cluster = LiveCluster::new(caches.clone(), client.clone(), config.kueue.clone());
+        let cluster = LiveCluster::new(cache.clone(), client.clone(), config.kueue.clone());
         let cluster = Arc::new(cluster);
         let router = admission::router(cluster, limits, metrics.clone());
         let admission = Listener::tls(
@@ -118,7 +117,7 @@ impl Server {
         .await?;
         let readiness = Readiness {
             lifecycle: lifecycle.clone(),
-            caches: caches.clone(),
+            cache: cache.clone(),
             probe: HandshakeProbe::new(admission.address(), resolver.clone()),
             resolver,
             injection,
@@ -132,14 +131,14 @@ impl Server {
             admin,
             lifecycle,
             admin_lifecycle,
-            caches,
+            cache,
             client,
         })
     }
 
-    /// The stored policies; up to date once the server runs.
-    pub fn policies(&self) -> watch::Receiver<Arc<KnownPolicies>> {
-        self.caches.known_policies()
+    /// The cluster cache of the process; it follows the API server while the server runs.
+    pub fn cache(&self) -> Arc<ClusterCache> {
+        Arc::clone(&self.cache)
     }
 
     /// The bound addresses, with the ports that the system chose for port 0.
@@ -155,7 +154,7 @@ impl Server {
         let addresses = self.addresses();
         info!(admission = %addresses.admission, admin = %addresses.admin, "listening");
         let stop_watches = CancellationToken::new();
-        let mut watches = self.caches.follow(&self.client, &stop_watches);
+        let mut watches = self.cache.follow(&self.client, &stop_watches);
         let drain = self.config.shutdown.drain;
         let mut ports = JoinSet::new();
         let admission = ports.spawn(self.admission.run(drain)).id();

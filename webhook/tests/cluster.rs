@@ -293,6 +293,7 @@ async fn after_the_first_ready_answer_every_create_is_governed() -> anyhow::Resu
         "taskpolicies",
         "clustertaskpolicies",
         "workitems",
+        "tasks",
         "taskspawners",
         "workspaces",
         "namespaces",

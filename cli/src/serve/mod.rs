@@ -9,6 +9,7 @@ use std::{num::NonZeroUsize, process::ExitCode, sync::Arc, time::Duration};
 use anyhow::{Context as _, Result};
 use clap::Args as _;
 use prometheus_client::registry::Registry;
+use taskgate_cache::ClusterCache;
 use taskgate_certs::{BundleManager, ClientAuthority, Injector, Resolver};
 use taskgate_webhook::{Dependencies, METRICS_PREFIX, Server, ServerConfig};
 use tokio::{
@@ -105,12 +106,12 @@ async fn run(args: ServeArgs) -> Result<()> {
     parts.spawn(rights.run(followers.clone()));
     parts.spawn(taskgate_controller::run_policy_status(
         client.clone(),
-        server.policies(),
+        server.cache(),
         followers.clone(),
     ));
     parts.spawn(taskgate_controller::run(
         client,
-        controller_config(&args, server.policies()),
+        controller_config(&args, server.cache()),
         controller_metrics,
         followers.clone(),
     ));
@@ -141,7 +142,7 @@ fn server_config(args: &ServeArgs) -> Result<ServerConfig> {
     Ok(config)
 }
 
-fn controller_config(args: &ServeArgs, policies: taskgate_controller::SharedPolicies) -> taskgate_controller::Config {
+fn controller_config(args: &ServeArgs, cache: Arc<ClusterCache>) -> taskgate_controller::Config {
     // The host name is the pod's name, and in it the process ID is 1; two processes of one host differ by the latter.
     let own_name = || {
         let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "taskgate".to_owned());
@@ -162,7 +163,7 @@ fn controller_config(args: &ServeArgs, policies: taskgate_controller::SharedPoli
         kueue: (!args.no_kueue).then(|| args.kueue_config.clone()),
         foreman: !args.no_foreman,
         task_retry: !args.no_task_retry,
-        policies,
+        cache,
     }
 }
 

@@ -134,12 +134,6 @@ impl TrippedItems {
         let count = i64::try_from(names.len()).unwrap_or(i64::MAX);
         self.gauge.get_or_create(&NamespaceLabels { namespace }).set(count);
     }
-
-    /// Removes everything: the items are listed anew.
-    pub(crate) fn clear(&mut self) {
-        self.names.clear();
-        self.gauge.clear();
-    }
 }
 
 impl Drop for TrippedItems {
@@ -178,10 +172,6 @@ mod tests {
         tripped.put(&item("c", "Closed"), false);
         assert_eq!(value().as_deref(), Some("2"));
         tripped.put(&item("b", "Open"), true);
-        assert_eq!(value().as_deref(), Some("1"));
-        // An item that was deleted while the watch was interrupted is not listed.
-        tripped.clear();
-        tripped.put(&item("b", "Open"), false);
         assert_eq!(value().as_deref(), Some("1"));
         drop(tripped);
         assert_eq!(value(), None);

@@ -52,7 +52,7 @@ impl BreakerReconciler {
         }
     }
 
-    /// The gauge of tripped items, for the watch of `WorkItem`s.
+    /// The gauge of tripped items, which `controller::changes` keeps.
     pub(crate) fn tripped_items(&self) -> TrippedItems {
         self.metrics.tripped_items()
     }

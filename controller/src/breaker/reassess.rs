@@ -4,11 +4,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::{
-    ResourceExt as _,
-    api::DynamicObject,
-    runtime::reflector::{ObjectRef, Store},
-};
+use kube::ResourceExt as _;
 use taskgate_api::{Mode, WorkItem, WorkItemStatus, task_policy::FailurePolicy};
 use tokio::{
     sync::{mpsc, watch},
@@ -36,27 +32,22 @@ const TRIES: usize = 3;
 /// Reconciles all of them, and enqueues the `spawners`, whenever `changed` changes, until its sender is dropped.
 pub(crate) async fn run(
     context: &Context,
-    tasks: &Store<DynamicObject>,
     mut changed: watch::Receiver<()>,
     spawners: &mpsc::UnboundedSender<SpawnerRef>,
 ) {
-    context.ready().await;
-    // The reconciles of an item's Tasks come first. An error means that the watch was dropped, and this with it.
-    let _ = tasks.wait_until_ready().await;
+    // The reconciles of an item's Tasks come first.
+    context.task_index.filled().await;
     let panics = PanicGuard::new("reassess", &context.panics);
     while changed.changed().await.is_ok() {
         sleep(QUIET).await;
         changed.mark_unchanged();
         spawner_status::enqueue_all(context, spawners);
-        for item in context.work_items.state() {
+        for item in context.cache.work_items().all() {
             // A further change: the pass starts again.
             if changed.has_changed().unwrap_or(true) {
                 break;
             }
-            match panics
-                .catch(item.uid(), Box::pin(reassess(context, tasks, &item)))
-                .await
-            {
+            match panics.catch(item.uid(), Box::pin(reassess(context, &item))).await {
                 Ok(Ok(false)) => {}
                 // An item whose reconcile panicked is reconciled with the next change of a policy.
                 Ok(Ok(true)) | Err(_) => sleep(PAUSE).await,
@@ -71,12 +62,12 @@ pub(crate) async fn run(
 
 /// Writes the breaker's state if the policy changes it; whether it tried. `cached` is enough to see that nothing is to be done, and
 /// lacks too many fields to be written back.
-async fn reassess(context: &Context, tasks: &Store<DynamicObject>, cached: &WorkItem) -> Result<bool, Error> {
+async fn reassess(context: &Context, cached: &WorkItem) -> Result<bool, Error> {
     let key = (cached.namespace().unwrap_or_default(), cached.name_any());
-    if context.policies.is_opted_out(&key.0) {
+    if context.is_opted_out(&key.0) {
         return Ok(false);
     }
-    let rule = rule_of_tasks(context, tasks, &key).or_else(|| context.rule_of(cached));
+    let rule = rule_of_tasks(context, &key).or_else(|| context.rule_of(cached));
     // Then the reconciles of its Tasks do it.
     if context.task_index.has(&key) && rule.as_ref().is_some_and(|(mode, _)| *mode == Mode::Enforce) {
         return Ok(false);
@@ -102,11 +93,10 @@ async fn reassess(context: &Context, tasks: &Store<DynamicObject>, cached: &Work
 }
 
 /// The failure section that governs the Tasks of the item `key`, with its mode: the one that is enforced, if there is one.
-fn rule_of_tasks(context: &Context, tasks: &Store<DynamicObject>, key: &ItemRef) -> Option<(Mode, FailurePolicy)> {
+fn rule_of_tasks(context: &Context, key: &ItemRef) -> Option<(Mode, FailurePolicy)> {
     let known = context.task_index.of(key);
     let rules = known.iter().filter_map(|task| {
-        let task = ObjectRef::new_with(&task.name, context.task_kind.clone()).within(&key.0);
-        let subject = Subject::of(context, &*tasks.get(&task)?)?;
+        let subject = Subject::of(context, &*context.cache.tasks().get(&key.0, &task.name)?)?;
         let of_item = subject.item_ref().as_ref() == Some(key);
         subject.rule.filter(|_| of_item)
     });

@@ -113,7 +113,7 @@ pub(crate) async fn run(context: Arc<Context>, mut changed: mpsc::UnboundedRecei
 
 /// Enqueues every spawner with a tripped item: the policies, which decide whether it is skipped, changed.
 pub(crate) fn enqueue_all(context: &Context, changed: &mpsc::UnboundedSender<SpawnerRef>) {
-    for item in context.work_items.state().iter().filter(|item| is_tripped(item)) {
+    for item in context.cache.work_items().all().iter().filter(|item| is_tripped(item)) {
         if let Some((namespace, spawner)) = item.namespace().zip(item.spec.spawner.clone()) {
             // Fails only when the controller is dropped, or without Kelos.
             let _ = changed.send((namespace, spawner));
@@ -132,7 +132,7 @@ enum ConditionWrite {
 
 /// Writes the condition if it is not as it should be.
 async fn write(context: &Context, (namespace, name): &SpawnerRef) -> kube::Result<ConditionWrite> {
-    if context.policies.is_opted_out(namespace) {
+    if context.is_opted_out(namespace) {
         return Ok(ConditionWrite::Unchanged);
     }
     let tripped = tripped_items(context, namespace, name);
@@ -160,10 +160,10 @@ async fn write(context: &Context, (namespace, name): &SpawnerRef) -> kube::Resul
 
 /// The items of a spawner that are skipped, in a stable order: numbers as numbers.
 fn tripped_items(context: &Context, namespace: &str, name: &str) -> Vec<String> {
-    let items = context.work_items.state();
+    let items = context.cache.work_items().in_namespace(namespace);
     let sorted: BTreeSet<(Option<u64>, String)> = items
         .iter()
-        .filter(|item| item.namespace().as_deref() == Some(namespace) && item.spec.spawner.as_deref() == Some(name))
+        .filter(|item| item.spec.spawner.as_deref() == Some(name))
         .filter(|item| is_tripped(item))
         .filter(|item| context.is_enforced(item))
         .map(|item| (item.spec.item.parse().ok(), item.spec.item.clone()))

@@ -18,8 +18,7 @@ impl BreakerReconciler {
     /// created yet.
     pub(crate) async fn create(&self, namespace: &str, item: &WorkItem) -> Result<WorkItemResult, Error> {
         let (api, name) = (self.context.work_items(namespace), item.name_any());
-        let mut items = self.context.work_items.state();
-        items.retain(|item| item.namespace().as_deref() == Some(namespace));
+        let items = self.context.cache.work_items().in_namespace(namespace);
         if items.len() >= self.work_items_per_namespace {
             if let Some(result) = self.existing(namespace, &name).await? {
                 return Ok(result);

@@ -50,11 +50,12 @@ async fn evaluate(
 ) -> Result<Option<TaskResult>, Error> {
     let context = &*reconciler.context;
     let task = Task::of(&subject.object);
-    let policies = context.policies.current();
-    let labels = context.policies.namespace_labels(&subject.namespace);
+    let policies = context.policies();
+    let labels = context.namespace_labels(&subject.namespace);
     let name = task.spawner().unwrap_or_default();
-    let spawner = context.policies.spawner(&subject.namespace, name);
-    let rule = PolicyScope::new(&policies, &subject.namespace, &labels, spawner.as_ref()).cancellation(&subject.object);
+    let spawner = context.spawner(&subject.namespace, name);
+    let rule =
+        PolicyScope::new(&policies, &subject.namespace, &labels, spawner.as_deref()).cancellation(&subject.object);
     let Some((policy, mode, rule)) = rule else {
         return Ok(None);
     };
@@ -143,8 +144,8 @@ fn sighting(seen: &Observation) -> SourceObservation<'_> {
 
 /// The `when` of the spawner, null when the cache does not have it; and whether the spawner is suspended.
 fn source(context: &Context, namespace: &str, name: &str) -> (Value, bool) {
-    let found = context.policies.spawner_object(namespace, name);
-    let field = |pointer: &str| found.as_ref()?.data.pointer(pointer);
+    let found = context.cache.spawners().get(namespace, name);
+    let field = |pointer: &str| found.as_ref()?.object.data.pointer(pointer);
     (
         field("/spec/when").cloned().unwrap_or_default(),
         field("/spec/suspend").and_then(Value::as_bool) == Some(true),

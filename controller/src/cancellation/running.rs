@@ -8,15 +8,10 @@ use kube::{
 };
 use serde_json::Value;
 use taskgate_api::{kelos, keys, metadata::Metadata};
+use taskgate_cache::kelos_resource;
 use taskgate_policy::{CancelState, Cancellation, JobEnd, TaskRun};
 
-use crate::{
-    context::Context,
-    error::Error,
-    job,
-    kubernetes::{self, kelos::kelos_resource},
-    task::Subject,
-};
+use crate::{context::Context, error::Error, job, kubernetes, task::Subject};
 
 /// How old an object must be for Kelos to have seen it.
 const SETTLED: SignedDuration = SignedDuration::from_secs(10);

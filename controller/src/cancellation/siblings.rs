@@ -1,4 +1,4 @@
-//! Which Tasks were created for the same item, and for which item of an issue source. Filled by the watch of Tasks.
+//! Which Tasks were created for the same item, and for which item of an issue source. Filled by `controller::changes`.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -57,11 +57,6 @@ impl Siblings {
     /// Removes the Task of this UID, which was deleted.
     pub(crate) fn remove(&self, uid: &str) {
         self.tables().remove(uid);
-    }
-
-    /// Removes everything: the Tasks are listed anew.
-    pub(crate) fn clear(&self) {
-        *self.tables() = SiblingTables::default();
     }
 
     /// The newest Task of the same item, if that is not the one of this UID.
@@ -161,7 +156,7 @@ mod tests {
             (siblings.newer("a"), siblings.of_source(&source)),
             (None, vec!["a".to_owned()])
         );
-        siblings.clear();
+        siblings.remove("a");
         assert!(siblings.of_source(&source).is_empty());
     }
 }

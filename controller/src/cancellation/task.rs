@@ -8,13 +8,14 @@ use taskgate_api::{
     kelos::{self, Task},
     keys,
 };
+use taskgate_cache::trim_task;
 use taskgate_policy::{CancelState, Cancellation, announcement, conclusion, requester};
 
 use super::{CancellationReconciler, events, job};
 use crate::{
     context::Context,
     error::Error,
-    kubernetes::{json_of, kelos::trim_task, rfc3339},
+    kubernetes::{json_of, rfc3339},
     task::{self, Subject, TaskResult},
 };
 

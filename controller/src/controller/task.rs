@@ -31,11 +31,15 @@ const MAX_CONFLICTS: usize = 3;
 pub(super) async fn reconcile(object: Arc<DynamicObject>, reconcilers: Arc<Reconcilers>) -> Result<Action, Error> {
     let context = &reconcilers.context;
     let subject = Subject::of(context, &object);
-    if context.policies.is_opted_out(&object.namespace().unwrap_or_default()) {
+    if context.is_opted_out(&object.namespace().unwrap_or_default()) {
         return match subject.filter(|subject| subject.state.has_finalizer) {
             Some(subject) => remove_finalizer(&reconcilers, &subject).await,
             None => Ok(Action::await_change()),
         };
+    }
+    // While Kelos is installed again, its Tasks may be listed before its spawners, which policies select by.
+    if !context.cache.spawners().is_listed() {
+        return Ok(Action::requeue(WHILE_TERMINATING));
     }
     if let Some(subject) = subject {
         reconcilers.metadata.record_skipped(&subject).await;

@@ -1,7 +1,7 @@
 //! Access to objects of the API server, without any rule of taskgate's own.
 //!
 //! - here: objects as JSON, reads by a name that another object states, preconditions of deletes.
-//! - `kelos`: Kelos' kinds, which version of them is served, and the fields of a Task that the cache keeps.
+//! - `kelos`: whether Kelos is installed.
 //! - `crd`: whether another project's CRD is installed.
 //!
 //! Imports nothing of this crate. Called by every other module.
@@ -18,7 +18,7 @@ use kube::{
     core::PartialObjectMeta,
 };
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use taskgate_api::{is_object_name, metadata::Metadata};
 
 /// Reads the object of a name that a label, a field, an owner reference or a stored status states. A text that is no name finds
@@ -62,15 +62,6 @@ pub(crate) fn json_of(object: &impl Serialize) -> Value {
 /// The namespace of `object`; namespaced objects always have one.
 pub(crate) fn namespace_of(object: &Value) -> &str {
     Metadata::of(object).namespace().unwrap_or_default()
-}
-
-/// A copy of `value` with these fields only.
-pub(crate) fn only_fields(value: Option<&Value>, fields: &[&str]) -> Value {
-    let kept: Map<String, Value> = fields
-        .iter()
-        .filter_map(|field| Some(((*field).to_owned(), value?.get(*field)?.clone())))
-        .collect();
-    Value::Object(kept)
 }
 
 /// `time` as Kubernetes writes it: UTC, in whole seconds.

@@ -3,17 +3,16 @@
 
 use std::time::Duration;
 
-use futures::StreamExt as _;
+use futures::{StreamExt as _, stream};
 use kube::{
     Api, Client, ResourceExt as _,
     api::{DynamicObject, Patch, PatchParams},
-    core::PartialObjectMeta,
-    runtime::{WatchStreamExt as _, watcher},
 };
 use serde_json::json;
 use taskgate_api::keys;
+use taskgate_cache::ClusterCache;
 use tokio::{sync::Semaphore, time::sleep};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::{
     error::{is_absent, is_conflict},
@@ -27,25 +26,20 @@ const RETRY: Duration = Duration::from_secs(3);
 
 /// Removes the finalizer from every Task that is being deleted. Never ends.
 ///
-/// RBAC: `list`, `watch`, `patch` on tasks.
-pub(crate) async fn run(client: &Client) {
+/// RBAC: `patch` on tasks.
+pub(crate) async fn run(client: &Client, cache: &ClusterCache) {
     info!("disabled: only the finalizers of Tasks that are being deleted are removed");
     let kind = task_resource(wait_until_installed(client).await);
-    let all = Api::<PartialObjectMeta<DynamicObject>>::all_with(client.clone(), &kind);
     let permits = Semaphore::new(CONCURRENCY);
-    watcher(all, watcher::Config::default())
-        .default_backoff()
-        .applied_objects()
-        .for_each_concurrent(None, |event| {
+    let tasks = cache.tasks().subscribe();
+    let changes = stream::unfold(tasks, |mut tasks| async move { Some((tasks.next().await?, tasks)) });
+    changes
+        .flat_map(stream::iter)
+        .for_each_concurrent(None, |change| {
             let (kind, permits) = (&kind, &permits);
             async move {
-                let task = match event {
-                    Ok(task) => task,
-                    Err(error) => return debug!(%error, "the watch of Tasks is interrupted"),
-                };
-                let namespace = task.namespace().unwrap_or_default();
-                let tasks = Api::namespaced_with(client.clone(), &namespace, kind);
-                if waits_for_finalizer(&task) {
+                if let Some(task) = change.new.filter(|task| waits_for_finalizer(task)) {
+                    let tasks = Api::namespaced_with(client.clone(), &change.key.namespace, kind);
                     remove_finalizer(&tasks, &task, permits).await;
                 }
             }
@@ -53,13 +47,13 @@ pub(crate) async fn run(client: &Client) {
         .await;
 }
 
-fn waits_for_finalizer(task: &PartialObjectMeta<DynamicObject>) -> bool {
+fn waits_for_finalizer(task: &DynamicObject) -> bool {
     let ours = |finalizer: &String| finalizer == keys::ACCOUNTING;
     task.metadata.deletion_timestamp.is_some() && task.finalizers().iter().any(ours)
 }
 
 /// Tries until the finalizer is removed, or the Task is gone or changed. No permit is held between two tries.
-async fn remove_finalizer(tasks: &Api<DynamicObject>, task: &PartialObjectMeta<DynamicObject>, permits: &Semaphore) {
+async fn remove_finalizer(tasks: &Api<DynamicObject>, task: &DynamicObject, permits: &Semaphore) {
     let mut finalizers = task.finalizers().to_vec();
     finalizers.retain(|finalizer| finalizer != keys::ACCOUNTING);
     let patch = json!({"metadata": {

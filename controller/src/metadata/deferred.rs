@@ -10,10 +10,10 @@ use k8s_openapi::api::batch::v1::Job;
 use kube::{
     Api, ResourceExt as _,
     api::{DynamicObject, Patch, PatchParams},
-    runtime::reflector::Store,
 };
 use serde_json::{Map, Value, json};
 use taskgate_api::{kelos::Task, keys, metadata::Metadata};
+use taskgate_cache::kelos_resource;
 use taskgate_policy::{
     PolicySet, SpawnerInfo, WorkspaceInfo,
     metadata::{Pending, TemplateInput, copy, fill, settle},
@@ -27,7 +27,7 @@ use crate::{
     context::Context,
     error::{Error, is_absent, is_conflict, is_refused},
     job,
-    kubernetes::{self, json_of, kelos::kelos_resource},
+    kubernetes::{self, json_of},
     task::{self, Subject, TaskResult},
 };
 
@@ -98,11 +98,7 @@ impl MetadataReconciler {
 }
 
 /// Enqueues the Tasks that wait whenever the source of their item was read.
-pub(crate) async fn follow_sources(
-    reconciler: &MetadataReconciler,
-    tasks: &Store<DynamicObject>,
-    enqueue: impl Fn(&str, &str),
-) {
+pub(crate) async fn follow_sources(reconciler: &MetadataReconciler, enqueue: impl Fn(&str, &str)) {
     let mut news = reconciler.sources.subscribe();
     loop {
         let key = match news.recv().await {
@@ -110,7 +106,7 @@ pub(crate) async fn follow_sources(
             Err(RecvError::Lagged(_)) => None,
             Err(RecvError::Closed) => return,
         };
-        for task in tasks.state() {
+        for task in reconciler.context.cache.tasks().all() {
             let waits = task.annotations().contains_key(keys::PENDING);
             if waits && key.as_ref().is_none_or(|key| source_of(&task).as_ref() == Some(key)) {
                 enqueue(&task.namespace().unwrap_or_default(), &task.name_any());
@@ -126,8 +122,8 @@ fn source_of(task: &DynamicObject) -> Option<SourceKey> {
 /// The inputs of a Task's templates, owned.
 struct Inputs {
     policies: Arc<PolicySet>,
-    namespace_labels: BTreeMap<String, String>,
-    spawner: Option<SpawnerInfo>,
+    namespace_labels: Arc<BTreeMap<String, String>>,
+    spawner: Option<Arc<SpawnerInfo>>,
     workspace: Option<WorkspaceInfo>,
     source_fields: Map<String, Value>,
 }
@@ -136,9 +132,9 @@ impl Inputs {
     fn of(context: &Context, subject: &Subject) -> Self {
         let spawner = Task::of(&subject.object).spawner();
         Self {
-            policies: context.policies.current(),
-            namespace_labels: context.policies.namespace_labels(&subject.namespace),
-            spawner: spawner.and_then(|name| context.policies.spawner(&subject.namespace, name)),
+            policies: context.policies(),
+            namespace_labels: context.namespace_labels(&subject.namespace),
+            spawner: spawner.and_then(|name| context.spawner(&subject.namespace, name)),
             workspace: None,
             source_fields: Map::new(),
         }
@@ -149,7 +145,7 @@ impl Inputs {
             object: &subject.object,
             namespace: &subject.namespace,
             namespace_labels: &self.namespace_labels,
-            spawner: self.spawner.as_ref(),
+            spawner: self.spawner.as_deref(),
             workspace: self.workspace.as_ref(),
             user: None,
             source_fields: Some(&self.source_fields),

@@ -20,12 +20,11 @@ pub(super) fn is_settled(job: &Value, workload: Workload<'_>) -> bool {
 /// Fails the Job of `task`, if the policy that governs it says so.
 pub(super) async fn fail(context: &Context, task: &Value, message: &str) -> Result<Action, Error> {
     let namespace = namespace_of(task);
-    let policies = &context.policies;
     let spawner = Task::of(task)
         .spawner()
-        .and_then(|name| policies.spawner(namespace, name));
-    let labels = policies.namespace_labels(namespace);
-    let wanted = PolicyScope::new(&policies.current(), namespace, &labels, spawner.as_ref()).on_deactivation(task);
+        .and_then(|name| context.spawner(namespace, name));
+    let labels = context.namespace_labels(namespace);
+    let wanted = PolicyScope::new(&context.policies(), namespace, &labels, spawner.as_deref()).on_deactivation(task);
     let subject = serde_json::from_value::<DynamicObject>(task.clone())
         .ok()
         .filter(|_| wanted == QueueOnDeactivation::Fail)

@@ -18,11 +18,12 @@ use taskgate_api::{
     kueue::{GROUP, LOCAL_QUEUES, PRIORITY_CLASSES, VERSIONS, WORKLOADS, Workload},
     metadata::Metadata,
 };
+use taskgate_cache::only_fields;
 use tracing::{debug, info};
 
 use crate::kubernetes::{
     crd::{served, while_installed},
-    json_of, only_fields,
+    json_of,
 };
 
 /// The cached objects of Kueue.

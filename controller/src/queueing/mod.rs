@@ -25,7 +25,7 @@ use kube::{
     runtime::{
         WatchStreamExt as _, applier,
         controller::{self, Action, ReconcileRequest},
-        reflector::{self, ObjectRef, Store},
+        reflector::{self, ObjectRef},
         watcher,
         watcher::Event,
     },
@@ -66,7 +66,6 @@ const SOON: Duration = Duration::from_millis(200);
 /// The state of this feature beside the Tasks.
 pub(crate) struct QueueingReconciler {
     context: Arc<Context>,
-    tasks: Store<DynamicObject>,
     kueue: KueueCache,
     /// Where Kueue's configuration is.
     kueue_config: ConfigRef,
@@ -74,16 +73,9 @@ pub(crate) struct QueueingReconciler {
 }
 
 impl QueueingReconciler {
-    /// `tasks` is the cache of Tasks.
-    pub(crate) fn new(
-        context: Arc<Context>,
-        tasks: Store<DynamicObject>,
-        kueue_config: ConfigRef,
-        metrics: QueueingMetrics,
-    ) -> Self {
+    pub(crate) fn new(context: Arc<Context>, kueue_config: ConfigRef, metrics: QueueingMetrics) -> Self {
         Self {
             context,
-            tasks,
             kueue: KueueCache::default(),
             kueue_config,
             metrics,
@@ -145,8 +137,7 @@ pub(crate) async fn run(queueing: Arc<QueueingReconciler>) {
         Action::requeue(RETRY)
     };
     let reconciling = async {
-        // An error means that the watch was dropped, and then this is dropped as well.
-        let _ = queueing.tasks.wait_until_ready().await;
+        queueing.context.ready().await;
         applier(
             |job, queueing| {
                 let panics = Arc::clone(&panics);
@@ -182,7 +173,7 @@ fn concerns(changed: &KueueChange, job: &DynamicObject) -> bool {
 
 async fn reconcile(job: Arc<DynamicObject>, queueing: Arc<QueueingReconciler>) -> Result<Action, Error> {
     let job = json_of(&*job);
-    if queueing.context.policies.is_opted_out(namespace_of(&job)) {
+    if queueing.context.is_opted_out(namespace_of(&job)) {
         return Ok(Action::await_change());
     }
     let (Some(owner), Some(objects)) = (Job::of(&job).task(), queueing.kueue.objects_of(&job)) else {
@@ -241,8 +232,7 @@ fn inputs<'a>(
 impl QueueingReconciler {
     /// The Task that owns a Job; one that the cache does not have may be younger than the cache.
     async fn task(&self, namespace: &str, owner: &Owner<'_>) -> Result<Option<Value>, Error> {
-        let key = ObjectRef::new_with(owner.name, self.context.task_kind.clone()).within(namespace);
-        let task = if let Some(task) = self.tasks.get(&key) {
+        let task = if let Some(task) = self.context.cache.tasks().get(namespace, owner.name) {
             Some(json_of(&*task))
         } else {
             self.read_task(namespace, owner).await?
@@ -261,7 +251,7 @@ impl QueueingReconciler {
         let Some(owner) = Job::of(job).task() else {
             return Ok(());
         };
-        if self.context.policies.is_opted_out(namespace_of(job)) {
+        if self.context.is_opted_out(namespace_of(job)) {
             return Ok(());
         }
         let waits = |task: &Value| Condition::find(task, QUEUED).is_some_and(Condition::is_true);
@@ -296,6 +286,6 @@ impl QueueingReconciler {
         let settings = text.map(|text| Settings::read(&at.namespace, &text));
         let settings = settings.and_then(Result::ok);
         let settings = settings.unwrap_or_else(|| Settings::of_namespace(&at.namespace));
-        Ok(settings.manages(&self.context.policies.namespace_labels(namespace)))
+        Ok(settings.manages(&self.context.namespace_labels(namespace)))
     }
 }

@@ -73,8 +73,8 @@ async fn failed(
     if breaker_comes_first(retry, namespace, item, retried) {
         return Ok(WorkItemResult::AwaitChange);
     }
-    let policies = retry.context.policies.current();
-    let labels = retry.context.policies.namespace_labels(namespace);
+    let policies = retry.context.policies();
+    let labels = retry.context.namespace_labels(namespace);
     let found = PolicyScope::new(&policies, namespace, &labels, None).retry(retried.kind(), retried.object());
     let name = found.as_ref().map(|found| scoped(namespace, &found.policy.to_string()));
     let rule = found
@@ -229,8 +229,8 @@ fn breaker_comes_first(
     if retried.kind() != RetriedKind::Task {
         return false;
     }
-    let policies = retry.context.policies.current();
-    let labels = retry.context.policies.namespace_labels(namespace);
+    let policies = retry.context.policies();
+    let labels = retry.context.namespace_labels(namespace);
     let found = PolicyScope::new(&policies, namespace, &labels, None).failure(retried.object());
     let governed = found.is_some_and(|found| found.mode == Mode::Enforce && found.item.is_some());
     let attempts = item.and_then(|item| Some(item.status.as_ref()?.attempts.as_slice()));

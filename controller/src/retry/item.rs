@@ -45,7 +45,7 @@ pub(super) async fn reconcile(retry: &RetryReconciler, key: ItemRef) -> Option<D
 }
 
 async fn take_steps(retry: &RetryReconciler, key: &ItemRef) -> Result<Option<Duration>, Error> {
-    if retry.context.policies.is_opted_out(&key.0) || !may_need_a_step(retry, key) {
+    if retry.context.is_opted_out(&key.0) || !may_need_a_step(retry, key) {
         retry.slots.set(key, retry.context.cached_work_item(key).as_deref());
         return Ok(None);
     }

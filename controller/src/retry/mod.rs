@@ -166,11 +166,6 @@ impl RetryReconciler {
         }
     }
 
-    /// Removes all Tasks: they are listed anew.
-    pub(crate) fn clear_tasks(&self) {
-        self.objects.clear(RetriedKind::Task);
-    }
-
     /// Evaluates all Workloads again, and enqueues all items: the policies changed. The caller reports each Task.
     pub(crate) fn policies_changed(&self) {
         foreman::reconsider_all(self);
@@ -190,8 +185,8 @@ impl RetryReconciler {
             return Retrying::No;
         };
         let namespace = namespace_of(object);
-        let policies = self.context.policies.current();
-        let labels = self.context.policies.namespace_labels(namespace);
+        let policies = self.context.policies();
+        let labels = self.context.namespace_labels(namespace);
         let rule = PolicyScope::new(&policies, namespace, &labels, None).retry(retried.kind(), retried.object());
         let keeps = rule.is_some_and(|found| found.mode == Mode::Enforce && !state.cancelled);
         if keeps { Retrying::Keeps } else { Retrying::No }
@@ -204,7 +199,7 @@ impl RetryReconciler {
 
     /// Enqueues every item whose `WorkItem` may concern a retry.
     fn enqueue_all(&self) {
-        for item in self.context.work_items.state() {
+        for item in self.context.cache.work_items().all() {
             self.work_item_changed(&item, false);
         }
     }

@@ -103,8 +103,8 @@ pub(super) fn entry_of(
     let metadata = retried.metadata();
     let namespace = metadata.namespace()?.to_owned();
     let key = (kind, metadata.name()?.to_owned());
-    let policies = retry.context.policies.current();
-    let labels = retry.context.policies.namespace_labels(&namespace);
+    let policies = retry.context.policies();
+    let labels = retry.context.namespace_labels(&namespace);
     let rule = PolicyScope::new(&policies, &namespace, &labels, None).retry(retried.kind(), retried.object());
     let entry = RetriedObject {
         phase: retried.phase(),
@@ -123,8 +123,8 @@ pub(super) fn is_of(retry: &RetryReconciler, item: &WorkItem, retried: Retried<'
 pub(super) fn identity(retry: &RetryReconciler, retried: Retried<'_>) -> ItemIdentity {
     let namespace = Metadata::of(retried.object()).namespace().unwrap_or_default();
     let of_breaker = || {
-        let policies = retry.context.policies.current();
-        let labels = retry.context.policies.namespace_labels(namespace);
+        let policies = retry.context.policies();
+        let labels = retry.context.namespace_labels(namespace);
         PolicyScope::new(&policies, namespace, &labels, None)
             .failure(retried.object())?
             .item

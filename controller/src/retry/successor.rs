@@ -115,11 +115,11 @@ impl RetryInFlight<'_> {
         let mut successor = retry::successor(kind, predecessor, &succession);
         if kind == RetriedKind::Workload {
             let namespace = self.key.0.as_str();
-            let policies = &self.retry.context.policies;
-            let labels = policies.namespace_labels(namespace);
+            let context = &self.retry.context;
+            let labels = context.namespace_labels(namespace);
             // All templates of all policies.
             tokio::task::block_in_place(|| {
-                retry::apply_sections(&policies.current(), namespace, &labels, &mut successor);
+                retry::apply_sections(&context.policies(), namespace, &labels, &mut successor);
             });
         }
         successor

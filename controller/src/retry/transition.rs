@@ -151,8 +151,8 @@ impl RetryInFlight<'_> {
 
     /// The rule of the current policy for `retried`, if it enforces a retry.
     pub(super) fn rule(&self, retried: Retried<'_>) -> Option<RetryPolicy> {
-        let policies = self.retry.context.policies.current();
-        let labels = self.retry.context.policies.namespace_labels(&self.key.0);
+        let policies = self.retry.context.policies();
+        let labels = self.retry.context.namespace_labels(&self.key.0);
         let found = PolicyScope::new(&policies, &self.key.0, &labels, None).retry(retried.kind(), retried.object())?;
         let enforced = found.mode == Mode::Enforce && !retried.is_left_to_bridge(found.rule);
         enforced.then(|| found.rule.clone())

@@ -7,6 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, api::DynamicObject};
 use serde_json::Value;
+use taskgate_cache::kelos_resource;
 use taskgate_policy::source::{IssueSource, Repository, SourceKey, ghproxy_service};
 use tokio::time::Instant;
 
@@ -14,7 +15,7 @@ use super::{SourceConfig, client::AuthToken, error::SourceError, github::Route};
 use crate::{
     context::Context,
     error::is_forbidden,
-    kubernetes::{self, json_of, kelos::kelos_resource},
+    kubernetes::{self, json_of},
 };
 
 /// The key of the token in a Workspace's Secret.
@@ -39,8 +40,8 @@ pub(super) async fn locate(
     namespace: &str,
     spawner: &str,
 ) -> Result<SourceLocation, Option<SourceError>> {
-    let found = context.policies.spawner_object(namespace, spawner).ok_or(None)?;
-    let source = IssueSource::of(&json_of(&*found))
+    let found = context.cache.spawners().get(namespace, spawner).ok_or(None)?;
+    let source = IssueSource::of(&json_of(&found.object))
         .map_err(|why| SourceError::Unsupported(format!("TaskSpawner {namespace}/{spawner}: {}", why.0)))?;
     let own = source.repository.as_deref();
     let (repository, route) = of_workspace(context, config, namespace, &source.workspace, own).await?;

@@ -4,19 +4,16 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::{
-    Api, ResourceExt as _,
-    api::{ApiResource, Patch, PatchParams},
-};
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
-use taskgate_api::{ClusterTaskPolicy, TaskPolicy};
+use taskgate_cache::StoredPolicy;
 use taskgate_policy::{
     PolicyName, clip,
     source::{Interests, SourceKey},
 };
 
 use super::error::SourceError;
-use crate::{context::Context, error::is_absent, policies::PolicyHead, status};
+use crate::{context::Context, error::is_absent, status};
 
 /// The condition's type.
 const SOURCE_READABLE: &str = "SourceReadable";
@@ -59,23 +56,10 @@ enum Readability {
 /// RBAC: `patch` on the status of both kinds of policies.
 pub(super) async fn write_all(context: &Context, interests: &Interests, health: &BTreeMap<SourceKey, ReadHealth>) {
     let states = readability(interests, health);
-    for policy in context.policies.local.state() {
-        let namespace = policy.namespace().unwrap_or_default();
-        let name = PolicyName::Namespaced {
-            namespace: namespace.clone(),
-            name: policy.name_any(),
-        };
-        let kind = ApiResource::erase::<TaskPolicy>(&());
-        let api = Api::namespaced_with(context.client.clone(), &namespace, &kind);
-        write(&api, &kind, &policy, states.get(&name)).await;
-    }
-    for policy in context.policies.cluster.state() {
-        let name = PolicyName::Cluster {
-            name: policy.name_any(),
-        };
-        let kind = ApiResource::erase::<ClusterTaskPolicy>(&());
-        let api = Api::all_with(context.client.clone(), &kind);
-        write(&api, &kind, &policy, states.get(&name)).await;
+    for policies in [context.cache.task_policies(), context.cache.cluster_task_policies()] {
+        for policy in policies.all() {
+            write(context, &policy, states.get(policy.name())).await;
+        }
     }
 }
 
@@ -102,11 +86,11 @@ fn readability(interests: &Interests, health: &BTreeMap<SourceKey, ReadHealth>) 
     states
 }
 
-async fn write(api: &Api<PolicyHead>, kind: &ApiResource, policy: &PolicyHead, state: Option<&Readability>) {
-    let status = policy.status.as_ref();
-    let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
+async fn write(context: &Context, policy: &StoredPolicy, state: Option<&Readability>) {
+    let conditions = policy.status().map(|status| status.conditions.as_slice());
+    let conditions = conditions.unwrap_or_default();
     let current = conditions.iter().find(|condition| condition.type_ == SOURCE_READABLE);
-    let generation = policy.metadata.generation;
+    let generation = Some(policy.generation());
     let wanted = match state {
         Some(Readability::Unknown) => return,
         None => match current {
@@ -125,14 +109,14 @@ async fn write(api: &Api<PolicyHead>, kind: &ApiResource, policy: &PolicyHead, s
     if wanted.as_ref() == current {
         return;
     }
+    let (api, kind, name) = status::policy_api(&context.client, policy.name());
     let patch = json!({
         "apiVersion": kind.api_version,
         "kind": kind.kind,
         "status": {"conditions": wanted.iter().collect::<Vec<_>>()},
     });
-    let name = policy.name_any();
     let params = PatchParams::apply(MANAGER).force();
-    match api.patch_status(&name, &params, &Patch::Apply(&patch)).await {
+    match api.patch_status(name, &params, &Patch::Apply(&patch)).await {
         Err(error) if !is_absent(&error) => {
             tracing::warn!(%error, name, "SourceReadable was not written: tried again with the next answer");
         }

@@ -1,6 +1,6 @@
 //! Which items policies need from their issue sources, from the caches.
 
-use kube::{ResourceExt as _, api::DynamicObject, runtime::reflector::Store};
+use kube::ResourceExt as _;
 use taskgate_api::kelos::Task;
 use taskgate_policy::{
     PolicyScope, PolicySet, TaskState,
@@ -10,13 +10,13 @@ use taskgate_policy::{
 use crate::{context::Context, kubernetes::json_of};
 
 /// The items that policies need. No cache is read where no policy needs any.
-pub(super) fn interests(context: &Context, tasks: &Store<DynamicObject>) -> Interests {
+pub(super) fn interests(context: &Context) -> Interests {
     let mut interests = Interests::new();
-    let policies = context.policies.current();
+    let policies = context.policies();
     if !policies.follows_sources() {
         return interests;
     }
-    for task in tasks.state() {
+    for task in context.cache.tasks().all() {
         let object = json_of(&*task);
         let (Some(state), Some(namespace)) = (TaskState::of(&object), task.namespace()) else {
             continue;
@@ -30,7 +30,7 @@ pub(super) fn interests(context: &Context, tasks: &Store<DynamicObject>) -> Inte
             add_task(&mut interests, scope, &object, &state, status);
         });
     }
-    for item in context.work_items.state() {
+    for item in context.cache.work_items().all() {
         let (namespace, name) = (item.namespace().unwrap_or_default(), item.name_any());
         if context.task_index.has(&(namespace.clone(), name.clone())) {
             continue;
@@ -50,7 +50,7 @@ fn with_scope(
     spawner: Option<&str>,
     add: impl FnOnce(&PolicyScope<'_, '_>),
 ) {
-    let spawner = spawner.and_then(|name| context.policies.spawner(namespace, name));
-    let labels = context.policies.namespace_labels(namespace);
-    add(&PolicyScope::new(policies, namespace, &labels, spawner.as_ref()));
+    let spawner = spawner.and_then(|name| context.spawner(namespace, name));
+    let labels = context.namespace_labels(namespace);
+    add(&PolicyScope::new(policies, namespace, &labels, spawner.as_deref()));
 }

@@ -1,6 +1,5 @@
 //! Single queries: whether the issue or pull request of a failed run is still open.
 
-use kube::runtime::reflector::ObjectRef;
 use taskgate_policy::{
     retry::{Origin, SourceAccess},
     source::Repository,
@@ -58,9 +57,8 @@ impl SourceClient {
             }
         }
         // Removes the limits of namespaces that are gone.
-        let namespaces = &context.policies.namespaces;
         self.limits
-            .retain(|(namespace, _)| namespaces.get(&ObjectRef::new(namespace)).is_some());
+            .retain(|(namespace, _)| context.cache.namespace_labels(namespace).is_some());
         failed.map_or(Ok(false), |error| Err(Some(error)))
     }
 

@@ -8,7 +8,6 @@ use std::{
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use jiff::Timestamp;
-use kube::{api::DynamicObject, runtime::reflector::Store};
 use taskgate_policy::source::{Interest, Interests, ItemPresence, SourceItem, SourceKey, backoff};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
@@ -37,12 +36,7 @@ const QUIET: Duration = Duration::from_secs(1);
 const SELDOM: u32 = 12;
 
 /// Reads sources, after the caches are filled. Never ends.
-pub(crate) async fn run(
-    context: Arc<Context>,
-    sources: Arc<Sources>,
-    tasks: Store<DynamicObject>,
-    config: SourceConfig,
-) {
+pub(crate) async fn run(context: Arc<Context>, sources: Arc<Sources>, config: SourceConfig) {
     let http = match Http::new() {
         Ok(http) => http,
         Err(error) => {
@@ -50,9 +44,7 @@ pub(crate) async fn run(
             return std::future::pending().await;
         }
     };
-    context.ready().await;
-    // An error means that the watch was dropped, and then this is dropped as well.
-    let _ = tasks.wait_until_ready().await;
+    context.task_index.filled().await;
     let mut reader = SourceReader {
         context,
         sources,
@@ -64,7 +56,7 @@ pub(crate) async fn run(
     };
     let mut running = FuturesUnordered::new();
     loop {
-        let interests = interests(&reader.context, &tasks);
+        let interests = interests(&reader.context);
         let (requests, more) = reader.due_requests(&interests).await;
         for request in requests {
             running.push(request.send(reader.http.clone(), Arc::clone(&reader.limits)));

@@ -1,11 +1,17 @@
 //! Conditions of policies: how one is built, and the condition `Accepted` (`policy`), which every replica writes.
 //!
-//! Imports `policies`. Called by `source` and by the `taskgate` binary.
+//! Imports `workqueue`. Called by `source` and by the `taskgate` binary.
 
 mod policy;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{
+    Api, Client,
+    api::{ApiResource, DynamicObject},
+};
+use taskgate_api::{ClusterTaskPolicy, TaskPolicy};
+use taskgate_policy::PolicyName;
 
 pub use policy::run as run_policy_status;
 
@@ -29,5 +35,19 @@ pub(crate) fn condition(
             .filter(|current| current.status == status)
             .map_or(Time(now), |current| current.last_transition_time.clone()),
         observed_generation: generation,
+    }
+}
+
+/// The API and the kind of a policy, and its name there.
+pub(crate) fn policy_api<'a>(client: &Client, policy: &'a PolicyName) -> (Api<DynamicObject>, ApiResource, &'a str) {
+    match policy {
+        PolicyName::Namespaced { namespace, name } => {
+            let kind = ApiResource::erase::<TaskPolicy>(&());
+            (Api::namespaced_with(client.clone(), namespace, &kind), kind, name)
+        }
+        PolicyName::Cluster { name } => {
+            let kind = ApiResource::erase::<ClusterTaskPolicy>(&());
+            (Api::all_with(client.clone(), &kind), kind, name)
+        }
     }
 }

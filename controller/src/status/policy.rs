@@ -7,21 +7,23 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::StreamExt as _;
+use futures::future::join3;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{
-    Api, Client, ResourceExt as _,
-    api::{ApiResource, Patch, PatchParams},
-    runtime::{Controller, controller::Action, watcher},
+    Client,
+    api::{Patch, PatchParams},
 };
 use serde_json::json;
-use taskgate_api::{ClusterTaskPolicy, TaskPolicy, task_policy::PolicyStatus};
-use taskgate_policy::{Acceptance, MAX_POLICIES, PolicyName, PolicyState, clip};
+use taskgate_api::task_policy::PolicyStatus;
+use taskgate_cache::{ClusterCache, Store, StoredPolicy};
+use taskgate_policy::{Acceptance, MAX_POLICIES, PolicyName, clip};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
-use super::condition;
-use crate::policies::{PolicyHead, SharedPolicies, changes};
+use super::{condition, policy_api};
+use crate::{error::is_absent, workqueue::rate_limited};
 
 /// The field manager of the status.
 const MANAGER: &str = "taskgate-policy-status";
@@ -30,100 +32,71 @@ const ACCEPTED: &str = "Accepted";
 /// The longest condition message, in characters: enough for a dozen problems.
 const MAX_MESSAGE: usize = 2048;
 
-/// The status of a policy could not be written.
-#[derive(Debug, thiserror::Error)]
-#[error("writing the status of {name}")]
-struct StatusError {
-    name: PolicyName,
-    source: Box<kube::Error>,
-}
+/// Until a write that failed is tried again.
+const RETRY: Duration = Duration::from_secs(10);
 
-/// The reconciler of one kind of policies.
-struct PolicyStatusReconciler {
-    client: Client,
-    kind: ApiResource,
-    policies: SharedPolicies,
-}
-
-/// Updates the status of all policies, as `policies` knows them, until `shutdown`.
+/// Updates the status of all policies, as `cache` has them, until `shutdown`.
 ///
-/// RBAC: `list`, `watch` on both kinds, `patch` on their `status`.
-pub async fn run(client: Client, policies: SharedPolicies, shutdown: CancellationToken) {
-    let keep = |kind| {
-        let (client, policies) = (client.clone(), policies.clone());
-        keep(PolicyStatusReconciler { client, kind, policies }, shutdown.clone())
-    };
-    tokio::join!(
-        keep(ApiResource::erase::<TaskPolicy>(&())),
-        keep(ApiResource::erase::<ClusterTaskPolicy>(&()))
-    );
+/// RBAC: `patch` on the `status` of both kinds.
+pub async fn run(client: Client, cache: Arc<ClusterCache>, shutdown: CancellationToken) {
+    let (client, cache) = (&client, &*cache);
+    let (enqueue, enqueued) = mpsc::unbounded_channel();
+    let reconciling = rate_limited::run(enqueued, |name| reconcile(client, cache, name));
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        ((), (), ()) = join3(
+            follow(cache.task_policies(), &enqueue),
+            follow(cache.cluster_task_policies(), &enqueue),
+            reconciling,
+        ) => {}
+    }
 }
 
-async fn keep(reconciler: PolicyStatusReconciler, shutdown: CancellationToken) {
-    let api = Api::<PolicyHead>::all_with(reconciler.client.clone(), &reconciler.kind);
-    // A change of the status, such as taskgate's own write, only leads to a comparison.
-    Controller::new_with(api, watcher::Config::default(), reconciler.kind.clone())
-        .reconcile_all_on(changes(reconciler.policies.clone()))
-        .graceful_shutdown_on(shutdown.cancelled_owned())
-        .run(reconcile, retry, Arc::new(reconciler))
-        .for_each(|outcome| async move {
-            if let Err(error) = outcome {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "the status of a policy was not written"
-                );
+/// Enqueues each policy whose status is not as it should be. A change of the status, such as taskgate's own write, only leads to a
+/// comparison.
+async fn follow(policies: &Store<StoredPolicy>, enqueue: &mpsc::UnboundedSender<PolicyName>) {
+    let mut policies = policies.subscribe();
+    while let Some(changes) = policies.next().await {
+        for policy in changes.into_iter().filter_map(|change| change.new) {
+            if wanted(&policy, Timestamp::now()).is_some() {
+                // The queue is dropped with this.
+                let _ = enqueue.send(policy.name().clone());
             }
-        })
-        .await;
+        }
+    }
 }
 
-async fn reconcile(policy: Arc<PolicyHead>, reconciler: Arc<PolicyStatusReconciler>) -> Result<Action, StatusError> {
-    let PolicyStatusReconciler { client, kind, policies } = &*reconciler;
-    let name = policy.name_any();
-    let (api, name) = match policy.namespace() {
-        Some(namespace) => (
-            Api::<PolicyHead>::namespaced_with(client.clone(), &namespace, kind),
-            PolicyName::Namespaced { namespace, name },
-        ),
-        None => (Api::all_with(client.clone(), kind), PolicyName::Cluster { name }),
+/// Writes the status of a policy if it is not as it should be; after a failure, when to try again.
+async fn reconcile(client: &Client, cache: &ClusterCache, name: PolicyName) -> Option<Duration> {
+    let policy = match &name {
+        PolicyName::Namespaced { namespace, name } => cache.task_policies().get(namespace, name),
+        PolicyName::Cluster { name } => cache.cluster_task_policies().get("", name),
     };
-    let generation = policy.metadata.generation;
-    let state = policies.borrow().states.get(&name).cloned();
-    let same =
-        |state: &PolicyState| Some(state.generation) == generation && Some(&state.uid) == policy.metadata.uid.as_ref();
-    let Some(state) = state.filter(same) else {
-        // Not compiled yet: all policies are reconciled when it is.
-        return Ok(Action::await_change());
-    };
-    let current = policy.status.as_ref();
-    let condition = accepted(&name, &state.acceptance, current, generation, Timestamp::now());
+    let status = wanted(&*policy?, Timestamp::now())?;
+    let (api, kind, object) = policy_api(client, &name);
+    let patch = json!({"apiVersion": kind.api_version, "kind": kind.kind, "status": status});
+    let params = PatchParams::apply(MANAGER).force();
+    match api.patch_status(object, &params, &Patch::Apply(&patch)).await {
+        Ok(_) => None,
+        // Deleted meanwhile.
+        Err(error) if is_absent(&error) => None,
+        Err(error) => {
+            warn!(%error, policy = %name, "the status of a policy was not written; tried again soon");
+            Some(RETRY)
+        }
+    }
+}
+
+/// The status that `policy` should have; `None`: it has it.
+fn wanted(policy: &StoredPolicy, now: Timestamp) -> Option<PolicyStatus> {
+    let (current, generation) = (policy.status(), Some(policy.generation()));
+    let condition = accepted(policy.name(), &policy.acceptance(), current, generation, now);
     let is_current = current
         .is_some_and(|status| status.observed_generation == generation && status.conditions.contains(&condition));
-    if is_current {
-        return Ok(Action::await_change());
-    }
-    let patch = json!({
-        "apiVersion": kind.api_version,
-        "kind": kind.kind,
-        "status": PolicyStatus { observed_generation: generation, conditions: vec![condition] },
-    });
-    let params = PatchParams::apply(MANAGER).force();
-    match api
-        .patch_status(&policy.name_any(), &params, &Patch::Apply(&patch))
-        .await
-    {
-        // Deleted meanwhile.
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Action::await_change()),
-        Err(source) => Err(StatusError {
-            name,
-            source: Box::new(source),
-        }),
-        Ok(_) => Ok(Action::await_change()),
-    }
-}
-
-fn retry(_: Arc<PolicyHead>, _: &StatusError, _: Arc<PolicyStatusReconciler>) -> Action {
-    Action::requeue(Duration::from_secs(10))
+    (!is_current).then(|| PolicyStatus {
+        observed_generation: generation,
+        conditions: vec![condition],
+    })
 }
 
 /// The condition for `acceptance`; `current` is the stored status.

@@ -9,14 +9,12 @@ use std::{
 
 use jiff::Timestamp;
 use rustls::{ClientConfig, crypto::ring};
+use taskgate_cache::ClusterCache;
 use taskgate_certs::{Injection, InjectionState, Resolver};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::Mutex, time::timeout};
 use tokio_rustls::TlsConnector;
 
-use crate::{
-    cache::Caches,
-    listener::{Lifecycle, ShutdownStage},
-};
+use crate::listener::{Lifecycle, ShutdownStage};
 
 /// How long a good result of the handshake probe is reused: several kubelets and people ask.
 const PROBE_TTL: Duration = Duration::from_secs(3);
@@ -26,7 +24,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Readiness {
     pub(crate) lifecycle: Lifecycle,
-    pub(crate) caches: Arc<Caches>,
+    pub(crate) cache: Arc<ClusterCache>,
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) probe: HandshakeProbe,
     /// `None` when this process does not follow the webhook configurations.
@@ -53,7 +51,7 @@ impl Readiness {
         };
         let mut checks = vec![
             check("shutdown", self.not_shutting_down()),
-            check("caches", self.caches_synced()),
+            check("caches", self.cache_synced()),
             ReadinessCheck {
                 note: self.renewal_problem(),
                 ..check("certificate", self.certificate_valid(Timestamp::now()))
@@ -81,8 +79,8 @@ impl Readiness {
         }
     }
 
-    fn caches_synced(&self) -> Result<(), String> {
-        let caches = self.caches.status();
+    fn cache_synced(&self) -> Result<(), String> {
+        let caches = self.cache.status();
         let missing: Vec<_> = caches
             .iter()
             .filter(|cache| !cache.synced)

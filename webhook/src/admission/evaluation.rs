@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
+use taskgate_cache::block_in_place;
 use taskgate_policy::{
     CancelDetail, CancelReview, Decision, Kind, Phase, Request, Right, decide, govern, has_reserved_keys,
     needs_permission_check, required_rights, reserved_keys_changed, review_cancellation, right_missing,
@@ -15,10 +16,7 @@ use super::{
     inputs::{AccessDecision, ClusterContext, ClusterReadError, ReviewedTask, load_item, read_inputs},
     review::{ReviewOperation, ReviewRequest},
 };
-use crate::{
-    blocking::block_in_place,
-    registration::rules::{Endpoint, RequestFilter},
-};
+use crate::registration::rules::{Endpoint, RequestFilter};
 
 /// Decides on `review`, which was sent to `endpoint` for an object of `kind`, as of `now`.
 ///

@@ -3,7 +3,7 @@
 //! One review passes through [`router`], `ReviewLimiter::run`, `BodyBudget::read` and `decode`, [`answer`], [`evaluate`] (which
 //! calls `read_inputs`, the policy crate's `govern`, `load_item` and `decide`) and `encode`. Admission writes nothing.
 //!
-//! Imports `registration` (the endpoints), `listener` (the caller of a request, quotas), `config`, `metrics` and `blocking`; it
+//! Imports `registration` (the endpoints), `listener` (the caller of a request, quotas), `config` and `metrics`; it
 //! reads the cluster through [`ClusterContext`] only. Called by `server`, and by `taskgate-offline` without a server.
 
 mod body;

@@ -32,12 +32,10 @@ use taskgate_api::{
     WorkItem, WorkItemStatus, is_object_name, job, kelos, keys,
     metadata::{Metadata, Owner},
 };
+use taskgate_cache::{kelos_resource, labels, spawner_info, workspace_info};
 use taskgate_policy::{Right, SpawnerInfo, TaskState, WorkspaceInfo};
 
-use crate::{
-    admission::{AccessDecision, ClusterReadError, UserInfo},
-    cache::{kelos_resource, labels, spawner_info, workspace_info},
-};
+use crate::admission::{AccessDecision, ClusterReadError, UserInfo};
 
 /// The Jobs of how many Tasks are listed at most: the URL names the Tasks.
 const MAX_NAMED_TASKS: usize = 64;
@@ -70,7 +68,7 @@ impl LiveReader {
         let known = version.filter(|version| kelos::TASK_VERSIONS.contains(version));
         let resource = ApiResource {
             version: known.unwrap_or(kelos::TASK_VERSIONS[0]).to_owned(),
-            ..kelos_resource("Task", kelos::TASKS)
+            ..newest("Task", kelos::TASKS)
         };
         // The Job's creator chose the text of the owner reference.
         if !is_object_name(owner.name) {
@@ -105,7 +103,7 @@ impl LiveReader {
 
     /// The Tasks of a work item, by the label that admission sets on them.
     pub(super) async fn tasks_of(&self, namespace: &str, work_item: &str) -> Result<Vec<TaskState>, ClusterReadError> {
-        let resource = kelos_resource("Task", kelos::TASKS);
+        let resource = newest("Task", kelos::TASKS);
         let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &resource);
         let label = format!("{}={work_item}", keys::WORK_ITEM);
         let found = api.list(&ListParams::default().labels(&label)).await;
@@ -158,7 +156,7 @@ impl LiveReader {
         let found = self
             .kelos_object("TaskSpawner", "taskspawners", namespace, name)
             .await?;
-        Ok(found.map(|spawner| Arc::new(spawner_info(spawner))))
+        Ok(found.map(|spawner| Arc::new(spawner_info(&spawner))))
     }
 
     /// The name of the user that taskgate itself is authenticated as.
@@ -205,7 +203,7 @@ impl LiveReader {
         name: &str,
     ) -> Result<Option<Arc<WorkspaceInfo>>, ClusterReadError> {
         let found = self.kelos_object("Workspace", "workspaces", namespace, name).await?;
-        Ok(found.map(|workspace| Arc::new(workspace_info(workspace))))
+        Ok(found.map(|workspace| Arc::new(workspace_info(&workspace))))
     }
 
     /// An object of Kelos. An illegal name, which a label or a field may contain, is not sent to the API server.
@@ -219,10 +217,15 @@ impl LiveReader {
         if !is_object_name(name) {
             return Ok(None);
         }
-        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &kelos_resource(kind, plural));
+        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &newest(kind, plural));
         let found = api.get_opt(name).await;
         found.map_err(|error| read_error(kind, namespace, name, error))
     }
+}
+
+/// A kind of Kelos in the newest version that taskgate knows.
+fn newest(kind: &str, plural: &str) -> ApiResource {
+    kelos_resource(kelos::TASK_VERSIONS[0], kind, plural)
 }
 
 /// Creates the SubjectAccessReview `spec` and returns the API server's answer.

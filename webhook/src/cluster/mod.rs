@@ -1,6 +1,6 @@
 //! The live cluster as the context of a decision: from the cache first, then by live reads.
 //!
-//! Imports `admission` (the trait), `cache` and `rate_limiter`. Called by `server`, which hands it to the router; `admin` creates
+//! Imports `admission` (the trait) and `rate_limiter`. Called by `server`, which hands it to the router; `admin` creates
 //! access reviews through it.
 
 mod kueue;
@@ -11,6 +11,7 @@ use std::{sync::Arc, time::Duration};
 use kube::Client;
 use serde_json::Value;
 use taskgate_api::{WorkItemStatus, kueue::ConfigRef, metadata::Owner};
+use taskgate_cache::ClusterCache;
 use taskgate_policy::{ItemIdentity, KueueInfo, PolicySet, Right, SpawnerInfo, Workspace};
 use tokio::sync::OnceCell;
 use tracing::debug;
@@ -20,7 +21,6 @@ use crate::{
         AccessDecision, ClusterContext, ClusterReadError, CompetingTasks, NamespaceLabels, QueueLookup, ReviewedTask,
         UserInfo,
     },
-    cache::Caches,
     rate_limiter::RateLimiter,
 };
 use kueue::KueueReader;
@@ -34,7 +34,7 @@ const ACCESS_REVIEW_BURST: u32 = 200;
 
 /// The live cluster.
 pub(crate) struct LiveCluster {
-    caches: Arc<Caches>,
+    cache: Arc<ClusterCache>,
     live: LiveReader,
     kueue: KueueReader,
     own_user: OnceCell<Option<String>>,
@@ -42,10 +42,10 @@ pub(crate) struct LiveCluster {
 }
 
 impl LiveCluster {
-    /// Reads from `caches`, and through `client` where they do not suffice; `kueue` locates Kueue's configuration.
-    pub(crate) fn new(caches: Arc<Caches>, client: Client, kueue: Option<ConfigRef>) -> Self {
+    /// Reads from `cache`, and through `client` where it does not suffice; `kueue` locates Kueue's configuration.
+    pub(crate) fn new(cache: Arc<ClusterCache>, client: Client, kueue: Option<ConfigRef>) -> Self {
         Self {
-            caches,
+            cache,
             live: LiveReader::new(client.clone()),
             kueue: KueueReader::new(client, kueue),
             own_user: OnceCell::new(),
@@ -56,15 +56,15 @@ impl LiveCluster {
 
 impl ClusterContext for LiveCluster {
     fn is_ready(&self) -> bool {
-        self.caches.synced()
+        self.cache.is_synced()
     }
 
     fn policies(&self) -> Arc<PolicySet> {
-        self.caches.policies()
+        self.cache.policies()
     }
 
     async fn namespace_labels(&self, namespace: &str) -> Result<NamespaceLabels, ClusterReadError> {
-        if let Some(labels) = self.caches.namespace_labels(namespace) {
+        if let Some(labels) = self.cache.namespace_labels(namespace) {
             return Ok(labels);
         }
         let labels = self.live.namespace_labels(namespace).await?;
@@ -76,14 +76,14 @@ impl ClusterContext for LiveCluster {
     }
 
     async fn spawner(&self, namespace: &str, name: &str) -> Result<Option<Arc<SpawnerInfo>>, ClusterReadError> {
-        match self.caches.spawner(namespace, name) {
-            Some(spawner) => Ok(Some(spawner)),
+        match self.cache.spawners().get(namespace, name) {
+            Some(spawner) => Ok(Some(Arc::clone(&spawner.info))),
             None => self.live.spawner(namespace, name).await,
         }
     }
 
     async fn workspace(&self, namespace: &str, name: &str) -> Workspace {
-        if let Some(workspace) = self.caches.workspace(namespace, name) {
+        if let Some(workspace) = self.cache.workspaces().get(namespace, name) {
             return Workspace::Present(workspace);
         }
         match self.live.workspace(namespace, name).await {
@@ -112,7 +112,9 @@ impl ClusterContext for LiveCluster {
         if consistent {
             self.live.work_item_status(namespace, &name, &item.key).await
         } else {
-            Ok(self.caches.work_item_status(namespace, &name, &item.key))
+            let cached = self.cache.work_items().get(namespace, &name);
+            let cached = cached.filter(|cached| cached.spec.key == item.key);
+            Ok(cached.map(|cached| Arc::new(cached.status.clone().unwrap_or_default())))
         }
     }
 

@@ -1,40 +1,43 @@
 //! The store of policies of both kinds, compiled once as they arrive, for the whole process.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use jiff::Timestamp;
 use kube::api::DynamicObject;
 use serde::de::DeserializeOwned;
-use taskgate_api::{ClusterTaskPolicySpec, TaskPolicySpec};
+use taskgate_api::{ClusterTaskPolicySpec, TaskPolicySpec, task_policy::PolicyStatus};
 use taskgate_policy::{
     Acceptance, KnownPolicies, MAX_POLICIES, Policy, PolicyName, PolicySet, PolicyState, Problem, clip,
 };
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::store::KindStore;
-use crate::blocking::block_in_place;
+use crate::{
+    block_in_place,
+    store::{NamespacedName, ObjectChange, ObjectMap, Store},
+};
 
 /// The policies of both kinds, and the set that subscribers see.
 #[derive(Debug)]
 pub(super) struct PolicyStore {
-    pub(super) namespaced: KindStore<Arc<StoredPolicy>>,
-    pub(super) cluster: KindStore<Arc<StoredPolicy>>,
+    pub(super) namespaced: Store<StoredPolicy>,
+    pub(super) cluster: Store<StoredPolicy>,
     known: watch::Sender<Arc<KnownPolicies>>,
     /// Locked while `known` is built from the stores, so that the last one built is the newest.
     rebuilding: Mutex<()>,
 }
 
-/// A policy as it is stored in the cluster.
+/// A policy as it is stored in the cluster: compiled, with its status.
 #[derive(Clone, Debug)]
-pub(super) struct StoredPolicy {
+pub struct StoredPolicy {
     name: PolicyName,
     uid: String,
     generation: i64,
     created: Option<Timestamp>,
+    status: Option<PolicyStatus>,
     compiled: CompiledPolicy,
 }
 
@@ -47,7 +50,39 @@ enum CompiledPolicy {
     Dropped,
 }
 
+/// What is compiled follows from the generation, and from the limit.
+impl PartialEq for StoredPolicy {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.uid, self.generation, &self.status) == (&other.uid, other.generation, &other.status)
+            && self.is_dropped() == other.is_dropped()
+    }
+}
+
 impl StoredPolicy {
+    /// Which object it is.
+    pub fn name(&self) -> &PolicyName {
+        &self.name
+    }
+
+    /// The generation of the object.
+    pub fn generation(&self) -> i64 {
+        self.generation
+    }
+
+    /// The status of the object.
+    pub fn status(&self) -> Option<&PolicyStatus> {
+        self.status.as_ref()
+    }
+
+    /// Whether it is in force.
+    pub fn acceptance(&self) -> Acceptance {
+        match &self.compiled {
+            CompiledPolicy::Usable(_) => Acceptance::InForce,
+            CompiledPolicy::Invalid(problems) => Acceptance::Invalid(Arc::clone(problems)),
+            CompiledPolicy::Dropped => Acceptance::TooMany,
+        }
+    }
+
     fn is_dropped(&self) -> bool {
         matches!(self.compiled, CompiledPolicy::Dropped)
     }
@@ -56,35 +91,34 @@ impl StoredPolicy {
         PolicyState {
             uid: self.uid.clone(),
             generation: self.generation,
-            acceptance: match &self.compiled {
-                CompiledPolicy::Usable(_) => Acceptance::InForce,
-                CompiledPolicy::Invalid(problems) => Acceptance::Invalid(Arc::clone(problems)),
-                CompiledPolicy::Dropped => Acceptance::TooMany,
-            },
+            acceptance: self.acceptance(),
         }
     }
 }
 
 /// Drops the newest policies in the namespace of `key`, while there are more than the limit.
-fn drop_newest(stored: &mut BTreeMap<String, Arc<StoredPolicy>>, key: &str) {
-    let group = &key[..=key.find('/').unwrap_or(key.len() - 1)];
+fn drop_newest(stored: &mut ObjectMap<StoredPolicy>, key: &NamespacedName) -> Vec<ObjectChange<StoredPolicy>> {
     let members = stored
-        .range_mut(group.to_owned()..)
-        .take_while(|(key, _)| key.starts_with(group));
-    let mut kept: Vec<_> = members
-        .map(|(_, stored)| stored)
-        .filter(|stored| !stored.is_dropped())
-        .collect();
+        .range_mut(NamespacedName::new(&key.namespace, "")..)
+        .take_while(|(other, _)| other.namespace == key.namespace);
+    let mut kept: Vec<_> = members.filter(|(_, stored)| !stored.is_dropped()).collect();
     if kept.len() <= MAX_POLICIES {
-        return;
+        return Vec::new();
     }
-    kept.sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
-    for newest in kept.into_iter().skip(MAX_POLICIES) {
-        *newest = Arc::new(StoredPolicy {
+    kept.sort_by(|(_, a), (_, b)| (a.created, &a.name).cmp(&(b.created, &b.name)));
+    let newest = kept.into_iter().skip(MAX_POLICIES);
+    let drop = |(key, stored): (&NamespacedName, &mut Arc<StoredPolicy>)| {
+        let dropped = Arc::new(StoredPolicy {
             compiled: CompiledPolicy::Dropped,
-            ..StoredPolicy::clone(newest)
+            ..StoredPolicy::clone(stored)
         });
-    }
+        ObjectChange {
+            key: key.clone(),
+            old: Some(std::mem::replace(stored, Arc::clone(&dropped))),
+            new: Some(dropped),
+        }
+    };
+    newest.map(drop).collect()
 }
 
 /// Whether a dropped policy fits again.
@@ -107,8 +141,8 @@ fn dropped_fits_again(stored: &[Arc<StoredPolicy>]) -> bool {
 impl PolicyStore {
     pub(super) fn new() -> Self {
         Self {
-            namespaced: KindStore::with_after_change("taskpolicies", drop_newest),
-            cluster: KindStore::with_after_change("clustertaskpolicies", drop_newest),
+            namespaced: Store::with_after_change("taskpolicies", drop_newest),
+            cluster: Store::with_after_change("clustertaskpolicies", drop_newest),
             known: watch::Sender::default(),
             rebuilding: Mutex::default(),
         }
@@ -122,8 +156,8 @@ impl PolicyStore {
     /// policy.
     pub(super) fn rebuild(&self) -> bool {
         let _rebuilding = self.rebuilding.lock().unwrap_or_else(PoisonError::into_inner);
-        let namespaced = self.namespaced.values();
-        let cluster = self.cluster.values();
+        let namespaced = self.namespaced.all();
+        let cluster = self.cluster.all();
         let list_again = dropped_fits_again(&namespaced) || dropped_fits_again(&cluster);
         let stored = [namespaced, cluster].concat();
         let states = stored
@@ -154,7 +188,7 @@ impl PolicyStore {
         rejected.count()
     }
 
-    pub(super) fn compile_namespaced(&self, object: DynamicObject) -> Arc<StoredPolicy> {
+    pub(super) fn compile_namespaced(&self, object: DynamicObject) -> StoredPolicy {
         let compile = |name: &PolicyName, spec: TaskPolicySpec| match name {
             PolicyName::Namespaced { namespace, name } => Policy::namespaced(namespace, name, &spec),
             PolicyName::Cluster { name } => Policy::namespaced("", name, &spec),
@@ -162,7 +196,7 @@ impl PolicyStore {
         stored(&self.namespaced, object, compile)
     }
 
-    pub(super) fn compile_cluster(&self, object: DynamicObject) -> Arc<StoredPolicy> {
+    pub(super) fn compile_cluster(&self, object: DynamicObject) -> StoredPolicy {
         let compile = |name: &PolicyName, spec: ClusterTaskPolicySpec| match name {
             PolicyName::Namespaced { name, .. } | PolicyName::Cluster { name } => Policy::cluster(name, &spec),
         };
@@ -172,19 +206,23 @@ impl PolicyStore {
 
 /// Compiles a policy, unless its generation is compiled already.
 fn stored<S: DeserializeOwned>(
-    store: &KindStore<Arc<StoredPolicy>>,
+    store: &Store<StoredPolicy>,
     object: DynamicObject,
     compile: impl Fn(&PolicyName, S) -> Result<Policy, Vec<Problem>>,
-) -> Arc<StoredPolicy> {
+) -> StoredPolicy {
     let DynamicObject { metadata, mut data, .. } = object;
     let namespace = metadata.namespace.unwrap_or_default();
     let name = metadata.name.unwrap_or_default();
     let uid = metadata.uid.unwrap_or_default();
     let generation = metadata.generation.unwrap_or_default();
+    let status = serde_json::from_value(data["status"].take()).unwrap_or_default();
     let is_current =
         |before: &Arc<StoredPolicy>| before.uid == uid && before.generation == generation && !before.is_dropped();
     if let Some(before) = store.get(&namespace, &name).filter(is_current) {
-        return before;
+        return StoredPolicy {
+            status,
+            ..StoredPolicy::clone(&before)
+        };
     }
     let name = if namespace.is_empty() {
         PolicyName::Cluster { name }
@@ -210,13 +248,14 @@ fn stored<S: DeserializeOwned>(
             CompiledPolicy::Invalid(problems.into())
         }
     };
-    Arc::new(StoredPolicy {
+    StoredPolicy {
         name,
         uid,
         generation,
         created: metadata.creation_timestamp.map(|created| created.0),
+        status,
         compiled,
-    })
+    }
 }
 
 #[cfg(test)]
@@ -234,10 +273,14 @@ mod tests {
         serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status})).unwrap()
     }
 
+    fn key(name: &str) -> NamespacedName {
+        NamespacedName::new("team", name)
+    }
+
     fn apply(policies: &PolicyStore, object: DynamicObject) -> bool {
-        let key = format!("team/{}", object.metadata.name.as_deref().unwrap_or_default());
+        let key = key(object.metadata.name.as_deref().unwrap_or_default());
         let stored = policies.compile_namespaced(object);
-        policies.namespaced.apply(&key, Some(stored));
+        policies.namespaced.apply(key, Some(stored));
         policies.rebuild()
     }
 
@@ -262,11 +305,13 @@ mod tests {
         let policies = PolicyStore::new();
         apply(&policies, object("p", 1, 0, &json!({"queueName": "a"})));
         let mut known = policies.known();
-        let compiled = policies.namespaced.get("team", "p").unwrap();
-        let mut again = object("p", 1, 0, &json!({"queueName": "a"}));
+        // A generation never gets another spec: this one would be invalid.
+        let mut again = object("p", 1, 0, &json!({"queueName": "Not Legal"}));
         again.data["status"] = json!({"observedGeneration": 1});
         apply(&policies, again);
-        assert!(Arc::ptr_eq(&compiled, &policies.namespaced.get("team", "p").unwrap()));
+        let stored = policies.namespaced.get("team", "p").unwrap();
+        let observed = stored.status().and_then(|status| status.observed_generation);
+        assert_eq!((stored.acceptance(), observed), (Acceptance::InForce, Some(1)));
         assert!(!known.has_changed().unwrap());
         apply(&policies, object("p", 2, 0, &json!({"queueName": "b"})));
         assert!(known.has_changed().unwrap());
@@ -288,7 +333,7 @@ mod tests {
         for index in 0..count {
             let name = format!("p{index:03}");
             let stored = policies.compile_namespaced(object(&name, 1, count - index, &spec));
-            policies.namespaced.stage(&format!("team/{name}"), Some(stored));
+            policies.namespaced.stage(&key(&name), Some(stored));
         }
         policies.namespaced.commit();
         assert!(!policies.rebuild());
@@ -304,11 +349,30 @@ mod tests {
             (state("p009"), state("p010")),
             (Acceptance::TooMany, Acceptance::InForce)
         );
+        // Of the oldest that arrives last, the subscribers learn what it supersedes.
+        let mut subscription = policies.namespaced.subscribe();
+        subscription.try_next();
+        apply(&policies, object("o", 1, 0, &spec));
+        let changed: Vec<_> = subscription
+            .try_next()
+            .unwrap()
+            .into_iter()
+            .map(|change| (change.key.name, change.new))
+            .collect();
+        assert_eq!(changed.len(), 2);
+        assert_eq!((changed[0].0.as_str(), changed[1].0.as_str()), ("o", "p010"));
+        assert_eq!(
+            changed[1].1.as_ref().map(|policy| policy.acceptance()),
+            Some(Acceptance::TooMany)
+        );
+        policies.namespaced.remove(key("o"));
+        assert!(policies.rebuild());
+        apply(&policies, object("p010", 1, count - 10, &spec));
         // A new one is over the limit, also when it arrives last.
         assert!(!apply(&policies, object("q", 1, count + 1, &spec)));
         assert_eq!(state("q"), Acceptance::TooMany);
         // One is deleted: the dropped ones have to be listed again.
-        policies.namespaced.remove("team/p050");
+        policies.namespaced.remove(key("p050"));
         assert!(policies.rebuild());
         assert!(!apply(&policies, object("p009", 1, count - 9, &spec)));
         assert_eq!(

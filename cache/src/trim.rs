@@ -1,0 +1,212 @@
+//! Trims objects to the fields that decisions and reconciles read.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::DynamicObject;
+use serde_json::{Map, Value, json};
+use taskgate_api::{WorkItem, WorkItemStatus, condition::QUEUED, work_item::Attempt};
+use taskgate_policy::{SpawnerInfo, WorkspaceInfo};
+use tracing::warn;
+
+/// A trimmed `TaskSpawner`.
+#[derive(Debug, PartialEq)]
+pub struct CachedSpawner {
+    /// What policies select by.
+    pub info: Arc<SpawnerInfo>,
+    /// Its metadata, where its items come from, and whether it is suspended.
+    pub object: DynamicObject,
+}
+
+/// The labels of an object.
+pub fn labels(metadata: &ObjectMeta) -> BTreeMap<String, String> {
+    metadata.labels.clone().unwrap_or_default()
+}
+
+/// The fields of a spawner that policies use.
+pub fn spawner_info(object: &DynamicObject) -> SpawnerInfo {
+    SpawnerInfo::of(&json(object))
+}
+
+/// The fields of a Workspace that templates use.
+pub fn workspace_info(object: &DynamicObject) -> WorkspaceInfo {
+    WorkspaceInfo::of(&json(object))
+}
+
+fn json(object: &DynamicObject) -> Value {
+    let mut json = object.data.clone();
+    json["metadata"] = json!({"uid": object.metadata.uid, "labels": object.metadata.labels});
+    json
+}
+
+pub(crate) fn spawner(mut object: DynamicObject) -> CachedSpawner {
+    object.metadata.managed_fields = None;
+    let kept = |pointer: &str| object.data.pointer(pointer).cloned().unwrap_or_default();
+    object.data = json!({"spec": {
+        "suspend": kept("/spec/suspend"),
+        "when": kept("/spec/when"),
+        "taskTemplate": {
+            "workspaceRef": kept("/spec/taskTemplate/workspaceRef"),
+            "worker": {"workspaceRef": kept("/spec/taskTemplate/worker/workspaceRef")},
+        },
+    }});
+    CachedSpawner {
+        info: Arc::new(spawner_info(&object)),
+        object,
+    }
+}
+
+/// A `WorkItem` with what admission, the next step, the limit and the spawner's condition depend on: there may be very many. A
+/// reconcile that writes one reads it whole. `None` if it cannot be read: a typed watch would fail for all of them.
+pub(crate) fn work_item(object: DynamicObject) -> Option<WorkItem> {
+    let DynamicObject {
+        mut metadata, mut data, ..
+    } = object;
+    metadata.managed_fields = None;
+    let status = serde_json::from_value::<Option<WorkItemStatus>>(data["status"].take());
+    let read = status.and_then(|status| Ok((serde_json::from_value(data["spec"].take())?, status)));
+    match read {
+        Ok((spec, mut status)) => {
+            if let Some(status) = &mut status {
+                trim_status(status);
+            }
+            Some(WorkItem { metadata, spec, status })
+        }
+        Err(error) => {
+            warn!(namespace = metadata.namespace, name = metadata.name, %error, "skipping a WorkItem that cannot be read");
+            None
+        }
+    }
+}
+
+fn trim_status(status: &mut WorkItemStatus) {
+    status.conditions = Vec::new();
+    // The copy of an object that is being replaced is as large as the object.
+    if let Some(transition) = status.retry.as_mut().and_then(|retry| retry.transition.as_mut()) {
+        transition.predecessor = None;
+        transition.feedback = None;
+        transition.children = Vec::new();
+    }
+    for attempt in &mut status.attempts {
+        *attempt = Attempt {
+            uid: std::mem::take(&mut attempt.uid),
+            name: String::new(),
+            outcome: attempt.outcome,
+            opened: attempt.opened,
+            reason: None,
+            cancelled_by: None,
+            start_time: None,
+            completion_time: attempt.completion_time.take(),
+            cost_usd: attempt.cost_usd.take(),
+            input_tokens: attempt.input_tokens,
+            output_tokens: attempt.output_tokens,
+        };
+    }
+}
+
+/// Removes from a Task what no reconcile reads, so that the cache stays small: prompt and outputs among them.
+pub fn trim_task(object: &mut DynamicObject) {
+    object.metadata.managed_fields = None;
+    let spec = object.data.get("spec");
+    let mut kept = only_fields(
+        spec,
+        &[
+            "type",
+            "ttlSecondsAfterFinished",
+            "branch",
+            "workerPoolRef",
+            "workspaceRef",
+            "agentConfigRefs",
+        ],
+    );
+    if let Some(worker) = spec.and_then(|spec| spec.get("worker")) {
+        kept["worker"] = only_fields(Some(worker), &["type", "workspaceRef", "agentConfigRefs"]);
+    }
+    let mut status = only_fields(
+        object.data.get("status"),
+        &[
+            "phase",
+            "jobName",
+            "podName",
+            "startTime",
+            "completionTime",
+            "message",
+            "cancelledBy",
+            "usage",
+        ],
+    );
+    let conditions = object.data.pointer("/status/conditions").and_then(Value::as_array);
+    let queued = conditions
+        .into_iter()
+        .flatten()
+        .find(|condition| condition["type"] == QUEUED);
+    if let Some(queued) = queued {
+        status["conditions"] = json!([queued]);
+    }
+    object.data = json!({"spec": kept, "status": status});
+}
+
+/// A copy of `value` with these fields only.
+pub fn only_fields(value: Option<&Value>, fields: &[&str]) -> Value {
+    let kept: Map<String, Value> = fields
+        .iter()
+        .filter_map(|field| Some(((*field).to_owned(), value?.get(*field)?.clone())))
+        .collect();
+    Value::Object(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use taskgate_api::work_item::Breaker;
+
+    use super::*;
+
+    fn object(data: Value) -> DynamicObject {
+        serde_json::from_value(data).unwrap()
+    }
+
+    #[test]
+    fn attempts_are_trimmed_and_an_unreadable_item_is_skipped() {
+        let kept = work_item(object(json!({
+            "metadata": {"name": "fixer-42", "managedFields": []},
+            "spec": {"key": "fixer/42", "item": "42"},
+            "status": {"breaker": "Open", "consecutiveFailures": 3, "attempts": [
+                {"uid": "u", "name": "n", "outcome": "Failed", "reason": "Error", "startTime": "2026-01-01T00:00:00Z"},
+            ]},
+        })))
+        .unwrap();
+        let status = kept.status.unwrap();
+        assert_eq!(
+            (kept.spec.key.as_str(), status.breaker),
+            ("fixer/42", Some(Breaker::Open))
+        );
+        assert!(kept.metadata.managed_fields.is_none());
+        let attempt = &status.attempts[0];
+        assert_eq!((attempt.uid.as_str(), attempt.name.as_str()), ("u", ""));
+        assert!(attempt.reason.is_none() && attempt.start_time.is_none());
+        let new = work_item(object(
+            json!({"metadata": {}, "spec": {"key": "fixer/42", "item": "42"}}),
+        ));
+        assert!(new.unwrap().status.is_none());
+        let odd = object(json!({"metadata": {}, "spec": {"key": "a", "item": "a"}, "status": {"breaker": "Ajar"}}));
+        assert!(work_item(odd).is_none());
+    }
+
+    #[test]
+    fn a_spawner_is_trimmed_to_its_source() {
+        let when = json!({"githubIssues": {"repo": "o/r"}});
+        let kept = spawner(object(json!({
+            "metadata": {"name": "fixer", "uid": "u", "labels": {"team": "a"}, "managedFields": []},
+            "spec": {"suspend": true, "when": when, "taskTemplate": {"workspaceRef": {"name": "w"}, "promptTemplate": "long"}},
+            "status": {"phase": "Running"},
+        })));
+        assert_eq!(
+            (kept.info.uid.as_str(), kept.info.repository.as_deref()),
+            ("u", Some("o/r"))
+        );
+        assert!(kept.info.has_issue_source && kept.info.labels["team"] == "a");
+        let template = json!({"workspaceRef": {"name": "w"}, "worker": {"workspaceRef": null}});
+        let spec = json!({"suspend": true, "when": when, "taskTemplate": template});
+        assert_eq!(kept.object.data, json!({"spec": spec}));
+    }
+}

@@ -1,0 +1,166 @@
+//! The list-and-watch loop that fills a store.
+
+use std::{
+    fmt::Debug,
+    future::{Ready, ready},
+    pin::pin,
+    time::Duration,
+};
+
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
+use kube::{
+    Api, Client, Resource,
+    api::DynamicObject,
+    runtime::watcher::{self, Event, watcher},
+};
+use serde::de::DeserializeOwned;
+use taskgate_certs::Backoff;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    kelos::{kelos_resource, served_version},
+    store::{NamespacedName, Store},
+};
+
+/// How many objects a page of a list has.
+const PAGE: u32 = 500;
+
+/// Finds the API of a kind before each list; `None`: the kind is not installed.
+type FoundApi<K> = kube::Result<Option<Api<K>>>;
+
+/// The same API for every list.
+pub(crate) fn fixed<K>(api: Api<K>) -> impl Fn() -> Ready<FoundApi<K>>
+where
+    Api<K>: Clone,
+{
+    move || ready(Ok(Some(api.clone())))
+}
+
+/// A kind of Kelos, in the version that the cluster serves at the time of the list.
+pub(crate) fn of_kelos(
+    client: Client,
+    kind: &'static str,
+    plural: &'static str,
+) -> impl Fn() -> BoxFuture<'static, FoundApi<DynamicObject>> {
+    move || {
+        let client = client.clone();
+        async move {
+            let version = served_version(&client).await?;
+            Ok(version.map(|version| Api::all_with(client, &kelos_resource(version, kind, plural))))
+        }
+        .boxed()
+    }
+}
+
+/// Why a watch ended.
+enum WatchEnd {
+    /// The kind is not installed.
+    NotInstalled,
+    Failed(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<kube::Error> for WatchEnd {
+    fn from(error: kube::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<watcher::Error> for WatchEnd {
+    fn from(error: watcher::Error) -> Self {
+        match &error {
+            watcher::Error::InitialListFailed(kube::Error::Api(status))
+            | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+                if status.code == 404 =>
+            {
+                Self::NotInstalled
+            }
+            _ => Self::Failed(error.into()),
+        }
+    }
+}
+
+/// Keeps `store` equal to the objects of the API that `find` yields, trimmed by `trim` as they arrive, until `shutdown`. `changed`
+/// is called after every visible change and returns whether to list again.
+///
+/// After any error it lists again with a backoff, also for a kind that is not installed. (A watch that is merely resumed
+/// delivers nothing until the next change, so that it would not show whether it works.)
+pub(crate) async fn follow<K, T, F>(
+    find: impl Fn() -> F,
+    store: &Store<T>,
+    trim: impl Fn(K) -> Option<T>,
+    changed: impl Fn() -> bool,
+    shutdown: CancellationToken,
+) where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    T: PartialEq,
+    F: Future<Output = FoundApi<K>>,
+{
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
+    loop {
+        let end = tokio::select! {
+            () = shutdown.cancelled() => return,
+            end = list_and_watch(&find, store, &trim, &changed, &mut backoff) => end,
+        };
+        match end {
+            Ok(()) => continue,
+            Err(WatchEnd::NotInstalled) => {
+                if store.uninstalled() {
+                    changed();
+                }
+            }
+            Err(WatchEnd::Failed(error)) => store.fail(&*error),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = sleep(backoff.delay()) => {}
+        }
+    }
+}
+
+/// Lists and watches until an error, or until `changed` asks for another list.
+async fn list_and_watch<K, T, F>(
+    find: &impl Fn() -> F,
+    store: &Store<T>,
+    trim: &impl Fn(K) -> Option<T>,
+    changed: &impl Fn() -> bool,
+    backoff: &mut Backoff,
+) -> Result<(), WatchEnd>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    T: PartialEq,
+    F: Future<Output = FoundApi<K>>,
+{
+    let api = find().await?.ok_or(WatchEnd::NotInstalled)?;
+    let mut events = pin!(watcher(api, watcher::Config::default().page_size(PAGE)));
+    while let Some(event) = events.next().await {
+        match event? {
+            Event::Init => {
+                store.begin();
+                continue;
+            }
+            Event::InitApply(object) => {
+                store.stage(&key_of(&object), trim(object));
+                continue;
+            }
+            Event::InitDone => {
+                backoff.reset();
+                store.commit();
+            }
+            Event::Apply(object) => store.apply(key_of(&object), trim(object)),
+            Event::Delete(object) => store.remove(key_of(&object)),
+        }
+        if changed() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn key_of<K: Resource>(object: &K) -> NamespacedName {
+    let metadata = object.meta();
+    NamespacedName {
+        namespace: metadata.namespace.clone().unwrap_or_default(),
+        name: metadata.name.clone().unwrap_or_default(),
+    }
+}

@@ -1,0 +1,201 @@
+//! What each change of the cluster cache leads to: indexes are filled, and Tasks, items and spawners are enqueued.
+//!
+//! Whatever is computed from all objects of a kind is built from the first batch of its subscription, when this replica starts to
+//! lead.
+
+use std::sync::Arc;
+
+use futures::channel::mpsc;
+use kube::{
+    ResourceExt as _,
+    api::DynamicObject,
+    runtime::{
+        controller::ReconcileRequest,
+        reflector::{ObjectRef, store::Writer},
+        watcher::Event,
+    },
+};
+use taskgate_api::{WorkItem, keys, task_policy::RetriedKind};
+use taskgate_cache::{ClusterCache, ObjectChange};
+use taskgate_policy::TaskState;
+use tokio::sync::{mpsc as tokio_mpsc, watch};
+
+use super::{Reconcilers, queued_task::QueuedTask};
+use crate::{
+    breaker::{TrippedItems, spawner_status::SpawnerRef},
+    kubernetes::json_of,
+};
+
+pub(crate) type Enqueued = mpsc::UnboundedReceiver<ReconcileRequest<QueuedTask>>;
+
+/// The work queue of Tasks.
+#[derive(Clone, Debug)]
+pub(crate) struct TaskQueue(mpsc::UnboundedSender<ReconcileRequest<QueuedTask>>);
+
+impl TaskQueue {
+    pub(crate) fn new() -> (Self, Enqueued) {
+        let (sender, enqueued) = mpsc::unbounded();
+        (Self(sender), enqueued)
+    }
+
+    pub(crate) fn enqueue(&self, namespace: &str, task: &str) {
+        // Fails only when the controller is dropped, or without Kelos.
+        let _ = self.0.unbounded_send(ObjectRef::new(task).within(namespace).into());
+    }
+
+    fn enqueue_object(&self, task: &DynamicObject) {
+        self.enqueue(&task.namespace().unwrap_or_default(), &task.name_any());
+    }
+}
+
+/// Follows `WorkItem`s, once the cache is filled and its watches work: a change concerns the item's Tasks, its retries and its
+/// spawner. The first batch lets the controller start.
+pub(crate) async fn follow_work_items(
+    reconcilers: &Reconcilers,
+    with_kelos: bool,
+    queue: &TaskQueue,
+    spawners: &tokio_mpsc::UnboundedSender<SpawnerRef>,
+) {
+    let context = &*reconcilers.context;
+    // A stale cache lacks what the last leader wrote.
+    context.cache.wait_until_current().await;
+    if with_kelos {
+        // The cache may not know yet that Kelos is installed by now.
+        context.cache.spawners().wait_until_followed().await;
+        context.cache.tasks().wait_until_followed().await;
+    }
+    let mut tripped = reconcilers.breaker.tripped_items();
+    let mut work_items = context.cache.work_items().subscribe();
+    while let Some(changes) = work_items.next().await {
+        for change in changes {
+            let deleted = change.new.is_none();
+            if let Some(item) = change.new.or(change.old) {
+                work_item_changed(reconcilers, &item, deleted, &mut tripped, queue, spawners);
+            }
+        }
+        context.started.send_replace(true);
+    }
+}
+
+fn work_item_changed(
+    reconcilers: &Reconcilers,
+    item: &WorkItem,
+    deleted: bool,
+    tripped: &mut TrippedItems,
+    queue: &TaskQueue,
+    spawners: &tokio_mpsc::UnboundedSender<SpawnerRef>,
+) {
+    let namespace = item.namespace().unwrap_or_default();
+    for task in reconcilers.context.task_index.of(&(namespace.clone(), item.name_any())) {
+        queue.enqueue(&namespace, &task.name);
+    }
+    reconcilers.sources.refresh();
+    reconcilers.retry.work_item_changed(item, deleted);
+    tripped.put(item, deleted);
+    if let Some(spawner) = item.spec.spawner.clone() {
+        let _ = spawners.send((namespace, spawner));
+    }
+}
+
+/// Follows Tasks, keeps their indexes, and fills the store that the work queue takes them from.
+pub(crate) async fn follow_tasks(reconcilers: &Reconcilers, mut store: Writer<QueuedTask>, queue: &TaskQueue) {
+    let context = &*reconcilers.context;
+    let mut tasks = context.cache.tasks().subscribe();
+    // No Task is reconciled before the indexes have all of them.
+    store.apply_watcher_event(&Event::Init);
+    for change in tasks.next().await.unwrap_or_default() {
+        task_changed(reconcilers, &change, queue);
+        if let Some(task) = change.new {
+            store.apply_watcher_event(&Event::InitApply(QueuedTask(task)));
+        }
+    }
+    store.apply_watcher_event(&Event::InitDone);
+    context.task_index.set_filled();
+    while let Some(changes) = tasks.next().await {
+        for change in changes {
+            task_changed(reconcilers, &change, queue);
+            match (change.old, change.new) {
+                (_, Some(task)) => store.apply_watcher_event(&Event::Apply(QueuedTask(task))),
+                (Some(task), None) => store.apply_watcher_event(&Event::Delete(QueuedTask(task))),
+                (None, None) => {}
+            }
+        }
+    }
+}
+
+fn task_changed(reconcilers: &Reconcilers, change: &ObjectChange<DynamicObject>, queue: &TaskQueue) {
+    let (index, siblings) = (&reconcilers.context.task_index, &reconcilers.cancellation.siblings);
+    let namespace = &change.key.namespace;
+    let state_of = |object: &Arc<DynamicObject>| {
+        let json = json_of(&**object);
+        TaskState::of(&json).map(|state| (json, state))
+    };
+    let (old, new) = (
+        change.old.as_ref().and_then(state_of),
+        change.new.as_ref().and_then(state_of),
+    );
+    if let Some((_, old)) = &old {
+        // Another Task may have its name, or it may have been moved to another item.
+        let stays = |new: &TaskState| (&new.uid, &new.work_item) == (&old.uid, &old.work_item);
+        if !new.as_ref().is_some_and(|(_, new)| stays(new)) {
+            siblings.remove(&old.uid);
+            index.remove(namespace, old);
+        }
+    }
+    let deleted = change.new.is_none();
+    if let Some((json, state)) = new {
+        // A newer Task of an item may end the older ones.
+        for older in siblings.put(namespace, &json, &state) {
+            queue.enqueue(namespace, &older);
+        }
+        index.put(namespace, state);
+        reconcilers.retry.object_changed(RetriedKind::Task, &json, deleted);
+    } else if let Some((json, _)) = old {
+        reconcilers.retry.object_changed(RetriedKind::Task, &json, deleted);
+    }
+    reconcilers.sources.refresh();
+    queue.enqueue(namespace, &change.key.name);
+}
+
+/// Enqueues everything that policies decide about, when all policies are known and whenever they change.
+pub(crate) async fn follow_policies(reconcilers: &Reconcilers, queue: &TaskQueue, changed: &watch::Sender<()>) {
+    let context = &*reconcilers.context;
+    context.ready().await;
+    let mut known = context.cache.known_policies();
+    loop {
+        known.mark_unchanged();
+        reconcilers.sources.refresh();
+        for task in context.cache.tasks().all() {
+            reconcilers
+                .retry
+                .object_changed(RetriedKind::Task, &json_of(&*task), false);
+            queue.enqueue_object(&task);
+        }
+        reconcilers.retry.policies_changed();
+        changed.send_replace(());
+        // An error means that the cache is dropped, and this with it.
+        if known.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Enqueues the Tasks with taskgate's finalizer in namespaces that are opted out: the finalizer is removed now, not when the Tasks
+/// change next.
+pub(crate) async fn follow_namespaces(cache: &ClusterCache, queue: &TaskQueue) {
+    let mut namespaces = cache.namespaces().subscribe();
+    while let Some(changes) = namespaces.next().await {
+        let opted_out = |change: &ObjectChange<_>| change.new.as_deref().is_some_and(keys::is_opted_out);
+        for namespace in changes.into_iter().filter(opted_out) {
+            let tasks = cache.tasks().in_namespace(&namespace.key.name);
+            let has_finalizer = |task: &&Arc<DynamicObject>| {
+                let mut finalizers = task.finalizers().iter();
+                finalizers.any(|finalizer| finalizer == keys::ACCOUNTING)
+            };
+            tasks
+                .iter()
+                .filter(has_finalizer)
+                .for_each(|task| queue.enqueue_object(task));
+        }
+    }
+}
