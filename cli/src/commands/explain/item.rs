@@ -108,7 +108,7 @@ fn rule<'a>(context: &'a ExplainContext<'_>, task: Option<&Value>) -> Option<Fai
 /// The breaker under the current policy, else as it was stored.
 fn breaker(status: &WorkItemStatus, rule: Option<&FailureRule<'_>>, now: Timestamp) -> Breaker {
     match rule {
-        Some(rule) => breaker_state(status, rule.rule, now).into(),
+        Some(rule) => breaker_state(status, rule.rule, now),
         None => status.breaker.unwrap_or(Breaker::Closed),
     }
 }
