@@ -145,9 +145,15 @@ impl ClusterCache {
         });
     }
 
-    /// Whether every store was filled once, or its kind is not installed.
+    /// Whether admission can decide: every store that it reads was filled once, or its kind is not installed.
     pub fn is_synced(&self) -> bool {
-        self.known_policies().borrow().complete && self.status().iter().all(|cache| cache.synced)
+        self.known_policies().borrow().complete && self.unsynced().next().is_none()
+    }
+
+    /// The kinds that admission still waits for. It reads no Tasks from the cache.
+    pub fn unsynced(&self) -> impl Iterator<Item = &'static str> {
+        let waits = |cache: &CacheStatus| !cache.synced && cache.kind != TASKS;
+        self.status().into_iter().filter(waits).map(|cache| cache.kind)
     }
 
     /// Waits until every store is filled and its watch works, or its kind is not installed. Not for Workspaces, which only templates

@@ -112,8 +112,8 @@ enum WatchState {
     Following,
     /// The kind is not installed, which is as certain as an empty list.
     NotInstalled,
-    /// The store is filled, but the watch does not work.
-    Stale { since: Instant },
+    /// The watch does not work. The store has what was `listed`, or is empty because the kind was not installed.
+    Stale { since: Instant, listed: bool },
 }
 
 impl<T: PartialEq> Store<T> {
@@ -187,7 +187,10 @@ impl<T: PartialEq> Store<T> {
 
     /// Whether the kind is installed and was listed, as far as the store knows.
     pub fn is_listed(&self) -> bool {
-        matches!(*self.state.borrow(), WatchState::Following | WatchState::Stale { .. })
+        matches!(
+            *self.state.borrow(),
+            WatchState::Following | WatchState::Stale { listed: true, .. }
+        )
     }
 
     /// Begins a list.
@@ -265,8 +268,11 @@ impl<T: PartialEq> Store<T> {
                 since,
                 error: Some(error.to_string()),
             },
-            WatchState::Stale { since } => WatchState::Stale { since },
-            WatchState::Following | WatchState::NotInstalled => WatchState::Stale { since: Instant::now() },
+            WatchState::Stale { since, listed } => WatchState::Stale { since, listed },
+            WatchState::Following | WatchState::NotInstalled => WatchState::Stale {
+                since: Instant::now(),
+                listed: current == WatchState::Following,
+            },
         };
         self.enter(state, || {
             warn!(cache = self.kind, error, "cannot follow the API server");
@@ -277,7 +283,7 @@ impl<T: PartialEq> Store<T> {
         let objects = self.read().objects.len();
         let (synced, age) = match *self.state.borrow() {
             WatchState::Starting { since, .. } => (false, since.elapsed()),
-            WatchState::Stale { since } => (true, since.elapsed()),
+            WatchState::Stale { since, .. } => (true, since.elapsed()),
             WatchState::Following | WatchState::NotInstalled => (true, Duration::ZERO),
         };
         CacheStatus {

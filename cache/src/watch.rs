@@ -14,8 +14,9 @@ use kube::{
     runtime::watcher::{self, Event, watcher},
 };
 use serde::de::DeserializeOwned;
+use taskgate_api::kelos::TASK_VERSIONS;
 use taskgate_certs::Backoff;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -25,19 +26,22 @@ use crate::{
 
 /// How many objects a page of a list has.
 const PAGE: u32 = 500;
+/// The longest time between two lists after errors.
+const LONGEST_DELAY: Duration = Duration::from_secs(10);
 
-/// Finds the API of a kind before each list; `None`: the kind is not installed.
-type FoundApi<K> = kube::Result<Option<Api<K>>>;
+/// The API of a kind, found before each list.
+type FoundApi<K> = kube::Result<Api<K>>;
 
 /// The same API for every list.
 pub(crate) fn fixed<K>(api: Api<K>) -> impl Fn() -> Ready<FoundApi<K>>
 where
     Api<K>: Clone,
 {
-    move || ready(Ok(Some(api.clone())))
+    move || ready(Ok(api.clone()))
 }
 
-/// A kind of Kelos, in the version that the cluster serves at the time of the list.
+/// A kind of Kelos, in the version that the cluster serves at the time of the list. Whether it is installed, the list decides: an
+/// API server that starts may not have all groups in its discovery yet.
 pub(crate) fn of_kelos(
     client: Client,
     kind: &'static str,
@@ -46,8 +50,8 @@ pub(crate) fn of_kelos(
     move || {
         let client = client.clone();
         async move {
-            let version = served_version(&client).await?;
-            Ok(version.map(|version| Api::all_with(client, &kelos_resource(version, kind, plural))))
+            let version = served_version(&client).await?.unwrap_or(TASK_VERSIONS[0]);
+            Ok(Api::all_with(client, &kelos_resource(version, kind, plural)))
         }
         .boxed()
     }
@@ -96,12 +100,17 @@ pub(crate) async fn follow<K, T, F>(
     T: PartialEq,
     F: Future<Output = FoundApi<K>>,
 {
-    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
+    let mut backoff = Backoff::new(Duration::from_millis(500), LONGEST_DELAY);
     loop {
+        let began = Instant::now();
         let end = tokio::select! {
             () = shutdown.cancelled() => return,
-            end = list_and_watch(&find, store, &trim, &changed, &mut backoff) => end,
+            end = list_and_watch(&find, store, &trim, &changed) => end,
         };
+        // A watch that fails right after each list must not list without end.
+        if began.elapsed() > LONGEST_DELAY {
+            backoff.reset();
+        }
         match end {
             Ok(()) => continue,
             Err(WatchEnd::NotInstalled) => {
@@ -124,14 +133,13 @@ async fn list_and_watch<K, T, F>(
     store: &Store<T>,
     trim: &impl Fn(K) -> Option<T>,
     changed: &impl Fn() -> bool,
-    backoff: &mut Backoff,
 ) -> Result<(), WatchEnd>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     T: PartialEq,
     F: Future<Output = FoundApi<K>>,
 {
-    let api = find().await?.ok_or(WatchEnd::NotInstalled)?;
+    let api = find().await?;
     let mut events = pin!(watcher(api, watcher::Config::default().page_size(PAGE)));
     while let Some(event) = events.next().await {
         match event? {
@@ -143,10 +151,7 @@ where
                 store.stage(&key_of(&object), trim(object));
                 continue;
             }
-            Event::InitDone => {
-                backoff.reset();
-                store.commit();
-            }
+            Event::InitDone => store.commit(),
             Event::Apply(object) => store.apply(key_of(&object), trim(object)),
             Event::Delete(object) => store.remove(key_of(&object)),
         }

@@ -1,6 +1,6 @@
 //! Delays between retries.
 //!
-//! Imports nothing. Called by `source` and `inject`, and by the caches of `taskgate-webhook`.
+//! Imports nothing. Called by `source` and `inject`, and by the caches of `taskgate-cache`.
 
 use std::time::Duration;
 

@@ -97,6 +97,12 @@ impl InstalledWebhooks {
                 problem,
             };
             // A validating webhook has the same fields, except the reinvocation policy.
+            if configuration["apiVersion"] != "admissionregistration.k8s.io/v1" {
+                return Err(failed(
+                    "",
+                    "its apiVersion is not admissionregistration.k8s.io/v1".to_owned(),
+                ));
+            }
             let all: Option<Vec<MutatingWebhook>> = serde_json::from_value(configuration["webhooks"].clone())
                 .map_err(|error| failed("", error.to_string()))?;
             for webhook in all.into_iter().flatten() {

@@ -3,7 +3,7 @@
 //! Whatever is computed from all objects of a kind is built from the first batch of its subscription, when this replica starts to
 //! lead.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::channel::mpsc;
 use kube::{
@@ -17,14 +17,23 @@ use kube::{
 };
 use taskgate_api::{WorkItem, keys, task_policy::RetriedKind};
 use taskgate_cache::{ClusterCache, ObjectChange};
-use taskgate_policy::TaskState;
-use tokio::sync::{mpsc as tokio_mpsc, watch};
+use taskgate_policy::{KnownPolicies, PolicyName, TaskState};
+use tokio::{
+    sync::{mpsc as tokio_mpsc, watch},
+    task::yield_now,
+    time::sleep,
+};
 
 use super::{Reconcilers, queued_task::QueuedTask};
 use crate::{
     breaker::{TrippedItems, spawner_status::SpawnerRef},
     kubernetes::json_of,
 };
+
+/// How long a change of policies waits for others.
+const QUIET: Duration = Duration::from_millis(500);
+/// How many Tasks are enqueued before others get the thread.
+const YIELD_EVERY: usize = 200;
 
 pub(crate) type Enqueued = mpsc::UnboundedReceiver<ReconcileRequest<QueuedTask>>;
 
@@ -157,27 +166,55 @@ fn task_changed(reconcilers: &Reconcilers, change: &ObjectChange<DynamicObject>,
     queue.enqueue(namespace, &change.key.name);
 }
 
-/// Enqueues everything that policies decide about, when all policies are known and whenever they change.
+/// Enqueues everything that policies decide about, when all policies are known and whenever they change: of a namespace if only
+/// policies of that namespace changed. A user who may write policies may write them all the time, hence the quiet time.
 pub(crate) async fn follow_policies(reconcilers: &Reconcilers, queue: &TaskQueue, changed: &watch::Sender<()>) {
     let context = &*reconcilers.context;
     context.ready().await;
     let mut known = context.cache.known_policies();
+    let mut before = Arc::default();
     loop {
-        known.mark_unchanged();
+        let now = Arc::clone(&known.borrow_and_update());
         reconcilers.sources.refresh();
-        for task in context.cache.tasks().all() {
+        let tasks = match changed_namespaces(&before, &now) {
+            Some(namespaces) => namespaces
+                .iter()
+                .flat_map(|namespace| context.cache.tasks().in_namespace(namespace))
+                .collect(),
+            None => context.cache.tasks().all(),
+        };
+        for (index, task) in tasks.iter().enumerate() {
             reconcilers
                 .retry
-                .object_changed(RetriedKind::Task, &json_of(&*task), false);
-            queue.enqueue_object(&task);
+                .object_changed(RetriedKind::Task, &json_of(&**task), false);
+            queue.enqueue_object(task);
+            if index % YIELD_EVERY == YIELD_EVERY - 1 {
+                yield_now().await;
+            }
         }
         reconcilers.retry.policies_changed();
+        before = now;
         changed.send_replace(());
         // An error means that the cache is dropped, and this with it.
         if known.changed().await.is_err() {
             return;
         }
+        sleep(QUIET).await;
     }
+}
+
+/// The namespaces whose policies differ; `None` if policies of the cluster do, or at the start.
+fn changed_namespaces(before: &KnownPolicies, now: &KnownPolicies) -> Option<BTreeSet<String>> {
+    if before.complete != now.complete {
+        return None;
+    }
+    let names = before.states.keys().chain(now.states.keys());
+    let changed = names.filter(|name| before.states.get(name) != now.states.get(name));
+    let namespace_of = |name: &PolicyName| match name {
+        PolicyName::Namespaced { namespace, .. } => Some(namespace.clone()),
+        PolicyName::Cluster { .. } => None,
+    };
+    changed.map(namespace_of).collect()
 }
 
 /// Enqueues the Tasks with taskgate's finalizer in namespaces that are opted out: the finalizer is removed now, not when the Tasks

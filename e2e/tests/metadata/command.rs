@@ -66,7 +66,7 @@ async fn a_policy_is_tried_on_a_task_with_either_engine() -> anyhow::Result<()> 
     later["spec"]["metadata"]["fromSource"] = json!(true);
     let later = file(&fixture, "later.yaml", &later)?.display().to_string();
     let (ok, shown) = taskgate(["render", &later, &object]).await?;
-    let waits = shown.matches("set after the issue source was read").count();
+    let waits = shown.matches("set once the issue source has been read").count();
     ensure!(ok && waits == 2, "{shown}");
     let (ok, shown) = taskgate(["render", &policy, &object, "--engine", "Tera"]).await?;
     ensure!(

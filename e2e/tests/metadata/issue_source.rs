@@ -203,8 +203,8 @@ async fn an_issue_source_that_is_down_blocks_nothing_and_is_reported_once() -> a
     let fixture = &source.fixture;
     source.fails();
     let (stored, warnings) = created_with_warnings(fixture, &task("fixer-42")).await?;
-    let told = "taskgate: TaskPolicy/agents: sets kelos.dev/priority, kelos.dev/source-title after the issue source \
-                was read";
+    let told = "taskgate: TaskPolicy/agents: sets kelos.dev/priority, kelos.dev/source-title once the issue source \
+                has been read";
     ensure!(warnings == [told], "{warnings:?}");
     ensure!(labels(&stored)["team.example.com/area"] == "backend", "{stored}");
     let waits = "label:kelos.dev/priority annotation:kelos.dev/source-title";

@@ -42,7 +42,7 @@ pub enum Detail {
         /// Why.
         why: String,
     },
-    /// Labels or annotations are set after the issue source was read.
+    /// Labels or annotations are set once the issue source has been read.
     MetadataPending {
         /// Their keys.
         keys: Vec<String>,
@@ -265,7 +265,7 @@ impl Reason {
             Detail::MetadataKept { keys } => format!("kept the Task's own value of {}", keys.join(", ")),
             Detail::MetadataPending { keys } => {
                 let set = if would.is_empty() { "sets" } else { "would set" };
-                format!("{set} {} after the issue source was read", keys.join(", "))
+                format!("{set} {} once the issue source has been read", keys.join(", "))
             }
             Detail::Queue(detail) => detail.text(would),
             Detail::NameTooLong { length } => {

@@ -129,7 +129,7 @@ impl MetadataRule {
         self.propagate.contains(&target)
     }
 
-    /// Whether the value of `entry` is set only after the issue source was read.
+    /// Whether the value of `entry` is set only once the issue source has been read.
     pub(crate) fn waits(&self, entry: &Entry) -> bool {
         self.from_source && entry.reads_source
     }

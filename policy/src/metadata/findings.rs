@@ -42,7 +42,7 @@ impl Stage<'_> {
 ///
 /// A key goes to the strongest policy that has a value for it. A value of the creator stays, with a warning, unless the policy
 /// overrides it. A value that cannot be rendered is left out, with a warning; it never stops a Task. A value that is set only
-/// after the issue source was read reserves its key: a weaker policy does not set it meanwhile.
+/// once the issue source has been read reserves its key: a weaker policy does not set it meanwhile.
 pub(crate) fn findings<'a>(
     matches: &[SectionMatch<'a, &'a MetadataRule>],
     values: &mut Values<'_>,

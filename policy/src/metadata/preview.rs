@@ -47,7 +47,7 @@ pub fn preview(policy: &Policy, input: &TemplateInput<'_>) -> Vec<PreviewLine> {
                 (Some(existing), _) if waits && !rule.override_existing => {
                     (Some(existing), "the Task's own stays".to_owned())
                 }
-                (existing, _) if waits => (existing, "set after the issue source was read".to_owned()),
+                (existing, _) if waits => (existing, "set once the issue source has been read".to_owned()),
                 (Some(existing), Some(value)) if existing == value => (Some(existing), "there already".to_owned()),
                 (Some(existing), _) if !rule.override_existing => (Some(existing), "the Task's own stays".to_owned()),
                 (Some(existing), None) => (Some(existing), explain(&rendered)),

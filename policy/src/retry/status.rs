@@ -160,9 +160,9 @@ pub fn run_deleted(status: &WorkItemStatus, uid: &str, now: Timestamp) -> Option
             by: None,
             message: None,
         });
-        format!("{name} was not deleted by taskgate: the count starts over")
+        format!("{name} was deleted, and not by taskgate: the count starts over")
     } else {
-        format!("{name} was not deleted by taskgate: it is not created again")
+        format!("{name} was deleted, and not by taskgate: it is not created again")
     };
     set_condition(&mut next, false, Stopped::Deleted.reason(), &message, now);
     Some(next)
@@ -285,8 +285,8 @@ pub fn stopped(status: &WorkItemStatus, uid: &str, why: Stopped, now: Timestamp)
     retry.failure = None;
     let name = format!("{} {}", transition.old.kind.as_str(), transition.old.name);
     let message = match why {
-        Stopped::Deleted => format!("{name} was not deleted by taskgate: it is not created again"),
-        Stopped::Replaced => format!("{name} was not created by taskgate: it is not retried"),
+        Stopped::Deleted => format!("{name} was deleted, and not by taskgate: it is not created again"),
+        Stopped::Replaced => format!("another client created a new {name}: it is not retried"),
         Stopped::Revived => format!("{name} is not failed any more: it is not retried"),
         Stopped::Unwanted => format!("no policy retries {name} any more"),
         Stopped::Invalid(why) => format!("the retry of {name} is dropped: {why}"),

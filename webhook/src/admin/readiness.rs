@@ -80,12 +80,7 @@ impl Readiness {
     }
 
     fn cache_synced(&self) -> Result<(), String> {
-        let caches = self.cache.status();
-        let missing: Vec<_> = caches
-            .iter()
-            .filter(|cache| !cache.synced)
-            .map(|cache| cache.kind)
-            .collect();
+        let missing: Vec<_> = self.cache.unsynced().collect();
         if missing.is_empty() {
             Ok(())
         } else {

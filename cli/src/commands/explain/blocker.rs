@@ -30,7 +30,7 @@ pub(super) fn lines(context: &ExplainContext<'_>, task: &Value, summary: &TaskSu
         DisplayState::Phase(phase) if phase == kelos::WAITING => waiting(context, task),
         DisplayState::Phase(phase) if phase.is_empty() || phase == PENDING => pending(context, task),
         DisplayState::Phase(_) if Task::of(task).is_terminal() => Vec::new(),
-        DisplayState::Phase(_) | DisplayState::Cancelling => deactivated(context, task).into_iter().collect(),
+        DisplayState::Phase(_) | DisplayState::Cancelling => not_started(context, task).into_iter().collect(),
         DisplayState::CircuitBroken | DisplayState::Cancelled => Vec::new(),
     }
 }
@@ -143,7 +143,7 @@ fn pending(context: &ExplainContext<'_>, task: &Value) -> Vec<Line> {
         let line = Line::waits("for Kelos to create its Job");
         return [line].into_iter().chain(context.kueue.blocker()).collect();
     };
-    if let Some(line) = deactivated(context, task) {
+    if let Some(line) = not_started(context, task) {
         return vec![line];
     }
     let view = Job::of(job);
@@ -191,12 +191,12 @@ fn queued(context: &ExplainContext<'_>, task: &Value) -> Vec<Line> {
 }
 
 /// Kueue keeps the Task's Job from running although it does not wait in a queue.
-fn deactivated(context: &ExplainContext<'_>, task: &Value) -> Option<Line> {
+fn not_started(context: &ExplainContext<'_>, task: &Value) -> Option<Line> {
     let condition = Condition::find(task, QUEUED).filter(|condition| condition.is_false())?;
     if !matches!(condition.reason(), "Deactivated" | "CannotStart") {
         return None;
     }
-    let line = Line::waits(format!("as Kueue deactivated its Job: {}", condition.message()));
+    let line = Line::waits(format!("as Kueue does not start its Job: {}", condition.message()));
     Some(with_remedy(context, task, condition.reason(), line))
 }
 

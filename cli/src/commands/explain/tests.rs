@@ -189,7 +189,7 @@ fn each_reason_in_the_queue_has_its_remedy() {
     let activate =
         "→ kubectl -n team patch workloads.kueue.x-k8s.io job-t-0 --type=merge -p '{\"spec\":{\"active\":true}}'";
     assert!(
-        text.contains("as Kueue deactivated its Job: an administrator did") && text.contains(activate),
+        text.contains("as Kueue does not start its Job: an administrator did") && text.contains(activate),
         "{text}"
     );
 }
