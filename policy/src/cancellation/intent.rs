@@ -229,6 +229,8 @@ pub fn next_run(schedule: &str, moment: Timestamp) -> Option<Timestamp> {
         "@hourly" => "0 * * * *",
         fields => fields,
     };
+    // The crate searches four years, and panics where jiff has none left.
+    moment.checked_add(SignedDuration::from_hours(5 * 366 * 24)).ok()?;
     let mut options = ParseOptions::default();
     options.fallback_timezone_option = FallbackTimezoneOption::UTC;
     let crontab = parse_crontab_with(fields, options).ok()?;
@@ -490,6 +492,7 @@ mod schedule_tests {
             ("61 * * * *", None),
             ("", None),
             ("soon", None),
+            ("0 0 31 2 *", None),
         ] {
             let moment = "2026-11-21T12:30:00Z".parse().unwrap();
             assert_eq!(
@@ -498,5 +501,11 @@ mod schedule_tests {
                 "{schedule}"
             );
         }
+    }
+
+    #[test]
+    fn at_the_end_of_time_there_is_no_next_run() {
+        let moment = "9998-01-01T00:00:00Z".parse().unwrap();
+        assert_eq!(next_run("* * * * *", moment), None);
     }
 }
