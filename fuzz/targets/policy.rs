@@ -17,7 +17,7 @@ use taskgate_policy::{
     govern,
     metadata::{TemplateInput, fill, preview},
     retry::apply_sections,
-    stated,
+    without_reserved_keys,
 };
 
 /// The CPU time of compiling one policy and evaluating five requests, with debug assertions and coverage: far more than necessary, far
