@@ -100,7 +100,7 @@ fn check_task(input: &Value, item: Option<&SourceItem>, discovered: bool, now: T
             now,
         });
     }
-    let Some(facts) = item.map(SourceItem::facts) else {
+    let Some(facts) = item.map(SourceItem::template_fields) else {
         return;
     };
     let (labels, spawner) = (BTreeMap::new(), SpawnerInfo::of(spawner));
