@@ -136,7 +136,7 @@ impl Input<'_> {
     }
 
     /// The recorded end of a run.
-    fn record(&self, object: Retried<'_>, failure: &Failure) {
+    fn record(&self, object: Retried<'_>, failure: &FailureCause) {
         let Self { status, now, .. } = *self;
         let retry = status.retry.clone().unwrap_or_default();
         let Some(state) = TaskState::of(object.object()) else {
