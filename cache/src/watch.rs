@@ -102,13 +102,13 @@ pub(crate) async fn follow<K, T, F>(
 {
     let mut backoff = Backoff::new(Duration::from_millis(500), LONGEST_DELAY);
     loop {
-        let began = Instant::now();
+        let mut listed = None;
         let end = tokio::select! {
             () = shutdown.cancelled() => return,
-            end = list_and_watch(&find, store, &trim, &changed) => end,
+            end = list_and_watch(&find, store, &trim, &changed, &mut listed) => end,
         };
         // A watch that fails right after each list must not list without end.
-        if began.elapsed() > LONGEST_DELAY {
+        if listed.is_some_and(|listed: Instant| listed.elapsed() > LONGEST_DELAY) {
             backoff.reset();
         }
         match end {
@@ -127,12 +127,13 @@ pub(crate) async fn follow<K, T, F>(
     }
 }
 
-/// Lists and watches until an error, or until `changed` asks for another list.
+/// Lists and watches until an error, or until `changed` asks for another list. `listed` becomes when the list was complete.
 async fn list_and_watch<K, T, F>(
     find: &impl Fn() -> F,
     store: &Store<T>,
     trim: &impl Fn(K) -> Option<T>,
     changed: &impl Fn() -> bool,
+    listed: &mut Option<Instant>,
 ) -> Result<(), WatchEnd>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
@@ -151,7 +152,10 @@ where
                 store.stage(&key_of(&object), trim(object));
                 continue;
             }
-            Event::InitDone => store.commit(),
+            Event::InitDone => {
+                *listed = Some(Instant::now());
+                store.commit();
+            }
             Event::Apply(object) => store.apply(key_of(&object), trim(object)),
             Event::Delete(object) => store.remove(key_of(&object)),
         }
