@@ -417,6 +417,9 @@ mod tests {
         assert!(store.uninstalled());
         assert_eq!(store.status().objects, 0);
         assert!(store.status().synced && !store.is_listed());
+        // One failed request later it is still not listed.
+        store.fail(&error);
+        assert!(store.status().synced && !store.is_listed());
     }
 
     #[test]

@@ -48,6 +48,13 @@ struct Due {
 }
 
 impl Due {
+    /// An event comes at `now`; the condition may not be written before `earliest`.
+    fn after_event(known: Option<Self>, now: Instant, earliest: Instant) -> Self {
+        let latest = known.map_or_else(|| earliest.max(now + INTERVAL), |due| due.latest);
+        let at = earliest.max(now + QUIET).min(latest);
+        Self { at, latest }
+    }
+
     fn after(wait: Duration) -> Self {
         let at = Instant::now() + wait;
         Self { at, latest: at }
@@ -76,8 +83,8 @@ pub(crate) async fn run(context: Arc<Context>, mut changed: mpsc::UnboundedRecei
                 let Some(spawner) = spawner else { return };
                 let now = Instant::now();
                 let earliest = written.get(&spawner).map_or(now, |at| *at + INTERVAL);
-                let event = due.entry(spawner).or_insert_with(|| Due { at: now, latest: earliest.max(now + INTERVAL) });
-                event.at = earliest.max(now + QUIET).min(event.latest);
+                let next = Due::after_event(due.get(&spawner).copied(), now, earliest);
+                due.insert(spawner, next);
             }
             () = wait => {
                 let Some((spawner, _)) = next else { continue };
@@ -232,6 +239,20 @@ mod tests {
             "status": {"conditions": conditions},
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn events_without_end_postpone_the_condition_by_the_interval_at_most() {
+        let start = Instant::now();
+        let mut due = Due::after_event(None, start, start);
+        assert_eq!(due.at, start + QUIET);
+        for second in 1..120 {
+            let now = start + Duration::from_secs(second);
+            due = Due::after_event(Some(due), now, start);
+            assert_eq!(due.at, (now + QUIET).min(start + INTERVAL), "{second}");
+        }
+        let earliest = start + INTERVAL * 2;
+        assert_eq!(Due::after_event(None, start, earliest).at, earliest);
     }
 
     #[test]

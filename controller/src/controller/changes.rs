@@ -236,3 +236,47 @@ pub(crate) async fn follow_namespaces(cache: &ClusterCache, queue: &TaskQueue) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use taskgate_policy::{Acceptance, PolicyState};
+
+    use super::*;
+
+    fn known(policies: &[(&str, i64)]) -> KnownPolicies {
+        let state = |(place, generation): &(&str, i64)| {
+            let name = match place.split_once('/') {
+                Some((namespace, name)) => PolicyName::Namespaced {
+                    namespace: namespace.into(),
+                    name: name.into(),
+                },
+                None => PolicyName::Cluster { name: (*place).into() },
+            };
+            let state = PolicyState {
+                uid: "u".into(),
+                generation: *generation,
+                acceptance: Acceptance::InForce,
+            };
+            (name, state)
+        };
+        KnownPolicies {
+            states: policies.iter().map(state).collect(),
+            complete: true,
+            ..KnownPolicies::default()
+        }
+    }
+
+    #[test]
+    fn only_namespaces_whose_policies_changed_are_enqueued_and_all_where_a_cluster_policy_did() {
+        let before = known(&[("a/p", 1), ("b/p", 1), ("c/p", 1), ("all", 1)]);
+        let changed = |policies: &[(&str, i64)]| {
+            let namespaces = changed_namespaces(&before, &known(policies))?;
+            Some(namespaces.into_iter().collect::<Vec<_>>().join(" "))
+        };
+        // A new generation in one, deleted in another, created in a third.
+        let after = [("a/p", 2), ("c/p", 1), ("d/p", 1), ("all", 1)];
+        assert_eq!(changed(&after).as_deref(), Some("a b d"));
+        assert_eq!(changed(&[("a/p", 1), ("b/p", 1), ("c/p", 1), ("all", 2)]), None);
+        assert_eq!(changed_namespaces(&KnownPolicies::default(), &before), None);
+    }
+}
