@@ -11,7 +11,7 @@ use kube::{
 };
 use serde_json::json;
 use taskgate_api::{Mode, WorkItem, kelos, keys, task_policy::FailurePolicy};
-use taskgate_cache::ClusterCache;
+use taskgate_cache::{ClusterCache, kelos_resource};
 use taskgate_policy::{PolicyScope, PolicySet, SpawnerInfo};
 use tokio::sync::watch;
 
@@ -94,12 +94,30 @@ impl Context {
         Some((found.mode, found.rule.clone()))
     }
 
+    /// What `find` looks up among the policies that can apply to objects of this namespace and spawner.
+    pub(crate) fn in_scope<T>(
+        &self,
+        namespace: &str,
+        spawner: Option<&str>,
+        find: impl FnOnce(PolicyScope<'_, '_>) -> T,
+    ) -> T {
+        let (policies, labels) = (self.policies(), self.namespace_labels(namespace));
+        let spawner = spawner.and_then(|name| self.spawner(namespace, name));
+        find(PolicyScope::new(&policies, namespace, &labels, spawner.as_deref()))
+    }
+
     pub(crate) fn tasks(&self, namespace: &str) -> Api<DynamicObject> {
         Api::namespaced_with(self.client.clone(), namespace, &self.task_kind)
     }
 
     pub(crate) fn spawners(&self, namespace: &str) -> Api<DynamicObject> {
         Api::namespaced_with(self.client.clone(), namespace, &self.spawner_kind)
+    }
+
+    /// Kelos' Workspaces.
+    pub(crate) fn workspaces(&self, namespace: &str) -> Api<DynamicObject> {
+        let kind = kelos_resource(&self.spawner_kind.version, "Workspace", "workspaces");
+        Api::namespaced_with(self.client.clone(), namespace, &kind)
     }
 
     pub(crate) fn work_items(&self, namespace: &str) -> Api<WorkItem> {

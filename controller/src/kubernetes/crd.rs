@@ -8,7 +8,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::{
     Api, Client,
     api::PartialObjectMeta,
-    runtime::{WatchStreamExt as _, watcher, watcher::Event},
+    runtime::{WatchStreamExt as _, watcher::watch_object},
 };
 use tokio::{sync::watch, time::sleep};
 use tracing::{debug, warn};
@@ -68,33 +68,19 @@ pub(crate) async fn while_installed<Present>(
 /// Watches the CRD `name`, and sends its state.
 async fn follow(client: &Client, name: &str, installed: watch::Sender<CrdState>) {
     let crds = Api::<PartialObjectMeta<CustomResourceDefinition>>::all(client.clone());
-    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let mut events = pin!(watcher(crds, config).default_backoff());
-    let mut listed = None;
-    while let Some(event) = events.next().await {
-        let now = match event {
-            Ok(Event::Init) => {
-                listed = None;
-                continue;
-            }
-            Ok(Event::InitApply(crd)) => {
-                listed = Some(crd.metadata.generation.unwrap_or_default());
-                continue;
-            }
-            Ok(Event::InitDone) => listed,
-            Ok(Event::Apply(crd)) => Some(crd.metadata.generation.unwrap_or_default()),
-            Ok(Event::Delete(_)) => None,
+    let mut found = pin!(watch_object(crds, name).default_backoff());
+    while let Some(crd) = found.next().await {
+        let now = match crd {
+            Ok(Some(crd)) => CrdState::Generation(crd.metadata.generation.unwrap_or_default()),
+            Ok(None) => CrdState::Absent,
             Err(error) => {
                 debug!(%error, name, "the watch of a CRD is interrupted");
                 continue;
             }
         };
-        installed.send_if_modified(|known| {
-            let now = now.map_or(CrdState::Absent, CrdState::Generation);
-            let news = *known != now;
-            *known = now;
-            news
-        });
+        if *installed.borrow() != now {
+            installed.send_replace(now);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Access to objects of the API server, without any rule of taskgate's own.
 //!
-//! - here: objects as JSON, reads by a name that another object states, preconditions of deletes.
+//! - here: objects as JSON, reads by a name that another object states, writes that another client may have made first.
 //! - `kelos`: whether Kelos is installed.
 //! - `crd`: whether another project's CRD is installed.
 //!
@@ -48,10 +48,28 @@ where
 
 /// Parameters of a background delete that fails unless the object has this UID and resource version.
 pub(crate) fn delete_only(uid: Option<String>, resource_version: Option<String>) -> DeleteParams {
-    DeleteParams {
-        preconditions: Some(Preconditions { uid, resource_version }),
-        ..DeleteParams::background()
+    DeleteParams::background().preconditions(Preconditions { uid, resource_version })
+}
+
+/// The answer to a write, or `None` where the object is gone or another client wrote it first: then there is nothing left to write, or
+/// a watch shows the object again.
+pub(crate) fn settled<T>(answer: kube::Result<T>) -> kube::Result<Option<T>> {
+    match answer {
+        Ok(written) => Ok(Some(written)),
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(None),
+        Err(error) => Err(error),
     }
+}
+
+/// All conditions of `object`, with `condition` instead of the one of its type.
+pub(crate) fn with_condition(object: &Value, condition: Value) -> Vec<Value> {
+    let stored = object.pointer("/status/conditions").and_then(Value::as_array);
+    let mut conditions = stored.cloned().unwrap_or_default();
+    match conditions.iter_mut().find(|known| known["type"] == condition["type"]) {
+        Some(known) => *known = condition,
+        None => conditions.push(condition),
+    }
+    conditions
 }
 
 /// `object` as the JSON that the views of `taskgate_api` read.
