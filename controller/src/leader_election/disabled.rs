@@ -14,9 +14,9 @@ use taskgate_cache::ClusterCache;
 use tokio::{sync::Semaphore, time::sleep};
 use tracing::{info, warn};
 
-use crate::{
-    error::{is_absent, is_conflict},
-    kubernetes::kelos::{task_resource, wait_until_installed},
+use crate::kubernetes::{
+    kelos::{task_resource, wait_until_installed},
+    settled,
 };
 
 /// How many finalizers are removed in parallel.
@@ -66,10 +66,8 @@ async fn remove_finalizer(tasks: &Api<DynamicObject>, task: &DynamicObject, perm
             .patch(&task.name_any(), &PatchParams::default(), &Patch::Merge(&patch))
             .await;
         drop(permit);
-        match patched {
+        match settled(patched) {
             Ok(_) => return,
-            // It is gone, or it changed, and the watch shows it again.
-            Err(error) if is_absent(&error) || is_conflict(&error) => return,
             Err(error) => warn!(%error, name = task.name_any(), "a finalizer was not removed; tried again soon"),
         }
         sleep(RETRY).await;

@@ -4,13 +4,14 @@
 //! does not lead any more. Its writes fail here.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use http::{Method, Request};
 use jiff::Timestamp;
 use kube::{Client, client::Body};
+use parking_lot::Mutex;
 use tower::{BoxError, service_fn};
 
 /// Until when this replica may write. Cheap to clone.
@@ -37,12 +38,12 @@ impl WriteFence {
             monotonic: asked + duration,
             wall,
         });
-        *self.until() = until;
+        *self.0.lock() = until;
     }
 
     /// Closes it.
     pub(crate) fn close(&self) {
-        *self.until() = None;
+        *self.0.lock() = None;
     }
 
     /// A client like `client` whose writes fail while the fence is closed.
@@ -62,12 +63,8 @@ impl WriteFence {
     }
 
     fn is_open(&self) -> bool {
-        let until = *self.until();
+        let until = *self.0.lock();
         until.is_some_and(|until| Instant::now() < until.monotonic && Timestamp::now() < until.wall)
-    }
-
-    fn until(&self) -> std::sync::MutexGuard<'_, Option<Until>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

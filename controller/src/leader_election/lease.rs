@@ -12,6 +12,7 @@ use k8s_openapi::{
 use kube::{Api, Client, api::PostParams};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tower::BoxError;
 use tracing::{debug, info, warn};
 
 use super::WriteFence;
@@ -110,37 +111,28 @@ impl Leader {
     /// Takes or renews the Lease if it is free or this replica's: whether it is this replica's now. `None` without an answer in time:
     /// of an API server that is gone, the connection would wait for minutes.
     async fn try_acquire(&mut self) -> Option<bool> {
-        match timeout(INTERVAL, self.acquire_or_renew()).await {
-            Ok(Ok(is_holder)) => Some(is_holder),
-            Ok(Err(error)) => {
-                debug!(%error, "no answer about the Lease");
-                None
-            }
-            Err(late) => {
-                debug!(%late, "no answer about the Lease");
-                None
-            }
-        }
+        let answer = timeout(INTERVAL, self.acquire_or_renew()).await;
+        let answer = answer.map_err(BoxError::from).and_then(|answer| Ok(answer?));
+        answer
+            .inspect_err(|error| debug!(%error, "no answer about the Lease"))
+            .ok()
     }
 
     /// False also after a lost race.
     async fn acquire_or_renew(&mut self) -> kube::Result<bool> {
         let asked = Instant::now();
-        let written = match self.leases.get_opt(&self.name).await? {
-            None => {
-                let mut lease = Lease::default();
-                lease.metadata.name = Some(self.name.clone());
-                lease.spec = Some(self.spec(None));
-                self.leases.create(&PostParams::default(), &lease).await
-            }
-            Some(mut lease) => {
-                let spec = lease.spec.clone().unwrap_or_default();
-                if !self.may_take(&spec) {
-                    return Ok(false);
-                }
-                lease.spec = Some(self.spec(Some(&spec)));
-                self.leases.replace(&self.name, &PostParams::default(), &lease).await
-            }
+        let found = self.leases.get_opt(&self.name).await?;
+        let (exists, mut lease) = (found.is_some(), found.unwrap_or_default());
+        let before = lease.spec.take().unwrap_or_default();
+        if !self.may_take(&before) {
+            return Ok(false);
+        }
+        lease.metadata.name = Some(self.name.clone());
+        lease.spec = Some(self.spec(before));
+        let written = if exists {
+            self.leases.replace(&self.name, &PostParams::default(), &lease).await
+        } else {
+            self.leases.create(&PostParams::default(), &lease).await
         };
         match written {
             Ok(_) => {
@@ -171,9 +163,8 @@ impl Leader {
         }
     }
 
-    fn spec(&self, before: Option<&LeaseSpec>) -> LeaseSpec {
+    fn spec(&self, before: LeaseSpec) -> LeaseSpec {
         let now = MicroTime(Timestamp::now());
-        let before = before.cloned().unwrap_or_default();
         let is_holder = before.holder_identity.as_deref() == Some(&self.identity);
         let transitions = before.lease_transitions.unwrap_or(0);
         LeaseSpec {
@@ -181,11 +172,7 @@ impl Leader {
             lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
             acquire_time: before.acquire_time.filter(|_| is_holder).or_else(|| Some(now.clone())),
             renew_time: Some(now),
-            lease_transitions: Some(if is_holder {
-                transitions
-            } else {
-                transitions.saturating_add(1)
-            }),
+            lease_transitions: Some(transitions.saturating_add(i32::from(!is_holder))),
             ..LeaseSpec::default()
         }
     }
@@ -197,7 +184,7 @@ mod tests {
     use http::{Request, Response};
     use kube::client::Body;
     use std::future::pending;
-    use tower::{BoxError, service_fn};
+    use tower::service_fn;
 
     /// A replica whose API server never answers.
     fn cut_off() -> Leader {

@@ -3,9 +3,9 @@
 //! While the `ConfigMap` exists, the leader turns off all of taskgate's webhooks, also those that are installed meanwhile, and the
 //! controller only removes finalizers. When the `ConfigMap` is deleted or has expired, everything runs as before.
 
-use std::{future::pending, time::Duration};
+use std::{collections::BTreeMap, future::pending, time::Duration};
 
-use futures::{StreamExt as _, future::join};
+use futures::{StreamExt as _, future::join3};
 use jiff::Timestamp;
 use k8s_openapi::api::{
     admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration},
@@ -22,8 +22,8 @@ use tracing::{debug, info, warn};
 
 use super::LeaderMetrics;
 use crate::{
-    error::{is_absent, is_conflict, is_forbidden},
-    kubernetes::json_of,
+    error::is_forbidden,
+    kubernetes::{json_of, settled},
 };
 
 /// Until a failed step is tried again.
@@ -49,7 +49,7 @@ impl SwitchState {
         let Some(map) = found else {
             return Self::Enabled { expired: None };
         };
-        let (disabled, _) = Disabled::read(map.data.as_ref().unwrap_or(&std::collections::BTreeMap::new()));
+        let (disabled, _) = Disabled::read(map.data.as_ref().unwrap_or(&BTreeMap::new()));
         if disabled.until.is_some_and(|until| until <= now) {
             Self::Enabled {
                 expired: Some(Preconditions {
@@ -136,18 +136,16 @@ pub(crate) async fn follow(
         if let Some(found) = &seen {
             let now = SwitchState::of(found.as_ref(), Timestamp::now());
             metrics.set_disabled(now == SwitchState::Disabled);
-            state.send_if_modified(|state| {
-                let news = *state != now;
-                *state = now;
-                news
-            });
+            if *state.borrow() != now {
+                state.send_replace(now);
+            }
         }
     }
 }
 
 fn log(found: Option<&ConfigMap>) {
     let Some(map) = found else { return };
-    let (disabled, problem) = Disabled::read(map.data.as_ref().unwrap_or(&std::collections::BTreeMap::new()));
+    let (disabled, problem) = Disabled::read(map.data.as_ref().unwrap_or(&BTreeMap::new()));
     let until = disabled.until.map(|until| until.to_string());
     info!(
         reason = disabled.reason,
@@ -170,21 +168,12 @@ pub(crate) async fn reconcile_webhooks(
     name: &str,
     state: &watch::Receiver<SwitchState>,
 ) {
-    let reconciling = configurations(client).map(|(kind, api)| reconcile(kind, api, name, state.clone()));
-    let [mutating, validating] = reconciling;
-    join(
-        join(mutating, validating),
-        delete_expired(client, namespace, state.clone()),
-    )
-    .await;
+    let [mutating, validating] = configurations(client).map(|(kind, api)| reconcile(kind, api, name, state.clone()));
+    join3(mutating, validating, delete_expired(client, namespace, state.clone())).await;
 }
 
 async fn reconcile(kind: ApiResource, api: Api<DynamicObject>, name: &str, mut state: watch::Receiver<SwitchState>) {
-    let watched = watcher(
-        api.clone(),
-        watcher::Config::default().fields(&format!("metadata.name={name}")),
-    );
-    let mut events = watched.default_backoff().boxed();
+    let mut events = watch_object(api.clone(), name).default_backoff().boxed();
     let mut seen: Option<DynamicObject> = None;
     let mut failed = false;
     loop {
@@ -196,9 +185,7 @@ async fn reconcile(kind: ApiResource, api: Api<DynamicObject>, name: &str, mut s
         };
         tokio::select! {
             Some(event) = events.next() => match event {
-                Ok(watcher::Event::Apply(found) | watcher::Event::InitApply(found)) => seen = Some(found),
-                Ok(watcher::Event::Delete(_)) => seen = None,
-                Ok(_) => {}
+                Ok(found) => seen = found,
                 Err(error) => debug!(%error, "the watch of a webhook configuration is interrupted"),
             },
             Ok(()) = state.changed() => {}
@@ -216,12 +203,12 @@ async fn reconcile(kind: ApiResource, api: Api<DynamicObject>, name: &str, mut s
         else {
             continue;
         };
-        match turn(&kind, &api, found, off, false).await {
-            Ok(turned) => {
+        match settled(turn(&kind, &api, found, off, false).await) {
+            Ok(None) => {}
+            Ok(Some(turned)) => {
                 info!(kind = kind.kind, name, off, "turned the webhooks on or off");
                 seen = Some(turned);
             }
-            Err(error) if is_absent(&error) || is_conflict(&error) => {}
             Err(error) => {
                 warn!(%error, kind = kind.kind, name, off, "the webhooks cannot be turned on or off; tried again soon");
                 failed = true;
@@ -239,13 +226,10 @@ async fn delete_expired(client: &Client, namespace: &str, mut state: watch::Rece
             }
             continue;
         };
-        let params = DeleteParams {
-            preconditions: Some(expired),
-            ..DeleteParams::default()
-        };
-        match maps.delete(CONFIG_MAP, &params).await {
-            Ok(_) => info!("taskgate is enabled again: the ConfigMap has expired"),
-            Err(error) if is_absent(&error) || is_conflict(&error) => {}
+        let params = DeleteParams::default().preconditions(expired);
+        match settled(maps.delete(CONFIG_MAP, &params).await) {
+            Ok(None) => {}
+            Ok(Some(_)) => info!("taskgate is enabled again: the ConfigMap has expired"),
             Err(error) => warn!(%error, "the ConfigMap {CONFIG_MAP} cannot be deleted; tried again soon"),
         }
         sleep(RETRY).await;
