@@ -6,12 +6,9 @@
 //! ```
 //!
 //! Admission puts Jobs into queues. The controller writes nothing but that condition, and fails a Job that Kueue deactivated, if the
-//! policy says so (`deactivated`). Imports the shared modules only. Called by `controller`.
+//! policy says so (`onDeactivation`). Imports the shared modules only. Called by `controller`.
 
-mod condition;
-mod deactivated;
 mod kueue;
-mod metrics;
 mod report;
 
 use std::{future::ready, sync::Arc, time::Duration};
@@ -36,13 +33,14 @@ use taskgate_api::{
     job::Job,
     kelos::{self, Task},
     kueue::{ConfigRef, Settings, Workload},
-    metadata::{Metadata, Owner},
+    metadata::Owner,
+    task_policy::QueueOnDeactivation,
 };
-use taskgate_policy::{InstalledKueue, QueueContext, QueueObservation, QueueReason, QueueState, queue_state};
+use taskgate_policy::{InstalledKueue, JobEnd, QueueContext, QueueObservation, QueueReason, QueueState, queue_state};
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-pub(crate) use metrics::QueueingMetrics;
+pub(crate) use report::QueueingMetrics;
 
 use self::{
     kueue::{KueueCache, KueueChange, KueueObjects, trim_job},
@@ -51,9 +49,10 @@ use self::{
 use crate::{
     context::Context,
     error::{Error, is_absent, is_forbidden},
+    job,
     kubernetes::{self, json_of, namespace_of},
-    task::TaskResult,
-    workqueue::PanicGuard,
+    task::{Subject, TaskResult},
+    workqueue::{PanicGuard, StepResult},
 };
 
 /// How many Jobs are reconciled in parallel.
@@ -62,6 +61,8 @@ const CONCURRENCY: u16 = 8;
 const RETRY: Duration = Duration::from_secs(3);
 /// Until a Job is reconciled again after another client wrote the Task.
 const SOON: Duration = Duration::from_millis(200);
+/// The reason with which a Job fails that Kueue deactivated, and its attempt is recorded.
+const DEACTIVATED: &str = "QueueDeactivated";
 
 /// The state of this feature beside the Tasks.
 pub(crate) struct QueueingReconciler {
@@ -202,12 +203,41 @@ async fn reconcile(job: Arc<DynamicObject>, queueing: Arc<QueueingReconciler>) -
         return Ok(Action::requeue(SOON));
     }
     let workload = objects.workload.as_deref().map(Workload::of);
-    if state.reason == QueueReason::Deactivated
-        && workload.is_some_and(|workload| deactivated::is_settled(&job, workload))
-    {
-        return deactivated::fail(&queueing.context, &task, &state.message).await;
+    if state.reason == QueueReason::Deactivated && workload.is_some_and(|workload| is_stopped(&job, workload)) {
+        return fail_deactivated(&queueing.context, &task, &state.message).await;
     }
     Ok(Action::await_change())
+}
+
+/// Whether Kueue has finished stopping the Job.
+fn is_stopped(job: &Value, workload: Workload<'_>) -> bool {
+    let job = Job::of(job);
+    job.is_suspended() && !job.has_ended() && !workload.is("QuotaReserved") && !workload.is("Admitted")
+}
+
+/// Fails the Job of `task`, which Kueue deactivated, if the policy that governs the Task says so.
+async fn fail_deactivated(context: &Context, task: &DynamicObject, message: &str) -> Result<Action, Error> {
+    let Some(subject) = Subject::of(context, task) else {
+        return Ok(Action::await_change());
+    };
+    let spawner = Task::of(&subject.object).spawner();
+    let wanted = context.in_scope(&subject.namespace, spawner, |policies| {
+        policies.on_deactivation(&subject.object)
+    });
+    if wanted != QueueOnDeactivation::Fail {
+        return Ok(Action::await_change());
+    }
+    let job = job::of_task(context, &subject).await?;
+    let Some(job) = job.filter(|job| JobEnd::of(job) == JobEnd::Open) else {
+        return Ok(Action::await_change());
+    };
+    if !job::is_parked(&job) {
+        return Ok(Action::requeue(SOON));
+    }
+    Ok(match job::fail(context, &subject, &job, DEACTIVATED, message).await? {
+        StepResult::Conflict => Action::requeue(SOON),
+        _ => Action::await_change(),
+    })
 }
 
 fn inputs<'a>(
@@ -231,43 +261,36 @@ fn inputs<'a>(
 
 impl QueueingReconciler {
     /// The Task that owns a Job; one that the cache does not have may be younger than the cache.
-    async fn task(&self, namespace: &str, owner: &Owner<'_>) -> Result<Option<Value>, Error> {
-        let task = if let Some(task) = self.context.cache.tasks().get(namespace, owner.name) {
-            Some(json_of(&*task))
-        } else {
-            self.read_task(namespace, owner).await?
+    async fn task(&self, namespace: &str, owner: &Owner<'_>) -> Result<Option<Arc<DynamicObject>>, Error> {
+        let task = match self.context.cache.tasks().get(namespace, owner.name) {
+            Some(task) => Some(task),
+            None => self.read_task(namespace, owner).await?.map(Arc::new),
         };
-        Ok(task.filter(|task| Metadata::of(task).uid() == Some(owner.uid)))
+        Ok(task.filter(|task| task.uid().as_deref() == Some(owner.uid)))
     }
 
-    async fn read_task(&self, namespace: &str, owner: &Owner<'_>) -> Result<Option<Value>, Error> {
+    async fn read_task(&self, namespace: &str, owner: &Owner<'_>) -> Result<Option<DynamicObject>, Error> {
         let found = kubernetes::find(&self.context.tasks(namespace), owner.name).await;
-        let found = found.map_err(|error| Error::new("reading", "Task", namespace, owner.name, error))?;
-        Ok(found.as_ref().map(json_of))
+        found.map_err(|error| Error::new("reading", "Task", namespace, owner.name, error))
     }
 
     /// Updates a Task that ended in the queue and whose Job was deleted before the watch showed its end.
     async fn reconcile_deleted(&self, job: &Value) -> Result<(), Error> {
-        let Some(owner) = Job::of(job).task() else {
+        let namespace = namespace_of(job);
+        let Some(owner) = Job::of(job).task().filter(|_| !self.context.is_opted_out(namespace)) else {
             return Ok(());
         };
-        if self.context.is_opted_out(namespace_of(job)) {
-            return Ok(());
-        }
-        let waits = |task: &Value| Condition::find(task, QUEUED).is_some_and(Condition::is_true);
-        let namespace = namespace_of(job);
-        if !self.task(namespace, &owner).await?.as_ref().is_some_and(waits) {
+        let waits = |task: &DynamicObject| Condition::find(&json_of(task), QUEUED).is_some_and(Condition::is_true);
+        if !self.task(namespace, &owner).await?.as_deref().is_some_and(waits) {
             return Ok(());
         }
         // Kelos creates the Job of a Task that has not ended again.
         let fresh = self.read_task(namespace, &owner).await?;
-        let Some(task) = fresh.filter(|task| Task::of(task).is_terminal()) else {
+        let Some(task) = fresh.filter(|task| Task::of(&json_of(task)).is_terminal()) else {
             return Ok(());
         };
-        while matches!(
-            report(self, &task, job, &QueueState::ended()).await?,
-            TaskResult::Conflict
-        ) {
+        let ended = QueueState::ended();
+        while matches!(report(self, &task, job, &ended).await?, TaskResult::Conflict) {
             sleep(SOON).await;
         }
         Ok(())
