@@ -13,21 +13,19 @@ use kube::{
 };
 use serde_json::{Map, Value, json};
 use taskgate_api::{kelos::Task, keys, metadata::Metadata};
-use taskgate_cache::kelos_resource;
 use taskgate_policy::{
     PolicySet, SpawnerInfo, WorkspaceInfo,
     metadata::{Pending, TemplateInput, copy, fill, settle},
     source::SourceKey,
 };
-use tokio::sync::broadcast::error::RecvError;
 use tracing::{debug, info};
 
 use super::{MetadataReconciler, record_skipped};
 use crate::{
     context::Context,
-    error::{Error, is_absent, is_conflict, is_refused},
+    error::{Error, is_refused},
     job,
-    kubernetes::{self, json_of},
+    kubernetes::{self, json_of, settled},
     task::{self, Subject, TaskResult},
 };
 
@@ -70,10 +68,12 @@ impl MetadataReconciler {
         let Some(observation) = self.sources.latest(key) else {
             return Ok(TaskResult::AwaitChange);
         };
-        let mut inputs = Inputs::of(context, subject);
-        inputs.workspace = workspace(context, subject).await?;
-        // A deleted item stays unknown.
-        inputs.source_fields = observation.item.map(|item| item.template_fields()).unwrap_or_default();
+        let inputs = Inputs {
+            workspace: workspace(context, subject).await?,
+            // A deleted item stays unknown.
+            source_fields: observation.item.map(|item| item.template_fields()).unwrap_or_default(),
+            ..Inputs::of(context, subject)
+        };
         // All templates of all policies.
         let filling = tokio::task::block_in_place(|| fill(&inputs.policies, &inputs.scope(subject)));
         match task::patch(context, subject, filling.change).await? {
@@ -99,20 +99,15 @@ impl MetadataReconciler {
 
 /// Enqueues the Tasks that wait whenever the source of their item was read.
 pub(crate) async fn follow_sources(reconciler: &MetadataReconciler, enqueue: impl Fn(&str, &str)) {
-    let mut news = reconciler.sources.subscribe();
-    loop {
-        let key = match news.recv().await {
-            Ok(key) => Some(key),
-            Err(RecvError::Lagged(_)) => None,
-            Err(RecvError::Closed) => return,
-        };
+    let enqueue_waiting = |key: Option<&SourceKey>| {
         for task in reconciler.context.cache.tasks().all() {
             let waits = task.annotations().contains_key(keys::PENDING);
-            if waits && key.as_ref().is_none_or(|key| source_of(&task).as_ref() == Some(key)) {
+            if waits && (key.is_none() || source_of(&task).as_ref() == key) {
                 enqueue(&task.namespace().unwrap_or_default(), &task.name_any());
             }
         }
-    }
+    };
+    reconciler.sources.follow(enqueue_waiting).await;
 }
 
 fn source_of(task: &DynamicObject) -> Option<SourceKey> {
@@ -157,9 +152,7 @@ async fn workspace(context: &Context, subject: &Subject) -> Result<Option<Worksp
     let Some(name) = Task::of(&subject.object).workspace() else {
         return Ok(None);
     };
-    let kind = kelos_resource(&context.task_kind.version, "Workspace", "workspaces");
-    let workspaces = Api::<DynamicObject>::namespaced_with(context.client.clone(), &subject.namespace, &kind);
-    let found = kubernetes::find(&workspaces, name).await;
+    let found = kubernetes::find(&context.workspaces(&subject.namespace), name).await;
     let found = found.map_err(|error| subject.error("reading the Workspace of", "Task", error))?;
     Ok(found.map(|found| WorkspaceInfo::of(&json_of(&found))))
 }
@@ -192,9 +185,9 @@ async fn copy_to(context: &Context, subject: &Subject, job: &Value) -> Result<bo
         change["metadata"]["uid"] = json!(metadata.uid());
         change["metadata"]["resourceVersion"] = job.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
         let patch = Patch::Merge(change);
-        match jobs.patch(&subject.state.name, &PatchParams::default(), &patch).await {
-            Ok(_) => return Ok(true),
-            Err(error) if is_absent(&error) || is_conflict(&error) => return Ok(false),
+        let patched = jobs.patch(&subject.state.name, &PatchParams::default(), &patch).await;
+        match settled(patched) {
+            Ok(patched) => return Ok(patched.is_some()),
             // The API server, or a policy of the cluster, decides whether a pod template may still change.
             Err(error) if is_refused(&error) && pods => debug!(%error, "the pod template is not changed"),
             Err(error) => return Err(subject.error("patching", "Job", error)),

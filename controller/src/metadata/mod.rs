@@ -5,15 +5,12 @@
 
 mod deferred;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 use kube::runtime::events::EventType;
+use parking_lot::Mutex;
 use prometheus_client::{
-    encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
     registry::Registry,
 };
@@ -64,16 +61,8 @@ impl MetadataReconciler {
 
 async fn record_skipped(context: &Context, subject: &Subject, note: &str) {
     let note = format!("left out of labels and annotations: {note}");
-    let regarding = reference(&subject.object);
-    publish(
-        context,
-        EventType::Warning,
-        "MetadataSkipped",
-        "Label",
-        &note,
-        &regarding,
-    )
-    .await;
+    let (warning, regarding) = (EventType::Warning, reference(&subject.object));
+    publish(context, warning, "MetadataSkipped", "Label", &note, &regarding).await;
 }
 
 /// The Tasks that got an Event, by UID: when they were created, and the note.
@@ -84,22 +73,18 @@ impl RecordedNotes {
     /// Whether the Task `uid` gets the Event: it is young, and did not get this note yet.
     fn is_new(&self, uid: &str, note: &str, created: Timestamp, now: Timestamp) -> bool {
         let recent = |created: Timestamp| now.duration_since(created) <= RECENT;
-        let mut recorded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recorded = self.0.lock();
         recorded.retain(|_, (created, _)| recent(*created));
         let before = recorded.insert(uid.to_owned(), (created, note.to_owned()));
         recent(created) && before.is_none_or(|(_, before)| before != note)
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ResultLabels {
-    result: &'static str,
-}
-
 /// The metrics of this feature. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct MetadataMetrics {
-    completed: Family<ResultLabels, Counter>,
+    /// By `result`.
+    completed: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
 impl MetadataMetrics {
@@ -116,7 +101,7 @@ impl MetadataMetrics {
     /// A Task got the values that waited for its source, or some of them.
     fn completed(&self, skipped: bool) {
         let result = if skipped { "skipped" } else { "set" };
-        self.completed.get_or_create(&ResultLabels { result }).inc();
+        self.completed.get_or_create(&[("result", result)]).inc();
     }
 }
 
@@ -135,6 +120,6 @@ mod tests {
         assert!(recorded.is_new("b", "x", now, now));
         assert!(!recorded.is_new("c", "x", old, now));
         assert!(recorded.is_new("d", "x", now + RECENT * 2, now + RECENT * 2));
-        assert_eq!(recorded.0.lock().unwrap().len(), 1, "old Tasks are removed");
+        assert_eq!(recorded.0.lock().len(), 1, "old Tasks are removed");
     }
 }

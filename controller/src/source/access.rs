@@ -2,14 +2,15 @@
 //!
 //! Each namespace grants the right to read its token, for one Secret by name. A Workspace with a GitHub proxy needs none.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, fmt::Debug, sync::Arc};
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, api::DynamicObject};
+use kube::Api;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
-use taskgate_cache::kelos_resource;
 use taskgate_policy::source::{IssueSource, Repository, SourceKey, ghproxy_service};
 use tokio::time::Instant;
+use tracing::debug;
 
 use super::{SourceConfig, client::AuthToken, error::SourceError, github::Route};
 use crate::{
@@ -31,7 +32,7 @@ pub(super) struct SourceLocation {
     pub(super) route: Route,
 }
 
-/// Finds the location of a spawner's items. `Err(None)`: the API server did not answer, which says nothing about the source.
+/// Finds the location of a spawner's items.
 ///
 /// RBAC: `get` on workspaces; `get` on the one Secret, where the Workspace has no proxy.
 pub(super) async fn locate(
@@ -39,8 +40,12 @@ pub(super) async fn locate(
     config: &SourceConfig,
     namespace: &str,
     spawner: &str,
-) -> Result<SourceLocation, Option<SourceError>> {
-    let found = context.cache.spawners().get(namespace, spawner).ok_or(None)?;
+) -> Result<SourceLocation, SourceError> {
+    let found = context
+        .cache
+        .spawners()
+        .get(namespace, spawner)
+        .ok_or(SourceError::AccessUnknown)?;
     let source = IssueSource::of(&json_of(&found.object))
         .map_err(|why| SourceError::Unsupported(format!("TaskSpawner {namespace}/{spawner}: {}", why.0)))?;
     let own = source.repository.as_deref();
@@ -59,8 +64,10 @@ pub(super) async fn of_workspace(
     namespace: &str,
     name: &str,
     own: Option<&str>,
-) -> Result<(Repository, Route), Option<SourceError>> {
-    let workspace = workspace(context, namespace, name).await?;
+) -> Result<(Repository, Route), SourceError> {
+    let missing = || SourceError::Unsupported(format!("Workspace {namespace}/{name} does not exist"));
+    let forbidden = || SourceError::Forbidden("taskgate may not get workspaces.kelos.dev".to_owned());
+    let workspace = json_of(&read(&context.workspaces(namespace), name, missing, forbidden).await?);
     let text = |pointer: &str| workspace.pointer(pointer).and_then(Value::as_str);
     let repository = Repository::of(own, text("/spec/repo").unwrap_or_default()).ok_or_else(|| {
         SourceError::Unsupported(format!("Workspace {namespace}/{name} names no repository of GitHub"))
@@ -81,10 +88,7 @@ pub(super) async fn of_workspace(
     } else {
         // Before the token is read: no other host gets it.
         let base = config.api_of(&repository)?;
-        let token = match text("/spec/secretRef/name") {
-            Some(secret) => Some(token(context, namespace, secret).await?),
-            None => None,
-        };
+        let token = token(context, namespace, text("/spec/secretRef/name")).await?;
         Route { base, token, is_proxy }
     };
     Ok((repository, route))
@@ -100,20 +104,16 @@ pub(super) async fn of_secret(
     namespace: &str,
     secret: Option<&str>,
     repository: &str,
-) -> Result<(Repository, Route), Option<SourceError>> {
+) -> Result<(Repository, Route), SourceError> {
     let repository = Repository::parse(repository)
         .ok_or_else(|| SourceError::Unsupported("its repository is none of GitHub's".to_owned()))?;
     let elsewhere = repository.enterprise_api().filter(|api| *api != config.github_api);
     if let Some(api) = elsewhere {
-        return Err(Some(SourceError::Unsupported(format!(
-            "its repository is at {api}, and taskgate asks {}",
-            config.github_api
-        ))));
+        let configured = &config.github_api;
+        let message = format!("its repository is at {api}, and taskgate asks {configured}");
+        return Err(SourceError::Unsupported(message));
     }
-    let token = match secret {
-        Some(secret) => Some(token(context, namespace, secret).await?),
-        None => None,
-    };
+    let token = token(context, namespace, secret).await?;
     let route = Route {
         base: config.github_api.clone(),
         token,
@@ -122,57 +122,56 @@ pub(super) async fn of_secret(
     Ok((repository, route))
 }
 
-async fn workspace(context: &Context, namespace: &str, name: &str) -> Result<Value, Option<SourceError>> {
-    let kind = kelos_resource(&context.spawner_kind.version, "Workspace", "workspaces");
-    let workspaces = Api::<DynamicObject>::namespaced_with(context.client.clone(), namespace, &kind);
-    match kubernetes::find(&workspaces, name).await {
-        Ok(Some(workspace)) => Ok(json_of(&workspace)),
-        Ok(None) => Err(Some(SourceError::Unsupported(format!(
-            "Workspace {namespace}/{name} does not exist"
-        )))),
-        Err(error) if is_forbidden(&error) => Err(Some(SourceError::Forbidden(
-            "taskgate may not get workspaces.kelos.dev".to_owned(),
-        ))),
-        Err(error) => {
-            tracing::debug!(%error, namespace, name, "a Workspace could not be read");
-            Err(None)
-        }
-    }
-}
-
-async fn token(context: &Context, namespace: &str, name: &str) -> Result<AuthToken, Option<SourceError>> {
-    let secrets = Api::<Secret>::namespaced(context.client.clone(), namespace);
-    let missing = |what: &str| SourceError::SecretMissing(format!("Secret {namespace}/{name} {what}"));
-    let data = match kubernetes::find(&secrets, name).await {
-        Ok(Some(secret)) => secret.data.unwrap_or_default(),
-        Ok(None) => return Err(Some(missing("does not exist"))),
-        Err(error) if is_forbidden(&error) => {
-            return Err(Some(SourceError::Forbidden(format!(
-                "taskgate may not read Secret {namespace}/{name}: bind a Role in namespace {namespace} with \
-                 {{apiGroups: [\"\"], resources: [secrets], resourceNames: [{name}], verbs: [get]}} to its service \
-                 account, or give the Workspace a ghproxy"
-            ))));
-        }
-        Err(error) => {
-            tracing::debug!(%error, namespace, name, "a Secret could not be read");
-            return Err(None);
-        }
+/// The token in the Secret `name`; none without a name.
+async fn token(context: &Context, namespace: &str, name: Option<&str>) -> Result<Option<AuthToken>, SourceError> {
+    let Some(name) = name else {
+        return Ok(None);
     };
+    let missing = |what: &str| SourceError::SecretMissing(format!("Secret {namespace}/{name} {what}"));
+    let forbidden = || {
+        SourceError::Forbidden(format!(
+            "taskgate may not read Secret {namespace}/{name}: bind a Role in namespace {namespace} with \
+             {{apiGroups: [\"\"], resources: [secrets], resourceNames: [{name}], verbs: [get]}} to its service account, or \
+             give the Workspace a ghproxy"
+        ))
+    };
+    let secrets = Api::<Secret>::namespaced(context.client.clone(), namespace);
+    let secret = read(&secrets, name, || missing("does not exist"), forbidden).await?;
+    let data = secret.data.unwrap_or_default();
     match data.get(TOKEN) {
         Some(token) => {
             let token = std::str::from_utf8(&token.0).ok().and_then(AuthToken::new);
-            token.ok_or_else(|| Some(missing("has a token that cannot stand in a header")))
+            token
+                .map(Some)
+                .ok_or_else(|| missing("has a token that cannot stand in a header"))
         }
-        None if data.contains_key(APP) => Err(Some(SourceError::Unsupported(format!(
+        None if data.contains_key(APP) => Err(SourceError::Unsupported(format!(
             "Secret {namespace}/{name} belongs to a GitHub App, for which taskgate makes no tokens: give the Workspace a \
              ghproxy"
-        )))),
-        None => Err(Some(missing("has no key GITHUB_TOKEN"))),
+        ))),
+        None => Err(missing("has no key GITHUB_TOKEN")),
     }
 }
 
-/// The location of a spawner's items, or why there is none. `Err(None)`: the API server did not answer.
-type Located = Result<Arc<SourceLocation>, Option<SourceError>>;
+/// Reads an object that names the access to a source.
+async fn read<K: Clone + DeserializeOwned + Debug>(
+    api: &Api<K>,
+    name: &str,
+    missing: impl FnOnce() -> SourceError,
+    forbidden: impl FnOnce() -> SourceError,
+) -> Result<K, SourceError> {
+    match kubernetes::find(api, name).await {
+        Ok(found) => found.ok_or_else(missing),
+        Err(error) if is_forbidden(&error) => Err(forbidden()),
+        Err(error) => {
+            debug!(%error, name, "the access to an issue source could not be read");
+            Err(SourceError::AccessUnknown)
+        }
+    }
+}
+
+/// The location of a spawner's items, or why there is none.
+type Located = Result<Arc<SourceLocation>, SourceError>;
 
 /// The locations by namespace and spawner, each looked up once per interval.
 #[derive(Default)]

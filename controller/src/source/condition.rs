@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use taskgate_cache::StoredPolicy;
@@ -90,21 +89,16 @@ async fn write(context: &Context, policy: &StoredPolicy, state: Option<&Readabil
     let conditions = policy.status().map(|status| status.conditions.as_slice());
     let conditions = conditions.unwrap_or_default();
     let current = conditions.iter().find(|condition| condition.type_ == SOURCE_READABLE);
-    let generation = Some(policy.generation());
+    let condition = |is_readable, reason, message: &str| {
+        let (message, generation) = (clip(message, MAX_MESSAGE), Some(policy.generation()));
+        let now = Timestamp::now();
+        status::condition(SOURCE_READABLE, is_readable, reason, message, generation, current, now)
+    };
     let wanted = match state {
-        Some(Readability::Unknown) => return,
-        None => match current {
-            Some(current) if current.status == "False" => None,
-            _ => return,
-        },
-        Some(Readability::Readable) => Some(condition(true, "Answered", "the sources answer", current, generation)),
-        Some(Readability::Failing(error)) => Some(condition(
-            false,
-            error.reason(),
-            &error.to_string(),
-            current,
-            generation,
-        )),
+        None if current.is_some_and(|current| current.status == "False") => None,
+        None | Some(Readability::Unknown) => return,
+        Some(Readability::Readable) => Some(condition(true, "Answered", "the sources answer")),
+        Some(Readability::Failing(error)) => Some(condition(false, error.reason(), &error.to_string())),
     };
     if wanted.as_ref() == current {
         return;
@@ -122,17 +116,6 @@ async fn write(context: &Context, policy: &StoredPolicy, state: Option<&Readabil
         }
         _ => {}
     }
-}
-
-fn condition(
-    is_readable: bool,
-    reason: &str,
-    message: &str,
-    current: Option<&Condition>,
-    generation: Option<i64>,
-) -> Condition {
-    let (message, now) = (clip(message, MAX_MESSAGE), Timestamp::now());
-    status::condition(SOURCE_READABLE, is_readable, reason, message, generation, current, now)
 }
 
 #[cfg(test)]

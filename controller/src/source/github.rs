@@ -1,5 +1,7 @@
 //! Reads one item of GitHub: one conditional request while nothing changes, and the comments only after a change.
 
+use std::sync::Arc;
+
 use http::{StatusCode, header};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -12,7 +14,9 @@ use taskgate_policy::source::{
 use super::{
     client::{AuthToken, Http, HttpError, HttpResponse, MAX_ITEM, MAX_PAGE},
     error::SourceError,
+    limits::Login,
 };
+use crate::kubernetes::rfc3339;
 
 /// How many pages of comments are read, as in Kelos: the latest ones.
 const PAGES: u64 = 10;
@@ -26,114 +30,75 @@ pub(super) struct Route {
     pub(super) is_proxy: bool,
 }
 
+impl Route {
+    fn has_token(&self) -> bool {
+        self.token.is_some() || self.is_proxy
+    }
+}
+
 /// The item to read.
-pub(super) struct ItemQuery<'a> {
-    pub(super) repository: &'a Repository,
+pub(super) struct ItemQuery {
+    pub(super) repository: Repository,
     pub(super) endpoint: IssueEndpoint,
     pub(super) number: u64,
     /// Whether the text of comments and a pull request's head are wanted.
     pub(super) whole: bool,
     /// The item as it was read before.
-    pub(super) before: Option<&'a CachedItem>,
+    pub(super) before: Option<Arc<CachedItem>>,
     /// The login that the token belongs to, once known.
-    pub(super) own: &'a tokio::sync::OnceCell<Option<String>>,
+    pub(super) own: Login,
 }
 
 /// An item as it was read, for the next request.
 #[derive(Clone)]
 pub(super) struct CachedItem {
-    pub(super) tag: Option<String>,
+    tag: Option<String>,
     pub(super) item: SourceItem,
     whole: bool,
 }
 
-/// The content of an answer.
-pub(super) enum ItemReading {
-    Item(Box<CachedItem>),
-    /// The item does not exist any more.
-    Gone,
-}
-
-/// A reading or an error, and until when the source asks for no further request.
-pub(super) struct ReadResult {
-    pub(super) reading: Result<ItemReading, SourceError>,
+/// The requests for one item.
+pub(super) struct Session<'a> {
+    http: &'a Http,
+    route: &'a Route,
+    /// Until when the source asks for no further request.
     pub(super) pause: Option<Timestamp>,
 }
 
-/// Reads one item.
-pub(super) async fn read(http: &Http, route: &Route, query: &ItemQuery<'_>) -> ReadResult {
-    let mut session = Session {
-        http,
-        route,
-        pause: None,
-    };
-    let reading = session.item(query).await;
-    ReadResult {
-        reading,
-        pause: session.pause,
+impl<'a> Session<'a> {
+    pub(super) fn new(http: &'a Http, route: &'a Route) -> Self {
+        let pause = None;
+        Self { http, route, pause }
     }
-}
 
-/// Whether the issue or pull request is open, with one request. A deleted one is not.
-pub(super) async fn is_open(
-    http: &Http,
-    route: &Route,
-    repository: &Repository,
-    number: u64,
-) -> (Result<bool, SourceError>, Option<Timestamp>) {
-    let mut session = Session {
-        http,
-        route,
-        pause: None,
-    };
-    let is_open = session.is_open(repository, number).await;
-    (is_open, session.pause)
-}
-
-/// The requests for one item.
-struct Session<'a> {
-    http: &'a Http,
-    route: &'a Route,
-    pause: Option<Timestamp>,
-}
-
-impl Session<'_> {
-    async fn is_open(&mut self, repository: &Repository, number: u64) -> Result<bool, SourceError> {
+    /// Whether the issue or pull request is open, with one request. A deleted one is not.
+    pub(super) async fn is_open(&mut self, repository: &Repository, number: u64) -> Result<bool, SourceError> {
         let endpoint = IssueEndpoint::Issues.as_str();
         let path = format!("/repos/{}/{}/{endpoint}/{number}", repository.owner, repository.name);
         let answer = self.get(&path, None).await?;
-        match answer.status {
-            StatusCode::OK => {
-                let json = self.json(&path, &answer)?;
-                let item = github::item(&json, number).ok_or_else(|| self.not_understood(&path))?;
-                Ok(item.is_open)
-            }
-            StatusCode::GONE => Ok(false),
-            _ => Err(self.refusal(&path, &answer)),
+        if answer.status == StatusCode::GONE {
+            return Ok(false);
         }
+        Ok(self.parsed_item(&path, &answer, number)?.is_open)
     }
 
-    async fn item(&mut self, query: &ItemQuery<'_>) -> Result<ItemReading, SourceError> {
+    /// Reads one item; `None` for one that does not exist any more.
+    pub(super) async fn item(&mut self, query: &ItemQuery) -> Result<Option<CachedItem>, SourceError> {
         let repository = format!("/repos/{}/{}", query.repository.owner, query.repository.name);
         let path = format!("{repository}/{}/{}", query.endpoint.as_str(), query.number);
         // A partial reading is no base for a whole one.
-        let before = query.before.filter(|kept| kept.whole || !query.whole);
+        let before = query.before.as_deref().filter(|kept| kept.whole || !query.whole);
         let answer = self.get(&path, before.and_then(|kept| kept.tag.as_deref())).await?;
         match (answer.status, before) {
-            (StatusCode::NOT_MODIFIED, Some(before)) => return Ok(ItemReading::Item(Box::new(before.clone()))),
-            (StatusCode::GONE, _) => return Ok(ItemReading::Gone),
+            (StatusCode::NOT_MODIFIED, Some(before)) => return Ok(Some(before.clone())),
+            (StatusCode::GONE, _) => return Ok(None),
             (StatusCode::NOT_FOUND, _) => return self.not_found(query, &repository, &path).await,
-            (StatusCode::OK, _) => {}
-            _ => return Err(self.refusal(&path, &answer)),
+            _ => {}
         }
-        let json = self.json(&path, &answer)?;
-        // An issue that moved answers with another number.
-        let mut item = github::item(&json, query.number).ok_or_else(|| self.not_understood(&path))?;
+        let mut item = self.parsed_item(&path, &answer, query.number)?;
         let tag = answer.header(header::ETAG).map(ToOwned::to_owned);
         if let Some(before) = before.filter(|before| item.is_as(&before.item)) {
-            let item = before.item.clone();
-            let whole = before.whole;
-            return Ok(ItemReading::Item(Box::new(CachedItem { tag, item, whole })));
+            return Ok(Some(CachedItem { tag, ..before.clone() }));
         }
         if query.whole && item.is_pull && item.head_sha.is_none() {
             item.head_sha = self.head(&repository, query.number).await?;
@@ -141,26 +106,26 @@ impl Session<'_> {
         let conversation = self.conversation(query, &repository, item.comment_count).await?;
         conversation.finish(&mut item);
         let whole = query.whole;
-        Ok(ItemReading::Item(Box::new(CachedItem { tag, item, whole })))
+        Ok(Some(CachedItem { tag, item, whole }))
     }
 
     /// GitHub answers "not found" for objects that a token may not see, too: an item is gone only if it was read once, and its
     /// repository can still be read.
     async fn not_found(
         &mut self,
-        query: &ItemQuery<'_>,
+        query: &ItemQuery,
         repository: &str,
         path: &str,
-    ) -> Result<ItemReading, SourceError> {
+    ) -> Result<Option<CachedItem>, SourceError> {
         let seen = self.get(repository, None).await?;
         match seen.status {
-            StatusCode::OK if query.before.is_some() => Ok(ItemReading::Gone),
-            StatusCode::OK => Err(SourceError::BadAnswer(format!(
-                "{}{path} does not exist",
-                self.route.base
-            ))),
+            StatusCode::OK if query.before.is_some() => Ok(None),
+            StatusCode::OK => {
+                let message = format!("{}{path} does not exist", self.route.base);
+                Err(SourceError::BadAnswer(message))
+            }
             StatusCode::NOT_FOUND => {
-                let whose = if self.route.token.is_some() || self.route.is_proxy {
+                let whose = if self.route.has_token() {
                     "with this token"
                 } else {
                     "without a token"
@@ -175,17 +140,12 @@ impl Session<'_> {
     async fn head(&mut self, repository: &str, number: u64) -> Result<Option<String>, SourceError> {
         let path = format!("{repository}/pulls/{number}");
         let answer = self.get(&path, None).await?;
-        if answer.status != StatusCode::OK {
-            return Err(self.refusal(&path, &answer));
-        }
-        let json = self.json(&path, &answer)?;
-        let pull = github::item(&json, number).ok_or_else(|| self.not_understood(&path))?;
-        Ok(pull.head_sha)
+        Ok(self.parsed_item(&path, &answer, number)?.head_sha)
     }
 
     async fn conversation(
         &mut self,
-        query: &ItemQuery<'_>,
+        query: &ItemQuery,
         repository: &str,
         count: u64,
     ) -> Result<Conversation, SourceError> {
@@ -203,9 +163,6 @@ impl Session<'_> {
                 query.number
             );
             let answer = self.bounded(&path, None, MAX_PAGE).await?;
-            if answer.status != StatusCode::OK {
-                return Err(self.refusal(&path, &answer));
-            }
             let json = self.json(&path, &answer)?;
             let added = conversation.add(&json, own.as_deref());
             added.ok_or_else(|| self.not_understood(&path))?;
@@ -215,22 +172,19 @@ impl Session<'_> {
 
     /// The login of the token's owner. An App's token has none; its comments are marked as a bot's.
     async fn own_login(&mut self) -> Result<Option<String>, SourceError> {
-        if self.route.token.is_none() && !self.route.is_proxy {
+        if !self.route.has_token() {
             return Ok(None);
         }
         let answer = self.get("/user", None).await?;
         match answer.status {
-            StatusCode::OK => {
-                let json = self.json("/user", &answer)?;
-                github::login(&json)
-                    .map(Some)
-                    .ok_or_else(|| self.not_understood("/user"))
-            }
             StatusCode::NOT_FOUND => Ok(None),
             // A proxy without a token, or a token that belongs to an App.
             StatusCode::UNAUTHORIZED if self.route.is_proxy => Ok(None),
             StatusCode::FORBIDDEN if self.pause.is_none() => Ok(None),
-            _ => Err(self.refusal("/user", &answer)),
+            _ => {
+                let login = github::login(&self.json("/user", &answer)?);
+                login.map(Some).ok_or_else(|| self.not_understood("/user"))
+            }
         }
     }
 
@@ -268,7 +222,17 @@ impl Session<'_> {
         Ok(answer)
     }
 
+    /// The item `number` in a successful answer. An issue that moved answers with another number.
+    fn parsed_item(&self, path: &str, answer: &HttpResponse, number: u64) -> Result<SourceItem, SourceError> {
+        let json = self.json(path, answer)?;
+        github::item(&json, number).ok_or_else(|| self.not_understood(path))
+    }
+
+    /// The content of a successful answer.
     fn json(&self, path: &str, answer: &HttpResponse) -> Result<Value, SourceError> {
+        if answer.status != StatusCode::OK {
+            return Err(self.refusal(path, answer));
+        }
         serde_json::from_slice(&answer.body).map_err(|_| self.not_understood(path))
     }
 
@@ -282,10 +246,9 @@ impl Session<'_> {
         let (path, code) = (path.split('?').next().unwrap_or(path), answer.status.as_u16());
         let message = format!("{base}{path} answers {code}");
         match (code, self.pause) {
-            (403 | 429 | 503, Some(until)) => SourceError::RateLimited {
-                base: base.clone(),
-                until,
-            },
+            (403 | 429 | 503, Some(until)) => {
+                SourceError::RateLimited(format!("{base} limits requests until {}", rfc3339(until)))
+            }
             (401, _) | (403, None) => SourceError::Forbidden(message),
             (500.., _) => SourceError::Unreachable(format!("{base} answers {code}")),
             _ => SourceError::BadAnswer(message),

@@ -1,13 +1,10 @@
 //! When a Workspace may send requests to its issue source. A limit that the source states holds for the token, an outage for the
 //! address: the errors of one tenant do not concern another.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use taskgate_policy::source::backoff;
 use tokio::{sync::OnceCell, time::Instant};
 
@@ -33,7 +30,7 @@ struct RouteLimit {
 impl RouteLimits {
     /// The login of `route`'s token. Another token, or another address, resets the limit.
     pub(super) fn login(&self, key: &RouteKey, route: &Route) -> Login {
-        let mut limits = self.lock();
+        let mut limits = self.0.lock();
         let limit = limits.entry(key.clone()).or_default();
         if limit.route.as_ref() != Some(route) {
             *limit = RouteLimit {
@@ -46,14 +43,14 @@ impl RouteLimits {
 
     /// Until when no request may be sent.
     pub(super) fn paused(&self, key: &RouteKey) -> Option<Instant> {
-        let until = self.lock().get(key)?.until;
+        let until = self.0.lock().get(key)?.until;
         until.filter(|until| *until > Instant::now())
     }
 
     /// Records the result of a request: its error, if there was one, and until when the source asks for no further request. `base` is
     /// the pause after a first failure.
     pub(super) fn record(&self, key: &RouteKey, error: Option<&SourceError>, pause: Option<Timestamp>, base: Duration) {
-        let mut limits = self.lock();
+        let mut limits = self.0.lock();
         let limit = limits.entry(key.clone()).or_default();
         let failed = matches!(error, Some(SourceError::Unreachable(_)));
         limit.failures = if failed { limit.failures.saturating_add(1) } else { 0 };
@@ -67,10 +64,6 @@ impl RouteLimits {
 
     /// Removes the limits that `keep` does not want.
     pub(super) fn retain(&self, keep: impl Fn(&RouteKey) -> bool) {
-        self.lock().retain(|key, _| keep(key));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<RouteKey, RouteLimit>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().retain(|key, _| keep(key));
     }
 }

@@ -1,16 +1,16 @@
 //! Reads issue sources: the items that policies need, and no others.
 //!
 //! ```text
-//! interest (policies, Tasks, WorkItems) ── reader ── access: Workspace, Secret or ghproxy
-//!                                            ├─ github ── client: one conditional GET per item and interval
-//!                                            ├─ work_item: baseline, reset or deletion of the WorkItem
-//!                                            ├─ Sources: the latest observation of each item, for the features
-//!                                            └─ condition: SourceReadable on the policies
+//! policies, Tasks, WorkItems ── reader ── access: Workspace, Secret or ghproxy
+//!                                 ├─ github ── client: one conditional GET per item and interval
+//!                                 ├─ work_item: baseline, reset or deletion of the WorkItem
+//!                                 ├─ Sources: the latest observation of each item, for the features
+//!                                 └─ condition: SourceReadable on the policies
 //! ```
 //!
 //! A failed read never changes a `WorkItem`: it is counted, tried again later, and written to the condition of the policy.
 //!
-//! Features get an item with [`Sources::latest`], and each new observation with [`Sources::subscribe`]. [`SourceClient`] sends single
+//! Features get an item with [`Sources::latest`], and each new observation with [`Sources::follow`]. [`OriginQueries`] sends single
 //! queries, whose answers are not kept. `taskgate_policy::source` decides which items are needed; observations of others are removed.
 //!
 //! Imports the shared modules only. Called by `cancellation`, `metadata`, `retry` and `controller`.
@@ -20,28 +20,27 @@ mod client;
 mod condition;
 mod error;
 mod github;
-mod interest;
 mod limits;
 mod queries;
 mod reader;
-mod request;
 mod work_item;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
+use parking_lot::RwLock;
 use taskgate_policy::source::{IssueSource, Repository, SourceItem, SourceKey};
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, broadcast::error::RecvError};
 
 use error::SourceError;
 
-pub(crate) use queries::SourceClient;
+pub(crate) use queries::{OriginQueries, OriginQuery};
 pub(crate) use reader::run;
 
+/// How many requests run in parallel.
+const CONCURRENCY: usize = 32;
+/// How many of them may be of one namespace, so that the source of one tenant, which does not answer, does not delay the others.
+const PER_NAMESPACE: usize = 4;
 /// How many observations a slow subscriber may be behind.
 const BACKLOG: usize = 1024;
 
@@ -116,14 +115,21 @@ impl Default for Sources {
 impl Sources {
     /// The latest observation of an item. `None`: it was not read yet, no policy needs it, or it cannot be read.
     pub(crate) fn latest(&self, key: &SourceKey) -> Option<Observation> {
-        let latest = self.latest.read().unwrap_or_else(PoisonError::into_inner);
-        latest.get(key).cloned()
+        self.latest.read().get(key).cloned()
     }
 
-    /// Yields the item of each observation, unchanged ones too: at most one per item and interval. A subscriber that lags must
-    /// reconcile all items.
-    pub(crate) fn subscribe(&self) -> broadcast::Receiver<SourceKey> {
-        self.observed.subscribe()
+    /// Calls `observed` with the item of each observation, unchanged ones too: at most one per item and interval. `None`: some were
+    /// missed, which may be of any item. Never ends.
+    pub(crate) async fn follow(&self, observed: impl Fn(Option<&SourceKey>)) {
+        let mut items = self.observed.subscribe();
+        loop {
+            match items.recv().await {
+                Ok(key) => observed(Some(&key)),
+                Err(RecvError::Lagged(_)) => observed(None),
+                // The sender is in `self`.
+                Err(RecvError::Closed) => return,
+            }
+        }
     }
 
     /// Makes the reader compute again which items are needed.
@@ -137,7 +143,7 @@ impl Sources {
 
     /// Stores an observation: `item` as the source shows it, and whether the spawner discovers it.
     fn observe(&self, key: &SourceKey, item: Option<SourceItem>, discovered: bool, now: Timestamp) -> Observation {
-        let mut latest = self.latest.write().unwrap_or_else(PoisonError::into_inner);
+        let mut latest = self.latest.write();
         let before = latest.get(key).filter(|before| before.discovered == discovered);
         let observation = Observation {
             item: item.map(Arc::new),
@@ -153,8 +159,7 @@ impl Sources {
     }
 
     fn retain(&self, keep: impl Fn(&SourceKey) -> bool) {
-        let mut latest = self.latest.write().unwrap_or_else(PoisonError::into_inner);
-        latest.retain(|key, _| keep(key));
+        self.latest.write().retain(|key, _| keep(key));
     }
 }
 

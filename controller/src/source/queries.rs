@@ -1,56 +1,117 @@
-//! Single queries: whether the issue or pull request of a failed run is still open.
+//! Single queries: whether the issues or pull requests of a failed run are still open. They run beside the reconciles, so that no
+//! source that does not answer delays them.
 
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use futures::{StreamExt as _, channel::mpsc};
+use parking_lot::Mutex;
 use taskgate_policy::{
     retry::{Origin, SourceAccess},
     source::Repository,
 };
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
-    SourceConfig,
+    CONCURRENCY, PER_NAMESPACE, SourceConfig,
     access::{of_secret, of_workspace},
     client::Http,
     error::SourceError,
-    github::{self, Route},
+    github::{Route, Session},
     limits::{RouteKey, RouteLimits},
 };
-use crate::context::Context;
+use crate::{context::Context, task_index::ItemRef};
 
-/// Queries issue sources, within the limits that they set.
-pub(crate) struct SourceClient {
+/// For how long an answer is used: until the run is retried, and no longer.
+const FRESH: Duration = Duration::from_mins(1);
+
+/// Whether any issue or pull request of a run is open; an error with the reason when that is unknown.
+pub(crate) type IsOpen = Result<bool, String>;
+
+/// A query about one run of an item.
+#[derive(Debug)]
+pub(crate) struct OriginQuery {
+    item: ItemRef,
+    /// The run's object.
+    uid: String,
+    origin: Origin,
+}
+
+/// The queries about failed runs, within the limits that the sources set, and their answers.
+pub(crate) struct OriginQueries {
     /// `None`: there are no trusted roots.
     http: Option<Http>,
     config: SourceConfig,
     limits: RouteLimits,
+    /// By the run's UID; `None` until there is an answer.
+    answers: Mutex<HashMap<String, Option<(IsOpen, Instant)>>>,
+    enqueue: mpsc::UnboundedSender<OriginQuery>,
 }
 
-impl SourceClient {
-    pub(crate) fn new(config: SourceConfig) -> Self {
-        Self {
+impl OriginQueries {
+    /// The queries, and those that are not sent yet, for [`Self::run`].
+    pub(crate) fn new(config: SourceConfig) -> (Self, mpsc::UnboundedReceiver<OriginQuery>) {
+        let (enqueue, enqueued) = mpsc::unbounded();
+        let queries = Self {
             http: Http::new().ok(),
             config,
             limits: RouteLimits::default(),
+            answers: Mutex::default(),
+            enqueue,
+        };
+        (queries, enqueued)
+    }
+
+    /// The answer about the run of `uid`. `None`: the query is under way, and `run` reports `item` when it is answered.
+    pub(crate) fn answer(&self, item: &ItemRef, uid: &str, origin: &Origin) -> Option<IsOpen> {
+        let mut answers = self.answers.lock();
+        answers.retain(|_, answer| answer.as_ref().is_none_or(|(_, at)| at.elapsed() < FRESH));
+        if let Some(answer) = answers.get(uid) {
+            return answer.as_ref().map(|(answer, _)| answer.clone());
         }
+        answers.insert(uid.to_owned(), None);
+        // Fails only when the controller is dropped.
+        let _ = self.enqueue.unbounded_send(OriginQuery {
+            item: item.clone(),
+            uid: uid.to_owned(),
+            origin: origin.clone(),
+        });
+        None
     }
 
-    /// Whether any issue or pull request of `origin` is open; an error with the reason when that is unknown.
-    pub(crate) async fn is_open(&self, context: &Context, namespace: &str, origin: &Origin) -> Result<bool, String> {
-        self.query(context, namespace, origin).await.map_err(|error| {
-            error.map_or_else(
-                || "the API server does not answer how the source is reached".to_owned(),
-                |error| error.to_string(),
-            )
-        })
+    /// Sends the queries, and calls `answered` with the item of each. Never ends.
+    pub(crate) async fn run(
+        &self,
+        context: &Context,
+        enqueued: mpsc::UnboundedReceiver<OriginQuery>,
+        answered: impl Fn(&ItemRef),
+    ) {
+        let (all, answered) = (&Semaphore::new(CONCURRENCY), &answered);
+        let mut namespaces: HashMap<String, Arc<Semaphore>> = HashMap::new();
+        let queries = enqueued.map(|query| {
+            namespaces.retain(|_, permits| Arc::strong_count(permits) > 1);
+            let own = namespaces.entry(query.item.0.clone());
+            let own = own.or_insert_with(|| Arc::new(Semaphore::new(PER_NAMESPACE)));
+            (query, Arc::clone(own))
+        });
+        let sending = queries.for_each_concurrent(None, |(query, own)| async move {
+            // Neither semaphore is ever closed.
+            let _permits = (own.acquire().await, all.acquire().await);
+            let is_open = self.is_any_open(context, &query.item.0, &query.origin).await;
+            let answer = is_open.map_err(|error| error.to_string());
+            self.answers.lock().insert(query.uid, Some((answer, Instant::now())));
+            answered(&query.item);
+        });
+        sending.await;
     }
 
-    async fn query(&self, context: &Context, namespace: &str, origin: &Origin) -> Result<bool, Option<SourceError>> {
+    async fn is_any_open(&self, context: &Context, namespace: &str, origin: &Origin) -> Result<bool, SourceError> {
         let Some(http) = &self.http else {
-            return Err(Some(SourceError::Unsupported("there are no trusted roots".to_owned())));
+            return Err(SourceError::Unsupported("there are no trusted roots".to_owned()));
         };
         let (key, repository, route) = self.route(context, namespace, origin).await?;
         let mut failed = None;
         for number in &origin.numbers {
-            match self.query_one(http, &key, &route, &repository, *number).await {
+            match self.is_open(http, &key, &route, &repository, *number).await {
                 Ok(true) => return Ok(true),
                 Ok(false) => {}
                 Err(error) => failed = Some(error),
@@ -59,7 +120,7 @@ impl SourceClient {
         // Removes the limits of namespaces that are gone.
         self.limits
             .retain(|(namespace, _)| context.cache.namespace_labels(namespace).is_some());
-        failed.map_or(Ok(false), |error| Err(Some(error)))
+        failed.map_or(Ok(false), Err)
     }
 
     async fn route(
@@ -67,16 +128,14 @@ impl SourceClient {
         context: &Context,
         namespace: &str,
         origin: &Origin,
-    ) -> Result<(RouteKey, Repository, Route), Option<SourceError>> {
-        let config = &self.config;
-        let own = origin.repository.as_deref();
+    ) -> Result<(RouteKey, Repository, Route), SourceError> {
+        let (config, own) = (&self.config, origin.repository.as_deref());
         let (name, (repository, route)) = match &origin.access {
             SourceAccess::Workspace(name) => (name.clone(), of_workspace(context, config, namespace, name, own).await?),
             SourceAccess::Secret(secret) => {
-                let secret = secret.as_deref();
+                let (secret, repository) = (secret.as_deref(), own.unwrap_or_default());
                 // No Workspace has a name with a slash.
                 let name = format!("secret/{}", secret.unwrap_or_default());
-                let repository = own.unwrap_or_default();
                 (name, of_secret(context, config, namespace, secret, repository).await?)
             }
         };
@@ -86,7 +145,7 @@ impl SourceClient {
         Ok((key, repository, route))
     }
 
-    async fn query_one(
+    async fn is_open(
         &self,
         http: &Http,
         key: &RouteKey,
@@ -96,14 +155,13 @@ impl SourceClient {
     ) -> Result<bool, SourceError> {
         if let Some(until) = self.limits.paused(key) {
             let wait = until.saturating_duration_since(Instant::now()).as_secs();
-            return Err(SourceError::Unreachable(format!(
-                "{} is not asked for another {wait} s",
-                route.base
-            )));
+            let message = format!("{} is not asked for another {wait} s", route.base);
+            return Err(SourceError::Unreachable(message));
         }
-        let (is_open, pause) = github::is_open(http, route, repository, number).await;
-        self.limits
-            .record(key, is_open.as_ref().err(), pause, self.config.min_interval);
+        let mut session = Session::new(http, route);
+        let is_open = session.is_open(repository, number).await;
+        let interval = self.config.min_interval;
+        self.limits.record(key, is_open.as_ref().err(), session.pause, interval);
         is_open
     }
 }

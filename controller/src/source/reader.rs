@@ -8,28 +8,27 @@ use std::{
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use jiff::Timestamp;
-use taskgate_policy::source::{Interest, Interests, ItemPresence, SourceItem, SourceKey, backoff};
+use kube::ResourceExt as _;
+use taskgate_api::kelos::Task;
+use taskgate_policy::{
+    TaskState,
+    source::{Interest, Interests, ItemPresence, SourceItem, SourceKey, add_task, add_work_item, backoff},
+};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 use super::{
-    SourceConfig, Sources,
-    access::LocationCache,
+    CONCURRENCY, PER_NAMESPACE, SourceConfig, Sources,
+    access::{LocationCache, SourceLocation},
     client::Http,
     condition::{self, ReadHealth},
     error::SourceError,
-    github::{CachedItem, ItemReading},
-    interest::interests,
-    limits::RouteLimits,
-    request::{ItemRequest, RequestResult},
+    github::{CachedItem, ItemQuery, Session},
+    limits::{RouteKey, RouteLimits},
     work_item,
 };
-use crate::context::Context;
+use crate::{context::Context, kubernetes::json_of};
 
-/// How many items are read in parallel.
-const CONCURRENCY: usize = 32;
-/// How many of them may be of one namespace, so that the source of one tenant, which does not answer, does not delay the others.
-const PER_NAMESPACE: usize = 4;
 /// The shortest time between two computations of the items that are needed.
 const QUIET: Duration = Duration::from_secs(1);
 /// How many intervals pass between two reads of an item of which only the deletion matters.
@@ -50,7 +49,7 @@ pub(crate) async fn run(context: Arc<Context>, sources: Arc<Sources>, config: So
         sources,
         config,
         http,
-        limits: Arc::default(),
+        limits: RouteLimits::default(),
         items: BTreeMap::new(),
         locations: LocationCache::default(),
     };
@@ -59,7 +58,7 @@ pub(crate) async fn run(context: Arc<Context>, sources: Arc<Sources>, config: So
         let interests = interests(&reader.context);
         let (requests, more) = reader.due_requests(&interests).await;
         for request in requests {
-            running.push(request.send(reader.http.clone(), Arc::clone(&reader.limits)));
+            running.push(send(request, reader.http.clone()));
         }
         condition::write_all(&reader.context, &interests, &reader.health()).await;
         let quiet = Instant::now() + QUIET;
@@ -71,8 +70,8 @@ pub(crate) async fn run(context: Arc<Context>, sources: Arc<Sources>, config: So
                 break;
             }
             tokio::select! {
-                Some((request, result)) = running.next() => {
-                    reader.apply(&request, result).await;
+                Some((request, reading, pause)) = running.next() => {
+                    reader.apply(&request, reading, pause).await;
                     answered = true;
                 }
                 () = sleep_until(quiet), if !is_quiet => {}
@@ -92,12 +91,61 @@ async fn at(moment: Option<Instant>) {
     }
 }
 
+/// The items that policies need. No cache is read where no policy needs any.
+fn interests(context: &Context) -> Interests {
+    let mut interests = Interests::new();
+    if !context.policies().follows_sources() {
+        return interests;
+    }
+    for task in context.cache.tasks().all() {
+        let object = json_of(&*task);
+        let (Some(state), Some(namespace)) = (TaskState::of(&object), task.namespace()) else {
+            continue;
+        };
+        let item = state.work_item.clone().map(|name| (namespace.clone(), name));
+        let item = item.and_then(|item| context.cached_work_item(&item));
+        let status = item.as_ref().and_then(|item| item.status.as_ref());
+        context.in_scope(&namespace, Task::of(&object).spawner(), |policies| {
+            add_task(&mut interests, &policies, &object, &state, status);
+        });
+    }
+    for item in context.cache.work_items().all() {
+        let key = (item.namespace().unwrap_or_default(), item.name_any());
+        if !context.task_index.has(&key) {
+            context.in_scope(&key.0, item.spec.spawner.as_deref(), |policies| {
+                add_work_item(&mut interests, &policies, &key.1, &item);
+            });
+        }
+    }
+    interests
+}
+
+/// A read of one item, with all that it needs, so that it runs beside the reader.
+struct ItemRequest {
+    key: SourceKey,
+    interest: Interest,
+    location: Arc<SourceLocation>,
+    route: RouteKey,
+    query: ItemQuery,
+}
+
+/// The item; `None` when it does not exist any more.
+type Reading = Result<Option<CachedItem>, SourceError>;
+
+/// Reads the item; also until when its source asks for no further request.
+async fn send(request: ItemRequest, http: Http) -> (ItemRequest, Reading, Option<Timestamp>) {
+    let mut session = Session::new(&http, &request.location.route);
+    let reading = session.item(&request.query).await;
+    let pause = session.pause;
+    (request, reading, pause)
+}
+
 struct SourceReader {
     context: Arc<Context>,
     sources: Arc<Sources>,
     config: SourceConfig,
     http: Http,
-    limits: Arc<RouteLimits>,
+    limits: RouteLimits,
     items: BTreeMap<SourceKey, ItemState>,
     locations: LocationCache,
 }
@@ -126,12 +174,7 @@ impl SourceReader {
         self.limits
             .retain(|(namespace, _)| interests.keys().any(|key| key.namespace == *namespace));
         let mut running: HashMap<String, usize> = HashMap::new();
-        for key in self
-            .items
-            .iter()
-            .filter(|(_, item)| item.is_being_read)
-            .map(|(key, _)| key)
-        {
+        for (key, _) in self.items.iter().filter(|(_, item)| item.is_being_read) {
             *running.entry(key.namespace.clone()).or_default() += 1;
         }
         let mut total: usize = running.values().sum();
@@ -141,7 +184,7 @@ impl SourceReader {
         let idle = |key: &SourceKey| self.items.get(key).is_none_or(|item| !item.is_being_read);
         let waiting = interests.iter().filter(|(key, _)| idle(key));
         for (key, interest) in longest_due_first(waiting.map(|entry| (due(entry.0), entry)), now) {
-            // An item without a location counts as well: a namespace full of broken Workspaces delays no other.
+            // An item that cannot be read now counts as well: a namespace full of broken Workspaces delays no other.
             let own_failed = failed.get(key.namespace.as_str()).copied().unwrap_or_default();
             let own = running.get(&key.namespace).copied().unwrap_or_default() + own_failed;
             if own >= PER_NAMESPACE || total >= CONCURRENCY {
@@ -170,111 +213,95 @@ impl SourceReader {
         items.map(|(key, item)| (key.clone(), item.health.clone())).collect()
     }
 
-    /// A request for the item; `None` without a location, which its health records.
+    /// A request for the item; `None` without a location, which its health records, and while its source asks for no request.
     async fn request(&mut self, key: &SourceKey, interest: &Interest) -> Option<ItemRequest> {
         let (until, located) = self.locations.find(&self.context, &self.config, key).await;
-        let (location, repository, number) = match located.and_then(|location| {
-            let (own, number) = key.number().ok_or_else(|| {
-                Some(SourceError::Unsupported(format!(
-                    "item {} of {} has no number",
-                    key.item, key.spawner
-                )))
-            })?;
-            let mut repository = location.repository.clone();
-            if let Some(own) = own {
-                (repository.owner, repository.name) = (own.owner, own.name);
+        let numbered = located.and_then(|location| match key.number() {
+            Some((own, number)) => Ok((location, own, number)),
+            None => {
+                let message = format!("item {} of {} has no number", key.item, key.spawner);
+                Err(SourceError::Unsupported(message))
             }
-            Ok((location, repository, number))
-        }) {
+        });
+        let item = self.items.entry(key.clone()).or_default();
+        let (location, own, number) = match numbered {
             Ok(found) => found,
             Err(error) => {
-                let item = self.items.entry(key.clone()).or_default();
                 item.due = Some(until);
-                if let Some(error) = error {
+                if error != SourceError::AccessUnknown {
                     item.health.fail(error);
                 }
                 return None;
             }
         };
         let route = (key.namespace.clone(), location.source.workspace.clone());
-        let item = self.items.entry(key.clone()).or_default();
+        let login = self.limits.login(&route, &location.route);
+        if let Some(paused) = self.limits.paused(&route) {
+            item.due = Some(paused);
+            return None;
+        }
+        let mut repository = location.repository.clone();
+        if let Some(own) = own {
+            (repository.owner, repository.name) = (own.owner, own.name);
+        }
         item.is_being_read = true;
+        let query = ItemQuery {
+            repository,
+            endpoint: location.source.endpoint,
+            number,
+            whole: interest.for_task,
+            before: item.cached.clone(),
+            own: login,
+        };
         Some(ItemRequest {
             key: key.clone(),
             interest: interest.clone(),
-            repository,
-            number,
-            before: item.cached.clone(),
-            own: self.limits.login(&route, &location.route),
-            route,
             location,
+            route,
+            query,
         })
     }
 
     /// Stores the result of a request, and when the item is due next.
-    async fn apply(&mut self, request: &ItemRequest, result: RequestResult) {
-        let interval = self.config.interval(&request.location.source);
+    async fn apply(&mut self, request: &ItemRequest, reading: Reading, pause: Option<Timestamp>) {
+        let mut interval = self.config.interval(&request.location.source);
+        self.limits
+            .record(&request.route, reading.as_ref().err(), pause, interval);
+        if request.interest.is_idle {
+            interval *= SELDOM;
+        }
         let item = self.items.entry(request.key.clone()).or_default();
         item.is_being_read = false;
-        let result = match result {
-            RequestResult::Read(result) => result,
-            RequestResult::Paused(until) => {
-                item.due = Some(until);
-                return;
-            }
-        };
-        self.limits
-            .record(&request.route, result.reading.as_ref().err(), result.pause, interval);
-        let interval = if request.interest.is_idle {
-            interval * SELDOM
-        } else {
-            interval
-        };
-        match result.reading {
+        item.health.answered |= reading.is_ok();
+        match &reading {
+            Ok(_) => (item.health.error, item.health.failures) = (None, 0),
             Err(error) => {
                 debug!(%error, namespace = request.key.namespace, item = request.key.item, "an item was not read");
-                item.health.fail(error);
-                item.due = Some(Instant::now() + backoff(item.health.failures, interval));
-            }
-            Ok(reading) => {
-                item.health = ReadHealth {
-                    answered: true,
-                    ..ReadHealth::default()
-                };
-                item.due = Some(Instant::now() + interval);
-                let found = match reading {
-                    ItemReading::Gone => None,
-                    ItemReading::Item(read) => Some(&*item.cached.insert(Arc::from(read))),
-                };
-                let shown = found.map(|read| read.item.clone());
-                self.observed(request, shown).await;
+                item.health.fail(error.clone());
+                interval = backoff(item.health.failures, interval);
             }
         }
         // A pause of the whole Workspace takes precedence.
-        if let (Some(item), Some(paused)) = (self.items.get_mut(&request.key), self.limits.paused(&request.route)) {
-            item.due = item.due.max(Some(paused));
+        item.due = Some(Instant::now() + interval).max(self.limits.paused(&request.route));
+        if let Ok(found) = reading {
+            let shown = found.map(|read| item.cached.insert(Arc::new(read)).item.clone());
+            self.observed(request, shown).await;
         }
     }
 
     /// Stores the observation, and updates the item's `WorkItem`.
     async fn observed(&self, request: &ItemRequest, item: Option<SourceItem>) {
-        let discovered = item
-            .as_ref()
-            .is_some_and(|item| request.location.source.filter.discovers(item));
+        let filter = &request.location.source.filter;
+        let discovered = item.as_ref().is_some_and(|item| filter.discovers(item));
         let observation = self.sources.observe(&request.key, item, discovered, Timestamp::now());
-        let Some((name, rule)) = request
-            .interest
-            .work_item
-            .as_deref()
-            .zip(request.interest.rule.as_ref())
-        else {
+        let (Some(name), Some(rule)) = (&request.interest.work_item, &request.interest.rule) else {
             return;
         };
         let presence = match observation.item.as_deref().filter(|_| discovered) {
             Some(item) => ItemPresence::Found(item),
             None => ItemPresence::Missing(observation.in_a_row),
         };
-        let key = (request.key.namespace.clone(), name.to_owned());
+        let key = (request.key.namespace.clone(), name.clone());
         if let Err(error) = work_item::update(&self.context, &key, rule, presence).await {
             warn!(%error, source = %error.source, "a WorkItem was not updated; tried again with the next answer");
         }
