@@ -9,7 +9,7 @@ use taskgate_api::{kelos, keys, metadata::Metadata};
 use taskgate_policy::{CIRCUIT_BROKEN, JobEnd, TaskRun};
 
 use crate::{
-    cancellation::{runner, running},
+    cancellation::run,
     context::Context,
     error::Error,
     events::{publish, reference},
@@ -59,10 +59,10 @@ async fn stop_in_pool(context: &Context, subject: &Subject) -> Result<TaskResult
         }
         return Ok(result);
     }
-    let found = running::runner(context, subject).await?;
+    let found = run::read_runner(context, subject).await?;
     match found.run {
         TaskRun::Runner { asked: true } => Ok(TaskResult::AwaitChange),
-        TaskRun::Runner { asked: false } => runner::release(context, subject, &found).await,
+        TaskRun::Runner { asked: false } => run::release_runner(context, subject, &found).await,
         _ => {
             let status = json!({
                 "phase": kelos::FAILED, "message": STOPPED, "completionTime": rfc3339(Timestamp::now()),

@@ -1,19 +1,26 @@
 //! Whether the installed Kelos knows cancelled Tasks: the schema of its Tasks shows it, and may change while the controller runs.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    future::pending,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
-use futures::TryStreamExt as _;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api,
-    api::{ApiResource, DynamicObject, PartialObjectMeta},
-    runtime::{WatchStreamExt as _, watcher},
+    api::{ApiResource, DynamicObject},
 };
 use serde_json::Value;
 use taskgate_api::kelos;
+use tokio::time::sleep;
 use tracing::{debug, info};
 
 use super::CancellationReconciler;
+use crate::kubernetes::crd::while_installed;
+
+/// Until the schema is read again after an error.
+const RETRY: Duration = Duration::from_secs(3);
 
 /// What the installed CRD of Tasks can express. Cheap to read.
 #[derive(Debug, Default)]
@@ -30,30 +37,25 @@ impl TaskCapability {
 pub(crate) async fn follow_capability(reconciler: &CancellationReconciler) {
     let context = &reconciler.context;
     let name = format!("{}.{}", kelos::TASKS, kelos::GROUP);
-    let metadata = Api::<PartialObjectMeta<CustomResourceDefinition>>::all(context.client.clone());
-    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let kind = ApiResource::erase::<CustomResourceDefinition>(&());
     let crds = Api::<DynamicObject>::all_with(context.client.clone(), &kind);
-    let mut changes = std::pin::pin!(watcher(metadata, config).default_backoff().applied_objects());
-    loop {
-        match changes.try_next().await {
-            Ok(Some(_)) => {}
-            Ok(None) => return,
-            Err(error) => {
-                debug!(%error, "the watch of Kelos' CRD is interrupted");
-                continue;
-            }
-        }
+    let read = || async {
         match crds.get(&name).await {
             Ok(crd) => {
                 let known = knows_cancelled(&crd.data, &context.task_kind.version);
                 if reconciler.capability.0.swap(known, Ordering::Relaxed) != known {
                     info!(known, "whether Kelos knows cancelled Tasks changed");
                 }
+                // The next generation of the CRD is read anew.
+                pending().await
             }
-            Err(error) => debug!(%error, "Kelos' CRD cannot be read"),
+            Err(error) => {
+                debug!(%error, "Kelos' CRD cannot be read");
+                sleep(RETRY).await;
+            }
         }
-    }
+    };
+    while_installed(&context.client, &name, || {}, read).await;
 }
 
 /// Whether the Task of `version` in this CRD has `status.cancelledBy`, and a phase `Cancelled` if phases are listed.

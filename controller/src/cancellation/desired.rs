@@ -5,14 +5,12 @@ use kube::runtime::events::EventType;
 use serde_json::{Map, Value, json};
 use taskgate_api::{Mode, kelos::Task, keys};
 use taskgate_policy::{
-    CancelIntent, CancelIntentContext, CancelState, Cancellation, DesiredCancellation, PolicyScope, SourceObservation,
-    TaskState, cancel_annotations, desired_cancellation, is_rediscovered, source::SourceKey,
+    CancelIntentContext, CancelState, Cancellation, DesiredCancellation, SourceObservation, TaskState,
+    cancel_annotations, desired_cancellation, is_rediscovered, source::SourceKey,
 };
-use tokio::sync::broadcast::error::RecvError;
 
-use super::{CancellationReconciler, events};
+use super::{CancellationReconciler, record_once};
 use crate::{
-    context::Context,
     error::Error,
     source::Observation,
     task::{self, Subject, TaskResult},
@@ -49,29 +47,28 @@ async fn evaluate(
     seen: Option<&Observation>,
 ) -> Result<Option<TaskResult>, Error> {
     let context = &*reconciler.context;
-    let task = Task::of(&subject.object);
-    let policies = context.policies();
-    let labels = context.namespace_labels(&subject.namespace);
-    let name = task.spawner().unwrap_or_default();
-    let spawner = context.spawner(&subject.namespace, name);
-    let rule =
-        PolicyScope::new(&policies, &subject.namespace, &labels, spawner.as_deref()).cancellation(&subject.object);
-    let Some((policy, mode, rule)) = rule else {
+    let now = Timestamp::now();
+    let spawner = Task::of(&subject.object).spawner().unwrap_or_default();
+    let desired = context.in_scope(&subject.namespace, Some(spawner), |policies| {
+        let (policy, mode, rule) = policies.cancellation(&subject.object)?;
+        let spawner = context.cache.spawners().get(&subject.namespace, spawner);
+        let field = |pointer: &str| spawner.as_ref()?.object.data.pointer(pointer);
+        let newer = reconciler.siblings.newer(&subject.state.uid);
+        let inputs = CancelIntentContext {
+            rule,
+            object: &subject.object,
+            when: field("/spec/when").unwrap_or(&Value::Null),
+            suspended: field("/spec/suspend").and_then(Value::as_bool) == Some(true),
+            observation: seen.map(sighting),
+            newer: newer.as_deref(),
+            now,
+        };
+        Some((policy.to_string(), mode, desired_cancellation(&inputs)))
+    });
+    let Some((policy, mode, desired)) = desired else {
         return Ok(None);
     };
-    let newer = reconciler.siblings.newer(&subject.state.uid);
-    let now = Timestamp::now();
-    let (when, suspended) = source(context, &subject.namespace, name);
-    let verdict = desired_cancellation(&CancelIntentContext {
-        rule,
-        object: &subject.object,
-        when: &when,
-        suspended,
-        observation: seen.map(sighting),
-        newer: newer.as_deref(),
-        now,
-    });
-    match verdict {
+    match desired {
         DesiredCancellation::Keep => Ok(None),
         DesiredCancellation::RequeueAt(moment) => Ok(Some(TaskResult::RequeueAt(moment))),
         DesiredCancellation::Baseline(_) if mode != Mode::Enforce => Ok(None),
@@ -80,29 +77,19 @@ async fn evaluate(
             task::patch(context, subject, change).await.map(Some)
         }
         DesiredCancellation::Cancel(intent) if mode == Mode::Enforce => {
-            request(context, subject, &intent, name, now).await.map(Some)
+            let annotations = cancel_annotations(&intent.reason, &intent.stamp(spawner, now));
+            let annotations = annotations
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value.into()));
+            let change = json!({"annotations": annotations.collect::<Map<String, Value>>()});
+            task::patch(context, subject, change).await.map(Some)
         }
         DesiredCancellation::Cancel(intent) => {
             let note = format!("{policy} would cancel this Task: {}", intent.reason);
-            events::record_once(context, subject, EventType::Normal, "WouldCancel", &note).await;
+            record_once(context, subject, EventType::Normal, "WouldCancel", &note).await;
             Ok(None)
         }
     }
-}
-
-async fn request(
-    context: &Context,
-    subject: &Subject,
-    intent: &CancelIntent,
-    spawner: &str,
-    now: Timestamp,
-) -> Result<TaskResult, Error> {
-    let stamp = intent.stamp(spawner, now);
-    let annotations: Map<String, Value> = cancel_annotations(&intent.reason, &stamp)
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value.into()))
-        .collect();
-    task::patch(context, subject, json!({"annotations": annotations})).await
 }
 
 /// Whether the source shows the item again whose disappearance had the Task cancelled: then the Task must be replaced.
@@ -115,18 +102,13 @@ pub(super) fn is_wanted_again(reconciler: &CancellationReconciler, object: &Valu
 
 /// Enqueues the Tasks of an item whenever its source was read.
 pub(crate) async fn follow_sources(reconciler: &CancellationReconciler, enqueue: impl Fn(&str, &str)) {
-    let mut news = reconciler.sources.subscribe();
-    loop {
-        match news.recv().await {
-            Ok(key) => reconciler
-                .siblings
-                .of_source(&key)
-                .iter()
-                .for_each(|task| enqueue(&key.namespace, task)),
-            Err(RecvError::Lagged(_)) => {}
-            Err(RecvError::Closed) => return,
+    let enqueue_tasks = |key: Option<&SourceKey>| {
+        if let Some(key) = key {
+            let tasks = reconciler.siblings.of_source(key);
+            tasks.iter().for_each(|task| enqueue(&key.namespace, task));
         }
-    }
+    };
+    reconciler.sources.follow(enqueue_tasks).await;
 }
 
 fn observation(reconciler: &CancellationReconciler, state: &TaskState) -> Option<Observation> {
@@ -140,14 +122,4 @@ fn sighting(seen: &Observation) -> SourceObservation<'_> {
         discovered: seen.discovered,
         in_a_row: seen.in_a_row,
     }
-}
-
-/// The `when` of the spawner, null when the cache does not have it; and whether the spawner is suspended.
-fn source(context: &Context, namespace: &str, name: &str) -> (Value, bool) {
-    let found = context.cache.spawners().get(namespace, name);
-    let field = |pointer: &str| found.as_ref()?.object.data.pointer(pointer);
-    (
-        field("/spec/when").cloned().unwrap_or_default(),
-        field("/spec/suspend").and_then(Value::as_bool) == Some(true),
-    )
 }

@@ -1,34 +1,44 @@
 //! Cancels Tasks (`cancellationPolicy`, or a user's annotation).
 //!
 //! - `desired`: which Tasks policies want cancelled.
-//! - `running`: what runs for a Task.
-//! - one file per object that is written: `task`, `job` (with its pods), `runner` (of a worker pool).
+//! - `task`: the writes to the Task. `run`: what runs for it, which is its Job with its pods or the runner of a worker pool.
 //! - `siblings`: the Tasks of each item. `capability`: what the installed Kelos can express.
 //!
 //! The policy crate decides the next step ([`taskgate_policy::cancel_step`]). Every write carries the version or the UID that was
 //! read, and each step can be repeated. Imports `source` (observations of items) and the shared modules. Called by `controller`;
-//! `breaker` uses `running` and `runner`.
+//! `breaker` uses `run`.
 
 mod capability;
 mod desired;
-mod events;
-mod job;
-mod metrics;
-pub(crate) mod runner;
-pub(crate) mod running;
+pub(crate) mod run;
 mod siblings;
 mod task;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use jiff::Timestamp;
-use kube::runtime::events::EventType;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::{
+    api::events::v1::Event,
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+};
+use kube::{Api, api::PostParams, runtime::events::EventType};
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
+};
 use serde_json::Value;
-use taskgate_policy::{CancelContext, CancelState, CancelStep, CancelTask, Cancellation, TaskState, cancel_step};
+use taskgate_api::kelos;
+use taskgate_policy::{
+    CancelContext, CancelState, CancelStep, CancelTask, Cancellation, TaskRun, TaskState, cancel_step, requester,
+};
+use tracing::debug;
 
+use self::run::Running;
 use crate::{
     context::Context,
-    error::Error,
+    error::{Error, is_conflict},
+    events::{publish, reference},
+    metrics::registered,
     source::Sources,
     task::{Subject, TaskResult},
 };
@@ -36,10 +46,11 @@ use crate::{
 pub(crate) use capability::follow_capability;
 pub use capability::knows_cancelled;
 pub(crate) use desired::follow_sources;
-pub(crate) use metrics::CancellationMetrics;
 
 /// Until a Task that cannot be cancelled is reconciled again.
-const BLOCKED: Duration = Duration::from_secs(10);
+const BLOCKED: SignedDuration = SignedDuration::from_secs(10);
+/// The `action` of all Events.
+const ACTION: &str = "Cancel";
 
 /// The state of cancellations beside the Tasks' annotations.
 pub(crate) struct CancellationReconciler {
@@ -96,16 +107,13 @@ impl CancellationReconciler {
             now: Timestamp::now(),
         };
         let mut step = cancel_step(&inputs);
-        let found = match step {
-            CancelStep::ReadRun => {
-                let found = running::read(context, subject, &cancellation).await?;
-                inputs.run = Some(found.run);
-                step = cancel_step(&inputs);
-                found
-            }
-            _ => running::Running::default(),
-        };
-        tracing::debug!(
+        let mut found = Running::from(TaskRun::Nothing);
+        if step == CancelStep::ReadRun {
+            found = run::read(context, subject, &cancellation).await?;
+            inputs.run = Some(found.run);
+            step = cancel_step(&inputs);
+        }
+        debug!(
             namespace = subject.namespace,
             name = subject.state.name,
             ?step,
@@ -118,19 +126,20 @@ impl CancellationReconciler {
             CancelStep::Replace => return Ok(Cancelling::Replace),
             CancelStep::Blocked => {
                 record_blocked(context, subject, &cancellation).await;
-                let later = jiff::SignedDuration::try_from(BLOCKED).unwrap_or_default();
-                return Ok(Cancelling::Waiting(inputs.now.checked_add(later).unwrap_or(inputs.now)));
+                return Ok(Cancelling::Waiting(
+                    inputs.now.checked_add(BLOCKED).unwrap_or(inputs.now),
+                ));
             }
             CancelStep::Announce => task::announce(context, subject, &cancellation).await?,
-            CancelStep::SetDeadline => job::set_deadline(context, subject, &found, &cancellation).await?,
+            CancelStep::SetDeadline => run::set_deadline(context, subject, &found, &cancellation).await?,
             CancelStep::Withdraw => task::withdraw(context, subject).await?,
             CancelStep::Execute => task::progress(context, subject, CancelState::Cancelling).await?,
-            CancelStep::FailJob => job::fail(context, subject, &found, &cancellation).await?,
+            CancelStep::FailJob => run::fail_job(context, subject, &found, &cancellation).await?,
             CancelStep::FailTask => task::fail(context, subject, &cancellation).await?,
-            CancelStep::ReleaseRunner => runner::release(context, subject, &found).await?,
+            CancelStep::ReleaseRunner => run::release_runner(context, subject, &found).await?,
             CancelStep::Conclude => task::conclude(self, subject, &cancellation).await?,
             CancelStep::GiveUp(progress) => task::give_up(context, subject, &cancellation, progress).await?,
-            CancelStep::DeleteJob => job::delete(context, subject, &found).await?,
+            CancelStep::DeleteJob => run::delete_job(context, subject, &found).await?,
         };
         Ok(Cancelling::Step(result))
     }
@@ -141,7 +150,87 @@ async fn record_blocked(context: &Context, subject: &Subject, cancellation: &Can
     let note = format!(
         "asked for by {}, but Kelos has not created the Task's Job, or a Job of another owner has its name. Failing the Task \
          without its Job would keep its branch locked: find out why Kelos creates no Job, or delete the Task",
-        taskgate_policy::requester(cancellation)
+        requester(cancellation)
     );
-    events::record_once(context, subject, EventType::Warning, "CancelBlocked", &note).await;
+    record_once(context, subject, EventType::Warning, "CancelBlocked", &note).await;
+}
+
+/// Records an Event that a Task may get several times.
+async fn record(context: &Context, subject: &Subject, reason: &str, note: &str) {
+    let regarding = reference(&subject.object);
+    publish(context, EventType::Normal, reason, ACTION, note, &regarding).await;
+}
+
+/// Records an Event that a Task gets once, however often and by whichever replica this is called: its name is made of the Task and
+/// the reason.
+async fn record_once(context: &Context, subject: &Subject, type_: EventType, reason: &str, note: &str) {
+    // A Task's name may be as long as an Event's.
+    let name: String = subject.state.name.chars().take(150).collect();
+    let name = name.trim_end_matches(['-', '.']);
+    let type_ = match type_ {
+        EventType::Normal => "Normal",
+        EventType::Warning => "Warning",
+    };
+    let event = Event {
+        metadata: ObjectMeta {
+            name: Some(format!("{name}.{}.{}", subject.state.uid, reason.to_lowercase())),
+            namespace: Some(subject.namespace.clone()),
+            ..ObjectMeta::default()
+        },
+        action: Some(ACTION.to_owned()),
+        reason: Some(reason.to_owned()),
+        note: Some(taskgate_policy::note(note)),
+        type_: Some(type_.to_owned()),
+        event_time: Some(MicroTime(Timestamp::now())),
+        regarding: Some(reference(&subject.object)),
+        reporting_controller: Some("taskgate".to_owned()),
+        reporting_instance: Some(context.identity.clone()),
+        ..Event::default()
+    };
+    let events = Api::<Event>::namespaced(context.client.clone(), &subject.namespace);
+    match events.create(&PostParams::default(), &event).await {
+        Err(error) if !is_conflict(&error) => debug!(%error, reason, "the Event was not recorded"),
+        _ => {}
+    }
+}
+
+/// The metrics of cancellations. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct CancellationMetrics {
+    /// By `namespace`, `type` and `phase`, the labels that Kelos gives the metric.
+    completed: Family<[(&'static str, String); 3], Counter>,
+    /// By `trigger`.
+    cancellations: Family<[(&'static str, &'static str); 1], Counter>,
+}
+
+impl CancellationMetrics {
+    /// One metric has the name that Kelos gives it, the other is under `prefix`.
+    pub(crate) fn register(registry: &mut Registry, prefix: &str) -> Self {
+        Self {
+            completed: registered(
+                registry,
+                "kelos_task_completed",
+                "Tasks that were cancelled, with the labels of Kelos' own counter, which has them as Failed",
+            ),
+            cancellations: registered(
+                registry.sub_registry_with_prefix(prefix),
+                "cancellations",
+                "Tasks that were cancelled, by trigger",
+            ),
+        }
+    }
+
+    /// A Task was cancelled. A Kelos that knows cancelled Tasks counts them as such itself.
+    fn cancelled(&self, namespace: &str, agent_type: &str, trigger: &'static str, known_to_kelos: bool) {
+        self.cancellations.get_or_create(&[("trigger", trigger)]).inc();
+        if !known_to_kelos {
+            let labels = [
+                ("namespace", namespace),
+                ("type", agent_type),
+                ("phase", kelos::CANCELLED),
+            ];
+            let labels = labels.map(|(label, value)| (label, value.to_owned()));
+            self.completed.get_or_create(&labels).inc();
+        }
+    }
 }

@@ -1,11 +1,9 @@
 //! Which Tasks were created for the same item, and for which item of an issue source. Filled by `controller::changes`.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde_json::Value;
 use taskgate_api::{kelos::Task, keys};
 use taskgate_policy::{TaskState, identify, source::SourceKey};
@@ -18,9 +16,12 @@ pub(crate) struct Siblings(Mutex<SiblingTables>);
 
 #[derive(Debug, Default)]
 struct SiblingTables {
+    /// By UID.
     members: HashMap<String, Member>,
-    items: HashMap<ItemRef, BTreeMap<(Timestamp, String), String>>,
-    sources: HashMap<SourceKey, BTreeSet<String>>,
+    /// The names, by item, time of creation and UID.
+    items: BTreeMap<(ItemRef, Timestamp, String), String>,
+    /// The names after the item at the issue source.
+    sources: BTreeSet<(SourceKey, String)>,
 }
 
 #[derive(Clone, Debug)]
@@ -34,21 +35,17 @@ struct Member {
 impl Siblings {
     /// Adds or replaces the Task `object`; returns the names of the older Tasks of its item.
     pub(crate) fn put(&self, namespace: &str, object: &Value, state: &TaskState) -> Vec<String> {
-        let mut tables = self.tables();
+        let mut tables = self.0.lock();
         tables.remove(&state.uid);
         let Some(member) = Member::of(namespace, object, state) else {
             return Vec::new();
         };
-        let position = (member.created, state.uid.clone());
-        let tasks = tables.items.entry(member.item.clone()).or_default();
-        let older = tasks.range(..&position).map(|(_, name)| name.clone()).collect();
-        tasks.insert(position, member.name.clone());
+        let position = (member.item.clone(), member.created, state.uid.clone());
+        let older = tables.items.range(first(&member.item)..position.clone());
+        let older = older.map(|(_, name)| name.clone()).collect();
+        tables.items.insert(position, member.name.clone());
         if let Some(source) = &member.source {
-            tables
-                .sources
-                .entry(source.clone())
-                .or_default()
-                .insert(member.name.clone());
+            tables.sources.insert((source.clone(), member.name.clone()));
         }
         tables.members.insert(state.uid.clone(), member);
         older
@@ -56,49 +53,43 @@ impl Siblings {
 
     /// Removes the Task of this UID, which was deleted.
     pub(crate) fn remove(&self, uid: &str) {
-        self.tables().remove(uid);
+        self.0.lock().remove(uid);
     }
 
     /// The newest Task of the same item, if that is not the one of this UID.
     pub(crate) fn newer(&self, uid: &str) -> Option<String> {
-        let tables = self.tables();
-        let member = tables.members.get(uid)?;
-        let ((_, newest), name) = tables.items.get(&member.item)?.last_key_value()?;
+        let tables = self.0.lock();
+        let item = &tables.members.get(uid)?.item;
+        let tasks = tables.items.range(first(item)..);
+        let ((_, _, newest), name) = tasks.take_while(|((of, ..), _)| of == item).last()?;
         (newest != uid).then(|| name.clone())
     }
 
     /// The key of this Task's item at its issue source.
     pub(crate) fn source(&self, uid: &str) -> Option<SourceKey> {
-        self.tables().members.get(uid)?.source.clone()
+        self.0.lock().members.get(uid)?.source.clone()
     }
 
     /// The names of the Tasks that were created for an item of an issue source.
     pub(crate) fn of_source(&self, source: &SourceKey) -> Vec<String> {
-        let tables = self.tables();
-        tables.sources.get(source).into_iter().flatten().cloned().collect()
+        let tables = self.0.lock();
+        let tasks = tables.sources.range((source.clone(), String::new())..);
+        let tasks = tasks.take_while(|(of, _)| of == source);
+        tasks.map(|(_, name)| name.clone()).collect()
     }
+}
 
-    fn tables(&self) -> MutexGuard<'_, SiblingTables> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Where the Tasks of `item` begin.
+fn first(item: &ItemRef) -> (ItemRef, Timestamp, String) {
+    (item.clone(), Timestamp::MIN, String::new())
 }
 
 impl SiblingTables {
     fn remove(&mut self, uid: &str) {
         let Some(member) = self.members.remove(uid) else { return };
-        if let Some(tasks) = self.items.get_mut(&member.item) {
-            tasks.remove(&(member.created, uid.to_owned()));
-            if tasks.is_empty() {
-                self.items.remove(&member.item);
-            }
-        }
-        if let Some(source) = member.source
-            && let Some(names) = self.sources.get_mut(&source)
-        {
-            names.remove(&member.name);
-            if names.is_empty() {
-                self.sources.remove(&source);
-            }
+        self.items.remove(&(member.item, member.created, uid.to_owned()));
+        if let Some(source) = member.source {
+            self.sources.remove(&(source, member.name));
         }
     }
 }

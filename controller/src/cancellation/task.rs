@@ -4,18 +4,18 @@ use jiff::Timestamp;
 use kube::runtime::events::EventType;
 use serde_json::{Map, Value, json};
 use taskgate_api::{
-    condition::CANCELLED,
+    condition::{CANCELLED, Condition},
     kelos::{self, Task},
     keys,
 };
 use taskgate_cache::trim_task;
 use taskgate_policy::{CancelState, Cancellation, announcement, conclusion, requester};
 
-use super::{CancellationReconciler, events, job};
+use super::{CancellationReconciler, record, record_once, run};
 use crate::{
     context::Context,
     error::Error,
-    kubernetes::{json_of, rfc3339},
+    kubernetes::{json_of, rfc3339, with_condition},
     task::{self, Subject, TaskResult},
 };
 
@@ -34,22 +34,19 @@ pub(super) async fn announce(
     let outcome = progress(context, subject, CancelState::Announced).await?;
     if let (TaskResult::Changed(_), Some(stamp)) = (&outcome, &cancellation.stamp) {
         let note = announcement(stamp, cancellation);
-        events::record(context, subject, "CancelAnnounced", &note).await;
+        record(context, subject, "CancelAnnounced", &note).await;
     }
     Ok(outcome)
 }
 
 /// Removes everything that was written.
 pub(super) async fn withdraw(context: &Context, subject: &Subject) -> Result<TaskResult, Error> {
-    job::remove_deadline(context, subject).await?;
-    let nothing: Map<String, Value> = keys::CANCELLATION
-        .iter()
-        .map(|key| ((*key).to_owned(), Value::Null))
-        .collect();
+    run::remove_deadline(context, subject).await?;
+    let nothing = keys::CANCELLATION.iter().map(|key| ((*key).to_owned(), Value::Null));
+    let nothing: Map<String, Value> = nothing.collect();
     let outcome = task::patch(context, subject, json!({"annotations": nothing})).await?;
     if let TaskResult::Changed(_) = &outcome {
-        let note = "the cancellation was withdrawn";
-        events::record(context, subject, "CancelWithdrawn", note).await;
+        record(context, subject, "CancelWithdrawn", "the cancellation was withdrawn").await;
     }
     Ok(outcome)
 }
@@ -73,7 +70,7 @@ pub(super) async fn give_up(
             format!("asked for by {}, but the Task ended by itself", requester(cancellation)),
         ),
     };
-    events::record_once(context, subject, EventType::Warning, reason, &note).await;
+    record_once(context, subject, EventType::Warning, reason, &note).await;
     progress(context, subject, end).await
 }
 
@@ -100,7 +97,7 @@ pub(super) async fn conclude(
     let context = &reconciler.context;
     let knows_cancelled = reconciler.capability.knows_cancelled();
     let note = conclusion(cancellation);
-    events::record_once(context, subject, EventType::Normal, "TaskCancelled", &note).await;
+    record_once(context, subject, EventType::Normal, "TaskCancelled", &note).await;
     // The list of conditions is written back, and the cached object lacks it.
     let Some(object) = task::read_untrimmed(context, subject).await? else {
         return Ok(TaskResult::AwaitChange);
@@ -114,14 +111,7 @@ pub(super) async fn conclude(
         }
     }
     trim_task(&mut latest);
-    let outcome = task::patch(
-        context,
-        &subject.at(&latest),
-        json!({
-            "annotations": {keys::CANCEL_STATE: CancelState::Cancelled.as_str()},
-        }),
-    )
-    .await?;
+    let outcome = progress(context, &subject.at(&latest), CancelState::Cancelled).await?;
     if let (TaskResult::Changed(_), Some(stamp)) = (&outcome, &cancellation.stamp) {
         let kind = Task::of(&subject.object).agent_type().unwrap_or_default();
         reconciler
@@ -139,23 +129,16 @@ fn concluded(object: &Value, cancellation: &Cancellation, knows_cancelled: bool)
         .as_ref()
         .map_or("ByHand", |stamp| stamp.trigger.as_str());
     let message = conclusion(cancellation);
-    let mut conditions = object
-        .pointer("/status/conditions")
-        .and_then(Value::as_array)
-        .cloned()
-        .unwrap_or_default();
-    let is_stated = conditions
-        .iter()
-        .any(|known| known["type"] == CANCELLED && known["status"] == "True" && known["message"] == message);
+    let known = Condition::find(object, CANCELLED);
+    let is_stated = known.is_some_and(|known| known.is_true() && known.message() == message);
     if is_stated && (!knows_cancelled || Task::of(object).phase() == kelos::CANCELLED) {
         return None;
     }
-    conditions.retain(|known| known["type"] != CANCELLED);
-    conditions.push(json!({
+    let condition = json!({
         "type": CANCELLED, "status": "True", "reason": reason, "message": message,
         "lastTransitionTime": rfc3339(Timestamp::now()), "observedGeneration": object.pointer("/metadata/generation"),
-    }));
-    let mut status = json!({"conditions": conditions, "message": message});
+    });
+    let mut status = json!({"conditions": with_condition(object, condition), "message": message});
     if knows_cancelled {
         status["phase"] = kelos::CANCELLED.into();
         status["cancelledBy"] = requester(cancellation).into();
