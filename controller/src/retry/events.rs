@@ -1,12 +1,26 @@
 //! The Events and metrics of a retry. An Event is recorded on the `WorkItem` and on the object, in the words of the condition; the
 //! failed object itself is not written.
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::{Resource as _, runtime::events::EventType};
-use taskgate_api::{WorkItem, retry_status::RunRef};
+use kube::{
+    Resource as _,
+    runtime::events::EventType::{self, Normal, Warning},
+};
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
+};
+use taskgate_api::{WorkItem, WorkItemStatus, retry_status::RunRef};
+use taskgate_policy::retry::{GivenUp, Stopped};
 
 use super::{RetryReconciler, reads::resource};
-use crate::{events::publish, work_items::retry_status};
+use crate::{
+    error::Error,
+    events::publish,
+    metrics::registered,
+    work_items::{self, WorkItemResult, retry_status},
+};
 
 /// The `action` of all of them.
 const ACTION: &str = "Retry";
@@ -27,104 +41,82 @@ pub(super) enum RetryEvent {
     /// The successor was created.
     Recreated,
     /// There is no retry, for this reason.
-    GivenUp(&'static str),
+    GivenUp(GivenUp),
     /// The retry was ended, for this reason.
-    Stopped(&'static str),
+    Stopped(Stopped),
     /// The object of the failed run was deleted, and not by taskgate.
     RunDeleted,
 }
 
 impl RetryEvent {
-    /// The Event's reason.
-    fn reason(self) -> &'static str {
+    /// The type and the reason of the Event, and the outcome in the metric.
+    fn words(self) -> (EventType, &'static str, &'static str) {
         match self {
-            Self::Failed => "RunFailed",
-            Self::Planned => "RetryPlanned",
-            Self::Refused => "RetryRefused",
-            Self::Deleted => "RetryDeleted",
-            Self::Blocked => "RetryBlocked",
-            Self::Recreated => "Retried",
-            Self::GivenUp("WouldRetry") => "WouldRetry",
-            Self::GivenUp(_) => "RetryGivenUp",
-            Self::Stopped(_) | Self::RunDeleted => "RetryEnded",
+            Self::Failed => (Warning, "RunFailed", "failed"),
+            Self::Planned => (Normal, "RetryPlanned", "planned"),
+            Self::Refused => (Warning, "RetryRefused", "refused"),
+            Self::Deleted => (Normal, "RetryDeleted", "deleted"),
+            Self::Blocked => (Warning, "RetryBlocked", "blocked"),
+            Self::Recreated => (Normal, "Retried", "recreated"),
+            Self::GivenUp(GivenUp::Attempts { .. }) => (Warning, "RetryGivenUp", "max_attempts"),
+            Self::GivenUp(GivenUp::Infrastructure { .. }) => (Warning, "RetryGivenUp", "max_infrastructure_failures"),
+            Self::GivenUp(GivenUp::Human) => (Warning, "RetryGivenUp", "needs_human"),
+            Self::GivenUp(GivenUp::Obsolete) => (Warning, "RetryGivenUp", "source_closed"),
+            Self::GivenUp(GivenUp::OnlyObserved { .. }) => (Warning, "WouldRetry", "would_retry"),
+            Self::Stopped(Stopped::Deleted) => (Normal, "RetryEnded", "deleted_externally"),
+            Self::Stopped(Stopped::Replaced) => (Normal, "RetryEnded", "replaced_externally"),
+            Self::Stopped(Stopped::Revived) => (Normal, "RetryEnded", "not_failed_any_more"),
+            Self::Stopped(Stopped::Unwanted) => (Normal, "RetryEnded", "policy_gone"),
+            Self::Stopped(Stopped::Invalid(_)) => (Normal, "RetryEnded", "retry_invalid"),
+            Self::RunDeleted => (Normal, "RetryEnded", "run_deleted"),
         }
-    }
-
-    fn outcome(self) -> &'static str {
-        match self {
-            Self::Failed => "failed",
-            Self::Planned => "planned",
-            Self::Refused => "refused",
-            Self::Deleted => "deleted",
-            Self::Blocked => "blocked",
-            Self::Recreated => "recreated",
-            Self::RunDeleted => "run_deleted",
-            Self::GivenUp(reason) | Self::Stopped(reason) => match reason {
-                "MaxAttemptsReached" => "max_attempts",
-                "MaxInfrastructureFailuresReached" => "max_infrastructure_failures",
-                "NeedsHuman" => "needs_human",
-                "SourceClosed" => "source_closed",
-                "WouldRetry" => "would_retry",
-                "DeletedExternally" => "deleted_externally",
-                "ReplacedExternally" => "replaced_externally",
-                "NotFailedAnyMore" => "not_failed_any_more",
-                "RetryInvalid" => "retry_invalid",
-                _ => "policy_gone",
-            },
-        }
-    }
-
-    fn is_warning(self) -> bool {
-        matches!(self, Self::Failed | Self::Refused | Self::Blocked | Self::GivenUp(_))
     }
 }
 
+/// Writes the status that `change` computes from the one of `item`, and then records `event`, which happened to `run`.
+pub(super) async fn write(
+    retry: &RetryReconciler,
+    item: &WorkItem,
+    run: &RunRef,
+    event: Option<RetryEvent>,
+    change: impl FnOnce(&WorkItemStatus, Timestamp) -> Option<WorkItemStatus>,
+) -> Result<WorkItemResult, Error> {
+    let written = work_items::write(&retry.context, item, change).await?;
+    if let (WorkItemResult::Changed(item), Some(event)) = (&written, event) {
+        record(retry, item, run, event).await;
+    }
+    Ok(written)
+}
+
 /// Counts what happened to `run`, and records it with the message of the condition in `item`.
-pub(super) async fn record(retry: &RetryReconciler, item: &WorkItem, run: &RunRef, event: RetryEvent) {
-    retry.metrics.count(run.kind, event.outcome());
+async fn record(retry: &RetryReconciler, item: &WorkItem, run: &RunRef, event: RetryEvent) {
+    let (type_, reason, outcome) = event.words();
+    let labels = [("kind", run.kind.as_str()), ("outcome", outcome)];
+    retry.metrics.retries.get_or_create(&labels).inc();
     let note = match (event, condition(item)) {
         (RetryEvent::Failed, _) => failed(item, run),
         (_, Some((reason, message))) => format!("{message} ({reason})"),
         (_, None) => return,
     };
-    let type_ = || {
-        if event.is_warning() {
-            EventType::Warning
-        } else {
-            EventType::Normal
-        }
-    };
-    let namespace = item.metadata.namespace.clone();
     let object = resource(retry, run.kind).map(|resource| ObjectReference {
         api_version: Some(resource.api_version),
         kind: Some(resource.kind),
         name: Some(run.name.clone()),
-        namespace,
+        namespace: item.metadata.namespace.clone(),
         uid: Some(run.uid.clone()),
         ..ObjectReference::default()
     });
     for regarding in [Some(item.object_ref(&())), object].into_iter().flatten() {
-        publish(&retry.context, type_(), event.reason(), ACTION, &note, &regarding).await;
+        publish(&retry.context, type_.clone(), reason, ACTION, &note, &regarding).await;
     }
 }
 
 /// Records why the issue source gave no answer: the run is retried nevertheless.
 pub(super) async fn record_unknown_source(retry: &RetryReconciler, item: &WorkItem, run: &RunRef, error: &str) {
-    let note = format!(
-        "{} {} is run again without knowing whether its source is closed: {error}",
-        run.kind.as_str(),
-        run.name
-    );
+    let (kind, name) = (run.kind.as_str(), &run.name);
+    let note = format!("{kind} {name} is run again without knowing whether its source is closed: {error}");
     let regarding = item.object_ref(&());
-    publish(
-        &retry.context,
-        EventType::Warning,
-        "SourceUnknown",
-        ACTION,
-        &note,
-        &regarding,
-    )
-    .await;
+    publish(&retry.context, Warning, "SourceUnknown", ACTION, &note, &regarding).await;
 }
 
 fn failed(item: &WorkItem, run: &RunRef) -> String {
@@ -132,16 +124,27 @@ fn failed(item: &WorkItem, run: &RunRef) -> String {
     let why = status.failure.map_or(String::new(), |failure| {
         format!(": {:?} failure, {}", failure.class, failure.reason)
     });
-    format!(
-        "{} {} failed at attempt {}{why}",
-        run.kind.as_str(),
-        run.name,
-        status.attempt
-    )
+    let (kind, name, attempt) = (run.kind.as_str(), &run.name, status.attempt);
+    format!("{kind} {name} failed at attempt {attempt}{why}")
 }
 
 /// Reason and message of the condition about retries.
 fn condition(item: &WorkItem) -> Option<(&str, &str)> {
     let condition = taskgate_policy::retry::condition(item.status.as_ref()?)?;
     Some((&condition.reason, &condition.message))
+}
+
+/// The metrics of retries. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct RetryMetrics {
+    /// By `kind` and `outcome`.
+    retries: Family<[(&'static str, &'static str); 2], Counter>,
+}
+
+impl RetryMetrics {
+    pub(crate) fn register(registry: &mut Registry) -> Self {
+        Self {
+            retries: registered(registry, "retries", "Retries of failed Workloads and Tasks, by outcome"),
+        }
+    }
 }

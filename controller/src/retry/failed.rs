@@ -4,21 +4,25 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use taskgate_api::{
     Mode, WorkItem, WorkItemStatus,
+    foreman::ANNOTATION_PREFIX,
     kelos::Task,
     retry_status::Transition,
-    task_policy::{RetriedKind, RetryPolicy},
-    work_item::Attempt,
+    task_policy::RetriedKind,
+    work_item::{Attempt, Outcome},
 };
 use taskgate_policy::{
-    Ending, PolicyScope, TaskState,
-    retry::{self, FailedRunAction, FailedRunContext, Retried, RunPhase, attempt_number, failed_run_action},
+    Ending, TaskState,
+    retry::{
+        self, FailedRunAction, FailedRunContext, Retried, RunPhase, SourceState, attempt_number, failed_run_action,
+    },
 };
 
 use super::{
-    RetryReconciler,
+    RetryReconciler, RetryRule,
     events::{self, RetryEvent},
     objects::{self, ObjectKey},
     reads::{failure, object, resource},
+    transition::after,
 };
 use crate::{
     breaker::requests,
@@ -39,14 +43,11 @@ pub(super) async fn reconcile(
     item: Option<&WorkItem>,
     (kind, name): &ObjectKey,
 ) -> Result<WorkItemResult, Error> {
-    let namespace = key.0.as_str();
     let Some(resource) = resource(retry, *kind) else {
         return Ok(WorkItemResult::AwaitChange);
     };
-    let Some(value) = object(retry, &resource, namespace, name).await? else {
-        return Ok(WorkItemResult::AwaitChange);
-    };
-    let Some(retried) = Retried::of(*kind, &value) else {
+    let value = object(retry, &resource, &key.0, name).await?;
+    let Some(retried) = value.as_ref().and_then(|value| Retried::of(*kind, value)) else {
         return Ok(WorkItemResult::AwaitChange);
     };
     if let Some(item) = item.filter(|_| *kind == RetriedKind::Task) {
@@ -56,186 +57,158 @@ pub(super) async fn reconcile(
             return Ok(written);
         }
     }
+    let ended = EndedRun {
+        retry,
+        key,
+        item,
+        retried,
+    };
     match retried.phase() {
-        RunPhase::Failed => failed(retry, key, item, retried).await,
-        RunPhase::Succeeded => succeeded(retry, item, retried).await,
+        RunPhase::Failed => ended.failed().await,
+        RunPhase::Succeeded => ended.succeeded().await,
         RunPhase::Active | RunPhase::Cancelled => Ok(WorkItemResult::AwaitChange),
     }
 }
 
-async fn failed(
-    retry: &RetryReconciler,
-    key: &ItemRef,
-    item: Option<&WorkItem>,
-    retried: Retried<'_>,
-) -> Result<WorkItemResult, Error> {
-    let namespace = key.0.as_str();
-    if breaker_comes_first(retry, namespace, item, retried) {
-        return Ok(WorkItemResult::AwaitChange);
-    }
-    let policies = retry.context.policies();
-    let labels = retry.context.namespace_labels(namespace);
-    let found = PolicyScope::new(&policies, namespace, &labels, None).retry(retried.kind(), retried.object());
-    let name = found.as_ref().map(|found| scoped(namespace, &found.policy.to_string()));
-    let rule = found
-        .as_ref()
-        .zip(name.as_deref())
-        .map(|(found, name)| (name, found.mode, found.rule));
-    let retry_state = item.map(retry_status).unwrap_or_default();
-    let status = item.and_then(|item| item.status.as_ref());
-    let order = item.and_then(requests::requested_retry);
-    let mut inputs = FailedRunContext {
-        object: retried,
-        status: &retry_state,
-        asked: order.as_ref().map(|(order, by)| (order, *by)),
-        rule,
-        infrastructure_failures: status.map_or(0, |status| status.infrastructure_failures),
-        settles: settles(retried),
-        source: None,
-        now: Timestamp::now(),
-    };
-    let mut step = failed_run_action(&inputs);
-    let mut source_error = None;
-    if let FailedRunAction::ReadSource(origin) = &step {
-        let Some(answer) = retry.queries.answer(key, retried.uid(), origin) else {
-            return Ok(WorkItemResult::AwaitChange);
-        };
-        inputs.source = Some(answer.state);
-        source_error = answer.error;
-        step = failed_run_action(&inputs);
-    }
-    let result = take_step(retry, key, item, retried, rule, &step).await?;
-    if let WorkItemResult::Changed(now) = &result {
-        let event = match step {
-            FailedRunAction::Record if item.is_none() => None,
-            FailedRunAction::Record => Some(RetryEvent::Failed),
-            FailedRunAction::GiveUp(why) => Some(RetryEvent::GivenUp(why.reason())),
-            FailedRunAction::Begin(_) => Some(RetryEvent::Planned),
-            FailedRunAction::Nothing | FailedRunAction::Wait(_) | FailedRunAction::ReadSource(_) => None,
-        };
-        if let Some(event) = event {
-            events::record(retry, now, &retried.run(), event).await;
-        }
-        if let Some(error) = source_error {
-            events::record_unknown_source(retry, now, &retried.run(), &error).await;
-        }
-    }
-    Ok(result)
+/// A run that ended, and its item.
+struct EndedRun<'a> {
+    retry: &'a RetryReconciler,
+    key: &'a ItemRef,
+    item: Option<&'a WorkItem>,
+    retried: Retried<'a>,
 }
 
-/// The name, mode and retry section of the policy that governs an object.
-type Rule<'a> = (&'a str, Mode, &'a RetryPolicy);
-
-async fn take_step(
-    retry: &RetryReconciler,
-    key: &ItemRef,
-    item: Option<&WorkItem>,
-    retried: Retried<'_>,
-    rule: Option<Rule<'_>>,
-    step: &FailedRunAction,
-) -> Result<WorkItemResult, Error> {
-    let namespace = key.0.as_str();
-    match (step, item) {
-        (FailedRunAction::Nothing | FailedRunAction::ReadSource(_), _)
-        | (FailedRunAction::GiveUp(_) | FailedRunAction::Begin(_), None) => Ok(WorkItemResult::AwaitChange),
-        (FailedRunAction::Wait(until), _) => Ok(WorkItemResult::RequeueAt(*until)),
-        (FailedRunAction::Record, None) => {
-            let identity = objects::identity(retry, retried);
-            let item = identity.work_item(&identity.work_item_name());
-            retry.breaker.create(namespace, &item).await
+impl EndedRun<'_> {
+    async fn failed(&self) -> Result<WorkItemResult, Error> {
+        let Self { retry, retried, .. } = *self;
+        if self.breaker_comes_first() {
+            return Ok(WorkItemResult::AwaitChange);
         }
-        (FailedRunAction::Record, Some(item)) => {
-            let Some(failure) = failure(retry, namespace, retried).await? else {
+        let rule = retry.rule_of(&self.key.0, retried);
+        let retry_state = self.item.map(retry_status).unwrap_or_default();
+        let status = self.item.and_then(|item| item.status.as_ref());
+        let order = self.item.and_then(requests::requested_retry);
+        let mut inputs = FailedRunContext {
+            object: retried,
+            status: &retry_state,
+            asked: order.as_ref().map(|(order, by)| (order, *by)),
+            rule: rule
+                .as_ref()
+                .map(|found| (found.policy.as_str(), found.mode, &found.rule)),
+            infrastructure_failures: status.map_or(0, |status| status.infrastructure_failures),
+            settles: settles(retried),
+            source: None,
+            now: Timestamp::now(),
+        };
+        let mut step = failed_run_action(&inputs);
+        let mut source_error = None;
+        if let FailedRunAction::ReadSource(origin) = &step {
+            let Some(is_open) = retry.queries.answer(self.key, retried.uid(), origin) else {
                 return Ok(WorkItemResult::AwaitChange);
             };
-            let prefix = rule.map_or(taskgate_api::foreman::ANNOTATION_PREFIX, |(_, _, rule)| {
-                &rule.annotation_prefix
+            inputs.source = Some(match is_open {
+                Ok(true) => SourceState::Open,
+                Ok(false) => SourceState::Closed,
+                Err(_) => SourceState::Unknown,
             });
-            let number = attempt_number(&retry_status(item), retried.uid(), retried.stated_attempt(prefix));
-            let ending = Ending {
-                outcome: failure.outcome(),
-                reason: failure.reason.clone(),
-            };
-            let attempt = ended(retried, ending);
-            work_items::write(&retry.context, item, |status, now| {
-                retry::failed(status, &retried.run(), number, attempt, &failure, now)
-            })
-            .await
+            source_error = is_open.err();
+            step = failed_run_action(&inputs);
         }
-        (FailedRunAction::GiveUp(why), Some(item)) => {
-            work_items::write(&retry.context, item, |status, now| {
-                retry::gave_up(status, retried.uid(), *why, now)
-            })
-            .await
+        let result = self.take_step(rule.as_ref(), step).await?;
+        if let (WorkItemResult::Changed(now), Some(error)) = (&result, source_error) {
+            events::record_unknown_source(retry, now, &retried.run(), &error).await;
         }
-        (FailedRunAction::Begin(transition), Some(item)) => {
-            if let Some(result) = not_now(retry, key, item, retried, transition, rule) {
-                return Ok(result);
+        Ok(result)
+    }
+
+    async fn take_step(&self, rule: Option<&RetryRule>, step: FailedRunAction) -> Result<WorkItemResult, Error> {
+        let uid = self.retried.uid();
+        match (step, self.item) {
+            (FailedRunAction::Nothing | FailedRunAction::ReadSource(_), _)
+            | (FailedRunAction::GiveUp(_) | FailedRunAction::Begin(_), None) => Ok(WorkItemResult::AwaitChange),
+            (FailedRunAction::Wait(until), _) => Ok(WorkItemResult::RequeueAt(until)),
+            (FailedRunAction::Record, None) => {
+                let identity = objects::identity(self.retry, self.retried);
+                let item = identity.work_item(&identity.work_item_name());
+                self.retry.breaker.create(&self.key.0, &item).await
             }
-            work_items::write(&retry.context, item, |status, now| {
-                retry::begun(status, transition, now)
-            })
-            .await
+            (FailedRunAction::Record, Some(item)) => self.record(rule, item).await,
+            (FailedRunAction::GiveUp(why), Some(item)) => {
+                let change = |status: &WorkItemStatus, now| retry::gave_up(status, uid, why, now);
+                self.write(item, RetryEvent::GivenUp(why), change).await
+            }
+            (FailedRunAction::Begin(transition), Some(item)) => {
+                if let Some(result) = self.not_now(rule, item, &transition) {
+                    return Ok(result);
+                }
+                let change = |status: &WorkItemStatus, now| retry::begun(status, &transition, now);
+                self.write(item, RetryEvent::Planned, change).await
+            }
         }
     }
-}
 
-/// The result where the retry does not begin now: the object belongs to another item, nothing is retried in its namespace, or the
-/// policy has as many retries in flight as it may.
-fn not_now(
-    retry: &RetryReconciler,
-    key: &ItemRef,
-    item: &WorkItem,
-    retried: Retried<'_>,
-    transition: &Transition,
-    rule: Option<Rule<'_>>,
-) -> Option<WorkItemResult> {
-    if retry.context.is_excluded(&key.0) || !objects::is_of(retry, item, retried) {
-        return Some(WorkItemResult::AwaitChange);
+    async fn record(&self, rule: Option<&RetryRule>, item: &WorkItem) -> Result<WorkItemResult, Error> {
+        let Self { retry, retried, .. } = *self;
+        let Some(failure) = failure(retry, &self.key.0, retried).await? else {
+            return Ok(WorkItemResult::AwaitChange);
+        };
+        let prefix = rule.map_or(ANNOTATION_PREFIX, |found| &found.rule.annotation_prefix);
+        let number = attempt_number(&retry_status(item), retried.uid(), retried.stated_attempt(prefix));
+        let (outcome, reason) = (failure.outcome(), failure.reason.clone());
+        let attempt = attempt(retried, Ending { outcome, reason });
+        let change =
+            |status: &WorkItemStatus, now| retry::failed(status, &retried.run(), number, attempt, &failure, now);
+        self.write(item, RetryEvent::Failed, change).await
     }
-    let (name, _, rule) = rule.filter(|_| transition.requested_by.is_none())?;
-    let again = || Timestamp::now().checked_add(NO_SLOT).unwrap_or(Timestamp::MAX);
-    (!retry.slots.take(key, name, rule)).then(|| WorkItemResult::RequeueAt(again()))
-}
 
-/// A run that succeeded: failures before it are reset. An item that never failed has no `WorkItem`.
-async fn succeeded(
-    retry: &RetryReconciler,
-    item: Option<&WorkItem>,
-    retried: Retried<'_>,
-) -> Result<WorkItemResult, Error> {
-    let Some(item) = item else {
-        return Ok(WorkItemResult::AwaitChange);
-    };
-    let ending = Ending {
-        outcome: taskgate_api::work_item::Outcome::Succeeded,
-        reason: "Succeeded".to_owned(),
-    };
-    let attempt = ended(retried, ending);
-    let created = created(retried.object()).unwrap_or(Timestamp::UNIX_EPOCH);
-    work_items::write(&retry.context, item, |status, now| {
-        retry::succeeded(status, &retried.run(), created, attempt, now)
-    })
-    .await
-}
-
-/// Whether the breaker governs the Task and has not recorded its end yet: it does that first.
-fn breaker_comes_first(
-    retry: &RetryReconciler,
-    namespace: &str,
-    item: Option<&WorkItem>,
-    retried: Retried<'_>,
-) -> bool {
-    if retried.kind() != RetriedKind::Task {
-        return false;
+    /// A run that succeeded: failures before it are reset. An item that never failed has no `WorkItem`.
+    async fn succeeded(&self) -> Result<WorkItemResult, Error> {
+        let Some(item) = self.item else {
+            return Ok(WorkItemResult::AwaitChange);
+        };
+        let (outcome, reason) = (Outcome::Succeeded, "Succeeded".to_owned());
+        let attempt = attempt(self.retried, Ending { outcome, reason });
+        let created = created(self.retried.object()).unwrap_or(Timestamp::UNIX_EPOCH);
+        let change =
+            |status: &WorkItemStatus, now| retry::succeeded(status, &self.retried.run(), created, attempt, now);
+        work_items::write(&self.retry.context, item, change).await
     }
-    let policies = retry.context.policies();
-    let labels = retry.context.namespace_labels(namespace);
-    let found = PolicyScope::new(&policies, namespace, &labels, None).failure(retried.object());
-    let governed = found.is_some_and(|found| found.mode == Mode::Enforce && found.item.is_some());
-    let attempts = item.and_then(|item| Some(item.status.as_ref()?.attempts.as_slice()));
-    let recorded = attempts.is_some_and(|attempts| attempts.iter().any(|known| known.uid == retried.uid()));
-    governed && !recorded
+
+    async fn write(
+        &self,
+        item: &WorkItem,
+        event: RetryEvent,
+        change: impl FnOnce(&WorkItemStatus, Timestamp) -> Option<WorkItemStatus>,
+    ) -> Result<WorkItemResult, Error> {
+        events::write(self.retry, item, &self.retried.run(), Some(event), change).await
+    }
+
+    /// The result where the retry does not begin now: the object belongs to another item, nothing is retried in its namespace, or the
+    /// policy has as many retries in flight as it may.
+    fn not_now(&self, rule: Option<&RetryRule>, item: &WorkItem, transition: &Transition) -> Option<WorkItemResult> {
+        let Self { retry, key, .. } = *self;
+        if retry.context.is_excluded(&key.0) || !objects::is_of(retry, item, self.retried) {
+            return Some(WorkItemResult::AwaitChange);
+        }
+        let found = rule.filter(|_| transition.requested_by.is_none())?;
+        let is_free = retry.slots.take(key, &found.policy, &found.rule);
+        (!is_free).then(|| WorkItemResult::RequeueAt(after(NO_SLOT)))
+    }
+
+    /// Whether the breaker governs the Task and has not recorded its end yet: it does that first.
+    fn breaker_comes_first(&self) -> bool {
+        let Self { retry, retried, .. } = *self;
+        if retried.kind() != RetriedKind::Task {
+            return false;
+        }
+        let governed = retry.context.in_scope(&self.key.0, None, |policies| {
+            let found = policies.failure(retried.object());
+            found.is_some_and(|found| found.mode == Mode::Enforce && found.item.is_some())
+        });
+        let status = self.item.and_then(|item| item.status.as_ref());
+        let mut attempts = status.into_iter().flat_map(|status| &status.attempts);
+        governed && !attempts.any(|known| known.uid == retried.uid())
+    }
 }
 
 /// Until when Kelos may still write outputs and cost of a Task that ended: a retry deletes them with the Task.
@@ -244,11 +217,10 @@ fn settles(retried: Retried<'_>) -> Option<Timestamp> {
         return None;
     }
     let status = retried.object().get("status")?;
-    let there = |field: &str| {
-        status.get(field).is_some_and(|value| {
-            value.as_object().is_some_and(|map| !map.is_empty())
-                || value.as_array().is_some_and(|list| !list.is_empty())
-        })
+    let there = |field: &str| match status.get(field) {
+        Some(Value::Object(map)) => !map.is_empty(),
+        Some(Value::Array(list)) => !list.is_empty(),
+        _ => false,
     };
     let ran = Task::of(retried.object()).pod_name().is_some();
     if !ran || there("usage") || there("outputs") || there("results") {
@@ -260,7 +232,7 @@ fn settles(retried: Retried<'_>) -> Option<Timestamp> {
 }
 
 /// The run of `retried` in the attempt history.
-fn ended(retried: Retried<'_>, ending: Ending) -> Attempt {
+fn attempt(retried: Retried<'_>, ending: Ending) -> Attempt {
     let now = Timestamp::now();
     if let Some(state) = TaskState::of(retried.object()).filter(|_| retried.kind() == RetriedKind::Task) {
         return taskgate_policy::attempt(retried.object(), &state, ending, now);
@@ -285,13 +257,4 @@ fn ended(retried: Retried<'_>, ending: Ending) -> Attempt {
 
 fn created(object: &Value) -> Option<Timestamp> {
     object.pointer("/metadata/creationTimestamp")?.as_str()?.parse().ok()
-}
-
-/// A policy's name, different for policies of equal name in two namespaces.
-fn scoped(namespace: &str, policy: &str) -> String {
-    if policy.starts_with("Cluster") {
-        policy.to_owned()
-    } else {
-        format!("{namespace}/{policy}")
-    }
 }

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use kube::ResourceExt as _;
-use taskgate_api::{WorkItem, keys};
-use taskgate_policy::retry::{Retried, RunPhase};
+use taskgate_api::{WorkItem, WorkItemStatus, keys, metadata::Metadata};
+use taskgate_policy::retry::{Retried, RunPhase, run_deleted};
 use tracing::warn;
 
 use super::{
-    RetryReconciler, events, failed,
+    RetryReconciler,
+    events::{RetryEvent, write},
+    failed,
     objects::{self, ObjectKey},
     reads, transition,
 };
@@ -148,8 +150,9 @@ async fn is_request_obsolete(retry: &RetryReconciler, key: &ItemRef, item: &Work
     };
     let found = reads::object(retry, &resource, &key.0, &order.name).await?;
     let found = found.as_ref().and_then(|found| Retried::of(order.kind, found));
-    Ok(!found
-        .is_some_and(|found| found.uid() == order.uid && found.is_tombstone() && objects::is_of(retry, item, found)))
+    let can_be_retried =
+        |found: Retried<'_>| found.uid() == order.uid && found.is_tombstone() && objects::is_of(retry, item, found);
+    Ok(!found.is_some_and(can_be_retried))
 }
 
 /// Records that the object of the failed run was deleted, and not by taskgate, if that is so.
@@ -166,18 +169,10 @@ async fn record_deletion(
         return Ok(None);
     };
     let found = reads::object(retry, &resource, &key.0, &run.name).await?;
-    let uid = found
-        .as_ref()
-        .and_then(|found| found.pointer("/metadata/uid")?.as_str());
-    if uid == Some(&run.uid) {
+    if found.is_some_and(|found| Metadata::of(&found).uid() == Some(&run.uid)) {
         return Ok(None);
     }
-    let written = work_items::write(&retry.context, item, |status, now| {
-        taskgate_policy::retry::run_deleted(status, &run.uid, now)
-    })
-    .await?;
-    if let WorkItemResult::Changed(now) = &written {
-        events::record(retry, now, run, events::RetryEvent::RunDeleted).await;
-    }
-    Ok(Some(written))
+    let change = |status: &WorkItemStatus, now| run_deleted(status, &run.uid, now);
+    let event = Some(RetryEvent::RunDeleted);
+    write(retry, item, run, event, change).await.map(Some)
 }

@@ -7,8 +7,7 @@
 //! ```
 //!
 //! What users ask of a `WorkItem` (`breaker::requests`) is carried out here too, whether anything is retried or not, so that one
-//! reconcile writes an item at a time. Where the policy says so, the issue source is queried before a run is retried
-//! (`source_queries`).
+//! reconcile writes an item at a time. Where the policy says so, the issue source is queried before a run is retried.
 //!
 //! The policy crate decides the next step ([`taskgate_policy::retry`]). A failed object itself is never written. Imports `breaker`
 //! (creation of `WorkItem`s, requests), `source` and the shared modules. Called by `controller`.
@@ -18,43 +17,39 @@
 
 mod events;
 mod failed;
-mod foreman;
 mod item;
-mod metrics;
 mod objects;
 mod reads;
 mod slots;
-mod source_queries;
 mod successor;
 mod transition;
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, PoisonError, RwLock},
-};
+use std::{collections::HashSet, sync::Arc};
 
+use futures::channel::mpsc::UnboundedReceiver;
 use kube::ResourceExt as _;
+use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
-use taskgate_api::{Mode, WorkItem, retry_status::RetryStage, task_policy::RetriedKind};
+use taskgate_api::{
+    Mode, WorkItem,
+    retry_status::RetryStage,
+    task_policy::{RetriedKind, RetryPolicy},
+};
 use taskgate_policy::{
-    PolicyScope, Retrying, TaskState,
+    PolicyName, Retrying, TaskState,
     retry::{Retried, RunPhase},
 };
 use tokio::sync::mpsc;
 
-pub(crate) use metrics::RetryMetrics;
+pub(crate) use events::RetryMetrics;
 pub(crate) use objects::RetriedObjects;
 
-use self::{
-    foreman::Workloads,
-    slots::Slots,
-    source_queries::{EnqueuedQueries, SourceQueries},
-};
+use self::slots::Slots;
 use crate::{
     breaker::BreakerReconciler,
     context::Context,
     kubernetes::namespace_of,
-    source::{SourceClient, SourceConfig},
+    source::{OriginQueries, OriginQuery, SourceConfig},
     task_index::ItemRef,
     work_items::transition_of,
     workqueue::{ErrorBackoff, PanicGuard, rate_limited},
@@ -69,8 +64,7 @@ pub(crate) struct RetryReconciler {
     kinds: Vec<RetriedKind>,
     objects: Arc<RetriedObjects>,
     slots: Slots,
-    workloads: Workloads,
-    queries: SourceQueries,
+    queries: OriginQueries,
     /// The predecessors whose deletion this process has recorded in the `WorkItem` and not sent yet.
     unsent: Mutex<HashSet<String>>,
     /// The version in which Foreman is served.
@@ -80,11 +74,18 @@ pub(crate) struct RetryReconciler {
     enqueue: mpsc::UnboundedSender<ItemRef>,
 }
 
-/// The receiving ends of the queues, and the client of issue sources.
+/// The receiving ends of the queues.
 pub(crate) struct RetryQueues {
     items: mpsc::UnboundedReceiver<ItemRef>,
-    queries: EnqueuedQueries,
-    client: SourceClient,
+    queries: UnboundedReceiver<OriginQuery>,
+}
+
+/// The policy that governs an object.
+struct RetryRule {
+    /// Different for policies of equal name in two namespaces.
+    policy: String,
+    mode: Mode,
+    rule: RetryPolicy,
 }
 
 impl RetryReconciler {
@@ -98,7 +99,7 @@ impl RetryReconciler {
         metrics: RetryMetrics,
     ) -> (Self, RetryQueues) {
         let (enqueue, items) = mpsc::unbounded_channel();
-        let (queries, enqueued) = SourceQueries::new();
+        let (queries, enqueued) = OriginQueries::new(sources.clone());
         let panics = PanicGuard::new("retry", &context.panics);
         let retry = Self {
             context,
@@ -107,7 +108,6 @@ impl RetryReconciler {
             kinds,
             objects,
             slots: Slots::default(),
-            workloads: Workloads::default(),
             queries,
             unsent: Mutex::default(),
             foreman: RwLock::default(),
@@ -115,12 +115,8 @@ impl RetryReconciler {
             panics,
             enqueue,
         };
-        let queues = RetryQueues {
-            items,
-            queries: enqueued,
-            client: SourceClient::new(sources.clone()),
-        };
-        (retry, queues)
+        let queries = enqueued;
+        (retry, RetryQueues { items, queries })
     }
 
     /// Watches Foreman, and reconciles every enqueued item. Never ends.
@@ -129,10 +125,12 @@ impl RetryReconciler {
             self.context.ready().await;
             rate_limited::run(queues.items, |key| item::reconcile(self, key)).await;
         };
-        let querying = source_queries::run(self, &queues.client, queues.queries);
+        let querying = self
+            .queries
+            .run(&self.context, queues.queries, |item| self.enqueue(item));
         let watching = async {
             if self.kinds.contains(&RetriedKind::Workload) {
-                foreman::follow(self).await;
+                objects::follow_foreman(self).await;
             }
         };
         tokio::join!(watching, reconciling, querying);
@@ -140,14 +138,12 @@ impl RetryReconciler {
 
     /// Enqueues the item of an object that was written or deleted, if that may concern a retry.
     pub(crate) fn object_changed(&self, kind: RetriedKind, object: &Value, deleted: bool) {
-        let Some((namespace, key, entry)) = objects::entry_of(self, kind, object) else {
+        let Some((phase, items)) = objects::store(self, kind, object, deleted) else {
             return;
         };
-        let active = entry.phase == RunPhase::Active;
-        let entry = Some(entry).filter(|_| !deleted);
-        for item in self.objects.set(&namespace, &key, entry) {
+        for item in items {
             // An active run concerns only a retry that waits for it.
-            if deleted || !active || item::is_under_way(self, &item) {
+            if deleted || phase != RunPhase::Active || item::is_under_way(self, &item) {
                 self.enqueue(&item);
             }
         }
@@ -168,7 +164,7 @@ impl RetryReconciler {
 
     /// Evaluates all Workloads again, and enqueues all items: the policies changed. The caller reports each Task.
     pub(crate) fn policies_changed(&self) {
-        foreman::reconsider_all(self);
+        objects::reconsider_workloads(self);
         self.enqueue_all();
     }
 
@@ -184,12 +180,25 @@ impl RetryReconciler {
         let Some(retried) = retried.filter(|_| self.kinds.contains(&RetriedKind::Task)) else {
             return Retrying::No;
         };
-        let namespace = namespace_of(object);
-        let policies = self.context.policies();
-        let labels = self.context.namespace_labels(namespace);
-        let rule = PolicyScope::new(&policies, namespace, &labels, None).retry(retried.kind(), retried.object());
+        let rule = self.rule_of(namespace_of(object), retried);
         let keeps = rule.is_some_and(|found| found.mode == Mode::Enforce && !state.cancelled);
         if keeps { Retrying::Keeps } else { Retrying::No }
+    }
+
+    /// The policy that governs `retried`, if one does.
+    fn rule_of(&self, namespace: &str, retried: Retried<'_>) -> Option<RetryRule> {
+        self.context.in_scope(namespace, None, |policies| {
+            let found = policies.retry(retried.kind(), retried.object())?;
+            let policy = match found.policy {
+                PolicyName::Namespaced { .. } => format!("{namespace}/{}", found.policy),
+                PolicyName::Cluster { .. } => found.policy.to_string(),
+            };
+            Some(RetryRule {
+                policy,
+                mode: found.mode,
+                rule: found.rule.clone(),
+            })
+        })
     }
 
     fn enqueue(&self, item: &ItemRef) {
@@ -205,21 +214,20 @@ impl RetryReconciler {
     }
 
     fn foreman(&self) -> Option<&'static str> {
-        *self.foreman.read().unwrap_or_else(PoisonError::into_inner)
+        *self.foreman.read()
     }
 
     /// The deletion of this predecessor is recorded and not sent yet.
     fn mark_unsent(&self, uid: &str) {
-        let mut unsent = self.unsent.lock().unwrap_or_else(PoisonError::into_inner);
-        unsent.insert(uid.to_owned());
+        self.unsent.lock().insert(uid.to_owned());
     }
 
     /// Whether this process recorded the deletion and did not send it; from now on it counts as sent.
     fn mark_sent(&self, uid: &str) -> bool {
-        self.unsent.lock().unwrap_or_else(PoisonError::into_inner).remove(uid)
+        self.unsent.lock().remove(uid)
     }
 
     fn is_unsent(&self, uid: &str) -> bool {
-        self.unsent.lock().unwrap_or_else(PoisonError::into_inner).contains(uid)
+        self.unsent.lock().contains(uid)
     }
 }

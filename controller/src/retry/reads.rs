@@ -1,5 +1,8 @@
 //! The reads before a step of a retry, always from the API server.
 
+use std::collections::BTreeSet;
+
+use futures::future::try_join;
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
     Api,
@@ -7,8 +10,7 @@ use kube::{
 };
 use serde_json::Value;
 use taskgate_api::{
-    foreman::{self, AgenticTask},
-    is_object_name, job as view,
+    foreman, is_object_name, job as view,
     metadata::Metadata,
     retry_status::{RunRef, Transition},
     task_policy::RetriedKind,
@@ -66,8 +68,7 @@ pub(super) async fn children(retry: &RetryReconciler, namespace: &str, run: &Run
     let resource = foreman_resource(version, "AgenticTask", foreman::AGENTIC_TASKS);
     let api = Api::<DynamicObject>::namespaced_with(retry.context.client.clone(), namespace, &resource);
     let label = format!("{}={}", foreman::WORKLOAD_LABEL, run.name);
-    // A name that is no label value has no children.
-    if run.name.len() > 63 || !is_object_name(&run.name) {
+    if !is_label_value(&run.name) {
         return Ok(Vec::new());
     }
     let found = match api.list(&ListParams::default().labels(&label)).await {
@@ -98,15 +99,12 @@ pub(super) async fn failure(
                 return Ok(None);
             };
             let job = job::find(&retry.context, namespace, &state.name).await?;
-            let pods = if job.is_some() {
-                job::pods_of_task(&retry.context, namespace, &state.name).await?
-            } else {
-                Vec::new()
+            let pods = match job {
+                Some(_) => job::pods_of_task(&retry.context, namespace, &state.name).await?,
+                None => Vec::new(),
             };
-            let evidence = RunObjects {
-                job: job.as_ref(),
-                pods: &pods,
-            };
+            let (job, pods) = (job.as_ref(), pods.as_slice());
+            let evidence = RunObjects { job, pods };
             Ok(task_failure(&classify(retried.object(), &state, evidence, None)))
         }
     }
@@ -122,13 +120,10 @@ pub(super) async fn remains(
     let name = transition.old.name.as_str();
     match transition.old.kind {
         RetriedKind::Task => {
-            let mut left = Vec::new();
-            if let Some(job) = job::find(&retry.context, namespace, name).await? {
-                left.push(remnant("Job", &job));
-            }
+            let job = job::find(&retry.context, namespace, name).await?;
             let pods = job::pods_of_task(&retry.context, namespace, name).await?;
-            left.extend(pods.iter().map(|pod| remnant("Pod", pod)));
-            Ok(left)
+            let job = job.iter().map(|job| remnant("Job", job));
+            Ok(job.chain(pods.iter().map(|pod| remnant("Pod", pod))).collect())
         }
         RetriedKind::Workload => {
             let children = children(retry, namespace, &transition.old).await?;
@@ -142,39 +137,27 @@ pub(super) async fn remains(
 /// Jobs and pods that still run for AgenticTasks with these names, in any namespace. Foreman keeps an ended one for a day
 /// (foreman §2.4); it does not block the retry.
 async fn runs_of(retry: &RetryReconciler, namespace: &str, names: &[String]) -> Result<Vec<String>, Error> {
+    let client = &retry.context.client;
+    let (of_namespace, of_task) = (foreman::TASK_NAMESPACE_LABEL, foreman::TASK_NAME_LABEL);
+    let is_over = |pod: &Value| matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    let names: Vec<_> = names.iter().filter(|name| is_object_name(name)).cloned().collect();
     let mut left = Vec::new();
-    let names: Vec<_> = names
-        .iter()
-        .map(String::as_str)
-        .filter(|name| is_object_name(name))
-        .collect();
     for names in names.chunks(NAMES) {
         let names = names.join(",");
-        let labels = format!(
-            "{}={namespace},{} in ({names})",
-            foreman::TASK_NAMESPACE_LABEL,
-            foreman::TASK_NAME_LABEL
-        );
+        let labels = format!("{of_namespace}={namespace},{of_task} in ({names})");
         let params = ListParams::default().labels(&labels);
-        let jobs = Api::<Job>::all(retry.context.client.clone()).list(&params).await;
-        let pods = Api::<Pod>::all(retry.context.client.clone()).list(&params).await;
-        let (jobs, pods) = match (jobs, pods) {
-            (Ok(jobs), Ok(pods)) => (jobs, pods),
-            (Err(error), _) | (_, Err(error)) if is_forbidden(&error) => {
+        let (jobs, pods) = (Api::<Job>::all(client.clone()), Api::<Pod>::all(client.clone()));
+        let (jobs, pods) = match try_join(jobs.list(&params), pods.list(&params)).await {
+            Ok(found) => found,
+            Err(error) if is_forbidden(&error) => {
                 return Ok(vec![format!("whether Jobs still run is not known: {error}")]);
             }
-            (Err(error), _) | (_, Err(error)) => {
-                return Err(Error::new("listing", "Jobs of AgenticTasks", namespace, &names, error));
-            }
+            Err(error) => return Err(Error::new("listing", "Jobs of AgenticTasks", namespace, &names, error)),
         };
-        let jobs = jobs.iter().map(json_of);
-        left.extend(
-            jobs.filter(|job| !view::Job::of(job).has_ended())
-                .map(|job| remnant("Job", &job)),
-        );
-        let pods = pods.iter().map(json_of);
-        let ended = |pod: &Value| matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
-        left.extend(pods.filter(|pod| !ended(pod)).map(|pod| remnant("Pod", &pod)));
+        let jobs = jobs.iter().map(json_of).filter(|job| !view::Job::of(job).has_ended());
+        let pods = pods.iter().map(json_of).filter(|pod| !is_over(pod));
+        left.extend(jobs.map(|job| remnant("Job", &job)));
+        left.extend(pods.map(|pod| remnant("Pod", &pod)));
     }
     Ok(left)
 }
@@ -196,23 +179,17 @@ fn remnant(kind: &str, object: &Value) -> String {
 /// The names of the children: of those that were read, and of those that the Workload itself names.
 pub(super) fn child_names(workload: &Value, children: &[Value]) -> Vec<String> {
     let listed = workload.pointer("/status/tasks").and_then(Value::as_array);
-    let listed = listed
-        .into_iter()
-        .flatten()
-        .filter_map(|task| task.get("name")?.as_str());
-    let read = children
-        .iter()
-        .filter_map(|child| AgenticTask::of(child).metadata().name());
-    // A label value; anything longer has no Job.
-    let mut names: Vec<_> = listed
-        .chain(read)
-        .filter(|name| name.len() <= 63 && is_object_name(name))
-        .map(ToOwned::to_owned)
-        .collect();
-    names.sort_unstable();
-    names.dedup();
-    names.truncate(1000);
-    names
+    let listed = listed.into_iter().flatten();
+    let listed = listed.filter_map(|task| task.get("name")?.as_str());
+    let read = children.iter().filter_map(|child| Metadata::of(child).name());
+    let names = listed.chain(read).filter(|name| is_label_value(name));
+    let names: BTreeSet<_> = names.map(ToOwned::to_owned).collect();
+    names.into_iter().take(1000).collect()
+}
+
+/// Whether a label can have this name; an object of any longer one has no children and no Job.
+fn is_label_value(name: &str) -> bool {
+    name.len() <= 63 && is_object_name(name)
 }
 
 fn kind_of(resource: &ApiResource) -> &'static str {

@@ -1,10 +1,8 @@
 //! How many retries are in flight: counted where they begin, so that two that begin at once do not both take the last slot.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-};
+use std::collections::HashMap;
 
+use parking_lot::Mutex;
 use taskgate_api::{WorkItem, task_policy::RetryPolicy};
 
 use crate::{task_index::ItemRef, work_items::transition_of};
@@ -16,16 +14,14 @@ pub(crate) struct Slots(Mutex<HashMap<ItemRef, String>>);
 impl Slots {
     /// Takes a slot for `item`, if `policy` has one left in all and in the item's namespace.
     pub(super) fn take(&self, item: &ItemRef, policy: &str, rule: &RetryPolicy) -> bool {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.0.lock();
         if taken.contains_key(item) {
             return true;
         }
-        let count = |wanted: &dyn Fn(&ItemRef, &String) -> bool| {
-            u32::try_from(taken.iter().filter(|(item, policy)| wanted(item, policy)).count()).unwrap_or(u32::MAX)
-        };
-        let of_policy = count(&|_, other| other == policy);
-        let of_namespace = count(&|other, _| other.0 == item.0);
-        if of_policy >= rule.max_in_flight || of_namespace >= rule.max_in_flight_per_namespace {
+        let is_below = |count: usize, limit: u32| u32::try_from(count).is_ok_and(|count| count < limit);
+        let of_policy = taken.values().filter(|other| *other == policy).count();
+        let of_namespace = taken.keys().filter(|other| other.0 == item.0).count();
+        if !is_below(of_policy, rule.max_in_flight) || !is_below(of_namespace, rule.max_in_flight_per_namespace) {
             return false;
         }
         taken.insert(item.clone(), policy.to_owned());
@@ -35,15 +31,13 @@ impl Slots {
     /// Takes or frees the slot of an item as its `WorkItem` says, which was read from the API server.
     pub(super) fn set(&self, item: &ItemRef, work_item: Option<&WorkItem>) {
         if !work_item.is_some_and(|work_item| self.keep(item, work_item)) {
-            let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            taken.remove(item);
+            self.0.lock().remove(item);
         }
     }
 
     /// Whether `item` has a slot.
     pub(super) fn has(&self, item: &ItemRef) -> bool {
-        let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.contains_key(item)
+        self.0.lock().contains_key(item)
     }
 
     /// Takes the slot of an item if its `WorkItem`, which may be a cached one, has a retry in flight.
@@ -52,8 +46,8 @@ impl Slots {
         let Some(transition) = transition.filter(|transition| transition.blocked.is_none()) else {
             return false;
         };
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.insert(item.clone(), transition.policy.clone().unwrap_or_default());
+        let policy = transition.policy.clone().unwrap_or_default();
+        self.0.lock().insert(item.clone(), policy);
         true
     }
 }

@@ -5,6 +5,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DynamicObject, PostParams};
 use serde_json::Value;
 use taskgate_api::{
+    WorkItemStatus,
+    metadata::Metadata,
     retry_status::Blocked,
     task_policy::{RetriedKind, RetryPolicy},
 };
@@ -17,7 +19,7 @@ use tracing::info;
 use super::{
     events::RetryEvent,
     reads::{self, children},
-    transition::{AFTER_REFUSAL, RetryInFlight, after},
+    transition::RetryInFlight,
 };
 use crate::{
     error::{Error, is_conflict, is_namespace_terminating, is_refused, message_of},
@@ -36,10 +38,8 @@ impl RetryInFlight<'_> {
                 Vec::new()
             }
         };
-        let feedback = transition
-            .with_feedback
-            .then(|| self.feedback(retried, &children))
-            .flatten();
+        let feedback = || self.feedback(retried, &children);
+        let feedback = transition.with_feedback.then(feedback).flatten();
         let predecessor = Predecessor::of(retried);
         let prepared = Prepared {
             resource_version: retried.version().to_owned(),
@@ -63,9 +63,8 @@ impl RetryInFlight<'_> {
         }
         let uid = transition.old.uid.as_str();
         retry.mark_unsent(uid);
-        let result = self
-            .write(None, |status, now| retry::prepared(status, uid, &prepared, now))
-            .await?;
+        let change = |status: &WorkItemStatus, now| retry::prepared(status, uid, &prepared, now);
+        let result = self.write(None, change).await?;
         if !matches!(result, WorkItemResult::Changed(_)) {
             retry.mark_sent(uid);
         }
@@ -76,11 +75,8 @@ impl RetryInFlight<'_> {
         match retried.kind() {
             RetriedKind::Workload => workload_feedback(children),
             RetriedKind::Task => {
-                let status = retry_status(self.item);
-                task_feedback(
-                    retried.object(),
-                    status.failure.as_ref().map_or("", |failure| &failure.reason),
-                )
+                let failure = retry_status(self.item).failure;
+                task_feedback(retried.object(), failure.as_ref().map_or("", |failure| &failure.reason))
             }
         }
     }
@@ -89,13 +85,7 @@ impl RetryInFlight<'_> {
     pub(super) async fn create(&self, predecessor: &Predecessor, rule: &RetryPolicy) -> Result<WorkItemResult, Error> {
         let successor = self.successor(rule, predecessor, self.transition.feedback.as_deref());
         match self.post(&successor, false).await {
-            Ok(created) => {
-                let uid = created
-                    .pointer("/metadata/uid")
-                    .and_then(Value::as_str)
-                    .unwrap_or_default();
-                self.close(uid).await
-            }
+            Ok(created) => self.close(Metadata::of(&created).uid().unwrap_or_default()).await,
             // The next step reads which client created it.
             Err(error) if is_conflict(&error) => Ok(WorkItemResult::Unchanged),
             Err(error) if is_namespace_terminating(&error) => Ok(WorkItemResult::AwaitChange),
@@ -114,13 +104,10 @@ impl RetryInFlight<'_> {
         let kind = self.transition.old.kind;
         let mut successor = retry::successor(kind, predecessor, &succession);
         if kind == RetriedKind::Workload {
-            let namespace = self.key.0.as_str();
-            let context = &self.retry.context;
-            let labels = context.namespace_labels(namespace);
+            let (context, namespace) = (&self.retry.context, &self.key.0);
+            let (policies, labels) = (context.policies(), context.namespace_labels(namespace));
             // All templates of all policies.
-            tokio::task::block_in_place(|| {
-                retry::apply_sections(&context.policies(), namespace, &labels, &mut successor);
-            });
+            tokio::task::block_in_place(|| retry::apply_sections(&policies, namespace, &labels, &mut successor));
         }
         successor
     }
@@ -146,11 +133,6 @@ impl RetryInFlight<'_> {
             message: clip(message, 900),
             time: Time(Timestamp::now()),
         };
-        match self.block(RetryEvent::Refused, &blocked).await? {
-            WorkItemResult::Unchanged | WorkItemResult::RequeueAt(_) => {
-                Ok(WorkItemResult::RequeueAt(after(AFTER_REFUSAL)))
-            }
-            result => Ok(result),
-        }
+        self.block(RetryEvent::Refused, &blocked).await
     }
 }

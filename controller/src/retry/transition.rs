@@ -13,15 +13,14 @@ use taskgate_api::{
     retry_status::{Blocked, RetryStage, Transition},
     task_policy::RetryPolicy,
 };
-use taskgate_policy::{
-    PolicyScope,
-    retry::{self, NamedObject, Predecessor, Retried, Stopped, TransitionContext, TransitionStep, transition_step},
+use taskgate_policy::retry::{
+    self, NamedObject, Predecessor, Retried, Stopped, TransitionContext, TransitionStep, transition_step,
 };
 use tracing::{debug, info};
 
 use super::{
     RetryReconciler,
-    events::{self, RetryEvent},
+    events::{RetryEvent, write},
     objects,
     reads::{self, object, remains},
 };
@@ -29,11 +28,11 @@ use crate::{
     breaker::requests,
     error::{Error, is_absent, is_conflict, is_refused, message_of},
     task_index::ItemRef,
-    work_items::{self, WorkItemResult, transition_of},
+    work_items::{WorkItemResult, transition_of},
 };
 
 /// Until a request that was refused is sent again.
-pub(super) const AFTER_REFUSAL: SignedDuration = SignedDuration::from_secs(30);
+const AFTER_REFUSAL: SignedDuration = SignedDuration::from_secs(30);
 /// Until a retry goes on while Foreman is not installed.
 const WHILE_ABSENT: SignedDuration = SignedDuration::from_secs(15);
 
@@ -45,14 +44,15 @@ pub(super) async fn advance(retry: &RetryReconciler, key: &ItemRef, item: &WorkI
     let Some(resource) = reads::resource(retry, transition.old.kind) else {
         return Ok(WorkItemResult::RequeueAt(after(WHILE_ABSENT)));
     };
-    let in_flight = RetryInFlight {
+    RetryInFlight {
         retry,
         key,
         item,
         transition,
         resource,
-    };
-    in_flight.take_step().await
+    }
+    .take_step()
+    .await
 }
 
 /// The inputs of a step.
@@ -118,12 +118,7 @@ impl RetryInFlight<'_> {
             },
             TransitionStep::Replan => self.write(None, |status, now| retry::replanned(status, uid, now)).await,
             TransitionStep::Delete => self.delete().await,
-            TransitionStep::Confirm => {
-                self.write(Some(RetryEvent::Deleted), |status, now| {
-                    retry::deleted(status, uid, now)
-                })
-                .await
-            }
+            TransitionStep::Confirm => self.confirm().await,
             TransitionStep::Block(blocked) => self.block(RetryEvent::Blocked, &blocked).await,
             TransitionStep::Create => match kept {
                 Some(Ok(predecessor)) => self.create(&predecessor, &rule.unwrap_or_default()).await,
@@ -150,38 +145,28 @@ impl RetryInFlight<'_> {
     }
 
     /// The rule of the current policy for `retried`, if it enforces a retry.
-    pub(super) fn rule(&self, retried: Retried<'_>) -> Option<RetryPolicy> {
-        let policies = self.retry.context.policies();
-        let labels = self.retry.context.namespace_labels(&self.key.0);
-        let found = PolicyScope::new(&policies, &self.key.0, &labels, None).retry(retried.kind(), retried.object())?;
-        let enforced = found.mode == Mode::Enforce && !retried.is_left_to_bridge(found.rule);
-        enforced.then(|| found.rule.clone())
+    fn rule(&self, retried: Retried<'_>) -> Option<RetryPolicy> {
+        let found = self.retry.rule_of(&self.key.0, retried)?;
+        let enforced = found.mode == Mode::Enforce && !retried.is_left_to_bridge(&found.rule);
+        enforced.then_some(found.rule)
     }
 
     /// Deletes the predecessor that was read, and no other.
     async fn delete(&self) -> Result<WorkItemResult, Error> {
         let Self { retry, transition, .. } = *self;
         let uid = transition.old.uid.as_str();
-        let params = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: Some(uid.to_owned()),
-                resource_version: Some(transition.resource_version.clone()),
-            }),
-            // Its children are deleted first: Foreman would take them for the successor's.
-            ..DeleteParams::foreground()
-        };
+        // Its children are deleted first: Foreman would take them for the successor's.
+        let params = DeleteParams::foreground().preconditions(Preconditions {
+            uid: Some(uid.to_owned()),
+            resource_version: Some(transition.resource_version.clone()),
+        });
+        let (namespace, name) = (&self.key.0, &transition.old.name);
+        let api = Api::<DynamicObject>::namespaced_with(retry.context.client.clone(), namespace, &self.resource);
         let first = retry.mark_sent(uid);
-        match self.api().delete(&transition.old.name, &params).await {
+        match api.delete(name, &params).await {
             Ok(_) => {
-                info!(
-                    namespace = self.key.0,
-                    name = transition.old.name,
-                    "deleted a failed object, to retry it"
-                );
-                self.write(Some(RetryEvent::Deleted), |status, now| {
-                    retry::deleted(status, uid, now)
-                })
-                .await
+                info!(namespace, name, "deleted a failed object, to retry it");
+                self.confirm().await
             }
             // Another client deleted it: this is the first try of any replica.
             Err(error) if is_absent(&error) && first => self.stop(Stopped::Deleted).await,
@@ -197,33 +182,34 @@ impl RetryInFlight<'_> {
         }
     }
 
+    /// Records that the predecessor is deleted.
+    async fn confirm(&self) -> Result<WorkItemResult, Error> {
+        let uid = self.transition.old.uid.as_str();
+        let deleted = |status: &WorkItemStatus, now| retry::deleted(status, uid, now);
+        self.write(Some(RetryEvent::Deleted), deleted).await
+    }
+
+    /// Records why the retry does not go on now, and requeues it.
     pub(super) async fn block(&self, event: RetryEvent, blocked: &Blocked) -> Result<WorkItemResult, Error> {
         let uid = self.transition.old.uid.as_str();
-        let result = self
-            .write(Some(event), |status, now| retry::blocked(status, uid, blocked, now))
-            .await?;
-        match result {
-            WorkItemResult::Changed(_) | WorkItemResult::Unchanged => {
-                Ok(WorkItemResult::RequeueAt(after(AFTER_REFUSAL)))
-            }
-            result => Ok(result),
-        }
+        let change = |status: &WorkItemStatus, now| retry::blocked(status, uid, blocked, now);
+        Ok(match self.write(Some(event), change).await? {
+            WorkItemResult::Changed(_) | WorkItemResult::Unchanged => WorkItemResult::RequeueAt(after(AFTER_REFUSAL)),
+            result => result,
+        })
     }
 
     pub(super) async fn close(&self, successor: &str) -> Result<WorkItemResult, Error> {
         let uid = self.transition.old.uid.as_str();
-        self.write(Some(RetryEvent::Recreated), |status, now| {
-            retry::closed(status, uid, successor, now)
-        })
-        .await
+        let change = |status: &WorkItemStatus, now| retry::closed(status, uid, successor, now);
+        self.write(Some(RetryEvent::Recreated), change).await
     }
 
     async fn stop(&self, why: Stopped) -> Result<WorkItemResult, Error> {
         let uid = self.transition.old.uid.as_str();
         self.retry.mark_sent(uid);
-        let event = RetryEvent::Stopped(why.reason());
-        self.write(Some(event), |status, now| retry::stopped(status, uid, why, now))
-            .await
+        let change = |status: &WorkItemStatus, now| retry::stopped(status, uid, why, now);
+        self.write(Some(RetryEvent::Stopped(why)), change).await
     }
 
     pub(super) async fn write(
@@ -231,28 +217,16 @@ impl RetryInFlight<'_> {
         event: Option<RetryEvent>,
         change: impl FnOnce(&WorkItemStatus, Timestamp) -> Option<WorkItemStatus>,
     ) -> Result<WorkItemResult, Error> {
-        let written = work_items::write(&self.retry.context, self.item, change).await?;
-        if let (WorkItemResult::Changed(item), Some(event)) = (&written, event) {
-            events::record(self.retry, item, &self.transition.old, event).await;
-        }
-        Ok(written)
-    }
-
-    fn api(&self) -> Api<DynamicObject> {
-        Api::namespaced_with(self.retry.context.client.clone(), &self.key.0, &self.resource)
+        write(self.retry, self.item, &self.transition.old, event, change).await
     }
 
     pub(super) fn failed(&self, doing: &'static str, error: kube::Error) -> Error {
-        Error::new(
-            doing,
-            self.transition.old.kind.as_str(),
-            &self.key.0,
-            &self.transition.old.name,
-            error,
-        )
+        let run = &self.transition.old;
+        Error::new(doing, run.kind.as_str(), &self.key.0, &run.name, error)
     }
 }
 
+/// The moment in this time.
 pub(super) fn after(wait: SignedDuration) -> Timestamp {
     Timestamp::now().checked_add(wait).unwrap_or(Timestamp::MAX)
 }
