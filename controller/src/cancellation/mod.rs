@@ -26,10 +26,9 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family},
     registry::Registry,
 };
-use serde_json::Value;
 use taskgate_api::kelos;
 use taskgate_policy::{
-    CancelContext, CancelState, CancelStep, CancelTask, Cancellation, TaskRun, TaskState, cancel_step, requester,
+    CancelContext, CancelState, CancelStep, CancelTask, Cancellation, TaskRun, cancel_step, requester,
 };
 use tracing::debug;
 
@@ -84,16 +83,16 @@ impl CancellationReconciler {
         }
     }
 
-    /// Whether the source shows the item again whose disappearance had the Task cancelled.
-    pub(crate) fn is_wanted_again(&self, object: &Value, state: &TaskState) -> bool {
-        desired::is_wanted_again(self, object, state)
-    }
-
     /// Takes the next step of the Task's cancellation, if it is to be cancelled.
     pub(crate) async fn reconcile(&self, subject: &Subject) -> Result<Cancelling, Error> {
-        let context = &*self.context;
         let cancellation = Cancellation::of(&subject.object);
-        match desired::reconcile(self, subject, &cancellation).await? {
+        let task = TaskCancellation {
+            reconciler: self,
+            context: &self.context,
+            subject,
+            cancellation: &cancellation,
+        };
+        match task.follow_policy().await? {
             Some(TaskResult::RequeueAt(moment)) => return Ok(Cancelling::Waiting(moment)),
             Some(result) => return Ok(Cancelling::Step(result)),
             None if cancellation.is_none() => return Ok(Cancelling::Idle),
@@ -109,7 +108,7 @@ impl CancellationReconciler {
         let mut step = cancel_step(&inputs);
         let mut found = Running::from(TaskRun::Nothing);
         if step == CancelStep::ReadRun {
-            found = run::read(context, subject, &cancellation).await?;
+            found = task.read_run().await?;
             inputs.run = Some(found.run);
             step = cancel_step(&inputs);
         }
@@ -125,72 +124,84 @@ impl CancellationReconciler {
             CancelStep::Wait(until) => return Ok(Cancelling::Waiting(until)),
             CancelStep::Replace => return Ok(Cancelling::Replace),
             CancelStep::Blocked => {
-                record_blocked(context, subject, &cancellation).await;
+                task.record_blocked().await;
                 return Ok(Cancelling::Waiting(
                     inputs.now.checked_add(BLOCKED).unwrap_or(inputs.now),
                 ));
             }
-            CancelStep::Announce => task::announce(context, subject, &cancellation).await?,
-            CancelStep::SetDeadline => run::set_deadline(context, subject, &found, &cancellation).await?,
-            CancelStep::Withdraw => task::withdraw(context, subject).await?,
-            CancelStep::Execute => task::progress(context, subject, CancelState::Cancelling).await?,
-            CancelStep::FailJob => run::fail_job(context, subject, &found, &cancellation).await?,
-            CancelStep::FailTask => task::fail(context, subject, &cancellation).await?,
-            CancelStep::ReleaseRunner => run::release_runner(context, subject, &found).await?,
-            CancelStep::Conclude => task::conclude(self, subject, &cancellation).await?,
-            CancelStep::GiveUp(progress) => task::give_up(context, subject, &cancellation, progress).await?,
-            CancelStep::DeleteJob => run::delete_job(context, subject, &found).await?,
+            CancelStep::Announce => task.announce().await?,
+            CancelStep::SetDeadline => task.set_deadline(&found).await?,
+            CancelStep::Withdraw => task.withdraw().await?,
+            CancelStep::Execute => task.progress(CancelState::Cancelling).await?,
+            CancelStep::FailJob => task.fail_job(&found).await?,
+            CancelStep::FailTask => task.fail().await?,
+            CancelStep::ReleaseRunner => run::release_runner(&self.context, subject, &found).await?,
+            CancelStep::Conclude => task.conclude().await?,
+            CancelStep::GiveUp(progress) => task.give_up(progress).await?,
+            CancelStep::DeleteJob => task.delete_job(&found).await?,
         };
         Ok(Cancelling::Step(result))
     }
 }
 
-/// Records once per Task why it cannot be cancelled, and what a user can do.
-async fn record_blocked(context: &Context, subject: &Subject, cancellation: &Cancellation) {
-    let note = format!(
-        "asked for by {}, but Kelos has not created the Task's Job, or a Job of another owner has its name. Failing the Task \
-         without its Job would keep its branch locked: find out why Kelos creates no Job, or delete the Task",
-        requester(cancellation)
-    );
-    record_once(context, subject, EventType::Warning, "CancelBlocked", &note).await;
+/// A Task and its cancellation, if there is one. Its methods are the single steps.
+#[derive(Clone, Copy)]
+struct TaskCancellation<'a> {
+    reconciler: &'a CancellationReconciler,
+    context: &'a Context,
+    subject: &'a Subject,
+    cancellation: &'a Cancellation,
 }
 
-/// Records an Event that a Task may get several times.
-async fn record(context: &Context, subject: &Subject, reason: &str, note: &str) {
-    let regarding = reference(&subject.object);
-    publish(context, EventType::Normal, reason, ACTION, note, &regarding).await;
-}
+impl TaskCancellation<'_> {
+    /// Records once why the Task cannot be cancelled, and what a user can do.
+    async fn record_blocked(&self) {
+        let note = format!(
+            "asked for by {}, but Kelos has not created the Task's Job, or a Job of another owner has its name. Failing the \
+             Task without its Job would keep its branch locked: find out why Kelos creates no Job, or delete the Task",
+            requester(self.cancellation)
+        );
+        self.record_once(EventType::Warning, "CancelBlocked", &note).await;
+    }
 
-/// Records an Event that a Task gets once, however often and by whichever replica this is called: its name is made of the Task and
-/// the reason.
-async fn record_once(context: &Context, subject: &Subject, type_: EventType, reason: &str, note: &str) {
-    // A Task's name may be as long as an Event's.
-    let name: String = subject.state.name.chars().take(150).collect();
-    let name = name.trim_end_matches(['-', '.']);
-    let type_ = match type_ {
-        EventType::Normal => "Normal",
-        EventType::Warning => "Warning",
-    };
-    let event = Event {
-        metadata: ObjectMeta {
-            name: Some(format!("{name}.{}.{}", subject.state.uid, reason.to_lowercase())),
-            namespace: Some(subject.namespace.clone()),
-            ..ObjectMeta::default()
-        },
-        action: Some(ACTION.to_owned()),
-        reason: Some(reason.to_owned()),
-        note: Some(taskgate_policy::note(note)),
-        type_: Some(type_.to_owned()),
-        event_time: Some(MicroTime(Timestamp::now())),
-        regarding: Some(reference(&subject.object)),
-        reporting_controller: Some("taskgate".to_owned()),
-        reporting_instance: Some(context.identity.clone()),
-        ..Event::default()
-    };
-    let events = Api::<Event>::namespaced(context.client.clone(), &subject.namespace);
-    match events.create(&PostParams::default(), &event).await {
-        Err(error) if !is_conflict(&error) => debug!(%error, reason, "the Event was not recorded"),
-        _ => {}
+    /// Records an Event that a Task may get several times.
+    async fn record(&self, reason: &str, note: &str) {
+        let regarding = reference(&self.subject.object);
+        publish(self.context, EventType::Normal, reason, ACTION, note, &regarding).await;
+    }
+
+    /// Records an Event that a Task gets once, however often and by whichever replica this is called: its name is made of the Task
+    /// and the reason.
+    async fn record_once(&self, type_: EventType, reason: &str, note: &str) {
+        let Self { context, subject, .. } = *self;
+        // A Task's name may be as long as an Event's.
+        let name: String = subject.state.name.chars().take(150).collect();
+        let name = name.trim_end_matches(['-', '.']);
+        let type_ = match type_ {
+            EventType::Normal => "Normal",
+            EventType::Warning => "Warning",
+        };
+        let event = Event {
+            metadata: ObjectMeta {
+                name: Some(format!("{name}.{}.{}", subject.state.uid, reason.to_lowercase())),
+                namespace: Some(subject.namespace.clone()),
+                ..ObjectMeta::default()
+            },
+            action: Some(ACTION.to_owned()),
+            reason: Some(reason.to_owned()),
+            note: Some(taskgate_policy::note(note)),
+            type_: Some(type_.to_owned()),
+            event_time: Some(MicroTime(Timestamp::now())),
+            regarding: Some(reference(&subject.object)),
+            reporting_controller: Some("taskgate".to_owned()),
+            reporting_instance: Some(context.identity.clone()),
+            ..Event::default()
+        };
+        let events = Api::<Event>::namespaced(context.client.clone(), &subject.namespace);
+        match events.create(&PostParams::default(), &event).await {
+            Err(error) if !is_conflict(&error) => debug!(%error, reason, "the Event was not recorded"),
+            _ => {}
+        }
     }
 }
 

@@ -10,8 +10,9 @@ use kube::{
 use serde_json::{Value, json};
 use taskgate_api::{kelos, keys, metadata::Metadata};
 use taskgate_cache::kelos_resource;
-use taskgate_policy::{CancelState, Cancellation, JobEnd, TASK_CANCELLED, TaskRun, TaskState, conclusion};
+use taskgate_policy::{CancelState, JobEnd, TASK_CANCELLED, TaskRun, TaskState, conclusion};
 
+use super::TaskCancellation;
 use crate::{
     context::Context,
     error::Error,
@@ -45,78 +46,150 @@ impl From<TaskRun> for Running {
     }
 }
 
-/// Reads the Task's Job, or the runner of its pool.
-pub(super) async fn read(context: &Context, subject: &Subject, cancellation: &Cancellation) -> Result<Running, Error> {
-    if kelos::Task::of(&subject.object).worker_pool().is_some() {
-        return read_runner(context, subject).await;
-    }
-    let Some(found) = job::find(context, &subject.namespace, &subject.state.name).await? else {
-        let stuck = kelos::Task::of(&subject.object).branch().is_some() && !can_start(context, subject).await?;
-        return Ok(if stuck { TaskRun::Stuck } else { TaskRun::Nothing }.into());
-    };
-    if !job::is_of(&found, subject) {
-        return Ok(TaskRun::Foreign.into());
-    }
-    let deadline_set = match (&cancellation.stamp, cancellation.progress) {
-        (Some(stamp), Some(CancelState::Announced)) => {
-            let deadline = stamp.deadline.to_string();
-            Metadata::of(&found).annotation(keys::CANCEL_DEADLINE) == Some(&deadline)
-                && pods_without_deadline(context, subject, &found, Some(&deadline))
-                    .await?
-                    .is_empty()
+impl TaskCancellation<'_> {
+    /// Reads the Task's Job, or the runner of its pool.
+    pub(super) async fn read_run(&self) -> Result<Running, Error> {
+        let Self { context, subject, .. } = *self;
+        let task = kelos::Task::of(&subject.object);
+        if task.worker_pool().is_some() {
+            return read_runner(context, subject).await;
         }
-        _ => true,
-    };
-    let run = TaskRun::Job {
-        end: JobEnd::of(&found),
-        deadline_set,
-        deleting: Metadata::of(&found).is_terminating(),
-    };
-    Ok(Running {
-        job: Some(found),
-        ..run.into()
-    })
-}
+        let Some(found) = job::find(context, &subject.namespace, &subject.state.name).await? else {
+            let stuck = task.branch().is_some() && !self.can_start().await?;
+            return Ok(if stuck { TaskRun::Stuck } else { TaskRun::Nothing }.into());
+        };
+        if !job::is_of(&found, subject) {
+            return Ok(TaskRun::Foreign.into());
+        }
+        let deadline_set = match (&self.cancellation.stamp, self.cancellation.progress) {
+            (Some(stamp), Some(CancelState::Announced)) => {
+                let deadline = stamp.deadline.to_string();
+                let job_has_it = Metadata::of(&found).annotation(keys::CANCEL_DEADLINE) == Some(&deadline);
+                job_has_it && self.pods_without(&found, Some(&deadline)).await?.is_empty()
+            }
+            _ => true,
+        };
+        let run = TaskRun::Job {
+            end: JobEnd::of(&found),
+            deadline_set,
+            deleting: Metadata::of(&found).is_terminating(),
+        };
+        Ok(Running {
+            job: Some(found),
+            ..run.into()
+        })
+    }
 
-/// Whether every object exists that Kelos silently waits for before it creates a Job, and for long enough: Kelos checks every two
-/// seconds.
-async fn can_start(context: &Context, subject: &Subject) -> Result<bool, Error> {
-    let task = kelos::Task::of(&subject.object);
-    let workspace = task.workspace().map(|name| ("Workspace", "workspaces", name));
-    let configs = task.agent_configs().map(|name| ("AgentConfig", "agentconfigs", name));
-    for (kind, plural, name) in workspace.into_iter().chain(configs) {
-        let resource = kelos_resource(&context.task_kind.version, kind, plural);
-        let api = Api::<DynamicObject>::namespaced_with(context.client.clone(), &subject.namespace, &resource);
-        let found = kubernetes::find_metadata(&api, name).await;
-        let found = found.map_err(|error| subject.error("reading", kind, error))?;
-        let created = found.and_then(|found| found.creation_timestamp());
-        if created.is_none_or(|created| Timestamp::now().duration_since(created.0) < SETTLED) {
-            return Ok(false);
+    /// Whether every object exists that Kelos silently waits for before it creates a Job, and for long enough: Kelos checks every two
+    /// seconds.
+    async fn can_start(&self) -> Result<bool, Error> {
+        let Self { context, subject, .. } = *self;
+        let task = kelos::Task::of(&subject.object);
+        let workspace = task.workspace().map(|name| ("Workspace", "workspaces", name));
+        let configs = task.agent_configs().map(|name| ("AgentConfig", "agentconfigs", name));
+        for (kind, plural, name) in workspace.into_iter().chain(configs) {
+            let resource = kelos_resource(&context.task_kind.version, kind, plural);
+            let api = Api::<DynamicObject>::namespaced_with(context.client.clone(), &subject.namespace, &resource);
+            let found = kubernetes::find_metadata(&api, name).await;
+            let found = found.map_err(|error| subject.error("reading", kind, error))?;
+            let created = found.and_then(|found| found.creation_timestamp());
+            if created.is_none_or(|created| Timestamp::now().duration_since(created.0) < SETTLED) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The names of the pods of the Task's Job that do not carry this deadline.
+    async fn pods_without(&self, job: &Value, deadline: Option<&str>) -> Result<Vec<String>, Error> {
+        let Self { context, subject, .. } = *self;
+        let pods = Api::<PartialObjectMeta<Pod>>::namespaced(context.client.clone(), &subject.namespace);
+        let label = format!("{}={}", kelos::TASK_LABEL, subject.state.name);
+        let found = pods.list(&ListParams::default().labels(&label)).await;
+        let found = found.map_err(|error| subject.error("reading", "the pods of Task", error))?;
+        let lacks = |pod: &PartialObjectMeta<Pod>| {
+            is_owned_by(&pod.metadata, Metadata::of(job).uid())
+                && pod.annotations().get(keys::CANCEL_DEADLINE).map(String::as_str) != deadline
+        };
+        Ok(found
+            .iter()
+            .filter(|pod| lacks(pod))
+            .map(|pod| pod.name_any())
+            .collect())
+    }
+
+    /// Writes the deadline on the Job and its pods, where the agent can read it through the downward API.
+    pub(super) async fn set_deadline(&self, found: &Running) -> Result<TaskResult, Error> {
+        if let (Some(job), Some(stamp)) = (&found.job, &self.cancellation.stamp) {
+            self.annotate(job, Some(&stamp.deadline.to_string())).await?;
+        }
+        Ok(TaskResult::Unchanged)
+    }
+
+    /// Removes the deadline from the Job and its pods.
+    pub(super) async fn remove_deadline(&self) -> Result<(), Error> {
+        match job::of_task(self.context, self.subject).await? {
+            Some(job) => self.annotate(&job, None).await,
+            None => Ok(()),
         }
     }
-    Ok(true)
-}
 
-/// The names of the pods of the Task's Job that do not carry this deadline.
-async fn pods_without_deadline(
-    context: &Context,
-    subject: &Subject,
-    job: &Value,
-    deadline: Option<&str>,
-) -> Result<Vec<String>, Error> {
-    let pods = Api::<PartialObjectMeta<Pod>>::namespaced(context.client.clone(), &subject.namespace);
-    let label = format!("{}={}", kelos::TASK_LABEL, subject.state.name);
-    let found = pods.list(&ListParams::default().labels(&label)).await;
-    let found = found.map_err(|error| subject.error("reading", "the pods of Task", error))?;
-    let lacks = |pod: &PartialObjectMeta<Pod>| {
-        is_owned_by(&pod.metadata, Metadata::of(job).uid())
-            && pod.annotations().get(keys::CANCEL_DEADLINE).map(String::as_str) != deadline
-    };
-    Ok(found
-        .iter()
-        .filter(|pod| lacks(pod))
-        .map(|pod| pod.name_any())
-        .collect())
+    /// Annotates the pods first: the Job's annotation then means that all of them have it.
+    async fn annotate(&self, job: &Value, deadline: Option<&str>) -> Result<(), Error> {
+        let Self { context, subject, .. } = *self;
+        let failed = |kind| move |error| subject.error("annotating", kind, error);
+        let pods = Api::<Pod>::namespaced(context.client.clone(), &subject.namespace);
+        let annotations = json!({keys::CANCEL_DEADLINE: deadline});
+        let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
+        for pod in self.pods_without(job, deadline).await? {
+            let patched = pods.patch_metadata(&pod, &PatchParams::default(), &patch).await;
+            settled(patched).map_err(failed("a pod of Task"))?;
+        }
+        if Metadata::of(job).annotation(keys::CANCEL_DEADLINE) == deadline {
+            return Ok(());
+        }
+        let jobs = Api::<Job>::namespaced(context.client.clone(), &subject.namespace);
+        let metadata = json!({"uid": Metadata::of(job).uid(), "annotations": annotations});
+        let patch = Patch::Merge(json!({"metadata": metadata}));
+        let patched = jobs
+            .patch_metadata(&subject.state.name, &PatchParams::default(), &patch)
+            .await;
+        settled(patched).map_err(failed("Job"))?;
+        Ok(())
+    }
+
+    /// Fails the Job through its status.
+    pub(super) async fn fail_job(&self, found: &Running) -> Result<TaskResult, Error> {
+        if let Some(job) = &found.job {
+            // The next step reads the Job again, whatever the result.
+            job::fail(
+                self.context,
+                self.subject,
+                job,
+                TASK_CANCELLED,
+                &conclusion(self.cancellation),
+            )
+            .await?;
+        }
+        Ok(TaskResult::Unchanged)
+    }
+
+    /// Deletes the Job whose end is recorded, if the Task, read again, has ended: otherwise Kelos would create the Job again.
+    pub(super) async fn delete_job(&self, found: &Running) -> Result<TaskResult, Error> {
+        let Self { context, subject, .. } = *self;
+        let Some(task) = task::read(context, subject).await? else {
+            return Ok(TaskResult::AwaitChange);
+        };
+        if TaskState::of(&json_of(&task)).is_none_or(|now| !now.is_terminal()) {
+            return Ok(TaskResult::Changed(Box::new(task)));
+        }
+        let uid = found.job.as_ref().and_then(|job| Metadata::of(job).uid());
+        let jobs = Api::<Job>::namespaced(context.client.clone(), &subject.namespace);
+        let params = delete_only(uid.map(ToOwned::to_owned), None);
+        let deleted = jobs.delete(&subject.state.name, &params).await;
+        settled(deleted).map_err(|error| subject.error("deleting", "Job", error))?;
+        Ok(TaskResult::Unchanged)
+    }
 }
 
 /// Whether the object of this UID controls the one with this metadata.
@@ -156,78 +229,4 @@ pub(crate) async fn release_runner(context: &Context, subject: &Subject, found: 
     let asked = settled(pods.patch_metadata(name, &PatchParams::default(), &patch).await);
     let asked = asked.map_err(|error| subject.error("annotating", "the runner of Task", error))?;
     Ok(asked.map_or(TaskResult::Conflict, |_| TaskResult::Unchanged))
-}
-
-/// Writes the deadline on the Job and its pods, where the agent can read it through the downward API.
-pub(super) async fn set_deadline(
-    context: &Context,
-    subject: &Subject,
-    found: &Running,
-    cancellation: &Cancellation,
-) -> Result<TaskResult, Error> {
-    if let Some((job, stamp)) = found.job.as_ref().zip(cancellation.stamp.as_ref()) {
-        annotate(context, subject, job, Some(&stamp.deadline.to_string())).await?;
-    }
-    Ok(TaskResult::Unchanged)
-}
-
-/// Removes the deadline from the Job and its pods.
-pub(super) async fn remove_deadline(context: &Context, subject: &Subject) -> Result<(), Error> {
-    match job::of_task(context, subject).await? {
-        Some(job) => annotate(context, subject, &job, None).await,
-        None => Ok(()),
-    }
-}
-
-/// Annotates the pods first: the Job's annotation then means that all of them have it.
-async fn annotate(context: &Context, subject: &Subject, job: &Value, deadline: Option<&str>) -> Result<(), Error> {
-    let failed = |kind| move |error| subject.error("annotating", kind, error);
-    let pods = Api::<Pod>::namespaced(context.client.clone(), &subject.namespace);
-    let annotations = json!({keys::CANCEL_DEADLINE: deadline});
-    let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
-    for pod in pods_without_deadline(context, subject, job, deadline).await? {
-        let patched = pods.patch_metadata(&pod, &PatchParams::default(), &patch).await;
-        settled(patched).map_err(failed("a pod of Task"))?;
-    }
-    if Metadata::of(job).annotation(keys::CANCEL_DEADLINE) == deadline {
-        return Ok(());
-    }
-    let jobs = Api::<Job>::namespaced(context.client.clone(), &subject.namespace);
-    let uid = Metadata::of(job).uid();
-    let patch = Patch::Merge(json!({"metadata": {"uid": uid, "annotations": annotations}}));
-    let patched = jobs
-        .patch_metadata(&subject.state.name, &PatchParams::default(), &patch)
-        .await;
-    settled(patched).map_err(failed("Job"))?;
-    Ok(())
-}
-
-/// Fails the Job through its status.
-pub(super) async fn fail_job(
-    context: &Context,
-    subject: &Subject,
-    found: &Running,
-    cancellation: &Cancellation,
-) -> Result<TaskResult, Error> {
-    if let Some(job) = &found.job {
-        // The next step reads the Job again, whatever the result.
-        job::fail(context, subject, job, TASK_CANCELLED, &conclusion(cancellation)).await?;
-    }
-    Ok(TaskResult::Unchanged)
-}
-
-/// Deletes the Job whose end is recorded, if the Task, read again, has ended: otherwise Kelos would create the Job again.
-pub(super) async fn delete_job(context: &Context, subject: &Subject, found: &Running) -> Result<TaskResult, Error> {
-    let Some(task) = task::read(context, subject).await? else {
-        return Ok(TaskResult::AwaitChange);
-    };
-    if TaskState::of(&json_of(&task)).is_none_or(|now| !now.is_terminal()) {
-        return Ok(TaskResult::Changed(Box::new(task)));
-    }
-    let uid = found.job.as_ref().and_then(|job| Metadata::of(job).uid());
-    let jobs = Api::<Job>::namespaced(context.client.clone(), &subject.namespace);
-    let params = delete_only(uid.map(ToOwned::to_owned), None);
-    let deleted = jobs.delete(&subject.state.name, &params).await;
-    settled(deleted).map_err(|error| subject.error("deleting", "Job", error))?;
-    Ok(TaskResult::Unchanged)
 }

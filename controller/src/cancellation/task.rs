@@ -1,8 +1,10 @@
 //! Writes to the Task that is cancelled.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use kube::runtime::events::EventType;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use taskgate_api::{
     condition::{CANCELLED, Condition},
     kelos::{self, Task},
@@ -11,123 +13,113 @@ use taskgate_api::{
 use taskgate_cache::trim_task;
 use taskgate_policy::{CancelState, Cancellation, announcement, conclusion, requester};
 
-use super::{CancellationReconciler, record, record_once, run};
+use super::TaskCancellation;
 use crate::{
-    context::Context,
     error::Error,
     kubernetes::{json_of, rfc3339, with_condition},
-    task::{self, Subject, TaskResult},
+    task::{self, TaskResult},
 };
 
-/// Annotates how far the cancellation is.
-pub(super) async fn progress(context: &Context, subject: &Subject, progress: CancelState) -> Result<TaskResult, Error> {
-    let change = json!({"annotations": {keys::CANCEL_STATE: progress.as_str()}});
-    task::patch(context, subject, change).await
-}
-
-/// Annotates that the agent is being warned, and records an Event.
-pub(super) async fn announce(
-    context: &Context,
-    subject: &Subject,
-    cancellation: &Cancellation,
-) -> Result<TaskResult, Error> {
-    let outcome = progress(context, subject, CancelState::Announced).await?;
-    if let (TaskResult::Changed(_), Some(stamp)) = (&outcome, &cancellation.stamp) {
-        let note = announcement(stamp, cancellation);
-        record(context, subject, "CancelAnnounced", &note).await;
+impl TaskCancellation<'_> {
+    /// Annotates how far the cancellation is.
+    pub(super) async fn progress(&self, progress: CancelState) -> Result<TaskResult, Error> {
+        self.annotate_task(json!({keys::CANCEL_STATE: progress.as_str()})).await
     }
-    Ok(outcome)
-}
 
-/// Removes everything that was written.
-pub(super) async fn withdraw(context: &Context, subject: &Subject) -> Result<TaskResult, Error> {
-    run::remove_deadline(context, subject).await?;
-    let nothing = keys::CANCELLATION.iter().map(|key| ((*key).to_owned(), Value::Null));
-    let nothing: Map<String, Value> = nothing.collect();
-    let outcome = task::patch(context, subject, json!({"annotations": nothing})).await?;
-    if let TaskResult::Changed(_) = &outcome {
-        record(context, subject, "CancelWithdrawn", "the cancellation was withdrawn").await;
+    pub(super) async fn annotate_task(&self, annotations: Value) -> Result<TaskResult, Error> {
+        task::patch(self.context, self.subject, json!({"annotations": annotations})).await
     }
-    Ok(outcome)
-}
 
-/// Annotates that the cancellation is refused or too late, and records an Event.
-pub(super) async fn give_up(
-    context: &Context,
-    subject: &Subject,
-    cancellation: &Cancellation,
-    end: CancelState,
-) -> Result<TaskResult, Error> {
-    let (reason, note) = match end {
-        CancelState::Refused => (
-            "CancelRefused",
-            "the request has no valid stamp of taskgate's admission: it was made while admission was unavailable. Remove the \
-             annotation taskgate.dev/cancel and set it again"
-                .to_owned(),
-        ),
-        _ => (
-            "CancelTooLate",
-            format!("asked for by {}, but the Task ended by itself", requester(cancellation)),
-        ),
-    };
-    record_once(context, subject, EventType::Warning, reason, &note).await;
-    progress(context, subject, end).await
-}
-
-/// Fails a Task that has no Job, as Kelos itself would have.
-pub(super) async fn fail(
-    context: &Context,
-    subject: &Subject,
-    cancellation: &Cancellation,
-) -> Result<TaskResult, Error> {
-    let status = json!({
-        "phase": kelos::FAILED,
-        "message": conclusion(cancellation),
-        "completionTime": rfc3339(Timestamp::now()),
-    });
-    task::patch_status(context, subject, subject.resource_version(), status).await
-}
-
-/// Records that the Task was cancelled: Event, status, and last the annotation that completes it.
-pub(super) async fn conclude(
-    reconciler: &CancellationReconciler,
-    subject: &Subject,
-    cancellation: &Cancellation,
-) -> Result<TaskResult, Error> {
-    let context = &reconciler.context;
-    let knows_cancelled = reconciler.capability.knows_cancelled();
-    let note = conclusion(cancellation);
-    record_once(context, subject, EventType::Normal, "TaskCancelled", &note).await;
-    // The list of conditions is written back, and the cached object lacks it.
-    let Some(object) = task::read_untrimmed(context, subject).await? else {
-        return Ok(TaskResult::AwaitChange);
-    };
-    let json = json_of(&object);
-    let mut latest = object;
-    if let Some(status) = concluded(&json, cancellation, knows_cancelled) {
-        match task::patch_status(context, subject, json.pointer("/metadata/resourceVersion"), status).await? {
-            TaskResult::Changed(changed) => latest = *changed,
-            other => return Ok(other),
+    /// Annotates that the agent is being warned, and records an Event.
+    pub(super) async fn announce(&self) -> Result<TaskResult, Error> {
+        let outcome = self.progress(CancelState::Announced).await?;
+        if let (TaskResult::Changed(_), Some(stamp)) = (&outcome, &self.cancellation.stamp) {
+            self.record("CancelAnnounced", &announcement(stamp, self.cancellation))
+                .await;
         }
+        Ok(outcome)
     }
-    trim_task(&mut latest);
-    let outcome = progress(context, &subject.at(&latest), CancelState::Cancelled).await?;
-    if let (TaskResult::Changed(_), Some(stamp)) = (&outcome, &cancellation.stamp) {
-        let kind = Task::of(&subject.object).agent_type().unwrap_or_default();
-        reconciler
-            .metrics
-            .cancelled(&subject.namespace, kind, stamp.trigger.as_str(), knows_cancelled);
+
+    /// Removes everything that was written.
+    pub(super) async fn withdraw(&self) -> Result<TaskResult, Error> {
+        self.remove_deadline().await?;
+        let nothing: BTreeMap<_, _> = keys::CANCELLATION.iter().map(|key| (*key, Value::Null)).collect();
+        let outcome = self.annotate_task(json!(nothing)).await?;
+        if let TaskResult::Changed(_) = &outcome {
+            self.record("CancelWithdrawn", "the cancellation was withdrawn").await;
+        }
+        Ok(outcome)
     }
-    Ok(outcome)
+
+    /// Annotates that the cancellation is refused or too late, and records an Event.
+    pub(super) async fn give_up(&self, end: CancelState) -> Result<TaskResult, Error> {
+        let (reason, note) = match end {
+            CancelState::Refused => (
+                "CancelRefused",
+                "the request has no valid stamp of taskgate's admission: it was made while admission was unavailable. Remove \
+                 the annotation taskgate.dev/cancel and set it again"
+                    .to_owned(),
+            ),
+            _ => {
+                let by = requester(self.cancellation);
+                ("CancelTooLate", format!("asked for by {by}, but the Task ended by itself"))
+            }
+        };
+        self.record_once(EventType::Warning, reason, &note).await;
+        self.progress(end).await
+    }
+
+    /// Fails a Task that has no Job, as Kelos itself would have.
+    pub(super) async fn fail(&self) -> Result<TaskResult, Error> {
+        let status = json!({
+            "phase": kelos::FAILED,
+            "message": conclusion(self.cancellation),
+            "completionTime": rfc3339(Timestamp::now()),
+        });
+        task::patch_status(self.context, self.subject, self.subject.resource_version(), status).await
+    }
+
+    /// Records that the Task was cancelled: Event, status, and last the annotation that completes it.
+    pub(super) async fn conclude(&self) -> Result<TaskResult, Error> {
+        let Self {
+            reconciler,
+            context,
+            subject,
+            ..
+        } = *self;
+        let knows_cancelled = reconciler.capability.knows_cancelled();
+        let note = conclusion(self.cancellation);
+        self.record_once(EventType::Normal, "TaskCancelled", &note).await;
+        // The list of conditions is written back, and the cached object lacks it.
+        let Some(mut latest) = task::read_untrimmed(context, subject).await? else {
+            return Ok(TaskResult::AwaitChange);
+        };
+        let json = json_of(&latest);
+        if let Some(status) = concluded(&json, self.cancellation, knows_cancelled) {
+            match task::patch_status(context, subject, json.pointer("/metadata/resourceVersion"), status).await? {
+                TaskResult::Changed(changed) => latest = *changed,
+                other => return Ok(other),
+            }
+        }
+        trim_task(&mut latest);
+        let subject = &subject.at(&latest);
+        let outcome = TaskCancellation { subject, ..*self }
+            .progress(CancelState::Cancelled)
+            .await?;
+        if let (TaskResult::Changed(_), Some(stamp)) = (&outcome, &self.cancellation.stamp) {
+            let (kind, trigger) = (Task::of(&subject.object).agent_type(), stamp.trigger.as_str());
+            let metrics = &reconciler.metrics;
+            metrics.cancelled(&subject.namespace, kind.unwrap_or_default(), trigger, knows_cancelled);
+        }
+        Ok(outcome)
+    }
 }
 
 /// The status of the Task `object` that says who cancelled it and why; `None` when it says so already. A Kelos that knows
 /// cancelled Tasks has a phase and a field for it.
 fn concluded(object: &Value, cancellation: &Cancellation, knows_cancelled: bool) -> Option<Value> {
-    let reason = cancellation
-        .stamp
-        .as_ref()
-        .map_or("ByHand", |stamp| stamp.trigger.as_str());
+    let stamp = cancellation.stamp.as_ref();
+    let reason = stamp.map_or("ByHand", |stamp| stamp.trigger.as_str());
     let message = conclusion(cancellation);
     let known = Condition::find(object, CANCELLED);
     let is_stated = known.is_some_and(|known| known.is_true() && known.message() == message);
