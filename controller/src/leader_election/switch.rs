@@ -108,12 +108,6 @@ pub(crate) async fn follow(
     let mut events = watch_object(maps, CONFIG_MAP).default_backoff().boxed();
     let mut seen: Option<Option<ConfigMap>> = None;
     loop {
-        let expiry = async {
-            match seen {
-                Some(Some(_)) => sleep(CHECK_EVERY).await,
-                _ => pending().await,
-            }
-        };
         tokio::select! {
             Some(event) = events.next() => match event {
                 Ok(found) => {
@@ -131,7 +125,7 @@ pub(crate) async fn follow(
                 }
                 Err(error) => debug!(%error, "the watch of the ConfigMap {CONFIG_MAP} is interrupted"),
             },
-            () = expiry => {}
+            () = sleep(CHECK_EVERY), if matches!(seen, Some(Some(_))) => {}
         }
         if let Some(found) = &seen {
             let now = SwitchState::of(found.as_ref(), Timestamp::now());
@@ -177,19 +171,13 @@ async fn reconcile(kind: ApiResource, api: Api<DynamicObject>, name: &str, mut s
     let mut seen: Option<DynamicObject> = None;
     let mut failed = false;
     loop {
-        let retry = async {
-            if !failed {
-                pending::<()>().await;
-            }
-            sleep(RETRY).await;
-        };
         tokio::select! {
             Some(event) = events.next() => match event {
                 Ok(found) => seen = found,
                 Err(error) => debug!(%error, "the watch of a webhook configuration is interrupted"),
             },
             Ok(()) = state.changed() => {}
-            () = retry => {}
+            () = sleep(RETRY), if failed => {}
         }
         let off = match &*state.borrow_and_update() {
             SwitchState::Unknown => continue,

@@ -51,8 +51,7 @@ async fn take_steps(retry: &RetryReconciler, key: &ItemRef) -> Result<Option<Dur
         retry.slots.set(key, retry.context.cached_work_item(key).as_deref());
         return Ok(None);
     }
-    let mut item = work_items::read(&retry.context, key).await?;
-    retry.slots.set(key, item.as_ref());
+    let mut item = read(retry, key).await?;
     let mut conflicts = 0;
     for _ in 0..MAX_STEPS {
         match step(retry, key, item.as_ref()).await? {
@@ -68,12 +67,17 @@ async fn take_steps(retry: &RetryReconciler, key: &ItemRef) -> Result<Option<Dur
                 if conflicts > MAX_CONFLICTS {
                     return Ok(Some(AFTER_CONFLICT));
                 }
-                item = work_items::read(&retry.context, key).await?;
-                retry.slots.set(key, item.as_ref());
+                item = read(retry, key).await?;
             }
         }
     }
     Ok(Some(AFTER_CONFLICT))
+}
+
+async fn read(retry: &RetryReconciler, key: &ItemRef) -> Result<Option<WorkItem>, Error> {
+    let item = work_items::read(&retry.context, key).await?;
+    retry.slots.set(key, item.as_ref());
+    Ok(item)
 }
 
 /// Whether `item` itself shows that there may be something to do: a retry, a failure, or a user's request.

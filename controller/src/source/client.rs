@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http::{Request, Response, Uri, header};
+use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -58,16 +58,11 @@ impl AuthToken {
 }
 
 /// An answer with any status code.
-pub(super) struct HttpResponse {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
-}
+pub(super) type HttpResponse = Response<Bytes>;
 
-impl HttpResponse {
-    pub(super) fn header(&self, name: impl header::AsHeaderName) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
-    }
+/// The header of an answer, if it is text.
+pub(super) fn header_of(answer: &HttpResponse, name: impl header::AsHeaderName) -> Option<&str> {
+    answer.headers().get(name)?.to_str().ok()
 }
 
 /// Why there is no answer.
@@ -97,10 +92,8 @@ impl Http {
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(TIMEOUT));
         let https = |tls| {
-            HttpsConnectorBuilder::new()
-                .with_tls_config(tls)
-                .https_or_http()
-                .enable_http1()
+            let https = HttpsConnectorBuilder::new().with_tls_config(tls);
+            https.https_or_http().enable_http1()
         };
         let mut builder = Client::builder(TokioExecutor::new());
         builder.pool_idle_timeout(IDLE).pool_max_idle_per_host(8);
@@ -153,21 +146,14 @@ impl Http {
     }
 }
 
-async fn collect(response: Result<http::Response<Incoming>, Failure>, max: usize) -> Result<HttpResponse, HttpError> {
+async fn collect(response: Result<Response<Incoming>, Failure>, max: usize) -> Result<HttpResponse, HttpError> {
     let response = response.map_err(|error| HttpError::Connection(root_cause(&error)))?;
     let (head, body) = response.into_parts();
-    let body = Limited::new(body, max).collect().await.map_err(|error| {
-        if error.is::<http_body_util::LengthLimitError>() {
-            HttpError::TooLong(max)
-        } else {
-            HttpError::Connection(error.to_string())
-        }
-    })?;
-    Ok(HttpResponse {
-        status: head.status,
-        headers: head.headers,
-        body: body.to_bytes(),
-    })
+    match Limited::new(body, max).collect().await {
+        Ok(body) => Ok(Response::from_parts(head, body.to_bytes())),
+        Err(error) if error.is::<LengthLimitError>() => Err(HttpError::TooLong(max)),
+        Err(error) => Err(HttpError::Connection(error.to_string())),
+    }
 }
 
 /// The innermost error, such as `Connection refused`: the outer ones only state that something failed.

@@ -12,7 +12,7 @@ use taskgate_policy::source::{
 };
 
 use super::{
-    client::{AuthToken, Http, HttpError, HttpResponse, MAX_ITEM, MAX_PAGE},
+    client::{AuthToken, Http, HttpError, HttpResponse, MAX_ITEM, MAX_PAGE, header_of},
     error::SourceError,
     limits::Login,
 };
@@ -76,7 +76,7 @@ impl<'a> Session<'a> {
         let endpoint = IssueEndpoint::Issues.as_str();
         let path = format!("/repos/{}/{}/{endpoint}/{number}", repository.owner, repository.name);
         let answer = self.get(&path, None).await?;
-        if answer.status == StatusCode::GONE {
+        if answer.status() == StatusCode::GONE {
             return Ok(false);
         }
         Ok(self.parsed_item(&path, &answer, number)?.is_open)
@@ -89,14 +89,14 @@ impl<'a> Session<'a> {
         // A partial reading is no base for a whole one.
         let before = query.before.as_deref().filter(|kept| kept.whole || !query.whole);
         let answer = self.get(&path, before.and_then(|kept| kept.tag.as_deref())).await?;
-        match (answer.status, before) {
+        match (answer.status(), before) {
             (StatusCode::NOT_MODIFIED, Some(before)) => return Ok(Some(before.clone())),
             (StatusCode::GONE, _) => return Ok(None),
             (StatusCode::NOT_FOUND, _) => return self.not_found(query, &repository, &path).await,
             _ => {}
         }
         let mut item = self.parsed_item(&path, &answer, query.number)?;
-        let tag = answer.header(header::ETAG).map(ToOwned::to_owned);
+        let tag = header_of(&answer, header::ETAG).map(ToOwned::to_owned);
         if let Some(before) = before.filter(|before| item.is_as(&before.item)) {
             return Ok(Some(CachedItem { tag, ..before.clone() }));
         }
@@ -118,7 +118,7 @@ impl<'a> Session<'a> {
         path: &str,
     ) -> Result<Option<CachedItem>, SourceError> {
         let seen = self.get(repository, None).await?;
-        match seen.status {
+        match seen.status() {
             StatusCode::OK if query.before.is_some() => Ok(None),
             StatusCode::OK => {
                 let message = format!("{}{path} does not exist", self.route.base);
@@ -176,7 +176,7 @@ impl<'a> Session<'a> {
             return Ok(None);
         }
         let answer = self.get("/user", None).await?;
-        match answer.status {
+        match answer.status() {
             StatusCode::NOT_FOUND => Ok(None),
             // A proxy without a token, or a token that belongs to an App.
             StatusCode::UNAUTHORIZED if self.route.is_proxy => Ok(None),
@@ -199,8 +199,8 @@ impl<'a> Session<'a> {
         let mut answer = self.http.get(&url, token.as_ref(), tag, max).await;
         // A repository that was renamed. No other host gets the token.
         if let Ok(moved) = &answer
-            && matches!(moved.status.as_u16(), 301 | 307 | 308)
-            && let Some(location) = moved.header(header::LOCATION)
+            && matches!(moved.status().as_u16(), 301 | 307 | 308)
+            && let Some(location) = header_of(moved, header::LOCATION)
             && location
                 .strip_prefix(base.as_str())
                 .is_some_and(|rest| rest.starts_with('/'))
@@ -214,11 +214,11 @@ impl<'a> Session<'a> {
             HttpError::Late | HttpError::Connection(_) => SourceError::Unreachable(format!("{base}: {error}")),
         })?;
         let headers = RateHeaders {
-            retry_after: answer.header(header::RETRY_AFTER),
-            remaining: answer.header("x-ratelimit-remaining"),
-            reset: answer.header("x-ratelimit-reset"),
+            retry_after: header_of(&answer, header::RETRY_AFTER),
+            remaining: header_of(&answer, "x-ratelimit-remaining"),
+            reset: header_of(&answer, "x-ratelimit-reset"),
         };
-        self.pause = pause(answer.status.as_u16(), headers, Timestamp::now()).or(self.pause);
+        self.pause = pause(answer.status().as_u16(), headers, Timestamp::now()).or(self.pause);
         Ok(answer)
     }
 
@@ -230,10 +230,10 @@ impl<'a> Session<'a> {
 
     /// The content of a successful answer.
     fn json(&self, path: &str, answer: &HttpResponse) -> Result<Value, SourceError> {
-        if answer.status != StatusCode::OK {
+        if answer.status() != StatusCode::OK {
             return Err(self.refusal(path, answer));
         }
-        serde_json::from_slice(&answer.body).map_err(|_| self.not_understood(path))
+        serde_json::from_slice(answer.body()).map_err(|_| self.not_understood(path))
     }
 
     fn not_understood(&self, path: &str) -> SourceError {
@@ -243,7 +243,7 @@ impl<'a> Session<'a> {
 
     fn refusal(&self, path: &str, answer: &HttpResponse) -> SourceError {
         let base = &self.route.base;
-        let (path, code) = (path.split('?').next().unwrap_or(path), answer.status.as_u16());
+        let (path, code) = (path.split('?').next().unwrap_or(path), answer.status().as_u16());
         let message = format!("{base}{path} answers {code}");
         match (code, self.pause) {
             (403 | 429 | 503, Some(until)) => {

@@ -76,18 +76,11 @@ pub(crate) async fn run(context: Arc<Context>, sources: Arc<Sources>, config: So
                 }
                 () = sleep_until(quiet), if !is_quiet => {}
                 () = reader.sources.changed(), if is_quiet => break,
-                () = at(next), if is_quiet => break,
+                () = sleep_until(next.unwrap_or(quiet)), if is_quiet && next.is_some() => break,
             }
         }
         // An answer may end the need for its item: the policies that needed it get their condition before.
         condition::write_all(&reader.context, &interests, &reader.health()).await;
-    }
-}
-
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => std::future::pending().await,
     }
 }
 

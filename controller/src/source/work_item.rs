@@ -1,7 +1,7 @@
 //! What an observation changes in the item's `WorkItem`: a baseline, a reset, or its deletion.
 
-use kube::{Resource as _, ResourceExt as _, runtime::events::EventType};
-use taskgate_api::{WorkItem, task_policy::FailurePolicy};
+use kube::{Resource as _, runtime::events::EventType};
+use taskgate_api::{WorkItem, WorkItemStatus, task_policy::FailurePolicy};
 use taskgate_policy::{
     self as policy,
     source::{ItemPresence, SourceVerdict, evaluate_source},
@@ -37,12 +37,7 @@ pub(super) async fn update(
         let Some(item) = work_items::read(context, key).await? else {
             return Ok(());
         };
-        let done = match verdict(&item, rule, presence) {
-            SourceVerdict::Keep => return Ok(()),
-            SourceVerdict::Prune => prune(context, key, &item).await?,
-            verdict => write(context, &item, &verdict).await?,
-        };
-        if done {
+        if apply(context, key, &item, verdict(&item, rule, presence)).await? {
             return Ok(());
         }
     }
@@ -55,53 +50,46 @@ fn verdict(item: &WorkItem, rule: &FailurePolicy, presence: ItemPresence<'_>) ->
 }
 
 /// Writes what follows from `verdict`. False after a conflict.
-async fn write(context: &Context, item: &WorkItem, verdict: &SourceVerdict) -> Result<bool, Error> {
-    let written = work_items::write(context, item, |status, now| match verdict {
-        SourceVerdict::Baseline(hash) => Some(policy::baseline(status, hash)),
-        SourceVerdict::Reset => policy::reset(status, CONTENT_CHANGED, None, now),
-        SourceVerdict::Keep | SourceVerdict::Prune => None,
-    })
-    .await?;
-    let item = match written {
-        WorkItemResult::Changed(item) => item,
-        WorkItemResult::Conflict => return Ok(false),
-        _ => return Ok(true),
+async fn apply(context: &Context, key: &ItemRef, item: &WorkItem, verdict: SourceVerdict) -> Result<bool, Error> {
+    let name = &item.spec.item;
+    let (reason, action, note) = match verdict {
+        SourceVerdict::Keep => return Ok(true),
+        SourceVerdict::Baseline(hash) => {
+            let written = work_items::write(context, item, |status, _| Some(policy::baseline(status, &hash))).await?;
+            return Ok(!matches!(written, WorkItemResult::Conflict));
+        }
+        SourceVerdict::Reset => {
+            let reset = |status: &WorkItemStatus, now| policy::reset(status, CONTENT_CHANGED, None, now);
+            match work_items::write(context, item, reset).await? {
+                WorkItemResult::Changed(_) => {}
+                WorkItemResult::Conflict => return Ok(false),
+                _ => return Ok(true),
+            }
+            let note = format!("failures reset: item {name} changed at its source (failurePolicy.resetOnChange)");
+            ("CircuitReset", "Reset", note)
+        }
+        SourceVerdict::Prune => {
+            // Its tombstone follows.
+            if context.task_index.of(key).iter().any(policy::TaskState::is_under_way) {
+                return Ok(true);
+            }
+            match work_items::delete(context, item, "deleting").await? {
+                Deletion::Deleted => {}
+                Deletion::Absent => return Ok(true),
+                Deletion::Conflict => return Ok(false),
+            }
+            let gone = "which is gone, closed or filtered out at its source";
+            let note = format!("deleted: the spawner no longer finds item {name}, {gone}");
+            ("WorkItemPruned", "Prune", note)
+        }
     };
-    if *verdict == SourceVerdict::Reset {
-        tracing::info!(
-            namespace = item.namespace(),
-            name = item.name_any(),
-            "reset an item: it changed at its source"
-        );
-        let note = format!(
-            "failures reset: item {} changed at its source (failurePolicy.resetOnChange)",
-            item.spec.item
-        );
-        let regarding = item.object_ref(&());
-        publish(context, EventType::Normal, "CircuitReset", "Reset", &note, &regarding).await;
-    }
-    Ok(true)
-}
-
-/// Deletes the `WorkItem` of an item that is gone, unless a Task for it is under way. Its tombstone follows. False after a
-/// conflict.
-async fn prune(context: &Context, key: &ItemRef, item: &WorkItem) -> Result<bool, Error> {
-    let tasks = context.task_index.of(key);
-    if tasks.iter().any(policy::TaskState::is_under_way) {
-        return Ok(true);
-    }
-    match work_items::delete(context, item, "deleting").await? {
-        Deletion::Deleted => {}
-        Deletion::Absent => return Ok(true),
-        Deletion::Conflict => return Ok(false),
-    }
-    let (namespace, name) = key;
-    tracing::info!(namespace, name, "deleted a WorkItem: the item is gone from its source");
-    let note = format!(
-        "deleted: the spawner no longer finds item {}, which is gone, closed or filtered out at its source",
-        item.spec.item
+    tracing::info!(
+        namespace = key.0,
+        name = key.1,
+        reason,
+        "the item changed at its source, or is gone"
     );
     let regarding = item.object_ref(&());
-    publish(context, EventType::Normal, "WorkItemPruned", "Prune", &note, &regarding).await;
+    publish(context, EventType::Normal, reason, action, &note, &regarding).await;
     Ok(true)
 }
