@@ -47,7 +47,7 @@ pub(crate) async fn follow_capability(reconciler: &CancellationReconciler) {
                     info!(known, "whether Kelos knows cancelled Tasks changed");
                 }
                 // The next generation of the CRD is read anew.
-                pending().await
+                pending::<()>().await;
             }
             Err(error) => {
                 debug!(%error, "Kelos' CRD cannot be read");

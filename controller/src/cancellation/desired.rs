@@ -101,9 +101,9 @@ impl CancellationReconciler {
 /// Enqueues the Tasks of an item whenever its source was read.
 pub(crate) async fn follow_sources(reconciler: &CancellationReconciler, enqueue: impl Fn(&str, &str)) {
     let enqueue_tasks = |key: Option<&SourceKey>| {
-        if let Some(key) = key {
-            let tasks = reconciler.siblings.of_source(key);
-            tasks.iter().for_each(|task| enqueue(&key.namespace, task));
+        let Some(key) = key else { return };
+        for task in reconciler.siblings.of_source(key) {
+            enqueue(&key.namespace, &task);
         }
     };
     reconciler.sources.follow(enqueue_tasks).await;

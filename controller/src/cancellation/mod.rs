@@ -37,7 +37,7 @@ use crate::{
     context::Context,
     error::{Error, is_conflict},
     events::{publish, reference},
-    metrics::registered,
+    metrics::{Labels, registered},
     source::Sources,
     task::{Subject, TaskResult},
 };
@@ -209,9 +209,9 @@ impl TaskCancellation<'_> {
 #[derive(Clone, Debug)]
 pub(crate) struct CancellationMetrics {
     /// By `namespace`, `type` and `phase`, the labels that Kelos gives the metric.
-    completed: Family<[(&'static str, String); 3], Counter>,
+    completed: Family<Labels<3, String>, Counter>,
     /// By `trigger`.
-    cancellations: Family<[(&'static str, &'static str); 1], Counter>,
+    cancellations: Family<Labels<1>, Counter>,
 }
 
 impl CancellationMetrics {

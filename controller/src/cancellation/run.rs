@@ -114,7 +114,7 @@ impl TaskCancellation<'_> {
         Ok(found
             .iter()
             .filter(|pod| lacks(pod))
-            .map(|pod| pod.name_any())
+            .map(kube::ResourceExt::name_any)
             .collect())
     }
 

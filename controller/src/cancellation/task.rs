@@ -53,17 +53,16 @@ impl TaskCancellation<'_> {
 
     /// Annotates that the cancellation is refused or too late, and records an Event.
     pub(super) async fn give_up(&self, end: CancelState) -> Result<TaskResult, Error> {
-        let (reason, note) = match end {
-            CancelState::Refused => (
-                "CancelRefused",
-                "the request has no valid stamp of taskgate's admission: it was made while admission was unavailable. Remove \
-                 the annotation taskgate.dev/cancel and set it again"
-                    .to_owned(),
-            ),
-            _ => {
-                let by = requester(self.cancellation);
-                ("CancelTooLate", format!("asked for by {by}, but the Task ended by itself"))
-            }
+        let (reason, note) = if end == CancelState::Refused {
+            let note = "the request has no valid stamp of taskgate's admission: it was made while admission was unavailable. \
+                        Remove the annotation taskgate.dev/cancel and set it again";
+            ("CancelRefused", note.to_owned())
+        } else {
+            let by = requester(self.cancellation);
+            (
+                "CancelTooLate",
+                format!("asked for by {by}, but the Task ended by itself"),
+            )
         };
         self.record_once(EventType::Warning, reason, &note).await;
         self.progress(end).await

@@ -19,7 +19,7 @@ use taskgate_api::{keys, metadata::Metadata};
 use crate::{
     context::Context,
     events::{publish, reference},
-    metrics::registered,
+    metrics::{Labels, registered},
     source::Sources,
     task::Subject,
 };
@@ -84,7 +84,7 @@ impl RecordedNotes {
 #[derive(Clone, Debug)]
 pub(crate) struct MetadataMetrics {
     /// By `result`.
-    completed: Family<[(&'static str, &'static str); 1], Counter>,
+    completed: Family<Labels<1>, Counter>,
 }
 
 impl MetadataMetrics {

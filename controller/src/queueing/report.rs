@@ -19,7 +19,7 @@ use crate::{
     error::Error,
     events,
     kubernetes::{json_of, rfc3339, with_condition},
-    metrics::registered,
+    metrics::{Labels, registered},
     task::{self, Subject, TaskResult},
 };
 
@@ -98,9 +98,9 @@ async fn record(
 #[derive(Clone, Debug)]
 pub(crate) struct QueueingMetrics {
     /// By `namespace` and `queue`.
-    waited: Family<[(&'static str, String); 2], Histogram, fn() -> Histogram>,
+    waited: Family<Labels<2, String>, Histogram, fn() -> Histogram>,
     /// By `reason`.
-    states: Family<[(&'static str, &'static str); 1], Counter>,
+    states: Family<Labels<1>, Counter>,
 }
 
 impl QueueingMetrics {

@@ -18,7 +18,7 @@ use super::{RetryReconciler, reads::resource};
 use crate::{
     error::Error,
     events::publish,
-    metrics::registered,
+    metrics::{Labels, registered},
     work_items::{self, WorkItemResult, retry_status},
 };
 
@@ -107,7 +107,7 @@ async fn record(retry: &RetryReconciler, item: &WorkItem, run: &RunRef, event: R
         ..ObjectReference::default()
     });
     for regarding in [Some(item.object_ref(&())), object].into_iter().flatten() {
-        publish(&retry.context, type_.clone(), reason, ACTION, &note, &regarding).await;
+        publish(&retry.context, type_, reason, ACTION, &note, &regarding).await;
     }
 }
 
@@ -138,7 +138,7 @@ fn condition(item: &WorkItem) -> Option<(&str, &str)> {
 #[derive(Clone, Debug)]
 pub(crate) struct RetryMetrics {
     /// By `kind` and `outcome`.
-    retries: Family<[(&'static str, &'static str); 2], Counter>,
+    retries: Family<Labels<2>, Counter>,
 }
 
 impl RetryMetrics {

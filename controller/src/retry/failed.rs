@@ -46,7 +46,7 @@ pub(super) async fn reconcile(
     let Some(resource) = resource(retry, *kind) else {
         return Ok(WorkItemResult::AwaitChange);
     };
-    let value = object(retry, &resource, &key.0, name).await?;
+    let value = object(retry, (*kind, &resource), &key.0, name).await?;
     let Some(retried) = value.as_ref().and_then(|value| Retried::of(*kind, value)) else {
         return Ok(WorkItemResult::AwaitChange);
     };

@@ -152,7 +152,7 @@ async fn is_request_obsolete(retry: &RetryReconciler, key: &ItemRef, item: &Work
     let Some(resource) = reads::resource(retry, order.kind) else {
         return Ok(false);
     };
-    let found = reads::object(retry, &resource, &key.0, &order.name).await?;
+    let found = reads::object(retry, (order.kind, &resource), &key.0, &order.name).await?;
     let found = found.as_ref().and_then(|found| Retried::of(order.kind, found));
     let can_be_retried =
         |found: Retried<'_>| found.uid() == order.uid && found.is_tombstone() && objects::is_of(retry, item, found);
@@ -172,7 +172,7 @@ async fn record_deletion(
     let Some(resource) = reads::resource(retry, run.kind) else {
         return Ok(None);
     };
-    let found = reads::object(retry, &resource, &key.0, &run.name).await?;
+    let found = reads::object(retry, (run.kind, &resource), &key.0, &run.name).await?;
     if found.is_some_and(|found| Metadata::of(&found).uid() == Some(&run.uid)) {
         return Ok(None);
     }

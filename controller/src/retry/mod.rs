@@ -21,7 +21,6 @@ mod item;
 mod objects;
 mod reads;
 mod slots;
-mod successor;
 mod transition;
 
 use std::{collections::HashSet, sync::Arc};

@@ -50,27 +50,25 @@ pub(super) fn foreman_resource(version: &str, kind: &str, plural: &str) -> ApiRe
 /// Reads the object.
 pub(super) async fn object(
     retry: &RetryReconciler,
-    resource: &ApiResource,
+    (kind, resource): (RetriedKind, &ApiResource),
     namespace: &str,
     name: &str,
 ) -> Result<Option<Value>, Error> {
     let api = Api::<DynamicObject>::namespaced_with(retry.context.client.clone(), namespace, resource);
     let found = kubernetes::find(&api, name).await;
-    let found = found.map_err(|error| Error::new("reading", kind_of(resource), namespace, name, error))?;
+    let found = found.map_err(|error| Error::new("reading", kind.as_str(), namespace, name, error))?;
     Ok(found.map(|object| json_of(&object)))
 }
 
 /// Reads the children of a Workload: those with its label, unless another Workload owns them.
 pub(super) async fn children(retry: &RetryReconciler, namespace: &str, run: &RunRef) -> Result<Vec<Value>, Error> {
-    let Some(version) = retry.foreman().filter(|_| run.kind == RetriedKind::Workload) else {
+    let is_parent = run.kind == RetriedKind::Workload && is_label_value(&run.name);
+    let Some(version) = retry.foreman().filter(|_| is_parent) else {
         return Ok(Vec::new());
     };
     let resource = foreman_resource(version, "AgenticTask", foreman::AGENTIC_TASKS);
     let api = Api::<DynamicObject>::namespaced_with(retry.context.client.clone(), namespace, &resource);
     let label = format!("{}={}", foreman::WORKLOAD_LABEL, run.name);
-    if !is_label_value(&run.name) {
-        return Ok(Vec::new());
-    }
     let found = match api.list(&ListParams::default().labels(&label)).await {
         Ok(found) => found,
         Err(error) if is_absent(&error) => return Ok(Vec::new()),
@@ -190,12 +188,4 @@ pub(super) fn child_names(workload: &Value, children: &[Value]) -> Vec<String> {
 /// Whether a label can have this name; an object of any longer one has no children and no Job.
 fn is_label_value(name: &str) -> bool {
     name.len() <= 63 && is_object_name(name)
-}
-
-fn kind_of(resource: &ApiResource) -> &'static str {
-    if resource.group == foreman::GROUP {
-        "Workload"
-    } else {
-        "Task"
-    }
 }

@@ -1,20 +1,27 @@
 //! A retry that is under way. The policy crate decides the next step ([`taskgate_policy::retry::transition_step`]).
 //!
-//! Each step can be repeated. The predecessor is deleted with the UID and the version that were read; the successor carries the UID
-//! of its predecessor, so that another replica recognizes it.
+//! Each step can be repeated. The create of the successor is sent as a server-side dry run before its predecessor is deleted, with the
+//! UID and the version that were read; the successor carries the UID of its predecessor, so that another replica recognizes it.
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
     Api,
-    api::{ApiResource, DeleteParams, DynamicObject, Preconditions},
+    api::{ApiResource, DeleteParams, DynamicObject, PostParams, Preconditions},
 };
+use serde_json::Value;
 use taskgate_api::{
     Mode, WorkItem, WorkItemStatus,
+    metadata::Metadata,
     retry_status::{Blocked, RetryStage, Transition},
-    task_policy::RetryPolicy,
+    task_policy::{RetriedKind, RetryPolicy},
 };
-use taskgate_policy::retry::{
-    self, NamedObject, Predecessor, Retried, Stopped, TransitionContext, TransitionStep, transition_step,
+use taskgate_policy::{
+    clip,
+    retry::{
+        self, MAX_PREDECESSOR, NamedObject, Predecessor, Prepared, Retried, Stopped, Succession, TransitionContext,
+        TransitionStep, task_feedback, transition_step, workload_feedback,
+    },
 };
 use tracing::{debug, info};
 
@@ -22,13 +29,13 @@ use super::{
     RetryReconciler,
     events::{RetryEvent, write},
     objects,
-    reads::{self, object, remains},
+    reads::{self, children, object, remains},
 };
 use crate::{
     breaker::requests,
-    error::{Error, is_absent, is_conflict, is_refused, message_of},
+    error::{Error, is_absent, is_conflict, is_namespace_terminating, is_refused, message_of},
     task_index::ItemRef,
-    work_items::{WorkItemResult, transition_of},
+    work_items::{WorkItemResult, retry_status, transition_of},
 };
 
 /// Until a request that was refused is sent again.
@@ -56,19 +63,19 @@ pub(super) async fn advance(retry: &RetryReconciler, key: &ItemRef, item: &WorkI
 }
 
 /// The inputs of a step.
-pub(super) struct RetryInFlight<'a> {
-    pub(super) retry: &'a RetryReconciler,
-    pub(super) key: &'a ItemRef,
-    pub(super) item: &'a WorkItem,
-    pub(super) transition: &'a Transition,
-    pub(super) resource: ApiResource,
+struct RetryInFlight<'a> {
+    retry: &'a RetryReconciler,
+    key: &'a ItemRef,
+    item: &'a WorkItem,
+    transition: &'a Transition,
+    resource: ApiResource,
 }
 
 impl RetryInFlight<'_> {
     async fn take_step(&self) -> Result<WorkItemResult, Error> {
         let Self { retry, transition, .. } = *self;
         let (kind, uid) = (transition.old.kind, transition.old.uid.as_str());
-        let value = object(retry, &self.resource, &self.key.0, &transition.old.name).await?;
+        let value = object(retry, (kind, &self.resource), &self.key.0, &transition.old.name).await?;
         let retried = value.as_ref().and_then(|value| Retried::of(kind, value));
         // A Task that a spawner created is another object as well.
         let found = match (&value, retried) {
@@ -151,6 +158,60 @@ impl RetryInFlight<'_> {
         enforced.then_some(found.rule)
     }
 
+    /// Reads what is deleted with the predecessor, and sends a dry run of its successor's create.
+    async fn prepare(&self, retried: Retried<'_>, rule: &RetryPolicy) -> Result<WorkItemResult, Error> {
+        let Self { retry, transition, .. } = *self;
+        let children = match children(retry, &self.key.0, &transition.old).await {
+            Ok(children) => children,
+            // A failed read does not prevent the retry: the Workload's status names its children too.
+            Err(error) => {
+                info!(%error, source = %error.source, name = transition.old.name, "its children cannot be read: no feedback");
+                Vec::new()
+            }
+        };
+        let feedback = || self.feedback(retried, &children);
+        let feedback = transition.with_feedback.then(feedback).flatten();
+        let predecessor = Predecessor::of(retried);
+        let prepared = Prepared {
+            resource_version: retried.version().to_owned(),
+            predecessor: predecessor.to_value(),
+            children: reads::child_names(retried.object(), &children),
+            feedback,
+        };
+        let size = prepared.predecessor.to_string().len();
+        if size > MAX_PREDECESSOR {
+            let message = format!("the object has {size} bytes: more than fit into its WorkItem while it is replaced");
+            return self.refused(&message).await;
+        }
+        let successor = self.successor(rule, &predecessor, prepared.feedback.as_deref());
+        match self.post(&successor, true).await {
+            // The predecessor has the name; admission, quota and schema were asked before storage.
+            Ok(_) => {}
+            Err(error) if is_conflict(&error) => {}
+            Err(error) if is_namespace_terminating(&error) => return Ok(WorkItemResult::AwaitChange),
+            Err(error) if is_refused(&error) => return self.refused(&message_of(&error)).await,
+            Err(error) => return Err(self.failed("asking for", error)),
+        }
+        let uid = transition.old.uid.as_str();
+        retry.mark_unsent(uid);
+        let change = |status: &WorkItemStatus, now| retry::prepared(status, uid, &prepared, now);
+        let result = self.write(None, change).await?;
+        if !matches!(result, WorkItemResult::Changed(_)) {
+            retry.mark_sent(uid);
+        }
+        Ok(result)
+    }
+
+    fn feedback(&self, retried: Retried<'_>, children: &[Value]) -> Option<String> {
+        match retried.kind() {
+            RetriedKind::Workload => workload_feedback(children),
+            RetriedKind::Task => {
+                let failure = retry_status(self.item).failure;
+                task_feedback(retried.object(), failure.as_ref().map_or("", |failure| &failure.reason))
+            }
+        }
+    }
+
     /// Deletes the predecessor that was read, and no other.
     async fn delete(&self) -> Result<WorkItemResult, Error> {
         let Self { retry, transition, .. } = *self;
@@ -182,6 +243,61 @@ impl RetryInFlight<'_> {
         }
     }
 
+    /// Creates the successor, under the current policy.
+    async fn create(&self, predecessor: &Predecessor, rule: &RetryPolicy) -> Result<WorkItemResult, Error> {
+        let successor = self.successor(rule, predecessor, self.transition.feedback.as_deref());
+        match self.post(&successor, false).await {
+            Ok(created) => self.close(Metadata::of(&created).uid().unwrap_or_default()).await,
+            // The next step reads which client created it.
+            Err(error) if is_conflict(&error) => Ok(WorkItemResult::Unchanged),
+            Err(error) if is_namespace_terminating(&error) => Ok(WorkItemResult::AwaitChange),
+            Err(error) if is_refused(&error) => self.refused(&message_of(&error)).await,
+            Err(error) => Err(self.failed("creating", error)),
+        }
+    }
+
+    fn successor(&self, rule: &RetryPolicy, predecessor: &Predecessor, feedback: Option<&str>) -> Value {
+        let succession = Succession {
+            rule,
+            attempt: self.transition.to,
+            of: &self.transition.old.uid,
+            feedback,
+        };
+        let kind = self.transition.old.kind;
+        let mut successor = retry::successor(kind, predecessor, &succession);
+        if kind == RetriedKind::Workload {
+            let (context, namespace) = (&self.retry.context, &self.key.0);
+            let (policies, labels) = (context.policies(), context.namespace_labels(namespace));
+            // All templates of all policies.
+            tokio::task::block_in_place(|| retry::apply_sections(&policies, namespace, &labels, &mut successor));
+        }
+        successor
+    }
+
+    /// Sends a create. A field that the CRD does not have is refused and not dropped.
+    async fn post(&self, successor: &Value, dry_run: bool) -> kube::Result<Value> {
+        let params = PostParams {
+            dry_run,
+            ..PostParams::default()
+        };
+        let body = serde_json::to_vec(successor).map_err(kube::Error::SerdeError)?;
+        let path = <DynamicObject as kube::Resource>::url_path(&self.resource, Some(&self.key.0));
+        let request = kube::core::Request::new(path).create(&params, body);
+        let mut request = request.map_err(kube::Error::BuildRequest)?;
+        let strict = format!("{}&fieldValidation=Strict", request.uri());
+        *request.uri_mut() = strict.parse().expect("a URI with one more parameter is one");
+        self.retry.context.client.request(request).await
+    }
+
+    async fn refused(&self, message: &str) -> Result<WorkItemResult, Error> {
+        let blocked = Blocked {
+            reason: "SuccessorRefused".to_owned(),
+            message: clip(message, 900),
+            time: Time(Timestamp::now()),
+        };
+        self.block(RetryEvent::Refused, &blocked).await
+    }
+
     /// Records that the predecessor is deleted.
     async fn confirm(&self) -> Result<WorkItemResult, Error> {
         let uid = self.transition.old.uid.as_str();
@@ -190,7 +306,7 @@ impl RetryInFlight<'_> {
     }
 
     /// Records why the retry does not go on now, and requeues it.
-    pub(super) async fn block(&self, event: RetryEvent, blocked: &Blocked) -> Result<WorkItemResult, Error> {
+    async fn block(&self, event: RetryEvent, blocked: &Blocked) -> Result<WorkItemResult, Error> {
         let uid = self.transition.old.uid.as_str();
         let change = |status: &WorkItemStatus, now| retry::blocked(status, uid, blocked, now);
         Ok(match self.write(Some(event), change).await? {
@@ -199,7 +315,7 @@ impl RetryInFlight<'_> {
         })
     }
 
-    pub(super) async fn close(&self, successor: &str) -> Result<WorkItemResult, Error> {
+    async fn close(&self, successor: &str) -> Result<WorkItemResult, Error> {
         let uid = self.transition.old.uid.as_str();
         let change = |status: &WorkItemStatus, now| retry::closed(status, uid, successor, now);
         self.write(Some(RetryEvent::Recreated), change).await
@@ -212,7 +328,7 @@ impl RetryInFlight<'_> {
         self.write(Some(RetryEvent::Stopped(why)), change).await
     }
 
-    pub(super) async fn write(
+    async fn write(
         &self,
         event: Option<RetryEvent>,
         change: impl FnOnce(&WorkItemStatus, Timestamp) -> Option<WorkItemStatus>,
@@ -220,7 +336,7 @@ impl RetryInFlight<'_> {
         write(self.retry, self.item, &self.transition.old, event, change).await
     }
 
-    pub(super) fn failed(&self, doing: &'static str, error: kube::Error) -> Error {
+    fn failed(&self, doing: &'static str, error: kube::Error) -> Error {
         let run = &self.transition.old;
         Error::new(doing, run.kind.as_str(), &self.key.0, &run.name, error)
     }

@@ -209,12 +209,10 @@ impl SourceReader {
     /// A request for the item; `None` without a location, which its health records, and while its source asks for no request.
     async fn request(&mut self, key: &SourceKey, interest: &Interest) -> Option<ItemRequest> {
         let (until, located) = self.locations.find(&self.context, &self.config, key).await;
-        let numbered = located.and_then(|location| match key.number() {
-            Some((own, number)) => Ok((location, own, number)),
-            None => {
-                let message = format!("item {} of {} has no number", key.item, key.spawner);
-                Err(SourceError::Unsupported(message))
-            }
+        let numbered = located.and_then(|location| {
+            let message = || format!("item {} of {} has no number", key.item, key.spawner);
+            let (own, number) = key.number().ok_or_else(|| SourceError::Unsupported(message()))?;
+            Ok((location, own, number))
         });
         let item = self.items.entry(key.clone()).or_default();
         let (location, own, number) = match numbered {
