@@ -1,10 +1,6 @@
 //! Whether the installed Kelos knows cancelled Tasks: the schema of its Tasks shows it, and may change while the controller runs.
 
-use std::{
-    future::pending,
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::{future::pending, sync::atomic::Ordering, time::Duration};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
@@ -22,18 +18,7 @@ use crate::kubernetes::crd::while_installed;
 /// Until the schema is read again after an error.
 const RETRY: Duration = Duration::from_secs(3);
 
-/// What the installed CRD of Tasks can express. Cheap to read.
-#[derive(Debug, Default)]
-pub(super) struct TaskCapability(AtomicBool);
-
-impl TaskCapability {
-    /// Whether Tasks have the phase `Cancelled` and the field `status.cancelledBy`.
-    pub(super) fn knows_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// Reads the schema of Kelos' Tasks at the start and whenever it changes. Only the CRD's metadata is watched: its schema is large.
+/// Reads the schema of Kelos' Tasks at the start and whenever it changes.
 pub(crate) async fn follow_capability(reconciler: &CancellationReconciler) {
     let context = &reconciler.context;
     let name = format!("{}.{}", kelos::TASKS, kelos::GROUP);
@@ -43,7 +28,7 @@ pub(crate) async fn follow_capability(reconciler: &CancellationReconciler) {
         match crds.get(&name).await {
             Ok(crd) => {
                 let known = knows_cancelled(&crd.data, &context.task_kind.version);
-                if reconciler.capability.0.swap(known, Ordering::Relaxed) != known {
+                if reconciler.knows_cancelled.swap(known, Ordering::Relaxed) != known {
                     info!(known, "whether Kelos knows cancelled Tasks changed");
                 }
                 // The next generation of the CRD is read anew.

@@ -14,7 +14,7 @@ pub(crate) mod run;
 mod siblings;
 mod task;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
@@ -56,7 +56,8 @@ pub(crate) struct CancellationReconciler {
     context: Arc<Context>,
     sources: Arc<Sources>,
     metrics: CancellationMetrics,
-    capability: capability::TaskCapability,
+    /// Whether the installed Tasks have the phase `Cancelled` and the field `status.cancelledBy`.
+    knows_cancelled: AtomicBool,
     pub(crate) siblings: siblings::Siblings,
 }
 
@@ -78,7 +79,7 @@ impl CancellationReconciler {
             context,
             sources,
             metrics,
-            capability: capability::TaskCapability::default(),
+            knows_cancelled: AtomicBool::default(),
             siblings: siblings::Siblings::default(),
         }
     }

@@ -1,6 +1,6 @@
 //! Writes to the Task that is cancelled.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use jiff::Timestamp;
 use kube::runtime::events::EventType;
@@ -86,7 +86,7 @@ impl TaskCancellation<'_> {
             subject,
             ..
         } = *self;
-        let knows_cancelled = reconciler.capability.knows_cancelled();
+        let knows_cancelled = reconciler.knows_cancelled.load(Ordering::Relaxed);
         let note = conclusion(self.cancellation);
         self.record_once(EventType::Normal, "TaskCancelled", &note).await;
         // The list of conditions is written back, and the cached object lacks it.

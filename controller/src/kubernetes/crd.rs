@@ -3,14 +3,14 @@
 
 use std::{future::pending, pin::pin, time::Duration};
 
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api, Client,
     api::PartialObjectMeta,
-    runtime::{WatchStreamExt as _, watcher::watch_object},
+    runtime::{WatchStreamExt as _, watcher, watcher::watch_object},
 };
-use tokio::{sync::watch, time::sleep};
+use tokio::time::sleep;
 use tracing::{debug, warn};
 
 /// Between two checks whether a CRD that exists is served by now.
@@ -19,6 +19,9 @@ const SERVED: Duration = Duration::from_secs(1);
 const NOT_SERVED: Duration = Duration::from_secs(15);
 /// After how many checks a warning is logged.
 const CHECKS: u32 = 10;
+
+/// Only the metadata of a CRD is watched: its schema is large.
+type Crd = PartialObjectMeta<CustomResourceDefinition>;
 
 /// The state of a CRD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,43 +46,45 @@ pub(crate) async fn while_installed<Present>(
 ) where
     Present: Future<Output = ()>,
 {
-    let (installed, mut seen) = watch::channel(CrdState::Unknown);
-    let keeping = async {
-        loop {
-            let now = *seen.borrow_and_update();
-            let doing = async {
-                match now {
-                    CrdState::Unknown => {}
-                    CrdState::Absent => absent(),
-                    // Should it end by itself, it begins anew.
-                    CrdState::Generation(_) => return present().await,
-                }
-                pending::<()>().await;
-            };
-            tokio::select! {
-                () = doing => {}
-                changed = seen.changed() => if changed.is_err() { return },
+    let crds = Api::<Crd>::all(client.clone());
+    let mut found = pin!(watch_object(crds, name).default_backoff());
+    let mut state = CrdState::Unknown;
+    loop {
+        let doing = async {
+            match state {
+                CrdState::Unknown => {}
+                CrdState::Absent => absent(),
+                // Should it end by itself, it begins anew.
+                CrdState::Generation(_) => return present().await,
             }
+            pending::<()>().await;
+        };
+        tokio::select! {
+            () = doing => {}
+            changed = next_state(&mut found, state) => match changed {
+                Some(changed) => state = changed,
+                None => return,
+            },
         }
-    };
-    tokio::join!(keeping, follow(client, name, installed));
+    }
 }
 
-/// Watches the CRD `name`, and sends its state.
-async fn follow(client: &Client, name: &str, installed: watch::Sender<CrdState>) {
-    let crds = Api::<PartialObjectMeta<CustomResourceDefinition>>::all(client.clone());
-    let mut found = pin!(watch_object(crds, name).default_backoff());
-    while let Some(crd) = found.next().await {
-        let now = match crd {
+/// The next state after `before`; `None` when the watch ends.
+async fn next_state(
+    found: &mut (impl Stream<Item = watcher::Result<Option<Crd>>> + Unpin),
+    before: CrdState,
+) -> Option<CrdState> {
+    loop {
+        let state = match found.next().await? {
             Ok(Some(crd)) => CrdState::Generation(crd.metadata.generation.unwrap_or_default()),
             Ok(None) => CrdState::Absent,
             Err(error) => {
-                debug!(%error, name, "the watch of a CRD is interrupted");
+                debug!(%error, "the watch of a CRD is interrupted");
                 continue;
             }
         };
-        if *installed.borrow() != now {
-            installed.send_replace(now);
+        if state != before {
+            return Some(state);
         }
     }
 }
