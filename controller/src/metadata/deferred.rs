@@ -3,8 +3,6 @@
 //! The Task's annotation [`keys::PENDING`] says what is still to be done, and the last write removes it: an interrupted reconcile
 //! goes on from there, and a Task without it is never read for this.
 
-use std::{collections::BTreeMap, sync::Arc};
-
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use kube::{
@@ -14,7 +12,7 @@ use kube::{
 use serde_json::{Map, Value, json};
 use taskgate_api::{kelos::Task, keys, metadata::Metadata};
 use taskgate_policy::{
-    PolicySet, SpawnerInfo, WorkspaceInfo,
+    PolicySet, WorkspaceInfo,
     metadata::{Pending, TemplateInput, copy, fill, settle},
     source::SourceKey,
 };
@@ -68,14 +66,12 @@ impl MetadataReconciler {
         let Some(observation) = self.sources.latest(key) else {
             return Ok(TaskResult::AwaitChange);
         };
-        let inputs = Inputs {
-            workspace: workspace(context, subject).await?,
-            // A deleted item stays unknown.
-            source_fields: observation.item.map(|item| item.template_fields()).unwrap_or_default(),
-            ..Inputs::of(context, subject)
-        };
+        let workspace = workspace(context, subject).await?;
+        // A deleted item stays unknown.
+        let source_fields = observation.item.map(|item| item.template_fields()).unwrap_or_default();
+        let inputs = (workspace.as_ref(), &source_fields);
         // All templates of all policies.
-        let filling = tokio::task::block_in_place(|| fill(&inputs.policies, &inputs.scope(subject)));
+        let filling = tokio::task::block_in_place(|| rendered(context, subject, inputs, fill));
         match task::patch(context, subject, filling.change).await? {
             TaskResult::Changed(_) => {}
             result => return Ok(result),
@@ -114,38 +110,25 @@ fn source_of(task: &DynamicObject) -> Option<SourceKey> {
     SourceKey::of(&task.namespace()?, Task::of(&json_of(task)))
 }
 
-/// The inputs of a Task's templates, owned.
-struct Inputs {
-    policies: Arc<PolicySet>,
-    namespace_labels: Arc<BTreeMap<String, String>>,
-    spawner: Option<Arc<SpawnerInfo>>,
-    workspace: Option<WorkspaceInfo>,
-    source_fields: Map<String, Value>,
-}
-
-impl Inputs {
-    fn of(context: &Context, subject: &Subject) -> Self {
-        let spawner = Task::of(&subject.object).spawner();
-        Self {
-            policies: context.policies(),
-            namespace_labels: context.namespace_labels(&subject.namespace),
-            spawner: spawner.and_then(|name| context.spawner(&subject.namespace, name)),
-            workspace: None,
-            source_fields: Map::new(),
-        }
-    }
-
-    fn scope<'a>(&'a self, subject: &'a Subject) -> TemplateInput<'a> {
-        TemplateInput {
+/// What `render` makes of all policies and the inputs of the Task's templates.
+fn rendered<T>(
+    context: &Context,
+    subject: &Subject,
+    (workspace, source_fields): (Option<&WorkspaceInfo>, &Map<String, Value>),
+    render: impl FnOnce(&PolicySet, &TemplateInput<'_>) -> T,
+) -> T {
+    context.in_scope(&subject.namespace, Task::of(&subject.object).spawner(), |scope| {
+        let input = TemplateInput {
             object: &subject.object,
-            namespace: &subject.namespace,
-            namespace_labels: &self.namespace_labels,
-            spawner: self.spawner.as_deref(),
-            workspace: self.workspace.as_ref(),
+            namespace: scope.namespace,
+            namespace_labels: scope.namespace_labels,
+            spawner: scope.spawner,
+            workspace,
             user: None,
-            source_fields: Some(&self.source_fields),
-        }
-    }
+            source_fields: Some(source_fields),
+        };
+        render(scope.policies, &input)
+    })
 }
 
 async fn workspace(context: &Context, subject: &Subject) -> Result<Option<WorkspaceInfo>, Error> {
@@ -175,11 +158,12 @@ async fn fill_job(context: &Context, subject: &Subject) -> Result<TaskResult, Er
 
 /// Whether the Job has all of them now; `false` after a conflict.
 async fn copy_to(context: &Context, subject: &Subject, job: &Value) -> Result<bool, Error> {
-    let inputs = Inputs::of(context, subject);
+    let inputs = (None, &Map::new());
     let jobs = Api::<Job>::namespaced(context.client.clone(), &subject.namespace);
     let metadata = Metadata::of(job);
     for pods in [true, false] {
-        let Some(mut change) = copy(&inputs.policies, &inputs.scope(subject), job, pods) else {
+        let change = |policies: &PolicySet, input: &TemplateInput<'_>| copy(policies, input, job, pods);
+        let Some(mut change) = rendered(context, subject, inputs, change) else {
             return Ok(true);
         };
         change["metadata"]["uid"] = json!(metadata.uid());
