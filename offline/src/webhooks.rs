@@ -169,17 +169,21 @@ impl InstalledWebhook {
     /// namespace; `None` for a cluster-scoped object.
     pub fn matches(&self, request: &WriteRequest, namespace_labels: Option<&BTreeMap<String, String>>) -> MatchOutcome {
         if !self.rules.iter().any(|rule| rule_matches(rule, request)) {
-            let operation = request.operation_name();
-            let kind = request.kind_name();
-            return MatchOutcome::NotSent(format!("no rule of {} is about {operation} of {kind}", self.name));
+            let (operation, version, kind) = (
+                request.operation_name(),
+                request.api_version(),
+                &request.review.kind.kind,
+            );
+            let reason = format!("no rule of {} is about {operation} of {version} {kind}", self.name);
+            return MatchOutcome::NotSent(reason);
         }
         if namespace_labels.is_some_and(|labels| !self.namespaces.matches(labels)) {
-            let namespace = &request.namespace;
+            let namespace = &request.review.namespace;
             return MatchOutcome::NotSent(format!("the namespaceSelector excludes namespace {namespace}"));
         }
         if !self.objects.selects_all() {
             let selected = |object: &Value| object.is_object() && self.objects.matches(&labels(object));
-            if !selected(&request.object) && !selected(&request.old) {
+            if !selected(&request.review.object) && !selected(&request.review.old_object) {
                 return MatchOutcome::NotSent("the objectSelector does not select its labels".to_owned());
             }
         }
@@ -190,7 +194,10 @@ impl InstalledWebhook {
     fn meets_conditions(&self, request: &WriteRequest) -> MatchOutcome {
         let mentioned = |name| self.conditions.iter().any(|(_, condition)| condition.mentions(name));
         let admission_request = mentioned("request").then(|| admission_request(request));
-        let mut values = vec![("object", &request.object), ("oldObject", &request.old)];
+        let mut values = vec![
+            ("object", &request.review.object),
+            ("oldObject", &request.review.old_object),
+        ];
         values.extend(admission_request.as_ref().map(|request| ("request", request)));
         let variables = Variables::new(values);
         let mut failed = None;
@@ -219,14 +226,14 @@ fn labels(object: &Value) -> BTreeMap<String, String> {
 
 /// The variable `request` of match conditions.
 fn admission_request(request: &WriteRequest) -> Value {
-    let user = &request.user;
-    let kind = json!({"group": request.kind.group, "version": request.kind.version, "kind": request.kind.kind});
-    let resource = json!({"group": request.kind.group, "version": request.kind.version,
+    let user = &request.review.user_info;
+    let kind = json!({"group": request.review.kind.group, "version": request.review.kind.version, "kind": request.review.kind.kind});
+    let resource = json!({"group": request.review.kind.group, "version": request.review.kind.version,
         "resource": request.resource.clone().unwrap_or_default()});
     json!({
         "kind": kind, "requestKind": kind, "resource": resource, "requestResource": resource,
         "subResource": request.subresource, "requestSubResource": request.subresource,
-        "name": request.name, "namespace": request.namespace, "operation": request.operation,
+        "name": request.review.name, "namespace": request.review.namespace, "operation": request.review.operation,
         "userInfo": {"username": user.username, "uid": user.uid.clone().unwrap_or_default(), "groups": user.groups,
             "extra": user.extra},
         "dryRun": false,
@@ -245,13 +252,13 @@ fn rule_names_kind(rule: &RuleWithOperations, request: &WriteRequest) -> bool {
         (of == "*" || of == resource) && (sub == "*" || sub == request.subresource)
     };
     let in_scope = match rule.scope.as_deref() {
-        Some("Namespaced") => !request.namespace.is_empty(),
-        Some("Cluster") => request.namespace.is_empty(),
+        Some("Namespaced") => !request.review.namespace.is_empty(),
+        Some("Cluster") => request.review.namespace.is_empty(),
         _ => true,
     };
     in_scope
-        && has(&rule.api_groups, &request.kind.group)
-        && has(&rule.api_versions, &request.kind.version)
+        && has(&rule.api_groups, &request.review.kind.group)
+        && has(&rule.api_versions, &request.review.kind.version)
         && resources.into_iter().any(named)
 }
 
