@@ -43,12 +43,7 @@ struct EvaluationRun<'a> {
 impl Evaluator {
     /// Evaluates `request`; `None` for a kind that no webhook rule names.
     pub async fn evaluate(&self, request: WriteRequest) -> Option<Evaluation> {
-        let phases = [Phase::Mutating, Phase::Validating];
-        if !phases
-            .into_iter()
-            .flat_map(|phase| self.webhooks.of_phase(phase))
-            .any(|webhook| webhook.names_kind(&request))
-        {
+        if !self.webhooks.name_kind(&request) {
             return None;
         }
         let namespace = Some(request.review.namespace.as_str()).filter(|namespace| !namespace.is_empty());

@@ -155,6 +155,11 @@ impl WriteRequest {
         }
     }
 
+    /// The kind with its group and version, as `apiVersion kind`.
+    pub fn kind_name(&self) -> String {
+        format!("{} {}", self.api_version(), self.review.kind.kind)
+    }
+
     /// The operation as webhook rules spell it.
     pub fn operation_name(&self) -> &'static str {
         match self.review.operation {
