@@ -198,7 +198,7 @@ impl<'a> Execution<'a> {
         };
         for (index, (name, value)) in pipeline.variables.iter().zip(values).enumerate() {
             if pipeline.assigns {
-                self.assign(name, value)?;
+                *self.variable(name)? = value;
             } else {
                 let declared = visible - pipeline.variables.len() + index;
                 self.variables[declared].1 = value;
@@ -259,18 +259,12 @@ impl<'a> Execution<'a> {
         for name in &pipeline.variables {
             self.step(pipeline.at, value.weight())?;
             if pipeline.assigns {
-                self.assign(name, value.clone())?;
+                *self.variable(name)? = value.clone();
             } else {
                 self.variables.push((name, value.clone()));
             }
         }
         Ok(value)
-    }
-
-    /// Sets the innermost variable `name`.
-    fn assign(&mut self, name: &str, value: Value<'a>) -> EvalResult<()> {
-        *self.variable(name)? = value;
-        Ok(())
     }
 
     /// The innermost variable `name`.
