@@ -13,8 +13,8 @@
 //! when it is stale, is its own property ([`ClusterCache::is_synced`], [`ClusterCache::status`]). It is always some moments behind:
 //! where that matters, read the API server.
 //!
-//! Imports `taskgate-api`, `taskgate-policy`, and of `taskgate-certs` the backoff. Called by `taskgate-webhook`, whose server runs
-//! the watches, `taskgate-controller`, and the binary, which hands the cache from one to the other.
+//! Imports `taskgate-api` and `taskgate-policy`. Called by `taskgate-webhook`, whose server runs the watches, `taskgate-controller`,
+//! and the binary, which hands the cache from one to the other.
 
 mod blocking;
 mod kelos;

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use kube::{
     Api, Client, Resource,
@@ -15,7 +16,6 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use taskgate_api::kelos::TASK_VERSIONS;
-use taskgate_certs::Backoff;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +28,11 @@ use crate::{
 const PAGE: u32 = 500;
 /// The longest time between two lists after errors.
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
+/// The delays between two lists after errors.
+const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(500))
+    .with_max_delay(LONGEST_DELAY)
+    .without_max_times();
 
 /// The API of a kind, found before each list.
 type FoundApi<K> = kube::Result<Api<K>>;
@@ -100,7 +105,7 @@ pub(crate) async fn follow<K, T, F>(
     T: PartialEq,
     F: Future<Output = FoundApi<K>>,
 {
-    let mut backoff = Backoff::new(Duration::from_millis(500), LONGEST_DELAY);
+    let mut backoff = BACKOFF.build();
     loop {
         let mut listed = None;
         let end = tokio::select! {
@@ -109,7 +114,7 @@ pub(crate) async fn follow<K, T, F>(
         };
         // A watch that fails right after each list must not list without end.
         if listed.is_some_and(|listed: Instant| listed.elapsed() > LONGEST_DELAY) {
-            backoff.reset();
+            backoff = BACKOFF.build();
         }
         match end {
             Ok(()) => continue,
@@ -122,7 +127,7 @@ pub(crate) async fn follow<K, T, F>(
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = sleep(backoff.delay()) => {}
+            () = sleep(backoff.next().unwrap_or(LONGEST_DELAY)) => {}
         }
     }
 }

@@ -9,12 +9,12 @@ use std::{
 
 use arc_swap::ArcSwap;
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
     client::danger::HandshakeSignatureValid,
     crypto::ring,
-    pki_types::{CertificateDer, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, UnixTime},
     server::{
-        VerifierBuilderError, WebPkiClientVerifier,
+        WebPkiClientVerifier,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
 };
@@ -26,7 +26,7 @@ use x509_parser::{
     prelude::{FromDer, X509Certificate},
 };
 
-use crate::error_chain;
+use crate::{error_chain, x509::CaBundle};
 
 /// How often the file is read.
 const READ_EVERY: Duration = Duration::from_secs(1);
@@ -42,27 +42,11 @@ pub enum ClientAuthorityError {
         /// The error.
         source: io::Error,
     },
-    /// It contains no certificates.
-    #[error("{} holds no certificates in PEM", file.display())]
-    Pem {
-        /// The file.
-        file: PathBuf,
-    },
-    /// Its certificates cannot be trusted.
-    #[error("{} holds a certificate that cannot be an authority", file.display())]
+    /// It holds none.
+    #[error("{} holds no authority in PEM", file.display())]
     Unusable {
         /// The file.
         file: PathBuf,
-        /// Why.
-        source: Error,
-    },
-    /// No verifier can be made of it.
-    #[error("{} holds no authority", file.display())]
-    Verifier {
-        /// The file.
-        file: PathBuf,
-        /// Why.
-        source: VerifierBuilderError,
     },
 }
 
@@ -201,20 +185,9 @@ fn read_error(file: &Path, source: io::Error) -> ClientAuthorityError {
 }
 
 fn verifier(file: &Path, pem: &[u8]) -> Result<Arc<dyn ClientCertVerifier>, ClientAuthorityError> {
-    let file = || file.to_owned();
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let certificates = certificates.map_err(|_| ClientAuthorityError::Pem { file: file() })?;
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates {
-        roots
-            .add(certificate)
-            .map_err(|source| ClientAuthorityError::Unusable { file: file(), source })?;
-    }
-    if roots.is_empty() {
-        return Err(ClientAuthorityError::Pem { file: file() });
-    }
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(ring::default_provider()))
-        .build()
-        .map(|verifier| verifier as Arc<dyn ClientCertVerifier>)
-        .map_err(|source| ClientAuthorityError::Verifier { file: file(), source })
+    let unusable = || ClientAuthorityError::Unusable { file: file.to_owned() };
+    let roots = CaBundle::from_pem(pem).and_then(|bundle| bundle.roots());
+    let roots = Arc::new(roots.map_err(|_| unusable())?);
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::new(ring::default_provider())).build();
+    verifier.map_err(|_| unusable())
 }

@@ -2,17 +2,16 @@
 //!
 //! Imports the certificate types. Called by `source`.
 
-use std::net::IpAddr;
-
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType,
 };
-use rustls::pki_types::ServerName;
 use time::OffsetDateTime;
 
-use crate::{san::San, secret::SecretData, x509::Validity};
+use crate::{
+    secret::SecretData,
+    x509::{San, Validity},
+};
 
 /// How long before its issue a certificate is valid, for clocks that are behind; at most a tenth of its life.
 const SKEW: SignedDuration = SignedDuration::from_hours(1);
@@ -53,7 +52,7 @@ pub enum IssueError {
 /// Issues an authority, and a serving certificate for `names` under it.
 pub fn issue_all(names: &[San], lifetimes: Lifetimes, now: Timestamp) -> Result<SecretData, IssueError> {
     let key = KeyPair::generate()?;
-    let mut params = params("taskgate-ca", now, lifetimes.ca, None)?;
+    let mut params = params("taskgate-ca", &[], now, lifetimes.ca, None)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let certificate = params.self_signed(&key)?;
@@ -81,11 +80,10 @@ pub fn issue_leaf(
     let issuer = Issuer::from_ca_cert_pem(&ca_crt, KeyPair::from_pem(&ca_key)?)?;
 
     let key = KeyPair::generate()?;
-    let mut params = params("taskgate", now, lifetimes.leaf, Some(authority.until))?;
+    let mut params = params("taskgate", names, now, lifetimes.leaf, Some(authority.until))?;
     params.use_authority_key_identifier_extension = true;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    params.subject_alt_names = names.iter().map(alternative_name).collect::<Result<_, _>>()?;
     let certificate = params.signed_by(&key, &issuer)?;
     Ok(SecretData {
         tls_crt: Some(certificate.pem().into_bytes()),
@@ -96,24 +94,19 @@ pub fn issue_leaf(
 
 fn params(
     common_name: &str,
+    names: &[San],
     now: Timestamp,
     life: SignedDuration,
     latest: Option<Timestamp>,
 ) -> Result<CertificateParams, IssueError> {
-    let mut params = CertificateParams::default();
+    let names: Vec<_> = names.iter().map(San::to_string).collect();
+    let mut params = CertificateParams::new(names)?;
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);
     params.not_before = calendar(add(now, -SKEW.min(life / 10))?)?;
     let until = add(now, life)?;
     params.not_after = calendar(latest.map_or(until, |latest| latest.min(until)))?;
     Ok(params)
-}
-
-fn alternative_name(name: &San) -> Result<SanType, IssueError> {
-    Ok(match name.server_name() {
-        ServerName::IpAddress(address) => SanType::IpAddress(IpAddr::from(*address)),
-        _ => SanType::DnsName(name.as_str().into_owned().try_into()?),
-    })
 }
 
 fn add(time: Timestamp, span: SignedDuration) -> Result<Timestamp, IssueError> {

@@ -23,9 +23,9 @@ use kube::{
 };
 use serde_json::{Value, json};
 use taskgate_certs::{
-    Authority, AuthorityConfig, BundleManager, CA_FIELD_MANAGER, CaBundle, CertificateProblem, CertificateSource as _,
-    InjectionState, Injector, Lifetimes, Resolver, San, SecretData, ServingCertificate, TLS_CRT,
-    WebhookConfigurationKind, issue_all, renewal_problem,
+    Authority, AuthorityConfig, BundleManager, CA_FIELD_MANAGER, CaBundle, CertificateProblem, InjectionState,
+    Injector, Lifetimes, Resolver, San, SecretData, ServingCertificate, TLS_CRT, WebhookConfigurationKind, issue_all,
+    renewal_problem,
 };
 use taskgate_e2e::{ControlPlane, PATIENCE, await_object, eventually, eventually_that, never};
 use tokio::task::JoinSet;

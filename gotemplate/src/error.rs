@@ -32,7 +32,8 @@ impl fmt::Display for Position {
 }
 
 /// The source is not a valid template.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{position}: {message}")]
 pub struct ParseError {
     /// The position.
     pub position: Position,
@@ -40,8 +41,19 @@ pub struct ParseError {
     pub message: String,
 }
 
+impl ParseError {
+    /// The error at byte `offset` of `source`.
+    pub(crate) fn new(source: &str, offset: usize, message: impl Into<String>) -> Self {
+        Self {
+            position: Position::of(source, offset),
+            message: message.into(),
+        }
+    }
+}
+
 /// A render ended with an error.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{position}: {message}")]
 pub struct RenderError {
     /// The position.
     pub position: Position,
@@ -62,38 +74,7 @@ pub enum Cause {
     Misuse,
 }
 
-impl fmt::Display for ParseError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.position, self.message)
-    }
-}
-
-impl fmt::Display for RenderError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.position, self.message)
-    }
-}
-
-impl std::error::Error for ParseError {}
-impl std::error::Error for RenderError {}
-
-/// A parse error at a byte offset.
-#[derive(Debug)]
-pub(crate) struct SyntaxError {
-    pub(crate) at: usize,
-    pub(crate) message: String,
-}
-
-impl SyntaxError {
-    pub(crate) fn new(at: usize, message: impl Into<String>) -> Self {
-        Self {
-            at,
-            message: message.into(),
-        }
-    }
-}
-
-/// An evaluation error without a position.
+/// A render error without its position, which the running render knows.
 #[derive(Debug)]
 pub(crate) struct EvalError {
     pub(crate) cause: Cause,
@@ -101,36 +82,20 @@ pub(crate) struct EvalError {
 }
 
 impl EvalError {
+    fn new(cause: Cause, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { cause, message }
+    }
+
     pub(crate) fn missing(message: impl Into<String>) -> Self {
-        Self {
-            cause: Cause::Missing,
-            message: message.into(),
-        }
+        Self::new(Cause::Missing, message)
     }
 
     pub(crate) fn limit(message: impl Into<String>) -> Self {
-        Self {
-            cause: Cause::Limit,
-            message: message.into(),
-        }
+        Self::new(Cause::Limit, message)
     }
 
     pub(crate) fn misuse(message: impl Into<String>) -> Self {
-        Self {
-            cause: Cause::Misuse,
-            message: message.into(),
-        }
+        Self::new(Cause::Misuse, message)
     }
-
-    /// The error at byte `at` of the source.
-    pub(crate) fn at(self, at: usize) -> LocatedError {
-        LocatedError { at, error: self }
-    }
-}
-
-/// An evaluation error at a byte offset.
-#[derive(Debug)]
-pub(crate) struct LocatedError {
-    pub(crate) at: usize,
-    pub(crate) error: EvalError,
 }

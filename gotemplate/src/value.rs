@@ -68,6 +68,15 @@ impl<'a> Value<'a> {
         matches!(self, Self::Missing | Self::Nil)
     }
 
+    /// The value as an integer, if it is one.
+    pub(crate) fn integer(&self) -> Option<i64> {
+        match self {
+            Self::Int(value) => Some(*value),
+            Self::Byte(value) => Some(i64::from(*value)),
+            _ => None,
+        }
+    }
+
     /// Whether the value is true for `if`: not the zero value of its type.
     pub(crate) fn truth(&self) -> bool {
         match self {

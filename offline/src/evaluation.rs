@@ -7,17 +7,14 @@ use serde_json::Value;
 use taskgate_api::{Mode, metadata::Metadata};
 use taskgate_webhook::ReviewOperation;
 
-use crate::{
-    schema::FieldError,
-    webhooks::{InstalledWebhook, MatchOutcome},
-    write_request::WriteRequest,
-};
+use crate::{schema::FieldError, write_request::WriteRequest};
 
 /// The result of a write request, in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WriteVerdict {
     /// It is admitted, possibly changed.
+    #[default]
     Allowed,
     /// A webhook of taskgate denies it.
     Denied,
@@ -140,25 +137,20 @@ pub struct Evaluation {
 
 impl Evaluation {
     pub(crate) fn of(request: &WriteRequest) -> Self {
-        let kind = &request.kind;
-        let generated = || {
-            let metadata = Metadata::of(&request.object);
-            format!("{}*", metadata.generate_name().unwrap_or_default())
+        let name = match request.review.name.as_str() {
+            "" => format!(
+                "{}*",
+                Metadata::of(&request.review.object).generate_name().unwrap_or_default()
+            ),
+            name => name.to_owned(),
         };
         Self {
-            api_version: match kind.group.as_str() {
-                "" => kind.version.clone(),
-                group => format!("{group}/{}", kind.version),
-            },
-            kind: kind.kind.clone(),
-            namespace: request.namespace.clone(),
-            name: if request.name.is_empty() {
-                generated()
-            } else {
-                request.name.clone()
-            },
-            operation: request.operation,
-            user: request.user.username.clone(),
+            api_version: request.api_version(),
+            kind: request.review.kind.kind.clone(),
+            namespace: request.review.namespace.clone(),
+            name,
+            operation: request.review.operation,
+            user: request.review.user_info.username.clone(),
             verdict: WriteVerdict::Allowed,
             code: None,
             message: None,
@@ -202,41 +194,13 @@ impl Evaluation {
         self.field_errors = errors;
     }
 
-    pub(crate) fn deny(&mut self, webhook: &str, code: u16, message: String) {
-        if self.verdict.is_rejection() {
-            return;
-        }
-        self.verdict = WriteVerdict::Denied;
-        self.code = Some(code);
-        self.message = Some(message);
-        self.refused_by = Some(webhook.to_owned());
-    }
-
-    pub(crate) fn fail(&mut self, webhook: &str, error: &str) {
-        if self.verdict.is_rejection() {
-            return;
-        }
-        self.verdict = WriteVerdict::Failed;
-        self.code = Some(500);
-        self.message = Some(error.to_owned());
-        self.refused_by = Some(webhook.to_owned());
-    }
-}
-
-impl EvaluatedCall {
-    pub(crate) fn of(webhook: &InstalledWebhook, round: u8, outcome: &MatchOutcome) -> Self {
-        let (sent, why_not, failure) = match outcome {
-            MatchOutcome::Sent => (true, None, None),
-            MatchOutcome::NotSent(why) => (false, Some(why.clone()), None),
-            MatchOutcome::Failed(error) => (false, None, Some(error.clone())),
-        };
-        Self {
-            webhook: webhook.name.clone(),
-            round,
-            sent,
-            why_not,
-            patch: Value::Null,
-            failure,
+    /// Rejects the request on behalf of `webhook`, unless it is rejected already.
+    pub(crate) fn reject(&mut self, verdict: WriteVerdict, webhook: &str, code: u16, message: String) {
+        if !self.verdict.is_rejection() {
+            self.verdict = verdict;
+            self.code = Some(code);
+            self.message = Some(message);
+            self.refused_by = Some(webhook.to_owned());
         }
     }
 }

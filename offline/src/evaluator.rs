@@ -40,28 +40,13 @@ struct EvaluationRun<'a> {
     evaluation: Evaluation,
 }
 
-/// The effect of a call on the request.
-enum CallEffect {
-    /// It was not made, or changed nothing.
-    None,
-    /// It changed the object.
-    Changed,
-    /// It rejected the request.
-    Rejected,
-}
-
 impl Evaluator {
     /// Evaluates `request`; `None` for a kind that no webhook rule names.
     pub async fn evaluate(&self, request: WriteRequest) -> Option<Evaluation> {
-        let phases = [Phase::Mutating, Phase::Validating];
-        if !phases
-            .into_iter()
-            .flat_map(|phase| self.webhooks.of_phase(phase))
-            .any(|webhook| webhook.names_kind(&request))
-        {
+        if !self.webhooks.name_kind(&request) {
             return None;
         }
-        let namespace = Some(request.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+        let namespace = Some(request.review.namespace.as_str()).filter(|namespace| !namespace.is_empty());
         let mut run = EvaluationRun {
             evaluator: self,
             namespace_labels: namespace.map(|namespace| self.cluster.namespace_labels(namespace)),
@@ -78,17 +63,21 @@ impl EvaluationRun<'_> {
         if self.writes_object() && !self.prune_and_default() {
             return;
         }
-        let before = self.request.object.clone();
-        if matches!(self.mutate().await, CallEffect::Rejected) {
+        let before = self.request.review.object.clone();
+        self.mutate().await;
+        if self.evaluation.verdict.is_rejection() {
             return;
         }
         if self.writes_object() {
-            let changes = changes(&before, &self.request.object);
+            let changes = changes(&before, &self.request.review.object);
             self.evaluation.changes = changes.iter().map(ToString::to_string).collect();
             self.set_server_fields();
-            self.evaluation.object_after = self.request.object.clone();
-            let WriteRequest { kind, object, old, .. } = &self.request;
-            let errors = self.evaluator.schemas.validate(kind, object, old);
+            self.evaluation.object_after = self.request.review.object.clone();
+            let review = &self.request.review;
+            let errors = self
+                .evaluator
+                .schemas
+                .validate(&review.kind, &review.object, &review.old_object);
             if !errors.is_empty() {
                 self.evaluation.reject_invalid(422, errors);
                 return;
@@ -107,7 +96,7 @@ impl EvaluationRun<'_> {
     /// Whether the request creates or updates the object itself.
     fn writes_object(&self) -> bool {
         let writes = matches!(
-            self.request.operation,
+            self.request.review.operation,
             ReviewOperation::Create | ReviewOperation::Update
         );
         writes && self.request.subresource.is_empty()
@@ -115,129 +104,121 @@ impl EvaluationRun<'_> {
 
     /// Before admission: rejects unknown fields, as kubectl requests it, and fills in defaults. Whether the request goes on.
     fn prune_and_default(&mut self) -> bool {
-        let WriteRequest {
-            kind, object, recorded, ..
-        } = &mut self.request;
-        let unknown = self.evaluator.schemas.prune_and_default(kind, object);
-        if unknown.is_empty() || *recorded {
+        let schemas = &self.evaluator.schemas;
+        let review = &mut self.request.review;
+        let mut errors = schemas.prune_and_default(&review.kind, &mut review.object);
+        if errors.is_empty() || self.request.recorded {
             return true;
         }
-        let mut errors = unknown;
-        errors.extend(self.evaluator.schemas.validate(kind, object, &Value::Null));
+        errors.extend(schemas.validate(&review.kind, &review.object, &Value::Null));
         self.evaluation.reject_invalid(400, errors);
         false
     }
 
     /// Between the phases: removes the status of a new object, and generates its name with a fixed suffix.
     fn set_server_fields(&mut self) {
-        let WriteRequest {
-            operation,
-            object,
-            name,
-            ..
-        } = &mut self.request;
-        if *operation != ReviewOperation::Create {
+        let review = &mut self.request.review;
+        if review.operation != ReviewOperation::Create {
             return;
         }
-        let generated = Metadata::of(object).generate_name().map(|prefix| {
+        let generated = Metadata::of(&review.object).generate_name().map(|prefix| {
             let short: String = prefix.chars().take(58).collect();
             format!("{short}xxxxx")
         });
-        if let Some(fields) = object.as_object_mut() {
+        if let Some(fields) = review.object.as_object_mut() {
             fields.remove("status");
         }
-        if let (true, Some(generated), Some(metadata)) = (name.is_empty(), generated, object.get_mut("metadata")) {
+        let metadata = review.object.get_mut("metadata");
+        if let (true, Some(generated), Some(metadata)) = (review.name.is_empty(), generated, metadata) {
             metadata["name"] = json!(generated);
-            *name = generated;
+            review.name = generated;
         }
     }
 
-    /// Calls the mutating webhooks, and in a second round those before a webhook that changed the object.
-    async fn mutate(&mut self) -> CallEffect {
-        let webhooks: Vec<_> = self.evaluator.webhooks.of_phase(Phase::Mutating).collect();
+    /// Calls the mutating webhooks, and in a second round those before a webhook that changed the object, until one rejects the
+    /// request.
+    async fn mutate(&mut self) {
         let mut called = Vec::new();
         let mut reinvoked = Vec::new();
-        for webhook in webhooks {
-            match self.call(webhook, 0).await {
-                CallEffect::Rejected => return CallEffect::Rejected,
-                CallEffect::Changed => reinvoked.append(&mut called),
-                CallEffect::None => {}
+        for webhook in self.evaluator.webhooks.of_phase(Phase::Mutating) {
+            if self.call(webhook, 0).await {
+                reinvoked.append(&mut called);
+            }
+            if self.evaluation.verdict.is_rejection() {
+                return;
             }
             if webhook.reinvoked && self.evaluation.was_sent(&webhook.name) {
                 called.push(webhook);
             }
         }
         for webhook in reinvoked {
-            if matches!(self.call(webhook, 1).await, CallEffect::Rejected) {
-                return CallEffect::Rejected;
+            self.call(webhook, 1).await;
+            if self.evaluation.verdict.is_rejection() {
+                return;
             }
         }
-        CallEffect::None
     }
 
-    async fn call(&mut self, webhook: &InstalledWebhook, round: u8) -> CallEffect {
+    /// Calls `webhook` if it matches; whether it changed the object.
+    async fn call(&mut self, webhook: &InstalledWebhook, round: u8) -> bool {
         if !webhook.names_kind(&self.request) {
-            return CallEffect::None;
+            return false;
         }
         let outcome = webhook.matches(&self.request, self.namespace_labels.as_ref());
-        let mut call = EvaluatedCall::of(webhook, round, &outcome);
-        let effect = match outcome {
-            MatchOutcome::NotSent(_) => CallEffect::None,
-            MatchOutcome::Failed(error) => self.fail(webhook, &error),
-            MatchOutcome::Sent => self.review(webhook, &mut call).await,
+        let mut call = EvaluatedCall {
+            webhook: webhook.name.clone(),
+            round,
+            sent: outcome == MatchOutcome::Sent,
+            why_not: None,
+            patch: Value::Null,
+            failure: None,
         };
+        match outcome {
+            MatchOutcome::NotSent(why) => call.why_not = Some(why),
+            MatchOutcome::Failed(error) => call.failure = Some(error),
+            MatchOutcome::Sent => call.failure = self.review(webhook, &mut call).await.err(),
+        }
+        if let (Some(error), true) = (&call.failure, webhook.fails_closed) {
+            let evaluation = &mut self.evaluation;
+            evaluation.reject(WriteVerdict::Failed, &webhook.name, 500, error.clone());
+        }
+        let changed = call.failure.is_none() && !call.patch.is_null();
         self.evaluation.calls.push(call);
-        effect
+        changed
     }
 
-    async fn review(&mut self, webhook: &InstalledWebhook, call: &mut EvaluatedCall) -> CallEffect {
-        let kind = &self.request.kind;
+    /// Takes the decision of `webhook` over; errors if there is none.
+    async fn review(&mut self, webhook: &InstalledWebhook, call: &mut EvaluatedCall) -> Result<(), String> {
+        let kind = &self.request.review.kind;
         let Some(kind) = webhook.endpoint.kind_of(&kind.group, &kind.version, &kind.kind) else {
-            return CallEffect::None;
+            return Ok(());
         };
         let evaluator = self.evaluator;
-        let review = self.request.review();
-        let decision = match evaluate(&evaluator.cluster, webhook.endpoint, kind, &review, evaluator.now).await {
-            Ok(decision) => decision,
-            Err(error) => {
-                call.failure = Some(error.to_string());
-                return self.fail(webhook, &error.to_string());
-            }
-        };
+        let review = &self.request.review;
+        let decision = evaluate(&evaluator.cluster, webhook.endpoint, kind, review, evaluator.now)
+            .await
+            .map_err(|error| error.to_string())?;
         for warning in decision.warnings {
             if !self.evaluation.warnings.contains(&warning) {
                 self.evaluation.warnings.push(warning);
             }
         }
         for reason in &decision.reasons {
-            let because = evaluation_reason(reason, &self.request.namespace);
+            let because = evaluation_reason(reason, &self.request.review.namespace);
             if !self.evaluation.because.contains(&because) {
                 self.evaluation.because.push(because);
             }
         }
         if let Some(denial) = decision.denial {
-            self.evaluation.deny(&webhook.name, denial.code, denial.message);
-            return CallEffect::Rejected;
+            let verdict = WriteVerdict::Denied;
+            self.evaluation
+                .reject(verdict, &webhook.name, denial.code, denial.message);
+        } else if !decision.patch.0.is_empty() {
+            call.patch = json!(decision.patch);
+            json_patch::patch(&mut self.request.review.object, &decision.patch)
+                .map_err(|error| format!("the patch cannot be applied: {error}"))?;
         }
-        if decision.patch.0.is_empty() {
-            return CallEffect::None;
-        }
-        call.patch = json!(decision.patch);
-        if let Err(error) = json_patch::patch(&mut self.request.object, &decision.patch) {
-            let error = format!("the patch cannot be applied: {error}");
-            call.failure = Some(error.clone());
-            return self.fail(webhook, &error);
-        }
-        CallEffect::Changed
-    }
-
-    /// Applies the failure policy to a failed call.
-    fn fail(&mut self, webhook: &InstalledWebhook, error: &str) -> CallEffect {
-        if !webhook.fails_closed {
-            return CallEffect::None;
-        }
-        self.evaluation.fail(&webhook.name, error);
-        CallEffect::Rejected
+        Ok(())
     }
 }
 

@@ -24,8 +24,8 @@ use serde_json::Value;
 static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 
 /// A compiled expression.
+#[derive(Debug)]
 pub struct Expression {
-    source: String,
     program: Program,
     variables: Vec<String>,
 }
@@ -64,11 +64,7 @@ impl Expression {
         let program = Program::compile(source).map_err(|errors| ExpressionError::Syntax(one_line(&errors)))?;
         let references = program.references();
         let variables = references.variables().into_iter().map(ToOwned::to_owned).collect();
-        Ok(Self {
-            source: source.to_owned(),
-            variables,
-            program,
-        })
+        Ok(Self { program, variables })
     }
 
     /// Whether it refers to the variable `name`.
@@ -83,12 +79,6 @@ impl Expression {
             Ok(other) => Err(ExpressionError::NotBoolean(other.type_of().to_string())),
             Err(error) => Err(ExpressionError::Evaluation(one_line(&error))),
         }
-    }
-}
-
-impl fmt::Debug for Expression {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Expression({:?})", self.source)
     }
 }
 

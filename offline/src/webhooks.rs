@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 use taskgate_api::{Selector, SelectorExt as _, metadata::Metadata};
 use taskgate_policy::Phase;
 use taskgate_webhook::{
-    Registration,
+    ObjectKind, Registration,
     rules::{ENDPOINTS, Endpoint},
 };
 
 use crate::{
-    expression::{Expression, ExpressionError, Variables},
+    expression::{Expression, Variables},
     write_request::WriteRequest,
 };
 
@@ -118,6 +118,11 @@ impl InstalledWebhooks {
         Ok((!webhooks.is_empty()).then_some(Self(webhooks)))
     }
 
+    /// Whether a rule of any webhook names the kind of the request.
+    pub fn name_kind(&self, request: &WriteRequest) -> bool {
+        self.0.iter().any(|webhook| webhook.names_kind(request))
+    }
+
     /// The webhooks of one phase, in the order of the calls.
     pub fn of_phase(&self, phase: Phase) -> impl Iterator<Item = &InstalledWebhook> {
         self.0.iter().filter(move |webhook| webhook.endpoint.phase == phase)
@@ -169,17 +174,16 @@ impl InstalledWebhook {
     /// namespace; `None` for a cluster-scoped object.
     pub fn matches(&self, request: &WriteRequest, namespace_labels: Option<&BTreeMap<String, String>>) -> MatchOutcome {
         if !self.rules.iter().any(|rule| rule_matches(rule, request)) {
-            let operation = request.operation_name();
-            let kind = request.kind_name();
+            let (operation, kind) = (request.operation_name(), request.kind_name());
             return MatchOutcome::NotSent(format!("no rule of {} is about {operation} of {kind}", self.name));
         }
         if namespace_labels.is_some_and(|labels| !self.namespaces.matches(labels)) {
-            let namespace = &request.namespace;
+            let namespace = &request.review.namespace;
             return MatchOutcome::NotSent(format!("the namespaceSelector excludes namespace {namespace}"));
         }
         if !self.objects.selects_all() {
             let selected = |object: &Value| object.is_object() && self.objects.matches(&labels(object));
-            if !selected(&request.object) && !selected(&request.old) {
+            if !selected(&request.review.object) && !selected(&request.review.old_object) {
                 return MatchOutcome::NotSent("the objectSelector does not select its labels".to_owned());
             }
         }
@@ -190,7 +194,8 @@ impl InstalledWebhook {
     fn meets_conditions(&self, request: &WriteRequest) -> MatchOutcome {
         let mentioned = |name| self.conditions.iter().any(|(_, condition)| condition.mentions(name));
         let admission_request = mentioned("request").then(|| admission_request(request));
-        let mut values = vec![("object", &request.object), ("oldObject", &request.old)];
+        let review = &request.review;
+        let mut values = vec![("object", &review.object), ("oldObject", &review.old_object)];
         values.extend(admission_request.as_ref().map(|request| ("request", request)));
         let variables = Variables::new(values);
         let mut failed = None;
@@ -198,15 +203,10 @@ impl InstalledWebhook {
             match condition.is_true(&variables) {
                 Ok(true) => {}
                 Ok(false) => return MatchOutcome::NotSent(format!("matchCondition {name} is not met")),
-                Err(error) => {
-                    let _: &mut (String, ExpressionError) = failed.get_or_insert((name.clone(), error));
-                }
+                Err(error) => failed = failed.or_else(|| Some(format!("matchCondition {name}: {error}"))),
             }
         }
-        match failed {
-            None => MatchOutcome::Sent,
-            Some((name, error)) => MatchOutcome::Failed(format!("matchCondition {name}: {error}")),
-        }
+        failed.map_or(MatchOutcome::Sent, MatchOutcome::Failed)
     }
 }
 
@@ -219,14 +219,16 @@ fn labels(object: &Value) -> BTreeMap<String, String> {
 
 /// The variable `request` of match conditions.
 fn admission_request(request: &WriteRequest) -> Value {
-    let user = &request.user;
-    let kind = json!({"group": request.kind.group, "version": request.kind.version, "kind": request.kind.kind});
-    let resource = json!({"group": request.kind.group, "version": request.kind.version,
-        "resource": request.resource.clone().unwrap_or_default()});
+    let review = &request.review;
+    let user = &review.user_info;
+    let ObjectKind { group, version, kind } = &review.kind;
+    let kind = json!({"group": group, "version": version, "kind": kind});
+    let resource = request.resource.as_deref().unwrap_or_default();
+    let resource = json!({"group": group, "version": version, "resource": resource});
     json!({
         "kind": kind, "requestKind": kind, "resource": resource, "requestResource": resource,
         "subResource": request.subresource, "requestSubResource": request.subresource,
-        "name": request.name, "namespace": request.namespace, "operation": request.operation,
+        "name": review.name, "namespace": review.namespace, "operation": review.operation,
         "userInfo": {"username": user.username, "uid": user.uid.clone().unwrap_or_default(), "groups": user.groups,
             "extra": user.extra},
         "dryRun": false,
@@ -239,19 +241,20 @@ fn rule_names_kind(rule: &RuleWithOperations, request: &WriteRequest) -> bool {
     let Some(resource) = &request.resource else {
         return false;
     };
+    let review = &request.review;
     let resources = rule.resources.iter().flatten();
     let named = |pattern: &String| {
         let (of, sub) = pattern.split_once('/').unwrap_or((pattern, ""));
         (of == "*" || of == resource) && (sub == "*" || sub == request.subresource)
     };
     let in_scope = match rule.scope.as_deref() {
-        Some("Namespaced") => !request.namespace.is_empty(),
-        Some("Cluster") => request.namespace.is_empty(),
+        Some("Namespaced") => !review.namespace.is_empty(),
+        Some("Cluster") => review.namespace.is_empty(),
         _ => true,
     };
     in_scope
-        && has(&rule.api_groups, &request.kind.group)
-        && has(&rule.api_versions, &request.kind.version)
+        && has(&rule.api_groups, &review.kind.group)
+        && has(&rule.api_versions, &review.kind.version)
         && resources.into_iter().any(named)
 }
 

@@ -23,24 +23,12 @@ const SET_BY_SERVER: [&str; 8] = [
 /// A write request to the API server.
 #[derive(Clone, Debug)]
 pub struct WriteRequest {
-    /// The operation.
-    pub operation: ReviewOperation,
-    /// The kind of the object.
-    pub kind: ObjectKind,
+    /// The request as the API server sends it to webhooks. The name is empty when it is to be generated.
+    pub review: ReviewRequest,
     /// The plural of the kind; `None` for unknown kinds.
     pub resource: Option<String>,
     /// The subresource, such as `status`; mostly empty.
     pub subresource: String,
-    /// The namespace; empty for cluster-scoped objects.
-    pub namespace: String,
-    /// The object's name; empty when it is to be generated.
-    pub name: String,
-    /// The requesting user.
-    pub user: UserInfo,
-    /// The new object; null on DELETE.
-    pub object: Value,
-    /// The stored object; null on CREATE.
-    pub old: Value,
     /// Whether the request was recorded by an API server, so that unknown fields are no errors.
     pub recorded: bool,
 }
@@ -93,25 +81,39 @@ impl WriteRequest {
             metadata.retain(|field, _| !SET_BY_SERVER.contains(&field.as_str()));
         }
         if let (Some(admitted), Some(fields)) = (admitted, object.as_object_mut()) {
-            let metadata = fields.entry("metadata").or_insert_with(|| json!({}));
-            if admitted.namespaced && Metadata::of(&json!({"metadata": &*metadata})).namespace().is_none() {
-                metadata["namespace"] = defaults.namespace.as_str().into();
-            } else if let (false, Some(metadata)) = (admitted.namespaced, metadata.as_object_mut()) {
-                metadata.remove("namespace");
+            let metadata = fields.entry("metadata").or_insert(Value::Null);
+            if metadata.is_null() {
+                *metadata = json!({});
+            }
+            // A document may have any value here.
+            if let Some(metadata) = metadata.as_object_mut() {
+                if !admitted.namespaced {
+                    metadata.remove("namespace");
+                } else if metadata
+                    .get("namespace")
+                    .and_then(Value::as_str)
+                    .is_none_or(str::is_empty)
+                {
+                    metadata.insert("namespace".to_owned(), defaults.namespace.as_str().into());
+                }
             }
         }
         let metadata = Metadata::of(&object);
         Self {
-            operation: ReviewOperation::Create,
+            review: ReviewRequest {
+                uid: "offline".to_owned(),
+                kind,
+                operation: ReviewOperation::Create,
+                name: metadata.name().unwrap_or_default().to_owned(),
+                namespace: metadata.namespace().unwrap_or_default().to_owned(),
+                user_info: defaults.user.clone(),
+                object,
+                old_object: Value::Null,
+                dry_run: Some(true),
+            },
             resource: admitted.map(|admitted| admitted.resource.to_owned()),
             subresource: String::new(),
-            namespace: metadata.namespace().unwrap_or_default().to_owned(),
-            name: metadata.name().unwrap_or_default().to_owned(),
-            user: defaults.user.clone(),
-            kind,
-            old: Value::Null,
             recorded: false,
-            object,
         }
     }
 
@@ -132,56 +134,39 @@ impl WriteRequest {
         let request = review["request"].take();
         let review_resource =
             ReviewResource::deserialize(&request).map_err(|error| InvalidReview(error.to_string()))?;
-        let mut request = ReviewRequest::deserialize(request).map_err(|error| InvalidReview(error.to_string()))?;
-        drop_empty(&mut request.object);
-        drop_empty(&mut request.old_object);
+        let mut review = ReviewRequest::deserialize(request).map_err(|error| InvalidReview(error.to_string()))?;
+        drop_empty(&mut review.object);
+        drop_empty(&mut review.old_object);
         let resource = Some(review_resource.resource.resource).filter(|resource| !resource.is_empty());
-        let known = admitted(&request.kind).map(|admitted| admitted.resource.to_owned());
+        let known = admitted(&review.kind).map(|admitted| admitted.resource.to_owned());
         Ok(Self {
-            operation: request.operation,
+            review,
             resource: resource.or(known),
             subresource: review_resource.subresource,
-            namespace: request.namespace,
-            name: request.name,
-            user: request.user_info,
-            kind: request.kind,
-            object: request.object,
-            old: request.old_object,
             recorded: true,
         })
     }
 
+    /// The group and version of the kind, as in `apiVersion`.
+    pub fn api_version(&self) -> String {
+        match self.review.kind.group.as_str() {
+            "" => self.review.kind.version.clone(),
+            group => format!("{group}/{}", self.review.kind.version),
+        }
+    }
+
     /// The kind with its group and version, as `apiVersion kind`.
     pub fn kind_name(&self) -> String {
-        let ObjectKind { group, version, kind } = &self.kind;
-        match group.as_str() {
-            "" => format!("{version} {kind}"),
-            group => format!("{group}/{version} {kind}"),
-        }
+        format!("{} {}", self.api_version(), self.review.kind.kind)
     }
 
     /// The operation as webhook rules spell it.
     pub fn operation_name(&self) -> &'static str {
-        match self.operation {
+        match self.review.operation {
             ReviewOperation::Create => "CREATE",
             ReviewOperation::Update => "UPDATE",
             ReviewOperation::Delete => "DELETE",
             ReviewOperation::Connect => "CONNECT",
-        }
-    }
-
-    /// The AdmissionReview request that the API server sends for it.
-    pub(crate) fn review(&self) -> ReviewRequest {
-        ReviewRequest {
-            uid: "offline".to_owned(),
-            kind: self.kind.clone(),
-            operation: self.operation,
-            name: self.name.clone(),
-            namespace: self.namespace.clone(),
-            user_info: self.user.clone(),
-            object: self.object.clone(),
-            old_object: self.old.clone(),
-            dry_run: Some(true),
         }
     }
 }
@@ -228,10 +213,21 @@ mod tests {
             "resourceVersion": "1", "deletionTimestamp": "2026-01-01T00:00:00Z", "labels": {"b": "c"}, "annotations": {}, "finalizers": null}});
         let request = WriteRequest::of(object, &RequestDefaults::default()).unwrap();
         assert_eq!(
-            request.object["metadata"],
+            request.review.object["metadata"],
             json!({"name": "a", "namespace": "default", "labels": {"b": "c"}})
         );
-        assert_eq!((request.namespace.as_str(), request.name.as_str()), ("default", "a"));
+        assert_eq!(
+            (request.review.namespace.as_str(), request.review.name.as_str()),
+            ("default", "a")
+        );
+    }
+
+    #[test]
+    fn any_metadata_makes_a_request() {
+        for metadata in [json!("text"), json!(7), json!([]), Value::Null] {
+            let object = json!({"apiVersion": "kelos.dev/v1alpha2", "kind": "Task", "metadata": metadata});
+            WriteRequest::create(object, &RequestDefaults::default());
+        }
     }
 
     #[test]
@@ -247,7 +243,10 @@ mod tests {
             ("UPDATE", "status")
         );
         assert_eq!(
-            (request.user.username.as_str(), &request.object["metadata"]),
+            (
+                request.review.user_info.username.as_str(),
+                &request.review.object["metadata"]
+            ),
             ("ann", &json!({"uid": "u"}))
         );
         let empty = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"});

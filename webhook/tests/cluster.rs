@@ -10,9 +10,7 @@ use kube::{
 };
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
-use taskgate_certs::{
-    Authority, AuthorityConfig, BundleManager, CertificateSource as _, Injector, Lifetimes, Resolver, San,
-};
+use taskgate_certs::{Authority, AuthorityConfig, BundleManager, Injector, Lifetimes, Resolver, San};
 use taskgate_e2e::{ControlPlane, PATIENCE, eventually, eventually_that};
 use taskgate_webhook::{
     Addresses, ClientTarget, Dependencies, Registration, ServeError, Server, ServerConfig, ShutdownConfig,

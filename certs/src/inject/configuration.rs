@@ -1,25 +1,22 @@
-//! What both kinds of webhook configuration have in common, and the apply of the bundle.
-
-use std::fmt;
+//! A webhook configuration of either kind, and the apply of the bundle.
 
 use jiff::Timestamp;
 use k8s_openapi::{
-    ByteString, ClusterResourceScope, Metadata,
-    api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    ByteString,
+    api::admissionregistration::v1::{MutatingWebhook, MutatingWebhookConfiguration, ValidatingWebhookConfiguration},
 };
 use kube::{
     Api,
-    api::{Patch, PatchParams},
+    api::{ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams},
     core::Status,
 };
-use serde::de::DeserializeOwned;
+use serde::Deserialize as _;
 use serde_json::json;
 
 use super::{CA_FIELD_MANAGER, InjectionState};
 use crate::{
-    bundle::CaBundle,
     resolver::{PublishedBundles, WebhookConfigurationKind},
+    x509::CaBundle,
 };
 
 /// The prefix of the annotations that ask cert-manager's CA injector for a bundle.
@@ -27,59 +24,91 @@ const INJECTOR_ANNOTATION: &str = "cert-manager.io/inject-";
 /// A part of the name of its field manager.
 const INJECTOR_MANAGER: &str = "cainjector";
 
-/// The bundles that a configuration publishes.
-pub(super) fn published<K: WebhookConfiguration>(found: Option<&K>) -> PublishedBundles {
-    let Some(found) = found else {
-        return PublishedBundles::Absent;
-    };
-    let mut bundles: Vec<_> = found
-        .bundles()
-        .map(|(_, bundle)| bundle.map(|bundle| bundle.0.clone()).unwrap_or_default())
-        .collect();
-    bundles.sort();
-    bundles.dedup();
-    PublishedBundles::Bundles(bundles.into())
+/// The resource of a kind of webhook configuration.
+pub(super) fn resource(kind: WebhookConfigurationKind) -> ApiResource {
+    match kind {
+        WebhookConfigurationKind::Mutating => ApiResource::erase::<MutatingWebhookConfiguration>(&()),
+        WebhookConfigurationKind::Validating => ApiResource::erase::<ValidatingWebhookConfiguration>(&()),
+    }
 }
 
-/// Adds `bundle` to the published ones. `None` if the configuration changed since it was `found`: its watch will deliver the change.
-pub(super) async fn inject<K: WebhookConfiguration>(
-    api: &Api<K>,
-    name: &str,
-    found: &K,
-    bundle: &CaBundle,
-) -> Option<InjectionState> {
-    let mut others = Vec::new();
-    for (_, published) in found.bundles() {
-        others.extend_from_slice(published.map(|published| published.0.as_slice()).unwrap_or_default());
-        others.push(b'\n');
+/// A webhook configuration as far as its bundles are concerned.
+pub(super) struct WebhookConfiguration {
+    metadata: ObjectMeta,
+    /// The name and the bundle of each webhook, PEM; empty for a webhook without.
+    webhooks: Vec<(String, Vec<u8>)>,
+}
+
+impl TryFrom<DynamicObject> for WebhookConfiguration {
+    type Error = serde_json::Error;
+
+    /// A validating webhook has the same fields as a mutating one, except the reinvocation policy.
+    fn try_from(object: DynamicObject) -> serde_json::Result<Self> {
+        let webhooks = Option::<Vec<MutatingWebhook>>::deserialize(&object.data["webhooks"])?;
+        let bundle = |webhook: MutatingWebhook| {
+            let bundle = webhook.client_config.ca_bundle.unwrap_or_default();
+            (webhook.name, bundle.0)
+        };
+        Ok(Self {
+            metadata: object.metadata,
+            webhooks: webhooks.into_iter().flatten().map(bundle).collect(),
+        })
     }
-    let merged = bundle.with(&others, Timestamp::now());
-    let webhooks: Vec<_> = found
-        .bundles()
-        .map(|(webhook, _)| json!({"name": webhook, "clientConfig": {"caBundle": ByteString(merged.pem().to_vec())}}))
-        .collect();
-    let patch = json!({
-        "apiVersion": K::API_VERSION,
-        "kind": K::KIND,
-        // With the UID and version that were read: the apply must neither recreate a deleted configuration, nor remove an
-        // authority that was added meanwhile.
-        "metadata": {"name": name, "uid": found.metadata().uid, "resourceVersion": found.metadata().resource_version},
-        "webhooks": webhooks,
-    });
-    let mut params = PatchParams::apply(CA_FIELD_MANAGER);
-    params.force = may_force(found.metadata());
-    Some(match api.patch(name, &params, &Patch::Apply(patch)).await {
-        Ok(applied) if applied.carries(bundle) => InjectionState::Injected,
-        Ok(_) => InjectionState::Failed("the API server accepted the bundle but returned another".to_owned()),
-        Err(kube::Error::Api(status)) if status.code == 409 && status.reason == "Conflict" => {
-            if !is_field_manager_conflict(&status) {
-                return None;
+}
+
+impl WebhookConfiguration {
+    /// Whether every webhook trusts `bundle`.
+    pub(super) fn carries(&self, bundle: &CaBundle) -> bool {
+        self.webhooks.iter().all(|(_, published)| bundle.is_within(published))
+    }
+
+    /// The bundles that the configuration publishes.
+    pub(super) fn published(&self) -> PublishedBundles {
+        let mut bundles: Vec<_> = self.webhooks.iter().map(|(_, bundle)| bundle.clone()).collect();
+        bundles.sort();
+        bundles.dedup();
+        PublishedBundles::Bundles(bundles.into())
+    }
+
+    /// Adds `bundle` to the published ones. `None` if the configuration changed since it was read: its watch will deliver the change.
+    pub(super) async fn inject(
+        &self,
+        api: &Api<DynamicObject>,
+        resource: &ApiResource,
+        name: &str,
+        bundle: &CaBundle,
+    ) -> Option<InjectionState> {
+        let published: Vec<_> = self.webhooks.iter().map(|(_, bundle)| bundle.as_slice()).collect();
+        let merged = bundle.with(&published.join(&b'\n'), Timestamp::now());
+        let webhooks: Vec<_> = self
+            .webhooks
+            .iter()
+            .map(|(webhook, _)| json!({"name": webhook, "clientConfig": {"caBundle": ByteString(merged.pem().to_vec())}}))
+            .collect();
+        let patch = json!({
+            "apiVersion": resource.api_version,
+            "kind": resource.kind,
+            // With the UID and version that were read: the apply must neither recreate a deleted configuration, nor remove an
+            // authority that was added meanwhile.
+            "metadata": {"name": name, "uid": self.metadata.uid, "resourceVersion": self.metadata.resource_version},
+            "webhooks": webhooks,
+        });
+        let mut params = PatchParams::apply(CA_FIELD_MANAGER);
+        params.force = may_force(&self.metadata);
+        let applied = api.patch(name, &params, &Patch::Apply(patch)).await;
+        Some(match applied.map(Self::try_from) {
+            Ok(Ok(applied)) if applied.carries(bundle) => InjectionState::Injected,
+            Ok(_) => InjectionState::Failed("the API server accepted the bundle but returned another".to_owned()),
+            Err(kube::Error::Api(status)) if status.code == 409 && status.reason == "Conflict" => {
+                if !is_field_manager_conflict(&status) {
+                    return None;
+                }
+                InjectionState::Conflict(status.message.clone())
             }
-            InjectionState::Conflict(status.message.clone())
-        }
-        Err(kube::Error::Api(status)) => InjectionState::Failed(status.message.clone()),
-        Err(problem) => InjectionState::Failed(problem.to_string()),
-    })
+            Err(kube::Error::Api(status)) => InjectionState::Failed(status.message.clone()),
+            Err(problem) => InjectionState::Failed(problem.to_string()),
+        })
+    }
 }
 
 /// Whether an applied field belongs to another manager. Other conflicts are about the version.
@@ -106,45 +135,4 @@ fn may_force(metadata: &ObjectMeta) -> bool {
             let is_applied = entry.operation.as_deref() == Some("Apply");
             manager == CA_FIELD_MANAGER || manager.contains(INJECTOR_MANAGER) || !is_applied
         })
-}
-
-/// A kind of webhook configuration.
-pub(super) trait WebhookConfiguration:
-    k8s_openapi::Resource<Scope = ClusterResourceScope>
-    + Metadata<Ty = ObjectMeta>
-    + Clone
-    + fmt::Debug
-    + DeserializeOwned
-    + Send
-    + Sync
-    + 'static
-{
-    const CONFIGURATION: WebhookConfigurationKind;
-
-    /// The name and the bundle of each webhook.
-    fn bundles(&self) -> impl Iterator<Item = (&str, Option<&ByteString>)>;
-
-    /// Whether every webhook trusts `bundle`.
-    fn carries(&self, bundle: &CaBundle) -> bool {
-        self.bundles()
-            .all(|(_, published)| published.is_some_and(|published| bundle.is_within(&published.0)))
-    }
-}
-
-impl WebhookConfiguration for MutatingWebhookConfiguration {
-    const CONFIGURATION: WebhookConfigurationKind = WebhookConfigurationKind::Mutating;
-
-    fn bundles(&self) -> impl Iterator<Item = (&str, Option<&ByteString>)> {
-        let webhooks = self.webhooks.iter().flatten();
-        webhooks.map(|webhook| (webhook.name.as_str(), webhook.client_config.ca_bundle.as_ref()))
-    }
-}
-
-impl WebhookConfiguration for ValidatingWebhookConfiguration {
-    const CONFIGURATION: WebhookConfigurationKind = WebhookConfigurationKind::Validating;
-
-    fn bundles(&self) -> impl Iterator<Item = (&str, Option<&ByteString>)> {
-        let webhooks = self.webhooks.iter().flatten();
-        webhooks.map(|webhook| (webhook.name.as_str(), webhook.client_config.ca_bundle.as_ref()))
-    }
 }

@@ -10,20 +10,19 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use backon::BackoffBuilder as _;
 use futures::StreamExt as _;
-use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
-use kube::{Api, Client};
+use kube::{Api, Client, api::DynamicObject, runtime::watcher};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info, info_span, warn};
 
 use crate::{
-    backoff::Backoff,
-    error_chain,
-    resolver::{Resolver, WebhookConfigurationKind},
+    BACKOFF, LONGEST_DELAY, error_chain,
+    resolver::{PublishedBundles, Resolver, WebhookConfigurationKind},
     source::watch_by_name,
 };
-use configuration::{WebhookConfiguration, inject, published};
+use configuration::{WebhookConfiguration, resource};
 
 /// The field manager under which the bundle is applied.
 pub const CA_FIELD_MANAGER: &str = "taskgate-ca";
@@ -78,8 +77,8 @@ impl Injector {
     pub async fn run(self, shutdown: CancellationToken) {
         let both = async {
             tokio::join!(
-                self.follow::<MutatingWebhookConfiguration>(),
-                self.follow::<ValidatingWebhookConfiguration>(),
+                self.follow(WebhookConfigurationKind::Mutating),
+                self.follow(WebhookConfigurationKind::Validating),
                 self.resolver.follow(),
             )
         };
@@ -87,25 +86,20 @@ impl Injector {
     }
 
     /// Follows one configuration forever.
-    async fn follow<K: WebhookConfiguration>(&self) {
-        let span = info_span!("inject", configuration = %K::CONFIGURATION, name = self.name);
+    async fn follow(&self, kind: WebhookConfigurationKind) {
+        let span = info_span!("inject", configuration = %kind, name = self.name);
         async {
-            let api = Api::<K>::all(self.client.clone());
+            let resource = resource(kind);
+            let api = Api::<DynamicObject>::all_with(self.client.clone(), &resource);
             let mut events = pin!(watch_by_name(api.clone(), &self.name));
             let mut bundle = self.resolver.bundle();
-            let mut backoff = Backoff::default();
-            let mut seen: Option<Option<K>> = None;
+            let mut backoff = BACKOFF.build();
+            let mut seen: Option<Option<WebhookConfiguration>> = None;
             let mut retry_at: Option<Instant> = None;
             let mut watch_failed = false;
             loop {
-                let retry = async {
-                    match retry_at {
-                        Some(at) => sleep_until(at).await,
-                        None => std::future::pending().await,
-                    }
-                };
                 tokio::select! {
-                    Some(event) = events.next() => match event {
+                    Some(event) = events.next() => match read(event) {
                         Ok(configuration) => {
                             watch_failed = false;
                             seen = Some(configuration);
@@ -113,38 +107,39 @@ impl Injector {
                         // The state stays as it was last read.
                         Err(problem) => {
                             if !std::mem::replace(&mut watch_failed, true) {
-                                warn!(error = error_chain(&problem), "cannot watch the configuration");
+                                warn!(error = problem, "cannot watch the configuration");
                             }
                             continue;
                         }
                     },
                     Ok(()) = bundle.changed() => {}
-                    () = retry => {}
+                    () = sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => {}
                 }
+                retry_at = None;
                 let wanted = bundle.borrow_and_update().clone();
                 if let Some(configuration) = &seen {
+                    let published = configuration.as_ref().map(WebhookConfiguration::published);
                     self.resolver
-                        .record_published(K::CONFIGURATION, published(configuration.as_ref()));
+                        .record_published(kind, published.unwrap_or(PublishedBundles::Absent));
                 }
                 let state = match (&seen, wanted) {
                     (None, _) | (Some(Some(_)), None) => InjectionState::Unknown,
                     (Some(None), _) => InjectionState::Absent,
                     (Some(Some(found)), Some(wanted)) if found.carries(&wanted) => InjectionState::Injected,
                     (Some(Some(found)), Some(wanted)) => match self.manager {
-                        BundleManager::Taskgate => match inject(&api, &self.name, found, &wanted).await {
+                        BundleManager::Taskgate => match found.inject(&api, &resource, &self.name, &wanted).await {
                             Some(state) => state,
                             None => continue,
                         },
                         BundleManager::External => InjectionState::Pending,
                     },
                 };
-                retry_at = if matches!(state, InjectionState::Failed(_)) {
-                    Some(Instant::now() + backoff.delay())
+                if matches!(state, InjectionState::Failed(_)) {
+                    retry_at = Some(Instant::now() + backoff.next().unwrap_or(LONGEST_DELAY));
                 } else {
-                    backoff.reset();
-                    None
-                };
-                self.set_state::<K>(&state);
+                    backoff = BACKOFF.build();
+                }
+                self.set_state(kind, &state);
             }
         }
         .instrument(span)
@@ -152,8 +147,8 @@ impl Injector {
     }
 
     /// Sets the state of a configuration, and logs a change.
-    fn set_state<K: WebhookConfiguration>(&self, state: &InjectionState) {
-        if !self.injection.set(K::CONFIGURATION, state) {
+    fn set_state(&self, kind: WebhookConfigurationKind, state: &InjectionState) {
+        if !self.injection.set(kind, state) {
             return;
         }
         match state {
@@ -168,6 +163,13 @@ impl Injector {
             InjectionState::Failed(error) => warn!(error, "the caBundle cannot be set; retrying"),
         }
     }
+}
+
+/// The configuration in an event of a watch, or why it cannot be read.
+fn read(event: Result<Option<DynamicObject>, watcher::Error>) -> Result<Option<WebhookConfiguration>, String> {
+    let object = event.map_err(|error| error_chain(&error))?;
+    let configuration = object.map(WebhookConfiguration::try_from).transpose();
+    configuration.map_err(|error| error_chain(&error))
 }
 
 /// The injection state of a configuration.
@@ -207,9 +209,7 @@ impl Injection {
     /// Sets the state of `kind`; whether it changed.
     fn set(&self, kind: WebhookConfigurationKind, state: &InjectionState) -> bool {
         let mut states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((_, entry)) = states.iter_mut().find(|(key, _)| *key == kind) else {
-            return false;
-        };
+        let (_, entry) = &mut states[kind as usize];
         let changed = entry != state;
         entry.clone_from(state);
         changed

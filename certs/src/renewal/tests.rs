@@ -1,7 +1,10 @@
 use jiff::SignedDuration;
 
 use super::*;
-use crate::issue::{Lifetimes, issue_all, issue_leaf};
+use crate::{
+    issue::{Lifetimes, issue_all, issue_leaf},
+    secret::{TLS_CRT, TLS_KEY},
+};
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
@@ -143,13 +146,13 @@ fn ten_years_pass_without_a_gap() {
         match renewal_problem(&data, &names(), now) {
             None => {}
             Some(reason @ (CertificateProblem::LeafExpiresSoon | CertificateProblem::CaExpiresSoon)) => {
-                data = match reason.scope() {
-                    RenewalScope::Leaf => issue_leaf(&data, &names(), lives(), now),
-                    RenewalScope::Authority => issue_all(&names(), lives(), now),
-                }
-                .unwrap();
-                leaves += u32::from(reason.scope() == RenewalScope::Leaf);
-                authorities += u32::from(reason.scope() == RenewalScope::Authority);
+                data = if reason.is_of_authority() {
+                    issue_all(&names(), lives(), now).unwrap()
+                } else {
+                    issue_leaf(&data, &names(), lives(), now).unwrap()
+                };
+                leaves += u32::from(!reason.is_of_authority());
+                authorities += u32::from(reason.is_of_authority());
                 assert_eq!(renewal_problem(&data, &names(), now), None);
             }
             Some(reason) => panic!("{now}: {reason}"),
@@ -211,10 +214,10 @@ fn a_clock_jump_and_its_correction_are_both_noticed() {
         let (data, now) = (new_certificates(), start() + jump);
         let found = renewal_problem(&data, &names(), now);
         assert_eq!(found, there, "after {jump}");
-        let renewed = match found.map(CertificateProblem::scope) {
+        let renewed = match found.map(CertificateProblem::is_of_authority) {
             None => data,
-            Some(RenewalScope::Leaf) => issue_leaf(&data, &names(), lives, now).unwrap(),
-            Some(RenewalScope::Authority) => issue_all(&names(), lives, now).unwrap(),
+            Some(false) => issue_leaf(&data, &names(), lives, now).unwrap(),
+            Some(true) => issue_all(&names(), lives, now).unwrap(),
         };
         assert_eq!(renewal_problem(&renewed, &names(), now), None, "renewed after {jump}");
         assert_eq!(renewal_problem(&renewed, &names(), start()), back, "back after {jump}");
@@ -223,8 +226,31 @@ fn a_clock_jump_and_its_correction_are_both_noticed() {
 
 #[test]
 fn only_problems_of_the_authority_replace_the_authority() {
-    assert_eq!(CertificateProblem::Missing(CA_KEY).scope(), RenewalScope::Authority);
-    assert_eq!(CertificateProblem::Missing(TLS_KEY).scope(), RenewalScope::Leaf);
-    assert_eq!(CertificateProblem::CaExpiresSoon.scope(), RenewalScope::Authority);
-    assert_eq!(CertificateProblem::WrongNames.scope(), RenewalScope::Leaf);
+    assert!(CertificateProblem::Missing(CA_KEY).is_of_authority());
+    assert!(!CertificateProblem::Missing(TLS_KEY).is_of_authority());
+    assert!(CertificateProblem::CaExpiresSoon.is_of_authority());
+    assert!(!CertificateProblem::WrongNames.is_of_authority());
+}
+
+/// A leaf with an RSA key of 1024 bits, which ring does not read.
+#[test]
+fn a_weak_key_is_named() {
+    let mut data = new_certificates();
+    data.tls_crt = Some(include_bytes!("../../../e2e/tests/certs/rsa1024.crt").to_vec());
+    data.tls_key = Some(include_bytes!("../../../e2e/tests/certs/rsa1024.key").to_vec());
+    assert_eq!(
+        serving_problem(&data, &names(), start()),
+        Some(CertificateProblem::WeakKey)
+    );
+}
+
+/// Text that is no certificate behind the good ones: the authority is replaced, since its bundle cannot be published.
+#[test]
+fn an_unreadable_bundle_is_noticed() {
+    let mut data = new_certificates();
+    let garbage = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    data.ca_crt.as_mut().unwrap().extend_from_slice(garbage);
+    let problem = renewal_problem(&data, &names(), start()).unwrap();
+    assert_eq!(problem, CertificateProblem::Unreadable(CA_CRT));
+    assert!(problem.is_of_authority());
 }

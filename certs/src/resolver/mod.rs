@@ -8,7 +8,6 @@ mod tests;
 mod trust;
 
 use std::{
-    future::pending,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -23,7 +22,7 @@ use rustls::{
 };
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 use tracing::{error, info};
 
@@ -31,12 +30,8 @@ pub(crate) use trust::PublishedBundles;
 pub use trust::WebhookConfigurationKind;
 use trust::{ApiServerTrust, SwitchTime};
 
-use crate::{
-    bundle::CaBundle, client_authority::ClientAuthority, error_chain, serving_certificate::ServingCertificate,
-};
+use crate::{client_authority::ClientAuthority, error_chain, serving_certificate::ServingCertificate, x509::CaBundle};
 
-/// How long an API server may take to apply a changed bundle. No replica is ready before.
-const APPLIED_WITHIN: Duration = Duration::from_secs(1);
 /// How often the served certificate is checked for expiry while a newer one waits.
 const CHECK_EVERY: Duration = Duration::from_secs(10);
 
@@ -55,8 +50,6 @@ struct ResolverState {
     /// The newer certificate that waits.
     next: Option<ServingCertificate>,
     trust: ApiServerTrust,
-    /// When a configuration that did not trust the served certificate began to.
-    trusted_at: Option<Instant>,
     last_error: Option<String>,
 }
 
@@ -68,7 +61,6 @@ impl Resolver {
             state: Mutex::new(ResolverState {
                 next: None,
                 trust: ApiServerTrust::new(),
-                trusted_at: None,
                 last_error: None,
             }),
             bundle: watch::Sender::new(None),
@@ -133,16 +125,13 @@ impl Resolver {
     /// Serves each waiting certificate when its time has come. Never ends.
     pub async fn follow(&self) {
         loop {
-            let next_check = async {
-                match self.try_switch() {
-                    Some(SwitchTime::At(at)) => sleep_until(at).await,
-                    // The served certificate may expire meanwhile.
-                    Some(_) => sleep(CHECK_EVERY).await,
-                    None => pending().await,
-                }
-            };
+            let check_at = self.try_switch().map(|time| match time {
+                SwitchTime::At(at) => at,
+                // The served certificate may expire meanwhile.
+                SwitchTime::Wait | SwitchTime::Now => Instant::now() + CHECK_EVERY,
+            });
             tokio::select! {
-                () = next_check => {}
+                () = sleep_until(check_at.unwrap_or_else(Instant::now)), if check_at.is_some() => {}
                 () = self.changed.notified() => {}
             }
         }
@@ -152,16 +141,8 @@ impl Resolver {
     pub(crate) fn record_published(&self, kind: WebhookConfigurationKind, published: PublishedBundles) {
         let served = self.served();
         let mut state = self.state();
-        let trusts = |trust: &ApiServerTrust| {
-            let served = served.as_ref();
-            served.is_some_and(|served| trust.trusts(kind, served, Timestamp::now()))
-        };
-        let distrusted = state.trust.is_known(kind) && !trusts(&state.trust);
-        if !state.trust.record(kind, published) {
+        if !state.trust.record(kind, published, served.as_deref()) {
             return;
-        }
-        if distrusted && trusts(&state.trust) {
-            state.trusted_at = Some(Instant::now());
         }
         drop(state);
         self.try_switch();
@@ -183,7 +164,7 @@ impl Resolver {
         let state = self.state();
         let served = self.served.load();
         CertificateHealth {
-            leaf_not_after: served.as_ref().map(|certificate| certificate.leaf_not_after),
+            leaf_not_after: served.as_ref().map(|certificate| certificate.leaf_not_after()),
             ca_not_after: served.as_ref().map(|certificate| certificate.ca.until),
             waiting: state.next.is_some(),
             last_error: state.last_error.clone(),
@@ -203,10 +184,8 @@ impl Resolver {
     /// Whether every webhook of the configuration `kind` trusts the served certificate, and the API server has had time to apply
     /// that; false while it is unknown.
     pub fn is_trusted(&self, kind: WebhookConfigurationKind) -> bool {
-        let Some(served) = self.served() else { return false };
-        let state = self.state();
-        let applied = state.trusted_at.is_none_or(|at| at.elapsed() >= APPLIED_WITHIN);
-        applied && state.trust.trusts(kind, &served, Timestamp::now())
+        let served = self.served();
+        served.is_some_and(|served| self.state().trust.trusts(kind, &served, Timestamp::now()))
     }
 
     /// Serves the waiting certificate if its time has come. `None` if none waits.
@@ -226,7 +205,7 @@ impl Resolver {
 
     fn replace(&self, certificate: ServingCertificate) {
         info!(
-            not_after = %certificate.leaf_not_after,
+            not_after = %certificate.leaf_not_after(),
             ca_not_after = %certificate.ca.until,
             "serving a new certificate"
         );

@@ -1,7 +1,8 @@
 use super::*;
 use crate::{
     issue::{Lifetimes, issue_all},
-    serving_certificate::ServingCertificateError,
+    problem::CertificateProblem,
+    secret::TLS_CRT,
 };
 
 fn new_certificate(now: Timestamp) -> ServingCertificate {
@@ -19,13 +20,10 @@ fn the_last_good_certificate_stays_after_a_problem_and_the_next_good_one_clears_
     assert!(before.is_valid_at(now));
     assert!(!before.is_valid_at(before.leaf_not_after.unwrap()));
 
-    resolver.report_problem(&ServingCertificateError::Chain);
+    resolver.report_problem(&CertificateProblem::Unreadable(TLS_CRT));
     let after = resolver.health();
     assert_eq!(after.leaf_not_after, before.leaf_not_after);
-    assert_eq!(
-        after.last_error.as_deref(),
-        Some("the serving certificate does not parse")
-    );
+    assert_eq!(after.last_error.as_deref(), Some("tls.crt does not parse"));
 
     resolver.offer(new_certificate(now));
     let waiting = resolver.health();

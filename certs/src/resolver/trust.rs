@@ -10,6 +10,9 @@ use crate::serving_certificate::ServingCertificate;
 /// How long an API server may take to apply a published bundle. Each one watches the webhook configurations separately.
 const APPLY_TIME: SignedDuration = SignedDuration::from_secs(10);
 
+/// How long an API server may take to apply a changed bundle. No replica is ready before.
+const APPLIED_WITHIN: Duration = Duration::from_secs(1);
+
 /// The kind of a webhook configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WebhookConfigurationKind {
@@ -56,6 +59,8 @@ impl PublishedBundles {
 pub(crate) struct ApiServerTrust {
     published: [PublishedBundles; 2],
     changed_at: Instant,
+    /// When a configuration that did not trust the served certificate began to.
+    trusted_at: Option<Instant>,
 }
 
 /// When to switch to another certificate.
@@ -74,28 +79,35 @@ impl ApiServerTrust {
         Self {
             published: [PublishedBundles::Unknown, PublishedBundles::Unknown],
             changed_at: Instant::now(),
+            trusted_at: None,
         }
     }
 
-    /// Records the bundles of the configuration `kind`; whether they changed.
-    pub(crate) fn record(&mut self, kind: WebhookConfigurationKind, published: PublishedBundles) -> bool {
+    /// Records the bundles of the configuration `kind` while `served` is served; whether they changed.
+    pub(crate) fn record(
+        &mut self,
+        kind: WebhookConfigurationKind,
+        published: PublishedBundles,
+        served: Option<&ServingCertificate>,
+    ) -> bool {
         let entry = &mut self.published[kind as usize];
-        let changed = *entry != published;
-        if changed {
-            *entry = published;
-            self.changed_at = Instant::now();
+        if *entry == published {
+            return false;
         }
-        changed
+        let now = Timestamp::now();
+        let trusts = |bundles: &PublishedBundles| served.is_some_and(|served| bundles.trusts(served, now));
+        self.changed_at = Instant::now();
+        if *entry != PublishedBundles::Unknown && !trusts(entry) && trusts(&published) {
+            self.trusted_at = Some(self.changed_at);
+        }
+        *entry = published;
+        true
     }
 
-    /// Whether the configuration `kind` was read.
-    pub(crate) fn is_known(&self, kind: WebhookConfigurationKind) -> bool {
-        self.published[kind as usize] != PublishedBundles::Unknown
-    }
-
-    /// Whether the configuration `kind` trusts `served`.
+    /// Whether the configuration `kind` trusts `served`, and the API server has had time to apply that.
     pub(crate) fn trusts(&self, kind: WebhookConfigurationKind, served: &ServingCertificate, now: Timestamp) -> bool {
-        self.published[kind as usize].trusts(served, now)
+        let applied = self.trusted_at.is_none_or(|at| at.elapsed() >= APPLIED_WITHIN);
+        applied && self.published[kind as usize].trusts(served, now)
     }
 
     /// When a server of `served` may switch to `next`.
@@ -105,27 +117,19 @@ impl ApiServerTrust {
         next: &ServingCertificate,
         now: Timestamp,
     ) -> SwitchTime {
-        let all_trust = |certificate| {
-            self.published
-                .iter()
-                .all(|published| published.trusts(certificate, now))
-        };
+        let mut published = self.published.iter();
         let Some(served) = served.filter(|served| served.is_valid_at(now)) else {
             // There is no valid certificate to keep.
             return SwitchTime::Now;
         };
-        if self
-            .published
-            .iter()
-            .all(|published| *published == PublishedBundles::Absent)
-        {
+        if published.clone().all(|bundles| *bundles == PublishedBundles::Absent) {
             return SwitchTime::Now;
         }
-        if !all_trust(next) {
+        if !published.clone().all(|bundles| bundles.trusts(next, now)) {
             return SwitchTime::Wait;
         }
         // The bundle was replaced: every call fails until the server switches.
-        if !all_trust(served) {
+        if !published.all(|bundles| bundles.trusts(served, now)) {
             return SwitchTime::Now;
         }
         // Short-lived certificates, mostly in tests, have less time.
@@ -166,8 +170,8 @@ mod tests {
 
     fn trust(mutating: PublishedBundles, validating: PublishedBundles) -> ApiServerTrust {
         let mut trust = ApiServerTrust::new();
-        trust.record(WebhookConfigurationKind::Mutating, mutating);
-        trust.record(WebhookConfigurationKind::Validating, validating);
+        trust.record(WebhookConfigurationKind::Mutating, mutating, None);
+        trust.record(WebhookConfigurationKind::Validating, validating, None);
         trust
     }
 
@@ -202,9 +206,9 @@ mod tests {
         tokio::time::advance(Duration::from_secs(10)).await;
         assert_eq!(switch_time(&settling), SwitchTime::Now);
         let mut changed = settling;
-        assert!(!changed.record(WebhookConfigurationKind::Mutating, both));
+        assert!(!changed.record(WebhookConfigurationKind::Mutating, both, None));
         assert_eq!(switch_time(&changed), SwitchTime::Now, "no change");
-        changed.record(WebhookConfigurationKind::Validating, bundles(&[&new, &old]));
+        changed.record(WebhookConfigurationKind::Validating, bundles(&[&new, &old]), None);
         assert!(matches!(switch_time(&changed), SwitchTime::At(_)), "it starts over");
     }
 

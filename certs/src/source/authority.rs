@@ -6,29 +6,28 @@ use std::{
     time::Duration,
 };
 
+use backon::BackoffBuilder as _;
 use futures::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
-    runtime::watcher,
 };
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, instrument};
 
-use super::{CertificateSource, watch_by_name};
+use super::{CertificateSourceError, watch_by_name};
 use crate::{
-    backoff::Backoff,
-    bundle::CaBundle,
-    issue::{IssueError, Lifetimes, issue_all, issue_leaf},
-    renewal::{CertificateProblem, RenewalScope, renewal_problem},
+    BACKOFF, LONGEST_DELAY,
+    issue::{Lifetimes, issue_all, issue_leaf},
+    problem::CertificateProblem,
+    renewal::renewal_problem,
     resolver::Resolver,
-    san::San,
     secret::SecretData,
-    serving_certificate::{ServingCertificate, ServingCertificateError},
-    x509::names_of,
+    serving_certificate::ServingCertificate,
+    x509::{CaBundle, CertificateChain, San},
 };
 
 /// How often the certificates are checked against the wall clock, because timers stop while a machine is suspended (C4). More often
@@ -59,63 +58,6 @@ pub struct AuthorityConfig {
     pub clock: fn() -> Timestamp,
 }
 
-/// The certificates in the Secret cannot be renewed or served.
-#[derive(Debug, thiserror::Error)]
-pub enum AuthorityError {
-    /// A request to the API server failed.
-    #[error("{action} Secret {secret}")]
-    Api {
-        /// The action that failed.
-        action: &'static str,
-        /// `namespace/name`.
-        secret: String,
-        /// The error.
-        source: Box<kube::Error>,
-    },
-    /// The watch on the Secret failed.
-    #[error("watching Secret {secret}")]
-    Watch {
-        /// `namespace/name`.
-        secret: String,
-        /// The error.
-        source: Box<watcher::Error>,
-    },
-    /// New certificates cannot be issued.
-    #[error("renewing the certificates in Secret {secret}")]
-    Issue {
-        /// `namespace/name`.
-        secret: String,
-        /// Why.
-        source: IssueError,
-    },
-    /// The certificates pass the check and still cannot be served.
-    #[error("serving from Secret {secret}")]
-    Certificate {
-        /// `namespace/name`.
-        secret: String,
-        /// Why.
-        source: ServingCertificateError,
-    },
-    /// A new authority is needed so soon after the last one that something else must be wrong.
-    #[error(
-        "Secret {secret} needs another authority already: {reason}. Do the clocks of all replicas agree? It will be issued later"
-    )]
-    TooSoon {
-        /// `namespace/name`.
-        secret: String,
-        /// The problem with it.
-        reason: CertificateProblem,
-    },
-    /// Other replicas repeatedly won the race, also with bad certificates.
-    #[error("Secret {secret} is still bad after repeated replacement: {reason}")]
-    Contended {
-        /// `namespace/name`.
-        secret: String,
-        /// The problem with it.
-        reason: CertificateProblem,
-    },
-}
-
 /// A self-signed authority in a Secret.
 ///
 /// Replicas that find no Secret, or a bad one, at the same time end up with the same certificates: the first create, or the first
@@ -142,8 +84,14 @@ impl Authority {
         }
     }
 
+    /// Offers the certificates to `resolver`, and renews them, until `shutdown`, whatever fails.
+    #[instrument(name = "certificates", skip_all, fields(secret = %self.coordinates()))]
+    pub async fn run(self, resolver: Arc<Resolver>, shutdown: CancellationToken) {
+        shutdown.run_until_cancelled(self.follow(&resolver)).await;
+    }
+
     /// Reads the Secret, and issues certificates unless it has good ones at `now`.
-    pub async fn ensure(&self, now: Timestamp) -> Result<Secret, AuthorityError> {
+    pub async fn ensure(&self, now: Timestamp) -> Result<Secret, CertificateSourceError> {
         let found = self.read().await?;
         self.renew(found, None, now).await
     }
@@ -155,24 +103,28 @@ impl Authority {
         mut found: Option<Secret>,
         served: Option<&ServingCertificate>,
         now: Timestamp,
-    ) -> Result<Secret, AuthorityError> {
-        let mut reason = CertificateProblem::NoSecret;
+    ) -> Result<Secret, CertificateSourceError> {
+        let mut problem = CertificateProblem::NoSecret;
         for _ in 0..ATTEMPTS {
-            let problem = match &found {
-                None => Some(CertificateProblem::NoSecret),
-                Some(secret) => renewal_problem(&SecretData::from(secret), &self.config.names, now),
-            };
-            found = match (problem, found) {
+            found = match (self.problem(found.as_ref(), now), found) {
                 (None, Some(secret)) => return Ok(secret),
-                (problem, found) => {
-                    reason = problem.unwrap_or(CertificateProblem::NoSecret);
-                    let data = self.issue(found.as_ref(), served, reason, now)?;
-                    self.replace(found, data, reason).await?
+                (found_problem, found) => {
+                    problem = found_problem.unwrap_or(CertificateProblem::NoSecret);
+                    let data = self.issue(found.as_ref(), served, problem, now)?;
+                    self.replace(found, data, problem).await?
                 }
             };
         }
-        let secret = self.coordinates();
-        Err(AuthorityError::Contended { secret, reason })
+        let location = self.location();
+        Err(CertificateSourceError::Contended { location, problem })
+    }
+
+    /// Why `found` must be replaced.
+    fn problem(&self, found: Option<&Secret>, now: Timestamp) -> Option<CertificateProblem> {
+        let Some(secret) = found else {
+            return Some(CertificateProblem::NoSecret);
+        };
+        renewal_problem(&secret.into(), &self.config.names, now)
     }
 
     /// Writes new certificates over exactly the Secret that was `found`. After a lost race, returns the winner's Secret, if it still
@@ -181,8 +133,8 @@ impl Authority {
         &self,
         found: Option<Secret>,
         data: SecretData,
-        reason: CertificateProblem,
-    ) -> Result<Option<Secret>, AuthorityError> {
+        problem: CertificateProblem,
+    ) -> Result<Option<Secret>, CertificateSourceError> {
         let post = PostParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PostParams::default()
@@ -200,7 +152,7 @@ impl Authority {
         };
         match written {
             Ok(secret) => {
-                info!(secret = self.coordinates(), %reason, "wrote new certificates");
+                info!(secret = self.coordinates(), reason = %problem, "wrote new certificates");
                 Ok(Some(secret))
             }
             Err(kube::Error::Api(status)) if lost(status.code) => self.read().await,
@@ -212,20 +164,20 @@ impl Authority {
         &self,
         found: Option<&Secret>,
         served: Option<&ServingCertificate>,
-        reason: CertificateProblem,
+        problem: CertificateProblem,
         now: Timestamp,
-    ) -> Result<SecretData, AuthorityError> {
+    ) -> Result<SecretData, CertificateSourceError> {
         let data = found.map(SecretData::from).unwrap_or_default();
-        let failed = |source| AuthorityError::Issue {
-            secret: self.coordinates(),
+        let failed = |source| CertificateSourceError::Issue {
+            location: self.location(),
             source,
         };
-        if reason.scope() == RenewalScope::Leaf {
-            let names = self.names_with(&data, reason);
+        if !problem.is_of_authority() {
+            let names = self.names_with(&data, problem);
             return issue_leaf(&data, &names, self.config.lifetimes, now).map_err(failed);
         }
         if served.is_some_and(|served| served.is_valid_at(now)) {
-            self.limit_authorities(reason)?;
+            self.limit_authorities(problem)?;
         }
         let mut issued = issue_all(&self.config.names, self.config.lifetimes, now).map_err(failed)?;
         let before = [
@@ -240,12 +192,12 @@ impl Authority {
     }
 
     /// Records that this replica issues an authority; errors if it issued the last one too recently.
-    fn limit_authorities(&self, reason: CertificateProblem) -> Result<(), AuthorityError> {
+    fn limit_authorities(&self, problem: CertificateProblem) -> Result<(), CertificateSourceError> {
         let interval = min_of(ISSUE_AUTHORITY_EVERY, self.config.lifetimes.ca / 6);
         let mut issued_at = self.issued_at.lock().unwrap_or_else(PoisonError::into_inner);
         if issued_at.is_some_and(|at| at.elapsed() < interval) {
-            let secret = self.coordinates();
-            return Err(AuthorityError::TooSoon { secret, reason });
+            let location = self.location();
+            return Err(CertificateSourceError::TooSoon { location, problem });
         }
         *issued_at = Some(Instant::now());
         Ok(())
@@ -253,10 +205,11 @@ impl Authority {
 
     /// The configured names, and those of a leaf that only lacks some: while an upgrade changes the names, old and new replicas would
     /// otherwise replace each other's leaf forever.
-    fn names_with(&self, data: &SecretData, reason: CertificateProblem) -> Vec<San> {
+    fn names_with(&self, data: &SecretData, problem: CertificateProblem) -> Vec<San> {
         let mut names = self.config.names.clone();
-        if reason == CertificateProblem::WrongNames {
-            let kept = data.tls_crt.as_deref().map(names_of).unwrap_or_default();
+        if problem == CertificateProblem::WrongNames {
+            let served = data.tls_crt.as_deref().and_then(CertificateChain::from_pem);
+            let kept = served.map(|served| served.names).unwrap_or_default();
             names.extend(kept.into_iter().filter(|name| !self.config.names.contains(name)));
         }
         names
@@ -275,32 +228,33 @@ impl Authority {
         }
     }
 
-    async fn read(&self) -> Result<Option<Secret>, AuthorityError> {
+    async fn read(&self) -> Result<Option<Secret>, CertificateSourceError> {
         let read = self.secrets.get_opt(&self.config.secret).await;
         read.map_err(|source| self.api_error("reading", source))
     }
 
-    fn api_error(&self, action: &'static str, source: kube::Error) -> AuthorityError {
-        AuthorityError::Api {
-            action,
-            secret: self.coordinates(),
-            source: Box::new(source),
-        }
+    fn api_error(&self, action: &'static str, source: kube::Error) -> CertificateSourceError {
+        CertificateSourceError::access(action, self.location(), source)
     }
 
+    /// `namespace/name` of the Secret.
     fn coordinates(&self) -> String {
         format!("{}/{}", self.config.namespace, self.config.secret)
     }
 
+    fn location(&self) -> String {
+        format!("Secret {}", self.coordinates())
+    }
+
     /// Renews `secret` if necessary, and offers its certificate.
-    async fn serve(&self, secret: Option<Secret>, resolver: &Resolver) -> Result<Secret, AuthorityError> {
+    async fn serve(&self, secret: Option<Secret>, resolver: &Resolver) -> Result<Secret, CertificateSourceError> {
         let served = resolver.served();
         let secret = self.renew(secret, served.as_deref(), (self.config.clock)()).await?;
-        let certificate =
-            ServingCertificate::try_from(&SecretData::from(&secret)).map_err(|source| AuthorityError::Certificate {
-                secret: self.coordinates(),
-                source,
-            })?;
+        let certificate = ServingCertificate::try_from(&SecretData::from(&secret));
+        let certificate = certificate.map_err(|problem| CertificateSourceError::Unusable {
+            location: self.location(),
+            problem,
+        })?;
         resolver.offer(certificate);
         Ok(secret)
     }
@@ -308,7 +262,7 @@ impl Authority {
     /// Follows the Secret forever.
     async fn follow(&self, resolver: &Resolver) {
         let mut events = pin!(watch_by_name(self.secrets.clone(), &self.config.secret));
-        let mut backoff = Backoff::default();
+        let mut backoff = BACKOFF.build();
         // The last read Secret; `None` until the first answer of the API server.
         let mut seen: Option<Option<Secret>> = None;
         let check_every = min_of(CHECK_EVERY, self.config.lifetimes.leaf / 30);
@@ -318,14 +272,15 @@ impl Authority {
                 Some(event) = events.next() => match event {
                     Ok(secret) => seen = Some(secret),
                     Err(source) => {
-                        let secret = self.coordinates();
-                        resolver.report_problem(&AuthorityError::Watch { secret, source: Box::new(source) });
+                        let location = self.location();
+                        resolver.report_problem(&CertificateSourceError::access("watching", location, source));
                         continue;
                     }
                 },
                 () = sleep_until(check_at) => {
                     check_at = Instant::now() + check_every;
-                    if !self.is_due(seen.as_ref()) {
+                    let problem = |secret: &Option<Secret>| self.problem(secret.as_ref(), (self.config.clock)());
+                    if seen.as_ref().and_then(problem).is_none() {
                         continue;
                     }
                 }
@@ -333,12 +288,12 @@ impl Authority {
             let Some(secret) = seen.clone() else { continue };
             match self.serve(secret, resolver).await {
                 Ok(secret) => {
-                    backoff.reset();
+                    backoff = BACKOFF.build();
                     seen = Some(Some(secret));
                 }
                 Err(problem) => {
                     resolver.report_problem(&problem);
-                    check_at = Instant::now() + backoff.delay();
+                    check_at = Instant::now() + backoff.next().unwrap_or(LONGEST_DELAY);
                     // The watched Secret may be stale by now: read it again.
                     if let Ok(secret) = self.read().await {
                         seen = Some(secret);
@@ -347,25 +302,9 @@ impl Authority {
             }
         }
     }
-
-    /// Whether the last read Secret needs a renewal.
-    fn is_due(&self, seen: Option<&Option<Secret>>) -> bool {
-        seen.is_some_and(|secret| {
-            secret.as_ref().is_none_or(|secret| {
-                renewal_problem(&secret.into(), &self.config.names, (self.config.clock)()).is_some()
-            })
-        })
-    }
 }
 
 /// `usual`, or `part` of a lifetime if that is shorter.
 fn min_of(usual: Duration, part: SignedDuration) -> Duration {
     Duration::try_from(part).map_or(usual, |part| part.min(usual))
-}
-
-impl CertificateSource for Authority {
-    #[instrument(name = "certificates", skip_all, fields(secret = %self.coordinates()))]
-    async fn run(self, resolver: Arc<Resolver>, shutdown: CancellationToken) {
-        shutdown.run_until_cancelled(self.follow(&resolver)).await;
-    }
 }

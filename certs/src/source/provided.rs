@@ -11,17 +11,17 @@ use std::{
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, Client, runtime::watcher};
+use kube::{Api, Client};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{CertificateSource, watch_by_name};
+use super::{CertificateSourceError, watch_by_name};
 use crate::{
-    renewal::{CertificateProblem, serving_problem},
+    problem::CertificateProblem,
+    renewal::check_provided,
     resolver::Resolver,
-    san::San,
     secret::{CA_CRT, SecretData, TLS_CRT, TLS_KEY},
-    serving_certificate::{ServingCertificate, ServingCertificateError},
+    x509::San,
 };
 
 /// How often a Secret is checked against the clock again: a refused one may become valid.
@@ -29,65 +29,15 @@ const CHECK_EVERY: Duration = Duration::from_mins(1);
 /// How often files are read. Files are polled, because a file watch is lost when the kubelet swaps the symlink of a mounted Secret.
 const READ_EVERY: Duration = Duration::from_secs(1);
 
-/// The provided certificates cannot be served.
-#[derive(Debug, thiserror::Error)]
-pub enum ProvidedCertificateError {
-    /// They have a problem.
-    #[error("the certificates in {location} cannot be served: {reason}")]
-    Unusable {
-        /// The Secret or the directory.
-        location: String,
-        /// Why.
-        reason: CertificateProblem,
-    },
-    /// They pass the check and still cannot be served.
-    #[error("serving from {location}")]
-    Certificate {
-        /// The Secret or the directory.
-        location: String,
-        /// Why.
-        source: ServingCertificateError,
-    },
-    /// The watch on the Secret failed.
-    #[error("watching {location}")]
-    Watch {
-        /// The Secret.
-        location: String,
-        /// The error.
-        source: Box<watcher::Error>,
-    },
-    /// The files cannot be read.
-    #[error("reading {location}")]
-    Read {
-        /// The file.
-        location: String,
-        /// The error.
-        source: io::Error,
-    },
-}
-
-/// Offers `data` if it can be served at `now`; otherwise reports the problem, and the served certificate stays.
-fn offer(data: Option<&SecretData>, names: &[San], location: &str, now: Timestamp, resolver: &Resolver) {
-    let location = || location.to_owned();
-    let outcome = match data.map(|data| (data, serving_problem(data, names, now))) {
-        None => Err(ProvidedCertificateError::Unusable {
-            location: location(),
-            reason: CertificateProblem::NoSecret,
-        }),
-        Some((_, Some(reason))) => Err(ProvidedCertificateError::Unusable {
-            location: location(),
-            reason,
-        }),
-        Some((data, None)) => {
-            ServingCertificate::try_from(data).map_err(|source| ProvidedCertificateError::Certificate {
-                location: location(),
-                source,
-            })
-        }
-    };
-    match outcome {
+/// Offers `data` if it can be served now; otherwise reports the problem, and the served certificate stays.
+fn offer(data: Option<&SecretData>, names: &[San], location: &str, resolver: &Resolver) {
+    let data = data.ok_or(CertificateProblem::NoSecret);
+    match data.and_then(|data| check_provided(data, names, Timestamp::now())) {
         Ok(certificate) => resolver.offer(certificate),
-        Err(problem) => resolver.report_problem(&problem),
+        Err(problem) => resolver.report_problem(&CertificateSourceError::Unusable {
+            location: location.to_owned(),
+            problem,
+        }),
     }
 }
 
@@ -112,6 +62,11 @@ impl ProvidedSecret {
         }
     }
 
+    /// Offers the certificates to `resolver` until `shutdown`, whatever fails.
+    pub async fn run(self, resolver: Arc<Resolver>, shutdown: CancellationToken) {
+        shutdown.run_until_cancelled(self.follow(&resolver)).await;
+    }
+
     async fn follow(&self, resolver: &Resolver) {
         let mut events = pin!(watch_by_name(self.secrets.clone(), &self.name));
         let mut seen: Option<Option<SecretData>> = None;
@@ -121,8 +76,8 @@ impl ProvidedSecret {
                 Some(event) = events.next() => match event {
                     Ok(secret) => seen = Some(secret.as_ref().map(SecretData::from)),
                     Err(source) => {
-                        let (location, source) = (self.location.clone(), Box::new(source));
-                        resolver.report_problem(&ProvidedCertificateError::Watch { location, source });
+                        let location = self.location.clone();
+                        resolver.report_problem(&CertificateSourceError::access("watching", location, source));
                         continue;
                     }
                 },
@@ -130,15 +85,9 @@ impl ProvidedSecret {
             }
             check_at = Instant::now() + CHECK_EVERY;
             if let Some(secret) = &seen {
-                offer(secret.as_ref(), &self.names, &self.location, Timestamp::now(), resolver);
+                offer(secret.as_ref(), &self.names, &self.location, resolver);
             }
         }
-    }
-}
-
-impl CertificateSource for ProvidedSecret {
-    async fn run(self, resolver: Arc<Resolver>, shutdown: CancellationToken) {
-        shutdown.run_until_cancelled(self.follow(&resolver)).await;
     }
 }
 
@@ -154,6 +103,11 @@ impl ProvidedFiles {
         Self { directory, names }
     }
 
+    /// Offers the certificates to `resolver` until `shutdown`, whatever fails.
+    pub async fn run(self, resolver: Arc<Resolver>, shutdown: CancellationToken) {
+        shutdown.run_until_cancelled(self.follow(&resolver)).await;
+    }
+
     async fn follow(&self, resolver: &Resolver) {
         let location = self.directory.display().to_string();
         let mut ticks = interval(READ_EVERY);
@@ -161,14 +115,14 @@ impl ProvidedFiles {
         loop {
             ticks.tick().await;
             match self.read().await {
-                Ok(data) => offer(Some(&data), &self.names, &location, Timestamp::now(), resolver),
+                Ok(data) => offer(Some(&data), &self.names, &location, resolver),
                 Err(problem) => resolver.report_problem(&problem),
             }
         }
     }
 
     /// The files, consistent with each other: read until two reads agree.
-    async fn read(&self) -> Result<SecretData, ProvidedCertificateError> {
+    async fn read(&self) -> Result<SecretData, CertificateSourceError> {
         let mut before = self.read_once().await?;
         loop {
             let now = self.read_once().await?;
@@ -179,7 +133,7 @@ impl ProvidedFiles {
         }
     }
 
-    async fn read_once(&self) -> Result<SecretData, ProvidedCertificateError> {
+    async fn read_once(&self) -> Result<SecretData, CertificateSourceError> {
         Ok(SecretData {
             ca_crt: read(&self.directory.join(CA_CRT)).await?,
             ca_key: None,
@@ -190,19 +144,13 @@ impl ProvidedFiles {
 }
 
 /// The file, if there is one.
-async fn read(path: &Path) -> Result<Option<Vec<u8>>, ProvidedCertificateError> {
+async fn read(path: &Path) -> Result<Option<Vec<u8>>, CertificateSourceError> {
     match tokio::fs::read(path).await {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(ProvidedCertificateError::Read {
-            location: path.display().to_string(),
-            source,
-        }),
-    }
-}
-
-impl CertificateSource for ProvidedFiles {
-    async fn run(self, resolver: Arc<Resolver>, shutdown: CancellationToken) {
-        shutdown.run_until_cancelled(self.follow(&resolver)).await;
+        Err(error) => {
+            let location = path.display().to_string();
+            Err(CertificateSourceError::access("reading", location, error))
+        }
     }
 }

@@ -7,9 +7,7 @@ use futures::{FutureExt as _, future::BoxFuture};
 use jiff::Timestamp;
 use kube::Client;
 use taskgate_api::keys;
-use taskgate_certs::{
-    Authority, AuthorityConfig, CertificateSource as _, Lifetimes, ProvidedFiles, ProvidedSecret, Resolver, San,
-};
+use taskgate_certs::{Authority, AuthorityConfig, Lifetimes, ProvidedFiles, ProvidedSecret, Resolver, San};
 use tokio_util::sync::CancellationToken;
 
 use super::args::{CertMode, ServeArgs};

@@ -10,13 +10,21 @@ use crate::{
 };
 
 impl Function {
-    /// Calls the function with as many arguments as [`Self::arity`] allows. `and` and `or` do not evaluate all of their
-    /// arguments and reach this function only with their last one.
+    /// Whether the function does not evaluate its arguments after `argument`.
+    pub(crate) fn stops_at(self, argument: &Value<'_>) -> bool {
+        match self {
+            Self::And => !argument.truth(),
+            Self::Or => argument.truth(),
+            _ => false,
+        }
+    }
+
+    /// Calls the function with as many arguments as [`Self::check_count`] allows.
     pub(crate) fn call(self, mut arguments: Vec<Value<'_>>, printer: Printer) -> Result<Value<'_>, EvalError> {
-        if matches!(self, Self::Print | Self::Println | Self::Printf) {
-            return self
-                .print(&arguments, printer)
-                .map(|text| Value::Text(Cow::Owned(text)));
+        match self {
+            Self::Print | Self::Println | Self::Printf => return self.print(&arguments, printer),
+            Self::And | Self::Or => return Ok(arguments.pop().unwrap_or(Value::Missing)),
+            _ => {}
         }
         let rest = arguments.split_off(1.min(arguments.len()));
         let first = arguments.pop().unwrap_or(Value::Missing).unwrapped();
@@ -36,7 +44,7 @@ impl Function {
         })
     }
 
-    fn print(self, arguments: &[Value<'_>], mut printer: Printer) -> Result<Vec<u8>, EvalError> {
+    fn print<'a>(self, arguments: &[Value<'a>], mut printer: Printer) -> Result<Value<'a>, EvalError> {
         match (self, arguments) {
             (Self::Printf, [Value::Text(format), arguments @ ..]) => printer.printf(format, arguments)?,
             (Self::Printf, [first, ..]) if first.is_nothing() => {
@@ -46,7 +54,16 @@ impl Function {
             (Self::Println, arguments) => printer.println(arguments)?,
             (_, arguments) => printer.print(arguments)?,
         }
-        Ok(printer.into_bytes())
+        Ok(Value::Text(Cow::Owned(printer.into_bytes())))
+    }
+}
+
+/// The error for a `value` of the wrong type; `missing` if there is none.
+fn unsuitable(value: &Value<'_>, missing: &str, wrong_type: &str) -> EvalError {
+    if value.is_nothing() {
+        EvalError::missing(missing)
+    } else {
+        EvalError::misuse(format!("{wrong_type} {}", value.type_name()))
     }
 }
 
@@ -55,48 +72,39 @@ fn length(value: &Value<'_>) -> Result<i64, EvalError> {
         Value::Text(text) => text.len(),
         Value::List(list) => list.length,
         Value::Map(map) => map.len(),
-        Value::Missing | Value::Nil => return Err(EvalError::missing("len of what is not there")),
-        other => return Err(EvalError::misuse(format!("len of type {}", other.type_name()))),
+        other => return Err(unsuitable(other, "len of what is not there", "len of type")),
     };
     Ok(i64::try_from(length).unwrap_or(i64::MAX))
 }
 
 /// `item[index][index]…`
 fn index<'a>(mut item: Value<'a>, indexes: &[Value<'a>]) -> Result<Value<'a>, EvalError> {
+    let missing = "index of what is not there";
     if item.is_nothing() {
-        return Err(EvalError::missing("index of what is not there"));
+        return Err(EvalError::missing(missing));
     }
     for index in indexes {
-        item = match &item {
-            Value::Text(text) => {
+        item = match (&item, index) {
+            (Value::Text(text), _) => {
                 let at = position(index, text.len())?;
-                let byte = text.get(at).ok_or_else(|| out_of_range(at))?;
-                Value::Byte(*byte)
+                Value::Byte(*text.get(at).ok_or_else(|| out_of_range(at))?)
             }
-            Value::List(list) => {
+            (Value::List(list), _) => {
                 let at = position(index, list.length)?;
                 Value::of(list.items().get(at).ok_or_else(|| out_of_range(at))?)
             }
-            Value::Map(map) => match index {
-                Value::Text(key) => std::str::from_utf8(key)
-                    .ok()
-                    .and_then(|key| map.get(key))
-                    .map_or(Value::Nil, Value::of),
-                Value::Missing | Value::Nil => return Err(EvalError::missing("index: the key is not there")),
-                other => {
-                    return Err(EvalError::misuse(format!(
-                        "a map has no keys of type {}",
-                        other.type_name()
-                    )));
-                }
-            },
-            Value::Missing | Value::Nil => return Err(EvalError::missing("index of what is not there")),
-            other => {
-                return Err(EvalError::misuse(format!(
-                    "can't index item of type {}",
-                    other.type_name()
-                )));
+            (Value::Map(map), Value::Text(key)) => {
+                let key = std::str::from_utf8(key).ok();
+                key.and_then(|key| map.get(key)).map_or(Value::Nil, Value::of)
             }
+            (Value::Map(_), other) => {
+                return Err(unsuitable(
+                    other,
+                    "index: the key is not there",
+                    "a map has no keys of type",
+                ));
+            }
+            (other, _) => return Err(unsuitable(other, missing, "can't index item of type")),
         };
     }
     Ok(item)
@@ -108,12 +116,12 @@ fn slice<'a>(item: Value<'a>, indexes: &[Value<'a>]) -> Result<Value<'a>, EvalEr
         Value::Text(_) if indexes.len() == 3 => return Err(EvalError::misuse("cannot 3-index slice a string")),
         Value::Text(text) => (text.len(), text.len()),
         Value::List(list) => (list.length, list.backing.len()),
-        Value::Missing | Value::Nil => return Err(EvalError::missing("slice of what is not there")),
         other => {
-            return Err(EvalError::misuse(format!(
-                "can't slice item of type {}",
-                other.type_name()
-            )));
+            return Err(unsuitable(
+                other,
+                "slice of what is not there",
+                "can't slice item of type",
+            ));
         }
     };
     if indexes.len() > 3 {
@@ -140,17 +148,8 @@ fn slice<'a>(item: Value<'a>, indexes: &[Value<'a>]) -> Result<Value<'a>, EvalEr
 
 /// `index` as a position that is at most `end`.
 fn position(index: &Value<'_>, end: usize) -> Result<usize, EvalError> {
-    let index = match index {
-        Value::Int(index) => *index,
-        Value::Byte(index) => i64::from(*index),
-        Value::Missing | Value::Nil => return Err(EvalError::missing("an index is not there")),
-        other => {
-            return Err(EvalError::misuse(format!(
-                "cannot index with type {}",
-                other.type_name()
-            )));
-        }
-    };
+    let wrong = || unsuitable(index, "an index is not there", "cannot index with type");
+    let index = index.integer().ok_or_else(wrong)?;
     usize::try_from(index)
         .ok()
         .filter(|index| *index <= end)
@@ -201,25 +200,15 @@ fn less_or_equal(a: &Value<'_>, b: &Value<'_>) -> Result<bool, EvalError> {
 }
 
 fn ordering(a: &Value<'_>, b: &Value<'_>) -> Result<Ordering, EvalError> {
-    match (a, b) {
-        (Value::Text(a), Value::Text(b)) => return Ok(a.as_ref().cmp(b.as_ref())),
-        (a, b) => {
-            if let (Some(a), Some(b)) = (integer(a), integer(b)) {
-                return Ok(a.cmp(&b));
-            }
-        }
+    if let (Value::Text(a), Value::Text(b)) = (a, b) {
+        return Ok(a.cmp(b));
+    }
+    if let (Some(a), Some(b)) = (a.integer(), b.integer()) {
+        return Ok(a.cmp(&b));
     }
     if a.is_nothing() || b.is_nothing() {
         return Err(EvalError::missing("there is nothing to compare"));
     }
     let (a, b) = (a.type_name(), b.type_name());
     Err(EvalError::misuse(format!("cannot compare {a} and {b}")))
-}
-
-fn integer(value: &Value<'_>) -> Option<i64> {
-    match value {
-        Value::Int(value) => Some(*value),
-        Value::Byte(value) => Some(i64::from(*value)),
-        _ => None,
-    }
 }

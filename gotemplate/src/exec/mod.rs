@@ -9,11 +9,11 @@ use std::borrow::Cow;
 use serde_json::Value as Json;
 
 use crate::{
-    error::{EvalError, LocatedError, Position, RenderError},
-    fmt::{Flags, Printer, Unprintable, write_argument},
+    error::{EvalError, Position, RenderError},
+    fmt::{Flags, Printer, Unprintable},
     parse::{
         Template,
-        ast::{CommandNode, Control, Function, Node, Number, Operand, Pipeline, Term},
+        ast::{CommandNode, Control, ControlNode, Function, Node, Number, Operand, Pipeline, Term},
     },
     value::{Value, sorted},
 };
@@ -58,202 +58,26 @@ pub(crate) fn render(
 ) -> (Result<Vec<u8>, RenderError>, u32) {
     // `Execute` unwraps the interface that contains the data.
     let data = Value::of(data).unwrapped();
-    let mut execution = Execution::new(template, data.clone(), limits, unprintable);
+    let mut execution = Execution {
+        template,
+        limits,
+        unprintable,
+        output: Printer::new(limits.bytes, unprintable),
+        variables: vec![("$", data.clone())],
+        steps: 0,
+        depth: 0,
+        at: 0,
+    };
     let ended = execution.nodes(&data, &template.root);
-    let steps = execution.steps;
     let result = match ended {
         Ok(_) => Ok(execution.output.into_bytes()),
-        Err(LocatedError { at, error }) => Err(RenderError {
-            position: Position::of(&template.source, at),
+        Err(error) => Err(RenderError {
+            position: Position::of(&template.source, execution.at),
             cause: error.cause,
             message: error.message,
         }),
     };
-    (result, steps)
-}
-
-impl<'a> Execution<'a> {
-    fn nodes(&mut self, dot: &Value<'a>, nodes: &'a [Node]) -> Result<ControlFlow, LocatedError> {
-        for node in nodes {
-            let flow = self.node(dot, node)?;
-            if flow != ControlFlow::Next {
-                return Ok(flow);
-            }
-        }
-        Ok(ControlFlow::Next)
-    }
-
-    fn node(&mut self, dot: &Value<'a>, node: &'a Node) -> Result<ControlFlow, LocatedError> {
-        match node {
-            Node::Text { at, text } => {
-                self.step(*at, 0)?;
-                self.output.write(text).map_err(|error| error.at(*at))?;
-            }
-            Node::Action(pipeline) => {
-                let value = self.pipeline(dot, pipeline)?;
-                if pipeline.variables.is_empty() {
-                    self.print(pipeline, &value)?;
-                }
-            }
-            Node::Control {
-                control,
-                pipeline,
-                body,
-                otherwise,
-            } => {
-                let visible = self.variables.len();
-                let flow = self.deeper(pipeline.at, |run| match control {
-                    Control::Range => run.range(dot, pipeline, body, otherwise),
-                    control => run.choose(*control, dot, pipeline, body, otherwise),
-                })?;
-                self.variables.truncate(visible);
-                return Ok(flow);
-            }
-            Node::Template { at, name, pipeline } => self.template(dot, *at, name, pipeline.as_ref())?,
-            Node::Break => return Ok(ControlFlow::Break),
-            Node::Continue => return Ok(ControlFlow::Continue),
-        }
-        Ok(ControlFlow::Next)
-    }
-
-    /// Writes the value of an action.
-    fn print(&mut self, pipeline: &Pipeline, value: &Value<'a>) -> Result<(), LocatedError> {
-        let printed = match value {
-            Value::Missing | Value::Nil if self.unprintable == Unprintable::Refuse => {
-                let source = self.template.source.get(pipeline.at..pipeline.end).unwrap_or_default();
-                Err(EvalError::missing(format!("{} is not there", source.trim())))
-            }
-            Value::Missing | Value::Nil => self.output.write("<no value>"),
-            value => write_argument(&mut self.output, value, 'v', Flags::default()),
-        };
-        printed.map_err(|error| error.at(pipeline.at))
-    }
-
-    fn choose(
-        &mut self,
-        control: Control,
-        dot: &Value<'a>,
-        pipeline: &'a Pipeline,
-        body: &'a [Node],
-        otherwise: &'a [Node],
-    ) -> Result<ControlFlow, LocatedError> {
-        let value = self.pipeline(dot, pipeline)?;
-        match (value.truth(), control) {
-            (true, Control::With) => self.nodes(&value, body),
-            (true, _) => self.nodes(dot, body),
-            (false, _) => self.nodes(dot, otherwise),
-        }
-    }
-
-    fn range(
-        &mut self,
-        dot: &Value<'a>,
-        pipeline: &'a Pipeline,
-        body: &'a [Node],
-        otherwise: &'a [Node],
-    ) -> Result<ControlFlow, LocatedError> {
-        let over = self.pipeline(dot, pipeline)?;
-        let at = pipeline.at;
-        let mut passes = 0;
-        let mut pass = |run: &mut Self, index: Value<'a>, item: Value<'a>| {
-            passes += 1;
-            run.pass(pipeline, body, index, &item)
-        };
-        match over {
-            Value::Int(_) | Value::Byte(_) if pipeline.variables.len() > 1 => {
-                return Err(EvalError::misuse("a number has no index to iterate over").at(at));
-            }
-            Value::Int(count) => {
-                for number in 0..count {
-                    if pass(self, Value::Missing, Value::Int(number))? == ControlFlow::Break {
-                        break;
-                    }
-                }
-            }
-            Value::Byte(count) => {
-                for number in 0..count {
-                    if pass(self, Value::Missing, Value::Byte(number))? == ControlFlow::Break {
-                        break;
-                    }
-                }
-            }
-            Value::List(list) => {
-                for (index, item) in (0..).zip(list.items()) {
-                    if pass(self, Value::Int(index), Value::of(item))? == ControlFlow::Break {
-                        break;
-                    }
-                }
-            }
-            Value::Map(map) => {
-                for (key, item) in sorted(map) {
-                    let key = Value::Text(key.as_bytes().into());
-                    if pass(self, key, Value::of(item))? == ControlFlow::Break {
-                        break;
-                    }
-                }
-            }
-            Value::Missing | Value::Nil => {}
-            other => {
-                let message = format!("range can't iterate over type {}", other.type_name());
-                return Err(EvalError::misuse(message).at(at));
-            }
-        }
-        if passes == 0 {
-            return self.nodes(dot, otherwise);
-        }
-        Ok(ControlFlow::Next)
-    }
-
-    /// Runs one pass of a range. The last variable gets the item, the one before it the index.
-    fn pass(
-        &mut self,
-        pipeline: &'a Pipeline,
-        body: &'a [Node],
-        index: Value<'a>,
-        item: &Value<'a>,
-    ) -> Result<ControlFlow, LocatedError> {
-        self.step(pipeline.at, 0)?;
-        let visible = self.variables.len();
-        let values = if pipeline.variables.len() > 1 {
-            vec![index, item.clone()]
-        } else {
-            vec![item.clone()]
-        };
-        for (index, (name, value)) in pipeline.variables.iter().zip(values).enumerate() {
-            if pipeline.assigns {
-                self.assign(name, value).map_err(|error| error.at(pipeline.at))?;
-            } else {
-                let declared = visible - pipeline.variables.len() + index;
-                self.variables[declared].1 = value;
-            }
-        }
-        let flow = self.nodes(item, body)?;
-        self.variables.truncate(visible);
-        Ok(flow)
-    }
-
-    /// Runs another template, which does not see the variables of this one.
-    fn template(
-        &mut self,
-        dot: &Value<'a>,
-        at: usize,
-        name: &str,
-        pipeline: Option<&'a Pipeline>,
-    ) -> Result<(), LocatedError> {
-        let template = self.template;
-        let Some(nodes) = template.definitions.get(name) else {
-            return Err(EvalError::misuse(format!("template {name:?} not defined")).at(at));
-        };
-        let dot = match pipeline {
-            Some(pipeline) => self.pipeline(dot, pipeline)?,
-            None => Value::Missing,
-        };
-        self.step(at, 0)?;
-        let outer = std::mem::replace(&mut self.variables, vec![("$", dot.clone())]);
-        self.deeper(at, |run| run.nodes(&dot, nodes))?;
-        self.variables = outer;
-        Ok(())
-    }
+    (result, execution.steps)
 }
 
 /// A render in progress.
@@ -266,41 +90,158 @@ struct Execution<'a> {
     variables: Vec<(&'a str, Value<'a>)>,
     steps: u32,
     depth: u32,
+    /// The byte offset of what is evaluated now: the position of an error.
+    at: usize,
 }
 
-type EvalResult<'a> = Result<Value<'a>, LocatedError>;
+type EvalResult<T> = Result<T, EvalError>;
 
 impl<'a> Execution<'a> {
-    fn new(template: &'a Template, data: Value<'a>, limits: Limits, unprintable: Unprintable) -> Self {
-        Self {
-            template,
-            limits,
-            unprintable,
-            output: Printer::new(limits.bytes, unprintable),
-            variables: vec![("$", data)],
-            steps: 0,
-            depth: 0,
+    fn nodes(&mut self, dot: &Value<'a>, nodes: &'a [Node]) -> EvalResult<ControlFlow> {
+        for node in nodes {
+            let flow = self.node(dot, node)?;
+            if flow != ControlFlow::Next {
+                return Ok(flow);
+            }
+        }
+        Ok(ControlFlow::Next)
+    }
+
+    fn node(&mut self, dot: &Value<'a>, node: &'a Node) -> EvalResult<ControlFlow> {
+        match node {
+            Node::Text { at, text } => {
+                self.step(*at, 0)?;
+                self.output.write(text)?;
+            }
+            Node::Action(pipeline) => {
+                let value = self.pipeline(dot, pipeline)?;
+                if pipeline.variables.is_empty() {
+                    self.at = pipeline.at;
+                    self.print(pipeline, &value)?;
+                }
+            }
+            Node::Control(node) => {
+                let visible = self.variables.len();
+                let flow = self.deeper(node.pipeline.at, |run| run.control(dot, node))?;
+                self.variables.truncate(visible);
+                return Ok(flow);
+            }
+            Node::Template { at, name, pipeline } => self.template(dot, *at, name, pipeline.as_ref())?,
+            Node::Break => return Ok(ControlFlow::Break),
+            Node::Continue => return Ok(ControlFlow::Continue),
+        }
+        Ok(ControlFlow::Next)
+    }
+
+    /// Writes the value of an action.
+    fn print(&mut self, pipeline: &Pipeline, value: &Value<'a>) -> EvalResult<()> {
+        match value {
+            Value::Missing | Value::Nil if self.unprintable == Unprintable::Refuse => {
+                let source = self.template.source.get(pipeline.at..pipeline.end).unwrap_or_default();
+                Err(EvalError::missing(format!("{} is not there", source.trim())))
+            }
+            Value::Missing | Value::Nil => self.output.write("<no value>"),
+            value => self.output.argument(value, 'v', Flags::default()),
         }
     }
 
-    /// Takes one step, and more for `bytes` of text.
-    fn step(&mut self, at: usize, bytes: usize) -> Result<(), LocatedError> {
+    fn control(&mut self, dot: &Value<'a>, node: &'a ControlNode) -> EvalResult<ControlFlow> {
+        let value = self.pipeline(dot, &node.pipeline)?;
+        match node.control {
+            Control::Range => self.range(dot, node, value),
+            Control::With if value.truth() => self.nodes(&value, &node.body),
+            Control::If if value.truth() => self.nodes(dot, &node.body),
+            Control::If | Control::With => self.nodes(dot, &node.otherwise),
+        }
+    }
+
+    fn range(&mut self, dot: &Value<'a>, node: &'a ControlNode, over: Value<'a>) -> EvalResult<ControlFlow> {
+        self.at = node.pipeline.at;
+        if matches!(over, Value::Int(_) | Value::Byte(_)) && node.pipeline.variables.len() > 1 {
+            return Err(EvalError::misuse("a number has no index to iterate over"));
+        }
+        let items: Box<dyn Iterator<Item = (Value<'a>, Value<'a>)>> = match over {
+            Value::Int(count) => Box::new((0..count).map(|number| (Value::Missing, Value::Int(number)))),
+            Value::Byte(count) => Box::new((0..count).map(|number| (Value::Missing, Value::Byte(number)))),
+            Value::List(list) => Box::new((0..).map(Value::Int).zip(list.items().iter().map(Value::of))),
+            Value::Map(map) => {
+                let entries = sorted(map).into_iter();
+                Box::new(entries.map(|(key, item)| (Value::Text(key.as_bytes().into()), Value::of(item))))
+            }
+            Value::Missing | Value::Nil => Box::new(std::iter::empty()),
+            other => {
+                let message = format!("range can't iterate over type {}", other.type_name());
+                return Err(EvalError::misuse(message));
+            }
+        };
+        let mut items = items.peekable();
+        if items.peek().is_none() {
+            return self.nodes(dot, &node.otherwise);
+        }
+        for (index, item) in items {
+            if self.pass(node, index, &item)? == ControlFlow::Break {
+                break;
+            }
+        }
+        Ok(ControlFlow::Next)
+    }
+
+    /// Runs one pass of a range. The last variable gets the item, the one before it the index.
+    fn pass(&mut self, node: &'a ControlNode, index: Value<'a>, item: &Value<'a>) -> EvalResult<ControlFlow> {
+        let pipeline = &node.pipeline;
+        self.step(pipeline.at, 0)?;
+        let visible = self.variables.len();
+        let values = if pipeline.variables.len() > 1 {
+            vec![index, item.clone()]
+        } else {
+            vec![item.clone()]
+        };
+        for (index, (name, value)) in pipeline.variables.iter().zip(values).enumerate() {
+            if pipeline.assigns {
+                *self.variable(name)? = value;
+            } else {
+                let declared = visible - pipeline.variables.len() + index;
+                self.variables[declared].1 = value;
+            }
+        }
+        let flow = self.nodes(item, &node.body)?;
+        self.variables.truncate(visible);
+        Ok(flow)
+    }
+
+    /// Runs another template, which does not see the variables of this one.
+    fn template(&mut self, dot: &Value<'a>, at: usize, name: &str, pipeline: Option<&'a Pipeline>) -> EvalResult<()> {
+        self.at = at;
+        let template = self.template;
+        let nodes = template.definitions.get(name);
+        let nodes = nodes.ok_or_else(|| EvalError::misuse(format!("template {name:?} not defined")))?;
+        let dot = match pipeline {
+            Some(pipeline) => self.pipeline(dot, pipeline)?,
+            None => Value::Missing,
+        };
+        self.step(at, 0)?;
+        let outer = std::mem::replace(&mut self.variables, vec![("$", dot.clone())]);
+        self.deeper(at, |run| run.nodes(&dot, nodes))?;
+        self.variables = outer;
+        Ok(())
+    }
+
+    /// Takes one step at byte `at`, and more for `bytes` of text.
+    fn step(&mut self, at: usize, bytes: usize) -> EvalResult<()> {
+        self.at = at;
         let more = u32::try_from(bytes / BYTES_PER_STEP).unwrap_or(u32::MAX);
         self.steps = self.steps.saturating_add(more).saturating_add(1);
         if self.steps > self.limits.steps {
-            return Err(EvalError::limit(format!("more than {} steps", self.limits.steps)).at(at));
+            return Err(EvalError::limit(format!("more than {} steps", self.limits.steps)));
         }
         Ok(())
     }
 
     /// Calls `run` one level deeper.
-    fn deeper<T>(
-        &mut self,
-        at: usize,
-        run: impl FnOnce(&mut Self) -> Result<T, LocatedError>,
-    ) -> Result<T, LocatedError> {
+    fn deeper<T>(&mut self, at: usize, run: impl FnOnce(&mut Self) -> EvalResult<T>) -> EvalResult<T> {
+        self.at = at;
         if self.depth == MAX_DEPTH {
-            return Err(EvalError::limit(format!("nested more than {MAX_DEPTH} deep")).at(at));
+            return Err(EvalError::limit(format!("nested more than {MAX_DEPTH} deep")));
         }
         self.depth += 1;
         let result = run(self);
@@ -309,7 +250,7 @@ impl<'a> Execution<'a> {
     }
 
     /// Evaluates `pipeline`, and sets its variables.
-    fn pipeline(&mut self, dot: &Value<'a>, pipeline: &'a Pipeline) -> EvalResult<'a> {
+    fn pipeline(&mut self, dot: &Value<'a>, pipeline: &'a Pipeline) -> EvalResult<Value<'a>> {
         let mut value = None;
         for command in &pipeline.commands {
             value = Some(self.command(dot, command, value)?.unwrapped());
@@ -318,8 +259,7 @@ impl<'a> Execution<'a> {
         for name in &pipeline.variables {
             self.step(pipeline.at, value.weight())?;
             if pipeline.assigns {
-                self.assign(name, value.clone())
-                    .map_err(|error| error.at(pipeline.at))?;
+                *self.variable(name)? = value.clone();
             } else {
                 self.variables.push((name, value.clone()));
             }
@@ -327,90 +267,74 @@ impl<'a> Execution<'a> {
         Ok(value)
     }
 
-    /// Sets the innermost variable `name`.
-    fn assign(&mut self, name: &str, value: Value<'a>) -> Result<(), EvalError> {
+    /// The innermost variable `name`.
+    fn variable(&mut self, name: &str) -> EvalResult<&mut Value<'a>> {
         let variable = self.variables.iter_mut().rev().find(|(known, _)| *known == name);
-        let (_, slot) = variable.ok_or_else(|| EvalError::misuse(format!("undefined variable {name}")))?;
-        *slot = value;
-        Ok(())
+        let (_, value) = variable.ok_or_else(|| EvalError::misuse(format!("undefined variable {name}")))?;
+        Ok(value)
     }
 
     /// Evaluates `command`; `piped` is the value of the command before it.
-    fn command(&mut self, dot: &Value<'a>, command: &'a CommandNode, piped: Option<Value<'a>>) -> EvalResult<'a> {
+    fn command(
+        &mut self,
+        dot: &Value<'a>,
+        command: &'a CommandNode,
+        piped: Option<Value<'a>>,
+    ) -> EvalResult<Value<'a>> {
         let CommandNode { first, rest } = command;
-        let at = first.at;
-        self.step(at, 0)?;
+        self.step(first.at, 0)?;
         let has_arguments = !rest.is_empty() || piped.is_some();
         match &first.term {
-            Term::Function(function) => self.function(*function, at, dot, rest, piped),
-            Term::Field(path) => Self::fields(dot.clone(), path, has_arguments, at),
-            Term::Variable(name, path) if !path.is_empty() => {
-                let value = self.variable(name, at)?;
-                Self::fields(value, path, has_arguments, at)
-            }
-            Term::Chain(inner, path) => {
-                let value = self.argument(dot, inner)?;
-                Self::fields(value, path, has_arguments, at)
-            }
-            _ if has_arguments => Err(EvalError::misuse("only a function can have arguments").at(at)),
-            Term::Nil => Err(EvalError::misuse("nil is not a command").at(at)),
+            _ if !first.fields.is_empty() => self.operand(dot, first, has_arguments),
+            Term::Function(function) => self.function(*function, first.at, dot, rest, piped),
+            _ if has_arguments => Err(EvalError::misuse("only a function can have arguments")),
+            Term::Nil => Err(EvalError::misuse("nil is not a command")),
             _ => self.argument(dot, first),
         }
     }
 
-    /// Evaluates a single operand.
-    fn argument(&mut self, dot: &Value<'a>, operand: &'a Operand) -> EvalResult<'a> {
-        let at = operand.at;
-        self.step(at, 0)?;
-        match &operand.term {
-            Term::Bool(value) => Ok(Value::Bool(*value)),
-            Term::Nil => Ok(Value::Missing),
-            Term::Text(text) => Ok(Value::Text(Cow::Borrowed(text))),
-            Term::Number(Number::Int(value)) => Ok(Value::Int(*value)),
-            Term::Number(Number::Float(value)) => Ok(Value::Float(*value)),
-            Term::Number(Number::Overflow) => Err(EvalError::misuse("the constant overflows int").at(at)),
+    /// Evaluates a single operand, which takes a step.
+    fn argument(&mut self, dot: &Value<'a>, operand: &'a Operand) -> EvalResult<Value<'a>> {
+        self.step(operand.at, 0)?;
+        self.operand(dot, operand, false)
+    }
+
+    /// Evaluates `operand` with its fields. A key that a map does not have is missing, and so are its fields.
+    fn operand(&mut self, dot: &Value<'a>, operand: &'a Operand, has_arguments: bool) -> EvalResult<Value<'a>> {
+        let Operand { at, term, fields } = operand;
+        let mut value = match term {
+            Term::Bool(value) => Value::Bool(*value),
+            Term::Nil => Value::Missing,
+            Term::Text(text) => Value::Text(Cow::Borrowed(text)),
+            Term::Number(Number::Int(value)) => Value::Int(*value),
+            Term::Number(Number::Float(value)) => Value::Float(*value),
+            Term::Number(Number::Overflow) => return Err(EvalError::misuse("the constant overflows int")),
             Term::Dot => {
-                self.step(at, dot.weight())?;
-                Ok(dot.clone())
+                if fields.is_empty() {
+                    self.step(*at, dot.weight())?;
+                }
+                dot.clone()
             }
-            Term::Field(path) => Self::fields(dot.clone(), path, false, at),
-            Term::Variable(name, path) => {
-                let value = self.variable(name, at)?;
-                Self::fields(value, path, false, at)
+            Term::Variable(name) => {
+                let value = self.variable(name)?.clone();
+                self.step(*at, value.weight())?;
+                value
             }
-            Term::Function(function) => self.function(*function, at, dot, &[], None),
-            Term::Parens(pipeline) => self.deeper(at, |run| run.pipeline(dot, pipeline)),
-            Term::Chain(inner, path) => {
-                let value = self.argument(dot, inner)?;
-                Self::fields(value, path, false, at)
-            }
-        }
-    }
-
-    fn variable(&mut self, name: &str, at: usize) -> EvalResult<'a> {
-        let found = self.variables.iter().rev().find(|(known, _)| *known == name);
-        let Some((_, value)) = found else {
-            return Err(EvalError::misuse(format!("undefined variable {name}")).at(at));
+            Term::Function(function) => self.function(*function, *at, dot, &[], None)?,
+            Term::Parens(pipeline) => self.deeper(*at, |run| run.pipeline(dot, pipeline))?,
         };
-        let value = value.clone();
-        self.step(at, value.weight())?;
-        Ok(value)
-    }
-
-    /// `value.a.b`. A key that a map does not have is missing, and so are its fields.
-    fn fields(value: Value<'a>, path: &'a [String], has_arguments: bool, at: usize) -> EvalResult<'a> {
-        let mut value = value;
-        for (index, name) in path.iter().enumerate() {
+        self.at = *at;
+        for (index, name) in fields.iter().enumerate() {
             value = match value {
                 Value::Missing => Value::Missing,
-                Value::Map(_) if has_arguments && index + 1 == path.len() => {
-                    return Err(EvalError::misuse(format!("{name} is not a function but has arguments")).at(at));
+                Value::Map(_) if has_arguments && index + 1 == fields.len() => {
+                    return Err(EvalError::misuse(format!("{name} is not a function but has arguments")));
                 }
                 Value::Map(map) => map.get(name).map_or(Value::Missing, Value::of),
-                Value::Nil => return Err(EvalError::missing(format!("nothing to take {name} from")).at(at)),
+                Value::Nil => return Err(EvalError::missing(format!("nothing to take {name} from"))),
                 other => {
                     let message = format!("can't evaluate field {name} in type {}", other.type_name());
-                    return Err(EvalError::misuse(message).at(at));
+                    return Err(EvalError::misuse(message));
                 }
             };
         }
@@ -424,41 +348,27 @@ impl<'a> Execution<'a> {
         dot: &Value<'a>,
         operands: &'a [Operand],
         piped: Option<Value<'a>>,
-    ) -> EvalResult<'a> {
-        let name = function.name();
+    ) -> EvalResult<Value<'a>> {
         let count = operands.len() + usize::from(piped.is_some());
-        let (least, most) = function.arity();
-        if !(least..=most).contains(&count) {
-            return Err(EvalError::misuse(format!("wrong number of arguments for {name}: {count}")).at(at));
-        }
-        let short_circuit = match function {
-            Function::And => Some(false),
-            Function::Or => Some(true),
-            _ => None,
-        };
+        function.check_count(count).map_err(EvalError::misuse)?;
         let mut arguments = Vec::with_capacity(count);
         for (index, operand) in operands.iter().enumerate() {
-            // Only the format of printf has a type: nil and numbers cannot be strings.
-            if matches!(
-                (function, index, &operand.term),
-                (Function::Printf, 0, Term::Nil | Term::Number(_) | Term::Bool(_))
-            ) {
-                return Err(EvalError::misuse("printf: the format is no string").at(operand.at));
-            }
             self.step(operand.at, 0)?;
-            let value = self.argument(dot, operand)?;
-            match short_circuit {
-                Some(decides) if value.truth() == decides => return Ok(value),
-                Some(_) => arguments = vec![value],
-                None => arguments.push(value),
+            // Only the format of printf has a type: nil and numbers cannot be strings.
+            if let (Function::Printf, 0, Term::Nil | Term::Number(_) | Term::Bool(_)) = (function, index, &operand.term)
+            {
+                return Err(EvalError::misuse("printf: the format is no string"));
             }
+            let value = self.argument(dot, operand)?;
+            if function.stops_at(&value) {
+                return Ok(value);
+            }
+            arguments.push(value);
         }
-        match (short_circuit, piped) {
-            (Some(_), Some(piped)) => return Ok(piped),
-            (_, piped) => arguments.extend(piped),
-        }
+        arguments.extend(piped);
+        self.at = at;
         let printer = Printer::new(self.limits.bytes, self.unprintable);
-        let value = function.call(arguments, printer).map_err(|error| error.at(at))?;
+        let value = function.call(arguments, printer)?;
         self.step(at, value.weight())?;
         Ok(value)
     }

@@ -3,7 +3,7 @@
 use super::Flags;
 
 /// The greatest width and precision that Go takes.
-pub(crate) const MAX_NUMBER: usize = 1_000_000;
+pub(crate) const MAX_NUMBER: u64 = 1_000_000;
 
 /// A piece of a format.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(crate) struct Directive {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum DirectiveSize {
     None,
-    Number(usize),
+    Number(u64),
     /// The next argument.
     Star,
 }
@@ -133,7 +133,7 @@ impl Pieces<'_> {
                 self.rest = &[];
                 return DirectiveSize::None;
             }
-            size = DirectiveSize::Number(number * 10 + usize::from(digit - b'0'));
+            size = DirectiveSize::Number(number * 10 + u64::from(digit - b'0'));
             self.skip();
         }
         size

@@ -38,57 +38,37 @@ const ALL_DIGITS: usize = 800;
 
 /// `%g`: exponential for small and for large values, without zeros at the end.
 fn general(value: f64, precision: Option<usize>) -> String {
-    let precision = precision.map(|precision| precision.min(ALL_DIGITS));
+    let precision = precision.map(|precision| precision.clamp(1, ALL_DIGITS));
     let rounded = match precision {
-        Some(precision) => format!("{value:.0$e}", precision.max(1) - 1),
+        Some(precision) => format!("{value:.0$e}", precision - 1),
         None => format!("{value:e}"),
     };
     let (mantissa, exponent) = rounded.split_once('e').unwrap_or((&rounded, "0"));
+    let mantissa = match mantissa.trim_end_matches('0') {
+        trimmed if mantissa.contains('.') => trimmed.trim_end_matches('.'),
+        _ => mantissa,
+    };
     let exponent: i64 = exponent.parse().unwrap_or(0);
-    let digits = mantissa.bytes().filter(u8::is_ascii_digit).count();
-    let significant = significant_digits(mantissa);
-    let threshold = match precision {
+    let sign = if value.is_sign_negative() { "-" } else { "" };
+    let digits = mantissa.replace(['-', '.'], "");
+    let count = i64::try_from(digits.len()).unwrap_or(i64::MAX);
+    let threshold = match precision.map(i64::try_from) {
+        // Go: with more precision than digits, the digits that an integer has decide.
+        Some(Ok(precision)) if precision > count && count > exponent => count,
+        Some(precision) => precision.unwrap_or(i64::MAX),
         None => 6,
-        Some(precision) => {
-            // Go: with more precision than digits, the digits that an integer has decide.
-            let precision = i64::try_from(precision.max(1)).unwrap_or(i64::MAX);
-            let digits = i64::try_from(significant).unwrap_or(i64::MAX);
-            if precision > digits && digits > exponent {
-                digits
-            } else {
-                precision
-            }
-        }
     };
     if exponent < -4 || exponent >= threshold {
-        return exponential(&trim_zeros(&rounded));
+        return exponential(&format!("{mantissa}e{exponent}"));
     }
-    let decimals = i64::try_from(digits).unwrap_or(i64::MAX) - 1 - exponent;
-    let fixed = match usize::try_from(decimals) {
-        Ok(decimals) if precision.is_some() => format!("{value:.decimals$}"),
-        _ => format!("{value}"),
-    };
-    if fixed.contains('.') {
-        fixed.trim_end_matches('0').trim_end_matches('.').to_owned()
-    } else {
-        fixed
+    match usize::try_from(exponent + 1) {
+        Ok(whole) if whole >= digits.len() => format!("{sign}{digits:0<whole$}"),
+        Ok(whole) if whole > 0 => format!("{sign}{}.{}", &digits[..whole], &digits[whole..]),
+        _ => {
+            let zeros = usize::try_from(-1 - exponent).unwrap_or(0);
+            format!("{sign}0.{:0>zeros$}{digits}", "")
+        }
     }
-}
-
-fn significant_digits(mantissa: &str) -> usize {
-    let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
-    digits.trim_end_matches('0').len().max(1)
-}
-
-/// `1.500e7` as `1.5e7`.
-fn trim_zeros(text: &str) -> String {
-    let (mantissa, exponent) = text.split_once('e').unwrap_or((text, "0"));
-    let mantissa = if mantissa.contains('.') {
-        mantissa.trim_end_matches('0').trim_end_matches('.')
-    } else {
-        mantissa
-    };
-    format!("{mantissa}e{exponent}")
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ pub(crate) mod directive;
 mod float;
 mod quote;
 
+use std::slice::Iter;
+
 use crate::{
     error::EvalError,
     value::{Value, sorted},
@@ -54,10 +56,8 @@ impl Printer {
     /// Errors unless `count` more bytes fit.
     fn allow(&self, count: usize) -> Result<(), EvalError> {
         if count > self.limit - self.bytes.len() {
-            return Err(EvalError::limit(format!(
-                "the output is longer than {} bytes",
-                self.limit
-            )));
+            let message = format!("the output is longer than {} bytes", self.limit);
+            return Err(EvalError::limit(message));
         }
         Ok(())
     }
@@ -86,7 +86,7 @@ impl Printer {
             if !is_text && !after_text {
                 self.write(" ")?;
             }
-            write_argument(self, argument, 'v', Flags::default())?;
+            self.argument(argument, 'v', Flags::default())?;
             after_text = is_text;
         }
         Ok(())
@@ -94,131 +94,146 @@ impl Printer {
 
     /// `fmt.Sprintln`
     pub(crate) fn println(&mut self, arguments: &[Value<'_>]) -> Result<(), EvalError> {
-        for (index, argument) in arguments.iter().enumerate() {
-            if index > 0 {
-                self.write(" ")?;
-            }
-            write_argument(self, argument, 'v', Flags::default())?;
-        }
+        self.separated(" ", arguments, |printer, argument| {
+            printer.argument(argument, 'v', Flags::default())
+        })?;
         self.write("\n")
     }
-}
 
-impl Printer {
     /// `fmt.Sprintf`
     pub(crate) fn printf(&mut self, format: &[u8], arguments: &[Value<'_>]) -> Result<(), EvalError> {
-        let mut arguments = FormatArguments {
-            all: arguments,
-            used: 0,
-        };
+        let mut arguments = arguments.iter();
         for piece in pieces(format) {
             match piece.map_err(EvalError::misuse)? {
                 FormatPiece::Text(text) => self.write(text)?,
-                FormatPiece::Directive(directive) => arguments.write(self, &directive)?,
+                FormatPiece::Directive(directive) => self.directive(&directive, &mut arguments)?,
             }
         }
-        arguments.extra(self)
+        let extra = arguments.as_slice();
+        if extra.is_empty() {
+            return Ok(());
+        }
+        self.mistake("%!(EXTRA ")?;
+        self.separated(", ", extra, |printer, argument| {
+            if argument.is_nothing() {
+                return printer.nothing("<nil>");
+            }
+            printer.write(argument.type_name())?;
+            printer.write("=")?;
+            printer.argument(argument, 'v', Flags::default())
+        })?;
+        self.write(")")
     }
-}
 
-/// The arguments of a format, and the number of used ones.
-struct FormatArguments<'v, 'a> {
-    all: &'v [Value<'a>],
-    used: usize,
-}
-
-impl<'a> FormatArguments<'_, 'a> {
-    /// Writes the text of `directive`.
-    fn write(&mut self, out: &mut Printer, directive: &Directive) -> Result<(), EvalError> {
+    /// Writes the text of `directive` for the next of `arguments`.
+    fn directive(&mut self, directive: &Directive, arguments: &mut Iter<'_, Value<'_>>) -> Result<(), EvalError> {
         let mut flags = directive.flags;
-        self.width(out, directive.width, &mut flags)?;
-        self.precision(out, directive.precision, &mut flags)?;
-        let wide = flags.width.unwrap_or(0).max(flags.precision.unwrap_or(0));
-        out.allow(wide)?;
-        let Some(verb) = directive.verb else {
-            return out.mistake("%!(NOVERB)");
-        };
-        if verb == '%' {
-            return out.write("%");
-        }
-        let Some(argument) = self.next() else {
-            return out.mistake(&format!("%!{verb}(MISSING)"));
-        };
-        if verb == 'v' {
-            flags.plus = false;
-        }
-        write_argument(out, argument, verb, flags)
-    }
-
-    fn width(&mut self, out: &mut Printer, width: DirectiveSize, flags: &mut Flags) -> Result<(), EvalError> {
-        match width {
-            DirectiveSize::None => {}
-            DirectiveSize::Number(width) => flags.width = Some(width),
-            DirectiveSize::Star => {
-                let Some(width) = self.star() else {
-                    return out.mistake("%!(BADWIDTH)");
-                };
+        match size(directive.width, arguments) {
+            Ok(None) => {}
+            Ok(Some(width)) => {
                 if width < 0 {
                     flags.minus = true;
                     flags.zero = false;
                 }
                 flags.width = usize::try_from(width.unsigned_abs()).ok();
             }
+            Err(IllegalSize) => self.mistake("%!(BADWIDTH)")?,
         }
-        Ok(())
-    }
-
-    fn precision(&mut self, out: &mut Printer, precision: DirectiveSize, flags: &mut Flags) -> Result<(), EvalError> {
-        flags.precision = match precision {
-            DirectiveSize::None => None,
-            DirectiveSize::Number(precision) => Some(precision),
+        match size(directive.precision, arguments).map(|precision| precision.map(usize::try_from)) {
+            Ok(None) => {}
+            Ok(Some(Ok(precision))) => flags.precision = Some(precision),
             // In Go a negative precision is a bad one.
-            DirectiveSize::Star => match self.star().map(usize::try_from) {
-                Some(Ok(precision)) => Some(precision),
-                _ => return out.mistake("%!(BADPREC)"),
-            },
+            Ok(Some(Err(_))) | Err(IllegalSize) => self.mistake("%!(BADPREC)")?,
+        }
+        let wide = flags.width.unwrap_or(0).max(flags.precision.unwrap_or(0));
+        self.allow(wide)?;
+        let Some(verb) = directive.verb else {
+            return self.mistake("%!(NOVERB)");
         };
+        if verb == '%' {
+            return self.write("%");
+        }
+        let Some(argument) = arguments.next() else {
+            return self.mistake(&format!("%!{verb}(MISSING)"));
+        };
+        if verb == 'v' {
+            flags.plus = false;
+        }
+        self.argument(argument, verb, flags)
+    }
+
+    /// Writes an argument of `print` or `printf`.
+    pub(crate) fn argument(&mut self, value: &Value<'_>, verb: char, flags: Flags) -> Result<(), EvalError> {
+        match value {
+            Value::Missing | Value::Nil if verb == 'v' => {
+                self.nothing(&String::from_utf8_lossy(&padded(b"<nil>".to_vec(), flags)))
+            }
+            Value::Missing | Value::Nil => self.nothing(&format!("%!{verb}(<nil>)")),
+            value => self.value(value, verb, flags),
+        }
+    }
+
+    /// Writes a value, and the elements of a list or a map under the same verb.
+    fn value(&mut self, value: &Value<'_>, verb: char, flags: Flags) -> Result<(), EvalError> {
+        match value {
+            Value::List(list) => {
+                self.write("[")?;
+                self.separated(" ", list.items(), |printer, item| {
+                    printer.value(&Value::of(item), verb, flags)
+                })?;
+                self.write("]")
+            }
+            Value::Map(map) => {
+                self.write("map[")?;
+                self.separated(" ", sorted(map), |printer, (key, item)| {
+                    printer.value(&Value::Text(key.as_bytes().into()), verb, flags)?;
+                    printer.write(":")?;
+                    printer.value(&Value::of(item), verb, flags)
+                })?;
+                self.write("]")
+            }
+            Value::Missing | Value::Nil => self.nothing("<nil>"),
+            scalar => {
+                if let Some(text) = spelled(scalar, verb, flags) {
+                    return self.write(text);
+                }
+                let text = spelled(scalar, 'v', flags).unwrap_or_default();
+                let text = String::from_utf8_lossy(&text);
+                self.mistake(&format!("%!{verb}({}={text})", scalar.type_name()))
+            }
+        }
+    }
+
+    /// Writes `items` with `separator` between them.
+    fn separated<T>(
+        &mut self,
+        separator: &str,
+        items: impl IntoIterator<Item = T>,
+        write: impl Fn(&mut Self, T) -> Result<(), EvalError>,
+    ) -> Result<(), EvalError> {
+        for (index, item) in items.into_iter().enumerate() {
+            if index > 0 {
+                self.write(separator)?;
+            }
+            write(self, item)?;
+        }
         Ok(())
     }
+}
 
-    /// The argument for a star, if it is a legal number.
-    fn star(&mut self) -> Option<i64> {
-        let number = match self.next()? {
-            Value::Int(number) => *number,
-            Value::Byte(number) => i64::from(*number),
-            _ => return None,
-        };
-        usize::try_from(number.unsigned_abs())
-            .is_ok_and(|size| size <= MAX_NUMBER)
-            .then_some(number)
-    }
+/// The argument for a star is no number, or too large.
+struct IllegalSize;
 
-    fn next(&mut self) -> Option<&Value<'a>> {
-        let argument = self.all.get(self.used)?;
-        self.used += 1;
-        Some(argument)
-    }
-
-    /// Writes Go's text for arguments that no verb used.
-    fn extra(&self, out: &mut Printer) -> Result<(), EvalError> {
-        let extra = self.all.get(self.used..).unwrap_or_default();
-        if extra.is_empty() {
-            return Ok(());
+/// A width or precision, which may be the next argument.
+fn size(size: DirectiveSize, arguments: &mut Iter<'_, Value<'_>>) -> Result<Option<i64>, IllegalSize> {
+    match size {
+        DirectiveSize::None => Ok(None),
+        DirectiveSize::Number(number) => Ok(i64::try_from(number).ok()),
+        DirectiveSize::Star => {
+            let number = arguments.next().and_then(Value::integer);
+            let legal = number.filter(|number| number.unsigned_abs() <= MAX_NUMBER);
+            legal.map(Some).ok_or(IllegalSize)
         }
-        out.mistake("%!(EXTRA ")?;
-        for (index, argument) in extra.iter().enumerate() {
-            if index > 0 {
-                out.write(", ")?;
-            }
-            if argument.is_nothing() {
-                out.nothing("<nil>")?;
-            } else {
-                out.write(argument.type_name())?;
-                out.write("=")?;
-                write_argument(out, argument, 'v', Flags::default())?;
-            }
-        }
-        out.write(")")
     }
 }
 
@@ -232,57 +247,6 @@ pub(crate) struct Flags {
     pub(crate) zero: bool,
     pub(crate) width: Option<usize>,
     pub(crate) precision: Option<usize>,
-}
-
-/// Writes an argument of `print` or `printf`.
-pub(crate) fn write_argument(out: &mut Printer, value: &Value<'_>, verb: char, flags: Flags) -> Result<(), EvalError> {
-    match value {
-        Value::Missing | Value::Nil if verb == 'v' => {
-            out.nothing(&String::from_utf8_lossy(&padded(b"<nil>".to_vec(), flags)))
-        }
-        Value::Missing | Value::Nil => out.nothing(&format!("%!{verb}(<nil>)")),
-        value => write_value(out, value, verb, flags),
-    }
-}
-
-/// Writes a value, and the elements of a list or a map under the same verb.
-fn write_value(out: &mut Printer, value: &Value<'_>, verb: char, flags: Flags) -> Result<(), EvalError> {
-    match value {
-        Value::List(list) => {
-            out.write("[")?;
-            for (index, item) in list.items().iter().enumerate() {
-                if index > 0 {
-                    out.write(" ")?;
-                }
-                write_value(out, &Value::of(item), verb, flags)?;
-            }
-            out.write("]")
-        }
-        Value::Map(map) => {
-            out.write("map[")?;
-            for (index, (key, item)) in sorted(map).into_iter().enumerate() {
-                if index > 0 {
-                    out.write(" ")?;
-                }
-                write_value(out, &Value::Text(key.as_bytes().into()), verb, flags)?;
-                out.write(":")?;
-                write_value(out, &Value::of(item), verb, flags)?;
-            }
-            out.write("]")
-        }
-        Value::Missing | Value::Nil => out.nothing("<nil>"),
-        scalar => match spelled(scalar, verb, flags) {
-            Some(text) => out.write(text),
-            None => bad_verb(out, scalar, verb, flags),
-        },
-    }
-}
-
-/// `%!d(string=x)`
-fn bad_verb(out: &mut Printer, value: &Value<'_>, verb: char, flags: Flags) -> Result<(), EvalError> {
-    let text = spelled(value, 'v', flags).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    out.mistake(&format!("%!{verb}({}={text})", value.type_name()))
 }
 
 /// The text of `value` under `verb`; `None` if the verb does not apply to its type.
@@ -358,18 +322,16 @@ fn float(value: f64, verb: char, flags: Flags) -> Option<Vec<u8>> {
 }
 
 fn text(value: &[u8], verb: char, flags: Flags) -> Option<Vec<u8>> {
-    let hexadecimal = |upper: bool| {
-        let value = &value[..flags.precision.unwrap_or(usize::MAX).min(value.len())];
-        let separator = if flags.space { " " } else { "" };
-        let digits = value.iter().map(|byte| format!("{byte:02x}"));
-        let digits = digits.collect::<Vec<_>>().join(separator);
-        if upper { digits.to_uppercase() } else { digits }.into_bytes()
-    };
     let spelled = match verb {
         'v' | 's' => truncated(value, flags.precision).to_vec(),
         'q' => quote::text(truncated(value, flags.precision), flags.plus).into_bytes(),
-        'x' => hexadecimal(false),
-        'X' => hexadecimal(true),
+        'x' | 'X' => {
+            let value = &value[..flags.precision.unwrap_or(usize::MAX).min(value.len())];
+            let separator = if flags.space { " " } else { "" };
+            let digits = value.iter().map(|byte| format!("{byte:02x}"));
+            let digits = digits.collect::<Vec<_>>().join(separator);
+            if verb == 'X' { digits.to_uppercase() } else { digits }.into_bytes()
+        }
         _ => return None,
     };
     Some(padded(spelled, flags))

@@ -7,13 +7,8 @@ pub(crate) enum Node {
     Text { at: usize, text: String },
     /// `{{pipeline}}`
     Action(Pipeline),
-    /// `{{if}}`, `{{with}}` or `{{range}}`, with its `{{else}}` branch.
-    Control {
-        control: Control,
-        pipeline: Pipeline,
-        body: Vec<Node>,
-        otherwise: Vec<Node>,
-    },
+    /// `{{if}}`, `{{with}}` or `{{range}}`.
+    Control(ControlNode),
     /// `{{template "name" pipeline}}`
     Template {
         at: usize,
@@ -26,7 +21,16 @@ pub(crate) enum Node {
     Continue,
 }
 
-/// An action with an `{{end}}`.
+/// An action with an `{{end}}`, and its `{{else}}` branch.
+#[derive(Clone, Debug)]
+pub(crate) struct ControlNode {
+    pub(crate) control: Control,
+    pub(crate) pipeline: Pipeline,
+    pub(crate) body: Vec<Node>,
+    pub(crate) otherwise: Vec<Node>,
+}
+
+/// The keyword of an action with an `{{end}}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Control {
     If,
@@ -55,14 +59,16 @@ pub(crate) struct CommandNode {
     pub(crate) rest: Vec<Operand>,
 }
 
-/// One word of a command.
+/// One word of a command, such as `.a.b`, which is the dot with two fields.
 #[derive(Clone, Debug)]
 pub(crate) struct Operand {
     pub(crate) at: usize,
     pub(crate) term: Term,
+    /// The fields behind the term; none behind a constant.
+    pub(crate) fields: Vec<String>,
 }
 
-/// The kinds of operands.
+/// What an operand begins with.
 #[derive(Clone, Debug)]
 pub(crate) enum Term {
     Bool(bool),
@@ -70,15 +76,11 @@ pub(crate) enum Term {
     Nil,
     Number(Number),
     Text(Vec<u8>),
-    /// `.a.b`
-    Field(Vec<String>),
-    /// `$x.a.b`
-    Variable(String, Vec<String>),
+    /// `$x`
+    Variable(String),
     Function(Function),
     /// `(pipeline)`
     Parens(Box<Pipeline>),
-    /// `(pipeline).a.b`
-    Chain(Box<Operand>, Vec<String>),
 }
 
 /// A numeric constant.
@@ -88,13 +90,6 @@ pub(crate) enum Number {
     Float(f64),
     /// Fits only `uint64`, which is an error when it is evaluated, as in Go.
     Overflow,
-}
-
-/// Whether a template contains only space.
-pub(crate) fn is_blank(nodes: &[Node]) -> bool {
-    nodes
-        .iter()
-        .all(|node| matches!(node, Node::Text { text, .. } if text.trim().is_empty()))
 }
 
 /// A function that templates may call.
@@ -117,62 +112,43 @@ pub(crate) enum Function {
     Ge,
 }
 
+/// The least and the greatest number of arguments, and the name of each function.
+const FUNCTIONS: [(Function, &str, usize, usize); 15] = [
+    (Function::And, "and", 1, usize::MAX),
+    (Function::Or, "or", 1, usize::MAX),
+    (Function::Not, "not", 1, 1),
+    (Function::Len, "len", 1, 1),
+    (Function::Index, "index", 1, usize::MAX),
+    (Function::Slice, "slice", 1, usize::MAX),
+    (Function::Print, "print", 0, usize::MAX),
+    (Function::Printf, "printf", 1, usize::MAX),
+    (Function::Println, "println", 0, usize::MAX),
+    (Function::Eq, "eq", 1, usize::MAX),
+    (Function::Ne, "ne", 2, 2),
+    (Function::Lt, "lt", 2, 2),
+    (Function::Le, "le", 2, 2),
+    (Function::Gt, "gt", 2, 2),
+    (Function::Ge, "ge", 2, 2),
+];
+
 impl Function {
     /// The function `name`, or the reason why there is none.
     pub(crate) fn named(name: &str) -> Result<Self, String> {
-        Ok(match name {
-            "and" => Self::And,
-            "or" => Self::Or,
-            "not" => Self::Not,
-            "len" => Self::Len,
-            "index" => Self::Index,
-            "slice" => Self::Slice,
-            "print" => Self::Print,
-            "printf" => Self::Printf,
-            "println" => Self::Println,
-            "eq" => Self::Eq,
-            "ne" => Self::Ne,
-            "lt" => Self::Lt,
-            "le" => Self::Le,
-            "gt" => Self::Gt,
-            "ge" => Self::Ge,
-            "html" | "js" | "urlquery" => {
-                return Err(format!(
-                    "function {name:?} is not supported: nothing here is a web page"
-                ));
-            }
-            "call" => return Err("function \"call\" is not supported: the data has no functions".into()),
-            _ => return Err(format!("function {name:?} not defined")),
+        let known = FUNCTIONS.iter().find(|(_, known, ..)| *known == name);
+        known.map(|(function, ..)| *function).ok_or_else(|| match name {
+            "html" | "js" | "urlquery" => format!("function {name:?} is not supported: nothing here is a web page"),
+            "call" => "function \"call\" is not supported: the data has no functions".to_owned(),
+            _ => format!("function {name:?} not defined"),
         })
     }
 
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::And => "and",
-            Self::Or => "or",
-            Self::Not => "not",
-            Self::Len => "len",
-            Self::Index => "index",
-            Self::Slice => "slice",
-            Self::Print => "print",
-            Self::Printf => "printf",
-            Self::Println => "println",
-            Self::Eq => "eq",
-            Self::Ne => "ne",
-            Self::Lt => "lt",
-            Self::Le => "le",
-            Self::Gt => "gt",
-            Self::Ge => "ge",
-        }
-    }
-
-    /// The least and the greatest number of arguments.
-    pub(crate) fn arity(self) -> (usize, usize) {
-        match self {
-            Self::Not | Self::Len => (1, 1),
-            Self::Ne | Self::Lt | Self::Le | Self::Gt | Self::Ge => (2, 2),
-            Self::Print | Self::Println => (0, usize::MAX),
-            Self::And | Self::Or | Self::Index | Self::Slice | Self::Printf | Self::Eq => (1, usize::MAX),
+    /// Checks the number of arguments.
+    pub(crate) fn check_count(self, count: usize) -> Result<(), String> {
+        let wrong =
+            |(function, _, least, most): &&(Self, _, _, _)| *function == self && !(*least..=*most).contains(&count);
+        match FUNCTIONS.iter().find(wrong) {
+            Some((_, name, ..)) => Err(format!("wrong number of arguments for {name}: {count}")),
+            None => Ok(()),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! From text to tokens.
 
-use crate::error::SyntaxError;
+use crate::error::ParseError;
 
 /// The space characters of `text/template`.
 const SPACE: [char; 4] = [' ', '\t', '\r', '\n'];
@@ -58,7 +58,7 @@ pub(crate) enum TokenKind {
 }
 
 /// The tokens of `source`; the last one is [`TokenKind::End`].
-pub(crate) fn tokens(source: &str) -> Result<Vec<LexToken<'_>>, SyntaxError> {
+pub(crate) fn tokens(source: &str) -> Result<Vec<LexToken<'_>>, ParseError> {
     let mut lexer = Lexer {
         source,
         at: 0,
@@ -101,7 +101,7 @@ impl<'s> Lexer<'s> {
     }
 
     /// Takes the text before the next action; whether there is one.
-    fn text(&mut self) -> Result<bool, SyntaxError> {
+    fn text(&mut self) -> Result<bool, ParseError> {
         let rest = self.rest();
         let end = rest.find(OPEN).unwrap_or(rest.len());
         let after = rest[end..].strip_prefix(OPEN);
@@ -127,11 +127,11 @@ impl<'s> Lexer<'s> {
         Ok(true)
     }
 
-    fn comment(&mut self) -> Result<(), SyntaxError> {
+    fn comment(&mut self) -> Result<(), ParseError> {
         let start = self.at;
         let length = self.rest()[2..]
             .find("*/")
-            .ok_or_else(|| SyntaxError::new(start, "unclosed comment"))?;
+            .ok_or_else(|| self.error(start, "unclosed comment"))?;
         self.at += 2 + length + 2;
         let rest = self.rest();
         if rest.starts_with(CLOSE) {
@@ -140,13 +140,13 @@ impl<'s> Lexer<'s> {
             self.at += 1 + TRIM_CLOSE.len();
             self.skip_space();
         } else {
-            return Err(SyntaxError::new(start, "comment ends before closing delimiter"));
+            return Err(self.error(start, "comment ends before closing delimiter"));
         }
         Ok(())
     }
 
     /// Takes everything up to and including the right delimiter.
-    fn action(&mut self) -> Result<(), SyntaxError> {
+    fn action(&mut self) -> Result<(), ParseError> {
         let start = self.at - OPEN.len();
         let mut parens = Vec::new();
         loop {
@@ -157,7 +157,7 @@ impl<'s> Lexer<'s> {
             let trims = spaced && rest.starts_with(TRIM_CLOSE);
             if trims || rest.starts_with(CLOSE) {
                 if let Some(paren) = parens.pop() {
-                    return Err(SyntaxError::new(paren, "unclosed left paren"));
+                    return Err(self.error(paren, "unclosed left paren"));
                 }
                 self.push(
                     TokenKind::Close,
@@ -170,11 +170,11 @@ impl<'s> Lexer<'s> {
                 return Ok(());
             }
             let Some(first) = rest.chars().next() else {
-                return Err(SyntaxError::new(start, "unclosed action"));
+                return Err(self.error(start, "unclosed action"));
             };
             match first {
                 '(' => parens.push(self.at),
-                ')' if parens.pop().is_none() => return Err(SyntaxError::new(self.at, "unexpected right paren")),
+                ')' if parens.pop().is_none() => return Err(self.error(self.at, "unexpected right paren")),
                 _ => {}
             }
             let (kind, length) = self.token(first)?;
@@ -183,9 +183,9 @@ impl<'s> Lexer<'s> {
     }
 
     /// The token at the beginning of the rest, which starts with `first`.
-    fn token(&self, first: char) -> Result<(TokenKind, usize), SyntaxError> {
+    fn token(&self, first: char) -> Result<(TokenKind, usize), ParseError> {
         let rest = self.rest();
-        let wrong = |message: String| SyntaxError::new(self.at, message);
+        let wrong = |message: String| self.error(self.at, message);
         Ok(match first {
             '(' => (TokenKind::LeftParen, 1),
             ')' => (TokenKind::RightParen, 1),
@@ -205,7 +205,7 @@ impl<'s> Lexer<'s> {
                 length => (TokenKind::Field, length),
             },
             '$' => (TokenKind::Variable, self.name(1)?),
-            '.' | '+' | '-' | '0'..='9' => (TokenKind::Number, self.number()?),
+            '.' | '+' | '-' | '0'..='9' => (TokenKind::Number, self.number()),
             c if is_alphanumeric(c) => (TokenKind::Word, self.name(0)?),
             c if c.is_ascii_graphic() => (TokenKind::Other, 1),
             c => {
@@ -218,7 +218,7 @@ impl<'s> Lexer<'s> {
     }
 
     /// The length of a token whose name begins at `start`, which may be empty.
-    fn name(&self, start: usize) -> Result<usize, SyntaxError> {
+    fn name(&self, start: usize) -> Result<usize, ParseError> {
         let rest = self.rest();
         let name = rest[start..]
             .find(|c| !is_alphanumeric(c))
@@ -226,15 +226,15 @@ impl<'s> Lexer<'s> {
         let end = start + name;
         let after = &rest[end..];
         match after.chars().next() {
-            Some(c) if !SPACE.contains(&c) && !".,|:)(".contains(c) && !after.starts_with(CLOSE) => Err(
-                SyntaxError::new(self.at + end, format!("bad character {c:?} after a name")),
-            ),
+            Some(c) if !SPACE.contains(&c) && !".,|:)(".contains(c) && !after.starts_with(CLOSE) => {
+                Err(self.error(self.at + end, format!("bad character {c:?} after a name")))
+            }
             _ => Ok(end),
         }
     }
 
     /// The length of a quoted token. The parser reads the text between the quotes.
-    fn quoted(&self, quote: char, unterminated: &str) -> Result<usize, SyntaxError> {
+    fn quoted(&self, quote: char, unterminated: &str) -> Result<usize, ParseError> {
         let mut escaped = false;
         for (index, c) in self.rest().char_indices().skip(1) {
             match c {
@@ -245,51 +245,18 @@ impl<'s> Lexer<'s> {
                 _ => {}
             }
         }
-        Err(SyntaxError::new(self.at, unterminated))
+        Err(self.error(self.at, unterminated))
     }
 
     /// The length of a possible number, which the parser checks.
-    fn number(&self) -> Result<usize, SyntaxError> {
+    fn number(&self) -> usize {
         let rest = self.rest();
-        let mut end = usize::from(rest.starts_with(['+', '-']));
-        let digits = |end: &mut usize, allowed: fn(char) -> bool| {
-            *end += rest[*end..]
-                .find(|c| c != '_' && !allowed(c))
-                .unwrap_or(rest.len() - *end);
-        };
-        let decimal: fn(char) -> bool = |c| c.is_ascii_digit();
-        let prefix = rest[end..].get(..2).unwrap_or_default().to_ascii_lowercase();
-        let allowed: fn(char) -> bool = match prefix.as_str() {
-            "0x" => |c| c.is_ascii_hexdigit(),
-            "0o" => |c| matches!(c, '0'..='7'),
-            "0b" => |c| matches!(c, '0' | '1'),
-            _ => decimal,
-        };
-        if matches!(prefix.as_str(), "0x" | "0o" | "0b") {
-            end += 2;
-        }
-        digits(&mut end, allowed);
-        if rest[end..].starts_with('.') {
-            end += 1;
-            digits(&mut end, allowed);
-        }
-        let exponent: &[char] = match prefix.as_str() {
-            "0x" => &['p', 'P'],
-            "0o" | "0b" => &[],
-            _ => &['e', 'E'],
-        };
-        if rest[end..].starts_with(exponent) {
-            end += 1;
-            end += usize::from(rest[end..].starts_with(['+', '-']));
-            digits(&mut end, decimal);
-        }
-        if rest[end..].starts_with('i') || rest[end..].starts_with(['+', '-']) {
-            return Err(SyntaxError::new(self.at, "complex constants are not supported"));
-        }
-        if rest[end..].starts_with(is_alphanumeric) {
-            return Err(SyntaxError::new(self.at, "bad number syntax"));
-        }
-        Ok(end)
+        rest.find(|c| !is_alphanumeric(c) && !".+-".contains(c))
+            .unwrap_or(rest.len())
+    }
+
+    fn error(&self, at: usize, message: impl Into<String>) -> ParseError {
+        ParseError::new(self.source, at, message)
     }
 }
 

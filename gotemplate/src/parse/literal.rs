@@ -18,11 +18,13 @@ pub(crate) fn number(text: &str) -> Result<Number, String> {
         _ if lower.len() > 1 && lower.starts_with('0') => (8, &digits[1..]),
         _ => (10, digits),
     };
-    if !underscores_separate_digits(digits, radix) {
+    if digits.ends_with('i') {
+        return Err("complex constants are not supported".into());
+    }
+    if !underscores_separate_digits(digits, radix) || body.starts_with('+') {
         return Err(bad());
     }
-    let is_hexadecimal = lower.starts_with("0x");
-    if is_hexadecimal && lower.contains(['.', 'p']) {
+    if radix == 16 && lower.contains(['.', 'p']) {
         return Err("hexadecimal floating-point constants are not supported".into());
     }
     let body = body.replace('_', "");
@@ -34,33 +36,21 @@ pub(crate) fn number(text: &str) -> Result<Number, String> {
             (magnitude, false) => Ok(i64::try_from(magnitude).map_or(Number::Overflow, Number::Int)),
         };
     }
-    if is_hexadecimal || !lower.contains(['.', 'e']) {
-        return Err(bad());
-    }
-    let float: f64 = text.replace('_', "").parse().map_err(|_| bad())?;
-    if float.is_infinite() {
-        return Err(bad());
-    }
-    Ok(Number::Float(float))
+    let float = text.replace('_', "").parse().ok();
+    float
+        .filter(|float: &f64| lower.contains(['.', 'e']) && float.is_finite())
+        .map(Number::Float)
+        .ok_or_else(bad)
 }
 
 /// Go's rule: an underscore stands between digits, or between the base prefix and a digit.
 fn underscores_separate_digits(digits: &str, radix: u32) -> bool {
-    let bytes = digits.as_bytes();
-    let prefixed = radix != 10;
-    let is_digit = |index: Option<usize>| {
-        index
-            .and_then(|index| bytes.get(index))
-            .is_some_and(u8::is_ascii_hexdigit)
-    };
-    bytes
-        .iter()
-        .enumerate()
-        .filter(|(_, byte)| **byte == b'_')
-        .all(|(index, _)| {
-            let after_prefix = prefixed && (index == 2 || (index == 1 && bytes[0] == b'0'));
-            (after_prefix || is_digit(index.checked_sub(1))) && is_digit(Some(index + 1))
-        })
+    let is_digit = |c: char| c.is_digit(if radix == 16 { 16 } else { 10 });
+    let parts: Vec<_> = digits.split('_').collect();
+    parts.windows(2).all(|pair| {
+        let is_prefix = matches!(pair[0], "0x" | "0X" | "0o" | "0O" | "0b" | "0B");
+        (is_prefix || pair[0].ends_with(is_digit)) && pair[1].starts_with(is_digit)
+    })
 }
 
 /// The number of the character between single quotes.
@@ -87,16 +77,13 @@ pub(crate) fn quoted(token: &str) -> Result<Vec<u8>, String> {
     let mut chars = inner.chars();
     while let Some(c) = chars.next() {
         let c = match c {
-            '\\' => match escape(&mut chars, '"').ok_or_else(bad)? {
-                EscapedChar::Byte(byte) => {
-                    bytes.push(byte);
-                    continue;
-                }
-                EscapedChar::Char(c) => c,
-            },
-            c => c,
+            '\\' => escape(&mut chars, '"').ok_or_else(bad)?,
+            c => EscapedChar::Char(c),
         };
-        bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+        match c {
+            EscapedChar::Byte(byte) => bytes.push(byte),
+            EscapedChar::Char(c) => bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
     }
     Ok(bytes)
 }
@@ -172,6 +159,14 @@ mod tests {
             "1__0",
             "_1",
             "1_",
+            "1_e5",
+            "1e_5",
+            "0._5",
+            "++5",
+            "0x+5",
+            "1+2",
+            "1i",
+            "+inf",
             "0x",
             "0x1p4",
             "1e999",

@@ -9,8 +9,8 @@ mod pipeline;
 
 use std::collections::BTreeMap;
 
-use crate::error::{ParseError, Position, SyntaxError};
-use ast::{Control, Node, is_blank};
+use crate::error::ParseError;
+use ast::{Control, ControlNode, Node};
 use lex::{LexToken, TokenKind, tokens};
 use pipeline::PipelineConstruct;
 
@@ -28,7 +28,7 @@ pub struct Template {
 /// The defined templates, by name.
 pub(crate) type Definitions = BTreeMap<String, Vec<Node>>;
 
-type ParseResult<T> = Result<T, SyntaxError>;
+type ParseResult<T> = Result<T, ParseError>;
 
 /// The variables and loops that a template may refer to: none of the template that contains it.
 #[derive(Debug, Default)]
@@ -40,6 +40,7 @@ struct TemplateScope {
 
 /// A parse in progress: the position in the tokens, and the scope.
 struct Parser<'s> {
+    source: &'s str,
     tokens: Vec<LexToken<'s>>,
     next: usize,
     scope: TemplateScope,
@@ -48,29 +49,9 @@ struct Parser<'s> {
 }
 
 impl<'s> Parser<'s> {
-    /// A parser at the first of `tokens`.
-    fn of(tokens: Vec<LexToken<'s>>) -> Self {
-        Self {
-            tokens,
-            next: 0,
-            scope: TemplateScope::default(),
-            nesting: 0,
-            definitions: Definitions::new(),
-        }
-    }
-
     /// The next token; at the end, always the last one.
     fn peek(&self) -> LexToken<'s> {
-        self.token(self.next)
-    }
-
-    /// The token after the next one.
-    fn peek_second(&self) -> LexToken<'s> {
-        self.token(self.next + 1)
-    }
-
-    fn token(&self, index: usize) -> LexToken<'s> {
-        self.tokens[index.min(self.tokens.len() - 1)]
+        self.tokens[self.next.min(self.tokens.len() - 1)]
     }
 
     fn take(&mut self) -> LexToken<'s> {
@@ -89,14 +70,27 @@ impl<'s> Parser<'s> {
         if token.kind == kind {
             Ok(token)
         } else {
-            Err(unexpected(token, context))
+            Err(self.unexpected(token, context))
         }
+    }
+
+    fn error(&self, at: usize, message: impl Into<String>) -> ParseError {
+        ParseError::new(self.source, at, message)
+    }
+
+    /// The error for a `token` that `context` does not allow.
+    fn unexpected(&self, token: LexToken<'_>, context: &str) -> ParseError {
+        let what = match token.kind {
+            TokenKind::End => "end of the template".to_owned(),
+            _ => format!("{:?}", token.text),
+        };
+        self.error(token.at, format!("unexpected {what} in {context}"))
     }
 
     /// Runs `parse` one level deeper.
     fn nested<T>(&mut self, at: usize, parse: impl FnOnce(&mut Self) -> ParseResult<T>) -> ParseResult<T> {
         if self.nesting == MAX_NESTING {
-            return Err(SyntaxError::new(at, format!("nested more than {MAX_NESTING} deep")));
+            return Err(self.error(at, format!("nested more than {MAX_NESTING} deep")));
         }
         self.nesting += 1;
         let parsed = parse(self);
@@ -105,140 +99,91 @@ impl<'s> Parser<'s> {
     }
 }
 
-/// The error for a `token` that `context` does not allow.
-fn unexpected(token: LexToken<'_>, context: &str) -> SyntaxError {
-    let what = match token.kind {
-        TokenKind::End => "end of the template".to_owned(),
-        _ => format!("{:?}", token.text),
-    };
-    SyntaxError::new(token.at, format!("unexpected {what} in {context}"))
-}
-
 /// Parses `source`, with the templates that it defines.
 pub(crate) fn parse(source: &str) -> Result<Template, ParseError> {
-    let parse = || {
-        let mut parser = Parser::of(tokens(source)?);
-        let root = parser.root()?;
-        Ok(Template {
-            source: source.to_owned(),
-            root,
-            definitions: parser.definitions,
-        })
+    let mut parser = Parser {
+        source,
+        tokens: tokens(source)?,
+        next: 0,
+        scope: TemplateScope::default(),
+        nesting: 0,
+        definitions: Definitions::new(),
     };
-    parse().map_err(|error: SyntaxError| ParseError {
-        position: Position::of(source, error.at),
-        message: error.message,
+    let (root, _) = parser.list()?;
+    Ok(Template {
+        source: source.to_owned(),
+        root,
+        definitions: parser.definitions,
     })
 }
 
 /// The end of a list of nodes.
 #[derive(Clone, Copy, Debug)]
 enum Terminator {
+    /// `{{end}}`, or the end of the template.
     End,
-    Else { at: usize },
+    Else {
+        at: usize,
+    },
 }
 
 impl Parser<'_> {
-    fn root(&mut self) -> ParseResult<Vec<Node>> {
-        let mut nodes = Vec::new();
-        loop {
-            match self.peek().kind {
-                TokenKind::End => return Ok(nodes),
-                TokenKind::Open if self.peek_second().text == "define" => {
-                    self.next += 2;
-                    self.definition()?;
-                }
-                _ => {
-                    let at = self.peek().at;
-                    match self.node()? {
-                        Ok(node) => nodes.push(node),
-                        Err(Terminator::End) => return Err(SyntaxError::new(at, "unexpected {{end}}")),
-                        Err(Terminator::Else { .. }) => return Err(SyntaxError::new(at, "unexpected {{else}}")),
-                    }
-                }
-            }
-        }
-    }
-
-    fn definition(&mut self) -> ParseResult<()> {
-        let name = self.template_name("define clause")?;
-        self.expect(TokenKind::Close, "define clause")?;
-        self.define(name)
-    }
-
-    /// Parses the body of the template `name`, up to its end.
-    fn define(&mut self, (at, name): (usize, String)) -> ParseResult<()> {
-        let outer = std::mem::take(&mut self.scope);
-        let (body, terminator) = self.nested(at, Self::list)?;
-        self.scope = outer;
-        if let Terminator::Else { at } = terminator {
-            return Err(SyntaxError::new(at, "unexpected {{else}} in a template's definition"));
-        }
-        match self.definitions.get(&name) {
-            Some(existing) if !is_blank(existing) => {
-                if !is_blank(&body) {
-                    return Err(SyntaxError::new(
-                        at,
-                        format!("multiple definition of template {name:?}"),
-                    ));
-                }
-            }
-            _ => {
-                self.definitions.insert(name, body);
-            }
-        }
-        Ok(())
-    }
-
-    /// Nodes up to `{{end}}` or `{{else}}`.
+    /// Nodes up to their terminator, which is the end of the template if nothing is nested.
     fn list(&mut self) -> ParseResult<(Vec<Node>, Terminator)> {
         let mut nodes = Vec::new();
         loop {
-            let token = self.peek();
-            if token.kind == TokenKind::End {
-                return Err(SyntaxError::new(
-                    token.at,
-                    "unexpected end of the template: {{end}} is missing",
-                ));
-            }
-            match self.node()? {
-                Ok(node) => nodes.push(node),
-                Err(terminator) => return Ok((nodes, terminator)),
+            let token = self.take();
+            match token.kind {
+                TokenKind::Text => nodes.push(Node::Text {
+                    at: token.at,
+                    text: token.text.to_owned(),
+                }),
+                TokenKind::Open => {
+                    if let Some(terminator) = self.action(&mut nodes)? {
+                        return Ok((nodes, terminator));
+                    }
+                }
+                TokenKind::End if self.nesting == 0 => return Ok((nodes, Terminator::End)),
+                TokenKind::End => {
+                    return Err(self.error(token.at, "unexpected end of the template: {{end}} is missing"));
+                }
+                _ => return Err(self.unexpected(token, "input")),
             }
         }
     }
 
-    /// One node, or the end of a list.
-    fn node(&mut self) -> ParseResult<Result<Node, Terminator>> {
-        let token = self.take();
-        match token.kind {
-            TokenKind::Text => Ok(Ok(Node::Text {
-                at: token.at,
-                text: token.text.to_owned(),
-            })),
-            TokenKind::Open => self.action(),
-            _ => Err(unexpected(token, "input")),
+    /// Nodes up to `{{end}}`.
+    fn list_to_end(&mut self) -> ParseResult<Vec<Node>> {
+        match self.list()? {
+            (nodes, Terminator::End) => Ok(nodes),
+            (_, Terminator::Else { at }) => Err(self.error(at, "expected {{end}}, found {{else}}")),
         }
     }
 
-    /// Parses an action behind its left delimiter.
-    fn action(&mut self) -> ParseResult<Result<Node, Terminator>> {
-        let Some(word) = self.peek_word() else {
-            return self
-                .pipeline(PipelineConstruct::Action, TokenKind::Close, "command")
-                .map(|pipeline| Ok(Node::Action(pipeline)));
-        };
-        let at = self.take().at;
+    /// Parses an action behind its left delimiter into `nodes`, or the terminator of the list.
+    fn action(&mut self, nodes: &mut Vec<Node>) -> ParseResult<Option<Terminator>> {
+        let at = self.peek().at;
+        let word = self.peek_word().unwrap_or_default();
+        self.next += 1;
         let node = match word {
+            "end" | "else" if self.nesting == 0 => {
+                return Err(self.error(at, format!("unexpected {{{{{word}}}}}")));
+            }
             "end" => {
                 self.expect(TokenKind::Close, "end")?;
-                return Ok(Err(Terminator::End));
+                return Ok(Some(Terminator::End));
             }
             "else" => {
                 if !matches!(self.peek_word(), Some("if" | "with")) {
                     self.expect(TokenKind::Close, "else")?;
                 }
-                return Ok(Err(Terminator::Else { at }));
+                return Ok(Some(Terminator::Else { at }));
+            }
+            "define" if self.nesting == 0 => {
+                let (at, name) = self.template_name("define clause")?;
+                self.expect(TokenKind::Close, "define clause")?;
+                self.define(at, name)?;
+                return Ok(None);
             }
             "if" => self.control(at, Control::If)?,
             "with" => self.control(at, Control::With)?,
@@ -249,16 +194,34 @@ impl Parser<'_> {
             "continue" => self.leave(at, Node::Continue)?,
             _ => {
                 self.next -= 1;
-                Node::Action(self.pipeline(PipelineConstruct::Action, TokenKind::Close, "command")?)
+                Node::Action(self.pipeline(PipelineConstruct::Action("command"))?)
             }
         };
-        Ok(Ok(node))
+        nodes.push(node);
+        Ok(None)
+    }
+
+    /// Parses the body of the template `name`, up to its end. A blank body defines a template only if there is none of the name.
+    fn define(&mut self, at: usize, name: String) -> ParseResult<()> {
+        let outer = std::mem::take(&mut self.scope);
+        let body = self.nested(at, Self::list_to_end)?;
+        self.scope = outer;
+        match self.definitions.get(&name) {
+            Some(existing) if !is_blank(existing) && !is_blank(&body) => {
+                Err(self.error(at, format!("multiple definition of template {name:?}")))
+            }
+            Some(existing) if !is_blank(existing) => Ok(()),
+            _ => {
+                self.definitions.insert(name, body);
+                Ok(())
+            }
+        }
     }
 
     fn leave(&mut self, at: usize, node: Node) -> ParseResult<Node> {
         self.expect(TokenKind::Close, "{{break}} or {{continue}}")?;
         if self.scope.ranges == 0 {
-            return Err(SyntaxError::new(at, "{{break}} and {{continue}} need a {{range}}"));
+            return Err(self.error(at, "{{break}} and {{continue}} need a {{range}}"));
         }
         Ok(node)
     }
@@ -273,12 +236,11 @@ impl Parser<'_> {
     }
 
     fn control_body(&mut self, control: Control) -> ParseResult<Node> {
-        let (construct, context) = match control {
-            Control::If => (PipelineConstruct::Action, "if"),
-            Control::With => (PipelineConstruct::Action, "with"),
-            Control::Range => (PipelineConstruct::Range, "range"),
-        };
-        let pipeline = self.pipeline(construct, TokenKind::Close, context)?;
+        let pipeline = self.pipeline(match control {
+            Control::If => PipelineConstruct::Action("if"),
+            Control::With => PipelineConstruct::Action("with"),
+            Control::Range => PipelineConstruct::Range,
+        })?;
         let in_range = u32::from(control == Control::Range);
         self.scope.ranges += in_range;
         let (body, terminator) = self.list()?;
@@ -287,12 +249,12 @@ impl Parser<'_> {
             Terminator::End => Vec::new(),
             Terminator::Else { at } => self.otherwise(at, control)?,
         };
-        Ok(Node::Control {
+        Ok(Node::Control(ControlNode {
             control,
             pipeline,
             body,
             otherwise,
-        })
+        }))
     }
 
     /// Parses the branch behind `{{else`: a chained control with its end, or a list.
@@ -303,11 +265,8 @@ impl Parser<'_> {
                 Ok(vec![self.control(at, control)?])
             }
             // Go refuses `{{else if}}` of a `with`.
-            (_, Some(word)) => Err(SyntaxError::new(at, format!("unexpected {word} after else"))),
-            _ => match self.list()? {
-                (nodes, Terminator::End) => Ok(nodes),
-                (_, Terminator::Else { at }) => Err(SyntaxError::new(at, "expected {{end}}, found {{else}}")),
-            },
+            (_, Some(word)) => Err(self.error(at, format!("unexpected {word} after else"))),
+            _ => self.list_to_end(),
         }
     }
 
@@ -317,15 +276,15 @@ impl Parser<'_> {
             self.take();
             None
         } else {
-            Some(self.pipeline(PipelineConstruct::Action, TokenKind::Close, "template clause")?)
+            Some(self.pipeline(PipelineConstruct::Action("template clause"))?)
         };
         Ok(Node::Template { at, name, pipeline })
     }
 
     fn block(&mut self, at: usize) -> ParseResult<Node> {
         let (_, name) = self.template_name("block clause")?;
-        let pipeline = self.pipeline(PipelineConstruct::Action, TokenKind::Close, "block clause")?;
-        self.define((at, name.clone()))?;
+        let pipeline = self.pipeline(PipelineConstruct::Action("block clause"))?;
+        self.define(at, name.clone())?;
         Ok(Node::Template {
             at,
             name,
@@ -336,10 +295,17 @@ impl Parser<'_> {
     fn template_name(&mut self, context: &str) -> ParseResult<(usize, String)> {
         let token = self.take();
         let name = match token.kind {
-            TokenKind::Quoted => literal::quoted(token.text).map_err(|message| SyntaxError::new(token.at, message))?,
+            TokenKind::Quoted => literal::quoted(token.text).map_err(|message| self.error(token.at, message))?,
             TokenKind::Raw => literal::raw(token.text),
-            _ => return Err(unexpected(token, context)),
+            _ => return Err(self.unexpected(token, context)),
         };
         Ok((token.at, String::from_utf8_lossy(&name).into_owned()))
     }
+}
+
+/// Whether a template contains only space.
+fn is_blank(nodes: &[Node]) -> bool {
+    nodes
+        .iter()
+        .all(|node| matches!(node, Node::Text { text, .. } if text.trim().is_empty()))
 }

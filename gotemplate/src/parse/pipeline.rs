@@ -4,26 +4,27 @@ use super::{
     ParseResult, Parser,
     ast::{CommandNode, Function, Number, Operand, Pipeline, Term},
     lex::{LexToken, TokenKind},
-    literal, unexpected,
+    literal,
 };
-use crate::{error::SyntaxError, fmt::directive::pieces};
+use crate::fmt::directive::pieces;
 
 /// The construct that contains a pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PipelineConstruct {
-    Action,
+    /// An action, with its name in errors.
+    Action(&'static str),
     Range,
     Parens,
 }
 
 impl Parser<'_> {
-    /// Parses a pipeline up to and including `closing`.
-    pub(crate) fn pipeline(
-        &mut self,
-        construct: PipelineConstruct,
-        closing: TokenKind,
-        context: &str,
-    ) -> ParseResult<Pipeline> {
+    /// Parses a pipeline up to and including the token that closes `construct`.
+    pub(crate) fn pipeline(&mut self, construct: PipelineConstruct) -> ParseResult<Pipeline> {
+        let (context, closing) = match construct {
+            PipelineConstruct::Action(name) => (name, TokenKind::Close),
+            PipelineConstruct::Range => ("range", TokenKind::Close),
+            PipelineConstruct::Parens => ("parenthesized pipeline", TokenKind::RightParen),
+        };
         let at = self.peek().at;
         let (variables, assigns) = self.declarations(construct, context)?;
         let mut commands = Vec::new();
@@ -33,12 +34,12 @@ impl Parser<'_> {
                 break self.take().at;
             }
             if !begins_operand(token) {
-                return Err(unexpected(token, context));
+                return Err(self.unexpected(token, context));
             }
             let command = self.command()?;
-            if !commands.is_empty() && is_constant(&command.first.term) {
+            if !commands.is_empty() && is_constant(&command.first) {
                 let stage = commands.len() + 1;
-                return Err(SyntaxError::new(
+                return Err(self.error(
                     command.first.at,
                     format!("non executable command in pipeline stage {stage}"),
                 ));
@@ -46,7 +47,7 @@ impl Parser<'_> {
             commands.push(command);
         };
         if commands.is_empty() {
-            return Err(SyntaxError::new(end, format!("missing value for {context}")));
+            return Err(self.error(end, format!("missing value for {context}")));
         }
         Ok(Pipeline {
             at,
@@ -73,16 +74,13 @@ impl Parser<'_> {
                     self.take();
                     self.declare(variable, &mut variables);
                     if construct != PipelineConstruct::Range || variables.len() > 1 {
-                        return Err(SyntaxError::new(
-                            token.at,
-                            format!("too many declarations in {context}"),
-                        ));
+                        return Err(self.error(token.at, format!("too many declarations in {context}")));
                     }
                     if !matches!(
                         self.peek().kind,
                         TokenKind::Variable | TokenKind::Close | TokenKind::RightParen
                     ) {
-                        return Err(SyntaxError::new(token.at, "range can only initialize variables"));
+                        return Err(self.error(token.at, "range can only initialize variables"));
                     }
                 }
                 _ => {
@@ -111,71 +109,75 @@ impl Parser<'_> {
                     break;
                 }
                 _ if token.spaced && begins_operand(token) => rest.push(self.operand()?),
-                _ => return Err(unexpected(token, "operand")),
+                _ => return Err(self.unexpected(token, "operand")),
             }
         }
-        check_format(&first.term, &rest)?;
+        self.check_format(&first, &rest)?;
         Ok(CommandNode { first, rest })
+    }
+
+    /// Refuses a constant format of `printf` that is out of scope.
+    fn check_format(&self, function: &Operand, operands: &[Operand]) -> ParseResult<()> {
+        if let (Term::Function(Function::Printf), [operand, ..]) = (&function.term, operands)
+            && let Term::Text(format) = &operand.term
+        {
+            for piece in pieces(format) {
+                piece.map_err(|message| self.error(operand.at, message))?;
+            }
+        }
+        Ok(())
     }
 
     /// Parses a term and the fields directly behind it.
     fn operand(&mut self) -> ParseResult<Operand> {
-        let at = self.peek().at;
-        let term = self.term()?;
+        let first = self.take();
         let mut fields = Vec::new();
+        let term = if first.kind == TokenKind::Field {
+            fields.push(first.text[1..].to_owned());
+            Term::Dot
+        } else {
+            self.term(first)?
+        };
+        let is_constant = fields.is_empty() && is_constant_term(&term);
         while self.peek().kind == TokenKind::Field && !self.peek().spaced {
+            if is_constant {
+                return Err(self.error(first.at, "unexpected . after a constant"));
+            }
             fields.push(self.take().text[1..].to_owned());
         }
-        if fields.is_empty() {
-            return Ok(Operand { at, term });
-        }
-        let term = match term {
-            Term::Field(mut path) => {
-                path.extend(fields);
-                Term::Field(path)
-            }
-            Term::Variable(name, mut path) => {
-                path.extend(fields);
-                Term::Variable(name, path)
-            }
-            Term::Function(_) | Term::Parens(_) => Term::Chain(Box::new(Operand { at, term }), fields),
-            _ => return Err(SyntaxError::new(at, "unexpected . after a constant")),
-        };
-        Ok(Operand { at, term })
+        Ok(Operand {
+            at: first.at,
+            term,
+            fields,
+        })
     }
 
-    fn term(&mut self) -> ParseResult<Term> {
-        let token = self.take();
-        let wrong = |message| SyntaxError::new(token.at, message);
-        Ok(match token.kind {
-            TokenKind::Dot => Term::Dot,
-            TokenKind::Field => Term::Field(vec![token.text[1..].to_owned()]),
+    /// Parses the term that begins with `token`.
+    fn term(&mut self, token: LexToken<'_>) -> ParseResult<Term> {
+        let term = match token.kind {
+            TokenKind::Dot => Ok(Term::Dot),
             TokenKind::Variable => {
                 let known = token.text == "$" || self.scope.variables.iter().any(|name| name == token.text);
-                if !known {
-                    return Err(wrong(format!("undefined variable {}", token.text)));
-                }
-                Term::Variable(token.text.to_owned(), Vec::new())
+                let term = known.then(|| Term::Variable(token.text.to_owned()));
+                term.ok_or_else(|| format!("undefined variable {}", token.text))
             }
-            TokenKind::Number => Term::Number(literal::number(token.text).map_err(wrong)?),
-            TokenKind::Char => Term::Number(Number::Int(literal::character(token.text).map_err(wrong)?)),
-            TokenKind::Quoted => Term::Text(literal::quoted(token.text).map_err(wrong)?),
-            TokenKind::Raw => Term::Text(literal::raw(token.text)),
+            TokenKind::Number => literal::number(token.text).map(Term::Number),
+            TokenKind::Char => literal::character(token.text).map(|code| Term::Number(Number::Int(code))),
+            TokenKind::Quoted => literal::quoted(token.text).map(Term::Text),
+            TokenKind::Raw => Ok(Term::Text(literal::raw(token.text))),
             TokenKind::LeftParen => {
-                let context = "parenthesized pipeline";
-                let pipeline = self.nested(token.at, |parser| {
-                    parser.pipeline(PipelineConstruct::Parens, TokenKind::RightParen, context)
-                });
-                Term::Parens(Box::new(pipeline?))
+                let pipeline = self.nested(token.at, |parser| parser.pipeline(PipelineConstruct::Parens));
+                return pipeline.map(|pipeline| Term::Parens(Box::new(pipeline)));
             }
             TokenKind::Word => match token.text {
-                "true" => Term::Bool(true),
-                "false" => Term::Bool(false),
-                "nil" => Term::Nil,
-                name => Term::Function(Function::named(name).map_err(wrong)?),
+                "true" => Ok(Term::Bool(true)),
+                "false" => Ok(Term::Bool(false)),
+                "nil" => Ok(Term::Nil),
+                name => Function::named(name).map(Term::Function),
             },
-            _ => return Err(unexpected(token, "operand")),
-        })
+            _ => return Err(self.unexpected(token, "operand")),
+        };
+        term.map_err(|message| self.error(token.at, message))
     }
 }
 
@@ -202,19 +204,11 @@ fn is_keyword(word: &str) -> bool {
     )
 }
 
-/// Refuses a constant format of `printf` that is out of scope.
-fn check_format(function: &Term, operands: &[Operand]) -> ParseResult<()> {
-    if let (Term::Function(Function::Printf), Some(operand)) = (function, operands.first())
-        && let Term::Text(format) = &operand.term
-    {
-        for piece in pieces(format) {
-            piece.map_err(|message| SyntaxError::new(operand.at, message))?;
-        }
-    }
-    Ok(())
+fn is_constant(operand: &Operand) -> bool {
+    operand.fields.is_empty() && is_constant_term(&operand.term)
 }
 
-fn is_constant(term: &Term) -> bool {
+fn is_constant_term(term: &Term) -> bool {
     matches!(
         term,
         Term::Bool(_) | Term::Dot | Term::Nil | Term::Number(_) | Term::Text(_)

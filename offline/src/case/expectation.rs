@@ -11,7 +11,7 @@ use super::CaseError;
 use crate::{Evaluation, WriteVerdict};
 
 /// The expected or actual result of one write request.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Expectation {
     /// The time, if the case has several.
@@ -51,21 +51,14 @@ impl Expectation {
                 now,
                 object: format!("{kind} {name}"),
                 verdict: WriteVerdict::NotSent,
-                code: None,
-                message: None,
                 why_not: Some("no rule names its kind".to_owned()),
-                warnings: Vec::new(),
-                changes: Vec::new(),
-                because: Vec::new(),
+                ..Self::default()
             };
         };
         let because = evaluation.because.iter().map(|because| {
-            let policy = because
-                .policy
-                .as_deref()
-                .map(|policy| format!("{policy} "))
-                .unwrap_or_default();
-            format!("{policy}{} {} {:?}", because.section, because.code, because.mode)
+            let reason = format!("{} {} {:?}", because.section, because.code, because.mode);
+            let policy = because.policy.iter().cloned();
+            policy.chain([reason]).collect::<Vec<_>>().join(" ")
         });
         Self {
             now,
@@ -93,15 +86,10 @@ struct ExpectField<'a> {
 
 /// Replaces the field `expect` in the file of the case, or appends it; all other text, comments included, stays.
 pub(super) fn update_file(path: &Path, expect: &[Expectation]) -> Result<(), CaseError> {
-    let io = |source| CaseError::Io {
-        path: path.to_owned(),
-        source,
-    };
+    let io = |source| CaseError::io(path, source);
     let text = fs::read_to_string(path).map_err(io)?;
-    let field = serde_saphyr::to_string(&ExpectField { expect }).map_err(|error| CaseError::Invalid {
-        location: path.display().to_string(),
-        message: error.to_string(),
-    })?;
+    let field = serde_saphyr::to_string(&ExpectField { expect });
+    let field = field.map_err(|error| CaseError::invalid(&path.display(), &error))?;
     fs::write(path, replace(&text, &field)).map_err(io)
 }
 

@@ -95,12 +95,12 @@ pub(super) fn record_history(
     if history.is_empty() {
         return;
     }
-    let namespace = request.namespace.as_str();
-    let object = match request.kind.kind.as_str() {
-        "Job" => Metadata::of(&request.object)
+    let namespace = request.review.namespace.as_str();
+    let object = match request.review.kind.kind.as_str() {
+        "Job" => Metadata::of(&request.review.object)
             .controller()
             .and_then(|owner| cluster.task(namespace, owner.name)),
-        _ => Some(&request.object),
+        _ => Some(&request.review.object),
     };
     let Some(object) = object.cloned() else { return };
     let labels = cluster.namespace_labels(namespace);

@@ -105,6 +105,20 @@ pub enum CaseError {
     },
 }
 
+impl CaseError {
+    fn io(path: &Path, source: std::io::Error) -> Self {
+        let path = path.to_owned();
+        Self::Io { path, source }
+    }
+
+    fn invalid(location: &impl ToString, error: &impl ToString) -> Self {
+        Self::Invalid {
+            location: location.to_string(),
+            message: error.to_string(),
+        }
+    }
+}
+
 /// The result of a case.
 #[derive(Clone, Debug)]
 pub struct CaseResult {
@@ -153,10 +167,6 @@ impl CaseRunner {
         let directory = path.parent().unwrap_or(Path::new("."));
         let given = objects(path, directory, &case.given)?;
         let requested = objects(path, directory, &case.objects)?;
-        let invalid = |message: String| CaseError::Invalid {
-            location: path.display().to_string(),
-            message,
-        };
         let mut defaults = RequestDefaults::default();
         if let Some(username) = &case.user {
             defaults.user = UserInfo {
@@ -168,7 +178,7 @@ impl CaseRunner {
         if let Some(namespace) = &case.namespace {
             defaults.namespace.clone_from(namespace);
         }
-        let webhooks = InstalledWebhooks::find(&given).map_err(|error| invalid(error.to_string()))?;
+        let webhooks = InstalledWebhooks::find(&given).map_err(|error| CaseError::invalid(&path.display(), &error))?;
         let mut evaluator = Evaluator {
             cluster: ClusterState::default(),
             webhooks: webhooks.map_or_else(|| self.webhooks.clone(), Arc::new),
@@ -185,8 +195,8 @@ impl CaseRunner {
                     ..ClusterStateOptions::default()
                 };
                 evaluator.cluster = ClusterState::of(&given, &defaults.namespace, options);
-                let request =
-                    WriteRequest::of(object.clone(), &defaults).map_err(|error| invalid(error.to_string()))?;
+                let request = WriteRequest::of(object.clone(), &defaults)
+                    .map_err(|error| CaseError::invalid(&path.display(), &error))?;
                 record_history(&mut evaluator.cluster, &case.history, &request, *now);
                 let evaluation = evaluator.evaluate(request).await;
                 let time = (times.len() > 1).then_some(*now);
@@ -195,7 +205,7 @@ impl CaseRunner {
         }
         Ok(CaseResult {
             expected: case.expect,
-            actual: serde_json::to_value(&expectations).map_err(|error| invalid(error.to_string()))?,
+            actual: serde_json::to_value(&expectations).map_err(|error| CaseError::invalid(&path.display(), &error))?,
             expectations,
         })
     }
@@ -228,19 +238,11 @@ impl CaseRunner {
 impl CaseFile {
     /// Reads the case of `path`.
     pub fn read(path: &Path) -> Result<Self, CaseError> {
-        let text = fs::read_to_string(path).map_err(|source| CaseError::Io {
-            path: path.to_owned(),
-            source,
-        })?;
+        let text = fs::read_to_string(path).map_err(|source| CaseError::io(path, source))?;
         serde_saphyr::from_str(&text).map_err(|error| {
-            let at = error.location();
-            let at = at
-                .map(|at| format!(":{}:{}", at.line(), at.column()))
-                .unwrap_or_default();
-            CaseError::Invalid {
-                location: format!("{}{at}", path.display()),
-                message: error.without_snippet().to_string(),
-            }
+            let at = error.location().map(|at| format!(":{}:{}", at.line(), at.column()));
+            let location = format!("{}{}", path.display(), at.unwrap_or_default());
+            CaseError::invalid(&location, &error.without_snippet())
         })
     }
 
@@ -270,10 +272,8 @@ fn objects(case: &Path, directory: &Path, sources: &[ObjectSource]) -> Result<Ve
                 let read = Documents::read(&[directory.join(file)], &|_, _| ());
                 if let Some(bad) = read.unreadable.first() {
                     let line = bad.line.map(|line| format!(":{line}")).unwrap_or_default();
-                    return Err(CaseError::Invalid {
-                        location: case.display().to_string(),
-                        message: format!("{}{line}: {}", bad.file, bad.message),
-                    });
+                    let message = format!("{}{line}: {}", bad.file, bad.message);
+                    return Err(CaseError::invalid(&case.display(), &message));
                 }
                 found.extend(read.objects.into_iter().map(|document| document.object));
             }

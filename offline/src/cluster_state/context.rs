@@ -6,6 +6,7 @@ use std::{collections::HashSet, sync::Arc};
 use serde_json::Value;
 use taskgate_api::{
     WorkItemStatus,
+    kueue::{ConfigRef, Settings},
     metadata::{Metadata, Owner},
 };
 use taskgate_policy::{ItemIdentity, KueueInfo, PolicySet, Right, SpawnerInfo, Workspace};
@@ -14,7 +15,7 @@ use taskgate_webhook::{
     UserInfo, check_access,
 };
 
-use super::ClusterState;
+use super::{ClusterState, key};
 
 impl ClusterContext for ClusterState {
     fn is_ready(&self) -> bool {
@@ -30,24 +31,44 @@ impl ClusterContext for ClusterState {
     }
 
     async fn owner_task(&self, namespace: &str, owner: &Owner<'_>) -> Result<Option<Value>, ClusterReadError> {
-        let task = self.tasks.get(namespace, owner.name);
+        let task = self.tasks.get(&key(namespace, owner.name));
         Ok(task.filter(|task| Metadata::of(task).uid() == Some(owner.uid)).cloned())
     }
 
     async fn spawner(&self, namespace: &str, name: &str) -> Result<Option<Arc<SpawnerInfo>>, ClusterReadError> {
-        Ok(self.spawners.get(namespace, name).cloned())
+        Ok(self.spawners.get(&key(namespace, name)).cloned())
     }
 
     async fn workspace(&self, namespace: &str, name: &str) -> Workspace {
-        match self.workspaces.get(namespace, name) {
+        match self.workspaces.get(&key(namespace, name)) {
             Some(workspace) => Workspace::Present(workspace.clone()),
             None if self.options.complete => Workspace::Absent,
             None => Workspace::Unknown,
         }
     }
 
+    /// The result that the server gets by reading the API server. Unless the objects are complete, a missing one is unknown.
     async fn kueue(&self, lookup: QueueLookup<'_>) -> KueueInfo {
-        self.kueue.info(lookup, self.options.complete)
+        let default = || Settings::of_namespace(&ConfigRef::default().namespace);
+        let settings = self.kueue_settings.clone().unwrap_or_else(default);
+        let manages = settings.manages(lookup.namespace_labels);
+        let mut info = KueueInfo {
+            manages_namespace: Some(manages),
+            ..KueueInfo::default()
+        };
+        let complete = self.options.complete;
+        let Some((queue, class)) = lookup.names.filter(|_| manages) else {
+            return info;
+        };
+        if !self.has_kueue {
+            info.installed = complete.then_some(false);
+            return info;
+        }
+        info.installed = Some(true);
+        let known = |found: bool| (found || complete).then_some(found);
+        info.local_queue = known(self.queues.contains(&key(lookup.namespace, queue)));
+        info.priority_class = class.and_then(|class| known(self.priority_classes.contains(class)));
+        info
     }
 
     async fn work_item_status(
@@ -57,7 +78,7 @@ impl ClusterContext for ClusterState {
         consistent: bool,
     ) -> Result<Option<Arc<WorkItemStatus>>, ClusterReadError> {
         let name = item.work_item_name();
-        match self.work_items.get(namespace, &name) {
+        match self.work_items.get(&key(namespace, &name)) {
             None => Ok(None),
             Some(Ok(found)) => {
                 let deleting = consistent && found.metadata.deletion_timestamp.is_some();
@@ -81,7 +102,7 @@ impl ClusterContext for ClusterState {
         reviewed: &ReviewedTask<'_>,
         item: &ItemIdentity,
     ) -> Result<Option<CompetingTasks>, ClusterReadError> {
-        let stored = self.tasks_of.get(reviewed.namespace, &item.work_item_name());
+        let stored = self.tasks_of.get(&key(reviewed.namespace, &item.work_item_name()));
         Ok(Some(CompetingTasks::among(
             stored.cloned().unwrap_or_default(),
             reviewed,

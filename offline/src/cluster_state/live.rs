@@ -12,105 +12,70 @@ use taskgate_api::{GROUP, VERSION, kelos, kueue};
 /// The number of objects per page.
 const PAGE: u32 = 500;
 
-/// The kinds: group, version, kind, plural, whether namespaced.
-const KINDS: [(&str, &str, &str, &str, bool); 13] = [
-    ("", "v1", "Namespace", "namespaces", false),
-    (GROUP, VERSION, "TaskPolicy", "taskpolicies", true),
-    (GROUP, VERSION, "ClusterTaskPolicy", "clustertaskpolicies", false),
-    (GROUP, VERSION, "WorkItem", "workitems", true),
-    (
-        kelos::GROUP,
-        kelos::TASK_VERSIONS[0],
-        "TaskSpawner",
-        "taskspawners",
-        true,
-    ),
-    (kelos::GROUP, kelos::TASK_VERSIONS[0], "Workspace", "workspaces", true),
-    (kelos::GROUP, kelos::TASK_VERSIONS[0], "Task", kelos::TASKS, true),
-    (
-        kueue::GROUP,
-        kueue::VERSIONS[0],
-        "LocalQueue",
-        kueue::LOCAL_QUEUES,
-        true,
-    ),
-    (
-        kueue::GROUP,
-        kueue::VERSIONS[0],
-        "WorkloadPriorityClass",
-        kueue::PRIORITY_CLASSES,
-        false,
-    ),
-    ("", "v1", "ConfigMap", "configmaps", true),
-    (
-        ADMISSION,
-        "v1",
-        "MutatingWebhookConfiguration",
-        "mutatingwebhookconfigurations",
-        false,
-    ),
-    (
-        ADMISSION,
-        "v1",
-        "ValidatingWebhookConfiguration",
-        "validatingwebhookconfigurations",
-        false,
-    ),
-    (
-        "apiextensions.k8s.io",
-        "v1",
-        "CustomResourceDefinition",
-        "customresourcedefinitions",
-        false,
-    ),
+/// The kinds: group, version, kind, whether namespaced.
+const KINDS: [(&str, &str, &str, bool); 13] = [
+    ("", "v1", "Namespace", false),
+    (GROUP, VERSION, "TaskPolicy", true),
+    (GROUP, VERSION, "ClusterTaskPolicy", false),
+    (GROUP, VERSION, "WorkItem", true),
+    (kelos::GROUP, kelos::TASK_VERSIONS[0], "TaskSpawner", true),
+    (kelos::GROUP, kelos::TASK_VERSIONS[0], "Workspace", true),
+    (kelos::GROUP, kelos::TASK_VERSIONS[0], "Task", true),
+    (kueue::GROUP, kueue::VERSIONS[0], "LocalQueue", true),
+    (kueue::GROUP, kueue::VERSIONS[0], "WorkloadPriorityClass", false),
+    ("", "v1", "ConfigMap", true),
+    (ADMISSION, "v1", "MutatingWebhookConfiguration", false),
+    (ADMISSION, "v1", "ValidatingWebhookConfiguration", false),
+    ("apiextensions.k8s.io", "v1", "CustomResourceDefinition", false),
 ];
 const ADMISSION: &str = "admissionregistration.k8s.io";
 
 /// A kind cannot be listed.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot list {plural}: {reason}")]
+#[error("cannot list {plural}: {}", reason(source))]
 pub struct LoadError {
     /// The kind, in the plural.
-    pub plural: &'static str,
-    /// The API server's message.
-    pub reason: String,
-    /// The error itself.
-    #[source]
+    pub plural: String,
+    /// The error.
     pub source: Box<kube::Error>,
+}
+
+/// The API server's message, or why there is none.
+fn reason(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        error => error.to_string(),
+    }
+}
+
+fn has_code(error: &kube::Error, code: u16) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == code)
 }
 
 /// Loads the objects, and an error for each kind that may not be listed. Errors when the API server does not answer.
 pub async fn load(client: &Client, namespace: &str) -> Result<(Vec<Value>, Vec<LoadError>), LoadError> {
     let mut objects = Vec::new();
     let mut forbidden = Vec::new();
-    for (group, version, kind, plural, namespaced) in KINDS {
-        let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
+    for (group, version, kind, namespaced) in KINDS {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
         let everywhere = Api::<DynamicObject>::all_with(client.clone(), &resource);
         // Only one ConfigMap is needed.
-        let params = if kind == "ConfigMap" {
-            ListParams::default().fields("metadata.name=kueue-manager-config")
-        } else {
-            ListParams::default()
+        let params = match kind {
+            "ConfigMap" => ListParams::default().fields("metadata.name=kueue-manager-config"),
+            _ => ListParams::default(),
         };
         let mut listed = list(&everywhere, &params, &resource).await;
-        if let (Err(kube::Error::Api(status)), true) = (&listed, namespaced)
-            && status.code == 403
-        {
+        if namespaced && listed.as_ref().is_err_and(|error| has_code(error, 403)) {
             let here = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource);
             listed = list(&here, &params, &resource).await;
         }
         match listed {
             Ok(found) => objects.extend(found),
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) if has_code(&error, 404) => {}
             Err(error) => {
-                let reason = match &error {
-                    kube::Error::Api(status) => status.message.clone(),
-                    error => error.to_string(),
-                };
-                let is_forbidden = matches!(&error, kube::Error::Api(status) if status.code == 403);
+                let is_forbidden = has_code(&error, 403);
                 let failed = LoadError {
-                    plural,
-                    reason,
+                    plural: resource.plural,
                     source: Box::new(error),
                 };
                 if !is_forbidden {

@@ -6,11 +6,10 @@
 //! Imports `write_request` (the kind of an object). Called by `evaluator`, by `case` and by the binary.
 
 mod context;
-mod kueue;
 mod live;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -18,35 +17,20 @@ use kube::Client;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use taskgate_api::{
-    ClusterTaskPolicySpec, GROUP, TaskPolicySpec, WorkItem, WorkItemStatus, kelos, keys, metadata::Metadata,
+    ClusterTaskPolicySpec, GROUP, TaskPolicySpec, WorkItem, WorkItemSpec, WorkItemStatus, kelos, keys,
+    kueue::{self, ConfigRef, Settings},
+    metadata::Metadata,
 };
 use taskgate_policy::{ItemIdentity, Policy, PolicyName, PolicySet, SpawnerInfo, TaskState, WorkspaceInfo};
 
 use crate::write_request::kind_of;
-use kueue::KueueObjects;
 pub use live::{LoadError, load};
 
 /// Objects by namespace and name.
-#[derive(Debug)]
-struct ObjectMap<V>(HashMap<String, HashMap<String, V>>);
+type ObjectMap<V> = HashMap<(String, String), V>;
 
-impl<V> Default for ObjectMap<V> {
-    fn default() -> Self {
-        Self(HashMap::new())
-    }
-}
-
-impl<V> ObjectMap<V> {
-    fn get(&self, namespace: &str, name: &str) -> Option<&V> {
-        self.0.get(namespace)?.get(name)
-    }
-
-    fn insert(&mut self, namespace: &str, name: &str, value: V) {
-        self.0
-            .entry(namespace.to_owned())
-            .or_default()
-            .insert(name.to_owned(), value);
-    }
+fn key(namespace: &str, name: &str) -> (String, String) {
+    (namespace.to_owned(), name.to_owned())
 }
 
 /// A policy that cannot be applied, and why.
@@ -81,7 +65,13 @@ pub struct ClusterState {
     work_items: ObjectMap<Result<WorkItem, String>>,
     tasks: ObjectMap<Value>,
     tasks_of: ObjectMap<Vec<TaskState>>,
-    kueue: KueueObjects,
+    /// Kueue's LocalQueues.
+    queues: HashSet<(String, String)>,
+    /// Kueue's WorkloadPriorityClasses.
+    priority_classes: HashSet<String>,
+    kueue_settings: Option<Settings>,
+    /// Whether the API server serves kinds of Kueue.
+    has_kueue: bool,
     options: ClusterStateOptions,
 }
 
@@ -111,18 +101,18 @@ impl ClusterState {
         let metadata = Metadata::of(object);
         let namespace = metadata.namespace().unwrap_or(default);
         let Some(name) = metadata.name() else { return };
+        self.has_kueue |= kind.group == kueue::GROUP;
         match (kind.group.as_str(), kind.kind.as_str()) {
             ("", "Namespace") => {
                 let labels = metadata.labels().map(|(key, value)| (key.to_owned(), value.to_owned()));
                 self.namespaces.insert(name.to_owned(), labels.collect());
             }
             (GROUP, "TaskPolicy") => {
-                let compiled = compile(
-                    object,
-                    &format!("TaskPolicy {namespace}/{name}"),
-                    |spec: &TaskPolicySpec| Policy::namespaced(namespace, name, spec),
-                );
-                let (namespace, name) = (namespace.to_owned(), name.to_owned());
+                let title = format!("TaskPolicy {namespace}/{name}");
+                let compiled = compile(object, &title, |spec: &TaskPolicySpec| {
+                    Policy::namespaced(namespace, name, spec)
+                });
+                let (namespace, name) = key(namespace, name);
                 policies.insert(PolicyName::Namespaced { namespace, name }, compiled);
             }
             (GROUP, "ClusterTaskPolicy") => {
@@ -134,20 +124,33 @@ impl ClusterState {
             }
             (GROUP, "WorkItem") => {
                 let read = serde_json::from_value(object.clone()).map_err(|error| error.to_string());
-                self.work_items.insert(namespace, name, read);
+                self.work_items.insert(key(namespace, name), read);
             }
             (kelos::GROUP, "TaskSpawner") => {
-                self.spawners.insert(namespace, name, Arc::new(SpawnerInfo::of(object)));
+                self.spawners
+                    .insert(key(namespace, name), Arc::new(SpawnerInfo::of(object)));
             }
             (kelos::GROUP, "Workspace") => {
-                self.workspaces
-                    .insert(namespace, name, Arc::new(WorkspaceInfo::of(object)));
+                let workspace = Arc::new(WorkspaceInfo::of(object));
+                self.workspaces.insert(key(namespace, name), workspace);
             }
             // Without a UID it is not stored yet.
             (kelos::GROUP, "Task") if metadata.uid().is_some() => {
-                self.tasks.insert(namespace, name, object.clone());
+                self.tasks.insert(key(namespace, name), object.clone());
             }
-            _ => self.kueue.add(&kind, namespace, name, object),
+            (kueue::GROUP, "LocalQueue") => _ = self.queues.insert(key(namespace, name)),
+            (kueue::GROUP, "WorkloadPriorityClass") => _ = self.priority_classes.insert(name.to_owned()),
+            ("apiextensions.k8s.io", "CustomResourceDefinition") => {
+                self.has_kueue |= object["spec"]["group"] == kueue::GROUP;
+            }
+            ("", "ConfigMap") => {
+                let default = ConfigRef::default();
+                let text = object["data"][ConfigRef::KEY].as_str();
+                if let (true, true, Some(text)) = (namespace == default.namespace, name == default.name, text) {
+                    self.kueue_settings = Settings::read(namespace, text).ok();
+                }
+            }
+            _ => {}
         }
     }
 
@@ -162,13 +165,10 @@ impl ClusterState {
         }
         self.rejected.sort_by(|a, b| a.policy.cmp(&b.policy));
         self.policies = Arc::new(PolicySet::new(usable));
-        for (namespace, tasks) in &self.tasks.0 {
-            let of_namespace = self.tasks_of.0.entry(namespace.clone()).or_default();
-            for task in tasks.values() {
-                let item = Metadata::of(task).label(keys::WORK_ITEM);
-                if let (Some(item), Some(state)) = (item, TaskState::of(task)) {
-                    of_namespace.entry(item.to_owned()).or_default().push(state);
-                }
+        for ((namespace, _), task) in &self.tasks {
+            let item = Metadata::of(task).label(keys::WORK_ITEM);
+            if let (Some(item), Some(state)) = (item, TaskState::of(task)) {
+                self.tasks_of.entry(key(namespace, item)).or_default().push(state);
             }
         }
     }
@@ -193,27 +193,25 @@ impl ClusterState {
     /// Sets the status of the WorkItem of `item`.
     pub fn set_work_item_status(&mut self, namespace: &str, item: &ItemIdentity, status: WorkItemStatus) {
         let name = item.work_item_name();
-        let mut work_item = WorkItem::new(
-            &name,
-            taskgate_api::WorkItemSpec {
-                key: item.key.clone(),
-                item: item.item.clone(),
-                spawner: item.spawner.clone(),
-            },
-        );
+        let spec = WorkItemSpec {
+            key: item.key.clone(),
+            item: item.item.clone(),
+            spawner: item.spawner.clone(),
+        };
+        let mut work_item = WorkItem::new(&name, spec);
         work_item.metadata.namespace = Some(namespace.to_owned());
         work_item.status = Some(status);
-        self.work_items.insert(namespace, &name, Ok(work_item));
+        self.work_items.insert(key(namespace, &name), Ok(work_item));
     }
 
     /// The stored Task `name`.
     pub fn task(&self, namespace: &str, name: &str) -> Option<&Value> {
-        self.tasks.get(namespace, name)
+        self.tasks.get(&key(namespace, name))
     }
 
     /// The spawner `name` as decisions need it.
     pub fn spawner_info(&self, namespace: &str, name: &str) -> Option<&SpawnerInfo> {
-        self.spawners.get(namespace, name).map(|spawner| &**spawner)
+        self.spawners.get(&key(namespace, name)).map(|spawner| &**spawner)
     }
 }
 

@@ -3,79 +3,49 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
-use super::{Documents, UnreadableDocument, split, stdin};
+use super::{Documents, UnreadableDocument, in_parallel, split};
 
 /// Called with the number of read files and of all files, from several threads.
 pub type ProgressFn<'a> = &'a (dyn Fn(usize, usize) + Sync);
 
-/// An input to read.
-enum InputSource {
-    Stdin,
-    File {
-        path: PathBuf,
-        /// Found in a directory rather than named: it may contain no objects.
-        found: bool,
-    },
-    Missing(UnreadableDocument),
+/// A file to read, or why it cannot be found.
+type FoundFile = Result<InputFile, UnreadableDocument>;
+
+struct InputFile {
+    /// `-` for standard input.
+    path: PathBuf,
+    /// Found in a directory rather than named: it may contain no objects.
+    found: bool,
 }
 
 pub(super) fn read(paths: &[PathBuf], progress: ProgressFn<'_>) -> Documents {
-    let mut sources = Vec::new();
+    let mut files = Vec::new();
     for path in paths {
-        if path.as_os_str() == "-" {
-            sources.push(InputSource::Stdin);
-        } else if let Err(error) = find(path, false, &mut sources) {
-            sources.push(InputSource::Missing(unreadable(path, &error)));
+        if let Err(error) = find(path, false, &mut files) {
+            files.push(Err(unreadable(path, &error)));
         }
     }
-    let next = AtomicUsize::new(0);
     let done = AtomicUsize::new(0);
-    let parts = Mutex::new(Vec::with_capacity(sources.len()));
-    let work = || {
-        let mut mine = Vec::new();
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(source) = sources.get(index) else { break };
-            mine.push((index, load(source)));
-            progress(done.fetch_add(1, Ordering::Relaxed) + 1, sources.len());
-        }
-        parts
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .extend(mine);
-    };
-    let threads = thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(sources.len());
-    thread::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(work);
-        }
-        work();
+    let parts = in_parallel(&files, |file| {
+        let part = load(file);
+        progress(done.fetch_add(1, Ordering::Relaxed) + 1, files.len());
+        part
     });
-    let mut parts = parts.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    parts.sort_by_key(|(index, _)| *index);
     let mut all = Documents::default();
-    for (_, part) in parts {
+    for part in parts {
         all.extend(part);
     }
     all
 }
 
 /// Adds the files at `path`, those of a directory in the order of their names.
-fn find(path: &Path, found: bool, sources: &mut Vec<InputSource>) -> io::Result<()> {
-    if !fs::metadata(path)?.is_dir() {
-        sources.push(InputSource::File {
-            path: path.to_owned(),
-            found,
-        });
+fn find(path: &Path, found: bool, files: &mut Vec<FoundFile>) -> io::Result<()> {
+    if is_stdin(path) || !fs::metadata(path)?.is_dir() {
+        let path = path.to_owned();
+        files.push(Ok(InputFile { path, found }));
         return Ok(());
     }
     let mut entries = fs::read_dir(path)?.collect::<io::Result<Vec<_>>>()?;
@@ -92,29 +62,37 @@ fn find(path: &Path, found: bool, sources: &mut Vec<InputSource>) -> io::Result<
             matches!(extension, Some("yaml" | "yml" | "json"))
         };
         if kind.is_dir() {
-            if let Err(error) = find(&path, true, sources) {
-                sources.push(InputSource::Missing(unreadable(&path, &error)));
+            if let Err(error) = find(&path, true, files) {
+                files.push(Err(unreadable(&path, &error)));
             }
         } else if is_objects() && !path.is_dir() {
-            sources.push(InputSource::File { path, found: true });
+            files.push(Ok(InputFile { path, found: true }));
         }
     }
     Ok(())
 }
 
-fn load(source: &InputSource) -> Documents {
-    let failed = |unreadable| Documents {
+fn load(file: &FoundFile) -> Documents {
+    let read = file
+        .as_ref()
+        .map_err(Clone::clone)
+        .and_then(|InputFile { path, found }| {
+            let text = if is_stdin(path) {
+                io::read_to_string(io::stdin())
+            } else {
+                fs::read_to_string(path)
+            };
+            let text = text.map_err(|error| unreadable(path, &error))?;
+            Ok(split::documents(&name(path), &text, *found))
+        });
+    read.unwrap_or_else(|unreadable| Documents {
         unreadable: vec![unreadable],
         ..Documents::default()
-    };
-    match source {
-        InputSource::Stdin => stdin(),
-        InputSource::Missing(missing) => failed(missing.clone()),
-        InputSource::File { path, found } => match fs::read_to_string(path) {
-            Ok(text) => split::documents(&name(path), &text, *found),
-            Err(error) => failed(unreadable(path, &error)),
-        },
-    }
+    })
+}
+
+fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
 }
 
 fn name(path: &Path) -> String {

@@ -4,10 +4,14 @@
 //! Imports nothing of this crate. Called by `case` and by the binary.
 
 mod files;
-mod list_lines;
 mod split;
 
-use std::{io::Read as _, path::PathBuf};
+use std::{
+    iter,
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -78,18 +82,27 @@ impl Documents {
     }
 }
 
-fn stdin() -> Documents {
-    let mut text = String::new();
-    match std::io::stdin().lock().read_to_string(&mut text) {
-        Ok(_) => Documents::of_text("-", &text),
-        Err(error) => Documents {
-            unreadable: vec![UnreadableDocument {
-                file: "-".to_owned(),
-                line: None,
-                column: None,
-                message: error.to_string(),
-            }],
-            ..Documents::default()
-        },
-    }
+/// Applies `map` to all items, on as many threads as there are processors; the results are in the order of the items.
+fn in_parallel<T: Sync, R: Send>(items: &[T], map: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let take = || {
+        let index = next.fetch_add(1, Ordering::Relaxed);
+        Some((index, items.get(index)?))
+    };
+    let work = || {
+        iter::from_fn(take)
+            .map(|(index, item)| (index, map(item)))
+            .collect::<Vec<_>>()
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(items.len());
+    let mut results = thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let mut results = work();
+        for other in others {
+            results.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        results
+    });
+    results.sort_by_key(|(index, _)| *index);
+    results.into_iter().map(|(_, result)| result).collect()
 }

@@ -1,30 +1,24 @@
 //! Splits a text into documents. A YAML document ends at any line that starts with `---`, so the text is cut there first and each
 //! piece is parsed separately: an error in one does not affect the next.
 
-use std::thread;
-
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
+use serde_saphyr::Spanned;
 
-use super::{Document, Documents, SourceLocation, UnreadableDocument, list_lines::item_lines};
+use super::{Document, Documents, SourceLocation, UnreadableDocument, in_parallel};
 
-/// The smallest number of documents per thread.
-const MIN_SHARE: usize = 64;
+/// The number of documents that a thread reads at a time.
+const SHARE: usize = 64;
 
 /// Reads `text`. In a file that was `found` in a directory, documents that are no Kubernetes objects are counted rather than errors.
 pub(super) fn documents(file: &str, text: &str, found: bool) -> Documents {
     let pieces: Vec<_> = pieces(text).collect();
-    let processors = thread::available_parallelism().map_or(1, usize::from);
-    let share = pieces.len().div_ceil(processors).max(MIN_SHARE);
-    thread::scope(|scope| {
-        let mut shares = pieces.chunks(share);
-        let first = shares.next().unwrap_or_default();
-        let others: Vec<_> = shares.map(|share| scope.spawn(|| read(file, share, found))).collect();
-        let mut documents = read(file, first, found);
-        for other in others {
-            documents.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        }
-        documents
-    })
+    let shares: Vec<_> = pieces.chunks(SHARE).collect();
+    let mut documents = Documents::default();
+    for share in in_parallel(&shares, |share| read(file, share, found)) {
+        documents.extend(share);
+    }
+    documents
 }
 
 /// The documents in `pieces` of a file, each piece with the number of its first line.
@@ -162,6 +156,19 @@ fn flatten(location: SourceLocation, piece: (usize, &str), mut value: Value, fou
     }
 }
 
+/// The number of lines before each item of `items` in `text`, a list. The values of the documents have no locations, because those of
+/// all values would cost more than parsing: a list is parsed again.
+fn item_lines(text: &str) -> Option<Vec<usize>> {
+    #[derive(Deserialize)]
+    struct ListItems {
+        items: Vec<Spanned<IgnoredAny>>,
+    }
+    let options = serde_saphyr::options! { with_snippet: false, budget: None };
+    let list: ListItems = serde_saphyr::from_str_with_options(text, options).ok()?;
+    let lines = list.items.iter().map(|item| item.referenced.line().checked_sub(1));
+    lines.map(|line| usize::try_from(line?).ok()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,5 +221,34 @@ mod tests {
             (&Value::from("1"), &Value::from(1.5))
         );
         assert!(object["nothing"].is_null());
+    }
+
+    #[test]
+    fn items_are_found_in_every_form_of_a_list() {
+        for (text, wanted) in [
+            (
+                "apiVersion: v1\nitems:\n- a: 1\n  b:\n  - 2\n# note\n\n- c: |\n    - text\nkind: List\n- d: 1\n",
+                None,
+            ),
+            (
+                "apiVersion: v1\nitems:\n- a: 1\n  b:\n  - 2\n# note\n\n- c: |\n    - text\nkind: List\n",
+                Some(vec![2, 7]),
+            ),
+            (
+                "kind: List\nitems: # these\n  -\n    a: 1\n  - b: 2\n    c: \"x\n      - y\"\n",
+                Some(vec![3, 4]),
+            ),
+            (
+                "{\"a\": [{}], \"b\": \"items\", \"items\": [\n{\"items\": [{}], \"s\": \"\\\"}]\\\\\"},\n\n  {}], \"c\": [{}]}",
+                Some(vec![1, 3]),
+            ),
+            ("{\"items\": []}", Some(vec![])),
+            ("items: [{},\n {}]\n", Some(vec![0, 1])),
+            ("\"items\": [{}]\n", Some(vec![0])),
+            ("kind: List\n", None),
+            ("items:\n  a: 1\n", None),
+        ] {
+            assert_eq!(item_lines(text), wanted, "{text}");
+        }
     }
 }

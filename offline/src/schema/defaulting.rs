@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{FieldError, join};
+use super::{FieldError, join, schema_of};
 
 /// The fields of `metadata`, which schemas omit.
 const METADATA: [&str; 15] = [
@@ -23,86 +23,63 @@ const METADATA: [&str; 15] = [
     "uid",
 ];
 
-/// Prunes the unknown fields of a whole object. `apiVersion`, `kind` and `metadata` are always known.
-pub(super) fn prune_object(schema: &Value, object: &mut Value, errors: &mut Vec<FieldError>) {
+/// Prunes the unknown fields of a whole object, which it adds to `errors`, and fills in defaults. `apiVersion`, `kind` and `metadata`
+/// are always known.
+pub(super) fn prune_and_default(schema: &Value, object: &mut Value, errors: &mut Vec<FieldError>) {
     let Some(fields) = object.as_object_mut() else { return };
     if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
-        retain(metadata, "metadata", errors, |field| METADATA.contains(&field));
+        prune(metadata, "metadata", errors, |field| METADATA.contains(&field));
     }
     let own: Vec<_> = ["apiVersion", "kind", "metadata"]
         .into_iter()
         .filter_map(|field| fields.remove_entry(field))
         .collect();
-    prune("", schema, object, errors);
+    prune_and_default_value("", schema, object, errors);
     if let Some(fields) = object.as_object_mut() {
         fields.extend(own);
     }
 }
 
-fn retain(fields: &mut Map<String, Value>, path: &str, errors: &mut Vec<FieldError>, known: impl Fn(&str) -> bool) {
+fn prune(fields: &mut Map<String, Value>, path: &str, errors: &mut Vec<FieldError>, known: impl Fn(&str) -> bool) {
     fields.retain(|field, _| {
         let known = known(field);
         if !known {
             let field = join(path, field);
             let message = format!("unknown field {field:?}");
-            errors.push(FieldError::invalid(field, message));
+            errors.push(FieldError { field, message });
         }
         known
     });
 }
 
-fn prune(path: &str, schema: &Value, value: &mut Value, errors: &mut Vec<FieldError>) {
+/// Prunes unknown fields, fills in defaults, and drops nulls unless the field is nullable.
+fn prune_and_default_value(path: &str, schema: &Value, value: &mut Value, errors: &mut Vec<FieldError>) {
     match value {
         Value::Object(fields) => {
-            let properties = schema["properties"].as_object();
-            let others = schema.get("additionalProperties").filter(|others| others.is_object());
-            let keeps = schema["x-kubernetes-preserve-unknown-fields"] == Value::Bool(true)
-                || schema.get("additionalProperties") == Some(&Value::Bool(true));
-            let known = |field: &str| properties.is_some_and(|properties| properties.contains_key(field));
-            if others.is_none() && !keeps {
-                retain(fields, path, errors, known);
+            let keeps =
+                schema["x-kubernetes-preserve-unknown-fields"] == true || schema["additionalProperties"] == true;
+            if !keeps {
+                prune(fields, path, errors, |field| schema_of(schema, field).is_some());
+            }
+            for (field, below) in schema["properties"].as_object().into_iter().flatten() {
+                if fields.get(field).is_some_and(Value::is_null) && below["nullable"] != true {
+                    fields.remove(field);
+                }
+                if let (Some(default), None) = (below.get("default"), fields.get(field)) {
+                    fields.insert(field.clone(), default.clone());
+                }
             }
             for (field, value) in fields {
-                let below = properties.and_then(|properties| properties.get(field)).or(others);
-                if let Some(below) = below {
-                    prune(&join(path, field), below, value, errors);
+                if let Some(below) = schema_of(schema, field) {
+                    prune_and_default_value(&join(path, field), below, value, errors);
                 }
             }
         }
         Value::Array(items) => {
             for (index, item) in items.iter_mut().enumerate() {
-                prune(&format!("{path}[{index}]"), &schema["items"], item, errors);
+                prune_and_default_value(&format!("{path}[{index}]"), &schema["items"], item, errors);
             }
         }
-        _ => {}
-    }
-}
-
-/// Fills in the defaults, and drops nulls unless the field is nullable.
-pub(super) fn fill_defaults(schema: &Value, value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            let properties = schema["properties"].as_object();
-            for (field, below) in properties.into_iter().flatten() {
-                let default = below.get("default");
-                if fields.get(field).is_some_and(Value::is_null) && below["nullable"] != Value::Bool(true) {
-                    fields.remove(field);
-                }
-                if let (Some(default), None) = (default, fields.get(field)) {
-                    fields.insert(field.clone(), default.clone());
-                }
-                if let Some(value) = fields.get_mut(field) {
-                    fill_defaults(below, value);
-                }
-            }
-            if let Some(others) = schema.get("additionalProperties").filter(|others| others.is_object()) {
-                let named = |field: &str| properties.is_some_and(|properties| properties.contains_key(field));
-                for (_, value) in fields.iter_mut().filter(|(field, _)| !named(field)) {
-                    fill_defaults(others, value);
-                }
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(|item| fill_defaults(&schema["items"], item)),
         _ => {}
     }
 }

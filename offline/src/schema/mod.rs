@@ -17,6 +17,7 @@ use taskgate_api::crds;
 use taskgate_webhook::ObjectKind;
 
 use crate::expression::Expression;
+use validation::{SchemaField, Validation};
 
 /// An error in a field of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -25,28 +26,6 @@ pub struct FieldError {
     pub field: String,
     /// The API server's message.
     pub message: String,
-    /// Whether the API server skips the CEL rules because of it.
-    #[serde(skip)]
-    blocking: bool,
-}
-
-impl FieldError {
-    /// An invalid value.
-    fn invalid(field: impl Into<String>, message: String) -> Self {
-        Self {
-            field: field.into(),
-            message,
-            blocking: false,
-        }
-    }
-
-    /// An error that ends the validation: a wrong type or enum value, a missing field, too long, too many.
-    fn blocking(field: impl Into<String>, message: String) -> Self {
-        Self {
-            blocking: true,
-            ..Self::invalid(field, message)
-        }
-    }
 }
 
 /// The schemas by kind.
@@ -110,8 +89,7 @@ impl Schemas {
             return Vec::new();
         };
         let mut errors = Vec::new();
-        defaulting::prune_object(&schema.root, object, &mut errors);
-        defaulting::fill_defaults(&schema.root, object);
+        defaulting::prune_and_default(&schema.root, object, &mut errors);
         errors.sort();
         errors
     }
@@ -122,17 +100,26 @@ impl Schemas {
         let Some(schema) = self.schemas.get(kind) else {
             return Vec::new();
         };
-        let old = Some(old).filter(|old| old.is_object());
-        let mut errors = Vec::new();
-        validation::validate("", &schema.root, object, old, &schema.compiled, &mut errors);
-        errors.sort();
-        if errors.iter().any(|error| error.blocking) {
+        let root = SchemaField {
+            path: String::new(),
+            schema: &schema.root,
+            value: object,
+            old: Some(old).filter(|old| old.is_object()),
+        };
+        let mut validation = Validation {
+            compiled: &schema.compiled,
+            errors: Vec::new(),
+            blocked: false,
+        };
+        validation.validate(&root);
+        validation.errors.sort();
+        if validation.blocked {
             let message = "some validation rules were not checked because the object was invalid";
-            errors.push(FieldError::invalid("", message.to_owned()));
+            validation.error("", message.to_owned());
         } else {
-            validation::validate_rules("", &schema.root, object, old, &schema.compiled, &mut errors);
+            validation.validate_rules(&root);
         }
-        errors
+        validation.errors
     }
 }
 
@@ -177,6 +164,12 @@ fn join(path: &str, field: &str) -> String {
     } else {
         format!("{path}.{field}")
     }
+}
+
+/// The schema of `field` in an object with `schema`, if there is one.
+fn schema_of<'s>(schema: &'s Value, field: &str) -> Option<&'s Value> {
+    let others = schema.get("additionalProperties").filter(|others| others.is_object());
+    schema["properties"].get(field).or(others)
 }
 
 #[cfg(test)]

@@ -4,78 +4,45 @@
 
 use serde_json::{Number, Value};
 
-use super::{CompiledSchema, FieldError, join};
+use super::{CompiledSchema, FieldError, join, schema_of};
 use crate::expression::Variables;
 
-/// Adds the errors of `value`, except those of CEL rules. An unchanged value has none.
-pub(super) fn validate(
-    path: &str,
-    schema: &Value,
-    value: &Value,
-    old: Option<&Value>,
-    compiled: &CompiledSchema,
-    errors: &mut Vec<FieldError>,
-) {
-    if value.is_null() && schema["nullable"] == Value::Bool(true) || old == Some(value) {
-        return;
-    }
-    if let Some(wanted) = wrong_type(schema, value) {
-        let kind = type_of(value);
-        let message = format!("Invalid value: {kind:?}: {path} in body must be of type {wanted}: {kind:?}");
-        errors.push(FieldError::blocking(path, message));
-        return;
-    }
-    let supported = schema["enum"].as_array();
-    if let Some(supported) = supported.filter(|supported| !supported.contains(value)) {
-        let supported: Vec<_> = supported.iter().map(ToString::to_string).collect();
-        let message = format!("Unsupported value: {value}: supported values: {}", supported.join(", "));
-        errors.push(FieldError::blocking(path, message));
-    }
-    match value {
-        Value::String(text) => validate_text(path, schema, text, compiled, errors),
-        Value::Number(number) => validate_number(path, schema, number, errors),
-        Value::Array(items) => validate_count(path, schema, items.len(), ("minItems", "maxItems"), errors),
-        Value::Object(fields) => {
-            validate_count(path, schema, fields.len(), ("minProperties", "maxProperties"), errors);
-            let required = schema["required"].as_array().into_iter().flatten();
-            for field in required
-                .filter_map(Value::as_str)
-                .filter(|field| !fields.contains_key(*field))
-            {
-                errors.push(FieldError::blocking(join(path, field), "Required value".to_owned()));
-            }
-        }
-        Value::Null | Value::Bool(_) => {}
-    }
-    visit_children(path, schema, value, old, &mut |path, schema, value, old| {
-        validate(path, schema, value, old, compiled, errors);
-    });
+/// A value that a schema describes.
+pub(super) struct SchemaField<'v> {
+    /// Its path in the object.
+    pub(super) path: String,
+    pub(super) schema: &'v Value,
+    pub(super) value: &'v Value,
+    /// The stored value; `None` for a new one.
+    pub(super) old: Option<&'v Value>,
 }
 
-/// Called with a value: its path, its schema, the value, the stored value.
-type VisitValue<'a> = dyn FnMut(&str, &Value, &Value, Option<&Value>) + 'a;
-
-/// Calls `visit` for each direct child of `value` that the schema describes.
-fn visit_children(path: &str, schema: &Value, value: &Value, old: Option<&Value>, visit: &mut VisitValue<'_>) {
-    match value {
-        Value::Array(items) => {
-            for (index, item) in items.iter().enumerate() {
-                let old = old.and_then(|old| stored_item(schema, item, old));
-                visit(&format!("{path}[{index}]"), &schema["items"], item, old);
+impl<'v> SchemaField<'v> {
+    /// The direct children that the schema describes.
+    fn children(&self) -> Vec<SchemaField<'v>> {
+        match self.value {
+            Value::Array(items) => {
+                let children = items.iter().enumerate().map(|(index, item)| SchemaField {
+                    path: format!("{}[{index}]", self.path),
+                    schema: &self.schema["items"],
+                    value: item,
+                    old: self.old.and_then(|old| stored_item(self.schema, item, old)),
+                });
+                children.collect()
             }
-        }
-        Value::Object(fields) => {
-            let properties = schema["properties"].as_object();
-            let others = schema.get("additionalProperties").filter(|others| others.is_object());
-            for (field, value) in fields {
-                let described = properties.and_then(|properties| properties.get(field)).or(others);
-                if let Some(described) = described {
-                    let old = old.and_then(|old| old.get(field));
-                    visit(&join(path, field), described, value, old);
-                }
+            Value::Object(fields) => {
+                let child = |(field, value): (&'v String, &'v Value)| {
+                    Some(SchemaField {
+                        path: join(&self.path, field),
+                        schema: schema_of(self.schema, field)?,
+                        value,
+                        old: self.old.and_then(|old| old.get(field)),
+                    })
+                };
+                fields.iter().filter_map(child).collect()
             }
+            _ => Vec::new(),
         }
-        _ => {}
     }
 }
 
@@ -89,7 +56,7 @@ fn stored_item<'a>(schema: &Value, item: &Value, old: &'a Value) -> Option<&'a V
 
 /// The type in the schema, if `value` has another.
 fn wrong_type<'a>(schema: &'a Value, value: &Value) -> Option<&'a str> {
-    if schema["x-kubernetes-int-or-string"] == Value::Bool(true) {
+    if schema["x-kubernetes-int-or-string"] == true {
         return (!value.is_i64() && !value.is_string()).then_some("integer,string");
     }
     let wanted = schema["type"].as_str()?;
@@ -117,90 +84,160 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-fn validate_text(path: &str, schema: &Value, text: &str, compiled: &CompiledSchema, errors: &mut Vec<FieldError>) {
-    let length = u64::try_from(text.chars().count()).unwrap_or(u64::MAX);
-    if let Some(most) = schema["maxLength"].as_u64().filter(|most| length > *most) {
-        let message = format!("Too long: may not be more than {most} bytes");
-        errors.push(FieldError::blocking(path, message));
-    }
-    if let Some(least) = schema["minLength"].as_u64().filter(|least| length < *least) {
-        let message = format!("Invalid value: {text:?}: {path} in body should be at least {least} chars long");
-        errors.push(FieldError::invalid(path, message));
-    }
-    let pattern = schema["pattern"].as_str().and_then(|pattern| compiled.pattern(pattern));
-    if let Some(pattern) = pattern.filter(|pattern| !pattern.is_match(text)) {
-        let message = format!("Invalid value: {text:?}: {path} in body should match '{pattern}'");
-        errors.push(FieldError::invalid(path, message));
-    }
+/// A validation in progress.
+pub(super) struct Validation<'s> {
+    pub(super) compiled: &'s CompiledSchema,
+    /// The errors that were found.
+    pub(super) errors: Vec<FieldError>,
+    /// Whether one of them makes the API server skip the CEL rules.
+    pub(super) blocked: bool,
 }
 
-fn validate_number(path: &str, schema: &Value, number: &Number, errors: &mut Vec<FieldError>) {
-    let Some(value) = number.as_f64() else { return };
-    let mut invalid = |problem: String| {
-        let message = format!("Invalid value: {number}: {path} in body {problem}");
-        errors.push(FieldError::invalid(path, message));
-    };
-    if let Some(most) = schema["maximum"].as_f64().filter(|most| value > *most) {
-        invalid(format!("should be less than or equal to {most}"));
+impl Validation<'_> {
+    pub(super) fn error(&mut self, path: &str, message: String) {
+        let field = path.to_owned();
+        self.errors.push(FieldError { field, message });
     }
-    if let Some(least) = schema["minimum"].as_f64().filter(|least| value < *least) {
-        invalid(format!("should be greater than or equal to {least}"));
-    }
-    let small = number.as_i64().is_none_or(|whole| i32::try_from(whole).is_ok());
-    if schema["format"] == "int32" && !small {
-        invalid("must be of type int32".to_owned());
-    }
-}
 
-fn validate_count(path: &str, schema: &Value, count: usize, bounds: (&str, &str), errors: &mut Vec<FieldError>) {
-    let number = u64::try_from(count).unwrap_or(u64::MAX);
-    if let Some(least) = schema[bounds.0].as_u64().filter(|least| number < *least) {
-        let message = format!("Invalid value: {count}: {path} in body should have at least {least} items");
-        errors.push(FieldError::invalid(path, message));
+    /// Adds an invalid value.
+    fn invalid(&mut self, path: &str, problem: &str) {
+        self.error(path, format!("Invalid value: {problem}"));
     }
-    if let Some(most) = schema[bounds.1].as_u64().filter(|most| number > *most) {
-        let message = format!("Too many: {count}: must have at most {most} items");
-        errors.push(FieldError::blocking(path, message));
-    }
-}
 
-/// Adds the CEL rules that `value` or a value in it violates. Transition rules (`oldSelf`) do not apply to a new value, others not
-/// to an unchanged one.
-pub(super) fn validate_rules(
-    path: &str,
-    schema: &Value,
-    value: &Value,
-    old: Option<&Value>,
-    compiled: &CompiledSchema,
-    errors: &mut Vec<FieldError>,
-) {
-    let rules = schema["x-kubernetes-validations"].as_array().into_iter().flatten();
-    let mut variables = None;
-    for rule in rules {
-        let applies = |source: &&str| match old {
-            Some(old) => source.contains("oldSelf") || old != value,
-            None => !source.contains("oldSelf"),
-        };
-        let source = rule["rule"].as_str().filter(applies);
-        let Some((source, compiled)) = source.and_then(|source| Some((source, compiled.rule(source)?))) else {
-            continue;
-        };
-        let variables = variables.get_or_insert_with(|| {
-            let old = old.map(|old| ("oldSelf", old));
-            Variables::new([("self", value)].into_iter().chain(old))
-        });
-        let problem = match compiled.is_true(variables) {
-            Ok(true) => continue,
-            Ok(false) => {
-                let message = rule["message"].as_str();
-                message.map_or_else(|| format!("failed rule: {source}"), ToOwned::to_owned)
+    /// Adds an error that ends the validation: a wrong type or enum value, a missing field, too long, too many.
+    fn blocking(&mut self, path: &str, message: String) {
+        self.blocked = true;
+        self.error(path, message);
+    }
+
+    /// Adds the errors of `field`, except those of CEL rules. An unchanged value has none.
+    pub(super) fn validate(&mut self, field: &SchemaField<'_>) {
+        let &SchemaField {
+            ref path,
+            schema,
+            value,
+            old,
+        } = field;
+        if value.is_null() && schema["nullable"] == true || old == Some(value) {
+            return;
+        }
+        if let Some(wanted) = wrong_type(schema, value) {
+            let kind = type_of(value);
+            let message = format!("Invalid value: {kind:?}: {path} in body must be of type {wanted}: {kind:?}");
+            return self.blocking(path, message);
+        }
+        let supported = schema["enum"].as_array();
+        if let Some(supported) = supported.filter(|supported| !supported.contains(value)) {
+            let supported: Vec<_> = supported.iter().map(ToString::to_string).collect();
+            let message = format!("Unsupported value: {value}: supported values: {}", supported.join(", "));
+            self.blocking(path, message);
+        }
+        match value {
+            Value::String(text) => self.validate_text(path, schema, text),
+            Value::Number(number) => self.validate_number(path, schema, number),
+            Value::Array(items) => self.validate_count(path, schema, items.len(), ("minItems", "maxItems")),
+            Value::Object(fields) => {
+                self.validate_count(path, schema, fields.len(), ("minProperties", "maxProperties"));
+                let required = schema["required"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_str);
+                for field in required.filter(|field| !fields.contains_key(*field)) {
+                    self.blocking(&join(path, field), "Required value".to_owned());
+                }
             }
-            Err(error) => error.to_string(),
-        };
-        let field = format!("{path}{}", rule["fieldPath"].as_str().unwrap_or_default());
-        errors.push(FieldError::invalid(field, format!("Invalid value: {problem}")));
+            Value::Null | Value::Bool(_) => {}
+        }
+        for child in field.children() {
+            self.validate(&child);
+        }
     }
-    visit_children(path, schema, value, old, &mut |path, schema, value, old| {
-        validate_rules(path, schema, value, old, compiled, errors);
-    });
+
+    fn validate_text(&mut self, path: &str, schema: &Value, text: &str) {
+        let length = u64::try_from(text.chars().count()).unwrap_or(u64::MAX);
+        if let Some(most) = schema["maxLength"].as_u64().filter(|most| length > *most) {
+            self.blocking(path, format!("Too long: may not be more than {most} bytes"));
+        }
+        if let Some(least) = schema["minLength"].as_u64().filter(|least| length < *least) {
+            self.invalid(
+                path,
+                &format!("{text:?}: {path} in body should be at least {least} chars long"),
+            );
+        }
+        let pattern = schema["pattern"]
+            .as_str()
+            .and_then(|pattern| self.compiled.pattern(pattern));
+        if let Some(pattern) = pattern.filter(|pattern| !pattern.is_match(text)) {
+            self.invalid(path, &format!("{text:?}: {path} in body should match '{pattern}'"));
+        }
+    }
+
+    fn validate_number(&mut self, path: &str, schema: &Value, number: &Number) {
+        let Some(value) = number.as_f64() else { return };
+        let mut invalid = |problem: String| self.invalid(path, &format!("{number}: {path} in body {problem}"));
+        if let Some(most) = schema["maximum"].as_f64().filter(|most| value > *most) {
+            invalid(format!("should be less than or equal to {most}"));
+        }
+        if let Some(least) = schema["minimum"].as_f64().filter(|least| value < *least) {
+            invalid(format!("should be greater than or equal to {least}"));
+        }
+        let small = number.as_i64().is_none_or(|whole| i32::try_from(whole).is_ok());
+        if schema["format"] == "int32" && !small {
+            invalid("must be of type int32".to_owned());
+        }
+    }
+
+    fn validate_count(&mut self, path: &str, schema: &Value, count: usize, (min, max): (&str, &str)) {
+        let number = u64::try_from(count).unwrap_or(u64::MAX);
+        if let Some(least) = schema[min].as_u64().filter(|least| number < *least) {
+            self.invalid(
+                path,
+                &format!("{count}: {path} in body should have at least {least} items"),
+            );
+        }
+        if let Some(most) = schema[max].as_u64().filter(|most| number > *most) {
+            self.blocking(path, format!("Too many: {count}: must have at most {most} items"));
+        }
+    }
+
+    /// Adds the CEL rules that `field` or a value in it violates. Transition rules (`oldSelf`) do not apply to a new value, others not
+    /// to an unchanged one.
+    pub(super) fn validate_rules(&mut self, field: &SchemaField<'_>) {
+        let &SchemaField {
+            ref path,
+            schema,
+            value,
+            old,
+        } = field;
+        let rules = schema["x-kubernetes-validations"].as_array().into_iter().flatten();
+        let mut variables = None;
+        for rule in rules {
+            let applies = |source: &&str| match old {
+                Some(old) => source.contains("oldSelf") || old != value,
+                None => !source.contains("oldSelf"),
+            };
+            let source = rule["rule"].as_str().filter(applies);
+            let Some((source, compiled)) = source.and_then(|source| Some((source, self.compiled.rule(source)?))) else {
+                continue;
+            };
+            let variables = variables.get_or_insert_with(|| {
+                let old = old.map(|old| ("oldSelf", old));
+                Variables::new([("self", value)].into_iter().chain(old))
+            });
+            let problem = match compiled.is_true(variables) {
+                Ok(true) => continue,
+                Ok(false) => {
+                    let message = rule["message"].as_str();
+                    message.map_or_else(|| format!("failed rule: {source}"), ToOwned::to_owned)
+                }
+                Err(error) => error.to_string(),
+            };
+            let path = format!("{path}{}", rule["fieldPath"].as_str().unwrap_or_default());
+            self.invalid(&path, &problem);
+        }
+        for child in field.children() {
+            self.validate_rules(&child);
+        }
+    }
 }
