@@ -126,8 +126,7 @@ impl RetryCommand {
         };
         let RetryOrder { kind, name, .. } = order;
         output::print(&format!(
-            "{} {name}: is run again{number}{}\n",
-            kind.as_str(),
+            "{kind} {name}: is run again{number}{}\n",
             dry_run.suffix()
         ))
     }

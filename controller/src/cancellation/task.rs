@@ -21,7 +21,7 @@ use crate::{
 
 /// Annotates how far the cancellation is.
 pub(super) async fn progress(context: &Context, subject: &Subject, progress: CancelState) -> Result<TaskResult, Error> {
-    let change = json!({"annotations": {keys::CANCEL_STATE: progress.as_str()}});
+    let change = json!({"annotations": {keys::CANCEL_STATE: progress.as_ref()}});
     task::patch(context, subject, change).await
 }
 
@@ -118,7 +118,7 @@ pub(super) async fn conclude(
         context,
         &subject.at(&latest),
         json!({
-            "annotations": {keys::CANCEL_STATE: CancelState::Cancelled.as_str()},
+            "annotations": {keys::CANCEL_STATE: CancelState::Cancelled.as_ref()},
         }),
     )
     .await?;
@@ -126,7 +126,7 @@ pub(super) async fn conclude(
         let kind = Task::of(&subject.object).agent_type().unwrap_or_default();
         reconciler
             .metrics
-            .cancelled(&subject.namespace, kind, stamp.trigger.as_str(), knows_cancelled);
+            .cancelled(&subject.namespace, kind, stamp.trigger.into(), knows_cancelled);
     }
     Ok(outcome)
 }
@@ -137,7 +137,7 @@ fn concluded(object: &Value, cancellation: &Cancellation, knows_cancelled: bool)
     let reason = cancellation
         .stamp
         .as_ref()
-        .map_or("ByHand", |stamp| stamp.trigger.as_str());
+        .map_or("ByHand", |stamp| stamp.trigger.into());
     let message = conclusion(cancellation);
     let mut conditions = object
         .pointer("/status/conditions")

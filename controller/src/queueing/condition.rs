@@ -37,7 +37,7 @@ pub(super) fn change(
     }
     let status = if state.waits { "True" } else { "False" };
     let same_status = before.is_some_and(|before| before.status() == status);
-    let same_reason = same_status && before.is_some_and(|before| before.reason() == state.reason.as_str());
+    let same_reason = same_status && before.is_some_and(|before| before.reason() == state.reason.as_ref());
     let mut message = state.message.clone();
     let mut waited = None;
     if state.reason == QueueReason::Admitted {
@@ -68,7 +68,7 @@ pub(super) fn change(
         None => state.since.unwrap_or(now),
     };
     let queued = json!({
-        "type": QUEUED, "status": status, "reason": state.reason.as_str(), "message": message,
+        "type": QUEUED, "status": status, "reason": state.reason.as_ref(), "message": message,
         "lastTransitionTime": rfc3339(since),
         "observedGeneration": task.pointer("/metadata/generation").cloned().unwrap_or_default(),
     });

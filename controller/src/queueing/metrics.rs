@@ -56,8 +56,8 @@ impl QueueingMetrics {
         reason: QueueReason,
         waited: Option<SignedDuration>,
     ) {
-        let reason = reason.as_str();
-        self.states.get_or_create(&QueueReasonLabels { reason }).inc();
+        let labels = QueueReasonLabels { reason: reason.into() };
+        self.states.get_or_create(&labels).inc();
         if let Some(waited) = waited {
             let labels = QueueLabels {
                 namespace: namespace.to_owned(),

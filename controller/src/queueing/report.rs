@@ -82,7 +82,7 @@ async fn record(
     debug!(
         namespace = namespace_of(task),
         name = Metadata::of(task).name(),
-        reason = state.reason.as_str(),
+        reason = state.reason.as_ref(),
         "queue"
     );
     queueing
@@ -97,7 +97,7 @@ async fn record(
     events::publish(
         &queueing.context,
         type_,
-        state.reason.as_str(),
+        state.reason.as_ref(),
         "Queue",
         &change.message,
         &reference,

@@ -110,11 +110,7 @@ pub(super) async fn record(retry: &RetryReconciler, item: &WorkItem, run: &RunRe
 
 /// Records why the issue source gave no answer: the run is retried nevertheless.
 pub(super) async fn record_unknown_source(retry: &RetryReconciler, item: &WorkItem, run: &RunRef, error: &str) {
-    let note = format!(
-        "{} {} is run again without knowing whether its source is closed: {error}",
-        run.kind.as_str(),
-        run.name
-    );
+    let note = format!("{run} is run again without knowing whether its source is closed: {error}");
     let regarding = item.object_ref(&());
     publish(
         &retry.context,
@@ -132,12 +128,7 @@ fn failed(item: &WorkItem, run: &RunRef) -> String {
     let why = status.failure.map_or(String::new(), |failure| {
         format!(": {:?} failure, {}", failure.class, failure.reason)
     });
-    format!(
-        "{} {} failed at attempt {}{why}",
-        run.kind.as_str(),
-        run.name,
-        status.attempt
-    )
+    format!("{run} failed at attempt {}{why}", status.attempt)
 }
 
 /// Reason and message of the condition about retries.

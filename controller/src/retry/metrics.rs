@@ -29,7 +29,7 @@ impl RetryMetrics {
     }
 
     pub(super) fn count(&self, kind: RetriedKind, outcome: &'static str) {
-        let kind = kind.as_str();
+        let kind = kind.into();
         self.retries.get_or_create(&RetryLabels { kind, outcome }).inc();
     }
 }

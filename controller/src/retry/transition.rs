@@ -245,7 +245,7 @@ impl RetryInFlight<'_> {
     pub(super) fn failed(&self, doing: &'static str, error: kube::Error) -> Error {
         Error::new(
             doing,
-            self.transition.old.kind.as_str(),
+            self.transition.old.kind.into(),
             &self.key.0,
             &self.transition.old.name,
             error,

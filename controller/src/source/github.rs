@@ -99,7 +99,7 @@ struct Session<'a> {
 
 impl Session<'_> {
     async fn is_open(&mut self, repository: &Repository, number: u64) -> Result<bool, SourceError> {
-        let endpoint = IssueEndpoint::Issues.as_str();
+        let endpoint = IssueEndpoint::Issues;
         let path = format!("/repos/{}/{}/{endpoint}/{number}", repository.owner, repository.name);
         let answer = self.get(&path, None).await?;
         match answer.status {
@@ -115,7 +115,7 @@ impl Session<'_> {
 
     async fn item(&mut self, query: &ItemQuery<'_>) -> Result<ItemReading, SourceError> {
         let repository = format!("/repos/{}/{}", query.repository.owner, query.repository.name);
-        let path = format!("{repository}/{}/{}", query.endpoint.as_str(), query.number);
+        let path = format!("{repository}/{}/{}", query.endpoint, query.number);
         // A partial reading is no base for a whole one.
         let before = query.before.filter(|kept| kept.whole || !query.whole);
         let answer = self.get(&path, before.and_then(|kept| kept.tag.as_deref())).await?;

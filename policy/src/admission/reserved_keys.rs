@@ -112,7 +112,7 @@ pub(crate) fn findings(request: &Request<'_>, planned: &[Finding<'_>], labels: b
         return Vec::new();
     }
     let keys = removed.into_iter().map(ToOwned::to_owned).collect();
-    let detail = Detail::OwnKeysRemoved { keys };
+    let detail = Detail::OwnKeysRemoved(keys);
     vec![
         Finding::own(detail.clone(), Effect::Change(edits)),
         Finding::own(detail, Effect::Warn),
@@ -134,7 +134,7 @@ pub fn reserved_keys_changed(kind: Kind, old: &Value, new: &Value) -> Option<Dec
             .find(|key| before.label(key) != now.label(key))
     };
     let key = annotation.or_else(label)?;
-    let finding = Finding::own(Detail::OwnKeyChanged { key }, Effect::Deny);
+    let finding = Finding::own(Detail::OwnKeyChanged(key), Effect::Deny);
     Some(assemble(new, Phase::Validating, vec![finding]))
 }
 

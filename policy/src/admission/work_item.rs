@@ -30,9 +30,7 @@ fn status(request: &Request<'_>) -> Vec<Finding<'static>> {
         return Vec::new();
     }
     let item = request.object.pointer("/spec/item").and_then(Value::as_str);
-    let detail = Detail::StatusOwned {
-        item: item.unwrap_or_default().to_owned(),
-    };
+    let detail = Detail::StatusOwned(item.unwrap_or_default().to_owned());
     vec![Finding::own(detail, Effect::Deny)]
 }
 
@@ -49,7 +47,7 @@ fn spec(request: &Request<'_>, metadata: Metadata<'_>) -> Option<Finding<'static
     }
     .work_item_name();
     let misnamed = metadata.name() != Some(expected.as_str());
-    misnamed.then(|| Finding::own(Detail::WorkItemMisnamed { expected }, Effect::Reject))
+    misnamed.then(|| Finding::own(Detail::WorkItemMisnamed(expected), Effect::Reject))
 }
 
 /// Who asked: the user who set or changed the request; taskgate itself only removes requests.
@@ -74,7 +72,7 @@ fn stamp(request: &Request<'_>) -> Vec<Finding<'static>> {
             (None, Some(_)) => Edit::RemoveAnnotation(by.to_owned()),
             _ => continue,
         };
-        let detail = Detail::RequestStamped { key: by };
+        let detail = Detail::RequestStamped(by);
         findings.push(Finding::own(detail, Effect::Change(vec![edit])));
     }
     findings
@@ -90,7 +88,7 @@ fn requests(request: &Request<'_>) -> Option<Finding<'static>> {
     for (key, by) in keys::REQUESTS {
         let differs = |key| old.annotation(key) != now.annotation(key);
         if (differs(key) || differs(by)) && now.annotation(by).map(ToOwned::to_owned) != asked_by(request, key, by) {
-            return Some(Finding::own(Detail::RequestForged { key: by }, Effect::Deny));
+            return Some(Finding::own(Detail::RequestForged(by), Effect::Deny));
         }
     }
     let message = retry_order(request)?.err()?;

@@ -17,9 +17,7 @@ pub(crate) fn findings<'a>(governed: &Governed<'a>, task: Task<'a>) -> Vec<Findi
     };
     let mut findings = Vec::new();
     if let Some(message) = &governed.item_key_error {
-        let detail = Detail::ItemKeyUnusable {
-            message: message.clone(),
-        };
+        let detail = Detail::ItemKeyUnusable(message.clone());
         findings.push(Finding::new(Section::FailurePolicy, &matched, detail, Effect::Warn));
     }
     if matched.mode != Mode::Enforce {
@@ -42,7 +40,7 @@ pub(crate) fn findings<'a>(governed: &Governed<'a>, task: Task<'a>) -> Vec<Findi
         edits.push(Edit::RemoveTtl);
         edits.push(Edit::Annotation(keys::TTL.into(), ttl.to_string()));
     }
-    let detail = Detail::Accounted { work_item };
+    let detail = Detail::Accounted(work_item);
     findings.push(Finding::new(
         Section::FailurePolicy,
         &matched,

@@ -8,11 +8,10 @@ use taskgate_api::{
     keys,
 };
 
-use super::item_key::ItemKey;
 use crate::{
     issue_source::Repository,
     kubernetes::{Edit, clip, hex},
-    template::{Budget, Rendering, Sees, TemplateInput},
+    template::{Budget, Rendering, Sees, TemplateInput, Text},
 };
 
 /// The longest key that is kept whole, in bytes; a longer one is cut, and gets a hash.
@@ -147,7 +146,7 @@ pub(crate) struct FoundItem {
 /// on the Task wins over the template; a template that gives nothing leaves the ordinary identity.
 pub(crate) fn find_item(
     input: &TemplateInput<'_>,
-    item_key: Option<&ItemKey>,
+    item_key: Option<&Text>,
     planned: &[Edit],
     budget: Budget,
 ) -> FoundItem {
@@ -163,7 +162,7 @@ pub(crate) fn find_item(
             ..FoundItem::default()
         };
     };
-    match item_key.render(&mut Rendering::new(*input, Sees::Planned(planned), budget)) {
+    match Rendering::new(*input, Sees::Planned(planned), budget).name(item_key) {
         Ok(key) => {
             let spawner = task.spawner();
             let full = format!("{}/{key}", spawner.unwrap_or("-"));

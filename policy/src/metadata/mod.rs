@@ -11,17 +11,14 @@
 //! admission), `interests` and `admission`; the controller calls [`fill`] and [`copy`], the command line [`preview()`].
 
 mod findings;
-mod pending;
 mod planned;
-mod preview;
-mod propagate;
 mod source_read;
 
-pub use crate::template::TemplateInput;
+pub use findings::{PreviewLine, preview};
 pub(crate) use findings::{Stage, Values, findings};
-pub use pending::Pending;
+pub use planned::Pending;
 pub(crate) use planned::Planned;
-pub use preview::{PreviewLine, preview};
-pub(crate) use propagate::propagate;
-pub(crate) use source_read::has_readable_source;
 pub use source_read::{LateMetadata, copy, fill, settle};
+pub(crate) use source_read::{has_readable_source, propagate};
+
+pub use crate::template::TemplateInput;

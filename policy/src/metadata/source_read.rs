@@ -6,12 +6,11 @@ use taskgate_api::{Mode, job::Job, kelos::Task, keys, metadata::Metadata, task_p
 use super::{
     Pending, Planned,
     findings::{Stage, Values, findings},
-    propagate,
 };
 use crate::{
-    decision::Finding,
-    kubernetes::{Edit, merge},
-    matching::{PolicyScope, PolicySet, SourceKey},
+    decision::{Detail, Effect, Finding, Governed, Phase},
+    kubernetes::{Edit, KeyKind, merge},
+    matching::{MetadataRule, PolicyScope, PolicySet, Section, SectionMatch, SourceKey},
     template::TemplateInput,
 };
 
@@ -82,7 +81,7 @@ pub fn copy(policies: &PolicySet, input: &TemplateInput<'_>, job: &Value, pods: 
     let pods = pods && Job::of(job).is_suspended() && job.pointer("/status/startTime").is_none_or(Value::is_null);
     let task = Metadata::of(input.object);
     let edits: Vec<_> = matches
-        .flat_map(|matched| propagate::edits(matched.rule, task, job, pods))
+        .flat_map(|matched| copied(matched.rule, task, job, pods))
         .collect();
     (!edits.is_empty()).then(|| merge(&edits))
 }
@@ -90,6 +89,66 @@ pub fn copy(policies: &PolicySet, input: &TemplateInput<'_>, job: &Value, pods: 
 /// The merge patch of the metadata of a Task that waits for nothing any more.
 pub fn settle() -> Value {
     json!({"annotations": {keys::PENDING: null}})
+}
+
+/// What the metadata sections of the Task's policies do to its Job.
+///
+/// The values are those of the Task, whether a policy or a user set them: Job, pod and Task never differ. Keys that the Job or its pod
+/// template has already stay. The Job's selector is not touched, and Kueue's keys cannot get into a pod template, because
+/// no policy can set them.
+pub(crate) fn propagate<'a>(governed: &Governed<'a>) -> Vec<Finding<'a>> {
+    let Some(task) = governed.task.filter(|_| governed.request.phase == Phase::Mutating) else {
+        return Vec::new();
+    };
+    let matches = governed
+        .sections
+        .metadata
+        .iter()
+        .filter(|matched| matched.mode != Mode::Off);
+    matches
+        .filter_map(|matched| propagated(governed, matched, task.metadata()))
+        .collect()
+}
+
+fn propagated<'a>(
+    governed: &Governed<'a>,
+    matched: &SectionMatch<'a, &'a MetadataRule>,
+    task: Metadata<'_>,
+) -> Option<Finding<'a>> {
+    let edits = copied(matched.rule, task, governed.request.object, true);
+    let keys: Vec<_> = edits.iter().filter_map(Edit::key).map(ToOwned::to_owned).collect();
+    let detail = Detail::MetadataSet(keys);
+    (!edits.is_empty()).then(|| Finding::new(Section::Metadata, matched, detail, Effect::Change(edits)))
+}
+
+/// What `rule` copies from `task` to `job`, and to its pod template if `pods`.
+fn copied(rule: &MetadataRule, task: Metadata<'_>, job: &Value, pods: bool) -> Vec<Edit> {
+    let template = job
+        .pointer("/spec/template")
+        .filter(|template| pods && template.is_object());
+    let mut edits = Vec::new();
+    for (target, object) in [(PropagationTarget::Job, Some(job)), (PropagationTarget::Pod, template)] {
+        let Some(existing) = object.map(Metadata::of).filter(|_| rule.reaches(target)) else {
+            continue;
+        };
+        for entry in &rule.entries {
+            let (value, taken) = match entry.kind {
+                KeyKind::Label => (task.label(&entry.key), existing.label(&entry.key)),
+                KeyKind::Annotation => (task.annotation(&entry.key), existing.annotation(&entry.key)),
+            };
+            let (Some(value), None) = (value, taken) else {
+                continue;
+            };
+            let (key, value) = (entry.key.to_string(), value.to_owned());
+            edits.push(match (target, entry.kind) {
+                (PropagationTarget::Job, KeyKind::Label) => Edit::Label(key, value),
+                (PropagationTarget::Job, KeyKind::Annotation) => Edit::Annotation(key, value),
+                (PropagationTarget::Pod, KeyKind::Label) => Edit::PodLabel(key, value),
+                (PropagationTarget::Pod, KeyKind::Annotation) => Edit::PodAnnotation(key, value),
+            });
+        }
+    }
+    edits
 }
 
 #[cfg(test)]

@@ -129,7 +129,7 @@ impl<'a> Retried<'a> {
             return item;
         }
         let name = self.metadata().name().unwrap_or_default();
-        let kind = self.kind.as_str();
+        let kind = self.kind;
         if self.kind == RetriedKind::Workload {
             let workload = Workload::of(self.object);
             let mut issues: Vec<_> = workload.issues().collect();
