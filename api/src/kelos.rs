@@ -152,6 +152,18 @@ impl<'a> Task<'a> {
         self.0.time("/metadata/deletionTimestamp")
     }
 
+    /// The positive number of the issue or pull request that the source stamped on the Task.
+    pub fn source_number(self) -> Option<u64> {
+        let number = self.metadata().annotation(SOURCE_NUMBER)?.trim().parse().ok();
+        number.filter(|number| *number > 0)
+    }
+
+    /// The owner and the name of the repository that the source stamped on the Task.
+    pub fn source_repository(self) -> Option<(&'a str, &'a str)> {
+        let metadata = self.metadata();
+        metadata.annotation(SOURCE_OWNER).zip(metadata.annotation(SOURCE_REPO))
+    }
+
     /// The spawner that owns the Task by controller reference.
     pub fn spawner_owner(self) -> Option<Owner<'a>> {
         self.metadata()

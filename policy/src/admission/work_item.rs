@@ -1,8 +1,7 @@
 //! Validates writes to a `WorkItem`: its name follows from its key, only taskgate writes its status, and requests in its annotations
 //! are stamped with the user.
 
-use serde_json::Value;
-use taskgate_api::{WorkItemSpec, keys, metadata::Metadata, retry_status::RetryOrder};
+use taskgate_api::{Lenient as _, WorkItemSpec, keys, metadata::Metadata, retry_status::RetryOrder};
 
 use super::{spec_of, unreadable};
 use crate::{
@@ -29,7 +28,7 @@ fn status(request: &Request<'_>) -> Vec<Finding<'static>> {
     if request.own {
         return Vec::new();
     }
-    let item = request.object.pointer("/spec/item").and_then(Value::as_str);
+    let item = request.object.text("/spec/item");
     let detail = Detail::StatusOwned(item.unwrap_or_default().to_owned());
     vec![Finding::own(detail, Effect::Deny)]
 }

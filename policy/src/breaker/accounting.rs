@@ -31,15 +31,8 @@ pub(crate) fn findings<'a>(governed: &Governed<'a>, task: Task<'a>) -> Vec<Findi
     if governed.key_was_rendered {
         edits.push(Edit::Annotation(keys::ITEM_KEY.into(), item.key.clone()));
     }
-    // An invalid TTL is left for the API server to refuse. The spec wins over an annotation of the creator.
-    if let Some(ttl) = task
-        .ttl_seconds()
-        .and_then(|ttl| i32::try_from(ttl).ok())
-        .filter(|ttl| *ttl >= 0)
-    {
-        edits.push(Edit::RemoveTtl);
-        edits.push(Edit::Annotation(keys::TTL.into(), ttl.to_string()));
-    }
+    // The spec wins over an annotation of the creator.
+    edits.extend(Edit::keep_ttl(task).into_iter().flat_map(|(_, edits)| edits));
     let detail = Detail::Accounted(work_item);
     findings.push(Finding::new(
         Section::FailurePolicy,

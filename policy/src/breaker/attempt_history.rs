@@ -277,7 +277,8 @@ pub fn refresh(status: &WorkItemStatus, rule: Option<&FailurePolicy>, now: Times
     Some(next)
 }
 
-/// Micro-dollars in a dollar.
+/// Micro-dollars in a dollar. Costs are summed without rounding: Kelos reports them as Kubernetes quantities, and a sum of floats
+/// would drift.
 const MICRO: u128 = 1_000_000;
 /// The largest amount: a million million dollars. Whatever is more is that much.
 const MAX_COST: u128 = 1_000_000_000_000 * MICRO;
@@ -378,8 +379,8 @@ pub enum SourceVerdict {
     Prune,
 }
 
-/// Compares the answer of the issue source with `status`. Only a breaker that failures opened is reset; a user closes a breaker
-/// that a user opened.
+/// `resetOnChange`: compares the answer of the issue source with `status`. Only a breaker that failures opened is reset; a user
+/// closes a breaker that a user opened.
 pub fn evaluate_source(status: &WorkItemStatus, rule: &FailurePolicy, presence: ItemPresence<'_>) -> SourceVerdict {
     match presence {
         _ if !rule.reset_on_change || open_reason(status, rule) == Some(BreakerRefusal::OpenedManually) => {

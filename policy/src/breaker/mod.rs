@@ -4,7 +4,7 @@
 //! Task created:  accounting (finalizer, label, TTL), evaluate::task_finding (denial, the safety net)
 //! Job created:   evaluate::job_finding (suspended and marked, never denied)
 //! Task ended:    lifecycle (next action) -> failure_cause -> attempt_history (the WorkItem's status, fitted by fit)
-//! source read:   source_change (resetOnChange)
+//! source read:   attempt_history::evaluate_source (resetOnChange)
 //! ```
 //!
 //! Imports `kubernetes`, `issue_source`, `matching`, `decision` and `cancellation` (a cancelled Task did not fail). Imported by

@@ -78,7 +78,7 @@ impl TaskState {
             started: task.status_time("startTime").is_some(),
             ended: task.status_time("completionTime"),
             deleting: task.deleting_since(),
-            has_finalizer: metadata.finalizers().any(|finalizer| finalizer == keys::ACCOUNTING),
+            has_finalizer: metadata.has_finalizer(keys::ACCOUNTING),
             work_item: metadata.label(keys::WORK_ITEM).map(ToOwned::to_owned),
             recorded: metadata.annotation(keys::RECORDED).map(ToOwned::to_owned),
             spec_ttl: task.ttl_seconds().and_then(|ttl| u32::try_from(ttl).ok()),

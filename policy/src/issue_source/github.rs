@@ -8,6 +8,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use taskgate_api::Lenient as _;
 
 use super::{Comment, SourceItem};
 use crate::kubernetes;
@@ -27,7 +28,7 @@ const KELOS_MARKS: [&str; 2] = ["<!-- kelos.dev/", "**Kelos Task Status**"];
 
 /// The answer of `/issues/N` or `/pulls/N`. `None` when it is no such thing, or another number's.
 pub fn item(answer: &Value, number: u64) -> Option<SourceItem> {
-    let text = |pointer: &str| answer.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let text = |pointer: &str| answer.text(pointer).unwrap_or_default();
     let is_open = match text("/state") {
         "open" => true,
         "closed" => false,
@@ -37,12 +38,16 @@ pub fn item(answer: &Value, number: u64) -> Option<SourceItem> {
         return None;
     }
     let names = |list: &str, field: &str| {
-        let list = answer.get(list).and_then(Value::as_array).into_iter().flatten();
         // A label may be a bare string.
         let name = |entry: &Value| entry.get(field).unwrap_or(entry).as_str().map(clip);
         let mut seen = BTreeSet::new();
         let is_new = |name: &String| seen.insert(name.clone());
-        list.filter_map(name).filter(is_new).take(MAX_NAMES).collect::<Vec<_>>()
+        answer
+            .items(list)
+            .filter_map(name)
+            .filter(is_new)
+            .take(MAX_NAMES)
+            .collect::<Vec<_>>()
     };
     let head = text("/head/sha");
     Some(SourceItem {
@@ -52,11 +57,11 @@ pub fn item(answer: &Value, number: u64) -> Option<SourceItem> {
         is_draft: answer.get("draft").and_then(Value::as_bool) == Some(true),
         title: clip(text("/title")),
         body_digest: Sha256::digest(text("/body")).into(),
-        labels: names("labels", "name"),
+        labels: names("/labels", "name"),
         author: clip(text("/user/login")),
-        assignees: names("assignees", "login"),
+        assignees: names("/assignees", "login"),
         url: clip(text("/html_url")),
-        updated: text("/updated_at").parse().ok(),
+        updated: answer.time("/updated_at"),
         comment_count: answer.get("comments").and_then(Value::as_u64).unwrap_or_default(),
         head_sha: (!head.is_empty()).then(|| clip(head)),
         conversation: [0; 32],
@@ -107,7 +112,7 @@ impl Conversation {
 }
 
 fn comment(entry: &Value, own: Option<&str>) -> Option<Comment> {
-    let text = |pointer: &str| entry.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let text = |pointer: &str| entry.text(pointer).unwrap_or_default();
     let body = body(entry);
     let author = text("/user/login");
     let is_app = entry.get("performed_via_github_app").is_some_and(|app| !app.is_null());
@@ -116,14 +121,14 @@ fn comment(entry: &Value, own: Option<&str>) -> Option<Comment> {
     Some(Comment {
         id: entry.get("id")?.as_u64()?,
         author: clip(author),
-        created: text("/created_at").parse().ok(),
+        created: entry.time("/created_at"),
         by_person: !is_bot && !is_own && !KELOS_MARKS.iter().any(|mark| body.contains(mark)),
         body: kubernetes::clip(body, KEPT_TEXT),
     })
 }
 
 fn body(entry: &Value) -> &str {
-    entry.get("body").and_then(Value::as_str).unwrap_or_default()
+    entry.text("/body").unwrap_or_default()
 }
 
 /// The login of `/user`: who our token belongs to.

@@ -1,8 +1,9 @@
-//! An issue or a pull request as its source has it.
+//! An issue or a pull request as its source has it, and whether a spawner discovers it.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+use taskgate_api::Lenient as _;
 
 use crate::kubernetes::hex;
 
@@ -102,7 +103,8 @@ impl SourceItem {
     }
 }
 
-/// The filters of one source.
+/// The filters of one source: which items its spawner discovers, by Kelos' rules, as far as the item's own fields decide. Review
+/// states, changed files and comment policies need further requests; every item passes them here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// `open`, `closed` or `all`; empty is `open`.
@@ -138,22 +140,20 @@ impl Filter {
                 ..Self::default()
             };
         }
-        let text = |field: &str| source.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text = |field: &str| source.text(field).unwrap_or_default().to_owned();
         let list = |field: &str| {
-            let list = source.get(field).and_then(Value::as_array).into_iter().flatten();
-            list.filter_map(Value::as_str)
-                .map(ToOwned::to_owned)
-                .collect::<Vec<_>>()
+            let texts = source.items(field).filter_map(Value::as_str);
+            texts.map(ToOwned::to_owned).collect::<Vec<_>>()
         };
-        let types = list("types");
+        let types = list("/types");
         let of_type = |name: &str| types.iter().any(|own| own == name);
         Self {
-            state: text("state"),
-            labels: list("labels"),
-            exclude_labels: list("excludeLabels"),
-            assignee: text("assignee"),
-            author: text("author"),
-            exclude_authors: list("excludeAuthors"),
+            state: text("/state"),
+            labels: list("/labels"),
+            exclude_labels: list("/excludeLabels"),
+            assignee: text("/assignee"),
+            author: text("/author"),
+            exclude_authors: list("/excludeAuthors"),
             draft: source.get("draft").and_then(Value::as_bool),
             pulls: (kind == "githubIssues").then(|| Pulls {
                 issues: types.is_empty() || of_type("issues"),
@@ -191,14 +191,10 @@ impl Filter {
 
 /// Whether each of a webhook's filters passes only what is open. Without filters every event passes.
 fn hears_of_open_items_only(source: &Value) -> bool {
-    let filters = source.get("filters").and_then(Value::as_array);
-    filters.is_some_and(|filters| {
-        let open = |filter: &Value| {
-            let text = |field: &str| filter.get(field).and_then(Value::as_str).unwrap_or_default();
-            text("state") == "open" || matches!(text("action"), "opened" | "reopened")
-        };
-        !filters.is_empty() && filters.iter().all(open)
-    })
+    let mut filters = source.items("/filters").peekable();
+    let open =
+        |filter: &Value| filter["state"] == "open" || filter["action"] == "opened" || filter["action"] == "reopened";
+    filters.peek().is_some() && filters.all(open)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::Value;
 use strum::Display;
-use taskgate_api::metadata::Metadata;
+use taskgate_api::{Lenient as _, metadata::Metadata};
 
 use super::Filter;
 
@@ -65,30 +65,16 @@ impl IssueSource {
         let Some((kind, endpoint, source)) = found else {
             return Err(Unsupported("only GitHub sources can be read".to_owned()));
         };
-        let text = |field: &str| {
-            source
-                .get(field)
-                .and_then(Value::as_str)
-                .filter(|text| !text.is_empty())
-        };
-        let template = |path: &str| {
-            object
-                .pointer(path)
-                .and_then(Value::as_str)
-                .filter(|name| !name.is_empty())
-        };
-        let workspace = template("/spec/taskTemplate/worker/workspaceRef/name")
-            .or_else(|| template("/spec/taskTemplate/workspaceRef/name"));
-        let Some(workspace) = workspace else {
-            return Err(Unsupported(
-                "its Tasks have no Workspace that names a repository".to_owned(),
-            ));
-        };
+        let workspace = object
+            .text("/spec/taskTemplate/worker/workspaceRef/name")
+            .or_else(|| object.text("/spec/taskTemplate/workspaceRef/name"));
+        let nameless = || Unsupported("its Tasks have no Workspace that names a repository".to_owned());
+        let workspace = workspace.ok_or_else(nameless)?;
         Ok(Self {
             endpoint,
-            repository: text("repo").map(ToOwned::to_owned),
+            repository: source.text("/repo").map(ToOwned::to_owned),
             workspace: workspace.to_owned(),
-            interval: text("pollInterval").map_or(POLL, interval),
+            interval: source.text("/pollInterval").map_or(POLL, interval),
             filter: Filter::of(kind, source),
         })
     }
@@ -167,7 +153,7 @@ pub fn ghproxy_service(workspace: &str) -> Option<String> {
     (name.len() <= MAX_PROXY).then_some(name)
 }
 
-/// The parts of a `TaskSpawner` that decisions need.
+/// The parts of a `TaskSpawner` that decisions need, so that caches stay small.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpawnerInfo {
     /// Its UID.
@@ -186,7 +172,7 @@ impl SpawnerInfo {
     /// Reads the `TaskSpawner` `object`.
     pub fn of(object: &Value) -> Self {
         let metadata = Metadata::of(object);
-        let text = |path| text(object, path);
+        let text = |path| object.text(path).map(ToOwned::to_owned);
         Self {
             uid: metadata.uid().unwrap_or_default().to_owned(),
             labels: metadata
@@ -212,7 +198,7 @@ pub struct WorkspaceInfo {
 impl WorkspaceInfo {
     /// Reads the `Workspace` `object`.
     pub fn of(object: &Value) -> Self {
-        let text = |path| text(object, path);
+        let text = |path| object.text(path).map(ToOwned::to_owned);
         Self {
             repo: text("/spec/repo").unwrap_or_default(),
             reference: text("/spec/ref"),
@@ -240,12 +226,6 @@ impl Workspace {
             Self::Unknown | Self::Absent => None,
         }
     }
-}
-
-/// The text at `path`, unless it is empty.
-fn text(object: &Value, path: &str) -> Option<String> {
-    let value = object.pointer(path).and_then(Value::as_str);
-    value.filter(|value| !value.is_empty()).map(ToOwned::to_owned)
 }
 
 #[cfg(test)]

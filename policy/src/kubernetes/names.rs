@@ -1,4 +1,4 @@
-//! The forms of names, label keys and label values, and text that is cut to length.
+//! The forms of names, label keys and label values, text that is cut to length, and problems of fields.
 
 use std::fmt::Write as _;
 

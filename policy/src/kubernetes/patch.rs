@@ -1,9 +1,11 @@
 //! Edits of an object, and the smallest JSON patch that makes them.
 
+use std::collections::BTreeMap;
+
 use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, jsonptr::PointerBuf};
 use serde_json::{Map, Value};
 use strum::{Display, IntoStaticStr};
-use taskgate_api::metadata::Metadata;
+use taskgate_api::{kelos::Task, keys, metadata::Metadata};
 
 /// Which of the two maps of an object's metadata a key is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Display, IntoStaticStr)]
@@ -13,6 +15,35 @@ pub(crate) enum KeyKind {
     Label,
     /// `metadata.annotations`
     Annotation,
+}
+
+impl KeyKind {
+    /// Both of them.
+    pub(crate) const ALL: [Self; 2] = [Self::Label, Self::Annotation];
+
+    /// The field of an object's metadata.
+    pub(crate) fn field(self) -> &'static str {
+        match self {
+            Self::Label => "labels",
+            Self::Annotation => "annotations",
+        }
+    }
+
+    /// The value of the label or annotation `key`.
+    pub(crate) fn value<'a>(self, metadata: Metadata<'a>, key: &str) -> Option<&'a str> {
+        match self {
+            Self::Label => metadata.label(key),
+            Self::Annotation => metadata.annotation(key),
+        }
+    }
+
+    /// All labels or annotations.
+    pub(crate) fn entries(self, metadata: Metadata<'_>) -> BTreeMap<&str, &str> {
+        match self {
+            Self::Label => metadata.labels().collect(),
+            Self::Annotation => metadata.annotations().collect(),
+        }
+    }
 }
 
 /// One change that a decision makes to the object.
@@ -41,12 +72,49 @@ pub(crate) enum Edit {
 }
 
 impl Edit {
+    /// Moves the TTL of `task`, in seconds, out of its spec to an annotation. `None` without one, and for an invalid one, which is left
+    /// for the API server to refuse.
+    pub(crate) fn keep_ttl(task: Task<'_>) -> Option<(i32, [Self; 2])> {
+        let ttl = i32::try_from(task.ttl_seconds()?).ok().filter(|ttl| *ttl >= 0)?;
+        Some((
+            ttl,
+            [Self::RemoveTtl, Self::Annotation(keys::TTL.into(), ttl.to_string())],
+        ))
+    }
+
     /// Sets the label or annotation `key`.
     pub(crate) fn set(kind: KeyKind, key: &str, value: &str) -> Self {
         let (key, value) = (key.to_owned(), value.to_owned());
         match kind {
             KeyKind::Label => Self::Label(key, value),
             KeyKind::Annotation => Self::Annotation(key, value),
+        }
+    }
+
+    /// Sets the label or annotation `key` in a Job's pod template.
+    pub(crate) fn set_in_pod(kind: KeyKind, key: &str, value: &str) -> Self {
+        let (key, value) = (key.to_owned(), value.to_owned());
+        match kind {
+            KeyKind::Label => Self::PodLabel(key, value),
+            KeyKind::Annotation => Self::PodAnnotation(key, value),
+        }
+    }
+
+    /// Removes the label or annotation `key`.
+    pub(crate) fn remove(kind: KeyKind, key: &str) -> Self {
+        match kind {
+            KeyKind::Label => Self::RemoveLabel(key.to_owned()),
+            KeyKind::Annotation => Self::RemoveAnnotation(key.to_owned()),
+        }
+    }
+
+    /// The value that it sets under the label or annotation `key` of the object.
+    pub(crate) fn value(&self, kind: KeyKind, key: &str) -> Option<&str> {
+        match (self, kind) {
+            (Self::Label(own, value), KeyKind::Label) | (Self::Annotation(own, value), KeyKind::Annotation) => {
+                (own == key).then_some(value)
+            }
+            _ => None,
         }
     }
 
@@ -140,7 +208,7 @@ fn set_entries(operations: &mut Vec<PatchOperation>, object: &Value, path: &[&st
 
 /// A list that is missing (or not a list) is added whole.
 fn append_finalizer(object: &Value, finalizer: &str) -> Option<PatchOperation> {
-    if Metadata::of(object).finalizers().any(|existing| existing == finalizer) {
+    if Metadata::of(object).has_finalizer(finalizer) {
         return None;
     }
     Some(match at(object, FINALIZERS) {

@@ -4,7 +4,7 @@
 use sha2::{Digest, Sha256};
 use taskgate_api::{
     WorkItem, WorkItemSpec,
-    kelos::{SOURCE_NUMBER, SOURCE_OWNER, SOURCE_REPO, Task},
+    kelos::{SOURCE_NUMBER, Task},
     keys,
 };
 
@@ -115,8 +115,7 @@ fn from_source(task: Task<'_>) -> Option<ItemIdentity> {
         .map(str::trim)
         .filter(|number| is_number(number))
     {
-        let repository = metadata.annotation(SOURCE_OWNER).zip(metadata.annotation(SOURCE_REPO));
-        return Some(match repository {
+        return Some(match task.source_repository() {
             // GitHub's names are case-insensitive; the same delivery may spell them either way.
             Some((owner, repo)) => {
                 let item = format!("{}/{}#{number}", owner.to_ascii_lowercase(), repo.to_ascii_lowercase());

@@ -82,16 +82,13 @@ impl MetadataRule {
             propagate: section.propagate.clone().unwrap_or_default(),
             ..Self::default()
         };
-        for (kind, name, entries) in [
-            (KeyKind::Label, "labels", &section.labels),
-            (KeyKind::Annotation, "annotations", &section.annotations),
-        ] {
+        for (kind, entries) in KeyKind::ALL.into_iter().zip([&section.labels, &section.annotations]) {
             for (key, source) in entries {
                 let compiled = match refusal(kind, key) {
                     Some(refusal) => Err(refusal.to_owned()),
                     None => compile(kind, templates, engine, source),
                 };
-                let field = format!("spec.metadata.{name}[{}]", clip(key, 80));
+                let field = format!("spec.metadata.{}[{}]", kind.field(), clip(key, 80));
                 rule.entries.extend(problems.check(&field, compiled).map(|text| Entry {
                     kind,
                     key: key.as_str().into(),

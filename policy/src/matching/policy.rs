@@ -3,6 +3,8 @@
 use std::{fmt, sync::Arc};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use serde::Deserialize as _;
+use serde_json::Value;
 use taskgate_api::{
     ClusterTaskPolicySpec, Duration, InvalidDuration, Mode, Selector, SelectorExt as _, TaskPolicySpec,
     task_policy::{
@@ -89,6 +91,27 @@ impl Policy {
     pub fn cluster(name: &str, spec: &ClusterTaskPolicySpec) -> Result<Self, Vec<Problem>> {
         let name = PolicyName::Cluster { name: name.to_owned() };
         Self::compile(name, &spec.policy, spec.enforced, spec.namespace_selector.as_ref())
+    }
+
+    /// Compiles the stored policy `name`, whose spec is `spec`. Errors with every problem found; one of them may be that the spec
+    /// cannot be read.
+    pub fn of_spec(name: PolicyName, spec: &Value) -> Result<Self, Vec<Problem>> {
+        let unreadable = |error: serde_json::Error| {
+            vec![Problem {
+                field: "spec".to_owned(),
+                message: clip(&error.to_string(), 160),
+            }]
+        };
+        match name {
+            PolicyName::Namespaced { .. } => {
+                let spec = TaskPolicySpec::deserialize(spec).map_err(unreadable)?;
+                Self::compile(name, &spec, false, None)
+            }
+            PolicyName::Cluster { name } => {
+                let spec = ClusterTaskPolicySpec::deserialize(spec).map_err(unreadable)?;
+                Self::cluster(&name, &spec)
+            }
+        }
     }
 
     fn compile(

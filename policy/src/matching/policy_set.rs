@@ -36,7 +36,14 @@ struct PolicyGroup {
     keys: Keys,
 }
 
-/// The sections of an enforced policy, made stricter by a further one.
+/// The sections of an enforced policy, as far as a further one makes them stricter, which is all that it may do.
+///
+/// | Field | The stricter one |
+/// |---|---|
+/// | a number that limits | the smaller; 0 is no limit where the field allows that |
+/// | a wait: `resetAfter`, `backoff` | the longer; one that the further policy does not have changes nothing |
+/// | `ignore` | what both ignore |
+/// | anything else | the enforced one |
 #[derive(Clone, Debug)]
 pub(super) struct Stricter {
     pub(super) failure: Option<FailurePolicy>,
@@ -154,7 +161,7 @@ impl PolicySet {
 /// How many `TaskPolicies` a namespace may have, and how many `ClusterTaskPolicies` there may be.
 pub const MAX_POLICIES: usize = 64;
 
-/// The stored policies at one moment.
+/// The stored policies at one moment, as one value that all parts of the process share: those in force are compiled once.
 #[derive(Clone, Debug, Default)]
 pub struct KnownPolicies {
     /// Those in force.

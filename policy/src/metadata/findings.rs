@@ -223,7 +223,8 @@ pub struct PreviewLine {
     pub note: String,
 }
 
-/// The labels and annotations that the metadata section of `policy` sets on the Task of `input`. Empty when it has none.
+/// The labels and annotations that the metadata section of `policy` sets on the Task of `input`, from the same compiled templates as
+/// at admission. Empty when it has none.
 ///
 /// Only this policy counts: stronger policies, its selector and its mode are ignored.
 pub fn preview(policy: &Policy, input: &TemplateInput<'_>) -> Vec<PreviewLine> {

@@ -3,8 +3,8 @@
 //! ```text
 //! when a policy is read:            matching::MetadataRule
 //! when a Task is created:           findings (planned)
-//! when its Job is created:          propagate
-//! when its issue source was read:   source_read (pending), for the keys that need it
+//! when its Job is created:          source_read::propagate
+//! when its issue source was read:   source_read (planned::Pending), for the keys that need it
 //! ```
 //!
 //! Imports `kubernetes`, `issue_source`, `template`, `matching` and `decision`. Imported by `retry` (a Workload does not pass

@@ -30,15 +30,11 @@ pub(crate) struct Planned {
 impl Planned {
     /// What `object` has.
     pub(crate) fn of(object: &Value) -> Self {
-        let map = |name: &str| {
-            let entries = object.pointer(name).and_then(Value::as_object).into_iter().flatten();
-            entries
-                .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
-                .collect()
-        };
+        let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        let map = |kind: KeyKind| kind.entries(Metadata::of(object)).into_iter().map(owned).collect();
         Self {
-            labels: map("/metadata/labels"),
-            annotations: map("/metadata/annotations"),
+            labels: map(KeyKind::Label),
+            annotations: map(KeyKind::Annotation),
         }
     }
 

@@ -1,4 +1,5 @@
-//! The labels and annotations that need the issue source: the controller sets them once the source was read.
+//! What follows from a Task's labels and annotations after its creation: those that need the issue source are set once it was read,
+//! and Job and pods get what the policy propagates.
 
 use serde_json::{Value, json};
 use taskgate_api::{Mode, job::Job, kelos::Task, keys, metadata::Metadata, task_policy::PropagationTarget};
@@ -48,21 +49,20 @@ pub fn fill(policies: &PolicySet, input: &TemplateInput<'_>) -> LateMetadata {
         Stage::SourceRead(&pending),
     );
     let mut edits: Vec<_> = found.iter().flat_map(Finding::planned).cloned().collect();
-    let left_out = edits.iter().find_map(|edit| match edit {
-        Edit::Annotation(key, value) if key == keys::SKIPPED => Some(value.clone()),
-        _ => None,
-    });
+    let left_out = edits
+        .iter()
+        .find_map(|edit| edit.value(KeyKind::Annotation, keys::SKIPPED));
+    let left_out = left_out.map(ToOwned::to_owned);
     let copied = sections.metadata.iter().any(|matched| {
         let rule = matched.rule;
         let reaches = [PropagationTarget::Job, PropagationTarget::Pod].map(|target| rule.reaches(target));
         matched.mode == Mode::Enforce && reaches.contains(&true) && rule.entries.iter().any(|entry| pending.has(entry))
     });
-    let key = keys::PENDING.to_owned();
     let rest = pending.made(copied);
     edits.push(if rest == Pending::default() {
-        Edit::RemoveAnnotation(key)
+        Edit::RemoveAnnotation(keys::PENDING.into())
     } else {
-        Edit::Annotation(key, rest.to_string())
+        Edit::Annotation(keys::PENDING.into(), rest.to_string())
     });
     LateMetadata {
         change: merge(&edits)["metadata"].take(),
@@ -91,7 +91,8 @@ pub fn settle() -> Value {
     json!({"annotations": {keys::PENDING: null}})
 }
 
-/// What the metadata sections of the Task's policies do to its Job.
+/// What the metadata sections of the Task's policies do to its Job and its pods, where cost tools, schedulers and metrics read labels
+/// and annotations.
 ///
 /// The values are those of the Task, whether a policy or a user set them: Job, pod and Task never differ. Keys that the Job or its pod
 /// template has already stay. The Job's selector is not touched, and Kueue's keys cannot get into a pod template, because
@@ -132,19 +133,13 @@ fn copied(rule: &MetadataRule, task: Metadata<'_>, job: &Value, pods: bool) -> V
             continue;
         };
         for entry in &rule.entries {
-            let (value, taken) = match entry.kind {
-                KeyKind::Label => (task.label(&entry.key), existing.label(&entry.key)),
-                KeyKind::Annotation => (task.annotation(&entry.key), existing.annotation(&entry.key)),
-            };
-            let (Some(value), None) = (value, taken) else {
+            let value = |metadata| entry.kind.value(metadata, &entry.key);
+            let (Some(value), None) = (value(task), value(existing)) else {
                 continue;
             };
-            let (key, value) = (entry.key.to_string(), value.to_owned());
-            edits.push(match (target, entry.kind) {
-                (PropagationTarget::Job, KeyKind::Label) => Edit::Label(key, value),
-                (PropagationTarget::Job, KeyKind::Annotation) => Edit::Annotation(key, value),
-                (PropagationTarget::Pod, KeyKind::Label) => Edit::PodLabel(key, value),
-                (PropagationTarget::Pod, KeyKind::Annotation) => Edit::PodAnnotation(key, value),
+            edits.push(match target {
+                PropagationTarget::Job => Edit::set(entry.kind, &entry.key, value),
+                PropagationTarget::Pod => Edit::set_in_pod(entry.kind, &entry.key, value),
             });
         }
     }

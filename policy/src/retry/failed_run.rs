@@ -216,7 +216,7 @@ fn next_attempt(class: FailureClass, rule: &RetryPolicy, from: u32, failures: u3
     }
 }
 
-/// How a run failed.
+/// How a run failed, which decides what may follow. For a Workload, its children have the cause, never the Workload itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailureCause {
     /// Whose fault it was.

@@ -2,7 +2,7 @@
 //! none of it becomes a label.
 
 use serde_json::Value;
-use taskgate_api::{foreman::AgenticTask, kelos::Task};
+use taskgate_api::{Lenient as _, foreman::AgenticTask, kelos::Task};
 
 /// The longest feedback, heading and marks included, in characters.
 pub const MAX_FEEDBACK: usize = 2000;
@@ -56,12 +56,11 @@ pub fn task_feedback(object: &Value, reason: &str) -> Option<String> {
             parts.extend(value.as_str().map(|value| format!("{key}: {value}")));
         }
     }
-    let outputs = object.pointer("/status/outputs").and_then(Value::as_array);
     let known = |line: &&str| {
         let key = line.split_once(": ").map(|(key, _)| key);
         key.is_none_or(|key| results.is_none_or(|results| !results.contains_key(key)))
     };
-    let outputs = outputs.into_iter().flatten().filter_map(Value::as_str).filter(known);
+    let outputs = object.items("/status/outputs").filter_map(Value::as_str).filter(known);
     parts.extend(outputs.map(ToOwned::to_owned));
     block(&titled("The agent said", &parts).into_iter().collect::<Vec<_>>())
 }
@@ -105,23 +104,22 @@ fn review(child: AgenticTask<'_>) -> Vec<String> {
 }
 
 fn finding(finding: &Value) -> Option<String> {
-    let text = |field: &str| {
-        finding
-            .get(field)
-            .and_then(Value::as_str)
-            .filter(|text| !text.is_empty())
-    };
-    let message = text("message")?;
+    let message = finding.text("/message")?;
     let line = finding.get("line").and_then(Value::as_u64).filter(|line| *line > 0);
-    let position = text("file").map(|file| line.map_or(file.to_owned(), |line| format!("{file}:{line}")));
-    let tags: Vec<_> = [text("severity"), text("area")].into_iter().flatten().collect();
+    let position = finding
+        .text("/file")
+        .map(|file| line.map_or(file.to_owned(), |line| format!("{file}:{line}")));
+    let tags: Vec<_> = [finding.text("/severity"), finding.text("/area")]
+        .into_iter()
+        .flatten()
+        .collect();
     let mut note = String::new();
     if !tags.is_empty() {
         note = format!("[{}] ", tags.join(", "));
     }
     note.push_str(&position.map_or(String::new(), |position| format!("{position}: ")));
     note.push_str(message);
-    if let Some(suggestion) = text("suggestion") {
+    if let Some(suggestion) = finding.text("/suggestion") {
         note.push_str(" Suggestion: ");
         note.push_str(suggestion);
     }
@@ -178,41 +176,18 @@ fn cut(text: &str, max: usize) -> String {
 
 /// The replacement of a secret.
 const MASK: &str = "***";
-/// How the tokens of well-known services begin, and how long they are at least.
-const TOKENS: [(&str, usize); 17] = [
-    ("ghp_", 20),
-    ("gho_", 20),
-    ("ghu_", 20),
-    ("ghs_", 20),
-    ("ghr_", 20),
-    ("github_pat_", 20),
-    ("glpat-", 16),
-    ("xoxb-", 16),
-    ("xoxp-", 16),
-    ("xoxa-", 16),
-    ("sk-", 20),
-    ("hf_", 20),
-    ("npm_", 20),
-    ("AKIA", 20),
-    ("ASIA", 20),
-    ("AIza", 30),
-    ("eyJ", 30),
+/// How long the tokens of well-known services are at least, and how they begin.
+const TOKENS: [(usize, &str); 3] = [
+    (16, "glpat- xoxb- xoxp- xoxa-"),
+    (20, "ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ sk- hf_ npm_ AKIA ASIA"),
+    (30, "AIza eyJ"),
 ];
 /// What the name of a field whose value is a secret contains, in lower case without `-` and `_`.
-const NAMES: [&str; 9] = [
-    "password",
-    "passwd",
-    "secret",
-    "token",
-    "apikey",
-    "accesskey",
-    "privatekey",
-    "authorization",
-    "credential",
-];
+const NAMES: &str = "password passwd secret token apikey accesskey privatekey authorization credential";
 
-/// `text` with a mask in the place of each secret: private keys, tokens of well-known services, values of fields that are
-/// called like secrets, whatever follows `Bearer` or `Basic`, passwords in URLs.
+/// `text`, which others will read, with a mask in the place of each secret, which the output of a model or a tool may contain:
+/// private keys, tokens of well-known services, values of fields that are called like secrets, whatever follows `Bearer` or
+/// `Basic`, passwords in URLs.
 pub(super) fn mask(text: &str) -> String {
     let text = without_keys(text);
     let mut masked = String::with_capacity(text.len());
@@ -276,9 +251,9 @@ fn is_word_char(c: char) -> bool {
 
 fn is_token(word: &str) -> bool {
     let begins = |at: usize| !word[..at].ends_with(|c: char| c.is_ascii_alphanumeric());
-    TOKENS.iter().any(|(start, length)| {
-        word.match_indices(start)
-            .any(|(at, _)| begins(at) && word.len() - at >= *length)
+    TOKENS.iter().any(|(length, starts)| {
+        let mut found = starts.split(' ').flat_map(|start| word.match_indices(start));
+        found.any(|(at, _)| begins(at) && word.len() - at >= *length)
     })
 }
 
@@ -288,7 +263,7 @@ fn is_name(word: &str) -> bool {
         .filter(char::is_ascii_alphanumeric)
         .map(|c| c.to_ascii_lowercase())
         .collect();
-    NAMES.iter().any(|name| plain.contains(name))
+    NAMES.split(' ').any(|name| plain.contains(name))
 }
 
 /// `text` without PEM blocks; one without an end reaches to the end of the text.

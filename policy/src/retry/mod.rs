@@ -2,9 +2,9 @@
 //! next one, its spec, and the next step towards it.
 //!
 //! ```text
-//! run failed:    failure, then failed_run_action: record, wait, give up, or begin a transition
+//! run failed:    workload_failure or task_failure, then failed_run_action: record, wait, give up, or begin a transition
 //! transition:    transition_step: prepare, delete, wait, create; each step is recorded in the WorkItem (status) before it is taken
-//! successor:     successor (with feedback), then sections for what current policies add
+//! successor:     successor (with feedback), then apply_sections for what current policies add
 //! ```
 //!
 //! Imports `kubernetes`, `template`, `matching`, `decision`, `metadata` and `breaker`. Imported by `admission`; the controller takes

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use taskgate_api::{
-    Mode,
+    Lenient as _, Mode,
     foreman::{self, AGENT_NAME, ATTEMPT, CREATED_BY, ISSUE_ID, Workload},
     kelos::{self, SOURCE_NUMBER, Task},
     keys, kueue,
@@ -79,17 +79,12 @@ impl Predecessor {
     pub fn of(object: Retried<'_>) -> Self {
         let metadata = object.metadata();
         let value = object.object();
-        let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let annotations = value.pointer("/metadata/annotations").and_then(Value::as_object);
-        let annotations = annotations
-            .into_iter()
-            .flatten()
-            .filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)));
+        let text = |field: &str| value.text(field).unwrap_or_default().to_owned();
         let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
         let owners = value.pointer("/metadata/ownerReferences");
         Self {
-            api_version: text("apiVersion"),
-            kind: text("kind"),
+            api_version: text("/apiVersion"),
+            kind: text("/kind"),
             metadata: Kept {
                 name: metadata.name().unwrap_or_default().to_owned(),
                 namespace: metadata.namespace().unwrap_or_default().to_owned(),
@@ -98,7 +93,11 @@ impl Predecessor {
                     .filter(|(key, _)| *key != keys::WORK_ITEM)
                     .map(owned)
                     .collect(),
-                annotations: annotations.filter(|(key, _)| lasts(key)).map(owned).collect(),
+                annotations: metadata
+                    .annotations()
+                    .filter(|(key, _)| lasts(key))
+                    .map(owned)
+                    .collect(),
                 owner_references: owners
                     .and_then(|owners| Vec::deserialize(owners).ok())
                     .unwrap_or_default(),
@@ -297,15 +296,13 @@ pub(crate) fn findings<'a>(governed: &Governed<'a>, task: Task<'a>) -> Option<Fi
     if matched.mode != Mode::Enforce || is_kept || task.spawner().is_some() || !matched.rule.covers(RetriedKind::Task) {
         return None;
     }
-    let ttl = task.ttl_seconds().and_then(|ttl| i32::try_from(ttl).ok());
-    let ttl = ttl.filter(|ttl| *ttl >= 0)?;
-    let edits = vec![Edit::RemoveTtl, Edit::Annotation(keys::TTL.into(), ttl.to_string())];
-    let detail = Detail::TtlKept(ttl);
-    Some(Finding::new(Section::Retry, &matched, detail, Effect::Change(edits)))
+    let (ttl, edits) = Edit::keep_ttl(task)?;
+    let effect = Effect::Change(edits.into());
+    Some(Finding::new(Section::Retry, &matched, Detail::TtlKept(ttl), effect))
 }
 
-/// Adds to `successor`, a Workload, what policies set: labels and annotations that it does not have, or that a policy overrides; the
-/// queue and the priority class, unless it names them itself.
+/// Adds to `successor`, a Workload, which does not pass admission, what current policies set: labels and annotations that it does
+/// not have, or that a policy overrides; the queue and the priority class, unless it names them itself.
 ///
 /// Foreman copies neither to its Jobs (foreman §2.4); other controllers may.
 pub fn apply_sections(

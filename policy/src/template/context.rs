@@ -9,7 +9,7 @@ use std::{
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use serde_json::{Map, Value, json};
 use taskgate_api::{
-    kelos::{SOURCE_KIND, SOURCE_NUMBER, SOURCE_OWNER, SOURCE_REPO, Task},
+    kelos::{SOURCE_KIND, Task},
     keys,
 };
 
@@ -39,18 +39,8 @@ pub(super) const ITEM_FIELDS: [(&str, &str); 11] = [
     ("schedule", "Schedule"),
 ];
 /// Fields of `spec` that templates see. Never the prompt, credentials, or anything of the pod.
-const SPEC_FIELDS: [&str; 10] = [
-    "type",
-    "model",
-    "effort",
-    "image",
-    "branch",
-    "upstreamRepo",
-    "workspaceRef",
-    "workerPoolRef",
-    "agentConfigRefs",
-    "dependsOn",
-];
+const SPEC_FIELDS: &str =
+    "type model effort image branch upstreamRepo workspaceRef workerPoolRef agentConfigRefs dependsOn";
 
 /// The inputs of templates: a Task, and the cluster state around it.
 #[derive(Clone, Copy, Debug)]
@@ -96,27 +86,14 @@ impl Context {
         };
         let task = Task::of(input.object);
         let metadata = task.metadata();
-        let visible = |name: &str| {
-            let entries = input
-                .object
-                .pointer(&format!("/metadata/{name}"))
-                .and_then(Value::as_object);
-            let managed = |key: &str| match name {
-                "labels" => managed.has_label(key),
-                _ => managed.has_annotation(key),
-            };
-            let entries = entries
-                .into_iter()
-                .flatten()
-                .filter_map(|(key, value)| Some((key, value.as_str()?)));
-            let planned = planned.iter().filter_map(|edit| match edit {
-                Edit::Label(key, value) if name == "labels" => Some((key, value.as_str())),
-                Edit::Annotation(key, value) if name == "annotations" => Some((key, value.as_str())),
-                _ => None,
-            });
-            let entries: BTreeMap<_, _> = entries.chain(planned).collect();
-            let visible = |(key, _): &(&String, &str)| !managed(key) && !key.starts_with(keys::PREFIX);
-            bounded(entries.into_iter().filter(visible))
+        let visible = |kind: KeyKind| {
+            let mut entries = kind.entries(metadata);
+            entries.extend(planned.iter().filter_map(|edit| {
+                let key = edit.key()?;
+                Some((key, edit.value(kind, key)?))
+            }));
+            entries.retain(|key, _| !managed.has(kind, key) && !key.starts_with(keys::PREFIX));
+            bounded(entries.into_iter())
         };
         let mut item = known_item(task, input.spawner, input.workspace);
         for field in SOURCE_FIELDS {
@@ -128,7 +105,7 @@ impl Context {
             "task": {
                 "metadata": {
                     "name": metadata.name(), "namespace": input.namespace,
-                    "labels": visible("labels"), "annotations": visible("annotations"),
+                    "labels": visible(KeyKind::Label), "annotations": visible(KeyKind::Annotation),
                 },
                 "spec": spec(task),
             },
@@ -185,14 +162,14 @@ impl From<Value> for Context {
 }
 
 fn labels(labels: &BTreeMap<String, String>) -> Map<String, Value> {
-    bounded(labels.iter().map(|(key, value)| (key, value.as_str())))
+    bounded(labels.iter().map(|(key, value)| (key.as_str(), value.as_str())))
 }
 
-fn bounded<'a>(entries: impl Iterator<Item = (&'a String, &'a str)>) -> Map<String, Value> {
+fn bounded<'a>(entries: impl Iterator<Item = (&'a str, &'a str)>) -> Map<String, Value> {
     entries
         .filter(|(_, value)| value.len() <= MAX_TEXT)
         .take(MAX_ENTRIES)
-        .map(|(key, value)| (key.clone(), value.into()))
+        .map(|(key, value)| (key.to_owned(), value.into()))
         .collect()
 }
 
@@ -202,7 +179,7 @@ fn spec(task: Task<'_>) -> Map<String, Value> {
         let value = task.agent_field(name)?;
         Some((name.to_owned(), cut(value)))
     };
-    SPEC_FIELDS.iter().filter_map(|name| field(name)).collect()
+    SPEC_FIELDS.split(' ').filter_map(field).collect()
 }
 
 /// An untrusted value, bounded: long texts and long lists are cut, and nothing is nested deeply.
@@ -238,13 +215,10 @@ fn without_nulls(value: &mut Value) {
     }
 }
 
-/// The known fields of the item of `task`.
+/// The fields of the item of `task` that are known without reading the issue source (kelos §3).
 fn known_item(task: Task<'_>, spawner: Option<&SpawnerInfo>, workspace: Option<&WorkspaceInfo>) -> Map<String, Value> {
     let metadata = task.metadata();
-    let number = metadata
-        .annotation(SOURCE_NUMBER)
-        .and_then(|number| number.trim().parse::<u64>().ok())
-        .filter(|number| *number > 0);
+    let number = task.source_number();
     let kind = match metadata.annotation(SOURCE_KIND) {
         Some("issue") => Some("Issue"),
         Some("pull-request") => Some("PR"),
@@ -294,9 +268,7 @@ fn tick(id: &str) -> Option<Timestamp> {
 
 /// Where the item lives: what a webhook stamped, else the spawner's own repository, else the Workspace's.
 fn repository(task: Task<'_>, spawner: Option<&SpawnerInfo>, workspace: Option<&WorkspaceInfo>) -> Option<Repository> {
-    let metadata = task.metadata();
-    let stamped = metadata.annotation(SOURCE_OWNER).zip(metadata.annotation(SOURCE_REPO));
-    let stamped = stamped.map(|(owner, name)| format!("{owner}/{name}"));
+    let stamped = task.source_repository().map(|(owner, name)| format!("{owner}/{name}"));
     let own = stamped
         .as_deref()
         .or_else(|| spawner.and_then(|spawner| spawner.repository.as_deref()));
@@ -325,7 +297,8 @@ impl Keys {
     }
 }
 
-/// The keys that apply to a namespace: those of ClusterTaskPolicies, and of its own TaskPolicies.
+/// The keys that apply to a namespace: those of ClusterTaskPolicies, and of its own TaskPolicies. Templates do not see them, so that
+/// what a policy sets never changes what another one renders.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Managed<'a> {
     pub(crate) cluster: &'a Keys,
@@ -347,12 +320,12 @@ impl Managed<'_> {
         has(self.cluster) || self.namespaced.is_some_and(has)
     }
 
-    pub(crate) fn has_label(&self, key: &str) -> bool {
-        self.any(|keys| keys.labels.contains(key))
-    }
-
-    pub(crate) fn has_annotation(&self, key: &str) -> bool {
-        self.any(|keys| keys.annotations.contains(key))
+    /// Whether a policy sets the label or annotation `key`.
+    fn has(&self, kind: KeyKind, key: &str) -> bool {
+        self.any(|keys| match kind {
+            KeyKind::Label => keys.labels.contains(key),
+            KeyKind::Annotation => keys.annotations.contains(key),
+        })
     }
 
     /// Whether a policy replaces the creator's value of label `key`.

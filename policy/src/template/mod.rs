@@ -342,7 +342,8 @@ static JOB_SAMPLE: LazyLock<Value> = LazyLock::new(|| {
     sample
 });
 
-/// Renders `text`, whose source is `source`, over the sample of `moment`. Errors with what is wrong with it.
+/// Renders `text`, whose source is `source`, over the sample of `moment` when the policy is written, to catch what only fails when a
+/// template runs. Errors with what is wrong with it.
 ///
 /// A name that the sample does not have does not exist, except for labels, annotations and entries of lists, which depend on
 /// the object.

@@ -171,7 +171,7 @@ fn failure(error: &tera::Error) -> Failure {
     }
 }
 
-/// Text of a bounded length.
+/// A writer of text of a bounded length, so that no template fills the memory.
 #[derive(Debug)]
 pub(crate) struct Bounded {
     bytes: Vec<u8>,
