@@ -109,7 +109,7 @@ pub fn retry_order(request: &Request<'_>) -> Option<Result<RetryOrder, String>> 
 mod tests {
     use super::*;
     use crate::decision::{Decision, assemble};
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn item(annotations: &Value) -> Value {
         let name = ItemIdentity::new("fixer/42", "42", None).work_item_name();

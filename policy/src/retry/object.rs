@@ -228,7 +228,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;
-    use taskgate_api::kelos::{SOURCE_NUMBER, SOURCE_OWNER, SOURCE_REPO};
 
     fn workload(repo: &str, issues: &Value, name: &str) -> String {
         let object = json!({"metadata": {"name": name}, "spec": {"repo": repo, "issues": issues}});
@@ -305,6 +304,7 @@ mod tests {
 mod origin_tests {
     use super::*;
     use serde_json::json;
+    use taskgate_api::kelos::{SOURCE_NUMBER, SOURCE_OWNER, SOURCE_REPO};
 
     fn origin(kind: RetriedKind, object: &Value, source: &Value) -> Option<Origin> {
         let rule = json!({"maxAttempts": 3, "source": source});
