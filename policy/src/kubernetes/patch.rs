@@ -188,14 +188,19 @@ pub(crate) fn merge(edits: &[Edit]) -> Value {
     merge
 }
 
-/// Sets what `edits` set in the map at `path`.
+/// Sets what `edits` set in the map at `path`; of several values of one key the last one.
 fn set_entries(operations: &mut Vec<PatchOperation>, object: &Value, path: &[&str], edits: &[Edit]) {
     let existing = at(object, path).and_then(Value::as_object);
-    let missing = edits.iter().filter_map(|edit| {
-        let (map, key, value) = edit.entry()?;
-        let value = value.filter(|_| map == path)?;
-        (existing.and_then(|map| map.get(key)?.as_str()) != Some(value)).then_some((key, value))
-    });
+    let mut wanted: Vec<(&str, &str)> = Vec::new();
+    for (map, key, value) in edits.iter().filter_map(Edit::entry) {
+        if let Some(value) = value.filter(|_| map == path) {
+            wanted.retain(|(earlier, _)| *earlier != key);
+            wanted.push((key, value));
+        }
+    }
+    let is_there =
+        |(key, value): &(&str, &str)| existing.is_some_and(|map| map.get(*key).is_some_and(|own| own == value));
+    let missing = wanted.into_iter().filter(|entry| !is_there(entry));
     if existing.is_some() {
         operations.extend(missing.map(|(key, value)| add(&[path, &[key]].concat(), value.into())));
         return;
@@ -271,6 +276,18 @@ mod tests {
             serde_json::to_value(patch).unwrap(),
             json!([{"op": "add", "path": "/metadata/labels/example.com~1a", "value": "1"}])
         );
+    }
+
+    #[test]
+    fn of_two_values_of_one_key_the_last_one_counts() {
+        let edits = [label("a", "1"), label("a", "2")];
+        for (own, expected) in [
+            ("0", json!([{"op": "add", "path": "/metadata/labels/a", "value": "2"}])),
+            ("2", json!([])),
+        ] {
+            let patch = patch(&json!({"metadata": {"labels": {"a": own}}}), &edits);
+            assert_eq!(serde_json::to_value(patch).unwrap(), expected);
+        }
     }
 
     #[test]
