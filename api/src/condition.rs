@@ -3,6 +3,8 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::Lenient as _;
+
 /// The condition of a Task whose Job waits, or waited, in a queue.
 pub const QUEUED: &str = "Queued";
 /// The condition of a Task that was cancelled, whatever its phase.
@@ -15,17 +17,22 @@ pub struct Condition<'a>(&'a Value);
 impl<'a> Condition<'a> {
     /// The condition of type `kind` in the status of `object`.
     pub fn find(object: &'a Value, kind: &str) -> Option<Self> {
-        let conditions = object.pointer("/status/conditions")?.as_array()?;
-        conditions.iter().find(|condition| condition["type"] == kind).map(Self)
+        Self::all(object).find(|condition| condition.kind() == kind)
     }
 
-    fn text(self, field: &str) -> &'a str {
-        self.0.get(field).and_then(Value::as_str).unwrap_or_default()
+    /// The conditions in the status of `object`.
+    pub fn all(object: &'a Value) -> impl Iterator<Item = Self> + Clone {
+        object.items("/status/conditions").map(Self)
+    }
+
+    /// `type`
+    pub fn kind(self) -> &'a str {
+        self.0.text("/type").unwrap_or_default()
     }
 
     /// `status`: `True`, `False` or `Unknown`.
     pub fn status(self) -> &'a str {
-        self.text("status")
+        self.0.text("/status").unwrap_or_default()
     }
 
     /// Whether it is `True`.
@@ -40,16 +47,16 @@ impl<'a> Condition<'a> {
 
     /// `reason`; empty when there is none.
     pub fn reason(self) -> &'a str {
-        self.text("reason")
+        self.0.text("/reason").unwrap_or_default()
     }
 
     /// `message`; empty when there is none.
     pub fn message(self) -> &'a str {
-        self.text("message")
+        self.0.text("/message").unwrap_or_default()
     }
 
     /// `lastTransitionTime`: since when the status is what it is.
     pub fn since(self) -> Option<Timestamp> {
-        self.text("lastTransitionTime").parse().ok()
+        self.0.time("/lastTransitionTime")
     }
 }

@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::view::view;
+use crate::{Lenient as _, view::view};
 
 /// Foreman's API group.
 pub const GROUP: &str = "foreman.llmkube.dev";
@@ -46,35 +46,30 @@ view! {
 impl<'a> Workload<'a> {
     /// `status.phase`; empty before Foreman's first reconcile.
     pub fn phase(self) -> &'a str {
-        text(self.0, "/status/phase")
+        self.0.text("/status/phase").unwrap_or_default()
     }
 
     /// `spec.repo`, such as `acme/app`.
     pub fn repo(self) -> &'a str {
-        text(self.0, "/spec/repo").trim()
+        self.0.text("/spec/repo").unwrap_or_default().trim()
     }
 
     /// `spec.issues`: the positive numbers; other entries are ignored.
     pub fn issues(self) -> impl Iterator<Item = u64> {
-        let listed = self.0.pointer("/spec/issues").and_then(Value::as_array);
-        let numbers = listed.into_iter().flatten().filter_map(Value::as_u64);
+        let numbers = self.0.items("/spec/issues").filter_map(Value::as_u64);
         numbers.filter(|number| *number > 0)
     }
 
     /// The steps of an explicit pipeline.
     pub fn pipeline(self) -> impl Iterator<Item = &'a Value> {
-        let steps = self.0.pointer("/spec/pipeline").and_then(Value::as_array);
-        steps.into_iter().flatten()
+        self.0.items("/spec/pipeline")
     }
 
     /// The agent that writes code: the Workload's own, else that of the first step that fixes an issue.
     pub fn coder(self) -> Option<&'a str> {
-        let named = |value: &'a Value| value.get("name")?.as_str().filter(|name| !name.is_empty());
-        let own = self.0.pointer("/spec/coderAgentRef").and_then(named);
-        own.or_else(|| {
-            self.pipeline()
-                .find(|step| step["kind"] == "issue-fix")
-                .and_then(|step| named(step.get("agentRef")?))
+        self.0.text("/spec/coderAgentRef/name").or_else(|| {
+            let fix = self.pipeline().find(|step| step["kind"] == "issue-fix")?;
+            fix.text("/agentRef/name")
         })
     }
 }
@@ -87,27 +82,27 @@ view! {
 impl<'a> AgenticTask<'a> {
     /// `spec.kind`, such as `issue-fix`.
     pub fn kind(self) -> &'a str {
-        text(self.0, "/spec/kind")
+        self.0.text("/spec/kind").unwrap_or_default()
     }
 
     /// `status.phase`.
     pub fn phase(self) -> &'a str {
-        text(self.0, "/status/phase")
+        self.0.text("/status/phase").unwrap_or_default()
     }
 
     /// `status.verdict`, such as `NO-GO`.
     pub fn verdict(self) -> &'a str {
-        text(self.0, "/status/verdict")
+        self.0.text("/status/verdict").unwrap_or_default()
     }
 
     /// `status.failureReason`, such as `CloneFailed`.
     pub fn failure_reason(self) -> &'a str {
-        text(self.0, "/status/failureReason")
+        self.0.text("/status/failureReason").unwrap_or_default()
     }
 
     /// `status.result.summary`.
     pub fn summary(self) -> &'a str {
-        text(self.0, "/status/result/summary")
+        self.0.text("/status/result/summary").unwrap_or_default()
     }
 
     /// A field of `status.result.extra`, which no schema describes.
@@ -117,7 +112,7 @@ impl<'a> AgenticTask<'a> {
 
     /// `status.result.extra.outcome`, such as `JOB-ERROR`.
     pub fn outcome(self) -> &'a str {
-        self.extra("outcome").and_then(Value::as_str).unwrap_or_default()
+        self.0.text("/status/result/extra/outcome").unwrap_or_default()
     }
 
     /// A field of the model's own output.
@@ -127,12 +122,8 @@ impl<'a> AgenticTask<'a> {
 
     /// A moment in `status`, such as `startedAt`.
     pub fn status_time(self, field: &str) -> Option<Timestamp> {
-        self.0.get("status")?.get(field)?.as_str()?.parse().ok()
+        self.0.time(&format!("/status/{field}"))
     }
-}
-
-fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 #[cfg(test)]

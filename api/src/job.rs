@@ -1,6 +1,5 @@
 //! A view of a `batch/v1` Job.
 
-use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::{condition::Condition, kelos, keys, kueue, metadata::Owner, view::view};
@@ -34,11 +33,6 @@ impl<'a> Job<'a> {
         ["Complete", "Failed"]
             .iter()
             .any(|end| self.condition(end).is_some_and(Condition::is_true))
-    }
-
-    /// When the Job was created.
-    pub fn created(self) -> Option<Timestamp> {
-        self.0.pointer("/metadata/creationTimestamp")?.as_str()?.parse().ok()
     }
 
     /// Kueue's priority label.

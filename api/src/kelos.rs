@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::{metadata::Owner, view::view};
+use crate::{Lenient as _, metadata::Owner, view::view};
 
 /// Kelos' API group.
 pub const GROUP: &str = "kelos.dev";
@@ -80,26 +80,25 @@ impl<'a> Task<'a> {
 
     /// The name of the Workspace.
     pub fn workspace(self) -> Option<&'a str> {
-        self.agent_field("workspaceRef")?.get("name")?.as_str()
+        self.agent_field("workspaceRef")?.text("/name")
     }
 
     /// The names of the AgentConfigs that the agent starts with.
     pub fn agent_configs(self) -> impl Iterator<Item = &'a str> {
-        let listed = self.agent_field("agentConfigRefs").and_then(Value::as_array);
+        let listed = self.agent_field("agentConfigRefs").into_iter();
         listed
-            .into_iter()
-            .flatten()
-            .filter_map(|reference| reference.get("name")?.as_str())
+            .flat_map(|listed| listed.items(""))
+            .filter_map(|reference| reference.text("/name"))
     }
 
     /// The branch that the agent works on, which Kelos locks (kelos §6.5).
     pub fn branch(self) -> Option<&'a str> {
-        self.spec()?.get("branch")?.as_str().filter(|branch| !branch.is_empty())
+        self.0.text("/spec/branch")
     }
 
     /// The worker pool that is to run the Task, without a Job (kelos §7).
     pub fn worker_pool(self) -> Option<&'a str> {
-        self.spec()?.get("workerPoolRef")?.get("name")?.as_str()
+        self.0.text("/spec/workerPoolRef/name")
     }
 
     /// `spec.ttlSecondsAfterFinished`, in seconds.
@@ -107,24 +106,19 @@ impl<'a> Task<'a> {
         self.spec()?.get("ttlSecondsAfterFinished")?.as_i64()
     }
 
-    /// A field of `status`.
-    fn status_field(self, field: &str) -> Option<&'a Value> {
-        self.0.get("status")?.get(field)
-    }
-
     /// `status.phase`; empty before Kelos' first write. Not an enum: it may be any text (kelos §2.2).
     pub fn phase(self) -> &'a str {
-        self.status_field("phase").and_then(Value::as_str).unwrap_or("")
+        self.0.text("/status/phase").unwrap_or_default()
     }
 
     /// `status.podName`: the newest pod, or the runner that the Task is assigned to.
     pub fn pod_name(self) -> Option<&'a str> {
-        self.status_field("podName")?.as_str().filter(|name| !name.is_empty())
+        self.0.text("/status/podName")
     }
 
     /// `status.cancelledBy`, which only a Kelos that has adopted proposal 001 keeps.
     pub fn cancelled_by(self) -> Option<&'a str> {
-        self.status_field("cancelledBy")?.as_str().filter(|by| !by.is_empty())
+        self.0.text("/status/cancelledBy")
     }
 
     /// Whether the Task was cancelled in the words of proposal 001. The phase alone is none: to a Kelos without it, such a
@@ -140,27 +134,34 @@ impl<'a> Task<'a> {
 
     /// A moment in `status`, such as `startTime` or `completionTime`; garbage reads as absent.
     pub fn status_time(self, field: &str) -> Option<Timestamp> {
-        self.status_field(field)?.as_str()?.parse().ok()
+        self.0.time(&format!("/status/{field}"))
     }
 
     /// `status.message`.
     pub fn message(self) -> &'a str {
-        self.status_field("message").and_then(Value::as_str).unwrap_or("")
+        self.0.text("/status/message").unwrap_or_default()
     }
 
     /// A field of `status.usage`, such as `costUSD`.
     pub fn usage(self, field: &str) -> Option<&'a Value> {
-        self.status_field("usage")?.get(field)
-    }
-
-    /// When the Task was created.
-    pub fn created(self) -> Option<Timestamp> {
-        self.0.pointer("/metadata/creationTimestamp")?.as_str()?.parse().ok()
+        self.0.pointer("/status/usage")?.get(field)
     }
 
     /// Since when the Task is being deleted.
     pub fn deleting_since(self) -> Option<Timestamp> {
-        self.0.pointer("/metadata/deletionTimestamp")?.as_str()?.parse().ok()
+        self.0.time("/metadata/deletionTimestamp")
+    }
+
+    /// The positive number of the issue or pull request that the source stamped on the Task.
+    pub fn source_number(self) -> Option<u64> {
+        let number = self.metadata().annotation(SOURCE_NUMBER)?.trim().parse().ok();
+        number.filter(|number| *number > 0)
+    }
+
+    /// The owner and the name of the repository that the source stamped on the Task.
+    pub fn source_repository(self) -> Option<(&'a str, &'a str)> {
+        let metadata = self.metadata();
+        metadata.annotation(SOURCE_OWNER).zip(metadata.annotation(SOURCE_REPO))
     }
 
     /// The spawner that owns the Task by controller reference.

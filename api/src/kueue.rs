@@ -8,7 +8,7 @@ use kube::core::{Selector, SelectorExt as _};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{condition::Condition, metadata::Owner, view::view};
+use crate::{Lenient as _, condition::Condition, metadata::Owner, view::view};
 
 /// Kueue's API group. Foreman has a kind called `Workload` too, in another group.
 pub const GROUP: &str = "kueue.x-k8s.io";
@@ -51,7 +51,7 @@ impl<'a> Workload<'a> {
 
     /// The `ClusterQueue` that reserved quota.
     pub fn cluster_queue(self) -> Option<&'a str> {
-        self.0.pointer("/status/admission/clusterQueue")?.as_str()
+        self.0.text("/status/admission/clusterQueue")
     }
 
     /// Whether the condition of type `kind` is `True`.
@@ -61,13 +61,11 @@ impl<'a> Workload<'a> {
 
     /// The admission checks that are not passed yet: name and message.
     pub fn pending_checks(self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        let checks = self.0.pointer("/status/admissionChecks").and_then(Value::as_array);
-        let text = |check: &'a Value, field| check.get(field).and_then(Value::as_str).unwrap_or_default();
+        let text = |check: &'a Value, field| check.text(field).unwrap_or_default();
+        let checks = self.0.items("/status/admissionChecks");
         checks
-            .into_iter()
-            .flatten()
-            .filter(move |check| text(check, "state") != "Ready")
-            .map(move |check| (text(check, "name"), text(check, "message")))
+            .filter(|check| check["state"] != "Ready")
+            .map(move |check| (text(check, "/name"), text(check, "/message")))
     }
 }
 
@@ -79,8 +77,7 @@ view! {
 impl<'a> LocalQueue<'a> {
     /// Whether the queue is stopped.
     pub fn is_held(self) -> bool {
-        let policy = self.0.pointer("/spec/stopPolicy").and_then(Value::as_str);
-        policy.is_some_and(|policy| policy != "None")
+        self.0.text("/spec/stopPolicy").is_some_and(|policy| policy != "None")
     }
 
     /// The condition `Active`, which includes the `ClusterQueue`.

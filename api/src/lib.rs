@@ -15,7 +15,6 @@ pub mod kelos;
 pub mod keys;
 pub mod kueue;
 pub mod metadata;
-mod names;
 #[allow(unreachable_pub)]
 pub mod retry_status;
 pub mod switch;
@@ -28,8 +27,9 @@ pub mod work_item;
 
 pub use duration::{Duration, InvalidDuration};
 pub use kube::core::{Selector, SelectorExt};
-pub use names::is_object_name;
+pub use metadata::is_object_name;
 pub use task_policy::{ClusterTaskPolicy, ClusterTaskPolicySpec, Mode, TaskPolicy, TaskPolicySpec};
+pub use view::Lenient;
 pub use work_item::{WorkItem, WorkItemSpec, WorkItemStatus};
 
 /// The API group of taskgate's own kinds.

@@ -3,6 +3,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::Lenient as _;
+
 /// Borrowed view of an object's `metadata`.
 #[derive(Clone, Copy, Debug)]
 pub struct Metadata<'a>(Option<&'a Map<String, Value>>);
@@ -67,13 +69,23 @@ impl<'a> Metadata<'a> {
         self.0?.get("annotations")?.get(key)?.as_str()
     }
 
-    /// All labels whose value is a string.
-    pub fn labels(self) -> impl Iterator<Item = (&'a str, &'a str)> {
+    /// The entries of the map `field` whose value is a string.
+    fn entries(self, field: &str) -> impl Iterator<Item = (&'a str, &'a str)> + Clone {
         self.0
-            .and_then(|metadata| metadata.get("labels")?.as_object())
+            .and_then(|metadata| metadata.get(field)?.as_object())
             .into_iter()
             .flatten()
             .filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
+    }
+
+    /// All labels whose value is a string.
+    pub fn labels(self) -> impl Iterator<Item = (&'a str, &'a str)> + Clone {
+        self.entries("labels")
+    }
+
+    /// All annotations whose value is a string.
+    pub fn annotations(self) -> impl Iterator<Item = (&'a str, &'a str)> + Clone {
+        self.entries("annotations")
     }
 
     /// The finalizers.
@@ -85,18 +97,23 @@ impl<'a> Metadata<'a> {
             .filter_map(Value::as_str)
     }
 
+    /// Whether `finalizer` is among them.
+    pub fn has_finalizer(self, finalizer: &str) -> bool {
+        self.finalizers().any(|existing| existing == finalizer)
+    }
+
     /// The owner references that carry a kind and a name.
     pub fn owners(self) -> impl Iterator<Item = Owner<'a>> {
-        let text = |entry: &'a Value, field| entry.get(field).and_then(Value::as_str).unwrap_or("");
+        let text = |entry: &'a Value, field| entry.text(field).unwrap_or_default();
         self.0
             .and_then(|metadata| metadata.get("ownerReferences")?.as_array())
             .into_iter()
             .flatten()
             .map(move |entry| Owner {
-                api_version: text(entry, "apiVersion"),
-                kind: text(entry, "kind"),
-                name: text(entry, "name"),
-                uid: text(entry, "uid"),
+                api_version: text(entry, "/apiVersion"),
+                kind: text(entry, "/kind"),
+                name: text(entry, "/name"),
+                uid: text(entry, "/uid"),
                 controller: entry.get("controller").and_then(Value::as_bool) == Some(true),
             })
             .filter(|owner| !owner.kind.is_empty() && !owner.name.is_empty())
@@ -113,6 +130,22 @@ impl Owner<'_> {
     pub fn is(&self, group: &str, kind: &str) -> bool {
         self.kind == kind && self.api_version.split_once('/').is_some_and(|(g, _)| g == group)
     }
+}
+
+/// Whether an object can have this name: lower-case labels joined by dots, at most 253 characters (a DNS-1123 subdomain).
+///
+/// kube puts names into paths as they are. A label, a field or an owner reference may hold any text; what is no name finds
+/// nothing, and is never asked for.
+pub fn is_object_name(name: &str) -> bool {
+    (1..=253).contains(&name.len())
+        && name.split('.').all(|label| {
+            let edge = |c: Option<u8>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+            edge(label.bytes().next())
+                && edge(label.bytes().last())
+                && label
+                    .bytes()
+                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+        })
 }
 
 #[cfg(test)]
@@ -151,5 +184,44 @@ mod tests {
         assert!(!owners[0].is("kelos.dev", "Task"));
         assert!(owners[1].is("kelos.dev", "Task"));
         assert_eq!(Metadata::of(&object).controller().map(|owner| owner.name), Some("b"));
+    }
+}
+
+#[cfg(test)]
+mod name_tests {
+    use super::is_object_name;
+
+    #[test]
+    fn what_is_no_name_never_gets_into_a_path() {
+        for name in ["a", "fixer-42", "a.b-c.d", "0", &"x".repeat(253)] {
+            assert!(is_object_name(name), "{name}");
+        }
+        let long = "x".repeat(254);
+        for text in [
+            "",
+            ".",
+            "..",
+            "../x",
+            "../../secrets/token",
+            "a/../b",
+            "a/status",
+            "a?watch=true",
+            "a#x",
+            "a%2fb",
+            "%2e%2e",
+            "a b",
+            "a\n",
+            "A",
+            "a_b",
+            "-a",
+            "a-",
+            ".a",
+            "a.",
+            "a..b",
+            "é",
+            &long,
+        ] {
+            assert!(!is_object_name(text), "{text:?}");
+        }
     }
 }

@@ -1,10 +1,13 @@
 //! The retry status of a `WorkItem`: the latest run, how it failed, and the state of its replacement by the next one. It outlives
 //! those objects, and is written before anything is done to them.
 
+use std::fmt;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_with::skip_serializing_none;
 
 use crate::task_policy::{RetriedKind, any_object};
 
@@ -12,6 +15,7 @@ use crate::task_policy::{RetriedKind, any_object};
 pub const CONDITION: &str = "Retry";
 
 /// How the runs of one item are counted and retried.
+#[skip_serializing_none]
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct RetryStatus {
@@ -21,13 +25,10 @@ pub struct RetryStatus {
     #[schemars(range(min = 0))]
     pub attempt: u32,
     /// The object of that run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunRef>,
     /// How that run failed, once it did.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<RunFailure>,
     /// The retry that is under way.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transition: Option<Transition>,
     /// UIDs of failed objects of the item before its latest run: they are not retried.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -47,6 +48,12 @@ pub struct RunRef {
     /// Its UID.
     #[schemars(length(min = 1, max = 128))]
     pub uid: String,
+}
+
+impl fmt::Display for RunRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
 }
 
 /// How a run failed.
@@ -76,6 +83,7 @@ pub enum FailureClass {
 }
 
 /// A retry that is under way. It is recorded before its first step, and until its last one is done.
+#[skip_serializing_none]
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Transition {
@@ -93,25 +101,21 @@ pub struct Transition {
     /// Since when it is in this step.
     pub since: Time,
     /// The policy that retries it; absent when a user asked for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub policy: Option<String>,
     /// The user who asked for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub requested_by: Option<String>,
     /// Whether the successor gets the feedback of its predecessor.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub with_feedback: bool,
     /// What blocks it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocked: Option<Blocked>,
     /// The predecessor, as far as its successor is built from it. Only while it is gone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     #[schemars(schema_with = "any_object")]
     pub predecessor: Option<Value>,
     /// Why the predecessor failed, for its successor to read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub feedback: Option<String>,
     /// The names of the predecessor's children, whose Jobs must have ended.
@@ -146,6 +150,7 @@ pub struct Blocked {
 }
 
 /// What a user asks for with the annotation [`keys::RETRY`](crate::keys::RETRY) of a `WorkItem`, as JSON.
+#[skip_serializing_none]
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RetryOrder {
@@ -156,7 +161,6 @@ pub struct RetryOrder {
     /// Its UID: no other object of that name is meant.
     pub uid: String,
     /// Count as if the failed run had been this one: 1 to 1000.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_attempt: Option<u32>,
     /// Count from the beginning again: the next run is the first.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

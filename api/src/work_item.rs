@@ -4,10 +4,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_with::skip_serializing_none;
 
 use crate::retry_status::RetryStatus;
 
 /// The identity of a unit of work. It is written once, by taskgate or by a user, and never changes.
+#[skip_serializing_none]
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[kube(
@@ -44,17 +46,16 @@ pub struct WorkItemSpec {
     #[schemars(length(min = 1, max = 253))]
     pub item: String,
     /// The TaskSpawner that creates Tasks for the item. Absent when the identity was stated on the Task itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub spawner: Option<String>,
 }
 
 /// The state of the item.
+#[skip_serializing_none]
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkItemStatus {
     /// `Closed` allows Tasks, `Open` stops them, `HalfOpen` allows one probe.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<Breaker>,
     /// How many Tasks of this item failed in a row. A success sets it to 0; infrastructure failures do not count.
     #[serde(default)]
@@ -65,31 +66,25 @@ pub struct WorkItemStatus {
     #[schemars(range(min = 0))]
     pub infrastructure_failures: u32,
     /// When the most recent failure was recorded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure_time: Option<Time>,
     /// When the breaker opened.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opened_at: Option<Time>,
     /// Why the breaker is in its state, in one word.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub reason: Option<String>,
     /// Opaque hash of the item's content as first seen after it opened: another content resets it (resetOnChange).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub content_hash: Option<String>,
     /// The latest reset: when, why, and by whom or by which Task's deletion.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_reset: Option<Reset>,
     /// How its runs are counted and retried, where a policy retries them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryStatus>,
     /// The latest attempts, oldest first; older ones are dropped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     pub attempts: Vec<Attempt>,
     /// What all attempts of this item cost, in US dollars, as a decimal number.
-    #[serde(default, rename = "totalCostUSD", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "totalCostUSD")]
     #[schemars(length(max = 32))]
     pub total_cost_usd: Option<String>,
     /// Conditions in the usual Kubernetes form.
@@ -104,6 +99,7 @@ fn is_zero(number: &u32) -> bool {
 }
 
 /// A reset of the failures.
+#[skip_serializing_none]
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Reset {
@@ -113,15 +109,12 @@ pub struct Reset {
     #[schemars(length(max = 128))]
     pub reason: String,
     /// The UID of the Task whose deletion was read as a reset.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub task_uid: Option<String>,
     /// The user who asked for it, where one did.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub by: Option<String>,
     /// The reason that the user gave.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub message: Option<String>,
 }
@@ -138,6 +131,7 @@ pub enum Breaker {
 }
 
 /// One Task of the item, and how it ended.
+#[skip_serializing_none]
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Attempt {
@@ -153,28 +147,22 @@ pub struct Attempt {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub opened: bool,
     /// Why, as a CamelCase word such as `BackoffLimitExceeded`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub reason: Option<String>,
     /// Who cancelled it, such as `user:ann` or `spawner:fixer`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub cancelled_by: Option<String>,
     /// When the agent started.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
     /// When the Task ended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Time>,
     /// What the attempt cost, in US dollars, as a decimal number.
-    #[serde(default, rename = "costUSD", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "costUSD")]
     #[schemars(length(max = 32))]
     pub cost_usd: Option<String>,
     /// Tokens that the agent read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_tokens: Option<i64>,
     /// Tokens that the agent wrote.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_tokens: Option<i64>,
 }
 

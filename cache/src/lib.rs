@@ -130,7 +130,7 @@ impl ClusterCache {
         let api = fixed(Api::all_with(client.clone(), &ApiResource::erase::<TaskPolicy>(&())));
         watches.spawn(async move {
             let policies = &cache.policies;
-            let compile = |object| Some(policies.compile_namespaced(object));
+            let compile = |object| Some(policies.compile(object));
             follow(api, &policies.namespaced, compile, || policies.rebuild(), end).await;
         });
         let (cache, end) = (Arc::clone(self), shutdown.clone());
@@ -140,7 +140,7 @@ impl ClusterCache {
         ));
         watches.spawn(async move {
             let policies = &cache.policies;
-            let compile = |object| Some(policies.compile_cluster(object));
+            let compile = |object| Some(policies.compile(object));
             follow(api, &policies.cluster, compile, || policies.rebuild(), end).await;
         });
     }

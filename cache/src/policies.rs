@@ -7,11 +7,8 @@ use std::{
 
 use jiff::Timestamp;
 use kube::api::DynamicObject;
-use serde::de::DeserializeOwned;
-use taskgate_api::{ClusterTaskPolicySpec, TaskPolicySpec, task_policy::PolicyStatus};
-use taskgate_policy::{
-    Acceptance, KnownPolicies, MAX_POLICIES, Policy, PolicyName, PolicySet, PolicyState, Problem, clip,
-};
+use taskgate_api::task_policy::PolicyStatus;
+use taskgate_policy::{Acceptance, KnownPolicies, MAX_POLICIES, Policy, PolicyName, PolicySet, PolicyState, Problem};
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -188,73 +185,49 @@ impl PolicyStore {
         rejected.count()
     }
 
-    pub(super) fn compile_namespaced(&self, object: DynamicObject) -> StoredPolicy {
-        let compile = |name: &PolicyName, spec: TaskPolicySpec| match name {
-            PolicyName::Namespaced { namespace, name } => Policy::namespaced(namespace, name, &spec),
-            PolicyName::Cluster { name } => Policy::namespaced("", name, &spec),
+    /// Compiles a policy, unless its generation is compiled already.
+    pub(super) fn compile(&self, object: DynamicObject) -> StoredPolicy {
+        let DynamicObject { metadata, mut data, .. } = object;
+        let namespace = metadata.namespace.unwrap_or_default();
+        let name = metadata.name.unwrap_or_default();
+        let uid = metadata.uid.unwrap_or_default();
+        let generation = metadata.generation.unwrap_or_default();
+        let status = serde_json::from_value(data["status"].take()).unwrap_or_default();
+        let is_current =
+            |before: &Arc<StoredPolicy>| before.uid == uid && before.generation == generation && !before.is_dropped();
+        let store = if namespace.is_empty() {
+            &self.cluster
+        } else {
+            &self.namespaced
         };
-        stored(&self.namespaced, object, compile)
-    }
-
-    pub(super) fn compile_cluster(&self, object: DynamicObject) -> StoredPolicy {
-        let compile = |name: &PolicyName, spec: ClusterTaskPolicySpec| match name {
-            PolicyName::Namespaced { name, .. } | PolicyName::Cluster { name } => Policy::cluster(name, &spec),
-        };
-        stored(&self.cluster, object, compile)
-    }
-}
-
-/// Compiles a policy, unless its generation is compiled already.
-fn stored<S: DeserializeOwned>(
-    store: &Store<StoredPolicy>,
-    object: DynamicObject,
-    compile: impl Fn(&PolicyName, S) -> Result<Policy, Vec<Problem>>,
-) -> StoredPolicy {
-    let DynamicObject { metadata, mut data, .. } = object;
-    let namespace = metadata.namespace.unwrap_or_default();
-    let name = metadata.name.unwrap_or_default();
-    let uid = metadata.uid.unwrap_or_default();
-    let generation = metadata.generation.unwrap_or_default();
-    let status = serde_json::from_value(data["status"].take()).unwrap_or_default();
-    let is_current =
-        |before: &Arc<StoredPolicy>| before.uid == uid && before.generation == generation && !before.is_dropped();
-    if let Some(before) = store.get(&namespace, &name).filter(is_current) {
-        return StoredPolicy {
-            status,
-            ..StoredPolicy::clone(&before)
-        };
-    }
-    let name = if namespace.is_empty() {
-        PolicyName::Cluster { name }
-    } else {
-        PolicyName::Namespaced { namespace, name }
-    };
-    let compiled = block_in_place(|| {
-        let unreadable = |error: serde_json::Error| {
-            let message = clip(&error.to_string(), 160);
-            vec![Problem {
-                field: "spec".to_owned(),
-                message,
-            }]
-        };
-        let spec = serde_json::from_value::<S>(data["spec"].take()).map_err(unreadable)?;
-        compile(&name, spec)
-    });
-    let compiled = match compiled {
-        Ok(policy) => CompiledPolicy::Usable(policy),
-        Err(problems) => {
-            let fields: Vec<_> = problems.iter().map(|problem| problem.field.as_str()).collect();
-            warn!(policy = %name, generation, ?fields, "skipping a policy that cannot be applied");
-            CompiledPolicy::Invalid(problems.into())
+        if let Some(before) = store.get(&namespace, &name).filter(is_current) {
+            return StoredPolicy {
+                status,
+                ..StoredPolicy::clone(&before)
+            };
         }
-    };
-    StoredPolicy {
-        name,
-        uid,
-        generation,
-        created: metadata.creation_timestamp.map(|created| created.0),
-        status,
-        compiled,
+        let name = if namespace.is_empty() {
+            PolicyName::Cluster { name }
+        } else {
+            PolicyName::Namespaced { namespace, name }
+        };
+        let spec = data["spec"].take();
+        let compiled = match block_in_place(|| Policy::of_spec(name.clone(), &spec)) {
+            Ok(policy) => CompiledPolicy::Usable(policy),
+            Err(problems) => {
+                let fields: Vec<_> = problems.iter().map(|problem| problem.field.as_str()).collect();
+                warn!(policy = %name, generation, ?fields, "skipping a policy that cannot be applied");
+                CompiledPolicy::Invalid(problems.into())
+            }
+        };
+        StoredPolicy {
+            name,
+            uid,
+            generation,
+            created: metadata.creation_timestamp.map(|created| created.0),
+            status,
+            compiled,
+        }
     }
 }
 
@@ -279,7 +252,7 @@ mod tests {
 
     fn apply(policies: &PolicyStore, object: DynamicObject) -> bool {
         let key = key(object.metadata.name.as_deref().unwrap_or_default());
-        let stored = policies.compile_namespaced(object);
+        let stored = policies.compile(object);
         policies.namespaced.apply(key, Some(stored));
         policies.rebuild()
     }
@@ -332,7 +305,7 @@ mod tests {
         policies.namespaced.begin();
         for index in 0..count {
             let name = format!("p{index:03}");
-            let stored = policies.compile_namespaced(object(&name, 1, count - index, &spec));
+            let stored = policies.compile(object(&name, 1, count - index, &spec));
             policies.namespaced.stage(&key(&name), Some(stored));
         }
         policies.namespaced.commit();

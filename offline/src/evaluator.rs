@@ -229,8 +229,8 @@ fn evaluation_reason(reason: &Reason, namespace: &str) -> EvaluationReason {
     });
     EvaluationReason {
         policy,
-        section: reason.section().as_str(),
-        mode: reason.mode(),
+        section: reason.section.into(),
+        mode: reason.mode,
         code: reason.code(),
         message: reason.message(),
     }

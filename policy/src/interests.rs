@@ -125,11 +125,9 @@ pub fn add_work_item(interests: &mut Interests, scope: &PolicyScope<'_, '_>, nam
 }
 
 fn add(interests: &mut Interests, key: SourceKey, interest: Interest) {
-    match interests.entry(key) {
-        std::collections::btree_map::Entry::Vacant(entry) => {
-            entry.insert(interest);
-        }
-        std::collections::btree_map::Entry::Occupied(mut entry) => entry.get_mut().join(interest),
+    match interests.get_mut(&key) {
+        Some(known) => known.join(interest),
+        None => drop(interests.insert(key, interest)),
     }
 }
 

@@ -243,7 +243,7 @@ impl World {
             CancelStep::Idle | CancelStep::Wait(_) | CancelStep::Blocked | CancelStep::ReadRun => {}
             CancelStep::Announce => write(keys::CANCEL_STATE, "Announced".into()),
             CancelStep::Execute => write(keys::CANCEL_STATE, "Cancelling".into()),
-            CancelStep::GiveUp(progress) => write(keys::CANCEL_STATE, progress.as_str().into()),
+            CancelStep::GiveUp(progress) => write(keys::CANCEL_STATE, progress.as_ref().into()),
             CancelStep::Conclude => {
                 write(keys::CANCEL_STATE, "Cancelled".into());
                 self.concluded += 1;

@@ -137,10 +137,10 @@ impl ServerMetrics {
 
     /// Counts a decision and its reasons.
     pub(crate) fn decided(&self, kind: Kind, reviewed: ReviewedOperation, decision: &Decision) {
-        self.count(kind_name(kind), reviewed, decision.verdict().as_str());
+        self.count(kind_name(kind), reviewed, decision.verdict().into());
         for reason in &decision.reasons {
             let labels = DecisionReasonLabels {
-                section: reason.section.as_str(),
+                section: reason.section.into(),
                 code: reason.code(),
                 mode: match reason.mode {
                     Mode::Off => "off",

@@ -3,16 +3,17 @@
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_with::skip_serializing_none;
 
 use super::{DURATION, Mode};
 use crate::Duration;
 
 /// When an item that keeps failing gets no further Task.
+#[skip_serializing_none]
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct FailurePolicy {
     /// The mode of this section, where it differs from the policy's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
     /// How many Tasks may fail in a row for one item. 0: no limit. 1: one Task, never retried. N: at most N Tasks.
     #[serde(default)]
@@ -23,14 +24,11 @@ pub struct FailurePolicy {
     #[serde(default)]
     pub reset_on_change: bool,
     /// After this time an open item gets one probe Task; its failure opens the item again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), regex(pattern = DURATION))]
     pub reset_after: Option<Duration>,
     /// The earliest next attempt after a failure.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backoff: Option<Backoff>,
     /// Failures of the cluster that do not count. Absent: all of them are ignored.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub ignore: Option<Vec<InfrastructureFailure>>,
     /// How many ignored failures there may be in a row before the item is stopped after all. 0: no limit.
@@ -39,7 +37,6 @@ pub struct FailurePolicy {
     pub max_infrastructure_failures: u32,
     /// Tera template for the item's identity, for sources that name each Task anew (cron, webhooks). Knows `task`,
     /// `spawner` and `namespace`. Items of different spawners stay apart.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub item_key: Option<String>,
 }

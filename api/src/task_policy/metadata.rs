@@ -5,21 +5,21 @@ use std::collections::BTreeMap;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_with::skip_serializing_none;
 
 use super::Mode;
 
 /// Labels and annotations for Tasks.
+#[skip_serializing_none]
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("(has(self.labels) ? size(self.labels) : 0) + (has(self.annotations) ? size(self.annotations) : 0) <= 64")
     .message("a policy may set 64 keys: labels and annotations together"))]
 pub struct MetadataPolicy {
     /// The mode of this section, where it differs from the policy's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
     /// The language of the templates in `labels`, `annotations`, `queueName` and `queuePriorityClass`; absent:
     /// Tera.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<TemplateEngine>,
     /// Labels to put on Tasks that do not have them yet. Values are templates; those of a policy have at most 16 KiB together.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -31,7 +31,6 @@ pub struct MetadataPolicy {
     pub annotations: BTreeMap<String, String>,
     /// What a label or annotation gets whose template needs something that is not there. Absent: it is left out, and the
     /// creator gets a warning.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub missing_value: Option<String>,
     /// What becomes of text that is no legal label value.
@@ -45,7 +44,6 @@ pub struct MetadataPolicy {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub from_source: bool,
     /// Which objects below the Task get the same labels and annotations.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2))]
     pub propagate: Option<Vec<PropagationTarget>>,
 }

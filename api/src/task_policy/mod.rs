@@ -1,34 +1,33 @@
 //! `TaskPolicy` and `ClusterTaskPolicy`: what taskgate does with which Tasks. The sections have the names and meanings of the public
 //! Kelos proposals.
 
-mod cancellation;
 mod failure;
 mod metadata;
-mod queue;
 mod retry;
-mod selector;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_with::skip_serializing_none;
 
 pub use self::{
-    cancellation::{CancellationPolicy, Reaction},
     failure::{Backoff, FailurePolicy, InfrastructureFailure},
     metadata::{IllegalValue, MetadataPolicy, PropagationTarget, TemplateEngine},
-    queue::{QueueOnDeactivation, QueueOnError},
     retry::{RetriedKind, RetryOverrides, RetryPolicy, RetrySource, SecretRef},
-    selector::TaskSelector,
 };
 
-use self::queue::QUEUE;
 pub(crate) use self::retry::any_object;
 
 /// A Go duration made of hours, minutes and seconds.
 const DURATION: &str = r"^([0-9]+(\.[0-9]+)?(h|m|s))+$";
 
+/// A DNS-1123 subdomain, the form that Kueue demands of a queue's name (kueue §2), or anything with a template in it. The
+/// rest is checked by admission.
+const QUEUE: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$|\{\{";
+
 /// What taskgate does with the Tasks of one namespace.
+#[skip_serializing_none]
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[kube(
@@ -76,40 +75,32 @@ pub struct TaskPolicySpec {
     #[schemars(range(min = -1_000_000, max = 1_000_000))]
     pub priority: i32,
     /// When to stop creating Tasks for an item that keeps failing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure_policy: Option<FailurePolicy>,
     /// When to cancel a running Task.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancellation_policy: Option<CancellationPolicy>,
     /// The Kueue LocalQueue that admits the Tasks' Jobs: a name, or a template as those of `metadata`, in the
     /// language of `metadata.engine`. Jobs are created suspended and Kueue starts them. A Task that names a queue itself goes
     /// there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024), regex(pattern = QUEUE))]
     pub queue_name: Option<String>,
     /// The Kueue WorkloadPriorityClass of the Jobs: a name, or a template as in queueName.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024), regex(pattern = QUEUE))]
     pub queue_priority_class: Option<String>,
     /// The mode of `queueName`, where it differs from the policy's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_mode: Option<Mode>,
     /// What becomes of a Job when no legal name comes of the Task or of the template. Absent: `Suspend`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_on_error: Option<QueueOnError>,
     /// What becomes of a Job that Kueue deactivated: it ran too long, was put back too often, or a check rejected it. Absent:
     /// `Keep`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_on_deactivation: Option<QueueOnDeactivation>,
     /// Labels and annotations for Tasks.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<MetadataPolicy>,
     /// Bounded retry of Foreman Workloads and of Tasks without a spawner.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryPolicy>,
 }
 
 /// What taskgate does with the Tasks of many namespaces.
+#[skip_serializing_none]
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[kube(
@@ -140,7 +131,6 @@ pub struct TaskPolicySpec {
 )]
 pub struct ClusterTaskPolicySpec {
     /// The namespaces of the policy, by their labels. Empty or absent: every namespace that taskgate may touch.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace_selector: Option<LabelSelector>,
     /// Whether the sections of this policy take precedence over every policy that is not enforced, whatever the priorities. A
     /// TaskPolicy may then only be stricter: of two limits the smaller one applies, of two waits the longer one; it can neither
@@ -150,6 +140,32 @@ pub struct ClusterTaskPolicySpec {
     /// The fields of a TaskPolicy.
     #[serde(flatten)]
     pub policy: TaskPolicySpec,
+}
+
+/// Which Tasks a policy governs. All the parts that are given must match.
+#[skip_serializing_none]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskSelector {
+    /// Tasks of the TaskSpawners with these names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 253)))]
+    pub spawner_names: Vec<String>,
+    /// Tasks of TaskSpawners with these labels. Never matches a Task without a spawner.
+    pub spawner_selector: Option<LabelSelector>,
+    /// Tasks with these labels, as their creator set them.
+    pub task_selector: Option<LabelSelector>,
+    /// Tasks of these agent types, such as `claude-code`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 63)))]
+    pub task_types: Vec<String>,
+}
+
+impl TaskSelector {
+    /// Whether the selector leaves out nothing.
+    pub fn is_empty(&self) -> bool {
+        self == &Self::default()
+    }
 }
 
 /// What a policy, or one of its sections, may do.
@@ -167,14 +183,71 @@ pub enum Mode {
 }
 
 /// The status of a policy.
+#[skip_serializing_none]
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyStatus {
     /// The generation that the conditions are about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// `Accepted`: whether the policy is in force, and if not, which field is wrong.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// When a running Task is cancelled.
+#[skip_serializing_none]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct CancellationPolicy {
+    /// The mode of this section, where it differs from the policy's.
+    pub mode: Option<Mode>,
+    /// What to do when the item is closed or no longer matches the spawner's filters.
+    #[serde(default)]
+    pub on_source_removed: Reaction,
+    /// What to do when the item is triggered again while a Task for it is active: by a newer Task for it, a newer trigger
+    /// comment, a new commit on a pull request; and when the next run of a cron spawner is due.
+    #[serde(default)]
+    pub on_retrigger: Reaction,
+    /// How long the agent is warned before it is stopped, in seconds.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 86_400))]
+    pub grace_period_seconds: u32,
+}
+
+impl CancellationPolicy {
+    /// Whether anything is ever cancelled.
+    pub fn reacts(&self) -> bool {
+        self.on_source_removed == Reaction::Cancel || self.on_retrigger == Reaction::Cancel
+    }
+}
+
+/// What follows from a trigger.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reaction {
+    /// Cancel the Task.
+    Cancel,
+    /// Do not cancel the Task.
+    #[default]
+    Ignore,
+}
+
+/// What becomes of a Job for which no legal queue name was found.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QueueOnError {
+    /// It is suspended until a user acts: no Job runs outside of the quota.
+    #[default]
+    Suspend,
+    /// It runs, outside of any quota.
+    Ignore,
+}
+
+/// What becomes of a Job that Kueue deactivated.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QueueOnDeactivation {
+    /// It stays, and its Task with it, until a user activates it again. No failure is counted.
+    #[default]
+    Keep,
+    /// It is failed, and so is its Task: the failure counts.
+    Fail,
 }

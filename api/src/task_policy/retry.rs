@@ -6,16 +6,18 @@ use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use serde_with::skip_serializing_none;
+use strum::{AsRefStr, Display, IntoStaticStr};
 
 use super::{Backoff, Mode};
 use crate::{Duration, foreman};
 
 /// Bounded retry of Foreman Workloads and of Tasks without a spawner.
+#[skip_serializing_none]
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct RetryPolicy {
     /// The mode of this section, where it differs from the policy's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
     /// What is retried. Empty or absent: Foreman Workloads, and Tasks without a spawner.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -34,7 +36,6 @@ pub struct RetryPolicy {
     pub feedback: bool,
     /// How long a failed run is left before it is retried, with some jitter. Absent: 5s, then twice as long each time, at
     /// most 5m.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backoff: Option<Backoff>,
     /// How many objects this policy may have between deletion and recreation at the same time.
     #[serde(default = "RetryPolicy::default_in_flight")]
@@ -54,10 +55,8 @@ pub struct RetryPolicy {
     pub annotation_prefix: String,
     /// Reads the issue source when a retry is due: a run whose issues are all closed is not retried. Absent: the source is not
     /// read. Without an answer of the source the run is retried.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<RetrySource>,
     /// Fields that every successor gets.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overrides: Option<RetryOverrides>,
 }
 
@@ -114,12 +113,12 @@ impl Default for RetryPolicy {
 }
 
 /// How the issue source of a failed run is read.
+#[skip_serializing_none]
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct RetrySource {
     /// The Secret, in the namespace of the Workload, with the key GITHUB_TOKEN to read its repository. Absent: without a token. The
     /// source of a Task is always read with the token of its Workspace.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
 }
 
@@ -132,22 +131,27 @@ pub struct SecretRef {
 }
 
 /// A kind of object that is retried.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    JsonSchema,
+    Serialize,
+    Deserialize,
+    AsRefStr,
+    Display,
+    IntoStaticStr,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+)]
 pub enum RetriedKind {
     /// Foreman's Workload.
     Workload,
     /// A Kelos Task without a spawner.
     Task,
-}
-
-impl RetriedKind {
-    /// The kind's name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Workload => "Workload",
-            Self::Task => "Task",
-        }
-    }
 }
 
 /// Fields that every successor gets, in place of its predecessor's.

@@ -125,11 +125,7 @@ impl RetryCommand {
             (None, false) => String::new(),
         };
         let RetryOrder { kind, name, .. } = order;
-        output::print(&format!(
-            "{} {name}: is run again{number}{}\n",
-            kind.as_str(),
-            dry_run.suffix()
-        ))
+        output::print(&format!("{kind} {name}: is run again{number}{}\n", dry_run.suffix()))
     }
 
     fn order(&self, run: RunRef) -> RetryOrder {

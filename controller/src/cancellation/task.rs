@@ -23,7 +23,7 @@ use crate::{
 impl TaskCancellation<'_> {
     /// Annotates how far the cancellation is.
     pub(super) async fn progress(&self, progress: CancelState) -> Result<TaskResult, Error> {
-        self.annotate_task(json!({keys::CANCEL_STATE: progress.as_str()})).await
+        self.annotate_task(json!({keys::CANCEL_STATE: progress.as_ref()})).await
     }
 
     pub(super) async fn annotate_task(&self, annotations: Value) -> Result<TaskResult, Error> {
@@ -106,7 +106,7 @@ impl TaskCancellation<'_> {
             .progress(CancelState::Cancelled)
             .await?;
         if let (TaskResult::Changed(_), Some(stamp)) = (&outcome, &self.cancellation.stamp) {
-            let (kind, trigger) = (Task::of(&subject.object).agent_type(), stamp.trigger.as_str());
+            let (kind, trigger) = (Task::of(&subject.object).agent_type(), <&str>::from(stamp.trigger));
             let metrics = &reconciler.metrics;
             metrics.cancelled(&subject.namespace, kind.unwrap_or_default(), trigger, knows_cancelled);
         }
@@ -118,7 +118,7 @@ impl TaskCancellation<'_> {
 /// cancelled Tasks has a phase and a field for it.
 fn concluded(object: &Value, cancellation: &Cancellation, knows_cancelled: bool) -> Option<Value> {
     let stamp = cancellation.stamp.as_ref();
-    let reason = stamp.map_or("ByHand", |stamp| stamp.trigger.as_str());
+    let reason = stamp.map_or("ByHand", |stamp| stamp.trigger.into());
     let message = conclusion(cancellation);
     let known = Condition::find(object, CANCELLED);
     let is_stated = known.is_some_and(|known| known.is_true() && known.message() == message);

@@ -71,7 +71,7 @@ async fn record(
     state: &QueueState,
     change: &ConditionChange,
 ) {
-    let reason = state.reason.as_str();
+    let reason: &str = state.reason.into();
     debug!(
         namespace = subject.namespace,
         name = subject.state.name,
@@ -143,7 +143,7 @@ fn change(task: &Value, state: &QueueState, created: Option<Timestamp>, now: Tim
     }
     let status = if state.waits { "True" } else { "False" };
     let same_status = before.is_some_and(|before| before.status() == status);
-    let same_reason = same_status && before.is_some_and(|before| before.reason() == state.reason.as_str());
+    let same_reason = same_status && before.is_some_and(|before| before.reason() == state.reason.as_ref());
     let mut message = state.message.clone();
     let mut waited = None;
     if state.reason == QueueReason::Admitted {
@@ -170,7 +170,7 @@ fn change(task: &Value, state: &QueueState, created: Option<Timestamp>, now: Tim
         None => state.since.unwrap_or(now),
     };
     let queued = json!({
-        "type": QUEUED, "status": status, "reason": state.reason.as_str(), "message": message,
+        "type": QUEUED, "status": status, "reason": state.reason.as_ref(), "message": message,
         "lastTransitionTime": rfc3339(since),
         "observedGeneration": task.pointer("/metadata/generation").cloned().unwrap_or_default(),
     });

@@ -91,7 +91,7 @@ pub(super) async fn write(
 /// Counts what happened to `run`, and records it with the message of the condition in `item`.
 async fn record(retry: &RetryReconciler, item: &WorkItem, run: &RunRef, event: RetryEvent) {
     let (type_, reason, outcome) = event.words();
-    let labels = [("kind", run.kind.as_str()), ("outcome", outcome)];
+    let labels = [("kind", run.kind.into()), ("outcome", outcome)];
     retry.metrics.retries.get_or_create(&labels).inc();
     let note = match (event, condition(item)) {
         (RetryEvent::Failed, _) => failed(item, run),
@@ -113,8 +113,7 @@ async fn record(retry: &RetryReconciler, item: &WorkItem, run: &RunRef, event: R
 
 /// Records why the issue source gave no answer: the run is retried nevertheless.
 pub(super) async fn record_unknown_source(retry: &RetryReconciler, item: &WorkItem, run: &RunRef, error: &str) {
-    let (kind, name) = (run.kind.as_str(), &run.name);
-    let note = format!("{kind} {name} is run again without knowing whether its source is closed: {error}");
+    let note = format!("{run} is run again without knowing whether its source is closed: {error}");
     let regarding = item.object_ref(&());
     publish(&retry.context, Warning, "SourceUnknown", ACTION, &note, &regarding).await;
 }
@@ -124,8 +123,7 @@ fn failed(item: &WorkItem, run: &RunRef) -> String {
     let why = status.failure.map_or(String::new(), |failure| {
         format!(": {:?} failure, {}", failure.class, failure.reason)
     });
-    let (kind, name, attempt) = (run.kind.as_str(), &run.name, status.attempt);
-    format!("{kind} {name} failed at attempt {attempt}{why}")
+    format!("{run} failed at attempt {}{why}", status.attempt)
 }
 
 /// Reason and message of the condition about retries.

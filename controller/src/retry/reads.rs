@@ -56,7 +56,7 @@ pub(super) async fn object(
 ) -> Result<Option<Value>, Error> {
     let api = Api::<DynamicObject>::namespaced_with(retry.context.client.clone(), namespace, resource);
     let found = kubernetes::find(&api, name).await;
-    let found = found.map_err(|error| Error::new("reading", kind.as_str(), namespace, name, error))?;
+    let found = found.map_err(|error| Error::new("reading", kind.into(), namespace, name, error))?;
     Ok(found.map(|object| json_of(&object)))
 }
 

@@ -338,7 +338,7 @@ impl RetryInFlight<'_> {
 
     fn failed(&self, doing: &'static str, error: kube::Error) -> Error {
         let run = &self.transition.old;
-        Error::new(doing, run.kind.as_str(), &self.key.0, &run.name, error)
+        Error::new(doing, run.kind.into(), &self.key.0, &run.name, error)
     }
 }
 

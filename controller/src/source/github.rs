@@ -73,7 +73,7 @@ impl<'a> Session<'a> {
 
     /// Whether the issue or pull request is open, with one request. A deleted one is not.
     pub(super) async fn is_open(&mut self, repository: &Repository, number: u64) -> Result<bool, SourceError> {
-        let endpoint = IssueEndpoint::Issues.as_str();
+        let endpoint = IssueEndpoint::Issues;
         let path = format!("/repos/{}/{}/{endpoint}/{number}", repository.owner, repository.name);
         let answer = self.get(&path, None).await?;
         if answer.status() == StatusCode::GONE {
@@ -85,7 +85,7 @@ impl<'a> Session<'a> {
     /// Reads one item; `None` for one that does not exist any more.
     pub(super) async fn item(&mut self, query: &ItemQuery) -> Result<Option<CachedItem>, SourceError> {
         let repository = format!("/repos/{}/{}", query.repository.owner, query.repository.name);
-        let path = format!("{repository}/{}/{}", query.endpoint.as_str(), query.number);
+        let path = format!("{repository}/{}/{}", query.endpoint, query.number);
         // A partial reading is no base for a whole one.
         let before = query.before.as_deref().filter(|kept| kept.whole || !query.whole);
         let answer = self.get(&path, before.and_then(|kept| kept.tag.as_deref())).await?;

@@ -14,10 +14,10 @@ use std::{
 };
 
 use kube::Client;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use serde_json::Value;
 use taskgate_api::{
-    ClusterTaskPolicySpec, GROUP, TaskPolicySpec, WorkItem, WorkItemSpec, WorkItemStatus, kelos, keys,
+    GROUP, WorkItem, WorkItemSpec, WorkItemStatus, kelos, keys,
     kueue::{self, ConfigRef, Settings},
     metadata::Metadata,
 };
@@ -108,19 +108,15 @@ impl ClusterState {
                 self.namespaces.insert(name.to_owned(), labels.collect());
             }
             (GROUP, "TaskPolicy") => {
+                let (namespace, name) = (namespace.to_owned(), name.to_owned());
                 let title = format!("TaskPolicy {namespace}/{name}");
-                let compiled = compile(object, &title, |spec: &TaskPolicySpec| {
-                    Policy::namespaced(namespace, name, spec)
-                });
-                let (namespace, name) = key(namespace, name);
-                policies.insert(PolicyName::Namespaced { namespace, name }, compiled);
+                let name = PolicyName::Namespaced { namespace, name };
+                policies.insert(name.clone(), compile(name, title, object));
             }
             (GROUP, "ClusterTaskPolicy") => {
                 let title = format!("ClusterTaskPolicy {name}");
-                let compiled = compile(object, &title, |spec: &ClusterTaskPolicySpec| {
-                    Policy::cluster(name, spec)
-                });
-                policies.insert(PolicyName::Cluster { name: name.to_owned() }, compiled);
+                let name = PolicyName::Cluster { name: name.to_owned() };
+                policies.insert(name.clone(), compile(name, title, object));
             }
             (GROUP, "WorkItem") => {
                 let read = serde_json::from_value(object.clone()).map_err(|error| error.to_string());
@@ -215,18 +211,12 @@ impl ClusterState {
     }
 }
 
-/// Compiles the policy `object`, or returns its problems under `title`.
-fn compile<S: DeserializeOwned>(
-    object: &Value,
-    title: &str,
-    compile: impl Fn(&S) -> Result<Policy, Vec<taskgate_policy::Problem>>,
-) -> Result<Policy, RejectedPolicy> {
-    let rejected = |problems| RejectedPolicy {
-        policy: title.to_owned(),
-        problems,
-    };
-    let spec = S::deserialize(&object["spec"]).map_err(|error| rejected(vec![format!("spec: {error}")]))?;
-    compile(&spec).map_err(|problems| rejected(problems.iter().map(ToString::to_string).collect()))
+/// Compiles the policy `object`, called `name`, or returns its problems under `title`.
+fn compile(name: PolicyName, title: String, object: &Value) -> Result<Policy, RejectedPolicy> {
+    Policy::of_spec(name, &object["spec"]).map_err(|problems| RejectedPolicy {
+        policy: title,
+        problems: problems.iter().map(ToString::to_string).collect(),
+    })
 }
 
 #[cfg(test)]

@@ -5,25 +5,23 @@
 //! other directory. Called through the crate's root by the webhook and the offline check.
 
 mod decide;
-mod go_fields;
 mod govern;
 mod policy_validation;
 mod reserved_keys;
 mod rights;
-mod unstable_fields;
 mod warnings;
 mod work_item;
-
-use serde::de::DeserializeOwned;
-use serde_json::Value;
-
-use crate::decision::{Detail, Effect, Finding};
 
 pub use decide::decide;
 pub use govern::govern;
 pub use reserved_keys::{has_reserved_keys, reserved_keys_changed, without_reserved_keys};
 pub use rights::{Right, required_rights, right_missing};
 pub use work_item::retry_order;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::decision::{Detail, Effect, Finding};
 
 /// The spec of `object`, one of taskgate's own.
 fn spec_of<T: DeserializeOwned>(object: &Value) -> Result<T, serde_json::Error> {
@@ -33,5 +31,5 @@ fn spec_of<T: DeserializeOwned>(object: &Value) -> Result<T, serde_json::Error> 
 /// The finding that rejects an object whose spec cannot be read.
 fn unreadable(error: &serde_json::Error) -> Finding<'static> {
     let message = format!("spec: {error}");
-    Finding::own(Detail::Unreadable { message }, Effect::Reject)
+    Finding::own(Detail::Unreadable(message), Effect::Reject)
 }

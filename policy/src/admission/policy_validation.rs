@@ -1,6 +1,6 @@
 //! Validates policies that are written: what the schema cannot check, so that every stored policy can be applied.
 
-use taskgate_api::{ClusterTaskPolicySpec, TaskPolicySpec, metadata::Metadata};
+use taskgate_api::metadata::Metadata;
 
 use super::{spec_of, unreadable};
 use crate::{
@@ -19,41 +19,27 @@ pub(crate) fn findings(request: &Request<'_>, policies: &PolicySet) -> Vec<Findi
     }
     // A generated name is not known yet; any legal one does for checking the rest.
     let name = metadata.name().unwrap_or("generated");
-    match request.kind {
-        Kind::TaskPolicy => match spec_of::<TaskPolicySpec>(request.object) {
-            Ok(spec) => policy(request, policies, Policy::namespaced(request.namespace, name, &spec)),
-            Err(error) => vec![unreadable(&error)],
-        },
-        Kind::ClusterTaskPolicy => match spec_of::<ClusterTaskPolicySpec>(request.object) {
-            Ok(spec) => policy(request, policies, Policy::cluster(name, &spec)),
-            Err(error) => vec![unreadable(&error)],
-        },
-        _ => Vec::new(),
-    }
-}
-
-fn policy(
-    request: &Request<'_>,
-    policies: &PolicySet,
-    compiled: Result<Policy, Vec<Problem>>,
-) -> Vec<Finding<'static>> {
-    match compiled {
-        Ok(policy) if request.operation == Operation::Create && !policies.has_room_for(policy.name()) => {
+    let compiled = match request.kind {
+        Kind::TaskPolicy => spec_of(request.object).map(|spec| Policy::namespaced(request.namespace, name, &spec)),
+        Kind::ClusterTaskPolicy => spec_of(request.object).map(|spec| Policy::cluster(name, &spec)),
+        _ => return Vec::new(),
+    };
+    let invalid = |problems| Finding::own(Detail::PolicyInvalid(problems), Effect::Reject);
+    let finding = match compiled {
+        Err(error) => unreadable(&error),
+        Ok(Err(problems)) => invalid(problems),
+        Ok(Ok(policy)) if request.operation == Operation::Create && !policies.has_room_for(policy.name()) => {
             let message = format!(
                 "there are {MAX_POLICIES} {} already, and no more may be in force: delete one first",
                 policy.name().group()
             );
-            let problem = Problem {
-                field: "metadata.name".to_owned(),
-                message,
-            };
-            let problems = vec![problem];
-            vec![Finding::own(Detail::PolicyInvalid { problems }, Effect::Reject)]
+            let field = "metadata.name".to_owned();
+            invalid(vec![Problem { field, message }])
         }
-        Ok(policy) if policy.has_sections() => Vec::new(),
-        Ok(_) => vec![Finding::own(Detail::PolicyEmpty, Effect::Warn)],
-        Err(problems) => vec![Finding::own(Detail::PolicyInvalid { problems }, Effect::Reject)],
-    }
+        Ok(Ok(policy)) if policy.sections().is_empty() => Finding::own(Detail::PolicyEmpty, Effect::Warn),
+        Ok(Ok(_)) => return Vec::new(),
+    };
+    vec![finding]
 }
 
 #[cfg(test)]

@@ -12,11 +12,8 @@ use taskgate_api::{job::Job, keys, metadata::Metadata};
 
 use crate::{
     decision::{Decision, Detail, Effect, Finding, Kind, Operation, Phase, Request, assemble},
-    kubernetes::Edit,
+    kubernetes::{Edit, KeyKind},
 };
-
-/// The two maps of an object's metadata that keys are in.
-const MAPS: [&str; 2] = ["labels", "annotations"];
 
 /// What admission notes of labels and annotations that policies did not set. It builds on what an earlier pass noted, when other
 /// policies may have applied: it stays wherever a policy sets labels or annotations at all.
@@ -27,8 +24,8 @@ pub fn has_reserved_keys(kind: Kind, object: &Value) -> bool {
     let Some(kept) = KeptKeys::of(kind, object) else {
         return false;
     };
-    let own_key = |map: &str| entries(object, map).is_some_and(|map| map.keys().any(|key| kept.is_own(key)));
-    MAPS.into_iter().any(own_key) || has_finalizer(object)
+    let own_key = |kind| entries(object, kind).is_some_and(|map| map.keys().any(|key| kept.is_own(key)));
+    KeyKind::ALL.into_iter().any(own_key) || Metadata::of(object).has_finalizer(keys::ACCOUNTING)
 }
 
 /// `object`, which is to be created, without taskgate's reserved keys. The TTL that admission
@@ -44,8 +41,8 @@ pub fn without_reserved_keys(kind: Kind, object: &Value) -> Cow<'_, Value> {
     let Some(metadata) = stripped.get_mut("metadata").and_then(Value::as_object_mut) else {
         return Cow::Owned(stripped);
     };
-    for map in MAPS {
-        if let Some(entries) = metadata.get_mut(map).and_then(Value::as_object_mut) {
+    for kind in KeyKind::ALL {
+        if let Some(entries) = metadata.get_mut(kind.field()).and_then(Value::as_object_mut) {
             entries.retain(|key, _| !kept.is_own(key) || NOTES.contains(&key.as_str()));
         }
     }
@@ -75,36 +72,26 @@ pub(crate) fn findings(request: &Request<'_>, planned: &[Finding<'_>], labels: b
         return Vec::new();
     };
     let planned: Vec<&Edit> = planned.iter().flat_map(Finding::planned).collect();
-    let ours_of = |map: &str, wanted: &str| {
-        planned.iter().rev().find_map(|edit| match (*edit, map) {
-            (Edit::Label(key, value), "labels") | (Edit::Annotation(key, value), "annotations") if key == wanted => {
-                Some(value.as_str())
-            }
-            _ => None,
-        })
-    };
     let (mut removed, mut edits) = (BTreeSet::new(), Vec::new());
-    for map in MAPS {
-        let own = entries(sent, map)
-            .into_iter()
-            .flatten()
-            .filter(|(key, _)| kept.is_own(key));
-        for (key, value) in own {
+    for kind in KeyKind::ALL {
+        let own = entries(sent, kind).into_iter().flatten();
+        for (key, value) in own.filter(|(key, _)| kept.is_own(key)) {
             // Another endpoint removes those, in every installation.
             if keys::CANCELLATION.contains(&key.as_str()) || (labels && NOTES.contains(&key.as_str())) {
                 continue;
             }
-            match ours_of(map, key) {
-                Some(ours) if value.as_str() == Some(ours) => continue,
-                Some(_) => {}
-                None if map == "labels" => edits.push(Edit::RemoveLabel(key.clone())),
-                None => edits.push(Edit::RemoveAnnotation(key.clone())),
+            let ours = planned.iter().rev().find_map(|edit| edit.value(kind, key));
+            if ours.is_some() && ours == value.as_str() {
+                continue;
+            }
+            if ours.is_none() {
+                edits.push(Edit::remove(kind, key));
             }
             removed.insert(key.as_str());
         }
     }
     let wants_finalizer = planned.iter().any(|edit| matches!(edit, Edit::Finalizer(_)));
-    if has_finalizer(sent) && !wants_finalizer {
+    if Metadata::of(sent).has_finalizer(keys::ACCOUNTING) && !wants_finalizer {
         edits.push(Edit::RemoveFinalizer(keys::ACCOUNTING.to_owned()));
         removed.insert(keys::ACCOUNTING);
     }
@@ -112,7 +99,7 @@ pub(crate) fn findings(request: &Request<'_>, planned: &[Finding<'_>], labels: b
         return Vec::new();
     }
     let keys = removed.into_iter().map(ToOwned::to_owned).collect();
-    let detail = Detail::OwnKeysRemoved { keys };
+    let detail = Detail::OwnKeysRemoved(keys);
     vec![
         Finding::own(detail.clone(), Effect::Change(edits)),
         Finding::own(detail, Effect::Warn),
@@ -134,7 +121,7 @@ pub fn reserved_keys_changed(kind: Kind, old: &Value, new: &Value) -> Option<Dec
             .find(|key| before.label(key) != now.label(key))
     };
     let key = annotation.or_else(label)?;
-    let finding = Finding::own(Detail::OwnKeyChanged { key }, Effect::Deny);
+    let finding = Finding::own(Detail::OwnKeyChanged(key), Effect::Deny);
     Some(assemble(new, Phase::Validating, vec![finding]))
 }
 
@@ -162,12 +149,6 @@ impl KeptKeys {
     }
 }
 
-fn entries<'a>(object: &'a Value, map: &str) -> Option<&'a Map<String, Value>> {
-    object.get("metadata")?.get(map)?.as_object()
-}
-
-fn has_finalizer(object: &Value) -> bool {
-    Metadata::of(object)
-        .finalizers()
-        .any(|finalizer| finalizer == keys::ACCOUNTING)
+fn entries(object: &Value, kind: KeyKind) -> Option<&Map<String, Value>> {
+    object.get("metadata")?.get(kind.field())?.as_object()
 }

@@ -1,8 +1,7 @@
 //! Validates writes to a `WorkItem`: its name follows from its key, only taskgate writes its status, and requests in its annotations
 //! are stamped with the user.
 
-use serde_json::Value;
-use taskgate_api::{WorkItemSpec, keys, metadata::Metadata, retry_status::RetryOrder};
+use taskgate_api::{Lenient as _, WorkItemSpec, keys, metadata::Metadata, retry_status::RetryOrder};
 
 use super::{spec_of, unreadable};
 use crate::{
@@ -29,10 +28,8 @@ fn status(request: &Request<'_>) -> Vec<Finding<'static>> {
     if request.own {
         return Vec::new();
     }
-    let item = request.object.pointer("/spec/item").and_then(Value::as_str);
-    let detail = Detail::StatusOwned {
-        item: item.unwrap_or_default().to_owned(),
-    };
+    let item = request.object.text("/spec/item");
+    let detail = Detail::StatusOwned(item.unwrap_or_default().to_owned());
     vec![Finding::own(detail, Effect::Deny)]
 }
 
@@ -49,7 +46,7 @@ fn spec(request: &Request<'_>, metadata: Metadata<'_>) -> Option<Finding<'static
     }
     .work_item_name();
     let misnamed = metadata.name() != Some(expected.as_str());
-    misnamed.then(|| Finding::own(Detail::WorkItemMisnamed { expected }, Effect::Reject))
+    misnamed.then(|| Finding::own(Detail::WorkItemMisnamed(expected), Effect::Reject))
 }
 
 /// Who asked: the user who set or changed the request; taskgate itself only removes requests.
@@ -74,7 +71,7 @@ fn stamp(request: &Request<'_>) -> Vec<Finding<'static>> {
             (None, Some(_)) => Edit::RemoveAnnotation(by.to_owned()),
             _ => continue,
         };
-        let detail = Detail::RequestStamped { key: by };
+        let detail = Detail::RequestStamped(by);
         findings.push(Finding::own(detail, Effect::Change(vec![edit])));
     }
     findings
@@ -90,7 +87,7 @@ fn requests(request: &Request<'_>) -> Option<Finding<'static>> {
     for (key, by) in keys::REQUESTS {
         let differs = |key| old.annotation(key) != now.annotation(key);
         if (differs(key) || differs(by)) && now.annotation(by).map(ToOwned::to_owned) != asked_by(request, key, by) {
-            return Some(Finding::own(Detail::RequestForged { key: by }, Effect::Deny));
+            return Some(Finding::own(Detail::RequestForged(by), Effect::Deny));
         }
     }
     let message = retry_order(request)?.err()?;
@@ -112,7 +109,7 @@ pub fn retry_order(request: &Request<'_>) -> Option<Result<RetryOrder, String>> 
 mod tests {
     use super::*;
     use crate::decision::{Decision, assemble};
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn item(annotations: &Value) -> Value {
         let name = ItemIdentity::new("fixer/42", "42", None).work_item_name();

@@ -17,9 +17,7 @@ pub(crate) fn findings<'a>(governed: &Governed<'a>, task: Task<'a>) -> Vec<Findi
     };
     let mut findings = Vec::new();
     if let Some(message) = &governed.item_key_error {
-        let detail = Detail::ItemKeyUnusable {
-            message: message.clone(),
-        };
+        let detail = Detail::ItemKeyUnusable(message.clone());
         findings.push(Finding::new(Section::FailurePolicy, &matched, detail, Effect::Warn));
     }
     if matched.mode != Mode::Enforce {
@@ -33,16 +31,9 @@ pub(crate) fn findings<'a>(governed: &Governed<'a>, task: Task<'a>) -> Vec<Findi
     if governed.key_was_rendered {
         edits.push(Edit::Annotation(keys::ITEM_KEY.into(), item.key.clone()));
     }
-    // An invalid TTL is left for the API server to refuse. The spec wins over an annotation of the creator.
-    if let Some(ttl) = task
-        .ttl_seconds()
-        .and_then(|ttl| i32::try_from(ttl).ok())
-        .filter(|ttl| *ttl >= 0)
-    {
-        edits.push(Edit::RemoveTtl);
-        edits.push(Edit::Annotation(keys::TTL.into(), ttl.to_string()));
-    }
-    let detail = Detail::Accounted { work_item };
+    // The spec wins over an annotation of the creator.
+    edits.extend(Edit::keep_ttl(task).into_iter().flat_map(|(_, edits)| edits));
+    let detail = Detail::Accounted(work_item);
     findings.push(Finding::new(
         Section::FailurePolicy,
         &matched,

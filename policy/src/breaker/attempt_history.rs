@@ -11,7 +11,6 @@ use taskgate_api::{
 };
 
 use super::{
-    cost,
     evaluate::{breaker_state, is_opened_manually, open_reason},
     failure_cause::Ending,
     task_state::TaskState,
@@ -19,6 +18,7 @@ use super::{
 use crate::{
     cancellation::{Cancellation, requester},
     decision::BreakerRefusal,
+    issue_source::SourceItem,
     kubernetes::clip,
 };
 
@@ -54,7 +54,7 @@ impl Used {
     fn of(task: Task<'_>) -> Self {
         let tokens = |field| task.usage(field).and_then(Value::as_i64).filter(|count| *count >= 0);
         Self {
-            cost_usd: task.usage("costUSD").and_then(cost::micro_dollars).map(cost::format),
+            cost_usd: task.usage("costUSD").and_then(micro_dollars).map(dollars),
             input_tokens: tokens("inputTokens"),
             output_tokens: tokens("outputTokens"),
         }
@@ -76,7 +76,7 @@ pub fn add_late_usage(status: &WorkItemStatus, object: &Value) -> Option<WorkIte
         return None;
     }
     let mut next = status.clone();
-    next.total_cost_usd = cost::sum(status.total_cost_usd.as_deref(), used.cost_usd.as_deref());
+    next.total_cost_usd = add_costs(status.total_cost_usd.as_deref(), used.cost_usd.as_deref());
     let known = &mut next.attempts[position];
     (known.cost_usd, known.input_tokens, known.output_tokens) = (used.cost_usd, used.input_tokens, used.output_tokens);
     Some(next)
@@ -108,7 +108,7 @@ pub fn record(
         return None;
     }
     let mut next = status.clone();
-    next.total_cost_usd = cost::sum(status.total_cost_usd.as_deref(), attempt.cost_usd.as_deref());
+    next.total_cost_usd = add_costs(status.total_cost_usd.as_deref(), attempt.cost_usd.as_deref());
     match attempt.outcome {
         Outcome::Succeeded => succeed(&mut next, &attempt),
         // A success that came later is known already: Tasks that existed before are recorded in any order.
@@ -275,6 +275,129 @@ pub fn refresh(status: &WorkItemStatus, rule: Option<&FailurePolicy>, now: Times
     next.opened_at = opened_at;
     next.reason = Some(reason.to_owned());
     Some(next)
+}
+
+/// Micro-dollars in a dollar. Costs are summed without rounding: Kelos reports them as Kubernetes quantities, and a sum of floats
+/// would drift.
+const MICRO: u128 = 1_000_000;
+/// The largest amount: a million million dollars. Whatever is more is that much.
+const MAX_COST: u128 = 1_000_000_000_000 * MICRO;
+
+/// The cost behind a JSON value (`"1.5"`, `"1500m"`, `1.5`), in micro-dollars, rounded up, at most [`MAX_COST`]. `None` for garbage
+/// and anything negative.
+fn micro_dollars(value: &Value) -> Option<u128> {
+    match value {
+        Value::String(text) => parse_cost(text.trim()),
+        Value::Number(number) => parse_cost(&number.to_string()),
+        _ => None,
+    }
+}
+
+/// The sum of two decimal amounts of dollars, as text with two to six decimals. Garbage counts as nothing.
+fn add_costs(total: Option<&str>, more: Option<&str>) -> Option<String> {
+    let amount = |text: Option<&str>| text.and_then(parse_cost);
+    match (amount(total), amount(more)) {
+        (None, None) => None,
+        (a, b) => Some(dollars(a.unwrap_or(0).saturating_add(b.unwrap_or(0)).min(MAX_COST))),
+    }
+}
+
+/// Micro-dollars as dollars with two to six decimals.
+fn dollars(micro: u128) -> String {
+    let text = format!("{}.{:06}", micro / MICRO, micro % MICRO);
+    let (whole, cents) = text.split_at(text.len() - 4);
+    format!("{whole}{}", cents.trim_end_matches('0'))
+}
+
+fn parse_cost(text: &str) -> Option<u128> {
+    let (number, exponent) = split_exponent(text)?;
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    // Further decimals are cut, so that the number fits.
+    let (fraction, cut) = fraction.split_at_checked(18).unwrap_or((fraction, ""));
+    let digits = format!("{whole}{fraction}");
+    if digits.is_empty() || !digits.bytes().chain(cut.bytes()).all(|c| c.is_ascii_digit()) {
+        return None;
+    }
+    let shift = 6 + exponent - i32::try_from(fraction.len()).ok()?;
+    let digits: u128 = match digits.trim_start_matches('0') {
+        "" => return Some(0),
+        digits => digits.parse().unwrap_or(u128::MAX),
+    };
+    let power = 10_u128.checked_pow(shift.unsigned_abs());
+    let amount = match (shift >= 0, power) {
+        (true, power) => digits.saturating_mul(power.unwrap_or(u128::MAX)),
+        (false, Some(power)) if digits < u128::MAX => digits.div_ceil(power),
+        (false, Some(_)) => MAX_COST,
+        (false, None) => 1,
+    };
+    Some(amount.min(MAX_COST))
+}
+
+/// A number and the power of ten behind it: a quantity's decimal suffix or an exponent.
+fn split_exponent(text: &str) -> Option<(&str, i32)> {
+    for (suffix, exponent) in [('n', -9), ('u', -6), ('m', -3), ('k', 3), ('M', 6), ('G', 9)] {
+        if let Some(number) = text.strip_suffix(suffix) {
+            return Some((number, exponent));
+        }
+    }
+    match text.split_once(['e', 'E']) {
+        Some((number, exponent)) => {
+            let digits = exponent.trim_start_matches(['+', '-']);
+            if digits.is_empty() || digits.len() + 1 < exponent.len() || !digits.bytes().all(|c| c.is_ascii_digit()) {
+                return None;
+            }
+            // What is beyond is saturated as well.
+            let most = if exponent.starts_with('-') { -1000 } else { 1000 };
+            Some((number, exponent.parse().unwrap_or(most).clamp(-1000, 1000)))
+        }
+        None => Some((text, 0)),
+    }
+}
+
+/// How many answers in a row, an interval apart, confirm that an item was removed.
+const CONFIRMATIONS: u32 = 2;
+
+/// Whether the spawner still finds the item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ItemPresence<'a> {
+    /// It does: the item.
+    Found(&'a SourceItem),
+    /// It does not: the item was deleted or closed, or no longer passes the spawner's filters. The number of such answers in a row.
+    Missing(u32),
+}
+
+/// What is to be done with the `WorkItem` of an item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceVerdict {
+    /// Nothing.
+    Keep,
+    /// Record this hash: the item's content was read for the first time since the breaker opened.
+    Baseline(String),
+    /// Reset the failures: the content changed since the breaker opened.
+    Reset,
+    /// Delete the `WorkItem`: the spawner will not create another Task for the item.
+    Prune,
+}
+
+/// `resetOnChange`: compares the answer of the issue source with `status`. Only a breaker that failures opened is reset; a user
+/// closes a breaker that a user opened.
+pub fn evaluate_source(status: &WorkItemStatus, rule: &FailurePolicy, presence: ItemPresence<'_>) -> SourceVerdict {
+    match presence {
+        _ if !rule.reset_on_change || open_reason(status, rule) == Some(BreakerRefusal::OpenedManually) => {
+            SourceVerdict::Keep
+        }
+        ItemPresence::Missing(times) if times >= CONFIRMATIONS => SourceVerdict::Prune,
+        ItemPresence::Missing(_) => SourceVerdict::Keep,
+        ItemPresence::Found(_) if open_reason(status, rule).is_none() => SourceVerdict::Keep,
+        ItemPresence::Found(item) => {
+            let hash = item.content_hash();
+            match status.content_hash.as_ref() {
+                None => SourceVerdict::Baseline(hash),
+                Some(known) if *known == hash => SourceVerdict::Keep,
+                Some(_) => SourceVerdict::Reset,
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -494,5 +617,133 @@ mod tests {
         // The deletion that has reset the item does not reset it again.
         assert_eq!(last.task_uid.as_deref(), Some("uid"));
         assert_eq!(last.message.map(|message| message.chars().count()), Some(256));
+    }
+}
+
+#[cfg(test)]
+mod cost_tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    #[test]
+    fn amounts_as_kelos_and_people_write_them() {
+        for (value, expected) in [
+            (json!("1.50"), Some(1_500_000)),
+            (json!("1500m"), Some(1_500_000)),
+            (json!("250u"), Some(250)),
+            (json!("1n"), Some(1)),
+            (json!("2k"), Some(2_000_000_000)),
+            (json!(0.1), Some(100_000)),
+            (json!("1e-3"), Some(1_000)),
+            (json!(".5"), Some(500_000)),
+            (json!("0.0000001"), Some(1)),
+            (json!("-1"), None),
+            (json!(""), None),
+            (json!("NaN"), None),
+            (json!("1e999"), Some(MAX_COST)),
+            (json!("1e99999999999"), Some(MAX_COST)),
+            (json!("1e-99999999999"), Some(1)),
+            (json!("0e999"), Some(0)),
+            (json!(1e30), Some(MAX_COST)),
+            (json!(1e300), Some(MAX_COST)),
+            (json!("9".repeat(60)), Some(MAX_COST)),
+            (json!(format!("{}m", "9".repeat(60))), Some(MAX_COST)),
+            (json!(format!("0.{}", "1".repeat(60))), Some(111_112)),
+            (json!(format!("{}1", "0".repeat(60))), Some(1_000_000)),
+            (json!("1e--3"), None),
+            (json!("1e"), None),
+            (json!(-1e30), None),
+            (json!({}), None),
+        ] {
+            assert_eq!(micro_dollars(&value), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn sums_are_exact_and_readable() {
+        for (total, more, expected) in [
+            (None, None, None),
+            (None, Some("1.5"), Some("1.50")),
+            (Some("0.10"), Some("0.2"), Some("0.30")),
+            (Some("1"), Some("0.000001"), Some("1.000001")),
+            (Some("garbage"), Some("2"), Some("2.00")),
+            (Some("3"), None, Some("3.00")),
+            (Some("999999999999.99"), Some("1e30"), Some("1000000000000.00")),
+        ] {
+            assert_eq!(add_costs(total, more).as_deref(), expected, "{total:?} + {more:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(micro in 0..10_u128.pow(15)) {
+            prop_assert_eq!(parse_cost(&dollars(micro)), Some(micro));
+        }
+
+        #[test]
+        fn any_text_gets_an_answer(text in "\\PC{0,40}") {
+            let _ = parse_cost(&text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod source_change_tests {
+    use super::*;
+    use taskgate_api::work_item::Breaker;
+
+    #[test]
+    fn what_an_answer_leads_to() {
+        let rule = FailurePolicy {
+            max_retries_per_item: 2,
+            reset_on_change: true,
+            ..FailurePolicy::default()
+        };
+        let off = FailurePolicy {
+            reset_on_change: false,
+            ..rule.clone()
+        };
+        let item = SourceItem::default();
+        let status = |failures, hash: Option<&str>| WorkItemStatus {
+            consecutive_failures: failures,
+            content_hash: hash.map(ToOwned::to_owned),
+            ..WorkItemStatus::default()
+        };
+        let hash = item.content_hash();
+        let found = ItemPresence::Found(&item);
+        let by_hand = WorkItemStatus {
+            breaker: Some(Breaker::Open),
+            ..status(0, Some("other"))
+        };
+        for (status, rule, presence, expected) in [
+            (status(2, None), &rule, found, SourceVerdict::Baseline(hash.clone())),
+            (status(2, Some(&hash)), &rule, found, SourceVerdict::Keep),
+            (status(2, Some("other")), &rule, found, SourceVerdict::Reset),
+            (status(1, Some("other")), &rule, found, SourceVerdict::Keep),
+            (status(2, Some("other")), &off, found, SourceVerdict::Keep),
+            (
+                status(2, Some("other")),
+                &rule,
+                ItemPresence::Missing(1),
+                SourceVerdict::Keep,
+            ),
+            (
+                status(2, Some("other")),
+                &rule,
+                ItemPresence::Missing(2),
+                SourceVerdict::Prune,
+            ),
+            (status(1, None), &rule, ItemPresence::Missing(2), SourceVerdict::Prune),
+            (status(2, None), &off, ItemPresence::Missing(2), SourceVerdict::Keep),
+            (by_hand.clone(), &rule, found, SourceVerdict::Keep),
+            (by_hand, &rule, ItemPresence::Missing(9), SourceVerdict::Keep),
+        ] {
+            assert_eq!(
+                evaluate_source(&status, rule, presence),
+                expected,
+                "{status:?} {presence:?}"
+            );
+        }
     }
 }

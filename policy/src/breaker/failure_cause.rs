@@ -3,6 +3,8 @@
 
 use serde_json::Value;
 use taskgate_api::{
+    Lenient as _,
+    condition::Condition,
     job::Job,
     kelos::Task,
     keys,
@@ -59,11 +61,7 @@ impl<'a> RunObjects<'a> {
     fn newest_pod(self) -> Option<&'a Value> {
         let job = Metadata::of(self.job?).uid()?;
         let ours = |pod: &&Value| Metadata::of(pod).controller().is_some_and(|owner| owner.uid == job);
-        let created = |pod: &&Value| {
-            pod.pointer("/metadata/creationTimestamp")
-                .and_then(Value::as_str)
-                .map(ToOwned::to_owned)
-        };
+        let created = |pod: &&'a Value| pod.text("/metadata/creationTimestamp");
         self.pods.iter().filter(ours).max_by_key(created)
     }
 }
@@ -108,12 +106,9 @@ fn is_stopped_in_pool(object: &Value) -> bool {
 
 /// The reason of a Job's `Failed` condition, or, until the job controller gets there, of its `FailureTarget`.
 fn failed_reason(job: &Value) -> Option<&str> {
-    let conditions = job.pointer("/status/conditions")?.as_array()?;
     let reason = |kind: &str| {
-        conditions
-            .iter()
-            .find(|condition| condition["type"] == kind && condition["status"] == "True")
-            .and_then(|condition| condition.get("reason")?.as_str())
+        let mut met = Condition::all(job).filter(|condition| condition.kind() == kind && condition.is_true());
+        met.next().map(Condition::reason).filter(|reason| !reason.is_empty())
     };
     reason("Failed").or_else(|| reason("FailureTarget"))
 }
@@ -133,35 +128,28 @@ fn without_job(object: &Value) -> &'static str {
 /// The cause in the cluster that ended a pod, if there is one.
 fn blame(pod: &Value) -> Option<InfrastructureFailure> {
     use InfrastructureFailure::{Evicted, ImagePull, NodeLost, Preempted};
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    match text(&pod["status"]["reason"]).as_str() {
-        "Evicted" => return Some(Evicted),
-        "Preempting" | "Preempted" => return Some(Preempted),
-        "NodeLost" | "NodeShutdown" | "NodeAffinity" | "Shutdown" | "Terminated" => return Some(NodeLost),
+    match pod.text("/status/reason") {
+        Some("Evicted") => return Some(Evicted),
+        Some("Preempting" | "Preempted") => return Some(Preempted),
+        Some("NodeLost" | "NodeShutdown" | "NodeAffinity" | "Shutdown" | "Terminated") => return Some(NodeLost),
         _ => {}
     }
-    let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
-    let disrupted = conditions
-        .into_iter()
-        .flatten()
-        .find(|condition| condition["type"] == "DisruptionTarget" && condition["status"] == "True");
-    match disrupted.map(|condition| text(&condition["reason"])).as_deref() {
+    let disrupted = Condition::all(pod).find(|condition| condition.kind() == "DisruptionTarget" && condition.is_true());
+    match disrupted.map(Condition::reason) {
         Some("PreemptionByScheduler" | "PreemptionByKueue") => return Some(Preempted),
         Some("EvictionByEvictionAPI" | "TerminationByKubelet") => return Some(Evicted),
         Some(_) => return Some(NodeLost),
         None => {}
     }
-    let waiting = ["initContainerStatuses", "containerStatuses"].into_iter().any(|list| {
-        let statuses = pod["status"].get(list).and_then(Value::as_array);
-        statuses.into_iter().flatten().any(|status| {
-            let reason = status.pointer("/state/waiting/reason").and_then(Value::as_str);
-            matches!(
-                reason,
-                Some("ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull")
-            )
-        })
-    });
-    waiting.then_some(ImagePull)
+    let init = pod.items("/status/initContainerStatuses");
+    let mut statuses = init.chain(pod.items("/status/containerStatuses"));
+    let is_unpulled = |status: &Value| {
+        matches!(
+            status.text("/state/waiting/reason"),
+            Some("ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull")
+        )
+    };
+    statuses.any(is_unpulled).then_some(ImagePull)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
-use taskgate_api::{WorkItemStatus, crds, work_item::Attempt};
+use taskgate_api::{Lenient as _, WorkItemStatus, crds, work_item::Attempt};
 
 use crate::kubernetes::clip;
 
@@ -55,19 +55,14 @@ pub fn minimal(status: &WorkItemStatus) -> WorkItemStatus {
 
 /// Makes `value` fit `schema`; false for what cannot be made to.
 fn fits(value: &mut Value, schema: &Value) -> bool {
-    let limit = |name: &str| {
-        schema
-            .get(name)
-            .and_then(Value::as_u64)
-            .and_then(|limit| usize::try_from(limit).ok())
-    };
+    let limit = |name: &str| usize::try_from(schema.get(name)?.as_u64()?).ok();
     if let Some(allowed) = schema.get("enum").and_then(Value::as_array)
         && !allowed.contains(value)
     {
         return false;
     }
     // Other values have types of ours; this one is untyped JSON.
-    if schema.get("type").is_some_and(|kind| kind == "object") && !value.is_object() {
+    if schema.text("/type") == Some("object") && !value.is_object() {
         return false;
     }
     match value {
@@ -76,15 +71,13 @@ fn fits(value: &mut Value, schema: &Value) -> bool {
                 *text = clip(text, max);
             }
             let long_enough = limit("minLength").is_none_or(|min| text.chars().count() >= min);
-            long_enough && (schema.get("format").is_none_or(|format| format != "date-time") || is_time(text))
+            long_enough && (schema.text("/format") != Some("date-time") || is_time(text))
         }
         Value::Number(number) => {
             let bound = |name: &str| schema.get(name).and_then(Value::as_f64);
-            let narrow = schema.get("format").is_some_and(|format| format == "int32");
-            let (low, high) = if narrow {
-                (i64::from(i32::MIN), i64::from(i32::MAX))
-            } else {
-                (i64::MIN, i64::MAX)
+            let (low, high) = match schema.text("/format") {
+                Some("int32") => (i64::from(i32::MIN), i64::from(i32::MAX)),
+                _ => (i64::MIN, i64::MAX),
             };
             let exact = number.as_i64().unwrap_or(if number.is_u64() { i64::MAX } else { low });
             #[allow(
@@ -116,25 +109,18 @@ fn fits_fields(fields: &mut Map<String, Value>, schema: &Value) -> bool {
         return true;
     };
     fields.retain(|name, value| properties.get(name).is_none_or(|schema| fits(value, schema)));
-    let required = schema.get("required").and_then(Value::as_array);
-    let mut required = required.into_iter().flatten().filter_map(Value::as_str);
+    let mut required = schema.items("/required").filter_map(Value::as_str);
     required.all(|name| fields.contains_key(name))
 }
 
 /// Removes entries of a list with keys whose key a later entry has.
 fn unique(items: &mut Vec<Value>, schema: &Value) {
-    let Some(keys) = schema
-        .get("x-kubernetes-list-map-keys")
-        .and_then(Value::as_array)
-        .cloned()
-    else {
+    let keys: Vec<_> = schema.items("/x-kubernetes-list-map-keys").collect();
+    if keys.is_empty() {
         return;
-    };
-    let key = |item: &Value| {
-        keys.iter()
-            .map(|key| item.get(key.as_str()?).cloned())
-            .collect::<Vec<_>>()
-    };
+    }
+    let value = |item: &Value, key: &Value| item.get(key.as_str()?).cloned();
+    let key = |item: &Value| keys.iter().map(|key| value(item, key)).collect::<Vec<_>>();
     let all: Vec<_> = items.iter().map(key).collect();
     let mut next = 0;
     items.retain(|_| {

@@ -4,7 +4,7 @@
 //! Task created:  accounting (finalizer, label, TTL), evaluate::task_finding (denial, the safety net)
 //! Job created:   evaluate::job_finding (suspended and marked, never denied)
 //! Task ended:    lifecycle (next action) -> failure_cause -> attempt_history (the WorkItem's status, fitted by fit)
-//! source read:   source_change (resetOnChange)
+//! source read:   attempt_history::evaluate_source (resetOnChange)
 //! ```
 //!
 //! Imports `kubernetes`, `issue_source`, `matching`, `decision` and `cancellation` (a cancelled Task did not fail). Imported by
@@ -14,18 +14,16 @@
 mod accounting;
 mod attempt_history;
 mod backoff;
-mod cost;
 mod evaluate;
 mod failure_cause;
 mod fit;
 mod lifecycle;
-mod source_change;
 mod task_state;
-mod uninstall;
 
 pub(crate) use accounting::findings as accounting_findings;
 pub use attempt_history::{
-    HISTORY, add_late_usage, attempt, baseline, failures_to_reset, record, refresh, reset, reset_by,
+    HISTORY, ItemPresence, SourceVerdict, add_late_usage, attempt, baseline, evaluate_source, failures_to_reset,
+    record, refresh, reset, reset_by,
 };
 pub use backoff::next_attempt;
 pub(crate) use backoff::{jittered, wait};
@@ -34,6 +32,4 @@ pub(crate) use evaluate::{job_finding, open_reason, task_finding};
 pub use failure_cause::{CIRCUIT_BROKEN, Ending, RunObjects, classify};
 pub use fit::{fit, minimal};
 pub use lifecycle::{Retrying, TaskAction, TaskContext, next_action};
-pub use source_change::{ItemPresence, SourceVerdict, evaluate_source};
-pub use task_state::{TaskPhase, TaskState};
-pub use uninstall::{UninstallAction, uninstall_action};
+pub use task_state::{TaskPhase, TaskState, UninstallAction, uninstall_action};

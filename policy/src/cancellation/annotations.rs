@@ -2,6 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
+use strum::{AsRefStr, Display, EnumString, IntoStaticStr};
 use taskgate_api::{keys, metadata::Metadata};
 
 use crate::{
@@ -17,7 +18,7 @@ const RUNNER_CANCELLED: &str = "task was cancelled";
 const CANCELLED_BY: &str = "Cancelled by ";
 
 /// What set a cancellation off. A closed set, fit for a metric label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Display, EnumString, IntoStaticStr)]
 pub enum Trigger {
     /// A user asked for it.
     ByHand,
@@ -31,33 +32,8 @@ pub enum Trigger {
     Schedule,
 }
 
-impl Trigger {
-    const ALL: [Self; 5] = [
-        Self::ByHand,
-        Self::SourceRemoved,
-        Self::Retrigger,
-        Self::Superseded,
-        Self::Schedule,
-    ];
-
-    /// The word in annotations, metrics and conditions.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ByHand => "ByHand",
-            Self::SourceRemoved => "SourceRemoved",
-            Self::Retrigger => "Retrigger",
-            Self::Superseded => "Superseded",
-            Self::Schedule => "Schedule",
-        }
-    }
-
-    fn of(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|trigger| trigger.as_str() == word)
-    }
-}
-
 /// The state of a cancellation, from the annotation `taskgate.dev/cancel-state`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, AsRefStr, EnumString)]
 pub enum CancelState {
     /// The agent is warned; the request can be withdrawn.
     Announced,
@@ -69,31 +45,6 @@ pub enum CancelState {
     TooLate,
     /// The requester is not known, so nothing is done.
     Refused,
-}
-
-impl CancelState {
-    const ALL: [Self; 5] = [
-        Self::Announced,
-        Self::Cancelling,
-        Self::Cancelled,
-        Self::TooLate,
-        Self::Refused,
-    ];
-
-    /// The word in the annotation.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Announced => "Announced",
-            Self::Cancelling => "Cancelling",
-            Self::Cancelled => "Cancelled",
-            Self::TooLate => "TooLate",
-            Self::Refused => "Refused",
-        }
-    }
-
-    fn of(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|progress| progress.as_str() == word)
-    }
 }
 
 /// Who asked, when, and when it is due: stamped once, by admission or by the controller.
@@ -126,7 +77,7 @@ impl Stamp {
         let time = |key| metadata.annotation(key)?.parse().ok();
         let stamp = Self {
             by: metadata.annotation(keys::CANCELLED_BY)?.to_owned(),
-            trigger: Trigger::of(metadata.annotation(keys::CANCEL_TRIGGER)?)?,
+            trigger: metadata.annotation(keys::CANCEL_TRIGGER)?.parse().ok()?,
             requested: time(keys::CANCEL_REQUESTED)?,
             deadline: time(keys::CANCEL_DEADLINE)?,
         };
@@ -150,7 +101,7 @@ impl Stamp {
     pub(crate) fn annotations(&self) -> [(&'static str, String); 4] {
         [
             (keys::CANCELLED_BY, self.by.clone()),
-            (keys::CANCEL_TRIGGER, self.trigger.as_str().to_owned()),
+            (keys::CANCEL_TRIGGER, self.trigger.to_string()),
             (keys::CANCEL_REQUESTED, self.requested.to_string()),
             (keys::CANCEL_DEADLINE, self.deadline.to_string()),
         ]
@@ -180,7 +131,9 @@ impl Cancellation {
     pub fn of(object: &Value) -> Self {
         let metadata = Metadata::of(object);
         let stamp = Stamp::of(metadata);
-        let progress = metadata.annotation(keys::CANCEL_STATE).and_then(CancelState::of);
+        let progress = metadata
+            .annotation(keys::CANCEL_STATE)
+            .and_then(|state| state.parse().ok());
         // Without a stamp nothing is carried out, and nothing was: a user who writes the annotations while admission is
         // unavailable neither ends a run nor has a failure taken for a cancellation.
         let stands = |progress: &CancelState| match progress {

@@ -6,7 +6,7 @@ use cronexpr::{FallbackTimezoneOption, MakeTimestamp, ParseOptions, parse_cronta
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use taskgate_api::{
-    kelos, keys,
+    Lenient as _, kelos, keys,
     metadata::Metadata,
     task_policy::{CancellationPolicy, Reaction},
 };
@@ -143,18 +143,9 @@ fn trigger_comment(context: &CancelIntentContext<'_>) -> Option<String> {
     let policy = ["githubIssues", "githubPullRequests"]
         .into_iter()
         .find_map(|source| context.when.get(source)?.get("commentPolicy"))?;
-    let command = policy
-        .get("triggerComment")?
-        .as_str()
-        .filter(|command| !command.is_empty())?;
-    let words_of = |field: &str| policy.get(field).and_then(Value::as_array).cloned().unwrap_or_default();
-    let uncertain = !words_of("allowedTeams").is_empty()
-        || policy
-            .get("minimumPermission")
-            .and_then(Value::as_str)
-            .is_some_and(|permission| !permission.is_empty());
-    let allowed = words_of("allowedUsers");
-    let excluded = words_of("excludeComments");
+    let command = policy.text("/triggerComment")?;
+    let uncertain = policy.items("/allowedTeams").next().is_some() || policy.text("/minimumPermission").is_some();
+    let mut allowed = policy.items("/allowedUsers").peekable();
     let created = kelos::Task::of(context.object).created()?.checked_add(SKEW).ok()?;
     let says = |body: &str, command: &str| body.lines().any(|line| line.trim() == command);
     let item = context.observation?.item?;
@@ -168,10 +159,10 @@ fn trigger_comment(context: &CancelIntentContext<'_>) -> Option<String> {
     let latest = newer
         .filter(|comment| {
             let silences = |word: &Value| word.as_str().is_some_and(|word| says(&comment.body, word));
-            says(&comment.body, command) || excluded.iter().any(silences)
+            says(&comment.body, command) || policy.items("/excludeComments").any(silences)
         })
         .max_by_key(|comment| comment.created)?;
-    let may = allowed.is_empty() || allowed.iter().any(|user| *user == latest.author);
+    let may = allowed.peek().is_none() || allowed.any(|user| *user == latest.author);
     (!uncertain && may && says(&latest.body, command)).then(|| latest.author.clone())
 }
 
@@ -200,12 +191,9 @@ fn new_head(context: &CancelIntentContext<'_>) -> Option<Head> {
 
 /// The grace ends when the next run is due, so that the run finds the spawner's slot free: Kelos tries a run once.
 fn schedule(context: &CancelIntentContext<'_>, grace: SignedDuration) -> DesiredCancellation {
-    let schedule = context.when.pointer("/cron/schedule").and_then(Value::as_str);
-    let created = kelos::Task::of(context.object).created();
-    let next = schedule
-        .zip(created)
-        .and_then(|(schedule, created)| next_run(schedule, created));
-    let Some(next) = next else {
+    let schedule = context.when.text("/cron/schedule");
+    let known = schedule.zip(kelos::Task::of(context.object).created());
+    let Some(next) = known.and_then(|(schedule, created)| next_run(schedule, created)) else {
         return DesiredCancellation::Keep;
     };
     match next.checked_sub(grace) {

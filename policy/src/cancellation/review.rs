@@ -48,7 +48,7 @@ pub fn review_cancellation(review: &CancelReview<'_>) -> Decision {
             Ok(findings) => findings,
             Err(refused) => {
                 let effect = match refused {
-                    CancelDetail::GraceInvalid { .. } => Effect::Reject,
+                    CancelDetail::GraceInvalid(_) => Effect::Reject,
                     _ => Effect::Deny,
                 };
                 vec![Finding::cancellation(refused, effect)]
@@ -68,7 +68,7 @@ fn left_out(object: &Value) -> Vec<Finding<'static>> {
         return Vec::new();
     }
     let edits = there.iter().map(|key| Edit::RemoveAnnotation((*key).into())).collect();
-    let detail = CancelDetail::LeftOut { keys: there };
+    let detail = CancelDetail::LeftOut(there);
     vec![
         Finding::cancellation(detail.clone(), Effect::Change(edits)),
         Finding::cancellation(detail, Effect::Warn),
@@ -130,7 +130,7 @@ fn request(
     edits.push(Edit::RemoveAnnotation(keys::CANCEL_STATE.into()));
     if length > MAX_REASON {
         edits.push(Edit::Annotation(keys::CANCEL.into(), clip(reason, MAX_REASON)));
-        findings.push(Finding::cancellation(CancelDetail::ReasonCut { length }, Effect::Warn));
+        findings.push(Finding::cancellation(CancelDetail::ReasonCut(length), Effect::Warn));
     }
     let requested = CancelDetail::Requested {
         by: stamp.by,
@@ -151,7 +151,7 @@ fn withdraw(review: &CancelReview<'_>, old: &Cancellation) -> Result<Vec<Finding
     for key in keys::CANCELLATION_OWN.into_iter().filter(|_| !review.own) {
         match (before.annotation(key), now.annotation(key)) {
             (Some(value), None) => edits.push(Edit::Annotation(key.into(), value.into())),
-            (before, now) if before != now => return Err(CancelDetail::Forged { key }),
+            (before, now) if before != now => return Err(CancelDetail::Forged(key)),
             _ => {}
         }
     }
@@ -182,7 +182,7 @@ fn forged(review: &CancelReview<'_>) -> Result<(), CancelDetail> {
     let (before, now) = (Metadata::of(review.old), Metadata::of(review.object));
     let differs = |key: &&str| before.annotation(key) != now.annotation(key);
     match keys::CANCELLATION_OWN.into_iter().find(|key| differs(key)) {
-        Some(key) => Err(CancelDetail::Forged { key }),
+        Some(key) => Err(CancelDetail::Forged(key)),
         None => Ok(()),
     }
 }
@@ -192,16 +192,14 @@ fn grace(object: &Value) -> Result<u32, CancelDetail> {
         return Ok(0);
     };
     let grace = value.trim().parse::<u32>().ok().filter(|grace| *grace <= MAX_GRACE);
-    grace.ok_or_else(|| CancelDetail::GraceInvalid {
-        value: value.to_owned(),
-    })
+    grace.ok_or_else(|| CancelDetail::GraceInvalid(value.to_owned()))
 }
 
 fn ended(review: &CancelReview<'_>) -> Result<(), CancelDetail> {
     let task = kelos::Task::of(review.old);
     if task.is_terminal() || task.phase() == kelos::CANCELLED {
         let phase = task.phase().to_owned();
-        return Err(CancelDetail::Ended { phase });
+        return Err(CancelDetail::Ended(phase));
     }
     Ok(())
 }
@@ -230,7 +228,7 @@ pub(crate) fn job_finding(task: Option<&Value>, job: Job<'_>, now: Timestamp) ->
         edits.push(Edit::RemoveLabel(kueue::QUEUE_NAME.into()));
     }
     Some(Finding::cancellation(
-        CancelDetail::JobStopped { message },
+        CancelDetail::JobStopped(message),
         Effect::Change(edits),
     ))
 }
@@ -327,7 +325,7 @@ mod tests {
                 }),
                 Some("ann may not cancel"),
             ),
-            (Err(CancelDetail::Unknown { why }), Some("cannot be checked: timed out")),
+            (Err(CancelDetail::Unknown(why)), Some("cannot be checked: timed out")),
         ] {
             let permission = Some(&permission);
             let denial = review_cancellation(&CancelReview { permission, ..review }).denial;
@@ -351,14 +349,12 @@ mod tests {
                 user: long.clone(),
                 why: long.clone(),
             },
-            CancelDetail::Unknown { why: long.clone() },
-            CancelDetail::GraceInvalid { value: long.clone() },
-            CancelDetail::Ended { phase: "Failed".into() },
-            CancelDetail::Forged {
-                key: keys::CANCEL_REQUESTED,
-            },
+            CancelDetail::Unknown(long.clone()),
+            CancelDetail::GraceInvalid(long.clone()),
+            CancelDetail::Ended("Failed".into()),
+            CancelDetail::Forged(keys::CANCEL_REQUESTED),
         ] {
-            let text = detail.text();
+            let text = detail.to_string();
             assert!(text.chars().count() <= 240, "{}: {text}", text.chars().count());
         }
     }

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
-use taskgate_api::kelos;
+use taskgate_api::{condition::Condition, kelos};
 
 use super::{CancelState, Cancellation, TASK_CANCELLED, annotations::is_of_cancelled_runner};
 
@@ -64,20 +64,15 @@ pub enum JobEnd {
 impl JobEnd {
     /// Reads the conditions of `job`.
     pub fn of(job: &Value) -> Self {
-        let conditions = job.pointer("/status/conditions").and_then(Value::as_array);
-        let ends = |condition: &&Value| {
-            let kind = condition["type"].as_str().unwrap_or_default();
-            matches!(kind, "Complete" | "Failed" | "FailureTarget" | "SuccessCriteriaMet")
-                && condition["status"] == "True"
-        };
-        let ending: Vec<_> = conditions.into_iter().flatten().filter(ends).collect();
-        let ours = |condition: &&Value| condition["reason"] == TASK_CANCELLED;
-        if ending.is_empty() {
+        let mut ending = Condition::all(job).filter(|condition| {
+            let ends = ["Complete", "Failed", "FailureTarget", "SuccessCriteriaMet"];
+            ends.contains(&condition.kind()) && condition.is_true()
+        });
+        if ending.clone().next().is_none() {
             Self::Open
-        } else if !ending.iter().any(ours) {
+        } else if !ending.clone().any(|condition| condition.reason() == TASK_CANCELLED) {
             Self::Other
-        } else if ending.iter().any(|condition| condition["type"] == "Failed") || job["status"]["startTime"].is_string()
-        {
+        } else if ending.any(|condition| condition.kind() == "Failed") || job["status"]["startTime"].is_string() {
             Self::Ours
         } else {
             Self::Startless

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use json_patch::Patch;
 use serde_json::Value;
+use strum::{Display, IntoStaticStr};
 use taskgate_api::Mode;
 
 use super::{CancelDetail, Detail, Phase, Reason};
@@ -37,7 +38,8 @@ pub struct Denial {
 }
 
 /// A decision in one word: a closed set, fit for a metric label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Display, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum Verdict {
     /// Passed as it was.
     Unchanged,
@@ -47,18 +49,6 @@ pub enum Verdict {
     Warned,
     /// Refused.
     Denied,
-}
-
-impl Verdict {
-    /// The name in metrics and audit.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unchanged => "unchanged",
-            Self::Patched => "patched",
-            Self::Warned => "warned",
-            Self::Denied => "denied",
-        }
-    }
 }
 
 impl Decision {
@@ -216,7 +206,7 @@ fn audit(decision: &mut Decision) {
             .filter_map(|reason| Some(reason.policy.as_ref()?.to_string()))
             .collect(),
     );
-    let verdict = decision.verdict().as_str().to_owned();
+    let verdict = decision.verdict().to_string();
     decision.audit.insert("verdict", verdict);
     decision.audit.insert("reasons", codes);
     if !policies.is_empty() {

@@ -1,9 +1,14 @@
 //! Reads GitHub's answers leniently: a missing field reads as empty, and an invalid answer as none.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use taskgate_api::Lenient as _;
 
 use super::{Comment, SourceItem};
 use crate::kubernetes;
@@ -23,7 +28,7 @@ const KELOS_MARKS: [&str; 2] = ["<!-- kelos.dev/", "**Kelos Task Status**"];
 
 /// The answer of `/issues/N` or `/pulls/N`. `None` when it is no such thing, or another number's.
 pub fn item(answer: &Value, number: u64) -> Option<SourceItem> {
-    let text = |pointer: &str| answer.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let text = |pointer: &str| answer.text(pointer).unwrap_or_default();
     let is_open = match text("/state") {
         "open" => true,
         "closed" => false,
@@ -33,12 +38,16 @@ pub fn item(answer: &Value, number: u64) -> Option<SourceItem> {
         return None;
     }
     let names = |list: &str, field: &str| {
-        let list = answer.get(list).and_then(Value::as_array).into_iter().flatten();
         // A label may be a bare string.
         let name = |entry: &Value| entry.get(field).unwrap_or(entry).as_str().map(clip);
         let mut seen = BTreeSet::new();
         let is_new = |name: &String| seen.insert(name.clone());
-        list.filter_map(name).filter(is_new).take(MAX_NAMES).collect::<Vec<_>>()
+        answer
+            .items(list)
+            .filter_map(name)
+            .filter(is_new)
+            .take(MAX_NAMES)
+            .collect::<Vec<_>>()
     };
     let head = text("/head/sha");
     Some(SourceItem {
@@ -48,11 +57,11 @@ pub fn item(answer: &Value, number: u64) -> Option<SourceItem> {
         is_draft: answer.get("draft").and_then(Value::as_bool) == Some(true),
         title: clip(text("/title")),
         body_digest: Sha256::digest(text("/body")).into(),
-        labels: names("labels", "name"),
+        labels: names("/labels", "name"),
         author: clip(text("/user/login")),
-        assignees: names("assignees", "login"),
+        assignees: names("/assignees", "login"),
         url: clip(text("/html_url")),
-        updated: text("/updated_at").parse().ok(),
+        updated: answer.time("/updated_at"),
         comment_count: answer.get("comments").and_then(Value::as_u64).unwrap_or_default(),
         head_sha: (!head.is_empty()).then(|| clip(head)),
         conversation: [0; 32],
@@ -103,7 +112,7 @@ impl Conversation {
 }
 
 fn comment(entry: &Value, own: Option<&str>) -> Option<Comment> {
-    let text = |pointer: &str| entry.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let text = |pointer: &str| entry.text(pointer).unwrap_or_default();
     let body = body(entry);
     let author = text("/user/login");
     let is_app = entry.get("performed_via_github_app").is_some_and(|app| !app.is_null());
@@ -112,14 +121,14 @@ fn comment(entry: &Value, own: Option<&str>) -> Option<Comment> {
     Some(Comment {
         id: entry.get("id")?.as_u64()?,
         author: clip(author),
-        created: text("/created_at").parse().ok(),
+        created: entry.time("/created_at"),
         by_person: !is_bot && !is_own && !KELOS_MARKS.iter().any(|mark| body.contains(mark)),
         body: kubernetes::clip(body, KEPT_TEXT),
     })
 }
 
 fn body(entry: &Value) -> &str {
-    entry.get("body").and_then(Value::as_str).unwrap_or_default()
+    entry.text("/body").unwrap_or_default()
 }
 
 /// The login of `/user`: who our token belongs to.
@@ -129,6 +138,54 @@ pub fn login(answer: &Value) -> Option<String> {
 
 fn clip(text: &str) -> String {
     kubernetes::clip(text, MAX_TEXT)
+}
+
+/// The longest pause that headers can demand.
+const MAX_PAUSE: SignedDuration = SignedDuration::from_hours(2);
+/// The pause when an issue source demands one without a length.
+const DEFAULT_PAUSE: SignedDuration = SignedDuration::from_mins(1);
+/// The longest pause after failures.
+const MAX_BACKOFF: Duration = Duration::from_mins(15);
+
+/// The rate-limit headers of an answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RateHeaders<'a> {
+    /// `Retry-After`
+    pub retry_after: Option<&'a str>,
+    /// `X-RateLimit-Remaining`
+    pub remaining: Option<&'a str>,
+    /// `X-RateLimit-Reset`, in seconds since 1970.
+    pub reset: Option<&'a str>,
+}
+
+/// Until when no further request may be sent, if the answer with `code` and `headers` demands a pause.
+///
+/// A refusal with `Retry-After` is GitHub's secondary limit; any answer that leaves nothing of the quota ends it until its
+/// reset.
+pub fn pause(code: u16, headers: RateHeaders<'_>, now: Timestamp) -> Option<Timestamp> {
+    let seconds = |text: &str| text.trim().parse::<i64>().ok();
+    let after = |wait: SignedDuration| {
+        now.checked_add(wait.clamp(SignedDuration::from_secs(1), MAX_PAUSE))
+            .ok()
+    };
+    let refused = matches!(code, 403 | 429 | 503);
+    if refused && let Some(text) = headers.retry_after {
+        return after(seconds(text).map_or(DEFAULT_PAUSE, SignedDuration::from_secs));
+    }
+    if headers.remaining.and_then(seconds) == Some(0) && (refused || code < 400) {
+        let reset = headers
+            .reset
+            .and_then(seconds)
+            .and_then(|at| Timestamp::from_second(at).ok());
+        return after(reset.map_or(DEFAULT_PAUSE, |reset| reset.duration_since(now)));
+    }
+    if code == 429 { after(DEFAULT_PAUSE) } else { None }
+}
+
+/// How long to wait after so many failures in a row, of which the first one waits `base`.
+pub fn backoff(failures: u32, base: Duration) -> Duration {
+    let factor = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
+    base.saturating_mul(factor).min(MAX_BACKOFF.max(base))
 }
 
 #[cfg(test)]
@@ -212,5 +269,50 @@ mod tests {
         assert!(all.comments.iter().all(|comment| comment.body.len() <= KEPT_TEXT + 2));
         let page = |len| read(std::slice::from_ref(&(0..len)));
         assert_eq!(page(5000), page(100), "a page has no more than was asked for");
+    }
+}
+
+#[cfg(test)]
+mod rate_limit_tests {
+    use super::*;
+
+    #[test]
+    fn pauses_that_headers_demand_are_bounded() {
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        let headers = |retry_after, remaining, reset| RateHeaders {
+            retry_after,
+            remaining,
+            reset,
+        };
+        for (code, headers, seconds) in [
+            (200, headers(None, Some("12"), Some("1000060")), None),
+            (200, headers(None, Some("0"), Some("1000060")), Some(60)),
+            (304, headers(None, Some("0"), Some("1000060")), Some(60)),
+            (403, headers(None, Some("0"), Some("1000060")), Some(60)),
+            (403, headers(None, Some("0"), Some("5")), Some(1)),
+            (403, headers(None, Some("0"), Some("soon")), Some(60)),
+            (403, headers(None, Some("0"), Some("9000000")), Some(7200)),
+            (403, headers(Some("7"), Some("4000"), None), Some(7)),
+            (
+                429,
+                headers(Some("Fri, 01 Jan 2027 00:00:00 GMT"), None, None),
+                Some(60),
+            ),
+            (429, headers(None, None, None), Some(60)),
+            (403, headers(None, Some("4000"), None), None),
+            (404, headers(None, Some("0"), Some("1000060")), None),
+            (500, headers(None, None, None), None),
+        ] {
+            let until = pause(code, headers, now).map(|until| until.duration_since(now).as_secs());
+            assert_eq!(until, seconds, "{code} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn patience_doubles_up_to_its_limit() {
+        let wait = |failures| backoff(failures, Duration::from_secs(30)).as_secs();
+        assert_eq!([1, 2, 3, 9, u32::MAX].map(wait), [30, 60, 120, 900, 900]);
+        let hour = Duration::from_hours(1);
+        assert_eq!(backoff(4, hour), hour);
     }
 }

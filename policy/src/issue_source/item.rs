@@ -1,8 +1,9 @@
-//! An issue or a pull request as its source has it.
+//! An issue or a pull request as its source has it, and whether a spawner discovers it.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+use taskgate_api::Lenient as _;
 
 use crate::kubernetes::hex;
 
@@ -102,6 +103,100 @@ impl SourceItem {
     }
 }
 
+/// The filters of one source: which items its spawner discovers, by Kelos' rules, as far as the item's own fields decide. Review
+/// states, changed files and comment policies need further requests; every item passes them here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// `open`, `closed` or `all`; empty is `open`.
+    state: String,
+    labels: Vec<String>,
+    exclude_labels: Vec<String>,
+    assignee: String,
+    author: String,
+    exclude_authors: Vec<String>,
+    draft: Option<bool>,
+    /// Which kinds pass; `None`: both.
+    pulls: Option<Pulls>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pulls {
+    issues: bool,
+    pulls: bool,
+}
+
+impl Filter {
+    /// The filters of `source`, the value of `kind` in the spawner's `when`. The filters of a webhook are about events, not items:
+    /// every item passes, closed ones only if an event about a closed item can create a Task.
+    pub(crate) fn of(kind: &str, source: &Value) -> Self {
+        if kind == "githubWebhook" {
+            let state = if hears_of_open_items_only(source) {
+                "open"
+            } else {
+                "all"
+            };
+            return Self {
+                state: state.to_owned(),
+                ..Self::default()
+            };
+        }
+        let text = |field: &str| source.text(field).unwrap_or_default().to_owned();
+        let list = |field: &str| {
+            let texts = source.items(field).filter_map(Value::as_str);
+            texts.map(ToOwned::to_owned).collect::<Vec<_>>()
+        };
+        let types = list("/types");
+        let of_type = |name: &str| types.iter().any(|own| own == name);
+        Self {
+            state: text("/state"),
+            labels: list("/labels"),
+            exclude_labels: list("/excludeLabels"),
+            assignee: text("/assignee"),
+            author: text("/author"),
+            exclude_authors: list("/excludeAuthors"),
+            draft: source.get("draft").and_then(Value::as_bool),
+            pulls: (kind == "githubIssues").then(|| Pulls {
+                issues: types.is_empty() || of_type("issues"),
+                pulls: of_type("pulls"),
+            }),
+        }
+    }
+
+    /// Whether the spawner would find `item`.
+    pub fn discovers(&self, item: &SourceItem) -> bool {
+        let has = |label: &String| item.labels.iter().any(|own| own.eq_ignore_ascii_case(label));
+        let state = match self.state.as_str() {
+            "all" => true,
+            "closed" => !item.is_open,
+            _ => item.is_open,
+        };
+        let assignee = match self.assignee.as_str() {
+            "" => true,
+            "*" => !item.assignees.is_empty(),
+            "none" => item.assignees.is_empty(),
+            login => item.assignees.iter().any(|own| own.eq_ignore_ascii_case(login)),
+        };
+        state
+            && assignee
+            && self.labels.iter().all(has)
+            && !self.exclude_labels.iter().any(|label| item.labels.contains(label))
+            && (self.author.is_empty() || self.author.eq_ignore_ascii_case(&item.author))
+            && !self.exclude_authors.contains(&item.author)
+            && self.draft.is_none_or(|draft| draft == item.is_draft)
+            && self
+                .pulls
+                .is_none_or(|types| if item.is_pull { types.pulls } else { types.issues })
+    }
+}
+
+/// Whether each of a webhook's filters passes only what is open. Without filters every event passes.
+fn hears_of_open_items_only(source: &Value) -> bool {
+    let mut filters = source.items("/filters").peekable();
+    let open =
+        |filter: &Value| filter["state"] == "open" || filter["action"] == "opened" || filter["action"] == "reopened";
+    filters.peek().is_some() && filters.all(open)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,6 +250,135 @@ mod tests {
         ];
         for other in other {
             assert_ne!(other.content_hash(), item.content_hash(), "{other:?}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod filter_tests {
+    use super::*;
+    use serde_json::json;
+
+    fn issue() -> SourceItem {
+        SourceItem {
+            is_open: true,
+            labels: vec!["bug".into(), "ready".into()],
+            author: "ann".into(),
+            assignees: vec!["bob".into()],
+            ..SourceItem::default()
+        }
+    }
+
+    fn draft() -> SourceItem {
+        SourceItem {
+            is_pull: true,
+            is_draft: true,
+            ..issue()
+        }
+    }
+
+    #[test]
+    fn an_issue_passes_as_in_kelos() {
+        for (filter, passes) in [
+            (json!({}), true),
+            (json!({"labels": ["bug"]}), true),
+            (json!({"labels": ["bug", "x"]}), false),
+            (json!({"excludeLabels": ["wontfix"]}), true),
+            (json!({"excludeLabels": ["wontfix", "ready"]}), false),
+            (json!({"state": "open"}), true),
+            (json!({"state": "closed"}), false),
+            (json!({"state": "all"}), true),
+            (json!({"assignee": "BOB"}), true),
+            (json!({"assignee": "carl"}), false),
+            (json!({"assignee": "none"}), false),
+            (json!({"assignee": "*"}), true),
+            (json!({"author": "ann"}), true),
+            (json!({"author": "carl"}), false),
+            (json!({"excludeAuthors": ["carl"]}), true),
+            (json!({"excludeAuthors": ["carl", "ann"]}), false),
+            (json!({"types": ["issues"]}), true),
+            (json!({"types": ["pulls"]}), false),
+            (json!({"types": ["issues", "pulls"]}), true),
+        ] {
+            let passed = Filter::of("githubIssues", &filter).discovers(&issue());
+            assert_eq!(passed, passes, "{filter}");
+        }
+        let nobodys = SourceItem {
+            assignees: Vec::new(),
+            ..issue()
+        };
+        for (assignee, passes) in [("", true), ("none", true), ("*", false), ("bob", false)] {
+            let filter = Filter::of("githubIssues", &json!({"assignee": assignee}));
+            assert_eq!(filter.discovers(&nobodys), passes, "{assignee}");
+        }
+    }
+
+    #[test]
+    fn a_pull_request_passes_as_in_kelos() {
+        for (filter, passes) in [
+            (json!({}), true),
+            (json!({"labels": ["ready", "bug"]}), true),
+            (json!({"labels": ["x"]}), false),
+            (json!({"excludeLabels": ["ready"]}), false),
+            (json!({"state": "closed"}), false),
+            (json!({"author": "ann"}), true),
+            (json!({"author": "carl"}), false),
+            (json!({"excludeAuthors": ["ann"]}), false),
+            (json!({"draft": true}), true),
+            (json!({"draft": false}), false),
+        ] {
+            let passed = Filter::of("githubPullRequests", &filter).discovers(&draft());
+            assert_eq!(passed, passes, "{filter}");
+        }
+        assert!(!Filter::of("githubIssues", &json!({})).discovers(&draft()));
+        assert!(Filter::of("githubIssues", &json!({"types": ["pulls"]})).discovers(&draft()));
+    }
+
+    /// What takes further requests to know is uncertain, and uncertainty takes nothing away.
+    #[test]
+    fn filters_that_an_items_own_fields_do_not_decide_let_it_pass() {
+        for filter in [
+            json!({"reviewState": "approved"}),
+            json!({"filePatterns": {"include": ["*.rs"]}}),
+            json!({"commentPolicy": {"triggerComment": "/go"}}),
+            json!({"priorityLabels": ["x"]}),
+        ] {
+            assert!(
+                Filter::of("githubPullRequests", &filter).discovers(&draft()),
+                "{filter}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_closed_passes_only_where_that_is_wanted() {
+        let closed = SourceItem {
+            is_open: false,
+            ..issue()
+        };
+        for (state, passes) in [("", false), ("open", false), ("closed", true), ("all", true)] {
+            for kind in ["githubIssues", "githubPullRequests"] {
+                let filter = Filter::of(kind, &json!({"state": state}));
+                assert_eq!(filter.discovers(&closed), passes, "{kind} {state}");
+            }
+        }
+        let events = Filter::of("githubWebhook", &json!({"labels": ["x"], "excludeAuthors": ["ann"]}));
+        assert!(events.discovers(&issue()) && events.discovers(&closed));
+        for (filters, passes) in [
+            (json!([]), true),
+            (json!([{"event": "pull_request", "action": "closed"}]), true),
+            (json!([{"event": "issue_comment", "action": "created"}]), true),
+            (json!([{"event": "issues", "state": "closed"}]), true),
+            (json!([{"event": "issues", "state": "open"}]), false),
+            (
+                json!([{"event": "issues", "action": "opened"}, {"event": "pull_request", "state": "open"}]),
+                false,
+            ),
+            (json!([{"event": "issues", "state": "open"}, {"event": "push"}]), true),
+        ] {
+            let filter = Filter::of("githubWebhook", &json!({"events": ["issues"], "filters": filters}));
+            assert!(filter.discovers(&issue()), "{filters}");
+            assert_eq!(filter.discovers(&closed), passes, "{filters}");
         }
     }
 }

@@ -1,9 +1,11 @@
 //! The issue source of a spawner: its endpoint, its repository as Kelos finds it (the source's own `repo`, else the
 //! Workspace's), and its filters.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::Value;
+use strum::Display;
+use taskgate_api::{Lenient as _, metadata::Metadata};
 
 use super::Filter;
 
@@ -30,22 +32,13 @@ pub struct IssueSource {
 }
 
 /// An endpoint of GitHub's API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Display)]
+#[strum(serialize_all = "lowercase")]
 pub enum IssueEndpoint {
     /// `/issues/N`: shows pull requests too, but not their head.
     Issues,
     /// `/pulls/N`
     Pulls,
-}
-
-impl IssueEndpoint {
-    /// The segment in a path.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Issues => "issues",
-            Self::Pulls => "pulls",
-        }
-    }
 }
 
 /// Why a spawner's items cannot be read.
@@ -72,30 +65,16 @@ impl IssueSource {
         let Some((kind, endpoint, source)) = found else {
             return Err(Unsupported("only GitHub sources can be read".to_owned()));
         };
-        let text = |field: &str| {
-            source
-                .get(field)
-                .and_then(Value::as_str)
-                .filter(|text| !text.is_empty())
-        };
-        let template = |path: &str| {
-            object
-                .pointer(path)
-                .and_then(Value::as_str)
-                .filter(|name| !name.is_empty())
-        };
-        let workspace = template("/spec/taskTemplate/worker/workspaceRef/name")
-            .or_else(|| template("/spec/taskTemplate/workspaceRef/name"));
-        let Some(workspace) = workspace else {
-            return Err(Unsupported(
-                "its Tasks have no Workspace that names a repository".to_owned(),
-            ));
-        };
+        let workspace = object
+            .text("/spec/taskTemplate/worker/workspaceRef/name")
+            .or_else(|| object.text("/spec/taskTemplate/workspaceRef/name"));
+        let nameless = || Unsupported("its Tasks have no Workspace that names a repository".to_owned());
+        let workspace = workspace.ok_or_else(nameless)?;
         Ok(Self {
             endpoint,
-            repository: text("repo").map(ToOwned::to_owned),
+            repository: source.text("/repo").map(ToOwned::to_owned),
             workspace: workspace.to_owned(),
-            interval: text("pollInterval").map_or(POLL, interval),
+            interval: source.text("/pollInterval").map_or(POLL, interval),
             filter: Filter::of(kind, source),
         })
     }
@@ -172,6 +151,81 @@ impl Repository {
 pub fn ghproxy_service(workspace: &str) -> Option<String> {
     let name = format!("ghproxy-{workspace}");
     (name.len() <= MAX_PROXY).then_some(name)
+}
+
+/// The parts of a `TaskSpawner` that decisions need, so that caches stay small.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpawnerInfo {
+    /// Its UID.
+    pub uid: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The repository that it polls, where that is not the Workspace's: `owner/name` or a URL.
+    pub repository: Option<String>,
+    /// The schedule of a cron source.
+    pub schedule: Option<String>,
+    /// Whether taskgate can read its issue source.
+    pub has_issue_source: bool,
+}
+
+impl SpawnerInfo {
+    /// Reads the `TaskSpawner` `object`.
+    pub fn of(object: &Value) -> Self {
+        let metadata = Metadata::of(object);
+        let text = |path| object.text(path).map(ToOwned::to_owned);
+        Self {
+            uid: metadata.uid().unwrap_or_default().to_owned(),
+            labels: metadata
+                .labels()
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .collect(),
+            repository: text("/spec/when/githubIssues/repo").or_else(|| text("/spec/when/githubPullRequests/repo")),
+            schedule: text("/spec/when/cron/schedule"),
+            has_issue_source: IssueSource::of(object).is_ok(),
+        }
+    }
+}
+
+/// The parts of a `Workspace` that decisions need.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WorkspaceInfo {
+    /// The repository's URL; empty when there is none.
+    pub repo: String,
+    /// The branch, tag or commit that is checked out.
+    pub reference: Option<String>,
+}
+
+impl WorkspaceInfo {
+    /// Reads the `Workspace` `object`.
+    pub fn of(object: &Value) -> Self {
+        let text = |path| object.text(path).map(ToOwned::to_owned);
+        Self {
+            repo: text("/spec/repo").unwrap_or_default(),
+            reference: text("/spec/ref"),
+        }
+    }
+}
+
+/// The Workspace that a Task names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Workspace {
+    /// Not known: the Task names none, or it was not read.
+    #[default]
+    Unknown,
+    /// It does not exist.
+    Absent,
+    /// It exists.
+    Present(Arc<WorkspaceInfo>),
+}
+
+impl Workspace {
+    /// Its parts, if it exists.
+    pub fn info(&self) -> Option<&WorkspaceInfo> {
+        match self {
+            Self::Present(info) => Some(info),
+            Self::Unknown | Self::Absent => None,
+        }
+    }
 }
 
 #[cfg(test)]

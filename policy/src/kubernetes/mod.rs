@@ -4,11 +4,9 @@
 
 mod names;
 mod patch;
-mod problem;
 mod quantity;
 
-pub(crate) use names::{MAX_MESSAGE, MAX_USER, hex, is_key, is_label_value, label_value, one_word};
-pub use names::{clip, note};
+pub(crate) use names::{MAX_MESSAGE, MAX_USER, Problems, hex, is_key, is_label_value, label_value, one_word};
+pub use names::{Problem, clip, note};
 pub(crate) use patch::{Edit, KeyKind, merge, patch};
-pub use problem::Problem;
 pub use quantity::canonical as canonical_quantity;

@@ -1,4 +1,4 @@
-//! The forms of names, label keys and label values, and text that is cut to length.
+//! The forms of names, label keys and label values, text that is cut to length, and problems of fields.
 
 use std::fmt::Write as _;
 
@@ -106,6 +106,35 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 pub(crate) fn one_word(text: &str) -> String {
     let word: String = text.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
     if word.is_empty() { "Unknown".to_owned() } else { word }
+}
+
+/// An error in a field of a policy, which keeps the policy from being applied.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {message}")]
+pub struct Problem {
+    /// The field's path, such as `spec.metadata.labels[team]`.
+    pub field: String,
+    /// The error.
+    pub message: String,
+}
+
+/// The problems of a policy, collected while it is compiled.
+#[derive(Debug, Default)]
+pub(crate) struct Problems(pub(crate) Vec<Problem>);
+
+impl Problems {
+    /// Adds a problem of `field`.
+    pub(crate) fn add(&mut self, field: &str, message: impl Into<String>) {
+        self.0.push(Problem {
+            field: field.to_owned(),
+            message: message.into(),
+        });
+    }
+
+    /// The value of `result`; its error is a problem of `field`.
+    pub(crate) fn check<T, E: ToString>(&mut self, field: &str, result: Result<T, E>) -> Option<T> {
+        result.map_err(|error| self.add(field, error.to_string())).ok()
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,15 @@
 //! Edits of an object, and the smallest JSON patch that makes them.
 
+use std::collections::BTreeMap;
+
 use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, jsonptr::PointerBuf};
 use serde_json::{Map, Value};
-use taskgate_api::metadata::Metadata;
+use strum::{Display, IntoStaticStr};
+use taskgate_api::{kelos::Task, keys, metadata::Metadata};
 
 /// Which of the two maps of an object's metadata a key is in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Display, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub(crate) enum KeyKind {
     /// `metadata.labels`
     Label,
@@ -14,11 +18,30 @@ pub(crate) enum KeyKind {
 }
 
 impl KeyKind {
-    /// The word in annotations and previews.
-    pub(crate) fn as_str(self) -> &'static str {
+    /// Both of them.
+    pub(crate) const ALL: [Self; 2] = [Self::Label, Self::Annotation];
+
+    /// The field of an object's metadata.
+    pub(crate) fn field(self) -> &'static str {
         match self {
-            Self::Label => "label",
-            Self::Annotation => "annotation",
+            Self::Label => "labels",
+            Self::Annotation => "annotations",
+        }
+    }
+
+    /// The value of the label or annotation `key`.
+    pub(crate) fn value<'a>(self, metadata: Metadata<'a>, key: &str) -> Option<&'a str> {
+        match self {
+            Self::Label => metadata.label(key),
+            Self::Annotation => metadata.annotation(key),
+        }
+    }
+
+    /// All labels or annotations.
+    pub(crate) fn entries(self, metadata: Metadata<'_>) -> BTreeMap<&str, &str> {
+        match self {
+            Self::Label => metadata.labels().collect(),
+            Self::Annotation => metadata.annotations().collect(),
         }
     }
 }
@@ -49,6 +72,16 @@ pub(crate) enum Edit {
 }
 
 impl Edit {
+    /// Moves the TTL of `task`, in seconds, out of its spec to an annotation. `None` without one, and for an invalid one, which is left
+    /// for the API server to refuse.
+    pub(crate) fn keep_ttl(task: Task<'_>) -> Option<(i32, [Self; 2])> {
+        let ttl = i32::try_from(task.ttl_seconds()?).ok().filter(|ttl| *ttl >= 0)?;
+        Some((
+            ttl,
+            [Self::RemoveTtl, Self::Annotation(keys::TTL.into(), ttl.to_string())],
+        ))
+    }
+
     /// Sets the label or annotation `key`.
     pub(crate) fn set(kind: KeyKind, key: &str, value: &str) -> Self {
         let (key, value) = (key.to_owned(), value.to_owned());
@@ -58,19 +91,60 @@ impl Edit {
         }
     }
 
-    /// The label's or annotation's key.
-    pub(crate) fn key(&self) -> Option<&str> {
-        match self {
-            Self::Label(key, _)
-            | Self::Annotation(key, _)
-            | Self::RemoveLabel(key)
-            | Self::RemoveAnnotation(key)
-            | Self::PodLabel(key, _)
-            | Self::PodAnnotation(key, _) => Some(key),
-            Self::Suspend | Self::Finalizer(_) | Self::RemoveFinalizer(_) | Self::RemoveTtl => None,
+    /// Sets the label or annotation `key` in a Job's pod template.
+    pub(crate) fn set_in_pod(kind: KeyKind, key: &str, value: &str) -> Self {
+        let (key, value) = (key.to_owned(), value.to_owned());
+        match kind {
+            KeyKind::Label => Self::PodLabel(key, value),
+            KeyKind::Annotation => Self::PodAnnotation(key, value),
         }
     }
+
+    /// Removes the label or annotation `key`.
+    pub(crate) fn remove(kind: KeyKind, key: &str) -> Self {
+        match kind {
+            KeyKind::Label => Self::RemoveLabel(key.to_owned()),
+            KeyKind::Annotation => Self::RemoveAnnotation(key.to_owned()),
+        }
+    }
+
+    /// The value that it sets under the label or annotation `key` of the object.
+    pub(crate) fn value(&self, kind: KeyKind, key: &str) -> Option<&str> {
+        match (self, kind) {
+            (Self::Label(own, value), KeyKind::Label) | (Self::Annotation(own, value), KeyKind::Annotation) => {
+                (own == key).then_some(value)
+            }
+            _ => None,
+        }
+    }
+
+    /// The label's or annotation's key.
+    pub(crate) fn key(&self) -> Option<&str> {
+        self.entry().map(|(_, key, _)| key)
+    }
+
+    /// For an edit of a label or an annotation: the path of the map that it is in, its key, and its value; `None` to remove it.
+    fn entry(&self) -> Option<(&'static [&'static str], &str, Option<&str>)> {
+        Some(match self {
+            Self::Label(key, value) => (LABELS, key, Some(value)),
+            Self::Annotation(key, value) => (ANNOTATIONS, key, Some(value)),
+            Self::RemoveLabel(key) => (LABELS, key, None),
+            Self::RemoveAnnotation(key) => (ANNOTATIONS, key, None),
+            Self::PodLabel(key, value) => (POD_LABELS, key, Some(value)),
+            Self::PodAnnotation(key, value) => (POD_ANNOTATIONS, key, Some(value)),
+            Self::Suspend | Self::Finalizer(_) | Self::RemoveFinalizer(_) | Self::RemoveTtl => return None,
+        })
+    }
 }
+
+const LABELS: &[&str] = &["metadata", "labels"];
+const ANNOTATIONS: &[&str] = &["metadata", "annotations"];
+const POD_METADATA: &[&str] = &["spec", "template", "metadata"];
+const POD_LABELS: &[&str] = &["spec", "template", "metadata", "labels"];
+const POD_ANNOTATIONS: &[&str] = &["spec", "template", "metadata", "annotations"];
+const FINALIZERS: &[&str] = &["metadata", "finalizers"];
+const SUSPEND: &[&str] = &["spec", "suspend"];
+const TTL: &[&str] = &["spec", "ttlSecondsAfterFinished"];
 
 /// The patch that makes `edits` to `object`; edits that would change nothing are left out.
 ///
@@ -78,120 +152,89 @@ impl Edit {
 /// that what another webhook put there in the meantime survives.
 pub(crate) fn patch(object: &Value, edits: &[Edit]) -> Patch {
     let mut operations = Vec::new();
-    let mut labels = Vec::new();
-    let mut annotations = Vec::new();
-    let mut pod_labels = Vec::new();
-    let mut pod_annotations = Vec::new();
     for edit in edits {
         match edit {
-            Edit::Label(key, value) => labels.push((key, value)),
-            Edit::Annotation(key, value) => annotations.push((key, value)),
-            Edit::RemoveLabel(key) => operations.extend(remove_entry(object, "labels", key)),
-            Edit::RemoveAnnotation(key) => operations.extend(remove_entry(object, "annotations", key)),
-            Edit::PodLabel(key, value) => pod_labels.push((key, value)),
-            Edit::PodAnnotation(key, value) => pod_annotations.push((key, value)),
             Edit::Finalizer(finalizer) => operations.extend(append_finalizer(object, finalizer)),
             Edit::RemoveFinalizer(finalizer) => operations.extend(remove_finalizer(object, finalizer)),
-            Edit::RemoveTtl => {
-                if object.pointer("/spec/ttlSecondsAfterFinished").is_some() {
-                    operations.push(PatchOperation::Remove(RemoveOperation {
-                        path: PointerBuf::from_tokens(["spec", "ttlSecondsAfterFinished"]),
-                    }));
-                }
-            }
-            Edit::Suspend => {
-                if object.pointer("/spec/suspend") != Some(&Value::Bool(true)) {
-                    operations.push(add(&["spec", "suspend"], Value::Bool(true)));
+            Edit::RemoveTtl => operations.extend(at(object, TTL).map(|_| remove(TTL))),
+            Edit::Suspend if at(object, SUSPEND) == Some(&Value::Bool(true)) => {}
+            Edit::Suspend => operations.push(add(SUSPEND, true.into())),
+            edit => {
+                if let Some((map, key, None)) = edit.entry() {
+                    let path = [map, &[key]].concat();
+                    operations.extend(at(object, &path).map(|_| remove(&path)));
                 }
             }
         }
     }
-    set_entries(&mut operations, object, &["metadata", "annotations"], &annotations);
-    set_entries(&mut operations, object, &["metadata", "labels"], &labels);
-    if pod_labels.len() + pod_annotations.len() > 0 {
-        if !object.pointer("/spec/template/metadata").is_some_and(Value::is_object) {
-            operations.push(add(&["spec", "template", "metadata"], Value::Object(Map::new())));
-        }
-        let path = |map| ["spec", "template", "metadata", map];
-        set_entries(&mut operations, object, &path("annotations"), &pod_annotations);
-        set_entries(&mut operations, object, &path("labels"), &pod_labels);
+    set_entries(&mut operations, object, ANNOTATIONS, edits);
+    set_entries(&mut operations, object, LABELS, edits);
+    let of_pod = |edit: &Edit| matches!(edit, Edit::PodLabel(..) | Edit::PodAnnotation(..));
+    if edits.iter().any(of_pod) && !at(object, POD_METADATA).is_some_and(Value::is_object) {
+        operations.push(add(POD_METADATA, Value::Object(Map::new())));
     }
+    set_entries(&mut operations, object, POD_ANNOTATIONS, edits);
+    set_entries(&mut operations, object, POD_LABELS, edits);
     Patch(operations)
 }
 
 /// The merge patch that makes the same changes of labels and annotations.
 pub(crate) fn merge(edits: &[Edit]) -> Value {
     let mut merge = Value::Object(Map::new());
-    for edit in edits {
-        let (path, key, value) = match edit {
-            Edit::Label(key, value) => ("/metadata/labels", key, value.as_str().into()),
-            Edit::Annotation(key, value) => ("/metadata/annotations", key, value.as_str().into()),
-            Edit::RemoveLabel(key) => ("/metadata/labels", key, Value::Null),
-            Edit::RemoveAnnotation(key) => ("/metadata/annotations", key, Value::Null),
-            Edit::PodLabel(key, value) => ("/spec/template/metadata/labels", key, value.as_str().into()),
-            Edit::PodAnnotation(key, value) => ("/spec/template/metadata/annotations", key, value.as_str().into()),
-            Edit::Suspend | Edit::Finalizer(_) | Edit::RemoveFinalizer(_) | Edit::RemoveTtl => continue,
-        };
-        let map = path.split('/').skip(1).fold(&mut merge, |map, name| &mut map[name]);
-        map[key.as_str()] = value;
+    for (path, key, value) in edits.iter().filter_map(Edit::entry) {
+        let map = path.iter().fold(&mut merge, |map, name| &mut map[*name]);
+        map[key] = value.into();
     }
     merge
 }
 
-fn set_entries(operations: &mut Vec<PatchOperation>, object: &Value, path: &[&str], entries: &[(&String, &String)]) {
-    let existing = path.iter().try_fold(object, |value, name| value.get(name));
-    let existing = existing.and_then(Value::as_object);
-    let missing = entries
-        .iter()
-        .filter(|(key, value)| existing.and_then(|map| map.get(*key)?.as_str()) != Some(value.as_str()));
+/// Sets what `edits` set in the map at `path`; of several values of one key the last one.
+fn set_entries(operations: &mut Vec<PatchOperation>, object: &Value, path: &[&str], edits: &[Edit]) {
+    let existing = at(object, path).and_then(Value::as_object);
+    let mut wanted: Vec<(&str, &str)> = Vec::new();
+    for (map, key, value) in edits.iter().filter_map(Edit::entry) {
+        if let Some(value) = value.filter(|_| map == path) {
+            wanted.retain(|(earlier, _)| *earlier != key);
+            wanted.push((key, value));
+        }
+    }
+    let is_there =
+        |(key, value): &(&str, &str)| existing.is_some_and(|map| map.get(*key).is_some_and(|own| own == value));
+    let missing = wanted.into_iter().filter(|entry| !is_there(entry));
     if existing.is_some() {
-        operations.extend(missing.map(|(key, value)| {
-            let path: Vec<_> = path.iter().copied().chain([key.as_str()]).collect();
-            add(&path, Value::String((*value).clone()))
-        }));
+        operations.extend(missing.map(|(key, value)| add(&[path, &[key]].concat(), value.into())));
         return;
     }
-    let whole: Map<String, Value> = missing
-        .map(|(key, value)| ((*key).clone(), Value::String((*value).clone())))
-        .collect();
+    let whole: Map<String, Value> = missing.map(|(key, value)| (key.to_owned(), value.into())).collect();
     if !whole.is_empty() {
         operations.push(add(path, Value::Object(whole)));
     }
 }
 
-fn remove_entry(object: &Value, map: &str, key: &str) -> Option<PatchOperation> {
-    object.get("metadata")?.get(map)?.get(key)?;
-    Some(PatchOperation::Remove(RemoveOperation {
-        path: PointerBuf::from_tokens(["metadata", map, key]),
-    }))
-}
-
 /// A list that is missing (or not a list) is added whole.
 fn append_finalizer(object: &Value, finalizer: &str) -> Option<PatchOperation> {
-    if Metadata::of(object).finalizers().any(|existing| existing == finalizer) {
+    if Metadata::of(object).has_finalizer(finalizer) {
         return None;
     }
-    let value = Value::String(finalizer.to_owned());
-    Some(match object.pointer("/metadata/finalizers") {
-        Some(Value::Array(_)) => add(&["metadata", "finalizers", "-"], value),
-        _ => add(&["metadata", "finalizers"], Value::Array(vec![value])),
+    Some(match at(object, FINALIZERS) {
+        Some(Value::Array(_)) => add(&[FINALIZERS, &["-"]].concat(), finalizer.into()),
+        _ => add(FINALIZERS, vec![finalizer].into()),
     })
 }
 
 /// Removes each occurrence, the last one first, so that the indices of the others stay valid.
 fn remove_finalizer(object: &Value, finalizer: &str) -> Vec<PatchOperation> {
-    let all = object.pointer("/metadata/finalizers").and_then(Value::as_array);
-    let indexed = all.into_iter().flatten().enumerate();
-    let found = indexed.filter(|(_, value)| value.as_str() == Some(finalizer));
-    let mut removals: Vec<_> = found
-        .map(|(index, _)| {
-            PatchOperation::Remove(RemoveOperation {
-                path: PointerBuf::from_tokens(["metadata", "finalizers", &index.to_string()]),
-            })
-        })
-        .collect();
-    removals.reverse();
-    removals
+    let all = at(object, FINALIZERS).and_then(Value::as_array);
+    let indexed: Vec<_> = all.into_iter().flatten().enumerate().collect();
+    let found = indexed.into_iter().rev().filter(|(_, value)| *value == finalizer);
+    found
+        .map(|(index, _)| remove(&[FINALIZERS, &[&index.to_string()]].concat()))
+        .collect()
+}
+
+/// The value at `path`.
+fn at<'v>(object: &'v Value, path: &[&str]) -> Option<&'v Value> {
+    path.iter().try_fold(object, |value, name| value.get(name))
 }
 
 /// JSON patch's `add` also replaces, so it is right whether or not the field is there. Tokens are escaped.
@@ -199,6 +242,12 @@ fn add(path: &[&str], value: Value) -> PatchOperation {
     PatchOperation::Add(AddOperation {
         path: PointerBuf::from_tokens(path.iter().copied()),
         value,
+    })
+}
+
+fn remove(path: &[&str]) -> PatchOperation {
+    PatchOperation::Remove(RemoveOperation {
+        path: PointerBuf::from_tokens(path.iter().copied()),
     })
 }
 
@@ -227,6 +276,18 @@ mod tests {
             serde_json::to_value(patch).unwrap(),
             json!([{"op": "add", "path": "/metadata/labels/example.com~1a", "value": "1"}])
         );
+    }
+
+    #[test]
+    fn of_two_values_of_one_key_the_last_one_counts() {
+        let edits = [label("a", "1"), label("a", "2")];
+        for (own, expected) in [
+            ("0", json!([{"op": "add", "path": "/metadata/labels/a", "value": "2"}])),
+            ("2", json!([])),
+        ] {
+            let patch = patch(&json!({"metadata": {"labels": {"a": own}}}), &edits);
+            assert_eq!(serde_json::to_value(patch).unwrap(), expected);
+        }
     }
 
     #[test]

@@ -4,15 +4,14 @@
 use sha2::{Digest, Sha256};
 use taskgate_api::{
     WorkItem, WorkItemSpec,
-    kelos::{SOURCE_NUMBER, SOURCE_OWNER, SOURCE_REPO, Task},
+    kelos::{SOURCE_NUMBER, Task},
     keys,
 };
 
-use super::item_key::ItemKey;
 use crate::{
     issue_source::Repository,
     kubernetes::{Edit, clip, hex},
-    template::{Budget, Rendering, Sees, TemplateInput},
+    template::{Budget, Rendering, Sees, TemplateInput, Text},
 };
 
 /// The longest key that is kept whole, in bytes; a longer one is cut, and gets a hash.
@@ -116,8 +115,7 @@ fn from_source(task: Task<'_>) -> Option<ItemIdentity> {
         .map(str::trim)
         .filter(|number| is_number(number))
     {
-        let repository = metadata.annotation(SOURCE_OWNER).zip(metadata.annotation(SOURCE_REPO));
-        return Some(match repository {
+        return Some(match task.source_repository() {
             // GitHub's names are case-insensitive; the same delivery may spell them either way.
             Some((owner, repo)) => {
                 let item = format!("{}/{}#{number}", owner.to_ascii_lowercase(), repo.to_ascii_lowercase());
@@ -147,7 +145,7 @@ pub(crate) struct FoundItem {
 /// on the Task wins over the template; a template that gives nothing leaves the ordinary identity.
 pub(crate) fn find_item(
     input: &TemplateInput<'_>,
-    item_key: Option<&ItemKey>,
+    item_key: Option<&Text>,
     planned: &[Edit],
     budget: Budget,
 ) -> FoundItem {
@@ -163,7 +161,7 @@ pub(crate) fn find_item(
             ..FoundItem::default()
         };
     };
-    match item_key.render(&mut Rendering::new(*input, Sees::Planned(planned), budget)) {
+    match Rendering::new(*input, Sees::Planned(planned), budget).name(item_key) {
         Ok(key) => {
             let spawner = task.spawner();
             let full = format!("{}/{key}", spawner.unwrap_or("-"));

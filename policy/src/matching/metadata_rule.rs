@@ -8,7 +8,7 @@ use taskgate_api::{
 };
 
 use crate::{
-    kubernetes::{KeyKind, Problem, clip, is_key, is_label_value, label_value},
+    kubernetes::{KeyKind, Problems, clip, is_key, is_label_value, label_value},
     template::{Cause, Failure, Keys, Moment, Rendering, Templates, Text, reads_source_fields},
 };
 
@@ -72,7 +72,7 @@ impl Rendered {
 impl MetadataRule {
     /// Compiles `section`, whose Tera templates are among `templates`, and renders it over a sample. Every problem found goes
     /// to `problems`.
-    pub(crate) fn compile(section: &MetadataPolicy, templates: &Templates, problems: &mut Vec<Problem>) -> Self {
+    pub(crate) fn compile(section: &MetadataPolicy, templates: &Templates, problems: &mut Problems) -> Self {
         let engine = section.engine.unwrap_or_default();
         let mut rule = Self {
             override_existing: section.override_existing,
@@ -82,37 +82,25 @@ impl MetadataRule {
             propagate: section.propagate.clone().unwrap_or_default(),
             ..Self::default()
         };
-        for (kind, name, entries) in [
-            (KeyKind::Label, "labels", &section.labels),
-            (KeyKind::Annotation, "annotations", &section.annotations),
-        ] {
+        for (kind, entries) in KeyKind::ALL.into_iter().zip([&section.labels, &section.annotations]) {
             for (key, source) in entries {
                 let compiled = match refusal(kind, key) {
                     Some(refusal) => Err(refusal.to_owned()),
                     None => compile(kind, templates, engine, source),
                 };
-                match compiled {
-                    Ok(text) => {
-                        rule.entries.push(Entry {
-                            kind,
-                            key: key.as_str().into(),
-                            text,
-                            reads_source: reads_source_fields(source),
-                        });
-                    }
-                    Err(message) => problems.push(Problem {
-                        field: format!("spec.metadata.{name}[{}]", clip(key, 80)),
-                        message,
-                    }),
-                }
+                let field = format!("spec.metadata.{}[{}]", kind.field(), clip(key, 80));
+                rule.entries.extend(problems.check(&field, compiled).map(|text| Entry {
+                    kind,
+                    key: key.as_str().into(),
+                    text,
+                    reads_source: reads_source_fields(source),
+                }));
             }
         }
         let default = section.missing_value.as_ref();
         if let Some(value) = default.filter(|value| !is_label_value(value) && !section.labels.is_empty()) {
-            problems.push(Problem {
-                field: "spec.metadata.missingValue".to_owned(),
-                message: format!("{:?} is not a legal label value", clip(value, 63)),
-            });
+            let message = format!("{:?} is not a legal label value", clip(value, 63));
+            problems.add("spec.metadata.missingValue", message);
         }
         rule
     }
@@ -262,7 +250,7 @@ mod tests {
                 let section = json!({"engine": engine, "labels": {"x": template}, "annotations": {"x": template}});
                 let spec: TaskPolicySpec = serde_json::from_value(json!({"metadata": section})).unwrap();
                 let templates = Templates::of(&spec).unwrap();
-                let rule = MetadataRule::compile(spec.metadata.as_ref().unwrap(), &templates, &mut Vec::new());
+                let rule = MetadataRule::compile(spec.metadata.as_ref().unwrap(), &templates, &mut Problems::default());
                 prop_assert_eq!(rule.entries.len(), 2);
                 for entry in &rule.entries {
                     let rendered = rule.render(entry, &mut rendering);

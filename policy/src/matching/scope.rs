@@ -11,7 +11,6 @@ use taskgate_api::{
 
 use super::{
     Candidate, ItemIdentity, PolicyName, PolicySet, Section, SectionMatch,
-    candidates::candidate,
     identity::find_item,
     sections::{Attributes, Sections},
 };
@@ -135,23 +134,19 @@ impl<'p, 's> PolicyScope<'p, 's> {
     /// The sections that apply to the Task `object`: one of each kind, and of `metadata` all that merge. Retry, which applies
     /// to other objects, is not among them.
     pub fn governing(&self, object: &Value) -> Vec<GoverningSection<'p>> {
-        fn of<'p, T>(
-            section: Section,
-            matches: impl IntoIterator<Item = SectionMatch<'p, T>>,
-        ) -> impl Iterator<Item = GoverningSection<'p>> {
-            let enabled = matches.into_iter().filter(|matched| matched.mode != Mode::Off);
-            enabled.map(move |matched| GoverningSection {
+        let sections = self.sections(object);
+        let applying = |(section, matched): &(Section, SectionMatch<'_, ()>)| {
+            *section != Section::Retry && matched.mode != Mode::Off
+        };
+        let governing = sections
+            .iter()
+            .filter(applying)
+            .map(|(section, matched)| GoverningSection {
                 section,
                 policy: matched.policy.name(),
                 mode: matched.mode,
-            })
-        }
-        let sections = self.sections(object);
-        of(Section::FailurePolicy, sections.failure)
-            .chain(of(Section::Cancellation, sections.cancellation))
-            .chain(of(Section::Queue, sections.queue))
-            .chain(of(Section::Metadata, sections.metadata))
-            .collect()
+            });
+        governing.collect()
     }
 
     /// All policies of the namespace, strongest first, and how each relates to `object`.
@@ -159,7 +154,9 @@ impl<'p, 's> PolicyScope<'p, 's> {
         let attributes = self.attributes(object);
         let sections = self.select(&attributes);
         let ranked = self.policies.ranked(self.namespace);
-        ranked.map(|policy| candidate(policy, &attributes, &sections)).collect()
+        ranked
+            .map(|policy| Candidate::new(policy, &attributes, &sections))
+            .collect()
     }
 
     /// The sections that apply to `object`, whatever their mode.
@@ -238,7 +235,7 @@ mod tests {
             let found = PolicyScope::new(&policies, "team", &BTreeMap::new(), None).governing(&task);
             let text = found
                 .iter()
-                .map(|found| format!("{}={}/{:?}", found.section.as_str(), found.policy, found.mode));
+                .map(|found| format!("{}={}/{:?}", found.section, found.policy, found.mode));
             text.collect::<Vec<_>>()
         };
         let queue = "queue=TaskPolicy/narrow/Observe";

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use strum::{Display, IntoStaticStr};
 use taskgate_api::{
     Mode, keys,
     task_policy::{CancellationPolicy, FailurePolicy, RetryPolicy},
 };
 
-use super::{MetadataRule, Policy, PolicySet, policy::QueueRule};
+use super::{MetadataRule, Mismatch, Policy, PolicyName, PolicySet, policy::QueueRule};
 
 /// The part of a policy that a reason comes from. A closed set, fit for a metric label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Display, IntoStaticStr)]
+#[strum(serialize_all = "camelCase")]
 pub enum Section {
     /// `failurePolicy`
     FailurePolicy,
@@ -19,6 +21,7 @@ pub enum Section {
     /// `metadata`
     Metadata,
     /// `cancellationPolicy`, or a user's own request.
+    #[strum(serialize = "cancellationPolicy")]
     Cancellation,
     /// `retry`
     Retry,
@@ -26,21 +29,6 @@ pub enum Section {
     Warnings,
     /// No section: a write to one of taskgate's own objects.
     Write,
-}
-
-impl Section {
-    /// The name in metrics and audit.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::FailurePolicy => "failurePolicy",
-            Self::Queue => "queue",
-            Self::Metadata => "metadata",
-            Self::Cancellation => "cancellationPolicy",
-            Self::Retry => "retry",
-            Self::Warnings => "warnings",
-            Self::Write => "write",
-        }
-    }
 }
 
 /// The attributes of an object that policies select by.
@@ -53,7 +41,7 @@ pub(crate) struct Attributes<'a> {
     pub(crate) labels: BTreeMap<String, String>,
 }
 
-/// A section that applies to an object, its policy, and its mode.
+/// A section, its policy, and its mode.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SectionMatch<'a, T> {
     pub(crate) policy: &'a Policy,
@@ -64,27 +52,23 @@ pub(crate) struct SectionMatch<'a, T> {
 }
 
 impl<'a, T> SectionMatch<'a, T> {
-    fn new(policy: &'a Policy, mode: Option<Mode>, rule: T) -> Self {
-        Self {
-            policy,
-            mode: mode.unwrap_or(policy.mode()),
-            rule,
-            further: None,
-        }
-    }
-
     /// The same policy with another rule.
     pub(crate) fn with_rule<R>(self, rule: R) -> SectionMatch<'a, R> {
         SectionMatch {
             policy: self.policy,
             mode: self.mode,
             rule,
-            further: None,
+            further: self.further,
         }
+    }
+
+    /// Whether an enforced policy has the section and no further one has made it stricter yet.
+    fn is_open(&self) -> bool {
+        self.policy.is_enforced() && self.further.is_none()
     }
 }
 
-/// The sections that apply to an object.
+/// The sections that apply to an object, or those of one policy.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sections<'a> {
     /// The strongest policy of all, whatever its sections.
@@ -106,21 +90,18 @@ impl<'a> Sections<'a> {
         if keys::is_opted_out(attributes.namespace_labels) {
             return sections;
         }
-        for policy in policies.ranked(namespace).filter(|policy| policy.matches(attributes)) {
-            sections.any.get_or_insert(SectionMatch::new(policy, None, ()));
+        let matching = |policy: &&Policy| policy.mismatch(attributes).is_none();
+        for policy in policies.ranked(namespace).filter(matching) {
+            sections.any.get_or_insert_with(|| policy.section(None, ()));
             if !policy.is_enforced() {
                 sections.tighten(policies, policy);
             }
-            take(&mut sections.failure, policy, policy.failure());
-            take(&mut sections.queue, policy, policy.queue());
-            take(&mut sections.cancellation, policy, policy.cancellation());
-            take(&mut sections.retry, policy, policy.retry());
-            let ends = sections
-                .metadata
-                .last()
-                .is_some_and(|matched| matched.mode == Mode::Off);
-            if let Some((mode, rule)) = policy.metadata().filter(|_| !ends) {
-                sections.metadata.push(SectionMatch::new(policy, mode, rule));
+            sections.failure = sections.failure.or_else(|| policy.failure());
+            sections.queue = sections.queue.or_else(|| policy.queue());
+            sections.cancellation = sections.cancellation.or_else(|| policy.cancellation());
+            sections.retry = sections.retry.or_else(|| policy.retry());
+            if sections.metadata.last().is_none_or(|last| last.mode != Mode::Off) {
+                sections.metadata.extend(policy.metadata());
             }
         }
         sections
@@ -130,35 +111,182 @@ impl<'a> Sections<'a> {
     /// otherwise win; one whose mode goes less far than the enforced section's does not.
     fn tighten(&mut self, policies: &'a PolicySet, further: &'a Policy) {
         let both = |enforced: &Policy| policies.stricter.get(enforced.name())?.get(further.name());
-        let mode = |mode: Option<Mode>| mode.unwrap_or(further.mode());
-        if let (Some(matched), Some((own, _))) = (open(&mut self.failure), further.failure()) {
+        let failure = self.failure.as_mut().filter(|matched| matched.is_open());
+        if let (Some(matched), Some(own)) = (failure, further.failure()) {
             matched.further = Some(further);
             if let Some(stricter) = both(matched.policy).and_then(|both| both.failure.as_ref())
-                && mode(own) >= matched.mode
+                && own.mode >= matched.mode
             {
-                (matched.mode, matched.rule) = (mode(own), stricter);
+                (matched.mode, matched.rule) = (own.mode, stricter);
             }
         }
         // A retry needs both policies: the enforced mode stays.
-        if let (Some(matched), Some((own, _))) = (open(&mut self.retry), further.retry()) {
+        let retry = self.retry.as_mut().filter(|matched| matched.is_open());
+        if let (Some(matched), Some(own)) = (retry, further.retry()) {
             matched.further = Some(further);
             if let Some(stricter) = both(matched.policy).and_then(|both| both.retry.as_ref())
-                && mode(own) >= matched.mode
+                && own.mode >= matched.mode
             {
                 matched.rule = stricter;
             }
         }
     }
+
+    /// All of them, without their rules.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Section, SectionMatch<'a, ()>)> {
+        fn each<'a, T: Copy>(
+            section: Section,
+            matches: impl IntoIterator<Item = SectionMatch<'a, T>>,
+        ) -> impl Iterator<Item = (Section, SectionMatch<'a, ()>)> {
+            matches.into_iter().map(move |matched| (section, matched.with_rule(())))
+        }
+        each(Section::FailurePolicy, self.failure)
+            .chain(each(Section::Cancellation, self.cancellation))
+            .chain(each(Section::Queue, self.queue))
+            .chain(each(Section::Metadata, self.metadata.iter().copied()))
+            .chain(each(Section::Retry, self.retry))
+    }
+
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
 }
 
-/// The section, if an enforced policy has it and no further one has made it stricter yet.
-fn open<'s, 'a, T>(slot: &'s mut Option<SectionMatch<'a, T>>) -> Option<&'s mut SectionMatch<'a, T>> {
-    slot.as_mut()
-        .filter(|matched| matched.policy.is_enforced() && matched.further.is_none())
+/// A policy of a namespace, and how it relates to one object there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate<'a> {
+    /// The policy.
+    pub policy: &'a PolicyName,
+    /// Whether it comes before every policy that is not enforced.
+    pub enforced: bool,
+    /// Higher wins; among equals a `TaskPolicy`, then the name.
+    pub priority: i32,
+    /// Why it does not select the object; `None` when it does.
+    pub mismatch: Option<Mismatch>,
+    /// Its sections.
+    pub claims: Vec<Claim>,
+    /// The labels and annotations that its `metadata` section sets: `label` or `annotation`, and the key.
+    pub sets: Vec<(&'static str, &'a str)>,
 }
 
-fn take<'a, T>(slot: &mut Option<SectionMatch<'a, T>>, policy: &'a Policy, section: Option<(Option<Mode>, T)>) {
-    if let (None, Some((mode, rule))) = (&slot, section) {
-        *slot = Some(SectionMatch::new(policy, mode, rule));
+/// A section of a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Which one.
+    pub section: Section,
+    /// Its mode. A section that is `Off` can win as well, and then nothing is done.
+    pub mode: Mode,
+    /// Whether it applies; of `metadata` several sections apply, and merge.
+    pub wins: bool,
+    /// Whether another policy's enforced section wins, which this one may make stricter.
+    pub tightens: bool,
+}
+
+impl<'a> Candidate<'a> {
+    /// How `policy` relates to an object with these attributes, to which these `sections` apply.
+    pub(super) fn new(policy: &'a Policy, attributes: &Attributes<'_>, sections: &Sections<'_>) -> Self {
+        let is_this = |other: &Policy| other.name() == policy.name();
+        let own = policy.sections();
+        let claims = own.iter().map(|(section, own)| {
+            let applied = || sections.iter().filter(|(other, _)| *other == section);
+            Claim {
+                section,
+                mode: own.mode,
+                wins: applied().any(|(_, matched)| is_this(matched.policy)),
+                tightens: applied().any(|(_, matched)| matched.further.is_some_and(is_this)),
+            }
+        });
+        let entries = policy.metadata().into_iter().flat_map(|section| &section.rule.entries);
+        Self {
+            policy: policy.name(),
+            enforced: policy.is_enforced(),
+            priority: policy.priority(),
+            mismatch: policy.mismatch(attributes),
+            claims: claims.collect(),
+            sets: entries.map(|entry| (entry.kind.into(), &*entry.key)).collect(),
+        }
+    }
+
+    /// Its `section`, if it has one.
+    pub fn claim(&self, section: Section) -> Option<Claim> {
+        self.claims.iter().find(|claim| claim.section == section).copied()
+    }
+}
+
+#[cfg(test)]
+mod candidates_tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::{fixtures::policy, matching::PolicyScope, matching::PolicySet};
+
+    #[test]
+    fn a_policy_that_does_not_match_states_why() {
+        let policies = PolicySet::new([
+            policy("wide", json!({"queueName": "all"})),
+            policy("off", json!({"mode": "Off", "queueName": "none"})),
+            policy("named", json!({"priority": 7, "selector": {"spawnerNames": ["other"]}})),
+            policy("typed", json!({"selector": {"taskTypes": ["codex"]}})),
+            policy(
+                "chosen",
+                json!({"selector": {"spawnerSelector": {"matchLabels": {"a": "b"}}}}),
+            ),
+            policy(
+                "labelled",
+                json!({"selector": {"taskSelector": {"matchLabels": {"a": "b"}}}}),
+            ),
+        ]);
+        let task =
+            json!({"metadata": {"name": "t", "labels": {"kelos.dev/taskspawner": "fixer"}}, "spec": {"type": "x"}});
+        let found = PolicyScope::new(&policies, "team", &BTreeMap::new(), None).candidates(&task);
+        let found: Vec<_> = found.iter().map(|one| (one.policy.to_string(), one.mismatch)).collect();
+        let named = |name: &str, why| (format!("TaskPolicy/{name}"), why);
+        assert_eq!(
+            found,
+            [
+                named("named", Some(Mismatch::SpawnerName)),
+                named("chosen", Some(Mismatch::SpawnerLabels)),
+                named("labelled", Some(Mismatch::TaskLabels)),
+                named("off", Some(Mismatch::Off)),
+                named("typed", Some(Mismatch::TaskType)),
+                named("wide", None),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_strongest_section_wins_even_when_it_is_off_and_metadata_merges() {
+        let policies = PolicySet::new([
+            policy(
+                "a",
+                json!({"failurePolicy": {"maxRetriesPerItem": 3}, "metadata": {"labels": {"a": "b"}}}),
+            ),
+            policy(
+                "b",
+                json!({
+                    "priority": 1, "failurePolicy": {"mode": "Off"}, "queueName": "small", "queueMode": "Warn",
+                    "metadata": {"annotations": {"c": "d"}},
+                }),
+            ),
+        ]);
+        let task = json!({"metadata": {"name": "t"}});
+        let found = PolicyScope::new(&policies, "team", &BTreeMap::new(), None).candidates(&task);
+        let claims = |index: usize| {
+            let claims = found[index].claims.iter();
+            let text = claims.map(|claim| format!("{}={:?}/{}", claim.section, claim.mode, claim.wins));
+            text.collect::<Vec<_>>()
+        };
+        assert_eq!(
+            claims(0),
+            ["failurePolicy=Off/true", "queue=Warn/true", "metadata=Enforce/true"]
+        );
+        assert_eq!(claims(1), ["failurePolicy=Enforce/false", "metadata=Enforce/true"]);
+        assert_eq!(
+            (found[0].sets[0], found[1].sets[0]),
+            (("annotation", "c"), ("label", "a"))
+        );
     }
 }

@@ -4,11 +4,15 @@ use std::collections::{BTreeSet, HashMap};
 
 use taskgate_api::Mode;
 
-use super::{Pending, Planned, planned::NO_ROOM};
+use super::{
+    Pending, Planned,
+    planned::NO_ROOM,
+    source_read::{has_number, has_readable_source},
+};
 use crate::{
     decision::{Detail, Effect, Finding},
-    kubernetes::{Edit, KeyKind},
-    matching::{Entry, MetadataRule, Rendered, Section, SectionMatch},
+    kubernetes::{Edit, KeyKind, clip},
+    matching::{Entry, MetadataRule, Policy, PolicySet, Rendered, Section, SectionMatch},
     template::{Budget, Managed, Rendering, Sees, TemplateInput},
 };
 
@@ -118,7 +122,7 @@ pub(crate) fn findings<'a>(
         && !notes.is_empty()
     {
         let keys = notes.iter().filter_map(Edit::key).map(ToOwned::to_owned).collect();
-        let detail = Detail::MetadataSet { keys };
+        let detail = Detail::MetadataSet(keys);
         findings.push(Finding::new(Section::Metadata, matched, detail, Effect::Change(notes)));
     }
     findings
@@ -155,13 +159,13 @@ impl Report<'_> {
         let mut findings = Vec::new();
         if !self.edits.is_empty() {
             let keys = self.edits.iter().filter_map(Edit::key).map(ToOwned::to_owned).collect();
-            findings.push(finding(Detail::MetadataSet { keys }, Effect::Change(self.edits)));
+            findings.push(finding(Detail::MetadataSet(keys), Effect::Change(self.edits)));
         }
         if !self.kept.is_empty() {
-            findings.push(finding(Detail::MetadataKept { keys: self.kept }, Effect::Warn));
+            findings.push(finding(Detail::MetadataKept(self.kept), Effect::Warn));
         }
         if !self.waiting.is_empty() {
-            findings.push(finding(Detail::MetadataPending { keys: self.waiting }, Effect::Warn));
+            findings.push(finding(Detail::MetadataPending(self.waiting), Effect::Warn));
         }
         findings.extend(self.skipped.into_iter().map(|(key, why)| {
             let key = key.to_owned();
@@ -203,5 +207,69 @@ impl<'s> Values<'s> {
     /// What is left of the budget.
     pub(crate) fn budget(&self) -> Budget {
         self.rendering.budget()
+    }
+}
+
+/// One key of a policy's metadata section.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreviewLine {
+    /// `label` or `annotation`.
+    pub kind: &'static str,
+    /// The key.
+    pub key: String,
+    /// What the Task will have under it; `None` if nothing.
+    pub value: Option<String>,
+    /// How that came about.
+    pub note: String,
+}
+
+/// The labels and annotations that the metadata section of `policy` sets on the Task of `input`, from the same compiled templates as
+/// at admission. Empty when it has none.
+///
+/// Only this policy counts: stronger policies, its selector and its mode are ignored.
+pub fn preview(policy: &Policy, input: &TemplateInput<'_>) -> Vec<PreviewLine> {
+    let set = PolicySet::new([policy.clone()]);
+    let mut values = Values::new(*input, set.managed(input.namespace));
+    let planned = Planned::of(input.object);
+    let rule = policy.metadata().map(|section| section.rule);
+    // The spawner may be missing from the input.
+    let may_wait =
+        input.source_fields.is_none() && (input.spawner.is_none() && has_number(input) || has_readable_source(input));
+    let entries = rule
+        .into_iter()
+        .flat_map(|rule| rule.entries.iter().map(move |entry| (rule, entry)));
+    entries
+        .map(|(rule, entry)| {
+            let existing = planned.get(entry.kind, &entry.key);
+            let rendered = values.of(rule, entry).clone();
+            let waits = may_wait && rule.waits(entry);
+            let (value, note) = match (existing, rendered.value()) {
+                (Some(existing), _) if waits && !rule.override_existing => {
+                    (Some(existing), "the Task's own stays".to_owned())
+                }
+                (existing, _) if waits => (existing, "set once the issue source has been read".to_owned()),
+                (Some(existing), Some(value)) if existing == value => (Some(existing), "there already".to_owned()),
+                (Some(existing), _) if !rule.override_existing => (Some(existing), "the Task's own stays".to_owned()),
+                (Some(existing), None) => (Some(existing), explain(&rendered)),
+                (Some(existing), value) => (value, format!("replaces {:?}", clip(existing, 40))),
+                (None, value) => (value, explain(&rendered)),
+            };
+            PreviewLine {
+                kind: entry.kind.into(),
+                key: entry.key.to_string(),
+                value: value.map(ToOwned::to_owned),
+                note,
+            }
+        })
+        .collect()
+}
+
+fn explain(rendered: &Rendered) -> String {
+    match rendered {
+        Rendered::Value(_) => "set".to_owned(),
+        Rendered::Sanitized { text, .. } => format!("set; {:?} is no legal label value", clip(text, 60)),
+        Rendered::Defaulted { why, .. } => format!("missingValue: {why}"),
+        Rendered::Empty => "left out: the template gives no text".to_owned(),
+        Rendered::Skipped(why) | Rendered::Exhausted(why) => format!("left out: {why}"),
     }
 }

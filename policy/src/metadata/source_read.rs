@@ -1,4 +1,5 @@
-//! The labels and annotations that need the issue source: the controller sets them once the source was read.
+//! What follows from a Task's labels and annotations after its creation: those that need the issue source are set once it was read,
+//! and Job and pods get what the policy propagates.
 
 use serde_json::{Value, json};
 use taskgate_api::{Mode, job::Job, kelos::Task, keys, metadata::Metadata, task_policy::PropagationTarget};
@@ -6,12 +7,11 @@ use taskgate_api::{Mode, job::Job, kelos::Task, keys, metadata::Metadata, task_p
 use super::{
     Pending, Planned,
     findings::{Stage, Values, findings},
-    propagate,
 };
 use crate::{
-    decision::Finding,
-    kubernetes::{Edit, merge},
-    matching::{PolicyScope, PolicySet, SourceKey},
+    decision::{Detail, Effect, Finding, Governed, Phase},
+    kubernetes::{Edit, KeyKind, merge},
+    matching::{MetadataRule, PolicyScope, PolicySet, Section, SectionMatch, SourceKey},
     template::TemplateInput,
 };
 
@@ -49,21 +49,20 @@ pub fn fill(policies: &PolicySet, input: &TemplateInput<'_>) -> LateMetadata {
         Stage::SourceRead(&pending),
     );
     let mut edits: Vec<_> = found.iter().flat_map(Finding::planned).cloned().collect();
-    let left_out = edits.iter().find_map(|edit| match edit {
-        Edit::Annotation(key, value) if key == keys::SKIPPED => Some(value.clone()),
-        _ => None,
-    });
+    let left_out = edits
+        .iter()
+        .find_map(|edit| edit.value(KeyKind::Annotation, keys::SKIPPED));
+    let left_out = left_out.map(ToOwned::to_owned);
     let copied = sections.metadata.iter().any(|matched| {
         let rule = matched.rule;
         let reaches = [PropagationTarget::Job, PropagationTarget::Pod].map(|target| rule.reaches(target));
         matched.mode == Mode::Enforce && reaches.contains(&true) && rule.entries.iter().any(|entry| pending.has(entry))
     });
-    let key = keys::PENDING.to_owned();
     let rest = pending.made(copied);
     edits.push(if rest == Pending::default() {
-        Edit::RemoveAnnotation(key)
+        Edit::RemoveAnnotation(keys::PENDING.into())
     } else {
-        Edit::Annotation(key, rest.to_string())
+        Edit::Annotation(keys::PENDING.into(), rest.to_string())
     });
     LateMetadata {
         change: merge(&edits)["metadata"].take(),
@@ -82,7 +81,7 @@ pub fn copy(policies: &PolicySet, input: &TemplateInput<'_>, job: &Value, pods: 
     let pods = pods && Job::of(job).is_suspended() && job.pointer("/status/startTime").is_none_or(Value::is_null);
     let task = Metadata::of(input.object);
     let edits: Vec<_> = matches
-        .flat_map(|matched| propagate::edits(matched.rule, task, job, pods))
+        .flat_map(|matched| copied(matched.rule, task, job, pods))
         .collect();
     (!edits.is_empty()).then(|| merge(&edits))
 }
@@ -90,6 +89,61 @@ pub fn copy(policies: &PolicySet, input: &TemplateInput<'_>, job: &Value, pods: 
 /// The merge patch of the metadata of a Task that waits for nothing any more.
 pub fn settle() -> Value {
     json!({"annotations": {keys::PENDING: null}})
+}
+
+/// What the metadata sections of the Task's policies do to its Job and its pods, where cost tools, schedulers and metrics read labels
+/// and annotations.
+///
+/// The values are those of the Task, whether a policy or a user set them: Job, pod and Task never differ. Keys that the Job or its pod
+/// template has already stay. The Job's selector is not touched, and Kueue's keys cannot get into a pod template, because
+/// no policy can set them.
+pub(crate) fn propagate<'a>(governed: &Governed<'a>) -> Vec<Finding<'a>> {
+    let Some(task) = governed.task.filter(|_| governed.request.phase == Phase::Mutating) else {
+        return Vec::new();
+    };
+    let matches = governed
+        .sections
+        .metadata
+        .iter()
+        .filter(|matched| matched.mode != Mode::Off);
+    matches
+        .filter_map(|matched| propagated(governed, matched, task.metadata()))
+        .collect()
+}
+
+fn propagated<'a>(
+    governed: &Governed<'a>,
+    matched: &SectionMatch<'a, &'a MetadataRule>,
+    task: Metadata<'_>,
+) -> Option<Finding<'a>> {
+    let edits = copied(matched.rule, task, governed.request.object, true);
+    let keys: Vec<_> = edits.iter().filter_map(Edit::key).map(ToOwned::to_owned).collect();
+    let detail = Detail::MetadataSet(keys);
+    (!edits.is_empty()).then(|| Finding::new(Section::Metadata, matched, detail, Effect::Change(edits)))
+}
+
+/// What `rule` copies from `task` to `job`, and to its pod template if `pods`.
+fn copied(rule: &MetadataRule, task: Metadata<'_>, job: &Value, pods: bool) -> Vec<Edit> {
+    let template = job
+        .pointer("/spec/template")
+        .filter(|template| pods && template.is_object());
+    let mut edits = Vec::new();
+    for (target, object) in [(PropagationTarget::Job, Some(job)), (PropagationTarget::Pod, template)] {
+        let Some(existing) = object.map(Metadata::of).filter(|_| rule.reaches(target)) else {
+            continue;
+        };
+        for entry in &rule.entries {
+            let value = |metadata| entry.kind.value(metadata, &entry.key);
+            let (Some(value), None) = (value(task), value(existing)) else {
+                continue;
+            };
+            edits.push(match target {
+                PropagationTarget::Job => Edit::set(entry.kind, &entry.key, value),
+                PropagationTarget::Pod => Edit::set_in_pod(entry.kind, &entry.key, value),
+            });
+        }
+    }
+    edits
 }
 
 #[cfg(test)]

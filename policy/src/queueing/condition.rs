@@ -3,6 +3,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
+use strum::{AsRefStr, IntoStaticStr};
 use taskgate_api::{
     job::Job,
     keys,
@@ -38,7 +39,7 @@ pub struct InstalledKueue<'a> {
 }
 
 /// The reason of the condition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, AsRefStr, IntoStaticStr)]
 pub enum QueueReason {
     /// It waits for quota.
     WaitingForAdmission,
@@ -77,29 +78,6 @@ pub enum QueueReason {
 }
 
 impl QueueReason {
-    /// The reason of the condition, and of the Event.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::WaitingForAdmission => "WaitingForAdmission",
-            Self::Preempted => "Preempted",
-            Self::Evicted => "Evicted",
-            Self::KueueNotInstalled => "KueueNotInstalled",
-            Self::NoSuchLocalQueue => "NoSuchLocalQueue",
-            Self::LocalQueueHeld => "LocalQueueHeld",
-            Self::LocalQueueInactive => "LocalQueueInactive",
-            Self::UnknownPriorityClass => "UnknownPriorityClass",
-            Self::NamespaceNotManaged => "NamespaceNotManaged",
-            Self::QueueNameInvalid => "QueueNameInvalid",
-            Self::QueueLabelRemoved => "QueueLabelRemoved",
-            Self::NotNoticed => "NotNoticed",
-            Self::Admitted => "Admitted",
-            Self::Deactivated => "Deactivated",
-            Self::CannotStart => "CannotStart",
-            Self::Ended => "Ended",
-            Self::StartedByHand => "StartedByHand",
-        }
-    }
-
     /// Whether it matters only as the end of a wait.
     pub fn ends_a_wait(self) -> bool {
         matches!(self, Self::Ended | Self::StartedByHand)
@@ -373,7 +351,7 @@ mod tests {
 
     fn word(observed: &QueueObservation) -> (bool, &'static str) {
         match observed {
-            QueueObservation::State(state) => (state.waits, state.reason.as_str()),
+            QueueObservation::State(state) => (state.waits, <&str>::from(state.reason)),
             QueueObservation::Later(_) => (true, "later"),
             QueueObservation::Nothing => (false, "nothing"),
         }

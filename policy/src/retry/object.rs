@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 use taskgate_api::{
+    Lenient as _,
     foreman::{self, Workload},
-    kelos::{SOURCE_NUMBER, SOURCE_OWNER, SOURCE_REPO, Task},
+    kelos::Task,
     metadata::Metadata,
     retry_status::RunRef,
     task_policy::{RetriedKind, RetryPolicy},
@@ -63,8 +64,7 @@ impl<'a> Retried<'a> {
 
     /// `metadata.resourceVersion`.
     pub fn version(self) -> &'a str {
-        let version = self.object.pointer("/metadata/resourceVersion");
-        version.and_then(Value::as_str).unwrap_or_default()
+        self.object.text("/metadata/resourceVersion").unwrap_or_default()
     }
 
     /// Which object it is.
@@ -129,7 +129,7 @@ impl<'a> Retried<'a> {
             return item;
         }
         let name = self.metadata().name().unwrap_or_default();
-        let kind = self.kind.as_str();
+        let kind = self.kind;
         if self.kind == RetriedKind::Workload {
             let workload = Workload::of(self.object);
             let mut issues: Vec<_> = workload.issues().collect();
@@ -215,12 +215,10 @@ fn of_workload(workload: Workload<'_>, access: SourceAccess) -> Option<Origin> {
 
 /// What the source stamped on the Task, in the repository that it names, else in its Workspace's.
 fn of_task(task: Task<'_>) -> Option<Origin> {
-    let metadata = task.metadata();
-    let number = metadata.annotation(SOURCE_NUMBER)?.trim().parse().ok();
-    let repository = metadata.annotation(SOURCE_OWNER).zip(metadata.annotation(SOURCE_REPO));
+    let repository = task.source_repository();
     Some(Origin {
         repository: repository.map(|(owner, name)| format!("{owner}/{name}")),
-        numbers: vec![number.filter(|number| *number > 0)?],
+        numbers: vec![task.source_number()?],
         access: SourceAccess::Workspace(task.workspace()?.to_owned()),
     })
 }
@@ -306,6 +304,7 @@ mod tests {
 mod origin_tests {
     use super::*;
     use serde_json::json;
+    use taskgate_api::kelos::{SOURCE_NUMBER, SOURCE_OWNER, SOURCE_REPO};
 
     fn origin(kind: RetriedKind, object: &Value, source: &Value) -> Option<Origin> {
         let rule = json!({"maxAttempts": 3, "source": source});

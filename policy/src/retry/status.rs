@@ -105,7 +105,7 @@ pub fn succeeded(
     retry.attempt = 0;
     retry.run = Some(run.clone());
     retry.failure = None;
-    let message = format!("{} {} succeeded", run.kind.as_str(), run.name);
+    let message = format!("{run} succeeded");
     set_condition(&mut next, true, "Succeeded", &message, now);
     Some(next)
 }
@@ -115,18 +115,17 @@ pub fn succeeded(
 pub fn gave_up(status: &WorkItemStatus, uid: &str, why: GivenUp, now: Timestamp) -> Option<WorkItemStatus> {
     let retry = status.retry.as_ref()?;
     let run = retry.run.as_ref().filter(|run| run.uid == uid)?;
-    let name = format!("{} {}", run.kind.as_str(), run.name);
     let reason = retry.failure.as_ref().map_or("", |failure| &failure.reason);
     let message = match why {
         GivenUp::Attempts { attempt, limit } => {
-            format!("{name} failed ({reason}) at attempt {attempt} of {limit} and stays as it is")
+            format!("{run} failed ({reason}) at attempt {attempt} of {limit} and stays as it is")
         }
         GivenUp::Infrastructure { failures, limit } => {
-            format!("the cluster failed {name} ({reason}) {failures} times in a row, limit {limit}: it stays as it is")
+            format!("the cluster failed {run} ({reason}) {failures} times in a row, limit {limit}: it stays as it is")
         }
-        GivenUp::Human => format!("{name} failed with {reason}: a user has to act"),
-        GivenUp::Obsolete => format!("{name} failed, and its source is closed: nothing is left to do"),
-        GivenUp::OnlyObserved { to } => format!("{name} failed ({reason}) and would be run again as attempt {to}"),
+        GivenUp::Human => format!("{run} failed with {reason}: a user has to act"),
+        GivenUp::Obsolete => format!("{run} failed, and its source is closed: nothing is left to do"),
+        GivenUp::OnlyObserved { to } => format!("{run} failed ({reason}) and would be run again as attempt {to}"),
     };
     let mut next = status.clone();
     // The source stays closed: it is not read again.
@@ -148,7 +147,6 @@ pub fn run_deleted(status: &WorkItemStatus, uid: &str, now: Timestamp) -> Option
         .filter(|_| known && retry.transition.is_none() && retry.failure.is_some())?;
     retry.failure = None;
     let was_limit = condition(status).is_some_and(|condition| GivenUp::is_limit(&condition.reason));
-    let name = format!("{} {}", run.kind.as_str(), run.name);
     let message = if was_limit {
         retry.attempt = 0;
         next.consecutive_failures = 0;
@@ -156,13 +154,13 @@ pub fn run_deleted(status: &WorkItemStatus, uid: &str, now: Timestamp) -> Option
         next.last_reset = Some(Reset {
             time: Time(now),
             reason: "TombstoneDeleted".to_owned(),
-            task_uid: Some(run.uid),
+            task_uid: Some(run.uid.clone()),
             by: None,
             message: None,
         });
-        format!("{name} was deleted, and not by taskgate: the count starts over")
+        format!("{run} was deleted, and not by taskgate: the count starts over")
     } else {
-        format!("{name} was deleted, and not by taskgate: it is not created again")
+        format!("{run} was deleted, and not by taskgate: it is not created again")
     };
     set_condition(&mut next, false, Stopped::Deleted.reason(), &message, now);
     Some(next)
@@ -183,11 +181,7 @@ pub fn begun(status: &WorkItemStatus, transition: &Transition, now: Timestamp) -
         (None, true) => "the cluster failed it, the number stays".to_owned(),
         (None, false) => format!("attempt {from} failed"),
     };
-    let message = format!(
-        "{} {} is to be run again as attempt {to}: {why}",
-        old.kind.as_str(),
-        old.name
-    );
+    let message = format!("{old} is to be run again as attempt {to}: {why}");
     set_condition(&mut next, true, "Planned", &message, now);
     Some(next)
 }
@@ -262,11 +256,7 @@ pub fn closed(status: &WorkItemStatus, uid: &str, successor: &str, now: Timestam
     let retry = next.retry.as_mut()?;
     let transition = take(retry, uid)?;
     let Transition { old, to, from, .. } = transition;
-    let message = format!(
-        "{} {} runs again as attempt {to}, after {from}",
-        old.kind.as_str(),
-        old.name
-    );
+    let message = format!("{old} runs again as attempt {to}, after {from}");
     retry.attempt = to;
     retry.failure = None;
     retry.run = Some(RunRef {
@@ -283,13 +273,13 @@ pub fn stopped(status: &WorkItemStatus, uid: &str, why: Stopped, now: Timestamp)
     let retry = next.retry.as_mut()?;
     let transition = take(retry, uid)?;
     retry.failure = None;
-    let name = format!("{} {}", transition.old.kind.as_str(), transition.old.name);
+    let run = &transition.old;
     let message = match why {
-        Stopped::Deleted => format!("{name} was deleted, and not by taskgate: it is not created again"),
-        Stopped::Replaced => format!("another client created a new {name}: it is not retried"),
-        Stopped::Revived => format!("{name} is not failed any more: it is not retried"),
-        Stopped::Unwanted => format!("no policy retries {name} any more"),
-        Stopped::Invalid(why) => format!("the retry of {name} is dropped: {why}"),
+        Stopped::Deleted => format!("{run} was deleted, and not by taskgate: it is not created again"),
+        Stopped::Replaced => format!("another client created a new {run}: it is not retried"),
+        Stopped::Revived => format!("{run} is not failed any more: it is not retried"),
+        Stopped::Unwanted => format!("no policy retries {run} any more"),
+        Stopped::Invalid(why) => format!("the retry of {run} is dropped: {why}"),
     };
     set_condition(&mut next, false, why.reason(), &message, now);
     Some(next)
@@ -311,9 +301,9 @@ fn change(
     let mut next = status.clone();
     let transition = next.retry.as_mut()?.transition.as_mut();
     let transition = transition.filter(|known| known.old.uid == uid && known.step == from)?;
-    let name = format!("{} {}", transition.old.kind.as_str(), transition.old.name);
+    let run = transition.old.to_string();
     transition.since = Time(now);
     let (reason, what) = change(transition);
-    set_condition(&mut next, true, reason, &format!("{name} {what}"), now);
+    set_condition(&mut next, true, reason, &format!("{run} {what}"), now);
     Some(next)
 }

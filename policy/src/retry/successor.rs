@@ -6,15 +6,23 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use taskgate_api::{
+    Lenient as _, Mode,
     foreman::{self, AGENT_NAME, ATTEMPT, CREATED_BY, ISSUE_ID, Workload},
-    kelos::{self, SOURCE_NUMBER},
-    keys,
+    kelos::{self, SOURCE_NUMBER, Task},
+    keys, kueue,
     metadata::Metadata,
     retry_status::Transition,
     task_policy::{RetriedKind, RetryPolicy},
 };
 
 use super::{Retried, feedback};
+use crate::{
+    decision::{Detail, Effect, Finding, Governed, NotQueued},
+    kubernetes::{Edit, merge},
+    matching::{PolicyScope, PolicySet, QueueName, QueueRule, Section},
+    metadata::{self, Planned, Stage, Values},
+    template::{Rendering, TemplateInput},
+};
 
 /// The largest predecessor that a `WorkItem` takes, in bytes: it has the history as well, and an object may have 1.5 MiB.
 pub const MAX_PREDECESSOR: usize = 768 * 1024;
@@ -71,17 +79,12 @@ impl Predecessor {
     pub fn of(object: Retried<'_>) -> Self {
         let metadata = object.metadata();
         let value = object.object();
-        let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let annotations = value.pointer("/metadata/annotations").and_then(Value::as_object);
-        let annotations = annotations
-            .into_iter()
-            .flatten()
-            .filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)));
+        let text = |field: &str| value.text(field).unwrap_or_default().to_owned();
         let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
         let owners = value.pointer("/metadata/ownerReferences");
         Self {
-            api_version: text("apiVersion"),
-            kind: text("kind"),
+            api_version: text("/apiVersion"),
+            kind: text("/kind"),
             metadata: Kept {
                 name: metadata.name().unwrap_or_default().to_owned(),
                 namespace: metadata.namespace().unwrap_or_default().to_owned(),
@@ -90,7 +93,11 @@ impl Predecessor {
                     .filter(|(key, _)| *key != keys::WORK_ITEM)
                     .map(owned)
                     .collect(),
-                annotations: annotations.filter(|(key, _)| lasts(key)).map(owned).collect(),
+                annotations: metadata
+                    .annotations()
+                    .filter(|(key, _)| lasts(key))
+                    .map(owned)
+                    .collect(),
                 owner_references: owners
                     .and_then(|owners| Vec::deserialize(owners).ok())
                     .unwrap_or_default(),
@@ -120,7 +127,7 @@ impl Predecessor {
             RetriedKind::Workload => foreman::GROUP,
         };
         let version = predecessor.api_version.split_once('/');
-        let same = predecessor.kind == old.kind.as_str()
+        let same = predecessor.kind == old.kind.as_ref()
             && predecessor.metadata.name == old.name
             && predecessor.metadata.namespace == namespace
             && version.is_some_and(|(of, _)| of == group);
@@ -278,6 +285,70 @@ fn agent_name(kind: RetriedKind, object: &Value, rule: &RetryPolicy, key: &str) 
     });
     let stated = Metadata::of(object).annotation(key).filter(|_| !overridden);
     stated.or(coder).map(ToOwned::to_owned)
+}
+
+/// Moves the TTL of a Task without a spawner to an annotation, so that it still exists when its retry is due. Where the failure
+/// section is enforced, that section moves it.
+pub(crate) fn findings<'a>(governed: &Governed<'a>, task: Task<'a>) -> Option<Finding<'a>> {
+    let matched = governed.sections.retry?;
+    let kept = governed.sections.failure.zip(governed.identity());
+    let is_kept = kept.is_some_and(|(matched, _)| matched.mode == Mode::Enforce);
+    if matched.mode != Mode::Enforce || is_kept || task.spawner().is_some() || !matched.rule.covers(RetriedKind::Task) {
+        return None;
+    }
+    let (ttl, edits) = Edit::keep_ttl(task)?;
+    let effect = Effect::Change(edits.into());
+    Some(Finding::new(Section::Retry, &matched, Detail::TtlKept(ttl), effect))
+}
+
+/// Adds to `successor`, a Workload, which does not pass admission, what current policies set: labels and annotations that it does
+/// not have, or that a policy overrides; the queue and the priority class, unless it names them itself.
+///
+/// Foreman copies neither to its Jobs (foreman §2.4); other controllers may.
+pub fn apply_sections(
+    policies: &PolicySet,
+    namespace: &str,
+    namespace_labels: &BTreeMap<String, String>,
+    successor: &mut Value,
+) {
+    let input = TemplateInput {
+        object: successor,
+        namespace,
+        namespace_labels,
+        spawner: None,
+        workspace: None,
+        user: None,
+        source_fields: None,
+    };
+    let scope = PolicyScope::of_input(policies, &input);
+    let sections = scope.sections(successor);
+    let mut values = Values::new(input, scope.managed());
+    let mut planned = Planned::of(successor);
+    let stage = Stage::Creation { source_readable: false };
+    let found = metadata::findings(&sections.metadata, &mut values, &mut planned, stage);
+    let mut edits: Vec<_> = found.iter().flat_map(Finding::planned).cloned().collect();
+    if let Some(matched) = sections.queue.filter(|matched| matched.mode == Mode::Enforce) {
+        edits.extend(enqueue(Metadata::of(successor), matched.rule, values.rendering()));
+    }
+    json_patch::merge(successor, &merge(&edits));
+}
+
+fn enqueue(metadata: Metadata<'_>, rule: QueueRule<'_>, rendering: &mut Rendering<'_>) -> Vec<Edit> {
+    let named = [
+        (kueue::QUEUE_NAME, rule.queue),
+        (kueue::PRIORITY_CLASS, rule.priority_class),
+    ];
+    let missing = named
+        .into_iter()
+        .filter(|(key, _)| metadata.label(key).or_else(|| metadata.annotation(key)).is_none());
+    let edit = |(key, name): (&str, Option<&QueueName>)| match name?.render(rendering) {
+        Ok(name) => Some(Edit::Label(key.to_owned(), name)),
+        Err(error) => {
+            let why = NotQueued::QueueNameInvalid.annotation(&format!("{key}: {error}"));
+            Some(Edit::Annotation(keys::NOT_QUEUED.to_owned(), why))
+        }
+    };
+    missing.filter_map(edit).collect()
 }
 
 #[cfg(test)]
@@ -513,5 +584,73 @@ mod tests {
         let new = make(RetriedKind::Task, &task, &overrides, None);
         assert_eq!(new["metadata"]["labels"], json!({"team": "red"}));
         assert_eq!(new["metadata"]["annotations"].get(keys::RECORDED), None);
+    }
+}
+
+#[cfg(test)]
+mod sections_tests {
+    use super::*;
+    use crate::fixtures;
+    use serde_json::json;
+
+    fn decorated(specs: &[Value], metadata: &Value) -> Value {
+        let policies = fixtures::policies(specs.iter().cloned());
+        let mut successor = json!({"metadata": {"name": "wl", "namespace": "team"}, "spec": {"intent": "fix it"}});
+        json_patch::merge(&mut successor["metadata"], metadata);
+        let labels = BTreeMap::from([("stage".to_owned(), "prod".to_owned())]);
+        apply_sections(&policies, "team", &labels, &mut successor);
+        assert_eq!(successor["spec"], json!({"intent": "fix it"}));
+        successor["metadata"].clone()
+    }
+
+    #[test]
+    fn a_successor_gets_the_labels_and_the_queue_of_current_policies() {
+        let spec = json!({
+            "queueName": "q-{{ namespace.labels.stage }}", "queuePriorityClass": "high",
+            "metadata": {
+                "labels": {"stage": "{{ namespace.labels.stage }}", "lane": "frontier"},
+                "annotations": {"who": "{{ task.metadata.name }}"},
+            },
+        });
+        let found = decorated(std::slice::from_ref(&spec), &json!({"labels": {"lane": "local"}}));
+        assert_eq!(
+            found["labels"],
+            json!({"lane": "local", "stage": "prod", "kueue.x-k8s.io/queue-name": "q-prod",
+                "kueue.x-k8s.io/priority-class": "high"})
+        );
+        assert_eq!(found["annotations"], json!({"who": "wl"}));
+        let own = json!({"labels": {"kueue.x-k8s.io/queue-name": "own", "kueue.x-k8s.io/priority-class": "low"}});
+        let found = decorated(&[spec], &own);
+        assert_eq!(found["labels"]["kueue.x-k8s.io/queue-name"], "own");
+        assert_eq!(found["labels"]["kueue.x-k8s.io/priority-class"], "low");
+    }
+
+    #[test]
+    fn a_policy_that_does_not_match_or_is_not_enforced_does_nothing() {
+        for spec in [
+            json!({"mode": "Observe", "queueName": "q", "metadata": {"labels": {"a": "b"}}}),
+            json!({"queueMode": "Warn", "queueName": "q", "metadata": {"mode": "Off", "labels": {"a": "b"}}}),
+            json!({"selector": {"spawnerNames": ["fixer"]}, "queueName": "q", "metadata": {"labels": {"a": "b"}}}),
+            json!({"retry": {"maxAttempts": 3}}),
+        ] {
+            let found = decorated(std::slice::from_ref(&spec), &json!({}));
+            assert_eq!(found, json!({"name": "wl", "namespace": "team"}), "{spec}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_rendered_is_left_out_and_recorded() {
+        let spec =
+            json!({"queueName": "{{ task.metadata.labels.queue }}", "metadata": {"labels": {"a": "{{ item.title }}"}}});
+        let found = decorated(&[spec], &json!({}));
+        assert_eq!(found.get("labels"), None);
+        let notes = found["annotations"].as_object().unwrap();
+        assert!(
+            notes[keys::NOT_QUEUED]
+                .as_str()
+                .unwrap()
+                .starts_with("QueueNameInvalid: kueue.x-k8s.io/queue-name: ")
+        );
+        assert!(notes[keys::SKIPPED].as_str().unwrap().starts_with("a: "));
     }
 }

@@ -205,11 +205,10 @@ fn blockers(object: Retried<'_>) -> Option<String> {
         .filter(|finalizer| **finalizer != WAITS_FOR_CHILDREN)
         .copied()
         .collect();
-    let name = format!("{} {}", run.kind.as_str(), run.name);
     match (all.is_empty(), others.is_empty()) {
-        (true, _) => Some(format!("{name} is still being deleted")),
+        (true, _) => Some(format!("{run} is still being deleted")),
         (false, true) => None,
-        (false, false) => Some(format!("{name} is held by {}", others.join(", "))),
+        (false, false) => Some(format!("{run} is held by {}", others.join(", "))),
     }
 }
 

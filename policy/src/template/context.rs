@@ -1,14 +1,21 @@
 //! The JSON object that templates are rendered over, the same for both engines. The table of `docs/metadata.md` describes it.
 
-use std::{cell::OnceCell, collections::BTreeMap};
+use std::{
+    cell::OnceCell,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
+use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use serde_json::{Map, Value, json};
-use taskgate_api::{kelos::Task, keys};
+use taskgate_api::{
+    kelos::{SOURCE_KIND, Task},
+    keys,
+};
 
-use super::{item, managed::Managed};
 use crate::{
-    issue_source::{SpawnerInfo, WorkspaceInfo},
-    kubernetes::Edit,
+    issue_source::{Repository, SpawnerInfo, WorkspaceInfo},
+    kubernetes::{Edit, KeyKind},
 };
 
 /// The longest text that a template gets, in bytes; a longer one is left out, so that what a render may cost is known.
@@ -32,18 +39,8 @@ pub(super) const ITEM_FIELDS: [(&str, &str); 11] = [
     ("schedule", "Schedule"),
 ];
 /// Fields of `spec` that templates see. Never the prompt, credentials, or anything of the pod.
-const SPEC_FIELDS: [&str; 10] = [
-    "type",
-    "model",
-    "effort",
-    "image",
-    "branch",
-    "upstreamRepo",
-    "workspaceRef",
-    "workerPoolRef",
-    "agentConfigRefs",
-    "dependsOn",
-];
+const SPEC_FIELDS: &str =
+    "type model effort image branch upstreamRepo workspaceRef workerPoolRef agentConfigRefs dependsOn";
 
 /// The inputs of templates: a Task, and the cluster state around it.
 #[derive(Clone, Copy, Debug)]
@@ -89,29 +86,16 @@ impl Context {
         };
         let task = Task::of(input.object);
         let metadata = task.metadata();
-        let visible = |name: &str| {
-            let entries = input
-                .object
-                .pointer(&format!("/metadata/{name}"))
-                .and_then(Value::as_object);
-            let managed = |key: &str| match name {
-                "labels" => managed.has_label(key),
-                _ => managed.has_annotation(key),
-            };
-            let entries = entries
-                .into_iter()
-                .flatten()
-                .filter_map(|(key, value)| Some((key, value.as_str()?)));
-            let planned = planned.iter().filter_map(|edit| match edit {
-                Edit::Label(key, value) if name == "labels" => Some((key, value.as_str())),
-                Edit::Annotation(key, value) if name == "annotations" => Some((key, value.as_str())),
-                _ => None,
-            });
-            let entries: BTreeMap<_, _> = entries.chain(planned).collect();
-            let visible = |(key, _): &(&String, &str)| !managed(key) && !key.starts_with(keys::PREFIX);
-            bounded(entries.into_iter().filter(visible))
+        let visible = |kind: KeyKind| {
+            let mut entries = kind.entries(metadata);
+            entries.extend(planned.iter().filter_map(|edit| {
+                let key = edit.key()?;
+                Some((key, edit.value(kind, key)?))
+            }));
+            entries.retain(|key, _| !managed.has(kind, key) && !key.starts_with(keys::PREFIX));
+            bounded(entries.into_iter())
         };
-        let mut item = item::known(task, input.spawner, input.workspace);
+        let mut item = known_item(task, input.spawner, input.workspace);
         for field in SOURCE_FIELDS {
             if let Some(value) = input.source_fields.and_then(|source_fields| source_fields.get(field)) {
                 item.insert(field.to_owned(), cut(value));
@@ -121,7 +105,7 @@ impl Context {
             "task": {
                 "metadata": {
                     "name": metadata.name(), "namespace": input.namespace,
-                    "labels": visible("labels"), "annotations": visible("annotations"),
+                    "labels": visible(KeyKind::Label), "annotations": visible(KeyKind::Annotation),
                 },
                 "spec": spec(task),
             },
@@ -178,14 +162,14 @@ impl From<Value> for Context {
 }
 
 fn labels(labels: &BTreeMap<String, String>) -> Map<String, Value> {
-    bounded(labels.iter().map(|(key, value)| (key, value.as_str())))
+    bounded(labels.iter().map(|(key, value)| (key.as_str(), value.as_str())))
 }
 
-fn bounded<'a>(entries: impl Iterator<Item = (&'a String, &'a str)>) -> Map<String, Value> {
+fn bounded<'a>(entries: impl Iterator<Item = (&'a str, &'a str)>) -> Map<String, Value> {
     entries
         .filter(|(_, value)| value.len() <= MAX_TEXT)
         .take(MAX_ENTRIES)
-        .map(|(key, value)| (key.clone(), value.into()))
+        .map(|(key, value)| (key.to_owned(), value.into()))
         .collect()
 }
 
@@ -195,7 +179,7 @@ fn spec(task: Task<'_>) -> Map<String, Value> {
         let value = task.agent_field(name)?;
         Some((name.to_owned(), cut(value)))
     };
-    SPEC_FIELDS.iter().filter_map(|name| field(name)).collect()
+    SPEC_FIELDS.split(' ').filter_map(field).collect()
 }
 
 /// An untrusted value, bounded: long texts and long lists are cut, and nothing is nested deeply.
@@ -228,5 +212,168 @@ fn without_nulls(value: &mut Value) {
     if let Some(map) = value.as_object_mut() {
         map.retain(|_, value| !value.is_null());
         map.values_mut().for_each(without_nulls);
+    }
+}
+
+/// The fields of the item of `task` that are known without reading the issue source (kelos §3).
+fn known_item(task: Task<'_>, spawner: Option<&SpawnerInfo>, workspace: Option<&WorkspaceInfo>) -> Map<String, Value> {
+    let metadata = task.metadata();
+    let number = task.source_number();
+    let kind = match metadata.annotation(SOURCE_KIND) {
+        Some("issue") => Some("Issue"),
+        Some("pull-request") => Some("PR"),
+        _ => None,
+    };
+    let suffix = item_of_name(task);
+    let schedule = spawner.and_then(|spawner| spawner.schedule.as_deref());
+    let mut item = Map::new();
+    let mut set = |key: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            item.insert(key.to_owned(), value);
+        }
+    };
+    let id = number
+        .map(|number| number.to_string())
+        .or(suffix.map(ToOwned::to_owned));
+    set("id", id.map(Value::from));
+    set("kind", kind.map(Value::from));
+    set("number", number.map(Value::from));
+    set("branch", task.branch().map(Value::from));
+    set("schedule", schedule.map(Value::from));
+    let tick = suffix.filter(|_| schedule.is_some()).and_then(tick);
+    set("time", tick.map(|time| time.to_string().into()));
+    let repository = repository(task, spawner, workspace);
+    let url = repository.zip(kind).zip(number).map(|((repository, kind), number)| {
+        let Repository { host, owner, name } = repository;
+        let host = if host.is_empty() { "github.com" } else { &host };
+        let path = if kind == "PR" { "pull" } else { "issues" };
+        format!("https://{host}/{owner}/{name}/{path}/{number}")
+    });
+    set("url", url.map(Value::from));
+    item
+}
+
+/// What the spawner's naming leaves when its own name is taken off.
+fn item_of_name(task: Task<'_>) -> Option<&str> {
+    let spawner = task.spawner()?.to_lowercase();
+    let rest = task.metadata().name()?.strip_prefix(&spawner)?.strip_prefix('-')?;
+    (!rest.is_empty()).then_some(rest)
+}
+
+/// The moment that a tick of a cron source is named after: `20261121-0300`, UTC.
+fn tick(id: &str) -> Option<Timestamp> {
+    let time = DateTime::strptime("%Y%m%d-%H%M", id).ok()?;
+    Some(time.to_zoned(TimeZone::UTC).ok()?.timestamp())
+}
+
+/// Where the item lives: what a webhook stamped, else the spawner's own repository, else the Workspace's.
+fn repository(task: Task<'_>, spawner: Option<&SpawnerInfo>, workspace: Option<&WorkspaceInfo>) -> Option<Repository> {
+    let stamped = task.source_repository().map(|(owner, name)| format!("{owner}/{name}"));
+    let own = stamped
+        .as_deref()
+        .or_else(|| spawner.and_then(|spawner| spawner.repository.as_deref()));
+    Repository::of(own, workspace.map_or("", |workspace| &workspace.repo))
+}
+
+/// Keys of labels and annotations that a group of policies sets.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Keys {
+    labels: BTreeSet<Arc<str>>,
+    annotations: BTreeSet<Arc<str>>,
+    overridden: BTreeSet<Arc<str>>,
+}
+
+impl Keys {
+    /// Adds a key; `overriding`: the policy also replaces the creator's value.
+    pub(crate) fn add(&mut self, kind: KeyKind, key: &Arc<str>, overriding: bool) {
+        let keys = match kind {
+            KeyKind::Label => &mut self.labels,
+            KeyKind::Annotation => &mut self.annotations,
+        };
+        keys.insert(Arc::clone(key));
+        if overriding && kind == KeyKind::Label {
+            self.overridden.insert(Arc::clone(key));
+        }
+    }
+}
+
+/// The keys that apply to a namespace: those of ClusterTaskPolicies, and of its own TaskPolicies. Templates do not see them, so that
+/// what a policy sets never changes what another one renders.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Managed<'a> {
+    pub(crate) cluster: &'a Keys,
+    pub(crate) namespaced: Option<&'a Keys>,
+}
+
+impl Managed<'_> {
+    /// No keys at all.
+    pub(crate) const NONE: Self = Managed {
+        cluster: &Keys {
+            labels: BTreeSet::new(),
+            annotations: BTreeSet::new(),
+            overridden: BTreeSet::new(),
+        },
+        namespaced: None,
+    };
+
+    fn any(&self, has: impl Fn(&Keys) -> bool) -> bool {
+        has(self.cluster) || self.namespaced.is_some_and(has)
+    }
+
+    /// Whether a policy sets the label or annotation `key`.
+    fn has(&self, kind: KeyKind, key: &str) -> bool {
+        self.any(|keys| match kind {
+            KeyKind::Label => keys.labels.contains(key),
+            KeyKind::Annotation => keys.annotations.contains(key),
+        })
+    }
+
+    /// Whether a policy replaces the creator's value of label `key`.
+    pub(crate) fn overrides(&self, key: &str) -> bool {
+        self.any(|keys| keys.overridden.contains(key))
+    }
+}
+
+#[cfg(test)]
+mod item_tests {
+    use super::*;
+    use serde_json::json;
+
+    fn item(name: &str, annotations: &Value, spawner: &SpawnerInfo, repo: &str) -> Value {
+        let task = json!({"metadata": {"name": name, "annotations": annotations,
+            "labels": {"kelos.dev/taskspawner": "fixer"}}, "spec": {"branch": "fix"}});
+        let workspace = WorkspaceInfo {
+            repo: repo.into(),
+            reference: None,
+        };
+        Value::Object(known_item(Task::of(&task), Some(spawner), Some(&workspace)))
+    }
+
+    #[test]
+    fn an_issue_has_its_url_and_a_tick_its_time() {
+        let polled = json!({"kelos.dev/source-kind": "pull-request", "kelos.dev/source-number": "42"});
+        let plain = SpawnerInfo::default();
+        assert_eq!(
+            item("fixer-42", &polled, &plain, "https://github.com/acme/shop.git"),
+            json!({"id": "42", "kind": "PR", "number": 42, "branch": "fix", "url": "https://github.com/acme/shop/pull/42"})
+        );
+        let other = SpawnerInfo {
+            repository: Some("acme/other".into()),
+            ..SpawnerInfo::default()
+        };
+        let other = item("fixer-42", &polled, &other, "https://ghe.example.com/acme/shop");
+        assert_eq!(other["url"], json!("https://ghe.example.com/acme/other/pull/42"));
+        let pushed = json!({"kelos.dev/source-kind": "issue", "kelos.dev/source-number": "7",
+            "kelos.dev/source-owner": "Acme", "kelos.dev/source-repo": "web"});
+        let pushed = item("fixer-issues-0a", &pushed, &plain, "");
+        assert_eq!(pushed["url"], json!("https://github.com/Acme/web/issues/7"));
+        let cron = SpawnerInfo {
+            schedule: Some("0 3 * * *".into()),
+            ..SpawnerInfo::default()
+        };
+        assert_eq!(
+            item("fixer-20261121-0300", &json!({}), &cron, "https://github.com/acme/shop"),
+            json!({"id": "20261121-0300", "branch": "fix", "schedule": "0 3 * * *", "time": "2026-11-21T03:00:00Z"})
+        );
     }
 }

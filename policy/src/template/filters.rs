@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, io::Write as _};
 
 use tera::{Error, Kwargs, State, Tera, TeraResult, Value};
 
-use super::bounded::Bounded;
+use super::tera::Bounded;
 
 /// The longest text that a filter may make, in bytes.
 const MAX_TEXT: usize = 4096;

@@ -2,7 +2,7 @@
 //! way.
 //!
 //! ```text
-//! when a policy is read:  Templates::of (dialect, tera) -> Templates::text (go, sample) -> Text
+//! when a policy is read:  Templates::of (dialect, tera) -> Templates::text -> Text, tried on a sample
 //! when it is applied:     Context -> Text::render, within a Budget
 //! ```
 //!
@@ -11,29 +11,32 @@
 //! Imports `kubernetes` and `issue_source`. Called by `matching` when a policy is compiled, and by `metadata`, `queueing`, `retry` and
 //! `admission` when it is applied.
 
-mod bounded;
 mod context;
 mod dialect;
 mod filters;
-mod go;
-mod item;
-mod managed;
-mod sample;
 mod source_fields;
 mod tera;
 
-use std::{borrow::Cow, cell::OnceCell, collections::HashMap, sync::Arc};
+use std::{
+    borrow::Cow,
+    cell::OnceCell,
+    collections::HashMap,
+    sync::{Arc, LazyLock},
+};
 
+use serde_json::{Value, json};
 use taskgate_api::{TaskPolicySpec, task_policy::TemplateEngine};
+use taskgate_gotemplate::{Cause as GoCause, Limits, Template as Parsed, Unprintable};
 
-pub(crate) use context::Sees;
 pub use context::TemplateInput;
-pub(crate) use managed::{Keys, Managed};
-pub(crate) use sample::Moment;
+pub(crate) use context::{Keys, Managed, Sees};
 pub(crate) use source_fields::reads_source_fields;
 pub(crate) use tera::Roots;
 
-use self::{context::Context, go::GoTemplate, tera::TeraTemplate};
+use self::{
+    context::{Context, ITEM_FIELDS, SOURCE_FIELDS},
+    tera::TeraTemplate,
+};
 use crate::kubernetes::Problem;
 
 /// How many labels and annotations a policy may set together.
@@ -136,6 +139,15 @@ impl<'s> Rendering<'s> {
         text.render(context, max, &mut self.budget)
     }
 
+    /// The name that `text` gives, without the spaces around it. Errors with why there is none, in one line.
+    pub(crate) fn name(&mut self, text: &Text) -> Result<String, String> {
+        let text = self.render(text, Text::MAX_NAME).map_err(|failure| failure.message)?;
+        match text.trim() {
+            "" => Err("the template gives nothing for this Task".to_owned()),
+            name => Ok(name.to_owned()),
+        }
+    }
+
     /// What is left.
     pub(crate) fn budget(&self) -> Budget {
         self.budget
@@ -143,6 +155,9 @@ impl<'s> Rendering<'s> {
 }
 
 impl Text {
+    /// The longest name that a template may give, in bytes, before it is trimmed.
+    pub(crate) const MAX_NAME: usize = 1024;
+
     /// The text over what `context` gives, of at most `max` bytes.
     fn render<'c>(
         &self,
@@ -157,9 +172,42 @@ impl Text {
         }
         .map(Cow::Owned)
     }
+}
 
-    pub(crate) fn is_literal(&self) -> bool {
-        matches!(self, Self::Literal(_))
+/// A compiled Go template.
+#[derive(Debug)]
+pub(crate) struct GoTemplate(Parsed);
+
+impl GoTemplate {
+    fn compile(source: &str) -> Result<Self, String> {
+        Parsed::parse(source).map(Self).map_err(|error| error.to_string())
+    }
+
+    /// The text that the template gives over `context`: at most `max` bytes.
+    fn render(&self, context: &Context, max: usize, budget: &mut Budget) -> Result<String, Failure> {
+        budget.take(BASE_COST)?;
+        let own = Limits::default().steps;
+        let limits = Limits {
+            bytes: max,
+            steps: own.min(budget.left),
+        };
+        let (result, steps) = self.0.render_counting(context.json(), limits, Unprintable::Refuse);
+        if steps > limits.steps && limits.steps < own {
+            return Err(budget.exhaust());
+        }
+        budget.take(steps.min(limits.steps))?;
+        match result {
+            // A character that was cut in half is stored as U+FFFD, as Kubernetes would from Go.
+            Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            Err(error) => Err(Failure {
+                cause: match error.cause {
+                    GoCause::Missing => Cause::Missing,
+                    GoCause::Limit => Cause::Limit,
+                    GoCause::Misuse => Cause::Misuse,
+                },
+                message: error.to_string(),
+            }),
+        }
     }
 }
 
@@ -238,8 +286,85 @@ impl Templates {
         moment: Moment,
     ) -> Result<Text, String> {
         let text = self.text(engine, source, Roots::All)?;
-        sample::try_on(&text, source, max, moment)?;
+        try_on(&text, source, max, moment)?;
         Ok(text)
+    }
+}
+
+/// When a template is rendered: it decides which inputs there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// A Task gets its labels and annotations.
+    Task,
+    /// Kelos creates the Job of a Task: neither the Task's creator nor the fields of the issue source are known.
+    Job,
+}
+
+/// A sample in which every input is known.
+static SAMPLE: LazyLock<Value> = LazyLock::new(|| {
+    let mut sample = json!({
+        "item": {
+            "id": "42", "title": "Fix the login page", "kind": "Issue", "number": 42,
+            "labels": ["priority/critical", "bug", "size/XL", "area/web", "team/blue", "a", "b", "c", "d", "e"],
+            "url": "https://github.com/acme/shop/issues/42", "branch": "main", "author": "octocat",
+            "body": "It breaks.", "time": "2026-11-21T03:00:00Z", "schedule": "0 3 * * *",
+        },
+        "task": {
+            "metadata": {"name": "fixer-42", "namespace": "agents", "labels": {}, "annotations": {}},
+            "spec": {
+                "type": "claude-code", "model": "m", "effort": "high", "image": "i", "branch": "main",
+                "upstreamRepo": "acme/shop", "workspaceRef": {"name": "shop"}, "workerPoolRef": {"name": "pool"},
+                "agentConfigRefs": [{"name": "a"}], "dependsOn": ["fixer-41"],
+            },
+        },
+        "spawner": {"metadata": {"name": "fixer", "labels": {}}},
+        "workspace": {"name": "shop", "repo": "https://github.com/acme/shop", "ref": "main"},
+        "namespace": {"name": "agents", "labels": {}, "metadata": {"name": "agents", "labels": {}}},
+        "user": "system:serviceaccount:agents:kelos-spawner",
+    });
+    for (field, name) in ITEM_FIELDS {
+        sample[name] = sample["item"][field].clone();
+    }
+    sample
+});
+/// The sample for a Job.
+static JOB_SAMPLE: LazyLock<Value> = LazyLock::new(|| {
+    let mut sample = SAMPLE.clone();
+    let mut remove = |pointer: &str, name: &str| {
+        let map = sample.pointer_mut(pointer).and_then(Value::as_object_mut);
+        map.map(|map| map.remove(name));
+    };
+    remove("", "user");
+    for (field, name) in ITEM_FIELDS.iter().filter(|(field, _)| SOURCE_FIELDS.contains(field)) {
+        remove("/item", field);
+        remove("", name);
+    }
+    sample
+});
+
+/// Renders `text`, whose source is `source`, over the sample of `moment` when the policy is written, to catch what only fails when a
+/// template runs. Errors with what is wrong with it.
+///
+/// A name that the sample does not have does not exist, except for labels, annotations and entries of lists, which depend on
+/// the object.
+fn try_on(text: &Text, source: &str, max: usize, moment: Moment) -> Result<(), String> {
+    if matches!(text, Text::Literal(_)) {
+        return Ok(());
+    }
+    let sample = match moment {
+        Moment::Task => &SAMPLE,
+        Moment::Job => &JOB_SAMPLE,
+    };
+    let context = Context::from((**sample).clone());
+    match text.render(|| &context, max, &mut Budget::default()) {
+        Ok(_) => Ok(()),
+        Err(failure) if failure.cause == Cause::Missing => {
+            let open = ["labels", "annotations", "Labels"]
+                .iter()
+                .any(|name| source.contains(name));
+            if open { Ok(()) } else { Err(failure.message) }
+        }
+        Err(failure) => Err(failure.message),
     }
 }
 

@@ -109,7 +109,7 @@ async fn evaluate_own_keys<C: ClusterContext>(
     let permission = match cluster.check_access(&review.user_info, &right).await {
         Ok(AccessDecision { allowed: true, .. }) => Ok(()),
         Ok(AccessDecision { reason, .. }) => Err(CancelDetail::Forbidden { user, why: reason }),
-        Err(error) => Err(CancelDetail::Unknown { why: error.reason }),
+        Err(error) => Err(CancelDetail::Unknown(error.reason)),
     };
     request.permission = Some(&permission);
     Ok(review_cancellation(&request))

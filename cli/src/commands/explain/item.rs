@@ -230,7 +230,7 @@ fn retry_lines(context: &ExplainContext<'_>, item: &WorkItem, status: &WorkItemS
         let line = Line::new(Topic::Next, format!("{}: {}", condition.reason, condition.message));
         lines.push(match &retry_status.run {
             Some(run) if retry_status.failure.is_some() && request.is_none() => {
-                let object = format!("{}/{}", run.kind.as_str().to_ascii_lowercase(), run.name);
+                let object = format!("{}/{}", run.kind.as_ref().to_ascii_lowercase(), run.name);
                 line.command(context.taskgate(&["retry", &object]), RETRY_RIGHTS)
             }
             _ => line,
@@ -241,11 +241,11 @@ fn retry_lines(context: &ExplainContext<'_>, item: &WorkItem, status: &WorkItemS
 }
 
 fn retry_in_progress(transition: &Transition, now: Timestamp) -> Vec<Line> {
-    let (kind, name) = (transition.old.kind.as_str(), &transition.old.name);
+    let old = &transition.old;
     let stage = match transition.step {
-        RetryStage::Planned => format!("it is planned, and {kind} {name} unchanged"),
-        RetryStage::Deleting => format!("{kind} {name} is about to be deleted"),
-        RetryStage::Deleted => format!("{kind} {name} was deleted, and the objects that it owned are awaited"),
+        RetryStage::Planned => format!("it is planned, and {old} unchanged"),
+        RetryStage::Deleting => format!("{old} is about to be deleted"),
+        RetryStage::Deleted => format!("{old} was deleted, and the objects that it owned are awaited"),
     };
     let requester = match (&transition.policy, &transition.requested_by) {
         (_, Some(by)) => format!("requested by {by}"),

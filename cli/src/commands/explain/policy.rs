@@ -119,7 +119,7 @@ fn section_text(section: Section, candidates: &[Candidate<'_>]) -> Option<String
     } else {
         ""
     };
-    let (section, policy, mode) = (section.as_str(), winner.policy, claim.mode);
+    let (policy, mode) = (winner.policy, claim.mode);
     Some(format!("{section} by {policy} ({mode:?}{off}): {}", reasons.join(", ")))
 }
 
@@ -129,7 +129,7 @@ fn retry_text(context: &ExplainContext<'_>, object: Retried<'_>, candidates: &[C
     if context.policies.retry(context.namespace, object).is_some() || text.contains("(Off") {
         return Some(text);
     }
-    let kind = object.kind().as_str();
+    let kind = object.kind();
     Some(format!("{text}; it does not retry any {kind} (spec.retry.kinds)"))
 }
 

@@ -286,7 +286,7 @@ impl RetryLine {
             namespace: metadata.namespace.clone().unwrap_or_default(),
             key: item.spec.key.clone(),
             name: metadata.name.clone().unwrap_or_default(),
-            object: format!("{}/{}", run.kind.as_str(), run.name),
+            object: format!("{}/{}", run.kind, run.name),
             step: FAILED.to_owned(),
             attempt: retry_status.attempt,
             max_attempts: None,
