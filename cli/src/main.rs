@@ -32,7 +32,7 @@ pub(crate) enum Command {
     /// Serve admission and run the controller, until SIGTERM.
     Serve(Box<serve::args::ServeArgs>),
     /// Print or write what is installed in a cluster.
-    Manifests(manifests::args::ManifestsArgs),
+    Manifests(manifests::ManifestsArgs),
     /// Evaluate objects as admission would: allow or deny, with changes and reasons. Nothing is written.
     Check(Box<check::CheckArgs>),
     /// Run test cases: files with objects, a time, and the expected results.

@@ -1,16 +1,24 @@
-//! The table of rights as roles: for kustomize with the default names, for the chart with templates instead.
+//! The rights as manifests: the roles, from the table, and the limits of the service account beyond them, from a template. For
+//! kustomize with the default names, for the chart with templates instead.
 
 use std::fmt::Write as _;
 
 use super::{CLUSTER, FEATURES, Feature, NAMESPACE, Names, RbacRight};
 
-/// The texts that the roles are generated with; each may be a template.
-pub(crate) struct RoleManifests<'a> {
+/// The limits of taskgate's service account beyond its roles: RBAC knows verbs and resources, a `ValidatingAdmissionPolicy` also
+/// which fields a write changes. A process with taskgate's token can then neither create a workload of its own nor redirect
+/// webhooks. taskgate has no right to change them.
+///
+/// One policy for each kind of object, with its binding. `${NAME}`, `${NAMESPACE}` and `${LABELS}` are those of an installation.
+pub(crate) const LIMITS: &str = include_str!("limits.yaml");
+
+/// The texts that the manifests are generated with; each may be a template.
+pub(crate) struct RightsManifests<'a> {
     /// The name of roles, bindings and service account.
     pub(crate) name: &'a str,
     /// Taskgate's namespace.
     pub(crate) namespace: &'a str,
-    /// The text after `labels:`.
+    /// The line below `labels:`.
     pub(crate) labels: &'a str,
     /// The names that rights are limited to.
     pub(crate) names: &'a Names,
@@ -18,7 +26,19 @@ pub(crate) struct RoleManifests<'a> {
     pub(crate) feature_guard: fn(Feature) -> [String; 2],
 }
 
-impl RoleManifests<'_> {
+impl RightsManifests<'_> {
+    /// The admission policies that limit what the roles allow.
+    pub(crate) fn limits(&self) -> String {
+        let texts = [
+            ("${NAME}", self.name),
+            ("${NAMESPACE}", self.namespace),
+            ("${LABELS}", self.labels),
+        ];
+        texts.iter().fold(LIMITS.to_owned(), |limits, (variable, text)| {
+            limits.replace(variable, text)
+        })
+    }
+
     /// The roles with their bindings: for the whole cluster, for each feature, for taskgate's own namespace.
     pub(crate) fn roles(&self) -> String {
         let Self { name, namespace, .. } = self;
@@ -40,22 +60,17 @@ impl RoleManifests<'_> {
 
     fn document(&self, kind: &str, suffix: &str, namespace: Option<&str>, body: &str) -> String {
         let namespace = namespace.map(|namespace| format!("  namespace: {namespace}\n"));
+        let (name, labels, namespace) = (self.name, self.labels, namespace.unwrap_or_default());
         format!(
-            "---\napiVersion: rbac.authorization.k8s.io/v1\nkind: {kind}\nmetadata:\n  name: {}{suffix}\n{}  labels:{}\n{body}",
-            self.name,
-            namespace.unwrap_or_default(),
-            self.labels
+            "---\napiVersion: rbac.authorization.k8s.io/v1\nkind: {kind}\nmetadata:\n  name: {name}{suffix}\n{namespace}  labels:\n    \
+             {labels}\n{body}"
         )
     }
 
     fn rules(&self, rights: &[RbacRight]) -> String {
         rights.iter().fold("rules:\n".to_owned(), |mut text, right| {
-            let _ = writeln!(
-                text,
-                "# {}\n- {}",
-                right.why,
-                rule(right, right.resources, right.verbs, self.names)
-            );
+            let rule = rule(right, right.resources, right.verbs, self.names);
+            let _ = writeln!(text, "# {}\n- {rule}", right.why);
             text
         })
     }
@@ -64,57 +79,40 @@ impl RoleManifests<'_> {
 /// One rule, on one line.
 pub(crate) fn rule(right: &RbacRight, resources: &[&str], verbs: &[&str], names: &Names) -> String {
     let group = if right.group.is_empty() { "\"\"" } else { right.group };
-    let limited: Vec<_> = right.names.iter().map(|name| names.of(*name)).collect();
-    let limited = if limited.is_empty() {
-        String::new()
-    } else {
-        format!("resourceNames: [{}], ", limited.join(", "))
+    let limited = match names.all(right.names).join(", ") {
+        all if all.is_empty() => all,
+        some => format!("resourceNames: [{some}], "),
     };
-    format!(
-        "{{apiGroups: [{group}], resources: [{}], {limited}verbs: [{}]}}",
-        resources.join(", "),
-        verbs.join(", ")
-    )
+    let (resources, verbs) = (resources.join(", "), verbs.join(", "));
+    format!("{{apiGroups: [{group}], resources: [{resources}], {limited}verbs: [{verbs}]}}")
 }
 
-/// The table of rights in Markdown.
-pub(crate) fn table(names: &Names) -> String {
-    let mut text = String::new();
-    let code = |words: &[&str]| {
-        let words: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
-        words.join(", ")
-    };
-    let features = FEATURES.map(|(feature, rights)| {
-        let title = format!(
-            "In the whole cluster, unless `--no-{}` (chart: `features.{}: false`)",
-            feature.suffix(),
-            feature.value()
-        );
-        (title, rights)
-    });
-    let cluster = ("In the whole cluster".to_owned(), CLUSTER);
-    let own = ("In taskgate's own namespace".to_owned(), NAMESPACE);
-    for (title, rights) in [cluster].into_iter().chain(features).chain([own]) {
-        let _ = write!(
-            text,
-            "\n## {title}\n\n| Resources | Only | Verbs | For |\n|---|---|---|---|\n"
-        );
-        for right in rights {
-            let suffix = if right.group.is_empty() {
-                String::new()
-            } else {
-                format!(" ({})", right.group)
-            };
-            let limited: Vec<_> = right.names.iter().map(|name| names.of(*name)).collect();
-            let _ = writeln!(
-                text,
-                "| {}{suffix} | {} | {} | {} |",
-                code(right.resources),
-                code(&limited),
-                right.verbs.join(", "),
-                right.why
-            );
+#[cfg(test)]
+mod tests {
+    use taskgate_api::{foreman, kelos, keys, switch};
+    use taskgate_webhook::rules::EXCLUDED_NAMESPACES;
+
+    use super::*;
+
+    #[test]
+    fn the_limits_have_the_names_of_the_code() {
+        for name in EXCLUDED_NAMESPACES {
+            assert!(LIMITS.contains(&format!("'{name}', ")), "{name}");
         }
+        for key in [
+            keys::ADMISSION,
+            keys::ADMISSION_DISABLED,
+            keys::ACCOUNTING,
+            keys::RETRY_OF,
+            keys::CANCEL_DEADLINE,
+            kelos::CANCEL_TASK,
+            switch::CONDITION,
+        ] {
+            assert!(LIMITS.contains(&format!("'{key}'")), "{key}");
+        }
+        for group in [kelos::GROUP, foreman::GROUP] {
+            assert!(LIMITS.contains(&format!("apiGroups: [\"{group}\"]")), "{group}");
+        }
+        assert!(LIMITS.contains(&format!("startsWith('{}/')", kelos::GROUP)));
     }
-    text
 }

@@ -1,11 +1,9 @@
 //! The rights that taskgate needs in a cluster, and why. The roles in `manifests/` and `docs/rbac.md` are generated from this
-//! table, and [`review`] compares it with what the API server grants.
+//! table, and [`review`] compares it with what the API server grants. `limits.yaml` has what taskgate may not do with them.
 //!
 //! A feature that needs another right adds it here, with the reason, and runs `make manifests`.
 
-pub(crate) mod limits;
 pub(crate) mod manifest;
-pub(crate) mod permissions;
 pub(crate) mod review;
 
 use taskgate_api::{GROUP, kelos, kueue};
@@ -132,7 +130,7 @@ impl Default for Names {
 
 impl Names {
     /// `name` in this installation.
-    pub(crate) fn of(&self, name: Name) -> &str {
+    fn of(&self, name: Name) -> &str {
         match name {
             Name::Fixed(name) => name,
             Name::Configuration => &self.configuration,
@@ -141,6 +139,11 @@ impl Names {
             Name::Lease => &self.lease,
             Name::KueueConfig => &self.kueue_config,
         }
+    }
+
+    /// All of `names` in this installation.
+    pub(crate) fn all(&self, names: &[Name]) -> Vec<&str> {
+        names.iter().map(|name| self.of(*name)).collect()
     }
 }
 

@@ -1,5 +1,5 @@
-//! The review of taskgate's own rights: a missing one is logged with the rule to add, long before the first request that fails
-//! for want of it.
+//! The table of rights as single permissions, and those that are not granted as rules to add. `serve` reviews its own: a missing
+//! one is logged with the rule to add, long before the first request that fails for want of it.
 
 use std::{sync::atomic::AtomicI64, time::Duration};
 
@@ -10,15 +10,96 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{
-    Names,
-    permissions::{self, MissingRight, RbacPermission},
-};
+use super::{NAMESPACE, Names, RbacRight, cluster, manifest::rule};
 
 /// The interval while a right is missing.
 const INTERVAL_MISSING: Duration = Duration::from_secs(15);
 /// The interval otherwise: a right can be revoked.
 const INTERVAL: Duration = Duration::from_mins(10);
+
+/// One verb on one resource.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct RbacPermission {
+    /// In taskgate's own namespace; else in the whole cluster.
+    pub(crate) in_own_namespace: bool,
+    /// The API group.
+    pub(crate) group: &'static str,
+    /// The resource, with its subresource.
+    pub(crate) resource: &'static str,
+    /// The one object that it is limited to; `None`: all.
+    pub(crate) object: Option<String>,
+    /// The verb.
+    pub(crate) verb: &'static str,
+}
+
+/// A right of the table, or a part of it, that is not granted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MissingRight {
+    /// The kind of role that has it in the shipped manifests.
+    pub(crate) role: &'static str,
+    pub(crate) why: &'static str,
+    pub(crate) rule: String,
+}
+
+/// The rights that the enabled features need, and whether only in taskgate's own namespace.
+fn needed(names: &Names) -> impl Iterator<Item = (&'static RbacRight, bool)> {
+    let own = NAMESPACE.iter().map(|right| (right, true));
+    cluster(names).map(|right| (right, false)).chain(own)
+}
+
+/// Every permission that the enabled features need.
+pub(crate) fn permissions(names: &Names) -> Vec<RbacPermission> {
+    let mut permissions = Vec::new();
+    for (right, in_own_namespace) in needed(names) {
+        for resource in right.resources {
+            for verb in right.verbs {
+                permissions.extend(of_right(right, in_own_namespace, resource, verb, names));
+            }
+        }
+    }
+    permissions
+}
+
+/// The rules to add so that every permission is `allowed`.
+pub(crate) fn missing_rights(names: &Names, allowed: impl Fn(&RbacPermission) -> bool) -> Vec<MissingRight> {
+    let mut missing = Vec::new();
+    for (right, in_own_namespace) in needed(names) {
+        let lacks = |resource, verb| {
+            let mut permissions = of_right(right, in_own_namespace, resource, verb, names);
+            permissions.any(|permission| !allowed(&permission))
+        };
+        let (mut resources, mut verbs) = (right.resources.to_vec(), right.verbs.to_vec());
+        resources.retain(|&resource| right.verbs.iter().any(|&verb| lacks(resource, verb)));
+        verbs.retain(|&verb| resources.iter().any(|&resource| lacks(resource, verb)));
+        if !resources.is_empty() {
+            missing.push(MissingRight {
+                role: if in_own_namespace { "Role" } else { "ClusterRole" },
+                why: right.why,
+                rule: rule(right, &resources, &verbs, names),
+            });
+        }
+    }
+    missing
+}
+
+/// The permissions of one verb on one resource: one for each object that the right is limited to.
+fn of_right(
+    right: &RbacRight,
+    in_own_namespace: bool,
+    resource: &'static str,
+    verb: &'static str,
+    names: &Names,
+) -> impl Iterator<Item = RbacPermission> {
+    let objects = names.all(right.names).into_iter().map(|name| Some(name.to_owned()));
+    let all = right.names.is_empty().then_some(None);
+    objects.chain(all).map(move |object| RbacPermission {
+        in_own_namespace,
+        group: right.group,
+        resource,
+        object,
+        verb,
+    })
+}
 
 /// Compares the table with the granted rights periodically, and logs changes.
 pub(crate) struct RightsReview {
@@ -103,7 +184,7 @@ fn log(logged: &[MissingRight], missing: &[MissingRight]) {
 }
 
 fn missing(granted: &[ResourceRule], names: &Names) -> Vec<MissingRight> {
-    permissions::missing(names, |permission| granted.iter().any(|rule| grants(rule, permission)))
+    missing_rights(names, |permission| granted.iter().any(|rule| grants(rule, permission)))
 }
 
 /// Whether `rule` grants the permission.
@@ -129,10 +210,7 @@ fn grants(rule: &ResourceRule, permission: &RbacPermission) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::{Feature, NAMESPACE, RbacRight, cluster},
-        *,
-    };
+    use super::{super::Feature, *};
 
     fn names() -> Names {
         Names::default()

@@ -31,7 +31,7 @@ use crate::{
     cluster::Connection,
     commands::snapshot::{ApiGroups, Collection, CollectionQuery, ReadError, Snapshot, SnapshotReader},
     output::ProgressLine,
-    rights::permissions::{RbacPermission, permissions},
+    rights::review::{RbacPermission, permissions},
 };
 
 /// How many Tasks and Workloads are read.

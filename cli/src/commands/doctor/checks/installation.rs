@@ -24,7 +24,7 @@ use crate::{
         },
         snapshot::{Collection, ReadError},
     },
-    rights::permissions,
+    rights::review::missing_rights,
     serve::args::CertMode,
 };
 
@@ -332,7 +332,7 @@ pub(super) fn rights(state: &ClusterState, findings: &mut Findings) {
         Ok(denied) => denied,
         Err(error) => return findings.unreadable(&format!("the rights of {account}"), error),
     };
-    let missing = permissions::missing(&installation.names, |permission| !denied.contains(permission));
+    let missing = missing_rights(&installation.names, |permission| !denied.contains(permission));
     if missing.is_empty() {
         findings.ok(format!("{account} has all rights that it needs"));
     }

@@ -25,7 +25,7 @@ use crate::{
         snapshot::{Collection, ReadError, ReadResult, Snapshot},
     },
     defaults::{NAME, NAMESPACE},
-    rights::permissions::permissions,
+    rights::review::permissions,
 };
 
 type Fault = (DoctorCheck, Level, &'static str, fn(&mut ClusterState));
