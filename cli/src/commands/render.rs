@@ -20,8 +20,8 @@ use taskgate_policy::{
 
 use super::snapshot::CompiledPolicy;
 use crate::{
-    cluster::{Connection, ConnectionArgs, api_error},
-    exit::CommandError,
+    cluster::{Connection, ConnectionArgs, api_error, resource},
+    exit::ExitStatus,
     output,
 };
 
@@ -83,7 +83,7 @@ struct TaskInputs {
 }
 
 /// RBAC with `--live`: `get` on tasks, taskspawners and workspaces of kelos.dev, and on namespaces. Nothing without.
-pub(crate) async fn run(args: RenderArgs) -> Result<(), CommandError> {
+pub(crate) async fn run(args: RenderArgs) -> Result<ExitStatus> {
     let policy = policy(&args)?;
     let inputs = if args.live {
         from_cluster(&args.connection.connect().await?, &args.task).await?
@@ -105,10 +105,10 @@ pub(crate) async fn run(args: RenderArgs) -> Result<(), CommandError> {
         },
     );
     if lines.is_empty() {
-        return Err(anyhow!("the policy sets no labels and no annotations").into());
+        bail!("the policy sets no labels and no annotations");
     }
     output::print(&table(&lines))?;
-    Ok(())
+    Ok(ExitStatus::Success)
 }
 
 /// Three columns, as wide as their widest entry: key, value, and the source of the value.
@@ -166,8 +166,8 @@ async fn from_cluster(connection: &Connection, name: &str) -> Result<TaskInputs>
     let Connection { client, namespace } = connection;
     let get = async |kind, plural, name: Option<&str>| match name {
         Some(name) => {
-            let resource = (kelos::GROUP, kelos::TASK_VERSIONS[0], kind, plural);
-            connection.get(resource, Some(namespace), name).await
+            let resource = resource(kelos::GROUP, kelos::TASK_VERSIONS[0], kind, plural);
+            connection.get(&resource, Some(namespace), name).await
         }
         None => Ok(None),
     };

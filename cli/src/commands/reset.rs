@@ -17,7 +17,7 @@ use tokio::time::sleep;
 use super::work_items::{find, is_tripped};
 use crate::{
     cluster::{ConnectionArgs, DryRun, api_error},
-    exit::{CommandError, all_done},
+    exit::{ExitStatus, all_done},
     output,
 };
 
@@ -52,7 +52,7 @@ pub(crate) struct ResetArgs {
 }
 
 /// RBAC: `list`, `get` and `patch` on workitems.
-pub(crate) async fn run(args: ResetArgs) -> Result<(), CommandError> {
+pub(crate) async fn run(args: ResetArgs) -> Result<ExitStatus> {
     let connection = args.connection.connect().await?;
     let work_items = Api::<WorkItem>::namespaced(connection.client.clone(), &connection.namespace);
     let items = work_items.list(&ListParams::default()).await.map_err(api_error)?.items;
@@ -85,7 +85,7 @@ pub(crate) async fn run(args: ResetArgs) -> Result<(), CommandError> {
 }
 
 /// The items that the arguments name, each once. Nothing is reset when one of them is ambiguous.
-fn choose<'a>(items: &'a [WorkItem], args: &ResetArgs, namespace: &str) -> Result<Vec<&'a WorkItem>, CommandError> {
+fn choose<'a>(items: &'a [WorkItem], args: &ResetArgs, namespace: &str) -> Result<Vec<&'a WorkItem>> {
     if args.all_open {
         return Ok(items.iter().filter(|item| is_tripped(item)).collect());
     }

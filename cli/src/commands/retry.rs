@@ -2,11 +2,11 @@
 //! annotation of its WorkItem; admission records the user, and the controller does the rest. The object itself is not written:
 //! any write starts a failed Workload again.
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use kube::{
     Api, ResourceExt as _,
-    api::{Patch, PatchParams},
+    api::{ApiResource, Patch, PatchParams},
 };
 use serde_json::{Value, json};
 use taskgate_api::{
@@ -17,8 +17,8 @@ use taskgate_api::{
 use taskgate_policy::retry::{Retried, RunPhase};
 
 use crate::{
-    cluster::{Connection, ConnectionArgs, DryRun, ResourceType, api_error},
-    exit::{CommandError, all_done},
+    cluster::{Connection, ConnectionArgs, DryRun, api_error, resource},
+    exit::{ExitStatus, UsageError, all_done},
     output,
 };
 
@@ -48,18 +48,17 @@ pub(crate) struct RetryArgs {
 
 /// RBAC: `get`, `delete` and `create` (which taskgate does for the user) on workloads of foreman.llmkube.dev or tasks of
 /// kelos.dev; `get`, `create` and `patch` on workitems.
-pub(crate) async fn run(args: RetryArgs) -> Result<(), CommandError> {
+pub(crate) async fn run(args: RetryArgs) -> Result<ExitStatus> {
     let connection = args.connection.connect().await?;
     let command = RetryCommand { connection, args };
     let mut failed = 0;
     for object in &command.args.objects {
         match command.retry(object).await {
-            Ok(()) => {}
-            Err(CommandError::Usage(message)) => return Err(CommandError::Usage(message)),
-            Err(CommandError::Failed(error)) => {
+            Err(error) if !error.is::<UsageError>() => {
                 output::print_error(&format!("{object}: {error:#}"));
                 failed += 1;
             }
+            result => result?,
         }
     }
     all_done(failed, "retried")
@@ -72,32 +71,30 @@ struct RetryCommand {
 }
 
 impl RetryCommand {
-    async fn retry(&self, object: &str) -> Result<(), CommandError> {
+    async fn retry(&self, object: &str) -> Result<()> {
         let (kinds, name) = parse(object)?;
         let Connection { namespace, .. } = &self.connection;
         let mut found = Vec::new();
         for kind in kinds {
-            let value = self.connection.get(resource(*kind), Some(namespace), name).await?;
+            let value = self.connection.get(&resource_of(*kind), Some(namespace), name).await?;
             found.extend(value.map(|value| (*kind, value)));
         }
         match found.as_slice() {
-            [] => Err(anyhow!("there is none in namespace {namespace}").into()),
-            [(kind, value)] => Ok(self.request(*kind, value).await?),
-            _ => Err(CommandError::Usage(format!(
+            [] => bail!("there is none in namespace {namespace}"),
+            [(kind, value)] => self.request(*kind, value).await,
+            _ => bail!(UsageError(format!(
                 "{name} is a Workload and a Task: name workload/{name} or task/{name}"
             ))),
         }
     }
 
     async fn request(&self, kind: RetriedKind, object: &Value) -> Result<()> {
-        let retried =
-            Retried::of(kind, object).ok_or_else(|| anyhow!("its spawner creates it again; it needs no retry"))?;
-        if retried.metadata().is_terminating() {
-            return Err(anyhow!("it is being deleted"));
-        }
-        if retried.phase() != RunPhase::Failed {
-            return Err(anyhow!("it has not failed: there is nothing to retry"));
-        }
+        let retried = Retried::of(kind, object).context("its spawner creates it again; it needs no retry")?;
+        ensure!(!retried.metadata().is_terminating(), "it is being deleted");
+        ensure!(
+            retried.phase() == RunPhase::Failed,
+            "it has not failed: there is nothing to retry"
+        );
         let order = self.order(retried.run());
         let text = serde_json::to_string(&order).context("writing the request")?;
         let identity = retried.item();
@@ -105,9 +102,10 @@ impl RetryCommand {
         let label = retried.metadata().label(keys::WORK_ITEM);
         let name = label.map_or_else(|| identity.work_item_name(), ToOwned::to_owned);
         let found = items.get_opt(&name).await.map_err(api_error)?;
-        if found.as_ref().is_some_and(is_in_progress) {
-            return Err(anyhow!("it is being retried already"));
-        }
+        ensure!(
+            !found.as_ref().is_some_and(is_in_progress),
+            "it is being retried already"
+        );
         let dry_run = self.args.dry_run;
         if let Some(item) = found {
             let request = json!({"metadata": {"uid": item.uid(), "annotations": {keys::RETRY: text}}});
@@ -151,25 +149,23 @@ fn is_in_progress(item: &WorkItem) -> bool {
 }
 
 /// The kinds and the name that `object` can mean.
-fn parse(object: &str) -> Result<(&'static [RetriedKind], &str), CommandError> {
+fn parse(object: &str) -> Result<(&'static [RetriedKind], &str)> {
     const BOTH: &[RetriedKind] = &[RetriedKind::Workload, RetriedKind::Task];
-    let unknown = || CommandError::Usage(format!("{object} is not of the form workload/NAME, task/NAME, or NAME"));
+    let unknown = || UsageError(format!("{object} is not of the form workload/NAME, task/NAME, or NAME"));
     let (kinds, name) = match object.split_once('/') {
         None => (BOTH, object),
         Some(("workload" | "workloads" | "wl" | "workloads.foreman.llmkube.dev", name)) => (&BOTH[..1], name),
         Some(("task" | "tasks" | "tasks.kelos.dev", name)) => (&BOTH[1..], name),
-        Some(_) => return Err(unknown()),
+        Some(_) => bail!(unknown()),
     };
-    if name.is_empty() || name.contains('/') {
-        return Err(unknown());
-    }
+    ensure!(!name.is_empty() && !name.contains('/'), unknown());
     Ok((kinds, name))
 }
 
-fn resource(kind: RetriedKind) -> ResourceType {
+fn resource_of(kind: RetriedKind) -> ApiResource {
     match kind {
-        RetriedKind::Workload => (foreman::GROUP, foreman::VERSIONS[0], "Workload", foreman::WORKLOADS),
-        RetriedKind::Task => (kelos::GROUP, kelos::TASK_VERSIONS[0], "Task", kelos::TASKS),
+        RetriedKind::Workload => resource(foreman::GROUP, foreman::VERSIONS[0], "Workload", foreman::WORKLOADS),
+        RetriedKind::Task => resource(kelos::GROUP, kelos::TASK_VERSIONS[0], "Task", kelos::TASKS),
     }
 }
 

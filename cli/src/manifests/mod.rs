@@ -4,7 +4,7 @@
 mod chart;
 mod reference;
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Command, Subcommand, ValueEnum};
@@ -18,6 +18,7 @@ use taskgate_webhook::{ClientTarget, FailurePolicy, Registration, TimeoutSeconds
 
 use crate::{
     defaults::{NAME, NAMESPACE},
+    exit::ExitStatus,
     flags::{base_url, certificate_name, object_name},
     manual, output,
     rights::{Names, manifest::RightsManifests},
@@ -115,7 +116,7 @@ impl RegistrationArgs {
     }
 }
 
-pub(crate) fn main(args: ManifestsArgs, command: Command) -> Result<ExitCode> {
+pub(crate) fn run(args: ManifestsArgs, command: Command) -> Result<ExitStatus> {
     match args.command {
         ManifestsCommand::Crds => output::print(&crds()?.into_iter().map(|(_, text)| text).collect::<String>())?,
         ManifestsCommand::Registration(args) => output::print(&registration(&args.registration())?)?,
@@ -130,19 +131,19 @@ pub(crate) fn main(args: ManifestsArgs, command: Command) -> Result<ExitCode> {
         }
         ManifestsCommand::Check(folders) => return check(&folders, command),
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(ExitStatus::Success)
 }
 
-fn check(folders: &Folders, command: Command) -> Result<ExitCode> {
-    let mut code = ExitCode::SUCCESS;
+fn check(folders: &Folders, command: Command) -> Result<ExitStatus> {
+    let mut status = ExitStatus::Success;
     for (path, text) in files(folders, command)? {
         let stored = fs::read_to_string(&path).unwrap_or_default();
         if stored != text {
             output::print_error(&format!("{} is stale: run `make manifests`", path.display()));
-            code = ExitCode::FAILURE;
+            status = ExitStatus::Failure;
         }
     }
-    Ok(code)
+    Ok(status)
 }
 
 /// Every generated file with its content. The CRDs are in two places: kustomize reads no file above its folder, Helm none

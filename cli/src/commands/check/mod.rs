@@ -7,7 +7,7 @@ mod text;
 
 use std::{path::PathBuf, sync::Arc};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -21,7 +21,7 @@ use self::report::CheckReport;
 use crate::{
     cluster::{Connection, ConnectionArgs},
     defaults::{NAME, NAMESPACE},
-    exit::{CommandError, ExitStatus},
+    exit::{ExitStatus, UsageError},
     output::{self, ProgressLine, Style},
 };
 
@@ -113,11 +113,10 @@ pub(crate) enum Ci {
 }
 
 /// RBAC with `--live`: `list` on the objects that verdicts depend on, and `create` on subjectaccessreviews. Nothing without.
-pub(crate) async fn run(args: CheckArgs) -> Result<ExitStatus, CommandError> {
+pub(crate) async fn run(args: CheckArgs) -> Result<ExitStatus> {
     if args.files.is_empty() && !args.live {
-        return Err(CommandError::Usage(
-            "name FILES to check, - for standard input, or --live for what is in the cluster".to_owned(),
-        ));
+        let usage = "name FILES to check, - for standard input, or --live for what is in the cluster";
+        bail!(UsageError(usage.to_owned()));
     }
     let reading = ProgressLine::new("reading files");
     let asked = Documents::read(&args.files, &|done, total| reading.at(done, total));
@@ -159,7 +158,7 @@ pub(crate) async fn run(args: CheckArgs) -> Result<ExitStatus, CommandError> {
 }
 
 /// The objects of the cluster. What could not be read is added to the report.
-async fn load(connection: &Connection, report: &mut CheckReport) -> anyhow::Result<Vec<Value>> {
+async fn load(connection: &Connection, report: &mut CheckReport) -> Result<Vec<Value>> {
     let loaded = cluster_state::load(&connection.client, &connection.namespace).await;
     let (objects, notes) = loaded.context("reading the cluster")?;
     report.notes = notes.iter().map(ToString::to_string).collect();
@@ -207,7 +206,7 @@ fn evaluator(
     connection: Option<&Connection>,
     namespace: &str,
     objects: &[&Value],
-) -> anyhow::Result<Evaluator> {
+) -> Result<Evaluator> {
     let mut schemas = Schemas::own();
     for crd in objects
         .iter()
@@ -230,7 +229,7 @@ fn evaluator(
     })
 }
 
-fn print(args: &CheckArgs, report: &CheckReport) -> anyhow::Result<()> {
+fn print(args: &CheckArgs, report: &CheckReport) -> Result<()> {
     let github = match args.ci {
         Ci::Auto => std::env::var("GITHUB_ACTIONS").is_ok_and(|value| value == "true"),
         Ci::Github => true,

@@ -52,9 +52,9 @@ pub(super) async fn run(reader: &SnapshotReader, namespace: Option<String>) -> P
     };
     let mutating = async {
         let namespace = namespace?;
-        let (group, version, kind, _) = reader.resource(Collection::Tasks);
+        let resource = reader.resource(Collection::Tasks);
         let task = json!({
-            "apiVersion": format!("{group}/{version}"), "kind": kind,
+            "apiVersion": resource.api_version, "kind": resource.kind,
             "metadata": {"name": NAME, "annotations": {keys::CANCEL: "probe of taskgate doctor"}},
             "spec": {"type": "claude-code", "prompt": "nothing", "credentials": {"type": "none"}},
         });

@@ -12,8 +12,8 @@ use taskgate_api::{
 use taskgate_policy::{FailureRule, breaker_state, clip, next_attempt, retry};
 
 use super::{
-    context::ExplainContext,
     explanation::{Explanation, Line, Topic, is_argument},
+    input::ExplainContext,
     policy,
 };
 use crate::{
