@@ -50,22 +50,8 @@ const fn right(
 
 const READ: &[&str] = &["get", "list", "watch"];
 
-/// The name of an object that a right is limited to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Name {
-    /// The same in every installation.
-    Fixed(&'static str),
-    /// Both webhook configurations.
-    Configuration,
-    /// The Secret with the certificate that taskgate issues.
-    Certificate,
-    /// The Secret with the certificate that cert-manager issues.
-    Issued,
-    /// The Lease of the leader.
-    Lease,
-    /// The ConfigMap with Kueue's configuration.
-    KueueConfig,
-}
+/// The name of an object that a right is limited to: that of an installation, or the same in all.
+pub(crate) type Name = fn(&Names) -> &str;
 
 /// A feature that an installation can disable; its rights are then not granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,15 +89,15 @@ impl Feature {
 pub(crate) struct Names {
     /// The features that are disabled.
     pub(crate) without: Vec<Feature>,
-    /// [`Name::Configuration`].
+    /// Both webhook configurations.
     pub(crate) configuration: String,
-    /// [`Name::Certificate`].
+    /// The Secret with the certificate that taskgate issues.
     pub(crate) certificate: String,
-    /// [`Name::Issued`].
+    /// The Secret with the certificate that cert-manager issues.
     pub(crate) issued: String,
-    /// [`Name::Lease`].
+    /// The Lease of the leader.
     pub(crate) lease: String,
-    /// [`Name::KueueConfig`].
+    /// The ConfigMap with Kueue's configuration.
     pub(crate) kueue_config: String,
 }
 
@@ -129,29 +115,17 @@ impl Default for Names {
 }
 
 impl Names {
-    /// `name` in this installation.
-    fn of(&self, name: Name) -> &str {
-        match name {
-            Name::Fixed(name) => name,
-            Name::Configuration => &self.configuration,
-            Name::Certificate => &self.certificate,
-            Name::Issued => &self.issued,
-            Name::Lease => &self.lease,
-            Name::KueueConfig => &self.kueue_config,
-        }
-    }
-
     /// All of `names` in this installation.
     pub(crate) fn all(&self, names: &[Name]) -> Vec<&str> {
-        names.iter().map(|name| self.of(*name)).collect()
+        names.iter().map(|name| name(self)).collect()
     }
 }
 
 /// The CRDs that are read for the capabilities of the installed systems.
 const CRDS: [Name; 3] = [
-    Name::Fixed("tasks.kelos.dev"),
-    Name::Fixed("workloads.foreman.llmkube.dev"),
-    Name::Fixed("workloads.kueue.x-k8s.io"),
+    |_| "tasks.kelos.dev",
+    |_| "workloads.foreman.llmkube.dev",
+    |_| "workloads.kueue.x-k8s.io",
 ];
 
 /// In the whole cluster, for every installation. None reads a Secret.
@@ -180,7 +154,7 @@ pub(crate) const CLUSTER: &[RbacRight] = &[
     right("apiextensions.k8s.io", &["customresourcedefinitions"], READ,
         "the capabilities of the installed Kelos CRD, and whether Foreman and Kueue are installed").only(&CRDS),
     right("admissionregistration.k8s.io", &["mutatingwebhookconfigurations", "validatingwebhookconfigurations"], &["get", "list", "patch", "watch"],
-        "the caBundle of our own webhook configurations").only(&[Name::Configuration]),
+        "the caBundle of our own webhook configurations").only(&[|names| &names.configuration]),
 ];
 
 /// In the whole cluster, for one feature each.
@@ -194,7 +168,7 @@ pub(crate) const FEATURES: [(Feature, &[RbacRight]); 3] = [
 const KUEUE: &[RbacRight] = &[
     right(kueue::GROUP, &["localqueues", "workloadpriorityclasses"], READ, "whether queue and priority class exist"),
     right(kueue::GROUP, &["workloads"], &["list", "watch"], "the admission of Jobs by Kueue"),
-    right("", &["configmaps"], &["get"], "which namespaces Kueue manages").only(&[Name::KueueConfig]),
+    right("", &["configmaps"], &["get"], "which namespaces Kueue manages").only(&[|names| &names.kueue_config]),
 ];
 
 #[rustfmt::skip]
@@ -220,11 +194,11 @@ pub(crate) fn cluster(names: &Names) -> impl Iterator<Item = &'static RbacRight>
 pub(crate) const NAMESPACE: &[RbacRight] = &[
     right("", &["secrets"], &["create"], "RBAC cannot limit `create` to a name"),
     right("", &["secrets"], &["get", "list", "update", "watch"],
-        "the certificate that taskgate issues").only(&[Name::Certificate]),
-    right("", &["secrets"], READ, "the certificate that cert-manager issues").only(&[Name::Issued]),
+        "the certificate that taskgate issues").only(&[|names| &names.certificate]),
+    right("", &["secrets"], READ, "the certificate that cert-manager issues").only(&[|names| &names.issued]),
     right("", &["configmaps"], &["delete", "get", "list", "watch"],
-        "`taskgate disable`, and the end of its period").only(&[Name::Fixed("taskgate-disabled")]),
+        "`taskgate disable`, and the end of its period").only(&[|_| "taskgate-disabled"]),
     right("coordination.k8s.io", &["leases"], &["create"], "RBAC cannot limit `create` to a name"),
     right("coordination.k8s.io", &["leases"], &["get", "update"],
-        "which replica runs the controller").only(&[Name::Lease]),
+        "which replica runs the controller").only(&[|names| &names.lease]),
 ];

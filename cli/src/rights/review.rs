@@ -222,7 +222,7 @@ mod tests {
 
     fn granted(rights: &[RbacRight]) -> Vec<ResourceRule> {
         let owned = |words: &[&str]| words.iter().map(ToString::to_string).collect();
-        let limited = |right: &RbacRight| right.names.iter().map(|name| names().of(*name).to_owned()).collect();
+        let limited = |right: &RbacRight| right.names.iter().map(|name| name(&names()).to_owned()).collect();
         rights
             .iter()
             .map(|right| ResourceRule {

@@ -19,7 +19,7 @@ use kube::{
     api::{ListParams, PostParams},
     client::Body,
 };
-use taskgate_api::switch;
+use taskgate_api::{foreman, kelos, kueue, switch};
 use taskgate_certs::SecretData;
 
 use super::{
@@ -29,7 +29,9 @@ use super::{
 };
 use crate::{
     cluster::Connection,
-    commands::snapshot::{ApiGroups, Collection, CollectionQuery, ReadError, Snapshot, SnapshotReader},
+    commands::snapshot::{
+        ApiGroups, Collection, CollectionQuery, KUEUE_DEPLOYMENT, ReadError, Snapshot, SnapshotReader,
+    },
     output::ProgressLine,
     rights::review::{RbacPermission, permissions},
 };
@@ -49,21 +51,55 @@ pub(super) const KELOS_CRD: &str = "tasks.kelos.dev";
 pub(super) const FOREMAN_CRD: &str = "workloads.foreman.llmkube.dev";
 pub(super) const KUEUE_CRD: &str = "workloads.kueue.x-k8s.io";
 pub(super) const CERT_MANAGER_CRD: &str = "certificates.cert-manager.io";
-/// The CustomResourceDefinitions that the checks read: taskgate's own, and one of each other system.
-const CRDS: [&str; 7] = [
-    OWN_CRDS[0],
-    OWN_CRDS[1],
-    OWN_CRDS[2],
-    KELOS_CRD,
-    FOREMAN_CRD,
-    KUEUE_CRD,
-    CERT_MANAGER_CRD,
-];
 pub(super) const KELOS_DEPLOYMENT: &str = "kelos-controller-manager";
-pub(super) const KUEUE_DEPLOYMENT: &str = "kueue-controller-manager";
-pub(super) const CERT_MANAGER_DEPLOYMENT: &str = "cert-manager";
-/// The Deployments of other systems that the checks read for their release, by the names in their own manifests.
-const DEPLOYMENTS: [&str; 3] = [KELOS_DEPLOYMENT, KUEUE_DEPLOYMENT, CERT_MANAGER_DEPLOYMENT];
+
+/// A system that taskgate works with.
+pub(super) struct OtherSystem {
+    pub(super) check: DoctorCheck,
+    pub(super) name: &'static str,
+    pub(super) group: &'static str,
+    /// The versions of its kinds that taskgate knows.
+    pub(super) versions: &'static [&'static str],
+    /// The CustomResourceDefinition that is read for its release and its capabilities.
+    pub(super) crd: &'static str,
+    /// The Deployment that is read for its release, by the name in its own manifests.
+    pub(super) deployment: Option<&'static str>,
+}
+
+pub(super) const OTHER_SYSTEMS: [OtherSystem; 4] = [
+    OtherSystem {
+        check: DoctorCheck::Kelos,
+        name: "Kelos",
+        group: kelos::GROUP,
+        versions: &kelos::TASK_VERSIONS,
+        crd: KELOS_CRD,
+        deployment: Some(KELOS_DEPLOYMENT),
+    },
+    OtherSystem {
+        check: DoctorCheck::Foreman,
+        name: "Foreman",
+        group: foreman::GROUP,
+        versions: &foreman::VERSIONS,
+        crd: FOREMAN_CRD,
+        deployment: None,
+    },
+    OtherSystem {
+        check: DoctorCheck::Kueue,
+        name: "Kueue",
+        group: kueue::GROUP,
+        versions: &kueue::VERSIONS,
+        crd: KUEUE_CRD,
+        deployment: Some(KUEUE_DEPLOYMENT),
+    },
+    OtherSystem {
+        check: DoctorCheck::CertManager,
+        name: "cert-manager",
+        group: "cert-manager.io",
+        versions: &["v1"],
+        crd: CERT_MANAGER_CRD,
+        deployment: Some("cert-manager"),
+    },
+];
 
 /// The state of the cluster.
 pub(super) struct ClusterState {
@@ -156,8 +192,12 @@ fn queries(reader: &SnapshotReader, installation: &Installation, pods: Option<St
     queries.extend(all.map(|collection| reader.query(collection)));
     let page = |collection| CollectionQuery::list(collection, None, ListParams::default().limit(PAGE));
     queries.extend([Collection::Tasks, Collection::Workloads].map(page));
-    queries.extend(CRDS.map(|name| CollectionQuery::get(Collection::Crd(name), None, name)));
-    queries.extend(DEPLOYMENTS.map(|name| {
+    let crds = OWN_CRDS
+        .into_iter()
+        .chain(OTHER_SYSTEMS.iter().map(|system| system.crd));
+    queries.extend(crds.map(|name| CollectionQuery::get(Collection::Crd(name), None, name)));
+    let deployments = OTHER_SYSTEMS.iter().filter_map(|system| system.deployment);
+    queries.extend(deployments.map(|name| {
         let params = ListParams::default().fields(&format!("metadata.name={name}"));
         CollectionQuery::list(Collection::Deployments(name), None, params)
     }));

@@ -76,6 +76,19 @@ impl CompiledPolicy {
         self.spec.as_ref().is_some_and(|spec| spec.mode != Mode::Off)
     }
 
+    /// Its namespace; `None` for a `ClusterTaskPolicy`.
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        match &self.name {
+            PolicyName::Namespaced { namespace, .. } => Some(namespace),
+            PolicyName::Cluster { .. } => None,
+        }
+    }
+
+    /// Whether it is a `ClusterTaskPolicy`.
+    pub(crate) fn is_cluster(&self) -> bool {
+        self.namespace().is_none()
+    }
+
     /// As `TaskPolicy team/agents`.
     pub(crate) fn title(&self) -> String {
         match &self.name {
@@ -86,9 +99,9 @@ impl CompiledPolicy {
 
     /// Whether it applies to a namespace of this name and these labels.
     pub(crate) fn includes(&self, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
-        match &self.name {
-            PolicyName::Namespaced { namespace: own, .. } => own == namespace,
-            PolicyName::Cluster { .. } => matches(self.namespace_selector.clone(), labels),
+        match self.namespace() {
+            Some(own) => own == namespace,
+            None => matches(self.namespace_selector.clone(), labels),
         }
     }
 }

@@ -4,23 +4,17 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
-use taskgate_api::{
-    GROUP, VERSION,
-    condition::Condition,
-    foreman, kelos, kueue,
-    switch::{CONFIG_MAP, webhooks},
-};
+use taskgate_api::{GROUP, VERSION, condition::Condition, foreman, kelos, switch::CONFIG_MAP};
 
-use super::{admission::missing, base_url, length, list, name_of, own_configurations, own_webhooks, some, text};
+use super::{
+    base_url, difference::missing, length, list, name_of, own_configurations, own_webhooks, some, text, webhooks_off,
+};
 use crate::{
     commands::{
         disable::describe,
         doctor::{
             report::{DoctorCheck, Findings, Level},
-            state::{
-                CERT_MANAGER_CRD, CERT_MANAGER_DEPLOYMENT, ClusterState, FOREMAN_CRD, KELOS_CRD, KELOS_DEPLOYMENT,
-                KUEUE_CRD, KUEUE_DEPLOYMENT, OWN_CRDS,
-            },
+            state::{ClusterState, OTHER_SYSTEMS, OWN_CRDS, OtherSystem},
         },
         snapshot::{Collection, ReadError},
     },
@@ -95,16 +89,6 @@ pub(super) fn switch(state: &ClusterState, findings: &mut Findings) {
         },
         Err(error) => findings.unreadable(&format!("ConfigMap {CONFIG_MAP}"), error),
     }
-}
-
-/// Whether taskgate is disabled, or its webhooks are off.
-pub(super) fn is_off(state: &ClusterState) -> bool {
-    state.snapshot.one(Collection::DisableSwitch).is_ok() || webhooks_off(state) > 0
-}
-
-fn webhooks_off(state: &ClusterState) -> usize {
-    let configurations = own_configurations(state).into_iter().flatten();
-    configurations.flat_map(webhooks).filter(|(_, off)| *off).count()
 }
 
 /// Whether taskgate's own kinds are served, and are those of this release.
@@ -343,52 +327,6 @@ pub(super) fn rights(state: &ClusterState, findings: &mut Findings) {
         );
     }
 }
-
-/// A system that taskgate works with.
-struct OtherSystem {
-    check: DoctorCheck,
-    name: &'static str,
-    group: &'static str,
-    /// The versions of its kinds that taskgate knows.
-    versions: &'static [&'static str],
-    crd: &'static str,
-    deployment: Option<&'static str>,
-}
-
-const OTHER_SYSTEMS: [OtherSystem; 4] = [
-    OtherSystem {
-        check: DoctorCheck::Kelos,
-        name: "Kelos",
-        group: kelos::GROUP,
-        versions: &kelos::TASK_VERSIONS,
-        crd: KELOS_CRD,
-        deployment: Some(KELOS_DEPLOYMENT),
-    },
-    OtherSystem {
-        check: DoctorCheck::Foreman,
-        name: "Foreman",
-        group: foreman::GROUP,
-        versions: &foreman::VERSIONS,
-        crd: FOREMAN_CRD,
-        deployment: None,
-    },
-    OtherSystem {
-        check: DoctorCheck::Kueue,
-        name: "Kueue",
-        group: kueue::GROUP,
-        versions: &kueue::VERSIONS,
-        crd: KUEUE_CRD,
-        deployment: Some(KUEUE_DEPLOYMENT),
-    },
-    OtherSystem {
-        check: DoctorCheck::CertManager,
-        name: "cert-manager",
-        group: "cert-manager.io",
-        versions: &["v1"],
-        crd: CERT_MANAGER_CRD,
-        deployment: Some(CERT_MANAGER_DEPLOYMENT),
-    },
-];
 
 /// The other systems: which are installed, in which release, and whether taskgate knows their versions.
 pub(super) fn other_systems(state: &ClusterState, findings: &mut Findings) {
