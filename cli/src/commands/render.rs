@@ -25,9 +25,6 @@ use crate::{
     output,
 };
 
-/// The widest column, in characters: a longer entry moves only the rest of its own line.
-const MAX_COLUMN: usize = 200;
-
 /// Flags of `taskgate render`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
@@ -111,23 +108,14 @@ pub(crate) async fn run(args: RenderArgs) -> Result<ExitStatus> {
     Ok(ExitStatus::Success)
 }
 
-/// Three columns, as wide as their widest entry: key, value, and the source of the value.
+/// Three columns: key, value, and the source of the value.
 fn table(lines: &[PreviewLine]) -> String {
     let rows = lines.iter().map(|line| {
         let value = line.value.as_deref();
         let value = value.map_or_else(|| "-".to_owned(), |value| format!("{value:?}"));
-        [format!("{} {}", line.kind, line.key), value, line.note.clone()]
+        vec![format!("{} {}", line.kind, line.key), value, line.note.clone()]
     });
-    let rows: Vec<_> = rows.collect();
-    let width = |column: usize| {
-        let widths = rows.iter().map(|row| row[column].chars().count());
-        widths.max().unwrap_or(0).min(MAX_COLUMN)
-    };
-    let (key, value) = (width(0), width(1));
-    let lines = rows
-        .iter()
-        .map(|row| format!("{:key$}  {:value$}  {}\n", row[0], row[1], row[2]));
-    lines.collect::<Vec<_>>().concat()
+    output::table(&[], &rows.collect::<Vec<_>>())
 }
 
 fn read(path: &Path) -> Result<Value> {
@@ -189,6 +177,7 @@ async fn from_cluster(connection: &Connection, name: &str) -> Result<TaskInputs>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::MAX_COLUMN;
 
     #[test]
     fn a_very_long_value_is_printed_whole() {

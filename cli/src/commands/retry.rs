@@ -9,11 +9,7 @@ use kube::{
     api::{ApiResource, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use taskgate_api::{
-    WorkItem, foreman, kelos, keys,
-    retry_status::{RetryOrder, RunRef},
-    task_policy::RetriedKind,
-};
+use taskgate_api::{WorkItem, foreman, kelos, keys, retry_status::RetryOrder, task_policy::RetriedKind};
 use taskgate_policy::retry::{Retried, RunPhase};
 
 use crate::{
@@ -50,10 +46,9 @@ pub(crate) struct RetryArgs {
 /// kelos.dev; `get`, `create` and `patch` on workitems.
 pub(crate) async fn run(args: RetryArgs) -> Result<ExitStatus> {
     let connection = args.connection.connect().await?;
-    let command = RetryCommand { connection, args };
     let mut failed = 0;
-    for object in &command.args.objects {
-        match command.retry(object).await {
+    for object in &args.objects {
+        match retry(&connection, &args, object).await {
             Err(error) if !error.is::<UsageError>() => {
                 output::print_error(&format!("{object}: {error:#}"));
                 failed += 1;
@@ -64,82 +59,65 @@ pub(crate) async fn run(args: RetryArgs) -> Result<ExitStatus> {
     all_done(failed, "retried")
 }
 
-/// One run of the command.
-struct RetryCommand {
-    connection: Connection,
-    args: RetryArgs,
+async fn retry(connection: &Connection, args: &RetryArgs, object: &str) -> Result<()> {
+    let (kinds, name) = parse(object)?;
+    let namespace = &connection.namespace;
+    let mut found = Vec::new();
+    for kind in kinds {
+        let value = connection.get(&resource_of(*kind), Some(namespace), name).await?;
+        found.extend(value.map(|value| (*kind, value)));
+    }
+    match found.as_slice() {
+        [] => bail!("there is none in namespace {namespace}"),
+        [(kind, value)] => request(connection, args, *kind, value).await,
+        _ => bail!(UsageError(format!(
+            "{name} is a Workload and a Task: name workload/{name} or task/{name}"
+        ))),
+    }
 }
 
-impl RetryCommand {
-    async fn retry(&self, object: &str) -> Result<()> {
-        let (kinds, name) = parse(object)?;
-        let Connection { namespace, .. } = &self.connection;
-        let mut found = Vec::new();
-        for kind in kinds {
-            let value = self.connection.get(&resource_of(*kind), Some(namespace), name).await?;
-            found.extend(value.map(|value| (*kind, value)));
-        }
-        match found.as_slice() {
-            [] => bail!("there is none in namespace {namespace}"),
-            [(kind, value)] => self.request(*kind, value).await,
-            _ => bail!(UsageError(format!(
-                "{name} is a Workload and a Task: name workload/{name} or task/{name}"
-            ))),
-        }
-    }
-
-    async fn request(&self, kind: RetriedKind, object: &Value) -> Result<()> {
-        let retried = Retried::of(kind, object).context("its spawner creates it again; it needs no retry")?;
-        ensure!(!retried.metadata().is_terminating(), "it is being deleted");
-        ensure!(
-            retried.phase() == RunPhase::Failed,
-            "it has not failed: there is nothing to retry"
-        );
-        let order = self.order(retried.run());
-        let text = serde_json::to_string(&order).context("writing the request")?;
-        let identity = retried.item();
-        let items = Api::<WorkItem>::namespaced(self.connection.client.clone(), &self.connection.namespace);
-        let label = retried.metadata().label(keys::WORK_ITEM);
-        let name = label.map_or_else(|| identity.work_item_name(), ToOwned::to_owned);
-        let found = items.get_opt(&name).await.map_err(api_error)?;
-        ensure!(
-            !found.as_ref().is_some_and(is_in_progress),
-            "it is being retried already"
-        );
-        let dry_run = self.args.dry_run;
-        if let Some(item) = found {
-            let request = json!({"metadata": {"uid": item.uid(), "annotations": {keys::RETRY: text}}});
-            let params = dry_run.patch(PatchParams::default());
-            let written = items.patch(&name, &params, &Patch::Merge(request)).await;
-            written.map_err(api_error)?;
-        } else {
-            let mut item = identity.work_item(&name);
-            item.annotations_mut().insert(keys::RETRY.to_owned(), text);
-            items.create(&dry_run.post(), &item).await.map_err(api_error)?;
-        }
-        let number = match (order.from_attempt, order.reset) {
-            (Some(from), _) => format!(" as attempt {}", from.saturating_add(1)),
-            (None, true) => " as attempt 1".to_owned(),
-            (None, false) => String::new(),
-        };
-        let RetryOrder { kind, name, .. } = order;
-        output::print(&format!(
-            "{} {name}: is run again{number}{}\n",
-            kind.as_str(),
-            dry_run.suffix()
-        ))
-    }
-
-    fn order(&self, run: RunRef) -> RetryOrder {
-        RetryOrder {
-            kind: run.kind,
-            name: run.name,
-            uid: run.uid,
-            from_attempt: self.args.from_attempt,
-            reset: self.args.reset,
-            with_feedback: self.args.with_feedback,
-        }
-    }
+async fn request(connection: &Connection, args: &RetryArgs, kind: RetriedKind, object: &Value) -> Result<()> {
+    let retried = Retried::of(kind, object).context("its spawner creates it again; it needs no retry")?;
+    let (metadata, identity, run) = (retried.metadata(), retried.item(), retried.run());
+    ensure!(!metadata.is_terminating(), "it is being deleted");
+    ensure!(
+        retried.phase() == RunPhase::Failed,
+        "it has not failed: there is nothing to retry"
+    );
+    let items = Api::<WorkItem>::namespaced(connection.client.clone(), &connection.namespace);
+    let label = metadata.label(keys::WORK_ITEM);
+    let name = label.map_or_else(|| identity.work_item_name(), ToOwned::to_owned);
+    let found = items.get_opt(&name).await.map_err(api_error)?;
+    ensure!(
+        !found.as_ref().is_some_and(is_in_progress),
+        "it is being retried already"
+    );
+    let title = format!("{} {}", run.kind.as_str(), run.name);
+    let order = RetryOrder {
+        kind: run.kind,
+        name: run.name,
+        uid: run.uid,
+        from_attempt: args.from_attempt,
+        reset: args.reset,
+        with_feedback: args.with_feedback,
+    };
+    let text = serde_json::to_string(&order).context("writing the request")?;
+    let written = if let Some(item) = found {
+        let request = json!({"metadata": {"uid": item.uid(), "annotations": {keys::RETRY: text}}});
+        let params = args.dry_run.patch(PatchParams::default());
+        items.patch(&name, &params, &Patch::Merge(request)).await
+    } else {
+        let mut item = identity.work_item(&name);
+        item.annotations_mut().insert(keys::RETRY.to_owned(), text);
+        items.create(&args.dry_run.post(), &item).await
+    };
+    written.map_err(api_error)?;
+    let number = match (args.from_attempt, args.reset) {
+        (Some(from), _) => format!(" as attempt {}", from.saturating_add(1)),
+        (None, true) => " as attempt 1".to_owned(),
+        (None, false) => String::new(),
+    };
+    output::print(&format!("{title}: is run again{number}{}\n", args.dry_run.suffix()))
 }
 
 /// Whether a retry of the item's run is in progress.

@@ -1,6 +1,5 @@
 //! `taskgate check`: evaluates objects as admission would, without a cluster, or with the policies and WorkItems of one.
 
-mod evaluate;
 mod formats;
 mod report;
 mod text;
@@ -13,11 +12,11 @@ use jiff::Timestamp;
 use serde_json::Value;
 use taskgate_offline::{
     ClusterState, ClusterStateOptions, Document, Documents, Evaluator, InstalledWebhooks, RequestDefaults, Schemas,
-    SourceLocation, cluster_state,
+    SourceLocation, UnreadableDocument, WriteRequest, cluster_state,
 };
 use taskgate_webhook::UserInfo;
 
-use self::report::CheckReport;
+use self::report::{CheckReport, EvaluatedObject};
 use crate::{
     cluster::{Connection, ConnectionArgs},
     defaults::{NAME, NAMESPACE},
@@ -122,23 +121,15 @@ pub(crate) async fn run(args: CheckArgs) -> Result<ExitStatus> {
     let asked = Documents::read(&args.files, &|done, total| reading.at(done, total));
     let given = Documents::read(&args.with, &|done, total| reading.at(done, total));
     drop(reading);
-    let connection = if args.live {
-        Some(args.connection.connect().await?)
-    } else {
-        None
-    };
     let mut report = CheckReport::default();
-    let live = match &connection {
-        Some(connection) => load(connection, &mut report).await?,
-        None => Vec::new(),
-    };
-    let namespace = match &connection {
-        Some(connection) => connection.namespace.clone(),
-        None => args
-            .connection
-            .namespace
-            .clone()
-            .unwrap_or_else(|| "default".to_owned()),
+    let (connection, live, namespace) = if args.live {
+        let connection = args.connection.connect().await?;
+        let live = load(&connection, &mut report).await?;
+        let namespace = connection.namespace.clone();
+        (Some(connection), live, namespace)
+    } else {
+        let namespace = args.connection.namespace.clone();
+        (None, Vec::new(), namespace.unwrap_or_else(|| "default".to_owned()))
     };
     let of_files = [&given.objects, &asked.objects].into_iter().flatten();
     // Of two objects with the same name the later one counts: files replace the state of the cluster.
@@ -151,7 +142,7 @@ pub(crate) async fn run(args: CheckArgs) -> Result<ExitStatus> {
     } else {
         asked.objects
     };
-    evaluate::all(&evaluator, proposed, defaults(&args, namespace), &mut report).await?;
+    evaluate(&evaluator, proposed, defaults(&args, namespace), &mut report).await?;
     report.leave_out(evaluator.cluster.rejected_policies());
     print(&args, &report)?;
     Ok(report.status())
@@ -208,12 +199,8 @@ fn evaluator(
     objects: &[&Value],
 ) -> Result<Evaluator> {
     let mut schemas = Schemas::own();
-    for crd in objects
-        .iter()
-        .filter(|object| object["kind"] == "CustomResourceDefinition")
-    {
-        schemas.add(crd);
-    }
+    let is_crd = |object: &&&Value| object["kind"] == "CustomResourceDefinition";
+    objects.iter().filter(is_crd).for_each(|crd| schemas.add(crd));
     let registration = InstalledWebhooks::find(objects.iter().copied()).map_err(|error| anyhow!("{error}"))?;
     let registration = registration.unwrap_or_else(|| InstalledWebhooks::generated(NAME, &args.taskgate_namespace));
     let knowledge = ClusterStateOptions {
@@ -227,6 +214,45 @@ fn evaluator(
         schemas: Arc::new(schemas),
         now: args.now.unwrap_or_else(Timestamp::now),
     })
+}
+
+/// Evaluates `documents` on all processors and reports them in their order.
+async fn evaluate(
+    evaluator: &Arc<Evaluator>,
+    documents: Vec<Document>,
+    defaults: RequestDefaults,
+    report: &mut CheckReport,
+) -> Result<()> {
+    let progress = ProgressLine::new("evaluating objects");
+    let (total, defaults) = (documents.len(), Arc::new(defaults));
+    let evaluations = documents.into_iter().map(
+        |Document {
+             location: place,
+             object,
+         }| {
+            let (evaluator, defaults) = (Arc::clone(evaluator), Arc::clone(&defaults));
+            tokio::spawn(async move {
+                match WriteRequest::of(object, &defaults) {
+                    Ok(request) => Ok((evaluator.evaluate(request).await, place)),
+                    Err(error) => Err(UnreadableDocument {
+                        file: place.file,
+                        line: Some(place.line),
+                        column: None,
+                        message: error.to_string(),
+                    }),
+                }
+            })
+        },
+    );
+    for (index, evaluation) in evaluations.collect::<Vec<_>>().into_iter().enumerate() {
+        match evaluation.await.context("evaluating objects")? {
+            Ok((Some(judgement), place)) => report.entries.push(EvaluatedObject { place, judgement }),
+            Ok((None, _)) => report.other_kinds += 1,
+            Err(unreadable) => report.unreadable.push(unreadable),
+        }
+        progress.at(index + 1, total);
+    }
+    Ok(())
 }
 
 fn print(args: &CheckArgs, report: &CheckReport) -> Result<()> {

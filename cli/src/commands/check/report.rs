@@ -72,13 +72,6 @@ pub(super) struct Data<'a> {
 }
 
 impl CheckReport {
-    /// Adds the evaluations of other documents.
-    pub(super) fn extend(&mut self, other: Self) {
-        self.entries.extend(other.entries);
-        self.unreadable.extend(other.unreadable);
-        self.other_kinds += other.other_kinds;
-    }
-
     /// Every problem: unreadable documents, refused objects, warnings.
     pub(super) fn problems(&self) -> Vec<CheckProblem<'_>> {
         let unreadable = self.unreadable.iter().map(|bad| CheckProblem {

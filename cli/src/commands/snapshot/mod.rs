@@ -288,15 +288,6 @@ impl Snapshot {
         self.partial.contains(&collection)
     }
 
-    /// The objects of `collection` with their namespaces and names.
-    fn named(&self, collection: Collection) -> impl Iterator<Item = (String, String, &Arc<Value>)> {
-        self.objects(collection).iter().filter_map(|object| {
-            let metadata = Metadata::of(object);
-            let namespace = metadata.namespace().unwrap_or_default().to_owned();
-            Some((namespace, metadata.name()?.to_owned(), object))
-        })
-    }
-
     /// The WorkItems, and the problem of those that cannot be parsed.
     pub(super) fn work_items(&self) -> (Vec<WorkItem>, Option<String>) {
         let objects = self.objects(Collection::WorkItems);

@@ -134,29 +134,35 @@ pub(crate) struct CompiledPolicies {
 
 impl CompiledPolicies {
     pub(crate) fn of(snapshot: &Snapshot) -> Self {
-        let all = snapshot
-            .objects(Collection::Policies)
-            .iter()
-            .map(CompiledPolicy::namespaced);
-        let cluster = snapshot.objects(Collection::ClusterPolicies).iter();
-        let all: Vec<_> = all.chain(cluster.map(CompiledPolicy::cluster)).collect();
-        let namespaces = snapshot.named(Collection::Namespaces);
-        let spawners = snapshot.named(Collection::Spawners);
-        let required = [
+        const REQUIRED: [Collection; 4] = [
             Collection::Policies,
             Collection::ClusterPolicies,
             Collection::Namespaces,
             Collection::Spawners,
         ];
+        let [policies, cluster, namespaces, spawners] = REQUIRED.map(|collection| snapshot.objects(collection));
+        let namespaced = policies.iter().map(CompiledPolicy::namespaced);
+        let all: Vec<_> = namespaced.chain(cluster.iter().map(CompiledPolicy::cluster)).collect();
+        let key = |object: &Value| {
+            let metadata = Metadata::of(object);
+            Some((
+                metadata.namespace().unwrap_or_default().to_owned(),
+                metadata.name()?.to_owned(),
+            ))
+        };
+        let namespaces = namespaces
+            .iter()
+            .filter_map(|object| Some((key(object)?.1, labels(object))));
+        let spawners = spawners
+            .iter()
+            .filter_map(|object| Some((key(object)?, SpawnerInfo::of(object))));
         let error = |collection| Some(snapshot.error(collection)?.message()?.to_owned());
         Self {
             set: PolicySet::new(all.iter().filter_map(|policy| policy.policy.as_ref().ok().cloned())),
             all,
-            namespaces: namespaces.map(|(_, name, object)| (name, labels(object))).collect(),
-            spawners: spawners
-                .map(|(namespace, name, object)| ((namespace, name), SpawnerInfo::of(object)))
-                .collect(),
-            unknown: required.into_iter().find_map(error),
+            namespaces: namespaces.collect(),
+            spawners: spawners.collect(),
+            unknown: REQUIRED.into_iter().find_map(error),
         }
     }
 
