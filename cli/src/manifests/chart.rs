@@ -8,7 +8,10 @@ use taskgate_webhook::Registration;
 use super::HEADER;
 use crate::{
     defaults,
-    rights::{Names, manifest::RightsManifests},
+    rights::{
+        Names,
+        manifest::{LIMITS, ROLES, RightsManifests},
+    },
 };
 
 const NAME: &str = "{{ include \"taskgate.fullname\" . }}";
@@ -56,7 +59,10 @@ fn rights() -> [String; 2] {
     // Where the API server has ValidatingAdmissionPolicies and the values do not disable them.
     let guard =
         "{{- if and .Values.rights.admissionPolicies (semverCompare \">=1.30-0\" .Capabilities.KubeVersion.Version) }}";
-    [roles.roles(), format!("{guard}\n{}{{{{- end }}}}\n", limits.limits())]
+    [
+        roles.fill(ROLES),
+        format!("{guard}\n{}{{{{- end }}}}\n", limits.fill(LIMITS)),
+    ]
 }
 
 /// The registration with its settings as templates.

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{NAMESPACE, Names, RbacRight, cluster, manifest::rule};
+use super::{Names, RbacRight, needed};
 
 /// The interval while a right is missing.
 const INTERVAL_MISSING: Duration = Duration::from_secs(15);
@@ -41,19 +41,13 @@ pub(crate) struct MissingRight {
     pub(crate) rule: String,
 }
 
-/// The rights that the enabled features need, and whether only in taskgate's own namespace.
-fn needed(names: &Names) -> impl Iterator<Item = (&'static RbacRight, bool)> {
-    let own = NAMESPACE.iter().map(|right| (right, true));
-    cluster(names).map(|right| (right, false)).chain(own)
-}
-
 /// Every permission that the enabled features need.
 pub(crate) fn permissions(names: &Names) -> Vec<RbacPermission> {
     let mut permissions = Vec::new();
-    for (right, in_own_namespace) in needed(names) {
-        for resource in right.resources {
-            for verb in right.verbs {
-                permissions.extend(of_right(right, in_own_namespace, resource, verb, names));
+    for right in needed(names) {
+        for resource in &right.rule.resources {
+            for verb in &right.rule.verbs {
+                permissions.extend(of_right(right, resource, verb, names));
             }
         }
     }
@@ -63,17 +57,18 @@ pub(crate) fn permissions(names: &Names) -> Vec<RbacPermission> {
 /// The rules to add so that every permission is `allowed`.
 pub(crate) fn missing_rights(names: &Names, allowed: impl Fn(&RbacPermission) -> bool) -> Vec<MissingRight> {
     let mut missing = Vec::new();
-    for (right, in_own_namespace) in needed(names) {
-        let lacks = |resource, verb| {
-            let mut permissions = of_right(right, in_own_namespace, resource, verb, names);
+    for right in needed(names) {
+        let lacks = |resource: &&'static str, verb: &&'static str| {
+            let mut permissions = of_right(right, resource, verb, names);
             permissions.any(|permission| !allowed(&permission))
         };
-        let (mut resources, mut verbs) = (right.resources.to_vec(), right.verbs.to_vec());
-        resources.retain(|&resource| right.verbs.iter().any(|&verb| lacks(resource, verb)));
-        verbs.retain(|&verb| resources.iter().any(|&resource| lacks(resource, verb)));
+        let mut resources: Vec<_> = right.rule.resources.iter().map(String::as_str).collect();
+        let mut verbs: Vec<_> = right.rule.verbs.iter().map(String::as_str).collect();
+        resources.retain(|resource| verbs.iter().any(|verb| lacks(resource, verb)));
+        verbs.retain(|verb| resources.iter().any(|resource| lacks(resource, verb)));
         if !resources.is_empty() {
             missing.push(MissingRight {
-                role: if in_own_namespace { "Role" } else { "ClusterRole" },
+                role: if right.in_own_namespace { "Role" } else { "ClusterRole" },
                 why: right.why,
                 rule: rule(right, &resources, &verbs, names),
             });
@@ -82,19 +77,33 @@ pub(crate) fn missing_rights(names: &Names, allowed: impl Fn(&RbacPermission) ->
     missing
 }
 
+/// A part of the right as a rule, on one line.
+fn rule(right: &RbacRight, resources: &[&str], verbs: &[&str], names: &Names) -> String {
+    let group = match right.rule.group() {
+        "" => "\"\"",
+        group => group,
+    };
+    let limited = match right.rule.objects(names).join(", ") {
+        all if all.is_empty() => all,
+        some => format!("resourceNames: [{some}], "),
+    };
+    let (resources, verbs) = (resources.join(", "), verbs.join(", "));
+    format!("{{apiGroups: [{group}], resources: [{resources}], {limited}verbs: [{verbs}]}}")
+}
+
 /// The permissions of one verb on one resource: one for each object that the right is limited to.
 fn of_right(
-    right: &RbacRight,
-    in_own_namespace: bool,
+    right: &'static RbacRight,
     resource: &'static str,
     verb: &'static str,
     names: &Names,
-) -> impl Iterator<Item = RbacPermission> {
-    let objects = names.all(right.names).into_iter().map(|name| Some(name.to_owned()));
-    let all = right.names.is_empty().then_some(None);
-    objects.chain(all).map(move |object| RbacPermission {
-        in_own_namespace,
-        group: right.group,
+) -> impl Iterator<Item = RbacPermission> + use<> {
+    let objects = right.rule.objects(names);
+    let all = objects.is_empty().then_some(None);
+    let objects = objects.into_iter().map(Some).chain(all);
+    objects.map(move |object| RbacPermission {
+        in_own_namespace: right.in_own_namespace,
+        group: right.rule.group(),
         resource,
         object,
         verb,
@@ -216,22 +225,18 @@ mod tests {
         Names::default()
     }
 
-    fn all() -> Vec<RbacRight> {
-        cluster(&names()).chain(NAMESPACE).copied().collect()
+    fn all() -> Vec<&'static RbacRight> {
+        needed(&names()).collect()
     }
 
-    fn granted(rights: &[RbacRight]) -> Vec<ResourceRule> {
-        let owned = |words: &[&str]| words.iter().map(ToString::to_string).collect();
-        let limited = |right: &RbacRight| right.names.iter().map(|name| name(&names()).to_owned()).collect();
-        rights
-            .iter()
-            .map(|right| ResourceRule {
-                api_groups: Some(vec![right.group.to_owned()]),
-                resources: Some(owned(right.resources)),
-                resource_names: Some(limited(right)),
-                verbs: owned(right.verbs),
-            })
-            .collect()
+    fn granted(rights: &[&RbacRight]) -> Vec<ResourceRule> {
+        let granted = |right: &&RbacRight| ResourceRule {
+            api_groups: Some(right.rule.api_groups.to_vec()),
+            resources: Some(right.rule.resources.clone()),
+            resource_names: Some(right.rule.objects(&names())),
+            verbs: right.rule.verbs.clone(),
+        };
+        rights.iter().map(granted).collect()
     }
 
     #[test]
@@ -252,7 +257,7 @@ mod tests {
         let mut names = names();
         let some = all()
             .into_iter()
-            .filter(|right| right.group != taskgate_api::foreman::GROUP);
+            .filter(|right| right.rule.group() != taskgate_api::foreman::GROUP);
         let granted = granted(&some.collect::<Vec<_>>());
         assert_eq!(missing(&granted, &names).len(), 2);
         names.without = vec![Feature::Foreman];

@@ -27,7 +27,7 @@ use kube::{
     api::{ApiResource, DynamicObject, ListParams},
 };
 use serde_json::Value;
-use taskgate_api::{ClusterTaskPolicy, TaskPolicy, WorkItem, foreman, kelos, kueue, metadata::Metadata};
+use taskgate_api::{ClusterTaskPolicy, TaskPolicy, WorkItem, foreman, kelos, kueue};
 
 pub(super) use self::{
     policies::{CompiledPolicies, CompiledPolicy, labels, matches, sample_task},
