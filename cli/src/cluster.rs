@@ -96,8 +96,9 @@ impl ClusterArgs {
 impl ConnectionArgs {
     /// A connection for requests.
     pub(crate) async fn connect(&self) -> Result<Connection> {
-        let namespace = self.namespace.as_ref();
-        self.cluster.connect(namespace, Some(COMMAND_TIMEOUT)).await
+        self.cluster
+            .connect(self.namespace.as_ref(), Some(COMMAND_TIMEOUT))
+            .await
     }
 
     /// A connection for watches, which may be silent for a long time.

@@ -1,6 +1,6 @@
 //! `taskgate cancel`: requests the cancellation of Tasks, or withdraws it. Admission records the user and checks the right.
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
@@ -62,8 +62,8 @@ async fn request(connection: &Connection, args: &CancelArgs, name: &str) -> Resu
         !Metadata::of(&object).is_terminating(),
         "it is being deleted, which stops its agent as well; nothing else is done"
     );
-    let result = result(&object, args).ok_or_else(|| {
-        anyhow!(
+    let result = result(&object, args).with_context(|| {
+        format!(
             "taskgate's admission did not see the request: taskgate is not installed, or excludes this namespace. Nothing \
              happens; remove the annotation {}",
             keys::CANCEL

@@ -72,10 +72,7 @@ pub(crate) async fn disable(args: DisableArgs) -> Result<ExitStatus> {
     turn_all(&connection, &args.installation, true, args.dry_run).await?;
     written.context("the webhooks are off, but the controller goes on, and turns them on again if it runs")?;
     let until = disabled.until.map_or("`taskgate enable`".to_owned(), output::time);
-    let is = if args.dry_run.dry_run { "would be" } else { "is" };
-    let suffix = args.dry_run.suffix();
-    output::print(&format!("taskgate {is} disabled until {until}{suffix}\n"))?;
-    Ok(ExitStatus::Success)
+    report(&format!("disabled until {until}"), args.dry_run)
 }
 
 /// RBAC: `delete` on the ConfigMap in taskgate's namespace; `get` and `patch` on both webhook configurations.
@@ -85,8 +82,12 @@ pub(crate) async fn enable(args: EnableArgs) -> Result<ExitStatus> {
     let params = args.dry_run.delete(DeleteParams::default());
     deleted(maps.delete(CONFIG_MAP, &params).await).with_context(|| format!("deleting ConfigMap {CONFIG_MAP}"))?;
     turn_all(&connection, &args.installation, false, args.dry_run).await?;
-    let is = if args.dry_run.dry_run { "would be" } else { "is" };
-    output::print(&format!("taskgate {is} enabled{}\n", args.dry_run.suffix()))?;
+    report("enabled", args.dry_run)
+}
+
+fn report(state: &str, dry_run: DryRun) -> Result<ExitStatus> {
+    let is = if dry_run.dry_run { "would be" } else { "is" };
+    output::print(&format!("taskgate {is} {state}{}\n", dry_run.suffix()))?;
     Ok(ExitStatus::Success)
 }
 

@@ -136,7 +136,6 @@ pub(crate) async fn run(args: CheckArgs) -> Result<ExitStatus> {
     let objects: Vec<_> = live.iter().chain(of_files.map(|document| &document.object)).collect();
     let evaluator = Arc::new(evaluator(&args, connection.as_ref(), &namespace, &objects)?);
     report.unreadable = [given.unreadable, asked.unreadable].concat();
-    report.foreign = asked.skipped;
     let proposed = if args.files.is_empty() {
         stored(live, if args.all_namespaces { None } else { Some(&namespace) })
     } else {

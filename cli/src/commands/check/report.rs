@@ -18,8 +18,6 @@ pub(super) struct CheckReport {
     pub(super) notes: Vec<String>,
     /// How many objects are of kinds that the webhooks do not select.
     pub(super) other_kinds: usize,
-    /// How many documents in folders are no objects.
-    pub(super) foreign: usize,
 }
 
 /// An object and its evaluation.

@@ -146,10 +146,11 @@ pub(super) async fn read(
         .read([CollectionQuery::get(Collection::Deployment, own, service)])
         .await;
     let deployment = snapshot.one(Collection::Deployment).ok();
-    let installation = Installation::of(&connection.namespace, service, configuration, deployment);
+    let installation = Installation::of(&connection.namespace, service, configuration, deployment)
+        .map_err(|error| no_api_server((error, "report this as a bug of taskgate")))?;
     let queries = queries(&reader, &installation, deployment.and_then(pod_selector));
     let certificate = async {
-        match &installation.secret {
+        match installation.secret() {
             Some(secret) => certificate(connection, secret).await,
             None => Err(ReadError::Absent),
         }
@@ -172,7 +173,7 @@ pub(super) async fn read(
 
 fn queries(reader: &SnapshotReader, installation: &Installation, pods: Option<String>) -> Vec<CollectionQuery> {
     let own = Some(installation.namespace.as_str());
-    let kueue = &installation.kueue;
+    let kueue = &installation.serve.kueue_config;
     let mut queries = vec![
         CollectionQuery::get(Collection::Service, own, &installation.service),
         CollectionQuery::get(Collection::DisableSwitch, own, switch::CONFIG_MAP),

@@ -41,17 +41,13 @@ pub(super) fn explain_task(context: &ExplainContext<'_>, task: &Value, now: Time
 fn state(task: &Value, summary: &TaskSummary, now: Timestamp) -> Line {
     let TaskSummary { state, since, why } = summary;
     let since = since.map_or_else(String::new, |since| format!(" for {}", age(since, now)));
-    let why = if why.is_empty() {
-        String::new()
-    } else {
-        format!(": {why}")
-    };
+    let colon = if why.is_empty() { "" } else { ": " };
     let phase = match (state, Task::of(task).phase()) {
         (DisplayState::Phase(_), _) => String::new(),
         (_, "") => " (no phase in Kelos yet)".to_owned(),
         (_, phase) => format!(" (phase in Kelos: {phase})"),
     };
-    Line::new(Topic::State, format!("{state}{since}{phase}{why}"))
+    Line::new(Topic::State, format!("{state}{since}{phase}{colon}{why}"))
 }
 
 /// The state of a requested cancellation.

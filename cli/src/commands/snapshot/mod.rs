@@ -104,6 +104,12 @@ impl Collection {
         Self::Workloads,
     ];
 
+    /// The webhook configurations and their kinds, the mutating ones first.
+    pub(super) const CONFIGURATIONS: [(Self, &'static str); 2] = [
+        (Self::MutatingConfigurations, "MutatingWebhookConfiguration"),
+        (Self::ValidatingConfigurations, "ValidatingWebhookConfiguration"),
+    ];
+
     /// The collection of `object`, in any version of its API, among those that explain reads.
     pub(super) fn of(object: &Value) -> Option<Self> {
         let version = object.get("apiVersion")?.as_str()?;

@@ -20,13 +20,10 @@ use std::{
 use anyhow::Result;
 use clap::Args;
 use jiff::Timestamp;
-use k8s_openapi::api::{
-    admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration},
-    coordination::v1::Lease,
-    core::v1::ConfigMap,
-};
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::ConfigMap};
 use serde_json::Value;
 use taskgate_api::switch::{CONFIG_MAP, webhooks};
+use taskgate_controller::switch::configurations;
 use taskgate_webhook::{ConfigurationName, rules::CONFIGURATION};
 
 use self::report::StatusReport;
@@ -155,10 +152,7 @@ async fn installation(connection: &Connection, args: &InstalledArgs) -> Result<S
     let map = connection.get(&resource_of::<ConfigMap>(), own, CONFIG_MAP).await?;
     let switch = map.map_or_else(|| "enabled".to_owned(), |map| describe(&map).1);
     let mut text = format!("taskgate: {switch}\n");
-    for resource in [
-        resource_of::<MutatingWebhookConfiguration>(),
-        resource_of::<ValidatingWebhookConfiguration>(),
-    ] {
+    for (resource, _) in configurations(&connection.client) {
         let name = args.configuration.as_str();
         let found = connection.get(&resource, None, name).await?;
         let state = found.map_or_else(|| "there is none".to_owned(), |found| webhook_state(&found));

@@ -10,7 +10,6 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use k8s_openapi::{
     api::{
-        admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration},
         apps::v1::Deployment,
         batch::v1::Job,
         coordination::v1::Lease,
@@ -26,6 +25,7 @@ use kube::{
     api::{ApiResource, DeleteParams, ListParams},
 };
 use taskgate_api::keys;
+use taskgate_controller::switch::configurations;
 use taskgate_webhook::{ConfigurationName, rules::CONFIGURATION};
 use tokio::time::sleep;
 
@@ -79,18 +79,14 @@ pub(crate) async fn run(args: UninstallArgs) -> Result<ExitStatus> {
         connection: &connection,
         dry_run,
     };
-    let configurations = [
-        resource_of::<MutatingWebhookConfiguration>(),
-        resource_of::<ValidatingWebhookConfiguration>(),
-    ];
     // The webhook configurations, whatever their name: before the Service that they call.
     if !args.let_go {
-        removal.remove(&configurations).await?;
+        let all = configurations(&connection.client).map(|(resource, _)| resource);
+        removal.remove(&all).await?;
     }
     // From here on the API server does not call taskgate.
-    for resource in configurations {
+    for (resource, configurations) in configurations(&connection.client) {
         let params = dry_run.delete(DeleteParams::default());
-        let configurations = connection.api(&resource, None);
         let result = configurations.delete(args.configuration.as_str(), &params).await;
         deleted(result).with_context(|| format!("removing the {}", resource.kind))?;
     }

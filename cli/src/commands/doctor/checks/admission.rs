@@ -24,22 +24,10 @@ const APPLY_SERVICE: &str = "apply the manifests of this release again";
 /// Compares both configurations with the generated ones.
 pub(super) fn registration(state: &ClusterState, findings: &mut Findings) {
     findings.begin(DoctorCheck::Registration);
-    let [mutating, validating] = own_configurations(state);
-    let generated = generated(state, mutating, validating);
-    for (collection, kind, found, generated) in [
-        (
-            Collection::MutatingConfigurations,
-            "MutatingWebhookConfiguration",
-            mutating,
-            &generated[0],
-        ),
-        (
-            Collection::ValidatingConfigurations,
-            "ValidatingWebhookConfiguration",
-            validating,
-            &generated[1],
-        ),
-    ] {
+    let own = own_configurations(state);
+    let generated = generated(state, own);
+    let configurations = Collection::CONFIGURATIONS.into_iter().zip(own).zip(&generated);
+    for (((collection, kind), found), generated) in configurations {
         let title = format!("{kind} {}", state.installation.configuration);
         match (state.snapshot.error(collection), found) {
             (Some(error), _) => findings.unreadable(&title, error),
@@ -50,13 +38,13 @@ pub(super) fn registration(state: &ClusterState, findings: &mut Findings) {
             (None, Some(found)) => compare(&title, generated, found, findings),
         }
     }
-    if let Some(configuration) = mutating.or(validating) {
+    if let Some(configuration) = own.into_iter().flatten().next() {
         client(state, configuration, findings);
     }
 }
 
 /// The webhooks as generated with the settings that are found: failure policy, timeouts, Service or URL.
-fn generated(state: &ClusterState, mutating: Option<&Value>, validating: Option<&Value>) -> [Vec<Value>; 2] {
+fn generated(state: &ClusterState, [mutating, validating]: [Option<&Value>; 2]) -> [Vec<Value>; 2] {
     let installation = &state.installation;
     let mut registration = Registration::of_service(&installation.service, &installation.namespace);
     if let Ok(name) = installation.configuration.parse::<ConfigurationName>() {
@@ -195,18 +183,13 @@ fn client(state: &ClusterState, configuration: &Value, findings: &mut Findings) 
 /// The configurations of others: those that interfere with taskgate, and whether Kueue's run after taskgate's.
 pub(super) fn neighbours(state: &ClusterState, findings: &mut Findings) {
     let snapshot = &state.snapshot;
-    let (Ok(mutating), Ok(validating)) = (
-        snapshot.read(Collection::MutatingConfigurations),
-        snapshot.read(Collection::ValidatingConfigurations),
-    ) else {
+    let configurations = Collection::CONFIGURATIONS.map(|(collection, _)| snapshot.read(collection));
+    let [Ok(mutating), Ok(validating)] = configurations else {
         // The check of the registration reports this.
         return;
     };
     findings.begin(DoctorCheck::Neighbours);
-    for (kind, found) in [
-        ("MutatingWebhookConfiguration", mutating),
-        ("ValidatingWebhookConfiguration", validating),
-    ] {
+    for ((_, kind), found) in Collection::CONFIGURATIONS.into_iter().zip([mutating, validating]) {
         let is_own = |found: &Value| name_of(found) == state.installation.configuration;
         for other in found.iter().filter(|found| !is_own(found)) {
             interference(state, kind, other, findings);

@@ -26,7 +26,7 @@ type Bundle = (String, Option<Vec<u8>>);
 pub(super) fn certificate(state: &ClusterState, findings: &mut Findings) {
     findings.begin(DoctorCheck::Certificate);
     let bundles = bundles(state);
-    let Some(secret) = &state.installation.secret else {
+    let Some(secret) = state.installation.secret() else {
         findings.ok("from files in the pods, which are not read; the check of the answers shows whether it works");
         return missing_bundles(&bundles, findings);
     };
@@ -46,7 +46,7 @@ pub(super) fn certificate(state: &ClusterState, findings: &mut Findings) {
 }
 
 fn absent(state: &ClusterState, secret: &str, what: &str, findings: &mut Findings) {
-    let advice = match state.installation.mode {
+    let advice = match state.installation.serve.cert_mode {
         CertMode::SelfSigned => "taskgate creates it when it starts: see whether its pods run, and their log",
         CertMode::CertManager | CertMode::Files => "ask cert-manager: kubectl describe certificate",
     };
@@ -63,7 +63,7 @@ fn validity(
     findings: &mut Findings,
 ) {
     let now = state.now;
-    let advice = match state.installation.mode {
+    let advice = match state.installation.serve.cert_mode {
         CertMode::SelfSigned => "taskgate replaces it automatically: see the log of its pods, and rights below",
         CertMode::CertManager | CertMode::Files => "ask cert-manager: kubectl describe certificate",
     };

@@ -246,7 +246,7 @@ fn is_release(tag: &str) -> bool {
 pub(super) fn leader(state: &ClusterState, findings: &mut Findings) {
     const ADVICE: &str = "see replicas, and rights: without a leader no failure is counted and no finalizer is removed";
     findings.begin(DoctorCheck::Leader);
-    if !state.installation.leader_election {
+    if state.installation.serve.no_leader_election {
         return findings.ok("no leader election: the one replica runs the controller");
     }
     let title = format!(
@@ -408,7 +408,7 @@ fn release(state: &ClusterState, system: &OtherSystem, crd: Option<&Value>) -> O
 fn needs_cert_manager(state: &ClusterState) -> bool {
     let is_installed = state.snapshot.error(Collection::Deployment) != Some(&ReadError::Absent);
     let injects = |found: &Value| found["metadata"]["annotations"].get(INJECT).is_some();
-    (is_installed && state.installation.mode == CertMode::CertManager)
+    (is_installed && state.installation.serve.cert_mode == CertMode::CertManager)
         || own_configurations(state).into_iter().flatten().any(injects)
 }
 

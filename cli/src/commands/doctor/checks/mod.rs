@@ -62,7 +62,7 @@ pub(super) fn namespace_for_probe(state: &ClusterState) -> Option<String> {
 
 /// Both webhook configurations of this installation, mutating first.
 fn own_configurations(state: &ClusterState) -> [Option<&Value>; 2] {
-    [Collection::MutatingConfigurations, Collection::ValidatingConfigurations].map(|collection| {
+    Collection::CONFIGURATIONS.map(|(collection, _)| {
         let name = &state.installation.configuration;
         find(state.snapshot.objects(collection), |found| name_of(found) == name)
     })

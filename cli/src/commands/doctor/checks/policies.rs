@@ -423,7 +423,7 @@ fn literal(name: Option<&str>) -> Option<&str> {
 }
 
 fn settings(state: &ClusterState) -> Settings {
-    let namespace = &state.installation.kueue.namespace;
+    let namespace = &state.installation.serve.kueue_config.namespace;
     let map = state.snapshot.one(Collection::KueueConfig).ok();
     let text = map.and_then(|map| map["data"][ConfigRef::KEY].as_str());
     let settings = text.and_then(|text| Settings::read(namespace, text).ok());
