@@ -64,7 +64,7 @@ async fn retry(connection: &Connection, args: &RetryArgs, object: &str) -> Resul
     let namespace = &connection.namespace;
     let mut found = Vec::new();
     for kind in kinds {
-        let value = connection.get(&resource_of(*kind), Some(namespace), name).await?;
+        let value = connection.get(&retried_resource(*kind), Some(namespace), name).await?;
         found.extend(value.map(|value| (*kind, value)));
     }
     match found.as_slice() {
@@ -140,7 +140,7 @@ fn parse(object: &str) -> Result<(&'static [RetriedKind], &str)> {
     Ok((kinds, name))
 }
 
-fn resource_of(kind: RetriedKind) -> ApiResource {
+fn retried_resource(kind: RetriedKind) -> ApiResource {
     match kind {
         RetriedKind::Workload => resource(foreman::GROUP, foreman::VERSIONS[0], "Workload", foreman::WORKLOADS),
         RetriedKind::Task => resource(kelos::GROUP, kelos::TASK_VERSIONS[0], "Task", kelos::TASKS),

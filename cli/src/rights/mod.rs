@@ -23,13 +23,13 @@ pub(crate) struct RbacRight {
     pub(crate) feature: Option<Feature>,
     /// In taskgate's own namespace; else in the whole cluster.
     pub(crate) in_own_namespace: bool,
-    pub(crate) rule: Rule,
+    pub(crate) rule: RbacRule,
 }
 
 /// A rule of a role.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(crate) struct Rule {
+pub(crate) struct RbacRule {
     /// The API group; empty for the core one.
     pub(crate) api_groups: [String; 1],
     /// The resources, subresources included.
@@ -40,7 +40,7 @@ pub(crate) struct Rule {
     pub(crate) verbs: Vec<String>,
 }
 
-impl Rule {
+impl RbacRule {
     /// The API group; empty for the core one.
     pub(crate) fn group(&self) -> &str {
         let [group] = &self.api_groups;

@@ -124,7 +124,9 @@ pub(crate) async fn run(args: CheckArgs) -> Result<ExitStatus> {
     let mut report = CheckReport::default();
     let (connection, live, namespace) = if args.live {
         let connection = args.connection.connect().await?;
-        let live = load(&connection, &mut report).await?;
+        let loaded = cluster_state::load(&connection.client, &connection.namespace).await;
+        let (live, notes) = loaded.context("reading the cluster")?;
+        report.notes = notes.iter().map(ToString::to_string).collect();
         let namespace = connection.namespace.clone();
         (Some(connection), live, namespace)
     } else {
@@ -145,14 +147,6 @@ pub(crate) async fn run(args: CheckArgs) -> Result<ExitStatus> {
     report.leave_out(evaluator.cluster.rejected_policies());
     print(&args, &report)?;
     Ok(report.status())
-}
-
-/// The objects of the cluster. What could not be read is added to the report.
-async fn load(connection: &Connection, report: &mut CheckReport) -> Result<Vec<Value>> {
-    let loaded = cluster_state::load(&connection.client, &connection.namespace).await;
-    let (objects, notes) = loaded.context("reading the cluster")?;
-    report.notes = notes.iter().map(ToString::to_string).collect();
-    Ok(objects)
 }
 
 /// The objects of a cluster that admission evaluates, as documents.

@@ -138,7 +138,7 @@ impl<'a> ExplainContext<'a> {
 
 /// A kind of object that can be explained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ObjectKind {
+enum ExplainedKind {
     Task,
     /// Named by the name of its `WorkItem`, its key, or its id.
     Item,
@@ -149,37 +149,31 @@ enum ObjectKind {
 }
 
 /// The kinds with the words for them, kubectl's included. A name alone is one of the first kind that has it.
-const KINDS: [(ObjectKind, &str, &[&str]); 5] = [
-    (ObjectKind::Task, "Task", &["task", "tasks", "tasks.kelos.dev"]),
+const KINDS: [(ExplainedKind, &str, &str); 5] = [
+    (ExplainedKind::Task, "Task", "task tasks tasks.kelos.dev"),
     (
-        ObjectKind::Item,
+        ExplainedKind::Item,
         "item",
-        &["item", "items", "workitem", "workitems", "workitems.taskgate.dev", "wi"],
+        "item items workitem workitems workitems.taskgate.dev wi",
     ),
     (
-        ObjectKind::Spawner,
+        ExplainedKind::Spawner,
         "TaskSpawner",
-        &[
-            "spawner",
-            "spawners",
-            "taskspawner",
-            "taskspawners",
-            "taskspawners.kelos.dev",
-        ],
+        "spawner spawners taskspawner taskspawners taskspawners.kelos.dev",
     ),
     (
-        ObjectKind::Workload,
+        ExplainedKind::Workload,
         "Workload",
-        &["workload", "workloads", "wl", "workloads.foreman.llmkube.dev"],
+        "workload workloads wl workloads.foreman.llmkube.dev",
     ),
-    (ObjectKind::Job, "Job", &["job", "jobs", "jobs.batch"]),
+    (ExplainedKind::Job, "Job", "job jobs jobs.batch"),
 ];
 
 /// An object as a user names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ObjectName {
     /// `None`: the name or the key alone.
-    kind: Option<ObjectKind>,
+    kind: Option<ExplainedKind>,
     name: String,
 }
 
@@ -200,7 +194,8 @@ impl ObjectName {
     pub(super) fn parse(text: &str) -> Result<Self> {
         let (word, name) = text.split_once('/').unwrap_or(("", text));
         let word = word.to_ascii_lowercase();
-        let kind = KINDS.into_iter().find(|(.., words)| words.contains(&word.as_str()));
+        let mut kinds = KINDS.into_iter();
+        let kind = kinds.find(|(.., words)| words.split(' ').any(|known| known == word));
         ensure!(
             kind.is_none() || !name.is_empty(),
             UsageError(format!(
@@ -239,11 +234,11 @@ impl ObjectName {
             }
             let named = |collection| context.named(collection, &self.name);
             let found = match kind {
-                ObjectKind::Task => named(Collection::Tasks).map(FoundObject::Task),
-                ObjectKind::Item => item(context, &self.name)?,
-                ObjectKind::Spawner => named(Collection::Spawners).map(FoundObject::Spawner),
-                ObjectKind::Workload => named(Collection::Workloads).map(FoundObject::Workload),
-                ObjectKind::Job => named(Collection::Jobs).map(|found| job(context, found)),
+                ExplainedKind::Task => named(Collection::Tasks).map(FoundObject::Task),
+                ExplainedKind::Item => item(context, &self.name)?,
+                ExplainedKind::Spawner => named(Collection::Spawners).map(FoundObject::Spawner),
+                ExplainedKind::Workload => named(Collection::Workloads).map(FoundObject::Workload),
+                ExplainedKind::Job => named(Collection::Jobs).map(|found| job(context, found)),
             };
             if found.is_some() {
                 return Ok(found);

@@ -141,8 +141,8 @@ impl CompiledPolicies {
             Collection::Spawners,
         ];
         let [policies, cluster, namespaces, spawners] = REQUIRED.map(|collection| snapshot.objects(collection));
-        let namespaced = policies.iter().map(CompiledPolicy::namespaced);
-        let all: Vec<_> = namespaced.chain(cluster.iter().map(CompiledPolicy::cluster)).collect();
+        let all = policies.iter().map(CompiledPolicy::namespaced);
+        let all: Vec<_> = all.chain(cluster.iter().map(CompiledPolicy::cluster)).collect();
         let key = |object: &Value| {
             let metadata = Metadata::of(object);
             Some((

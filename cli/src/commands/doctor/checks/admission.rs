@@ -2,7 +2,7 @@
 //! and the probes.
 
 use serde_json::Value;
-use taskgate_api::switch::CONDITION;
+use taskgate_api::{GROUP, switch::CONDITION};
 use taskgate_webhook::{ClientTarget, ConfigurationName, FailurePolicy, Registration, TimeoutSeconds};
 
 use super::{base_url, difference::differences, is_off, list, name_of, own_configurations, some, text};
@@ -108,21 +108,16 @@ fn compare(title: &str, generated: &[Value], found: &Value, findings: &mut Findi
             findings.failure(message, APPLY);
         }
         if !selectors.is_empty() {
-            findings.warning(
-                format!(
-                    "{title}: {name} selects other objects than generated: {}",
-                    some(&selectors)
-                ),
-                format!("nothing, if you have narrowed it; else {APPLY}"),
+            let message = format!(
+                "{title}: {name} selects other objects than generated: {}",
+                some(&selectors)
             );
+            findings.warning(message, format!("nothing, if you have narrowed it; else {APPLY}"));
         }
         if !settings.is_empty() {
-            let settings: Vec<_> = settings
-                .iter()
-                .map(|field| format!("{field} is {}, not {}", found[field], generated[field]))
-                .collect();
-            let message = format!("{title}: {name}: {}", settings.join(", "));
-            findings.warning(message, APPLY);
+            let setting = |field: &String| format!("{field} is {}, not {}", found[field], generated[field]);
+            let settings: Vec<_> = settings.iter().map(setting).collect();
+            findings.warning(format!("{title}: {name}: {}", settings.join(", ")), APPLY);
         }
     }
     let is_known = |name: &str| generated.iter().any(|generated| generated["name"] == name);
@@ -231,23 +226,16 @@ fn interference(state: &ClusterState, kind: &str, other: &Value, findings: &mut 
     };
     let is_about_own_kinds = |webhook: &&Value| {
         let mut groups = list(webhook, "/rules").iter().flat_map(|rule| list(rule, "/apiGroups"));
-        groups.any(|group| group == taskgate_api::GROUP)
+        groups.any(|group| group == GROUP)
     };
     if let Some(webhook) = webhooks.iter().find(calls_taskgate) {
         findings.failure(
             format!("{kind} {name} leads to taskgate as well ({})", text(webhook, "/name")),
-            format!(
-                "delete it, if it is left from an earlier installation; every request is sent twice: kubectl delete {kind} \
-                 {name}"
-            ),
+            format!("delete it, if it is left from an earlier installation; every request is sent twice: kubectl delete {kind} {name}"),
         );
     } else if let Some(webhook) = webhooks.iter().find(is_about_own_kinds) {
         findings.warning(
-            format!(
-                "{kind} {name} is about {} too ({})",
-                taskgate_api::GROUP,
-                text(webhook, "/name")
-            ),
+            format!("{kind} {name} is about {GROUP} too ({})", text(webhook, "/name")),
             "nothing, if it is yours; it can change or deny policies and WorkItems",
         );
     }

@@ -13,6 +13,7 @@ use crate::{
     commands::{
         disable::describe,
         doctor::{
+            installation::Installation,
             report::{DoctorCheck, Findings, Level},
             state::{ClusterState, OTHER_SYSTEMS, OWN_CRDS, OtherSystem},
         },
@@ -171,15 +172,16 @@ fn ready(title: &str, deployment: &Value, findings: &mut Findings) {
     let count = |path: &str| deployment.pointer(path).and_then(Value::as_u64);
     let wanted = count("/spec/replicas").unwrap_or(1);
     let ready = count("/status/readyReplicas").unwrap_or_default();
-    let problem = [
+    let mut bad = [
         ("ReplicaFailure", "True"),
         ("Progressing", "False"),
         ("Available", "False"),
     ]
-    .into_iter()
-    .filter_map(|(kind, bad)| Condition::find(deployment, kind).filter(|condition| condition.status() == bad))
-    .map(|condition| format!(": {}", condition.message()))
-    .next();
+    .into_iter();
+    let problem = bad.find_map(|(kind, bad)| {
+        let condition = Condition::find(deployment, kind).filter(|condition| condition.status() == bad)?;
+        Some(format!(": {}", condition.message()))
+    });
     let message = format!("{title}: {ready} of {wanted} ready{}", problem.unwrap_or_default());
     let advice = "kubectl describe the Deployment and its pods; their readiness shows what they wait for";
     match ready {
@@ -201,20 +203,16 @@ fn versions(state: &ClusterState, deployment: &Value, findings: &mut Findings) {
         .map(|pod| text(pod, IMAGE))
         .filter(|image| !image.is_empty());
     let images: Vec<_> = images.collect::<BTreeSet<_>>().into_iter().collect();
-    let [image] = images[..] else {
-        if !images.is_empty() {
+    let image = match images[..] {
+        [] => return,
+        [image] => image,
+        _ => {
             let wanted = text(deployment, &format!("/spec/template{IMAGE}"));
             let old = alive.iter().filter(|pod| text(pod, IMAGE) != wanted);
-            let old: Vec<_> = old.map(|pod| name_of(pod).to_owned()).collect();
-            findings.warning(
-                format!("the pods run {}", images.join(" and ")),
-                format!(
-                    "wait for the rollout; if it does not continue, see why {} stays",
-                    some(&old)
-                ),
-            );
+            let old = some(&old.map(|pod| name_of(pod).to_owned()).collect::<Vec<_>>());
+            let advice = format!("wait for the rollout; if it does not continue, see why {old} stays");
+            return findings.warning(format!("the pods run {}", images.join(" and ")), advice);
         }
-        return;
     };
     let own = env!("CARGO_PKG_VERSION");
     match tag(image).filter(|tag| is_release(tag) && tag.trim_start_matches('v') != own) {
@@ -249,10 +247,8 @@ pub(super) fn leader(state: &ClusterState, findings: &mut Findings) {
     if state.installation.serve.no_leader_election {
         return findings.ok("no leader election: the one replica runs the controller");
     }
-    let title = format!(
-        "Lease {}/{}",
-        state.installation.namespace, state.installation.names.lease
-    );
+    let Installation { namespace, names, .. } = &state.installation;
+    let title = format!("Lease {namespace}/{}", names.lease);
     let lease = match state.snapshot.one(Collection::Lease) {
         Ok(lease) => lease,
         Err(ReadError::Absent) => {
@@ -280,11 +276,7 @@ pub(super) fn leader(state: &ClusterState, findings: &mut Findings) {
     }
     // The identity of a replica is its pod's name and its process ID.
     let pods = state.snapshot.objects(Collection::Pods);
-    let is_holder = |pod: &Value| {
-        holder
-            .strip_prefix(name_of(pod))
-            .is_some_and(|rest| rest.starts_with('-'))
-    };
+    let is_holder = |pod: &Value| holder.starts_with(&format!("{}-", name_of(pod)));
     if pods.is_empty() || pods.iter().any(|pod| is_holder(pod)) {
         findings.ok(format!("{holder} leads, renewed {} ago", length(age)));
     } else {
@@ -337,7 +329,14 @@ pub(super) fn other_systems(state: &ClusterState, findings: &mut Findings) {
     };
     let nothing_to_govern = !groups.contains_key(kelos::GROUP) && !groups.contains_key(foreman::GROUP);
     for system in OTHER_SYSTEMS {
-        let OtherSystem { check, name, group, .. } = system;
+        let OtherSystem {
+            check,
+            name,
+            group,
+            versions,
+            ..
+        } = system;
+        let is_known = |version: &String| versions.contains(&version.as_str());
         findings.begin(check);
         match groups.get(group) {
             None if check == DoctorCheck::CertManager && needs_cert_manager(state) => findings.failure(
@@ -349,19 +348,14 @@ pub(super) fn other_systems(state: &ClusterState, findings: &mut Findings) {
                 "install one of them; taskgate detects it without a restart",
             ),
             None => findings.ok("not installed"),
-            Some(served)
-                if system
-                    .versions
-                    .iter()
-                    .any(|known| served.iter().any(|one| one == known)) =>
-            {
+            Some(served) if served.iter().any(is_known) => {
                 findings.ok(describe_system(state, &system, &served.join(", ")));
             }
             Some(served) => findings.failure(
                 format!("{group} is served in {} only", served.join(", ")),
                 format!(
                     "taskgate knows {}: use a release of {name} that serves it",
-                    system.versions.join(", ")
+                    versions.join(", ")
                 ),
             ),
         }

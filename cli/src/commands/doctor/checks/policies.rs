@@ -134,24 +134,19 @@ pub(super) fn namespaces(state: &ClusterState, policies: &PolicySelections<'_>, 
         let Some(exclusion) = exclusion(state, name) else {
             continue;
         };
-        let own = state.snapshot.objects(Collection::Policies).iter();
-        let own: Vec<_> = own
-            .filter(|policy| namespace_of(policy) == name)
-            .map(|policy| format!("TaskPolicy/{}", name_of(policy)))
-            .collect();
+        let own = policies.policies.all.iter();
+        let own = own.filter(|policy| policy.namespace() == Some(name));
+        let mut affected: Vec<_> = own.map(|policy| policy.name.to_string()).collect();
+        let has_own = !affected.is_empty();
         let spawners = policies.selections.iter().filter(|selection| {
             selection.namespace == name
                 && !selection.policies.is_empty()
                 && selection.object.starts_with("TaskSpawner/")
         });
-        let affected: Vec<_> = own
-            .iter()
-            .cloned()
-            .chain(spawners.map(|selection| selection.object.clone()))
-            .collect();
+        affected.extend(spawners.map(|selection| selection.object.clone()));
         let (reason, advice) = match exclusion {
             // The label exempts a namespace from the policies of the cluster.
-            Exclusion::Label if own.is_empty() => {
+            Exclusion::Label if !has_own => {
                 opted_out.push(name.to_owned());
                 continue;
             }
