@@ -14,7 +14,7 @@ use kube::{
 use serde_json::Value;
 use taskgate_api::switch::{CONFIG_MAP, Disabled, MANAGER};
 use taskgate_controller::switch::{configurations, turn};
-use taskgate_policy::clip;
+use taskgate_policy::{MAX_REASON, clip};
 
 use crate::{
     cluster::{Connection, DryRun, InstallationArgs, api_error, deleted},
@@ -22,9 +22,6 @@ use crate::{
     flags::period,
     output,
 };
-
-/// The longest reason that is kept, in characters.
-const MAX_REASON: usize = 256;
 
 /// Flags of `taskgate disable`.
 #[derive(Args, Debug)]

@@ -11,7 +11,7 @@ use kube::{
 };
 use serde_json::json;
 use taskgate_api::{WorkItem, keys};
-use taskgate_policy::{clip, failures_to_reset};
+use taskgate_policy::{MAX_REASON, clip, failures_to_reset};
 use tokio::time::sleep;
 
 use super::work_items::{find, is_tripped};
@@ -21,8 +21,6 @@ use crate::{
     output,
 };
 
-/// The longest reason that is kept, in characters.
-const MAX_REASON: usize = 256;
 /// How long the command waits for the controller.
 const CONTROLLER_TIMEOUT: Duration = Duration::from_secs(20);
 /// The interval between two reads of an item meanwhile.

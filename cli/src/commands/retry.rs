@@ -88,10 +88,9 @@ async fn request(connection: &Connection, args: &RetryArgs, kind: RetriedKind, o
     let label = metadata.label(keys::WORK_ITEM);
     let name = label.map_or_else(|| identity.work_item_name(), ToOwned::to_owned);
     let found = items.get_opt(&name).await.map_err(api_error)?;
-    ensure!(
-        !found.as_ref().is_some_and(is_in_progress),
-        "it is being retried already"
-    );
+    let status = found.as_ref().and_then(|item| item.status.as_ref()?.retry.as_ref());
+    let is_in_progress = status.is_some_and(|retry| retry.transition.is_some());
+    ensure!(!is_in_progress, "it is being retried already");
     let title = format!("{} {}", run.kind.as_str(), run.name);
     let order = RetryOrder {
         kind: run.kind,
@@ -118,12 +117,6 @@ async fn request(connection: &Connection, args: &RetryArgs, kind: RetriedKind, o
         (None, false) => String::new(),
     };
     output::print(&format!("{title}: is run again{number}{}\n", args.dry_run.suffix()))
-}
-
-/// Whether a retry of the item's run is in progress.
-fn is_in_progress(item: &WorkItem) -> bool {
-    let retry_status = item.status.as_ref().and_then(|status| status.retry.as_ref());
-    retry_status.is_some_and(|retry_status| retry_status.transition.is_some())
 }
 
 /// The kinds and the name that `object` can mean.

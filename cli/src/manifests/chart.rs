@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use taskgate_webhook::Registration;
+use taskgate_webhook::{Registration, rules::CONFIGURATION};
 
 use super::HEADER;
 use crate::{
@@ -33,27 +33,31 @@ pub(super) fn files() -> Result<Vec<(&'static str, String)>> {
 }
 
 fn rights() -> [String; 2] {
+    let names = Names {
+        without: Vec::new(),
+        namespace: "{{ .Release.Namespace | quote }}".to_owned(),
+        configuration: "{{ .Values.registration.name }}".to_owned(),
+        certificate: format!("{NAME}-serving-cert"),
+        issued: format!("{NAME}-tls"),
+        lease: format!("{NAME}-controller"),
+        kueue_config: "{{ splitList \"/\" .Values.kueue.config | last | quote }}".to_owned(),
+    };
     let roles = RightsManifests {
         name: NAME,
-        namespace: "{{ .Release.Namespace | quote }}",
         labels: LABELS,
-        names: &Names {
-            without: Vec::new(),
-            configuration: "{{ .Values.registration.name }}".to_owned(),
-            certificate: format!("{NAME}-serving-cert"),
-            issued: format!("{NAME}-tls"),
-            lease: format!("{NAME}-controller"),
-            kueue_config: "{{ splitList \"/\" .Values.kueue.config | last | quote }}".to_owned(),
-        },
+        names: &names,
         // The roles of a feature are installed where the values enable it.
         feature_guard: |feature| {
             let before = format!("{{{{- if .Values.features.{} }}}}\n", feature.value());
             [before, "{{- end }}\n".to_owned()]
         },
     };
-    // Here the namespace is part of a longer text.
     let limits = RightsManifests {
-        namespace: "{{ .Release.Namespace }}",
+        names: &Names {
+            // Part of a longer text.
+            namespace: "{{ .Release.Namespace }}".to_owned(),
+            ..names.clone()
+        },
         ..roles
     };
     // Where the API server has ValidatingAdmissionPolicies and the values do not disable them.
@@ -67,39 +71,27 @@ fn rights() -> [String; 2] {
 
 /// The registration with its settings as templates.
 fn registration() -> Result<String> {
-    let annotated = format!("  {{{{- include \"taskgate.registrationAnnotations\" . }}}}\n  labels:\n    {LABELS}\n");
-    let settings = [
-        (
-            "  labels:\n    app.kubernetes.io/part-of: taskgate\n",
-            annotated.as_str(),
-        ),
-        (" taskgate\n", &format!(" {NAME}\n")),
-        (" taskgate-system\n", " {{ .Release.Namespace | quote }}\n"),
-        (" port: 443\n", " port: {{ .Values.service.port }}\n"),
-        (
-            " name: admission.taskgate.dev\n",
-            " name: {{ .Values.registration.name }}\n",
-        ),
-        (
-            " failurePolicy: Ignore\n",
-            " failurePolicy: {{ .Values.registration.failurePolicy }}\n",
-        ),
-        (
-            " timeoutSeconds: 2\n",
-            " timeoutSeconds: {{ .Values.registration.mutatingTimeoutSeconds }}\n",
-        ),
-        (
-            " timeoutSeconds: 3\n",
-            " timeoutSeconds: {{ .Values.registration.validatingTimeoutSeconds }}\n",
-        ),
+    const NAMESPACE: &str = "{{ .Release.Namespace | quote }}";
+    const TIMEOUTS: [&str; 2] = [
+        "{{ .Values.registration.mutatingTimeoutSeconds }}",
+        "{{ .Values.registration.validatingTimeoutSeconds }}",
     ];
-    let mut text = super::registration(&Registration::of_service(defaults::NAME, defaults::NAMESPACE))?;
-    for (default, setting) in settings {
-        ensure!(
-            text.contains(default),
-            "the registration does not have the setting{default}"
-        );
-        text = text.replace(default, setting);
+    let text = super::registration(&Registration::of_service(defaults::NAME, defaults::NAMESPACE))?;
+    let labels = format!("{{{{- include \"taskgate.registrationAnnotations\" . }}}}\n  labels:\n    {LABELS}\n");
+    let mut text = text.replace("labels:\n    app.kubernetes.io/part-of: taskgate\n", &labels);
+    for (field, default, setting) in [
+        ("name: ", defaults::NAME, NAME),
+        ("namespace: ", defaults::NAMESPACE, NAMESPACE),
+        ("- ", defaults::NAMESPACE, NAMESPACE),
+        ("port: ", "443", "{{ .Values.service.port }}"),
+        ("name: ", CONFIGURATION, "{{ .Values.registration.name }}"),
+        ("failurePolicy: ", "Ignore", "{{ .Values.registration.failurePolicy }}"),
+        ("timeoutSeconds: ", "2", TIMEOUTS[0]),
+        ("timeoutSeconds: ", "3", TIMEOUTS[1]),
+    ] {
+        let found = format!(" {field}{default}\n");
+        ensure!(text.contains(&found), "the registration does not have {field}{default}");
+        text = text.replace(&found, &format!(" {field}{setting}\n"));
     }
     Ok(text)
 }

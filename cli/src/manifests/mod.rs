@@ -166,7 +166,6 @@ fn files(folders: &Folders, command: Command) -> Result<Vec<(PathBuf, String)>> 
     let labels = format!("{}: {}", keys::PART_OF, keys::PART_OF_TASKGATE);
     let roles = RightsManifests {
         name: NAME,
-        namespace: NAMESPACE,
         labels: &labels,
         names: &Names::default(),
         feature_guard: |_| [String::new(), String::new()],

@@ -17,8 +17,6 @@ pub(crate) const LIMITS: &str = include_str!("limits.yaml");
 pub(crate) struct RightsManifests<'a> {
     /// The name of roles, bindings and service account.
     pub(crate) name: &'a str,
-    /// Taskgate's namespace.
-    pub(crate) namespace: &'a str,
     /// The line below `labels:`.
     pub(crate) labels: &'a str,
     /// The names that rights are limited to.
@@ -31,10 +29,7 @@ impl RightsManifests<'_> {
     /// [`ROLES`] or [`LIMITS`] with these texts.
     pub(crate) fn fill(&self, manifest: &str) -> String {
         let manifest = self.names.fill(manifest);
-        let manifest = manifest
-            .replace("$(NAME)", self.name)
-            .replace("$(NAMESPACE)", self.namespace)
-            .replace("$(LABELS)", self.labels);
+        let manifest = manifest.replace("$(NAME)", self.name).replace("$(LABELS)", self.labels);
         Feature::ALL.into_iter().fold(manifest, |manifest, feature| {
             let [before, after] = (self.feature_guard)(feature);
             let manifest = manifest.replace(&format!("#if {}\n", feature.suffix()), &before);

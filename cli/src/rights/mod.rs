@@ -91,6 +91,8 @@ impl Feature {
 pub(crate) struct Names {
     /// The features that are disabled.
     pub(crate) without: Vec<Feature>,
+    /// taskgate's namespace.
+    pub(crate) namespace: String,
     /// Both webhook configurations.
     pub(crate) configuration: String,
     /// The Secret with the certificate that taskgate issues.
@@ -107,6 +109,7 @@ impl Default for Names {
     fn default() -> Self {
         Self {
             without: Vec::new(),
+            namespace: defaults::NAMESPACE.to_owned(),
             configuration: taskgate_webhook::rules::CONFIGURATION.to_owned(),
             certificate: defaults::CERTIFICATE.to_owned(),
             issued: defaults::ISSUED.to_owned(),
@@ -119,7 +122,8 @@ impl Default for Names {
 impl Names {
     /// `text` with the names of this installation, such as that of its Lease for `$(LEASE)`.
     pub(crate) fn fill(&self, text: &str) -> String {
-        text.replace("$(CONFIGURATION)", &self.configuration)
+        text.replace("$(NAMESPACE)", &self.namespace)
+            .replace("$(CONFIGURATION)", &self.configuration)
             .replace("$(CERTIFICATE)", &self.certificate)
             .replace("$(ISSUED)", &self.issued)
             .replace("$(LEASE)", &self.lease)

@@ -6,6 +6,7 @@ use std::{sync::atomic::AtomicI64, time::Duration};
 use k8s_openapi::api::authorization::v1::{ResourceRule, SelfSubjectRulesReview, SelfSubjectRulesReviewSpec};
 use kube::{Api, Client, api::PostParams};
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
+use taskgate_policy::Right;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -17,21 +18,6 @@ const INTERVAL_MISSING: Duration = Duration::from_secs(15);
 /// The interval otherwise: a right can be revoked.
 const INTERVAL: Duration = Duration::from_mins(10);
 
-/// One verb on one resource.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct RbacPermission {
-    /// In taskgate's own namespace; else in the whole cluster.
-    pub(crate) in_own_namespace: bool,
-    /// The API group.
-    pub(crate) group: &'static str,
-    /// The resource, with its subresource.
-    pub(crate) resource: &'static str,
-    /// The one object that it is limited to; `None`: all.
-    pub(crate) object: Option<String>,
-    /// The verb.
-    pub(crate) verb: &'static str,
-}
-
 /// A right of the table, or a part of it, that is not granted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MissingRight {
@@ -42,7 +28,7 @@ pub(crate) struct MissingRight {
 }
 
 /// Every permission that the enabled features need.
-pub(crate) fn permissions(names: &Names) -> Vec<RbacPermission> {
+pub(crate) fn permissions(names: &Names) -> Vec<Right> {
     let mut permissions = Vec::new();
     for right in needed(names) {
         for resource in &right.rule.resources {
@@ -55,7 +41,7 @@ pub(crate) fn permissions(names: &Names) -> Vec<RbacPermission> {
 }
 
 /// The rules to add so that every permission is `allowed`.
-pub(crate) fn missing_rights(names: &Names, allowed: impl Fn(&RbacPermission) -> bool) -> Vec<MissingRight> {
+pub(crate) fn missing_rights(names: &Names, allowed: impl Fn(&Right) -> bool) -> Vec<MissingRight> {
     let mut missing = Vec::new();
     for right in needed(names) {
         let lacks = |resource: &&'static str, verb: &&'static str| {
@@ -97,42 +83,43 @@ fn of_right(
     resource: &'static str,
     verb: &'static str,
     names: &Names,
-) -> impl Iterator<Item = RbacPermission> + use<> {
-    let objects = right.rule.objects(names);
-    let all = objects.is_empty().then_some(None);
-    let objects = objects.into_iter().map(Some).chain(all);
-    objects.map(move |object| RbacPermission {
-        in_own_namespace: right.in_own_namespace,
+) -> impl Iterator<Item = Right> + use<> {
+    let mut objects = right.rule.objects(names);
+    if objects.is_empty() {
+        // All of them.
+        objects.push(String::new());
+    }
+    let namespace = if right.in_own_namespace {
+        names.namespace.clone()
+    } else {
+        String::new()
+    };
+    objects.into_iter().map(move |name| Right {
+        verb,
         group: right.rule.group(),
         resource,
-        object,
-        verb,
+        namespace: namespace.clone(),
+        name,
     })
 }
 
 /// Compares the table with the granted rights periodically, and logs changes.
 pub(crate) struct RightsReview {
     client: Client,
-    namespace: String,
     names: Names,
     missing: Gauge<i64, AtomicI64>,
 }
 
 impl RightsReview {
-    /// For a taskgate in `namespace`. `registry` carries the prefix `taskgate`.
-    pub(crate) fn register(client: Client, namespace: &str, names: Names, registry: &mut Registry) -> Self {
+    /// For the installation with these `names`. `registry` carries the prefix `taskgate`.
+    pub(crate) fn register(client: Client, names: Names, registry: &mut Registry) -> Self {
         let missing = Gauge::default();
         registry.register(
             "rights_missing",
             "Rules of the shipped roles that are not granted, or not wholly; the log names them",
             missing.clone(),
         );
-        Self {
-            client,
-            namespace: namespace.to_owned(),
-            names,
-            missing,
-        }
+        Self { client, names, missing }
     }
 
     /// Runs until `shutdown`. RBAC: `create` on selfsubjectrulesreviews, which every user may; nothing is stored.
@@ -162,7 +149,7 @@ impl RightsReview {
     async fn missing_rights(&self) -> kube::Result<Vec<MissingRight>> {
         let review = SelfSubjectRulesReview {
             spec: SelfSubjectRulesReviewSpec {
-                namespace: Some(self.namespace.clone()),
+                namespace: Some(self.names.namespace.clone()),
             },
             ..SelfSubjectRulesReview::default()
         };
@@ -196,25 +183,17 @@ fn missing(granted: &[ResourceRule], names: &Names) -> Vec<MissingRight> {
     missing_rights(names, |permission| granted.iter().any(|rule| grants(rule, permission)))
 }
 
-/// Whether `rule` grants the permission.
-fn grants(rule: &ResourceRule, permission: &RbacPermission) -> bool {
-    let RbacPermission {
-        group,
-        resource,
-        object,
-        verb,
-        ..
-    } = permission;
+/// Whether `rule` grants `right`.
+fn grants(rule: &ResourceRule, right: &Right) -> bool {
     let has = |list: &[String], wanted: &str| list.iter().any(|entry| entry == "*" || entry == wanted);
-    let of_any = resource
-        .split_once('/')
-        .map(|(_, subresource)| format!("*/{subresource}"));
+    let of_any = right.resource.split_once('/');
+    let of_any = of_any.map(|(_, subresource)| format!("*/{subresource}"));
     let resources = rule.resources.as_deref().unwrap_or_default();
     let limited = rule.resource_names.as_deref().unwrap_or_default();
-    has(&rule.verbs, verb)
-        && has(rule.api_groups.as_deref().unwrap_or_default(), group)
-        && (has(resources, resource) || of_any.is_some_and(|of_any| has(resources, &of_any)))
-        && (limited.is_empty() || object.as_ref().is_some_and(|object| limited.contains(object)))
+    has(&rule.verbs, right.verb)
+        && has(rule.api_groups.as_deref().unwrap_or_default(), right.group)
+        && (has(resources, right.resource) || of_any.is_some_and(|of_any| has(resources, &of_any)))
+        && (limited.is_empty() || limited.contains(&right.name))
 }
 
 #[cfg(test)]

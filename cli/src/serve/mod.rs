@@ -98,7 +98,6 @@ async fn serve(args: ServeArgs) -> Result<()> {
     let controller_metrics = taskgate_controller::Metrics::register(&mut registry, METRICS_PREFIX);
     let rights = RightsReview::register(
         client.clone(),
-        &args.namespace,
         names(&args),
         registry.sub_registry_with_prefix(METRICS_PREFIX),
     );
@@ -242,6 +241,7 @@ pub(crate) fn names(args: &ServeArgs) -> Names {
     let without = features.into_iter().filter(|(off, _)| *off).map(|(_, feature)| feature);
     Names {
         without: without.collect(),
+        namespace: args.namespace.clone(),
         configuration: args.configuration.as_str().to_owned(),
         certificate,
         issued,

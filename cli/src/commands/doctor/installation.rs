@@ -47,7 +47,10 @@ impl Installation {
             service: service.to_owned(),
             configuration: configuration.to_owned(),
             account: account.unwrap_or(service).to_owned(),
-            names: serve::names(&serve),
+            names: Names {
+                namespace: namespace.to_owned(),
+                ..serve::names(&serve)
+            },
             serve,
             problem,
         })

@@ -7,20 +7,12 @@ use futures::{StreamExt as _, join, stream};
 use http::Request;
 use http_body_util::{BodyExt as _, Collected};
 use jiff::{SignedDuration, Timestamp, fmt::rfc2822};
-use k8s_openapi::{
-    api::{
-        authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
-        core::v1::Secret,
-    },
-    apimachinery::pkg::version::Info,
-};
-use kube::{
-    Api, Client,
-    api::{ListParams, PostParams},
-    client::Body,
-};
+use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::version::Info};
+use kube::{Api, Client, api::ListParams, client::Body};
 use taskgate_api::{foreman, kelos, kueue, switch};
 use taskgate_certs::SecretData;
+use taskgate_policy::Right;
+use taskgate_webhook::{ClusterReadError, UserInfo, check_access};
 
 use super::{
     installation::{Installation, pod_selector},
@@ -33,7 +25,7 @@ use crate::{
         ApiGroups, Collection, CollectionQuery, KUEUE_DEPLOYMENT, ReadError, Snapshot, SnapshotReader,
     },
     output::ProgressLine,
-    rights::review::{RbacPermission, permissions},
+    rights::review::permissions,
 };
 
 /// How many Tasks and Workloads are read.
@@ -109,8 +101,8 @@ pub(super) struct ClusterState {
     pub(super) groups: Result<ApiGroups, ReadError>,
     pub(super) snapshot: Snapshot,
     pub(super) certificate: Result<Certificate, ReadError>,
-    /// The permissions that taskgate's service account needs and does not have.
-    pub(super) denied: Result<HashSet<RbacPermission>, ReadError>,
+    /// The rights that taskgate's service account needs and does not have.
+    pub(super) denied: Result<HashSet<Right>, ReadError>,
     pub(super) probes: Probes,
 }
 
@@ -265,54 +257,32 @@ async fn api_server(client: &Client) -> Result<ApiServer, (String, &'static str)
     })
 }
 
-/// The permissions that taskgate's service account needs and does not have, by one access review each.
+/// The rights that taskgate's service account needs and does not have, by one access review each.
 ///
 /// RBAC: `create` on subjectaccessreviews; nothing is stored.
-async fn denied(client: &Client, installation: &Installation) -> Result<HashSet<RbacPermission>, ReadError> {
-    let reviews = Api::<SubjectAccessReview>::all(client.clone());
-    let permissions = permissions(&installation.names);
+async fn denied(client: &Client, installation: &Installation) -> Result<HashSet<Right>, ReadError> {
+    let Installation { namespace, account, .. } = installation;
+    let user = UserInfo {
+        username: format!("system:serviceaccount:{namespace}:{account}"),
+        groups: vec![
+            "system:serviceaccounts".to_owned(),
+            format!("system:serviceaccounts:{namespace}"),
+            "system:authenticated".to_owned(),
+        ],
+        ..UserInfo::default()
+    };
+    let rights = permissions(&installation.names);
     let progress = ProgressLine::new("reviewing taskgate's rights");
-    let total = permissions.len();
-    let results = permissions.into_iter().map(async |permission| {
-        let review = review(&permission, installation);
-        let status = reviews.create(&PostParams::default(), &review).await?.status;
-        let allowed = status.is_some_and(|status| status.allowed);
-        Ok((!allowed).then_some(permission))
+    let total = rights.len();
+    let results = rights.into_iter().map(async |right| {
+        let decision = check_access(client.clone(), &user, &right).await?;
+        Ok((!decision.allowed).then_some(right))
     });
     let mut results = stream::iter(results).buffer_unordered(CONCURRENT_REVIEWS).enumerate();
     let mut denied = HashSet::new();
     while let Some((index, result)) = results.next().await {
         progress.at(index, total);
-        denied.extend(result.map_err(|error: kube::Error| ReadError::from(error))?);
+        denied.extend(result.map_err(|error: ClusterReadError| ReadError::Refused(error.reason))?);
     }
     Ok(denied)
-}
-
-fn review(permission: &RbacPermission, installation: &Installation) -> SubjectAccessReview {
-    let Installation { namespace, account, .. } = installation;
-    let (resource, subresource) = match permission.resource.split_once('/') {
-        Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
-        None => (permission.resource, None),
-    };
-    SubjectAccessReview {
-        spec: SubjectAccessReviewSpec {
-            user: Some(format!("system:serviceaccount:{namespace}:{account}")),
-            groups: Some(vec![
-                "system:serviceaccounts".to_owned(),
-                format!("system:serviceaccounts:{namespace}"),
-                "system:authenticated".to_owned(),
-            ]),
-            resource_attributes: Some(ResourceAttributes {
-                namespace: permission.in_own_namespace.then(|| namespace.clone()),
-                verb: Some(permission.verb.to_owned()),
-                group: Some(permission.group.to_owned()),
-                resource: Some(resource.to_owned()),
-                subresource,
-                name: permission.object.clone(),
-                ..ResourceAttributes::default()
-            }),
-            ..SubjectAccessReviewSpec::default()
-        },
-        ..SubjectAccessReview::default()
-    }
 }
