@@ -13,7 +13,7 @@ use http::{
 };
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use kube::{
-    Api, Client, Config,
+    Api, Client, Config, Resource,
     api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, PatchParams, PostParams},
     client::Body,
     config::{KubeConfigOptions, Kubeconfig},
@@ -30,37 +30,14 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(65);
 /// How long a command waits for an API server that does not answer.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A kind of object, for requests without a type of it: group, version, kind, plural.
-pub(crate) type ResourceType = (&'static str, &'static str, &'static str, &'static str);
-
-pub(crate) const CONFIG_MAP: ResourceType = ("", "v1", "ConfigMap", "configmaps");
-pub(crate) const CRD: ResourceType = (
-    "apiextensions.k8s.io",
-    "v1",
-    "CustomResourceDefinition",
-    "customresourcedefinitions",
-);
-pub(crate) const DEPLOYMENT: ResourceType = ("apps", "v1", "Deployment", "deployments");
-pub(crate) const JOB: ResourceType = ("batch", "v1", "Job", "jobs");
-pub(crate) const LEASE: ResourceType = ("coordination.k8s.io", "v1", "Lease", "leases");
-pub(crate) const MUTATING_CONFIGURATION: ResourceType = (
-    "admissionregistration.k8s.io",
-    "v1",
-    "MutatingWebhookConfiguration",
-    "mutatingwebhookconfigurations",
-);
-pub(crate) const NAMESPACE: ResourceType = ("", "v1", "Namespace", "namespaces");
-pub(crate) const SERVICE: ResourceType = ("", "v1", "Service", "services");
-pub(crate) const VALIDATING_CONFIGURATION: ResourceType = (
-    "admissionregistration.k8s.io",
-    "v1",
-    "ValidatingWebhookConfiguration",
-    "validatingwebhookconfigurations",
-);
-
-/// `resource` as kube's dynamic API takes it.
-pub(crate) fn api_resource((group, version, kind, plural): ResourceType) -> ApiResource {
+/// The resource of a kind that has no type here, in one version.
+pub(crate) fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
+}
+
+/// The resource of a kind with a type.
+pub(crate) fn resource_of<K: Resource<DynamicType = ()>>() -> ApiResource {
+    ApiResource::erase::<K>(&())
 }
 
 /// Which cluster: kubectl's flags, with kubectl's meaning.
@@ -119,8 +96,9 @@ impl ClusterArgs {
 impl ConnectionArgs {
     /// A connection for requests.
     pub(crate) async fn connect(&self) -> Result<Connection> {
-        let namespace = self.namespace.as_ref();
-        self.cluster.connect(namespace, Some(COMMAND_TIMEOUT)).await
+        self.cluster
+            .connect(self.namespace.as_ref(), Some(COMMAND_TIMEOUT))
+            .await
     }
 
     /// A connection for watches, which may be silent for a long time.
@@ -138,18 +116,17 @@ impl InstallationArgs {
 
 impl Connection {
     /// The objects of a kind in `namespace`, or in the whole cluster.
-    pub(crate) fn api(&self, resource: ResourceType, namespace: Option<&str>) -> Api<DynamicObject> {
-        let resource = api_resource(resource);
+    pub(crate) fn api(&self, resource: &ApiResource, namespace: Option<&str>) -> Api<DynamicObject> {
         match namespace {
-            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
-            None => Api::all_with(self.client.clone(), &resource),
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, resource),
+            None => Api::all_with(self.client.clone(), resource),
         }
     }
 
     /// One object as JSON. `None`: it, or its kind, does not exist.
     pub(crate) async fn get(
         &self,
-        resource: ResourceType,
+        resource: &ApiResource,
         namespace: Option<&str>,
         name: &str,
     ) -> Result<Option<Value>> {

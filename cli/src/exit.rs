@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Result, ensure};
 
 use crate::output;
 
@@ -17,56 +17,26 @@ pub(crate) enum ExitStatus {
     Warnings,
 }
 
-impl From<()> for ExitStatus {
-    fn from((): ()) -> Self {
-        Self::Success
-    }
-}
-
-/// A command that could not do what it was asked for.
+/// The command line is wrong or ambiguous, such as a name that several objects have.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum CommandError {
-    /// The command line is wrong or ambiguous, such as a name that several objects have.
-    #[error("{0}")]
-    Usage(String),
-    /// It failed, wholly or in part.
-    #[error("{0:#}")]
-    Failed(#[from] anyhow::Error),
-}
+#[error("{0}")]
+pub(crate) struct UsageError(pub(crate) String);
 
-/// Runs a command and turns its result into an exit code.
-pub(crate) fn run<T: Into<ExitStatus>>(
-    command: impl Future<Output = Result<T, CommandError>>,
-) -> anyhow::Result<ExitCode> {
-    Ok(match block_on(command)? {
-        Ok(status) => match status.into() {
-            ExitStatus::Success => ExitCode::SUCCESS,
-            ExitStatus::Failure => ExitCode::FAILURE,
-            ExitStatus::Warnings => ExitCode::from(3),
-        },
+/// The exit code of a command. Its error is printed.
+pub(crate) fn code(result: Result<ExitStatus>) -> ExitCode {
+    match result {
+        Ok(ExitStatus::Success) => ExitCode::SUCCESS,
+        Ok(ExitStatus::Failure) => ExitCode::FAILURE,
+        Ok(ExitStatus::Warnings) => ExitCode::from(3),
         Err(error) => {
-            output::print_error(&error.to_string());
-            match error {
-                CommandError::Usage(_) => ExitCode::from(2),
-                CommandError::Failed(_) => ExitCode::FAILURE,
-            }
+            output::print_error(&format!("{error:#}"));
+            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
         }
-    })
-}
-
-/// Runs `future` on a runtime, with the crypto provider installed.
-pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
-    rustls::crypto::ring::default_provider()
-        .install_default()
-        .map_err(|_| anyhow!("a crypto provider is installed already"))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    Ok(runtime.context("starting the runtime")?.block_on(future))
+    }
 }
 
 /// The end of a command on several objects, of which `failed` were reported: one failure does not keep it from the others.
-pub(crate) fn all_done(failed: usize, what: &str) -> Result<(), CommandError> {
-    match failed {
-        0 => Ok(()),
-        failed => Err(anyhow!("{failed} not {what}").into()),
-    }
+pub(crate) fn all_done(failed: usize, what: &str) -> Result<ExitStatus> {
+    ensure!(failed == 0, "{failed} not {what}");
+    Ok(ExitStatus::Success)
 }

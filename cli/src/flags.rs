@@ -7,12 +7,7 @@ use tracing_subscriber::EnvFilter;
 
 /// A DNS label: the form of a namespace's and a Service's name.
 pub(crate) fn object_name(text: &str) -> Result<String, String> {
-    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let legal = text.len() <= 63
-        && text.starts_with(inner)
-        && text.ends_with(inner)
-        && text.chars().all(|c| inner(c) || c == '-');
-    if legal {
+    if text.len() <= 63 && !text.contains('.') && taskgate_api::is_object_name(text) {
         Ok(text.to_owned())
     } else {
         Err("not a DNS label: a-z, 0-9 and '-', at most 63 characters".to_owned())

@@ -15,9 +15,13 @@ mod serve;
 
 use std::{env, ffi::OsStr, path::Path, process::ExitCode};
 
+use anyhow::{Context as _, Result, anyhow};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::commands::{cancel, check, disable, doctor, explain, render, reset, retry, status, test, uninstall};
+use crate::{
+    commands::{cancel, check, disable, doctor, explain, render, reset, retry, status, test, uninstall},
+    exit::ExitStatus,
+};
 
 /// The admission gate for clusters that run coding agents.
 #[derive(Debug, Parser)]
@@ -32,7 +36,7 @@ pub(crate) enum Command {
     /// Serve admission and run the controller, until SIGTERM.
     Serve(Box<serve::args::ServeArgs>),
     /// Print or write what is installed in a cluster.
-    Manifests(manifests::args::ManifestsArgs),
+    Manifests(manifests::ManifestsArgs),
     /// Evaluate objects as admission would: allow or deny, with changes and reasons. Nothing is written.
     Check(Box<check::CheckArgs>),
     /// Run test cases: files with objects, a time, and the expected results.
@@ -72,29 +76,34 @@ fn main() -> ExitCode {
         command = command.bin_name("kubectl taskgate");
     }
     let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
-    run(cli).unwrap_or_else(|error| {
-        // Before logging has started, and for commands that do not log.
-        output::print_error(&format!("{error:#}"));
-        ExitCode::FAILURE
-    })
+    exit::code(start(cli.command))
 }
 
-fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    match cli.command {
-        Command::Serve(args) => serve::main(*args),
-        Command::Manifests(args) => manifests::main(args, Cli::command()),
-        Command::Render(args) => exit::run(render::run(*args)),
-        Command::Check(args) => exit::run(check::run(*args)),
-        Command::Test(args) => exit::run(test::run(args)),
-        Command::Reset(args) => exit::run(reset::run(args)),
-        Command::Cancel(args) => exit::run(cancel::run(args)),
-        Command::Retry(args) => exit::run(retry::run(args)),
-        Command::Uninstall(args) => exit::run(uninstall::run(args)),
-        Command::Disable(args) => exit::run(disable::disable(args)),
-        Command::Enable(args) => exit::run(disable::enable(args)),
-        Command::Explain(args) => exit::run(explain::run(args)),
-        Command::Status(args) => exit::run(status::run(args)),
-        Command::Doctor(args) => exit::run(doctor::run(args)),
+/// Runs a command on a runtime, with the crypto provider installed.
+fn start(command: Command) -> Result<ExitStatus> {
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| anyhow!("a crypto provider is installed already"))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("starting the runtime")?.block_on(run(command))
+}
+
+async fn run(command: Command) -> Result<ExitStatus> {
+    match command {
+        Command::Serve(args) => serve::run(*args).await,
+        Command::Manifests(args) => manifests::run(args, Cli::command()),
+        Command::Render(args) => render::run(*args).await,
+        Command::Check(args) => check::run(*args).await,
+        Command::Test(args) => test::run(args).await,
+        Command::Reset(args) => reset::run(args).await,
+        Command::Cancel(args) => cancel::run(args).await,
+        Command::Retry(args) => retry::run(args).await,
+        Command::Uninstall(args) => uninstall::run(args).await,
+        Command::Disable(args) => disable::disable(args).await,
+        Command::Enable(args) => disable::enable(args).await,
+        Command::Explain(args) => explain::run(args).await,
+        Command::Status(args) => status::run(args).await,
+        Command::Doctor(args) => doctor::run(args).await,
         Command::Completions(args) => manual::completions(&args, Cli::command()),
         Command::Man(args) => manual::man(&args, Cli::command()),
     }

@@ -1,12 +1,12 @@
 //! The command line described elsewhere than by `--help`, from the same definitions: completions for shells, manual pages, and
 //! the pages of the documentation.
 
-use std::{fmt::Write as _, fs, path::PathBuf, process::ExitCode};
+use std::{fmt::Write as _, fs, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Command};
 
-use crate::output;
+use crate::{exit::ExitStatus, output};
 
 /// How wide the pages of the documentation are, in columns.
 const WIDTH: usize = 110;
@@ -31,20 +31,20 @@ pub(crate) struct ManArgs {
 }
 
 /// Prints the completions for a shell.
-pub(crate) fn completions(args: &CompletionsArgs, mut command: Command) -> Result<ExitCode> {
+pub(crate) fn completions(args: &CompletionsArgs, mut command: Command) -> Result<ExitStatus> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, "taskgate", &mut script);
     output::print(&String::from_utf8(script).context("completions are text")?)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(ExitStatus::Success)
 }
 
 /// Writes a manual page for each command.
-pub(crate) fn man(args: &ManArgs, command: Command) -> Result<ExitCode> {
+pub(crate) fn man(args: &ManArgs, command: Command) -> Result<ExitStatus> {
     let directory = &args.directory;
     fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;
     let written = clap_mangen::generate_to(without_environment(command), directory);
     written.with_context(|| format!("writing to {}", directory.display()))?;
-    Ok(ExitCode::SUCCESS)
+    Ok(ExitStatus::Success)
 }
 
 /// The pages of `docs/commands/`, by file name: one for each command, and an index.

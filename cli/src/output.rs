@@ -19,6 +19,9 @@ const PROGRESS_DELAY: Duration = Duration::from_secs(1);
 /// How often the progress is written again.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
+/// The widest column, in characters: a longer entry moves only the rest of its own line.
+pub(crate) const MAX_COLUMN: usize = 200;
+
 /// Prints `text` to standard output.
 pub(crate) fn print(text: &str) -> Result<()> {
     try_print(text).map(drop)
@@ -78,21 +81,27 @@ pub(crate) fn to_yaml(value: &impl Serialize) -> Result<String> {
     serde_saphyr::to_string(value).context("writing YAML")
 }
 
-/// The rows under their headings, each on a line, in columns as wide as their widest entry.
+/// The rows under their headings, if there are any, each on a line, in columns as wide as their widest entry.
 pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
-    let width = |column: usize| {
-        let entries = rows.iter().filter_map(|row| row.get(column)).map(String::as_str);
-        let all = entries.chain(headings.get(column).copied());
-        all.map(|entry| entry.chars().count()).max().unwrap_or(0)
+    let headings: Vec<_> = headings.iter().map(ToString::to_string).collect();
+    let lines = || {
+        [&headings]
+            .into_iter()
+            .filter(|headings| !headings.is_empty())
+            .chain(rows)
     };
-    let widths: Vec<_> = (0..headings.len()).map(width).collect();
-    let line = |entries: &mut dyn Iterator<Item = &str>| {
-        let cells = entries.zip(&widths).map(|(entry, width)| format!("{entry:width$}"));
+    let mut widths = Vec::new();
+    for line in lines() {
+        widths.resize(line.len().max(widths.len()), 0);
+        for (width, entry) in widths.iter_mut().zip(line) {
+            *width = entry.chars().count().min(MAX_COLUMN).max(*width);
+        }
+    }
+    let line = |line: &Vec<String>| {
+        let cells = line.iter().zip(&widths).map(|(entry, width)| format!("{entry:width$}"));
         format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
     };
-    let mut text = line(&mut headings.iter().copied());
-    text.extend(rows.iter().map(|row| line(&mut row.iter().map(String::as_str))));
-    text
+    lines().map(line).collect()
 }
 
 /// An age as kubectl prints it, a little coarser: 119s, 119m, 47h, 3d. A time in the future has the age 0s.

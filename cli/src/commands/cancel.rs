@@ -1,6 +1,6 @@
 //! `taskgate cancel`: requests the cancellation of Tasks, or withdraws it. Admission records the user and checks the right.
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
@@ -8,12 +8,10 @@ use taskgate_api::{kelos, keys, metadata::Metadata};
 use taskgate_policy::{Cancellation, MAX_GRACE, MAX_REASON, clip};
 
 use crate::{
-    cluster::{Connection, ConnectionArgs, DryRun, ResourceType, api_error},
-    exit::{CommandError, all_done},
+    cluster::{Connection, ConnectionArgs, DryRun, api_error, resource},
+    exit::{ExitStatus, all_done},
     output,
 };
-
-const TASK: ResourceType = (kelos::GROUP, kelos::TASK_VERSIONS[0], "Task", kelos::TASKS);
 
 /// Flags of `taskgate cancel`.
 #[derive(Args, Debug)]
@@ -41,7 +39,7 @@ pub(crate) struct CancelArgs {
 }
 
 /// RBAC: `patch` on tasks of kelos.dev; admission also requires `delete`.
-pub(crate) async fn run(args: CancelArgs) -> Result<(), CommandError> {
+pub(crate) async fn run(args: CancelArgs) -> Result<ExitStatus> {
     let connection = args.connection.connect().await?;
     let mut failed = 0;
     for task in &args.tasks {
@@ -54,7 +52,8 @@ pub(crate) async fn run(args: CancelArgs) -> Result<(), CommandError> {
 }
 
 async fn request(connection: &Connection, args: &CancelArgs, name: &str) -> Result<()> {
-    let tasks = connection.api(TASK, Some(&connection.namespace));
+    let task = resource(kelos::GROUP, kelos::TASK_VERSIONS[0], "Task", kelos::TASKS);
+    let tasks = connection.api(&task, Some(&connection.namespace));
     let patch = Patch::Merge(json!({"metadata": {"annotations": annotations(args)}}));
     let params = args.dry_run.patch(PatchParams::default());
     let task = tasks.patch(name, &params, &patch).await.map_err(api_error)?;
@@ -63,8 +62,8 @@ async fn request(connection: &Connection, args: &CancelArgs, name: &str) -> Resu
         !Metadata::of(&object).is_terminating(),
         "it is being deleted, which stops its agent as well; nothing else is done"
     );
-    let result = result(&object, args).ok_or_else(|| {
-        anyhow!(
+    let result = result(&object, args).with_context(|| {
+        format!(
             "taskgate's admission did not see the request: taskgate is not installed, or excludes this namespace. Nothing \
              happens; remove the annotation {}",
             keys::CANCEL

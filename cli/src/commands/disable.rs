@@ -14,17 +14,14 @@ use kube::{
 use serde_json::Value;
 use taskgate_api::switch::{CONFIG_MAP, Disabled, MANAGER};
 use taskgate_controller::switch::{configurations, turn};
-use taskgate_policy::clip;
+use taskgate_policy::{MAX_REASON, clip};
 
 use crate::{
     cluster::{Connection, DryRun, InstallationArgs, api_error, deleted},
-    exit::{CommandError, all_done},
+    exit::{ExitStatus, all_done},
     flags::period,
     output,
 };
-
-/// The longest reason that is kept, in characters.
-const MAX_REASON: usize = 256;
 
 /// Flags of `taskgate disable`.
 #[derive(Args, Debug)]
@@ -56,7 +53,7 @@ pub(crate) struct EnableArgs {
 }
 
 /// RBAC: `patch` and `create` on the ConfigMap in taskgate's namespace; `get` and `patch` on both webhook configurations.
-pub(crate) async fn disable(args: DisableArgs) -> Result<(), CommandError> {
+pub(crate) async fn disable(args: DisableArgs) -> Result<ExitStatus> {
     let connection = args.installation.connect().await?;
     let now = Timestamp::now();
     let until = args.period.map(|period| now.checked_add(period)).transpose();
@@ -69,40 +66,26 @@ pub(crate) async fn disable(args: DisableArgs) -> Result<(), CommandError> {
     };
     // Both steps are done, whichever fails.
     let written = write(&connection, &disabled, args.dry_run).await;
-    turn_all(
-        &connection,
-        args.installation.configuration.as_str(),
-        true,
-        args.dry_run,
-    )
-    .await?;
+    turn_all(&connection, &args.installation, true, args.dry_run).await?;
     written.context("the webhooks are off, but the controller goes on, and turns them on again if it runs")?;
     let until = disabled.until.map_or("`taskgate enable`".to_owned(), output::time);
-    let is = if args.dry_run.dry_run { "would be" } else { "is" };
-    let suffix = args.dry_run.suffix();
-    Ok(output::print(&format!(
-        "taskgate {is} disabled until {until}{suffix}\n"
-    ))?)
+    report(&format!("disabled until {until}"), args.dry_run)
 }
 
 /// RBAC: `delete` on the ConfigMap in taskgate's namespace; `get` and `patch` on both webhook configurations.
-pub(crate) async fn enable(args: EnableArgs) -> Result<(), CommandError> {
+pub(crate) async fn enable(args: EnableArgs) -> Result<ExitStatus> {
     let connection = args.installation.connect().await?;
     let maps = Api::<ConfigMap>::namespaced(connection.client.clone(), &connection.namespace);
     let params = args.dry_run.delete(DeleteParams::default());
     deleted(maps.delete(CONFIG_MAP, &params).await).with_context(|| format!("deleting ConfigMap {CONFIG_MAP}"))?;
-    turn_all(
-        &connection,
-        args.installation.configuration.as_str(),
-        false,
-        args.dry_run,
-    )
-    .await?;
-    let is = if args.dry_run.dry_run { "would be" } else { "is" };
-    Ok(output::print(&format!(
-        "taskgate {is} enabled{}\n",
-        args.dry_run.suffix()
-    ))?)
+    turn_all(&connection, &args.installation, false, args.dry_run).await?;
+    report("enabled", args.dry_run)
+}
+
+fn report(state: &str, dry_run: DryRun) -> Result<ExitStatus> {
+    let is = if dry_run.dry_run { "would be" } else { "is" };
+    output::print(&format!("taskgate {is} {state}{}\n", dry_run.suffix()))?;
+    Ok(ExitStatus::Success)
 }
 
 async fn write(connection: &Connection, disabled: &Disabled, dry_run: DryRun) -> Result<()> {
@@ -116,7 +99,13 @@ async fn write(connection: &Connection, disabled: &Disabled, dry_run: DryRun) ->
 }
 
 /// Turns the webhooks of both configurations off or on; of the second one also when the first one fails.
-async fn turn_all(connection: &Connection, name: &str, off: bool, dry_run: DryRun) -> Result<(), CommandError> {
+async fn turn_all(
+    connection: &Connection,
+    installation: &InstallationArgs,
+    off: bool,
+    dry_run: DryRun,
+) -> Result<ExitStatus> {
+    let name = installation.configuration.as_str();
     let mut failed = 0;
     for (kind, api) in configurations(&connection.client) {
         let turned = match api.get_opt(name).await {

@@ -20,13 +20,10 @@ use taskgate_policy::{
 
 use super::snapshot::CompiledPolicy;
 use crate::{
-    cluster::{Connection, ConnectionArgs, api_error},
-    exit::CommandError,
+    cluster::{Connection, ConnectionArgs, api_error, resource},
+    exit::ExitStatus,
     output,
 };
-
-/// The widest column, in characters: a longer entry moves only the rest of its own line.
-const MAX_COLUMN: usize = 200;
 
 /// Flags of `taskgate render`.
 #[derive(Args, Debug)]
@@ -83,7 +80,7 @@ struct TaskInputs {
 }
 
 /// RBAC with `--live`: `get` on tasks, taskspawners and workspaces of kelos.dev, and on namespaces. Nothing without.
-pub(crate) async fn run(args: RenderArgs) -> Result<(), CommandError> {
+pub(crate) async fn run(args: RenderArgs) -> Result<ExitStatus> {
     let policy = policy(&args)?;
     let inputs = if args.live {
         from_cluster(&args.connection.connect().await?, &args.task).await?
@@ -105,29 +102,20 @@ pub(crate) async fn run(args: RenderArgs) -> Result<(), CommandError> {
         },
     );
     if lines.is_empty() {
-        return Err(anyhow!("the policy sets no labels and no annotations").into());
+        bail!("the policy sets no labels and no annotations");
     }
     output::print(&table(&lines))?;
-    Ok(())
+    Ok(ExitStatus::Success)
 }
 
-/// Three columns, as wide as their widest entry: key, value, and the source of the value.
+/// Three columns: key, value, and the source of the value.
 fn table(lines: &[PreviewLine]) -> String {
     let rows = lines.iter().map(|line| {
         let value = line.value.as_deref();
         let value = value.map_or_else(|| "-".to_owned(), |value| format!("{value:?}"));
-        [format!("{} {}", line.kind, line.key), value, line.note.clone()]
+        vec![format!("{} {}", line.kind, line.key), value, line.note.clone()]
     });
-    let rows: Vec<_> = rows.collect();
-    let width = |column: usize| {
-        let widths = rows.iter().map(|row| row[column].chars().count());
-        widths.max().unwrap_or(0).min(MAX_COLUMN)
-    };
-    let (key, value) = (width(0), width(1));
-    let lines = rows
-        .iter()
-        .map(|row| format!("{:key$}  {:value$}  {}\n", row[0], row[1], row[2]));
-    lines.collect::<Vec<_>>().concat()
+    output::table(&[], &rows.collect::<Vec<_>>())
 }
 
 fn read(path: &Path) -> Result<Value> {
@@ -166,8 +154,8 @@ async fn from_cluster(connection: &Connection, name: &str) -> Result<TaskInputs>
     let Connection { client, namespace } = connection;
     let get = async |kind, plural, name: Option<&str>| match name {
         Some(name) => {
-            let resource = (kelos::GROUP, kelos::TASK_VERSIONS[0], kind, plural);
-            connection.get(resource, Some(namespace), name).await
+            let resource = resource(kelos::GROUP, kelos::TASK_VERSIONS[0], kind, plural);
+            connection.get(&resource, Some(namespace), name).await
         }
         None => Ok(None),
     };
@@ -189,6 +177,7 @@ async fn from_cluster(connection: &Connection, name: &str) -> Result<TaskInputs>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::MAX_COLUMN;
 
     #[test]
     fn a_very_long_value_is_printed_whole() {

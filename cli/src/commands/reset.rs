@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use kube::{
     Api, ResourceExt as _,
@@ -11,20 +11,16 @@ use kube::{
 };
 use serde_json::json;
 use taskgate_api::{WorkItem, keys};
-use taskgate_policy::{clip, failures_to_reset};
+use taskgate_policy::{MAX_REASON, clip, failures_to_reset};
 use tokio::time::sleep;
 
 use super::work_items::{find, is_tripped};
 use crate::{
     cluster::{ConnectionArgs, DryRun, api_error},
-    exit::{CommandError, all_done},
+    exit::{ExitStatus, all_done},
     output,
 };
 
-/// The longest reason that is kept, in characters.
-const MAX_REASON: usize = 256;
-/// The reason where none is given.
-const NO_REASON: &str = "no reason given";
 /// How long the command waits for the controller.
 const CONTROLLER_TIMEOUT: Duration = Duration::from_secs(20);
 /// The interval between two reads of an item meanwhile.
@@ -52,32 +48,25 @@ pub(crate) struct ResetArgs {
 }
 
 /// RBAC: `list`, `get` and `patch` on workitems.
-pub(crate) async fn run(args: ResetArgs) -> Result<(), CommandError> {
+pub(crate) async fn run(args: ResetArgs) -> Result<ExitStatus> {
     let connection = args.connection.connect().await?;
     let work_items = Api::<WorkItem>::namespaced(connection.client.clone(), &connection.namespace);
     let items = work_items.list(&ListParams::default()).await.map_err(api_error)?.items;
     let chosen = choose(&items, &args, &connection.namespace)?;
-    let reason = args.reason.as_deref().map(|reason| clip(reason, MAX_REASON));
-    let reason = reason.filter(|reason| !reason.is_empty());
-    let command = ResetCommand {
-        reason: reason.unwrap_or_else(|| NO_REASON.to_owned()),
-        dry_run: args.dry_run,
-        work_items,
-    };
     let (mut failed, mut requested) = (0, Vec::new());
     let mut fail = |item: &WorkItem, error: anyhow::Error| {
         output::print_error(&format!("item {}: {error:#}", item.spec.key));
         failed += 1;
     };
     for item in chosen {
-        match command.request(item).await {
+        match request(&work_items, &args, item).await {
             Ok(failures) => requested.extend(failures.map(|failures| (item, failures))),
             Err(error) => fail(item, error),
         }
     }
     let deadline = Instant::now() + CONTROLLER_TIMEOUT;
     for (item, failures) in requested {
-        if let Err(error) = command.await_done(item, &failures, deadline).await {
+        if let Err(error) = await_done(&work_items, item, &failures, deadline).await {
             fail(item, error);
         }
     }
@@ -85,14 +74,14 @@ pub(crate) async fn run(args: ResetArgs) -> Result<(), CommandError> {
 }
 
 /// The items that the arguments name, each once. Nothing is reset when one of them is ambiguous.
-fn choose<'a>(items: &'a [WorkItem], args: &ResetArgs, namespace: &str) -> Result<Vec<&'a WorkItem>, CommandError> {
+fn choose<'a>(items: &'a [WorkItem], args: &ResetArgs, namespace: &str) -> Result<Vec<&'a WorkItem>> {
     if args.all_open {
         return Ok(items.iter().filter(|item| is_tripped(item)).collect());
     }
     let mut chosen: Vec<&WorkItem> = Vec::new();
     for reference in &args.items {
-        let item =
-            find(items, reference)?.ok_or_else(|| anyhow!("there is no item {reference} in namespace {namespace}"))?;
+        let item = find(items, reference)?;
+        let item = item.with_context(|| format!("there is no item {reference} in namespace {namespace}"))?;
         if !chosen.iter().any(|other| other.name_any() == item.name_any()) {
             chosen.push(item);
         }
@@ -100,48 +89,42 @@ fn choose<'a>(items: &'a [WorkItem], args: &ResetArgs, namespace: &str) -> Resul
     Ok(chosen)
 }
 
-/// One run of the command.
-struct ResetCommand {
-    work_items: Api<WorkItem>,
-    reason: String,
-    dry_run: DryRun,
+/// Requests the reset of `item`, unless it has no failures. Returns the failures.
+async fn request(work_items: &Api<WorkItem>, args: &ResetArgs, item: &WorkItem) -> Result<Option<String>> {
+    let key = &item.spec.key;
+    let Some(failures) = item.status.as_ref().and_then(failures_to_reset) else {
+        output::print(&format!("item {key}: no failures to reset\n"))?;
+        return Ok(None);
+    };
+    let reason = args.reason.as_deref().map(|reason| clip(reason, MAX_REASON));
+    let reason = reason.filter(|reason| !reason.is_empty());
+    let reason = reason.unwrap_or_else(|| "no reason given".to_owned());
+    let request = json!({"metadata": {"uid": item.uid(), "annotations": {keys::RESET: reason}}});
+    let params = args.dry_run.patch(PatchParams::default());
+    let written = work_items
+        .patch(&item.name_any(), &params, &Patch::Merge(&request))
+        .await;
+    written.map_err(api_error)?;
+    if args.dry_run.dry_run {
+        output::print(&format!("item {key}: {failures} would be reset (dry run)\n"))?;
+        return Ok(None);
+    }
+    Ok(Some(failures))
 }
 
-impl ResetCommand {
-    /// Requests the reset of `item`, unless it has no failures. Returns the failures.
-    async fn request(&self, item: &WorkItem) -> Result<Option<String>> {
-        let key = &item.spec.key;
-        let Some(failures) = item.status.as_ref().and_then(failures_to_reset) else {
-            output::print(&format!("item {key}: no failures to reset\n"))?;
-            return Ok(None);
-        };
-        let request = json!({"metadata": {"uid": item.uid(), "annotations": {keys::RESET: self.reason}}});
-        let params = self.dry_run.patch(PatchParams::default());
-        let patch = Patch::Merge(&request);
-        let written = self.work_items.patch(&item.name_any(), &params, &patch).await;
-        written.map_err(api_error)?;
-        if self.dry_run.dry_run {
-            output::print(&format!("item {key}: {failures} would be reset (dry run)\n"))?;
-            return Ok(None);
+/// Waits until the controller removes the annotation, or the WorkItem is deleted.
+async fn await_done(work_items: &Api<WorkItem>, item: &WorkItem, failures: &str, deadline: Instant) -> Result<()> {
+    loop {
+        let now = work_items.get_opt(&item.name_any()).await.map_err(api_error)?;
+        let now = now.filter(|now| now.uid() == item.uid());
+        if !now.is_some_and(|now| now.annotations().contains_key(keys::RESET)) {
+            return output::print(&format!("item {}: {failures} reset\n", item.spec.key));
         }
-        Ok(Some(failures))
-    }
-
-    /// Waits until the controller removes the annotation, or the WorkItem is deleted.
-    async fn await_done(&self, item: &WorkItem, failures: &str, deadline: Instant) -> Result<()> {
-        loop {
-            let now = self.work_items.get_opt(&item.name_any()).await.map_err(api_error)?;
-            let now = now.filter(|now| now.uid() == item.uid());
-            if !now.is_some_and(|now| now.annotations().contains_key(keys::RESET)) {
-                return output::print(&format!("item {}: {failures} reset\n", item.spec.key));
-            }
-            if Instant::now() >= deadline {
-                return Err(anyhow!(
-                    "requested, and not done after {} s: the controller does it as soon as it runs (taskgate doctor)",
-                    CONTROLLER_TIMEOUT.as_secs()
-                ));
-            }
-            sleep(POLL_INTERVAL).await;
-        }
+        ensure!(
+            Instant::now() < deadline,
+            "requested, and not done after {} s: the controller does it as soon as it runs (taskgate doctor)",
+            CONTROLLER_TIMEOUT.as_secs()
+        );
+        sleep(POLL_INTERVAL).await;
     }
 }

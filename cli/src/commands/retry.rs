@@ -2,23 +2,19 @@
 //! annotation of its WorkItem; admission records the user, and the controller does the rest. The object itself is not written:
 //! any write starts a failed Workload again.
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use kube::{
     Api, ResourceExt as _,
-    api::{Patch, PatchParams},
+    api::{ApiResource, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use taskgate_api::{
-    WorkItem, foreman, kelos, keys,
-    retry_status::{RetryOrder, RunRef},
-    task_policy::RetriedKind,
-};
+use taskgate_api::{WorkItem, foreman, kelos, keys, retry_status::RetryOrder, task_policy::RetriedKind};
 use taskgate_policy::retry::{Retried, RunPhase};
 
 use crate::{
-    cluster::{Connection, ConnectionArgs, DryRun, ResourceType, api_error},
-    exit::{CommandError, all_done},
+    cluster::{Connection, ConnectionArgs, DryRun, api_error, resource},
+    exit::{ExitStatus, UsageError, all_done},
     output,
 };
 
@@ -48,124 +44,99 @@ pub(crate) struct RetryArgs {
 
 /// RBAC: `get`, `delete` and `create` (which taskgate does for the user) on workloads of foreman.llmkube.dev or tasks of
 /// kelos.dev; `get`, `create` and `patch` on workitems.
-pub(crate) async fn run(args: RetryArgs) -> Result<(), CommandError> {
+pub(crate) async fn run(args: RetryArgs) -> Result<ExitStatus> {
     let connection = args.connection.connect().await?;
-    let command = RetryCommand { connection, args };
     let mut failed = 0;
-    for object in &command.args.objects {
-        match command.retry(object).await {
-            Ok(()) => {}
-            Err(CommandError::Usage(message)) => return Err(CommandError::Usage(message)),
-            Err(CommandError::Failed(error)) => {
+    for object in &args.objects {
+        match retry(&connection, &args, object).await {
+            Err(error) if !error.is::<UsageError>() => {
                 output::print_error(&format!("{object}: {error:#}"));
                 failed += 1;
             }
+            result => result?,
         }
     }
     all_done(failed, "retried")
 }
 
-/// One run of the command.
-struct RetryCommand {
-    connection: Connection,
-    args: RetryArgs,
-}
-
-impl RetryCommand {
-    async fn retry(&self, object: &str) -> Result<(), CommandError> {
-        let (kinds, name) = parse(object)?;
-        let Connection { namespace, .. } = &self.connection;
-        let mut found = Vec::new();
-        for kind in kinds {
-            let value = self.connection.get(resource(*kind), Some(namespace), name).await?;
-            found.extend(value.map(|value| (*kind, value)));
-        }
-        match found.as_slice() {
-            [] => Err(anyhow!("there is none in namespace {namespace}").into()),
-            [(kind, value)] => Ok(self.request(*kind, value).await?),
-            _ => Err(CommandError::Usage(format!(
-                "{name} is a Workload and a Task: name workload/{name} or task/{name}"
-            ))),
-        }
+async fn retry(connection: &Connection, args: &RetryArgs, object: &str) -> Result<()> {
+    let (kinds, name) = parse(object)?;
+    let namespace = &connection.namespace;
+    let mut found = Vec::new();
+    for kind in kinds {
+        let value = connection.get(&retried_resource(*kind), Some(namespace), name).await?;
+        found.extend(value.map(|value| (*kind, value)));
     }
-
-    async fn request(&self, kind: RetriedKind, object: &Value) -> Result<()> {
-        let retried =
-            Retried::of(kind, object).ok_or_else(|| anyhow!("its spawner creates it again; it needs no retry"))?;
-        if retried.metadata().is_terminating() {
-            return Err(anyhow!("it is being deleted"));
-        }
-        if retried.phase() != RunPhase::Failed {
-            return Err(anyhow!("it has not failed: there is nothing to retry"));
-        }
-        let order = self.order(retried.run());
-        let text = serde_json::to_string(&order).context("writing the request")?;
-        let identity = retried.item();
-        let items = Api::<WorkItem>::namespaced(self.connection.client.clone(), &self.connection.namespace);
-        let label = retried.metadata().label(keys::WORK_ITEM);
-        let name = label.map_or_else(|| identity.work_item_name(), ToOwned::to_owned);
-        let found = items.get_opt(&name).await.map_err(api_error)?;
-        if found.as_ref().is_some_and(is_in_progress) {
-            return Err(anyhow!("it is being retried already"));
-        }
-        let dry_run = self.args.dry_run;
-        if let Some(item) = found {
-            let request = json!({"metadata": {"uid": item.uid(), "annotations": {keys::RETRY: text}}});
-            let params = dry_run.patch(PatchParams::default());
-            let written = items.patch(&name, &params, &Patch::Merge(request)).await;
-            written.map_err(api_error)?;
-        } else {
-            let mut item = identity.work_item(&name);
-            item.annotations_mut().insert(keys::RETRY.to_owned(), text);
-            items.create(&dry_run.post(), &item).await.map_err(api_error)?;
-        }
-        let number = match (order.from_attempt, order.reset) {
-            (Some(from), _) => format!(" as attempt {}", from.saturating_add(1)),
-            (None, true) => " as attempt 1".to_owned(),
-            (None, false) => String::new(),
-        };
-        let RetryOrder { kind, name, .. } = order;
-        output::print(&format!("{kind} {name}: is run again{number}{}\n", dry_run.suffix()))
-    }
-
-    fn order(&self, run: RunRef) -> RetryOrder {
-        RetryOrder {
-            kind: run.kind,
-            name: run.name,
-            uid: run.uid,
-            from_attempt: self.args.from_attempt,
-            reset: self.args.reset,
-            with_feedback: self.args.with_feedback,
-        }
+    match found.as_slice() {
+        [] => bail!("there is none in namespace {namespace}"),
+        [(kind, value)] => request(connection, args, *kind, value).await,
+        _ => bail!(UsageError(format!(
+            "{name} is a Workload and a Task: name workload/{name} or task/{name}"
+        ))),
     }
 }
 
-/// Whether a retry of the item's run is in progress.
-fn is_in_progress(item: &WorkItem) -> bool {
-    let retry_status = item.status.as_ref().and_then(|status| status.retry.as_ref());
-    retry_status.is_some_and(|retry_status| retry_status.transition.is_some())
+async fn request(connection: &Connection, args: &RetryArgs, kind: RetriedKind, object: &Value) -> Result<()> {
+    let retried = Retried::of(kind, object).context("its spawner creates it again; it needs no retry")?;
+    let (metadata, identity, run) = (retried.metadata(), retried.item(), retried.run());
+    ensure!(!metadata.is_terminating(), "it is being deleted");
+    ensure!(
+        retried.phase() == RunPhase::Failed,
+        "it has not failed: there is nothing to retry"
+    );
+    let items = Api::<WorkItem>::namespaced(connection.client.clone(), &connection.namespace);
+    let label = metadata.label(keys::WORK_ITEM);
+    let name = label.map_or_else(|| identity.work_item_name(), ToOwned::to_owned);
+    let found = items.get_opt(&name).await.map_err(api_error)?;
+    let status = found.as_ref().and_then(|item| item.status.as_ref()?.retry.as_ref());
+    let is_in_progress = status.is_some_and(|retry| retry.transition.is_some());
+    ensure!(!is_in_progress, "it is being retried already");
+    let title = run.to_string();
+    let order = RetryOrder {
+        kind: run.kind,
+        name: run.name,
+        uid: run.uid,
+        from_attempt: args.from_attempt,
+        reset: args.reset,
+        with_feedback: args.with_feedback,
+    };
+    let text = serde_json::to_string(&order).context("writing the request")?;
+    let written = if let Some(item) = found {
+        let request = json!({"metadata": {"uid": item.uid(), "annotations": {keys::RETRY: text}}});
+        let params = args.dry_run.patch(PatchParams::default());
+        items.patch(&name, &params, &Patch::Merge(request)).await
+    } else {
+        let mut item = identity.work_item(&name);
+        item.annotations_mut().insert(keys::RETRY.to_owned(), text);
+        items.create(&args.dry_run.post(), &item).await
+    };
+    written.map_err(api_error)?;
+    let number = match (args.from_attempt, args.reset) {
+        (Some(from), _) => format!(" as attempt {}", from.saturating_add(1)),
+        (None, true) => " as attempt 1".to_owned(),
+        (None, false) => String::new(),
+    };
+    output::print(&format!("{title}: is run again{number}{}\n", args.dry_run.suffix()))
 }
 
 /// The kinds and the name that `object` can mean.
-fn parse(object: &str) -> Result<(&'static [RetriedKind], &str), CommandError> {
+fn parse(object: &str) -> Result<(&'static [RetriedKind], &str)> {
     const BOTH: &[RetriedKind] = &[RetriedKind::Workload, RetriedKind::Task];
-    let unknown = || CommandError::Usage(format!("{object} is not of the form workload/NAME, task/NAME, or NAME"));
+    let unknown = || UsageError(format!("{object} is not of the form workload/NAME, task/NAME, or NAME"));
     let (kinds, name) = match object.split_once('/') {
         None => (BOTH, object),
         Some(("workload" | "workloads" | "wl" | "workloads.foreman.llmkube.dev", name)) => (&BOTH[..1], name),
         Some(("task" | "tasks" | "tasks.kelos.dev", name)) => (&BOTH[1..], name),
-        Some(_) => return Err(unknown()),
+        Some(_) => bail!(unknown()),
     };
-    if name.is_empty() || name.contains('/') {
-        return Err(unknown());
-    }
+    ensure!(!name.is_empty() && !name.contains('/'), unknown());
     Ok((kinds, name))
 }
 
-fn resource(kind: RetriedKind) -> ResourceType {
+fn retried_resource(kind: RetriedKind) -> ApiResource {
     match kind {
-        RetriedKind::Workload => (foreman::GROUP, foreman::VERSIONS[0], "Workload", foreman::WORKLOADS),
-        RetriedKind::Task => (kelos::GROUP, kelos::TASK_VERSIONS[0], "Task", kelos::TASKS),
+        RetriedKind::Workload => resource(foreman::GROUP, foreman::VERSIONS[0], "Workload", foreman::WORKLOADS),
+        RetriedKind::Task => resource(kelos::GROUP, kelos::TASK_VERSIONS[0], "Task", kelos::TASKS),
     }
 }
 

@@ -6,14 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use serde::Serialize;
 use taskgate_offline::case::{CaseRunner, is_case};
 
 use crate::{
     defaults::{NAME, NAMESPACE},
-    exit::{CommandError, ExitStatus},
+    exit::{ExitStatus, UsageError},
     output::{self, OutputFormat, ProgressLine, Style},
 };
 
@@ -66,16 +66,13 @@ struct FailedCase {
     differences: Vec<String>,
 }
 
-pub(crate) async fn run(args: TestArgs) -> Result<ExitStatus, CommandError> {
+pub(crate) async fn run(args: TestArgs) -> Result<ExitStatus> {
     let mut cases = Vec::new();
     for path in &args.paths {
         find(path, true, &mut cases).with_context(|| path.display().to_string())?;
     }
-    if cases.is_empty() {
-        return Err(CommandError::Usage(
-            "there is no case: a file with `objects:` and `now:`".to_owned(),
-        ));
-    }
+    let no_case = || UsageError("there is no case: a file with `objects:` and `now:`".to_owned());
+    ensure!(!cases.is_empty(), no_case());
     let runner = CaseRunner::new(NAME, NAMESPACE);
     let progress = ProgressLine::new("running cases");
     let mut results = Results::default();

@@ -1,8 +1,9 @@
 //! WorkItems as users refer to them.
 
+use anyhow::{Result, bail};
 use taskgate_api::{WorkItem, work_item::Breaker};
 
-use crate::exit::CommandError;
+use crate::exit::UsageError;
 
 /// Whether the item's breaker is open or half-open.
 pub(super) fn is_tripped(item: &WorkItem) -> bool {
@@ -11,7 +12,7 @@ pub(super) fn is_tripped(item: &WorkItem) -> bool {
 }
 
 /// The item that `reference` means: by the WorkItem's name, else by its key, else by its ID alone where only one item has it.
-pub(super) fn find<'a>(items: &'a [WorkItem], reference: &str) -> Result<Option<&'a WorkItem>, CommandError> {
+pub(super) fn find<'a>(items: &'a [WorkItem], reference: &str) -> Result<Option<&'a WorkItem>> {
     let named = items
         .iter()
         .find(|item| item.metadata.name.as_deref() == Some(reference));
@@ -22,7 +23,7 @@ pub(super) fn find<'a>(items: &'a [WorkItem], reference: &str) -> Result<Option<
     if candidates.len() > 1 {
         let keys: Vec<_> = candidates.iter().map(|item| item.spec.key.as_str()).collect();
         let keys = keys.join(", ");
-        return Err(CommandError::Usage(format!(
+        bail!(UsageError(format!(
             "{reference} can be any of {keys}: name one of them"
         )));
     }
@@ -66,7 +67,7 @@ mod tests {
         }
         let ambiguous = find(&items, "42").unwrap_err();
         assert_eq!(ambiguous.to_string(), "42 can be any of a/42, b/42: name one of them");
-        assert!(matches!(ambiguous, CommandError::Usage(_)));
+        assert!(ambiguous.is::<UsageError>());
         assert!(find(&items, "43").unwrap().is_none());
     }
 }

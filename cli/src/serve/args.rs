@@ -8,7 +8,6 @@ use taskgate_api::kueue::ConfigRef;
 use taskgate_certs::San;
 use taskgate_webhook::{ConfigurationName, rules::CONFIGURATION};
 
-use super::logging::LogFormat;
 use crate::{
     defaults::{CERTIFICATE, ISSUED, NAME, NAMESPACE},
     flags::{duration, host, interval, lifetime, log_filter, object_name, source_url},
@@ -165,4 +164,14 @@ pub(crate) enum CertMode {
     CertManager,
     /// The writer of the files; taskgate does not write the caBundle.
     Files,
+}
+
+/// The form of the log lines.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// One JSON object per line.
+    #[default]
+    Json,
+    /// For a person at a terminal.
+    Text,
 }

@@ -1,16 +1,21 @@
-//! `taskgate serve`: starts the parts, each in one line of [`run`], and stops them.
+//! `taskgate serve`: starts the parts, each in one line of [`serve`], and stops them.
 
 pub(crate) mod args;
-mod certificates;
-mod logging;
 
-use std::{num::NonZeroUsize, process::ExitCode, sync::Arc, time::Duration};
+use std::{io::IsTerminal as _, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::Args as _;
+use futures::{FutureExt as _, future::BoxFuture};
+use jiff::Timestamp;
+use kube::Client;
 use prometheus_client::registry::Registry;
+use taskgate_api::keys;
 use taskgate_cache::ClusterCache;
-use taskgate_certs::{BundleManager, ClientAuthority, Injector, Resolver};
+use taskgate_certs::{
+    Authority, AuthorityConfig, BundleManager, ClientAuthority, Injector, Lifetimes,
+    ProvidedFiles, ProvidedSecret, Resolver, San,
+};
 use taskgate_webhook::{Dependencies, METRICS_PREFIX, Server, ServerConfig};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -19,26 +24,26 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use self::args::{CertMode, ServeArgs};
+use self::args::{CertMode, LogFormat, ServeArgs};
 use crate::{
     cluster::serve_client,
-    exit::block_on,
+    exit::ExitStatus,
     rights::{Feature, Names, review::RightsReview},
 };
 
 /// How long the parts that outlive the server may take to end after it.
 const WIND_DOWN: Duration = Duration::from_secs(5);
 
-pub(crate) fn main(args: ServeArgs) -> Result<ExitCode> {
+pub(crate) async fn run(args: ServeArgs) -> Result<ExitStatus> {
     let unknown = unknown_settings(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()));
     anyhow::ensure!(
         unknown.is_empty(),
         "unknown settings in the environment: {}",
         unknown.join(", ")
     );
-    logging::start(args.log_format, EnvFilter::try_new(&args.log).context("--log")?);
-    block_on(run(args))??;
-    Ok(ExitCode::SUCCESS)
+    start_logging(args.log_format, EnvFilter::try_new(&args.log).context("--log")?);
+    serve(args).await?;
+    Ok(ExitStatus::Success)
 }
 
 /// The settings among the environment variables `names` that no flag has: a misspelt one must not be ignored.
@@ -58,13 +63,25 @@ fn unknown_settings(names: impl Iterator<Item = String>) -> Vec<String> {
         .collect()
 }
 
-async fn run(args: ServeArgs) -> Result<()> {
+/// Starts logging to standard error, with the parsed `filter` of `--log`. Request objects, prompts and secrets are never logged.
+fn start_logging(format: LogFormat, filter: EnvFilter) {
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    match format {
+        LogFormat::Json => subscriber.json().flatten_event(true).init(),
+        LogFormat::Text => subscriber.init(),
+    }
+}
+
+async fn serve(args: ServeArgs) -> Result<()> {
     let shutdown = on_signal()?;
     let client = serve_client(args.kubeconfig.as_deref()).await?;
     let resolver = Resolver::new();
     // The parts besides the server outlive it: the certificate may be replaced while the last reviews are answered.
     let followers = CancellationToken::new();
-    let certificates = certificates::run(&args, client.clone(), Arc::clone(&resolver), followers.clone())?;
+    let certificates = certificates(&args, client.clone(), Arc::clone(&resolver), followers.clone())?;
     let clients = args.client_ca.clone();
     let clients = clients.map(|file| ClientAuthority::read(file, args.client_names.clone()));
     let clients = clients.transpose().context("--client-ca")?;
@@ -81,7 +98,6 @@ async fn run(args: ServeArgs) -> Result<()> {
     let controller_metrics = taskgate_controller::Metrics::register(&mut registry, METRICS_PREFIX);
     let rights = RightsReview::register(
         client.clone(),
-        &args.namespace,
         names(&args),
         registry.sub_registry_with_prefix(METRICS_PREFIX),
     );
@@ -127,6 +143,42 @@ async fn run(args: ServeArgs) -> Result<()> {
         tracing::warn!("some parts did not end in time");
     }
     result
+}
+
+/// The task that keeps the certificate of `resolver` up to date until `shutdown`.
+fn certificates(
+    args: &ServeArgs,
+    client: Client,
+    resolver: Arc<Resolver>,
+    shutdown: CancellationToken,
+) -> Result<BoxFuture<'static, ()>> {
+    let of_service = San::of_service(&args.service, &args.namespace).context("--service")?;
+    // A given certificate needs only the one name of the Service that the API server dials.
+    let dialled = || of_service.iter().take(1).chain(&args.cert_names).cloned().collect();
+    Ok(match args.cert_mode {
+        CertMode::SelfSigned => {
+            let config = AuthorityConfig {
+                namespace: args.namespace.clone(),
+                secret: args.cert_secret.clone(),
+                names: of_service.iter().chain(&args.cert_names).cloned().collect(),
+                labels: vec![(keys::PART_OF.to_owned(), keys::PART_OF_TASKGATE.to_owned())],
+                lifetimes: Lifetimes {
+                    ca: args.ca_lifetime,
+                    leaf: args.cert_lifetime,
+                },
+                clock: Timestamp::now,
+            };
+            Authority::new(client, config).run(resolver, shutdown).boxed()
+        }
+        CertMode::CertManager => {
+            let source = ProvidedSecret::new(client, &args.namespace, &args.cert_secret, dialled());
+            source.run(resolver, shutdown).boxed()
+        }
+        CertMode::Files => {
+            let folder = args.cert_dir.clone().context("--cert-dir is missing")?;
+            ProvidedFiles::new(folder, dialled()).run(resolver, shutdown).boxed()
+        }
+    })
 }
 
 fn server_config(args: &ServeArgs) -> Result<ServerConfig> {
@@ -189,6 +241,7 @@ pub(crate) fn names(args: &ServeArgs) -> Names {
     let without = features.into_iter().filter(|(off, _)| *off).map(|(_, feature)| feature);
     Names {
         without: without.collect(),
+        namespace: args.namespace.clone(),
         configuration: args.configuration.as_str().to_owned(),
         certificate,
         issued,

@@ -51,6 +51,14 @@ pub struct UnreadableDocument {
     pub message: String,
 }
 
+impl UnreadableDocument {
+    /// The location of the error as far as it is known, such as `policy.yaml:3:7`.
+    pub fn location(&self) -> String {
+        let numbers = [self.line, self.column].into_iter().flatten();
+        numbers.fold(self.file.clone(), |location, number| format!("{location}:{number}"))
+    }
+}
+
 /// Documents, in the order of the arguments, and of names within a directory.
 #[derive(Clone, Debug, Default)]
 pub struct Documents {

@@ -11,13 +11,13 @@ use super::retry_order;
 use crate::decision::{Decision, Detail, Effect, Finding, Kind, Operation, Phase, Request, assemble};
 
 /// A right, as a SubjectAccessReview asks for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Right {
     /// The verb.
     pub verb: &'static str,
     /// The API group.
     pub group: &'static str,
-    /// The plural.
+    /// The plural, with its subresource.
     pub resource: &'static str,
     /// The namespace; empty for all of them.
     pub namespace: String,

@@ -176,6 +176,7 @@ impl LiveReader {
         right: &Right,
     ) -> Result<AccessDecision, ClusterReadError> {
         let named = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        let (resource, subresource) = right.resource.split_once('/').unwrap_or((right.resource, ""));
         let spec = SubjectAccessReviewSpec {
             user: Some(user.username.clone()),
             uid: user.uid.clone(),
@@ -183,7 +184,8 @@ impl LiveReader {
             extra: Some(user.extra.clone()),
             resource_attributes: Some(ResourceAttributes {
                 group: named(right.group),
-                resource: named(right.resource),
+                resource: named(resource),
+                subresource: named(subresource),
                 verb: named(right.verb),
                 namespace: named(&right.namespace),
                 name: named(&right.name),

@@ -1,27 +1,26 @@
 //! `taskgate check`: evaluates objects as admission would, without a cluster, or with the policies and WorkItems of one.
 
-mod evaluate;
 mod formats;
 mod report;
 mod text;
 
 use std::{path::PathBuf, sync::Arc};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde_json::Value;
 use taskgate_offline::{
     ClusterState, ClusterStateOptions, Document, Documents, Evaluator, InstalledWebhooks, RequestDefaults, Schemas,
-    SourceLocation, cluster_state,
+    SourceLocation, UnreadableDocument, WriteRequest, cluster_state,
 };
 use taskgate_webhook::UserInfo;
 
-use self::report::CheckReport;
+use self::report::{CheckReport, EvaluatedObject};
 use crate::{
     cluster::{Connection, ConnectionArgs},
     defaults::{NAME, NAMESPACE},
-    exit::{CommandError, ExitStatus},
+    exit::{ExitStatus, UsageError},
     output::{self, ProgressLine, Style},
 };
 
@@ -113,57 +112,41 @@ pub(crate) enum Ci {
 }
 
 /// RBAC with `--live`: `list` on the objects that verdicts depend on, and `create` on subjectaccessreviews. Nothing without.
-pub(crate) async fn run(args: CheckArgs) -> Result<ExitStatus, CommandError> {
+pub(crate) async fn run(args: CheckArgs) -> Result<ExitStatus> {
     if args.files.is_empty() && !args.live {
-        return Err(CommandError::Usage(
-            "name FILES to check, - for standard input, or --live for what is in the cluster".to_owned(),
-        ));
+        let usage = "name FILES to check, - for standard input, or --live for what is in the cluster";
+        bail!(UsageError(usage.to_owned()));
     }
     let reading = ProgressLine::new("reading files");
     let asked = Documents::read(&args.files, &|done, total| reading.at(done, total));
     let given = Documents::read(&args.with, &|done, total| reading.at(done, total));
     drop(reading);
-    let connection = if args.live {
-        Some(args.connection.connect().await?)
-    } else {
-        None
-    };
     let mut report = CheckReport::default();
-    let live = match &connection {
-        Some(connection) => load(connection, &mut report).await?,
-        None => Vec::new(),
-    };
-    let namespace = match &connection {
-        Some(connection) => connection.namespace.clone(),
-        None => args
-            .connection
-            .namespace
-            .clone()
-            .unwrap_or_else(|| "default".to_owned()),
+    let (connection, live, namespace) = if args.live {
+        let connection = args.connection.connect().await?;
+        let loaded = cluster_state::load(&connection.client, &connection.namespace).await;
+        let (live, notes) = loaded.context("reading the cluster")?;
+        report.notes = notes.iter().map(ToString::to_string).collect();
+        let namespace = connection.namespace.clone();
+        (Some(connection), live, namespace)
+    } else {
+        let namespace = args.connection.namespace.clone();
+        (None, Vec::new(), namespace.unwrap_or_else(|| "default".to_owned()))
     };
     let of_files = [&given.objects, &asked.objects].into_iter().flatten();
     // Of two objects with the same name the later one counts: files replace the state of the cluster.
     let objects: Vec<_> = live.iter().chain(of_files.map(|document| &document.object)).collect();
     let evaluator = Arc::new(evaluator(&args, connection.as_ref(), &namespace, &objects)?);
     report.unreadable = [given.unreadable, asked.unreadable].concat();
-    report.foreign = asked.skipped;
     let proposed = if args.files.is_empty() {
         stored(live, if args.all_namespaces { None } else { Some(&namespace) })
     } else {
         asked.objects
     };
-    evaluate::all(&evaluator, proposed, defaults(&args, namespace), &mut report).await?;
+    evaluate(&evaluator, proposed, defaults(&args, namespace), &mut report).await?;
     report.leave_out(evaluator.cluster.rejected_policies());
     print(&args, &report)?;
     Ok(report.status())
-}
-
-/// The objects of the cluster. What could not be read is added to the report.
-async fn load(connection: &Connection, report: &mut CheckReport) -> anyhow::Result<Vec<Value>> {
-    let loaded = cluster_state::load(&connection.client, &connection.namespace).await;
-    let (objects, notes) = loaded.context("reading the cluster")?;
-    report.notes = notes.iter().map(ToString::to_string).collect();
-    Ok(objects)
 }
 
 /// The objects of a cluster that admission evaluates, as documents.
@@ -207,14 +190,10 @@ fn evaluator(
     connection: Option<&Connection>,
     namespace: &str,
     objects: &[&Value],
-) -> anyhow::Result<Evaluator> {
+) -> Result<Evaluator> {
     let mut schemas = Schemas::own();
-    for crd in objects
-        .iter()
-        .filter(|object| object["kind"] == "CustomResourceDefinition")
-    {
-        schemas.add(crd);
-    }
+    let is_crd = |object: &&&Value| object["kind"] == "CustomResourceDefinition";
+    objects.iter().filter(is_crd).for_each(|crd| schemas.add(crd));
     let registration = InstalledWebhooks::find(objects.iter().copied()).map_err(|error| anyhow!("{error}"))?;
     let registration = registration.unwrap_or_else(|| InstalledWebhooks::generated(NAME, &args.taskgate_namespace));
     let knowledge = ClusterStateOptions {
@@ -230,7 +209,46 @@ fn evaluator(
     })
 }
 
-fn print(args: &CheckArgs, report: &CheckReport) -> anyhow::Result<()> {
+/// Evaluates `documents` on all processors and reports them in their order.
+async fn evaluate(
+    evaluator: &Arc<Evaluator>,
+    documents: Vec<Document>,
+    defaults: RequestDefaults,
+    report: &mut CheckReport,
+) -> Result<()> {
+    let progress = ProgressLine::new("evaluating objects");
+    let (total, defaults) = (documents.len(), Arc::new(defaults));
+    let evaluations = documents.into_iter().map(
+        |Document {
+             location: place,
+             object,
+         }| {
+            let (evaluator, defaults) = (Arc::clone(evaluator), Arc::clone(&defaults));
+            tokio::spawn(async move {
+                match WriteRequest::of(object, &defaults) {
+                    Ok(request) => Ok((evaluator.evaluate(request).await, place)),
+                    Err(error) => Err(UnreadableDocument {
+                        file: place.file,
+                        line: Some(place.line),
+                        column: None,
+                        message: error.to_string(),
+                    }),
+                }
+            })
+        },
+    );
+    for (index, evaluation) in evaluations.collect::<Vec<_>>().into_iter().enumerate() {
+        match evaluation.await.context("evaluating objects")? {
+            Ok((Some(judgement), place)) => report.entries.push(EvaluatedObject { place, judgement }),
+            Ok((None, _)) => report.other_kinds += 1,
+            Err(unreadable) => report.unreadable.push(unreadable),
+        }
+        progress.at(index + 1, total);
+    }
+    Ok(())
+}
+
+fn print(args: &CheckArgs, report: &CheckReport) -> Result<()> {
     let github = match args.ci {
         Ci::Auto => std::env::var("GITHUB_ACTIONS").is_ok_and(|value| value == "true"),
         Ci::Github => true,

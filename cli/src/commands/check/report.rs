@@ -18,8 +18,6 @@ pub(super) struct CheckReport {
     pub(super) notes: Vec<String>,
     /// How many objects are of kinds that the webhooks do not select.
     pub(super) other_kinds: usize,
-    /// How many documents in folders are no objects.
-    pub(super) foreign: usize,
 }
 
 /// An object and its evaluation.
@@ -72,13 +70,6 @@ pub(super) struct Data<'a> {
 }
 
 impl CheckReport {
-    /// Adds the evaluations of other documents.
-    pub(super) fn extend(&mut self, other: Self) {
-        self.entries.extend(other.entries);
-        self.unreadable.extend(other.unreadable);
-        self.other_kinds += other.other_kinds;
-    }
-
     /// Every problem: unreadable documents, refused objects, warnings.
     pub(super) fn problems(&self) -> Vec<CheckProblem<'_>> {
         let unreadable = self.unreadable.iter().map(|bad| CheckProblem {

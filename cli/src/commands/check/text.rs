@@ -11,16 +11,12 @@ use crate::output::Style;
 pub(super) fn render(report: &CheckReport, style: Style, quiet: bool) -> String {
     let mut text = String::new();
     for bad in &report.unreadable {
-        let at = |number: Option<usize>| number.map(|number| format!(":{number}")).unwrap_or_default();
-        let place = format!("{}{}{}", bad.file, at(bad.line), at(bad.column));
-        line(&mut text, &format!("{place}  {}", style.bad("unreadable")));
+        line(&mut text, &format!("{}  {}", bad.location(), style.bad("unreadable")));
         line(&mut text, &format!("  {}", bad.message));
     }
     for left_out in &report.left_out {
-        line(
-            &mut text,
-            &format!("{}  {}", left_out.policy, style.warning("not in force")),
-        );
+        let state = style.warning("not in force");
+        line(&mut text, &format!("{}  {state}", left_out.policy));
         for problem in &left_out.problems {
             line(&mut text, &format!("  {problem}"));
         }
@@ -111,16 +107,12 @@ fn verdict(judgement: &Evaluation, style: Style) -> String {
 /// Such as `5 objects: 3 allowed (2 changed, 1 with warnings), 1 denied, 1 not sent`.
 fn count(summary: &CheckSummary) -> String {
     let some = |number: usize, what: &str| (number > 0).then(|| format!("{number} {what}"));
-    let details: Vec<_> = [some(summary.changed, "changed"), some(summary.warned, "with warnings")]
-        .into_iter()
-        .flatten()
-        .collect();
-    let details = if details.is_empty() {
-        String::new()
-    } else {
-        format!(" ({})", details.join(", "))
+    let join = |parts: &[Option<String>]| parts.iter().flatten().cloned().collect::<Vec<_>>().join(", ");
+    let details = match join(&[some(summary.changed, "changed"), some(summary.warned, "with warnings")]) {
+        none if none.is_empty() => none,
+        details => format!(" ({details})"),
     };
-    let parts: Vec<_> = [
+    let parts = join(&[
         Some(format!("{} allowed{details}", summary.allowed)),
         some(summary.denied, "denied"),
         some(summary.invalid, "invalid"),
@@ -128,10 +120,7 @@ fn count(summary: &CheckSummary) -> String {
         some(summary.not_sent, "not sent"),
         some(summary.unreadable, "unreadable"),
         some(summary.other_kinds, "of other kinds"),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
+    ]);
     let noun = if summary.objects == 1 { "object" } else { "objects" };
-    format!("{} {noun}: {}", summary.objects, parts.join(", "))
+    format!("{} {noun}: {parts}", summary.objects)
 }

@@ -3,7 +3,6 @@
 
 use clap::{Args as _, Command, FromArgMatches as _};
 use serde_json::Value;
-use taskgate_api::kueue::ConfigRef;
 
 use crate::{
     rights::Names,
@@ -14,52 +13,52 @@ use crate::{
 };
 
 /// The settings of an installation.
-#[derive(Clone, Debug)]
 pub(super) struct Installation {
     pub(super) namespace: String,
     pub(super) service: String,
     pub(super) configuration: String,
     /// The service account of the pods.
     pub(super) account: String,
-    /// The Secret with the certificate; `None` where it comes from files.
-    pub(super) secret: Option<String>,
-    pub(super) mode: CertMode,
-    pub(super) leader_election: bool,
+    /// Its flags.
+    pub(super) serve: ServeArgs,
     pub(super) names: Names,
-    pub(super) kueue: ConfigRef,
     /// Why the flags of the Deployment cannot be parsed; the defaults are assumed.
     pub(super) problem: Option<String>,
 }
 
 impl Installation {
     /// The settings of the installation with this `deployment`; `None` where there is none, or it cannot be read.
-    pub(super) fn of(namespace: &str, service: &str, configuration: &str, deployment: Option<&Value>) -> Self {
-        let defaults = || vec![format!("--namespace={namespace}"), format!("--service={service}")];
-        let flags = deployment.map(|deployment| flags(namespace, deployment));
-        let (serve, problem) = match parse(flags.unwrap_or_else(defaults)) {
-            Ok(serve) => (Some(serve), None),
-            Err(problem) => (parse(defaults()).ok(), Some(problem)),
+    pub(super) fn of(
+        namespace: &str,
+        service: &str,
+        configuration: &str,
+        deployment: Option<&Value>,
+    ) -> Result<Self, String> {
+        let defaults = || parse(vec![format!("--namespace={namespace}"), format!("--service={service}")]);
+        let (serve, problem) = match deployment.map(|deployment| parse(flags(namespace, deployment))) {
+            None => (defaults()?, None),
+            Some(Ok(serve)) => (serve, None),
+            Some(Err(problem)) => (defaults()?, Some(problem)),
         };
         let account =
             deployment.and_then(|deployment| deployment.pointer("/spec/template/spec/serviceAccountName")?.as_str());
-        let names = serve.as_ref().map(serve::names).unwrap_or_default();
-        let mode = serve.as_ref().map(|serve| serve.cert_mode).unwrap_or_default();
-        Self {
+        Ok(Self {
             namespace: namespace.to_owned(),
             service: service.to_owned(),
             configuration: configuration.to_owned(),
             account: account.unwrap_or(service).to_owned(),
-            secret: match mode {
-                CertMode::SelfSigned => Some(names.certificate.clone()),
-                CertMode::CertManager => Some(names.issued.clone()),
-                CertMode::Files => None,
+            names: Names {
+                namespace: namespace.to_owned(),
+                ..serve::names(&serve)
             },
-            mode,
-            leader_election: serve.as_ref().is_none_or(|serve| !serve.no_leader_election),
-            kueue: serve.map(|serve| serve.kueue_config).unwrap_or_default(),
-            names,
+            serve,
             problem,
-        }
+        })
+    }
+
+    /// The Secret with the certificate; `None` where it comes from files.
+    pub(super) fn secret(&self) -> Option<&str> {
+        (self.serve.cert_mode != CertMode::Files).then_some(&self.serve.cert_secret)
     }
 }
 
@@ -129,7 +128,7 @@ mod tests {
         let container = json!({"args": args, "env": env});
         let deployment =
             json!({"spec": {"template": {"spec": {"serviceAccountName": "gate", "containers": [container]}}}});
-        Installation::of("gates", "gate", "a", Some(&deployment))
+        Installation::of("gates", "gate", "a", Some(&deployment)).expect("the defaults are legal")
     }
 
     #[test]
@@ -145,12 +144,12 @@ mod tests {
             ]),
         );
         assert_eq!(
-            (found.mode, found.secret.as_deref()),
+            (found.serve.cert_mode, found.secret()),
             (CertMode::CertManager, Some("given"))
         );
         assert_eq!(
-            (found.account.as_str(), found.leader_election, found.problem),
-            ("gate", false, None)
+            (found.account.as_str(), found.serve.no_leader_election, &found.problem),
+            ("gate", true, &None)
         );
         assert_eq!(found.names.lease, "taskgate-controller");
     }
@@ -161,9 +160,10 @@ mod tests {
         assert!(
             found
                 .problem
+                .as_ref()
                 .is_some_and(|problem| problem.contains("--from-the-future"))
         );
-        assert_eq!(found.secret.as_deref(), Some("taskgate-serving-cert"));
+        assert_eq!(found.secret(), Some("taskgate-serving-cert"));
         assert_eq!(found.names.lease, "gate-controller");
     }
 

@@ -20,7 +20,7 @@ use self::report::{DoctorReport, Level};
 use crate::{
     cluster::InstallationArgs,
     defaults::NAME,
-    exit::{CommandError, ExitStatus},
+    exit::ExitStatus,
     flags::{duration, object_name},
     output::{OutputFormat, ProgressLine, Style, try_print},
 };
@@ -56,7 +56,7 @@ pub(crate) struct DoctorArgs {
 
 /// RBAC: `get` and `list` on the objects that are checked, `create` on clustertaskpolicies and Tasks (as a dry run) and on
 /// subjectaccessreviews. What may not be read is reported as a warning.
-pub(crate) async fn run(args: DoctorArgs) -> Result<ExitStatus, CommandError> {
+pub(crate) async fn run(args: DoctorArgs) -> Result<ExitStatus> {
     let connection = args.installation.connect().await?;
     let until = args.wait.map(|period| Instant::now() + period);
     let waiting = ProgressLine::new("waiting for taskgate, checks that pass");

@@ -5,11 +5,15 @@
 //! and it is in no namespace that could be excluded. The mutating probe is a Task with a request to be cancelled: taskgate
 //! removes that from every new Task.
 
-use kube::api::{DynamicObject, PostParams};
+use anyhow::Result;
+use kube::api::DynamicObject;
 use serde_json::{Value, json};
 use taskgate_api::{GROUP, VERSION, keys};
 
-use crate::commands::snapshot::{Collection, SnapshotReader};
+use crate::{
+    cluster::{DryRun, api_error},
+    commands::snapshot::{Collection, SnapshotReader},
+};
 
 const NAME: &str = "taskgate-doctor";
 /// The API server's words before the name of a webhook that denied a request, and of one that failed.
@@ -52,9 +56,9 @@ pub(super) async fn run(reader: &SnapshotReader, namespace: Option<String>) -> P
     };
     let mutating = async {
         let namespace = namespace?;
-        let (group, version, kind, _) = reader.resource(Collection::Tasks);
+        let resource = reader.resource(Collection::Tasks);
         let task = json!({
-            "apiVersion": format!("{group}/{version}"), "kind": kind,
+            "apiVersion": resource.api_version, "kind": resource.kind,
             "metadata": {"name": NAME, "annotations": {keys::CANCEL: "probe of taskgate doctor"}},
             "spec": {"type": "claude-code", "prompt": "nothing", "credentials": {"type": "none"}},
         });
@@ -71,21 +75,15 @@ async fn create(
     collection: Collection,
     namespace: Option<&str>,
     object: Value,
-) -> Result<Value, String> {
-    let object: DynamicObject = serde_json::from_value(object).map_err(|error| error.to_string())?;
-    let params = PostParams {
-        dry_run: true,
-        ..PostParams::default()
-    };
-    match reader.api_in(collection, namespace).create(&params, &object).await {
-        Ok(created) => serde_json::to_value(created).map_err(|error| error.to_string()),
-        Err(kube::Error::Api(status)) => Err(status.message.clone()),
-        Err(error) => Err(error.to_string()),
-    }
+) -> Result<Value> {
+    let object: DynamicObject = serde_json::from_value(object)?;
+    let objects = reader.api_in(collection, namespace);
+    let created = objects.create(&DryRun { dry_run: true }.post(), &object).await;
+    Ok(serde_json::to_value(created.map_err(api_error)?)?)
 }
 
 /// What the answer to a probe proves.
-fn result_of(answer: Result<Value, String>, is_changed: impl Fn(&Value) -> bool) -> ProbeResult {
+fn result_of(answer: Result<Value>, is_changed: impl Fn(&Value) -> bool) -> ProbeResult {
     let is_own = |message: &str, before: &str| {
         let name = message
             .split_once(before)
@@ -95,19 +93,23 @@ fn result_of(answer: Result<Value, String>, is_changed: impl Fn(&Value) -> bool)
     match answer {
         Ok(created) if is_changed(&created) => ProbeResult::Answered,
         Ok(_) => ProbeResult::NotCalled,
-        Err(message) if is_own(&message, FAILED) => ProbeResult::CallFailed(message),
-        Err(message) if is_own(&message, DENIED) => ProbeResult::Answered,
-        Err(message) => ProbeResult::Refused(message),
+        Err(error) => match error.to_string() {
+            message if is_own(&message, FAILED) => ProbeResult::CallFailed(message),
+            message if is_own(&message, DENIED) => ProbeResult::Answered,
+            message => ProbeResult::Refused(message),
+        },
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use anyhow::anyhow;
+
     use super::*;
 
     #[test]
     fn the_answer_shows_whether_taskgate_was_called() {
-        let refused = |message: &str| result_of(Err(message.to_owned()), |_| true);
+        let refused = |message: &str| result_of(Err(anyhow!("{message}")), |_| true);
         let denied = "admission webhook \"validate.policies.taskgate.dev\" denied the request: taskgate: spec";
         assert_eq!(refused(denied), ProbeResult::Answered);
         let broken = "Internal error occurred: failed calling webhook \"validate.policies.taskgate.dev\": failed to call webhook: \

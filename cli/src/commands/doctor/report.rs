@@ -102,12 +102,7 @@ impl Findings {
     }
 
     pub(super) fn ok(&mut self, message: impl Into<String>) {
-        self.all.push(DoctorFinding {
-            check: self.check,
-            level: Level::Ok,
-            message: message.into(),
-            advice: None,
-        });
+        self.push(Level::Ok, message.into(), None);
     }
 
     pub(super) fn warning(&mut self, message: impl Into<String>, advice: impl Into<String>) {
@@ -119,11 +114,15 @@ impl Findings {
     }
 
     pub(super) fn add(&mut self, level: Level, message: impl Into<String>, advice: impl Into<String>) {
+        self.push(level, message.into(), Some(advice.into()));
+    }
+
+    fn push(&mut self, level: Level, message: String, advice: Option<String>) {
         self.all.push(DoctorFinding {
             check: self.check,
             level,
-            message: message.into(),
-            advice: Some(advice.into()),
+            message,
+            advice,
         });
     }
 

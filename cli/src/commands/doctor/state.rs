@@ -7,20 +7,12 @@ use futures::{StreamExt as _, join, stream};
 use http::Request;
 use http_body_util::{BodyExt as _, Collected};
 use jiff::{SignedDuration, Timestamp, fmt::rfc2822};
-use k8s_openapi::{
-    api::{
-        authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
-        core::v1::Secret,
-    },
-    apimachinery::pkg::version::Info,
-};
-use kube::{
-    Api, Client,
-    api::{ListParams, PostParams},
-    client::Body,
-};
-use taskgate_api::switch;
+use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::version::Info};
+use kube::{Api, Client, api::ListParams, client::Body};
+use taskgate_api::{foreman, kelos, kueue, switch};
 use taskgate_certs::SecretData;
+use taskgate_policy::Right;
+use taskgate_webhook::{ClusterReadError, UserInfo, check_access};
 
 use super::{
     installation::{Installation, pod_selector},
@@ -29,9 +21,11 @@ use super::{
 };
 use crate::{
     cluster::Connection,
-    commands::snapshot::{ApiGroups, Collection, CollectionQuery, ReadError, Snapshot, SnapshotReader},
+    commands::snapshot::{
+        ApiGroups, Collection, CollectionQuery, KUEUE_DEPLOYMENT, ReadError, Snapshot, SnapshotReader,
+    },
     output::ProgressLine,
-    rights::permissions::{RbacPermission, permissions},
+    rights::review::permissions,
 };
 
 /// How many Tasks and Workloads are read.
@@ -49,21 +43,55 @@ pub(super) const KELOS_CRD: &str = "tasks.kelos.dev";
 pub(super) const FOREMAN_CRD: &str = "workloads.foreman.llmkube.dev";
 pub(super) const KUEUE_CRD: &str = "workloads.kueue.x-k8s.io";
 pub(super) const CERT_MANAGER_CRD: &str = "certificates.cert-manager.io";
-/// The CustomResourceDefinitions that the checks read: taskgate's own, and one of each other system.
-const CRDS: [&str; 7] = [
-    OWN_CRDS[0],
-    OWN_CRDS[1],
-    OWN_CRDS[2],
-    KELOS_CRD,
-    FOREMAN_CRD,
-    KUEUE_CRD,
-    CERT_MANAGER_CRD,
-];
 pub(super) const KELOS_DEPLOYMENT: &str = "kelos-controller-manager";
-pub(super) const KUEUE_DEPLOYMENT: &str = "kueue-controller-manager";
-pub(super) const CERT_MANAGER_DEPLOYMENT: &str = "cert-manager";
-/// The Deployments of other systems that the checks read for their release, by the names in their own manifests.
-const DEPLOYMENTS: [&str; 3] = [KELOS_DEPLOYMENT, KUEUE_DEPLOYMENT, CERT_MANAGER_DEPLOYMENT];
+
+/// A system that taskgate works with.
+pub(super) struct OtherSystem {
+    pub(super) check: DoctorCheck,
+    pub(super) name: &'static str,
+    pub(super) group: &'static str,
+    /// The versions of its kinds that taskgate knows.
+    pub(super) versions: &'static [&'static str],
+    /// The CustomResourceDefinition that is read for its release and its capabilities.
+    pub(super) crd: &'static str,
+    /// The Deployment that is read for its release, by the name in its own manifests.
+    pub(super) deployment: Option<&'static str>,
+}
+
+pub(super) const OTHER_SYSTEMS: [OtherSystem; 4] = [
+    OtherSystem {
+        check: DoctorCheck::Kelos,
+        name: "Kelos",
+        group: kelos::GROUP,
+        versions: &kelos::TASK_VERSIONS,
+        crd: KELOS_CRD,
+        deployment: Some(KELOS_DEPLOYMENT),
+    },
+    OtherSystem {
+        check: DoctorCheck::Foreman,
+        name: "Foreman",
+        group: foreman::GROUP,
+        versions: &foreman::VERSIONS,
+        crd: FOREMAN_CRD,
+        deployment: None,
+    },
+    OtherSystem {
+        check: DoctorCheck::Kueue,
+        name: "Kueue",
+        group: kueue::GROUP,
+        versions: &kueue::VERSIONS,
+        crd: KUEUE_CRD,
+        deployment: Some(KUEUE_DEPLOYMENT),
+    },
+    OtherSystem {
+        check: DoctorCheck::CertManager,
+        name: "cert-manager",
+        group: "cert-manager.io",
+        versions: &["v1"],
+        crd: CERT_MANAGER_CRD,
+        deployment: Some("cert-manager"),
+    },
+];
 
 /// The state of the cluster.
 pub(super) struct ClusterState {
@@ -73,8 +101,8 @@ pub(super) struct ClusterState {
     pub(super) groups: Result<ApiGroups, ReadError>,
     pub(super) snapshot: Snapshot,
     pub(super) certificate: Result<Certificate, ReadError>,
-    /// The permissions that taskgate's service account needs and does not have.
-    pub(super) denied: Result<HashSet<RbacPermission>, ReadError>,
+    /// The rights that taskgate's service account needs and does not have.
+    pub(super) denied: Result<HashSet<Right>, ReadError>,
     pub(super) probes: Probes,
 }
 
@@ -110,10 +138,11 @@ pub(super) async fn read(
         .read([CollectionQuery::get(Collection::Deployment, own, service)])
         .await;
     let deployment = snapshot.one(Collection::Deployment).ok();
-    let installation = Installation::of(&connection.namespace, service, configuration, deployment);
+    let installation = Installation::of(&connection.namespace, service, configuration, deployment)
+        .map_err(|error| no_api_server((error, "report this as a bug of taskgate")))?;
     let queries = queries(&reader, &installation, deployment.and_then(pod_selector));
     let certificate = async {
-        match &installation.secret {
+        match installation.secret() {
             Some(secret) => certificate(connection, secret).await,
             None => Err(ReadError::Absent),
         }
@@ -136,7 +165,7 @@ pub(super) async fn read(
 
 fn queries(reader: &SnapshotReader, installation: &Installation, pods: Option<String>) -> Vec<CollectionQuery> {
     let own = Some(installation.namespace.as_str());
-    let kueue = &installation.kueue;
+    let kueue = &installation.serve.kueue_config;
     let mut queries = vec![
         CollectionQuery::get(Collection::Service, own, &installation.service),
         CollectionQuery::get(Collection::DisableSwitch, own, switch::CONFIG_MAP),
@@ -156,8 +185,12 @@ fn queries(reader: &SnapshotReader, installation: &Installation, pods: Option<St
     queries.extend(all.map(|collection| reader.query(collection)));
     let page = |collection| CollectionQuery::list(collection, None, ListParams::default().limit(PAGE));
     queries.extend([Collection::Tasks, Collection::Workloads].map(page));
-    queries.extend(CRDS.map(|name| CollectionQuery::get(Collection::Crd(name), None, name)));
-    queries.extend(DEPLOYMENTS.map(|name| {
+    let crds = OWN_CRDS
+        .into_iter()
+        .chain(OTHER_SYSTEMS.iter().map(|system| system.crd));
+    queries.extend(crds.map(|name| CollectionQuery::get(Collection::Crd(name), None, name)));
+    let deployments = OTHER_SYSTEMS.iter().filter_map(|system| system.deployment);
+    queries.extend(deployments.map(|name| {
         let params = ListParams::default().fields(&format!("metadata.name={name}"));
         CollectionQuery::list(Collection::Deployments(name), None, params)
     }));
@@ -224,54 +257,32 @@ async fn api_server(client: &Client) -> Result<ApiServer, (String, &'static str)
     })
 }
 
-/// The permissions that taskgate's service account needs and does not have, by one access review each.
+/// The rights that taskgate's service account needs and does not have, by one access review each.
 ///
 /// RBAC: `create` on subjectaccessreviews; nothing is stored.
-async fn denied(client: &Client, installation: &Installation) -> Result<HashSet<RbacPermission>, ReadError> {
-    let reviews = Api::<SubjectAccessReview>::all(client.clone());
-    let permissions = permissions(&installation.names);
+async fn denied(client: &Client, installation: &Installation) -> Result<HashSet<Right>, ReadError> {
+    let Installation { namespace, account, .. } = installation;
+    let user = UserInfo {
+        username: format!("system:serviceaccount:{namespace}:{account}"),
+        groups: vec![
+            "system:serviceaccounts".to_owned(),
+            format!("system:serviceaccounts:{namespace}"),
+            "system:authenticated".to_owned(),
+        ],
+        ..UserInfo::default()
+    };
+    let rights = permissions(&installation.names);
     let progress = ProgressLine::new("reviewing taskgate's rights");
-    let total = permissions.len();
-    let results = permissions.into_iter().map(async |permission| {
-        let review = review(&permission, installation);
-        let status = reviews.create(&PostParams::default(), &review).await?.status;
-        let allowed = status.is_some_and(|status| status.allowed);
-        Ok((!allowed).then_some(permission))
+    let total = rights.len();
+    let results = rights.into_iter().map(async |right| {
+        let decision = check_access(client.clone(), &user, &right).await?;
+        Ok((!decision.allowed).then_some(right))
     });
     let mut results = stream::iter(results).buffer_unordered(CONCURRENT_REVIEWS).enumerate();
     let mut denied = HashSet::new();
     while let Some((index, result)) = results.next().await {
         progress.at(index, total);
-        denied.extend(result.map_err(|error: kube::Error| ReadError::from(error))?);
+        denied.extend(result.map_err(|error: ClusterReadError| ReadError::Refused(error.reason))?);
     }
     Ok(denied)
-}
-
-fn review(permission: &RbacPermission, installation: &Installation) -> SubjectAccessReview {
-    let Installation { namespace, account, .. } = installation;
-    let (resource, subresource) = match permission.resource.split_once('/') {
-        Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
-        None => (permission.resource, None),
-    };
-    SubjectAccessReview {
-        spec: SubjectAccessReviewSpec {
-            user: Some(format!("system:serviceaccount:{namespace}:{account}")),
-            groups: Some(vec![
-                "system:serviceaccounts".to_owned(),
-                format!("system:serviceaccounts:{namespace}"),
-                "system:authenticated".to_owned(),
-            ]),
-            resource_attributes: Some(ResourceAttributes {
-                namespace: permission.in_own_namespace.then(|| namespace.clone()),
-                verb: Some(permission.verb.to_owned()),
-                group: Some(permission.group.to_owned()),
-                resource: Some(resource.to_owned()),
-                subresource,
-                name: permission.object.clone(),
-                ..ResourceAttributes::default()
-            }),
-            ..SubjectAccessReviewSpec::default()
-        },
-        ..SubjectAccessReview::default()
-    }
 }

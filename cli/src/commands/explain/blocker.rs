@@ -1,26 +1,39 @@
 //! What a Task waits for, and the command that unblocks it.
+//!
+//! Kueue may be the blocker without a trace: while its webhook is unavailable, the API server refuses every Job in the namespaces that
+//! Kueue manages, and Kelos does not report it.
 
-use serde_json::Value;
+use anyhow::Result;
+use k8s_openapi::api::{apps::v1::Deployment, batch::v1};
+use kube::Api;
+use serde_json::{Value, json};
 use taskgate_api::{
     condition::{Condition, QUEUED},
     job::Job,
     kelos::{self, Task},
     keys,
-    kueue::Workload,
+    kueue::{ConfigRef, Workload},
     metadata::Metadata,
 };
 
 use super::{
-    context::ExplainContext,
     explanation::{Line, command},
+    input::ExplainContext,
 };
-use crate::commands::snapshot::{Collection, DisplayState, TaskSummary};
+use crate::{
+    cluster::{Connection, DryRun, api_error},
+    commands::snapshot::{Collection, DisplayState, KUEUE_DEPLOYMENT, TaskSummary},
+};
 
 /// The phase of a Task whose Job has not started.
 const PENDING: &str = "Pending";
 /// How many Jobs of the same queue are named.
 const NAMED: usize = 5;
 const CANCEL_RIGHT: &str = "patch and delete on tasks.kelos.dev";
+/// The API server's words before the name of a webhook that does not answer.
+const FAILED_CALL: &str = "failed calling webhook \"";
+/// Kueue's webhooks for Jobs.
+const WEBHOOKS: [&str; 2] = ["mjob.kb.io", "vjob.kb.io"];
 
 /// What `task` waits for, in its state `summary`.
 pub(super) fn lines(context: &ExplainContext<'_>, task: &Value, summary: &TaskSummary) -> Vec<Line> {
@@ -141,7 +154,7 @@ fn pending(context: &ExplainContext<'_>, task: &Value) -> Vec<Line> {
             return vec![Line::waits("for its Job, which may not be read")];
         }
         let line = Line::waits("for Kelos to create its Job");
-        return [line].into_iter().chain(context.kueue.blocker()).collect();
+        return [line].into_iter().chain(context.kueue.clone()).collect();
     };
     if let Some(line) = not_started(context, task) {
         return vec![line];
@@ -187,7 +200,7 @@ fn queued(context: &ExplainContext<'_>, task: &Value) -> Vec<Line> {
         reason,
         Line::waits(format!("{queue}: {reason}: {message}")),
     );
-    [line].into_iter().chain(context.kueue.blocker()).collect()
+    [line].into_iter().chain(context.kueue.clone()).collect()
 }
 
 /// Kueue keeps the Task's Job from running although it does not wait in a queue.
@@ -280,4 +293,110 @@ fn quota(context: &ExplainContext<'_>, queue: &str, line: Line) -> Line {
 /// A `kubectl patch` command.
 pub(super) fn patch(context: &ExplainContext<'_>, kind: &str, name: &str, patch: &str) -> String {
     context.kubectl(&["patch", kind, name, "--type=merge", "-p", patch])
+}
+
+/// The line that names Kueue, or another webhook, as the blocker of every Job: creates a Job as a dry run and reads Kueue's
+/// Deployment. `None` where there is no problem, or the user may not see it. Errors when the API server does not answer.
+///
+/// RBAC: `create` on jobs, `get` on Kueue's Deployment.
+pub(super) async fn kueue(connection: &Connection) -> Result<Option<Line>> {
+    let Connection { client, namespace } = connection;
+    let job: v1::Job = serde_json::from_value(json!({
+        "metadata": {"generateName": "taskgate-explain-"},
+        "spec": {"suspend": true, "template": {"spec": {
+            "restartPolicy": "Never", "containers": [{"name": "none", "image": "none"}],
+        }}},
+    }))?;
+    let jobs = Api::<v1::Job>::namespaced(client.clone(), namespace);
+    let refused = match jobs.create(&DryRun { dry_run: true }.post(), &job).await {
+        Ok(_) => None,
+        Err(kube::Error::Api(status)) => refused_job(&status.message),
+        Err(error) => return Err(api_error(error)),
+    };
+    if refused.is_some() {
+        return Ok(refused);
+    }
+    let deployments = Api::<Deployment>::namespaced(client.clone(), &ConfigRef::default().namespace);
+    match deployments.get_opt(KUEUE_DEPLOYMENT).await {
+        Ok(found) => Ok(found.as_ref().and_then(unavailable)),
+        Err(kube::Error::Api(_)) => Ok(None),
+        Err(error) => Err(api_error(error)),
+    }
+}
+
+/// The webhook that a refused Job's message names: the API server cannot call it, and therefore refuses Jobs.
+fn refused_job(message: &str) -> Option<Line> {
+    let (_, rest) = message.split_once(FAILED_CALL)?;
+    let (webhook, _) = rest.split_once('"')?;
+    if WEBHOOKS.contains(&webhook) {
+        let text = format!(
+            "the blocker is Kueue: the API server cannot call its webhook {webhook}, and refuses every Job until it can: {message}"
+        );
+        return Some(with_pods(
+            Line::waits(text).advice("Kelos tries again automatically once Kueue is available"),
+        ));
+    }
+    let text = format!(
+        "the blocker is webhook {webhook}: the API server cannot call it, and refuses every Job until it can: {message}"
+    );
+    Some(Line::waits(text).advice("the administrator of that webhook can restore it"))
+}
+
+/// Kueue's Deployment, if it has no available replica.
+pub(super) fn unavailable(deployment: &Deployment) -> Option<Line> {
+    let available = deployment.status.as_ref().and_then(|status| status.available_replicas);
+    if available.unwrap_or_default() > 0 {
+        return None;
+    }
+    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let namespace = ConfigRef::default().namespace;
+    Some(with_pods(Line::waits(format!(
+        "the blocker is Kueue: Deployment {namespace}/{KUEUE_DEPLOYMENT} has none of its {wanted} replicas available, so that neither \
+         its controller nor its webhook works"
+    ))))
+}
+
+fn with_pods(line: Line) -> Line {
+    let pods = command(["kubectl", "-n", &ConfigRef::default().namespace, "get", "pods"]);
+    line.command(pods, "get on Kueue's pods")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_the_unavailable_webhook() {
+        let message = "Internal error occurred: failed calling webhook \"mjob.kb.io\": failed to call webhook: Post \
+                       \"https://kueue-webhook-service.kueue-system.svc:443/mutate\": connection refused";
+        let line = refused_job(message).expect("a webhook failed");
+        assert!(
+            line.text
+                .starts_with("the blocker is Kueue: the API server cannot call its webhook mjob.kb.io, ")
+        );
+        assert!(line.text.ends_with("connection refused"), "{}", line.text);
+        assert_eq!(line.command.as_deref(), Some("kubectl -n kueue-system get pods"));
+        let other = refused_job("failed calling webhook \"jobs.example.com\": EOF").expect("a webhook failed");
+        assert!(other.text.starts_with("the blocker is webhook jobs.example.com: "));
+        for fine in [
+            "jobs is forbidden",
+            "exceeded quota",
+            "admission webhook \"mjob.kb.io\" denied the request",
+        ] {
+            assert_eq!(refused_job(fine), None);
+        }
+    }
+
+    #[test]
+    fn a_deployment_without_an_available_replica_is_down() {
+        let deployment = |status| -> Deployment {
+            serde_json::from_value(json!({"metadata": {}, "spec": {
+                "replicas": 2, "selector": {}, "template": {},
+            }, "status": status}))
+            .expect("a Deployment")
+        };
+        assert_eq!(unavailable(&deployment(json!({"availableReplicas": 1}))), None);
+        let down = unavailable(&deployment(json!({}))).expect("it has none");
+        assert!(down.text.contains("none of its 2 replicas"), "{}", down.text);
+    }
 }

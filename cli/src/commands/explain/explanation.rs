@@ -98,6 +98,11 @@ impl Explanation {
         }
     }
 
+    /// Whether everything could be read.
+    pub(super) fn is_complete(&self) -> bool {
+        self.lines.iter().all(|line| line.topic != Topic::Hidden)
+    }
+
     /// Each line, and beneath it what helps.
     pub(super) fn text(&self, style: Style) -> String {
         let state = match self.state.as_str() {

@@ -12,8 +12,8 @@ use taskgate_api::{
 use taskgate_policy::{FailureRule, breaker_state, clip, next_attempt, retry};
 
 use super::{
-    context::ExplainContext,
     explanation::{Explanation, Line, Topic, is_argument},
+    input::ExplainContext,
     policy,
 };
 use crate::{
@@ -32,22 +32,15 @@ const RESET_RIGHT: &str = "patch on workitems";
 const RETRY_RIGHTS: &str = "patch on workitems; delete and create on what is run again";
 
 pub(super) fn explain(context: &ExplainContext<'_>, item: &WorkItem, now: Timestamp) -> Explanation {
-    let task = task_of(context, item);
-    let rule = rule(context, task.as_ref());
-    let status = item.status.as_ref();
-    let breaker = status.map_or(Breaker::Closed, |status| breaker(status, rule.as_ref(), now));
-    let state = match breaker {
-        Breaker::Closed => "Closed",
-        Breaker::Open => "Open",
-        Breaker::HalfOpen => "HalfOpen",
-    };
+    let state = ItemBreaker::of(context, item, now).map_or(Breaker::Closed, |breaker| breaker.state);
     let mut tasks: Vec<_> = context.tasks_of(item).collect();
     tasks.sort_by_key(|task| std::cmp::Reverse(kelos::Task::of(task).created()));
     let tasks = tasks.into_iter().take(NAMED);
     let mut all: Vec<_> = tasks.map(|task| task_line(context, task)).collect();
+    let task = task_of(context, item);
     all.extend(task.iter().flat_map(|task| policy::of_task(context, task)));
     all.extend(lines(context, item, now));
-    context.explanation(&format!("item {}", item.spec.key), state, all)
+    context.explanation(&format!("item {}", item.spec.key), &format!("{state:?}"), all)
 }
 
 /// The state of a Task in one line.
@@ -60,14 +53,13 @@ pub(super) fn task_line(context: &ExplainContext<'_>, task: &Value) -> Line {
 
 /// The lines about the item itself.
 pub(super) fn lines(context: &ExplainContext<'_>, item: &WorkItem, now: Timestamp) -> Vec<Line> {
-    let Some(status) = &item.status else {
+    let Some(breaker) = ItemBreaker::of(context, item, now) else {
         let text = format!("item {}: it has no attempts yet", item.spec.key);
         return vec![Line::new(Topic::Item, text)];
     };
-    let task = task_of(context, item);
-    let rule = rule(context, task.as_ref());
-    let mut lines = vec![breaker_line(context, item, status, rule.as_ref(), now)];
-    lines.extend(automatic(status, rule.as_ref(), now));
+    let status = breaker.status;
+    let mut lines = vec![breaker.line(context, item, now)];
+    lines.extend(breaker.automatic(now));
     lines.extend(status.last_reset.as_ref().map(|reset| {
         let by = reset.by.as_deref().map(|by| format!(" by {by}"));
         let message = reset.message.as_deref().map(|message| format!(": {message}"));
@@ -100,117 +92,117 @@ pub(super) fn sample(context: &ExplainContext<'_>, spawner: &str) -> Value {
     sample_task(context.namespace, spawner, object)
 }
 
-/// The failure section for the item's Task.
-fn rule<'a>(context: &'a ExplainContext<'_>, task: Option<&Value>) -> Option<FailureRule<'a>> {
-    context.policies.failure(context.namespace, task?)
-}
-
-/// The breaker under the current policy, else as it was stored.
-fn breaker(status: &WorkItemStatus, rule: Option<&FailureRule<'_>>, now: Timestamp) -> Breaker {
-    match rule {
-        Some(rule) => breaker_state(status, rule.rule, now),
-        None => status.breaker.unwrap_or(Breaker::Closed),
-    }
-}
-
 /// Whether the item gets no Tasks under the current policy.
 pub(super) fn is_stopped(context: &ExplainContext<'_>, item: &WorkItem, now: Timestamp) -> bool {
-    let task = task_of(context, item);
-    match (&item.status, rule(context, task.as_ref())) {
-        (Some(status), Some(rule)) => breaker(status, Some(&rule), now) != Breaker::Closed,
-        _ => is_tripped(item),
-    }
+    let breaker = ItemBreaker::of(context, item, now).filter(|breaker| breaker.rule.is_some());
+    breaker.map_or(is_tripped(item), |breaker| breaker.state != Breaker::Closed)
 }
 
-fn breaker_line(
-    context: &ExplainContext<'_>,
-    item: &WorkItem,
-    status: &WorkItemStatus,
-    rule: Option<&FailureRule<'_>>,
-    now: Timestamp,
-) -> Line {
-    let key = &item.spec.key;
-    let counts = counts(status, rule);
-    // A key is free text; a name is not.
-    let name = item.metadata.name.as_deref().unwrap_or_default();
-    let name = if is_argument(key) { key } else { name };
-    let with_reset = |line: Line| line.command(context.taskgate(&["reset", name]), RESET_RIGHT);
-    let since = status.opened_at.as_ref();
-    let since = since.map_or_else(String::new, |opened| format!(" for {}", age(opened.0, now)));
-    let line = |text: String| Line::new(Topic::Item, text);
-    match (breaker(status, rule, now), rule) {
-        (Breaker::Open, None) => line(format!(
-            "item {key} is stored as stopped{since} ({counts}), but no policy stops it any more"
-        )),
-        (Breaker::Open, Some(FailureRule { mode, policy, .. })) if *mode != Mode::Enforce => line(format!(
-            "item {key} would be stopped{since}: {counts}; {policy} only observes"
-        )),
-        (Breaker::Open, Some(_)) => with_reset(line(format!(
-            "item {key} is stopped{since}: {counts}; no Task comes for it"
-        ))),
-        (Breaker::HalfOpen, _) => with_reset(line(format!(
-            "item {key} may try once more after {counts}: the end of that one Task decides"
-        ))),
-        (Breaker::Closed, _) => line(format!("item {key} is not stopped: {counts}")),
-    }
+/// The breaker of an item, and what it depends on.
+struct ItemBreaker<'a> {
+    status: &'a WorkItemStatus,
+    /// The failure section for the item's Task.
+    rule: Option<FailureRule<'a>>,
+    /// Under that section, else as it was stored.
+    state: Breaker,
 }
 
-/// As `3 failures in a row (limit 3), cost $1.50`.
-fn counts(status: &WorkItemStatus, rule: Option<&FailureRule<'_>>) -> String {
-    let count = |count: u32, what: &str, limit: Option<u32>| {
-        let limit = limit.filter(|limit| *limit > 0);
-        let limit = limit.map(|limit| format!(" (limit {limit})")).unwrap_or_default();
-        let plural = if count == 1 { "" } else { "s" };
-        (count > 0).then(|| format!("{count} failure{plural} {what}{limit}"))
-    };
-    let limits = rule.map(|rule| rule.rule);
-    let failures = count(
-        status.consecutive_failures,
-        "in a row",
-        limits.map(|limits| limits.max_retries_per_item),
-    );
-    let infrastructure = count(
-        status.infrastructure_failures,
-        "of the cluster's in a row",
-        limits.map(|limits| limits.max_infrastructure_failures),
-    );
-    let is_manual = status.breaker == Some(Breaker::Open) && failures.is_none() && infrastructure.is_none();
-    let parts = [
-        is_manual.then(|| "opened manually".to_owned()),
-        failures,
-        infrastructure,
-        status.total_cost_usd.as_ref().map(|cost| format!("cost ${cost}")),
-    ];
-    let parts: Vec<_> = parts.into_iter().flatten().collect();
-    if parts.is_empty() {
-        "no failures".to_owned()
-    } else {
-        parts.join(", ")
+impl<'a> ItemBreaker<'a> {
+    /// `None`: the item has no attempts yet.
+    fn of(context: &'a ExplainContext<'_>, item: &'a WorkItem, now: Timestamp) -> Option<Self> {
+        let status = item.status.as_ref()?;
+        let rule = task_of(context, item).and_then(|task| context.policies.failure(context.namespace, &task));
+        let state = match &rule {
+            Some(rule) => breaker_state(status, rule.rule, now),
+            None => status.breaker.unwrap_or(Breaker::Closed),
+        };
+        Some(Self { status, rule, state })
     }
-}
 
-/// What lets the item start again automatically.
-fn automatic(status: &WorkItemStatus, rule: Option<&FailureRule<'_>>, now: Timestamp) -> Vec<Line> {
-    let Some(rule) = rule.filter(|rule| rule.mode == Mode::Enforce) else {
-        return Vec::new();
-    };
-    let policy = &rule.policy;
-    let line = |text: String| Line::new(Topic::Next, text);
-    if breaker_state(status, rule.rule, now) != Breaker::Open {
-        let next = next_attempt(status, rule.rule).filter(|next| *next > now);
-        let next = next.map(|next| format!("its next Task may come at {} (backoff of {policy})", time(next)));
-        return next.map(line).into_iter().collect();
+    fn line(&self, context: &ExplainContext<'_>, item: &WorkItem, now: Timestamp) -> Line {
+        let key = &item.spec.key;
+        let counts = self.counts();
+        // A key is free text; a name is not.
+        let name = item.metadata.name.as_deref().unwrap_or_default();
+        let name = if is_argument(key) { key } else { name };
+        let with_reset = |line: Line| line.command(context.taskgate(&["reset", name]), RESET_RIGHT);
+        let since = self.status.opened_at.as_ref();
+        let since = since.map_or_else(String::new, |opened| format!(" for {}", age(opened.0, now)));
+        let line = |text: String| Line::new(Topic::Item, text);
+        match (self.state, &self.rule) {
+            (Breaker::Open, None) => line(format!(
+                "item {key} is stored as stopped{since} ({counts}), but no policy stops it any more"
+            )),
+            (Breaker::Open, Some(FailureRule { mode, policy, .. })) if *mode != Mode::Enforce => line(format!(
+                "item {key} would be stopped{since}: {counts}; {policy} only observes"
+            )),
+            (Breaker::Open, Some(_)) => with_reset(line(format!(
+                "item {key} is stopped{since}: {counts}; no Task comes for it"
+            ))),
+            (Breaker::HalfOpen, _) => with_reset(line(format!(
+                "item {key} may try once more after {counts}: the end of that one Task decides"
+            ))),
+            (Breaker::Closed, _) => line(format!("item {key} is not stopped: {counts}")),
+        }
     }
-    let since = status.opened_at.as_ref().or(status.last_failure_time.as_ref());
-    let probe = rule.rule.reset_after.zip(since).and_then(|(wait, since)| {
-        let wait = SignedDuration::try_from(std::time::Duration::from(wait)).ok()?;
-        since.0.checked_add(wait).ok()
-    });
-    let probe = probe.map(|probe| format!("one Task may try again at {} (resetAfter of {policy})", time(probe)));
-    let change = rule.rule.reset_on_change;
-    let change =
-        change.then(|| format!("it starts again once a person changes it at its source (resetOnChange of {policy})"));
-    probe.into_iter().chain(change).map(line).collect()
+
+    /// As `3 failures in a row (limit 3), cost $1.50`.
+    fn counts(&self) -> String {
+        let count = |count: u32, what: &str, limit: Option<u32>| {
+            let limit = limit.filter(|limit| *limit > 0);
+            let limit = limit.map(|limit| format!(" (limit {limit})")).unwrap_or_default();
+            let plural = if count == 1 { "" } else { "s" };
+            (count > 0).then(|| format!("{count} failure{plural} {what}{limit}"))
+        };
+        let (status, limits) = (self.status, self.rule.as_ref().map(|rule| rule.rule));
+        let failures = count(
+            status.consecutive_failures,
+            "in a row",
+            limits.map(|limits| limits.max_retries_per_item),
+        );
+        let infrastructure = count(
+            status.infrastructure_failures,
+            "of the cluster's in a row",
+            limits.map(|limits| limits.max_infrastructure_failures),
+        );
+        let is_manual = status.breaker == Some(Breaker::Open) && failures.is_none() && infrastructure.is_none();
+        let parts = [
+            is_manual.then(|| "opened manually".to_owned()),
+            failures,
+            infrastructure,
+            status.total_cost_usd.as_ref().map(|cost| format!("cost ${cost}")),
+        ];
+        let parts: Vec<_> = parts.into_iter().flatten().collect();
+        if parts.is_empty() {
+            "no failures".to_owned()
+        } else {
+            parts.join(", ")
+        }
+    }
+
+    /// What lets the item start again automatically.
+    fn automatic(&self, now: Timestamp) -> Vec<Line> {
+        let Some(rule) = self.rule.as_ref().filter(|rule| rule.mode == Mode::Enforce) else {
+            return Vec::new();
+        };
+        let (status, policy) = (self.status, &rule.policy);
+        let line = |text: String| Line::new(Topic::Next, text);
+        if self.state != Breaker::Open {
+            let next = next_attempt(status, rule.rule).filter(|next| *next > now);
+            let next = next.map(|next| format!("its next Task may come at {} (backoff of {policy})", time(next)));
+            return next.map(line).into_iter().collect();
+        }
+        let since = status.opened_at.as_ref().or(status.last_failure_time.as_ref());
+        let probe = rule.rule.reset_after.zip(since).and_then(|(wait, since)| {
+            let wait = SignedDuration::try_from(std::time::Duration::from(wait)).ok()?;
+            since.0.checked_add(wait).ok()
+        });
+        let probe = probe.map(|probe| format!("one Task may try again at {} (resetAfter of {policy})", time(probe)));
+        let change = rule.rule.reset_on_change;
+        let change = change
+            .then(|| format!("it starts again once a person changes it at its source (resetOnChange of {policy})"));
+        probe.into_iter().chain(change).map(line).collect()
+    }
 }
 
 /// The retry of the item's failed run; nothing where no run was counted.

@@ -7,15 +7,11 @@
 //! ```
 
 mod blocker;
-mod context;
 mod explanation;
-mod files;
+mod input;
 mod item;
-mod kueue;
-mod object;
 mod objects;
 mod policy;
-mod task;
 
 #[cfg(test)]
 mod tests;
@@ -27,15 +23,13 @@ use clap::Args;
 use jiff::Timestamp;
 
 use self::{
-    context::ExplainContext,
     explanation::{Explanation, Line, Topic},
-    files::Files,
-    object::{FoundObject, ObjectName},
+    input::{ExplainContext, Files, FoundObject, ObjectName},
 };
 use super::snapshot::{Collection, SnapshotReader};
 use crate::{
     cluster::ConnectionArgs,
-    exit::{CommandError, ExitStatus},
+    exit::ExitStatus,
     output::{OutputFormat, Style, print},
 };
 
@@ -65,66 +59,61 @@ pub(crate) struct ExplainArgs {
 }
 
 /// RBAC: `list` on tasks and taskspawners of kelos.dev, workitems, taskpolicies, clustertaskpolicies, jobs, and Kueue's and Foreman's
-/// workloads; `get` on the namespace; and the rights of [`kueue::health`]. What may not be read is named, and the rest explained.
-pub(crate) async fn run(args: ExplainArgs) -> Result<ExitStatus, CommandError> {
+/// workloads; `get` on the namespace; and the rights of [`blocker::kueue`]. What may not be read is named, and the rest explained.
+pub(crate) async fn run(args: ExplainArgs) -> Result<ExitStatus> {
     let object = ObjectName::parse(&args.object)?;
-    let now = Timestamp::now();
-    let (explanation, complete) = if args.files.is_empty() {
-        from_cluster(&args, &object, now).await?
+    let explanation = if args.files.is_empty() {
+        from_cluster(&args, &object).await?
     } else {
-        from_files(&args, &object, now)?
+        from_files(&args, &object)?
     };
     let text = || explanation.text(Style::of_stdout());
     print(&args.output.render(&explanation, text)?)?;
-    Ok(if complete {
+    Ok(if explanation.is_complete() {
         ExitStatus::Success
     } else {
         ExitStatus::Warnings
     })
 }
 
-/// The explanation, and whether everything could be read.
-async fn from_cluster(
-    args: &ExplainArgs,
-    object: &ObjectName,
-    now: Timestamp,
-) -> Result<(Explanation, bool), CommandError> {
+async fn from_cluster(args: &ExplainArgs, object: &ObjectName) -> Result<Explanation> {
     let connection = args.connection.connect().await?;
     let reader = SnapshotReader::discover(connection.clone(), false).await?;
     let queries = Collection::EXPLAIN.map(|collection| reader.query(collection));
     let snapshot = reader.read(queries).await.if_reachable()?;
     let mut context = ExplainContext::new(&connection.namespace, &snapshot);
     if matches!(object.get(&context)?, FoundObject::Task(task) if blocker::may_be_kueue(&context, task)) {
-        context.kueue = kueue::health(&connection).await?;
+        context.kueue = blocker::kueue(&connection).await?;
     }
     let found = object.get(&context)?;
-    Ok((explain(&context, &found, now), context.hidden().is_empty()))
+    Ok(explain(&context, &found, Timestamp::now()))
 }
 
-fn from_files(args: &ExplainArgs, object: &ObjectName, now: Timestamp) -> Result<(Explanation, bool), CommandError> {
+fn from_files(args: &ExplainArgs, object: &ObjectName) -> Result<Explanation> {
     let default = args.connection.namespace.as_deref().unwrap_or("default");
-    let files = Files::read(&args.files, default).not_empty()?;
+    let files = Files::read(&args.files, default)?;
     let namespace = match &args.connection.namespace {
         Some(namespace) => namespace.clone(),
         None => files.namespace_of(object, default)?,
     };
     let snapshot = files.snapshot(&namespace);
     let mut context = ExplainContext::new(&namespace, &snapshot);
-    context.problems.extend(files.problems.iter().cloned());
+    context.problems.extend(files.problems);
     let found = object.get(&context)?;
-    Ok((explain(&context, &found, now), context.hidden().is_empty()))
+    Ok(explain(&context, &found, Timestamp::now()))
 }
 
 fn explain(context: &ExplainContext<'_>, found: &FoundObject<'_>, now: Timestamp) -> Explanation {
     let mut explanation = match found {
-        FoundObject::Task(task) => task::explain(context, task, now),
+        FoundObject::Task(task) => objects::explain_task(context, task, now),
         FoundObject::Job(job) => objects::explain_job(context, job),
         FoundObject::Item(item) => item::explain(context, item, now),
         FoundObject::Spawner(spawner) => objects::explain_spawner(context, spawner, now),
         FoundObject::Workload(workload) => objects::explain_workload(context, workload, now),
     };
     let hidden = context.hidden();
-    let hidden = hidden.iter().map(|text| Line::new(Topic::Hidden, text));
-    explanation.lines.extend(hidden);
+    explanation
+        .lines
+        .extend(hidden.iter().map(|text| Line::new(Topic::Hidden, text)));
     explanation
 }

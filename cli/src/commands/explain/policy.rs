@@ -6,8 +6,8 @@ use taskgate_api::{Mode, kelos::Task, keys, kueue, metadata::Metadata, task_poli
 use taskgate_policy::{Candidate, Claim, Section, retry::Retried};
 
 use super::{
-    context::ExplainContext,
     explanation::{Line, Topic},
+    input::ExplainContext,
 };
 use crate::commands::snapshot::{Collection, ReadError};
 

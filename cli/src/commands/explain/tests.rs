@@ -2,13 +2,19 @@
 
 use std::sync::Arc;
 
+use anyhow::Result;
 use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::{Value, json};
 
-use super::{blocker, context::ExplainContext, explain, files::Files, kueue::KueueHealth, object::ObjectName};
+use super::{
+    blocker, explain,
+    explanation::Line,
+    input::{ExplainContext, Files, ObjectName},
+};
 use crate::{
     commands::snapshot::{Collection, ReadError, Snapshot},
-    exit::CommandError,
+    exit::UsageError,
     output::Style,
 };
 
@@ -69,7 +75,7 @@ fn item(status: &Value) -> Value {
     })
 }
 
-fn try_explain(snapshot: &Snapshot, kueue: KueueHealth, object: &str) -> Result<String, CommandError> {
+fn try_explain(snapshot: &Snapshot, kueue: Option<Line>, object: &str) -> Result<String> {
     let mut context = ExplainContext::new("team", snapshot);
     context.kueue = kueue;
     let found = ObjectName::parse(object)?.get(&context)?;
@@ -77,7 +83,7 @@ fn try_explain(snapshot: &Snapshot, kueue: KueueHealth, object: &str) -> Result<
 }
 
 fn explained(kinds: &[(Collection, Value)], object: &str) -> String {
-    try_explain(&snapshot(kinds), KueueHealth::Unknown, object).expect("it is there")
+    try_explain(&snapshot(kinds), None, object).expect("it is there")
 }
 
 fn queued(reason: &str, message: &str) -> Value {
@@ -261,7 +267,7 @@ fn a_job_that_cannot_be_created_has_a_blocker() {
     let known = snapshot(&kinds);
     let context = ExplainContext::new("team", &known);
     assert!(blocker::may_be_kueue(&context, &kinds[0].1[0]));
-    let down = KueueHealth::Down { wanted: 1 };
+    let down = blocker::unavailable(&Deployment::default());
     let text = try_explain(&known, down.clone(), "t").expect("it is there");
     let expected = "\
   Waits      for Kelos to create its Job
@@ -510,22 +516,20 @@ fn missing_and_ambiguous_objects_are_errors() {
     let item = |name: &str, key: &str| json!({"metadata": {"name": name, "namespace": "team"}, "spec": {"key": key, "item": "42"}});
     let kinds = [(Collection::WorkItems, json!([item("a-0", "a/42"), item("b-0", "b/42")]))];
     let mut snapshot = snapshot(&kinds);
-    let unclear = try_explain(&snapshot, KueueHealth::Unknown, "42").expect_err("two have it");
+    let unclear = try_explain(&snapshot, None, "42").expect_err("two have it");
     assert_eq!(unclear.to_string(), "42 can be any of a/42, b/42: name one of them");
-    assert!(matches!(unclear, CommandError::Usage(_)));
-    assert!(matches!(
-        try_explain(&snapshot, KueueHealth::Unknown, "task/"),
-        Err(CommandError::Usage(_))
-    ));
-    let missing = try_explain(&snapshot, KueueHealth::Unknown, "task/x").expect_err("there is none");
+    assert!(unclear.is::<UsageError>());
+    let nothing = try_explain(&snapshot, None, "task/").expect_err("it names nothing");
+    assert!(nothing.is::<UsageError>());
+    let missing = try_explain(&snapshot, None, "task/x").expect_err("there is none");
     assert_eq!(missing.to_string(), "there is no Task x in namespace team");
     snapshot.put(Collection::Tasks, Err(ReadError::Refused("bob may not".to_owned())));
-    let hidden = try_explain(&snapshot, KueueHealth::Unknown, "task/x").expect_err("it may not be read");
+    let hidden = try_explain(&snapshot, None, "task/x").expect_err("it may not be read");
     assert_eq!(
         hidden.to_string(),
         "there is no Task x in namespace team, as far as may be read: bob may not"
     );
-    let rest = try_explain(&snapshot, KueueHealth::Unknown, "a/42").expect("it is there");
+    let rest = try_explain(&snapshot, None, "a/42").expect("it is there");
     assert!(rest.ends_with("  Hidden     bob may not\n"), "{rest}");
 }
 
@@ -552,7 +556,7 @@ fn no_policy_governs_excluded_namespaces() {
     );
     let mut absent = snapshot(&kinds[..1]);
     absent.put(Collection::Policies, Err(ReadError::Absent));
-    let text = try_explain(&absent, KueueHealth::Unknown, "t").expect("it is there");
+    let text = try_explain(&absent, None, "t").expect("it is there");
     assert!(text.contains("Policy     none: taskgate is not installed"), "{text}");
 }
 

@@ -2,25 +2,44 @@
 //! and the state of its Tasks.
 
 mod policies;
-mod reader;
 mod task_summary;
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
 use anyhow::{Result, bail};
-use kube::api::DynamicObject;
+use futures::future::join_all;
+use k8s_openapi::{
+    api::{
+        admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration},
+        apps::v1::Deployment,
+        batch::v1::Job,
+        coordination::v1::Lease,
+        core::v1::{ConfigMap, Namespace, Pod, Service},
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api,
+    api::{ApiResource, DynamicObject, ListParams},
+};
 use serde_json::Value;
-use taskgate_api::{GROUP, VERSION, WorkItem, foreman, kelos, kueue, metadata::Metadata};
+use taskgate_api::{ClusterTaskPolicy, TaskPolicy, WorkItem, foreman, kelos, kueue};
 
 pub(super) use self::{
     policies::{CompiledPolicies, CompiledPolicy, labels, matches, sample_task},
-    reader::{CollectionQuery, SnapshotReader},
     task_summary::{DisplayState, TaskSummary},
 };
-use crate::cluster::{self, ResourceType};
+use crate::{
+    cluster::{self, Connection, resource, resource_of},
+    output::ProgressLine,
+};
+
+/// Kueue's Deployment, in its own manifests and its chart.
+pub(super) const KUEUE_DEPLOYMENT: &str = "kueue-controller-manager";
 
 /// The versions of each API group that the API server serves.
 pub(super) type ApiGroups = BTreeMap<String, Vec<String>>;
@@ -85,44 +104,53 @@ impl Collection {
         Self::Workloads,
     ];
 
+    /// The webhook configurations and their kinds, the mutating ones first.
+    pub(super) const CONFIGURATIONS: [(Self, &'static str); 2] = [
+        (Self::MutatingConfigurations, "MutatingWebhookConfiguration"),
+        (Self::ValidatingConfigurations, "ValidatingWebhookConfiguration"),
+    ];
+
     /// The collection of `object`, in any version of its API, among those that explain reads.
     pub(super) fn of(object: &Value) -> Option<Self> {
         let version = object.get("apiVersion")?.as_str()?;
         let group = version.split_once('/').map_or("", |(group, _)| group);
         let kind = object.get("kind")?.as_str()?;
         Self::EXPLAIN.into_iter().find(|collection| {
-            let (known_group, _, known_kind, _) = collection.resource(&ApiGroups::new());
-            known_group == group && known_kind == kind
+            let known = collection.resource(&ApiGroups::new());
+            known.group == group && known.kind == kind
         })
     }
 
-    /// The resource type, in the newest version that taskgate knows and the API server serves.
-    fn resource(self, groups: &ApiGroups) -> ResourceType {
-        let kelos = || served_version(groups, kelos::GROUP, &kelos::TASK_VERSIONS);
-        let kueue = || served_version(groups, kueue::GROUP, &kueue::VERSIONS);
+    /// Its resource, in the newest version that taskgate knows and the API server serves.
+    fn resource(self, groups: &ApiGroups) -> ApiResource {
+        let kelos = |kind, plural| served(groups, kelos::GROUP, &kelos::TASK_VERSIONS, kind, plural);
+        let kueue = |kind, plural| served(groups, kueue::GROUP, &kueue::VERSIONS, kind, plural);
         match self {
-            Self::Tasks => (kelos::GROUP, kelos(), "Task", kelos::TASKS),
-            Self::Spawners => (kelos::GROUP, kelos(), "TaskSpawner", "taskspawners"),
-            Self::WorkItems => (GROUP, VERSION, "WorkItem", "workitems"),
-            Self::Policies => (GROUP, VERSION, "TaskPolicy", "taskpolicies"),
-            Self::ClusterPolicies => (GROUP, VERSION, "ClusterTaskPolicy", "clustertaskpolicies"),
-            Self::Namespaces => cluster::NAMESPACE,
-            Self::Jobs => cluster::JOB,
-            Self::KueueWorkloads => (kueue::GROUP, kueue(), "Workload", kueue::WORKLOADS),
-            Self::Workloads => {
-                let version = served_version(groups, foreman::GROUP, &foreman::VERSIONS);
-                (foreman::GROUP, version, "Workload", foreman::WORKLOADS)
-            }
-            Self::LocalQueues => (kueue::GROUP, kueue(), "LocalQueue", kueue::LOCAL_QUEUES),
-            Self::PriorityClasses => (kueue::GROUP, kueue(), "WorkloadPriorityClass", kueue::PRIORITY_CLASSES),
-            Self::KueueConfig | Self::DisableSwitch => cluster::CONFIG_MAP,
-            Self::MutatingConfigurations => cluster::MUTATING_CONFIGURATION,
-            Self::ValidatingConfigurations => cluster::VALIDATING_CONFIGURATION,
-            Self::Crd(_) => cluster::CRD,
-            Self::Deployments(_) | Self::Deployment => cluster::DEPLOYMENT,
-            Self::Pods => ("", "v1", "Pod", "pods"),
-            Self::Service => cluster::SERVICE,
-            Self::Lease => cluster::LEASE,
+            Self::Tasks => kelos("Task", kelos::TASKS),
+            Self::Spawners => kelos("TaskSpawner", "taskspawners"),
+            Self::WorkItems => resource_of::<WorkItem>(),
+            Self::Policies => resource_of::<TaskPolicy>(),
+            Self::ClusterPolicies => resource_of::<ClusterTaskPolicy>(),
+            Self::Namespaces => resource_of::<Namespace>(),
+            Self::Jobs => resource_of::<Job>(),
+            Self::KueueWorkloads => kueue("Workload", kueue::WORKLOADS),
+            Self::Workloads => served(
+                groups,
+                foreman::GROUP,
+                &foreman::VERSIONS,
+                "Workload",
+                foreman::WORKLOADS,
+            ),
+            Self::LocalQueues => kueue("LocalQueue", kueue::LOCAL_QUEUES),
+            Self::PriorityClasses => kueue("WorkloadPriorityClass", kueue::PRIORITY_CLASSES),
+            Self::KueueConfig | Self::DisableSwitch => resource_of::<ConfigMap>(),
+            Self::MutatingConfigurations => resource_of::<MutatingWebhookConfiguration>(),
+            Self::ValidatingConfigurations => resource_of::<ValidatingWebhookConfiguration>(),
+            Self::Crd(_) => resource_of::<CustomResourceDefinition>(),
+            Self::Deployments(_) | Self::Deployment => resource_of::<Deployment>(),
+            Self::Pods => resource_of::<Pod>(),
+            Self::Service => resource_of::<Service>(),
+            Self::Lease => resource_of::<Lease>(),
         }
     }
 
@@ -132,16 +160,12 @@ impl Collection {
     }
 }
 
-/// The newest of the `known` versions that is served; where none is, the newest.
-fn served_version(groups: &ApiGroups, group: &str, known: &[&'static str]) -> &'static str {
+/// The resource in the newest of the `known` versions that is served; where none is, in the newest.
+fn served(groups: &ApiGroups, group: &str, known: &[&str], kind: &str, plural: &str) -> ApiResource {
     let served = groups.get(group).map(Vec::as_slice).unwrap_or_default();
     let is_served = |version: &&&str| served.iter().any(|served| served == **version);
-    known
-        .iter()
-        .find(is_served)
-        .or(known.first())
-        .copied()
-        .unwrap_or_default()
+    let version = known.iter().find(is_served).or(known.first());
+    resource(group, version.copied().unwrap_or_default(), kind, plural)
 }
 
 /// Why objects are not known.
@@ -270,15 +294,6 @@ impl Snapshot {
         self.partial.contains(&collection)
     }
 
-    /// The objects of `collection` with their namespaces and names.
-    fn named(&self, collection: Collection) -> impl Iterator<Item = (String, String, &Arc<Value>)> {
-        self.objects(collection).iter().filter_map(|object| {
-            let metadata = Metadata::of(object);
-            let namespace = metadata.namespace().unwrap_or_default().to_owned();
-            Some((namespace, metadata.name()?.to_owned(), object))
-        })
-    }
-
     /// The WorkItems, and the problem of those that cannot be parsed.
     pub(super) fn work_items(&self) -> (Vec<WorkItem>, Option<String>) {
         let objects = self.objects(Collection::WorkItems);
@@ -294,4 +309,139 @@ impl Snapshot {
 pub(super) fn json(object: &DynamicObject) -> Arc<Value> {
     // An object that was parsed from JSON can be written as JSON.
     Arc::new(serde_json::to_value(object).unwrap_or_default())
+}
+
+/// Reads collections of one namespace, or of all.
+pub(super) struct SnapshotReader {
+    connection: Connection,
+    all_namespaces: bool,
+    pub(super) groups: Result<ApiGroups, ReadError>,
+}
+
+/// A collection and the request that reads it.
+pub(super) struct CollectionQuery {
+    collection: Collection,
+    namespace: Option<String>,
+    request: QueryRequest,
+}
+
+enum QueryRequest {
+    Get(String),
+    List(ListParams),
+}
+
+impl CollectionQuery {
+    /// One object.
+    pub(super) fn get(collection: Collection, namespace: Option<&str>, name: &str) -> Self {
+        Self {
+            collection,
+            namespace: namespace.map(ToOwned::to_owned),
+            request: QueryRequest::Get(name.to_owned()),
+        }
+    }
+
+    /// The objects in `namespace`, or everywhere.
+    pub(super) fn list(collection: Collection, namespace: Option<&str>, params: ListParams) -> Self {
+        Self {
+            collection,
+            namespace: namespace.map(ToOwned::to_owned),
+            request: QueryRequest::List(params),
+        }
+    }
+}
+
+impl SnapshotReader {
+    /// Reads the API groups. Errors when the API server does not answer.
+    pub(super) async fn discover(connection: Connection, all_namespaces: bool) -> Result<Self> {
+        let progress = ProgressLine::new("asking the API server");
+        let found = progress.during(connection.client.list_api_groups(), || (0, 1)).await;
+        let groups = match found.map_err(ReadError::from) {
+            Ok(found) => Ok(found.groups.into_iter().map(|group| {
+                let versions = group.versions.into_iter().map(|version| version.version);
+                (group.name, versions.collect())
+            })),
+            Err(ReadError::Unreachable(message)) => anyhow::bail!("{message}"),
+            // A user without that right may still read objects.
+            Err(error) => Err(error),
+        };
+        Ok(Self {
+            connection,
+            all_namespaces,
+            groups: groups.map(Iterator::collect),
+        })
+    }
+
+    /// The namespace; `None` for all.
+    pub(super) fn namespace(&self) -> Option<&str> {
+        (!self.all_namespaces).then_some(self.connection.namespace.as_str())
+    }
+
+    /// The objects of `collection` in the reader's namespace.
+    pub(super) fn api(&self, collection: Collection) -> Api<DynamicObject> {
+        self.api_in(collection, self.namespace().filter(|_| collection.is_namespaced()))
+    }
+
+    /// The objects of `collection` in `namespace`, or everywhere.
+    pub(super) fn api_in(&self, collection: Collection, namespace: Option<&str>) -> Api<DynamicObject> {
+        self.connection.api(&self.resource(collection), namespace)
+    }
+
+    /// The resource type of `collection`, in the version that the API server serves.
+    pub(super) fn resource(&self, collection: Collection) -> ApiResource {
+        let groups = self.groups.as_ref().ok();
+        collection.resource(groups.unwrap_or(&ApiGroups::new()))
+    }
+
+    /// The query for all of `collection` in the reader's namespace.
+    pub(super) fn query(&self, collection: Collection) -> CollectionQuery {
+        match self.namespace() {
+            // A user of one namespace may usually get it, but not list all.
+            Some(namespace) if collection == Collection::Namespaces => {
+                CollectionQuery::get(collection, None, namespace)
+            }
+            namespace => {
+                let namespace = namespace.filter(|_| collection.is_namespaced());
+                CollectionQuery::list(collection, namespace, ListParams::default())
+            }
+        }
+    }
+
+    /// Sends all queries concurrently. Errors are in the snapshot.
+    pub(super) async fn read(&self, queries: impl IntoIterator<Item = CollectionQuery>) -> Snapshot {
+        let done = Cell::new(0);
+        let reads: Vec<_> = queries
+            .into_iter()
+            .map(async |query| {
+                let result = self.send(&query).await;
+                done.set(done.get() + 1);
+                (query.collection, result)
+            })
+            .collect();
+        let total = reads.len();
+        let progress = ProgressLine::new("reading the cluster");
+        let mut snapshot = Snapshot::default();
+        for (collection, result) in progress.during(join_all(reads), || (done.get(), total)).await {
+            let objects: ReadResult = result.map(|(objects, is_partial)| {
+                if is_partial {
+                    snapshot.partial.insert(collection);
+                }
+                objects.iter().map(json).collect()
+            });
+            snapshot.put(collection, objects);
+        }
+        snapshot
+    }
+
+    /// The objects, and whether there are more.
+    async fn send(&self, query: &CollectionQuery) -> Result<(Vec<DynamicObject>, bool), ReadError> {
+        let api = self.api_in(query.collection, query.namespace.as_deref());
+        match &query.request {
+            QueryRequest::Get(name) => Ok((vec![api.get(name).await?], false)),
+            QueryRequest::List(params) => {
+                let list = api.list(params).await?;
+                let more = list.metadata.continue_.is_some_and(|token| !token.is_empty());
+                Ok((list.items, more))
+            }
+        }
+    }
 }

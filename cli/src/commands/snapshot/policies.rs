@@ -22,21 +22,21 @@ use taskgate_webhook::rules::EXCLUDED_NAMESPACES;
 use super::{Collection, Snapshot};
 
 /// A policy object and the policy that it compiles to.
-pub(in crate::commands) struct CompiledPolicy {
-    pub(in crate::commands) name: PolicyName,
-    pub(in crate::commands) object: Arc<Value>,
+pub(crate) struct CompiledPolicy {
+    pub(crate) name: PolicyName,
+    pub(crate) object: Arc<Value>,
     /// `None` where it cannot be parsed.
-    pub(in crate::commands) spec: Option<TaskPolicySpec>,
+    pub(crate) spec: Option<TaskPolicySpec>,
     /// Whether it comes before every policy that is not enforced.
-    pub(in crate::commands) enforced: bool,
+    pub(crate) enforced: bool,
     namespace_selector: Option<LabelSelector>,
     /// The policy, or why it cannot be applied.
-    pub(in crate::commands) policy: Result<Policy, Vec<String>>,
+    pub(crate) policy: Result<Policy, Vec<String>>,
 }
 
 impl CompiledPolicy {
     /// Compiles a `TaskPolicy`.
-    pub(in crate::commands) fn namespaced(object: &Arc<Value>) -> Self {
+    pub(crate) fn namespaced(object: &Arc<Value>) -> Self {
         let metadata = Metadata::of(object);
         let namespace = metadata.namespace().unwrap_or("default").to_owned();
         let name = metadata.name().unwrap_or("policy").to_owned();
@@ -52,7 +52,7 @@ impl CompiledPolicy {
     }
 
     /// Compiles a `ClusterTaskPolicy`.
-    pub(in crate::commands) fn cluster(object: &Arc<Value>) -> Self {
+    pub(crate) fn cluster(object: &Arc<Value>) -> Self {
         let name = Metadata::of(object).name().unwrap_or("policy").to_owned();
         let (spec, policy) = compile(object, |spec| Policy::cluster(&name, spec));
         let spec: Option<ClusterTaskPolicySpec> = spec;
@@ -67,17 +67,30 @@ impl CompiledPolicy {
     }
 
     /// Why it cannot be applied.
-    pub(in crate::commands) fn problem(&self) -> Option<String> {
+    pub(crate) fn problem(&self) -> Option<String> {
         self.policy.as_ref().err().map(|problems| problems.join("; "))
     }
 
     /// Whether its mode lets it do anything.
-    pub(in crate::commands) fn is_on(&self) -> bool {
+    pub(crate) fn is_on(&self) -> bool {
         self.spec.as_ref().is_some_and(|spec| spec.mode != Mode::Off)
     }
 
+    /// Its namespace; `None` for a `ClusterTaskPolicy`.
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        match &self.name {
+            PolicyName::Namespaced { namespace, .. } => Some(namespace),
+            PolicyName::Cluster { .. } => None,
+        }
+    }
+
+    /// Whether it is a `ClusterTaskPolicy`.
+    pub(crate) fn is_cluster(&self) -> bool {
+        self.namespace().is_none()
+    }
+
     /// As `TaskPolicy team/agents`.
-    pub(in crate::commands) fn title(&self) -> String {
+    pub(crate) fn title(&self) -> String {
         match &self.name {
             PolicyName::Namespaced { namespace, name } => format!("TaskPolicy {namespace}/{name}"),
             PolicyName::Cluster { name } => format!("ClusterTaskPolicy {name}"),
@@ -85,10 +98,10 @@ impl CompiledPolicy {
     }
 
     /// Whether it applies to a namespace of this name and these labels.
-    pub(in crate::commands) fn includes(&self, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
-        match &self.name {
-            PolicyName::Namespaced { namespace: own, .. } => own == namespace,
-            PolicyName::Cluster { .. } => matches(self.namespace_selector.clone(), labels),
+    pub(crate) fn includes(&self, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
+        match self.namespace() {
+            Some(own) => own == namespace,
+            None => matches(self.namespace_selector.clone(), labels),
         }
     }
 }
@@ -109,46 +122,52 @@ fn compile<S: DeserializeOwned>(
 }
 
 /// All policies, and the objects that they select by.
-pub(in crate::commands) struct CompiledPolicies {
+pub(crate) struct CompiledPolicies {
     set: PolicySet,
     /// Every policy, those that cannot be applied included.
-    pub(in crate::commands) all: Vec<CompiledPolicy>,
-    pub(in crate::commands) namespaces: HashMap<String, BTreeMap<String, String>>,
+    pub(crate) all: Vec<CompiledPolicy>,
+    pub(crate) namespaces: HashMap<String, BTreeMap<String, String>>,
     spawners: HashMap<(String, String), SpawnerInfo>,
     /// Why it is not known which policies govern a Task.
-    pub(in crate::commands) unknown: Option<String>,
+    pub(crate) unknown: Option<String>,
 }
 
 impl CompiledPolicies {
-    pub(in crate::commands) fn of(snapshot: &Snapshot) -> Self {
-        let all = snapshot
-            .objects(Collection::Policies)
-            .iter()
-            .map(CompiledPolicy::namespaced);
-        let cluster = snapshot.objects(Collection::ClusterPolicies).iter();
-        let all: Vec<_> = all.chain(cluster.map(CompiledPolicy::cluster)).collect();
-        let namespaces = snapshot.named(Collection::Namespaces);
-        let spawners = snapshot.named(Collection::Spawners);
-        let required = [
+    pub(crate) fn of(snapshot: &Snapshot) -> Self {
+        const REQUIRED: [Collection; 4] = [
             Collection::Policies,
             Collection::ClusterPolicies,
             Collection::Namespaces,
             Collection::Spawners,
         ];
+        let [policies, cluster, namespaces, spawners] = REQUIRED.map(|collection| snapshot.objects(collection));
+        let all = policies.iter().map(CompiledPolicy::namespaced);
+        let all: Vec<_> = all.chain(cluster.iter().map(CompiledPolicy::cluster)).collect();
+        let key = |object: &Value| {
+            let metadata = Metadata::of(object);
+            Some((
+                metadata.namespace().unwrap_or_default().to_owned(),
+                metadata.name()?.to_owned(),
+            ))
+        };
+        let namespaces = namespaces
+            .iter()
+            .filter_map(|object| Some((key(object)?.1, labels(object))));
+        let spawners = spawners
+            .iter()
+            .filter_map(|object| Some((key(object)?, SpawnerInfo::of(object))));
         let error = |collection| Some(snapshot.error(collection)?.message()?.to_owned());
         Self {
             set: PolicySet::new(all.iter().filter_map(|policy| policy.policy.as_ref().ok().cloned())),
             all,
-            namespaces: namespaces.map(|(_, name, object)| (name, labels(object))).collect(),
-            spawners: spawners
-                .map(|(namespace, name, object)| ((namespace, name), SpawnerInfo::of(object)))
-                .collect(),
-            unknown: required.into_iter().find_map(error),
+            namespaces: namespaces.collect(),
+            spawners: spawners.collect(),
+            unknown: REQUIRED.into_iter().find_map(error),
         }
     }
 
     /// Whether the webhooks exclude `namespace`.
-    pub(in crate::commands) fn excludes(&self, namespace: &str) -> bool {
+    pub(crate) fn excludes(&self, namespace: &str) -> bool {
         let labels = self.namespaces.get(namespace);
         EXCLUDED_NAMESPACES.contains(&namespace) || labels.is_some_and(keys::is_opted_out)
     }
@@ -166,12 +185,12 @@ impl CompiledPolicies {
     }
 
     /// The policies that could govern `object` in `namespace`, strongest first.
-    pub(in crate::commands) fn candidates(&self, namespace: &str, object: &Value) -> Vec<Candidate<'_>> {
+    pub(crate) fn candidates(&self, namespace: &str, object: &Value) -> Vec<Candidate<'_>> {
         self.scope(namespace, object).candidates(object)
     }
 
     /// The failure section that governs `task` in `namespace`.
-    pub(in crate::commands) fn failure(&self, namespace: &str, task: &Value) -> Option<FailureRule<'_>> {
+    pub(crate) fn failure(&self, namespace: &str, task: &Value) -> Option<FailureRule<'_>> {
         if self.unknown.is_some() || self.excludes(namespace) {
             return None;
         }
@@ -179,13 +198,13 @@ impl CompiledPolicies {
     }
 
     /// The retry section that governs `object` in `namespace`.
-    pub(in crate::commands) fn retry(&self, namespace: &str, object: Retried<'_>) -> Option<RetryRule<'_>> {
+    pub(crate) fn retry(&self, namespace: &str, object: Retried<'_>) -> Option<RetryRule<'_>> {
         self.scope(namespace, object.object())
             .retry(object.kind(), object.object())
     }
 
     /// The policies that govern `task`, the strongest of each section; `None` where that is not known.
-    pub(in crate::commands) fn governing(&self, task: &Value) -> Option<Vec<PolicyName>> {
+    pub(crate) fn governing(&self, task: &Value) -> Option<Vec<PolicyName>> {
         let namespace = Metadata::of(task).namespace().unwrap_or_default();
         if self.excludes(namespace) {
             return Some(Vec::new());
@@ -204,7 +223,7 @@ impl CompiledPolicies {
 }
 
 /// A Task as the spawner `name` would create it, as far as policies select by it. Labels from templates are not known.
-pub(in crate::commands) fn sample_task(namespace: &str, name: &str, spawner: Option<&Value>) -> Value {
+pub(crate) fn sample_task(namespace: &str, name: &str, spawner: Option<&Value>) -> Value {
     let template = spawner.and_then(|spawner| spawner.pointer("/spec/taskTemplate"));
     let labels = template.and_then(|template| template.pointer("/metadata/labels"));
     let mut labels = labels.filter(|labels| labels.is_object()).cloned().unwrap_or(json!({}));
@@ -213,12 +232,12 @@ pub(in crate::commands) fn sample_task(namespace: &str, name: &str, spawner: Opt
 }
 
 /// The labels of an object.
-pub(in crate::commands) fn labels(object: &Value) -> BTreeMap<String, String> {
+pub(crate) fn labels(object: &Value) -> BTreeMap<String, String> {
     let labels = Metadata::of(object).labels();
     labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 /// Whether labels match a selector. An invalid one matches nothing.
-pub(in crate::commands) fn matches(selector: Option<LabelSelector>, labels: &BTreeMap<String, String>) -> bool {
+pub(crate) fn matches(selector: Option<LabelSelector>, labels: &BTreeMap<String, String>) -> bool {
     selector.is_none_or(|selector| Selector::try_from(selector).is_ok_and(|selector| selector.matches(labels)))
 }

@@ -18,7 +18,7 @@ use crate::commands::work_items::is_tripped;
 
 /// The state of a Task in one word.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::commands) enum DisplayState {
+pub(crate) enum DisplayState {
     /// It is the tombstone of an item that failed too often, or was stopped because of that.
     CircuitBroken,
     /// It waits in a queue of Kueue.
@@ -50,15 +50,15 @@ impl fmt::Display for DisplayState {
 
 /// The state of a Task, since when and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::commands) struct TaskSummary {
-    pub(in crate::commands) state: DisplayState,
-    pub(in crate::commands) since: Option<Timestamp>,
-    pub(in crate::commands) why: String,
+pub(crate) struct TaskSummary {
+    pub(crate) state: DisplayState,
+    pub(crate) since: Option<Timestamp>,
+    pub(crate) why: String,
 }
 
 impl TaskSummary {
     /// The state of the Task `object`; `item` is its `WorkItem`, where that is known.
-    pub(in crate::commands) fn of(object: &Value, item: Option<&WorkItem>) -> Self {
+    pub(crate) fn of(object: &Value, item: Option<&WorkItem>) -> Self {
         let task = Task::of(object);
         let ended = task.status_time("completionTime");
         let (state, since, why) = if let Some(since) = task.deleting_since() {

@@ -6,24 +6,36 @@
 //! ```
 
 mod follow;
-mod installation;
 mod report;
 mod text;
 
 #[cfg(test)]
 mod tests;
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    fmt::Write as _,
+    io::{self, IsTerminal as _},
+};
 
 use anyhow::Result;
 use clap::Args;
 use jiff::Timestamp;
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::ConfigMap};
+use serde_json::Value;
+use taskgate_api::switch::{CONFIG_MAP, webhooks};
+use taskgate_controller::switch::configurations;
+use taskgate_webhook::{ConfigurationName, rules::CONFIGURATION};
 
-use self::{installation::InstalledArgs, report::StatusReport};
-use super::snapshot::{Collection, Snapshot, SnapshotReader};
+use self::report::StatusReport;
+use super::{
+    disable::describe,
+    snapshot::{Collection, Snapshot, SnapshotReader},
+};
 use crate::{
-    cluster::ConnectionArgs,
-    exit::{CommandError, ExitStatus},
+    cluster::{Connection, ConnectionArgs, resource_of},
+    defaults::{NAME, NAMESPACE},
+    exit::ExitStatus,
+    flags::object_name,
     output::{OutputFormat, try_print},
 };
 
@@ -54,10 +66,24 @@ pub(crate) struct StatusArgs {
     pub(crate) installed: InstalledArgs,
 }
 
+/// The flags that name the installation.
+#[derive(Args, Debug)]
+pub(crate) struct InstalledArgs {
+    /// The namespace that taskgate runs in.
+    #[arg(long, value_name = "NAME", default_value = NAMESPACE, value_parser = object_name)]
+    pub(crate) taskgate_namespace: String,
+    /// The name of its webhook configurations.
+    #[arg(long, value_name = "NAME", default_value = CONFIGURATION)]
+    pub(crate) configuration: ConfigurationName,
+    /// The Service, which the Lease is named after.
+    #[arg(long, value_name = "NAME", default_value = NAME)]
+    pub(crate) service: String,
+}
+
 /// RBAC: `list`, and with `--watch` also `watch`, on tasks and taskspawners of kelos.dev, and on workitems, taskpolicies and
-/// clustertaskpolicies; `get` on the namespace, or with `-A` `list` on namespaces; and the rights of [`installation::read`].
+/// clustertaskpolicies; `get` on the namespace, or with `-A` `list` on namespaces; and the rights of [`installation`].
 /// What may not be read is shown in its place.
-pub(crate) async fn run(args: StatusArgs) -> Result<ExitStatus, CommandError> {
+pub(crate) async fn run(args: StatusArgs) -> Result<ExitStatus> {
     if args.watch {
         return watch(&args).await;
     }
@@ -70,19 +96,14 @@ pub(crate) async fn run(args: StatusArgs) -> Result<ExitStatus, CommandError> {
         try_print(&report)?;
         return Ok(status(&snapshot));
     }
-    match installation::read(&connection, &args.installed).await {
-        Ok(installation) => {
-            try_print(&format!("{installation}\n{report}"))?;
-            Ok(status(&snapshot))
-        }
-        Err(error) => {
-            try_print(&format!("taskgate: cannot be read: {error:#}\n\n{report}"))?;
-            Ok(match status(&snapshot) {
-                ExitStatus::Success => ExitStatus::Warnings,
-                other => other,
-            })
-        }
-    }
+    let installation = installation(&connection, &args.installed).await;
+    let status = match (&installation, status(&snapshot)) {
+        (Err(_), ExitStatus::Success) => ExitStatus::Warnings,
+        (_, status) => status,
+    };
+    let installation = installation.unwrap_or_else(|error| format!("taskgate: cannot be read: {error:#}\n"));
+    try_print(&format!("{installation}\n{report}"))?;
+    Ok(status)
 }
 
 fn status(snapshot: &Snapshot) -> ExitStatus {
@@ -93,7 +114,7 @@ fn status(snapshot: &Snapshot) -> ExitStatus {
     }
 }
 
-async fn watch(args: &StatusArgs) -> Result<ExitStatus, CommandError> {
+async fn watch(args: &StatusArgs) -> Result<ExitStatus> {
     let connection = args.connection.connect_to_watch().await?;
     let reader = SnapshotReader::discover(connection, args.all_namespaces).await?;
     let clears = args.output == OutputFormat::Text && io::stdout().is_terminal();
@@ -121,4 +142,46 @@ async fn watch(args: &StatusArgs) -> Result<ExitStatus, CommandError> {
 
 fn render(report: &StatusReport, format: OutputFormat) -> Result<String> {
     format.render(report, || text::text(report, Timestamp::now()))
+}
+
+/// The state of the installation, a line each: the switch, both webhook configurations, the leader.
+///
+/// RBAC: `get` on the ConfigMap and the Lease in taskgate's namespace, and on both webhook configurations.
+async fn installation(connection: &Connection, args: &InstalledArgs) -> Result<String> {
+    let own = Some(args.taskgate_namespace.as_str());
+    let map = connection.get(&resource_of::<ConfigMap>(), own, CONFIG_MAP).await?;
+    let switch = map.map_or_else(|| "enabled".to_owned(), |map| describe(&map).1);
+    let mut text = format!("taskgate: {switch}\n");
+    for (resource, _) in configurations(&connection.client) {
+        let name = args.configuration.as_str();
+        let found = connection.get(&resource, None, name).await?;
+        let state = found.map_or_else(|| "there is none".to_owned(), |found| webhook_state(&found));
+        let _ = writeln!(text, "{} {name}: {state}", resource.kind);
+    }
+    let lease = format!("{}-controller", args.service);
+    let lease = connection
+        .get(&resource_of::<Lease>(), own, &lease)
+        .await?
+        .unwrap_or_default();
+    let spec = |field: &str| lease["spec"][field].as_str().filter(|value| !value.is_empty());
+    let renewed = spec("renewTime").and_then(|time| time.parse::<Timestamp>().ok());
+    let leader = spec("holderIdentity").zip(renewed).map(|(holder, renewed)| {
+        let seconds = Timestamp::now().duration_since(renewed).as_secs();
+        format!("{holder}, renewed {seconds} s ago")
+    });
+    let _ = writeln!(text, "Leader: {}", leader.as_deref().unwrap_or("none"));
+    Ok(text)
+}
+
+/// Whether a configuration's webhooks are on, and how many fail closed.
+fn webhook_state(configuration: &Value) -> String {
+    let all = webhooks(configuration).count();
+    let fail = configuration["webhooks"].as_array().into_iter().flatten();
+    let fail = fail.filter(|webhook| webhook["failurePolicy"] == "Fail").count();
+    let switched = match webhooks(configuration).filter(|(_, off)| *off).count() {
+        0 => "on".to_owned(),
+        off if off == all => "off".to_owned(),
+        off => format!("{off} of {all} off"),
+    };
+    format!("{switched}; of {all} webhooks {fail} fail closed")
 }

@@ -232,10 +232,7 @@ fn policy_lines(
 ) -> StatusSection<PolicyLine> {
     let known = policies.unknown.is_none();
     let line = |policy: &CompiledPolicy| PolicyLine {
-        namespace: match &policy.name {
-            PolicyName::Namespaced { namespace, .. } => Some(namespace.clone()),
-            PolicyName::Cluster { .. } => None,
-        },
+        namespace: policy.namespace().map(ToOwned::to_owned),
         name: policy.name.to_string(),
         mode: policy.spec.as_ref().map(|spec| format!("{:?}", spec.mode)),
         tasks: known.then(|| governed.get(&policy.name).copied().unwrap_or_default()),

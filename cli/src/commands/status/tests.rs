@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use taskgate_api::switch::CONDITION;
 
-use super::{report::StatusReport, text::text};
+use super::{report::StatusReport, text::text, webhook_state};
 use crate::commands::snapshot::{Collection, ReadError, Snapshot};
 
 fn now() -> Timestamp {
@@ -335,4 +336,17 @@ fn text_of_others_cannot_control_the_terminal() {
         now(),
     );
     assert!(text.contains("Run [2Jning") && text.contains("a b c"), "{text:?}");
+}
+
+#[test]
+fn a_configuration_is_on_off_or_between() {
+    let webhook = |name: &str, policy: &str, off: bool| {
+        let conditions = if off { json!([{"name": CONDITION}]) } else { json!([]) };
+        json!({"name": name, "failurePolicy": policy, "matchConditions": conditions})
+    };
+    let of = |webhooks: &[Value]| webhook_state(&json!({"webhooks": webhooks}));
+    let (on, off) = (webhook("a", "Ignore", false), webhook("b", "Fail", true));
+    assert_eq!(of(std::slice::from_ref(&on)), "on; of 1 webhooks 0 fail closed");
+    assert_eq!(of(std::slice::from_ref(&off)), "off; of 1 webhooks 1 fail closed");
+    assert_eq!(of(&[on, off]), "1 of 2 off; of 2 webhooks 1 fail closed");
 }

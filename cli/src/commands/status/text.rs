@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use taskgate_policy::clip;
 
-use super::report::{ItemLine, PolicyLine, RetryLine, StatusReport, StatusSection, TaskLine};
+use super::report::{ItemLine, PolicyLine, RetryLine, StatusReport, TaskLine};
 use crate::{
     commands::snapshot::DisplayState,
     output::{age, table},
@@ -12,189 +12,167 @@ use crate::{
 /// The longest text in a table, in characters. JSON and YAML have the whole text.
 const MAX_WHY: usize = 160;
 
-/// `report` as sections of tables; ages are as of `now`.
-pub(super) fn text(report: &StatusReport, now: Timestamp) -> String {
-    let columns = Columns {
-        namespaces: report.namespace.is_none(),
-        now,
-    };
-    [
-        columns.policies(&report.policies),
-        columns.tasks(&report.tasks, report.ungoverned_tasks),
-        columns.items(&report.open_items, report.closed_items),
-        columns.retries(&report.retries),
-    ]
-    .join("\n")
+/// An entry of the report as a row of its table.
+trait Row {
+    const HEADINGS: &'static [&'static str];
+
+    fn namespace(&self) -> Option<&str>;
+
+    /// A cell for each heading; ages are as of `now`.
+    fn cells(&self, now: Timestamp) -> Vec<String>;
 }
 
-/// Formats entries as rows.
-struct Columns {
-    namespaces: bool,
-    now: Timestamp,
+impl Row for PolicyLine {
+    const HEADINGS: &'static [&'static str] = &["NAME", "MODE", "TASKS", "PROBLEM"];
+
+    fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
+    fn cells(&self, _now: Timestamp) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            self.mode.clone().unwrap_or_else(unknown),
+            self.tasks.map_or_else(unknown, |tasks| tasks.to_string()),
+            clip(self.problem.as_deref().unwrap_or_default(), MAX_WHY),
+        ]
+    }
 }
 
-impl Columns {
-    fn policies(&self, section: &StatusSection<PolicyLine>) -> String {
-        let row = |policy: &PolicyLine| {
-            let tasks = policy.tasks.map_or_else(unknown, |tasks| tasks.to_string());
-            let mode = policy.mode.clone().unwrap_or_else(unknown);
-            let problem = policy.problem.as_deref().unwrap_or_default();
-            self.row(
-                policy.namespace.as_deref(),
-                [policy.name.clone(), mode, tasks, clip(problem, MAX_WHY)],
-            )
+impl Row for TaskLine {
+    const HEADINGS: &'static [&'static str] = &["NAME", "STATE", "SINCE", "POLICY", "WHY"];
+
+    fn namespace(&self) -> Option<&str> {
+        Some(&self.namespace)
+    }
+
+    fn cells(&self, now: Timestamp) -> Vec<String> {
+        let policies = match self.policies.as_deref() {
+            None => unknown(),
+            Some([]) => "-".to_owned(),
+            Some(policies) => policies.join(","),
         };
-        self.section(
-            "Policies",
-            &section.entries.len().to_string(),
-            section,
-            &["NAME", "MODE", "TASKS", "PROBLEM"],
-            &section.entries.iter().map(row).collect::<Vec<_>>(),
-        )
+        vec![
+            clip(&self.name, MAX_WHY),
+            clip(&self.state.to_string(), MAX_WHY),
+            self.since.map_or_else(unknown, |since| age(since, now)),
+            policies,
+            clip(&self.why, MAX_WHY),
+        ]
+    }
+}
+
+impl Row for ItemLine {
+    const HEADINGS: &'static [&'static str] = &["ITEM", "BREAKER", "FAILURES", "ATTEMPTS", "COST", "SINCE", "WHY"];
+
+    fn namespace(&self) -> Option<&str> {
+        Some(&self.namespace)
     }
 
-    /// Tasks that succeeded are only counted.
-    fn tasks(&self, section: &StatusSection<TaskLine>, ungoverned: usize) -> String {
-        let succeeded = |task: &&TaskLine| task.state == DisplayState::Phase("Succeeded".to_owned());
-        let (done, listed): (Vec<_>, Vec<_>) = section.entries.iter().partition(succeeded);
-        let row = |task: &&TaskLine| {
-            let policies = match task.policies.as_deref() {
-                None => unknown(),
-                Some([]) => "-".to_owned(),
-                Some(policies) => policies.join(","),
-            };
-            self.row(
-                Some(&task.namespace),
-                [
-                    clip(&task.name, MAX_WHY),
-                    clip(&task.state.to_string(), MAX_WHY),
-                    self.age(task.since),
-                    policies,
-                    clip(&task.why, MAX_WHY),
-                ],
-            )
+    fn cells(&self, now: Timestamp) -> Vec<String> {
+        let failures = match (self.failures, self.infrastructure_failures) {
+            (failures, 0) => failures.to_string(),
+            (failures, infrastructure) => format!("{failures}+{infrastructure}"),
         };
-        let mut counts = vec![format!("{} governed", section.entries.len())];
-        let mut states: Vec<(String, usize)> = Vec::new();
-        for task in &listed {
-            let state = task.state.to_string();
-            match states.iter_mut().find(|(known, _)| *known == state) {
-                Some((_, count)) => *count += 1,
-                None => states.push((state, 1)),
-            }
-        }
-        counts.extend(
-            states
-                .iter()
-                .map(|(state, count)| format!("{count} {}", clip(state, MAX_WHY))),
-        );
-        for (count, what) in [
-            (done.len(), "Succeeded (not listed)"),
-            (ungoverned, "not governed (not listed)"),
-        ] {
-            counts.extend((count > 0).then(|| format!("{count} {what}")));
-        }
-        self.section(
-            "Tasks",
-            &counts.join(", "),
-            section,
-            &["NAME", "STATE", "SINCE", "POLICY", "WHY"],
-            &listed.iter().map(row).collect::<Vec<_>>(),
-        )
+        let cost = self.cost.as_deref();
+        let cost = cost.map_or_else(|| "-".to_owned(), |cost| format!("${cost}"));
+        vec![
+            clip(&self.key, MAX_WHY),
+            self.breaker.clone(),
+            failures,
+            self.attempts.to_string(),
+            clip(&cost, MAX_WHY),
+            self.since.map_or_else(unknown, |since| age(since, now)),
+            clip(self.reason.as_deref().unwrap_or_default(), MAX_WHY),
+        ]
+    }
+}
+
+impl Row for RetryLine {
+    const HEADINGS: &'static [&'static str] = &["ITEM", "OBJECT", "STEP", "ATTEMPT", "SINCE", "WHY"];
+
+    fn namespace(&self) -> Option<&str> {
+        Some(&self.namespace)
     }
 
-    fn items(&self, section: &StatusSection<ItemLine>, closed: usize) -> String {
-        let row = |item: &ItemLine| {
-            let failures = match (item.failures, item.infrastructure_failures) {
-                (failures, 0) => failures.to_string(),
-                (failures, infrastructure) => format!("{failures}+{infrastructure}"),
-            };
-            let cost = item
-                .cost
-                .as_deref()
-                .map_or_else(|| "-".to_owned(), |cost| format!("${cost}"));
-            let reason = item.reason.as_deref().unwrap_or_default();
-            self.row(
-                Some(&item.namespace),
-                [
-                    clip(&item.key, MAX_WHY),
-                    item.breaker.clone(),
-                    failures,
-                    item.attempts.to_string(),
-                    clip(&cost, MAX_WHY),
-                    self.age(item.since),
-                    clip(reason, MAX_WHY),
-                ],
-            )
-        };
-        self.section(
-            "Open items",
-            &format!("{} of {}", section.entries.len(), section.entries.len() + closed),
-            section,
-            &["ITEM", "BREAKER", "FAILURES", "ATTEMPTS", "COST", "SINCE", "WHY"],
-            &section.entries.iter().map(row).collect::<Vec<_>>(),
-        )
-    }
-
-    fn retries(&self, section: &StatusSection<RetryLine>) -> String {
-        let row = |line: &RetryLine| {
-            let attempt = line.max_attempts.map_or_else(
-                || line.attempt.to_string(),
-                |limit| format!("{} of {limit}", line.attempt),
-            );
-            self.row(
-                Some(&line.namespace),
-                [
-                    clip(&line.key, MAX_WHY),
-                    clip(&line.object, MAX_WHY),
-                    line.step.clone(),
-                    attempt,
-                    self.age(Some(line.since)),
-                    clip(&line.why, MAX_WHY),
-                ],
-            )
-        };
-        let in_progress = section.entries.iter().filter(|line| line.is_in_progress()).count();
-        let rest = section.entries.len() - in_progress;
-        self.section(
-            "Retries",
-            &format!("{in_progress} in progress, {rest} failed"),
-            section,
-            &["ITEM", "OBJECT", "STEP", "ATTEMPT", "SINCE", "WHY"],
-            &section.entries.iter().map(row).collect::<Vec<_>>(),
-        )
-    }
-
-    fn section<T>(
-        &self,
-        title: &str,
-        count: &str,
-        section: &StatusSection<T>,
-        headings: &[&str],
-        rows: &[Vec<String>],
-    ) -> String {
-        let mut text = format!("{title}: {count}\n");
-        if let Some(problem) = &section.problem {
-            text = format!("{title}: {}\n", clip(problem, 1024));
-        }
-        if !rows.is_empty() {
-            let namespace = self.namespaces.then_some("NAMESPACE");
-            let headings: Vec<_> = namespace.into_iter().chain(headings.iter().copied()).collect();
-            text.push_str(&table(&headings, rows));
-        }
-        text
-    }
-
-    fn row<const N: usize>(&self, namespace: Option<&str>, cells: [String; N]) -> Vec<String> {
-        let namespace = self.namespaces.then(|| namespace.unwrap_or("-").to_owned());
-        namespace.into_iter().chain(cells).collect()
-    }
-
-    fn age(&self, since: Option<Timestamp>) -> String {
-        since.map_or_else(unknown, |since| age(since, self.now))
+    fn cells(&self, now: Timestamp) -> Vec<String> {
+        let limit = self.max_attempts.map(|limit| format!(" of {limit}"));
+        vec![
+            clip(&self.key, MAX_WHY),
+            clip(&self.object, MAX_WHY),
+            self.step.clone(),
+            format!("{}{}", self.attempt, limit.unwrap_or_default()),
+            age(self.since, now),
+            clip(&self.why, MAX_WHY),
+        ]
     }
 }
 
 fn unknown() -> String {
     "?".to_owned()
+}
+
+/// `report` as sections of tables; ages are as of `now`.
+pub(super) fn text(report: &StatusReport, now: Timestamp) -> String {
+    let StatusReport {
+        policies,
+        tasks,
+        open_items: items,
+        retries,
+        ..
+    } = report;
+    // Tasks that succeeded are only counted.
+    let succeeded = DisplayState::Phase("Succeeded".to_owned());
+    let (done, listed): (Vec<_>, Vec<_>) = tasks.entries.iter().partition(|task| task.state == succeeded);
+    let all_items = items.entries.len() + report.closed_items;
+    let in_progress = retries.entries.iter().filter(|line| line.is_in_progress()).count();
+    let failed = retries.entries.len() - in_progress;
+    let namespaces = report.namespace.is_none();
+    let [policy_count, task_count, item_count, retry_count] = [
+        (&policies.problem, policies.entries.len().to_string()),
+        (&tasks.problem, task_counts(report, &listed, done.len())),
+        (&items.problem, format!("{} of {all_items}", items.entries.len())),
+        (&retries.problem, format!("{in_progress} in progress, {failed} failed")),
+    ]
+    .map(|(problem, count)| problem.as_ref().map_or(count, |problem| clip(problem, 1024)));
+    [
+        format!("Policies: {policy_count}\n{}", rows(&policies.entries, namespaces, now)),
+        format!("Tasks: {task_count}\n{}", rows(listed, namespaces, now)),
+        format!("Open items: {item_count}\n{}", rows(&items.entries, namespaces, now)),
+        format!("Retries: {retry_count}\n{}", rows(&retries.entries, namespaces, now)),
+    ]
+    .join("\n")
+}
+
+/// As `3 governed, 1 Queued, 1 Running, 1 Succeeded (not listed)`.
+fn task_counts(report: &StatusReport, listed: &[&TaskLine], done: usize) -> String {
+    let mut counts = vec![(report.tasks.entries.len(), "governed".to_owned())];
+    let mut states: Vec<(usize, String)> = Vec::new();
+    for task in listed {
+        let state = clip(&task.state.to_string(), MAX_WHY);
+        match states.iter_mut().find(|(_, known)| *known == state) {
+            Some((count, _)) => *count += 1,
+            None => states.push((1, state)),
+        }
+    }
+    counts.extend(states);
+    let omitted = [
+        (done, "Succeeded (not listed)".to_owned()),
+        (report.ungoverned_tasks, "not governed (not listed)".to_owned()),
+    ];
+    counts.extend(omitted.into_iter().filter(|(count, _)| *count > 0));
+    let counts: Vec<_> = counts.iter().map(|(count, what)| format!("{count} {what}")).collect();
+    counts.join(", ")
+}
+
+/// A table of `entries`, with a column for the namespaces where there are several; nothing where there are none.
+fn rows<'a, R: Row + 'a>(entries: impl IntoIterator<Item = &'a R>, namespaces: bool, now: Timestamp) -> String {
+    let namespace = |entry: &R| namespaces.then(|| entry.namespace().unwrap_or("-").to_owned());
+    let row = |entry: &R| namespace(entry).into_iter().chain(entry.cells(now)).collect();
+    let rows: Vec<Vec<String>> = entries.into_iter().map(row).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let headings = namespaces.then_some("NAMESPACE").into_iter();
+    table(&headings.chain(R::HEADINGS.iter().copied()).collect::<Vec<_>>(), &rows)
 }

@@ -2,22 +2,38 @@
 //! run.
 
 mod lease;
-mod objects;
 mod tasks;
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use kube::api::DeleteParams;
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        batch::v1::Job,
+        coordination::v1::Lease,
+        core::v1::{ConfigMap, Namespace, Secret, Service, ServiceAccount},
+        networking::v1::NetworkPolicy,
+        policy::v1::PodDisruptionBudget,
+        rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    ResourceExt as _,
+    api::{ApiResource, DeleteParams, ListParams},
+};
+use taskgate_api::keys;
+use taskgate_controller::switch::configurations;
 use taskgate_webhook::{ConfigurationName, rules::CONFIGURATION};
 use tokio::time::sleep;
 
 use self::lease::FencingLease;
 use crate::{
-    cluster::{Connection, ConnectionArgs, DryRun, MUTATING_CONFIGURATION, VALIDATING_CONFIGURATION, deleted},
+    cluster::{Connection, ConnectionArgs, DryRun, api_error, deleted, is_not_found, resource, resource_of},
     defaults,
-    exit::CommandError,
+    exit::ExitStatus,
     output,
 };
 
@@ -54,42 +70,108 @@ pub(crate) struct UninstallArgs {
 
 /// RBAC: with `--let-go`: `delete` on both webhook configurations, `get, update` on the Lease, `get, list, patch, delete` on
 /// tasks of kelos.dev. Else those of an administrator.
-pub(crate) async fn run(args: UninstallArgs) -> Result<(), CommandError> {
+pub(crate) async fn run(args: UninstallArgs) -> Result<ExitStatus> {
     let mut target = args.connection.clone();
     target.namespace.get_or_insert_with(|| defaults::NAMESPACE.to_owned());
     let connection = target.connect().await?;
     let dry_run = args.dry_run;
-    let removal = objects::Removal {
+    let removal = Removal {
         connection: &connection,
         dry_run,
     };
+    // The webhook configurations, whatever their name: before the Service that they call.
     if !args.let_go {
-        removal.configurations().await?;
+        let all = configurations(&connection.client).map(|(resource, _)| resource);
+        removal.remove(&all).await?;
     }
     // From here on the API server does not call taskgate.
-    for resource in [MUTATING_CONFIGURATION, VALIDATING_CONFIGURATION] {
-        let (.., kind, _) = resource;
+    for (resource, configurations) in configurations(&connection.client) {
         let params = dry_run.delete(DeleteParams::default());
-        let result = connection
-            .api(resource, None)
-            .delete(args.configuration.as_str(), &params)
-            .await;
-        deleted(result).with_context(|| format!("removing the {kind}"))?;
+        let result = configurations.delete(args.configuration.as_str(), &params).await;
+        deleted(result).with_context(|| format!("removing the {}", resource.kind))?;
     }
     let mut lease = if dry_run.dry_run {
         FencingLease::none()
     } else {
         FencingLease::take(&connection, &args.lease).await?
     };
+    // The Deployment, and the rights of its pods: no replica starts again.
     if !args.let_go {
-        removal.deployment().await?;
+        let deployment = [resource_of::<Deployment>(), resource_of::<ClusterRoleBinding>()];
+        removal.remove(&deployment).await?;
     }
     let summary = remove_finalizers(&connection, &mut lease, dry_run).await?;
     if !args.let_go {
-        removal.rest(args.with_data).await?;
+        removal.remove(&rest()).await?;
+        if args.with_data {
+            removal.remove(&[resource_of::<CustomResourceDefinition>()]).await?;
+        }
+        removal.remove(&[resource_of::<Namespace>()]).await?;
     }
     output::print(&summary)?;
-    Ok(())
+    Ok(ExitStatus::Success)
+}
+
+/// What is removed last, but for the CRDs and the namespace: rights before the objects that they allow to write.
+fn rest() -> [ApiResource; 15] {
+    [
+        resource_of::<RoleBinding>(),
+        resource_of::<Role>(),
+        resource_of::<ClusterRole>(),
+        resource_of::<Service>(),
+        resource_of::<PodDisruptionBudget>(),
+        resource_of::<NetworkPolicy>(),
+        resource("monitoring.coreos.com", "v1", "ServiceMonitor", "servicemonitors"),
+        resource("monitoring.coreos.com", "v1", "PrometheusRule", "prometheusrules"),
+        resource("cert-manager.io", "v1", "Certificate", "certificates"),
+        resource("cert-manager.io", "v1", "Issuer", "issuers"),
+        resource_of::<Job>(),
+        resource_of::<ConfigMap>(),
+        resource_of::<ServiceAccount>(),
+        resource_of::<Lease>(),
+        resource_of::<Secret>(),
+    ]
+}
+
+/// The removal of one installation.
+struct Removal<'a> {
+    connection: &'a Connection,
+    dry_run: DryRun,
+}
+
+impl Removal<'_> {
+    /// Removes the objects of these kinds with taskgate's label: in its namespace, without a namespace, and the Roles elsewhere that
+    /// let it read a Secret.
+    async fn remove(&self, resources: &[ApiResource]) -> Result<()> {
+        let Self { connection, dry_run } = self;
+        let label = ListParams::default().labels(&format!("{}={}", keys::PART_OF, keys::PART_OF_TASKGATE));
+        for resource in resources {
+            let ApiResource {
+                group, kind, plural, ..
+            } = resource;
+            let found = match connection.api(resource, None).list(&label).await {
+                // The kind is not installed.
+                Err(error) if is_not_found(&error) => continue,
+                found => found.map_err(api_error).with_context(|| format!("listing {plural}"))?,
+            };
+            for object in found {
+                let name = object.name_any();
+                let namespace = object.namespace();
+                let is_elsewhere = namespace
+                    .as_ref()
+                    .is_some_and(|namespace| *namespace != connection.namespace);
+                let another_namespace = kind == "Namespace" && name != connection.namespace;
+                if (is_elsewhere && group != "rbac.authorization.k8s.io") || another_namespace {
+                    continue;
+                }
+                let api = connection.api(resource, namespace.as_deref());
+                let result = api.delete(&name, &dry_run.delete(DeleteParams::background())).await;
+                deleted(result).with_context(|| format!("removing {kind} {name}"))?;
+                output::print(&format!("removed {kind} {name}{}\n", dry_run.suffix()))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Passes over all Tasks until none has taskgate's finalizer; the last pass begins when no replica can write any more.

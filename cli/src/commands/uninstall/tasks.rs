@@ -6,14 +6,14 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use kube::{
     Api, ResourceExt as _,
-    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions},
+    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions},
 };
 use serde_json::{Value, json};
 use taskgate_api::{kelos, keys};
 use taskgate_policy::{TaskState, UninstallAction, uninstall_action};
 
 use super::lease::FencingLease;
-use crate::cluster::{Connection, DryRun, ResourceType, api_error, is_conflict, is_not_found};
+use crate::cluster::{Connection, DryRun, api_error, is_conflict, is_not_found, resource};
 
 /// How many Tasks are read at a time.
 const PAGE: u32 = 500;
@@ -21,7 +21,7 @@ const PAGE: u32 = 500;
 /// The Tasks of the cluster, in a version that the API server serves.
 pub(super) struct Tasks {
     connection: Connection,
-    resource: ResourceType,
+    resource: ApiResource,
     dry_run: DryRun,
 }
 
@@ -45,14 +45,14 @@ impl Tasks {
         let known = |version: &&&str| served.iter().any(|served| served.version == ***version);
         Ok(kelos::TASK_VERSIONS.iter().find(known).map(|version| Self {
             connection: connection.clone(),
-            resource: (kelos::GROUP, version, "Task", kelos::TASKS),
+            resource: resource(kelos::GROUP, version, "Task", kelos::TASKS),
             dry_run,
         }))
     }
 
     /// One pass over all Tasks, however long it takes: `lease` is renewed meanwhile.
     pub(super) async fn remove_finalizers(&self, lease: &mut FencingLease<'_>) -> Result<UninstallSummary> {
-        let all = self.connection.api(self.resource, None);
+        let all = self.connection.api(&self.resource, None);
         let mut summary = UninstallSummary::default();
         let mut page = ListParams::default().limit(PAGE);
         loop {
@@ -151,7 +151,7 @@ impl Tasks {
     }
 
     fn api(&self, task: &DynamicObject) -> Api<DynamicObject> {
-        self.connection.api(self.resource, task.namespace().as_deref())
+        self.connection.api(&self.resource, task.namespace().as_deref())
     }
 }
 

@@ -1,13 +1,11 @@
 //! Checks of admission: both webhook configurations against those that this release generates, the configurations of others,
 //! and the probes.
 
-use std::fmt::Write as _;
-
-use serde_json::{Map, Value};
-use taskgate_api::switch::CONDITION;
+use serde_json::Value;
+use taskgate_api::{GROUP, switch::CONDITION};
 use taskgate_webhook::{ClientTarget, ConfigurationName, FailurePolicy, Registration, TimeoutSeconds};
 
-use super::{base_url, installation, list, name_of, own_configurations, some, text};
+use super::{base_url, difference::differences, is_off, list, name_of, own_configurations, some, text};
 use crate::commands::{
     doctor::{
         probe::ProbeResult,
@@ -26,22 +24,10 @@ const APPLY_SERVICE: &str = "apply the manifests of this release again";
 /// Compares both configurations with the generated ones.
 pub(super) fn registration(state: &ClusterState, findings: &mut Findings) {
     findings.begin(DoctorCheck::Registration);
-    let [mutating, validating] = own_configurations(state);
-    let generated = generated(state, mutating, validating);
-    for (collection, kind, found, generated) in [
-        (
-            Collection::MutatingConfigurations,
-            "MutatingWebhookConfiguration",
-            mutating,
-            &generated[0],
-        ),
-        (
-            Collection::ValidatingConfigurations,
-            "ValidatingWebhookConfiguration",
-            validating,
-            &generated[1],
-        ),
-    ] {
+    let own = own_configurations(state);
+    let generated = generated(state, own);
+    let configurations = Collection::CONFIGURATIONS.into_iter().zip(own).zip(&generated);
+    for (((collection, kind), found), generated) in configurations {
         let title = format!("{kind} {}", state.installation.configuration);
         match (state.snapshot.error(collection), found) {
             (Some(error), _) => findings.unreadable(&title, error),
@@ -52,13 +38,13 @@ pub(super) fn registration(state: &ClusterState, findings: &mut Findings) {
             (None, Some(found)) => compare(&title, generated, found, findings),
         }
     }
-    if let Some(configuration) = mutating.or(validating) {
+    if let Some(configuration) = own.into_iter().flatten().next() {
         client(state, configuration, findings);
     }
 }
 
 /// The webhooks as generated with the settings that are found: failure policy, timeouts, Service or URL.
-fn generated(state: &ClusterState, mutating: Option<&Value>, validating: Option<&Value>) -> [Vec<Value>; 2] {
+fn generated(state: &ClusterState, [mutating, validating]: [Option<&Value>; 2]) -> [Vec<Value>; 2] {
     let installation = &state.installation;
     let mut registration = Registration::of_service(&installation.service, &installation.namespace);
     if let Ok(name) = installation.configuration.parse::<ConfigurationName>() {
@@ -122,21 +108,16 @@ fn compare(title: &str, generated: &[Value], found: &Value, findings: &mut Findi
             findings.failure(message, APPLY);
         }
         if !selectors.is_empty() {
-            findings.warning(
-                format!(
-                    "{title}: {name} selects other objects than generated: {}",
-                    some(&selectors)
-                ),
-                format!("nothing, if you have narrowed it; else {APPLY}"),
+            let message = format!(
+                "{title}: {name} selects other objects than generated: {}",
+                some(&selectors)
             );
+            findings.warning(message, format!("nothing, if you have narrowed it; else {APPLY}"));
         }
         if !settings.is_empty() {
-            let settings: Vec<_> = settings
-                .iter()
-                .map(|field| format!("{field} is {}, not {}", found[field], generated[field]))
-                .collect();
-            let message = format!("{title}: {name}: {}", settings.join(", "));
-            findings.warning(message, APPLY);
+            let setting = |field: &String| format!("{field} is {}, not {}", found[field], generated[field]);
+            let settings: Vec<_> = settings.iter().map(setting).collect();
+            findings.warning(format!("{title}: {name}: {}", settings.join(", ")), APPLY);
         }
     }
     let is_known = |name: &str| generated.iter().any(|generated| generated["name"] == name);
@@ -197,18 +178,13 @@ fn client(state: &ClusterState, configuration: &Value, findings: &mut Findings) 
 /// The configurations of others: those that interfere with taskgate, and whether Kueue's run after taskgate's.
 pub(super) fn neighbours(state: &ClusterState, findings: &mut Findings) {
     let snapshot = &state.snapshot;
-    let (Ok(mutating), Ok(validating)) = (
-        snapshot.read(Collection::MutatingConfigurations),
-        snapshot.read(Collection::ValidatingConfigurations),
-    ) else {
+    let configurations = Collection::CONFIGURATIONS.map(|(collection, _)| snapshot.read(collection));
+    let [Ok(mutating), Ok(validating)] = configurations else {
         // The check of the registration reports this.
         return;
     };
     findings.begin(DoctorCheck::Neighbours);
-    for (kind, found) in [
-        ("MutatingWebhookConfiguration", mutating),
-        ("ValidatingWebhookConfiguration", validating),
-    ] {
+    for ((_, kind), found) in Collection::CONFIGURATIONS.into_iter().zip([mutating, validating]) {
         let is_own = |found: &Value| name_of(found) == state.installation.configuration;
         for other in found.iter().filter(|found| !is_own(found)) {
             interference(state, kind, other, findings);
@@ -250,23 +226,16 @@ fn interference(state: &ClusterState, kind: &str, other: &Value, findings: &mut 
     };
     let is_about_own_kinds = |webhook: &&Value| {
         let mut groups = list(webhook, "/rules").iter().flat_map(|rule| list(rule, "/apiGroups"));
-        groups.any(|group| group == taskgate_api::GROUP)
+        groups.any(|group| group == GROUP)
     };
     if let Some(webhook) = webhooks.iter().find(calls_taskgate) {
         findings.failure(
             format!("{kind} {name} leads to taskgate as well ({})", text(webhook, "/name")),
-            format!(
-                "delete it, if it is left from an earlier installation; every request is sent twice: kubectl delete {kind} \
-                 {name}"
-            ),
+            format!("delete it, if it is left from an earlier installation; every request is sent twice: kubectl delete {kind} {name}"),
         );
     } else if let Some(webhook) = webhooks.iter().find(is_about_own_kinds) {
         findings.warning(
-            format!(
-                "{kind} {name} is about {} too ({})",
-                taskgate_api::GROUP,
-                text(webhook, "/name")
-            ),
+            format!("{kind} {name} is about {GROUP} too ({})", text(webhook, "/name")),
             "nothing, if it is yours; it can change or deny policies and WorkItems",
         );
     }
@@ -274,7 +243,7 @@ fn interference(state: &ClusterState, kind: &str, other: &Value, findings: &mut 
 
 /// The results of the probes.
 pub(super) fn answers(state: &ClusterState, findings: &mut Findings) {
-    if installation::is_off(state) {
+    if is_off(state) {
         // The check of the switch reports this.
         return;
     }
@@ -332,81 +301,4 @@ fn call_advice(error: &str) -> &'static str {
         }
     }
     "see replicas, and the log of taskgate's pods"
-}
-
-/// The paths of `wanted` at which `found` differs. Fields that only `found` has do not count.
-pub(super) fn missing(wanted: &Value, found: &Value) -> Vec<String> {
-    let mut paths = Vec::new();
-    walk(wanted, found, false, &mut String::new(), &mut paths);
-    paths
-}
-
-/// The paths at which two objects differ.
-fn differences(wanted: &Value, found: &Value) -> Vec<String> {
-    let mut paths = Vec::new();
-    walk(wanted, found, true, &mut String::new(), &mut paths);
-    paths
-}
-
-/// A null or empty value equals an absent one: the API server fills in either.
-fn walk(wanted: &Value, found: &Value, both_ways: bool, path: &mut String, paths: &mut Vec<String>) {
-    if is_empty(wanted) && (!both_ways || is_empty(found)) {
-        return;
-    }
-    let length = path.len();
-    match (wanted, found) {
-        (Value::Object(wanted), Value::Object(found)) => {
-            let extra = found.keys().filter(|key| both_ways && !wanted.contains_key(*key));
-            for key in wanted.keys().chain(extra) {
-                if length > 0 {
-                    path.push('.');
-                }
-                path.push_str(key);
-                let field = |object: &Map<String, Value>| object.get(key).cloned().unwrap_or_default();
-                walk(&field(wanted), &field(found), both_ways, path, paths);
-                path.truncate(length);
-            }
-        }
-        (Value::Array(wanted), Value::Array(found)) if wanted.len() == found.len() => {
-            for (index, (wanted, found)) in wanted.iter().zip(found).enumerate() {
-                let _ = write!(path, "[{index}]");
-                walk(wanted, found, both_ways, path, paths);
-                path.truncate(length);
-            }
-        }
-        (Value::Number(wanted), Value::Number(found)) if wanted.as_f64() == found.as_f64() => {}
-        (wanted, found) if wanted == found => {}
-        (wanted, Value::Null) if is_empty(wanted) => {}
-        _ => paths.push(path.clone()),
-    }
-}
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Object(fields) => fields.values().all(is_empty),
-        Value::Array(items) => items.is_empty(),
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn paths_lead_to_the_differences() {
-        let wanted = json!({"a": {"b": [{"c": 1, "d": {}}], "e": null}, "f": []});
-        let same = json!({"a": {"b": [{"c": 1.0}]}});
-        assert_eq!(differences(&wanted, &same), Vec::<String>::new());
-        let more = json!({"a": {"b": [{"c": 1, "x": "y"}]}, "z": true});
-        assert_eq!(missing(&wanted, &more), Vec::<String>::new());
-        assert_eq!(differences(&wanted, &more), ["a.b[0].x", "z"]);
-        let other = json!({"a": {"b": [{"c": 2}]}});
-        assert_eq!(missing(&wanted, &other), ["a.b[0].c"]);
-        assert_eq!(missing(&wanted, &json!({"a": {"b": [1, 2]}})), ["a.b"]);
-        assert_eq!(missing(&wanted, &json!({})), ["a"]);
-    }
 }

@@ -26,7 +26,7 @@ type Bundle = (String, Option<Vec<u8>>);
 pub(super) fn certificate(state: &ClusterState, findings: &mut Findings) {
     findings.begin(DoctorCheck::Certificate);
     let bundles = bundles(state);
-    let Some(secret) = &state.installation.secret else {
+    let Some(secret) = state.installation.secret() else {
         findings.ok("from files in the pods, which are not read; the check of the answers shows whether it works");
         return missing_bundles(&bundles, findings);
     };
@@ -46,12 +46,20 @@ pub(super) fn certificate(state: &ClusterState, findings: &mut Findings) {
 }
 
 fn absent(state: &ClusterState, secret: &str, what: &str, findings: &mut Findings) {
-    let advice = match state.installation.mode {
-        CertMode::SelfSigned => "taskgate creates it when it starts: see whether its pods run, and their log",
-        CertMode::CertManager | CertMode::Files => "ask cert-manager: kubectl describe certificate",
-    };
+    let advice = advice(
+        state,
+        "taskgate creates it when it starts: see whether its pods run, and their log",
+    );
     let namespace = &state.installation.namespace;
     findings.failure(format!("{what} {namespace}/{secret}"), advice);
+}
+
+/// What helps where the certificate is wrong: `own`, where taskgate makes it.
+fn advice(state: &ClusterState, own: &'static str) -> &'static str {
+    match state.installation.serve.cert_mode {
+        CertMode::SelfSigned => own,
+        CertMode::CertManager | CertMode::Files => "ask cert-manager: kubectl describe certificate",
+    }
 }
 
 /// The names and the validity of the certificate, and the validity of its CA.
@@ -63,10 +71,10 @@ fn validity(
     findings: &mut Findings,
 ) {
     let now = state.now;
-    let advice = match state.installation.mode {
-        CertMode::SelfSigned => "taskgate replaces it automatically: see the log of its pods, and rights below",
-        CertMode::CertManager | CertMode::Files => "ask cert-manager: kubectl describe certificate",
-    };
+    let advice = advice(
+        state,
+        "taskgate replaces it automatically: see the log of its pods, and rights below",
+    );
     if let Some(name) = dialled_name(state).filter(|name| !chain.is_for(name)) {
         let message = format!("{secret} is not issued for {name}, which the API server calls");
         findings.failure(message, advice);
@@ -140,11 +148,10 @@ fn missing_bundles(bundles: &[Bundle], findings: &mut Findings) {
 /// Whether the CA bundles lead to the certificate.
 fn trust(state: &ClusterState, chain: &CertificateChain, bundles: &[Bundle], findings: &mut Findings) {
     missing_bundles(bundles, findings);
-    let distrusting = bundles.iter().filter(|(_, bundle)| {
-        bundle
-            .as_ref()
-            .is_some_and(|bundle| !chain.is_trusted_by(bundle, state.now))
-    });
+    let distrusts = |bundle: &Vec<u8>| !chain.is_trusted_by(bundle, state.now);
+    let distrusting = bundles
+        .iter()
+        .filter(|(_, bundle)| bundle.as_ref().is_some_and(distrusts));
     let distrusting: Vec<_> = distrusting.map(|(name, _)| name.clone()).collect();
     if let Some(first) = distrusting.first() {
         let mut configurations = own_configurations(state).into_iter().flatten();

@@ -4,27 +4,22 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
-use taskgate_api::{
-    GROUP, VERSION,
-    condition::Condition,
-    foreman, kelos, kueue,
-    switch::{CONFIG_MAP, webhooks},
-};
+use taskgate_api::{GROUP, VERSION, condition::Condition, foreman, kelos, switch::CONFIG_MAP};
 
-use super::{admission::missing, base_url, length, list, name_of, own_configurations, own_webhooks, some, text};
+use super::{
+    base_url, difference::missing, length, list, name_of, own_configurations, own_webhooks, some, text, webhooks_off,
+};
 use crate::{
     commands::{
         disable::describe,
         doctor::{
+            installation::Installation,
             report::{DoctorCheck, Findings, Level},
-            state::{
-                CERT_MANAGER_CRD, CERT_MANAGER_DEPLOYMENT, ClusterState, FOREMAN_CRD, KELOS_CRD, KELOS_DEPLOYMENT,
-                KUEUE_CRD, KUEUE_DEPLOYMENT, OWN_CRDS,
-            },
+            state::{ClusterState, OTHER_SYSTEMS, OWN_CRDS, OtherSystem},
         },
         snapshot::{Collection, ReadError},
     },
-    rights::permissions,
+    rights::review::missing_rights,
     serve::args::CertMode,
 };
 
@@ -95,16 +90,6 @@ pub(super) fn switch(state: &ClusterState, findings: &mut Findings) {
         },
         Err(error) => findings.unreadable(&format!("ConfigMap {CONFIG_MAP}"), error),
     }
-}
-
-/// Whether taskgate is disabled, or its webhooks are off.
-pub(super) fn is_off(state: &ClusterState) -> bool {
-    state.snapshot.one(Collection::DisableSwitch).is_ok() || webhooks_off(state) > 0
-}
-
-fn webhooks_off(state: &ClusterState) -> usize {
-    let configurations = own_configurations(state).into_iter().flatten();
-    configurations.flat_map(webhooks).filter(|(_, off)| *off).count()
 }
 
 /// Whether taskgate's own kinds are served, and are those of this release.
@@ -187,15 +172,16 @@ fn ready(title: &str, deployment: &Value, findings: &mut Findings) {
     let count = |path: &str| deployment.pointer(path).and_then(Value::as_u64);
     let wanted = count("/spec/replicas").unwrap_or(1);
     let ready = count("/status/readyReplicas").unwrap_or_default();
-    let problem = [
+    let mut bad = [
         ("ReplicaFailure", "True"),
         ("Progressing", "False"),
         ("Available", "False"),
     ]
-    .into_iter()
-    .filter_map(|(kind, bad)| Condition::find(deployment, kind).filter(|condition| condition.status() == bad))
-    .map(|condition| format!(": {}", condition.message()))
-    .next();
+    .into_iter();
+    let problem = bad.find_map(|(kind, bad)| {
+        let condition = Condition::find(deployment, kind).filter(|condition| condition.status() == bad)?;
+        Some(format!(": {}", condition.message()))
+    });
     let message = format!("{title}: {ready} of {wanted} ready{}", problem.unwrap_or_default());
     let advice = "kubectl describe the Deployment and its pods; their readiness shows what they wait for";
     match ready {
@@ -217,20 +203,16 @@ fn versions(state: &ClusterState, deployment: &Value, findings: &mut Findings) {
         .map(|pod| text(pod, IMAGE))
         .filter(|image| !image.is_empty());
     let images: Vec<_> = images.collect::<BTreeSet<_>>().into_iter().collect();
-    let [image] = images[..] else {
-        if !images.is_empty() {
+    let image = match images[..] {
+        [] => return,
+        [image] => image,
+        _ => {
             let wanted = text(deployment, &format!("/spec/template{IMAGE}"));
             let old = alive.iter().filter(|pod| text(pod, IMAGE) != wanted);
-            let old: Vec<_> = old.map(|pod| name_of(pod).to_owned()).collect();
-            findings.warning(
-                format!("the pods run {}", images.join(" and ")),
-                format!(
-                    "wait for the rollout; if it does not continue, see why {} stays",
-                    some(&old)
-                ),
-            );
+            let old = some(&old.map(|pod| name_of(pod).to_owned()).collect::<Vec<_>>());
+            let advice = format!("wait for the rollout; if it does not continue, see why {old} stays");
+            return findings.warning(format!("the pods run {}", images.join(" and ")), advice);
         }
-        return;
     };
     let own = env!("CARGO_PKG_VERSION");
     match tag(image).filter(|tag| is_release(tag) && tag.trim_start_matches('v') != own) {
@@ -262,13 +244,11 @@ fn is_release(tag: &str) -> bool {
 pub(super) fn leader(state: &ClusterState, findings: &mut Findings) {
     const ADVICE: &str = "see replicas, and rights: without a leader no failure is counted and no finalizer is removed";
     findings.begin(DoctorCheck::Leader);
-    if !state.installation.leader_election {
+    if state.installation.serve.no_leader_election {
         return findings.ok("no leader election: the one replica runs the controller");
     }
-    let title = format!(
-        "Lease {}/{}",
-        state.installation.namespace, state.installation.names.lease
-    );
+    let Installation { namespace, names, .. } = &state.installation;
+    let title = format!("Lease {namespace}/{}", names.lease);
     let lease = match state.snapshot.one(Collection::Lease) {
         Ok(lease) => lease,
         Err(ReadError::Absent) => {
@@ -296,11 +276,7 @@ pub(super) fn leader(state: &ClusterState, findings: &mut Findings) {
     }
     // The identity of a replica is its pod's name and its process ID.
     let pods = state.snapshot.objects(Collection::Pods);
-    let is_holder = |pod: &Value| {
-        holder
-            .strip_prefix(name_of(pod))
-            .is_some_and(|rest| rest.starts_with('-'))
-    };
+    let is_holder = |pod: &Value| holder.starts_with(&format!("{}-", name_of(pod)));
     if pods.is_empty() || pods.iter().any(|pod| is_holder(pod)) {
         findings.ok(format!("{holder} leads, renewed {} ago", length(age)));
     } else {
@@ -332,7 +308,7 @@ pub(super) fn rights(state: &ClusterState, findings: &mut Findings) {
         Ok(denied) => denied,
         Err(error) => return findings.unreadable(&format!("the rights of {account}"), error),
     };
-    let missing = permissions::missing(&installation.names, |permission| !denied.contains(permission));
+    let missing = missing_rights(&installation.names, |permission| !denied.contains(permission));
     if missing.is_empty() {
         findings.ok(format!("{account} has all rights that it needs"));
     }
@@ -344,52 +320,6 @@ pub(super) fn rights(state: &ClusterState, findings: &mut Findings) {
     }
 }
 
-/// A system that taskgate works with.
-struct OtherSystem {
-    check: DoctorCheck,
-    name: &'static str,
-    group: &'static str,
-    /// The versions of its kinds that taskgate knows.
-    versions: &'static [&'static str],
-    crd: &'static str,
-    deployment: Option<&'static str>,
-}
-
-const OTHER_SYSTEMS: [OtherSystem; 4] = [
-    OtherSystem {
-        check: DoctorCheck::Kelos,
-        name: "Kelos",
-        group: kelos::GROUP,
-        versions: &kelos::TASK_VERSIONS,
-        crd: KELOS_CRD,
-        deployment: Some(KELOS_DEPLOYMENT),
-    },
-    OtherSystem {
-        check: DoctorCheck::Foreman,
-        name: "Foreman",
-        group: foreman::GROUP,
-        versions: &foreman::VERSIONS,
-        crd: FOREMAN_CRD,
-        deployment: None,
-    },
-    OtherSystem {
-        check: DoctorCheck::Kueue,
-        name: "Kueue",
-        group: kueue::GROUP,
-        versions: &kueue::VERSIONS,
-        crd: KUEUE_CRD,
-        deployment: Some(KUEUE_DEPLOYMENT),
-    },
-    OtherSystem {
-        check: DoctorCheck::CertManager,
-        name: "cert-manager",
-        group: "cert-manager.io",
-        versions: &["v1"],
-        crd: CERT_MANAGER_CRD,
-        deployment: Some(CERT_MANAGER_DEPLOYMENT),
-    },
-];
-
 /// The other systems: which are installed, in which release, and whether taskgate knows their versions.
 pub(super) fn other_systems(state: &ClusterState, findings: &mut Findings) {
     findings.begin(DoctorCheck::Kelos);
@@ -399,7 +329,14 @@ pub(super) fn other_systems(state: &ClusterState, findings: &mut Findings) {
     };
     let nothing_to_govern = !groups.contains_key(kelos::GROUP) && !groups.contains_key(foreman::GROUP);
     for system in OTHER_SYSTEMS {
-        let OtherSystem { check, name, group, .. } = system;
+        let OtherSystem {
+            check,
+            name,
+            group,
+            versions,
+            ..
+        } = system;
+        let is_known = |version: &String| versions.contains(&version.as_str());
         findings.begin(check);
         match groups.get(group) {
             None if check == DoctorCheck::CertManager && needs_cert_manager(state) => findings.failure(
@@ -411,19 +348,14 @@ pub(super) fn other_systems(state: &ClusterState, findings: &mut Findings) {
                 "install one of them; taskgate detects it without a restart",
             ),
             None => findings.ok("not installed"),
-            Some(served)
-                if system
-                    .versions
-                    .iter()
-                    .any(|known| served.iter().any(|one| one == known)) =>
-            {
+            Some(served) if served.iter().any(is_known) => {
                 findings.ok(describe_system(state, &system, &served.join(", ")));
             }
             Some(served) => findings.failure(
                 format!("{group} is served in {} only", served.join(", ")),
                 format!(
                     "taskgate knows {}: use a release of {name} that serves it",
-                    system.versions.join(", ")
+                    versions.join(", ")
                 ),
             ),
         }
@@ -470,7 +402,7 @@ fn release(state: &ClusterState, system: &OtherSystem, crd: Option<&Value>) -> O
 fn needs_cert_manager(state: &ClusterState) -> bool {
     let is_installed = state.snapshot.error(Collection::Deployment) != Some(&ReadError::Absent);
     let injects = |found: &Value| found["metadata"]["annotations"].get(INJECT).is_some();
-    (is_installed && state.installation.mode == CertMode::CertManager)
+    (is_installed && state.installation.serve.cert_mode == CertMode::CertManager)
         || own_configurations(state).into_iter().flatten().any(injects)
 }
 

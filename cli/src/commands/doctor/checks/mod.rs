@@ -2,6 +2,7 @@
 
 mod admission;
 mod certificate;
+mod difference;
 mod installation;
 mod policies;
 
@@ -12,19 +13,20 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 use serde_json::Value;
-use taskgate_api::metadata::Metadata;
+use taskgate_api::{metadata::Metadata, switch::webhooks};
 
 use self::policies::PolicySelections;
 use super::{
     report::{DoctorFinding, Findings},
     state::{ClusterState, KELOS_CRD},
 };
-use crate::commands::snapshot::Collection;
+use crate::commands::snapshot::{Collection, CompiledPolicies};
 
 /// Runs all checks.
 pub(super) fn run(state: &ClusterState) -> Vec<DoctorFinding> {
     let mut findings = Findings::new();
-    let policies = PolicySelections::of(state);
+    let policies = CompiledPolicies::of(&state.snapshot);
+    let policies = PolicySelections::of(&state.snapshot, &policies);
     installation::api_server(state, &mut findings);
     installation::switch(state, &mut findings);
     installation::kinds(state, &mut findings);
@@ -60,7 +62,7 @@ pub(super) fn namespace_for_probe(state: &ClusterState) -> Option<String> {
 
 /// Both webhook configurations of this installation, mutating first.
 fn own_configurations(state: &ClusterState) -> [Option<&Value>; 2] {
-    [Collection::MutatingConfigurations, Collection::ValidatingConfigurations].map(|collection| {
+    Collection::CONFIGURATIONS.map(|(collection, _)| {
         let name = &state.installation.configuration;
         find(state.snapshot.objects(collection), |found| name_of(found) == name)
     })
@@ -70,6 +72,16 @@ fn own_configurations(state: &ClusterState) -> [Option<&Value>; 2] {
 fn own_webhooks(state: &ClusterState) -> impl Iterator<Item = &Value> {
     let configurations = own_configurations(state).into_iter().flatten();
     configurations.flat_map(|configuration| list(configuration, "/webhooks"))
+}
+
+/// Whether taskgate is disabled, or its webhooks are off.
+fn is_off(state: &ClusterState) -> bool {
+    state.snapshot.one(Collection::DisableSwitch).is_ok() || webhooks_off(state) > 0
+}
+
+fn webhooks_off(state: &ClusterState) -> usize {
+    let configurations = own_configurations(state).into_iter().flatten();
+    configurations.flat_map(webhooks).filter(|(_, off)| *off).count()
 }
 
 /// The base of the URL that a webhook is called at; `None` where it is called through a Service.

@@ -22,7 +22,7 @@ use crate::commands::{
         report::{DoctorCheck, Findings, Level},
         state::ClusterState,
     },
-    snapshot::{Collection, CompiledPolicies, CompiledPolicy, ReadError, labels, matches, sample_task},
+    snapshot::{Collection, CompiledPolicies, CompiledPolicy, ReadError, Snapshot, labels, matches, sample_task},
 };
 
 /// The sections of which one policy wins. Those of `metadata` merge.
@@ -30,7 +30,7 @@ const SECTIONS: [&str; 4] = ["failurePolicy", "cancellationPolicy", "queueName",
 
 /// The policies, and what they select: Tasks, Workloads, and spawners, each of which stands for the Tasks that it creates.
 pub(super) struct PolicySelections<'a> {
-    policies: CompiledPolicies,
+    policies: &'a CompiledPolicies,
     selections: Vec<Selection<'a>>,
     /// Whether there are more objects than were read.
     partial: bool,
@@ -41,51 +41,48 @@ struct Selection<'a> {
     namespace: &'a str,
     /// As `TaskSpawner/fixer`.
     object: String,
-    policies: Vec<PolicyName>,
+    policies: Vec<&'a CompiledPolicy>,
 }
 
 impl<'a> PolicySelections<'a> {
-    pub(super) fn of(state: &'a ClusterState) -> Self {
-        let snapshot = &state.snapshot;
-        let policies = CompiledPolicies::of(snapshot);
+    pub(super) fn of(snapshot: &'a Snapshot, policies: &'a CompiledPolicies) -> Self {
         let select = |kind: &str, object: &'a Value, task: &Value| {
             let namespace = namespace_of(object);
             let candidates = policies.candidates(namespace, task).into_iter();
             let selecting = candidates.filter(|candidate| candidate.mismatch.is_none());
+            let compiled = |name: &PolicyName| policies.all.iter().find(|policy| policy.name == *name);
             Selection {
                 namespace,
                 object: format!("{kind}/{}", name_of(object)),
-                policies: selecting.map(|candidate| candidate.policy.clone()).collect(),
+                policies: selecting.filter_map(|candidate| compiled(candidate.policy)).collect(),
             }
         };
         let spawners = snapshot.objects(Collection::Spawners).iter().map(|spawner| {
             let sample = sample_task(namespace_of(spawner), name_of(spawner), Some(spawner));
             select("TaskSpawner", spawner, &sample)
         });
-        let tasks = snapshot.objects(Collection::Tasks).iter();
-        let tasks = tasks.map(|task| select("Task", task, task));
-        let workloads = snapshot.objects(Collection::Workloads).iter();
-        let workloads = workloads.map(|workload| select("Workload", workload, workload));
-        let selections = spawners.chain(tasks).chain(workloads).collect();
+        let others = [("Task", Collection::Tasks), ("Workload", Collection::Workloads)].into_iter();
+        let others = others.flat_map(|(kind, collection)| {
+            let objects = snapshot.objects(collection).iter();
+            objects.map(move |object| select(kind, object, object))
+        });
         Self {
-            selections,
+            selections: spawners.chain(others).collect(),
             policies,
             partial: snapshot.is_partial(Collection::Tasks) || snapshot.is_partial(Collection::Workloads),
         }
     }
 
     fn selections_of(&self, policy: &CompiledPolicy) -> impl Iterator<Item = &Selection<'a>> {
-        let selections = self.selections.iter();
-        selections.filter(|selection| selection.policies.contains(&policy.name))
+        let selects = |selection: &&Selection<'_>| selection.policies.iter().any(|own| own.name == policy.name);
+        self.selections.iter().filter(selects)
     }
+}
 
-    fn policy(&self, name: &PolicyName) -> Option<&CompiledPolicy> {
-        self.policies.all.iter().find(|policy| policy.name == *name)
-    }
-
-    /// The policies with `section` that select an object, strongest first.
-    fn with_section(&self, selection: &Selection<'_>, section: &str) -> impl Iterator<Item = &CompiledPolicy> {
-        let policies = selection.policies.iter().filter_map(|name| self.policy(name));
+impl<'a> Selection<'a> {
+    /// The policies with `section`, strongest first.
+    fn with_section(&self, section: &str) -> impl Iterator<Item = &'a CompiledPolicy> {
+        let policies = self.policies.iter().copied();
         policies.filter(move |policy| !section_of(policy, section).is_null())
     }
 }
@@ -137,24 +134,19 @@ pub(super) fn namespaces(state: &ClusterState, policies: &PolicySelections<'_>, 
         let Some(exclusion) = exclusion(state, name) else {
             continue;
         };
-        let own = state.snapshot.objects(Collection::Policies).iter();
-        let own: Vec<_> = own
-            .filter(|policy| namespace_of(policy) == name)
-            .map(|policy| format!("TaskPolicy/{}", name_of(policy)))
-            .collect();
+        let own = policies.policies.all.iter();
+        let own = own.filter(|policy| policy.namespace() == Some(name));
+        let mut affected: Vec<_> = own.map(|policy| policy.name.to_string()).collect();
+        let has_own = !affected.is_empty();
         let spawners = policies.selections.iter().filter(|selection| {
             selection.namespace == name
                 && !selection.policies.is_empty()
                 && selection.object.starts_with("TaskSpawner/")
         });
-        let affected: Vec<_> = own
-            .iter()
-            .cloned()
-            .chain(spawners.map(|selection| selection.object.clone()))
-            .collect();
+        affected.extend(spawners.map(|selection| selection.object.clone()));
         let (reason, advice) = match exclusion {
             // The label exempts a namespace from the policies of the cluster.
-            Exclusion::Label if own.is_empty() => {
+            Exclusion::Label if !has_own => {
                 opted_out.push(name.to_owned());
                 continue;
             }
@@ -194,11 +186,8 @@ pub(super) fn policies(state: &ClusterState, policies: &PolicySelections<'_>, fi
         ("TaskPolicies", Collection::Policies),
         ("ClusterTaskPolicies", Collection::ClusterPolicies),
     ] {
-        if let Some(error) = state
-            .snapshot
-            .error(collection)
-            .filter(|error| **error != ReadError::Absent)
-        {
+        let error = state.snapshot.error(collection);
+        if let Some(error) = error.filter(|error| **error != ReadError::Absent) {
             return findings.unreadable(what, error);
         }
     }
@@ -211,12 +200,9 @@ pub(super) fn policies(state: &ClusterState, policies: &PolicySelections<'_>, fi
         acceptance(policy, findings);
     }
     let in_force = || all.iter().filter(|policy| policy.policy.is_ok() && policy.is_on());
-    let collections = [Collection::Spawners, Collection::Tasks, Collection::Workloads];
+    let mut collections = [Collection::Spawners, Collection::Tasks, Collection::Workloads].into_iter();
     // Objects that cannot be read may still be selected.
-    if collections
-        .iter()
-        .any(|collection| state.snapshot.read(*collection).is_ok())
-    {
+    if collections.any(|collection| state.snapshot.read(collection).is_ok()) {
         for policy in in_force() {
             selects_nothing(policies, policy, findings);
         }
@@ -270,8 +256,7 @@ fn selects_nothing(policies: &PolicySelections<'_>, policy: &CompiledPolicy, fin
         let labels = policies.policies.namespaces.get(name);
         policy.includes(name, labels.unwrap_or(&BTreeMap::new()))
     };
-    let is_cluster = matches!(policy.name, PolicyName::Cluster { .. });
-    if is_cluster && !policies.policies.namespaces.keys().any(|name| included(name)) {
+    if policy.is_cluster() && !policies.policies.namespaces.keys().any(|name| included(name)) {
         return findings.warning(
             format!("{title} selects no namespace"),
             "compare its namespaceSelector with the labels of the namespaces",
@@ -295,10 +280,8 @@ fn overruled(policies: &PolicySelections<'_>, policy: &CompiledPolicy, findings:
     if has_metadata || policies.selections_of(policy).next().is_none() {
         return;
     }
-    let own = SECTIONS
-        .into_iter()
-        .filter(|section| !section_of(policy, section).is_null());
-    let own: Vec<_> = own.collect();
+    let mut own = SECTIONS.to_vec();
+    own.retain(|section| !section_of(policy, section).is_null());
     let title = policy.title();
     if own.is_empty() {
         let message = format!("{title} has no section: it does nothing");
@@ -307,12 +290,10 @@ fn overruled(policies: &PolicySelections<'_>, policy: &CompiledPolicy, findings:
     let (mut winners, mut enforced) = (BTreeSet::new(), false);
     for selection in policies.selections_of(policy) {
         for section in &own {
-            let Some(winner) = policies.with_section(selection, section).next() else {
+            let winner = selection.with_section(section).next();
+            let Some(winner) = winner.filter(|winner| winner.name != policy.name) else {
                 return;
             };
-            if winner.name == policy.name {
-                return;
-            }
             enforced |= winner.enforced;
             winners.insert(winner.name.to_string());
         }
@@ -332,17 +313,13 @@ fn conflicts(policies: &PolicySelections<'_>, findings: &mut Findings) {
     let mut pairs: BTreeMap<(&PolicyName, &PolicyName, &str), Vec<String>> = BTreeMap::new();
     for selection in &policies.selections {
         for section in SECTIONS {
-            let mut with = policies.with_section(selection, section);
+            let mut with = selection.with_section(section);
             let (Some(first), Some(second)) = (with.next(), with.next()) else {
                 continue;
             };
             let rank = |policy: &CompiledPolicy| {
-                let is_cluster = matches!(policy.name, PolicyName::Cluster { .. });
-                (
-                    is_cluster,
-                    policy.enforced,
-                    policy.spec.as_ref().map(|spec| spec.priority),
-                )
+                let priority = policy.spec.as_ref().map(|spec| spec.priority);
+                (policy.is_cluster(), policy.enforced, priority)
             };
             if rank(first) == rank(second) && section_of(first, section) != section_of(second, section) {
                 let object = format!("{}/{}", selection.namespace, selection.object);
@@ -392,19 +369,14 @@ pub(super) fn queues(state: &ClusterState, policies: &PolicySelections<'_>, find
     if queueing.is_empty() {
         return;
     }
-    if state
-        .groups
-        .as_ref()
-        .is_ok_and(|groups| !groups.contains_key(kueue::GROUP))
-    {
+    let groups = state.groups.as_ref();
+    if groups.is_ok_and(|groups| !groups.contains_key(kueue::GROUP)) {
         let names: Vec<_> = queueing.iter().map(|(policy, ..)| policy.title()).collect();
-        return findings.failure(
-            format!(
-                "{} names a queue, and Kueue is not installed: Jobs stay suspended",
-                some(&names)
-            ),
-            "install Kueue, or remove queueName",
+        let message = format!(
+            "{} names a queue, and Kueue is not installed: Jobs stay suspended",
+            some(&names)
         );
+        return findings.failure(message, "install Kueue, or remove queueName");
     }
     let queues = match state.snapshot.read(Collection::LocalQueues) {
         Ok(queues) => queues,
@@ -417,10 +389,7 @@ pub(super) fn queues(state: &ClusterState, policies: &PolicySelections<'_>, find
     };
     let mut good = BTreeSet::new();
     for (policy, spec, mode, queue) in queueing {
-        let own = match &policy.name {
-            PolicyName::Namespaced { namespace, .. } => Some(namespace.as_str()),
-            PolicyName::Cluster { .. } => None,
-        };
+        let own = policy.namespace();
         let selected = policies.selections_of(policy).map(|selection| selection.namespace);
         for namespace in selected.chain(own).collect::<BTreeSet<_>>() {
             let labels = policies.policies.namespaces.get(namespace);
@@ -449,7 +418,7 @@ fn literal(name: Option<&str>) -> Option<&str> {
 }
 
 fn settings(state: &ClusterState) -> Settings {
-    let namespace = &state.installation.kueue.namespace;
+    let namespace = &state.installation.serve.kueue_config.namespace;
     let map = state.snapshot.one(Collection::KueueConfig).ok();
     let text = map.and_then(|map| map["data"][ConfigRef::KEY].as_str());
     let settings = text.and_then(|text| Settings::read(namespace, text).ok());

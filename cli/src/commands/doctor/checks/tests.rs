@@ -25,7 +25,7 @@ use crate::{
         snapshot::{Collection, ReadError, ReadResult, Snapshot},
     },
     defaults::{NAME, NAMESPACE},
-    rights::permissions::permissions,
+    rights::review::permissions,
 };
 
 type Fault = (DoctorCheck, Level, &'static str, fn(&mut ClusterState));
@@ -1021,7 +1021,7 @@ fn healthy() -> ClusterState {
             version: (1, 36, "v1.36.3".to_owned()),
             clock: Some((now(), now())),
         },
-        installation: Installation::of(NAMESPACE, NAME, CONFIGURATION, None),
+        installation: Installation::of(NAMESPACE, NAME, CONFIGURATION, None).unwrap(),
         groups: Ok(groups
             .map(|(group, version)| (group.to_owned(), vec![version.to_owned()]))
             .into()),
