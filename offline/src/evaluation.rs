@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 use taskgate_api::{Mode, metadata::Metadata};
-use taskgate_webhook::ReviewOperation;
+use taskgate_policy::Operation;
 
 use crate::{
     schema::FieldError,
@@ -104,7 +104,7 @@ pub struct Evaluation {
     /// Its name, or the prefix of the generated one with a `*`.
     pub name: String,
     /// The operation.
-    pub operation: ReviewOperation,
+    pub operation: Operation,
     /// The requesting user.
     pub user: String,
     /// The result.
@@ -158,7 +158,7 @@ impl Evaluation {
                 request.name.clone()
             },
             operation: request.operation,
-            user: request.user.username.clone(),
+            user: request.user.username.clone().unwrap_or_default(),
             verdict: WriteVerdict::Allowed,
             code: None,
             message: None,

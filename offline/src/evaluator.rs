@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use taskgate_api::metadata::Metadata;
-use taskgate_policy::{Phase, PolicyName, Reason};
-use taskgate_webhook::{ReviewOperation, evaluate};
+use taskgate_policy::{Operation, Phase, PolicyName, Reason};
+use taskgate_webhook::evaluate;
 
 use crate::{
     cluster_state::ClusterState,
@@ -106,10 +106,7 @@ impl EvaluationRun<'_> {
 
     /// Whether the request creates or updates the object itself.
     fn writes_object(&self) -> bool {
-        let writes = matches!(
-            self.request.operation,
-            ReviewOperation::Create | ReviewOperation::Update
-        );
+        let writes = matches!(self.request.operation, Operation::Create | Operation::Update);
         writes && self.request.subresource.is_empty()
     }
 
@@ -136,7 +133,7 @@ impl EvaluationRun<'_> {
             name,
             ..
         } = &mut self.request;
-        if *operation != ReviewOperation::Create {
+        if *operation != Operation::Create {
             return;
         }
         let generated = Metadata::of(object).generate_name().map(|prefix| {

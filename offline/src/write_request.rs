@@ -1,10 +1,12 @@
 //! A write request to the API server, before it is sent: the object, the user and the operation.
 
+use k8s_openapi::api::authentication::v1::UserInfo;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use taskgate_api::metadata::Metadata;
+use taskgate_policy::Operation;
 use taskgate_webhook::{
-    ObjectKind, ReviewOperation, ReviewRequest, UserInfo,
+    ObjectKind, ReviewRequest,
     rules::{AdmittedKind, ENDPOINTS},
 };
 
@@ -24,7 +26,7 @@ const SET_BY_SERVER: [&str; 8] = [
 #[derive(Clone, Debug)]
 pub struct WriteRequest {
     /// The operation.
-    pub operation: ReviewOperation,
+    pub operation: Operation,
     /// The kind of the object.
     pub kind: ObjectKind,
     /// The plural of the kind; `None` for unknown kinds.
@@ -59,8 +61,8 @@ impl Default for RequestDefaults {
     fn default() -> Self {
         Self {
             user: UserInfo {
-                username: "kubernetes-admin".to_owned(),
-                groups: vec!["system:masters".to_owned(), "system:authenticated".to_owned()],
+                username: Some("kubernetes-admin".to_owned()),
+                groups: Some(vec!["system:masters".to_owned(), "system:authenticated".to_owned()]),
                 ..UserInfo::default()
             },
             namespace: "default".to_owned(),
@@ -102,7 +104,7 @@ impl WriteRequest {
         }
         let metadata = Metadata::of(&object);
         Self {
-            operation: ReviewOperation::Create,
+            operation: Operation::Create,
             resource: admitted.map(|admitted| admitted.resource.to_owned()),
             subresource: String::new(),
             namespace: metadata.namespace().unwrap_or_default().to_owned(),
@@ -163,10 +165,10 @@ impl WriteRequest {
     /// The operation as webhook rules spell it.
     pub fn operation_name(&self) -> &'static str {
         match self.operation {
-            ReviewOperation::Create => "CREATE",
-            ReviewOperation::Update => "UPDATE",
-            ReviewOperation::Delete => "DELETE",
-            ReviewOperation::Connect => "CONNECT",
+            Operation::Create => "CREATE",
+            Operation::Update => "UPDATE",
+            Operation::Delete => "DELETE",
+            Operation::Connect => "CONNECT",
         }
     }
 
@@ -247,8 +249,8 @@ mod tests {
             ("UPDATE", "status")
         );
         assert_eq!(
-            (request.user.username.as_str(), &request.object["metadata"]),
-            ("ann", &json!({"uid": "u"}))
+            (request.user.username.as_deref(), &request.object["metadata"]),
+            (Some("ann"), &json!({"uid": "u"}))
         );
         let empty = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"});
         assert!(WriteRequest::of(empty, &RequestDefaults::default()).is_err());

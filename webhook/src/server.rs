@@ -95,7 +95,7 @@ impl Server {
             injection,
             mut registry,
         } = dependencies;
-        let cache = ClusterCache::new();
+        let cache = ClusterCache::new(config.kueue.clone());
         let own = registry.sub_registry_with_prefix(METRICS_PREFIX);
         let metrics = ServerMetrics::register(own);
         own.register_collector(Box::new(CertificateCollector(resolver.clone())));
@@ -103,7 +103,7 @@ impl Server {
 
         let (lifecycle, admin_lifecycle) = (Lifecycle::new(), Lifecycle::new());
         let limits = &config.limits;
-        let cluster = LiveCluster::new(cache.clone(), client.clone(), config.kueue.clone());
+        let cluster = LiveCluster::new(cache.clone(), client.clone());
         let cluster = Arc::new(cluster);
         let router = admission::router(cluster, limits, metrics.clone());
         let admission = Listener::tls(

@@ -1,17 +1,20 @@
 //! [`ClusterState`] as the context of decisions. It corresponds to the server's live cluster, which reads its cache and the API
 //! server.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
+use k8s_openapi::api::authentication::v1::UserInfo;
 use serde_json::Value;
 use taskgate_api::{
-    WorkItemStatus,
+    WorkItem,
     metadata::{Metadata, Owner},
 };
 use taskgate_policy::{ItemIdentity, KueueInfo, PolicySet, Right, SpawnerInfo, Workspace};
 use taskgate_webhook::{
-    AccessDecision, ClusterContext, ClusterReadError, CompetingTasks, NamespaceLabels, QueueLookup, ReviewedTask,
-    UserInfo, check_access,
+    AccessDecision, ClusterContext, ClusterReadError, ItemState, NamespaceLabels, ReviewedTask, check_access,
 };
 
 use super::ClusterState;
@@ -46,47 +49,47 @@ impl ClusterContext for ClusterState {
         }
     }
 
-    async fn kueue(&self, lookup: QueueLookup<'_>) -> KueueInfo {
-        self.kueue.info(lookup, self.options.complete)
+    fn kueue(&self, namespace: &str, namespace_labels: &BTreeMap<String, String>) -> KueueInfo {
+        self.kueue.info(namespace, namespace_labels, self.options.complete)
     }
 
-    async fn work_item_status(
-        &self,
-        namespace: &str,
-        item: &ItemIdentity,
-        consistent: bool,
-    ) -> Result<Option<Arc<WorkItemStatus>>, ClusterReadError> {
-        let name = item.work_item_name();
-        match self.work_items.get(namespace, &name) {
-            None => Ok(None),
-            Some(Ok(found)) => {
-                let deleting = consistent && found.metadata.deletion_timestamp.is_some();
-                let found = Some(found).filter(|found| found.spec.key == item.key && !deleting);
-                Ok(found.map(|found| Arc::new(found.status.clone().unwrap_or_default())))
-            }
-            // The server's cache skips it; a live read fails.
-            Some(Err(_)) if !consistent => Ok(None),
-            Some(Err(error)) => Err(ClusterReadError {
-                kind: "WorkItem",
-                namespace: namespace.to_owned(),
-                name,
-                reason: error.clone(),
-                source: None,
-            }),
+    /// Without Tasks: the stored item is as easily read.
+    fn known_item(&self, reviewed: &ReviewedTask<'_>, item: &ItemIdentity) -> ItemState {
+        // The server's cache skips one that cannot be read.
+        let found = self.work_items.get(reviewed.namespace, &item.work_item_name());
+        let found = found.and_then(|found| found.as_ref().ok());
+        ItemState {
+            work_item: found.filter(|found| found.spec.key == item.key).cloned(),
+            tasks: None,
         }
     }
 
-    async fn competing_tasks(
+    async fn stored_item(
         &self,
         reviewed: &ReviewedTask<'_>,
         item: &ItemIdentity,
-    ) -> Result<Option<CompetingTasks>, ClusterReadError> {
-        let stored = self.tasks_of.get(reviewed.namespace, &item.work_item_name());
-        Ok(Some(CompetingTasks::among(
-            stored.cloned().unwrap_or_default(),
-            reviewed,
-            &HashSet::new(),
-        )))
+    ) -> Result<ItemState, ClusterReadError> {
+        let (namespace, name) = (reviewed.namespace, item.work_item_name());
+        let work_item = match self.work_items.get(namespace, &name) {
+            None => None,
+            Some(Ok(found)) => Some(found),
+            Some(Err(error)) => {
+                return Err(ClusterReadError {
+                    kind: "WorkItem",
+                    namespace: namespace.to_owned(),
+                    name,
+                    reason: error.clone(),
+                    source: None,
+                });
+            }
+        };
+        let stored = self.tasks_of.get(namespace, &name).cloned().unwrap_or_default();
+        let is_current =
+            |found: &&Arc<WorkItem>| found.spec.key == item.key && found.metadata.deletion_timestamp.is_none();
+        Ok(ItemState {
+            work_item: work_item.filter(is_current).cloned(),
+            tasks: Some(reviewed.competing(stored, &HashSet::new())),
+        })
     }
 
     async fn own_user(&self) -> Result<Option<String>, ClusterReadError> {

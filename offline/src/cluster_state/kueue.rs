@@ -1,17 +1,18 @@
 //! The objects of Kueue.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use taskgate_api::kueue::{self, ConfigRef, Settings};
 use taskgate_policy::KueueInfo;
-use taskgate_webhook::{ObjectKind, QueueLookup};
+use taskgate_webhook::ObjectKind;
 
 /// Kueue's objects, by name, and its configuration.
 #[derive(Debug, Default)]
 pub(super) struct KueueObjects {
-    queues: HashSet<(String, String)>,
-    classes: HashSet<String>,
+    /// By namespace.
+    queues: BTreeMap<String, BTreeSet<String>>,
+    classes: BTreeSet<String>,
     settings: Option<Settings>,
     is_served: bool,
 }
@@ -23,7 +24,12 @@ impl KueueObjects {
             (kueue::GROUP, kind) => {
                 self.is_served = true;
                 match kind {
-                    "LocalQueue" => _ = self.queues.insert((namespace.to_owned(), name.to_owned())),
+                    "LocalQueue" => {
+                        self.queues
+                            .entry(namespace.to_owned())
+                            .or_default()
+                            .insert(name.to_owned());
+                    }
                     "WorkloadPriorityClass" => _ = self.classes.insert(name.to_owned()),
                     _ => {}
                 }
@@ -42,26 +48,22 @@ impl KueueObjects {
         }
     }
 
-    /// The result that the server gets by reading the API server. Without `complete`, a missing object is unknown.
-    pub(super) fn info(&self, lookup: QueueLookup<'_>, complete: bool) -> KueueInfo {
+    /// Kueue as the server's cache has it. Without `complete`, a missing object may exist.
+    pub(super) fn info(
+        &self,
+        namespace: &str,
+        namespace_labels: &BTreeMap<String, String>,
+        complete: bool,
+    ) -> KueueInfo {
         let default = || Settings::of_namespace(&ConfigRef::default().namespace);
         let settings = self.settings.clone().unwrap_or_else(default);
-        let manages = settings.manages(lookup.namespace_labels);
-        let mut info = KueueInfo {
-            manages_namespace: Some(manages),
-            ..KueueInfo::default()
-        };
-        let Some((queue, class)) = lookup.names.filter(|_| manages) else {
-            return info;
-        };
-        if !self.is_served {
-            info.installed = complete.then_some(false);
-            return info;
+        let known = complete && self.is_served;
+        let queues = || self.queues.get(namespace).cloned().unwrap_or_default();
+        KueueInfo {
+            manages_namespace: Some(settings.manages(namespace_labels)),
+            installed: (self.is_served || complete).then_some(self.is_served),
+            local_queues: known.then(queues),
+            priority_classes: known.then(|| self.classes.clone()),
         }
-        info.installed = Some(true);
-        let known = |found: bool| (found || complete).then_some(found);
-        info.local_queue = known(self.queues.contains(&(lookup.namespace.to_owned(), queue.to_owned())));
-        info.priority_class = class.and_then(|class| known(self.classes.contains(class)));
-        info
     }
 }

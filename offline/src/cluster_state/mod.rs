@@ -78,7 +78,7 @@ pub struct ClusterState {
     namespaces: HashMap<String, BTreeMap<String, String>>,
     spawners: ObjectMap<Arc<SpawnerInfo>>,
     workspaces: ObjectMap<Arc<WorkspaceInfo>>,
-    work_items: ObjectMap<Result<WorkItem, String>>,
+    work_items: ObjectMap<Result<Arc<WorkItem>, String>>,
     tasks: ObjectMap<Value>,
     tasks_of: ObjectMap<Vec<TaskState>>,
     kueue: KueueObjects,
@@ -134,7 +134,7 @@ impl ClusterState {
             }
             (GROUP, "WorkItem") => {
                 let read = serde_json::from_value(object.clone()).map_err(|error| error.to_string());
-                self.work_items.insert(namespace, name, read);
+                self.work_items.insert(namespace, name, read.map(Arc::new));
             }
             (kelos::GROUP, "TaskSpawner") => {
                 self.spawners.insert(namespace, name, Arc::new(SpawnerInfo::of(object)));
@@ -203,7 +203,7 @@ impl ClusterState {
         );
         work_item.metadata.namespace = Some(namespace.to_owned());
         work_item.status = Some(status);
-        self.work_items.insert(namespace, &name, Ok(work_item));
+        self.work_items.insert(namespace, &name, Ok(Arc::new(work_item)));
     }
 
     /// The stored Task `name`.

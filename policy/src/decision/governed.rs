@@ -44,8 +44,8 @@ impl Governed<'_> {
         self.item.as_ref()
     }
 
-    /// Whether the decision is enforced, and therefore needs consistent reads. Otherwise a cache is enough.
-    pub fn needs_consistent_read(&self) -> bool {
+    /// Whether the failure section is enforced. Otherwise a cached status is enough.
+    pub fn is_enforced(&self) -> bool {
         self.sections
             .failure
             .is_some_and(|matched| matched.mode == Mode::Enforce)

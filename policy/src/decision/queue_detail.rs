@@ -15,11 +15,6 @@ pub enum QueueDetail {
         /// Why, in words.
         message: String,
     },
-    /// The Job was to be queued, but its final form is not.
-    Undone {
-        /// The `LocalQueue`.
-        queue: String,
-    },
     /// The pod template has a key that Kueue does not allow there.
     KeyInPodTemplate {
         /// The key.
@@ -85,7 +80,6 @@ impl QueueDetail {
         match self {
             Self::Queued { .. } => "Queued",
             Self::NotQueued { why, .. } => why.as_str(),
-            Self::Undone { .. } => "QueueUndone",
             Self::KeyInPodTemplate { .. } => "QueueKeyInPodTemplate",
             Self::KueueMissing => "KueueNotInstalled",
             Self::LocalQueueMissing { .. } => "NoSuchLocalQueue",
@@ -99,9 +93,6 @@ impl QueueDetail {
         match self {
             Self::Queued { queue } => format!("{would}suspend the Job and give it to LocalQueue {queue}"),
             Self::NotQueued { message, .. } => format!("the Job is not queued: {message}"),
-            Self::Undone { queue } => format!(
-                "the Job should wait in LocalQueue {queue}, but another webhook left it unsuspended or unlabelled"
-            ),
             Self::KeyInPodTemplate { key } => {
                 format!("Kueue refuses to start a Job whose pod template has {key}; remove it from the pod template")
             }

@@ -31,8 +31,8 @@ pub(super) const ITEM_FIELDS: [(&str, &str); 11] = [
     ("time", "Time"),
     ("schedule", "Schedule"),
 ];
-/// Fields of `spec` that templates see. Never the prompt, credentials, or anything of the pod.
-const SPEC_FIELDS: [&str; 10] = [
+/// The fields of a Task's `spec`, or of its `spec.worker`, that templates see. Never the prompt, credentials, or anything of the pod.
+pub const TEMPLATE_FIELDS: [&str; 10] = [
     "type",
     "model",
     "effort",
@@ -195,7 +195,7 @@ fn spec(task: Task<'_>) -> Map<String, Value> {
         let value = task.agent_field(name)?;
         Some((name.to_owned(), cut(value)))
     };
-    SPEC_FIELDS.iter().filter_map(|name| field(name)).collect()
+    TEMPLATE_FIELDS.iter().filter_map(|name| field(name)).collect()
 }
 
 /// An untrusted value, bounded: long texts and long lists are cut, and nothing is nested deeply.

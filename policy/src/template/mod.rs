@@ -27,7 +27,7 @@ use std::{borrow::Cow, cell::OnceCell, collections::HashMap, sync::Arc};
 use taskgate_api::{TaskPolicySpec, task_policy::TemplateEngine};
 
 pub(crate) use context::Sees;
-pub use context::TemplateInput;
+pub use context::{TEMPLATE_FIELDS, TemplateInput};
 pub(crate) use managed::{Keys, Managed};
 pub(crate) use sample::Moment;
 pub(crate) use source_fields::reads_source_fields;

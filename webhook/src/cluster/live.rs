@@ -1,11 +1,12 @@
-//! Live reads from the API server, where the cache may be behind (C16).
+//! Live reads from the API server, where the cache does not suffice (C16).
 //!
 //! | What | When |
 //! |---|---|
-//! | the Task that owns a Job | always: Kelos creates the Job right after the Task |
-//! | a namespace, spawner or Workspace | if the cache does not have it: it may be newer than the cache |
-//! | the WorkItem of an item with an enforced limit, and its Tasks | always: the limit holds only on stored state |
-//! | the Jobs of later Tasks of the item | for a Job, when Tasks were created at the same moment |
+//! | the Task that owns a Job | if the cache does not have it: Kelos creates the Job right after the Task |
+//! | a namespace, spawner or Workspace | likewise |
+//! | the WorkItem of an item with an enforced limit | near the limit, or while the cache is not current |
+//! | the Tasks of that item | then, if the cache does not have the Job's Task, or does not follow Tasks |
+//! | the Jobs of later Tasks of the item | then, for a Job, when Tasks were created at the same moment |
 //! | a user's rights, taskgate's own user | when a decision turns on them: `SubjectAccessReview`, `SelfSubjectReview` |
 //!
 //! RBAC: `create` on subjectaccessreviews; `get` on workitems and namespaces, and on `kelos.dev` tasks, taskspawners, workspaces;
@@ -17,25 +18,21 @@ use std::{
 };
 
 use k8s_openapi::api::{
-    authentication::v1::SelfSubjectReview,
+    authentication::v1::{SelfSubjectReview, UserInfo},
     authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
     batch::v1::Job,
     core::v1::Namespace,
 };
 use kube::{
     Api, Client, Resource as _,
-    api::{ApiResource, DynamicObject, GetParams, ListParams, PartialObjectMeta, PostParams},
-    core::Request,
+    api::{ApiResource, DynamicObject, ListParams, PartialObjectMeta, PostParams},
 };
 use serde_json::Value;
-use taskgate_api::{
-    WorkItem, WorkItemStatus, is_object_name, job, kelos, keys,
-    metadata::{Metadata, Owner},
-};
+use taskgate_api::{WorkItem, is_object_name, job, kelos, keys, metadata::Owner};
 use taskgate_cache::{kelos_resource, labels, spawner_info, workspace_info};
 use taskgate_policy::{Right, SpawnerInfo, TaskState, WorkspaceInfo};
 
-use crate::admission::{AccessDecision, ClusterReadError, UserInfo};
+use crate::admission::{AccessDecision, ClusterReadError};
 
 /// The Jobs of how many Tasks are listed at most: the URL names the Tasks.
 const MAX_NAMED_TASKS: usize = 64;
@@ -58,47 +55,34 @@ impl LiveReader {
         Self { client }
     }
 
-    /// The Task that `owner` refers to: same name, same uid, in the version that the reference states.
+    /// The Task that `owner` refers to: same name, same UID, in the version that the reference states.
     pub(super) async fn owner_task(
         &self,
         namespace: &str,
         owner: &Owner<'_>,
-    ) -> Result<Option<Value>, ClusterReadError> {
-        let version = owner.api_version.split_once('/').map(|(_, version)| version);
-        let known = version.filter(|version| kelos::TASK_VERSIONS.contains(version));
+    ) -> Result<Option<DynamicObject>, ClusterReadError> {
+        let stated = owner.api_version.split_once('/').map(|(_, version)| version);
+        let known = stated.filter(|version| kelos::TASK_VERSIONS.contains(version));
         let resource = ApiResource {
             version: known.unwrap_or(kelos::TASK_VERSIONS[0]).to_owned(),
             ..newest("Task", kelos::TASKS)
         };
-        // The Job's creator chose the text of the owner reference.
-        if !is_object_name(owner.name) {
-            return Ok(None);
-        }
-        let path = DynamicObject::url_path(&resource, Some(namespace));
-        let failed = |error| read_error("Task", namespace, owner.name, error);
-        let request = Request::new(path)
-            .get(owner.name, &GetParams::default())
-            .map_err(|error| failed(kube::Error::BuildRequest(error)))?;
-        // As JSON: a typed read would drop what the type does not know.
-        match self.client.request::<Value>(request).await {
-            Ok(task) => Ok(Some(task).filter(|task| Metadata::of(task).uid() == Some(owner.uid))),
-            Err(error) if is_absent(&error) => Ok(None),
-            Err(error) => Err(failed(error)),
-        }
+        let found = self.kelos_object("Task", &resource, namespace, owner.name).await?;
+        Ok(found.filter(|task| task.metadata.uid.as_deref() == Some(owner.uid)))
     }
 
-    /// The status of the `WorkItem` `name`, if it belongs to the item `key`. One that is being deleted counts as deleted.
-    pub(super) async fn work_item_status(
+    /// The `WorkItem` `name`, if it belongs to the item `key`. One that is being deleted counts as deleted.
+    pub(super) async fn work_item(
         &self,
         namespace: &str,
         name: &str,
         key: &str,
-    ) -> Result<Option<Arc<WorkItemStatus>>, ClusterReadError> {
+    ) -> Result<Option<Arc<WorkItem>>, ClusterReadError> {
         let api = Api::<WorkItem>::namespaced(self.client.clone(), namespace);
         let found = api.get_opt(name).await;
         let found = found.map_err(|error| read_error("WorkItem", namespace, name, error))?;
         let found = found.filter(|item| item.spec.key == key && item.metadata.deletion_timestamp.is_none());
-        Ok(found.map(|item| Arc::new(item.status.unwrap_or_default())))
+        Ok(found.map(Arc::new))
     }
 
     /// The Tasks of a work item, by the label that admission sets on them.
@@ -153,9 +137,8 @@ impl LiveReader {
         namespace: &str,
         name: &str,
     ) -> Result<Option<Arc<SpawnerInfo>>, ClusterReadError> {
-        let found = self
-            .kelos_object("TaskSpawner", "taskspawners", namespace, name)
-            .await?;
+        let resource = newest("TaskSpawner", "taskspawners");
+        let found = self.kelos_object("TaskSpawner", &resource, namespace, name).await?;
         Ok(found.map(|spawner| Arc::new(spawner_info(&spawner))))
     }
 
@@ -177,10 +160,10 @@ impl LiveReader {
     ) -> Result<AccessDecision, ClusterReadError> {
         let named = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         let spec = SubjectAccessReviewSpec {
-            user: Some(user.username.clone()),
+            user: user.username.clone(),
             uid: user.uid.clone(),
-            groups: Some(user.groups.clone()),
-            extra: Some(user.extra.clone()),
+            groups: user.groups.clone(),
+            extra: user.extra.clone(),
             resource_attributes: Some(ResourceAttributes {
                 group: named(right.group),
                 resource: named(right.resource),
@@ -202,22 +185,23 @@ impl LiveReader {
         namespace: &str,
         name: &str,
     ) -> Result<Option<Arc<WorkspaceInfo>>, ClusterReadError> {
-        let found = self.kelos_object("Workspace", "workspaces", namespace, name).await?;
+        let resource = newest("Workspace", "workspaces");
+        let found = self.kelos_object("Workspace", &resource, namespace, name).await?;
         Ok(found.map(|workspace| Arc::new(workspace_info(&workspace))))
     }
 
-    /// An object of Kelos. An illegal name, which a label or a field may contain, is not sent to the API server.
+    /// An object of Kelos. An illegal name, which a label, a field or an owner reference may contain, is not sent to the API server.
     async fn kelos_object(
         &self,
         kind: &'static str,
-        plural: &str,
+        resource: &ApiResource,
         namespace: &str,
         name: &str,
     ) -> Result<Option<DynamicObject>, ClusterReadError> {
         if !is_object_name(name) {
             return Ok(None);
         }
-        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &newest(kind, plural));
+        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, resource);
         let found = api.get_opt(name).await;
         found.map_err(|error| read_error(kind, namespace, name, error))
     }
@@ -251,10 +235,6 @@ fn runs_for(job: &Value) -> Option<String> {
     let job = job::Job::of(job);
     let task = job.task().filter(|_| !job.is_stopped())?;
     Some(task.uid.to_owned())
-}
-
-fn is_absent(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
 fn read_error(kind: &'static str, namespace: &str, name: &str, error: kube::Error) -> ClusterReadError {

@@ -3,27 +3,23 @@
 //! Imports `admission` (the trait) and `rate_limiter`. Called by `server`, which hands it to the router; `admin` creates
 //! access reviews through it.
 
-mod kueue;
 mod live;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use kube::Client;
+use k8s_openapi::api::authentication::v1::UserInfo;
+use kube::{Client, api::DynamicObject};
 use serde_json::Value;
-use taskgate_api::{WorkItemStatus, kueue::ConfigRef, metadata::Owner};
+use taskgate_api::metadata::{Metadata, Owner};
 use taskgate_cache::ClusterCache;
-use taskgate_policy::{ItemIdentity, KueueInfo, PolicySet, Right, SpawnerInfo, Workspace};
+use taskgate_policy::{ItemIdentity, KueueInfo, PolicySet, Right, SpawnerInfo, TaskState, Workspace};
 use tokio::sync::OnceCell;
 use tracing::debug;
 
 use crate::{
-    admission::{
-        AccessDecision, ClusterContext, ClusterReadError, CompetingTasks, NamespaceLabels, QueueLookup, ReviewedTask,
-        UserInfo,
-    },
+    admission::{AccessDecision, ClusterContext, ClusterReadError, ItemState, NamespaceLabels, ReviewedTask},
     rate_limiter::RateLimiter,
 };
-use kueue::KueueReader;
 use live::LiveReader;
 pub use live::check_access;
 pub(crate) use live::create_access_review;
@@ -36,21 +32,39 @@ const ACCESS_REVIEW_BURST: u32 = 200;
 pub(crate) struct LiveCluster {
     cache: Arc<ClusterCache>,
     live: LiveReader,
-    kueue: KueueReader,
     own_user: OnceCell<Option<String>>,
     access_reviews: RateLimiter,
 }
 
 impl LiveCluster {
-    /// Reads from `cache`, and through `client` where it does not suffice; `kueue` locates Kueue's configuration.
-    pub(crate) fn new(cache: Arc<ClusterCache>, client: Client, kueue: Option<ConfigRef>) -> Self {
+    /// Reads from `cache`, and through `client` where it does not suffice.
+    pub(crate) fn new(cache: Arc<ClusterCache>, client: Client) -> Self {
         Self {
             cache,
-            live: LiveReader::new(client.clone()),
-            kueue: KueueReader::new(client, kueue),
+            live: LiveReader::new(client),
             own_user: OnceCell::new(),
             access_reviews: RateLimiter::new(ACCESS_REVIEW_EVERY, ACCESS_REVIEW_BURST),
         }
+    }
+
+    fn cached_owner(&self, namespace: &str, name: &str, uid: &str) -> Option<Arc<DynamicObject>> {
+        let task = self.cache.tasks().get(namespace, name);
+        task.filter(|task| task.metadata.uid.as_deref() == Some(uid))
+    }
+
+    /// Whether the cache has all Tasks that compete with the reviewed one.
+    ///
+    /// A Job competes with the Tasks that were created before its own. The watch shows Tasks in the order of their creation: with
+    /// the Job's Task in the cache, it has shown all earlier ones. Those of the same second that were created later, but sort
+    /// before it, compete by their Jobs ([`ReviewedTask::competing`]). For a Task that is created there is no such order: of Tasks
+    /// that are created together, only one Job will run.
+    fn has_competing(&self, reviewed: &ReviewedTask<'_>) -> bool {
+        let has_owner = || {
+            let metadata = Metadata::of(reviewed.task);
+            let (name, uid) = (metadata.name()?, metadata.uid()?);
+            self.cached_owner(reviewed.namespace, name, uid)
+        };
+        self.cache.tasks().is_current() && (!reviewed.for_job || has_owner().is_some())
     }
 }
 
@@ -72,7 +86,14 @@ impl ClusterContext for LiveCluster {
     }
 
     async fn owner_task(&self, namespace: &str, owner: &Owner<'_>) -> Result<Option<Value>, ClusterReadError> {
-        self.live.owner_task(namespace, owner).await
+        let task = match self.cached_owner(namespace, owner.name, owner.uid) {
+            Some(task) => serde_json::to_value(&*task),
+            None => match self.live.owner_task(namespace, owner).await? {
+                Some(task) => serde_json::to_value(task),
+                None => return Ok(None),
+            },
+        };
+        Ok(task.ok())
     }
 
     async fn spawner(&self, namespace: &str, name: &str) -> Result<Option<Arc<SpawnerInfo>>, ClusterReadError> {
@@ -96,38 +117,51 @@ impl ClusterContext for LiveCluster {
         }
     }
 
-    async fn kueue(&self, lookup: QueueLookup<'_>) -> KueueInfo {
-        self.kueue.info(lookup).await
-    }
-
-    /// Consistent where the decision is enforced: a denial for a failure that was reset a moment ago costs a spawner its cycle,
-    /// and an admission that misses the last failure breaks the limit (C16).
-    async fn work_item_status(
-        &self,
-        namespace: &str,
-        item: &ItemIdentity,
-        consistent: bool,
-    ) -> Result<Option<Arc<WorkItemStatus>>, ClusterReadError> {
-        let name = item.work_item_name();
-        if consistent {
-            self.live.work_item_status(namespace, &name, &item.key).await
-        } else {
-            let cached = self.cache.work_items().get(namespace, &name);
-            let cached = cached.filter(|cached| cached.spec.key == item.key);
-            Ok(cached.map(|cached| Arc::new(cached.status.clone().unwrap_or_default())))
+    fn kueue(&self, namespace: &str, namespace_labels: &BTreeMap<String, String>) -> KueueInfo {
+        match self.cache.kueue() {
+            Some(kueue) => kueue.info(namespace, namespace_labels),
+            None => KueueInfo {
+                manages_namespace: Some(false),
+                ..KueueInfo::default()
+            },
         }
     }
 
-    async fn competing_tasks(
+    fn known_item(&self, reviewed: &ReviewedTask<'_>, item: &ItemIdentity) -> ItemState {
+        let (namespace, name) = (reviewed.namespace, item.work_item_name());
+        let work_item = self.cache.work_items().get(namespace, &name);
+        let tasks = self.has_competing(reviewed).then(|| {
+            let own = Metadata::of(reviewed.task).uid();
+            let mut tasks = self.cache.unsettled_tasks_of_item(namespace, &name)?;
+            tasks.retain(|task| Some(task.uid.as_str()) != own);
+            Some(tasks)
+        });
+        ItemState {
+            work_item: work_item.filter(|work_item| work_item.spec.key == item.key),
+            tasks: tasks.flatten(),
+        }
+    }
+
+    /// Read from the API server: a denial for a failure that was reset a moment ago costs a spawner its cycle, and an admission
+    /// that misses the last failure breaks the limit (C16).
+    ///
+    /// The WorkItem is read last: of a Task that ends in between, the end is then in its status.
+    async fn stored_item(
         &self,
         reviewed: &ReviewedTask<'_>,
         item: &ItemIdentity,
-    ) -> Result<Option<CompetingTasks>, ClusterReadError> {
-        let work_item = item.work_item_name();
-        let stored = self.live.tasks_of(reviewed.namespace, &work_item).await?;
-        let later = CompetingTasks::later(&stored, reviewed);
-        let running = self.live.tasks_with_jobs(reviewed.namespace, &later).await?;
-        Ok(Some(CompetingTasks::among(stored, reviewed, &running)))
+    ) -> Result<ItemState, ClusterReadError> {
+        let (namespace, name) = (reviewed.namespace, item.work_item_name());
+        let stored: Vec<TaskState> = if self.has_competing(reviewed) {
+            self.cache.tasks_of_item(namespace, &name)
+        } else {
+            self.live.tasks_of(namespace, &name).await?
+        };
+        let running = self.live.tasks_with_jobs(namespace, &reviewed.later(&stored)).await?;
+        Ok(ItemState {
+            work_item: self.live.work_item(namespace, &name, &item.key).await?,
+            tasks: Some(reviewed.competing(stored, &running)),
+        })
     }
 
     async fn own_user(&self) -> Result<Option<String>, ClusterReadError> {

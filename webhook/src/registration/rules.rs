@@ -119,12 +119,13 @@ const WORK_ITEM_STATUS: AdmittedKind = AdmittedKind {
 /// All endpoints.
 ///
 /// Tasks and Jobs are reviewed when they are created: afterwards a Task's spec is immutable, and a Job's is Kueue's to change
-/// (C15). Cancellations are reviewed because only admission knows the requester. An unchecked one must not be stored, and the
+/// (C15). A Job is reviewed once, because it is never denied; the API server sends it again if a later webhook changes it.
+/// Cancellations are reviewed because only admission knows the requester. An unchecked one must not be stored, and the
 /// filter delays no other write: hence their owner is taskgate.
 ///
 /// Only taskgate writes the status of `WorkItem`s. An endpoint enforces that rather than RBAC, because roles that allow editing
 /// everything in a namespace (`edit`, `admin`, wildcards) are common.
-pub const ENDPOINTS: [Endpoint; 10] = [
+pub const ENDPOINTS: [Endpoint; 9] = [
     Endpoint {
         path: "/mutate/tasks",
         webhook: "mutate.tasks.taskgate.dev",
@@ -169,15 +170,6 @@ pub const ENDPOINTS: [Endpoint; 10] = [
         operations: &[Operation::Create],
         owner: ObjectOwner::Foreign,
         filter: RequestFilter::NotBeingDeleted,
-    },
-    Endpoint {
-        path: "/validate/jobs",
-        webhook: "validate.jobs.taskgate.dev",
-        phase: Phase::Validating,
-        admitted: &[JOB],
-        operations: &[Operation::Create],
-        owner: ObjectOwner::Foreign,
-        filter: RequestFilter::JobOfTask,
     },
     Endpoint {
         path: "/validate/policies",

@@ -15,7 +15,6 @@ use taskgate_offline::{
     ClusterState, ClusterStateOptions, Document, Documents, Evaluator, InstalledWebhooks, RequestDefaults, Schemas,
     SourceLocation, cluster_state,
 };
-use taskgate_webhook::UserInfo;
 
 use self::report::CheckReport;
 use crate::{
@@ -193,8 +192,8 @@ fn defaults(args: &CheckArgs, namespace: String) -> RequestDefaults {
     };
     if let Some(username) = &args.user {
         defaults.user = UserInfo {
-            username: username.clone(),
-            groups: args.groups.clone(),
+            username: Some(username.clone()),
+            groups: Some(args.groups.clone()),
             ..UserInfo::default()
         };
     }
