@@ -3,14 +3,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    future::pending,
     sync::Arc,
 };
 
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::{
+    api::core::v1::ConfigMap, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
 use kube::{
-    Api, Client,
+    Api, Client, Resource,
     api::{DynamicObject, PartialObjectMeta},
 };
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use taskgate_api::kueue::{ConfigRef, GROUP, LOCAL_QUEUES, PRIORITY_CLASSES, Settings, VERSIONS};
 use taskgate_policy::KueueInfo;
@@ -25,10 +30,15 @@ use crate::{
     watch::{fixed, follow, of_group},
 };
 
+/// The CRD whose existence shows that Kueue is installed.
+const CRD: &str = "workloads.kueue.x-k8s.io";
+
 /// The stores of Kueue's kinds. They are empty while Kueue is not installed.
 #[derive(Debug)]
 pub struct KueueStores {
     config: ConfigRef,
+    /// The generation of [`CRD`], while it exists.
+    crd: Store<i64>,
     local_queues: Store<Value>,
     priority_classes: Store<()>,
     /// At most one.
@@ -41,22 +51,36 @@ impl KueueStores {
         let fields = format!("metadata.name={}", config.name);
         Self {
             config,
+            crd: Store::new("customresourcedefinitions").selecting(format!("metadata.name={CRD}")),
             local_queues: Store::new(LOCAL_QUEUES),
             priority_classes: Store::new(PRIORITY_CLASSES),
             settings: Store::new("configmaps").selecting(fields),
         }
     }
 
-    /// Follows the API server until `end`.
+    /// Follows the API server until `end`. While Kueue is not installed, this sends no request.
     ///
-    /// RBAC: `list` and `watch` on localqueues and workloadpriorityclasses, cluster-wide, and on the ConfigMap with Kueue's
-    /// configuration.
+    /// RBAC: `list` and `watch` on customresourcedefinitions (of the one name), on localqueues and workloadpriorityclasses,
+    /// cluster-wide, and on the ConfigMap with Kueue's configuration.
     pub(crate) fn follow(self: &Arc<Self>, client: &Client, end: &CancellationToken, watches: &mut JoinSet<()>) {
+        let api = fixed(Api::<PartialObjectMeta<CustomResourceDefinition>>::all(client.clone()));
+        let (kueue, shutdown) = (Arc::clone(self), end.clone());
+        watches.spawn(async move {
+            let trim = |crd: PartialObjectMeta<_>| Some(crd.metadata.generation.unwrap_or_default());
+            follow(api, &kueue.crd, trim, || false, shutdown).await;
+        });
+        let api = fixed(Api::<ConfigMap>::namespaced(client.clone(), &self.config.namespace));
+        let (kueue, shutdown) = (Arc::clone(self), end.clone());
+        watches.spawn(async move {
+            follow(api, &kueue.settings, |map| kueue.settings_of(map), || false, shutdown).await;
+        });
         let api = of_group(client.clone(), GROUP, &VERSIONS, "LocalQueue", LOCAL_QUEUES);
         let (kueue, shutdown) = (Arc::clone(self), end.clone());
         watches.spawn(async move {
             let trim = |queue| Some(trim_local_queue(&queue));
-            follow(api, &kueue.local_queues, trim, || false, shutdown).await;
+            kueue
+                .follow_while_installed(api, &kueue.local_queues, trim, shutdown)
+                .await;
         });
         let api = of_group(
             client.clone(),
@@ -68,13 +92,43 @@ impl KueueStores {
         let (kueue, shutdown) = (Arc::clone(self), end.clone());
         watches.spawn(async move {
             let trim = |_: PartialObjectMeta<DynamicObject>| Some(());
-            follow(api, &kueue.priority_classes, trim, || false, shutdown).await;
+            kueue
+                .follow_while_installed(api, &kueue.priority_classes, trim, shutdown)
+                .await;
         });
-        let api = fixed(Api::<ConfigMap>::namespaced(client.clone(), &self.config.namespace));
-        let (kueue, shutdown) = (Arc::clone(self), end.clone());
-        watches.spawn(async move {
-            follow(api, &kueue.settings, |map| kueue.settings_of(map), || false, shutdown).await;
-        });
+    }
+
+    /// Follows a kind of Kueue while the CRD exists, anew for each generation of it: another one may serve other versions.
+    async fn follow_while_installed<K, T, F>(
+        &self,
+        find: impl Fn() -> F,
+        store: &Store<T>,
+        trim: impl Fn(K) -> Option<T>,
+        end: CancellationToken,
+    ) where
+        K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+        T: PartialEq,
+        F: Future<Output = kube::Result<Api<K>>>,
+    {
+        let following = async {
+            self.crd.wait_until_current().await;
+            let mut changes = self.crd.subscribe();
+            let mut installed = changes.next().await.is_some_and(|crds| !crds.is_empty());
+            loop {
+                let working = async {
+                    if installed {
+                        return follow(&find, store, &trim, || false, end.clone()).await;
+                    }
+                    store.uninstalled();
+                    pending().await
+                };
+                tokio::select! {
+                    () = working => return,
+                    changed = changes.next() => installed = changed.iter().flatten().any(|change| change.new.is_some()),
+                }
+            }
+        };
+        end.run_until_cancelled(following).await;
     }
 
     /// The state of each store.

@@ -189,9 +189,10 @@ pub(crate) const FEATURES: [(Feature, &[RbacRight]); 3] = [
 
 #[rustfmt::skip]
 const KUEUE: &[RbacRight] = &[
-    right(kueue::GROUP, &["localqueues", "workloadpriorityclasses"], READ, "whether queue and priority class exist"),
+    right(kueue::GROUP, &["localqueues", "workloadpriorityclasses"], &["list", "watch"],
+        "whether queue and priority class exist"),
     right(kueue::GROUP, &["workloads"], &["list", "watch"], "the admission of Jobs by Kueue"),
-    right("", &["configmaps"], &["get"], "which namespaces Kueue manages").only(&[Name::KueueConfig]),
+    right("", &["configmaps"], &["list", "watch"], "which namespaces Kueue manages").only(&[Name::KueueConfig]),
 ];
 
 #[rustfmt::skip]

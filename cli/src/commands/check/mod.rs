@@ -10,6 +10,7 @@ use std::{path::PathBuf, sync::Arc};
 use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
+use k8s_openapi::api::authentication::v1::UserInfo;
 use serde_json::Value;
 use taskgate_offline::{
     ClusterState, ClusterStateOptions, Document, Documents, Evaluator, InstalledWebhooks, RequestDefaults, Schemas,
