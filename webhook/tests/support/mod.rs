@@ -76,7 +76,12 @@ impl FixedCluster {
 impl FixedCluster {
     fn item(&self) -> ItemState {
         let work_item = self.work_item.clone().map(|status| {
-            let mut work_item = WorkItem::new("item", WorkItemSpec::default());
+            let spec = WorkItemSpec {
+                key: "fixer/42".to_owned(),
+                item: "42".to_owned(),
+                spawner: None,
+            };
+            let mut work_item = WorkItem::new("item", spec);
             work_item.status = Some(status);
             Arc::new(work_item)
         });
