@@ -225,21 +225,16 @@ pub(super) async fn read_inputs<C: ClusterContext>(
         kueue: KueueInfo::default(),
     };
     let namespace = request.namespace;
-    // Without a policy nothing is governed, but a Task may have been cancelled manually.
+    if let Some(owner) = Job::of(request.object).task().filter(|_| request.kind == Kind::Job) {
+        inputs.owner_task = cluster.owner_task(namespace, &owner).await?;
+    }
+    // Without a policy nothing is governed; but a Task may have been cancelled manually, so that its Job must not run.
     if inputs.policies.is_empty() {
-        if let Some(owner) = Job::of(request.object).task().filter(|_| request.kind == Kind::Job) {
-            inputs.owner_task = cluster.owner_task(namespace, &owner).await?;
-        }
         return Ok(inputs);
     }
     let task = match request.kind {
         Kind::Task => Some(request.object),
-        Kind::Job => {
-            if let Some(owner) = Job::of(request.object).task() {
-                inputs.owner_task = cluster.owner_task(namespace, &owner).await?;
-            }
-            inputs.owner_task.as_ref()
-        }
+        Kind::Job => inputs.owner_task.as_ref(),
         Kind::TaskPolicy | Kind::ClusterTaskPolicy | Kind::WorkItem | Kind::WorkItemStatus => None,
     };
     if let Some(task) = task.map(kelos::Task::of) {
