@@ -15,12 +15,13 @@ use crate::store::{NamespacedName, ObjectChange, Observer};
 /// client after 295 seconds.
 pub(crate) const LONGEST_LAG: Duration = Duration::from_mins(6);
 
-/// The Tasks of each work item, by the label that admission sets. Changed under the lock of the Task store, so that whoever finds a Task
-/// in the store finds it here, and all that the store had before it.
+/// The Tasks of each work item, by the label that admission sets. Changed under the lock of the Task store: a reader that finds a Task
+/// in the store finds here everything that the store had before.
 ///
-/// The events of one kind arrive in the order of their resourceVersion. Who has seen a Task therefore also has each Task that was
-/// created before it, or has seen its deletion. The `WorkItem` that such a deleted Task's failure is recorded in belongs to another
-/// watch, which may be behind: until [`LONGEST_LAG`] after its deletion, the Task is kept for the comparison with that status.
+/// The events of one kind arrive in the order of their resourceVersion. A cache that has a Task therefore also has each Task that
+/// was created before it, or has seen its deletion. The `WorkItem` in which the failure of such a deleted Task is recorded
+/// belongs to another watch, which may be behind: until [`LONGEST_LAG`] after its deletion, the Task is kept for the comparison with
+/// that status.
 #[derive(Debug, Default)]
 pub(crate) struct ItemTasks(RwLock<Content>);
 

@@ -330,3 +330,53 @@ impl Collector for CacheCollector {
         rejected.encode(encoder)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use taskgate_api::keys::WORK_ITEM;
+
+    use super::*;
+
+    fn task() -> (NamespacedName, DynamicObject) {
+        let object = json!({"metadata": {"name": "a", "namespace": "team", "uid": "u", "labels": {WORK_ITEM: "item"}},
+            "status": {"phase": "Failed"}});
+        (
+            NamespacedName::new("team", "a"),
+            serde_json::from_value(object).unwrap(),
+        )
+    }
+
+    fn unsettled(cache: &ClusterCache) -> Option<usize> {
+        cache.unsettled_tasks_of_item("team", "item").map(|tasks| tasks.len())
+    }
+
+    #[test]
+    fn a_deleted_task_is_unsettled_once_the_work_items_are_newer_than_the_tasks() {
+        let cache = ClusterCache::new(None);
+        assert_eq!(unsettled(&cache), None, "nothing is listed");
+        cache.work_items.begin();
+        cache.tasks.begin();
+        let (key, object) = task();
+        cache.tasks.stage(&key, Some(object));
+        cache.tasks.commit();
+        cache.work_items.commit();
+        let stored = || cache.tasks_of_item("team", "item").len();
+        assert_eq!(
+            (stored(), unsettled(&cache)),
+            (1, None),
+            "a Task may have come and gone"
+        );
+        cache.work_items.begin();
+        cache.work_items.commit();
+        assert_eq!((stored(), unsettled(&cache)), (1, Some(1)));
+        cache.tasks.remove(key);
+        assert_eq!((stored(), unsettled(&cache)), (0, Some(1)));
+        cache.tasks.fail(&std::fmt::Error);
+        assert_eq!(unsettled(&cache), None, "its watch does not work");
+        cache.tasks.uninstalled();
+        assert_eq!(unsettled(&cache), Some(1), "there are no further Tasks");
+        cache.work_items.fail(&std::fmt::Error);
+        assert_eq!(unsettled(&cache), None);
+    }
+}

@@ -37,4 +37,4 @@ pub use metrics::ServerMetrics;
 pub use registration::{
     ClientTarget, ConfigurationName, FailurePolicy, InvalidName, InvalidTimeout, Registration, TimeoutSeconds, rules,
 };
-pub use server::{Addresses, Dependencies, METRICS_PREFIX, ServeError, Server, serve};
+pub use server::{Addresses, Dependencies, METRICS_PREFIX, ServeError, Server};

@@ -75,15 +75,6 @@ pub struct Server {
     client: Client,
 }
 
-/// Binds, serves until `shutdown`, and shuts down: [`Server::bind`] and [`Server::run`] in one.
-pub async fn serve(
-    config: ServerConfig,
-    dependencies: Dependencies,
-    shutdown: CancellationToken,
-) -> Result<(), ServeError> {
-    Server::bind(config, dependencies).await?.run(shutdown).await
-}
-
 impl Server {
     /// Checks the settings and binds both ports.
     pub async fn bind(config: ServerConfig, dependencies: Dependencies) -> Result<Self, ServeError> {

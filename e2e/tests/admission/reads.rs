@@ -40,16 +40,28 @@ async fn a_review_asks_the_api_server_only_near_the_limit() -> anyhow::Result<()
     let mut object = task_of_item("far", "far");
     object["spec"]["model"] = json!("opus");
     let far = fixture.created(&object).await?;
-    cost(&fixture, "a Task far from its limit", &task_of_item("other", "other"), 0).await?;
+    cost(
+        &fixture,
+        "a Task far from its limit",
+        &task_of_item("other", "other"),
+        0,
+    )
+    .await?;
     cost(&fixture, "a Task without an item", &task("single"), 0).await?;
     cost(&fixture, "the Job of a Task far from its limit", &job_of(&far), 0).await?;
     let job = fixture.dry_run(&job_of(&far)).await?;
     ensure!(
-        job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "agents-opus" && job["metadata"]["labels"]["team"] == "blue",
+        job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "agents-opus"
+            && job["metadata"]["labels"]["team"] == "blue",
         "the cached Task has what its Job needs: {job}"
     );
 
-    write_work_item(&fixture, "near", &json!({"breaker": "Closed", "consecutiveFailures": 2})).await?;
+    write_work_item(
+        &fixture,
+        "near",
+        &json!({"breaker": "Closed", "consecutiveFailures": 2}),
+    )
+    .await?;
     let near = eventually("the failures are known", PATIENCE, || async {
         let sent = cost(&fixture, "a Task near its limit", &task_of_item("near", "near"), 1).await?;
         ensure!(sent.len() == TIMES, "one consistent read each: {sent:?}");

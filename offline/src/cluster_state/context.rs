@@ -98,7 +98,7 @@ impl ClusterContext for ClusterState {
 
     async fn check_access(&self, user: &UserInfo, right: &Right) -> Result<AccessDecision, ClusterReadError> {
         match &self.options.permissions {
-            Some(client) => check_access(client.clone(), user, right).await,
+            Some(client) => check_access(client, user, right).await,
             None => Ok(AccessDecision {
                 allowed: true,
                 reason: String::new(),

@@ -10,8 +10,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use k8s_openapi::api::authentication::v1::UserInfo;
 use kube::{Client, api::DynamicObject};
 use serde_json::Value;
-use taskgate_api::metadata::{Metadata, Owner};
-use taskgate_cache::ClusterCache;
+use taskgate_api::{
+    kelos,
+    metadata::{Metadata, Owner},
+};
+use taskgate_cache::{ClusterCache, spawner_info, workspace_info};
 use taskgate_policy::{ItemIdentity, KueueInfo, PolicySet, Right, SpawnerInfo, TaskState, Workspace};
 use tokio::sync::OnceCell;
 use tracing::debug;
@@ -20,7 +23,7 @@ use crate::{
     admission::{AccessDecision, ClusterContext, ClusterReadError, ItemState, NamespaceLabels, ReviewedTask},
     rate_limiter::RateLimiter,
 };
-use live::LiveReader;
+use live::NEWEST;
 pub use live::check_access;
 pub(crate) use live::create_access_review;
 
@@ -31,7 +34,7 @@ const ACCESS_REVIEW_BURST: u32 = 200;
 /// The live cluster.
 pub(crate) struct LiveCluster {
     cache: Arc<ClusterCache>,
-    live: LiveReader,
+    client: Client,
     own_user: OnceCell<Option<String>>,
     access_reviews: RateLimiter,
 }
@@ -41,7 +44,7 @@ impl LiveCluster {
     pub(crate) fn new(cache: Arc<ClusterCache>, client: Client) -> Self {
         Self {
             cache,
-            live: LiveReader::new(client),
+            client,
             own_user: OnceCell::new(),
             access_reviews: RateLimiter::new(ACCESS_REVIEW_EVERY, ACCESS_REVIEW_BURST),
         }
@@ -78,37 +81,41 @@ impl ClusterContext for LiveCluster {
     }
 
     async fn namespace_labels(&self, namespace: &str) -> Result<NamespaceLabels, ClusterReadError> {
-        if let Some(labels) = self.cache.namespace_labels(namespace) {
-            return Ok(labels);
+        match self.cache.namespace_labels(namespace) {
+            Some(labels) => Ok(labels),
+            None => live::namespace_labels(&self.client, namespace).await,
         }
-        let labels = self.live.namespace_labels(namespace).await?;
-        Ok(Arc::new(labels.unwrap_or_default()))
     }
 
+    /// From the API server in the version that the reference states.
     async fn owner_task(&self, namespace: &str, owner: &Owner<'_>) -> Result<Option<Value>, ClusterReadError> {
-        let task = match self.cached_owner(namespace, owner.name, owner.uid) {
-            Some(task) => serde_json::to_value(&*task),
-            None => match self.live.owner_task(namespace, owner).await? {
-                Some(task) => serde_json::to_value(task),
-                None => return Ok(None),
-            },
-        };
-        Ok(task.ok())
+        if let Some(task) = self.cached_owner(namespace, owner.name, owner.uid) {
+            return Ok(serde_json::to_value(&*task).ok());
+        }
+        let stated = owner.api_version.split_once('/').map(|(_, version)| version);
+        let version = stated.filter(|version| kelos::TASK_VERSIONS.contains(version));
+        let kind = ("Task", kelos::TASKS);
+        let found = live::kelos_object(&self.client, version.unwrap_or(NEWEST), kind, namespace, owner.name).await?;
+        let found = found.filter(|task| task.metadata.uid.as_deref() == Some(owner.uid));
+        Ok(found.and_then(|task| serde_json::to_value(task).ok()))
     }
 
     async fn spawner(&self, namespace: &str, name: &str) -> Result<Option<Arc<SpawnerInfo>>, ClusterReadError> {
-        match self.cache.spawners().get(namespace, name) {
-            Some(spawner) => Ok(Some(Arc::clone(&spawner.info))),
-            None => self.live.spawner(namespace, name).await,
+        if let Some(spawner) = self.cache.spawners().get(namespace, name) {
+            return Ok(Some(Arc::clone(&spawner.info)));
         }
+        let kind = ("TaskSpawner", "taskspawners");
+        let found = live::kelos_object(&self.client, NEWEST, kind, namespace, name).await?;
+        Ok(found.map(|spawner| Arc::new(spawner_info(&spawner))))
     }
 
     async fn workspace(&self, namespace: &str, name: &str) -> Workspace {
         if let Some(workspace) = self.cache.workspaces().get(namespace, name) {
             return Workspace::Present(workspace);
         }
-        match self.live.workspace(namespace, name).await {
-            Ok(Some(workspace)) => Workspace::Present(workspace),
+        let kind = ("Workspace", "workspaces");
+        match live::kelos_object(&self.client, NEWEST, kind, namespace, name).await {
+            Ok(Some(workspace)) => Workspace::Present(Arc::new(workspace_info(&workspace))),
             Ok(None) => Workspace::Absent,
             Err(error) => {
                 debug!(%error, "cannot read a Workspace");
@@ -155,17 +162,17 @@ impl ClusterContext for LiveCluster {
         let stored: Vec<TaskState> = if self.has_competing(reviewed) {
             self.cache.tasks_of_item(namespace, &name)
         } else {
-            self.live.tasks_of(namespace, &name).await?
+            live::tasks_of(&self.client, namespace, &name).await?
         };
-        let running = self.live.tasks_with_jobs(namespace, &reviewed.later(&stored)).await?;
+        let running = live::tasks_with_jobs(&self.client, namespace, &reviewed.later(&stored)).await?;
         Ok(ItemState {
-            work_item: self.live.work_item(namespace, &name, &item.key).await?,
+            work_item: live::work_item(&self.client, namespace, &name, &item.key).await?,
             tasks: Some(reviewed.competing(stored, &running)),
         })
     }
 
     async fn own_user(&self) -> Result<Option<String>, ClusterReadError> {
-        let user = self.own_user.get_or_try_init(|| self.live.own_user()).await?;
+        let user = self.own_user.get_or_try_init(|| live::own_user(&self.client)).await?;
         Ok(user.clone())
     }
 
@@ -179,6 +186,6 @@ impl ClusterContext for LiveCluster {
                 source: None,
             });
         }
-        self.live.check_access(user, right).await
+        check_access(&self.client, user, right).await
     }
 }
