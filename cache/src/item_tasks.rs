@@ -128,14 +128,19 @@ mod tests {
 
     use super::*;
 
-    fn task(uid: &str, item: &str, phase: &str) -> Option<Arc<DynamicObject>> {
+    fn task(uid: &str, item: &str, phase: &str) -> Arc<DynamicObject> {
         let object = json!({"metadata": {"name": "fixer-42", "namespace": "team", "uid": uid, "labels": {WORK_ITEM: item}},
             "status": {"phase": phase}});
-        Some(Arc::new(serde_json::from_value(object).unwrap()))
+        Arc::new(serde_json::from_value(object).unwrap())
     }
 
-    fn change(tasks: &ItemTasks, old: Option<Arc<DynamicObject>>, new: Option<Arc<DynamicObject>>) {
+    fn change(
+        tasks: &ItemTasks,
+        old: impl Into<Option<Arc<DynamicObject>>>,
+        new: impl Into<Option<Arc<DynamicObject>>>,
+    ) {
         let key = NamespacedName::new("team", "fixer-42");
+        let (old, new) = (old.into(), new.into());
         tasks.changed(&[ObjectChange { key, old, new }]);
     }
 

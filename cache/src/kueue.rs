@@ -112,19 +112,19 @@ impl KueueStores {
     {
         let following = async {
             self.crd.wait_until_current().await;
-            let mut changes = self.crd.subscribe();
-            let mut installed = changes.next().await.is_some_and(|crds| !crds.is_empty());
+            let mut crds = self.crd.subscribe();
+            let mut installed = crds.next().await.is_some_and(|crds| !crds.is_empty());
             loop {
                 let working = async {
                     if installed {
                         return follow(&find, store, &trim, || false, end.clone()).await;
                     }
                     store.uninstalled();
-                    pending().await
+                    pending::<()>().await;
                 };
                 tokio::select! {
                     () = working => return,
-                    changed = changes.next() => installed = changed.iter().flatten().any(|change| change.new.is_some()),
+                    changes = crds.next() => installed = changes.iter().flatten().any(|change| change.new.is_some()),
                 }
             }
         };

@@ -151,11 +151,11 @@ impl KueueCache {
                     Some(Err(error)) => debug!(%error, "the watch of Kueue's Workloads is interrupted"),
                     None => return,
                 },
-                Some(changes) = queues.next() => for change in changes {
-                    changed(KueueChange::Queue(change.key.namespace, change.key.name));
+                Some(batch) = queues.next() => for queue in batch {
+                    changed(KueueChange::Queue(queue.key.namespace, queue.key.name));
                 },
-                Some(changes) = classes.next() => for change in changes {
-                    changed(KueueChange::Class(change.key.name));
+                Some(batch) = classes.next() => for class in batch {
+                    changed(KueueChange::Class(class.key.name));
                 },
             }
         }
