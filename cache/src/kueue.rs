@@ -140,6 +140,12 @@ impl KueueStores {
         ]
     }
 
+    /// The kind that admission still waits for. Its configuration decides whether a Job is changed; where it may not be read, its
+    /// defaults are assumed.
+    pub(crate) fn pending(&self) -> Option<&'static str> {
+        self.settings.is_pending().then(|| self.settings.status().kind)
+    }
+
     /// The `LocalQueues`: `spec.stopPolicy` and the conditions.
     pub fn local_queues(&self) -> &Store<Value> {
         &self.local_queues

@@ -171,10 +171,11 @@ impl ClusterCache {
         self.known_policies().borrow().complete && self.unsynced().next().is_none()
     }
 
-    /// The kinds that admission still waits for. It waits for none of Kueue.
+    /// The kinds that admission still waits for. Of Kueue it waits only for the configuration, if that may be read.
     pub fn unsynced(&self) -> impl Iterator<Item = &'static str> {
-        let kinds = self.own_and_kelos().into_iter();
-        kinds.filter(|cache| !cache.synced).map(|cache| cache.kind)
+        let kinds = self.own_and_kelos().into_iter().filter(|cache| !cache.synced);
+        let kueue = self.kueue.iter().filter_map(|kueue| kueue.pending());
+        kinds.map(|cache| cache.kind).chain(kueue)
     }
 
     /// Waits until every store is filled and its watch works, or its kind is not installed. Not for Workspaces, which only templates
@@ -282,7 +283,8 @@ impl ClusterCache {
     ///
     /// The watches of Tasks and `WorkItems` do not wait for each other, so that a Task can be gone from the cache before its failure
     /// is in the cached `WorkItem`. Such a Task is among these. Only one that came and went while Tasks were not followed is not:
-    /// its failure is in a list of `WorkItems` that began after the list of Tasks was complete, or arrives within [`LONGEST_LAG`].
+    /// its failure is in a list of `WorkItems` that began after the list of Tasks was complete; or a watch shows it, which is at
+    /// most six minutes behind.
     pub fn unsettled_tasks_of_item(&self, namespace: &str, work_item: &str) -> Option<Vec<TaskState>> {
         let (tasks, items) = (self.tasks.list_times(), self.work_items.list_times());
         let shows_every_failure = tasks.is_none_or(|tasks| {

@@ -258,6 +258,11 @@ impl<T: PartialEq> Store<T> {
         }
     }
 
+    /// Whether the first list is neither complete nor refused yet.
+    pub(crate) fn is_pending(&self) -> bool {
+        matches!(*self.state.borrow(), WatchState::Starting { error: None, .. })
+    }
+
     /// Whether the watch works, or the kind is known not to be installed.
     pub fn is_current(&self) -> bool {
         self.state.borrow().is_current()
