@@ -58,9 +58,11 @@ impl LiveCluster {
     /// Whether the cache has all Tasks that compete with the reviewed one.
     ///
     /// A Job competes with the Tasks that were created before its own. The watch shows Tasks in the order of their creation: with
-    /// the Job's Task in the cache, it has shown all earlier ones. Those of the same second that were created later, but sort
-    /// before it, compete by their Jobs ([`ReviewedTask::competing`]). For a Task that is created there is no such order: of Tasks
-    /// that are created together, only one Job will run.
+    /// the Job's Task in the cache, it has shown all earlier ones. A Task of the same second that was created later can sort before
+    /// it ([`TaskState::is_before`]) and be missing here; its own review then finds the Job of this one
+    /// ([`ReviewedTask::competing`]), unless the cache is further behind than Kelos takes from a Task to its Job.
+    ///
+    /// For a Task that is created there is no such order: of Tasks that are created together, no more Jobs run than the limit allows.
     fn has_competing(&self, reviewed: &ReviewedTask<'_>) -> bool {
         let has_owner = || {
             let metadata = Metadata::of(reviewed.task);
