@@ -4,7 +4,7 @@ use serde_json::Value;
 use taskgate_api::{Mode, metadata::Metadata, task_policy::PropagationTarget};
 
 use crate::{
-    decision::{Detail, Effect, Finding, Governed, Phase},
+    decision::{Detail, Effect, Finding, Governed},
     kubernetes::{Edit, KeyKind},
     matching::{MetadataRule, Section, SectionMatch},
 };
@@ -15,7 +15,7 @@ use crate::{
 /// template has already stay. The Job's selector is not touched, and Kueue's keys cannot get into a pod template, because
 /// no policy can set them.
 pub(crate) fn propagate<'a>(governed: &Governed<'a>) -> Vec<Finding<'a>> {
-    let Some(task) = governed.task.filter(|_| governed.request.phase == Phase::Mutating) else {
+    let Some(task) = governed.task else {
         return Vec::new();
     };
     let matches = governed

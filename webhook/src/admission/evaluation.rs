@@ -7,9 +7,9 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 use taskgate_cache::block_in_place;
 use taskgate_policy::{
-    CancelDetail, CancelReview, Decision, Kind, Operation, Phase, Request, Right, decide, govern, has_reserved_keys,
-    needs_permission_check, required_rights, reserved_keys_changed, review_cancellation, right_missing,
-    without_reserved_keys,
+    CancelDetail, CancelReview, Decision, ItemSnapshot, Kind, Operation, Phase, Request, Right, decide, govern,
+    has_reserved_keys, needs_permission_check, required_rights, reserved_keys_changed, review_cancellation,
+    right_missing, without_reserved_keys,
 };
 
 use super::{
@@ -59,8 +59,12 @@ pub async fn evaluate<C: ClusterContext>(
         task: inputs.owner_task().unwrap_or(&object),
         for_job: kind == Kind::Job,
     };
-    let item = load_item(cluster, &reviewed, &governed, now).await?;
-    let mut decision = block_in_place(|| decide(&governed, item.snapshot(), now));
+    let (item, active) = load_item(cluster, &reviewed, &governed, now).await?;
+    let item = ItemSnapshot {
+        status: item.status(),
+        active,
+    };
+    let mut decision = block_in_place(|| decide(&governed, item, now));
     if let (true, Some((field, rights))) = (decision.allowed(), required_rights(&request)) {
         for right in rights {
             if let Some(why) = access_denial(cluster, review, &right).await {

@@ -15,8 +15,8 @@ use taskgate_api::{
     metadata::{Metadata, Owner},
 };
 use taskgate_policy::{
-    AdmissionContext, Governed, ItemIdentity, ItemSnapshot, Kind, KueueInfo, PolicySet, Request, Right, SpawnerInfo,
-    TaskState, Workspace, is_far_from_limit, requests_queue,
+    AdmissionContext, Governed, ItemIdentity, Kind, KueueInfo, PolicySet, Request, Right, SpawnerInfo, TaskState,
+    Workspace, is_far_from_limit, requests_queue,
 };
 
 /// The labels of a namespace.
@@ -52,7 +52,8 @@ pub struct ItemState {
 }
 
 impl ItemState {
-    fn status(&self) -> Option<&WorkItemStatus> {
+    /// The status of its WorkItem.
+    pub(super) fn status(&self) -> Option<&WorkItemStatus> {
         self.work_item.as_ref()?.status.as_ref()
     }
 
@@ -254,24 +255,8 @@ pub(super) async fn read_inputs<C: ClusterContext>(
     Ok(inputs)
 }
 
-/// The state of the item that a request is about, and how many other Tasks may add a failure to it.
-#[derive(Debug, Default)]
-pub(super) struct LoadedItem {
-    state: ItemState,
-    active: Option<u32>,
-}
-
-impl LoadedItem {
-    /// The state as the policy crate takes it.
-    pub(super) fn snapshot(&self) -> ItemSnapshot<'_> {
-        ItemSnapshot {
-            status: self.state.status(),
-            active: self.active,
-        }
-    }
-}
-
-/// Loads the state of the item that the decision on `governed` depends on; empty if it depends on none.
+/// Loads the state of the item that the decision on `governed` depends on, and how many other Tasks may add a failure to it; both
+/// empty if it depends on none.
 ///
 /// A decision that is enforced needs the stored state, because the limit holds only on that; but far from the limit, every
 /// state that can be stored by now gives the same decision as the known one.
@@ -280,27 +265,21 @@ pub(super) async fn load_item<C: ClusterContext>(
     reviewed: &ReviewedTask<'_>,
     governed: &Governed<'_>,
     now: Timestamp,
-) -> Result<LoadedItem, ClusterReadError> {
+) -> Result<(ItemState, Option<u32>), ClusterReadError> {
     let Some(item) = governed.item() else {
-        return Ok(LoadedItem::default());
+        return Ok((ItemState::default(), None));
     };
     let known = cluster.known_item(reviewed, item);
     if !governed.is_enforced() {
-        return Ok(LoadedItem {
-            state: known,
-            active: None,
-        });
+        return Ok((known, None));
     }
     let unrecorded = known.count(TaskState::may_be_unrecorded);
     if unrecorded.is_some_and(|unrecorded| is_far_from_limit(governed, known.status(), unrecorded, now)) {
-        return Ok(LoadedItem {
-            state: known,
-            active: unrecorded,
-        });
+        return Ok((known, unrecorded));
     }
-    let state = cluster.stored_item(reviewed, item).await?;
-    let active = state.count(TaskState::may_still_count);
-    Ok(LoadedItem { state, active })
+    let stored = cluster.stored_item(reviewed, item).await?;
+    let active = stored.count(TaskState::may_still_count);
+    Ok((stored, active))
 }
 
 #[cfg(test)]
