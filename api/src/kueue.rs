@@ -132,7 +132,7 @@ impl fmt::Display for ConfigRef {
 }
 
 /// The settings of Kueue that taskgate respects.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     managed: Selector,
 }

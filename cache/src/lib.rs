@@ -7,6 +7,7 @@
 //! watch       list, watch, and list again after every error
 //!  └─ trim      the fields that are kept      policies   compiled once, for the whole process
 //!      └─ store   look-ups by key, state of the watch, subscriptions
+//!          └─ item_tasks   the Tasks of each work item      kueue   the stores of Kueue's kinds
 //! ```
 //!
 //! Readers get a value by its key, or follow all changes of a kind ([`Store::subscribe`]). Whether the cache is filled, and since
@@ -17,7 +18,9 @@
 //! and the binary, which hands the cache from one to the other.
 
 mod blocking;
-mod kelos;
+mod discovery;
+mod item_tasks;
+mod kueue;
 mod policies;
 mod store;
 mod trim;
@@ -35,18 +38,21 @@ use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
     metrics::{MetricType, gauge::ConstGauge},
 };
-use taskgate_api::{ClusterTaskPolicy, TaskPolicy, WorkItem, kelos::TASKS};
-use taskgate_policy::{KnownPolicies, PolicySet, WorkspaceInfo};
+use taskgate_api::{ClusterTaskPolicy, TaskPolicy, WorkItem, kelos::TASKS, kueue::ConfigRef};
+use taskgate_policy::{KnownPolicies, PolicySet, TaskState, WorkspaceInfo};
 use tokio::{sync::watch::Receiver, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 pub use blocking::block_in_place;
-pub use kelos::{kelos_resource, served_version};
+pub use discovery::{kelos_resource, served_version};
+pub use kueue::KueueStores;
 pub use policies::StoredPolicy;
 pub use store::{NamespacedName, ObjectChange, Store, Subscription};
 pub use trim::{CachedSpawner, labels, only_fields, spawner_info, trim_task, workspace_info};
 
+use item_tasks::{ItemTasks, LONGEST_LAG};
 use policies::PolicyStore;
+use store::Observer;
 use watch::{fixed, follow, of_kelos};
 
 /// The trimmed objects of all kinds that taskgate watches for every feature.
@@ -58,6 +64,8 @@ pub struct ClusterCache {
     workspaces: Store<WorkspaceInfo>,
     work_items: Store<WorkItem>,
     tasks: Store<DynamicObject>,
+    item_tasks: Arc<ItemTasks>,
+    kueue: Option<Arc<KueueStores>>,
 }
 
 /// The state of one kind's store.
@@ -74,27 +82,40 @@ pub struct CacheStatus {
 }
 
 impl ClusterCache {
-    /// An empty cache.
-    pub fn new() -> Arc<Self> {
+    /// An empty cache; `kueue` locates the configuration of Kueue, if its kinds are to be followed.
+    pub fn new(kueue: Option<ConfigRef>) -> Arc<Self> {
+        let item_tasks = Arc::<ItemTasks>::default();
+        let observer: Arc<dyn Observer<DynamicObject>> = Arc::clone(&item_tasks) as _;
         Arc::new(Self {
             policies: PolicyStore::new(),
             namespaces: Store::new("namespaces"),
             spawners: Store::new("taskspawners"),
             workspaces: Store::new("workspaces"),
             work_items: Store::new("workitems"),
-            tasks: Store::new(TASKS),
+            tasks: Store::new(TASKS).observed_by(observer),
+            item_tasks,
+            kueue: kueue.map(|config| Arc::new(KueueStores::new(config))),
         })
     }
 
     /// Follows the API server until `shutdown`: one watch per kind, each a task of the returned set.
     ///
-    /// RBAC: `list` and `watch` on all seven kinds, cluster-wide.
+    /// RBAC: `list` and `watch` on all seven kinds, cluster-wide, and what Kueue's stores need.
     pub fn follow(self: &Arc<Self>, client: &Client, shutdown: &CancellationToken) -> JoinSet<()> {
         let mut watches = JoinSet::new();
         self.follow_policies(client, shutdown, &mut watches);
+        if let Some(kueue) = &self.kueue {
+            kueue.follow(client, shutdown, &mut watches);
+        }
         let (cache, end) = (Arc::clone(self), shutdown.clone());
         let api = fixed(Api::all_with(client.clone(), &ApiResource::erase::<WorkItem>(&())));
-        watches.spawn(async move { follow(api, &cache.work_items, trim::work_item, || false, end).await });
+        watches.spawn(async move {
+            // After the Tasks: see `unsettled_tasks_of_item`.
+            let tasks = cache.tasks.wait_until_current();
+            if end.run_until_cancelled(tasks).await.is_some() {
+                follow(api, &cache.work_items, trim::work_item, || false, end).await;
+            }
+        });
         let (cache, end) = (Arc::clone(self), shutdown.clone());
         let api = fixed(Api::<PartialObjectMeta<Namespace>>::all(client.clone()));
         watches.spawn(async move {
@@ -150,10 +171,11 @@ impl ClusterCache {
         self.known_policies().borrow().complete && self.unsynced().next().is_none()
     }
 
-    /// The kinds that admission still waits for. It reads no Tasks from the cache.
+    /// The kinds that admission still waits for. Of Kueue it waits only for the configuration, if that may be read.
     pub fn unsynced(&self) -> impl Iterator<Item = &'static str> {
-        let waits = |cache: &CacheStatus| !cache.synced && cache.kind != TASKS;
-        self.status().into_iter().filter(waits).map(|cache| cache.kind)
+        let kinds = self.own_and_kelos().into_iter().filter(|cache| !cache.synced);
+        let kueue = self.kueue.iter().filter_map(|kueue| kueue.pending());
+        kinds.map(|cache| cache.kind).chain(kueue)
     }
 
     /// Waits until every store is filled and its watch works, or its kind is not installed. Not for Workspaces, which only templates
@@ -170,7 +192,12 @@ impl ClusterCache {
     }
 
     /// The state of each kind's store.
-    pub fn status(&self) -> [CacheStatus; 7] {
+    pub fn status(&self) -> Vec<CacheStatus> {
+        let kueue = self.kueue.iter().flat_map(|kueue| kueue.status());
+        self.own_and_kelos().into_iter().chain(kueue).collect()
+    }
+
+    fn own_and_kelos(&self) -> [CacheStatus; 7] {
         [
             self.policies.namespaced.status(),
             self.policies.cluster.status(),
@@ -237,6 +264,35 @@ impl ClusterCache {
     pub fn tasks(&self) -> &Store<DynamicObject> {
         &self.tasks
     }
+
+    /// The stores of Kueue's kinds; `None`: they are not followed.
+    pub fn kueue(&self) -> Option<&Arc<KueueStores>> {
+        self.kueue.as_ref()
+    }
+
+    /// The Tasks of a work item, by the label that admission sets.
+    ///
+    /// The watch shows the Tasks in the order of their creation. If the cache has a Task, these therefore include each Task of its item
+    /// that was created before it and still exists.
+    pub fn tasks_of_item(&self, namespace: &str, work_item: &str) -> Vec<TaskState> {
+        self.item_tasks.of(namespace, work_item, false)
+    }
+
+    /// The same, and those that were deleted a moment ago: every Task whose failure the cached `WorkItem` may lack. `None` if the cache
+    /// cannot know them.
+    ///
+    /// The watches of Tasks and `WorkItems` do not wait for each other, so that a Task can be gone from the cache before its failure
+    /// is in the cached `WorkItem`. Such a Task is among these. Only one that came and went while Tasks were not followed is not:
+    /// its failure is in a list of `WorkItems` that began after the list of Tasks was complete; or a watch shows it, which is at
+    /// most six minutes behind.
+    pub fn unsettled_tasks_of_item(&self, namespace: &str, work_item: &str) -> Option<Vec<TaskState>> {
+        let (tasks, items) = (self.tasks.list_times(), self.work_items.list_times());
+        let shows_every_failure = tasks.is_none_or(|tasks| {
+            items.is_some_and(|items| items.begun >= tasks.complete) || tasks.complete.elapsed() > LONGEST_LAG
+        });
+        let current = self.tasks.is_current() && self.work_items.is_current();
+        (current && shows_every_failure).then(|| self.item_tasks.of(namespace, work_item, true))
+    }
 }
 
 /// Collects the state of the cache when metrics are scraped.
@@ -274,5 +330,55 @@ impl Collector for CacheCollector {
             rejected.metric_type(),
         )?;
         rejected.encode(encoder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use taskgate_api::keys::WORK_ITEM;
+
+    use super::*;
+
+    fn task() -> (NamespacedName, DynamicObject) {
+        let object = json!({"metadata": {"name": "a", "namespace": "team", "uid": "u", "labels": {WORK_ITEM: "item"}},
+            "status": {"phase": "Failed"}});
+        (
+            NamespacedName::new("team", "a"),
+            serde_json::from_value(object).unwrap(),
+        )
+    }
+
+    fn unsettled(cache: &ClusterCache) -> Option<usize> {
+        cache.unsettled_tasks_of_item("team", "item").map(|tasks| tasks.len())
+    }
+
+    #[test]
+    fn a_deleted_task_is_unsettled_once_the_work_items_are_newer_than_the_tasks() {
+        let cache = ClusterCache::new(None);
+        assert_eq!(unsettled(&cache), None, "nothing is listed");
+        cache.work_items.begin();
+        cache.tasks.begin();
+        let (key, object) = task();
+        cache.tasks.stage(&key, Some(object));
+        cache.tasks.commit();
+        cache.work_items.commit();
+        let stored = || cache.tasks_of_item("team", "item").len();
+        assert_eq!(
+            (stored(), unsettled(&cache)),
+            (1, None),
+            "a Task may have come and gone"
+        );
+        cache.work_items.begin();
+        cache.work_items.commit();
+        assert_eq!((stored(), unsettled(&cache)), (1, Some(1)));
+        cache.tasks.remove(key);
+        assert_eq!((stored(), unsettled(&cache)), (0, Some(1)));
+        cache.tasks.fail(&std::fmt::Error);
+        assert_eq!(unsettled(&cache), None, "its watch does not work");
+        cache.tasks.uninstalled();
+        assert_eq!(unsettled(&cache), Some(1), "there are no further Tasks");
+        cache.work_items.fail(&std::fmt::Error);
+        assert_eq!(unsettled(&cache), None);
     }
 }

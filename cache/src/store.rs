@@ -1,7 +1,8 @@
 //! The store of one kind: the trimmed objects by namespace and name, the state of the watch that fills it, and who follows it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::{Duration, Instant},
 };
@@ -84,6 +85,7 @@ impl<T> Subscription<T> {
 #[derive(Debug)]
 pub struct Store<T> {
     kind: &'static str,
+    fields: Option<String>,
     content: RwLock<StoreContent<T>>,
     staged: Mutex<ObjectMap<T>>,
     state: watch::Sender<WatchState>,
@@ -96,11 +98,27 @@ pub(crate) type ObjectMap<T> = BTreeMap<NamespacedName, Arc<T>>;
 /// A function that is called after the object under a key changed; it adjusts others, and returns how.
 pub(crate) type AfterChange<T> = fn(&mut ObjectMap<T>, &NamespacedName) -> Vec<ObjectChange<T>>;
 
-/// One lock for both, so that a subscriber gets each change after its first batch, and no change twice.
+/// Gets all changes of a store while the store is locked.
+pub(crate) trait Observer<T>: Debug + Send + Sync {
+    /// Called after `changes`, before anyone can read them.
+    fn changed(&self, changes: &[ObjectChange<T>]);
+}
+
+/// When the last list of a kind was requested, and when it was complete.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ListTimes {
+    pub(crate) begun: Instant,
+    pub(crate) complete: Instant,
+}
+
+/// One lock for all, so that a subscriber gets each change after its first batch, and no change twice.
 #[derive(Debug)]
 struct StoreContent<T> {
     objects: ObjectMap<T>,
+    observer: Option<Arc<dyn Observer<T>>>,
     subscribers: Vec<mpsc::UnboundedSender<Vec<ObjectChange<T>>>>,
+    begun: Instant,
+    list: Option<ListTimes>,
 }
 
 /// The state of the watch that fills a store.
@@ -116,6 +134,12 @@ enum WatchState {
     Stale { since: Instant, listed: bool },
 }
 
+impl WatchState {
+    fn is_current(&self) -> bool {
+        matches!(self, Self::Following | Self::NotInstalled)
+    }
+}
+
 impl<T: PartialEq> Store<T> {
     pub(crate) fn new(kind: &'static str) -> Self {
         Self::with_after_change(kind, |_, _| Vec::new())
@@ -125,9 +149,13 @@ impl<T: PartialEq> Store<T> {
         Self {
             after_change,
             kind,
+            fields: None,
             content: RwLock::new(StoreContent {
                 objects: BTreeMap::new(),
+                observer: None,
                 subscribers: Vec::new(),
+                begun: Instant::now(),
+                list: None,
             }),
             staged: Mutex::default(),
             state: watch::Sender::new(WatchState::Starting {
@@ -135,6 +163,26 @@ impl<T: PartialEq> Store<T> {
                 error: None,
             }),
         }
+    }
+
+    /// The store, observed by `observer`.
+    pub(crate) fn observed_by(mut self, observer: Arc<dyn Observer<T>>) -> Self {
+        let content = self.content.get_mut().unwrap_or_else(PoisonError::into_inner);
+        content.observer = Some(observer);
+        self
+    }
+
+    /// The store of those objects only that a field selector selects.
+    pub(crate) fn selecting(self, fields: String) -> Self {
+        Self {
+            fields: Some(fields),
+            ..self
+        }
+    }
+
+    /// The field selector of the objects that the store has.
+    pub(crate) fn fields(&self) -> Option<&str> {
+        self.fields.as_deref()
     }
 
     /// The object of a key.
@@ -157,6 +205,15 @@ impl<T: PartialEq> Store<T> {
             .collect()
     }
 
+    /// The names of the objects of a namespace.
+    pub fn names_in(&self, namespace: &str) -> BTreeSet<String> {
+        let content = self.read();
+        let objects = content.objects.range(NamespacedName::new(namespace, "")..);
+        objects
+            .map_while(|(key, _)| (key.namespace == namespace).then(|| key.name.clone()))
+            .collect()
+    }
+
     /// Follows the store. See [`Subscription`].
     pub fn subscribe(&self) -> Subscription<T> {
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -174,9 +231,8 @@ impl<T: PartialEq> Store<T> {
 
     /// Waits until the watch works, or the kind is known not to be installed.
     pub async fn wait_until_current(&self) {
-        let current = |state: &WatchState| matches!(state, WatchState::Following | WatchState::NotInstalled);
         // An error means that the store is dropped, and then this is dropped as well.
-        let _ = self.state.subscribe().wait_for(current).await;
+        let _ = self.state.subscribe().wait_for(WatchState::is_current).await;
     }
 
     /// Waits until the kind is installed and its watch works.
@@ -193,9 +249,34 @@ impl<T: PartialEq> Store<T> {
         )
     }
 
+    /// Whether the kind is installed; `None` while the watch does not work.
+    pub fn is_installed(&self) -> Option<bool> {
+        match *self.state.borrow() {
+            WatchState::Following => Some(true),
+            WatchState::NotInstalled => Some(false),
+            WatchState::Starting { .. } | WatchState::Stale { .. } => None,
+        }
+    }
+
+    /// Whether the first list is neither complete nor refused yet.
+    pub(crate) fn is_pending(&self) -> bool {
+        matches!(*self.state.borrow(), WatchState::Starting { error: None, .. })
+    }
+
+    /// Whether the watch works, or the kind is known not to be installed.
+    pub fn is_current(&self) -> bool {
+        self.state.borrow().is_current()
+    }
+
+    /// The times of the last list; `None` before the first one, and while the kind is not installed.
+    pub(crate) fn list_times(&self) -> Option<ListTimes> {
+        self.read().list
+    }
+
     /// Begins a list.
     pub(crate) fn begin(&self) {
         self.staged().clear();
+        self.write().begun = Instant::now();
     }
 
     /// Adds an object of the list; `None` if it is not kept.
@@ -211,7 +292,7 @@ impl<T: PartialEq> Store<T> {
     pub(crate) fn commit(&self) {
         let listed = std::mem::take(&mut *self.staged());
         let objects = listed.len();
-        self.replace(listed);
+        self.replace(listed, true);
         self.enter(WatchState::Following, || {
             info!(cache = self.kind, objects, "following the API server");
         });
@@ -251,7 +332,7 @@ impl<T: PartialEq> Store<T> {
 
     /// Empties the store of a kind that is not installed; whether that is new.
     pub(crate) fn uninstalled(&self) -> bool {
-        self.replace(BTreeMap::new());
+        self.replace(BTreeMap::new(), false);
         self.enter(WatchState::NotInstalled, || {
             info!(
                 cache = self.kind,
@@ -294,11 +375,15 @@ impl<T: PartialEq> Store<T> {
         }
     }
 
-    /// Replaces the content, and publishes the differences.
-    fn replace(&self, objects: ObjectMap<T>) {
+    /// Replaces the content, by that of a list if `listed`, and publishes the differences.
+    fn replace(&self, objects: ObjectMap<T>, listed: bool) {
         let mut content = self.write();
+        content.list = listed.then(|| ListTimes {
+            begun: content.begun,
+            complete: Instant::now(),
+        });
         let mut before = std::mem::replace(&mut content.objects, objects);
-        if content.subscribers.is_empty() {
+        if content.subscribers.is_empty() && content.observer.is_none() {
             return;
         }
         let mut changes = Vec::new();
@@ -345,9 +430,12 @@ impl<T: PartialEq> Store<T> {
 }
 
 impl<T> StoreContent<T> {
-    /// Sends `changes` to all subscribers, and removes those that were dropped.
+    /// Sends `changes` to the observer and all subscribers, and removes those that were dropped.
     fn publish(&mut self, changes: &[ObjectChange<T>]) {
         if !changes.is_empty() {
+            if let Some(observer) = &self.observer {
+                observer.changed(changes);
+            }
             self.subscribers
                 .retain(|subscriber| subscriber.send(changes.to_vec()).is_ok());
         }

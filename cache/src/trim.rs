@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::DynamicObject;
 use serde_json::{Map, Value, json};
 use taskgate_api::{WorkItem, WorkItemStatus, condition::QUEUED, work_item::Attempt};
-use taskgate_policy::{SpawnerInfo, WorkspaceInfo};
+use taskgate_policy::{SpawnerInfo, TEMPLATE_FIELDS, WorkspaceInfo};
 use tracing::warn;
 
 /// A trimmed `TaskSpawner`.
@@ -104,24 +104,20 @@ fn trim_status(status: &mut WorkItemStatus) {
     }
 }
 
-/// Removes from a Task what no reconcile reads, so that the cache stays small: prompt and outputs among them.
+/// The longest text of a Task's spec that is kept, in bytes. Templates see less of it.
+const MAX_TEXT: usize = 8 << 10;
+
+/// Removes from a Task what neither a reconcile nor the review of its Job reads, so that the cache stays small: prompt, credentials
+/// and outputs among them. What templates see of the spec is kept as they see it.
 pub fn trim_task(object: &mut DynamicObject) {
+    const OWN: [&str; 2] = ["ttlSecondsAfterFinished", "queueName"];
     object.metadata.managed_fields = None;
     let spec = object.data.get("spec");
-    let mut kept = only_fields(
-        spec,
-        &[
-            "type",
-            "ttlSecondsAfterFinished",
-            "branch",
-            "workerPoolRef",
-            "workspaceRef",
-            "agentConfigRefs",
-        ],
-    );
+    let mut kept = only_fields(spec, &[&TEMPLATE_FIELDS[..], &OWN].concat());
     if let Some(worker) = spec.and_then(|spec| spec.get("worker")) {
-        kept["worker"] = only_fields(Some(worker), &["type", "workspaceRef", "agentConfigRefs"]);
+        kept["worker"] = only_fields(Some(worker), &TEMPLATE_FIELDS);
     }
+    cut_texts(&mut kept);
     let mut status = only_fields(
         object.data.get("status"),
         &[
@@ -144,6 +140,16 @@ pub fn trim_task(object: &mut DynamicObject) {
         status["conditions"] = json!([queued]);
     }
     object.data = json!({"spec": kept, "status": status});
+}
+
+/// Cuts texts that are longer than templates see.
+fn cut_texts(value: &mut Value) {
+    match value {
+        Value::String(text) => text.truncate(text.floor_char_boundary(MAX_TEXT)),
+        Value::Array(items) => items.iter_mut().for_each(cut_texts),
+        Value::Object(fields) => fields.values_mut().for_each(cut_texts),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 /// A copy of `value` with these fields only.

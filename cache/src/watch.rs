@@ -11,16 +11,16 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use kube::{
     Api, Client, Resource,
-    api::DynamicObject,
+    api::{ApiResource, DynamicObject, GroupVersionKind},
     runtime::watcher::{self, Event, watcher},
 };
 use serde::de::DeserializeOwned;
-use taskgate_api::kelos::TASK_VERSIONS;
+use taskgate_api::kelos;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    kelos::{kelos_resource, served_version},
+    discovery::served_version,
     store::{NamespacedName, Store},
 };
 
@@ -45,21 +45,37 @@ where
     move || ready(Ok(api.clone()))
 }
 
-/// A kind of Kelos, in the version that the cluster serves at the time of the list. Whether it is installed, the list decides: an
-/// API server that starts may not have all groups in its discovery yet.
+/// A kind of another project, in the version that the cluster serves at the time of the list: the first of `versions` that it
+/// serves. Whether it is installed, the list decides: an API server that starts may not have all groups in its discovery yet.
+pub(crate) fn of_group<K>(
+    client: Client,
+    group: &'static str,
+    versions: &'static [&'static str],
+    kind: &'static str,
+    plural: &'static str,
+) -> impl Fn() -> BoxFuture<'static, FoundApi<K>>
+where
+    K: Resource<DynamicType = ApiResource> + 'static,
+{
+    move || {
+        let client = client.clone();
+        async move {
+            let served = served_version(&client, group, versions).await?;
+            let version = served.or(versions.first().copied()).unwrap_or_default();
+            let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
+            Ok(Api::all_with(client, &resource))
+        }
+        .boxed()
+    }
+}
+
+/// A kind of Kelos.
 pub(crate) fn of_kelos(
     client: Client,
     kind: &'static str,
     plural: &'static str,
 ) -> impl Fn() -> BoxFuture<'static, FoundApi<DynamicObject>> {
-    move || {
-        let client = client.clone();
-        async move {
-            let version = served_version(&client).await?.unwrap_or(TASK_VERSIONS[0]);
-            Ok(Api::all_with(client, &kelos_resource(version, kind, plural)))
-        }
-        .boxed()
-    }
+    of_group(client, kelos::GROUP, &kelos::TASK_VERSIONS, kind, plural)
 }
 
 /// Why a watch ended.
@@ -146,7 +162,9 @@ where
     F: Future<Output = FoundApi<K>>,
 {
     let api = find().await?;
-    let mut events = pin!(watcher(api, watcher::Config::default().page_size(PAGE)));
+    let mut config = watcher::Config::default().page_size(PAGE);
+    config.field_selector = store.fields().map(ToOwned::to_owned);
+    let mut events = pin!(watcher(api, config));
     while let Some(event) = events.next().await {
         match event? {
             Event::Init => {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use taskgate_api::{kueue::ConfigRef, task_policy::RetriedKind};
+use taskgate_api::task_policy::RetriedKind;
 use taskgate_cache::ClusterCache;
 
 use crate::source::SourceConfig;
@@ -22,8 +22,6 @@ pub struct Config {
     pub work_items_per_namespace: usize,
     /// How issue sources are read.
     pub sources: SourceConfig,
-    /// Where Kueue's configuration is; `None` where taskgate ignores Kueue.
-    pub kueue: Option<ConfigRef>,
     /// Whether Foreman's Workloads are retried.
     pub foreman: bool,
     /// Whether Tasks are retried.

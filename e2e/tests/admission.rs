@@ -12,6 +12,8 @@ mod kelos;
 mod lifecycle;
 #[path = "admission/policies.rs"]
 mod policies;
+#[path = "admission/reads.rs"]
+mod reads;
 #[path = "admission/scope.rs"]
 mod scope;
 #[path = "admission/support.rs"]

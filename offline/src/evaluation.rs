@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 use taskgate_api::{Mode, metadata::Metadata};
-use taskgate_webhook::ReviewOperation;
+use taskgate_policy::Operation;
 
 use crate::{schema::FieldError, write_request::WriteRequest};
 
@@ -101,7 +101,7 @@ pub struct Evaluation {
     /// Its name, or the prefix of the generated one with a `*`.
     pub name: String,
     /// The operation.
-    pub operation: ReviewOperation,
+    pub operation: Operation,
     /// The requesting user.
     pub user: String,
     /// The result.
@@ -150,7 +150,7 @@ impl Evaluation {
             namespace: request.review.namespace.clone(),
             name,
             operation: request.review.operation,
-            user: request.review.user_info.username.clone(),
+            user: request.review.user_info.username.clone().unwrap_or_default(),
             verdict: WriteVerdict::Allowed,
             code: None,
             message: None,

@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use taskgate_api::metadata::Metadata;
-use taskgate_policy::{Phase, PolicyName, Reason};
-use taskgate_webhook::{ReviewOperation, evaluate};
+use taskgate_policy::{Operation, Phase, PolicyName, Reason};
+use taskgate_webhook::evaluate;
 
 use crate::{
     cluster_state::ClusterState,
@@ -97,7 +97,7 @@ impl EvaluationRun<'_> {
     fn writes_object(&self) -> bool {
         let writes = matches!(
             self.request.review.operation,
-            ReviewOperation::Create | ReviewOperation::Update
+            Operation::Create | Operation::Update
         );
         writes && self.request.subresource.is_empty()
     }
@@ -118,7 +118,7 @@ impl EvaluationRun<'_> {
     /// Between the phases: removes the status of a new object, and generates its name with a fixed suffix.
     fn set_server_fields(&mut self) {
         let review = &mut self.request.review;
-        if review.operation != ReviewOperation::Create {
+        if review.operation != Operation::Create {
             return;
         }
         let generated = Metadata::of(&review.object).generate_name().map(|prefix| {

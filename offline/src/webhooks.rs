@@ -229,8 +229,8 @@ fn admission_request(request: &WriteRequest) -> Value {
         "kind": kind, "requestKind": kind, "resource": resource, "requestResource": resource,
         "subResource": request.subresource, "requestSubResource": request.subresource,
         "name": review.name, "namespace": review.namespace, "operation": review.operation,
-        "userInfo": {"username": user.username, "uid": user.uid.clone().unwrap_or_default(), "groups": user.groups,
-            "extra": user.extra},
+        "userInfo": {"username": user.username, "uid": user.uid.clone().unwrap_or_default(),
+            "groups": user.groups.clone().unwrap_or_default(), "extra": user.extra.clone().unwrap_or_default()},
         "dryRun": false,
     })
 }

@@ -1,10 +1,12 @@
 //! A write request to the API server, before it is sent: the object, the user and the operation.
 
+use k8s_openapi::api::authentication::v1::UserInfo;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use taskgate_api::metadata::Metadata;
+use taskgate_policy::Operation;
 use taskgate_webhook::{
-    ObjectKind, ReviewOperation, ReviewRequest, UserInfo,
+    ObjectKind, ReviewRequest,
     rules::{AdmittedKind, ENDPOINTS},
 };
 
@@ -47,8 +49,8 @@ impl Default for RequestDefaults {
     fn default() -> Self {
         Self {
             user: UserInfo {
-                username: "kubernetes-admin".to_owned(),
-                groups: vec!["system:masters".to_owned(), "system:authenticated".to_owned()],
+                username: Some("kubernetes-admin".to_owned()),
+                groups: Some(vec!["system:masters".to_owned(), "system:authenticated".to_owned()]),
                 ..UserInfo::default()
             },
             namespace: "default".to_owned(),
@@ -103,7 +105,7 @@ impl WriteRequest {
             review: ReviewRequest {
                 uid: "offline".to_owned(),
                 kind,
-                operation: ReviewOperation::Create,
+                operation: Operation::Create,
                 name: metadata.name().unwrap_or_default().to_owned(),
                 namespace: metadata.namespace().unwrap_or_default().to_owned(),
                 user_info: defaults.user.clone(),
@@ -163,10 +165,10 @@ impl WriteRequest {
     /// The operation as webhook rules spell it.
     pub fn operation_name(&self) -> &'static str {
         match self.review.operation {
-            ReviewOperation::Create => "CREATE",
-            ReviewOperation::Update => "UPDATE",
-            ReviewOperation::Delete => "DELETE",
-            ReviewOperation::Connect => "CONNECT",
+            Operation::Create => "CREATE",
+            Operation::Update => "UPDATE",
+            Operation::Delete => "DELETE",
+            Operation::Connect => "CONNECT",
         }
     }
 }
@@ -244,10 +246,10 @@ mod tests {
         );
         assert_eq!(
             (
-                request.review.user_info.username.as_str(),
+                request.review.user_info.username.as_deref(),
                 &request.review.object["metadata"]
             ),
-            ("ann", &json!({"uid": "u"}))
+            (Some("ann"), &json!({"uid": "u"}))
         );
         let empty = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"});
         assert!(WriteRequest::of(empty, &RequestDefaults::default()).is_err());

@@ -69,7 +69,7 @@ fn decision(criterion: &mut Criterion) {
                 owner_task: None,
                 spawner: Some(&spawner),
                 workspace: &workspace,
-                kueue: KueueInfo::default(),
+                kueue: &KueueInfo::default(),
             };
             let request = Request {
                 phase,

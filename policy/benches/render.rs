@@ -85,7 +85,7 @@ fn render(criterion: &mut Criterion) {
             owner_task: None,
             spawner: Some(&spawner),
             workspace: &workspace,
-            kueue: KueueInfo::default(),
+            kueue: &KueueInfo::default(),
         };
         let request = Request {
             phase: Phase::Mutating,

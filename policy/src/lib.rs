@@ -45,7 +45,7 @@ pub use admission::{
 pub use breaker::{
     CIRCUIT_BROKEN, Ending, HISTORY, ItemSnapshot, Retrying, RunObjects, TaskAction, TaskContext, TaskPhase, TaskState,
     UninstallAction, add_late_usage, allowance, attempt, baseline, breaker_state, classify, failures_to_reset, fit,
-    minimal, next_action, next_attempt, record, refresh, reset, reset_by, uninstall_action,
+    is_far_from_limit, minimal, next_action, next_attempt, record, refresh, reset, reset_by, uninstall_action,
 };
 pub use cancellation::{
     CancelContext, CancelIntent, CancelIntentContext, CancelReview, CancelState, CancelStep, CancelTask, Cancellation,
@@ -66,6 +66,7 @@ pub use matching::{
 pub use queueing::{
     InstalledKueue, QueueContext, QueueObservation, QueueReason, QueueState, queue_state, requests_queue,
 };
+pub use template::TEMPLATE_FIELDS;
 
 /// Issue sources: where a spawner's items are, which items are read, and what follows from an answer.
 pub mod source {

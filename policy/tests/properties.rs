@@ -205,7 +205,7 @@ fn run(policies: &PolicySet, kind: Kind, phase: Phase, operation: Operation, obj
         owner_task: (kind == Kind::Job).then_some(&owner),
         spawner: Some(&spawner),
         workspace: &Workspace::Unknown,
-        kueue: KueueInfo::default(),
+        kueue: &KueueInfo::default(),
     };
     let mutated = phase == Phase::Mutating && operation == Operation::Create;
     let seen = if mutated {

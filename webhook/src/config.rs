@@ -19,7 +19,7 @@ pub struct ServerConfig {
     pub metrics_auth: bool,
     /// How the server shuts down.
     pub shutdown: ShutdownConfig,
-    /// Where Kueue's configuration is.
+    /// Where Kueue's configuration is; `None`: Kueue is not followed, and manages no namespace.
     pub kueue: Option<ConfigRef>,
 }
 

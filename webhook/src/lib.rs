@@ -27,8 +27,8 @@ mod registration;
 mod server;
 
 pub use admission::{
-    AccessDecision, ClusterContext, ClusterReadError, CompetingTasks, DecodeError, NamespaceLabels, ObjectKind,
-    QueueLookup, ReviewOperation, ReviewRequest, ReviewedTask, UserInfo, evaluate, router,
+    AccessDecision, ClusterContext, ClusterReadError, DecodeError, ItemState, NamespaceLabels, ObjectKind,
+    ReviewRequest, ReviewedTask, evaluate, router,
 };
 pub use cluster::check_access;
 pub use config::{ConfigError, ServerConfig, ServerLimits, ShutdownConfig};
@@ -37,4 +37,4 @@ pub use metrics::ServerMetrics;
 pub use registration::{
     ClientTarget, ConfigurationName, FailurePolicy, InvalidName, InvalidTimeout, Registration, TimeoutSeconds, rules,
 };
-pub use server::{Addresses, Dependencies, METRICS_PREFIX, ServeError, Server, serve};
+pub use server::{Addresses, Dependencies, METRICS_PREFIX, ServeError, Server};

@@ -75,15 +75,6 @@ pub struct Server {
     client: Client,
 }
 
-/// Binds, serves until `shutdown`, and shuts down: [`Server::bind`] and [`Server::run`] in one.
-pub async fn serve(
-    config: ServerConfig,
-    dependencies: Dependencies,
-    shutdown: CancellationToken,
-) -> Result<(), ServeError> {
-    Server::bind(config, dependencies).await?.run(shutdown).await
-}
-
 impl Server {
     /// Checks the settings and binds both ports.
     pub async fn bind(config: ServerConfig, dependencies: Dependencies) -> Result<Self, ServeError> {
@@ -95,7 +86,7 @@ impl Server {
             injection,
             mut registry,
         } = dependencies;
-        let cache = ClusterCache::new();
+        let cache = ClusterCache::new(config.kueue.clone());
         let own = registry.sub_registry_with_prefix(METRICS_PREFIX);
         let metrics = ServerMetrics::register(own);
         own.register_collector(Box::new(CertificateCollector(resolver.clone())));
@@ -103,7 +94,7 @@ impl Server {
 
         let (lifecycle, admin_lifecycle) = (Lifecycle::new(), Lifecycle::new());
         let limits = &config.limits;
-        let cluster = LiveCluster::new(cache.clone(), client.clone(), config.kueue.clone());
+        let cluster = LiveCluster::new(cache.clone(), client.clone());
         let cluster = Arc::new(cluster);
         let router = admission::router(cluster, limits, metrics.clone());
         let admission = Listener::tls(

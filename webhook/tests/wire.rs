@@ -167,7 +167,6 @@ async fn odd_objects_in_a_readable_review_get_a_decision_under_their_uid() -> an
         "/mutate/tasks",
         "/mutate/jobs",
         "/validate/tasks",
-        "/validate/jobs",
         "/validate/policies",
         "/validate/workitems",
     ] {

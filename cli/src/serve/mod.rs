@@ -212,7 +212,6 @@ fn controller_config(args: &ServeArgs, cache: Arc<ClusterCache>) -> taskgate_con
             ghproxy_url: args.ghproxy_url.clone(),
             hosts: args.source_hosts.clone(),
         },
-        kueue: (!args.no_kueue).then(|| args.kueue_config.clone()),
         foreman: !args.no_foreman,
         task_retry: !args.no_task_retry,
         cache,

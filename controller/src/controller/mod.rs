@@ -175,8 +175,8 @@ fn kelos_parts<'a>(
         metadata::follow_sources(metadata, enqueue).boxed(),
         restart_on_panic("source", &metrics.panics, read_sources).boxed(),
     ];
-    if let Some(kueue) = &config.kueue {
-        let queueing = QueueingReconciler::new(Arc::clone(context), kueue.clone(), metrics.queueing.clone());
+    if let Some(kueue) = context.cache.kueue() {
+        let queueing = QueueingReconciler::new(Arc::clone(context), kueue, metrics.queueing.clone());
         parts.push(queueing::run(Arc::new(queueing)).boxed());
     }
     parts

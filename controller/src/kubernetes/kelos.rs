@@ -21,7 +21,7 @@ pub(crate) fn task_resource(version: &str) -> ApiResource {
 /// The version of Kelos' Tasks that the cluster serves; `None` when Kelos is not installed.
 pub(crate) async fn served_version(client: &Client) -> Option<&'static str> {
     loop {
-        match taskgate_cache::served_version(client).await {
+        match taskgate_cache::served_version(client, kelos::GROUP, &kelos::TASK_VERSIONS).await {
             Ok(version) => return version,
             Err(error) => debug!(%error, "the API server does not answer whether Kelos is installed"),
         }

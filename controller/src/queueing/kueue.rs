@@ -1,11 +1,12 @@
-//! The cluster's Kueue: whether it is installed, and its objects, without the fields that no decision reads.
+//! The cluster's Kueue: whether it is installed, its Workloads, and the `LocalQueues` and priority classes of the cluster cache.
 
 use std::{
     collections::HashMap,
+    pin::pin,
     sync::{Arc, PoisonError, RwLock},
 };
 
-use futures::{Stream, StreamExt as _, stream};
+use futures::StreamExt as _;
 use jiff::Timestamp;
 use kube::{
     Api, Client,
@@ -15,10 +16,10 @@ use kube::{
 use serde_json::{Value, json};
 use taskgate_api::{
     job::Job,
-    kueue::{GROUP, LOCAL_QUEUES, PRIORITY_CLASSES, VERSIONS, WORKLOADS, Workload},
+    kueue::{GROUP, VERSIONS, WORKLOADS, Workload},
     metadata::Metadata,
 };
-use taskgate_cache::only_fields;
+use taskgate_cache::{KueueStores, only_fields};
 use tracing::{debug, info};
 
 use crate::kubernetes::{
@@ -27,12 +28,12 @@ use crate::kubernetes::{
 };
 
 /// The cached objects of Kueue.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct KueueCache {
     installation: RwLock<KueueState>,
-    workloads: ObjectTable,
-    queues: ObjectTable,
-    classes: ObjectTable,
+    /// By the UID of their Job.
+    workloads: RwLock<HashMap<String, Arc<Value>>>,
+    stores: Arc<KueueStores>,
 }
 
 /// Whether Kueue is installed.
@@ -73,14 +74,16 @@ pub(super) enum KueueChange {
     All,
 }
 
-#[derive(Clone, Copy)]
-enum KueueKind {
-    Workload,
-    Queue,
-    Class,
-}
-
 impl KueueCache {
+    /// Without Workloads yet.
+    pub(super) fn new(stores: Arc<KueueStores>) -> Self {
+        Self {
+            installation: RwLock::default(),
+            workloads: RwLock::default(),
+            stores,
+        }
+    }
+
     /// The objects that concern `job`; `None` until they are listed.
     pub(super) fn objects_of(&self, job: &Value) -> Option<KueueObjects> {
         let since = match *self.installation.read().unwrap_or_else(PoisonError::into_inner) {
@@ -95,24 +98,26 @@ impl KueueCache {
         };
         let metadata = Metadata::of(job);
         let job = Job::of(job);
-        let name = job.queue().map(|queue| key(metadata.namespace(), queue));
+        let (queues, classes) = (self.stores.local_queues(), self.stores.priority_classes());
         let queue = JobQueue {
             since,
-            local_queue: name.and_then(|name| self.queues.get(&name)),
+            local_queue: job
+                .queue()
+                .and_then(|queue| queues.get(metadata.namespace().unwrap_or_default(), queue)),
             has_class: job
                 .priority_class()
-                .is_none_or(|class| self.classes.get(class).is_some()),
+                .is_none_or(|class| classes.get("", class).is_some()),
         };
+        let workloads = self.workloads.read().unwrap_or_else(PoisonError::into_inner);
         Some(KueueObjects {
-            workload: metadata.uid().and_then(|uid| self.workloads.get(uid)),
+            workload: metadata.uid().and_then(|uid| workloads.get(uid).cloned()),
             queue: Some(queue),
         })
     }
 
-    /// Watches Kueue and its objects, and calls `changed` after each change that concerns Jobs. Never ends.
+    /// Watches Kueue and its Workloads, and calls `changed` after each change that concerns Jobs. Never ends.
     ///
-    /// RBAC: `list` and `watch` on customresourcedefinitions (of the one name), and on Kueue's workloads, localqueues and
-    /// workloadpriorityclasses, cluster-wide.
+    /// RBAC: `list` and `watch` on customresourcedefinitions (of the one name), and on Kueue's workloads, cluster-wide.
     pub(super) async fn follow(&self, client: &Client, changed: impl Fn(KueueChange)) {
         let absent = || {
             self.set(KueueState::Absent);
@@ -122,78 +127,77 @@ impl KueueCache {
         let present = || async {
             self.set(KueueState::Unknown);
             let version = served(client, GROUP, &VERSIONS).await;
+            self.stores.local_queues().wait_until_followed().await;
+            self.stores.priority_classes().wait_until_followed().await;
             self.follow_kinds(client, version, &changed).await;
         };
         while_installed(client, &format!("{WORKLOADS}.{GROUP}"), absent, present).await;
     }
 
     async fn follow_kinds(&self, client: &Client, version: &'static str, changed: &impl Fn(KueueChange)) {
-        let kinds = [
-            objects(client, version, "Workload", WORKLOADS, trim_workload)
-                .map(|event| (KueueKind::Workload, event))
-                .boxed(),
-            objects(client, version, "LocalQueue", LOCAL_QUEUES, trim_local_queue)
-                .map(|event| (KueueKind::Queue, event))
-                .boxed(),
-            objects(client, version, "WorkloadPriorityClass", PRIORITY_CLASSES, trim_class)
-                .map(|event| (KueueKind::Class, event))
-                .boxed(),
-        ];
-        let mut unfilled = kinds.len();
-        let mut events = stream::select_all(kinds);
-        while let Some((kind, event)) = events.next().await {
-            let event = match event {
-                Ok(event) => event,
-                Err(error) => {
-                    debug!(%error, "a watch of Kueue is interrupted");
-                    continue;
-                }
-            };
-            let listed = matches!(event, Event::InitDone);
-            let change = self.apply(kind, event);
-            if listed && unfilled > 0 {
-                unfilled -= 1;
-                if unfilled == 0 {
-                    self.set(KueueState::Listed(Timestamp::now()));
-                    info!(version, "following Kueue");
-                }
-            }
-            if listed && unfilled == 0 {
-                changed(KueueChange::All);
-            } else if let Some(change) = change {
-                changed(change);
+        let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(GROUP, version, "Workload"), WORKLOADS);
+        let api = Api::all_with(client.clone(), &resource);
+        let events = watcher(api, watcher::Config::default()).default_backoff();
+        let mut events = pin!(events.modify(trim_workload));
+        let mut queues = self.stores.local_queues().subscribe();
+        let mut classes = self.stores.priority_classes().subscribe();
+        // What they have already concerns Jobs once the Workloads are listed.
+        let _ = (queues.next().await, classes.next().await);
+        let mut listed = HashMap::new();
+        loop {
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(event)) => self.apply(event, &mut listed, version, changed),
+                    Some(Err(error)) => debug!(%error, "the watch of Kueue's Workloads is interrupted"),
+                    None => return,
+                },
+                Some(batch) = queues.next() => for queue in batch {
+                    changed(KueueChange::Queue(queue.key.namespace, queue.key.name));
+                },
+                Some(batch) = classes.next() => for class in batch {
+                    changed(KueueChange::Class(class.key.name));
+                },
             }
         }
     }
 
-    fn apply(&self, kind: KueueKind, event: Event<DynamicObject>) -> Option<KueueChange> {
-        match kind {
-            KueueKind::Workload => {
-                let uid = |workload: &Value| Some(Workload::of(workload).job()?.uid.to_owned());
-                let workload = self.workloads.apply(event, uid)?;
-                let namespace = Metadata::of(&workload).namespace()?.to_owned();
-                Some(KueueChange::Job(
-                    namespace,
-                    Workload::of(&workload).job()?.name.to_owned(),
-                ))
+    /// Applies an event of the Workloads. While they are listed anew, into `listed`, the old ones are read.
+    fn apply(
+        &self,
+        event: Event<DynamicObject>,
+        listed: &mut HashMap<String, Arc<Value>>,
+        version: &'static str,
+        changed: &impl Fn(KueueChange),
+    ) {
+        let mut live = self.workloads.write().unwrap_or_else(PoisonError::into_inner);
+        let change = match event {
+            Event::Init => {
+                listed.clear();
+                None
             }
-            KueueKind::Queue => {
-                let named = |queue: &Value| {
-                    let metadata = Metadata::of(queue);
-                    Some(key(metadata.namespace(), metadata.name()?))
-                };
-                let queue = self.queues.apply(event, named)?;
-                let metadata = Metadata::of(&queue);
-                Some(KueueChange::Queue(
-                    metadata.namespace()?.to_owned(),
-                    metadata.name()?.to_owned(),
-                ))
+            Event::InitApply(object) => {
+                put(listed, &object);
+                None
             }
-            KueueKind::Class => {
-                let named = |class: &Value| Some(Metadata::of(class).name()?.to_owned());
-                let class = self.classes.apply(event, named)?;
-                Some(KueueChange::Class(named(&class)?))
+            Event::InitDone => {
+                *live = std::mem::take(listed);
+                Some(KueueChange::All)
             }
+            Event::Apply(object) => put(&mut live, &object),
+            Event::Delete(object) => remove(&mut live, &object),
+        };
+        drop(live);
+        if change == Some(KueueChange::All) {
+            self.set_listed(version);
+        }
+        change.into_iter().for_each(changed);
+    }
+
+    fn set_listed(&self, version: &'static str) {
+        let mut state = self.installation.write().unwrap_or_else(PoisonError::into_inner);
+        if !matches!(*state, KueueState::Listed(_)) {
+            *state = KueueState::Listed(Timestamp::now());
+            info!(version, "following Kueue");
         }
     }
 
@@ -202,65 +206,27 @@ impl KueueCache {
     }
 }
 
-fn key(namespace: Option<&str>, name: &str) -> String {
-    format!("{}/{name}", namespace.unwrap_or_default())
+/// Adds or replaces a Workload, if it is that of a Job; the change of that Job.
+fn put(workloads: &mut HashMap<String, Arc<Value>>, object: &DynamicObject) -> Option<KueueChange> {
+    let workload = json_of(object);
+    let (uid, change) = job_of(&workload)?;
+    workloads.insert(uid, Arc::new(workload));
+    Some(change)
 }
 
-fn objects(
-    client: &Client,
-    version: &str,
-    kind: &str,
-    plural: &str,
-    trim: fn(&mut DynamicObject),
-) -> impl Stream<Item = watcher::Result<Event<DynamicObject>>> + Send + use<> {
-    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(GROUP, version, kind), plural);
-    let api = Api::all_with(client.clone(), &resource);
-    watcher(api, watcher::Config::default()).default_backoff().modify(trim)
+/// Removes a deleted Workload.
+fn remove(workloads: &mut HashMap<String, Arc<Value>>, object: &DynamicObject) -> Option<KueueChange> {
+    let (uid, change) = job_of(&json_of(object))?;
+    workloads.remove(&uid);
+    Some(change)
 }
 
-/// Objects of one kind, by a key of their own. While they are listed anew, the old ones are read.
-#[derive(Debug, Default)]
-struct ObjectTable {
-    live: RwLock<HashMap<String, Arc<Value>>>,
-    staged: RwLock<HashMap<String, Arc<Value>>>,
-}
-
-impl ObjectTable {
-    /// The object of `key`.
-    fn get(&self, key: &str) -> Option<Arc<Value>> {
-        self.live
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(key)
-            .cloned()
-    }
-
-    /// Applies `event`; returns the object that was created, changed or deleted. `key` gives none for objects that are not kept.
-    fn apply(&self, event: Event<DynamicObject>, key: impl Fn(&Value) -> Option<String>) -> Option<Arc<Value>> {
-        let (object, table, gone) = match event {
-            Event::Init => {
-                self.staged.write().unwrap_or_else(PoisonError::into_inner).clear();
-                return None;
-            }
-            Event::InitDone => {
-                let staged = std::mem::take(&mut *self.staged.write().unwrap_or_else(PoisonError::into_inner));
-                *self.live.write().unwrap_or_else(PoisonError::into_inner) = staged;
-                return None;
-            }
-            Event::InitApply(object) => (object, &self.staged, false),
-            Event::Apply(object) => (object, &self.live, false),
-            Event::Delete(object) => (object, &self.live, true),
-        };
-        let object = Arc::new(json_of(&object));
-        let key = key(&object)?;
-        let mut table = table.write().unwrap_or_else(PoisonError::into_inner);
-        if gone {
-            table.remove(&key);
-        } else {
-            table.insert(key, Arc::clone(&object));
-        }
-        Some(object)
-    }
+/// The UID of the Workload's Job, and the change that concerns it.
+fn job_of(workload: &Value) -> Option<(String, KueueChange)> {
+    let job = Workload::of(workload).job()?;
+    let namespace = Metadata::of(workload).namespace()?;
+    let change = KueueChange::Job(namespace.to_owned(), job.name.to_owned());
+    Some((job.uid.to_owned(), change))
 }
 
 /// Keeps these fields of an object, and its metadata.
@@ -282,12 +248,4 @@ fn trim_workload(object: &mut DynamicObject) {
     // The rest is about single pod sets.
     let admission = only_fields(object.data.pointer("/status/admission"), &["clusterQueue"]);
     object.data["status"]["admission"] = admission;
-}
-
-fn trim_local_queue(object: &mut DynamicObject) {
-    trim(object, &["stopPolicy"], &["conditions"]);
-}
-
-fn trim_class(object: &mut DynamicObject) {
-    trim(object, &[], &[]);
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Jobs ─┬─→ reconcile ── queue_state (policy) ── report: condition, Event, metric
-//! Kueue ┘   Workloads, LocalQueues, WorkloadPriorityClasses, if it is installed
+//! Kueue ┘   Workloads; LocalQueues and WorkloadPriorityClasses of the cluster cache, if it is installed
 //! ```
 //!
 //! Admission puts Jobs into queues. The controller writes nothing but that condition, and fails a Job that Kueue deactivated, if the
@@ -15,7 +15,7 @@ use std::{future::ready, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, channel::mpsc, future::join4};
 use jiff::Timestamp;
-use k8s_openapi::api::{batch::v1, core::v1::ConfigMap};
+use k8s_openapi::api::batch::v1;
 use kube::{
     Api, ResourceExt as _,
     api::{ApiResource, DynamicObject},
@@ -32,10 +32,11 @@ use taskgate_api::{
     condition::{Condition, QUEUED},
     job::Job,
     kelos::{self, Task},
-    kueue::{ConfigRef, Settings, Workload},
+    kueue::Workload,
     metadata::Owner,
     task_policy::QueueOnDeactivation,
 };
+use taskgate_cache::KueueStores;
 use taskgate_policy::{InstalledKueue, JobEnd, QueueContext, QueueObservation, QueueReason, QueueState, queue_state};
 use tokio::time::sleep;
 use tracing::{debug, warn};
@@ -48,7 +49,7 @@ use self::{
 };
 use crate::{
     context::Context,
-    error::{Error, is_absent, is_forbidden},
+    error::Error,
     job,
     kubernetes::{self, json_of, namespace_of},
     task::{Subject, TaskResult},
@@ -67,18 +68,17 @@ const DEACTIVATED: &str = "QueueDeactivated";
 /// The state of this feature beside the Tasks.
 pub(crate) struct QueueingReconciler {
     context: Arc<Context>,
+    stores: Arc<KueueStores>,
     kueue: KueueCache,
-    /// Where Kueue's configuration is.
-    kueue_config: ConfigRef,
     metrics: QueueingMetrics,
 }
 
 impl QueueingReconciler {
-    pub(crate) fn new(context: Arc<Context>, kueue_config: ConfigRef, metrics: QueueingMetrics) -> Self {
+    pub(crate) fn new(context: Arc<Context>, stores: &Arc<KueueStores>, metrics: QueueingMetrics) -> Self {
         Self {
             context,
-            kueue: KueueCache::default(),
-            kueue_config,
+            stores: Arc::clone(stores),
+            kueue: KueueCache::new(Arc::clone(stores)),
             metrics,
         }
     }
@@ -86,8 +86,7 @@ impl QueueingReconciler {
 
 /// Updates the condition of every Task that has a Job. Never ends.
 ///
-/// RBAC: `list` and `watch` on jobs; `get` on tasks, `patch` on their status; `get` on the ConfigMap with Kueue's
-/// configuration; and what [`KueueCache::follow`] needs.
+/// RBAC: `list` and `watch` on jobs; `get` on tasks, `patch` on their status; and what [`KueueCache::follow`] needs.
 pub(crate) async fn run(queueing: Arc<QueueingReconciler>) {
     let job_kind = ApiResource::erase::<v1::Job>(&());
     let writer = reflector::store::Writer::<DynamicObject>::new(job_kind.clone());
@@ -181,14 +180,9 @@ async fn reconcile(job: Arc<DynamicObject>, queueing: Arc<QueueingReconciler>) -
         return Ok(Action::await_change());
     };
     let now = Timestamp::now();
-    let mut observed = queue_state(&inputs(&job, &objects, None, now));
-    if let QueueObservation::State(state) = &observed
-        && state.reason == QueueReason::NotNoticed
-    {
-        let manages = queueing.manages(namespace_of(&job)).await?;
-        observed = queue_state(&inputs(&job, &objects, Some(manages), now));
-    }
-    let state = match observed {
+    let labels = queueing.context.namespace_labels(namespace_of(&job));
+    let manages = queueing.stores.manages(&labels);
+    let state = match queue_state(&inputs(&job, &objects, manages, now)) {
         QueueObservation::Nothing => return Ok(Action::await_change()),
         QueueObservation::Later(at) => {
             let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
@@ -240,12 +234,7 @@ async fn fail_deactivated(context: &Context, task: &DynamicObject, message: &str
     })
 }
 
-fn inputs<'a>(
-    job: &'a Value,
-    objects: &'a KueueObjects,
-    manages_namespace: Option<bool>,
-    now: Timestamp,
-) -> QueueContext<'a> {
+fn inputs<'a>(job: &'a Value, objects: &'a KueueObjects, manages_namespace: bool, now: Timestamp) -> QueueContext<'a> {
     QueueContext {
         job,
         workload: objects.workload.as_deref(),
@@ -253,7 +242,7 @@ fn inputs<'a>(
             since: queue.since,
             local_queue: queue.local_queue.as_deref(),
             has_class: queue.has_class,
-            manages_namespace,
+            manages_namespace: Some(manages_namespace),
         }),
         now,
     }
@@ -294,21 +283,5 @@ impl QueueingReconciler {
             sleep(SOON).await;
         }
         Ok(())
-    }
-
-    /// Whether Kueue manages a namespace. Without its configuration: whether it would by default.
-    async fn manages(&self, namespace: &str) -> Result<bool, Error> {
-        let at = &self.kueue_config;
-        let maps = Api::<ConfigMap>::namespaced(self.context.client.clone(), &at.namespace);
-        let map = match maps.get_opt(&at.name).await {
-            Ok(map) => map,
-            Err(error) if is_absent(&error) || is_forbidden(&error) => None,
-            Err(error) => return Err(Error::new("reading", "ConfigMap", &at.namespace, &at.name, error)),
-        };
-        let text = map.and_then(|map| map.data?.remove(ConfigRef::KEY));
-        let settings = text.map(|text| Settings::read(&at.namespace, &text));
-        let settings = settings.and_then(Result::ok);
-        let settings = settings.unwrap_or_else(|| Settings::of_namespace(&at.namespace));
-        Ok(settings.manages(&self.context.namespace_labels(namespace)))
     }
 }

@@ -17,7 +17,7 @@ fn limit(limit: u32) -> Value {
 }
 
 /// Writes the WorkItem of `item` with this status. Returns its name.
-async fn write_work_item(fixture: &Fixture<'_>, item: &str, status: &Value) -> anyhow::Result<String> {
+pub(crate) async fn write_work_item(fixture: &Fixture<'_>, item: &str, status: &Value) -> anyhow::Result<String> {
     let identity = ItemIdentity {
         key: item.to_owned(),
         item: item.to_owned(),

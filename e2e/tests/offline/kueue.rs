@@ -7,7 +7,7 @@ use taskgate_e2e::{ControlPlane, KUEUE_NAMESPACE};
 
 use crate::draw::{CLASSES, Chance, QUEUES};
 
-/// Kueue's kinds, as far as decisions depend on them: that they are served, and that objects of a name exist.
+/// Kueue's kinds, as far as decisions depend on them: that they are installed, and that objects of a name exist.
 fn crds() -> String {
     let crd = |kind: &str, plural: &str, scope: &str| {
         let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
@@ -23,7 +23,8 @@ fn crds() -> String {
     };
     let queues = crd("LocalQueue", "localqueues", "Namespaced");
     let classes = crd("WorkloadPriorityClass", "workloadpriorityclasses", "Cluster");
-    [queues, classes].join("\n---\n")
+    let workloads = crd("Workload", "workloads", "Namespaced");
+    [queues, classes, workloads].join("\n---\n")
 }
 
 /// Installs cluster-wide parts of Kueue, or none. Whether there are any.

@@ -26,9 +26,9 @@ use std::{
 };
 
 use jiff::Timestamp;
+use k8s_openapi::api::authentication::v1::UserInfo;
 use serde::Deserialize;
 use serde_json::Value;
-use taskgate_webhook::UserInfo;
 
 use crate::{
     ClusterState, ClusterStateOptions, Documents, Evaluator, InstalledWebhooks, RequestDefaults, Schemas, WriteRequest,
@@ -170,8 +170,8 @@ impl CaseRunner {
         let mut defaults = RequestDefaults::default();
         if let Some(username) = &case.user {
             defaults.user = UserInfo {
-                username: username.clone(),
-                groups: case.groups.clone(),
+                username: Some(username.clone()),
+                groups: Some(case.groups.clone()),
                 ..UserInfo::default()
             };
         }

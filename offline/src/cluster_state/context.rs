@@ -1,18 +1,21 @@
 //! [`ClusterState`] as the context of decisions. It corresponds to the server's live cluster, which reads its cache and the API
 //! server.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
+use k8s_openapi::api::authentication::v1::UserInfo;
 use serde_json::Value;
 use taskgate_api::{
-    WorkItemStatus,
+    WorkItem,
     kueue::{ConfigRef, Settings},
     metadata::{Metadata, Owner},
 };
 use taskgate_policy::{ItemIdentity, KueueInfo, PolicySet, Right, SpawnerInfo, Workspace};
 use taskgate_webhook::{
-    AccessDecision, ClusterContext, ClusterReadError, CompetingTasks, NamespaceLabels, QueueLookup, ReviewedTask,
-    UserInfo, check_access,
+    AccessDecision, ClusterContext, ClusterReadError, ItemState, NamespaceLabels, ReviewedTask, check_access,
 };
 
 use super::{ClusterState, key};
@@ -47,67 +50,58 @@ impl ClusterContext for ClusterState {
         }
     }
 
-    /// The result that the server gets by reading the API server. Unless the objects are complete, a missing one is unknown.
-    async fn kueue(&self, lookup: QueueLookup<'_>) -> KueueInfo {
+    /// Kueue as the server's cache has it. Unless the objects are complete, a missing one may exist.
+    fn kueue(&self, namespace: &str, namespace_labels: &BTreeMap<String, String>) -> KueueInfo {
         let default = || Settings::of_namespace(&ConfigRef::default().namespace);
         let settings = self.kueue_settings.clone().unwrap_or_else(default);
-        let manages = settings.manages(lookup.namespace_labels);
-        let mut info = KueueInfo {
-            manages_namespace: Some(manages),
-            ..KueueInfo::default()
-        };
         let complete = self.options.complete;
-        let Some((queue, class)) = lookup.names.filter(|_| manages) else {
-            return info;
-        };
-        if !self.has_kueue {
-            info.installed = complete.then_some(false);
-            return info;
-        }
-        info.installed = Some(true);
-        let known = |found: bool| (found || complete).then_some(found);
-        info.local_queue = known(self.queues.contains(&key(lookup.namespace, queue)));
-        info.priority_class = class.and_then(|class| known(self.priority_classes.contains(class)));
-        info
-    }
-
-    async fn work_item_status(
-        &self,
-        namespace: &str,
-        item: &ItemIdentity,
-        consistent: bool,
-    ) -> Result<Option<Arc<WorkItemStatus>>, ClusterReadError> {
-        let name = item.work_item_name();
-        match self.work_items.get(&key(namespace, &name)) {
-            None => Ok(None),
-            Some(Ok(found)) => {
-                let deleting = consistent && found.metadata.deletion_timestamp.is_some();
-                let found = Some(found).filter(|found| found.spec.key == item.key && !deleting);
-                Ok(found.map(|found| Arc::new(found.status.clone().unwrap_or_default())))
-            }
-            // The server's cache skips it; a live read fails.
-            Some(Err(_)) if !consistent => Ok(None),
-            Some(Err(error)) => Err(ClusterReadError {
-                kind: "WorkItem",
-                namespace: namespace.to_owned(),
-                name,
-                reason: error.clone(),
-                source: None,
-            }),
+        let known = complete && self.has_kueue;
+        let queues = || self.queues.get(namespace).cloned().unwrap_or_default();
+        KueueInfo {
+            manages_namespace: Some(settings.manages(namespace_labels)),
+            installed: (self.has_kueue || complete).then_some(self.has_kueue),
+            local_queues: known.then(queues),
+            priority_classes: known.then(|| self.priority_classes.clone()),
         }
     }
 
-    async fn competing_tasks(
+    /// Without Tasks: the stored item is as easily read.
+    fn known_item(&self, reviewed: &ReviewedTask<'_>, item: &ItemIdentity) -> ItemState {
+        // The server's cache skips one that cannot be read.
+        let found = self.work_items.get(&key(reviewed.namespace, &item.work_item_name()));
+        let found = found.and_then(|found| found.as_ref().ok());
+        ItemState {
+            work_item: found.filter(|found| found.spec.key == item.key).cloned(),
+            tasks: None,
+        }
+    }
+
+    async fn stored_item(
         &self,
         reviewed: &ReviewedTask<'_>,
         item: &ItemIdentity,
-    ) -> Result<Option<CompetingTasks>, ClusterReadError> {
-        let stored = self.tasks_of.get(&key(reviewed.namespace, &item.work_item_name()));
-        Ok(Some(CompetingTasks::among(
-            stored.cloned().unwrap_or_default(),
-            reviewed,
-            &HashSet::new(),
-        )))
+    ) -> Result<ItemState, ClusterReadError> {
+        let (namespace, name) = (reviewed.namespace, item.work_item_name());
+        let work_item = match self.work_items.get(&key(namespace, &name)) {
+            None => None,
+            Some(Ok(found)) => Some(found),
+            Some(Err(error)) => {
+                return Err(ClusterReadError {
+                    kind: "WorkItem",
+                    namespace: namespace.to_owned(),
+                    name,
+                    reason: error.clone(),
+                    source: None,
+                });
+            }
+        };
+        let stored = self.tasks_of.get(&key(namespace, &name)).cloned().unwrap_or_default();
+        let is_current =
+            |found: &&Arc<WorkItem>| found.spec.key == item.key && found.metadata.deletion_timestamp.is_none();
+        Ok(ItemState {
+            work_item: work_item.filter(is_current).cloned(),
+            tasks: Some(reviewed.competing(stored, &HashSet::new())),
+        })
     }
 
     async fn own_user(&self) -> Result<Option<String>, ClusterReadError> {
@@ -116,7 +110,7 @@ impl ClusterContext for ClusterState {
 
     async fn check_access(&self, user: &UserInfo, right: &Right) -> Result<AccessDecision, ClusterReadError> {
         match &self.options.permissions {
-            Some(client) => check_access(client.clone(), user, right).await,
+            Some(client) => check_access(client, user, right).await,
             None => Ok(AccessDecision {
                 allowed: true,
                 reason: String::new(),

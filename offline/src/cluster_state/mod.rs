@@ -9,7 +9,7 @@ mod context;
 mod live;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -62,13 +62,13 @@ pub struct ClusterState {
     namespaces: HashMap<String, BTreeMap<String, String>>,
     spawners: ObjectMap<Arc<SpawnerInfo>>,
     workspaces: ObjectMap<Arc<WorkspaceInfo>>,
-    work_items: ObjectMap<Result<WorkItem, String>>,
+    work_items: ObjectMap<Result<Arc<WorkItem>, String>>,
     tasks: ObjectMap<Value>,
     tasks_of: ObjectMap<Vec<TaskState>>,
-    /// Kueue's LocalQueues.
-    queues: HashSet<(String, String)>,
+    /// Kueue's LocalQueues, by namespace.
+    queues: HashMap<String, BTreeSet<String>>,
     /// Kueue's WorkloadPriorityClasses.
-    priority_classes: HashSet<String>,
+    priority_classes: BTreeSet<String>,
     kueue_settings: Option<Settings>,
     /// Whether the API server serves kinds of Kueue.
     has_kueue: bool,
@@ -120,7 +120,7 @@ impl ClusterState {
             }
             (GROUP, "WorkItem") => {
                 let read = serde_json::from_value(object.clone()).map_err(|error| error.to_string());
-                self.work_items.insert(key(namespace, name), read);
+                self.work_items.insert(key(namespace, name), read.map(Arc::new));
             }
             (kelos::GROUP, "TaskSpawner") => {
                 self.spawners
@@ -134,7 +134,10 @@ impl ClusterState {
             (kelos::GROUP, "Task") if metadata.uid().is_some() => {
                 self.tasks.insert(key(namespace, name), object.clone());
             }
-            (kueue::GROUP, "LocalQueue") => _ = self.queues.insert(key(namespace, name)),
+            (kueue::GROUP, "LocalQueue") => {
+                let queues = self.queues.entry(namespace.to_owned()).or_default();
+                queues.insert(name.to_owned());
+            }
             (kueue::GROUP, "WorkloadPriorityClass") => _ = self.priority_classes.insert(name.to_owned()),
             ("apiextensions.k8s.io", "CustomResourceDefinition") => {
                 self.has_kueue |= object["spec"]["group"] == kueue::GROUP;
@@ -197,7 +200,7 @@ impl ClusterState {
         let mut work_item = WorkItem::new(&name, spec);
         work_item.metadata.namespace = Some(namespace.to_owned());
         work_item.status = Some(status);
-        self.work_items.insert(key(namespace, &name), Ok(work_item));
+        self.work_items.insert(key(namespace, &name), Ok(Arc::new(work_item)));
     }
 
     /// The stored Task `name`.

@@ -80,7 +80,7 @@ mod tests {
                 owner_task: None,
                 spawner: None,
                 workspace: &Workspace::Absent,
-                kueue: KueueInfo::default(),
+                kueue: &KueueInfo::default(),
             };
             let governed = govern(&request, &context);
             let decision = decide(&governed, None, Timestamp::UNIX_EPOCH);

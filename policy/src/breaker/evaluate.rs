@@ -75,7 +75,7 @@ pub fn allowance(status: &WorkItemStatus, policy: &FailurePolicy, now: Timestamp
 }
 
 /// Why one more Task may not be made, if it may not.
-fn refusal(item: ItemSnapshot<'_>, policy: &FailurePolicy, now: Timestamp) -> Option<BreakerRefusal> {
+pub(super) fn refusal(item: ItemSnapshot<'_>, policy: &FailurePolicy, now: Timestamp) -> Option<BreakerRefusal> {
     let nothing = WorkItemStatus::default();
     let status = item.status.unwrap_or(&nothing);
     if policy.max_retries_per_item > 0 {

@@ -3,6 +3,7 @@
 //! ```text
 //! Task created:  accounting (finalizer, label, TTL), evaluate::task_finding (denial, the safety net)
 //! Job created:   evaluate::job_finding (suspended and marked, never denied)
+//! both:          near_limit (whether a cached state is enough)
 //! Task ended:    lifecycle (next action) -> failure_cause -> attempt_history (the WorkItem's status, fitted by fit)
 //! source read:   attempt_history::evaluate_source (resetOnChange)
 //! ```
@@ -18,6 +19,7 @@ mod evaluate;
 mod failure_cause;
 mod fit;
 mod lifecycle;
+mod near_limit;
 mod task_state;
 
 pub(crate) use accounting::findings as accounting_findings;
@@ -32,4 +34,5 @@ pub(crate) use evaluate::{job_finding, open_reason, task_finding};
 pub use failure_cause::{CIRCUIT_BROKEN, Ending, RunObjects, classify};
 pub use fit::{fit, minimal};
 pub use lifecycle::{Retrying, TaskAction, TaskContext, next_action};
+pub use near_limit::is_far_from_limit;
 pub use task_state::{TaskPhase, TaskState, UninstallAction, uninstall_action};

@@ -93,13 +93,22 @@ impl TaskState {
         self.phase != TaskPhase::Active
     }
 
-    /// Whether the Task may still add a failure to `status`: it is under way, or it failed and that is not recorded yet.
+    /// Whether the Task may still add a failure to `status`, which is as new as the Task or newer: it is under way, or it failed and
+    /// that is not recorded yet.
     pub fn may_still_count(&self, status: Option<&WorkItemStatus>) -> bool {
-        let recorded = || {
-            let attempts = status.map(|status| status.attempts.as_slice()).unwrap_or_default();
-            self.recorded.is_some() || attempts.iter().any(|attempt| attempt.uid == self.uid)
-        };
-        self.is_under_way() || (self.phase == TaskPhase::Failed && !self.cancelled && !recorded())
+        self.may_be_unrecorded(status) && (self.is_under_way() || self.recorded.is_none())
+    }
+
+    /// Whether `status`, which may be older than the Task, may lack a failure of it. Unlike [`Self::may_still_count`] this does not
+    /// trust the Task's annotation: the end is recorded in the stored status, but not in `status` yet.
+    pub fn may_be_unrecorded(&self, status: Option<&WorkItemStatus>) -> bool {
+        (self.is_under_way() || (self.phase == TaskPhase::Failed && !self.cancelled)) && !self.is_attempt_of(status)
+    }
+
+    /// Whether the Task's end is in the history of `status`.
+    fn is_attempt_of(&self, status: Option<&WorkItemStatus>) -> bool {
+        let attempts = status.map(|status| status.attempts.as_slice()).unwrap_or_default();
+        attempts.iter().any(|attempt| attempt.uid == self.uid)
     }
 
     /// Whether the Task goes on.

@@ -406,12 +406,6 @@ pub enum QueueDetail {
         /// Why, in words.
         message: String,
     },
-    /// The Job was to be queued, but its final form is not.
-    #[strum(serialize = "QueueUndone")]
-    Undone {
-        /// The `LocalQueue`.
-        queue: String,
-    },
     /// The pod template has a key that Kueue does not allow there.
     #[strum(serialize = "QueueKeyInPodTemplate")]
     KeyInPodTemplate {
@@ -470,9 +464,6 @@ impl QueueDetail {
         match self {
             Self::Queued { queue } => format!("{would}suspend the Job and give it to LocalQueue {queue}"),
             Self::NotQueued { message, .. } => format!("the Job is not queued: {message}"),
-            Self::Undone { queue } => format!(
-                "the Job should wait in LocalQueue {queue}, but another webhook left it unsuspended or unlabelled"
-            ),
             Self::KeyInPodTemplate { key } => {
                 format!("Kueue refuses to start a Job whose pod template has {key}; remove it from the pod template")
             }

@@ -1,7 +1,8 @@
 //! The inputs of a decision: an admission request, and the cluster state around it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use taskgate_api::{Mode, job::Job, kelos::Task};
 
@@ -22,7 +23,8 @@ pub enum Phase {
 }
 
 /// The operation of the request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
 pub enum Operation {
     /// It is new.
     Create,
@@ -32,6 +34,18 @@ pub enum Operation {
     Delete,
     /// A subresource such as `exec` is opened.
     Connect,
+}
+
+impl Operation {
+    /// The name in metrics and logs. Requests and the rules of webhooks have it in upper case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Delete => "delete",
+            Self::Connect => "connect",
+        }
+    }
 }
 
 /// The kinds that taskgate reviews.
@@ -84,27 +98,27 @@ pub struct AdmissionContext<'a> {
     pub policies: &'a PolicySet,
     /// The labels of the request's namespace.
     pub namespace_labels: &'a BTreeMap<String, String>,
-    /// For a Job: the Task that owns it, whole.
+    /// For a Job: the Task that owns it, with the metadata, the status and the [`TEMPLATE_FIELDS`](crate::TEMPLATE_FIELDS) at least.
     pub owner_task: Option<&'a Value>,
     /// The `TaskSpawner` that the Task names, when it exists.
     pub spawner: Option<&'a SpawnerInfo>,
     /// The Workspace that the Task names.
     pub workspace: &'a Workspace,
     /// For a Job: the state of Kueue.
-    pub kueue: KueueInfo,
+    pub kueue: &'a KueueInfo,
 }
 
-/// The state of Kueue for a new Job; each field is `None` when it was not read, or is not known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The state of Kueue for a new Job; each field is `None` when it is not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KueueInfo {
     /// Whether Kueue manages Jobs of the namespace.
     pub manages_namespace: Option<bool>,
     /// Whether Kueue is installed.
     pub installed: Option<bool>,
-    /// Whether the `LocalQueue` exists that the Job names.
-    pub local_queue: Option<bool>,
-    /// Whether the `WorkloadPriorityClass` exists that the Job names.
-    pub priority_class: Option<bool>,
+    /// The names of the namespace's `LocalQueues`.
+    pub local_queues: Option<BTreeSet<String>>,
+    /// The names of the `WorkloadPriorityClasses`.
+    pub priority_classes: Option<BTreeSet<String>>,
 }
 
 impl<'a> Request<'a> {
@@ -190,8 +204,8 @@ impl Governed<'_> {
         self.item.as_ref()
     }
 
-    /// Whether the decision is enforced, and therefore needs consistent reads. Otherwise a cache is enough.
-    pub fn needs_consistent_read(&self) -> bool {
+    /// Whether the failure section is enforced. Otherwise a cached status is enough.
+    pub fn is_enforced(&self) -> bool {
         self.sections
             .failure
             .is_some_and(|matched| matched.mode == Mode::Enforce)

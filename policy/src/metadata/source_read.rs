@@ -9,7 +9,7 @@ use super::{
     findings::{Stage, Values, findings},
 };
 use crate::{
-    decision::{Detail, Effect, Finding, Governed, Phase},
+    decision::{Detail, Effect, Finding, Governed},
     kubernetes::{Edit, KeyKind, merge},
     matching::{MetadataRule, PolicyScope, PolicySet, Section, SectionMatch, SourceKey},
     template::TemplateInput,
@@ -98,7 +98,7 @@ pub fn settle() -> Value {
 /// template has already stay. The Job's selector is not touched, and Kueue's keys cannot get into a pod template, because
 /// no policy can set them.
 pub(crate) fn propagate<'a>(governed: &Governed<'a>) -> Vec<Finding<'a>> {
-    let Some(task) = governed.task.filter(|_| governed.request.phase == Phase::Mutating) else {
+    let Some(task) = governed.task else {
         return Vec::new();
     };
     let matches = governed

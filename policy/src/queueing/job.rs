@@ -1,16 +1,18 @@
 //! The admission review of a Job: whether it is queued, and in which queue.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 use taskgate_api::{Mode, kelos::Task, keys, kueue, metadata::Metadata, task_policy::QueueOnError};
 
 use crate::{
-    decision::{Detail, Effect, Finding, Governed, NotQueued, Phase, QueueDetail},
+    decision::{Detail, Effect, Finding, Governed, NotQueued, QueueDetail},
     kubernetes::Edit,
     matching::{QueueName, QueueRule, Section, SectionMatch, Sections, legal_queue_name},
     template::{Managed, Rendering, Sees},
 };
 
-/// The findings of the queue section about a Job.
+/// The findings of the queue section about a Job: its queue, and warnings of what will keep it waiting.
 ///
 /// A Job that has a queue label already is left unchanged: a user set the label, or the first pass did. Kueue's own webhook would
 /// suspend a labelled Job, but Kueue may not be installed.
@@ -21,16 +23,16 @@ pub(crate) fn findings<'a>(governed: &Governed<'a>) -> Vec<Finding<'a>> {
     let Some(choice) = choose(governed, matched.rule) else {
         return Vec::new();
     };
-    match governed.request.phase {
-        Phase::Mutating => enqueue(governed, matched, choice).into_iter().collect(),
-        Phase::Validating => verify(governed, matched, choice),
-    }
+    let mut findings: Vec<_> = enqueue(governed, matched, &choice).into_iter().collect();
+    let warnings = warnings(governed, matched.mode, choice).into_iter();
+    findings.extend(warnings.map(|detail| Finding::new(Section::Queue, &matched, Detail::Queue(detail), Effect::Warn)));
+    findings
 }
 
 fn enqueue<'a>(
     governed: &Governed<'a>,
     matched: SectionMatch<'a, QueueRule<'a>>,
-    choice: Choice,
+    choice: &Choice,
 ) -> Option<Finding<'a>> {
     let job = governed.request.job();
     if job.queue().is_some() {
@@ -39,14 +41,17 @@ fn enqueue<'a>(
     let (detail, edits) = match choice {
         Choice::Queue { queue, class } => {
             let mut edits = vec![Edit::Suspend, Edit::Label(kueue::QUEUE_NAME.into(), queue.clone())];
-            let class = class.filter(|_| job.metadata().label(kueue::PRIORITY_CLASS).is_none());
-            edits.extend(class.map(|class| Edit::Label(kueue::PRIORITY_CLASS.into(), class)));
-            (QueueDetail::Queued { queue }, edits)
+            let class = class
+                .as_ref()
+                .filter(|_| job.metadata().label(kueue::PRIORITY_CLASS).is_none());
+            edits.extend(class.map(|class| Edit::Label(kueue::PRIORITY_CLASS.into(), class.clone())));
+            (QueueDetail::Queued { queue: queue.clone() }, edits)
         }
         Choice::None(why, message) => {
-            let mut edits = vec![Edit::Annotation(keys::NOT_QUEUED.into(), why.annotation(&message))];
-            let suspend = why == NotQueued::QueueNameInvalid && matched.rule.on_error == QueueOnError::Suspend;
+            let mut edits = vec![Edit::Annotation(keys::NOT_QUEUED.into(), why.annotation(message))];
+            let suspend = *why == NotQueued::QueueNameInvalid && matched.rule.on_error == QueueOnError::Suspend;
             edits.extend(suspend.then_some(Edit::Suspend));
+            let (why, message) = (*why, message.clone());
             (QueueDetail::NotQueued { why, message }, edits)
         }
     };
@@ -54,45 +59,49 @@ fn enqueue<'a>(
     Some(Finding::new(Section::Queue, &matched, detail, Effect::Change(edits)))
 }
 
-/// Checks the Job as it will be stored: a webhook that ran later may have undone the changes.
-fn verify<'a>(governed: &Governed<'a>, matched: SectionMatch<'a, QueueRule<'a>>, choice: Choice) -> Vec<Finding<'a>> {
+/// The warnings for a Job that waits in the chosen queue, by this review or already, or cannot; and for one that Kueue refuses.
+///
+/// In another mode than `Enforce`, the change itself is a warning.
+fn warnings(governed: &Governed<'_>, mode: Mode, choice: Choice) -> Vec<QueueDetail> {
     let job = governed.request.job();
+    let enforced = mode == Mode::Enforce;
     let mut details = Vec::new();
-    let enforced = matched.mode == Mode::Enforce;
     match choice {
-        Choice::Queue { queue, class } if job.is_suspended() && job.queue() == Some(&queue) => {
-            details.extend(missing(governed, queue, class));
-            details.extend(without_requests(governed.request.object));
-        }
-        Choice::Queue { queue, .. } if enforced && job.queue().is_none_or(|label| label == queue) => {
-            details.push(QueueDetail::Undone { queue });
+        Choice::Queue { queue, class } => {
+            let is_queued = match job.queue() {
+                None => enforced,
+                Some(label) => label == queue && job.is_suspended(),
+            };
+            if is_queued {
+                details.extend(missing(governed, queue, class));
+                details.extend(without_requests(governed.request.object));
+            }
         }
         Choice::None(why, message) if enforced && job.queue().is_none() => {
             details.push(QueueDetail::NotQueued { why, message });
         }
-        Choice::Queue { .. } | Choice::None(..) => {}
+        Choice::None(..) => {}
     }
     let template = governed.request.object.pointer("/spec/template");
-    if let Some(key) = template.and_then(|template| kueue_key(Metadata::of(template))) {
-        details.push(QueueDetail::KeyInPodTemplate { key });
-    }
+    let key = template.and_then(|template| kueue_key(Metadata::of(template)));
+    details.extend(key.map(|key| QueueDetail::KeyInPodTemplate { key }));
     details
-        .into_iter()
-        .map(|detail| Finding::new(Section::Queue, &matched, Detail::Queue(detail), Effect::Warn))
-        .collect()
 }
 
 /// Missing objects that Kueue does not report (kueue §5).
 fn missing(governed: &Governed<'_>, queue: String, class: Option<String>) -> Option<QueueDetail> {
     let known = governed.context.kueue;
+    let lacks =
+        |names: &Option<BTreeSet<String>>, name: &String| names.as_ref().is_some_and(|names| !names.contains(name));
     if known.installed == Some(false) {
         return Some(QueueDetail::KueueMissing);
     }
-    if known.local_queue == Some(false) {
+    if lacks(&known.local_queues, &queue) {
         let namespace = governed.request.namespace.to_owned();
         return Some(QueueDetail::LocalQueueMissing { queue, namespace });
     }
-    let class = class.filter(|_| known.priority_class == Some(false))?;
+    let own = governed.request.job().priority_class().map(ToOwned::to_owned);
+    let class = own.or(class).filter(|class| lacks(&known.priority_classes, class))?;
     Some(QueueDetail::PriorityClassMissing { class })
 }
 

@@ -38,9 +38,19 @@ pub(super) const ITEM_FIELDS: [(&str, &str); 11] = [
     ("time", "Time"),
     ("schedule", "Schedule"),
 ];
-/// Fields of `spec` that templates see. Never the prompt, credentials, or anything of the pod.
-const SPEC_FIELDS: &str =
-    "type model effort image branch upstreamRepo workspaceRef workerPoolRef agentConfigRefs dependsOn";
+/// The fields of a Task's `spec`, or of its `spec.worker`, that templates see. Never the prompt, credentials, or anything of the pod.
+pub const TEMPLATE_FIELDS: [&str; 10] = [
+    "type",
+    "model",
+    "effort",
+    "image",
+    "branch",
+    "upstreamRepo",
+    "workspaceRef",
+    "workerPoolRef",
+    "agentConfigRefs",
+    "dependsOn",
+];
 
 /// The inputs of templates: a Task, and the cluster state around it.
 #[derive(Clone, Copy, Debug)]
@@ -179,7 +189,7 @@ fn spec(task: Task<'_>) -> Map<String, Value> {
         let value = task.agent_field(name)?;
         Some((name.to_owned(), cut(value)))
     };
-    SPEC_FIELDS.split(' ').filter_map(field).collect()
+    TEMPLATE_FIELDS.into_iter().filter_map(field).collect()
 }
 
 /// An untrusted value, bounded: long texts and long lists are cut, and nothing is nested deeply.

@@ -7,14 +7,14 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 use taskgate_cache::block_in_place;
 use taskgate_policy::{
-    CancelDetail, CancelReview, Decision, Kind, Phase, Request, Right, decide, govern, has_reserved_keys,
-    needs_permission_check, required_rights, reserved_keys_changed, review_cancellation, right_missing,
-    without_reserved_keys,
+    CancelDetail, CancelReview, Decision, ItemSnapshot, Kind, Operation, Phase, Request, Right, decide, govern,
+    has_reserved_keys, needs_permission_check, required_rights, reserved_keys_changed, review_cancellation,
+    right_missing, without_reserved_keys,
 };
 
 use super::{
     inputs::{AccessDecision, ClusterContext, ClusterReadError, ReviewedTask, load_item, read_inputs},
-    review::{ReviewOperation, ReviewRequest},
+    review::ReviewRequest,
 };
 use crate::registration::rules::{Endpoint, RequestFilter};
 
@@ -32,7 +32,7 @@ pub async fn evaluate<C: ClusterContext>(
         return evaluate_own_keys(cluster, endpoint.phase, kind, review, now).await;
     }
     let own = depends_on_user(endpoint, kind, review) && is_own(cluster, review).await?;
-    let created = endpoint.phase == Phase::Mutating && review.operation == ReviewOperation::Create && !own;
+    let created = endpoint.phase == Phase::Mutating && review.operation == Operation::Create && !own;
     let object = if created {
         without_reserved_keys(kind, &review.object)
     } else {
@@ -41,12 +41,12 @@ pub async fn evaluate<C: ClusterContext>(
     let request = Request {
         phase: endpoint.phase,
         kind,
-        operation: review.operation.into(),
+        operation: review.operation,
         namespace: &review.namespace,
         object: &object,
         sent: &review.object,
         old: &review.old_object,
-        user: &review.user_info.username,
+        user: review.username(),
         own,
         dry_run: review.dry_run == Some(true),
     };
@@ -59,8 +59,12 @@ pub async fn evaluate<C: ClusterContext>(
         task: inputs.owner_task().unwrap_or(&object),
         for_job: kind == Kind::Job,
     };
-    let item = load_item(cluster, &reviewed, &governed).await?;
-    let mut decision = block_in_place(|| decide(&governed, item.memory(), now));
+    let (item, active) = load_item(cluster, &reviewed, &governed, now).await?;
+    let item = ItemSnapshot {
+        status: item.status(),
+        active,
+    };
+    let mut decision = block_in_place(|| decide(&governed, item, now));
     if let (true, Some((field, rights))) = (decision.allowed(), required_rights(&request)) {
         for right in rights {
             if let Some(why) = access_denial(cluster, review, &right).await {
@@ -92,10 +96,10 @@ async fn evaluate_own_keys<C: ClusterContext>(
     }
     let mut request = CancelReview {
         phase,
-        operation: review.operation.into(),
+        operation: review.operation,
         object: &review.object,
         old: &review.old_object,
-        user: &review.user_info.username,
+        user: review.username(),
         own,
         permission: None,
         now,
@@ -104,7 +108,7 @@ async fn evaluate_own_keys<C: ClusterContext>(
     if !decision.allowed() || !needs_permission_check(&request) {
         return Ok(decision);
     }
-    let user = review.user_info.username.clone();
+    let user = review.username().to_owned();
     let right = Right::delete_task(&review.namespace, &review.name);
     let permission = match cluster.check_access(&review.user_info, &right).await {
         Ok(AccessDecision { allowed: true, .. }) => Ok(()),
@@ -120,7 +124,7 @@ async fn evaluate_own_keys<C: ClusterContext>(
 fn depends_on_user(endpoint: &Endpoint, kind: Kind, review: &ReviewRequest) -> bool {
     match kind {
         Kind::Task | Kind::Job => endpoint.phase == Phase::Mutating && has_reserved_keys(kind, &review.object),
-        Kind::WorkItem | Kind::WorkItemStatus => review.operation != ReviewOperation::Delete,
+        Kind::WorkItem | Kind::WorkItemStatus => review.operation != Operation::Delete,
         Kind::TaskPolicy | Kind::ClusterTaskPolicy => false,
     }
 }
@@ -128,7 +132,7 @@ fn depends_on_user(endpoint: &Endpoint, kind: Kind, review: &ReviewRequest) -> b
 /// Whether the user of the review is taskgate itself.
 async fn is_own<C: ClusterContext>(cluster: &C, review: &ReviewRequest) -> Result<bool, ClusterReadError> {
     let own = cluster.own_user().await?;
-    Ok(own.is_some_and(|own| own == review.user_info.username))
+    Ok(own.is_some_and(|own| own == review.username()))
 }
 
 /// Why the user of the review lacks `right`; `None` if they have it. A failed check counts as a denial.

@@ -5,19 +5,19 @@ use std::{
     sync::Arc,
 };
 
+use jiff::Timestamp;
+use k8s_openapi::api::authentication::v1::UserInfo;
 use serde_json::Value;
 use taskgate_api::{
-    WorkItemStatus,
+    WorkItem, WorkItemStatus,
     job::Job,
     kelos,
     metadata::{Metadata, Owner},
 };
 use taskgate_policy::{
-    AdmissionContext, Governed, ItemIdentity, ItemSnapshot, Kind, KueueInfo, Phase, PolicySet, Request, Right,
-    SpawnerInfo, TaskState, Workspace, requests_queue,
+    AdmissionContext, Governed, ItemIdentity, Kind, KueueInfo, PolicySet, Request, Right, SpawnerInfo, TaskState,
+    Workspace, is_far_from_limit, requests_queue,
 };
-
-use super::review::UserInfo;
 
 /// The labels of a namespace.
 pub type NamespaceLabels = Arc<BTreeMap<String, String>>;
@@ -42,51 +42,52 @@ pub struct AccessDecision {
     pub reason: String,
 }
 
-/// The Kueue objects that a decision on a Job needs.
-#[derive(Clone, Copy, Debug)]
-pub struct QueueLookup<'a> {
-    /// The Job's namespace.
-    pub namespace: &'a str,
-    /// The labels of that namespace.
-    pub namespace_labels: &'a BTreeMap<String, String>,
-    /// The `LocalQueue` and the `WorkloadPriorityClass` that the Job names; `None` while it names no queue.
-    pub names: Option<(&'a str, Option<&'a str>)>,
+/// A work item, as far as a decision about one of its Tasks depends on it.
+#[derive(Clone, Debug, Default)]
+pub struct ItemState {
+    /// Its WorkItem; `None` if there is none.
+    pub work_item: Option<Arc<WorkItem>>,
+    /// Other Tasks of the item; `None` if they are not known.
+    pub tasks: Option<Vec<TaskState>>,
 }
 
-/// The stored Tasks of an item that compete with a reviewed Task for its attempts.
-#[derive(Clone, Debug, Default)]
-pub struct CompetingTasks(Vec<TaskState>);
-
-impl CompetingTasks {
-    /// The Tasks among `stored` that compete with `reviewed`: all others, or for a Job the earlier ones and those whose UID is
-    /// in `running`, as they have a Job already.
-    ///
-    /// Tasks that are created at the same moment are admitted together, because none of them is stored when the others are
-    /// listed. Their Jobs are not: each review of a Job sees all Tasks that have a Job. A Task that was stored after the Job of
-    /// a later Task was admitted waits for that Job.
-    pub fn among(mut stored: Vec<TaskState>, reviewed: &ReviewedTask<'_>, running: &HashSet<String>) -> Self {
-        let own_name = Metadata::of(reviewed.task).name().unwrap_or_default();
-        let own = TaskState::of(reviewed.task);
-        stored.retain(|task| {
-            let is_earlier = own.as_ref().is_none_or(|own| task.is_before(own));
-            task.name != own_name && (!reviewed.for_job || is_earlier || running.contains(&task.uid))
-        });
-        Self(stored)
+impl ItemState {
+    /// The status of its WorkItem.
+    pub(super) fn status(&self) -> Option<&WorkItemStatus> {
+        self.work_item.as_ref()?.status.as_ref()
     }
 
-    /// The names of unfinished Tasks that are later than the reviewed one; none unless the review is about a Job.
-    pub(crate) fn later(stored: &[TaskState], reviewed: &ReviewedTask<'_>) -> Vec<String> {
-        let Some(own) = TaskState::of(reviewed.task).filter(|_| reviewed.for_job) else {
+    /// How many of the Tasks match `counts`.
+    fn count(&self, counts: impl Fn(&TaskState, Option<&WorkItemStatus>) -> bool) -> Option<u32> {
+        let counted = self.tasks.as_ref()?.iter().filter(|task| counts(task, self.status()));
+        Some(u32::try_from(counted.count()).unwrap_or(u32::MAX))
+    }
+}
+
+impl ReviewedTask<'_> {
+    /// The Tasks among the `stored` ones of its item that compete with it for the item's attempts: all others, or for a Job the
+    /// earlier ones and those whose UID is in `running`, as they have a Job already.
+    ///
+    /// Tasks that are created at the same moment are admitted together, because none of them is stored when the others are
+    /// reviewed. Their Jobs are not: each review of a Job sees all Tasks that have a Job. A Task that was stored after the Job of
+    /// a later Task was admitted waits for that Job.
+    pub fn competing(&self, mut stored: Vec<TaskState>, running: &HashSet<String>) -> Vec<TaskState> {
+        let own_name = Metadata::of(self.task).name().unwrap_or_default();
+        let own = TaskState::of(self.task);
+        stored.retain(|task| {
+            let is_earlier = own.as_ref().is_none_or(|own| task.is_before(own));
+            task.name != own_name && (!self.for_job || is_earlier || running.contains(&task.uid))
+        });
+        stored
+    }
+
+    /// The names of unfinished Tasks that are later than this one; none unless the review is about a Job.
+    pub(crate) fn later(&self, stored: &[TaskState]) -> Vec<String> {
+        let Some(own) = TaskState::of(self.task).filter(|_| self.for_job) else {
             return Vec::new();
         };
         let later = stored.iter().filter(|task| task.is_under_way() && own.is_before(task));
         later.map(|task| task.name.clone()).collect()
-    }
-
-    /// How many of them may still add a failure to `status`.
-    fn count(&self, status: Option<&WorkItemStatus>) -> u32 {
-        let counted = self.0.iter().filter(|task| task.may_still_count(status)).count();
-        u32::try_from(counted).unwrap_or(u32::MAX)
     }
 }
 
@@ -104,8 +105,8 @@ pub trait ClusterContext: Send + Sync + 'static {
         namespace: &str,
     ) -> impl Future<Output = Result<NamespaceLabels, ClusterReadError>> + Send;
 
-    /// The Task that `owner` refers to, with all fields. `None` if it does not exist, or has another UID: then it is a successor of
-    /// the same name, which does not own the Job.
+    /// The Task that `owner` refers to, with its metadata, its status and the [`TEMPLATE_FIELDS`](taskgate_policy::TEMPLATE_FIELDS) at
+    /// least. `None` if it does not exist, or has another UID: then it is a successor of the same name, which does not own the Job.
     fn owner_task(
         &self,
         namespace: &str,
@@ -122,29 +123,22 @@ pub trait ClusterContext: Send + Sync + 'static {
     /// A Workspace as decisions need it. A failed read gives [`Workspace::Unknown`].
     fn workspace(&self, namespace: &str, name: &str) -> impl Future<Output = Workspace> + Send;
 
-    /// Kueue as a decision on a Job needs it. A failed read leaves a field unknown: a Job does not wait for Kueue.
-    fn kueue(&self, lookup: QueueLookup<'_>) -> impl Future<Output = KueueInfo> + Send {
-        let _ = lookup;
-        std::future::ready(KueueInfo::default())
+    /// Kueue, for a new Job in `namespace`, which has these labels.
+    fn kueue(&self, namespace: &str, namespace_labels: &BTreeMap<String, String>) -> KueueInfo {
+        let _ = (namespace, namespace_labels);
+        KueueInfo::default()
     }
 
-    /// The status of an item's WorkItem; `consistent`: read from the API server rather than the cache.
-    fn work_item_status(
-        &self,
-        namespace: &str,
-        item: &ItemIdentity,
-        consistent: bool,
-    ) -> impl Future<Output = Result<Option<Arc<WorkItemStatus>>, ClusterReadError>> + Send;
+    /// The item as it was known last, without asking the API server. It has all other Tasks whose failure its WorkItem may lack;
+    /// where that cannot be known, it has none.
+    fn known_item(&self, reviewed: &ReviewedTask<'_>, item: &ItemIdentity) -> ItemState;
 
-    /// The other Tasks of the item that compete with `reviewed`. `None` where this is not implemented.
-    fn competing_tasks(
+    /// The item as it is stored, with the Tasks that [compete](ReviewedTask::competing) with the reviewed one.
+    fn stored_item(
         &self,
         reviewed: &ReviewedTask<'_>,
         item: &ItemIdentity,
-    ) -> impl Future<Output = Result<Option<CompetingTasks>, ClusterReadError>> + Send {
-        let _ = (reviewed, item);
-        std::future::ready(Ok(None))
-    }
+    ) -> impl Future<Output = Result<ItemState, ClusterReadError>> + Send;
 
     /// The name of the user that taskgate itself is authenticated as, if that is known.
     fn own_user(&self) -> impl Future<Output = Result<Option<String>, ClusterReadError>> + Send {
@@ -212,7 +206,7 @@ impl DecisionInputs {
             owner_task: self.owner_task.as_ref(),
             spawner: self.spawner.as_deref(),
             workspace: &self.workspace,
-            kueue: self.kueue,
+            kueue: &self.kueue,
         }
     }
 }
@@ -232,21 +226,16 @@ pub(super) async fn read_inputs<C: ClusterContext>(
         kueue: KueueInfo::default(),
     };
     let namespace = request.namespace;
-    // Without a policy nothing is governed, but a Task may have been cancelled manually.
+    if let Some(owner) = Job::of(request.object).task().filter(|_| request.kind == Kind::Job) {
+        inputs.owner_task = cluster.owner_task(namespace, &owner).await?;
+    }
+    // Without a policy nothing is governed; but a Task may have been cancelled manually, so that its Job must not run.
     if inputs.policies.is_empty() {
-        if let Some(owner) = Job::of(request.object).task().filter(|_| request.kind == Kind::Job) {
-            inputs.owner_task = cluster.owner_task(namespace, &owner).await?;
-        }
         return Ok(inputs);
     }
     let task = match request.kind {
         Kind::Task => Some(request.object),
-        Kind::Job => {
-            if let Some(owner) = Job::of(request.object).task() {
-                inputs.owner_task = cluster.owner_task(namespace, &owner).await?;
-            }
-            inputs.owner_task.as_ref()
-        }
+        Kind::Job => inputs.owner_task.as_ref(),
         Kind::TaskPolicy | Kind::ClusterTaskPolicy | Kind::WorkItem | Kind::WorkItemStatus => None,
     };
     if let Some(task) = task.map(kelos::Task::of) {
@@ -261,56 +250,36 @@ pub(super) async fn read_inputs<C: ClusterContext>(
     if let (Kind::Job, Some(task)) = (request.kind, &inputs.owner_task)
         && (inputs.policies.queues() || requests_queue(task))
     {
-        let job = Job::of(request.object);
-        let names = job.queue().filter(|_| request.phase == Phase::Validating);
-        inputs.kueue = cluster
-            .kueue(QueueLookup {
-                namespace,
-                namespace_labels: &inputs.namespace_labels,
-                names: names.map(|queue| (queue, job.priority_class())),
-            })
-            .await;
+        inputs.kueue = cluster.kueue(namespace, &inputs.namespace_labels);
     }
     Ok(inputs)
 }
 
-/// The stored state of the item that a request is about, owned.
-#[derive(Debug, Default)]
-pub(super) struct ItemState {
-    status: Option<Arc<WorkItemStatus>>,
-    active: Option<u32>,
-}
-
-impl ItemState {
-    /// The state as the policy crate takes it.
-    pub(super) fn memory(&self) -> ItemSnapshot<'_> {
-        ItemSnapshot {
-            status: self.status.as_deref(),
-            active: self.active,
-        }
-    }
-}
-
-/// Loads the state of the item that the decision on `governed` depends on; empty if it depends on none.
+/// Loads the state of the item that the decision on `governed` depends on, and how many other Tasks may add a failure to it; both
+/// empty if it depends on none.
 ///
-/// Lists the competing Tasks before it reads the WorkItem: a Task that ends in between is counted twice rather than never.
+/// A decision that is enforced needs the stored state, because the limit holds only on that; but far from the limit, every
+/// state that can be stored by now gives the same decision as the known one.
 pub(super) async fn load_item<C: ClusterContext>(
     cluster: &C,
     reviewed: &ReviewedTask<'_>,
     governed: &Governed<'_>,
-) -> Result<ItemState, ClusterReadError> {
+    now: Timestamp,
+) -> Result<(ItemState, Option<u32>), ClusterReadError> {
     let Some(item) = governed.item() else {
-        return Ok(ItemState::default());
+        return Ok((ItemState::default(), None));
     };
-    let consistent = governed.needs_consistent_read();
-    let competing = if consistent {
-        cluster.competing_tasks(reviewed, item).await?
-    } else {
-        None
-    };
-    let status = cluster.work_item_status(reviewed.namespace, item, consistent).await?;
-    let active = competing.map(|competing| competing.count(status.as_deref()));
-    Ok(ItemState { status, active })
+    let known = cluster.known_item(reviewed, item);
+    if !governed.is_enforced() {
+        return Ok((known, None));
+    }
+    let unrecorded = known.count(TaskState::may_be_unrecorded);
+    if unrecorded.is_some_and(|unrecorded| is_far_from_limit(governed, known.status(), unrecorded, now)) {
+        return Ok((known, unrecorded));
+    }
+    let stored = cluster.stored_item(reviewed, item).await?;
+    let active = stored.count(TaskState::may_still_count);
+    Ok((stored, active))
 }
 
 #[cfg(test)]
@@ -339,14 +308,11 @@ mod tests {
             task: &own,
             for_job,
         };
-        assert_eq!(CompetingTasks::later(&stored, &reviewed(true)), ["c", "d"]);
-        assert!(
-            CompetingTasks::later(&stored, &reviewed(false)).is_empty(),
-            "the review is about a Task"
-        );
+        assert_eq!(reviewed(true).later(&stored), ["c", "d"]);
+        assert!(reviewed(false).later(&stored).is_empty(), "the review is about a Task");
         let count = |for_job, running: &[&str]| {
             let running = running.iter().map(ToString::to_string).collect();
-            CompetingTasks::among(stored.clone(), &reviewed(for_job), &running).count(None)
+            reviewed(for_job).competing(stored.clone(), &running).len()
         };
         assert_eq!(count(false, &[]), 3);
         assert_eq!(count(true, &[]), 1);

@@ -36,12 +36,10 @@ use crate::{
 };
 use body::{BodyBudget, BufferedBody};
 pub use evaluation::evaluate;
-pub use inputs::{
-    AccessDecision, ClusterContext, ClusterReadError, CompetingTasks, NamespaceLabels, QueueLookup, ReviewedTask,
-};
+pub use inputs::{AccessDecision, ClusterContext, ClusterReadError, ItemState, NamespaceLabels, ReviewedTask};
 use limiter::ReviewLimiter;
 use refusal::ReviewRefusal;
-pub use review::{DecodeError, ObjectKind, ReviewOperation, ReviewRequest, UserInfo};
+pub use review::{DecodeError, ObjectKind, ReviewRequest};
 use review::{encode, encode_unexpected_kind};
 
 /// The longest name of an object, in characters.

@@ -54,36 +54,30 @@ pub(crate) enum ReviewRefusal {
 }
 
 impl ReviewRefusal {
-    /// The HTTP status. Never 429, and never with `Retry-After`: client-go would wait and retry, inside the time that
-    /// the object's creator waits.
-    pub(super) fn status(&self) -> StatusCode {
+    /// The HTTP status, and the cause in one word, from a closed set: the label of a metric.
+    ///
+    /// The status is never 429, and never comes with `Retry-After`: client-go would wait and retry, inside the time that the object's
+    /// creator waits.
+    fn status_and_cause(&self) -> (StatusCode, &'static str) {
         match self {
-            Self::Busy | Self::Memory | Self::Starting => StatusCode::SERVICE_UNAVAILABLE,
-            Self::TooLarge { .. } | Self::TooHeavy { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
-            Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Aborted | Self::Malformed(_) => StatusCode::BAD_REQUEST,
-            Self::ClusterRead(_) | Self::Panic => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Deadline => StatusCode::GATEWAY_TIMEOUT,
+            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+            Self::Memory => (StatusCode::SERVICE_UNAVAILABLE, "memory"),
+            Self::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting"),
+            Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            Self::TooHeavy { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_heavy"),
+            Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, "slow_body"),
+            Self::ContentType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type"),
+            Self::Aborted => (StatusCode::BAD_REQUEST, "aborted"),
+            Self::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed"),
+            Self::ClusterRead(_) => (StatusCode::INTERNAL_SERVER_ERROR, "facts"),
+            Self::Deadline => (StatusCode::GATEWAY_TIMEOUT, "deadline"),
+            Self::Panic => (StatusCode::INTERNAL_SERVER_ERROR, "panic"),
         }
     }
 
-    /// The cause in one word, from a closed set: the label of a metric.
+    /// The cause in one word.
     pub(super) fn cause(&self) -> &'static str {
-        match self {
-            Self::Busy => "busy",
-            Self::Memory => "memory",
-            Self::Starting => "starting",
-            Self::TooLarge { .. } => "too_large",
-            Self::TooHeavy { .. } => "too_heavy",
-            Self::SlowBody => "slow_body",
-            Self::ContentType => "content_type",
-            Self::Aborted => "aborted",
-            Self::Malformed(_) => "malformed",
-            Self::ClusterRead(_) => "facts",
-            Self::Deadline => "deadline",
-            Self::Panic => "panic",
-        }
+        self.status_and_cause().1
     }
 }
 
@@ -91,6 +85,6 @@ impl ReviewRefusal {
 impl IntoResponse for ReviewRefusal {
     fn into_response(self) -> Response {
         let content_type = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
-        (self.status(), content_type, self.to_string()).into_response()
+        (self.status_and_cause().0, content_type, self.to_string()).into_response()
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::ByteString;
+use k8s_openapi::{ByteString, api::authentication::v1::UserInfo};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, error::Category};
 use taskgate_policy::{Decision, Operation, clip};
@@ -24,7 +24,7 @@ pub struct ReviewRequest {
     /// The kind of `object`, in the version that the webhook is registered for.
     pub kind: ObjectKind,
     /// The operation.
-    pub operation: ReviewOperation,
+    pub operation: Operation,
     /// The object's name; empty when it is to be generated.
     #[serde(default)]
     pub name: String,
@@ -45,6 +45,13 @@ pub struct ReviewRequest {
     pub dry_run: Option<bool>,
 }
 
+impl ReviewRequest {
+    /// The name of the user; empty for none.
+    pub(super) fn username(&self) -> &str {
+        self.user_info.username.as_deref().unwrap_or_default()
+    }
+}
+
 /// The group, version and kind of an object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
 pub struct ObjectKind {
@@ -55,60 +62,6 @@ pub struct ObjectKind {
     pub version: String,
     /// The kind's name.
     pub kind: String,
-}
-
-/// A user, as authenticated by the API server.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct UserInfo {
-    /// The user's name.
-    #[serde(default)]
-    pub username: String,
-    /// The user's ID, where there is one.
-    #[serde(default)]
-    pub uid: Option<String>,
-    /// The user's groups.
-    #[serde(default)]
-    pub groups: Vec<String>,
-    /// Further values from the authenticator.
-    #[serde(default)]
-    pub extra: BTreeMap<String, Vec<String>>,
-}
-
-/// An operation, as the wire spells it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum ReviewOperation {
-    /// CREATE
-    Create,
-    /// UPDATE
-    Update,
-    /// DELETE
-    Delete,
-    /// CONNECT
-    Connect,
-}
-
-impl ReviewOperation {
-    /// The name in metrics and logs.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Create => "create",
-            Self::Update => "update",
-            Self::Delete => "delete",
-            Self::Connect => "connect",
-        }
-    }
-}
-
-impl From<ReviewOperation> for Operation {
-    fn from(operation: ReviewOperation) -> Self {
-        match operation {
-            ReviewOperation::Create => Self::Create,
-            ReviewOperation::Update => Self::Update,
-            ReviewOperation::Delete => Self::Delete,
-            ReviewOperation::Connect => Self::Connect,
-        }
-    }
 }
 
 /// The body is not a review that can be answered.

@@ -1,233 +1,155 @@
-//! Live reads from the API server, where the cache may be behind (C16).
+//! Live reads from the API server, where the cache does not suffice (C16).
 //!
 //! | What | When |
 //! |---|---|
-//! | the Task that owns a Job | always: Kelos creates the Job right after the Task |
-//! | a namespace, spawner or Workspace | if the cache does not have it: it may be newer than the cache |
-//! | the WorkItem of an item with an enforced limit, and its Tasks | always: the limit holds only on stored state |
-//! | the Jobs of later Tasks of the item | for a Job, when Tasks were created at the same moment |
+//! | the Task that owns a Job | if the cache does not have it: Kelos creates the Job right after the Task |
+//! | a namespace, spawner or Workspace | likewise |
+//! | the WorkItem of an item with an enforced limit | near the limit, or while the cache is not current |
+//! | the Tasks of that item | then, if the cache does not have the Job's Task, or does not follow Tasks |
+//! | the Jobs of later Tasks of the item | then, for a Job, when Tasks were created at the same moment |
 //! | a user's rights, taskgate's own user | when a decision turns on them: `SubjectAccessReview`, `SelfSubjectReview` |
 //!
 //! RBAC: `create` on subjectaccessreviews; `get` on workitems and namespaces, and on `kelos.dev` tasks, taskspawners, workspaces;
 //! `list` on tasks and jobs.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashSet, sync::Arc};
 
 use k8s_openapi::api::{
-    authentication::v1::SelfSubjectReview,
+    authentication::v1::{SelfSubjectReview, UserInfo},
     authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
     batch::v1::Job,
     core::v1::Namespace,
 };
 use kube::{
     Api, Client, Resource as _,
-    api::{ApiResource, DynamicObject, GetParams, ListParams, PartialObjectMeta, PostParams},
-    core::Request,
+    api::{DynamicObject, ListParams, PartialObjectMeta, PostParams},
 };
 use serde_json::Value;
-use taskgate_api::{
-    WorkItem, WorkItemStatus, is_object_name, job, kelos, keys,
-    metadata::{Metadata, Owner},
-};
-use taskgate_cache::{kelos_resource, labels, spawner_info, workspace_info};
-use taskgate_policy::{Right, SpawnerInfo, TaskState, WorkspaceInfo};
+use taskgate_api::{WorkItem, is_object_name, job, kelos, keys};
+use taskgate_cache::{kelos_resource, labels};
+use taskgate_policy::{Right, TaskState};
 
-use crate::admission::{AccessDecision, ClusterReadError, UserInfo};
+use crate::admission::{AccessDecision, ClusterReadError, NamespaceLabels};
 
 /// The Jobs of how many Tasks are listed at most: the URL names the Tasks.
 const MAX_NAMED_TASKS: usize = 64;
+/// The newest version of Kelos' kinds that taskgate knows.
+pub(super) const NEWEST: &str = kelos::TASK_VERSIONS[0];
+
+/// The `WorkItem` `name`, if it belongs to the item `key`. One that is being deleted counts as deleted.
+pub(super) async fn work_item(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    key: &str,
+) -> Result<Option<Arc<WorkItem>>, ClusterReadError> {
+    let api = Api::<WorkItem>::namespaced(client.clone(), namespace);
+    let found = api.get_opt(name).await;
+    let found = found.map_err(|error| read_error("WorkItem", namespace, name, error))?;
+    let found = found.filter(|item| item.spec.key == key && item.metadata.deletion_timestamp.is_none());
+    Ok(found.map(Arc::new))
+}
+
+/// The Tasks of a work item, by the label that admission sets on them.
+pub(super) async fn tasks_of(
+    client: &Client,
+    namespace: &str,
+    work_item: &str,
+) -> Result<Vec<TaskState>, ClusterReadError> {
+    let resource = kelos_resource(NEWEST, "Task", kelos::TASKS);
+    let api = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource);
+    let label = format!("{}={work_item}", keys::WORK_ITEM);
+    let found = api.list(&ListParams::default().labels(&label)).await;
+    let found = found.map_err(|error| read_error("Tasks of WorkItem", namespace, work_item, error))?;
+    let state = |task: &DynamicObject| TaskState::of(&serde_json::to_value(task).ok()?);
+    Ok(found.iter().filter_map(state).collect())
+}
+
+/// The UIDs of the Tasks among `names` that have a Job which is not stopped.
+pub(super) async fn tasks_with_jobs(
+    client: &Client,
+    namespace: &str,
+    names: &[String],
+) -> Result<HashSet<String>, ClusterReadError> {
+    // Kelos labels a Job with its Task's name, so a Task with a longer name has none.
+    let names = names.iter().map(String::as_str);
+    let names: Vec<_> = names
+        .filter(|name| name.len() <= kelos::MAX_TASK_NAME)
+        .take(MAX_NAMED_TASKS)
+        .collect();
+    let Some(first) = names.first() else {
+        return Ok(HashSet::new());
+    };
+    let api = Api::<PartialObjectMeta<Job>>::namespaced(client.clone(), namespace);
+    let label = format!("{} in ({})", kelos::TASK_LABEL, names.join(","));
+    let found = api.list(&ListParams::default().labels(&label)).await;
+    let found = found.map_err(|error| read_error("Jobs of Tasks", namespace, first, error))?;
+    let task = |job: &PartialObjectMeta<Job>| runs_for(&serde_json::to_value(job).ok()?);
+    Ok(found.iter().filter_map(task).collect())
+}
+
+/// The labels of a namespace; none if it does not exist.
+pub(super) async fn namespace_labels(client: &Client, name: &str) -> Result<NamespaceLabels, ClusterReadError> {
+    let api = Api::<PartialObjectMeta<Namespace>>::all(client.clone());
+    let found = api.get_opt(name).await;
+    let found = found.map_err(|error| read_error("Namespace", "", name, error))?;
+    Ok(Arc::new(
+        found.map(|namespace| labels(namespace.meta())).unwrap_or_default(),
+    ))
+}
+
+/// An object of Kelos. An illegal name, which a label, a field or an owner reference may contain, is not sent to the API server.
+pub(super) async fn kelos_object(
+    client: &Client,
+    version: &str,
+    (kind, plural): (&'static str, &str),
+    namespace: &str,
+    name: &str,
+) -> Result<Option<DynamicObject>, ClusterReadError> {
+    if !is_object_name(name) {
+        return Ok(None);
+    }
+    let resource = kelos_resource(version, kind, plural);
+    let api = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource);
+    let found = api.get_opt(name).await;
+    found.map_err(|error| read_error(kind, namespace, name, error))
+}
+
+/// The name of the user that taskgate itself is authenticated as.
+pub(super) async fn own_user(client: &Client) -> Result<Option<String>, ClusterReadError> {
+    let reviews = Api::<SelfSubjectReview>::all(client.clone());
+    let review = reviews
+        .create(&PostParams::default(), &SelfSubjectReview::default())
+        .await
+        .map_err(|error| read_error("SelfSubjectReview", "", "taskgate", error))?;
+    Ok(review.status.and_then(|status| status.user_info?.username))
+}
 
 /// Checks by a SubjectAccessReview whether `user` has `right`.
 ///
 /// RBAC: `create` on subjectaccessreviews.
-pub async fn check_access(client: Client, user: &UserInfo, right: &Right) -> Result<AccessDecision, ClusterReadError> {
-    LiveReader::new(client).check_access(user, right).await
-}
-
-/// Reads from the API server.
-#[derive(Clone)]
-pub(super) struct LiveReader {
-    client: Client,
-}
-
-impl LiveReader {
-    pub(super) fn new(client: Client) -> Self {
-        Self { client }
-    }
-
-    /// The Task that `owner` refers to: same name, same uid, in the version that the reference states.
-    pub(super) async fn owner_task(
-        &self,
-        namespace: &str,
-        owner: &Owner<'_>,
-    ) -> Result<Option<Value>, ClusterReadError> {
-        let version = owner.api_version.split_once('/').map(|(_, version)| version);
-        let known = version.filter(|version| kelos::TASK_VERSIONS.contains(version));
-        let resource = ApiResource {
-            version: known.unwrap_or(kelos::TASK_VERSIONS[0]).to_owned(),
-            ..newest("Task", kelos::TASKS)
-        };
-        // The Job's creator chose the text of the owner reference.
-        if !is_object_name(owner.name) {
-            return Ok(None);
-        }
-        let path = DynamicObject::url_path(&resource, Some(namespace));
-        let failed = |error| read_error("Task", namespace, owner.name, error);
-        let request = Request::new(path)
-            .get(owner.name, &GetParams::default())
-            .map_err(|error| failed(kube::Error::BuildRequest(error)))?;
-        // As JSON: a typed read would drop what the type does not know.
-        match self.client.request::<Value>(request).await {
-            Ok(task) => Ok(Some(task).filter(|task| Metadata::of(task).uid() == Some(owner.uid))),
-            Err(error) if is_absent(&error) => Ok(None),
-            Err(error) => Err(failed(error)),
-        }
-    }
-
-    /// The status of the `WorkItem` `name`, if it belongs to the item `key`. One that is being deleted counts as deleted.
-    pub(super) async fn work_item_status(
-        &self,
-        namespace: &str,
-        name: &str,
-        key: &str,
-    ) -> Result<Option<Arc<WorkItemStatus>>, ClusterReadError> {
-        let api = Api::<WorkItem>::namespaced(self.client.clone(), namespace);
-        let found = api.get_opt(name).await;
-        let found = found.map_err(|error| read_error("WorkItem", namespace, name, error))?;
-        let found = found.filter(|item| item.spec.key == key && item.metadata.deletion_timestamp.is_none());
-        Ok(found.map(|item| Arc::new(item.status.unwrap_or_default())))
-    }
-
-    /// The Tasks of a work item, by the label that admission sets on them.
-    pub(super) async fn tasks_of(&self, namespace: &str, work_item: &str) -> Result<Vec<TaskState>, ClusterReadError> {
-        let resource = newest("Task", kelos::TASKS);
-        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &resource);
-        let label = format!("{}={work_item}", keys::WORK_ITEM);
-        let found = api.list(&ListParams::default().labels(&label)).await;
-        let found = found.map_err(|error| read_error("Tasks of WorkItem", namespace, work_item, error))?;
-        let json = |task: &DynamicObject| serde_json::to_value(task).ok();
-        Ok(found
-            .iter()
-            .filter_map(json)
-            .filter_map(|task| TaskState::of(&task))
-            .collect())
-    }
-
-    /// The UIDs of the Tasks among `names` that have a Job which is not stopped.
-    pub(super) async fn tasks_with_jobs(
-        &self,
-        namespace: &str,
-        names: &[String],
-    ) -> Result<HashSet<String>, ClusterReadError> {
-        // Kelos labels a Job with its Task's name, so a Task with a longer name has none.
-        let names = names.iter().map(String::as_str).filter(|name| name.len() <= 63);
-        let names: Vec<_> = names.take(MAX_NAMED_TASKS).collect();
-        let Some(first) = names.first() else {
-            return Ok(HashSet::new());
-        };
-        let api = Api::<PartialObjectMeta<Job>>::namespaced(self.client.clone(), namespace);
-        let label = format!("{} in ({})", kelos::TASK_LABEL, names.join(","));
-        let found = api.list(&ListParams::default().labels(&label)).await;
-        let found = found.map_err(|error| read_error("Jobs of Tasks", namespace, first, error))?;
-        let json = |job: &PartialObjectMeta<Job>| serde_json::to_value(job).ok();
-        Ok(found.iter().filter_map(json).filter_map(|job| runs_for(&job)).collect())
-    }
-
-    /// The labels of a namespace.
-    pub(super) async fn namespace_labels(
-        &self,
-        name: &str,
-    ) -> Result<Option<BTreeMap<String, String>>, ClusterReadError> {
-        let api = Api::<PartialObjectMeta<Namespace>>::all(self.client.clone());
-        let found = api.get_opt(name).await;
-        let found = found.map_err(|error| read_error("Namespace", "", name, error))?;
-        Ok(found.map(|namespace| labels(namespace.meta())))
-    }
-
-    /// A spawner as decisions need it.
-    pub(super) async fn spawner(
-        &self,
-        namespace: &str,
-        name: &str,
-    ) -> Result<Option<Arc<SpawnerInfo>>, ClusterReadError> {
-        let found = self
-            .kelos_object("TaskSpawner", "taskspawners", namespace, name)
-            .await?;
-        Ok(found.map(|spawner| Arc::new(spawner_info(&spawner))))
-    }
-
-    /// The name of the user that taskgate itself is authenticated as.
-    pub(super) async fn own_user(&self) -> Result<Option<String>, ClusterReadError> {
-        let reviews = Api::<SelfSubjectReview>::all(self.client.clone());
-        let review = reviews
-            .create(&PostParams::default(), &SelfSubjectReview::default())
-            .await
-            .map_err(|error| read_error("SelfSubjectReview", "", "taskgate", error))?;
-        Ok(review.status.and_then(|status| status.user_info?.username))
-    }
-
-    /// Checks whether `user` has `right`.
-    pub(super) async fn check_access(
-        &self,
-        user: &UserInfo,
-        right: &Right,
-    ) -> Result<AccessDecision, ClusterReadError> {
-        let named = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-        let (resource, subresource) = right.resource.split_once('/').unwrap_or((right.resource, ""));
-        let spec = SubjectAccessReviewSpec {
-            user: Some(user.username.clone()),
-            uid: user.uid.clone(),
-            groups: Some(user.groups.clone()),
-            extra: Some(user.extra.clone()),
-            resource_attributes: Some(ResourceAttributes {
-                group: named(right.group),
-                resource: named(resource),
-                subresource: named(subresource),
-                verb: named(right.verb),
-                namespace: named(&right.namespace),
-                name: named(&right.name),
-                ..ResourceAttributes::default()
-            }),
-            ..SubjectAccessReviewSpec::default()
-        };
-        create_access_review(&self.client, spec)
-            .await
-            .map_err(|error| read_error("SubjectAccessReview", &right.namespace, &right.name, error))
-    }
-
-    /// A Workspace as decisions need it.
-    pub(super) async fn workspace(
-        &self,
-        namespace: &str,
-        name: &str,
-    ) -> Result<Option<Arc<WorkspaceInfo>>, ClusterReadError> {
-        let found = self.kelos_object("Workspace", "workspaces", namespace, name).await?;
-        Ok(found.map(|workspace| Arc::new(workspace_info(&workspace))))
-    }
-
-    /// An object of Kelos. An illegal name, which a label or a field may contain, is not sent to the API server.
-    async fn kelos_object(
-        &self,
-        kind: &'static str,
-        plural: &str,
-        namespace: &str,
-        name: &str,
-    ) -> Result<Option<DynamicObject>, ClusterReadError> {
-        if !is_object_name(name) {
-            return Ok(None);
-        }
-        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &newest(kind, plural));
-        let found = api.get_opt(name).await;
-        found.map_err(|error| read_error(kind, namespace, name, error))
-    }
-}
-
-/// A kind of Kelos in the newest version that taskgate knows.
-fn newest(kind: &str, plural: &str) -> ApiResource {
-    kelos_resource(kelos::TASK_VERSIONS[0], kind, plural)
+pub async fn check_access(client: &Client, user: &UserInfo, right: &Right) -> Result<AccessDecision, ClusterReadError> {
+    let named = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    let (resource, subresource) = right.resource.split_once('/').unwrap_or((right.resource, ""));
+    let spec = SubjectAccessReviewSpec {
+        user: user.username.clone(),
+        uid: user.uid.clone(),
+        groups: user.groups.clone(),
+        extra: user.extra.clone(),
+        resource_attributes: Some(ResourceAttributes {
+            group: named(right.group),
+            resource: named(resource),
+            subresource: named(subresource),
+            verb: named(right.verb),
+            namespace: named(&right.namespace),
+            name: named(&right.name),
+            ..ResourceAttributes::default()
+        }),
+        ..SubjectAccessReviewSpec::default()
+    };
+    create_access_review(client, spec)
+        .await
+        .map_err(|error| read_error("SubjectAccessReview", &right.namespace, &right.name, error))
 }
 
 /// Creates the SubjectAccessReview `spec` and returns the API server's answer.
@@ -253,10 +175,6 @@ fn runs_for(job: &Value) -> Option<String> {
     let job = job::Job::of(job);
     let task = job.task().filter(|_| !job.is_stopped())?;
     Some(task.uid.to_owned())
-}
-
-fn is_absent(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
 fn read_error(kind: &'static str, namespace: &str, name: &str, error: kube::Error) -> ClusterReadError {

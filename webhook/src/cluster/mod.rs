@@ -3,28 +3,27 @@
 //! Imports `admission` (the trait) and `rate_limiter`. Called by `server`, which hands it to the router; `admin` creates
 //! access reviews through it.
 
-mod kueue;
 mod live;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use kube::Client;
+use k8s_openapi::api::authentication::v1::UserInfo;
+use kube::{Client, api::DynamicObject};
 use serde_json::Value;
-use taskgate_api::{WorkItemStatus, kueue::ConfigRef, metadata::Owner};
-use taskgate_cache::ClusterCache;
-use taskgate_policy::{ItemIdentity, KueueInfo, PolicySet, Right, SpawnerInfo, Workspace};
+use taskgate_api::{
+    kelos,
+    metadata::{Metadata, Owner},
+};
+use taskgate_cache::{ClusterCache, spawner_info, workspace_info};
+use taskgate_policy::{ItemIdentity, KueueInfo, PolicySet, Right, SpawnerInfo, TaskState, Workspace};
 use tokio::sync::OnceCell;
 use tracing::debug;
 
 use crate::{
-    admission::{
-        AccessDecision, ClusterContext, ClusterReadError, CompetingTasks, NamespaceLabels, QueueLookup, ReviewedTask,
-        UserInfo,
-    },
+    admission::{AccessDecision, ClusterContext, ClusterReadError, ItemState, NamespaceLabels, ReviewedTask},
     rate_limiter::RateLimiter,
 };
-use kueue::KueueReader;
-use live::LiveReader;
+use live::NEWEST;
 pub use live::check_access;
 pub(crate) use live::create_access_review;
 
@@ -35,22 +34,42 @@ const ACCESS_REVIEW_BURST: u32 = 200;
 /// The live cluster.
 pub(crate) struct LiveCluster {
     cache: Arc<ClusterCache>,
-    live: LiveReader,
-    kueue: KueueReader,
+    client: Client,
     own_user: OnceCell<Option<String>>,
     access_reviews: RateLimiter,
 }
 
 impl LiveCluster {
-    /// Reads from `cache`, and through `client` where it does not suffice; `kueue` locates Kueue's configuration.
-    pub(crate) fn new(cache: Arc<ClusterCache>, client: Client, kueue: Option<ConfigRef>) -> Self {
+    /// Reads from `cache`, and through `client` where it does not suffice.
+    pub(crate) fn new(cache: Arc<ClusterCache>, client: Client) -> Self {
         Self {
             cache,
-            live: LiveReader::new(client.clone()),
-            kueue: KueueReader::new(client, kueue),
+            client,
             own_user: OnceCell::new(),
             access_reviews: RateLimiter::new(ACCESS_REVIEW_EVERY, ACCESS_REVIEW_BURST),
         }
+    }
+
+    fn cached_owner(&self, namespace: &str, name: &str, uid: &str) -> Option<Arc<DynamicObject>> {
+        let task = self.cache.tasks().get(namespace, name);
+        task.filter(|task| task.metadata.uid.as_deref() == Some(uid))
+    }
+
+    /// Whether the cache has all Tasks that compete with the reviewed one.
+    ///
+    /// A Job competes with the Tasks that were created before its own. The watch shows Tasks in the order of their creation: with
+    /// the Job's Task in the cache, it has shown all earlier ones. A Task of the same second that was created later can sort before
+    /// it ([`TaskState::is_before`]) and be missing here; its own review then finds the Job of this one
+    /// ([`ReviewedTask::competing`]), unless the cache is further behind than Kelos takes from a Task to its Job.
+    ///
+    /// For a Task that is created there is no such order: of Tasks that are created together, no more Jobs run than the limit allows.
+    fn has_competing(&self, reviewed: &ReviewedTask<'_>) -> bool {
+        let has_owner = || {
+            let metadata = Metadata::of(reviewed.task);
+            let (name, uid) = (metadata.name()?, metadata.uid()?);
+            self.cached_owner(reviewed.namespace, name, uid)
+        };
+        self.cache.tasks().is_current() && (!reviewed.for_job || has_owner().is_some())
     }
 }
 
@@ -64,30 +83,41 @@ impl ClusterContext for LiveCluster {
     }
 
     async fn namespace_labels(&self, namespace: &str) -> Result<NamespaceLabels, ClusterReadError> {
-        if let Some(labels) = self.cache.namespace_labels(namespace) {
-            return Ok(labels);
+        match self.cache.namespace_labels(namespace) {
+            Some(labels) => Ok(labels),
+            None => live::namespace_labels(&self.client, namespace).await,
         }
-        let labels = self.live.namespace_labels(namespace).await?;
-        Ok(Arc::new(labels.unwrap_or_default()))
     }
 
+    /// From the API server in the version that the reference states.
     async fn owner_task(&self, namespace: &str, owner: &Owner<'_>) -> Result<Option<Value>, ClusterReadError> {
-        self.live.owner_task(namespace, owner).await
+        if let Some(task) = self.cached_owner(namespace, owner.name, owner.uid) {
+            return Ok(serde_json::to_value(&*task).ok());
+        }
+        let stated = owner.api_version.split_once('/').map(|(_, version)| version);
+        let version = stated.filter(|version| kelos::TASK_VERSIONS.contains(version));
+        let kind = ("Task", kelos::TASKS);
+        let found = live::kelos_object(&self.client, version.unwrap_or(NEWEST), kind, namespace, owner.name).await?;
+        let found = found.filter(|task| task.metadata.uid.as_deref() == Some(owner.uid));
+        Ok(found.and_then(|task| serde_json::to_value(task).ok()))
     }
 
     async fn spawner(&self, namespace: &str, name: &str) -> Result<Option<Arc<SpawnerInfo>>, ClusterReadError> {
-        match self.cache.spawners().get(namespace, name) {
-            Some(spawner) => Ok(Some(Arc::clone(&spawner.info))),
-            None => self.live.spawner(namespace, name).await,
+        if let Some(spawner) = self.cache.spawners().get(namespace, name) {
+            return Ok(Some(Arc::clone(&spawner.info)));
         }
+        let kind = ("TaskSpawner", "taskspawners");
+        let found = live::kelos_object(&self.client, NEWEST, kind, namespace, name).await?;
+        Ok(found.map(|spawner| Arc::new(spawner_info(&spawner))))
     }
 
     async fn workspace(&self, namespace: &str, name: &str) -> Workspace {
         if let Some(workspace) = self.cache.workspaces().get(namespace, name) {
             return Workspace::Present(workspace);
         }
-        match self.live.workspace(namespace, name).await {
-            Ok(Some(workspace)) => Workspace::Present(workspace),
+        let kind = ("Workspace", "workspaces");
+        match live::kelos_object(&self.client, NEWEST, kind, namespace, name).await {
+            Ok(Some(workspace)) => Workspace::Present(Arc::new(workspace_info(&workspace))),
             Ok(None) => Workspace::Absent,
             Err(error) => {
                 debug!(%error, "cannot read a Workspace");
@@ -96,42 +126,55 @@ impl ClusterContext for LiveCluster {
         }
     }
 
-    async fn kueue(&self, lookup: QueueLookup<'_>) -> KueueInfo {
-        self.kueue.info(lookup).await
-    }
-
-    /// Consistent where the decision is enforced: a denial for a failure that was reset a moment ago costs a spawner its cycle,
-    /// and an admission that misses the last failure breaks the limit (C16).
-    async fn work_item_status(
-        &self,
-        namespace: &str,
-        item: &ItemIdentity,
-        consistent: bool,
-    ) -> Result<Option<Arc<WorkItemStatus>>, ClusterReadError> {
-        let name = item.work_item_name();
-        if consistent {
-            self.live.work_item_status(namespace, &name, &item.key).await
-        } else {
-            let cached = self.cache.work_items().get(namespace, &name);
-            let cached = cached.filter(|cached| cached.spec.key == item.key);
-            Ok(cached.map(|cached| Arc::new(cached.status.clone().unwrap_or_default())))
+    fn kueue(&self, namespace: &str, namespace_labels: &BTreeMap<String, String>) -> KueueInfo {
+        match self.cache.kueue() {
+            Some(kueue) => kueue.info(namespace, namespace_labels),
+            None => KueueInfo {
+                manages_namespace: Some(false),
+                ..KueueInfo::default()
+            },
         }
     }
 
-    async fn competing_tasks(
+    fn known_item(&self, reviewed: &ReviewedTask<'_>, item: &ItemIdentity) -> ItemState {
+        let (namespace, name) = (reviewed.namespace, item.work_item_name());
+        let work_item = self.cache.work_items().get(namespace, &name);
+        let tasks = self.has_competing(reviewed).then(|| {
+            let own = Metadata::of(reviewed.task).uid();
+            let mut tasks = self.cache.unsettled_tasks_of_item(namespace, &name)?;
+            tasks.retain(|task| Some(task.uid.as_str()) != own);
+            Some(tasks)
+        });
+        ItemState {
+            work_item: work_item.filter(|work_item| work_item.spec.key == item.key),
+            tasks: tasks.flatten(),
+        }
+    }
+
+    /// Read from the API server: a denial for a failure that was reset a moment ago costs a spawner its cycle, and an admission
+    /// that misses the last failure breaks the limit (C16).
+    ///
+    /// The WorkItem is read last: of a Task that ends in between, the end is then in its status.
+    async fn stored_item(
         &self,
         reviewed: &ReviewedTask<'_>,
         item: &ItemIdentity,
-    ) -> Result<Option<CompetingTasks>, ClusterReadError> {
-        let work_item = item.work_item_name();
-        let stored = self.live.tasks_of(reviewed.namespace, &work_item).await?;
-        let later = CompetingTasks::later(&stored, reviewed);
-        let running = self.live.tasks_with_jobs(reviewed.namespace, &later).await?;
-        Ok(Some(CompetingTasks::among(stored, reviewed, &running)))
+    ) -> Result<ItemState, ClusterReadError> {
+        let (namespace, name) = (reviewed.namespace, item.work_item_name());
+        let stored: Vec<TaskState> = if self.has_competing(reviewed) {
+            self.cache.tasks_of_item(namespace, &name)
+        } else {
+            live::tasks_of(&self.client, namespace, &name).await?
+        };
+        let running = live::tasks_with_jobs(&self.client, namespace, &reviewed.later(&stored)).await?;
+        Ok(ItemState {
+            work_item: live::work_item(&self.client, namespace, &name, &item.key).await?,
+            tasks: Some(reviewed.competing(stored, &running)),
+        })
     }
 
     async fn own_user(&self) -> Result<Option<String>, ClusterReadError> {
-        let user = self.own_user.get_or_try_init(|| self.live.own_user()).await?;
+        let user = self.own_user.get_or_try_init(|| live::own_user(&self.client)).await?;
         Ok(user.clone())
     }
 
@@ -145,6 +188,6 @@ impl ClusterContext for LiveCluster {
                 source: None,
             });
         }
-        self.live.check_access(user, right).await
+        check_access(&self.client, user, right).await
     }
 }

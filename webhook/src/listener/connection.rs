@@ -1,11 +1,9 @@
 //! One connection: HTTP/1.1 on it, its activity, its timeouts, and its end.
 
 use std::{
-    io,
     net::{IpAddr, Ipv4Addr},
-    pin::{Pin, pin},
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -14,9 +12,10 @@ use http::{HeaderValue, Request, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite},
     time::{Instant, sleep, timeout},
 };
+use tokio_util::io::InspectReader;
 use tower::ServiceExt as _;
 use tracing::debug;
 
@@ -91,10 +90,8 @@ where
             }
         })
     };
-    let io = TokioIo::new(ObservedIo {
-        io,
-        activity: activity.clone(),
-    });
+    let reading = activity.clone();
+    let io = TokioIo::new(InspectReader::new(io, move |bytes| reading.received(bytes)));
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -179,10 +176,10 @@ impl Activity {
         })))
     }
 
-    /// Records that bytes arrived.
-    fn received(&self) {
+    /// Records that `bytes` arrived: none at the end of the stream.
+    fn received(&self, bytes: &[u8]) {
         let mut state = self.lock();
-        if matches!(state.phase, ConnectionPhase::Idle(_)) {
+        if matches!(state.phase, ConnectionPhase::Idle(_)) && !bytes.is_empty() {
             state.phase = ConnectionPhase::Headers(Instant::now());
         }
     }
@@ -241,52 +238,5 @@ impl ActiveRequest {
 impl Drop for ActiveRequest {
     fn drop(&mut self) {
         self.0.lock().phase = ConnectionPhase::Idle(Instant::now());
-    }
-}
-
-/// A stream that reports incoming bytes to the connection's [`Activity`].
-struct ObservedIo<I> {
-    io: I,
-    activity: Activity,
-}
-
-impl<I: AsyncRead + Unpin> AsyncRead for ObservedIo<I> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.io).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            self.activity.received();
-        }
-        polled
-    }
-}
-
-impl<I: AsyncWrite + Unpin> AsyncWrite for ObservedIo<I> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(context, buffers)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
     }
 }

@@ -88,15 +88,7 @@ fn changes(map: &str, keys: &[&str]) -> String {
 
 /// The rules: which operations on which resources.
 pub(super) fn rules_of(endpoint: &Endpoint) -> Vec<RuleWithOperations> {
-    let operation = |operation: &Operation| {
-        match operation {
-            Operation::Create => "CREATE",
-            Operation::Update => "UPDATE",
-            Operation::Delete => "DELETE",
-            Operation::Connect => "CONNECT",
-        }
-        .to_owned()
-    };
+    let operation = |operation: &Operation| operation.as_str().to_uppercase();
     endpoint
         .admitted
         .iter()

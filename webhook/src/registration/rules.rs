@@ -3,7 +3,16 @@
 
 use taskgate_api::kelos;
 pub use taskgate_api::keys::EXCLUDED_NAMESPACES;
-use taskgate_policy::{Kind, Operation, Phase};
+use taskgate_policy::{
+    Kind,
+    Operation::{self, Create, Update},
+    Phase::{self, Mutating, Validating},
+};
+
+use self::{
+    ObjectOwner::{Foreign, Taskgate},
+    RequestFilter::{Cancellation, JobOfTask, NotBeingDeleted, OwnKeys, WorkItemRequests},
+};
 
 /// The name of both webhook configurations. Configurations run in the order of their names: ours sorts before `kueue-…`, so
 /// that Kueue sees the queue label and the suspension that admission sets (C14).
@@ -83,138 +92,76 @@ const JOB: AdmittedKind = AdmittedKind {
     versions: &["v1"],
     name: "Job",
     resource: "jobs",
-    namespaced: true,
     kind: Kind::Job,
+    ..TASK
 };
-const TASK_POLICY: AdmittedKind = AdmittedKind {
-    group: taskgate_api::GROUP,
-    versions: &[taskgate_api::VERSION],
-    name: "TaskPolicy",
-    resource: "taskpolicies",
-    namespaced: true,
-    kind: Kind::TaskPolicy,
-};
+const TASK_POLICY: AdmittedKind = own("TaskPolicy", "taskpolicies", Kind::TaskPolicy);
 const CLUSTER_TASK_POLICY: AdmittedKind = AdmittedKind {
-    group: taskgate_api::GROUP,
-    versions: &[taskgate_api::VERSION],
-    name: "ClusterTaskPolicy",
-    resource: "clustertaskpolicies",
     namespaced: false,
-    kind: Kind::ClusterTaskPolicy,
+    ..own("ClusterTaskPolicy", "clustertaskpolicies", Kind::ClusterTaskPolicy)
 };
-const WORK_ITEM: AdmittedKind = AdmittedKind {
-    group: taskgate_api::GROUP,
-    versions: &[taskgate_api::VERSION],
-    name: "WorkItem",
-    resource: "workitems",
-    namespaced: true,
-    kind: Kind::WorkItem,
-};
-const WORK_ITEM_STATUS: AdmittedKind = AdmittedKind {
-    resource: "workitems/status",
-    kind: Kind::WorkItemStatus,
-    ..WORK_ITEM
-};
+const WORK_ITEM: AdmittedKind = own("WorkItem", "workitems", Kind::WorkItem);
+const WORK_ITEM_STATUS: AdmittedKind = own("WorkItem", "workitems/status", Kind::WorkItemStatus);
+
+/// A namespaced kind of taskgate itself.
+const fn own(name: &'static str, resource: &'static str, kind: Kind) -> AdmittedKind {
+    AdmittedKind {
+        group: taskgate_api::GROUP,
+        versions: &[taskgate_api::VERSION],
+        name,
+        resource,
+        namespaced: true,
+        kind,
+    }
+}
+
+/// A row of the table below.
+const fn endpoint(
+    phase: Phase,
+    path: &'static str,
+    webhook: &'static str,
+    admitted: &'static [AdmittedKind],
+    operations: &'static [Operation],
+    owner: ObjectOwner,
+    filter: RequestFilter,
+) -> Endpoint {
+    Endpoint {
+        path,
+        webhook,
+        phase,
+        admitted,
+        operations,
+        owner,
+        filter,
+    }
+}
 
 /// All endpoints.
 ///
 /// Tasks and Jobs are reviewed when they are created: afterwards a Task's spec is immutable, and a Job's is Kueue's to change
-/// (C15). Cancellations are reviewed because only admission knows the requester. An unchecked one must not be stored, and the
+/// (C15). A Job is reviewed once, because it is never denied; the API server sends it again if a later webhook changes it.
+/// Cancellations are reviewed because only admission knows the requester. An unchecked one must not be stored, and the
 /// filter delays no other write: hence their owner is taskgate.
 ///
 /// Only taskgate writes the status of `WorkItem`s. An endpoint enforces that rather than RBAC, because roles that allow editing
 /// everything in a namespace (`edit`, `admin`, wildcards) are common.
-pub const ENDPOINTS: [Endpoint; 10] = [
-    Endpoint {
-        path: "/mutate/tasks",
-        webhook: "mutate.tasks.taskgate.dev",
-        phase: Phase::Mutating,
-        admitted: &[TASK],
-        operations: &[Operation::Create],
-        owner: ObjectOwner::Foreign,
-        filter: RequestFilter::NotBeingDeleted,
-    },
-    Endpoint {
-        path: "/mutate/jobs",
-        webhook: "mutate.jobs.taskgate.dev",
-        phase: Phase::Mutating,
-        admitted: &[JOB],
-        operations: &[Operation::Create],
-        owner: ObjectOwner::Foreign,
-        filter: RequestFilter::JobOfTask,
-    },
-    Endpoint {
-        path: "/mutate/cancellations",
-        webhook: "mutate.cancellations.taskgate.dev",
-        phase: Phase::Mutating,
-        admitted: &[TASK],
-        operations: &[Operation::Create, Operation::Update],
-        owner: ObjectOwner::Taskgate,
-        filter: RequestFilter::Cancellation,
-    },
-    Endpoint {
-        path: "/validate/cancellations",
-        webhook: "validate.cancellations.taskgate.dev",
-        phase: Phase::Validating,
-        admitted: &[TASK, JOB],
-        operations: &[Operation::Update],
-        owner: ObjectOwner::Taskgate,
-        filter: RequestFilter::OwnKeys,
-    },
-    Endpoint {
-        path: "/validate/tasks",
-        webhook: "validate.tasks.taskgate.dev",
-        phase: Phase::Validating,
-        admitted: &[TASK],
-        operations: &[Operation::Create],
-        owner: ObjectOwner::Foreign,
-        filter: RequestFilter::NotBeingDeleted,
-    },
-    Endpoint {
-        path: "/validate/jobs",
-        webhook: "validate.jobs.taskgate.dev",
-        phase: Phase::Validating,
-        admitted: &[JOB],
-        operations: &[Operation::Create],
-        owner: ObjectOwner::Foreign,
-        filter: RequestFilter::JobOfTask,
-    },
-    Endpoint {
-        path: "/validate/policies",
-        webhook: "validate.policies.taskgate.dev",
-        phase: Phase::Validating,
-        admitted: &[TASK_POLICY, CLUSTER_TASK_POLICY],
-        operations: &[Operation::Create, Operation::Update],
-        owner: ObjectOwner::Taskgate,
-        filter: RequestFilter::NotBeingDeleted,
-    },
-    Endpoint {
-        path: "/validate/workitems",
-        webhook: "validate.workitems.taskgate.dev",
-        phase: Phase::Validating,
-        admitted: &[WORK_ITEM],
-        operations: &[Operation::Create, Operation::Update],
-        owner: ObjectOwner::Taskgate,
-        filter: RequestFilter::NotBeingDeleted,
-    },
-    Endpoint {
-        path: "/mutate/workitems",
-        webhook: "mutate.workitems.taskgate.dev",
-        phase: Phase::Mutating,
-        admitted: &[WORK_ITEM],
-        operations: &[Operation::Create, Operation::Update],
-        owner: ObjectOwner::Taskgate,
-        filter: RequestFilter::WorkItemRequests,
-    },
-    Endpoint {
-        path: "/validate/workitems/status",
-        webhook: "status.workitems.taskgate.dev",
-        phase: Phase::Validating,
-        admitted: &[WORK_ITEM_STATUS],
-        operations: &[Operation::Update],
-        owner: ObjectOwner::Taskgate,
-        filter: RequestFilter::NotBeingDeleted,
-    },
+#[rustfmt::skip]
+pub const ENDPOINTS: [Endpoint; 9] = [
+    endpoint(Mutating, "/mutate/tasks", "mutate.tasks.taskgate.dev", &[TASK], &[Create], Foreign, NotBeingDeleted),
+    endpoint(Mutating, "/mutate/jobs", "mutate.jobs.taskgate.dev", &[JOB], &[Create], Foreign, JobOfTask),
+    endpoint(Mutating, "/mutate/cancellations", "mutate.cancellations.taskgate.dev", &[TASK], &[Create, Update],
+        Taskgate, Cancellation),
+    endpoint(Validating, "/validate/cancellations", "validate.cancellations.taskgate.dev", &[TASK, JOB], &[Update],
+        Taskgate, OwnKeys),
+    endpoint(Validating, "/validate/tasks", "validate.tasks.taskgate.dev", &[TASK], &[Create], Foreign, NotBeingDeleted),
+    endpoint(Validating, "/validate/policies", "validate.policies.taskgate.dev", &[TASK_POLICY, CLUSTER_TASK_POLICY],
+        &[Create, Update], Taskgate, NotBeingDeleted),
+    endpoint(Validating, "/validate/workitems", "validate.workitems.taskgate.dev", &[WORK_ITEM], &[Create, Update],
+        Taskgate, NotBeingDeleted),
+    endpoint(Mutating, "/mutate/workitems", "mutate.workitems.taskgate.dev", &[WORK_ITEM], &[Create, Update],
+        Taskgate, WorkItemRequests),
+    endpoint(Validating, "/validate/workitems/status", "status.workitems.taskgate.dev", &[WORK_ITEM_STATUS], &[Update],
+        Taskgate, NotBeingDeleted),
 ];
 
 impl Endpoint {

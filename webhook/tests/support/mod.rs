@@ -21,14 +21,14 @@ use prometheus_client::registry::Registry;
 use rustls::{ClientConfig, crypto::ring, pki_types::ServerName};
 use serde_json::{Value, json};
 use taskgate_api::{
-    TaskPolicySpec, WorkItemStatus,
+    TaskPolicySpec, WorkItem, WorkItemSpec, WorkItemStatus,
     metadata::{Metadata, Owner},
 };
 use taskgate_certs::{Lifetimes, Resolver, ServingCertificate, issue_all};
 use taskgate_policy::{ItemIdentity, Policy, PolicySet, SpawnerInfo, Workspace};
 use taskgate_webhook::{
-    ClusterContext, ClusterReadError, Lifecycle, Listener, NamespaceLabels, ServerLimits, ServerMetrics,
-    ShutdownConfig, router,
+    ClusterContext, ClusterReadError, ItemState, Lifecycle, Listener, NamespaceLabels, ReviewedTask, ServerLimits,
+    ServerMetrics, ShutdownConfig, router,
 };
 use tokio::{
     net::{TcpSocket, TcpStream},
@@ -73,6 +73,22 @@ impl FixedCluster {
     }
 }
 
+impl FixedCluster {
+    fn item(&self) -> ItemState {
+        let work_item = self.work_item.clone().map(|status| {
+            let spec = WorkItemSpec {
+                key: "fixer/42".to_owned(),
+                item: "42".to_owned(),
+                spawner: None,
+            };
+            let mut work_item = WorkItem::new("item", spec);
+            work_item.status = Some(status);
+            Arc::new(work_item)
+        });
+        ItemState { work_item, tasks: None }
+    }
+}
+
 impl ClusterContext for FixedCluster {
     fn is_ready(&self) -> bool {
         !self.starting
@@ -110,13 +126,12 @@ impl ClusterContext for FixedCluster {
         Workspace::Unknown
     }
 
-    async fn work_item_status(
-        &self,
-        _: &str,
-        _: &ItemIdentity,
-        _: bool,
-    ) -> Result<Option<Arc<WorkItemStatus>>, ClusterReadError> {
-        Ok(self.work_item.clone().map(Arc::new))
+    fn known_item(&self, _: &ReviewedTask<'_>, _: &ItemIdentity) -> ItemState {
+        self.item()
+    }
+
+    async fn stored_item(&self, _: &ReviewedTask<'_>, _: &ItemIdentity) -> Result<ItemState, ClusterReadError> {
+        Ok(self.item())
     }
 }
 

@@ -9,12 +9,12 @@ use std::{path::PathBuf, sync::Arc};
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
+use k8s_openapi::api::authentication::v1::UserInfo;
 use serde_json::Value;
 use taskgate_offline::{
     ClusterState, ClusterStateOptions, Document, Documents, Evaluator, InstalledWebhooks, RequestDefaults, Schemas,
     SourceLocation, UnreadableDocument, WriteRequest, cluster_state,
 };
-use taskgate_webhook::UserInfo;
 
 use self::report::{CheckReport, EvaluatedObject};
 use crate::{
@@ -176,8 +176,8 @@ fn defaults(args: &CheckArgs, namespace: String) -> RequestDefaults {
     };
     if let Some(username) = &args.user {
         defaults.user = UserInfo {
-            username: username.clone(),
-            groups: args.groups.clone(),
+            username: Some(username.clone()),
+            groups: Some(args.groups.clone()),
             ..UserInfo::default()
         };
     }

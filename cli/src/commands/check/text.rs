@@ -42,7 +42,7 @@ fn line(text: &mut String, line: &str) {
 fn paragraph(text: &mut String, entry: &EvaluatedObject, style: Style) {
     let EvaluatedObject { place, judgement } = entry;
     let operation = match judgement.operation {
-        taskgate_webhook::ReviewOperation::Create => String::new(),
+        taskgate_policy::Operation::Create => String::new(),
         other => format!("{other:?} of ").to_lowercase(),
     };
     let head = format!("{}:{}  {operation}{}", place.file, place.line, judgement.title());

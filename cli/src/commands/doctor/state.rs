@@ -8,11 +8,12 @@ use http::Request;
 use http_body_util::{BodyExt as _, Collected};
 use jiff::{SignedDuration, Timestamp, fmt::rfc2822};
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::version::Info};
+use k8s_openapi::api::authentication::v1::UserInfo;
 use kube::{Api, Client, api::ListParams, client::Body};
 use taskgate_api::{foreman, kelos, kueue, switch};
 use taskgate_certs::SecretData;
 use taskgate_policy::Right;
-use taskgate_webhook::{ClusterReadError, UserInfo, check_access};
+use taskgate_webhook::{ClusterReadError, check_access};
 
 use super::{
     installation::{Installation, pod_selector},
@@ -263,19 +264,19 @@ async fn api_server(client: &Client) -> Result<ApiServer, (String, &'static str)
 async fn denied(client: &Client, installation: &Installation) -> Result<HashSet<Right>, ReadError> {
     let Installation { namespace, account, .. } = installation;
     let user = UserInfo {
-        username: format!("system:serviceaccount:{namespace}:{account}"),
-        groups: vec![
+        username: Some(format!("system:serviceaccount:{namespace}:{account}")),
+        groups: Some(vec![
             "system:serviceaccounts".to_owned(),
             format!("system:serviceaccounts:{namespace}"),
             "system:authenticated".to_owned(),
-        ],
+        ]),
         ..UserInfo::default()
     };
     let rights = permissions(&installation.names);
     let progress = ProgressLine::new("reviewing taskgate's rights");
     let total = rights.len();
     let results = rights.into_iter().map(async |right| {
-        let decision = check_access(client.clone(), &user, &right).await?;
+        let decision = check_access(client, &user, &right).await?;
         Ok((!decision.allowed).then_some(right))
     });
     let mut results = stream::iter(results).buffer_unordered(CONCURRENT_REVIEWS).enumerate();

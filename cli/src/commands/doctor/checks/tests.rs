@@ -237,13 +237,13 @@ fn faults_of_the_registration_are_reported() {
         (
             DoctorCheck::Registration,
             Level::Failure,
-            "there is no webhook validate.jobs.taskgate.dev",
+            "there is no webhook validate.policies.taskgate.dev",
             |state| {
                 let found = &mut object(state, Collection::ValidatingConfigurations, 0)["webhooks"];
                 found
                     .as_array_mut()
                     .unwrap()
-                    .retain(|webhook| webhook["name"] != "validate.jobs.taskgate.dev");
+                    .retain(|webhook| webhook["name"] != "validate.policies.taskgate.dev");
             },
         ),
         (
@@ -374,7 +374,7 @@ fn faults_around_the_registration_are_reported() {
         (
             DoctorCheck::Switch,
             Level::Failure,
-            "10 webhooks are off, although taskgate is not disabled",
+            "9 webhooks are off, although taskgate is not disabled",
             |state| {
                 each_webhook(state, |webhook| {
                     let off = json!({"name": CONDITION, "expression": "false"});
@@ -479,14 +479,14 @@ fn faults_of_the_certificate_are_reported() {
     let foreign = report(|state| {
         let bundle = json!(ByteString(issued(now()).ca_crt.unwrap()));
         webhook(state, true, 2)["clientConfig"]["caBundle"] = bundle;
-        let key = "k:{\"name\":\"validate.jobs.taskgate.dev\"}";
+        let key = "k:{\"name\":\"validate.policies.taskgate.dev\"}";
         let fields = json!({"f:webhooks": {key: {"f:clientConfig": {"f:caBundle": {}}}}});
         object(state, Collection::ValidatingConfigurations, 0)["metadata"]["managedFields"] =
             json!([{"manager": "argocd", "fieldsV1": fields}]);
     });
     assert_eq!(
         foreign,
-        "ca-bundle: the caBundle of validate.jobs.taskgate.dev does not lead to the certificate; argocd \
+        "ca-bundle: the caBundle of validate.policies.taskgate.dev does not lead to the certificate; argocd \
          (admission.taskgate.dev) has written it"
     );
     let without = report(|state| webhook(state, false, 0)["clientConfig"]["caBundle"] = Value::Null);
