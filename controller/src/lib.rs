@@ -51,6 +51,5 @@ pub use config::Config;
 pub use controller::Metrics;
 pub use error::Error;
 pub use leader_election::switch;
-pub use run::run;
+pub use run::{run, run_policy_status};
 pub use source::SourceConfig;
-pub use status::run_policy_status;

@@ -158,7 +158,7 @@ pub(crate) const CLUSTER: &[RbacRight] = &[
     right(GROUP, &["taskpolicies/status", "clustertaskpolicies/status"], &["patch"], "the status of policies"),
     right(GROUP, &["workitems"], &["create", "delete", "get", "list", "patch", "watch"],
         "the attempt records of items"),
-    right(GROUP, &["workitems/status"], &["update"], "the attempt records of items"),
+    right(GROUP, &["workitems/status"], &["patch"], "the attempt records of items"),
     right(kelos::GROUP, &["tasks"], &["delete", "get", "list", "patch", "watch"],
         "finalizer, TTL and cancellation of Tasks"),
     right(kelos::GROUP, &["tasks/status", "taskspawners/status"], &["patch"], "conditions of Tasks and spawners"),

@@ -107,6 +107,7 @@ async fn run(args: ServeArgs) -> Result<()> {
     parts.spawn(taskgate_controller::run_policy_status(
         client.clone(),
         server.cache(),
+        controller_metrics.clone(),
         followers.clone(),
     ));
     parts.spawn(taskgate_controller::run(

@@ -12,7 +12,7 @@ use crate::{
     cancellation::{runner, running},
     context::Context,
     error::Error,
-    events::{publish, reference},
+    events::reference,
     job,
     kubernetes::rfc3339,
     task::{self, Subject, TaskResult},
@@ -42,7 +42,7 @@ pub(crate) async fn stop(context: &Context, subject: &Subject, marked: bool) -> 
     let message = stated.unwrap_or(STOPPED);
     match job::fail(context, subject, &job, CIRCUIT_BROKEN, message).await? {
         StepResult::Changed(_) => {
-            record_event(context, subject, message).await;
+            record_event(context, subject, message);
             Ok(TaskResult::AwaitChange)
         }
         result => Ok(result.for_other()),
@@ -55,7 +55,7 @@ async fn stop_in_pool(context: &Context, subject: &Subject) -> Result<TaskResult
     if Metadata::of(&subject.object).annotation(keys::STOPPED).is_none() {
         let result = task::patch(context, subject, json!({"annotations": {keys::STOPPED: STOPPED}})).await?;
         if matches!(result, TaskResult::Changed(_)) {
-            record_event(context, subject, STOPPED).await;
+            record_event(context, subject, STOPPED);
         }
         return Ok(result);
     }
@@ -72,7 +72,9 @@ async fn stop_in_pool(context: &Context, subject: &Subject) -> Result<TaskResult
     }
 }
 
-async fn record_event(context: &Context, subject: &Subject, message: &str) {
+fn record_event(context: &Context, subject: &Subject, message: &str) {
     let regarding = reference(&subject.object);
-    publish(context, EventType::Warning, "TaskStopped", "Stop", message, &regarding).await;
+    context
+        .events
+        .publish(EventType::Warning, "TaskStopped", "Stop", message, &regarding);
 }

@@ -8,20 +8,17 @@ use k8s_openapi::{
 use kube::{Api, api::PostParams, runtime::events::EventType};
 use tracing::debug;
 
-use crate::{
-    context::Context,
-    error::is_conflict,
-    events::{publish, reference},
-    task::Subject,
-};
+use crate::{context::Context, error::is_conflict, events::reference, task::Subject};
 
 /// The `action` of all of them.
 const ACTION: &str = "Cancel";
 
 /// Records an Event that a Task may get several times.
-pub(super) async fn record(context: &Context, subject: &Subject, reason: &str, note: &str) {
+pub(super) fn record(context: &Context, subject: &Subject, reason: &str, note: &str) {
     let regarding = reference(&subject.object);
-    publish(context, EventType::Normal, reason, ACTION, note, &regarding).await;
+    context
+        .events
+        .publish(EventType::Normal, reason, ACTION, note, &regarding);
 }
 
 /// Records an Event that a Task gets once, however often and by whichever replica this is called: its name is made of the Task and

@@ -34,7 +34,7 @@ pub(super) async fn announce(
     let outcome = progress(context, subject, CancelState::Announced).await?;
     if let (TaskResult::Changed(_), Some(stamp)) = (&outcome, &cancellation.stamp) {
         let note = announcement(stamp, cancellation);
-        events::record(context, subject, "CancelAnnounced", &note).await;
+        events::record(context, subject, "CancelAnnounced", &note);
     }
     Ok(outcome)
 }
@@ -49,7 +49,7 @@ pub(super) async fn withdraw(context: &Context, subject: &Subject) -> Result<Tas
     let outcome = task::patch(context, subject, json!({"annotations": nothing})).await?;
     if let TaskResult::Changed(_) = &outcome {
         let note = "the cancellation was withdrawn";
-        events::record(context, subject, "CancelWithdrawn", note).await;
+        events::record(context, subject, "CancelWithdrawn", note);
     }
     Ok(outcome)
 }

@@ -91,7 +91,7 @@ impl MetadataReconciler {
             let state = &subject.state;
             // Recorded however old the Task is.
             self.recorded.is_new(&state.uid, note, state.created, Timestamp::now());
-            record_skipped(context, subject, note).await;
+            record_skipped(context, subject, note);
         }
         Ok(TaskResult::AwaitChange)
     }

@@ -19,13 +19,7 @@ use prometheus_client::{
 };
 use taskgate_api::{keys, metadata::Metadata};
 
-use crate::{
-    context::Context,
-    events::{publish, reference},
-    metrics::registered,
-    source::Sources,
-    task::Subject,
-};
+use crate::{context::Context, events::reference, metrics::registered, source::Sources, task::Subject};
 
 pub(crate) use deferred::follow_sources;
 
@@ -51,29 +45,23 @@ impl MetadataReconciler {
     }
 
     /// Records an Event for the values that admission skipped, once per Task and note.
-    pub(crate) async fn record_skipped(&self, subject: &Subject) {
+    pub(crate) fn record_skipped(&self, subject: &Subject) {
         let Some(note) = Metadata::of(&subject.object).annotation(keys::SKIPPED) else {
             return;
         };
         let state = &subject.state;
         if self.recorded.is_new(&state.uid, note, state.created, Timestamp::now()) {
-            record_skipped(&self.context, subject, note).await;
+            record_skipped(&self.context, subject, note);
         }
     }
 }
 
-async fn record_skipped(context: &Context, subject: &Subject, note: &str) {
+fn record_skipped(context: &Context, subject: &Subject, note: &str) {
     let note = format!("left out of labels and annotations: {note}");
     let regarding = reference(&subject.object);
-    publish(
-        context,
-        EventType::Warning,
-        "MetadataSkipped",
-        "Label",
-        &note,
-        &regarding,
-    )
-    .await;
+    context
+        .events
+        .publish(EventType::Warning, "MetadataSkipped", "Label", &note, &regarding);
 }
 
 /// The Tasks that got an Event, by UID: when they were created, and the note.

@@ -58,7 +58,7 @@ pub(super) async fn report(
         .await
     {
         Ok(_) => {
-            record(queueing, &fresh, job, state, &change).await;
+            record(queueing, &fresh, job, state, &change);
             Ok(TaskResult::AwaitChange)
         }
         Err(error) if is_absent(&error) => Ok(TaskResult::AwaitChange),
@@ -68,13 +68,7 @@ pub(super) async fn report(
 }
 
 /// Records the Event and the metric.
-async fn record(
-    queueing: &QueueingReconciler,
-    task: &Value,
-    job: &Value,
-    state: &QueueState,
-    change: &ConditionChange,
-) {
+fn record(queueing: &QueueingReconciler, task: &Value, job: &Value, state: &QueueState, change: &ConditionChange) {
     if !change.reason_changed {
         return;
     }
@@ -94,13 +88,7 @@ async fn record(
         EventType::Normal
     };
     let reference = events::reference(task);
-    events::publish(
-        &queueing.context,
-        type_,
-        state.reason.as_str(),
-        "Queue",
-        &change.message,
-        &reference,
-    )
-    .await;
+    let reason = state.reason.as_str();
+    let events = &queueing.context.events;
+    events.publish(type_, reason, "Queue", &change.message, &reference);
 }

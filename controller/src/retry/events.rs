@@ -6,7 +6,7 @@ use kube::{Resource as _, runtime::events::EventType};
 use taskgate_api::{WorkItem, retry_status::RunRef};
 
 use super::{RetryReconciler, reads::resource};
-use crate::{events::publish, work_items::retry_status};
+use crate::work_items::retry_status;
 
 /// The `action` of all of them.
 const ACTION: &str = "Retry";
@@ -80,7 +80,7 @@ impl RetryEvent {
 }
 
 /// Counts what happened to `run`, and records it with the message of the condition in `item`.
-pub(super) async fn record(retry: &RetryReconciler, item: &WorkItem, run: &RunRef, event: RetryEvent) {
+pub(super) fn record(retry: &RetryReconciler, item: &WorkItem, run: &RunRef, event: RetryEvent) {
     retry.metrics.count(run.kind, event.outcome());
     let note = match (event, condition(item)) {
         (RetryEvent::Failed, _) => failed(item, run),
@@ -104,27 +104,21 @@ pub(super) async fn record(retry: &RetryReconciler, item: &WorkItem, run: &RunRe
         ..ObjectReference::default()
     });
     for regarding in [Some(item.object_ref(&())), object].into_iter().flatten() {
-        publish(&retry.context, type_(), event.reason(), ACTION, &note, &regarding).await;
+        let events = &retry.context.events;
+        events.publish(type_(), event.reason(), ACTION, &note, &regarding);
     }
 }
 
 /// Records why the issue source gave no answer: the run is retried nevertheless.
-pub(super) async fn record_unknown_source(retry: &RetryReconciler, item: &WorkItem, run: &RunRef, error: &str) {
+pub(super) fn record_unknown_source(retry: &RetryReconciler, item: &WorkItem, run: &RunRef, error: &str) {
     let note = format!(
         "{} {} is run again without knowing whether its source is closed: {error}",
         run.kind.as_str(),
         run.name
     );
     let regarding = item.object_ref(&());
-    publish(
-        &retry.context,
-        EventType::Warning,
-        "SourceUnknown",
-        ACTION,
-        &note,
-        &regarding,
-    )
-    .await;
+    let events = &retry.context.events;
+    events.publish(EventType::Warning, "SourceUnknown", ACTION, &note, &regarding);
 }
 
 fn failed(item: &WorkItem, run: &RunRef) -> String {

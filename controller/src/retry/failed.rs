@@ -114,10 +114,10 @@ async fn failed(
             FailedRunAction::Nothing | FailedRunAction::Wait(_) | FailedRunAction::ReadSource(_) => None,
         };
         if let Some(event) = event {
-            events::record(retry, now, &retried.run(), event).await;
+            events::record(retry, now, &retried.run(), event);
         }
         if let Some(error) = source_error {
-            events::record_unknown_source(retry, now, &retried.run(), &error).await;
+            events::record_unknown_source(retry, now, &retried.run(), &error);
         }
     }
     Ok(result)

@@ -1,11 +1,8 @@
 //! The reconcile of one work item: steps are taken until there is nothing left to do for now.
 
-use std::time::Duration;
-
 use kube::ResourceExt as _;
 use taskgate_api::{WorkItem, keys};
 use taskgate_policy::retry::{Retried, RunPhase};
-use tracing::warn;
 
 use super::{
     RetryReconciler, events, failed,
@@ -17,7 +14,7 @@ use crate::{
     error::Error,
     task_index::ItemRef,
     work_items::{self, WorkItemResult, retry_status, transition_of},
-    workqueue::{AFTER_CONFLICT, WHILE_TERMINATING, until},
+    workqueue::{AFTER_CONFLICT, Reconciled, WHILE_TERMINATING, until},
 };
 
 /// How many steps one reconcile may take: more than any retry needs, so that a mistake cannot spin.
@@ -31,20 +28,9 @@ pub(super) fn is_under_way(retry: &RetryReconciler, key: &ItemRef) -> bool {
     item.is_some_and(|item| transition_of(&item).is_some())
 }
 
-/// Reconciles one item, and catches errors and panics; when to requeue it.
-pub(super) async fn reconcile(retry: &RetryReconciler, key: ItemRef) -> Option<Duration> {
-    let reconciled = retry.panics.catch(key.clone(), Box::pin(take_steps(retry, &key))).await;
-    match reconciled {
-        Err(wait) => Some(wait),
-        Ok(Ok(requeue)) => requeue,
-        Ok(Err(error)) => {
-            warn!(%error, source = %error.source, item = key.1, "tried again soon");
-            Some(retry.backoff.wait(key, &error))
-        }
-    }
-}
-
-async fn take_steps(retry: &RetryReconciler, key: &ItemRef) -> Result<Option<Duration>, Error> {
+/// Reconciles one item.
+pub(super) async fn reconcile(retry: &RetryReconciler, key: ItemRef) -> Reconciled {
+    let key = &key;
     if retry.context.is_opted_out(&key.0) || !may_need_a_step(retry, key) {
         retry.slots.set(key, retry.context.cached_work_item(key).as_deref());
         return Ok(None);
@@ -177,7 +163,7 @@ async fn record_deletion(
     })
     .await?;
     if let WorkItemResult::Changed(now) = &written {
-        events::record(retry, now, run, events::RetryEvent::RunDeleted).await;
+        events::record(retry, now, run, events::RetryEvent::RunDeleted);
     }
     Ok(Some(written))
 }

@@ -233,7 +233,7 @@ impl RetryInFlight<'_> {
     ) -> Result<WorkItemResult, Error> {
         let written = work_items::write(&self.retry.context, self.item, change).await?;
         if let (WorkItemResult::Changed(item), Some(event)) = (&written, event) {
-            events::record(self.retry, item, &self.transition.old, event).await;
+            events::record(self.retry, item, &self.transition.old, event);
         }
         Ok(written)
     }

@@ -10,7 +10,6 @@ use taskgate_policy::{
 use crate::{
     context::Context,
     error::Error,
-    events::publish,
     task_index::ItemRef,
     work_items::{self, Deletion, WorkItemResult},
 };
@@ -78,7 +77,9 @@ async fn write(context: &Context, item: &WorkItem, verdict: &SourceVerdict) -> R
             item.spec.item
         );
         let regarding = item.object_ref(&());
-        publish(context, EventType::Normal, "CircuitReset", "Reset", &note, &regarding).await;
+        context
+            .events
+            .publish(EventType::Normal, "CircuitReset", "Reset", &note, &regarding);
     }
     Ok(true)
 }
@@ -102,6 +103,8 @@ async fn prune(context: &Context, key: &ItemRef, item: &WorkItem) -> Result<bool
         item.spec.item
     );
     let regarding = item.object_ref(&());
-    publish(context, EventType::Normal, "WorkItemPruned", "Prune", &note, &regarding).await;
+    context
+        .events
+        .publish(EventType::Normal, "WorkItemPruned", "Prune", &note, &regarding);
     Ok(true)
 }

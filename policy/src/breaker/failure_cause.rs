@@ -118,6 +118,11 @@ fn failed_reason(job: &Value) -> Option<&str> {
     reason("Failed").or_else(|| reason("FailureTarget"))
 }
 
+/// Whether the Task `object` states that it failed before Kelos created its Job (kelos §6.2).
+pub fn failed_without_job(object: &Value) -> bool {
+    without_job(object) != "TaskFailed"
+}
+
 /// The cause of a failure before the Task had a Job: Kelos states it only in the message.
 fn without_job(object: &Value) -> &'static str {
     let message = Task::of(object).message();
