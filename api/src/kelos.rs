@@ -117,6 +117,11 @@ impl<'a> Task<'a> {
         self.status_field("phase").and_then(Value::as_str).unwrap_or("")
     }
 
+    /// `status.jobName`, which Kelos writes right after it created the Job.
+    pub fn job_name(self) -> Option<&'a str> {
+        self.status_field("jobName")?.as_str().filter(|name| !name.is_empty())
+    }
+
     /// `status.podName`: the newest pod, or the runner that the Task is assigned to.
     pub fn pod_name(self) -> Option<&'a str> {
         self.status_field("podName")?.as_str().filter(|name| !name.is_empty())
