@@ -72,9 +72,14 @@ fn may_need_a_step(retry: &RetryReconciler, key: &ItemRef) -> bool {
     item.as_deref().is_some_and(is_pending)
         || retry.objects.of(key).iter().any(|(_, object)| match object.phase {
             RunPhase::Failed => object.governed,
-            RunPhase::Succeeded => item.is_some(),
+            // Without failures of runs there is nothing to reset.
+            RunPhase::Succeeded => item.as_deref().is_some_and(has_retries),
             RunPhase::Active | RunPhase::Cancelled => false,
         })
+}
+
+fn has_retries(item: &WorkItem) -> bool {
+    item.status.as_ref().is_some_and(|status| status.retry.is_some())
 }
 
 /// The next step for one item: of the retry that is under way, else of the object that its status names, else of any other.

@@ -19,7 +19,9 @@ const QUIET: Duration = Duration::from_secs(2);
 /// A namespace whose Tasks may fail `limit` times in a row.
 pub(crate) async fn governed(hint: &str, limit: u32) -> anyhow::Result<Fixture<'static>> {
     let fixture = SHARED.fixture(Gate::builder(), hint, &[]).await?;
+    let mark = fixture.cp.audit().mark()?;
     fixture.policy(policy(limit)).await?;
+    requests(&fixture, mark).await?;
     Ok(fixture)
 }
 
