@@ -74,6 +74,11 @@ impl Subject {
         }
     }
 
+    /// The failure section of the policy that governs it.
+    pub(crate) fn failure_policy(&self) -> Option<&FailurePolicy> {
+        self.rule.as_ref().map(|(_, rule)| rule)
+    }
+
     /// The reference to the Task's `WorkItem`.
     pub(crate) fn item_ref(&self) -> Option<ItemRef> {
         let (_, name) = self.item.as_ref()?;

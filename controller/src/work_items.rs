@@ -207,26 +207,12 @@ fn status_patch(item: &WorkItem, status: &WorkItemStatus) -> JsonPatch {
     JsonPatch(operations)
 }
 
-/// Deletes the version of `item` that was read: whether it is gone now. `doing` is for the error.
-pub(crate) async fn delete(context: &Context, item: &WorkItem, doing: &'static str) -> Result<Deletion, Error> {
+/// Deletes the version of `item` that was read. `Changed`: it is deleted now; `AwaitChange`: it was before. `doing` is for the error.
+pub(crate) async fn delete(context: &Context, item: &WorkItem, doing: &'static str) -> Result<StepResult<()>, Error> {
     let (namespace, name) = (item.namespace().unwrap_or_default(), item.name_any());
     let params = delete_only(item.uid(), item.resource_version());
-    match context.work_items(&namespace).delete(&name, &params).await {
-        Ok(_) => Ok(Deletion::Deleted),
-        Err(error) if is_absent(&error) => Ok(Deletion::Absent),
-        Err(error) if is_conflict(&error) => Ok(Deletion::Conflict),
-        Err(error) => Err(Error::new(doing, "WorkItem", &namespace, &name, error)),
-    }
-}
-
-/// The result of a delete.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Deletion {
-    Deleted,
-    /// It was gone before.
-    Absent,
-    /// Another client wrote it since it was read.
-    Conflict,
+    let deleted = context.work_items(&namespace).delete(&name, &params).await;
+    StepResult::of_write(deleted.map(drop)).map_err(|error| Error::new(doing, "WorkItem", &namespace, &name, error))
 }
 
 /// Whether the breaker of `item` is open or half-open.

@@ -29,7 +29,7 @@ pub(crate) async fn record(
     subject: &Subject,
     item: &mut CurrentWorkItem,
 ) -> Result<TaskResult, Error> {
-    let (context, rule) = (&*breaker.context, rule(subject));
+    let (context, rule) = (&*breaker.context, subject.failure_policy());
     let ending = ending(context, subject, rule).await?;
     if item.is_terminating() {
         return Ok(TaskResult::Terminating);
@@ -123,22 +123,6 @@ pub(crate) async fn reset(
         events::tombstone_deleted(&breaker.context, subject, item);
     }
     Ok(TaskResult::Unchanged)
-}
-
-/// Updates the breaker's state, which depends on the policy and on the time.
-pub(crate) async fn refresh(
-    breaker: &BreakerReconciler,
-    subject: &Subject,
-    item: &mut CurrentWorkItem,
-) -> Result<TaskResult, Error> {
-    let rule = rule(subject);
-    item.write(&breaker.context, |status, now| policy::refresh(status, rule, now))
-        .await?;
-    Ok(TaskResult::Unchanged)
-}
-
-fn rule(subject: &Subject) -> Option<&FailurePolicy> {
-    subject.rule.as_ref().map(|(_, rule)| rule)
 }
 
 /// A new `WorkItem`. Its spawner owns it, so that it is deleted with the spawner; an item that a Task states has no owner.

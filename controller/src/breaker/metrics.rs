@@ -6,7 +6,6 @@ use std::{
 };
 
 use prometheus_client::{
-    encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
@@ -15,29 +14,16 @@ use taskgate_cache::ObjectChange;
 
 use crate::{metrics::registered, work_items::is_tripped};
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct SpawnerLabels {
-    spawner: String,
-    namespace: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabels {
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct NamespaceLabels {
-    namespace: String,
-}
+/// The names and values of `N` labels.
+type Labels<const N: usize> = [(&'static str, String); N];
 
 /// The breaker's metrics. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct BreakerMetrics {
-    circuit_broken: Family<SpawnerLabels, Counter>,
-    attempts: Family<OutcomeLabels, Counter>,
+    circuit_broken: Family<Labels<2>, Counter>,
+    attempts: Family<Labels<1>, Counter>,
     cost: Counter<f64, AtomicU64>,
-    open_items: Family<NamespaceLabels, Gauge>,
+    open_items: Family<Labels<1>, Gauge>,
     evicted_open: Counter,
 }
 
@@ -81,7 +67,7 @@ impl BreakerMetrics {
             Outcome::Deleted => "deleted",
             Outcome::Stopped => "stopped",
         };
-        self.attempts.get_or_create(&OutcomeLabels { outcome }).inc();
+        self.attempts.get_or_create(&[("outcome", outcome.to_owned())]).inc();
         self.paid(cost_usd);
     }
 
@@ -94,10 +80,8 @@ impl BreakerMetrics {
 
     /// The breaker of an item opened.
     pub(super) fn tripped(&self, namespace: &str, spawner: Option<&str>) {
-        let labels = SpawnerLabels {
-            spawner: spawner.unwrap_or_default().to_owned(),
-            namespace: namespace.to_owned(),
-        };
+        let spawner = ("spawner", spawner.unwrap_or_default().to_owned());
+        let labels = [spawner, ("namespace", namespace.to_owned())];
         self.circuit_broken.get_or_create(&labels).inc();
     }
 
@@ -118,7 +102,7 @@ impl BreakerMetrics {
 /// which disappears with this value: only the leader knows it.
 #[derive(Debug)]
 pub(super) struct ItemCounts {
-    gauge: Family<NamespaceLabels, Gauge>,
+    gauge: Family<Labels<1>, Gauge>,
     namespaces: Mutex<HashMap<String, usize>>,
 }
 
@@ -132,7 +116,7 @@ impl ItemCounts {
         let count = namespaces.entry(namespace.clone()).or_default();
         *count = (*count + usize::from(change.new.is_some())).saturating_sub(usize::from(change.old.is_some()));
         self.gauge
-            .get_or_create(&NamespaceLabels { namespace })
+            .get_or_create(&[("namespace", namespace)])
             .inc_by(now - before);
     }
 

@@ -11,10 +11,12 @@ use std::{
 };
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{
     ResourceExt as _,
     api::{DynamicObject, Patch, PatchParams},
 };
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 use tokio::{sync::mpsc, time::Instant};
 use tracing::{debug, warn};
@@ -22,7 +24,8 @@ use tracing::{debug, warn};
 use crate::{
     context::Context,
     error::is_conflict,
-    kubernetes::{self, json_of, rfc3339},
+    kubernetes::{self, json_of},
+    status::condition,
     work_items::is_tripped,
     workqueue::PanicGuard,
 };
@@ -65,7 +68,7 @@ impl Due {
 pub(crate) async fn run(context: Arc<Context>, mut changed: mpsc::UnboundedReceiver<SpawnerRef>) {
     let mut due: HashMap<SpawnerRef, Due> = HashMap::new();
     let mut written: HashMap<SpawnerRef, Instant> = HashMap::new();
-    let mut warned = false;
+    let (mut stated, mut warned) = (Stated::new(), false);
     let panics = PanicGuard::new("spawner_status", &context.panics);
     loop {
         let next = due
@@ -89,7 +92,7 @@ pub(crate) async fn run(context: Arc<Context>, mut changed: mpsc::UnboundedRecei
             () = wait => {
                 let Some((spawner, _)) = next else { continue };
                 due.remove(&spawner);
-                let written_now = match panics.catch(spawner.clone(), write(&context, &spawner)).await {
+                let written_now = match panics.catch(spawner.clone(), write(&context, &spawner, &mut stated)).await {
                     Ok(written) => written,
                     Err(wait) => {
                         due.insert(spawner, Due::after(wait));
@@ -137,17 +140,29 @@ enum ConditionWrite {
     Dropped,
 }
 
+/// The UID and the tripped items of each spawner whose condition states them: it is not read again for them.
+type Stated = HashMap<SpawnerRef, (String, Vec<String>)>;
+
 /// Writes the condition if it is not as it should be.
-async fn write(context: &Context, (namespace, name): &SpawnerRef) -> kube::Result<ConditionWrite> {
-    if context.is_opted_out(namespace) {
+async fn write(context: &Context, key: &SpawnerRef, stated: &mut Stated) -> kube::Result<ConditionWrite> {
+    let (namespace, name) = key;
+    let before = stated.remove(key);
+    let cached = context.cache.spawners().get(namespace, name);
+    let Some(cached) = cached.filter(|_| !context.is_opted_out(namespace)) else {
+        return Ok(ConditionWrite::Unchanged);
+    };
+    let tripped = tripped_items(context, namespace, name);
+    let state = (cached.info.uid.clone(), tripped.clone());
+    if before.as_ref() == Some(&state) {
+        stated.insert(key.clone(), state);
         return Ok(ConditionWrite::Unchanged);
     }
-    let tripped = tripped_items(context, namespace, name);
     let spawners = context.spawners(namespace);
     let Some(spawner) = kubernetes::find(&spawners, name).await? else {
         return Ok(ConditionWrite::Unchanged);
     };
     let Some(wanted) = conditions(&spawner, &tripped, Timestamp::now()) else {
+        stated.insert(key.clone(), state);
         return Ok(ConditionWrite::Unchanged);
     };
     let patch = json!({
@@ -158,6 +173,8 @@ async fn write(context: &Context, (namespace, name): &SpawnerRef) -> kube::Resul
         .patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
         .await?;
     let stays = conditions(&written, &tripped, Timestamp::now()).is_none();
+    // Where it is dropped, there is nothing to state either.
+    stated.insert(key.clone(), state);
     Ok(if stays {
         ConditionWrite::Written
     } else {
@@ -181,37 +198,37 @@ fn tripped_items(context: &Context, namespace: &str, name: &str) -> Vec<String> 
 /// All conditions of `spawner` with taskgate's as it should be, or `None` when it is so already. A spawner without tripped items
 /// that never had the condition does not get it.
 fn conditions(spawner: &DynamicObject, tripped: &[String], now: Timestamp) -> Option<Vec<Value>> {
-    let json = json_of(spawner);
-    let mut conditions = json
-        .pointer("/status/conditions")
-        .and_then(Value::as_array)
-        .cloned()
-        .unwrap_or_default();
-    let (status, reason, message) = if tripped.is_empty() {
-        ("False", "NoneBroken", "no item is skipped".to_owned())
-    } else {
-        ("True", "MaxRetriesExceeded", message(tripped))
-    };
+    let stored = spawner.data.pointer("/status/conditions").and_then(Value::as_array);
+    let mut conditions = stored.cloned().unwrap_or_default();
     let position = conditions.iter().position(|condition| condition["type"] == CONDITION);
-    let before = position.map(|position| conditions[position].clone());
-    if before.is_none() && tripped.is_empty() {
+    if position.is_none() && tripped.is_empty() {
         return None;
     }
-    let same = |field: &str, value: &str| before.as_ref().is_some_and(|before| before[field] == value);
-    if same("status", status) && same("reason", reason) && same("message", &message) {
+    let before = position.and_then(|position| Condition::deserialize(&conditions[position]).ok());
+    let (reason, message) = if tripped.is_empty() {
+        ("NoneBroken", "no item is skipped".to_owned())
+    } else {
+        ("MaxRetriesExceeded", message(tripped))
+    };
+    let generation = spawner.metadata.generation;
+    let wanted = condition(
+        CONDITION,
+        !tripped.is_empty(),
+        reason,
+        message,
+        generation,
+        before.as_ref(),
+        now,
+    );
+    // A new generation alone is no reason to write.
+    let states = |condition: &Condition| [&condition.status, &condition.reason, &condition.message].map(Clone::clone);
+    if before.as_ref().is_some_and(|before| states(before) == states(&wanted)) {
         return None;
     }
-    let since = before
-        .as_ref()
-        .filter(|_| same("status", status))
-        .map_or_else(|| json!(rfc3339(now)), |before| before["lastTransitionTime"].clone());
-    let condition = json!({
-        "type": CONDITION, "status": status, "reason": reason, "message": message, "lastTransitionTime": since,
-        "observedGeneration": spawner.metadata.generation.unwrap_or_default(),
-    });
+    let wanted = json_of(&wanted);
     match position {
-        Some(position) => conditions[position] = condition,
-        None => conditions.push(condition),
+        Some(position) => conditions[position] = wanted,
+        None => conditions.push(wanted),
     }
     Some(conditions)
 }

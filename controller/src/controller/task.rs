@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use kube::{ResourceExt as _, api::DynamicObject};
 use taskgate_api::{Mode, WorkItem};
 use taskgate_cache::NamespacedName;
-use taskgate_policy::{TaskAction, TaskContext, next_action};
+use taskgate_policy::{TaskAction, TaskContext, next_action, refresh};
 use tracing::{debug, info};
 
 use super::Reconcilers;
@@ -145,7 +145,11 @@ async fn breaker_step(
         }
         (TaskAction::Record, Some(item)) => attempt_history::record(breaker, subject, item).await,
         (TaskAction::Reset, Some(item)) => attempt_history::reset(breaker, subject, item).await,
-        (TaskAction::Refresh(_), Some(item)) => attempt_history::refresh(breaker, subject, item).await,
+        (TaskAction::Refresh(_), Some(item)) => {
+            let rule = subject.failure_policy();
+            item.write(context, |status, now| refresh(status, rule, now)).await?;
+            Ok(TaskResult::Unchanged)
+        }
         (TaskAction::Mark, Some(item)) => match item.get() {
             Some(item) => finalizer::mark_recorded(context, subject, item).await,
             None => Ok(TaskResult::Unchanged),

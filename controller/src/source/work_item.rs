@@ -11,7 +11,8 @@ use crate::{
     context::Context,
     error::Error,
     task_index::ItemRef,
-    work_items::{self, Deletion, WorkItemResult},
+    work_items::{self, WorkItemResult},
+    workqueue::StepResult,
 };
 
 /// How often a write is tried after conflicts.
@@ -92,9 +93,9 @@ async fn prune(context: &Context, key: &ItemRef, item: &WorkItem) -> Result<bool
         return Ok(true);
     }
     match work_items::delete(context, item, "deleting").await? {
-        Deletion::Deleted => {}
-        Deletion::Absent => return Ok(true),
-        Deletion::Conflict => return Ok(false),
+        StepResult::Changed(_) => {}
+        StepResult::Conflict => return Ok(false),
+        _ => return Ok(true),
     }
     let (namespace, name) = key;
     tracing::info!(namespace, name, "deleted a WorkItem: the item is gone from its source");

@@ -14,7 +14,6 @@ use std::{
 use futures::FutureExt as _;
 use kube::runtime::controller::Action;
 use prometheus_client::{
-    encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
     registry::Registry,
 };
@@ -82,14 +81,9 @@ impl<K: Eq + Hash> ErrorBackoff<K> {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReconcileLabels {
-    reconcile: &'static str,
-}
-
 /// The counter of panics. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct PanicMetrics(Family<ReconcileLabels, Counter>);
+pub(crate) struct PanicMetrics(Family<[(&'static str, &'static str); 1], Counter>);
 
 impl PanicMetrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
@@ -128,15 +122,9 @@ impl<K: Eq + Hash> PanicGuard<K> {
             return Ok(outcome);
         }
         let wait = self.panicked.next(key, Instant::now());
-        let labels = ReconcileLabels {
-            reconcile: self.reconcile,
-        };
-        self.metrics.0.get_or_create(&labels).inc();
-        error!(
-            reconcile = self.reconcile,
-            ?wait,
-            "a reconcile panicked: it is tried again"
-        );
+        let reconcile = self.reconcile;
+        self.metrics.0.get_or_create(&[("reconcile", reconcile)]).inc();
+        error!(reconcile, ?wait, "a reconcile panicked: it is tried again");
         Err(wait)
     }
 
