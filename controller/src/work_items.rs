@@ -38,7 +38,8 @@ pub(crate) async fn read(context: &Context, key: &ItemRef) -> Result<Option<Work
     Ok(find(context, key).await?.filter(|item| !is_terminating(item)))
 }
 
-async fn find(context: &Context, (namespace, name): &ItemRef) -> Result<Option<WorkItem>, Error> {
+/// Reads the `WorkItem`, also while it is being deleted.
+pub(crate) async fn find(context: &Context, (namespace, name): &ItemRef) -> Result<Option<WorkItem>, Error> {
     let found = context.work_items(namespace).get_opt(name).await;
     found.map_err(|error| Error::new("reading", "WorkItem", namespace, name, error))
 }
@@ -91,7 +92,7 @@ impl CurrentWorkItem {
     }
 
     /// Reads it: another client wrote it.
-    pub(crate) async fn read_again(&mut self, context: &Context) -> Result<(), Error> {
+    async fn read_again(&mut self, context: &Context) -> Result<(), Error> {
         self.item = find(context, &self.key).await?.map(Arc::new);
         self.is_read = true;
         Ok(())

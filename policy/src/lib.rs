@@ -44,7 +44,7 @@ pub use admission::{
 };
 pub use breaker::{
     CIRCUIT_BROKEN, Ending, HISTORY, ItemSnapshot, Retrying, RunObjects, TaskAction, TaskContext, TaskPhase, TaskState,
-    UninstallAction, add_late_usage, allowance, attempt, baseline, breaker_state, classify, failed_without_job,
+    UninstallAction, add_late_usage, allowance, attempt, baseline, breaker_state, classify, depends_on_job,
     failures_to_reset, fit, minimal, next_action, next_attempt, record, refresh, reset, reset_by, uninstall_action,
 };
 pub use cancellation::{

@@ -12,7 +12,7 @@ use taskgate_api::{
     task_policy::FailurePolicy,
     work_item::{Attempt, Breaker, Outcome},
 };
-use taskgate_policy::{self as policy, Ending, ItemIdentity, RunObjects, TaskPhase, classify};
+use taskgate_policy::{self as policy, Ending, ItemIdentity, RunObjects, classify};
 
 use super::{BreakerReconciler, events};
 use crate::{
@@ -42,9 +42,7 @@ pub(crate) async fn record(
             .create(&subject.namespace, &new(subject, identity, name))
             .await?
         {
-            WorkItemResult::Changed(created) => item.set(*created),
-            // The cache does not have it yet.
-            WorkItemResult::Conflict => item.read_again(context).await?,
+            WorkItemResult::Changed(found) => item.set(*found),
             result => return Ok(result.for_other()),
         }
     }
@@ -68,12 +66,11 @@ pub(crate) async fn record(
     Ok(TaskResult::Unchanged)
 }
 
-/// How the Task ended. Its Job and the Job's pods show whether the agent or the infrastructure failed; they are not read where the
-/// Task states that it never had a Job.
+/// How the Task ended. Its Job and the Job's pods show whether the agent or the infrastructure failed.
 async fn ending(context: &Context, subject: &Subject, rule: Option<&FailurePolicy>) -> Result<Ending, Error> {
     let (state, object) = (&subject.state, &subject.object);
     let (mut job, mut pods) = (None, Vec::new());
-    if state.phase == TaskPhase::Failed && !policy::failed_without_job(object) {
+    if policy::depends_on_job(object, state) {
         job = job::of_task(context, subject).await?;
         if job.is_some() {
             pods = job::pods_of_task(context, &subject.namespace, &state.name).await?;

@@ -68,8 +68,12 @@ impl Due {
 pub(crate) async fn run(context: Arc<Context>, mut changed: mpsc::UnboundedReceiver<SpawnerRef>) {
     let mut due: HashMap<SpawnerRef, Due> = HashMap::new();
     let mut written: HashMap<SpawnerRef, Instant> = HashMap::new();
-    let (mut stated, mut warned) = (Stated::new(), false);
     let panics = PanicGuard::new("spawner_status", &context.panics);
+    let mut conditions = SpawnerConditions {
+        context,
+        stated: HashMap::new(),
+        warned: false,
+    };
     loop {
         let next = due
             .iter()
@@ -92,28 +96,21 @@ pub(crate) async fn run(context: Arc<Context>, mut changed: mpsc::UnboundedRecei
             () = wait => {
                 let Some((spawner, _)) = next else { continue };
                 due.remove(&spawner);
-                let written_now = match panics.catch(spawner.clone(), write(&context, &spawner, &mut stated)).await {
-                    Ok(written) => written,
-                    Err(wait) => {
-                        due.insert(spawner, Due::after(wait));
-                        continue;
+                let retry = match panics.catch(spawner.clone(), conditions.update(&spawner)).await {
+                    Ok(Ok(is_written)) => {
+                        if is_written {
+                            written.insert(spawner.clone(), Instant::now());
+                        }
+                        None
                     }
-                };
-                match written_now {
-                    Ok(ConditionWrite::Written) => {
-                        written.insert(spawner, Instant::now());
-                    }
-                    // Logged once: nothing else depends on the condition.
-                    Ok(ConditionWrite::Dropped) if !warned => {
-                        warned = true;
-                        warn!("this Kelos keeps no conditions on a TaskSpawner: none lists the skipped items");
-                    }
-                    Ok(ConditionWrite::Unchanged | ConditionWrite::Dropped) => {}
-                    Err(error) => {
-                        let retry = if is_conflict(&error) { QUIET } else { INTERVAL };
+                    Ok(Err(error)) => {
                         debug!(%error, namespace = spawner.0, name = spawner.1, "the spawner's condition was not written");
-                        due.insert(spawner, Due::after(retry));
+                        Some(if is_conflict(&error) { QUIET } else { INTERVAL })
                     }
+                    Err(after_panic) => Some(after_panic),
+                };
+                if let Some(wait) = retry {
+                    due.insert(spawner, Due::after(wait));
                 }
                 written.retain(|_, at| at.elapsed() < INTERVAL);
             }
@@ -131,55 +128,53 @@ pub(crate) fn enqueue_all(context: &Context, changed: &mpsc::UnboundedSender<Spa
     }
 }
 
-/// The result of a write of the condition.
-enum ConditionWrite {
-    /// Nothing was written: the condition is as it should be, or there is no such spawner.
-    Unchanged,
-    Written,
-    /// The API server dropped it: the CRD has no conditions.
-    Dropped,
+/// The conditions that were written.
+struct SpawnerConditions {
+    context: Arc<Context>,
+    /// The UID and the skipped items of each spawner whose condition states them: it is not read again for them.
+    stated: HashMap<SpawnerRef, (String, Vec<String>)>,
+    /// Whether it was logged that this Kelos keeps no conditions.
+    warned: bool,
 }
 
-/// The UID and the tripped items of each spawner whose condition states them: it is not read again for them.
-type Stated = HashMap<SpawnerRef, (String, Vec<String>)>;
-
-/// Writes the condition if it is not as it should be.
-async fn write(context: &Context, key: &SpawnerRef, stated: &mut Stated) -> kube::Result<ConditionWrite> {
-    let (namespace, name) = key;
-    let before = stated.remove(key);
-    let cached = context.cache.spawners().get(namespace, name);
-    let Some(cached) = cached.filter(|_| !context.is_opted_out(namespace)) else {
-        return Ok(ConditionWrite::Unchanged);
-    };
-    let tripped = tripped_items(context, namespace, name);
-    let state = (cached.info.uid.clone(), tripped.clone());
-    if before.as_ref() == Some(&state) {
-        stated.insert(key.clone(), state);
-        return Ok(ConditionWrite::Unchanged);
+impl SpawnerConditions {
+    /// Writes the condition if it is not as it should be; whether it was written.
+    async fn update(&mut self, key: &SpawnerRef) -> kube::Result<bool> {
+        let (context, (namespace, name)) = (&*self.context, key);
+        let before = self.stated.remove(key);
+        let cached = context.cache.spawners().get(namespace, name);
+        let Some(cached) = cached.filter(|_| !context.is_opted_out(namespace)) else {
+            return Ok(false);
+        };
+        let state = (cached.info.uid.clone(), tripped_items(context, namespace, name));
+        let is_stated = before.as_ref() == Some(&state);
+        let is_written = !is_stated && self.write(key, &state.1).await?;
+        self.stated.insert(key.clone(), state);
+        Ok(is_written)
     }
-    let spawners = context.spawners(namespace);
-    let Some(spawner) = kubernetes::find(&spawners, name).await? else {
-        return Ok(ConditionWrite::Unchanged);
-    };
-    let Some(wanted) = conditions(&spawner, &tripped, Timestamp::now()) else {
-        stated.insert(key.clone(), state);
-        return Ok(ConditionWrite::Unchanged);
-    };
-    let patch = json!({
-        "metadata": {"resourceVersion": spawner.resource_version(), "uid": spawner.uid()},
-        "status": {"conditions": wanted},
-    });
-    let written = spawners
-        .patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
-        .await?;
-    let stays = conditions(&written, &tripped, Timestamp::now()).is_none();
-    // Where it is dropped, there is nothing to state either.
-    stated.insert(key.clone(), state);
-    Ok(if stays {
-        ConditionWrite::Written
-    } else {
-        ConditionWrite::Dropped
-    })
+
+    async fn write(&mut self, (namespace, name): &SpawnerRef, tripped: &[String]) -> kube::Result<bool> {
+        let spawners = self.context.spawners(namespace);
+        let Some(spawner) = kubernetes::find(&spawners, name).await? else {
+            return Ok(false);
+        };
+        let Some(wanted) = conditions(&spawner, tripped, Timestamp::now()) else {
+            return Ok(false);
+        };
+        let patch = json!({
+            "metadata": {"resourceVersion": spawner.resource_version(), "uid": spawner.uid()},
+            "status": {"conditions": wanted},
+        });
+        let written = spawners
+            .patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
+            .await?;
+        let is_dropped = conditions(&written, tripped, Timestamp::now()).is_some();
+        if is_dropped && !std::mem::replace(&mut self.warned, true) {
+            // Logged once: nothing else depends on the condition.
+            warn!("this Kelos keeps no conditions on a TaskSpawner: none lists the skipped items");
+        }
+        Ok(!is_dropped)
+    }
 }
 
 /// The items of a spawner that are skipped, in a stable order: numbers as numbers.

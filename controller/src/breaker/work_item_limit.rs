@@ -18,7 +18,8 @@ const UNTIL_CACHED: Duration = Duration::from_secs(1);
 
 impl BreakerReconciler {
     /// Creates `item` in `namespace`, and deletes another one first where the limit is reached; never for an item that cannot be
-    /// created yet. Then waits until the cache has it, so that the next reconcile does not create it again.
+    /// created yet. Then waits until the cache has it, so that the next reconcile does not create it again. `Changed`: the item
+    /// exists, and is this.
     pub(crate) async fn create(&self, namespace: &str, item: &WorkItem) -> Result<WorkItemResult, Error> {
         let (api, name) = (self.context.work_items(namespace), item.name_any());
         if self.counts.of(namespace) >= self.work_items_per_namespace {
@@ -33,7 +34,10 @@ impl BreakerReconciler {
                 work_items.wait_for(namespace, &name, UNTIL_CACHED).await;
                 Ok(WorkItemResult::Changed(Box::new(item)))
             }
-            Err(error) if is_conflict(&error) => Ok(WorkItemResult::Conflict),
+            Err(error) if is_conflict(&error) => {
+                let existing = self.existing(namespace, &name).await?;
+                Ok(existing.unwrap_or(WorkItemResult::Conflict))
+            }
             Err(error) if is_absent(&error) || is_namespace_terminating(&error) => {
                 Ok(WorkItemResult::NamespaceTerminating)
             }
@@ -43,15 +47,14 @@ impl BreakerReconciler {
 
     /// The result of a create where a `WorkItem` of this name exists.
     async fn existing(&self, namespace: &str, name: &str) -> Result<Option<WorkItemResult>, Error> {
-        let found = self.context.work_items(namespace).get_metadata_opt(name).await;
-        let found = found.map_err(|error| Error::new("reading", "WorkItem", namespace, name, error))?;
+        let found = work_items::find(&self.context, &(namespace.to_owned(), name.to_owned())).await?;
         Ok(found.map(|found| match found.metadata.deletion_timestamp {
             Some(_) => WorkItemResult::Terminating,
-            None => WorkItemResult::Conflict,
+            None => WorkItemResult::Changed(Box::new(found)),
         }))
     }
 
-    /// Deletes one of the `items` of the namespace: the closed one without Tasks whose last failure is the longest ago. A tripped one
+    /// Deletes one of the `WorkItem`s of the namespace: the closed one without Tasks whose last failure is the longest ago. A tripped one
     /// is deleted only when there is no other, with an Event and a metric.
     async fn evict_one(&self, namespace: &str) -> Result<(), Error> {
         let mut items = self.context.cache.work_items().in_namespace(namespace);

@@ -157,6 +157,10 @@ async fn workspace(context: &Context, subject: &Subject) -> Result<Option<Worksp
     let Some(name) = Task::of(&subject.object).workspace() else {
         return Ok(None);
     };
+    if let Some(cached) = context.cache.workspaces().get(&subject.namespace, name) {
+        return Ok(Some((*cached).clone()));
+    }
+    // It may be younger than the cache.
     let kind = kelos_resource(&context.task_kind.version, "Workspace", "workspaces");
     let workspaces = Api::<DynamicObject>::namespaced_with(context.client.clone(), &subject.namespace, &kind);
     let found = kubernetes::find(&workspaces, name).await;

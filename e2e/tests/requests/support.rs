@@ -82,6 +82,7 @@ pub(crate) fn by_kind<'a>(events: impl Iterator<Item = &'a AuditEvent>) -> BTree
 
 /// Expects at most `most` requests.
 pub(crate) fn ensure_at_most(most: usize, requests: &BTreeMap<String, usize>) -> anyhow::Result<()> {
+    eprintln!("at most {most}: {requests:?}");
     ensure!(
         requests.values().sum::<usize>() <= most,
         "more than {most}: {requests:?}"

@@ -118,9 +118,10 @@ fn failed_reason(job: &Value) -> Option<&str> {
     reason("Failed").or_else(|| reason("FailureTarget"))
 }
 
-/// Whether the Task `object` states that it failed before Kelos created its Job (kelos §6.2).
-pub fn failed_without_job(object: &Value) -> bool {
-    without_job(object) != "TaskFailed"
+/// Whether [`classify`] depends on the Job and its pods: the Task failed, was not cancelled, and had a Job (kelos §6.2).
+pub fn depends_on_job(object: &Value, state: &TaskState) -> bool {
+    let had_job = Task::of(object).worker_pool().is_none() && without_job(object) == "TaskFailed";
+    state.phase == TaskPhase::Failed && !state.cancelled && had_job
 }
 
 /// The cause of a failure before the Task had a Job: Kelos states it only in the message.
