@@ -244,7 +244,7 @@ mod tests {
         json!({"uid": uid, "name": format!("task-{uid}"), "outcome": "Failed", "reason": "Error"})
     }
 
-    fn work_item(status: Value) -> WorkItem {
+    fn work_item(status: &Value) -> WorkItem {
         let metadata = json!({"name": "i", "namespace": "team", "resourceVersion": "7"});
         let spec = json!({"key": "i", "item": "i"});
         let item = json!({"apiVersion": "taskgate.dev/v1alpha1", "kind": "WorkItem", "metadata": metadata, "spec": spec, "status": status});
@@ -269,7 +269,7 @@ mod tests {
         let condition = json!({
             "type": "Retry", "status": "True", "reason": "R", "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z",
         });
-        let stored = work_item(json!({
+        let stored = work_item(&json!({
             "breaker": "Closed", "consecutiveFailures": 3, "reason": "Error", "openedAt": "2026-01-01T00:00:00Z",
             "attempts": [attempt("a"), attempt("b"), attempt("c")], "conditions": [condition],
         }));
@@ -299,7 +299,7 @@ mod tests {
             consecutive_failures: 1,
             ..WorkItemStatus::default()
         };
-        let new = work_item(Value::Null);
+        let new = work_item(&Value::Null);
         let mut object = json_of(&new);
         json_patch::patch(&mut object, &status_patch(&new, &status)).unwrap();
         assert_eq!(object["status"], json!({"consecutiveFailures": 1}));

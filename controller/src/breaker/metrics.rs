@@ -140,12 +140,12 @@ mod tests {
 
     use super::*;
 
-    fn item(breaker: &str) -> Option<Arc<WorkItem>> {
+    fn item(breaker: &str) -> Arc<WorkItem> {
         let item = json!({
             "apiVersion": "taskgate.dev/v1alpha1", "kind": "WorkItem", "metadata": {},
             "spec": {"key": "i", "item": "i"}, "status": {"breaker": breaker},
         });
-        Some(Arc::new(serde_json::from_value(item).unwrap()))
+        Arc::new(serde_json::from_value(item).unwrap())
     }
 
     #[test]
@@ -163,12 +163,12 @@ mod tests {
             let key = NamespacedName::new("team", "i");
             counts.changed(&ObjectChange { key, old, new });
         };
-        changed(None, item("Open"));
-        changed(None, item("HalfOpen"));
-        changed(None, item("Closed"));
+        changed(None, Some(item("Open")));
+        changed(None, Some(item("HalfOpen")));
+        changed(None, Some(item("Closed")));
         assert_eq!((counts.of("team"), value().as_deref()), (3, Some("2")));
-        changed(item("HalfOpen"), item("Open"));
-        changed(item("Open"), None);
+        changed(Some(item("HalfOpen")), Some(item("Open")));
+        changed(Some(item("Open")), None);
         assert_eq!((counts.of("team"), value().as_deref()), (2, Some("1")));
         drop(counts);
         assert_eq!(value(), None);
