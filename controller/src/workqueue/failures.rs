@@ -34,14 +34,18 @@ const LONGEST_PANICKED: Duration = Duration::from_mins(5);
 
 /// The wait of each key: it begins with [`RETRY`] and doubles.
 #[derive(Debug)]
-struct ExponentialWaits<K> {
+pub(super) struct ExponentialWaits<K> {
     longest: Duration,
     recent: Mutex<HashMap<K, (Duration, Instant)>>,
 }
 
 impl<K: Eq + Hash> ExponentialWaits<K> {
-    /// No wait is longer than `longest`.
-    fn new(longest: Duration) -> Self {
+    /// Those after refusals.
+    pub(super) fn after_refusals() -> Self {
+        Self::up_to(LONGEST_REFUSED)
+    }
+
+    fn up_to(longest: Duration) -> Self {
         Self {
             longest,
             recent: Mutex::default(),
@@ -58,23 +62,11 @@ impl<K: Eq + Hash> ExponentialWaits<K> {
         recent.insert(key, (wait, now));
         wait
     }
-}
 
-/// The waits after errors, by what was reconciled.
-#[derive(Debug)]
-pub(super) struct ErrorBackoff<K>(ExponentialWaits<K>);
-
-impl<K: Eq + Hash> Default for ErrorBackoff<K> {
-    fn default() -> Self {
-        Self(ExponentialWaits::new(LONGEST_REFUSED))
-    }
-}
-
-impl<K: Eq + Hash> ErrorBackoff<K> {
     /// How long to wait after `error` of a reconcile of `key`.
-    pub(super) fn wait(&self, key: K, error: &Error) -> Duration {
+    pub(super) fn after(&self, key: K, error: &Error) -> Duration {
         if is_refused(&error.source) {
-            self.0.next(key, Instant::now())
+            self.next(key, Instant::now())
         } else {
             RETRY
         }
@@ -109,7 +101,7 @@ impl<K: Eq + Hash> PanicGuard<K> {
         Self {
             reconcile,
             metrics: metrics.clone(),
-            panicked: ExponentialWaits::new(LONGEST_PANICKED),
+            panicked: ExponentialWaits::up_to(LONGEST_PANICKED),
         }
     }
 
@@ -169,17 +161,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_refusal_doubles_the_wait_and_another_error_does_not() {
-        let backoff = ErrorBackoff::default();
+        let backoff = ExponentialWaits::after_refusals();
         for seconds in [3, 6, 12, 24, 48, 96, 180, 180] {
-            let wait = backoff.wait("refused", &error(403));
+            let wait = backoff.after("refused", &error(403));
             assert_eq!(wait, Duration::from_secs(seconds));
-            assert_eq!(backoff.wait("failed", &error(500)), RETRY);
+            assert_eq!(backoff.after("failed", &error(500)), RETRY);
             tokio::time::advance(wait).await;
         }
-        assert_eq!(backoff.wait("another", &error(422)), RETRY);
+        assert_eq!(backoff.after("another", &error(422)), RETRY);
         tokio::time::advance(LONGEST_REFUSED * 2 + RETRY).await;
-        assert_eq!(backoff.wait("refused", &error(403)), RETRY, "that was long ago");
-        assert_eq!(backoff.0.recent.lock().unwrap().len(), 1, "expired waits are removed");
+        assert_eq!(backoff.after("refused", &error(403)), RETRY, "that was long ago");
+        assert_eq!(backoff.recent.lock().unwrap().len(), 1, "expired waits are removed");
     }
 
     fn counted() -> (Registry, PanicMetrics) {

@@ -22,7 +22,7 @@ use kube::runtime::{scheduler, scheduler::ScheduleRequest};
 use tokio::{sync::mpsc, time::Instant};
 use tracing::warn;
 
-use self::failures::ErrorBackoff;
+use self::failures::ExponentialWaits;
 use crate::error::{Error, is_absent, is_conflict, is_overload};
 
 pub(crate) use failures::{PanicGuard, PanicMetrics, restart_on_panic};
@@ -105,7 +105,7 @@ pub(crate) async fn run<K, F>(
     K: Clone + Debug + Eq + Hash,
     F: Future<Output = Reconciled>,
 {
-    let (backoff, panics) = (ErrorBackoff::default(), PanicGuard::new(name, panics));
+    let (backoff, panics) = (ExponentialWaits::after_refusals(), PanicGuard::new(name, panics));
     let (schedule, requests) = unbounded();
     let schedule = |message, run_at| {
         // Both ends are in this function.
@@ -148,7 +148,7 @@ pub(crate) async fn run<K, F>(
                         if is_overload(&error.source) {
                             concurrency.overloaded(now);
                         }
-                        Some(backoff.wait(key.clone(), &error))
+                        Some(backoff.after(key.clone(), &error))
                     }
                     Err(after_panic) => Some(after_panic),
                 };
