@@ -202,6 +202,28 @@ mod tests {
     }
 
     #[test]
+    fn the_job_matters_only_where_the_task_had_one_and_was_not_cancelled() {
+        let depends = |task: Value| {
+            let task = json!({"metadata": {"name": "t", "uid": "u"}, "spec": task["spec"], "status": task["status"]});
+            depends_on_job(&task, &TaskState::of(&task).unwrap())
+        };
+        assert!(depends(
+            json!({"status": {"phase": "Failed", "message": "Task failed"}})
+        ));
+        assert!(depends(json!({"status": {"phase": "Failed"}})));
+        for other in [
+            json!({"status": {"phase": "Succeeded"}}),
+            json!({"status": {"phase": "Running"}}),
+            json!({"status": {"phase": "Cancelled"}}),
+            json!({"status": {"phase": "Failed", "message": "Failed to create the Job: no"}}),
+            json!({"status": {"phase": "Failed", "message": "Dependency \"x\" failed"}}),
+            json!({"spec": {"workerPoolRef": {"name": "p"}}, "status": {"phase": "Failed"}}),
+        ] {
+            assert!(!depends(other.clone()), "{other}");
+        }
+    }
+
+    #[test]
     fn the_cluster_is_blamed_only_on_evidence() {
         let ran = json!({"status": {"phase": "Failed", "startTime": "2026-11-21T00:00:00Z"}});
         let queued = json!({"status": {"phase": "Failed"}});
