@@ -111,6 +111,11 @@ impl<'a> Task<'a> {
         self.0.text("/status/phase").unwrap_or_default()
     }
 
+    /// `status.jobName`, which Kelos writes right after it created the Job.
+    pub fn job_name(self) -> Option<&'a str> {
+        self.0.text("/status/jobName")
+    }
+
     /// `status.podName`: the newest pod, or the runner that the Task is assigned to.
     pub fn pod_name(self) -> Option<&'a str> {
         self.0.text("/status/podName")

@@ -260,6 +260,16 @@ impl ClusterCache {
         &self.work_items
     }
 
+    /// Takes over a `WorkItem` that this process wrote, in place of the version `before`, until the watch shows it.
+    pub fn work_item_written(&self, before: &str, item: WorkItem) {
+        self.work_items.written(before, trim::trim_work_item(item));
+    }
+
+    /// Takes over a Task that this process wrote, trimmed by [`trim_task`], in place of the version `before`.
+    pub fn task_written(&self, before: &str, task: DynamicObject) {
+        self.tasks.written(before, task);
+    }
+
     /// The Tasks of Kelos, trimmed by [`trim_task`].
     pub fn tasks(&self) -> &Store<DynamicObject> {
         &self.tasks

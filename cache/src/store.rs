@@ -3,11 +3,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Debug,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::{Duration, Instant},
 };
 
-use tokio::sync::{mpsc, watch};
+use kube::Resource;
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::timeout,
+};
 use tracing::{info, warn};
 
 use crate::CacheStatus;
@@ -22,6 +27,14 @@ pub struct NamespacedName {
 }
 
 impl NamespacedName {
+    pub(crate) fn of(object: &impl Resource) -> Self {
+        let metadata = object.meta();
+        Self {
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name: metadata.name.clone().unwrap_or_default(),
+        }
+    }
+
     /// The key of an object.
     pub fn new(namespace: &str, name: &str) -> Self {
         Self {
@@ -90,6 +103,7 @@ pub struct Store<T> {
     staged: Mutex<ObjectMap<T>>,
     state: watch::Sender<WatchState>,
     after_change: AfterChange<T>,
+    added: Notify,
 }
 
 /// Objects by their key.
@@ -140,6 +154,21 @@ impl WatchState {
     }
 }
 
+impl<T: Resource + PartialEq> Store<T> {
+    /// Replaces the version `before` of an object by `value`, which this process wrote in its place. If the watch has shown another
+    /// version by now, or the deletion, the store stays as it is.
+    ///
+    /// So a reader finds what this process wrote before the watch shows it, and that event is no change any more.
+    pub(crate) fn written(&self, before: &str, value: T) {
+        let key = NamespacedName::of(&value);
+        let mut content = self.write();
+        let current = content.objects.get(&key);
+        if current.is_some_and(|current| current.meta().resource_version.as_deref() == Some(before)) {
+            self.put(&mut content, key, value);
+        }
+    }
+}
+
 impl<T: PartialEq> Store<T> {
     pub(crate) fn new(kind: &'static str) -> Self {
         Self::with_after_change(kind, |_, _| Vec::new())
@@ -148,6 +177,7 @@ impl<T: PartialEq> Store<T> {
     pub(crate) fn with_after_change(kind: &'static str, after_change: AfterChange<T>) -> Self {
         Self {
             after_change,
+            added: Notify::new(),
             kind,
             fields: None,
             content: RwLock::new(StoreContent {
@@ -188,6 +218,22 @@ impl<T: PartialEq> Store<T> {
     /// The object of a key.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<T>> {
         self.read().objects.get(&NamespacedName::new(namespace, name)).cloned()
+    }
+
+    /// Waits until the store has an object under a key, which this process created, but no longer than `limit`.
+    pub async fn wait_for(&self, namespace: &str, name: &str, limit: Duration) {
+        let added = async {
+            loop {
+                let mut added = pin!(self.added.notified());
+                added.as_mut().enable();
+                if self.get(namespace, name).is_some() {
+                    return;
+                }
+                added.await;
+            }
+        };
+        // Without it, readers are behind a little longer.
+        let _ = timeout(limit, added).await;
     }
 
     /// All objects, in the order of their keys.
@@ -300,10 +346,14 @@ impl<T: PartialEq> Store<T> {
 
     /// Adds or replaces an object; `None` if it is not kept.
     pub(crate) fn apply(&self, key: NamespacedName, value: Option<T>) {
-        let Some(value) = value.map(Arc::new) else {
-            return self.remove(key);
-        };
-        let mut content = self.write();
+        match value {
+            Some(value) => self.put(&mut self.write(), key, value),
+            None => self.remove(key),
+        }
+    }
+
+    fn put(&self, content: &mut StoreContent<T>, key: NamespacedName, value: T) {
+        let value = Arc::new(value);
         let old = content.objects.insert(key.clone(), Arc::clone(&value));
         let mut changes = (self.after_change)(&mut content.objects, &key);
         if old.as_ref() != Some(&value) {
@@ -315,6 +365,7 @@ impl<T: PartialEq> Store<T> {
             changes.insert(0, change);
         }
         content.publish(&changes);
+        self.added.notify_waiters();
     }
 
     /// Removes a deleted object.
@@ -445,6 +496,7 @@ impl<T> StoreContent<T> {
 #[cfg(test)]
 mod tests {
     use futures::FutureExt as _;
+    use taskgate_api::{WorkItem, WorkItemStatus, work_item::WorkItemSpec};
 
     use super::*;
 
@@ -594,5 +646,59 @@ mod tests {
         drop(store.subscribe());
         store.apply(key("x"), Some(7));
         assert!(store.read().subscribers.is_empty());
+    }
+
+    fn work_item(version: &str, failures: u32) -> WorkItem {
+        let mut item = WorkItem::new(
+            "i",
+            WorkItemSpec {
+                key: "i".into(),
+                item: "i".into(),
+                spawner: None,
+            },
+        );
+        item.metadata.namespace = Some("a".into());
+        item.metadata.resource_version = Some(version.into());
+        item.status = Some(WorkItemStatus {
+            consecutive_failures: failures,
+            ..WorkItemStatus::default()
+        });
+        item
+    }
+
+    #[test]
+    fn what_this_process_wrote_replaces_only_the_version_that_it_was_written_over() {
+        let store = Store::<WorkItem>::new("workitems");
+        let failures = || Some(store.get("a", "i")?.status.as_ref()?.consecutive_failures);
+        store.written("1", work_item("2", 1));
+        assert_eq!(failures(), None, "it may have been deleted");
+        store.apply(key("i"), Some(work_item("1", 0)));
+        let mut changes = store.subscribe();
+        changes.try_next();
+        store.written("1", work_item("2", 1));
+        assert_eq!(
+            (failures(), changes.try_next().map(|batch| batch.len())),
+            (Some(1), Some(1))
+        );
+        store.apply(key("i"), Some(work_item("2", 1)));
+        assert!(changes.try_next().is_none(), "the watch shows what is known");
+        store.apply(key("i"), Some(work_item("3", 5)));
+        store.written("1", work_item("2", 1));
+        assert_eq!(failures(), Some(5), "the watch is ahead");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_an_object_gets_it_or_goes_on_after_the_limit() {
+        let store = Store::<WorkItem>::new("workitems");
+        let limit = Duration::from_secs(1);
+        let start = tokio::time::Instant::now();
+        store.wait_for("a", "i", limit).await;
+        assert_eq!(start.elapsed(), limit);
+        let adding = async {
+            tokio::time::sleep(limit / 2).await;
+            store.apply(key("i"), Some(work_item("1", 0)));
+        };
+        tokio::join!(store.wait_for("a", "i", limit), adding);
+        assert_eq!(start.elapsed(), limit + limit / 2);
     }
 }

@@ -59,24 +59,25 @@ pub(crate) fn spawner(mut object: DynamicObject) -> CachedSpawner {
 /// A `WorkItem` with what admission, the next step, the limit and the spawner's condition depend on: there may be very many. A
 /// reconcile that writes one reads it whole. `None` if it cannot be read: a typed watch would fail for all of them.
 pub(crate) fn work_item(object: DynamicObject) -> Option<WorkItem> {
-    let DynamicObject {
-        mut metadata, mut data, ..
-    } = object;
-    metadata.managed_fields = None;
+    let DynamicObject { metadata, mut data, .. } = object;
     let status = serde_json::from_value::<Option<WorkItemStatus>>(data["status"].take());
     let read = status.and_then(|status| Ok((serde_json::from_value(data["spec"].take())?, status)));
     match read {
-        Ok((spec, mut status)) => {
-            if let Some(status) = &mut status {
-                trim_status(status);
-            }
-            Some(WorkItem { metadata, spec, status })
-        }
+        Ok((spec, status)) => Some(trim_work_item(WorkItem { metadata, spec, status })),
         Err(error) => {
             warn!(namespace = metadata.namespace, name = metadata.name, %error, "skipping a WorkItem that cannot be read");
             None
         }
     }
+}
+
+/// Removes from a `WorkItem` what only people and retries read.
+pub(crate) fn trim_work_item(mut item: WorkItem) -> WorkItem {
+    item.metadata.managed_fields = None;
+    if let Some(status) = &mut item.status {
+        trim_status(status);
+    }
+    item
 }
 
 fn trim_status(status: &mut WorkItemStatus) {

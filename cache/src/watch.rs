@@ -172,27 +172,19 @@ where
                 continue;
             }
             Event::InitApply(object) => {
-                store.stage(&key_of(&object), trim(object));
+                store.stage(&NamespacedName::of(&object), trim(object));
                 continue;
             }
             Event::InitDone => {
                 *listed = Some(Instant::now());
                 store.commit();
             }
-            Event::Apply(object) => store.apply(key_of(&object), trim(object)),
-            Event::Delete(object) => store.remove(key_of(&object)),
+            Event::Apply(object) => store.apply(NamespacedName::of(&object), trim(object)),
+            Event::Delete(object) => store.remove(NamespacedName::of(&object)),
         }
         if changed() {
             return Ok(());
         }
     }
     Ok(())
-}
-
-fn key_of<K: Resource>(object: &K) -> NamespacedName {
-    let metadata = object.meta();
-    NamespacedName {
-        namespace: metadata.namespace.clone().unwrap_or_default(),
-        name: metadata.name.clone().unwrap_or_default(),
-    }
 }

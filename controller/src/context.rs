@@ -1,13 +1,12 @@
 //! What every reconciler needs, and nothing that belongs to one feature.
 //!
-//! Imports `kubernetes`, `task_index` and `workqueue`. Built once in `controller`; each feature keeps its own state beside it.
+//! Imports `events` (the queue), `kubernetes`, `task_index` and `workqueue`. Built once in `controller`; each feature keeps its own state beside it.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use kube::{
     Api, Client, ResourceExt as _,
     api::{ApiResource, DynamicObject},
-    runtime::events::Recorder,
 };
 use serde_json::json;
 use taskgate_api::{Mode, WorkItem, kelos, keys, task_policy::FailurePolicy};
@@ -16,6 +15,7 @@ use taskgate_policy::{PolicyScope, PolicySet, SpawnerInfo};
 use tokio::sync::watch;
 
 use crate::{
+    events::EventQueue,
     task_index::{ItemRef, TaskIndex},
     workqueue::PanicMetrics,
 };
@@ -31,7 +31,7 @@ pub(crate) struct Context {
     pub(crate) started: watch::Sender<bool>,
     /// The Tasks of each work item.
     pub(crate) task_index: TaskIndex,
-    pub(crate) recorder: Recorder,
+    pub(crate) events: EventQueue,
     /// The identity of this replica.
     pub(crate) identity: String,
     /// Taskgate's own namespace.

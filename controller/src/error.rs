@@ -68,6 +68,11 @@ pub(crate) fn is_conflict(error: &kube::Error) -> bool {
     code(error) == Some(409)
 }
 
+/// The API server takes no more requests for now, or does not answer.
+pub(crate) fn is_overload(error: &kube::Error) -> bool {
+    code(error).is_none_or(|code| matches!(code, 429 | 503 | 504))
+}
+
 /// The namespace is being deleted: nothing can be created in it any more.
 pub(crate) fn is_namespace_terminating(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 403 && status.message.contains("being terminated"))

@@ -39,14 +39,7 @@ pub(crate) async fn adopt(context: &Context, subject: &Subject) -> Result<TaskRe
 }
 
 /// Annotates the Task: its end is recorded in `item`. The finalizer of a Task that succeeded is removed in the same write.
-pub(crate) async fn mark_recorded(
-    context: &Context,
-    subject: &Subject,
-    item: Option<&WorkItem>,
-) -> Result<TaskResult, Error> {
-    let Some(item) = item else {
-        return Ok(TaskResult::Unchanged);
-    };
+pub(crate) async fn mark_recorded(context: &Context, subject: &Subject, item: &WorkItem) -> Result<TaskResult, Error> {
     let mut change = json!({"annotations": {keys::RECORDED: item.metadata.uid}});
     if subject.state.phase == TaskPhase::Succeeded {
         change["finalizers"] = other_finalizers(subject).into();

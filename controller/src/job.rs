@@ -14,7 +14,7 @@ use taskgate_api::{is_object_name, job, kelos};
 
 use crate::{
     context::Context,
-    error::{Error, is_absent, is_conflict},
+    error::Error,
     kubernetes::{self, json_of, rfc3339},
     task::Subject,
     workqueue::StepResult,
@@ -106,10 +106,5 @@ pub(crate) async fn fail(
     let patched = jobs
         .patch_status(&subject.state.name, &PatchParams::default(), &Patch::Merge(patch))
         .await;
-    match patched {
-        Ok(job) => Ok(StepResult::Changed(Box::new(job))),
-        Err(error) if is_conflict(&error) => Ok(StepResult::Conflict),
-        Err(error) if is_absent(&error) => Ok(StepResult::AwaitChange),
-        Err(error) => Err(subject.error("failing", "Job", error)),
-    }
+    StepResult::of_write(patched).map_err(|error| subject.error("failing", "Job", error))
 }

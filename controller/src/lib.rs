@@ -15,9 +15,9 @@
 //! status         conditions of policies, on every replica
 //! ```
 //!
-//! Shared by the features, from the bottom: `kubernetes`, `error`, `workqueue` (results, backoff, panics, rate limits), `task_index`,
-//! `context`, `events`, `task`, `job`, `finalizer`, `work_items`. Imports point downwards in this order; of the features
-//! only `breaker` imports `cancellation`, `retry` imports `breaker`, and all may import `source`.
+//! Shared by the features, from the bottom: `kubernetes`, `error`, `workqueue` (the loop, results, backoff, rate limits), `task_index`,
+//! `events`, `context`, `task`, `job`, `finalizer`, `work_items`. Imports point downwards in this order; of the features
+//! only `breaker` imports `cancellation`, `retry` imports `breaker`, and all may import `source` and `status`.
 //!
 //! Objects that other parts of taskgate need too come from the cluster cache (`taskgate-cache`); a feature watches only its own.
 //!
@@ -51,6 +51,5 @@ pub use config::Config;
 pub use controller::Metrics;
 pub use error::Error;
 pub use leader_election::switch;
-pub use run::run;
+pub use run::{run, run_policy_status};
 pub use source::SourceConfig;
-pub use status::run_policy_status;

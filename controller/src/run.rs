@@ -1,8 +1,11 @@
 //! Runs the controller while this replica leads and taskgate is enabled.
 //!
-//! Imports `controller` and `leader_election`. Called by the `taskgate` binary.
+//! Imports `controller`, `leader_election` and `status`. Called by the `taskgate` binary.
+
+use std::sync::Arc;
 
 use kube::Client;
+use taskgate_cache::ClusterCache;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -10,10 +13,12 @@ use tracing::warn;
 use crate::{
     config::Config,
     controller::{self, Metrics},
+    events::EventQueue,
     leader_election::{
         Leader, WriteFence, disabled,
         switch::{self, SwitchState},
     },
+    status,
     workqueue::restart_on_panic,
 };
 
@@ -27,6 +32,18 @@ pub async fn run(client: Client, config: Config, metrics: Metrics, shutdown: Can
     }
 }
 
+/// Updates the condition `Accepted` of all policies, as `cache` has them, until `shutdown`.
+///
+/// RBAC: `patch` on the `status` of both kinds.
+pub async fn run_policy_status(
+    client: Client,
+    cache: Arc<ClusterCache>,
+    metrics: Metrics,
+    shutdown: CancellationToken,
+) {
+    status::run_policy_status(client, cache, &metrics.panics, shutdown).await;
+}
+
 async fn run_when_leading(
     client: &Client,
     config: &Config,
@@ -36,10 +53,13 @@ async fn run_when_leading(
 ) {
     let Some(lease) = &config.lease else {
         metrics.leader.set_leader(true);
+        let (events, sender) = EventQueue::start(client.clone(), &config.identity);
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = work(client, config, metrics, state) => warn!("the controller ended by itself"),
+            () = work(client, &events, config, metrics, state) => warn!("the controller ended by itself"),
         }
+        drop(events);
+        sender.flush().await;
         return;
     };
     let fence = WriteFence::default();
@@ -53,6 +73,7 @@ async fn run_when_leading(
     );
     while leader.acquire(shutdown).await {
         metrics.leader.set_leader(true);
+        let (events, sender) = EventQueue::start(fenced.clone(), &config.identity);
         // In a separate tokio task, so that the Lease is renewed however busy the controller is.
         let end = shutdown.child_token();
         let until = end.clone();
@@ -63,13 +84,18 @@ async fn run_when_leading(
         });
         let ended = tokio::select! {
             ended = &mut renewing => ended,
-            () = work(&fenced, config, metrics, state) => {
+            () = work(&fenced, &events, config, metrics, state) => {
                 warn!("the controller ended by itself");
                 drop(end);
                 renewing.await
             }
         };
         leader = ended.expect("the Lease's task neither panics nor is aborted");
+        drop(events);
+        if shutdown.is_cancelled() {
+            // The Lease is still held.
+            sender.flush().await;
+        }
         fence.close();
         metrics.leader.set_leader(false);
         if shutdown.is_cancelled() {
@@ -80,7 +106,13 @@ async fn run_when_leading(
 }
 
 /// Runs what the switch says: the controller, or only the removal of finalizers.
-async fn work(client: &Client, config: &Config, metrics: &Metrics, state: &watch::Receiver<SwitchState>) {
+async fn work(
+    client: &Client,
+    events: &EventQueue,
+    config: &Config,
+    metrics: &Metrics,
+    state: &watch::Receiver<SwitchState>,
+) {
     let working = async {
         let mut state = state.clone();
         loop {
@@ -93,7 +125,7 @@ async fn work(client: &Client, config: &Config, metrics: &Metrics, state: &watch
                     turned = turned => turned.is_err(),
                     // A panic outside the reconcile of one object restarts the whole controller.
                     () = restart_on_panic("lead", &metrics.panics, || {
-                        controller::run(client.clone(), config, metrics)
+                        controller::run(client, events, config, metrics)
                     }) => true,
                 },
                 SwitchState::Disabled => tokio::select! {

@@ -4,21 +4,20 @@
 //! Imports `context`, `error`, `kubernetes`, `task_index`, `workqueue`. Called by `breaker`, `cancellation`, `metadata`,
 //! `queueing`, `finalizer` and `controller::task`, which is the reconcile loop.
 
-use std::sync::Arc;
-
 use kube::{
     ResourceExt as _,
     api::{DynamicObject, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use taskgate_api::{Mode, WorkItem, kelos::Task, task_policy::FailurePolicy};
+use taskgate_api::{Mode, kelos::Task, task_policy::FailurePolicy};
 use taskgate_cache::trim_task;
 use taskgate_policy::{ItemIdentity, PolicyScope, TaskState};
+use tracing::info;
 
 use crate::{
     context::Context,
-    error::{Error, is_absent, is_conflict},
-    kubernetes::{json_of, namespace_of},
+    error::Error,
+    kubernetes::{delete_only, json_of, namespace_of},
     task_index::ItemRef,
     workqueue::StepResult,
 };
@@ -75,15 +74,15 @@ impl Subject {
         }
     }
 
+    /// The failure section of the policy that governs it.
+    pub(crate) fn failure_policy(&self) -> Option<&FailurePolicy> {
+        self.rule.as_ref().map(|(_, rule)| rule)
+    }
+
     /// The reference to the Task's `WorkItem`.
     pub(crate) fn item_ref(&self) -> Option<ItemRef> {
         let (_, name) = self.item.as_ref()?;
         Some((self.namespace.clone(), name.clone()))
-    }
-
-    /// The Task's `WorkItem` as the cache has it.
-    pub(crate) fn cached_work_item(&self, context: &Context) -> Option<Arc<WorkItem>> {
-        context.cached_work_item(&self.item_ref()?)
     }
 
     /// The resource version that was read.
@@ -115,12 +114,13 @@ pub(crate) async fn read_untrimmed(context: &Context, subject: &Subject) -> Resu
 
 /// Changes the Task's metadata.
 pub(crate) async fn patch(context: &Context, subject: &Subject, mut metadata: Value) -> Result<TaskResult, Error> {
-    metadata["resourceVersion"] = subject.resource_version().cloned().unwrap_or_default();
+    let version = subject.resource_version();
+    metadata["resourceVersion"] = version.cloned().unwrap_or_default();
     metadata["uid"] = subject.state.uid.clone().into();
     let patch = Patch::Merge(json!({"metadata": metadata}));
     let tasks = context.tasks(&subject.namespace);
     let patched = tasks.patch(&subject.state.name, &PatchParams::default(), &patch).await;
-    written(patched).map_err(|error| subject.error("patching", "Task", error))
+    written(context, version, patched).map_err(|error| subject.error("patching", "Task", error))
 }
 
 /// Changes the Task's status, if the Task is still at `version`.
@@ -138,17 +138,37 @@ pub(crate) async fn patch_status(
     let patched = tasks
         .patch_status(&subject.state.name, &PatchParams::default(), &patch)
         .await;
-    written(patched).map_err(|error| subject.error("writing the status of", "Task", error))
+    written(context, version, patched).map_err(|error| subject.error("writing the status of", "Task", error))
 }
 
-fn written(patched: kube::Result<DynamicObject>) -> kube::Result<TaskResult> {
-    match patched {
-        Ok(mut object) => {
-            trim_task(&mut object);
-            Ok(TaskResult::Changed(Box::new(object)))
+/// The result of a write to the Task at `version`. The cache has it at once, so that the next reconcile does not repeat it.
+fn written(
+    context: &Context,
+    version: Option<&Value>,
+    patched: kube::Result<DynamicObject>,
+) -> kube::Result<TaskResult> {
+    let mut result = TaskResult::of_write(patched)?;
+    if let TaskResult::Changed(object) = &mut result {
+        trim_task(object);
+        if let Some(before) = version.and_then(Value::as_str) {
+            context.cache.task_written(before, (**object).clone());
         }
-        Err(error) if is_absent(&error) => Ok(TaskResult::AwaitChange),
-        Err(error) if is_conflict(&error) => Ok(TaskResult::Conflict),
-        Err(error) => Err(error),
     }
+    Ok(result)
+}
+
+/// Deletes the version of the Task that was read.
+pub(crate) async fn delete(context: &Context, subject: &Subject) -> Result<TaskResult, Error> {
+    let version = subject.resource_version().and_then(Value::as_str);
+    let params = delete_only(Some(subject.state.uid.clone()), version.map(ToOwned::to_owned));
+    let (tasks, name) = (context.tasks(&subject.namespace), &subject.state.name);
+    let result = StepResult::of_write(tasks.delete(name, &params).await);
+    let result = result.map_err(|error| subject.error("deleting", "Task", error))?;
+    Ok(match result {
+        StepResult::Changed(_) => {
+            info!(namespace = subject.namespace, name, "deleted an ended Task");
+            TaskResult::AwaitChange
+        }
+        result => result.for_other(),
+    })
 }

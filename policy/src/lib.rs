@@ -44,8 +44,9 @@ pub use admission::{
 };
 pub use breaker::{
     CIRCUIT_BROKEN, Ending, HISTORY, ItemSnapshot, Retrying, RunObjects, TaskAction, TaskContext, TaskPhase, TaskState,
-    UninstallAction, add_late_usage, allowance, attempt, baseline, breaker_state, classify, failures_to_reset, fit,
-    is_far_from_limit, minimal, next_action, next_attempt, record, refresh, reset, reset_by, uninstall_action,
+    UninstallAction, add_late_usage, allowance, attempt, baseline, breaker_state, classify, depends_on_job,
+    failures_to_reset, fit, is_far_from_limit, minimal, next_action, next_attempt, record, refresh, reset, reset_by,
+    uninstall_action,
 };
 pub use cancellation::{
     CancelContext, CancelIntent, CancelIntentContext, CancelReview, CancelState, CancelStep, CancelTask, Cancellation,

@@ -123,6 +123,7 @@ async fn serve(args: ServeArgs) -> Result<()> {
     parts.spawn(taskgate_controller::run_policy_status(
         client.clone(),
         server.cache(),
+        controller_metrics.clone(),
         followers.clone(),
     ));
     parts.spawn(taskgate_controller::run(

@@ -7,148 +7,123 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt as _;
 use taskgate_api::{
-    WorkItem, WorkItemStatus,
+    WorkItem,
     kelos::Task,
-    work_item::{Breaker, Outcome},
+    task_policy::FailurePolicy,
+    work_item::{Attempt, Breaker, Outcome},
 };
-use taskgate_policy as policy;
+use taskgate_policy::{self as policy, Ending, ItemIdentity, RunObjects, classify};
 
-use super::{BreakerReconciler, events, failure_cause};
+use super::{BreakerReconciler, events};
 use crate::{
+    context::Context,
     error::Error,
+    job,
     task::{Subject, TaskResult},
-    work_items::{self, LoadedWorkItem, WorkItemResult},
+    work_items::{CurrentWorkItem, WorkItemResult},
 };
 
-/// Records the Task's end in its `WorkItem`.
+/// Records the Task's end in its `WorkItem`, which is created when it is missing.
 pub(crate) async fn record(
     breaker: &BreakerReconciler,
     subject: &Subject,
-    item: &mut LoadedWorkItem,
+    item: &mut CurrentWorkItem,
 ) -> Result<TaskResult, Error> {
-    let context = &breaker.context;
-    let rule = subject.rule.as_ref().map(|(_, rule)| rule);
-    let ending = failure_cause::ending(context, subject, rule).await?;
+    let (context, rule) = (&*breaker.context, subject.failure_policy());
+    let ending = ending(context, subject, rule).await?;
+    if item.is_terminating() {
+        return Ok(TaskResult::Terminating);
+    }
+    if item.get().is_none() {
+        let Some((identity, name)) = &subject.item else {
+            return Ok(TaskResult::Unchanged);
+        };
+        match breaker
+            .create(&subject.namespace, &new(subject, identity, name))
+            .await?
+        {
+            WorkItemResult::Changed(found) => item.set(*found),
+            result => return Ok(result.for_other()),
+        }
+    }
     let now = Timestamp::now();
     let attempt = policy::attempt(&subject.object, &subject.state, ending, now);
-    let outcome = attempt.outcome;
-    let cost = attempt.cost_usd.clone();
-    let written = write(breaker, subject, item, true, |status| {
-        policy::record(status, attempt, rule, now)
-    })
-    .await?;
-    if let WorkItemResult::Changed(item) = &written {
+    let (outcome, cost) = (attempt.outcome, attempt.cost_usd.clone());
+    let is_written = item
+        .write(context, |status, now| policy::record(status, attempt, rule, now))
+        .await?;
+    if let Some(item) = item.get().filter(|_| is_written) {
         breaker.metrics.recorded(outcome, cost.as_deref());
         let tripped = is_tripped_by(item, &subject.state.uid);
         if tripped {
-            breaker
-                .metrics
-                .tripped(&subject.namespace, item.spec.spawner.as_deref());
+            let spawner = item.spec.spawner.as_deref();
+            breaker.metrics.tripped(&subject.namespace, spawner);
         }
         if matches!(outcome, Outcome::Failed | Outcome::Infrastructure | Outcome::Stopped) {
-            events::attempt_failed(context, subject, item, tripped).await;
+            events::attempt_failed(context, subject, item, tripped);
         }
     }
-    Ok(written.for_other())
+    Ok(TaskResult::Unchanged)
 }
 
-/// Adds what the Task used, where its end was recorded before Kelos reported it; `None` when there is nothing to add. The cache is
-/// enough to see that.
+/// How the Task ended. Its Job and the Job's pods show whether the agent or the infrastructure failed.
+async fn ending(context: &Context, subject: &Subject, rule: Option<&FailurePolicy>) -> Result<Ending, Error> {
+    let (state, object) = (&subject.state, &subject.object);
+    let (mut job, mut pods) = (None, Vec::new());
+    if policy::depends_on_job(object, state) {
+        job = job::of_task(context, subject).await?;
+        if job.is_some() {
+            pods = job::pods_of_task(context, &subject.namespace, &state.name).await?;
+        }
+    }
+    let run = RunObjects {
+        job: job.as_ref(),
+        pods: &pods,
+    };
+    Ok(classify(object, state, run, rule))
+}
+
+/// Adds what the Task used, where its end was recorded before Kelos reported it.
 pub(crate) async fn add_late_usage(
     breaker: &BreakerReconciler,
     subject: &Subject,
-    item: &mut LoadedWorkItem,
-) -> Result<Option<TaskResult>, Error> {
-    let filled = |status: &WorkItemStatus| policy::add_late_usage(status, &subject.object);
-    let cached = subject.cached_work_item(&breaker.context);
-    let Some(status) = cached.as_ref().and_then(|item| item.status.as_ref()) else {
-        return Ok(None);
-    };
-    if filled(status).is_none() {
-        return Ok(None);
+    item: &mut CurrentWorkItem,
+) -> Result<(), Error> {
+    let is_written = item
+        .write(&breaker.context, |status, _| {
+            policy::add_late_usage(status, &subject.object)
+        })
+        .await?;
+    if let Some(attempt) = item
+        .get()
+        .filter(|_| is_written)
+        .and_then(|item| attempt(item, subject))
+    {
+        breaker.metrics.paid(attempt.cost_usd.as_deref());
     }
-    match write(breaker, subject, item, false, filled).await? {
-        WorkItemResult::Unchanged => Ok(None),
-        written => {
-            if let WorkItemResult::Changed(item) = &written {
-                let status = item.status.as_ref();
-                let mut attempts = status.into_iter().flat_map(|status| &status.attempts);
-                let known = attempts.find(|known| known.uid == subject.state.uid);
-                breaker.metrics.paid(known.and_then(|known| known.cost_usd.as_deref()));
-            }
-            Ok(Some(written.for_other()))
-        }
-    }
+    Ok(())
 }
 
 /// Resets the item's failures: a user or the spawner deleted the Task.
 pub(crate) async fn reset(
     breaker: &BreakerReconciler,
     subject: &Subject,
-    item: &mut LoadedWorkItem,
+    item: &mut CurrentWorkItem,
 ) -> Result<TaskResult, Error> {
-    let now = Timestamp::now();
     let uid = subject.state.uid.as_str();
-    let written = write(breaker, subject, item, false, |status| {
-        policy::reset(status, "TombstoneDeleted", Some(uid), now)
-    })
-    .await?;
-    if let WorkItemResult::Changed(item) = &written {
-        events::tombstone_deleted(&breaker.context, subject, item).await;
+    let is_written = item
+        .write(&breaker.context, |status, now| {
+            policy::reset(status, "TombstoneDeleted", Some(uid), now)
+        })
+        .await?;
+    if let Some(item) = item.get().filter(|_| is_written) {
+        events::tombstone_deleted(&breaker.context, subject, item);
     }
-    Ok(written.for_other())
-}
-
-/// Updates the breaker's state, which depends on the policy and on the time.
-pub(crate) async fn refresh(
-    breaker: &BreakerReconciler,
-    subject: &Subject,
-    item: &mut LoadedWorkItem,
-) -> Result<TaskResult, Error> {
-    let now = Timestamp::now();
-    let rule = subject.rule.as_ref().map(|(_, rule)| rule);
-    let written = write(breaker, subject, item, false, |status| {
-        policy::refresh(status, rule, now)
-    })
-    .await?;
-    Ok(written.for_other())
-}
-
-async fn write(
-    breaker: &BreakerReconciler,
-    subject: &Subject,
-    item: &mut LoadedWorkItem,
-    create: bool,
-    change: impl FnOnce(&WorkItemStatus) -> Option<WorkItemStatus>,
-) -> Result<WorkItemResult, Error> {
-    let (Some((identity, name)), Some(key)) = (&subject.item, subject.item_ref()) else {
-        return Ok(WorkItemResult::Unchanged);
-    };
-    if item.get(&breaker.context, Some(&key)).await?.is_none() {
-        if !create {
-            return Ok(WorkItemResult::Unchanged);
-        }
-        if item.is_terminating() {
-            return Ok(WorkItemResult::Terminating);
-        }
-        let created = breaker
-            .create(&subject.namespace, &new(subject, identity, name))
-            .await?;
-        item.update(&created);
-        if !matches!(created, WorkItemResult::Changed(_)) {
-            return Ok(created);
-        }
-    }
-    let Some(before) = item.get(&breaker.context, Some(&key)).await? else {
-        return Ok(WorkItemResult::Conflict);
-    };
-    let written = work_items::write(&breaker.context, before, |status, _| change(status)).await?;
-    item.update(&written);
-    Ok(written)
+    Ok(TaskResult::Unchanged)
 }
 
 /// A new `WorkItem`. Its spawner owns it, so that it is deleted with the spawner; an item that a Task states has no owner.
-fn new(subject: &Subject, identity: &policy::ItemIdentity, name: &str) -> WorkItem {
+fn new(subject: &Subject, identity: &ItemIdentity, name: &str) -> WorkItem {
     let mut item = identity.work_item(name);
     let owner = Task::of(&subject.object)
         .spawner_owner()
@@ -165,13 +140,16 @@ fn new(subject: &Subject, identity: &policy::ItemIdentity, name: &str) -> WorkIt
     item
 }
 
+/// The attempt of the Task in `item`.
+fn attempt<'a>(item: &'a WorkItem, subject: &Subject) -> Option<&'a Attempt> {
+    let mut attempts = item.status.as_ref()?.attempts.iter();
+    attempts.find(|attempt| attempt.uid == subject.state.uid)
+}
+
 /// Whether the attempt of this Task tripped the breaker of `item`.
 fn is_tripped_by(item: &WorkItem, uid: &str) -> bool {
     item.status.as_ref().is_some_and(|status| {
-        status.breaker == Some(Breaker::Open)
-            && status
-                .attempts
-                .last()
-                .is_some_and(|attempt| attempt.uid == uid && attempt.opened)
+        let last = status.attempts.last();
+        status.breaker == Some(Breaker::Open) && last.is_some_and(|attempt| attempt.uid == uid && attempt.opened)
     })
 }

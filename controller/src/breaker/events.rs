@@ -3,14 +3,10 @@
 use kube::{Resource as _, runtime::events::EventType};
 use taskgate_api::WorkItem;
 
-use crate::{
-    context::Context,
-    events::{publish, reference},
-    task::Subject,
-};
+use crate::{context::Context, events::reference, task::Subject};
 
 /// A Task of the item failed, and perhaps tripped the breaker.
-pub(super) async fn attempt_failed(context: &Context, subject: &Subject, item: &WorkItem, tripped: bool) {
+pub(super) fn attempt_failed(context: &Context, subject: &Subject, item: &WorkItem, tripped: bool) {
     let status = item.status.clone().unwrap_or_default();
     let last = status.attempts.last();
     let reason = last.and_then(|attempt| attempt.reason.clone()).unwrap_or_default();
@@ -18,56 +14,43 @@ pub(super) async fn attempt_failed(context: &Context, subject: &Subject, item: &
         .total_cost_usd
         .map(|cost| format!(", cost ${cost} so far"))
         .unwrap_or_default();
-    let counted = format!(
-        "Task {} ended with {reason}; {} failures in a row{cost}",
-        subject.state.name, status.consecutive_failures
-    );
-    let on_item = item.object_ref(&());
-    publish(
-        context,
-        EventType::Warning,
-        "AttemptFailed",
-        "Record",
-        &counted,
-        &on_item,
-    )
-    .await;
+    let (task, failures) = (&subject.state.name, status.consecutive_failures);
+    let counted = format!("Task {task} ended with {reason}; {failures} failures in a row{cost}");
+    let warn = |reason, action, note: &str, regarding| {
+        context
+            .events
+            .publish(EventType::Warning, reason, action, note, &regarding);
+    };
+    warn("AttemptFailed", "Record", &counted, item.object_ref(&()));
     if tripped {
         let note = format!(
-            "no further Task for item {}: {counted}. Reset: delete Task {} or this WorkItem",
-            item.spec.item, subject.state.name
+            "no further Task for item {}: {counted}. Reset: delete Task {task} or this WorkItem",
+            item.spec.item
         );
-        for regarding in [on_item, reference(&subject.object)] {
-            publish(context, EventType::Warning, "CircuitOpened", "Open", &note, &regarding).await;
+        for regarding in [item.object_ref(&()), reference(&subject.object)] {
+            warn("CircuitOpened", "Open", &note, regarding);
         }
     }
 }
 
 /// The deletion of a Task reset the item.
-pub(super) async fn tombstone_deleted(context: &Context, subject: &Subject, item: &WorkItem) {
-    let note = format!(
-        "failures reset: Task {} was deleted, and not by taskgate",
-        subject.state.name
-    );
-    reset(context, EventType::Normal, item, &note).await;
+pub(super) fn tombstone_deleted(context: &Context, subject: &Subject, item: &WorkItem) {
+    let task = &subject.state.name;
+    let note = format!("failures reset: Task {task} was deleted, and not by taskgate");
+    reset(context, EventType::Normal, item, &note);
 }
 
 /// A reset of the item, or why a user's request for one is not carried out.
-pub(super) async fn reset(context: &Context, type_: EventType, item: &WorkItem, note: &str) {
-    publish(context, type_, "CircuitReset", "Reset", note, &item.object_ref(&())).await;
+pub(super) fn reset(context: &Context, type_: EventType, item: &WorkItem, note: &str) {
+    let regarding = item.object_ref(&());
+    context.events.publish(type_, "CircuitReset", "Reset", note, &regarding);
 }
 
 /// A tripped item was deleted, so that another one can be created.
-pub(super) async fn evicted(context: &Context, item: &WorkItem) {
+pub(super) fn evicted(context: &Context, item: &WorkItem) {
     let note = "this tripped item was deleted: the namespace has as many WorkItems as it may, all of them tripped";
     let regarding = item.object_ref(&());
-    publish(
-        context,
-        EventType::Warning,
-        "WorkItemEvicted",
-        "Evict",
-        note,
-        &regarding,
-    )
-    .await;
+    context
+        .events
+        .publish(EventType::Warning, "WorkItemEvicted", "Evict", note, &regarding);
 }

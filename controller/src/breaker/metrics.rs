@@ -1,43 +1,29 @@
 //! The breaker's metrics.
 
 use std::{
-    collections::{HashMap, HashSet},
-    sync::atomic::AtomicU64,
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
 };
 
-use kube::ResourceExt as _;
 use prometheus_client::{
-    encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 use taskgate_api::{WorkItem, work_item::Outcome};
+use taskgate_cache::ObjectChange;
 
 use crate::{metrics::registered, work_items::is_tripped};
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct SpawnerLabels {
-    spawner: String,
-    namespace: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabels {
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct NamespaceLabels {
-    namespace: String,
-}
+/// The names and values of `N` labels.
+type Labels<const N: usize> = [(&'static str, String); N];
 
 /// The breaker's metrics. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct BreakerMetrics {
-    circuit_broken: Family<SpawnerLabels, Counter>,
-    attempts: Family<OutcomeLabels, Counter>,
+    circuit_broken: Family<Labels<2>, Counter>,
+    attempts: Family<Labels<1>, Counter>,
     cost: Counter<f64, AtomicU64>,
-    open_items: Family<NamespaceLabels, Gauge>,
+    open_items: Family<Labels<1>, Gauge>,
     evicted_open: Counter,
 }
 
@@ -81,7 +67,7 @@ impl BreakerMetrics {
             Outcome::Deleted => "deleted",
             Outcome::Stopped => "stopped",
         };
-        self.attempts.get_or_create(&OutcomeLabels { outcome }).inc();
+        self.attempts.get_or_create(&[("outcome", outcome.to_owned())]).inc();
         self.paid(cost_usd);
     }
 
@@ -94,10 +80,8 @@ impl BreakerMetrics {
 
     /// The breaker of an item opened.
     pub(super) fn tripped(&self, namespace: &str, spawner: Option<&str>) {
-        let labels = SpawnerLabels {
-            spawner: spawner.unwrap_or_default().to_owned(),
-            namespace: namespace.to_owned(),
-        };
+        let spawner = ("spawner", spawner.unwrap_or_default().to_owned());
+        let labels = [spawner, ("namespace", namespace.to_owned())];
         self.circuit_broken.get_or_create(&labels).inc();
     }
 
@@ -106,37 +90,44 @@ impl BreakerMetrics {
         self.evicted_open.inc();
     }
 
-    pub(super) fn tripped_items(&self) -> TrippedItems {
-        TrippedItems {
+    pub(super) fn count_items(&self) -> ItemCounts {
+        ItemCounts {
             gauge: self.open_items.clone(),
-            names: HashMap::new(),
+            namespaces: Mutex::default(),
         }
     }
 }
 
-/// The tripped items, and their number per namespace as a gauge. The gauge disappears with this value: only the leader knows it.
+/// How many `WorkItem`s each namespace has, as the watch showed them last, and how many of them are tripped. The latter is a gauge,
+/// which disappears with this value: only the leader knows it.
 #[derive(Debug)]
-pub(crate) struct TrippedItems {
-    gauge: Family<NamespaceLabels, Gauge>,
-    names: HashMap<String, HashSet<String>>,
+pub(super) struct ItemCounts {
+    gauge: Family<Labels<1>, Gauge>,
+    namespaces: Mutex<HashMap<String, usize>>,
 }
 
-impl TrippedItems {
-    /// Updates the count for an item that was written or deleted.
-    pub(crate) fn put(&mut self, item: &WorkItem, deleted: bool) {
-        let namespace = item.namespace().unwrap_or_default();
-        let names = self.names.entry(namespace.clone()).or_default();
-        if !deleted && is_tripped(item) {
-            names.insert(item.name_any());
-        } else {
-            names.remove(&item.name_any());
-        }
-        let count = i64::try_from(names.len()).unwrap_or(i64::MAX);
-        self.gauge.get_or_create(&NamespaceLabels { namespace }).set(count);
+impl ItemCounts {
+    /// Counts a change of the watch.
+    pub(super) fn changed(&self, change: &ObjectChange<WorkItem>) {
+        let namespace = change.key.namespace.clone();
+        let tripped = |item: &Option<Arc<WorkItem>>| i64::from(item.as_deref().is_some_and(is_tripped));
+        let (before, now) = (tripped(&change.old), tripped(&change.new));
+        let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = namespaces.entry(namespace.clone()).or_default();
+        *count = (*count + usize::from(change.new.is_some())).saturating_sub(usize::from(change.old.is_some()));
+        self.gauge
+            .get_or_create(&[("namespace", namespace)])
+            .inc_by(now - before);
+    }
+
+    /// The `WorkItem`s of a namespace.
+    pub(super) fn of(&self, namespace: &str) -> usize {
+        let namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        namespaces.get(namespace).copied().unwrap_or_default()
     }
 }
 
-impl Drop for TrippedItems {
+impl Drop for ItemCounts {
     fn drop(&mut self) {
         self.gauge.clear();
     }
@@ -145,19 +136,20 @@ impl Drop for TrippedItems {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use taskgate_cache::NamespacedName;
 
     use super::*;
 
-    fn item(name: &str, breaker: &str) -> WorkItem {
-        serde_json::from_value(json!({
-            "apiVersion": "taskgate.dev/v1alpha1", "kind": "WorkItem", "metadata": {"name": name, "namespace": "team"},
-            "spec": {"key": name, "item": name}, "status": {"breaker": breaker},
-        }))
-        .unwrap()
+    fn item(breaker: &str) -> Arc<WorkItem> {
+        let item = json!({
+            "apiVersion": "taskgate.dev/v1alpha1", "kind": "WorkItem", "metadata": {},
+            "spec": {"key": "i", "item": "i"}, "status": {"breaker": breaker},
+        });
+        Arc::new(serde_json::from_value(item).unwrap())
     }
 
     #[test]
-    fn tripped_items_are_counted_by_the_leader_only_while_it_leads() {
+    fn items_are_counted_by_the_leader_only_while_it_leads() {
         let mut registry = Registry::default();
         let metrics = BreakerMetrics::register(&mut registry, "taskgate");
         let value = || {
@@ -166,14 +158,19 @@ mod tests {
             let line = text.lines().find(|line| line.starts_with("taskgate_open_items{"));
             line.map(|line| line.rsplit_once(' ').unwrap().1.to_owned())
         };
-        let mut tripped = metrics.tripped_items();
-        tripped.put(&item("a", "Open"), false);
-        tripped.put(&item("b", "HalfOpen"), false);
-        tripped.put(&item("c", "Closed"), false);
-        assert_eq!(value().as_deref(), Some("2"));
-        tripped.put(&item("b", "Open"), true);
-        assert_eq!(value().as_deref(), Some("1"));
-        drop(tripped);
+        let counts = metrics.count_items();
+        let changed = |old, new| {
+            let key = NamespacedName::new("team", "i");
+            counts.changed(&ObjectChange { key, old, new });
+        };
+        changed(None, Some(item("Open")));
+        changed(None, Some(item("HalfOpen")));
+        changed(None, Some(item("Closed")));
+        assert_eq!((counts.of("team"), value().as_deref()), (3, Some("2")));
+        changed(Some(item("HalfOpen")), Some(item("Open")));
+        changed(Some(item("Open")), None);
+        assert_eq!((counts.of("team"), value().as_deref()), (2, Some("1")));
+        drop(counts);
         assert_eq!(value(), None);
     }
 }

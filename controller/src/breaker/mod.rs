@@ -1,9 +1,8 @@
 //! The circuit breaker (`failurePolicy`): how a failed Task is counted, kept, deleted or stopped.
 //!
-//! - `failure_cause`: why a Task failed, from its Job and pods.
-//! - `attempt_history`: records the end of a Task in its `WorkItem`, once, and resets the item.
+//! - `attempt_history`: records the end of a Task in its `WorkItem`, once, with its cause, and resets the item.
 //! - `work_item_limit`: creates `WorkItem`s, as many as a namespace may have.
-//! - `ttl`: deletes ended Tasks. `stop`: fails a Task that was created although its item's breaker is open.
+//! - `stop`: fails a Task that was created although its item's breaker is open.
 //! - `requests`: carries out what users ask of a `WorkItem` by annotation.
 //! - `reassess`: updates `WorkItem`s without Tasks when a policy changes. `spawner_status`: the condition on the TaskSpawner.
 //!
@@ -12,25 +11,29 @@
 
 pub(crate) mod attempt_history;
 mod events;
-mod failure_cause;
 mod metrics;
 pub(crate) mod reassess;
 pub(crate) mod requests;
 pub(crate) mod spawner_status;
 pub(crate) mod stop;
-pub(crate) mod ttl;
 mod work_item_limit;
 
 use std::sync::Arc;
 
+use taskgate_api::WorkItem;
+use taskgate_cache::ObjectChange;
+
 use crate::{context::Context, task_index::ItemRef};
 
-pub(crate) use metrics::{BreakerMetrics, TrippedItems};
+pub(crate) use metrics::BreakerMetrics;
+
+use metrics::ItemCounts;
 
 /// The state of the circuit breaker beside the `WorkItem`s.
 pub(crate) struct BreakerReconciler {
     context: Arc<Context>,
     metrics: BreakerMetrics,
+    counts: ItemCounts,
     /// How many `WorkItem`s a namespace may have.
     work_items_per_namespace: usize,
     /// Whether an item has objects that are retried: its `WorkItem` is then in use.
@@ -46,14 +49,15 @@ impl BreakerReconciler {
     ) -> Self {
         Self {
             context,
+            counts: metrics.count_items(),
             metrics,
             work_items_per_namespace,
             is_retried: Box::new(is_retried),
         }
     }
 
-    /// The gauge of tripped items, which `controller::changes` keeps.
-    pub(crate) fn tripped_items(&self) -> TrippedItems {
-        self.metrics.tripped_items()
+    /// Counts a change of the watch of `WorkItem`s.
+    pub(crate) fn work_item_changed(&self, change: &ObjectChange<WorkItem>) {
+        self.counts.changed(change);
     }
 }

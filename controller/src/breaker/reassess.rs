@@ -14,11 +14,7 @@ use tracing::debug;
 
 use super::spawner_status::{self, SpawnerRef};
 use crate::{
-    context::Context,
-    error::Error,
-    task::Subject,
-    task_index::ItemRef,
-    work_items::{self, WorkItemResult},
+    context::Context, error::Error, task::Subject, task_index::ItemRef, work_items::CurrentWorkItem,
     workqueue::PanicGuard,
 };
 
@@ -60,8 +56,7 @@ pub(crate) async fn run(
     }
 }
 
-/// Writes the breaker's state if the policy changes it; whether it tried. `cached` is enough to see that nothing is to be done, and
-/// lacks too many fields to be written back.
+/// Writes the breaker's state if the policy changes it; whether it tried.
 async fn reassess(context: &Context, cached: &WorkItem) -> Result<bool, Error> {
     let key = (cached.namespace().unwrap_or_default(), cached.name_any());
     if context.is_opted_out(&key.0) {
@@ -78,14 +73,9 @@ async fn reassess(context: &Context, cached: &WorkItem) -> Result<bool, Error> {
     if refreshed(&cached.status.clone().unwrap_or_default(), Timestamp::now()).is_none() {
         return Ok(false);
     }
+    let mut item = CurrentWorkItem::cached(context, key);
     for _ in 0..TRIES {
-        let Some(item) = work_items::read(context, &key).await? else {
-            break;
-        };
-        if !matches!(
-            work_items::write(context, &item, refreshed).await?,
-            WorkItemResult::Conflict
-        ) {
+        if item.write(context, refreshed).await? {
             break;
         }
     }

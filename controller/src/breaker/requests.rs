@@ -38,7 +38,7 @@ pub(crate) async fn reset(context: &Context, item: &WorkItem) -> Result<Option<W
     };
     let Some(by) = item.annotations().get(keys::RESET_BY) else {
         let note = "not reset: taskgate did not see who asked for it, as this namespace is not sent to it";
-        events::reset(context, EventType::Warning, item, note).await;
+        events::reset(context, EventType::Warning, item, note);
         return remove(context, item, [keys::RESET, keys::RESET_BY]).await.map(Some);
     };
     let failures = item.status.as_ref().and_then(failures_to_reset);
@@ -46,7 +46,7 @@ pub(crate) async fn reset(context: &Context, item: &WorkItem) -> Result<Option<W
     let now = match written {
         WorkItemResult::Changed(now) => {
             let note = format!("{} reset, asked for by {by}: {why}", failures.unwrap_or_default());
-            events::reset(context, EventType::Normal, &now, &note).await;
+            events::reset(context, EventType::Normal, &now, &note);
             now
         }
         WorkItemResult::Unchanged => Box::new(item.clone()),

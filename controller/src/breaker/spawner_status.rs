@@ -11,10 +11,12 @@ use std::{
 };
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{
     ResourceExt as _,
     api::{DynamicObject, Patch, PatchParams},
 };
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 use tokio::{sync::mpsc, time::Instant};
 use tracing::{debug, warn};
@@ -22,7 +24,8 @@ use tracing::{debug, warn};
 use crate::{
     context::Context,
     error::is_conflict,
-    kubernetes::{self, json_of, rfc3339},
+    kubernetes::{self, json_of},
+    status::condition,
     work_items::is_tripped,
     workqueue::PanicGuard,
 };
@@ -65,8 +68,12 @@ impl Due {
 pub(crate) async fn run(context: Arc<Context>, mut changed: mpsc::UnboundedReceiver<SpawnerRef>) {
     let mut due: HashMap<SpawnerRef, Due> = HashMap::new();
     let mut written: HashMap<SpawnerRef, Instant> = HashMap::new();
-    let mut warned = false;
     let panics = PanicGuard::new("spawner_status", &context.panics);
+    let mut conditions = SpawnerConditions {
+        context,
+        stated: HashMap::new(),
+        warned: false,
+    };
     loop {
         let next = due
             .iter()
@@ -89,28 +96,21 @@ pub(crate) async fn run(context: Arc<Context>, mut changed: mpsc::UnboundedRecei
             () = wait => {
                 let Some((spawner, _)) = next else { continue };
                 due.remove(&spawner);
-                let written_now = match panics.catch(spawner.clone(), write(&context, &spawner)).await {
-                    Ok(written) => written,
-                    Err(wait) => {
-                        due.insert(spawner, Due::after(wait));
-                        continue;
+                let retry = match panics.catch(spawner.clone(), conditions.update(&spawner)).await {
+                    Ok(Ok(is_written)) => {
+                        if is_written {
+                            written.insert(spawner.clone(), Instant::now());
+                        }
+                        None
                     }
-                };
-                match written_now {
-                    Ok(ConditionWrite::Written) => {
-                        written.insert(spawner, Instant::now());
-                    }
-                    // Logged once: nothing else depends on the condition.
-                    Ok(ConditionWrite::Dropped) if !warned => {
-                        warned = true;
-                        warn!("this Kelos keeps no conditions on a TaskSpawner: none lists the skipped items");
-                    }
-                    Ok(ConditionWrite::Unchanged | ConditionWrite::Dropped) => {}
-                    Err(error) => {
-                        let retry = if is_conflict(&error) { QUIET } else { INTERVAL };
+                    Ok(Err(error)) => {
                         debug!(%error, namespace = spawner.0, name = spawner.1, "the spawner's condition was not written");
-                        due.insert(spawner, Due::after(retry));
+                        Some(if is_conflict(&error) { QUIET } else { INTERVAL })
                     }
+                    Err(after_panic) => Some(after_panic),
+                };
+                if let Some(wait) = retry {
+                    due.insert(spawner, Due::after(wait));
                 }
                 written.retain(|_, at| at.elapsed() < INTERVAL);
             }
@@ -128,41 +128,53 @@ pub(crate) fn enqueue_all(context: &Context, changed: &mpsc::UnboundedSender<Spa
     }
 }
 
-/// The result of a write of the condition.
-enum ConditionWrite {
-    /// Nothing was written: the condition is as it should be, or there is no such spawner.
-    Unchanged,
-    Written,
-    /// The API server dropped it: the CRD has no conditions.
-    Dropped,
+/// The conditions that were written.
+struct SpawnerConditions {
+    context: Arc<Context>,
+    /// The UID and the skipped items of each spawner whose condition states them: it is not read again for them.
+    stated: HashMap<SpawnerRef, (String, Vec<String>)>,
+    /// Whether it was logged that this Kelos keeps no conditions.
+    warned: bool,
 }
 
-/// Writes the condition if it is not as it should be.
-async fn write(context: &Context, (namespace, name): &SpawnerRef) -> kube::Result<ConditionWrite> {
-    if context.is_opted_out(namespace) {
-        return Ok(ConditionWrite::Unchanged);
+impl SpawnerConditions {
+    /// Writes the condition if it is not as it should be; whether it was written.
+    async fn update(&mut self, key: &SpawnerRef) -> kube::Result<bool> {
+        let (context, (namespace, name)) = (&*self.context, key);
+        let before = self.stated.remove(key);
+        let cached = context.cache.spawners().get(namespace, name);
+        let Some(cached) = cached.filter(|_| !context.is_opted_out(namespace)) else {
+            return Ok(false);
+        };
+        let state = (cached.info.uid.clone(), tripped_items(context, namespace, name));
+        let is_stated = before.as_ref() == Some(&state);
+        let is_written = !is_stated && self.write(key, &state.1).await?;
+        self.stated.insert(key.clone(), state);
+        Ok(is_written)
     }
-    let tripped = tripped_items(context, namespace, name);
-    let spawners = context.spawners(namespace);
-    let Some(spawner) = kubernetes::find(&spawners, name).await? else {
-        return Ok(ConditionWrite::Unchanged);
-    };
-    let Some(wanted) = conditions(&spawner, &tripped, Timestamp::now()) else {
-        return Ok(ConditionWrite::Unchanged);
-    };
-    let patch = json!({
-        "metadata": {"resourceVersion": spawner.resource_version(), "uid": spawner.uid()},
-        "status": {"conditions": wanted},
-    });
-    let written = spawners
-        .patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
-        .await?;
-    let stays = conditions(&written, &tripped, Timestamp::now()).is_none();
-    Ok(if stays {
-        ConditionWrite::Written
-    } else {
-        ConditionWrite::Dropped
-    })
+
+    async fn write(&mut self, (namespace, name): &SpawnerRef, tripped: &[String]) -> kube::Result<bool> {
+        let spawners = self.context.spawners(namespace);
+        let Some(spawner) = kubernetes::find(&spawners, name).await? else {
+            return Ok(false);
+        };
+        let Some(wanted) = conditions(&spawner, tripped, Timestamp::now()) else {
+            return Ok(false);
+        };
+        let patch = json!({
+            "metadata": {"resourceVersion": spawner.resource_version(), "uid": spawner.uid()},
+            "status": {"conditions": wanted},
+        });
+        let written = spawners
+            .patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
+            .await?;
+        let is_dropped = conditions(&written, tripped, Timestamp::now()).is_some();
+        if is_dropped && !std::mem::replace(&mut self.warned, true) {
+            // Logged once: nothing else depends on the condition.
+            warn!("this Kelos keeps no conditions on a TaskSpawner: none lists the skipped items");
+        }
+        Ok(!is_dropped)
+    }
 }
 
 /// The items of a spawner that are skipped, in a stable order: numbers as numbers.
@@ -181,37 +193,37 @@ fn tripped_items(context: &Context, namespace: &str, name: &str) -> Vec<String> 
 /// All conditions of `spawner` with taskgate's as it should be, or `None` when it is so already. A spawner without tripped items
 /// that never had the condition does not get it.
 fn conditions(spawner: &DynamicObject, tripped: &[String], now: Timestamp) -> Option<Vec<Value>> {
-    let json = json_of(spawner);
-    let mut conditions = json
-        .pointer("/status/conditions")
-        .and_then(Value::as_array)
-        .cloned()
-        .unwrap_or_default();
-    let (status, reason, message) = if tripped.is_empty() {
-        ("False", "NoneBroken", "no item is skipped".to_owned())
-    } else {
-        ("True", "MaxRetriesExceeded", message(tripped))
-    };
+    let stored = spawner.data.pointer("/status/conditions").and_then(Value::as_array);
+    let mut conditions = stored.cloned().unwrap_or_default();
     let position = conditions.iter().position(|condition| condition["type"] == CONDITION);
-    let before = position.map(|position| conditions[position].clone());
-    if before.is_none() && tripped.is_empty() {
+    if position.is_none() && tripped.is_empty() {
         return None;
     }
-    let same = |field: &str, value: &str| before.as_ref().is_some_and(|before| before[field] == value);
-    if same("status", status) && same("reason", reason) && same("message", &message) {
+    let before = position.and_then(|position| Condition::deserialize(&conditions[position]).ok());
+    let (reason, message) = if tripped.is_empty() {
+        ("NoneBroken", "no item is skipped".to_owned())
+    } else {
+        ("MaxRetriesExceeded", message(tripped))
+    };
+    let generation = spawner.metadata.generation;
+    let wanted = condition(
+        CONDITION,
+        !tripped.is_empty(),
+        reason,
+        message,
+        generation,
+        before.as_ref(),
+        now,
+    );
+    // A new generation alone is no reason to write.
+    let states = |condition: &Condition| [&condition.status, &condition.reason, &condition.message].map(Clone::clone);
+    if before.as_ref().is_some_and(|before| states(before) == states(&wanted)) {
         return None;
     }
-    let since = before
-        .as_ref()
-        .filter(|_| same("status", status))
-        .map_or_else(|| json!(rfc3339(now)), |before| before["lastTransitionTime"].clone());
-    let condition = json!({
-        "type": CONDITION, "status": status, "reason": reason, "message": message, "lastTransitionTime": since,
-        "observedGeneration": spawner.metadata.generation.unwrap_or_default(),
-    });
+    let wanted = json_of(&wanted);
     match position {
-        Some(position) => conditions[position] = condition,
-        None => conditions.push(condition),
+        Some(position) => conditions[position] = wanted,
+        None => conditions.push(wanted),
     }
     Some(conditions)
 }

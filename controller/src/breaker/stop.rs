@@ -2,7 +2,7 @@
 //! to Failed and releases its branch. Denying or deleting the Job would not do: Kelos would keep the branch lock, or create the
 //! Job again.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::runtime::events::EventType;
 use serde_json::json;
 use taskgate_api::{kelos, keys, metadata::Metadata};
@@ -12,7 +12,7 @@ use crate::{
     cancellation::run,
     context::Context,
     error::Error,
-    events::{publish, reference},
+    events::reference,
     job,
     kubernetes::rfc3339,
     task::{self, Subject, TaskResult},
@@ -22,12 +22,18 @@ use crate::{
 /// The message on the Job or the Task where admission has not stated one.
 const STOPPED: &str = "taskgate: stopped: the breaker of the Task's item is open";
 
+/// How old a Task must be for Kelos to have named its Job.
+const UNNAMED: SignedDuration = SignedDuration::from_secs(10);
+
 /// Fails the Task's Job; with `marked` only one that admission marked. Without a Job there is nothing to wait for: the Task
 /// changes when Kelos creates one.
 pub(crate) async fn stop(context: &Context, subject: &Subject, marked: bool) -> Result<TaskResult, Error> {
     // Admission marks Jobs; a Task of a worker pool has none.
     if !marked && kelos::Task::of(&subject.object).worker_pool().is_some() {
         return stop_in_pool(context, subject).await;
+    }
+    if marked && let Some(moment) = until_job(subject) {
+        return Ok(TaskResult::RequeueAt(moment));
     }
     let Some(job) = job::of_task(context, subject).await? else {
         return Ok(TaskResult::AwaitChange);
@@ -42,11 +48,19 @@ pub(crate) async fn stop(context: &Context, subject: &Subject, marked: bool) -> 
     let message = stated.unwrap_or(STOPPED);
     match job::fail(context, subject, &job, CIRCUIT_BROKEN, message).await? {
         StepResult::Changed(_) => {
-            record_event(context, subject, message).await;
+            record_event(context, subject, message);
             Ok(TaskResult::AwaitChange)
         }
         result => Ok(result.for_other()),
     }
+}
+
+/// When the Job of a young Task is read that does not name it yet. Kelos names it right after it created the Job; should it be killed
+/// between the two, it never does.
+fn until_job(subject: &Subject) -> Option<Timestamp> {
+    let is_named = kelos::Task::of(&subject.object).job_name().is_some();
+    let moment = subject.state.created.checked_add(UNNAMED).ok()?;
+    (!is_named && moment > Timestamp::now()).then_some(moment)
 }
 
 /// Stops a Task that a worker pool runs, as its cancellation would: the runner is asked to release it, and Kelos moves the Task to
@@ -55,7 +69,7 @@ async fn stop_in_pool(context: &Context, subject: &Subject) -> Result<TaskResult
     if Metadata::of(&subject.object).annotation(keys::STOPPED).is_none() {
         let result = task::patch(context, subject, json!({"annotations": {keys::STOPPED: STOPPED}})).await?;
         if matches!(result, TaskResult::Changed(_)) {
-            record_event(context, subject, STOPPED).await;
+            record_event(context, subject, STOPPED);
         }
         return Ok(result);
     }
@@ -72,7 +86,9 @@ async fn stop_in_pool(context: &Context, subject: &Subject) -> Result<TaskResult
     }
 }
 
-async fn record_event(context: &Context, subject: &Subject, message: &str) {
+fn record_event(context: &Context, subject: &Subject, message: &str) {
     let regarding = reference(&subject.object);
-    publish(context, EventType::Warning, "TaskStopped", "Stop", message, &regarding).await;
+    context
+        .events
+        .publish(EventType::Warning, "TaskStopped", "Stop", message, &regarding);
 }

@@ -36,7 +36,7 @@ use self::run::Running;
 use crate::{
     context::Context,
     error::{Error, is_conflict},
-    events::{publish, reference},
+    events::reference,
     metrics::{Labels, registered},
     source::Sources,
     task::{Subject, TaskResult},
@@ -166,9 +166,10 @@ impl TaskCancellation<'_> {
     }
 
     /// Records an Event that a Task may get several times.
-    async fn record(&self, reason: &str, note: &str) {
+    fn record(&self, reason: &str, note: &str) {
         let regarding = reference(&self.subject.object);
-        publish(self.context, EventType::Normal, reason, ACTION, note, &regarding).await;
+        let events = &self.context.events;
+        events.publish(EventType::Normal, reason, ACTION, note, &regarding);
     }
 
     /// Records an Event that a Task gets once, however often and by whichever replica this is called: its name is made of the Task

@@ -34,8 +34,7 @@ impl TaskCancellation<'_> {
     pub(super) async fn announce(&self) -> Result<TaskResult, Error> {
         let outcome = self.progress(CancelState::Announced).await?;
         if let (TaskResult::Changed(_), Some(stamp)) = (&outcome, &self.cancellation.stamp) {
-            self.record("CancelAnnounced", &announcement(stamp, self.cancellation))
-                .await;
+            self.record("CancelAnnounced", &announcement(stamp, self.cancellation));
         }
         Ok(outcome)
     }
@@ -46,7 +45,7 @@ impl TaskCancellation<'_> {
         let nothing: BTreeMap<_, _> = keys::CANCELLATION.iter().map(|key| (*key, Value::Null)).collect();
         let outcome = self.annotate_task(json!(nothing)).await?;
         if let TaskResult::Changed(_) = &outcome {
-            self.record("CancelWithdrawn", "the cancellation was withdrawn").await;
+            self.record("CancelWithdrawn", "the cancellation was withdrawn");
         }
         Ok(outcome)
     }

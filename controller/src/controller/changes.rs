@@ -5,51 +5,37 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use futures::channel::mpsc;
-use kube::{
-    ResourceExt as _,
-    api::DynamicObject,
-    runtime::{
-        controller::ReconcileRequest,
-        reflector::{ObjectRef, store::Writer},
-        watcher::Event,
-    },
-};
+use kube::{ResourceExt as _, api::DynamicObject};
 use taskgate_api::{WorkItem, keys, task_policy::RetriedKind};
-use taskgate_cache::{ClusterCache, ObjectChange};
+use taskgate_cache::{ClusterCache, NamespacedName, ObjectChange};
 use taskgate_policy::{KnownPolicies, PolicyName, TaskState};
 use tokio::{
-    sync::{mpsc as tokio_mpsc, watch},
+    sync::{mpsc, watch},
     task::yield_now,
     time::sleep,
 };
 
-use super::{Reconcilers, queued_task::QueuedTask};
-use crate::{
-    breaker::{TrippedItems, spawner_status::SpawnerRef},
-    kubernetes::json_of,
-};
+use super::Reconcilers;
+use crate::{breaker::spawner_status::SpawnerRef, kubernetes::json_of};
 
 /// How long a change of policies waits for others.
 const QUIET: Duration = Duration::from_millis(500);
 /// How many Tasks are enqueued before others get the thread.
 const YIELD_EVERY: usize = 200;
 
-pub(crate) type Enqueued = mpsc::UnboundedReceiver<ReconcileRequest<QueuedTask>>;
-
 /// The work queue of Tasks.
 #[derive(Clone, Debug)]
-pub(crate) struct TaskQueue(mpsc::UnboundedSender<ReconcileRequest<QueuedTask>>);
+pub(crate) struct TaskQueue(mpsc::UnboundedSender<NamespacedName>);
 
 impl TaskQueue {
-    pub(crate) fn new() -> (Self, Enqueued) {
-        let (sender, enqueued) = mpsc::unbounded();
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<NamespacedName>) {
+        let (sender, enqueued) = mpsc::unbounded_channel();
         (Self(sender), enqueued)
     }
 
     pub(crate) fn enqueue(&self, namespace: &str, task: &str) {
         // Fails only when the controller is dropped, or without Kelos.
-        let _ = self.0.unbounded_send(ObjectRef::new(task).within(namespace).into());
+        let _ = self.0.send(NamespacedName::new(namespace, task));
     }
 
     fn enqueue_object(&self, task: &DynamicObject) {
@@ -63,7 +49,7 @@ pub(crate) async fn follow_work_items(
     reconcilers: &Reconcilers,
     with_kelos: bool,
     queue: &TaskQueue,
-    spawners: &tokio_mpsc::UnboundedSender<SpawnerRef>,
+    spawners: &mpsc::UnboundedSender<SpawnerRef>,
 ) {
     let context = &*reconcilers.context;
     // A stale cache lacks what the last leader wrote.
@@ -73,13 +59,13 @@ pub(crate) async fn follow_work_items(
         context.cache.spawners().wait_until_followed().await;
         context.cache.tasks().wait_until_followed().await;
     }
-    let mut tripped = reconcilers.breaker.tripped_items();
     let mut work_items = context.cache.work_items().subscribe();
     while let Some(changes) = work_items.next().await {
         for change in changes {
+            reconcilers.breaker.work_item_changed(&change);
             let deleted = change.new.is_none();
             if let Some(item) = change.new.or(change.old) {
-                work_item_changed(reconcilers, &item, deleted, &mut tripped, queue, spawners);
+                work_item_changed(reconcilers, &item, deleted, queue, spawners);
             }
         }
         context.started.send_replace(true);
@@ -90,9 +76,8 @@ fn work_item_changed(
     reconcilers: &Reconcilers,
     item: &WorkItem,
     deleted: bool,
-    tripped: &mut TrippedItems,
     queue: &TaskQueue,
-    spawners: &tokio_mpsc::UnboundedSender<SpawnerRef>,
+    spawners: &mpsc::UnboundedSender<SpawnerRef>,
 ) {
     let namespace = item.namespace().unwrap_or_default();
     for task in reconcilers.context.task_index.of(&(namespace.clone(), item.name_any())) {
@@ -100,35 +85,19 @@ fn work_item_changed(
     }
     reconcilers.sources.refresh();
     reconcilers.retry.work_item_changed(item, deleted);
-    tripped.put(item, deleted);
     if let Some(spawner) = item.spec.spawner.clone() {
         let _ = spawners.send((namespace, spawner));
     }
 }
 
-/// Follows Tasks, keeps their indexes, and fills the store that the work queue takes them from.
-pub(crate) async fn follow_tasks(reconcilers: &Reconcilers, mut store: Writer<QueuedTask>, queue: &TaskQueue) {
-    let context = &*reconcilers.context;
-    let mut tasks = context.cache.tasks().subscribe();
-    // No Task is reconciled before the indexes have all of them.
-    store.apply_watcher_event(&Event::Init);
-    for change in tasks.next().await.unwrap_or_default() {
-        task_changed(reconcilers, &change, queue);
-        if let Some(task) = change.new {
-            store.apply_watcher_event(&Event::InitApply(QueuedTask(task)));
-        }
-    }
-    store.apply_watcher_event(&Event::InitDone);
-    context.task_index.set_filled();
+/// Follows Tasks, keeps their indexes, and enqueues those that change.
+pub(crate) async fn follow_tasks(reconcilers: &Reconcilers, queue: &TaskQueue) {
+    let mut tasks = reconcilers.context.cache.tasks().subscribe();
     while let Some(changes) = tasks.next().await {
         for change in changes {
             task_changed(reconcilers, &change, queue);
-            match (change.old, change.new) {
-                (_, Some(task)) => store.apply_watcher_event(&Event::Apply(QueuedTask(task))),
-                (Some(task), None) => store.apply_watcher_event(&Event::Delete(QueuedTask(task))),
-                (None, None) => {}
-            }
         }
+        reconcilers.context.task_index.set_filled();
     }
 }
 

@@ -2,58 +2,43 @@
 //! runs on the leader only.
 //!
 //! - here: which features run, and what they share. `changes`: what each change of a cached object leads to.
-//! - `task`: the reconcile of one Task. `queued_task`: a Task in the work queue. `metrics`: the metrics of all features.
+//! - `task`: the reconcile of one Task. `metrics`: the metrics of all features.
 //!
 //! Imports every feature. Called by `run`.
 
 mod changes;
 mod metrics;
-mod queued_task;
 mod task;
 
-use std::{future::ready, sync::Arc};
+use std::sync::Arc;
 
 use futures::{
-    FutureExt as _, StreamExt as _,
+    FutureExt as _,
     future::{BoxFuture, join, join_all},
 };
-use kube::{
-    Client, ResourceExt as _,
-    runtime::{
-        applier,
-        controller::{self, Action},
-        events::{Recorder, Reporter},
-        reflector,
-    },
-};
+use kube::Client;
 use taskgate_api::kelos;
-use taskgate_cache::kelos_resource;
+use taskgate_cache::{NamespacedName, kelos_resource};
 use tokio::sync::{mpsc, watch};
-use tracing::{info, warn};
+use tracing::info;
 
-use self::{
-    changes::{Enqueued, TaskQueue, follow_namespaces, follow_policies, follow_tasks, follow_work_items},
-    queued_task::QueuedTask,
-};
+use self::changes::{TaskQueue, follow_namespaces, follow_policies, follow_tasks, follow_work_items};
 use crate::{
     breaker::{BreakerReconciler, reassess, spawner_status},
     cancellation::{self, CancellationReconciler},
     config::Config,
     context::Context,
-    error::Error,
+    events::EventQueue,
     kubernetes::kelos::{served_version, task_resource, wait_until_installed},
     metadata::{self, MetadataReconciler},
     queueing::{self, QueueingReconciler},
     retry::{RetriedObjects, RetryQueues, RetryReconciler},
     source::{self, Sources},
     task_index::TaskIndex,
-    workqueue::{ErrorBackoff, PanicGuard, restart_on_panic},
+    workqueue::{self, restart_on_panic},
 };
 
 pub use metrics::Metrics;
-
-/// How many Tasks are reconciled in parallel.
-const CONCURRENCY: u16 = 16;
 
 /// The reconcilers that a Task concerns, and what they share.
 pub(crate) struct Reconcilers {
@@ -101,33 +86,39 @@ impl Reconcilers {
 
 /// Runs the controller, until it is dropped when the Lease is lost. Without Kelos it retries Foreman's Workloads only, until Kelos is
 /// installed.
-pub(crate) async fn run(client: Client, config: &Config, metrics: &Metrics) {
+pub(crate) async fn run(client: &Client, events: &EventQueue, config: &Config, metrics: &Metrics) {
     loop {
-        let version = served_version(&client).await;
+        let version = served_version(client).await;
         if version.is_some() {
-            return Box::pin(run_with(client, config, metrics, version)).await;
+            return Box::pin(run_with(client, events, config, metrics, version)).await;
         }
         info!("Kelos is not installed");
         tokio::select! {
-            () = run_with(client.clone(), config, metrics, None) => return,
-            _ = wait_until_installed(&client) => {}
+            () = run_with(client, events, config, metrics, None) => return,
+            _ = wait_until_installed(client) => {}
         }
     }
 }
 
-async fn run_with(client: Client, config: &Config, metrics: &Metrics, kelos: Option<&'static str>) {
+async fn run_with(
+    client: &Client,
+    events: &EventQueue,
+    config: &Config,
+    metrics: &Metrics,
+    kelos: Option<&'static str>,
+) {
     let version = kelos.unwrap_or(kelos::TASK_VERSIONS[0]);
     let context = Context {
         cache: Arc::clone(&config.cache),
         started: watch::Sender::new(false),
         task_index: TaskIndex::default(),
-        recorder: recorder(&client, config),
+        events: events.clone(),
         identity: config.identity.clone(),
         namespace: config.namespace.clone(),
         panics: metrics.panics.clone(),
         task_kind: task_resource(version),
         spawner_kind: kelos_resource(version, "TaskSpawner", "taskspawners"),
-        client,
+        client: client.clone(),
     };
     let (reconcilers, retry_queues) = Reconcilers::new(context, config, metrics);
     let context = &reconcilers.context;
@@ -182,41 +173,20 @@ fn kelos_parts<'a>(
     parts
 }
 
-fn recorder(client: &Client, config: &Config) -> Recorder {
-    let reporter = Reporter {
-        controller: "taskgate".into(),
-        instance: Some(config.identity.clone()),
-    };
-    Recorder::new(client.clone(), reporter)
-}
-
 /// Reconciles each Task that is enqueued. Tasks are followed once the policies are known, so that no finalizer is removed because one
-/// is not.
-async fn reconcile_tasks(reconcilers: &Arc<Reconcilers>, queue: &TaskQueue, enqueued: Enqueued) {
-    reconcilers.context.ready().await;
-    info!(version = reconcilers.context.task_kind.version, "reconciling Tasks");
-    let (tasks, writer) = reflector::store::<QueuedTask>();
-    let config = controller::Config::default().concurrency(CONCURRENCY);
-    let backoff = ErrorBackoff::default();
-    let failed = move |task: Arc<QueuedTask>, error: &Error, _| {
-        warn!(%error, source = %error.source, name = task.name_any(), "tried again soon");
-        Action::requeue(backoff.wait(task.uid(), error))
+/// is not; and reconciled once the indexes have all of them.
+async fn reconcile_tasks(
+    reconcilers: &Reconcilers,
+    queue: &TaskQueue,
+    enqueued: mpsc::UnboundedReceiver<NamespacedName>,
+) {
+    let context = &reconcilers.context;
+    context.ready().await;
+    info!(version = context.task_kind.version, "reconciling Tasks");
+    let reconciling = async {
+        context.task_index.filled().await;
+        let reconcile = |key| task::reconcile(reconcilers, key);
+        workqueue::run("task", &context.panics, enqueued, reconcile).await;
     };
-    let panics = Arc::new(PanicGuard::new("task", &reconcilers.context.panics));
-    let reconciling = applier(
-        |task: Arc<QueuedTask>, reconcilers| {
-            let panics = Arc::clone(&panics);
-            Box::pin(async move {
-                let reconcile = Box::pin(task::reconcile(Arc::clone(&task.0), reconcilers));
-                panics.catch_action(task.uid(), reconcile).await
-            })
-        },
-        failed,
-        Arc::clone(reconcilers),
-        tasks,
-        enqueued.map(Ok::<_, Error>),
-        config,
-    )
-    .for_each(|_| ready(()));
-    join(follow_tasks(reconcilers, writer, queue), reconciling).await;
+    join(follow_tasks(reconcilers, queue), reconciling).await;
 }

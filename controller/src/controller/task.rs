@@ -3,23 +3,22 @@
 //! First its cancellation, then the breaker, last its labels and annotations, so that no error of theirs delays the count of a
 //! failure.
 
-use std::sync::Arc;
-
 use jiff::Timestamp;
-use kube::{ResourceExt as _, api::DynamicObject, runtime::controller::Action};
+use kube::{ResourceExt as _, api::DynamicObject};
 use taskgate_api::{Mode, WorkItem};
-use taskgate_policy::{TaskAction, TaskContext, next_action};
+use taskgate_cache::NamespacedName;
+use taskgate_policy::{TaskAction, TaskContext, next_action, refresh};
 use tracing::{debug, info};
 
 use super::Reconcilers;
 use crate::{
-    breaker::{attempt_history, stop, ttl},
+    breaker::{attempt_history, stop},
     cancellation::Cancelling,
     error::Error,
     finalizer,
     task::{self, Subject, TaskResult},
-    work_items::LoadedWorkItem,
-    workqueue::{AFTER_CONFLICT, WHILE_TERMINATING, until},
+    work_items::CurrentWorkItem,
+    workqueue::{AFTER_CONFLICT, Reconciled, WHILE_TERMINATING, until},
 };
 
 /// How many steps one reconcile may take: more than any Task needs, so that a mistake cannot spin.
@@ -27,55 +26,61 @@ const MAX_STEPS: usize = 12;
 /// How many conflicts one reconcile tolerates.
 const MAX_CONFLICTS: usize = 3;
 
-/// Reconciles one Task.
-pub(super) async fn reconcile(object: Arc<DynamicObject>, reconcilers: Arc<Reconcilers>) -> Result<Action, Error> {
+/// Reconciles one Task, as the cache has it.
+pub(super) async fn reconcile(reconcilers: &Reconcilers, key: NamespacedName) -> Reconciled {
     let context = &reconcilers.context;
+    let Some(object) = context.cache.tasks().get(&key.namespace, &key.name) else {
+        return Ok(None);
+    };
     let subject = Subject::of(context, &object);
-    if context.is_opted_out(&object.namespace().unwrap_or_default()) {
+    if context.is_opted_out(&key.namespace) {
         return match subject.filter(|subject| subject.state.has_finalizer) {
-            Some(subject) => remove_finalizer(&reconcilers, &subject).await,
-            None => Ok(Action::await_change()),
+            Some(subject) => remove_finalizer(reconcilers, &subject).await,
+            None => Ok(None),
         };
     }
     // While Kelos is installed again, its Tasks may be listed before its spawners, which policies select by.
     if !context.cache.spawners().is_listed() {
-        return Ok(Action::requeue(WHILE_TERMINATING));
+        return Ok(Some(WHILE_TERMINATING));
     }
     if let Some(subject) = subject {
-        reconcilers.metadata.record_skipped(&subject).await;
+        reconcilers.metadata.record_skipped(&subject);
     }
-    let action = take_steps(&reconcilers, &object).await?;
+    let requeue = take_steps(reconcilers, &object).await?;
     Ok(match reconcilers.metadata.complete(&object).await? {
-        TaskResult::Conflict => Action::requeue(AFTER_CONFLICT),
-        _ => action,
+        TaskResult::Conflict => Some(AFTER_CONFLICT),
+        _ => requeue,
     })
 }
 
-async fn remove_finalizer(reconcilers: &Reconcilers, subject: &Subject) -> Result<Action, Error> {
-    Ok(match finalizer::remove(&reconcilers.context, subject).await? {
-        TaskResult::Conflict => Action::requeue(AFTER_CONFLICT),
-        _ => Action::await_change(),
-    })
+async fn remove_finalizer(reconcilers: &Reconcilers, subject: &Subject) -> Reconciled {
+    let removed = finalizer::remove(&reconcilers.context, subject).await?;
+    Ok(matches!(removed, TaskResult::Conflict).then_some(AFTER_CONFLICT))
 }
 
-async fn take_steps(reconcilers: &Reconcilers, object: &DynamicObject) -> Result<Action, Error> {
+async fn take_steps(reconcilers: &Reconcilers, object: &DynamicObject) -> Reconciled {
+    let context = &*reconcilers.context;
     let mut object = object.clone();
-    let mut item = LoadedWorkItem::default();
+    let mut item: Option<CurrentWorkItem> = None;
     let mut conflicts = 0;
     for _ in 0..MAX_STEPS {
         let Some(subject) = subject(reconcilers, &object) else {
-            return Ok(Action::await_change());
+            return Ok(None);
         };
+        let key = subject.item_ref();
+        if item.as_ref().map(CurrentWorkItem::key) != key.as_ref() {
+            item = key.map(|key| CurrentWorkItem::cached(context, key));
+        }
         let result = match reconcilers.cancellation.reconcile(&subject).await? {
             Cancelling::Step(result) => result,
-            cancelling => breaker_step(reconcilers, &subject, &cancelling, &mut item).await?,
+            cancelling => breaker_step(reconcilers, &subject, &cancelling, item.as_mut()).await?,
         };
         match result {
             TaskResult::Changed(changed) => object = *changed,
             TaskResult::Unchanged => {}
-            TaskResult::AwaitChange => return Ok(Action::await_change()),
-            TaskResult::RequeueAt(moment) => return Ok(Action::requeue(until(moment))),
-            TaskResult::Terminating => return Ok(Action::requeue(WHILE_TERMINATING)),
+            TaskResult::AwaitChange => return Ok(None),
+            TaskResult::RequeueAt(moment) => return Ok(Some(until(moment))),
+            TaskResult::Terminating => return Ok(Some(WHILE_TERMINATING)),
             TaskResult::NamespaceTerminating => {
                 info!(
                     namespace = subject.namespace,
@@ -87,16 +92,16 @@ async fn take_steps(reconcilers: &Reconcilers, object: &DynamicObject) -> Result
             TaskResult::Conflict => {
                 conflicts += 1;
                 if conflicts > MAX_CONFLICTS {
-                    return Ok(Action::requeue(AFTER_CONFLICT));
+                    return Ok(Some(AFTER_CONFLICT));
                 }
-                match task::read(&reconcilers.context, &subject).await? {
+                match task::read(context, &subject).await? {
                     Some(fresh) => object = fresh,
-                    None => return Ok(Action::await_change()),
+                    None => return Ok(None),
                 }
             }
         }
     }
-    Ok(Action::requeue(AFTER_CONFLICT))
+    Ok(Some(AFTER_CONFLICT))
 }
 
 /// The Task `object`, which also must be replaced if its source shows the item again.
@@ -113,38 +118,46 @@ async fn breaker_step(
     reconcilers: &Reconcilers,
     subject: &Subject,
     cancelling: &Cancelling,
-    item: &mut LoadedWorkItem,
+    mut item: Option<&mut CurrentWorkItem>,
 ) -> Result<TaskResult, Error> {
     let (context, breaker) = (&*reconcilers.context, &*reconcilers.breaker);
-    if let Some(result) = attempt_history::add_late_usage(breaker, subject, item).await? {
-        return Ok(result);
+    if let Some(item) = item.as_deref_mut() {
+        attempt_history::add_late_usage(breaker, subject, item).await?;
     }
-    let step = next(reconcilers, subject, item).await?;
+    let step = next(reconcilers, subject, item.as_deref_mut()).await?;
     debug!(namespace = subject.namespace, name = subject.state.name, ?step, "next");
     let enforced = subject.rule.as_ref().is_some_and(|(mode, _)| *mode == Mode::Enforce);
-    match step {
+    match (step, item) {
         // Where the breaker governs the Task, it deletes the Task itself, unless it keeps it as a tombstone.
-        TaskAction::Done | TaskAction::Wait(_) if matches!(cancelling, Cancelling::Replace) && !enforced => {
-            ttl::delete(context, subject).await
+        (TaskAction::Done | TaskAction::Wait(_), _) if matches!(cancelling, Cancelling::Replace) && !enforced => {
+            task::delete(context, subject).await
         }
-        TaskAction::Done => Ok(wait(None, cancelling)),
-        TaskAction::Wait(moment) => Ok(wait(Some(moment), cancelling)),
-        TaskAction::AddFinalizer => finalizer::adopt(context, subject).await,
-        TaskAction::Mark => {
-            let item = item.get(context, subject.item_ref().as_ref()).await?;
-            finalizer::mark_recorded(context, subject, item).await
-        }
-        TaskAction::RemoveFinalizer => finalizer::remove(context, subject).await,
-        TaskAction::Stop | TaskAction::StopMarked => {
+        (TaskAction::Done, _) => Ok(wait(None, cancelling)),
+        (TaskAction::Wait(moment), _) => Ok(wait(Some(moment), cancelling)),
+        (TaskAction::AddFinalizer, _) => finalizer::adopt(context, subject).await,
+        (TaskAction::RemoveFinalizer, _) => finalizer::remove(context, subject).await,
+        (TaskAction::Delete, _) => task::delete(context, subject).await,
+        (step @ (TaskAction::Stop | TaskAction::StopMarked), _) => {
             match stop::stop(context, subject, step == TaskAction::StopMarked).await? {
                 TaskResult::AwaitChange => Ok(wait(None, cancelling)),
                 result => Ok(result),
             }
         }
-        TaskAction::Record => attempt_history::record(breaker, subject, item).await,
-        TaskAction::Reset => attempt_history::reset(breaker, subject, item).await,
-        TaskAction::Refresh(_) => attempt_history::refresh(breaker, subject, item).await,
-        TaskAction::Delete => ttl::delete(context, subject).await,
+        (TaskAction::Record, Some(item)) => attempt_history::record(breaker, subject, item).await,
+        (TaskAction::Reset, Some(item)) => attempt_history::reset(breaker, subject, item).await,
+        (TaskAction::Refresh(_), Some(item)) => {
+            let rule = subject.failure_policy();
+            item.write(context, |status, now| refresh(status, rule, now)).await?;
+            Ok(TaskResult::Unchanged)
+        }
+        (TaskAction::Mark, Some(item)) => match item.get() {
+            Some(item) => finalizer::mark_recorded(context, subject, item).await,
+            None => Ok(TaskResult::Unchanged),
+        },
+        // Only the Task of an item has these steps.
+        (TaskAction::Record | TaskAction::Reset | TaskAction::Refresh(_) | TaskAction::Mark, None) => {
+            Ok(TaskResult::AwaitChange)
+        }
     }
 }
 
@@ -160,22 +173,28 @@ fn wait(moment: Option<Timestamp>, cancelling: &Cancelling) -> TaskResult {
     }
 }
 
-/// The next step. The cache is enough to see that there is none; any other step follows a read of the `WorkItem`.
-async fn next(reconcilers: &Reconcilers, subject: &Subject, item: &mut LoadedWorkItem) -> Result<TaskAction, Error> {
-    let context = &reconcilers.context;
-    let cached = subject.cached_work_item(context);
-    let key = subject.item_ref();
-    let known = item.or_cached(key.as_ref(), cached.as_deref());
-    let step = next_with(reconcilers, subject, known, false);
+/// The next step. The cache is enough where the step changes nothing, or is a write of the `WorkItem` with its version as the
+/// precondition, or the same whatever happened to the `WorkItem` meanwhile. Any other step follows a read.
+async fn next(
+    reconcilers: &Reconcilers,
+    subject: &Subject,
+    item: Option<&mut CurrentWorkItem>,
+) -> Result<TaskAction, Error> {
+    use TaskAction::{AddFinalizer, Done, Mark, Record, Refresh, StopMarked, Wait};
+    let Some(item) = item else {
+        return Ok(next_with(reconcilers, subject, None, false));
+    };
+    let step = next_with(reconcilers, subject, item.get(), false);
+    let is_deleting = subject.state.deleting.is_some();
     match step {
-        TaskAction::Done | TaskAction::Wait(_) => return Ok(step),
-        // Does not depend on the WorkItem.
-        TaskAction::AddFinalizer if known.is_none() && !subject.state.is_terminal() => return Ok(step),
+        Done | Wait(_) => return Ok(step),
+        AddFinalizer | Mark | Record | Refresh(_) | StopMarked if !is_deleting => return Ok(step),
         _ => {}
     }
-    let item = item.get(context, key.as_ref()).await?;
-    let abandoned = subject.state.deleting.is_some() && finalizer::is_abandoned(context, subject).await?;
-    Ok(next_with(reconcilers, subject, item, abandoned))
+    let context = &reconcilers.context;
+    item.read(context).await?;
+    let abandoned = is_deleting && finalizer::is_abandoned(context, subject).await?;
+    Ok(next_with(reconcilers, subject, item.get(), abandoned))
 }
 
 fn next_with(reconcilers: &Reconcilers, subject: &Subject, item: Option<&WorkItem>, abandoned: bool) -> TaskAction {

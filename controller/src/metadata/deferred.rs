@@ -87,7 +87,7 @@ impl MetadataReconciler {
             let state = &subject.state;
             // Recorded however old the Task is.
             self.recorded.is_new(&state.uid, note, state.created, Timestamp::now());
-            record_skipped(context, subject, note).await;
+            record_skipped(context, subject, note);
         }
         Ok(TaskResult::AwaitChange)
     }
@@ -135,6 +135,10 @@ async fn workspace(context: &Context, subject: &Subject) -> Result<Option<Worksp
     let Some(name) = Task::of(&subject.object).workspace() else {
         return Ok(None);
     };
+    if let Some(cached) = context.cache.workspaces().get(&subject.namespace, name) {
+        return Ok(Some((*cached).clone()));
+    }
+    // It may be younger than the cache.
     let found = kubernetes::find(&context.workspaces(&subject.namespace), name).await;
     let found = found.map_err(|error| subject.error("reading the Workspace of", "Task", error))?;
     Ok(found.map(|found| WorkspaceInfo::of(&json_of(&found))))

@@ -18,7 +18,7 @@ use taskgate_api::{keys, metadata::Metadata};
 
 use crate::{
     context::Context,
-    events::{publish, reference},
+    events::reference,
     metrics::{Labels, registered},
     source::Sources,
     task::Subject,
@@ -48,21 +48,22 @@ impl MetadataReconciler {
     }
 
     /// Records an Event for the values that admission skipped, once per Task and note.
-    pub(crate) async fn record_skipped(&self, subject: &Subject) {
+    pub(crate) fn record_skipped(&self, subject: &Subject) {
         let Some(note) = Metadata::of(&subject.object).annotation(keys::SKIPPED) else {
             return;
         };
         let state = &subject.state;
         if self.recorded.is_new(&state.uid, note, state.created, Timestamp::now()) {
-            record_skipped(&self.context, subject, note).await;
+            record_skipped(&self.context, subject, note);
         }
     }
 }
 
-async fn record_skipped(context: &Context, subject: &Subject, note: &str) {
+fn record_skipped(context: &Context, subject: &Subject, note: &str) {
     let note = format!("left out of labels and annotations: {note}");
     let (warning, regarding) = (EventType::Warning, reference(&subject.object));
-    publish(context, warning, "MetadataSkipped", "Label", &note, &regarding).await;
+    let events = &context.events;
+    events.publish(warning, "MetadataSkipped", "Label", &note, &regarding);
 }
 
 /// The Tasks that got an Event, by UID: when they were created, and the note.

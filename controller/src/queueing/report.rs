@@ -58,13 +58,13 @@ pub(super) async fn report(
     );
     let result = task::patch_status(context, &subject, version, status).await?;
     if matches!(result, TaskResult::Changed(_)) && change.reason_changed {
-        record(queueing, &subject, job, state, &change).await;
+        record(queueing, &subject, job, state, &change);
     }
     Ok(result)
 }
 
 /// Records the Event and the metrics.
-async fn record(
+fn record(
     queueing: &QueueingReconciler,
     subject: &Subject,
     job: &Value,
@@ -91,7 +91,8 @@ async fn record(
         EventType::Normal
     };
     let regarding = events::reference(&subject.object);
-    events::publish(&queueing.context, type_, reason, "Queue", &change.message, &regarding).await;
+    let events = &queueing.context.events;
+    events.publish(type_, reason, "Queue", &change.message, &regarding);
 }
 
 /// The metrics of queues. Cheap to clone.

@@ -17,7 +17,6 @@ use taskgate_policy::retry::{GivenUp, Stopped};
 use super::{RetryReconciler, reads::resource};
 use crate::{
     error::Error,
-    events::publish,
     metrics::{Labels, registered},
     work_items::{self, WorkItemResult, retry_status},
 };
@@ -83,13 +82,13 @@ pub(super) async fn write(
 ) -> Result<WorkItemResult, Error> {
     let written = work_items::write(&retry.context, item, change).await?;
     if let (WorkItemResult::Changed(item), Some(event)) = (&written, event) {
-        record(retry, item, run, event).await;
+        record(retry, item, run, event);
     }
     Ok(written)
 }
 
 /// Counts what happened to `run`, and records it with the message of the condition in `item`.
-async fn record(retry: &RetryReconciler, item: &WorkItem, run: &RunRef, event: RetryEvent) {
+fn record(retry: &RetryReconciler, item: &WorkItem, run: &RunRef, event: RetryEvent) {
     let (type_, reason, outcome) = event.words();
     let labels = [("kind", run.kind.into()), ("outcome", outcome)];
     retry.metrics.retries.get_or_create(&labels).inc();
@@ -107,15 +106,17 @@ async fn record(retry: &RetryReconciler, item: &WorkItem, run: &RunRef, event: R
         ..ObjectReference::default()
     });
     for regarding in [Some(item.object_ref(&())), object].into_iter().flatten() {
-        publish(&retry.context, type_, reason, ACTION, &note, &regarding).await;
+        let events = &retry.context.events;
+        events.publish(type_, reason, ACTION, &note, &regarding);
     }
 }
 
 /// Records why the issue source gave no answer: the run is retried nevertheless.
-pub(super) async fn record_unknown_source(retry: &RetryReconciler, item: &WorkItem, run: &RunRef, error: &str) {
+pub(super) fn record_unknown_source(retry: &RetryReconciler, item: &WorkItem, run: &RunRef, error: &str) {
     let note = format!("{run} is run again without knowing whether its source is closed: {error}");
     let regarding = item.object_ref(&());
-    publish(&retry.context, Warning, "SourceUnknown", ACTION, &note, &regarding).await;
+    let events = &retry.context.events;
+    events.publish(Warning, "SourceUnknown", ACTION, &note, &regarding);
 }
 
 fn failed(item: &WorkItem, run: &RunRef) -> String {

@@ -116,7 +116,7 @@ impl EndedRun<'_> {
         }
         let result = self.take_step(rule.as_ref(), step).await?;
         if let (WorkItemResult::Changed(now), Some(error)) = (&result, source_error) {
-            events::record_unknown_source(retry, now, &retried.run(), &error).await;
+            events::record_unknown_source(retry, now, &retried.run(), &error);
         }
         Ok(result)
     }

@@ -1,11 +1,8 @@
 //! The reconcile of one work item: steps are taken until there is nothing left to do for now.
 
-use std::time::Duration;
-
 use kube::ResourceExt as _;
 use taskgate_api::{WorkItem, WorkItemStatus, keys, metadata::Metadata};
 use taskgate_policy::retry::{Retried, RunPhase, run_deleted};
-use tracing::warn;
 
 use super::{
     RetryReconciler,
@@ -19,7 +16,7 @@ use crate::{
     error::Error,
     task_index::ItemRef,
     work_items::{self, WorkItemResult, retry_status, transition_of},
-    workqueue::{AFTER_CONFLICT, WHILE_TERMINATING, until},
+    workqueue::{AFTER_CONFLICT, Reconciled, WHILE_TERMINATING, until},
 };
 
 /// How many steps one reconcile may take: more than any retry needs, so that a mistake cannot spin.
@@ -33,20 +30,9 @@ pub(super) fn is_under_way(retry: &RetryReconciler, key: &ItemRef) -> bool {
     item.is_some_and(|item| transition_of(&item).is_some())
 }
 
-/// Reconciles one item, and catches errors and panics; when to requeue it.
-pub(super) async fn reconcile(retry: &RetryReconciler, key: ItemRef) -> Option<Duration> {
-    let reconciled = retry.panics.catch(key.clone(), Box::pin(take_steps(retry, &key))).await;
-    match reconciled {
-        Err(wait) => Some(wait),
-        Ok(Ok(requeue)) => requeue,
-        Ok(Err(error)) => {
-            warn!(%error, source = %error.source, item = key.1, "tried again soon");
-            Some(retry.backoff.wait(key, &error))
-        }
-    }
-}
-
-async fn take_steps(retry: &RetryReconciler, key: &ItemRef) -> Result<Option<Duration>, Error> {
+/// Reconciles one item.
+pub(super) async fn reconcile(retry: &RetryReconciler, key: ItemRef) -> Reconciled {
+    let key = &key;
     if retry.context.is_opted_out(&key.0) || !may_need_a_step(retry, key) {
         retry.slots.set(key, retry.context.cached_work_item(key).as_deref());
         return Ok(None);
@@ -92,9 +78,14 @@ fn may_need_a_step(retry: &RetryReconciler, key: &ItemRef) -> bool {
     item.as_deref().is_some_and(is_pending)
         || retry.objects.of(key).iter().any(|(_, object)| match object.phase {
             RunPhase::Failed => object.governed,
-            RunPhase::Succeeded => item.is_some(),
+            // Without failures of runs there is nothing to reset.
+            RunPhase::Succeeded => item.as_deref().is_some_and(has_retries),
             RunPhase::Active | RunPhase::Cancelled => false,
         })
+}
+
+fn has_retries(item: &WorkItem) -> bool {
+    item.status.as_ref().is_some_and(|status| status.retry.is_some())
 }
 
 /// The next step for one item: of the retry that is under way, else of the object that its status names, else of any other.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Workloads, Tasks ─┐                                        ┌─ failed: record, give up, begin
-//! WorkItems ────────┼─→ workqueue::rate_limited ── item ─────┤
+//! WorkItems ────────┼─→ workqueue ── item ───────────────────┤
 //! policies ─────────┘   one reconcile of an item at a time   └─ transition: dry run, delete, wait, create
 //! ```
 //!
@@ -51,7 +51,7 @@ use crate::{
     source::{OriginQueries, OriginQuery, SourceConfig},
     task_index::ItemRef,
     work_items::transition_of,
-    workqueue::{ErrorBackoff, PanicGuard, rate_limited},
+    workqueue,
 };
 
 /// The state of retries beside the `WorkItem`s.
@@ -68,8 +68,6 @@ pub(crate) struct RetryReconciler {
     unsent: Mutex<HashSet<String>>,
     /// The version in which Foreman is served.
     foreman: RwLock<Option<&'static str>>,
-    backoff: ErrorBackoff<ItemRef>,
-    panics: PanicGuard<ItemRef>,
     enqueue: mpsc::UnboundedSender<ItemRef>,
 }
 
@@ -99,7 +97,6 @@ impl RetryReconciler {
     ) -> (Self, RetryQueues) {
         let (enqueue, items) = mpsc::unbounded_channel();
         let (queries, enqueued) = OriginQueries::new(sources.clone());
-        let panics = PanicGuard::new("retry", &context.panics);
         let retry = Self {
             context,
             breaker,
@@ -110,8 +107,6 @@ impl RetryReconciler {
             queries,
             unsent: Mutex::default(),
             foreman: RwLock::default(),
-            backoff: ErrorBackoff::default(),
-            panics,
             enqueue,
         };
         let queries = enqueued;
@@ -122,7 +117,8 @@ impl RetryReconciler {
     pub(crate) async fn run(&self, queues: RetryQueues) {
         let reconciling = async {
             self.context.ready().await;
-            rate_limited::run(queues.items, |key| item::reconcile(self, key)).await;
+            let reconcile = |key| item::reconcile(self, key);
+            workqueue::run("retry", &self.context.panics, queues.items, reconcile).await;
         };
         let querying = self
             .queries

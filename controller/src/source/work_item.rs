@@ -10,9 +10,9 @@ use taskgate_policy::{
 use crate::{
     context::Context,
     error::Error,
-    events::publish,
     task_index::ItemRef,
-    work_items::{self, Deletion, WorkItemResult},
+    work_items::{self, WorkItemResult},
+    workqueue::StepResult,
 };
 
 /// How often a write is tried after conflicts.
@@ -74,9 +74,9 @@ async fn apply(context: &Context, key: &ItemRef, item: &WorkItem, verdict: Sourc
                 return Ok(true);
             }
             match work_items::delete(context, item, "deleting").await? {
-                Deletion::Deleted => {}
-                Deletion::Absent => return Ok(true),
-                Deletion::Conflict => return Ok(false),
+                StepResult::Changed(_) => {}
+                StepResult::Conflict => return Ok(false),
+                _ => return Ok(true),
             }
             let gone = "which is gone, closed or filtered out at its source";
             let note = format!("deleted: the spawner no longer finds item {name}, {gone}");
@@ -90,6 +90,7 @@ async fn apply(context: &Context, key: &ItemRef, item: &WorkItem, verdict: Sourc
         "the item changed at its source, or is gone"
     );
     let regarding = item.object_ref(&());
-    publish(context, EventType::Normal, reason, action, &note, &regarding).await;
+    let events = &context.events;
+    events.publish(EventType::Normal, reason, action, &note, &regarding);
     Ok(true)
 }

@@ -13,7 +13,7 @@ use kube::{
 use taskgate_api::{ClusterTaskPolicy, TaskPolicy};
 use taskgate_policy::PolicyName;
 
-pub use policy::run as run_policy_status;
+pub(crate) use policy::run as run_policy_status;
 
 /// A condition that keeps the transition time of `current`, the stored one of its type, while the status stays the same.
 pub(crate) fn condition(

@@ -5,7 +5,7 @@
 //! Every replica runs this: the condition follows from the object alone, so replicas agree, and one that is as it should be is not
 //! written.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use futures::future::join3;
 use jiff::Timestamp;
@@ -20,10 +20,12 @@ use taskgate_cache::{ClusterCache, Store, StoredPolicy};
 use taskgate_policy::{Acceptance, MAX_POLICIES, PolicyName, clip};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use super::{condition, policy_api};
-use crate::{error::is_absent, workqueue::rate_limited};
+use crate::{
+    error::{Error, is_absent},
+    workqueue::{self, PanicMetrics, Reconciled},
+};
 
 /// The field manager of the status.
 const MANAGER: &str = "taskgate-policy-status";
@@ -32,16 +34,14 @@ const ACCEPTED: &str = "Accepted";
 /// The longest condition message, in characters: enough for a dozen problems.
 const MAX_MESSAGE: usize = 2048;
 
-/// Until a write that failed is tried again.
-const RETRY: Duration = Duration::from_secs(10);
-
 /// Updates the status of all policies, as `cache` has them, until `shutdown`.
 ///
 /// RBAC: `patch` on the `status` of both kinds.
-pub async fn run(client: Client, cache: Arc<ClusterCache>, shutdown: CancellationToken) {
+pub(crate) async fn run(client: Client, cache: Arc<ClusterCache>, panics: &PanicMetrics, shutdown: CancellationToken) {
     let (client, cache) = (&client, &*cache);
     let (enqueue, enqueued) = mpsc::unbounded_channel();
-    let reconciling = rate_limited::run(enqueued, |name| reconcile(client, cache, name));
+    let reconcile = |name| reconcile(client, cache, name);
+    let reconciling = workqueue::run("policy_status", panics, enqueued, reconcile);
     tokio::select! {
         () = shutdown.cancelled() => {}
         ((), (), ()) = join3(
@@ -66,24 +66,28 @@ async fn follow(policies: &Store<StoredPolicy>, enqueue: &mpsc::UnboundedSender<
     }
 }
 
-/// Writes the status of a policy if it is not as it should be; after a failure, when to try again.
-async fn reconcile(client: &Client, cache: &ClusterCache, name: PolicyName) -> Option<Duration> {
+/// Writes the status of a policy if it is not as it should be.
+async fn reconcile(client: &Client, cache: &ClusterCache, name: PolicyName) -> Reconciled {
     let policy = match &name {
         PolicyName::Namespaced { namespace, name } => cache.task_policies().get(namespace, name),
         PolicyName::Cluster { name } => cache.cluster_task_policies().get("", name),
     };
-    let status = wanted(&*policy?, Timestamp::now())?;
+    let Some(status) = policy.and_then(|policy| wanted(&policy, Timestamp::now())) else {
+        return Ok(None);
+    };
     let (api, kind, object) = policy_api(client, &name);
     let patch = json!({"apiVersion": kind.api_version, "kind": kind.kind, "status": status});
     let params = PatchParams::apply(MANAGER).force();
     match api.patch_status(object, &params, &Patch::Apply(&patch)).await {
-        Ok(_) => None,
         // Deleted meanwhile.
-        Err(error) if is_absent(&error) => None,
-        Err(error) => {
-            warn!(%error, policy = %name, "the status of a policy was not written; tried again soon");
-            Some(RETRY)
+        Err(error) if !is_absent(&error) => {
+            let (kind, namespace) = match &name {
+                PolicyName::Namespaced { namespace, .. } => ("TaskPolicy", namespace.as_str()),
+                PolicyName::Cluster { .. } => ("ClusterTaskPolicy", ""),
+            };
+            Err(Error::new("writing the status of", kind, namespace, object, error))
         }
+        _ => Ok(None),
     }
 }
 

@@ -113,6 +113,12 @@ fn failed_reason(job: &Value) -> Option<&str> {
     reason("Failed").or_else(|| reason("FailureTarget"))
 }
 
+/// Whether [`classify`] depends on the Job and its pods: the Task failed, was not cancelled, and had a Job (kelos §6.2).
+pub fn depends_on_job(object: &Value, state: &TaskState) -> bool {
+    let had_job = Task::of(object).worker_pool().is_none() && without_job(object) == "TaskFailed";
+    state.phase == TaskPhase::Failed && !state.cancelled && had_job
+}
+
 /// The cause of a failure before the Task had a Job: Kelos states it only in the message.
 fn without_job(object: &Value) -> &'static str {
     let message = Task::of(object).message();
@@ -181,6 +187,28 @@ mod tests {
 
     fn job(reason: &str) -> Value {
         json!({"metadata": owned_by("Task", "u"), "status": {"conditions": [{"type": "Failed", "status": "True", "reason": reason}]}})
+    }
+
+    #[test]
+    fn the_job_matters_only_where_the_task_had_one_and_was_not_cancelled() {
+        let depends = |task: Value| {
+            let task = json!({"metadata": {"name": "t", "uid": "u"}, "spec": task["spec"], "status": task["status"]});
+            depends_on_job(&task, &TaskState::of(&task).unwrap())
+        };
+        assert!(depends(
+            json!({"status": {"phase": "Failed", "message": "Task failed"}})
+        ));
+        assert!(depends(json!({"status": {"phase": "Failed"}})));
+        for other in [
+            json!({"status": {"phase": "Succeeded"}}),
+            json!({"status": {"phase": "Running"}}),
+            json!({"status": {"phase": "Cancelled"}}),
+            json!({"status": {"phase": "Failed", "message": "Failed to create the Job: no"}}),
+            json!({"status": {"phase": "Failed", "message": "Dependency \"x\" failed"}}),
+            json!({"spec": {"workerPoolRef": {"name": "p"}}, "status": {"phase": "Failed"}}),
+        ] {
+            assert!(!depends(other.clone()), "{other}");
+        }
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub use backoff::next_attempt;
 pub(crate) use backoff::{jittered, wait};
 pub use evaluate::{ItemSnapshot, allowance, breaker_state};
 pub(crate) use evaluate::{job_finding, open_reason, task_finding};
-pub use failure_cause::{CIRCUIT_BROKEN, Ending, RunObjects, classify};
+pub use failure_cause::{CIRCUIT_BROKEN, Ending, RunObjects, classify, depends_on_job};
 pub use fit::{fit, minimal};
 pub use lifecycle::{Retrying, TaskAction, TaskContext, next_action};
 pub use near_limit::is_far_from_limit;

@@ -1,31 +1,81 @@
-//! A panic ends one reconcile, and nothing else: neither the process nor the leader's controller.
+//! What a failed reconcile costs: an error or a panic ends that reconcile and nothing else, and it is tried again later.
+//!
+//! A request that admission, a quota or RBAC refused is refused again until a user changes something: its wait doubles, so that it
+//! neither loads the API server nor fills the log.
 
-use std::{hash::Hash, panic::AssertUnwindSafe, time::Duration};
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    panic::AssertUnwindSafe,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures::FutureExt as _;
 use kube::runtime::controller::Action;
 use prometheus_client::{
-    encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
     registry::Registry,
 };
 use tokio::time::Instant;
 use tracing::error;
 
-use super::backoff::ExponentialWaits;
-use crate::metrics::registered;
+use crate::{
+    error::{Error, is_refused},
+    metrics::registered,
+};
 
+/// Until a failed reconcile is tried again; after a refusal or a panic it doubles.
+const RETRY: Duration = Duration::from_secs(3);
+/// The longest wait after a refusal.
+const LONGEST_REFUSED: Duration = Duration::from_mins(3);
 /// The longest wait until a reconcile that panicked is tried again.
-const LONGEST: Duration = Duration::from_mins(5);
+const LONGEST_PANICKED: Duration = Duration::from_mins(5);
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReconcileLabels {
-    reconcile: &'static str,
+/// The wait of each key: it begins with [`RETRY`] and doubles.
+#[derive(Debug)]
+pub(super) struct ExponentialWaits<K> {
+    longest: Duration,
+    recent: Mutex<HashMap<K, (Duration, Instant)>>,
+}
+
+impl<K: Eq + Hash> ExponentialWaits<K> {
+    /// Those after refusals.
+    pub(super) fn after_refusals() -> Self {
+        Self::up_to(LONGEST_REFUSED)
+    }
+
+    fn up_to(longest: Duration) -> Self {
+        Self {
+            longest,
+            recent: Mutex::default(),
+        }
+    }
+
+    /// How long to wait for `key` now. A key that needed no wait soon after its last one starts anew.
+    fn next(&self, key: K, now: Instant) -> Duration {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.retain(|_, (wait, since)| now.duration_since(*since) <= *wait + self.longest);
+        let wait = recent
+            .get(&key)
+            .map_or(RETRY, |(before, _)| (*before * 2).min(self.longest));
+        recent.insert(key, (wait, now));
+        wait
+    }
+
+    /// How long to wait after `error` of a reconcile of `key`.
+    pub(super) fn after(&self, key: K, error: &Error) -> Duration {
+        if is_refused(&error.source) {
+            self.next(key, Instant::now())
+        } else {
+            RETRY
+        }
+    }
 }
 
 /// The counter of panics. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct PanicMetrics(Family<ReconcileLabels, Counter>);
+pub(crate) struct PanicMetrics(Family<[(&'static str, &'static str); 1], Counter>);
 
 impl PanicMetrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
@@ -51,7 +101,7 @@ impl<K: Eq + Hash> PanicGuard<K> {
         Self {
             reconcile,
             metrics: metrics.clone(),
-            panicked: ExponentialWaits::new(LONGEST),
+            panicked: ExponentialWaits::up_to(LONGEST_PANICKED),
         }
     }
 
@@ -64,15 +114,9 @@ impl<K: Eq + Hash> PanicGuard<K> {
             return Ok(outcome);
         }
         let wait = self.panicked.next(key, Instant::now());
-        let labels = ReconcileLabels {
-            reconcile: self.reconcile,
-        };
-        self.metrics.0.get_or_create(&labels).inc();
-        error!(
-            reconcile = self.reconcile,
-            ?wait,
-            "a reconcile panicked: it is tried again"
-        );
+        let reconcile = self.reconcile;
+        self.metrics.0.get_or_create(&[("reconcile", reconcile)]).inc();
+        error!(reconcile, ?wait, "a reconcile panicked: it is tried again");
         Err(wait)
     }
 
@@ -109,6 +153,26 @@ mod tests {
     use prometheus_client::encoding::text::encode;
 
     use super::*;
+
+    fn error(code: u16) -> Error {
+        let status = kube::core::Status::failure("no", "").with_code(code);
+        Error::new("patching", "Task", "team", "t", kube::Error::Api(Box::new(status)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_doubles_the_wait_and_another_error_does_not() {
+        let backoff = ExponentialWaits::after_refusals();
+        for seconds in [3, 6, 12, 24, 48, 96, 180, 180] {
+            let wait = backoff.after("refused", &error(403));
+            assert_eq!(wait, Duration::from_secs(seconds));
+            assert_eq!(backoff.after("failed", &error(500)), RETRY);
+            tokio::time::advance(wait).await;
+        }
+        assert_eq!(backoff.after("another", &error(422)), RETRY);
+        tokio::time::advance(LONGEST_REFUSED * 2 + RETRY).await;
+        assert_eq!(backoff.after("refused", &error(403)), RETRY, "that was long ago");
+        assert_eq!(backoff.recent.lock().unwrap().len(), 1, "expired waits are removed");
+    }
 
     fn counted() -> (Registry, PanicMetrics) {
         let mut registry = Registry::default();
