@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! watch       list, watch, and list again after every error
-//!  └─ trim      the fields that are kept      policies   compiled once, for the whole process
+//!  └─ trim, work_item   the fields that are kept      policies   compiled once, for the whole process
 //!      └─ store   look-ups by key, state of the watch, subscriptions
 //! ```
 //!
@@ -22,6 +22,7 @@ mod policies;
 mod store;
 mod trim;
 mod watch;
+mod work_item;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -35,7 +36,7 @@ use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
     metrics::{MetricType, gauge::ConstGauge},
 };
-use taskgate_api::{ClusterTaskPolicy, TaskPolicy, WorkItem, kelos::TASKS};
+use taskgate_api::{ClusterTaskPolicy, TaskPolicy, kelos::TASKS};
 use taskgate_policy::{KnownPolicies, PolicySet, WorkspaceInfo};
 use tokio::{sync::watch::Receiver, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -45,9 +46,11 @@ pub use kelos::{kelos_resource, served_version};
 pub use policies::StoredPolicy;
 pub use store::{NamespacedName, ObjectChange, Store, Subscription};
 pub use trim::{CachedSpawner, labels, only_fields, spawner_info, trim_task, workspace_info};
+pub use work_item::CachedWorkItem;
 
 use policies::PolicyStore;
 use watch::{fixed, follow, of_kelos};
+use work_item::WatchedWorkItem;
 
 /// The trimmed objects of all kinds that taskgate watches for every feature.
 #[derive(Debug)]
@@ -56,7 +59,7 @@ pub struct ClusterCache {
     namespaces: Store<BTreeMap<String, String>>,
     spawners: Store<CachedSpawner>,
     workspaces: Store<WorkspaceInfo>,
-    work_items: Store<WorkItem>,
+    work_items: Store<CachedWorkItem>,
     tasks: Store<DynamicObject>,
 }
 
@@ -93,8 +96,8 @@ impl ClusterCache {
         let mut watches = JoinSet::new();
         self.follow_policies(client, shutdown, &mut watches);
         let (cache, end) = (Arc::clone(self), shutdown.clone());
-        let api = fixed(Api::all_with(client.clone(), &ApiResource::erase::<WorkItem>(&())));
-        watches.spawn(async move { follow(api, &cache.work_items, trim::work_item, || false, end).await });
+        let api = fixed(Api::<WatchedWorkItem>::all(client.clone()));
+        watches.spawn(async move { follow(api, &cache.work_items, CachedWorkItem::of, || false, end).await });
         let (cache, end) = (Arc::clone(self), shutdown.clone());
         let api = fixed(Api::<PartialObjectMeta<Namespace>>::all(client.clone()));
         watches.spawn(async move {
@@ -229,7 +232,7 @@ impl ClusterCache {
     }
 
     /// The `WorkItems`, without the fields that only people read, and without what a retry restores.
-    pub fn work_items(&self) -> &Store<WorkItem> {
+    pub fn work_items(&self) -> &Store<CachedWorkItem> {
         &self.work_items
     }
 

@@ -294,15 +294,19 @@ impl<T: PartialEq> Store<T> {
         }
     }
 
-    /// Replaces the content, and publishes the differences.
+    /// Replaces the content, and publishes the differences. Only the watch changes the store, so that they can be computed while
+    /// others read: whoever subscribes meanwhile begins with the new content.
     fn replace(&self, objects: ObjectMap<T>) {
-        let mut content = self.write();
-        let mut before = std::mem::replace(&mut content.objects, objects);
-        if content.subscribers.is_empty() {
+        let (mut before, subscribers) = {
+            let mut content = self.write();
+            let before = std::mem::replace(&mut content.objects, objects);
+            (before, content.subscribers.clone())
+        };
+        if subscribers.is_empty() {
             return;
         }
         let mut changes = Vec::new();
-        for (key, new) in &content.objects {
+        for (key, new) in &self.read().objects {
             let old = before.remove(key);
             if old.as_ref() != Some(new) {
                 let (key, new) = (key.clone(), Some(Arc::clone(new)));
@@ -315,7 +319,12 @@ impl<T: PartialEq> Store<T> {
             new: None,
         });
         changes.extend(removed);
-        content.publish(&changes);
+        if !changes.is_empty() {
+            for subscriber in subscribers {
+                // The next change removes one that was dropped.
+                let _ = subscriber.send(changes.clone());
+            }
+        }
     }
 
     /// Enters `state`, and calls `log` if it is another one than before; whether it is.

@@ -4,8 +4,6 @@
 //! Imports `context`, `error`, `kubernetes`, `task_index`, `workqueue`. Called by `breaker`, `cancellation`, `metadata`,
 //! `queueing`, `finalizer` and `controller::task`, which is the reconcile loop.
 
-use std::sync::Arc;
-
 use kube::{
     ResourceExt as _,
     api::{DynamicObject, Patch, PatchParams},
@@ -82,7 +80,7 @@ impl Subject {
     }
 
     /// The Task's `WorkItem` as the cache has it.
-    pub(crate) fn cached_work_item(&self, context: &Context) -> Option<Arc<WorkItem>> {
+    pub(crate) fn cached_work_item(&self, context: &Context) -> Option<Box<WorkItem>> {
         context.cached_work_item(&self.item_ref()?)
     }
 

@@ -1,8 +1,6 @@
 //! Creates `WorkItem`s, as many as a namespace may have: a user who invents new items without end must not fill the API server's
 //! storage.
 
-use std::sync::Arc;
-
 use kube::{ResourceExt as _, api::PostParams};
 use taskgate_api::WorkItem;
 use tracing::warn;
@@ -23,6 +21,7 @@ impl BreakerReconciler {
             if let Some(result) = self.existing(namespace, &name).await? {
                 return Ok(result);
             }
+            let items = items.iter().map(|item| item.expand()).collect();
             self.evict_one(namespace, items).await?;
         }
         match api.create(&PostParams::default(), item).await {
@@ -50,7 +49,7 @@ impl BreakerReconciler {
 
     /// Deletes one of the `items` of the namespace: the closed one without Tasks whose last failure is the longest ago. A tripped one
     /// is deleted only when there is no other, with an Event and a metric.
-    async fn evict_one(&self, namespace: &str, mut items: Vec<Arc<WorkItem>>) -> Result<(), Error> {
+    async fn evict_one(&self, namespace: &str, mut items: Vec<WorkItem>) -> Result<(), Error> {
         // While an object is replaced, its WorkItem is all that is left of it.
         items.retain(|item| transition_of(item).is_none());
         let in_use = |item: &WorkItem| {

@@ -79,7 +79,7 @@ pub(crate) async fn follow_work_items(
         for change in changes {
             let deleted = change.new.is_none();
             if let Some(item) = change.new.or(change.old) {
-                work_item_changed(reconcilers, &item, deleted, &mut tripped, queue, spawners);
+                work_item_changed(reconcilers, &item.expand(), deleted, &mut tripped, queue, spawners);
             }
         }
         context.started.send_replace(true);

@@ -31,12 +31,12 @@ pub(super) fn interests(context: &Context) -> Interests {
         });
     }
     for item in context.cache.work_items().all() {
-        let (namespace, name) = (item.namespace().unwrap_or_default(), item.name_any());
-        if context.task_index.has(&(namespace.clone(), name.clone())) {
+        let (namespace, name) = (item.namespace(), item.name());
+        if context.task_index.has(&(namespace.to_owned(), name.to_owned())) {
             continue;
         }
-        with_scope(context, &policies, &namespace, item.spec.spawner.as_deref(), |scope| {
-            add_work_item(&mut interests, scope, &name, &item);
+        with_scope(context, &policies, namespace, item.spawner(), |scope| {
+            add_work_item(&mut interests, scope, name, &item.expand());
         });
     }
     interests

@@ -113,8 +113,8 @@ impl ClusterContext for LiveCluster {
             self.live.work_item_status(namespace, &name, &item.key).await
         } else {
             let cached = self.cache.work_items().get(namespace, &name);
-            let cached = cached.filter(|cached| cached.spec.key == item.key);
-            Ok(cached.map(|cached| Arc::new(cached.status.clone().unwrap_or_default())))
+            let cached = cached.filter(|cached| cached.key() == item.key);
+            Ok(cached.map(|cached| Arc::new(cached.status().unwrap_or_default())))
         }
     }
 
