@@ -250,7 +250,10 @@ mod tests {
         }))
         .unwrap();
         assert!(kept.is_tripped());
-        assert_eq!((kept.namespace(), kept.name(), kept.key()), ("a", "fixer-42", "fixer/42"));
+        assert_eq!(
+            (kept.namespace(), kept.name(), kept.key()),
+            ("a", "fixer-42", "fixer/42")
+        );
         let expected = json!({
             "apiVersion": "taskgate.dev/v1alpha1", "kind": "WorkItem",
             "metadata": {"name": "fixer-42", "namespace": "a", "uid": "u", "resourceVersion": "7"},

@@ -33,10 +33,10 @@ const (
 //	/task       labels a Task of an item with its WorkItem
 //	/limit      refuses a Task whose item failed as often as the TaskPolicy allows
 func serve(ctx context.Context, config *rest.Config, port int, certificates string) error {
-	server := webhook.NewServer(webhook.Options{Host: "127.0.0.1", Port: port, CertDir: certificates})
 	m, err := manager.New(config, manager.Options{
-		Scheme: scheme, WebhookServer: server,
-		Metrics: metricsserver.Options{BindAddress: "0"},
+		Scheme:        scheme,
+		WebhookServer: webhook.NewServer(webhook.Options{Host: "127.0.0.1", Port: port, CertDir: certificates}),
+		Metrics:       metricsserver.Options{BindAddress: "0"},
 	})
 	if err != nil {
 		return err
@@ -49,6 +49,7 @@ func serve(ctx context.Context, config *rest.Config, port int, certificates stri
 			return err
 		}
 	}
+	server := m.GetWebhookServer()
 	d := decider{reader: m.GetClient(), decoder: admission.NewDecoder(scheme)}
 	for path, handle := range map[string]admission.HandlerFunc{
 		"/null":     func(context.Context, admission.Request) admission.Response { return admission.Allowed("") },
