@@ -59,7 +59,7 @@ pub struct CachedWorkItem {
     name: Box<str>,
     uid: Box<str>,
     resource_version: Box<str>,
-    annotations: Option<Box<BTreeMap<String, String>>>,
+    annotations: BTreeMap<String, String>,
     deletion_timestamp: Option<Time>,
     spec: CachedSpec,
     status: Option<Box<CachedStatus>>,
@@ -135,7 +135,7 @@ impl CachedWorkItem {
             name: metadata.name.unwrap_or_default().into(),
             uid: metadata.uid.unwrap_or_default().into(),
             resource_version: metadata.resource_version.unwrap_or_default().into(),
-            annotations: metadata.annotations.filter(|map| !map.is_empty()).map(Box::new),
+            annotations: metadata.annotations.unwrap_or_default(),
             deletion_timestamp: metadata.deletion_timestamp,
             spec,
             status,
@@ -180,14 +180,20 @@ impl CachedWorkItem {
             item: self.spec.item.to_string(),
             spawner: self.spawner().map(str::to_owned),
         };
-        let mut item = WorkItem::new(&self.name, spec);
-        item.metadata.namespace = Some(self.namespace.to_string());
-        item.metadata.uid = Some(self.uid.to_string());
-        item.metadata.resource_version = Some(self.resource_version.to_string());
-        item.metadata.annotations = self.annotations.as_deref().cloned();
-        item.metadata.deletion_timestamp = self.deletion_timestamp.clone();
-        item.status = self.status();
-        item
+        let metadata = ObjectMeta {
+            namespace: Some(self.namespace.to_string()),
+            name: Some(self.name.to_string()),
+            uid: Some(self.uid.to_string()),
+            resource_version: Some(self.resource_version.to_string()),
+            annotations: Some(self.annotations.clone()).filter(|annotations| !annotations.is_empty()),
+            deletion_timestamp: self.deletion_timestamp.clone(),
+            ..ObjectMeta::default()
+        };
+        WorkItem {
+            metadata,
+            spec,
+            status: self.status(),
+        }
     }
 }
 

@@ -100,7 +100,9 @@ request without admission, with its 95 % confidence interval. {} rounds of {} re
             arm.settle(&client).await?;
         }
         take_turns(&client, &mut arms, WARM_UP).await?;
-        arms.iter_mut().for_each(|arm| arm.took.clear());
+        for arm in &mut arms {
+            arm.took.clear();
+        }
         for _ in 0..size.rounds {
             take_turns(&client, &mut arms, size.requests).await?;
         }

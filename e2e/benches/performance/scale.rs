@@ -14,7 +14,7 @@ use kelos_standin::CRDS;
 use kube::{Api, Client, api::ListParams};
 use serde_json::{Value, json};
 use taskgate_api::WorkItem;
-use taskgate_e2e::{ControlPlane, Gate, Process, eventually, taskgate};
+use taskgate_e2e::{ControlPlane, Gate, Process, TASKGATE, eventually, taskgate};
 
 use crate::{Size, statistics::Sample, twin};
 
@@ -36,6 +36,12 @@ pub(crate) async fn measure(size: Size) -> anyhow::Result<String> {
     let count = size.work_items;
     let cp = ControlPlane::builder().crds(CRDS).start().await?;
     cp.install_crds(&taskgate(["manifests", "crds"]).await?).await?;
+    // Without a limit the leader would close the breakers.
+    let limit = json!({
+        "apiVersion": TASKGATE, "kind": "ClusterTaskPolicy", "metadata": {"name": "bench"},
+        "spec": {"failurePolicy": {"maxRetriesPerItem": 3}},
+    });
+    cp.apply_yaml(&limit.to_string()).await?;
     fill(&cp, count).await?;
     let informer = cp.spawn(twin::command(&cp, "informer").await?).await?;
     let leader = Gate::builder()
@@ -134,14 +140,14 @@ fn requests_of(events: &[taskgate_e2e::AuditEvent]) -> String {
     for event in events.iter().filter(|event| !event.object_ref.resource.is_empty()) {
         let agent = event.user_agent.split([' ', '/']).next().unwrap_or_default();
         *counts
-            .entry((agent, event.verb.as_str(), event.object_ref.resource.as_str()))
+            .entry((agent, &event.verb, &event.object_ref.resource))
             .or_insert(0) += 1;
     }
-    let mut text = "| User agent | Verb | Resource | Requests |\n|---|---|---|---|\n".to_owned();
+    let mut rows = vec!["| User agent | Verb | Resource | Requests |\n|---|---|---|---|".to_owned()];
     for ((agent, verb, resource), count) in counts {
-        text.push_str(&format!("| {agent} | {verb} | {resource} | {count} |\n"));
+        rows.push(format!("| {agent} | {verb} | {resource} | {count} |"));
     }
-    text
+    rows.join("\n")
 }
 
 /// What Linux counts: resident, the part that is not backed by files, and the most that was resident.
