@@ -295,7 +295,7 @@ impl<T: PartialEq> Store<T> {
     }
 
     /// Replaces the content, and publishes the differences. Only the watch changes the store, so that they can be computed while
-    /// others read: whoever subscribes meanwhile begins with the new content.
+    /// others read: a reader that subscribes meanwhile begins with the new content.
     fn replace(&self, objects: ObjectMap<T>) {
         let (mut before, subscribers) = {
             let mut content = self.write();
