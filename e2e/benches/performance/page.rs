@@ -40,15 +40,18 @@ fn machine() -> anyhow::Result<String> {
     Ok(format!("{cores} cores with {} GiB", kibibytes.div_ceil(1 << 20)))
 }
 
-/// The commit that was measured, and whether there are changes.
+/// The commit that was measured, and whether there are changes to anything but the page.
 fn commit() -> anyhow::Result<String> {
-    let output = Command::new("git")
-        .args(["describe", "--always", "--dirty", "--exclude=*"])
-        .output()?;
-    ensure!(
-        output.status.success(),
-        "git describe: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(format!("`{}`", String::from_utf8(output.stdout)?.trim()))
+    let git = |args: &[&str]| -> anyhow::Result<String> {
+        let output = Command::new("git").args(args).output()?;
+        ensure!(
+            output.status.success(),
+            "git: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    };
+    let changes = git(&["status", "--porcelain", "--", ":/", ":!/docs/performance.md"])?;
+    let suffix = if changes.is_empty() { "" } else { " with changes" };
+    Ok(format!("`{}`{suffix}", git(&["rev-parse", "--short", "HEAD"])?))
 }
