@@ -65,14 +65,11 @@ image: ## Build the container image with Docker; IMAGE= sets its name
 	docker build --tag $(IMAGE) .
 
 .PHONY: bench
-bench: control-plane ## Run the benchmarks; copy the figures and the machine to docs/performance.md
+bench: control-plane ## Run the benchmarks, which write docs/performance.md; BENCH="scale --work-items=100000" runs one section
 	@cargo bench --locked -p taskgate-policy --bench decide --bench render
 	@cargo bench --locked -p taskgate-webhook --bench review
 	@cargo build --profile bench --locked -p taskgate
-	@cargo bench --locked -p taskgate-e2e --bench controller
-	@cargo bench --locked -p taskgate-e2e --bench cancel
-	@cargo bench --locked -p taskgate-e2e --bench startup
-	@cargo bench --locked -p taskgate-e2e --bench check
+	@cargo bench --locked -p taskgate-e2e --bench performance -- $(BENCH)
 
 .PHONY: advisories
 advisories: ## Check the dependencies against the advisory database, which it fetches

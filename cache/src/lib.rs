@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! watch       list, watch, and list again after every error
-//!  └─ trim      the fields that are kept      policies   compiled once, for the whole process
+//!  └─ trim, work_item   the fields that are kept      policies   compiled once, for the whole process
 //!      └─ store   look-ups by key, state of the watch, subscriptions
 //!          └─ item_tasks   the Tasks of each work item      kueue   the stores of Kueue's kinds
 //! ```
@@ -25,6 +25,7 @@ mod policies;
 mod store;
 mod trim;
 mod watch;
+mod work_item;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -49,11 +50,13 @@ pub use kueue::KueueStores;
 pub use policies::StoredPolicy;
 pub use store::{NamespacedName, ObjectChange, Store, Subscription};
 pub use trim::{CachedSpawner, labels, only_fields, spawner_info, trim_task, workspace_info};
+pub use work_item::CachedWorkItem;
 
 use item_tasks::{ItemTasks, LONGEST_LAG};
 use policies::PolicyStore;
 use store::Observer;
 use watch::{fixed, follow, of_kelos};
+use work_item::WatchedWorkItem;
 
 /// The trimmed objects of all kinds that taskgate watches for every feature.
 #[derive(Debug)]
@@ -62,7 +65,7 @@ pub struct ClusterCache {
     namespaces: Store<BTreeMap<String, String>>,
     spawners: Store<CachedSpawner>,
     workspaces: Store<WorkspaceInfo>,
-    work_items: Store<WorkItem>,
+    work_items: Store<CachedWorkItem>,
     tasks: Store<DynamicObject>,
     item_tasks: Arc<ItemTasks>,
     kueue: Option<Arc<KueueStores>>,
@@ -108,12 +111,12 @@ impl ClusterCache {
             kueue.follow(client, shutdown, &mut watches);
         }
         let (cache, end) = (Arc::clone(self), shutdown.clone());
-        let api = fixed(Api::all_with(client.clone(), &ApiResource::erase::<WorkItem>(&())));
+        let api = fixed(Api::<WatchedWorkItem>::all(client.clone()));
         watches.spawn(async move {
             // After the Tasks: see `unsettled_tasks_of_item`.
             let tasks = cache.tasks.wait_until_current();
             if end.run_until_cancelled(tasks).await.is_some() {
-                follow(api, &cache.work_items, trim::work_item, || false, end).await;
+                follow(api, &cache.work_items, CachedWorkItem::of, || false, end).await;
             }
         });
         let (cache, end) = (Arc::clone(self), shutdown.clone());
@@ -256,18 +259,21 @@ impl ClusterCache {
     }
 
     /// The `WorkItems`, without the fields that only people read, and without what a retry restores.
-    pub fn work_items(&self) -> &Store<WorkItem> {
+    pub fn work_items(&self) -> &Store<CachedWorkItem> {
         &self.work_items
     }
 
     /// Takes over a `WorkItem` that this process wrote, in place of the version `before`, until the watch shows it.
-    pub fn work_item_written(&self, before: &str, item: WorkItem) {
-        self.work_items.written(before, trim::trim_work_item(item));
+    pub fn work_item_written(&self, before: &str, item: &WorkItem) {
+        let key = NamespacedName::of(item);
+        if let Some(item) = CachedWorkItem::compact(item) {
+            self.work_items.written(key, before, item);
+        }
     }
 
     /// Takes over a Task that this process wrote, trimmed by [`trim_task`], in place of the version `before`.
     pub fn task_written(&self, before: &str, task: DynamicObject) {
-        self.tasks.written(before, task);
+        self.tasks.written(NamespacedName::of(&task), before, task);
     }
 
     /// The Tasks of Kelos, trimmed by [`trim_task`].

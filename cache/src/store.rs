@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kube::Resource;
+use kube::{Resource, api::DynamicObject};
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::timeout,
@@ -154,16 +154,27 @@ impl WatchState {
     }
 }
 
-impl<T: Resource + PartialEq> Store<T> {
-    /// Replaces the version `before` of an object by `value`, which this process wrote in its place. If the watch has shown another
+/// An object of which a store may have an old version.
+pub trait Versioned {
+    /// Its `resourceVersion`.
+    fn version(&self) -> Option<&str>;
+}
+
+impl Versioned for DynamicObject {
+    fn version(&self) -> Option<&str> {
+        self.metadata.resource_version.as_deref()
+    }
+}
+
+impl<T: Versioned + PartialEq> Store<T> {
+    /// Replaces the version `before` of the object under `key` by `value`, which this process wrote in its place. If the watch has shown another
     /// version by now, or the deletion, the store stays as it is.
     ///
     /// So a reader finds what this process wrote before the watch shows it, and that event is no change any more.
-    pub(crate) fn written(&self, before: &str, value: T) {
-        let key = NamespacedName::of(&value);
+    pub(crate) fn written(&self, key: NamespacedName, before: &str, value: T) {
         let mut content = self.write();
         let current = content.objects.get(&key);
-        if current.is_some_and(|current| current.meta().resource_version.as_deref() == Some(before)) {
+        if current.is_some_and(|current| current.version() == Some(before)) {
             self.put(&mut content, key, value);
         }
     }

@@ -5,9 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::DynamicObject;
 use serde_json::{Map, Value, json};
-use taskgate_api::{WorkItem, WorkItemStatus, condition::QUEUED, work_item::Attempt};
+use taskgate_api::condition::QUEUED;
 use taskgate_policy::{SpawnerInfo, TEMPLATE_FIELDS, WorkspaceInfo};
-use tracing::warn;
 
 /// A trimmed `TaskSpawner`.
 #[derive(Debug, PartialEq)]
@@ -53,55 +52,6 @@ pub(crate) fn spawner(mut object: DynamicObject) -> CachedSpawner {
     CachedSpawner {
         info: Arc::new(spawner_info(&object)),
         object,
-    }
-}
-
-/// A `WorkItem` with what admission, the next step, the limit and the spawner's condition depend on: there may be very many. A
-/// reconcile that writes one reads it whole. `None` if it cannot be read: a typed watch would fail for all of them.
-pub(crate) fn work_item(object: DynamicObject) -> Option<WorkItem> {
-    let DynamicObject { metadata, mut data, .. } = object;
-    let status = serde_json::from_value::<Option<WorkItemStatus>>(data["status"].take());
-    let read = status.and_then(|status| Ok((serde_json::from_value(data["spec"].take())?, status)));
-    match read {
-        Ok((spec, status)) => Some(trim_work_item(WorkItem { metadata, spec, status })),
-        Err(error) => {
-            warn!(namespace = metadata.namespace, name = metadata.name, %error, "skipping a WorkItem that cannot be read");
-            None
-        }
-    }
-}
-
-/// Removes from a `WorkItem` what only people and retries read.
-pub(crate) fn trim_work_item(mut item: WorkItem) -> WorkItem {
-    item.metadata.managed_fields = None;
-    if let Some(status) = &mut item.status {
-        trim_status(status);
-    }
-    item
-}
-
-fn trim_status(status: &mut WorkItemStatus) {
-    status.conditions = Vec::new();
-    // The copy of an object that is being replaced is as large as the object.
-    if let Some(transition) = status.retry.as_mut().and_then(|retry| retry.transition.as_mut()) {
-        transition.predecessor = None;
-        transition.feedback = None;
-        transition.children = Vec::new();
-    }
-    for attempt in &mut status.attempts {
-        *attempt = Attempt {
-            uid: std::mem::take(&mut attempt.uid),
-            name: String::new(),
-            outcome: attempt.outcome,
-            opened: attempt.opened,
-            reason: None,
-            cancelled_by: None,
-            start_time: None,
-            completion_time: attempt.completion_time.take(),
-            cost_usd: attempt.cost_usd.take(),
-            input_tokens: attempt.input_tokens,
-            output_tokens: attempt.output_tokens,
-        };
     }
 }
 
@@ -164,39 +114,10 @@ pub fn only_fields(value: Option<&Value>, fields: &[&str]) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use taskgate_api::work_item::Breaker;
-
     use super::*;
 
     fn object(data: Value) -> DynamicObject {
         serde_json::from_value(data).unwrap()
-    }
-
-    #[test]
-    fn attempts_are_trimmed_and_an_unreadable_item_is_skipped() {
-        let kept = work_item(object(json!({
-            "metadata": {"name": "fixer-42", "managedFields": []},
-            "spec": {"key": "fixer/42", "item": "42"},
-            "status": {"breaker": "Open", "consecutiveFailures": 3, "attempts": [
-                {"uid": "u", "name": "n", "outcome": "Failed", "reason": "Error", "startTime": "2026-01-01T00:00:00Z"},
-            ]},
-        })))
-        .unwrap();
-        let status = kept.status.unwrap();
-        assert_eq!(
-            (kept.spec.key.as_str(), status.breaker),
-            ("fixer/42", Some(Breaker::Open))
-        );
-        assert!(kept.metadata.managed_fields.is_none());
-        let attempt = &status.attempts[0];
-        assert_eq!((attempt.uid.as_str(), attempt.name.as_str()), ("u", ""));
-        assert!(attempt.reason.is_none() && attempt.start_time.is_none());
-        let new = work_item(object(
-            json!({"metadata": {}, "spec": {"key": "fixer/42", "item": "42"}}),
-        ));
-        assert!(new.unwrap().status.is_none());
-        let odd = object(json!({"metadata": {}, "spec": {"key": "a", "item": "a"}, "status": {"breaker": "Ajar"}}));
-        assert!(work_item(odd).is_none());
     }
 
     #[test]

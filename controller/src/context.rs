@@ -125,7 +125,8 @@ impl Context {
     }
 
     /// The `WorkItem` as the cache has it, which is enough to see that nothing is to be done.
-    pub(crate) fn cached_work_item(&self, (namespace, name): &ItemRef) -> Option<Arc<WorkItem>> {
-        self.cache.work_items().get(namespace, name)
+    pub(crate) fn cached_work_item(&self, (namespace, name): &ItemRef) -> Option<Box<WorkItem>> {
+        let cached = self.cache.work_items().get(namespace, name)?;
+        Some(Box::new(cached.expand()))
     }
 }

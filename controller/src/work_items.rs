@@ -3,8 +3,6 @@
 //!
 //! Imports `context`, `error`, `workqueue`. Called by `breaker`, `retry` and `source`.
 
-use std::sync::Arc;
-
 use jiff::Timestamp;
 use json_patch::{
     AddOperation, Patch as JsonPatch, PatchOperation, RemoveOperation, ReplaceOperation, diff, jsonptr::PointerBuf,
@@ -52,7 +50,7 @@ fn is_terminating(item: &WorkItem) -> bool {
 #[derive(Debug)]
 pub(crate) struct CurrentWorkItem {
     key: ItemRef,
-    item: Option<Arc<WorkItem>>,
+    item: Option<Box<WorkItem>>,
     /// Whether `item` is the API server's answer to a request of this reconcile. The cache has fewer fields, and is some moments
     /// behind.
     is_read: bool,
@@ -93,14 +91,14 @@ impl CurrentWorkItem {
 
     /// Reads it: another client wrote it.
     async fn read_again(&mut self, context: &Context) -> Result<(), Error> {
-        self.item = find(context, &self.key).await?.map(Arc::new);
+        self.item = find(context, &self.key).await?.map(Box::new);
         self.is_read = true;
         Ok(())
     }
 
     /// Takes over what a write returned.
     pub(crate) fn set(&mut self, item: WorkItem) {
-        self.item = Some(Arc::new(item));
+        self.item = Some(Box::new(item));
         self.is_read = true;
     }
 
@@ -162,7 +160,7 @@ async fn write_version(
     match written {
         Ok(now) => {
             let before = item.resource_version().unwrap_or_default();
-            context.cache.work_item_written(&before, now.clone());
+            context.cache.work_item_written(&before, &now);
             Ok(WorkItemResult::Changed(Box::new(now)))
         }
         Err(error) if is_conflict(&error) || is_absent(&error) => Ok(WorkItemResult::Conflict),

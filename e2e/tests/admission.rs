@@ -10,6 +10,8 @@ mod jobs;
 mod kelos;
 #[path = "admission/lifecycle.rs"]
 mod lifecycle;
+#[path = "admission/lists.rs"]
+mod lists;
 #[path = "admission/policies.rs"]
 mod policies;
 #[path = "admission/reads.rs"]

@@ -95,10 +95,7 @@ impl EvaluationRun<'_> {
 
     /// Whether the request creates or updates the object itself.
     fn writes_object(&self) -> bool {
-        let writes = matches!(
-            self.request.review.operation,
-            Operation::Create | Operation::Update
-        );
+        let writes = matches!(self.request.review.operation, Operation::Create | Operation::Update);
         writes && self.request.subresource.is_empty()
     }
 

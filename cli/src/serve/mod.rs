@@ -13,8 +13,8 @@ use prometheus_client::registry::Registry;
 use taskgate_api::keys;
 use taskgate_cache::ClusterCache;
 use taskgate_certs::{
-    Authority, AuthorityConfig, BundleManager, ClientAuthority, Injector, Lifetimes,
-    ProvidedFiles, ProvidedSecret, Resolver, San,
+    Authority, AuthorityConfig, BundleManager, ClientAuthority, Injector, Lifetimes, ProvidedFiles, ProvidedSecret,
+    Resolver, San,
 };
 use taskgate_webhook::{Dependencies, METRICS_PREFIX, Server, ServerConfig};
 use tokio::{

@@ -2,17 +2,17 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{Mutex, PoisonError, atomic::AtomicU64},
 };
 
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
-use taskgate_api::{WorkItem, work_item::Outcome};
-use taskgate_cache::ObjectChange;
+use taskgate_api::work_item::Outcome;
+use taskgate_cache::{CachedWorkItem, ObjectChange};
 
-use crate::{metrics::registered, work_items::is_tripped};
+use crate::metrics::registered;
 
 /// The names and values of `N` labels.
 type Labels<const N: usize> = [(&'static str, String); N];
@@ -108,10 +108,10 @@ pub(super) struct ItemCounts {
 
 impl ItemCounts {
     /// Counts a change of the watch.
-    pub(super) fn changed(&self, change: &ObjectChange<WorkItem>) {
+    pub(super) fn changed(&self, change: &ObjectChange<CachedWorkItem>) {
         let namespace = change.key.namespace.clone();
-        let tripped = |item: &Option<Arc<WorkItem>>| i64::from(item.as_deref().is_some_and(is_tripped));
-        let (before, now) = (tripped(&change.old), tripped(&change.new));
+        let tripped = |item: Option<&CachedWorkItem>| i64::from(item.is_some_and(CachedWorkItem::is_tripped));
+        let (before, now) = (tripped(change.old.as_deref()), tripped(change.new.as_deref()));
         let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
         let count = namespaces.entry(namespace.clone()).or_default();
         *count = (*count + usize::from(change.new.is_some())).saturating_sub(usize::from(change.old.is_some()));
@@ -135,17 +135,19 @@ impl Drop for ItemCounts {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::json;
     use taskgate_cache::NamespacedName;
 
     use super::*;
 
-    fn item(breaker: &str) -> Arc<WorkItem> {
+    fn item(breaker: &str) -> Arc<CachedWorkItem> {
         let item = json!({
             "apiVersion": "taskgate.dev/v1alpha1", "kind": "WorkItem", "metadata": {},
             "spec": {"key": "i", "item": "i"}, "status": {"breaker": breaker},
         });
-        Arc::new(serde_json::from_value(item).unwrap())
+        Arc::new(CachedWorkItem::compact(&serde_json::from_value(item).unwrap()).unwrap())
     }
 
     #[test]

@@ -20,8 +20,7 @@ mod work_item_limit;
 
 use std::sync::Arc;
 
-use taskgate_api::WorkItem;
-use taskgate_cache::ObjectChange;
+use taskgate_cache::{CachedWorkItem, ObjectChange};
 
 use crate::{context::Context, task_index::ItemRef};
 
@@ -57,7 +56,7 @@ impl BreakerReconciler {
     }
 
     /// Counts a change of the watch of `WorkItem`s.
-    pub(crate) fn work_item_changed(&self, change: &ObjectChange<WorkItem>) {
+    pub(crate) fn work_item_changed(&self, change: &ObjectChange<CachedWorkItem>) {
         self.counts.changed(change);
     }
 }

@@ -43,6 +43,7 @@ pub(crate) async fn run(
             if changed.has_changed().unwrap_or(true) {
                 break;
             }
+            let item = item.expand();
             match panics.catch(item.uid(), Box::pin(reassess(context, &item))).await {
                 Ok(Ok(false)) => {}
                 // An item whose reconcile panicked is reconciled with the next change of a policy.

@@ -26,7 +26,6 @@ use crate::{
     error::is_conflict,
     kubernetes::{self, json_of},
     status::condition,
-    work_items::is_tripped,
     workqueue::PanicGuard,
 };
 
@@ -120,10 +119,10 @@ pub(crate) async fn run(context: Arc<Context>, mut changed: mpsc::UnboundedRecei
 
 /// Enqueues every spawner with a tripped item: the policies, which decide whether it is skipped, changed.
 pub(crate) fn enqueue_all(context: &Context, changed: &mpsc::UnboundedSender<SpawnerRef>) {
-    for item in context.cache.work_items().all().iter().filter(|item| is_tripped(item)) {
-        if let Some((namespace, spawner)) = item.namespace().zip(item.spec.spawner.clone()) {
+    for item in context.cache.work_items().all().iter().filter(|item| item.is_tripped()) {
+        if let Some(spawner) = item.spawner() {
             // Fails only when the controller is dropped, or without Kelos.
-            let _ = changed.send((namespace, spawner));
+            let _ = changed.send((item.namespace().to_owned(), spawner.to_owned()));
         }
     }
 }
@@ -182,8 +181,8 @@ fn tripped_items(context: &Context, namespace: &str, name: &str) -> Vec<String> 
     let items = context.cache.work_items().in_namespace(namespace);
     let sorted: BTreeSet<(Option<u64>, String)> = items
         .iter()
-        .filter(|item| item.spec.spawner.as_deref() == Some(name))
-        .filter(|item| is_tripped(item))
+        .filter(|item| item.spawner() == Some(name) && item.is_tripped())
+        .map(|item| item.expand())
         .filter(|item| context.is_enforced(item))
         .map(|item| (item.spec.item.parse().ok(), item.spec.item.clone()))
         .collect();

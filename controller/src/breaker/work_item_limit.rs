@@ -57,7 +57,8 @@ impl BreakerReconciler {
     /// Deletes one of the `WorkItem`s of the namespace: the closed one without Tasks whose last failure is the longest ago. A tripped one
     /// is deleted only when there is no other, with an Event and a metric.
     async fn evict_one(&self, namespace: &str) -> Result<(), Error> {
-        let mut items = self.context.cache.work_items().in_namespace(namespace);
+        let items = self.context.cache.work_items().in_namespace(namespace);
+        let mut items: Vec<_> = items.iter().map(|item| item.expand()).collect();
         // While an object is replaced, its WorkItem is all that is left of it.
         items.retain(|item| transition_of(item).is_none());
         let in_use = |item: &WorkItem| {

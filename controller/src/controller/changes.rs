@@ -65,7 +65,7 @@ pub(crate) async fn follow_work_items(
             reconcilers.breaker.work_item_changed(&change);
             let deleted = change.new.is_none();
             if let Some(item) = change.new.or(change.old) {
-                work_item_changed(reconcilers, &item, deleted, queue, spawners);
+                work_item_changed(reconcilers, &item.expand(), deleted, queue, spawners);
             }
         }
         context.started.send_replace(true);

@@ -64,13 +64,7 @@ pub(super) async fn report(
 }
 
 /// Records the Event and the metrics.
-fn record(
-    queueing: &QueueingReconciler,
-    subject: &Subject,
-    job: &Value,
-    state: &QueueState,
-    change: &ConditionChange,
-) {
+fn record(queueing: &QueueingReconciler, subject: &Subject, job: &Value, state: &QueueState, change: &ConditionChange) {
     let reason: &str = state.reason.into();
     debug!(
         namespace = subject.namespace,

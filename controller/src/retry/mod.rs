@@ -204,7 +204,7 @@ impl RetryReconciler {
     /// Enqueues every item whose `WorkItem` may concern a retry.
     fn enqueue_all(&self) {
         for item in self.context.cache.work_items().all() {
-            self.work_item_changed(&item, false);
+            self.work_item_changed(&item.expand(), false);
         }
     }
 

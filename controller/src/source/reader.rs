@@ -103,10 +103,10 @@ fn interests(context: &Context) -> Interests {
         });
     }
     for item in context.cache.work_items().all() {
-        let key = (item.namespace().unwrap_or_default(), item.name_any());
+        let key = (item.namespace().to_owned(), item.name().to_owned());
         if !context.task_index.has(&key) {
-            context.in_scope(&key.0, item.spec.spawner.as_deref(), |policies| {
-                add_work_item(&mut interests, &policies, &key.1, &item);
+            context.in_scope(&key.0, item.spawner(), |policies| {
+                add_work_item(&mut interests, &policies, &key.1, &item.expand());
             });
         }
     }

@@ -28,8 +28,8 @@ use serde_json::{Value, json};
 use taskgate_api::{TaskPolicySpec, task_policy::TemplateEngine};
 use taskgate_gotemplate::{Cause as GoCause, Limits, Template as Parsed, Unprintable};
 
-pub use context::{TEMPLATE_FIELDS, TemplateInput};
 pub(crate) use context::{Keys, Managed, Sees};
+pub use context::{TEMPLATE_FIELDS, TemplateInput};
 pub(crate) use source_fields::reads_source_fields;
 pub(crate) use tera::Roots;
 

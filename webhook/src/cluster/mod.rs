@@ -146,7 +146,9 @@ impl ClusterContext for LiveCluster {
             Some(tasks)
         });
         ItemState {
-            work_item: work_item.filter(|work_item| work_item.spec.key == item.key),
+            work_item: work_item
+                .filter(|work_item| work_item.key() == item.key)
+                .map(|work_item| Arc::new(work_item.expand())),
             tasks: tasks.flatten(),
         }
     }

@@ -1,10 +1,10 @@
-//! How long it takes from exec to the first create that is governed, with the certificates there and without, and what taskgate
-//! has in memory while idle. Figures, no test: `make bench` prints them.
+//! How long it takes from exec to the first create that is governed, with the certificates there and without, and what taskgate has
+//! in memory while idle.
 
-// A program for a person at a terminal: printing is what it is for.
-#![allow(clippy::print_stdout)]
-
-use std::time::{Duration, Instant};
+use std::{
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, ensure};
 use k8s_openapi::api::core::v1::Secret;
@@ -14,7 +14,9 @@ use kube::{
     api::{DeleteParams, PostParams},
 };
 use serde_json::{Value, json};
-use taskgate_e2e::{ControlPlane, GATE_NAMESPACE, Gate, Namespace, PATIENCE, eventually};
+use taskgate_e2e::{ControlPlane, GATE_NAMESPACE, Gate, Namespace, PATIENCE, eventually, policy, task};
+
+use crate::{scale::memory, statistics::Sample};
 
 /// Starts of each kind.
 const RUNS: usize = 15;
@@ -23,24 +25,24 @@ const IDLE: Duration = Duration::from_secs(20);
 const SECRET: &str = "taskgate-serving-cert";
 const CONFIGURATION: &str = "admission.taskgate.dev";
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+/// Measures both.
+pub(crate) async fn measure() -> anyhow::Result<String> {
     let cp = ControlPlane::builder().crds(CRDS).audit(false).start().await?;
     let gate = Gate::builder()
         .registration_flag("--failure-policy=fail")
-        .serve_flag("--no-leader-election")
-        .start(&cp)
-        .await?;
+        .without_leader_election();
+    let gate = gate.start(&cp).await?;
     let ns = cp.namespace("startup").await?;
-    let policy = json!({
-        "apiVersion": "taskgate.dev/v1alpha1", "kind": "TaskPolicy", "metadata": {"name": "agents"},
-        "spec": {"metadata": {"labels": {"team": "blue"}}},
-    });
-    ns.apply_yaml(&policy.to_string()).await?;
+    let label = json!({"metadata": {"labels": {"team": "blue"}}});
+    ns.apply_yaml(&policy("agents", &label).to_string()).await?;
     first_governed(&ns, Instant::now()).await?;
     tokio::time::sleep(IDLE).await;
-    println!("idle: {} KiB resident", resident(gate.process().pid())?);
-    for with_secret in [true, false] {
+    let mut text = "| What | Figure |\n|---|---|\n".to_owned();
+    writeln!(text, "| memory while idle | {} |", memory(gate.process())?)?;
+    for (what, with_secret) in [
+        ("with Secret and `caBundle`", true),
+        ("when taskgate creates CA, Secret and `caBundle`", false),
+    ] {
         let mut took = Vec::new();
         for _ in 0..RUNS {
             gate.process().kill().await?;
@@ -52,24 +54,18 @@ async fn main() -> anyhow::Result<()> {
             started?;
             took.push(governed?);
         }
-        took.sort_unstable();
-        let secret = if with_secret { "there" } else { "to be made" };
-        println!(
-            "exec to the first governed create, certificates {secret}: median {:?}, slowest {:?} of {RUNS}",
-            took[RUNS / 2],
-            took[RUNS - 1]
-        );
+        let took = Sample::of_times(took);
+        let (median, slowest) = (took.median(), took.percentile(100));
+        let what = format!("exec to the first governed create, {what}: median / slowest of {RUNS}");
+        writeln!(text, "| {what} | {median:.0} ms / {slowest:.0} ms |")?;
     }
-    Ok(())
+    Ok(text)
 }
 
 /// Tries until a create is governed; how long after `began` it was.
 async fn first_governed(ns: &Namespace, began: Instant) -> anyhow::Result<Duration> {
     let tasks = ns.api::<Task>();
-    let task = serde_json::from_value(json!({
-        "apiVersion": "kelos.dev/v1alpha2", "kind": "Task", "metadata": {"name": "probe"},
-        "spec": {"type": "claude-code", "prompt": "fix", "credentials": {"type": "none"}},
-    }))?;
+    let task = serde_json::from_value(task("probe"))?;
     let params = PostParams {
         dry_run: true,
         ..PostParams::default()
@@ -89,8 +85,7 @@ async fn remove_certificates(cp: &ControlPlane) -> anyhow::Result<()> {
     let secrets: Api<Secret> = Api::namespaced(cp.client(), GATE_NAMESPACE);
     secrets.delete(SECRET, &DeleteParams::default()).await?;
     for kind in ["mutatingwebhookconfiguration", "validatingwebhookconfiguration"] {
-        let found = cp.kubectl(["get", kind, CONFIGURATION, "-ojson"]).await?.stdout_ok()?;
-        let found: Value = serde_json::from_str(&found)?;
+        let found = cp.kubectl(["get", kind, CONFIGURATION, "-ojson"]).await?.json()?;
         let count = found["webhooks"].as_array().context("webhooks")?.len();
         let remove = |index| json!({"op": "remove", "path": format!("/webhooks/{index}/clientConfig/caBundle")});
         let patch = Value::Array((0..count).map(remove).collect()).to_string();
@@ -102,14 +97,4 @@ async fn remove_certificates(cp: &ControlPlane) -> anyhow::Result<()> {
         Ok(())
     })
     .await
-}
-
-/// What the kernel says is resident, in KiB.
-fn resident(pid: u32) -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line
-        .and_then(|line| line.split_whitespace().next())
-        .context("no VmRSS")?;
-    Ok(kib.parse()?)
 }
