@@ -510,6 +510,7 @@ mod tests {
     use taskgate_api::{WorkItem, WorkItemStatus, work_item::WorkItemSpec};
 
     use super::*;
+    use crate::CachedWorkItem;
 
     fn key(name: &str) -> NamespacedName {
         NamespacedName::new("a", name)
@@ -659,7 +660,7 @@ mod tests {
         assert!(store.read().subscribers.is_empty());
     }
 
-    fn work_item(version: &str, failures: u32) -> WorkItem {
+    fn work_item(version: &str, failures: u32) -> CachedWorkItem {
         let mut item = WorkItem::new(
             "i",
             WorkItemSpec {
@@ -674,19 +675,19 @@ mod tests {
             consecutive_failures: failures,
             ..WorkItemStatus::default()
         });
-        item
+        CachedWorkItem::compact(&item).unwrap()
     }
 
     #[test]
     fn what_this_process_wrote_replaces_only_the_version_that_it_was_written_over() {
-        let store = Store::<WorkItem>::new("workitems");
-        let failures = || Some(store.get("a", "i")?.status.as_ref()?.consecutive_failures);
-        store.written("1", work_item("2", 1));
+        let store = Store::<CachedWorkItem>::new("workitems");
+        let failures = || Some(store.get("a", "i")?.status()?.consecutive_failures);
+        store.written(key("i"), "1", work_item("2", 1));
         assert_eq!(failures(), None, "it may have been deleted");
         store.apply(key("i"), Some(work_item("1", 0)));
         let mut changes = store.subscribe();
         changes.try_next();
-        store.written("1", work_item("2", 1));
+        store.written(key("i"), "1", work_item("2", 1));
         assert_eq!(
             (failures(), changes.try_next().map(|batch| batch.len())),
             (Some(1), Some(1))
@@ -694,13 +695,13 @@ mod tests {
         store.apply(key("i"), Some(work_item("2", 1)));
         assert!(changes.try_next().is_none(), "the watch shows what is known");
         store.apply(key("i"), Some(work_item("3", 5)));
-        store.written("1", work_item("2", 1));
+        store.written(key("i"), "1", work_item("2", 1));
         assert_eq!(failures(), Some(5), "the watch is ahead");
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_for_an_object_gets_it_or_goes_on_after_the_limit() {
-        let store = Store::<WorkItem>::new("workitems");
+        let store = Store::<CachedWorkItem>::new("workitems");
         let limit = Duration::from_secs(1);
         let start = tokio::time::Instant::now();
         store.wait_for("a", "i", limit).await;
