@@ -27,7 +27,8 @@ pub struct NamespacedName {
 }
 
 impl NamespacedName {
-    pub(crate) fn of(object: &impl Resource) -> Self {
+    /// The key of an object that was read.
+    pub fn of(object: &impl Resource) -> Self {
         let metadata = object.meta();
         Self {
             namespace: metadata.namespace.clone().unwrap_or_default(),

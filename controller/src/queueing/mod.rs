@@ -13,15 +13,14 @@ mod report;
 
 use std::{future::ready, sync::Arc, time::Duration};
 
-use futures::{StreamExt as _, channel::mpsc, future::join4};
+use futures::{StreamExt as _, future::join4};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1;
 use kube::{
     Api, ResourceExt as _,
     api::{ApiResource, DynamicObject},
     runtime::{
-        WatchStreamExt as _, applier,
-        controller::{self, Action, ReconcileRequest},
+        WatchStreamExt as _,
         reflector::{self, ObjectRef},
         watcher,
         watcher::Event,
@@ -36,9 +35,9 @@ use taskgate_api::{
     metadata::Owner,
     task_policy::QueueOnDeactivation,
 };
-use taskgate_cache::KueueStores;
+use taskgate_cache::{KueueStores, NamespacedName};
 use taskgate_policy::{InstalledKueue, JobEnd, QueueContext, QueueObservation, QueueReason, QueueState, queue_state};
-use tokio::time::sleep;
+use tokio::{sync::mpsc, time::sleep};
 use tracing::{debug, warn};
 
 pub(crate) use report::QueueingMetrics;
@@ -53,12 +52,13 @@ use crate::{
     job,
     kubernetes::{self, json_of, namespace_of},
     task::{Subject, TaskResult},
-    workqueue::{PanicGuard, StepResult},
+    workqueue::{self, PanicGuard, Reconciled, StepResult},
 };
 
-/// How many Jobs are reconciled in parallel.
-const CONCURRENCY: u16 = 8;
-/// Until a failed reconcile is tried again.
+/// How many deleted Jobs are reported in parallel.
+const DELETED_CONCURRENCY: usize = 8;
+/// How often that is tried, and the time in between.
+const TRIES: u32 = 10;
 const RETRY: Duration = Duration::from_secs(3);
 /// Until a Job is reconciled again after another client wrote the Task.
 const SOON: Duration = Duration::from_millis(200);
@@ -92,17 +92,16 @@ pub(crate) async fn run(queueing: Arc<QueueingReconciler>) {
     let writer = reflector::store::Writer::<DynamicObject>::new(job_kind.clone());
     let jobs = writer.as_reader();
     let client = queueing.context.client.clone();
-    let (enqueue, enqueued) = mpsc::unbounded::<ReconcileRequest<DynamicObject>>();
-    let reference = |namespace: &str, name: &str| ObjectRef::new_with(name, job_kind.clone()).within(namespace);
+    let (enqueue, enqueued) = mpsc::unbounded_channel();
 
     let api = Api::<DynamicObject>::all_with(client.clone(), &job_kind);
     let watch = watcher(api, watcher::Config::default().labels(kelos::TASK_LABEL));
     let watch = watch.default_backoff().modify(trim_job);
-    let (delete, deleted) = mpsc::unbounded();
+    let (delete, deleted) = futures::channel::mpsc::unbounded();
     let following_jobs = reflector::reflector(writer, watch).for_each(|event| {
         match event {
             Ok(Event::Apply(job) | Event::InitApply(job)) => {
-                let _ = enqueue.unbounded_send(ObjectRef::from_obj_with(&job, job_kind.clone()).into());
+                let _ = enqueue.send(NamespacedName::of(&job));
             }
             Ok(Event::Delete(job)) => {
                 let _ = delete.unbounded_send(job);
@@ -113,47 +112,30 @@ pub(crate) async fn run(queueing: Arc<QueueingReconciler>) {
         ready(())
     });
     let panics = Arc::new(PanicGuard::new("queue", &queueing.context.panics));
-    let reconciling_deleted = deleted.for_each_concurrent(usize::from(CONCURRENCY), |job| {
+    let reconciling_deleted = deleted.for_each_concurrent(DELETED_CONCURRENCY, |job| {
         let (queueing, panics) = (Arc::clone(&queueing), Arc::clone(&panics));
         async move {
             let json = json_of(&job);
-            // The Job is gone: there is nothing to try again.
-            if let Ok(Err(error)) = panics.catch(job.uid(), queueing.reconcile_deleted(&json)).await {
-                warn!(%error, source = %error.source, name = job.name_any(), "the end of a deleted Job was not reported on its Task");
-            }
+            let _ = panics.catch(job.uid(), queueing.end_of_deleted(&json)).await;
         }
     });
     let following_kueue = queueing.kueue.follow(&client, |changed| {
         if let KueueChange::Job(namespace, name) = &changed {
-            let _ = enqueue.unbounded_send(reference(namespace, name).into());
+            let _ = enqueue.send(NamespacedName::new(namespace, name));
             return;
         }
         for job in jobs.state().iter().filter(|job| concerns(&changed, job)) {
-            let _ = enqueue.unbounded_send(ObjectRef::from_obj_with(&**job, job_kind.clone()).into());
+            let _ = enqueue.send(NamespacedName::of(&**job));
         }
     });
-    let failed = |job: Arc<DynamicObject>, error: &Error, _| {
-        warn!(%error, source = %error.source, name = job.name_any(), "tried again soon");
-        Action::requeue(RETRY)
-    };
     let reconciling = async {
         queueing.context.ready().await;
-        applier(
-            |job, queueing| {
-                let panics = Arc::clone(&panics);
-                Box::pin(async move {
-                    let reconcile = Box::pin(reconcile(Arc::clone(&job), queueing));
-                    panics.catch_action(job.uid(), reconcile).await
-                })
-            },
-            failed,
-            Arc::clone(&queueing),
-            jobs.clone(),
-            enqueued.map(Ok::<_, Error>),
-            controller::Config::default().concurrency(CONCURRENCY),
-        )
-        .for_each(|_| ready(()))
-        .await;
+        let reconcile = |key: NamespacedName| {
+            let at = ObjectRef::new_with(&key.name, job_kind.clone()).within(&key.namespace);
+            let job = jobs.get(&at);
+            reconcile(job, &queueing)
+        };
+        workqueue::run("queue", &queueing.context.panics, enqueued, reconcile).await;
     };
     join4(following_jobs, reconciling_deleted, following_kueue, reconciling).await;
 }
@@ -171,36 +153,39 @@ fn concerns(changed: &KueueChange, job: &DynamicObject) -> bool {
     }
 }
 
-async fn reconcile(job: Arc<DynamicObject>, queueing: Arc<QueueingReconciler>) -> Result<Action, Error> {
-    let job = json_of(&*job);
+async fn reconcile(job: Option<Arc<DynamicObject>>, queueing: &QueueingReconciler) -> Reconciled {
+    // A deleted one is handled where it is seen.
+    let Some(job) = job.map(|job| json_of(&*job)) else {
+        return Ok(None);
+    };
     if queueing.context.is_opted_out(namespace_of(&job)) {
-        return Ok(Action::await_change());
+        return Ok(None);
     }
     let (Some(owner), Some(objects)) = (Job::of(&job).task(), queueing.kueue.objects_of(&job)) else {
-        return Ok(Action::await_change());
+        return Ok(None);
     };
     let now = Timestamp::now();
     let labels = queueing.context.namespace_labels(namespace_of(&job));
     let manages = queueing.stores.manages(&labels);
     let state = match queue_state(&inputs(&job, &objects, manages, now)) {
-        QueueObservation::Nothing => return Ok(Action::await_change()),
+        QueueObservation::Nothing => return Ok(None),
         QueueObservation::Later(at) => {
             let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
-            return Ok(Action::requeue(wait.max(SOON)));
+            return Ok(Some(wait.max(SOON)));
         }
         QueueObservation::State(state) => state,
     };
     let Some(task) = queueing.task(namespace_of(&job), &owner).await? else {
-        return Ok(Action::await_change());
+        return Ok(None);
     };
-    if matches!(report(&queueing, &task, &job, &state).await?, TaskResult::Conflict) {
-        return Ok(Action::requeue(SOON));
+    if matches!(report(queueing, &task, &job, &state).await?, TaskResult::Conflict) {
+        return Ok(Some(SOON));
     }
     let workload = objects.workload.as_deref().map(Workload::of);
     if state.reason == QueueReason::Deactivated && workload.is_some_and(|workload| is_stopped(&job, workload)) {
         return fail_deactivated(&queueing.context, &task, &state.message).await;
     }
-    Ok(Action::await_change())
+    Ok(None)
 }
 
 /// Whether Kueue has finished stopping the Job.
@@ -210,27 +195,27 @@ fn is_stopped(job: &Value, workload: Workload<'_>) -> bool {
 }
 
 /// Fails the Job of `task`, which Kueue deactivated, if the policy that governs the Task says so.
-async fn fail_deactivated(context: &Context, task: &DynamicObject, message: &str) -> Result<Action, Error> {
+async fn fail_deactivated(context: &Context, task: &DynamicObject, message: &str) -> Reconciled {
     let Some(subject) = Subject::of(context, task) else {
-        return Ok(Action::await_change());
+        return Ok(None);
     };
     let spawner = Task::of(&subject.object).spawner();
     let wanted = context.in_scope(&subject.namespace, spawner, |policies| {
         policies.on_deactivation(&subject.object)
     });
     if wanted != QueueOnDeactivation::Fail {
-        return Ok(Action::await_change());
+        return Ok(None);
     }
     let job = job::of_task(context, &subject).await?;
     let Some(job) = job.filter(|job| JobEnd::of(job) == JobEnd::Open) else {
-        return Ok(Action::await_change());
+        return Ok(None);
     };
     if !job::is_parked(&job) {
-        return Ok(Action::requeue(SOON));
+        return Ok(Some(SOON));
     }
     Ok(match job::fail(context, &subject, &job, DEACTIVATED, message).await? {
-        StepResult::Conflict => Action::requeue(SOON),
-        _ => Action::await_change(),
+        StepResult::Conflict => Some(SOON),
+        _ => None,
     })
 }
 
@@ -261,6 +246,17 @@ impl QueueingReconciler {
     async fn read_task(&self, namespace: &str, owner: &Owner<'_>) -> Result<Option<DynamicObject>, Error> {
         let found = kubernetes::find(&self.context.tasks(namespace), owner.name).await;
         found.map_err(|error| Error::new("reading", "Task", namespace, owner.name, error))
+    }
+
+    /// Does the following, and tries again after an error: no further event says that the Job is gone.
+    async fn end_of_deleted(&self, job: &Value) {
+        for _ in 0..TRIES {
+            let Err(error) = self.reconcile_deleted(job).await else {
+                return;
+            };
+            warn!(%error, source = %error.source, "the end of a deleted Job is not reported on its Task yet");
+            sleep(RETRY).await;
+        }
     }
 
     /// Updates a Task that ended in the queue and whose Job was deleted before the watch showed its end.

@@ -12,7 +12,6 @@ use std::{
 };
 
 use futures::FutureExt as _;
-use kube::runtime::controller::Action;
 use prometheus_client::{
     metrics::{counter::Counter, family::Family},
     registry::Registry,
@@ -118,17 +117,6 @@ impl<K: Eq + Hash> PanicGuard<K> {
         self.metrics.0.get_or_create(&[("reconcile", reconcile)]).inc();
         error!(reconcile, ?wait, "a reconcile panicked: it is tried again");
         Err(wait)
-    }
-
-    /// Runs a reconcile of kube's; after a panic the object is requeued.
-    pub(crate) async fn catch_action<E>(
-        &self,
-        key: K,
-        reconcile: impl Future<Output = Result<Action, E>>,
-    ) -> Result<Action, E> {
-        self.catch(key, reconcile)
-            .await
-            .unwrap_or_else(|wait| Ok(Action::requeue(wait)))
     }
 }
 

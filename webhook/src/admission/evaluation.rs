@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
+use taskgate_api::kelos::Task;
 use taskgate_cache::block_in_place;
 use taskgate_policy::{
     CancelDetail, CancelReview, Decision, ItemSnapshot, Kind, Operation, Phase, Request, Right, decide, govern,
@@ -65,6 +66,9 @@ pub async fn evaluate<C: ClusterContext>(
         active,
     };
     let mut decision = block_in_place(|| decide(&governed, item, now));
+    if !decision.allowed() && kind == Kind::Task && is_taken(cluster, review).await {
+        return Ok(Decision::default());
+    }
     if let (true, Some((field, rights))) = (decision.allowed(), required_rights(&request)) {
         for right in rights {
             if let Some(why) = access_denial(cluster, review, &right).await {
@@ -127,6 +131,22 @@ fn depends_on_user(endpoint: &Endpoint, kind: Kind, review: &ReviewRequest) -> b
         Kind::WorkItem | Kind::WorkItemStatus => review.operation != Operation::Delete,
         Kind::TaskPolicy | Kind::ClusterTaskPolicy => false,
     }
+}
+
+/// Whether the spawner of the Task that is created has a Task of its name, possibly one that is being deleted.
+///
+/// The API server answers such a create with `AlreadyExists`, which Kelos takes for success. A denial would make the whole cycle of
+/// the spawner fail: a trigger comment on a tombstone deletes the Task and creates it again in one cycle, before the item is reset.
+/// If the old Task disappears in between, the review of the Job decides.
+async fn is_taken<C: ClusterContext>(cluster: &C, review: &ReviewRequest) -> bool {
+    let Some(spawner) = Task::of(&review.object).spawner_owner() else {
+        return false;
+    };
+    let taken = cluster
+        .spawner_has_task(&review.namespace, spawner.uid, &review.name)
+        .await;
+    // Without an answer, the denial stands.
+    taken.unwrap_or(false)
 }
 
 /// Whether the user of the review is taskgate itself.

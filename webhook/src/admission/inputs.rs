@@ -140,6 +140,17 @@ pub trait ClusterContext: Send + Sync + 'static {
         item: &ItemIdentity,
     ) -> impl Future<Output = Result<ItemState, ClusterReadError>> + Send;
 
+    /// Whether the Task `name` is stored, and the spawner with the UID `spawner` controls it.
+    fn spawner_has_task(
+        &self,
+        namespace: &str,
+        spawner: &str,
+        name: &str,
+    ) -> impl Future<Output = Result<bool, ClusterReadError>> + Send {
+        let _ = (namespace, spawner, name);
+        std::future::ready(Ok(false))
+    }
+
     /// The name of the user that taskgate itself is authenticated as, if that is known.
     fn own_user(&self) -> impl Future<Output = Result<Option<String>, ClusterReadError>> + Send {
         std::future::ready(Ok(None))

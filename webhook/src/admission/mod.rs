@@ -68,9 +68,11 @@ pub fn router<C: ClusterContext>(cluster: Arc<C>, limits: &ServerLimits, metrics
             let (head, body) = request.into_parts();
             let caller = head.extensions.get::<Caller>().cloned().unwrap_or_else(Caller::unknown);
             let reading = read(&reviewer, &caller, &head, body);
-            let review = |body| answer(&reviewer, endpoint, body).instrument(review_span());
+            let review = |body| answer(&reviewer, endpoint, body);
             let limiter = &reviewer.limiter;
-            limiter.run(endpoint.path, &head.uri, &caller, reading, review).await
+            let run = limiter.run(endpoint.path, &head.uri, &caller, reading, review);
+            // A refusal is logged within the span too: it names the object.
+            run.instrument(review_span()).await
         };
         router = router.route(endpoint.path, post(handle));
     }

@@ -7,6 +7,7 @@
 //! | the WorkItem of an item with an enforced limit | near the limit, or while the cache is not current |
 //! | the Tasks of that item | then, if the cache does not have the Job's Task, or does not follow Tasks |
 //! | the Jobs of later Tasks of the item | then, for a Job, when Tasks were created at the same moment |
+//! | the Task of the name of one that is about to be denied | always: if its spawner has it, the API server says so |
 //! | a user's rights, taskgate's own user | when a decision turns on them: `SubjectAccessReview`, `SelfSubjectReview` |
 //!
 //! RBAC: `create` on subjectaccessreviews; `get` on workitems and namespaces, and on `kelos.dev` tasks, taskspawners, workspaces;
