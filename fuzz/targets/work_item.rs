@@ -116,6 +116,7 @@ impl Input<'_> {
                 status: &retry,
                 asked: self.order.map(|order| (order, "ann")),
                 rule: self.retry.map(|rule| ("team/TaskPolicy/agents", mode, rule)),
+                cause: None,
                 infrastructure_failures: status.infrastructure_failures,
                 settles: None,
                 source: None,

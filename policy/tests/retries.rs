@@ -29,6 +29,8 @@ const NAMESPACE: &str = "n";
 enum Act {
     /// The run ends.
     End { succeeds: bool, infrastructure: bool },
+    /// A user repairs the failed object, and it runs again.
+    Revive,
     /// A user writes to the object.
     Touch,
     /// A user deletes the object.
@@ -73,6 +75,7 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         6 => (prop::bool::weighted(0.1), prop::bool::weighted(0.3))
             .prop_map(|(succeeds, infrastructure)| Act::End { succeeds, infrastructure }),
+        1 => Just(Act::Revive),
         1 => Just(Act::Touch),
         1 => Just(Act::Delete),
         1 => Just(Act::Create),
@@ -194,9 +197,9 @@ impl World {
         }
     }
 
-    fn attempt(&self, retried: Retried<'_>, outcome: Outcome) -> Attempt {
+    fn attempt(&self, retried: Retried<'_>, outcome: Outcome, reason: &str) -> Attempt {
         serde_json::from_value(json!({
-            "uid": retried.uid(), "name": "wl", "outcome": outcome, "reason": "X", "completionTime": self.now.to_string(),
+            "uid": retried.uid(), "name": "wl", "outcome": outcome, "reason": reason, "completionTime": self.now.to_string(),
         }))
         .expect("an attempt")
     }
@@ -254,15 +257,20 @@ impl World {
         let stale = |order: &RetryOrder| order.uid != retried.uid() || !retried.is_tombstone();
         self.asked = self.asked.take().filter(|order| !stale(order));
         if object.value["status"]["phase"] == "Completed" {
-            let attempt = self.attempt(retried, Outcome::Succeeded);
+            let attempt = self.attempt(retried, Outcome::Succeeded, "Succeeded");
             let next = retry::succeeded(&self.status, &retried.run(), self.now, attempt, now);
             return self.put(next);
         }
+        if retried.is_revived() {
+            return self.put(retry::revived(&self.status, retried.uid(), now));
+        }
+        let cause = Self::failure(&object.value);
         let step = failed_run_action(&FailedRunContext {
             object: retried,
             status: &status,
             asked: self.asked.as_ref().map(|order| (order, "ann")),
             rule: Some(("p", Mode::Enforce, &self.rule)),
+            cause: Some(&cause),
             infrastructure_failures: self.status.infrastructure_failures,
             settles: None,
             source: None,
@@ -271,9 +279,9 @@ impl World {
         match step {
             FailedRunAction::Nothing | FailedRunAction::Wait(_) | FailedRunAction::ReadSource(_) => false,
             FailedRunAction::Record => {
-                let failure = Self::failure(&object.value);
+                let failure = cause;
                 let number = attempt_number(&status, retried.uid(), retried.stated_attempt(PREFIX));
-                let attempt = self.attempt(retried, failure.outcome());
+                let attempt = self.attempt(retried, failure.outcome(), &failure.reason);
                 let next = retry::failed(&self.status, &retried.run(), number, attempt, &failure, now);
                 assert!(next.is_some(), "what is to be recorded is not recorded yet");
                 self.put(next)
@@ -410,7 +418,7 @@ impl World {
                 let Some(object) = self.object.as_mut().filter(|object| !object.is_deleting()) else {
                     return;
                 };
-                if object.value["status"]["phase"].is_null() {
+                if matches!(object.value["status"]["phase"].as_str(), None | Some("Dispatched")) {
                     let phase = if *succeeds { "Completed" } else { "Failed" };
                     let reason = if *infrastructure {
                         "CloneFailed"
@@ -420,6 +428,13 @@ impl World {
                     object.value["status"] = json!({"phase": phase, "reason": reason});
                     let uid = object.uid();
                     self.ends.insert(uid);
+                }
+            }
+            Act::Revive => {
+                self.touch();
+                let object = self.object.as_mut().filter(|object| !object.is_deleting());
+                if let Some(object) = object.filter(|object| object.value["status"]["phase"] == "Failed") {
+                    object.value["status"] = json!({"phase": "Dispatched"});
                 }
             }
             Act::Touch => self.touch(),
@@ -602,6 +617,7 @@ fn action_of(
         status,
         asked: None,
         rule: Some(("p", Mode::Enforce, rule)),
+        cause: None,
         infrastructure_failures,
         settles: None,
         source: None,
@@ -674,6 +690,63 @@ fn only_failed_runs_are_retried() {
     }
 }
 
+/// A Workload that failed, was repaired and runs again under the same UID fails anew, for its own reason.
+#[test]
+fn a_further_end_of_the_same_object_is_classified_anew() {
+    let now = Timestamp::from_second(1_800_000_000).unwrap();
+    let object = |phase: &str| json!({"metadata": {"name": "wl", "uid": "u", "resourceVersion": "1"}, "status": {"phase": phase}});
+    let failed = object("Failed");
+    let rule: RetryPolicy = serde_json::from_value(json!({"maxAttempts": 3})).unwrap();
+    let cause = |class, reason: &str| FailureCause {
+        class,
+        reason: reason.to_owned(),
+    };
+    let (unplanned, declined) = (
+        cause(FailureClass::Human, "AgentResolveFailed"),
+        cause(FailureClass::Work, "NOGO"),
+    );
+    let end = |status: &WorkItemStatus, cause: &FailureCause| {
+        let run = Retried::of(RetriedKind::Workload, &failed).unwrap().run();
+        let attempt = json!({"uid": "u", "name": "wl", "outcome": cause.outcome(), "reason": cause.reason});
+        retry::failed(status, &run, 1, serde_json::from_value(attempt).unwrap(), cause, now)
+    };
+    let action = |status: &WorkItemStatus, cause: &FailureCause| {
+        failed_run_action(&FailedRunContext {
+            object: Retried::of(RetriedKind::Workload, &failed).unwrap(),
+            status: status.retry.as_ref().unwrap(),
+            asked: None,
+            rule: Some(("p", Mode::Enforce, &rule)),
+            cause: Some(cause),
+            infrastructure_failures: 0,
+            settles: None,
+            source: None,
+            now: now + SignedDuration::from_hours(1),
+        })
+    };
+    let first = end(&WorkItemStatus::default(), &unplanned).unwrap();
+    assert_eq!(action(&first, &unplanned), FailedRunAction::GiveUp(GivenUp::Human));
+    assert_eq!(end(&first, &unplanned), None, "recorded once");
+    for (phase, revived) in [("Planning", false), ("Planned", true), ("Dispatched", true), ("Failed", false)] {
+        let object = object(phase);
+        let found = Retried::of(RetriedKind::Workload, &object).unwrap().is_revived();
+        assert_eq!(found, revived, "{phase}");
+    }
+    let running = retry::revived(&first, "u", now).unwrap();
+    assert_eq!(running.retry.as_ref().unwrap().failure, None);
+    assert_eq!(retry::condition(&running).unwrap().reason, "NotFailedAnyMore");
+    assert_eq!(retry::revived(&running, "u", now), None, "recorded once");
+    assert_eq!(retry::revived(&first, "v", now), None, "another object");
+    // Also where taskgate did not see it run.
+    for before in [&running, &first] {
+        assert_eq!(action(before, &declined), FailedRunAction::Record);
+        let second = end(before, &declined).unwrap();
+        assert_eq!(second.attempts.len(), 1, "the history names the last end");
+        assert_eq!(second.attempts[0].reason.as_deref(), Some("NOGO"));
+        assert_eq!(second.retry.as_ref().unwrap().attempt, 1);
+        assert!(matches!(action(&second, &declined), FailedRunAction::Begin(_)));
+    }
+}
+
 /// The higher of status and annotation wins; a further object of an item is a further run.
 #[test]
 fn the_number_of_a_run() {
@@ -712,6 +785,7 @@ fn only_a_closed_source_prevents_a_retry() {
             status: &status,
             asked: None,
             rule: Some(("p", Mode::Enforce, rule)),
+            cause: None,
             infrastructure_failures: 0,
             settles: None,
             source,
@@ -771,6 +845,7 @@ fn a_policy_that_is_not_enforced_only_reports() {
             object: Retried::of(RetriedKind::Workload, &failed).unwrap(),
             status: &status,
             rule: Some(("p", mode, &rule)),
+            cause: None,
             infrastructure_failures: 0,
             settles: None,
             source: None,
@@ -792,6 +867,7 @@ fn the_backoff_grows_and_is_waited_for() {
             object: Retried::of(RetriedKind::Workload, &failed).unwrap(),
             status: &status_of(attempt, "Work"),
             rule: Some(("p", Mode::Enforce, &rule)),
+            cause: None,
             infrastructure_failures: 0,
             settles: None,
             source: None,

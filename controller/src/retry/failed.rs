@@ -6,14 +6,15 @@ use taskgate_api::{
     Mode, WorkItem, WorkItemStatus,
     foreman::ANNOTATION_PREFIX,
     kelos::Task,
-    retry_status::Transition,
+    retry_status::{RetryStatus, Transition},
     task_policy::RetriedKind,
     work_item::{Attempt, Outcome},
 };
 use taskgate_policy::{
     Ending, TaskState,
     retry::{
-        self, FailedRunAction, FailedRunContext, Retried, RunPhase, SourceState, attempt_number, failed_run_action,
+        self, FailedRunAction, FailedRunContext, FailureCause, Retried, RunPhase, SourceState, Stopped, attempt_number,
+        failed_run_action,
     },
 };
 
@@ -66,11 +67,12 @@ pub(super) async fn reconcile(
     match retried.phase() {
         RunPhase::Failed => ended.failed().await,
         RunPhase::Succeeded => ended.succeeded().await,
+        RunPhase::Active if retried.is_revived() => ended.revived().await,
         RunPhase::Active | RunPhase::Cancelled => Ok(WorkItemResult::AwaitChange),
     }
 }
 
-/// A run that ended, and its item.
+/// A run that ended, or that runs again, and its item.
 struct EndedRun<'a> {
     retry: &'a RetryReconciler,
     key: &'a ItemRef,
@@ -88,6 +90,7 @@ impl EndedRun<'_> {
         let retry_state = self.item.map(retry_status).unwrap_or_default();
         let status = self.item.and_then(|item| item.status.as_ref());
         let order = self.item.and_then(requests::requested_retry);
+        let cause = self.recorded_cause(&retry_state).await?;
         let mut inputs = FailedRunContext {
             object: retried,
             status: &retry_state,
@@ -95,6 +98,7 @@ impl EndedRun<'_> {
             rule: rule
                 .as_ref()
                 .map(|found| (found.policy.as_str(), found.mode, &found.rule)),
+            cause: cause.as_ref(),
             infrastructure_failures: status.map_or(0, |status| status.infrastructure_failures),
             settles: settles(retried),
             source: None,
@@ -119,6 +123,17 @@ impl EndedRun<'_> {
             events::record_unknown_source(retry, now, &retried.run(), &error).await;
         }
         Ok(result)
+    }
+
+    /// Reads the cause of a failure that is recorded: the Workload may have run again meanwhile. A Task stays as it ended.
+    async fn recorded_cause(&self, status: &RetryStatus) -> Result<Option<FailureCause>, Error> {
+        let Self { retry, retried, .. } = *self;
+        let is_recorded =
+            status.failure.is_some() && status.run.as_ref().is_some_and(|run| run.uid == retried.uid());
+        if retried.kind() != RetriedKind::Workload || !is_recorded {
+            return Ok(None);
+        }
+        failure(retry, &self.key.0, retried).await
     }
 
     async fn take_step(&self, rule: Option<&RetryRule>, step: FailedRunAction) -> Result<WorkItemResult, Error> {
@@ -159,6 +174,15 @@ impl EndedRun<'_> {
         let change =
             |status: &WorkItemStatus, now| retry::failed(status, &retried.run(), number, attempt, &failure, now);
         self.write(item, RetryEvent::Failed, change).await
+    }
+
+    /// A failed object that runs again: its failure is not the last word any more.
+    async fn revived(&self) -> Result<WorkItemResult, Error> {
+        let Some(item) = self.item else {
+            return Ok(WorkItemResult::AwaitChange);
+        };
+        let change = |status: &WorkItemStatus, now| retry::revived(status, self.retried.uid(), now);
+        self.write(item, RetryEvent::Stopped(Stopped::Revived), change).await
     }
 
     /// A run that succeeded: failures before it are reset. An item that never failed has no `WorkItem`.

@@ -27,10 +27,10 @@ const MAX_STEPS: usize = 24;
 /// How many conflicts one reconcile tolerates.
 const MAX_CONFLICTS: usize = 3;
 
-/// Whether a retry of the item is under way, as far as the cache knows.
-pub(super) fn is_under_way(retry: &RetryReconciler, key: &ItemRef) -> bool {
+/// Whether the item is pending, as far as the cache knows.
+pub(super) fn is_cached_pending(retry: &RetryReconciler, key: &ItemRef) -> bool {
     let item = retry.context.cached_work_item(key);
-    item.is_some_and(|item| transition_of(&item).is_some())
+    item.is_some_and(|item| is_pending(&item))
 }
 
 /// Reconciles one item, and catches errors and panics; when to requeue it.

@@ -141,8 +141,8 @@ impl RetryReconciler {
             return;
         };
         for item in items {
-            // An active run concerns only a retry that waits for it.
-            if deleted || phase != RunPhase::Active || item::is_under_way(self, &item) {
+            // An active run concerns only a retry that waits for it, and a failure that it ends.
+            if deleted || phase != RunPhase::Active || item::is_cached_pending(self, &item) {
                 self.enqueue(&item);
             }
         }

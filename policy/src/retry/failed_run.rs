@@ -4,11 +4,11 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use taskgate_api::{
     Mode,
-    retry_status::{FailureClass, RetryOrder, RetryStage, RetryStatus, Transition},
+    retry_status::{FailureClass, RetryOrder, RetryStage, RetryStatus, RunFailure, Transition},
     task_policy::RetryPolicy,
 };
 
-use super::{Origin, Retried, SourceState};
+use super::{FailureCause, Origin, Retried, SourceState};
 use crate::{
     breaker::{jittered, wait},
     kubernetes::{MAX_USER, clip},
@@ -25,6 +25,8 @@ pub struct FailedRunContext<'a> {
     pub asked: Option<(&'a RetryOrder, &'a str)>,
     /// The policy's name, its mode, and its section. `None`: no policy retries the object.
     pub rule: Option<(&'a str, Mode, &'a RetryPolicy)>,
+    /// Why the object failed, as it shows now; `None` when that was not read.
+    pub cause: Option<&'a FailureCause>,
     /// How many runs in a row the cluster failed.
     pub infrastructure_failures: u32,
     /// Until when the object may still be updated with its outputs (kelos §6.6).
@@ -133,7 +135,9 @@ pub fn failed_run_action(context: &FailedRunContext<'_>) -> FailedRunAction {
         return FailedRunAction::Nothing;
     }
     let known = status.run.as_ref().is_some_and(|run| run.uid == object.uid());
-    let Some(failure) = status.failure.as_ref().filter(|_| known) else {
+    // A Workload may have run again since, with the same UID.
+    let is_current = |failure: &&RunFailure| known && context.cause.is_none_or(|cause| cause.reason == failure.reason);
+    let Some(failure) = status.failure.as_ref().filter(is_current) else {
         return FailedRunAction::Record;
     };
     let from = status.attempt.max(1);

@@ -27,8 +27,8 @@ pub use object::{Origin, Retried, RunPhase, SourceAccess, SourceState};
 pub use sections::apply_sections;
 pub(crate) use sections::findings;
 pub use status::{
-    Prepared, begun, blocked, closed, condition, deleted, failed, gave_up, prepared, replanned, run_deleted, stopped,
-    succeeded,
+    Prepared, begun, blocked, closed, condition, deleted, failed, gave_up, prepared, replanned, revived, run_deleted,
+    stopped, succeeded,
 };
 pub use successor::{MAX_PREDECESSOR, Predecessor, Succession, successor};
 pub use transition::{BLOCKED, NamedObject, PATIENCE, Stopped, TransitionContext, TransitionStep, transition_step};

@@ -96,6 +96,13 @@ impl<'a> Retried<'a> {
         }
     }
 
+    /// Whether it runs again after a failure. A Workload that cannot be planned changes between `Failed` and `Planning` many times
+    /// a second (foreman §2.2); a Task stays failed.
+    pub fn is_revived(self) -> bool {
+        let phase = Workload::of(self.object).phase();
+        self.kind == RetriedKind::Workload && matches!(phase, "Planned" | "Dispatched")
+    }
+
     /// Whether it failed, and is not being deleted.
     pub fn is_tombstone(self) -> bool {
         self.phase() == RunPhase::Failed && !self.metadata().is_terminating()

@@ -7,6 +7,7 @@ use serde_json::Value;
 use taskgate_api::{
     WorkItemStatus,
     retry_status::{Blocked, CONDITION, FailureClass, RetryStage, RetryStatus, RunFailure, RunRef, Transition},
+    task_policy::RetriedKind,
     work_item::{Attempt, Reset},
 };
 
@@ -61,9 +62,10 @@ pub fn failed(
     failure: &FailureCause,
     now: Timestamp,
 ) -> Option<WorkItemStatus> {
-    let mut next = record(status, attempt, None, now).unwrap_or_else(|| status.clone());
+    let mut next = recorded(status, run, attempt, now);
     let retry = next.retry.get_or_insert_default();
-    let known = retry.run.as_ref() == Some(run) && retry.failure.is_some();
+    let is_same = |known: &RunFailure| known.reason == failure.reason;
+    let known = retry.run.as_ref() == Some(run) && retry.failure.as_ref().is_some_and(is_same);
     if known || retry.transition.is_some() {
         return None;
     }
@@ -82,6 +84,29 @@ pub fn failed(
         reason: failure.reason.clone(),
         time: Time(now),
     });
+    Some(next)
+}
+
+/// The status with `attempt` in its history. A Workload may run again under its UID: another end replaces the one before.
+fn recorded(status: &WorkItemStatus, run: &RunRef, attempt: Attempt, now: Timestamp) -> WorkItemStatus {
+    let mut before = status.clone();
+    let is_superseded =
+        |known: &Attempt| run.kind == RetriedKind::Workload && known.uid == run.uid && known.reason != attempt.reason;
+    before.attempts.retain(|known| !is_superseded(known));
+    record(&before, attempt, None, now).unwrap_or(before)
+}
+
+/// The object of a failed run runs again, and taskgate did not retry it: a user repaired the Workload or deleted a child. Its end is
+/// classified anew.
+pub fn revived(status: &WorkItemStatus, uid: &str, now: Timestamp) -> Option<WorkItemStatus> {
+    let mut next = status.clone();
+    let retry = next.retry.as_mut()?;
+    let run = retry.run.as_ref().filter(|run| run.uid == uid)?;
+    let message = format!("{} {} is not failed any more: it runs again", run.kind.as_str(), run.name);
+    if retry.transition.is_some() || retry.failure.take().is_none() {
+        return None;
+    }
+    set_condition(&mut next, false, Stopped::Revived.reason(), &message, now);
     Some(next)
 }
 
