@@ -86,6 +86,9 @@ impl EndedRun<'_> {
         if self.breaker_comes_first() {
             return Ok(WorkItemResult::AwaitChange);
         }
+        if self.has_moved() {
+            return self.revived().await;
+        }
         let rule = retry.rule_of(&self.key.0, retried);
         let retry_state = self.item.map(retry_status).unwrap_or_default();
         let status = self.item.and_then(|item| item.status.as_ref());
@@ -176,7 +179,14 @@ impl EndedRun<'_> {
         self.write(item, RetryEvent::Failed, change).await
     }
 
-    /// A failed object that runs again: its failure is not the last word any more.
+    /// Whether the Workload belongs to another item by now: repository and issues may be edited.
+    fn has_moved(&self) -> bool {
+        let Self { retry, retried, .. } = *self;
+        let is_workload = retried.kind() == RetriedKind::Workload;
+        self.item.is_some_and(|item| is_workload && !objects::is_of(retry, item, retried))
+    }
+
+    /// A failed object that runs again, or for another item: its failure is not the last word any more.
     async fn revived(&self) -> Result<WorkItemResult, Error> {
         let Some(item) = self.item else {
             return Ok(WorkItemResult::AwaitChange);
