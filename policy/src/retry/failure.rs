@@ -50,7 +50,8 @@ const INFRASTRUCTURE_FAILURES: [&str; 4] = [
     "CloneFailed",
     "GateError",
 ];
-/// `failureReason`s after which a user has to act.
+/// `failureReason`s after which a user has to act. The scheduler has no `failureReason`: a missing Agent is the reason of its condition
+/// `Failed`.
 const HUMAN_FAILURES: [&str; 4] = [
     "AuthUnavailable",
     "GitRemoteNotConfigured",
@@ -71,9 +72,8 @@ pub fn workload_failure(object: &Value, children: &[Value]) -> FailureCause {
         return FailureCause::new(FailureClass::Human, planned.reason());
     }
     let roots: Vec<_> = children.into_iter().filter(|child| is_root(*child)).collect();
-    let human = |child: &&AgenticTask<'_>| HUMAN_FAILURES.contains(&child.failure_reason());
-    if let Some(child) = roots.iter().find(human) {
-        return FailureCause::new(FailureClass::Human, child.failure_reason());
+    if let Some(reason) = roots.iter().find_map(|child| human(*child)) {
+        return FailureCause::new(FailureClass::Human, reason);
     }
     if roots.iter().any(|child| child.outcome() == "NEEDS-VERIFICATION") {
         return FailureCause::new(FailureClass::Human, "NeedsVerification");
@@ -132,6 +132,12 @@ fn has_reason(child: AgenticTask<'_>, reasons: &[&str]) -> bool {
         .any(|condition| reasons.contains(&condition.reason()))
 }
 
+/// The cause that a user has to remove, if there is one.
+fn human(child: AgenticTask<'_>) -> Option<&'static str> {
+    let is_cause = |reason: &&str| *reason == child.failure_reason() || has_reason(child, &[reason]);
+    HUMAN_FAILURES.into_iter().find(is_cause)
+}
+
 /// The cause in the cluster, if there is one.
 fn infrastructure(child: AgenticTask<'_>) -> Option<&str> {
     let known = INFRASTRUCTURE_REASONS
@@ -176,6 +182,11 @@ mod tests {
             "verify",
             &json!({"phase": "Failed", "conditions": [{"type": "Failed", "status": "True", "reason": "UpstreamFailed"}]}),
         );
+        let no_agent = child(
+            "verify",
+            &json!({"phase": "Failed", "verdict": "INCOMPLETE",
+                "conditions": [{"type": "Failed", "status": "True", "reason": "AgentNotFound"}]}),
+        );
         let infrastructure = |reason: &str| child("issue-fix", &json!({"verdict": "NO-GO", "failureReason": reason}));
         let outcome = |outcome: &str| {
             child(
@@ -192,8 +203,8 @@ mod tests {
             (vec![nogo.clone()], Work, "NOGO"),
             (vec![executor.clone()], Infrastructure, "ExecutorError"),
             (vec![executor.clone(), cascade.clone()], Infrastructure, "ExecutorError"),
-            (vec![executor, nogo], Work, "NOGO"),
-            (vec![cascade], Work, "ChildrenFailed"),
+            (vec![executor, nogo.clone()], Work, "NOGO"),
+            (vec![cascade.clone()], Work, "ChildrenFailed"),
             (vec![infrastructure("CloneFailed")], Infrastructure, "CloneFailed"),
             (
                 vec![infrastructure("InfrastructureError")],
@@ -201,6 +212,10 @@ mod tests {
                 "InfrastructureError",
             ),
             (vec![infrastructure("AuthUnavailable")], Human, "AuthUnavailable"),
+            (vec![no_agent.clone()], Human, "AgentNotFound"),
+            (vec![child("issue-fix", &json!({"phase": "Succeeded", "verdict": "GO"})), no_agent.clone(), cascade.clone()],
+                Human, "AgentNotFound"),
+            (vec![nogo.clone(), no_agent], Human, "AgentNotFound"),
             (vec![infrastructure("MaxTurnsExhausted")], Work, "MaxTurnsExhausted"),
             (vec![infrastructure("SomethingNew")], Work, "SomethingNew"),
             (vec![outcome("JOB-ERROR")], Infrastructure, "JobError"),
