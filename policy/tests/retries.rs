@@ -252,6 +252,15 @@ impl World {
                 return self.put(retry::run_deleted(&self.status, &run.uid, now));
             }
         }
+        let lost = retry::running_successor(&self.status).filter(|run| {
+            let there = object.as_ref().is_some_and(|object| object.uid() == run.uid);
+            !there
+        });
+        if let Some(run) = lost.cloned() {
+            assert!(self.theirs.contains(&run.uid), "{run:?} was not deleted by a user");
+            assert!(!self.ends.contains(&run.uid) || self.status.attempts.iter().all(|attempt| attempt.uid != run.uid));
+            return self.put(retry::successor_deleted(&self.status, &run.uid, now));
+        }
         let Some(object) = object else { return false };
         let retried = Retried::of(RetriedKind::Workload, &object.value).expect("a Workload");
         let stale = |order: &RetryOrder| order.uid != retried.uid() || !retried.is_tombstone();
@@ -687,6 +696,40 @@ fn only_failed_runs_are_retried() {
     ] {
         let step = action_of(&object, &RetryStatus::default(), &rule, 0);
         assert_eq!(step == FailedRunAction::Record, touched, "{object}: {step:?}");
+    }
+}
+
+/// A successor that another client deletes while it runs does not count: the next object has its number.
+#[test]
+fn a_successor_that_is_deleted_while_it_runs_does_not_count() {
+    let now = Timestamp::from_second(1_800_000_000).unwrap();
+    let status = |attempt: u32, extra: Value| {
+        let mut retry = json!({"attempt": attempt, "run": {"kind": "Workload", "name": "wl", "uid": "u"}});
+        json_patch::merge(&mut retry, &extra);
+        serde_json::from_value::<WorkItemStatus>(json!({"consecutiveFailures": 1, "retry": retry})).unwrap()
+    };
+    let running = status(2, json!({}));
+    let deleted = retry::successor_deleted(&running, "u", now).unwrap();
+    let retry = deleted.retry.clone().unwrap();
+    assert_eq!((retry.attempt, retry.run.clone()), (1, None));
+    assert_eq!(attempt_number(&retry, "v", 1), 2, "the number of the run that was deleted");
+    assert_eq!(deleted.consecutive_failures, 1, "no failure");
+    let condition = retry::condition(&deleted).unwrap();
+    assert_eq!(condition.reason, "DeletedExternally");
+    assert!(condition.message.contains("Workload wl (attempt 2)"), "{}", condition.message);
+    assert_eq!(retry::successor_deleted(&deleted, "u", now), None, "recorded once");
+    let mut ended = running.clone();
+    ended.attempts = serde_json::from_value(json!([{"uid": "u", "name": "wl", "outcome": "Failed"}])).unwrap();
+    for (other, why) in [
+        (ended, "its end is recorded"),
+        (status(0, json!({})), "it succeeded"),
+        (
+            status(2, json!({"failure": {"class": "Work", "reason": "X", "time": "2026-11-21T00:00:00Z"}})),
+            "it failed",
+        ),
+        (status(2, json!({"run": {"uid": "v"}})), "another object"),
+    ] {
+        assert_eq!(retry::successor_deleted(&other, "u", now), None, "{why}");
     }
 }
 

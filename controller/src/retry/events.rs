@@ -46,6 +46,8 @@ pub(super) enum RetryEvent {
     Stopped(Stopped),
     /// The object of the failed run was deleted, and not by taskgate.
     RunDeleted,
+    /// The successor was deleted before its end was recorded, and not by taskgate.
+    SuccessorDeleted,
 }
 
 impl RetryEvent {
@@ -69,6 +71,7 @@ impl RetryEvent {
             Self::Stopped(Stopped::Unwanted) => (Normal, "RetryEnded", "policy_gone"),
             Self::Stopped(Stopped::Invalid(_)) => (Normal, "RetryEnded", "retry_invalid"),
             Self::RunDeleted => (Normal, "RetryEnded", "run_deleted"),
+            Self::SuccessorDeleted => (Warning, "RetryEnded", "successor_deleted"),
         }
     }
 }

@@ -156,7 +156,8 @@ impl RetryReconciler {
         } else {
             self.slots.keep(&key, item);
         }
-        if item::is_pending(item) || self.objects.has(&key) || self.slots.has(&key) {
+        let has_objects = self.objects.has(&key);
+        if item::is_pending(item) || has_objects || self.slots.has(&key) || item::has_lost_successor(self, &key, item) {
             self.enqueue(&key);
         }
     }

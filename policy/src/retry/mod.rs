@@ -28,7 +28,7 @@ pub use sections::apply_sections;
 pub(crate) use sections::findings;
 pub use status::{
     Prepared, begun, blocked, closed, condition, deleted, failed, gave_up, prepared, replanned, revived, run_deleted,
-    stopped, succeeded,
+    running_successor, stopped, succeeded, successor_deleted,
 };
 pub use successor::{MAX_PREDECESSOR, Predecessor, Succession, successor};
 pub use transition::{BLOCKED, NamedObject, PATIENCE, Stopped, TransitionContext, TransitionStep, transition_step};

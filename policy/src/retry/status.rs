@@ -162,6 +162,31 @@ pub fn gave_up(status: &WorkItemStatus, uid: &str, why: GivenUp, now: Timestamp)
     set_condition(&mut next, false, why.reason(), &message, now).then_some(next)
 }
 
+/// The successor that taskgate created and whose end is not recorded, if there is one.
+pub fn running_successor(status: &WorkItemStatus) -> Option<&RunRef> {
+    let retry = status.retry.as_ref()?;
+    let is_open = retry.attempt > 0 && retry.failure.is_none() && retry.transition.is_none();
+    let has_ended = |run: &RunRef| status.attempts.iter().any(|attempt| attempt.uid == run.uid);
+    retry.run.as_ref().filter(|run| is_open && !has_ended(run))
+}
+
+/// A user or another controller deleted the successor before its end was recorded: a run without an end does not count.
+pub fn successor_deleted(status: &WorkItemStatus, uid: &str, now: Timestamp) -> Option<WorkItemStatus> {
+    let run = running_successor(status).filter(|run| run.uid == uid)?;
+    let mut next = status.clone();
+    let retry = next.retry.as_mut()?;
+    let message = format!(
+        "{} {} (attempt {}) was deleted before its end was recorded, and not by taskgate: it is not created again and does not count",
+        run.kind.as_str(),
+        run.name,
+        retry.attempt,
+    );
+    retry.attempt -= 1;
+    retry.run = None;
+    set_condition(&mut next, false, Stopped::Deleted.reason(), &message, now);
+    Some(next)
+}
+
 /// A user or another controller deleted the object of a failed run. A count at its limit is reset; any other count goes on.
 pub fn run_deleted(status: &WorkItemStatus, uid: &str, now: Timestamp) -> Option<WorkItemStatus> {
     let mut next = status.clone();
