@@ -17,7 +17,7 @@ use taskgate_api::{
     work_item::{Attempt, Outcome},
 };
 use taskgate_policy::retry::{
-    self, FailedRunAction, FailedRunContext, FailureCause, GivenUp, NamedObject, Predecessor, Prepared, Retried,
+    self, FailedRunAction, FailedRunContext, FailureCause, GivenUp, MAX_ATTEMPT, NamedObject, Predecessor, Prepared, Retried,
     SourceState, Succession, TransitionContext, TransitionStep, attempt_number, failed_run_action, successor,
     transition_step, workload_failure,
 };
@@ -615,6 +615,29 @@ proptest! {
     }
 }
 
+proptest! {
+    /// Whatever the annotation and the status have: each number that is stored fits into the status, as it is.
+    #[test]
+    fn every_number_fits_into_the_status(stated in any::<u64>(), known in any::<u32>(), limit in 1..=i32::MAX.unsigned_abs()) {
+        let failed = json!({
+            "metadata": {"name": "wl", "uid": "u", "resourceVersion": "1",
+                "annotations": {"foreman.llmkube.dev/attempt": stated.to_string()}},
+            "status": {"phase": "Failed"},
+        });
+        let retried = Retried::of(RetriedKind::Workload, &failed).unwrap();
+        let rule = serde_json::from_value(json!({"maxAttempts": limit})).unwrap();
+        for uid in ["u", "v"] {
+            let mut status = status_of(known, "Work");
+            let number = attempt_number(&status, uid, retried.stated_attempt(PREFIX));
+            prop_assert!((1..=MAX_ATTEMPT).contains(&number), "{}", number);
+            status.attempt = number;
+            if let FailedRunAction::Begin(transition) = action_of(&failed, &status, &rule, 0) {
+                prop_assert!((1..=MAX_ATTEMPT).contains(&transition.to), "{}", transition.to);
+            }
+        }
+    }
+}
+
 fn action_of(
     object: &Value,
     status: &RetryStatus,
@@ -802,6 +825,9 @@ fn the_number_of_a_run() {
         (known(2), "v", 1, 3),
         (known(2), "v", 9, 9),
         (known(0), "u", 1, 1),
+        (known(MAX_ATTEMPT), "u", 1, MAX_ATTEMPT),
+        (known(MAX_ATTEMPT), "v", 1, MAX_ATTEMPT),
+        (known(1), "u", u32::MAX, MAX_ATTEMPT),
     ] {
         assert_eq!(
             attempt_number(&status, uid, stated),

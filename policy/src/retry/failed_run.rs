@@ -8,7 +8,7 @@ use taskgate_api::{
     task_policy::RetryPolicy,
 };
 
-use super::{FailureCause, Origin, Retried, SourceState};
+use super::{FailureCause, MAX_ATTEMPT, Origin, Retried, SourceState};
 use crate::{
     breaker::{jittered, wait},
     kubernetes::{MAX_USER, clip},
@@ -112,9 +112,14 @@ pub fn attempt_number(status: &RetryStatus, uid: &str, stated: u32) -> u32 {
     let known = if same {
         status.attempt
     } else {
-        status.attempt.saturating_add(1)
+        following(status.attempt)
     };
-    known.max(stated).max(1)
+    known.max(stated).clamp(1, MAX_ATTEMPT)
+}
+
+/// The number after `attempt`.
+pub fn following(attempt: u32) -> u32 {
+    attempt.saturating_add(1).min(MAX_ATTEMPT)
 }
 
 /// What to do about the failed run of `context`.
@@ -143,7 +148,7 @@ pub fn failed_run_action(context: &FailedRunContext<'_>) -> FailedRunAction {
     let from = status.attempt.max(1);
     if let Some((order, by)) = asked {
         let from = order.from_attempt.unwrap_or(from);
-        let to = if order.reset { 1 } else { from.saturating_add(1) };
+        let to = if order.reset { 1 } else { following(from) };
         let with_feedback = order.with_feedback || rule.is_some_and(|(_, _, rule)| rule.feedback);
         return FailedRunAction::Begin(Box::new(Transition {
             requested_by: Some(clip(by, MAX_USER)),
@@ -211,7 +216,7 @@ fn next_attempt(class: FailureClass, rule: &RetryPolicy, from: u32, failures: u3
             Err(GivenUp::Infrastructure { failures, limit })
         }
         FailureClass::Infrastructure if from <= limit => Ok((from, from.saturating_add(failures))),
-        FailureClass::Work if from < limit => Ok((from + 1, from)),
+        FailureClass::Work if from < limit => Ok((following(from), from)),
         FailureClass::Infrastructure | FailureClass::Work => Err(GivenUp::Attempts { attempt: from, limit }),
     }
 }

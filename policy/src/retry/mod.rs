@@ -20,10 +20,10 @@ mod status;
 mod successor;
 mod transition;
 
-pub use failed_run::{FailedRunAction, FailedRunContext, GivenUp, attempt_number, failed_run_action};
+pub use failed_run::{FailedRunAction, FailedRunContext, GivenUp, attempt_number, failed_run_action, following};
 pub use failure::{FailureCause, task_failure, workload_failure};
 pub use feedback::{MAX_FEEDBACK, task_feedback, workload_feedback};
-pub use object::{Origin, Retried, RunPhase, SourceAccess, SourceState};
+pub use object::{MAX_ATTEMPT, Origin, Retried, RunPhase, SourceAccess, SourceState};
 pub use sections::apply_sections;
 pub(crate) use sections::findings;
 pub use status::{
