@@ -17,7 +17,7 @@ use taskgate_api::{
 use taskgate_policy::retry::{Retried, RunPhase};
 
 use crate::{
-    cluster::{Connection, ConnectionArgs, DryRun, ResourceType, api_error},
+    cluster::{Connection, ConnectionArgs, DryRun, ResourceType, api_error, is_not_found},
     exit::{CommandError, all_done},
     output,
 };
@@ -104,7 +104,11 @@ impl RetryCommand {
         let items = Api::<WorkItem>::namespaced(self.connection.client.clone(), &self.connection.namespace);
         let label = retried.metadata().label(keys::WORK_ITEM);
         let name = label.map_or_else(|| identity.work_item_name(), ToOwned::to_owned);
-        let found = items.get_opt(&name).await.map_err(api_error)?;
+        let found = match items.get(&name).await {
+            Ok(item) => Some(item),
+            Err(error) if is_not_found(&error) => None,
+            Err(error) => return Err(api_error(error)),
+        };
         if found.as_ref().is_some_and(is_in_progress) {
             return Err(anyhow!("it is being retried already"));
         }
@@ -117,7 +121,10 @@ impl RetryCommand {
         } else {
             let mut item = identity.work_item(&name);
             item.annotations_mut().insert(keys::RETRY.to_owned(), text);
-            items.create(&dry_run.post(), &item).await.map_err(api_error)?;
+            items.create(&dry_run.post(), &item).await.map_err(|error| match error {
+                error if is_not_found(&error) => anyhow!("the API server has no WorkItems: taskgate is not installed"),
+                error => api_error(error),
+            })?;
         }
         let number = match (order.from_attempt, order.reset) {
             (Some(from), _) => format!(" as attempt {}", from.saturating_add(1)),
