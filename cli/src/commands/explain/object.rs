@@ -2,7 +2,7 @@
 
 use anyhow::anyhow;
 use serde_json::Value;
-use taskgate_api::{WorkItem, job::Job, kelos::Task, keys, metadata::Metadata};
+use taskgate_api::{WorkItem, job::Job, kelos::Task, keys, metadata::Metadata, task_policy::RetriedKind};
 use taskgate_policy::identify;
 
 use super::context::ExplainContext;
@@ -87,16 +87,17 @@ impl ObjectName {
         let spawner = |name: &str| context.named(Collection::Spawners, name).map(FoundObject::Spawner);
         let workload = |name: &str| context.named(Collection::Workloads, name).map(FoundObject::Workload);
         Ok(match self {
-            Self::Task(name) => task(name),
+            Self::Task(name) => task(name).or_else(|| replaced(context, name, &[RetriedKind::Task])),
             Self::Job(name) => job(context, name),
             Self::Item(name) => item(context, name)?,
             Self::Spawner(name) => spawner(name),
-            Self::Workload(name) => workload(name),
+            Self::Workload(name) => workload(name).or_else(|| replaced(context, name, &[RetriedKind::Workload])),
             Self::Any(name) => match task(name) {
                 None => item(context, name)?
                     .or_else(|| spawner(name))
                     .or_else(|| workload(name))
-                    .or_else(|| job(context, name)),
+                    .or_else(|| job(context, name))
+                    .or_else(|| replaced(context, name, &[RetriedKind::Task, RetriedKind::Workload])),
                 found => found,
             },
         })
@@ -123,6 +124,16 @@ fn job<'a>(context: &'a ExplainContext<'_>, name: &str) -> Option<FoundObject<'a
         (Metadata::of(task).uid() == Some(owner.uid)).then_some(task)
     });
     Some(task.map_or(FoundObject::Job(job), FoundObject::Task))
+}
+
+/// The item of an object that taskgate has deleted and is about to create again.
+fn replaced<'a>(context: &'a ExplainContext<'_>, name: &str, kinds: &[RetriedKind]) -> Option<FoundObject<'a>> {
+    let is_replaced = |item: &&WorkItem| {
+        let retry_status = item.status.as_ref().and_then(|status| status.retry.as_ref());
+        let transition = retry_status.and_then(|retry_status| retry_status.transition.as_ref());
+        transition.is_some_and(|transition| transition.old.name == name && kinds.contains(&transition.old.kind))
+    };
+    context.items.iter().find(is_replaced).map(FoundObject::Item)
 }
 
 /// The item; where it has no WorkItem yet, a Task of it.

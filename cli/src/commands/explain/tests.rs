@@ -505,6 +505,31 @@ Workload wl in namespace team: Failed
     assert_eq!(explained(&kinds, "workload/wl"), expected);
 }
 
+/// Between deletion and creation there is no object of the name: its item has the state.
+#[test]
+fn an_object_that_is_being_replaced_is_explained_by_its_item() {
+    let retry_status = json!({
+        "attempt": 1, "run": {"kind": "Workload", "name": "wl", "uid": "u"},
+        "failure": {"class": "Work", "reason": "NOGO", "time": "2026-11-20T11:00:00Z"},
+        "transition": {"old": {"kind": "Workload", "name": "wl", "uid": "u"}, "from": 1, "to": 2, "step": "Deleted",
+            "since": "2026-11-20T11:59:50Z", "policy": "team/TaskPolicy/retry"},
+    });
+    let item = json!({
+        "metadata": {"name": "w", "namespace": "team"}, "spec": {"key": "Workload/acme/app#7", "item": "acme/app#7"},
+        "status": {"retry": retry_status},
+    });
+    let kinds = [(Collection::WorkItems, json!([item]))];
+    for name in ["workload/wl", "wl"] {
+        let text = explained(&kinds, name);
+        let expected = "its retry as attempt 2 is in progress, by team/TaskPolicy/retry: Workload wl was deleted";
+        assert!(text.contains(expected), "{name}: {text}");
+    }
+    let snapshot = snapshot(&kinds);
+    for name in ["task/wl", "workload/other"] {
+        assert!(try_explain(&snapshot, KueueHealth::Unknown, name).is_err(), "{name}");
+    }
+}
+
 #[test]
 fn missing_and_ambiguous_objects_are_errors() {
     let item = |name: &str, key: &str| json!({"metadata": {"name": name, "namespace": "team"}, "spec": {"key": key, "item": "42"}});
