@@ -31,12 +31,25 @@ pub(crate) async fn publish(
     note: &str,
     regarding: &ObjectReference,
 ) {
+    publish_related(context, type_, reason, action, note, (regarding, None)).await;
+}
+
+/// Records an Event on `regarding` about what happened to `related`. Kubernetes merges Events into a series that keeps the first note,
+/// unless they differ in reason, action, or one of the two objects.
+pub(crate) async fn publish_related(
+    context: &Context,
+    type_: EventType,
+    reason: &str,
+    action: &str,
+    note: &str,
+    (regarding, related): (&ObjectReference, Option<&ObjectReference>),
+) {
     let event = Event {
         type_,
         reason: reason.to_owned(),
         note: Some(taskgate_policy::note(note)),
         action: action.to_owned(),
-        secondary: None,
+        secondary: related.cloned(),
     };
     if let Err(error) = context.recorder.publish(&event, regarding).await {
         debug!(%error, reason, "the Event was not recorded");

@@ -123,6 +123,9 @@ impl Input<'_> {
                 now,
             });
             match step {
+                FailedRunAction::Schedule(next) => {
+                    self.twice(|status| retry::scheduled(status, object.uid(), next, now));
+                }
                 FailedRunAction::GiveUp(why) => {
                     self.twice(|status| retry::gave_up(status, object.uid(), why, now));
                 }

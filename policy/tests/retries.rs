@@ -295,6 +295,11 @@ impl World {
                 assert!(next.is_some(), "what is to be recorded is not recorded yet");
                 self.put(next)
             }
+            FailedRunAction::Schedule(next) => {
+                let next = retry::scheduled(&self.status, retried.uid(), next, now);
+                assert!(next.is_some(), "what is to be recorded is not recorded yet");
+                self.put(next)
+            }
             FailedRunAction::GiveUp(why) => self.put(retry::gave_up(&self.status, retried.uid(), why, now)),
             FailedRunAction::Begin(transition) => {
                 let next = retry::begun(&self.status, &transition, now);
@@ -813,6 +818,22 @@ fn a_further_end_of_the_same_object_is_classified_anew() {
     }
 }
 
+/// A run beyond the limit, which a user began, is not the sixth of one.
+#[test]
+fn a_run_beyond_the_limit_is_named_so() {
+    let now = Timestamp::from_second(1_800_000_000).unwrap();
+    for (attempt, expected) in [(1, "at attempt 1 of 1 and"), (6, "at attempt 6, beyond the limit of 1, and")] {
+        let status = WorkItemStatus {
+            retry: Some(status_of(attempt, "Work")),
+            ..WorkItemStatus::default()
+        };
+        let why = GivenUp::Attempts { attempt, limit: 1 };
+        let status = retry::gave_up(&status, "u", why, now).unwrap();
+        let message = &retry::condition(&status).unwrap().message;
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
 /// The higher of status and annotation wins; a further object of an item is a further run.
 #[test]
 fn the_number_of_a_run() {
@@ -931,20 +952,44 @@ fn the_backoff_grows_and_is_waited_for() {
         serde_json::from_value(json!({"maxAttempts": 9, "backoff": {"initial": "10s", "max": "1m"}})).unwrap();
     let start: Timestamp = "2026-11-21T00:00:00Z".parse().unwrap();
     for (attempt, seconds) in [(1, 10), (2, 20), (3, 40), (4, 60), (8, 60)] {
-        let step = failed_run_action(&FailedRunContext {
-            asked: None,
-            object: Retried::of(RetriedKind::Workload, &failed).unwrap(),
-            status: &status_of(attempt, "Work"),
-            rule: Some(("p", Mode::Enforce, &rule)),
-            cause: None,
-            infrastructure_failures: 0,
-            settles: None,
-            source: None,
-            now: start,
-        });
-        let FailedRunAction::Wait(until) = step else {
+        let action = |status: &RetryStatus, rule: Option<&RetryPolicy>| {
+            failed_run_action(&FailedRunContext {
+                asked: None,
+                object: Retried::of(RetriedKind::Workload, &failed).unwrap(),
+                status,
+                rule: rule.map(|rule| ("p", Mode::Enforce, rule)),
+                cause: None,
+                infrastructure_failures: 0,
+                settles: None,
+                source: None,
+                now: start,
+            })
+        };
+        let status = status_of(attempt, "Work");
+        assert_eq!(action(&status, None), FailedRunAction::Nothing, "nothing was announced");
+        let step = action(&status, Some(&rule));
+        let FailedRunAction::Schedule(next) = step else {
             unreachable!("{step:?}")
         };
+        assert_eq!((next.to, next.limit), (attempt + 1, 9));
+        let status = WorkItemStatus {
+            retry: Some(status),
+            ..WorkItemStatus::default()
+        };
+        let status = retry::scheduled(&status, "u", next, start).unwrap();
+        let condition = retry::condition(&status).unwrap();
+        let announced = format!("at attempt {attempt} of 9 and runs again as attempt {} at {}", attempt + 1, next.due);
+        assert_eq!(condition.reason, "BackingOff");
+        assert!(condition.message.ends_with(&announced), "{}", condition.message);
+        assert_eq!(retry::scheduled(&status, "u", next, start), None, "recorded once");
+        let recorded = status.retry.clone().unwrap();
+        let FailedRunAction::Wait(until) = action(&recorded, Some(&rule)) else {
+            unreachable!("it is recorded")
+        };
+        assert_eq!(action(&recorded, None), FailedRunAction::GiveUp(GivenUp::Unwanted));
+        let gone = retry::gave_up(&status, "u", GivenUp::Unwanted, start).unwrap();
+        assert_eq!(retry::condition(&gone).unwrap().reason, "PolicyGone");
+        assert_eq!(action(&gone.retry.unwrap(), None), FailedRunAction::Nothing);
         let waited = until.duration_since(start).as_secs();
         assert!(
             (seconds * 9 / 10..=seconds * 11 / 10).contains(&waited),

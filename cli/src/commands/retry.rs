@@ -14,7 +14,7 @@ use taskgate_api::{
     retry_status::{RetryOrder, RunRef},
     task_policy::RetriedKind,
 };
-use taskgate_policy::retry::{Retried, RunPhase};
+use taskgate_policy::retry::{Retried, RunPhase, attempt_number, following};
 
 use crate::{
     cluster::{Connection, ConnectionArgs, DryRun, ResourceType, api_error, is_not_found},
@@ -113,6 +113,7 @@ impl RetryCommand {
             return Err(anyhow!("it is being retried already"));
         }
         let dry_run = self.args.dry_run;
+        let number = self.next_number(retried, found.as_ref());
         if let Some(item) = found {
             let request = json!({"metadata": {"uid": item.uid(), "annotations": {keys::RETRY: text}}});
             let params = dry_run.patch(PatchParams::default());
@@ -126,17 +127,22 @@ impl RetryCommand {
                 error => api_error(error),
             })?;
         }
-        let number = match (order.from_attempt, order.reset) {
-            (Some(from), _) => format!(" as attempt {}", from.saturating_add(1)),
-            (None, true) => " as attempt 1".to_owned(),
-            (None, false) => String::new(),
-        };
         let RetryOrder { kind, name, .. } = order;
         output::print(&format!(
-            "{} {name}: is run again{number}{}\n",
+            "{} {name}: is run again as attempt {number}{}\n",
             kind.as_str(),
             dry_run.suffix()
         ))
+    }
+
+    /// The number of the next run, as the controller counts.
+    fn next_number(&self, retried: Retried<'_>, item: Option<&WorkItem>) -> u32 {
+        let status = item.and_then(|item| item.status.as_ref()?.retry.clone()).unwrap_or_default();
+        let failed = || attempt_number(&status, retried.uid(), retried.stated_attempt(foreman::ANNOTATION_PREFIX));
+        match (self.args.from_attempt, self.args.reset) {
+            (_, true) => 1,
+            (from, false) => following(from.unwrap_or_else(failed)),
+        }
     }
 
     fn order(&self, run: RunRef) -> RetryOrder {

@@ -17,7 +17,7 @@ use taskgate_policy::retry::{GivenUp, Stopped};
 use super::{RetryReconciler, reads::resource};
 use crate::{
     error::Error,
-    events::publish,
+    events::{publish, publish_related},
     metrics::{Labels, registered},
     work_items::{self, WorkItemResult, retry_status},
 };
@@ -64,6 +64,7 @@ impl RetryEvent {
             Self::GivenUp(GivenUp::Infrastructure { .. }) => (Warning, "RetryGivenUp", "max_infrastructure_failures"),
             Self::GivenUp(GivenUp::Human) => (Warning, "RetryGivenUp", "needs_human"),
             Self::GivenUp(GivenUp::Obsolete) => (Warning, "RetryGivenUp", "source_closed"),
+            Self::GivenUp(GivenUp::Unwanted) => (Normal, "RetryEnded", "policy_gone"),
             Self::GivenUp(GivenUp::OnlyObserved { .. }) => (Warning, "WouldRetry", "would_retry"),
             Self::Stopped(Stopped::Deleted) => (Normal, "RetryEnded", "deleted_externally"),
             Self::Stopped(Stopped::Replaced) => (Normal, "RetryEnded", "replaced_externally"),
@@ -109,8 +110,10 @@ async fn record(retry: &RetryReconciler, item: &WorkItem, run: &RunRef, event: R
         uid: Some(run.uid.clone()),
         ..ObjectReference::default()
     });
-    for regarding in [Some(item.object_ref(&())), object].into_iter().flatten() {
-        publish(&retry.context, type_, reason, ACTION, &note, &regarding).await;
+    let of_item = item.object_ref(&());
+    publish_related(&retry.context, type_, reason, ACTION, &note, (&of_item, object.as_ref())).await;
+    if let Some(object) = object {
+        publish(&retry.context, type_, reason, ACTION, &note, &object).await;
     }
 }
 

@@ -143,7 +143,7 @@ impl EndedRun<'_> {
         let uid = self.retried.uid();
         match (step, self.item) {
             (FailedRunAction::Nothing | FailedRunAction::ReadSource(_), _)
-            | (FailedRunAction::GiveUp(_) | FailedRunAction::Begin(_), None) => Ok(WorkItemResult::AwaitChange),
+            | (FailedRunAction::Schedule(_) | FailedRunAction::GiveUp(_) | FailedRunAction::Begin(_), None) => Ok(WorkItemResult::AwaitChange),
             (FailedRunAction::Wait(until), _) => Ok(WorkItemResult::RequeueAt(until)),
             (FailedRunAction::Record, None) => {
                 let identity = objects::identity(self.retry, self.retried);
@@ -151,6 +151,10 @@ impl EndedRun<'_> {
                 self.retry.breaker.create(&self.key.0, &item).await
             }
             (FailedRunAction::Record, Some(item)) => self.record(rule, item).await,
+            (FailedRunAction::Schedule(next), Some(item)) => {
+                let change = |status: &WorkItemStatus, now| retry::scheduled(status, uid, next, now);
+                work_items::write(&self.retry.context, item, change).await
+            }
             (FailedRunAction::GiveUp(why), Some(item)) => {
                 let change = |status: &WorkItemStatus, now| retry::gave_up(status, uid, why, now);
                 self.write(item, RetryEvent::GivenUp(why), change).await

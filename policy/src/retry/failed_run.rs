@@ -1,6 +1,6 @@
 //! What to do about a failed run: record the failure, record why it is not retried, or begin a retry.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use taskgate_api::{
     Mode,
@@ -8,7 +8,7 @@ use taskgate_api::{
     task_policy::RetryPolicy,
 };
 
-use super::{FailureCause, MAX_ATTEMPT, Origin, Retried, SourceState};
+use super::{FailureCause, MAX_ATTEMPT, Origin, Retried, SourceState, Stopped};
 use crate::{
     breaker::{jittered, wait},
     kubernetes::{MAX_USER, clip},
@@ -48,11 +48,27 @@ pub enum FailedRunAction {
     Record,
     /// Read whether its source is still open.
     ReadSource(Origin),
+    /// Record when it is retried.
+    Schedule(NextAttempt),
     /// Record why it is not retried.
     GiveUp(GivenUp),
     /// Record that it is about to be retried.
     Begin(Box<Transition>),
 }
+
+/// The attempt that follows the backoff.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextAttempt {
+    /// Its number.
+    pub to: u32,
+    /// How many there may be.
+    pub limit: u32,
+    /// When it is due, in whole seconds.
+    pub due: Timestamp,
+}
+
+/// A shorter wait is not recorded: it is over before a user reads of it.
+const RECORDED_WAIT: SignedDuration = SignedDuration::from_secs(2);
 
 /// Why a failed run is not retried. A closed set, fit for a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,6 +91,8 @@ pub enum GivenUp {
     Human,
     /// Its source is closed.
     Obsolete,
+    /// No policy retries it any more.
+    Unwanted,
     /// It would be retried, if the policy were enforced.
     OnlyObserved {
         /// The number of the run that there would be.
@@ -90,13 +108,14 @@ impl GivenUp {
             Self::Infrastructure { .. } => "MaxInfrastructureFailuresReached",
             Self::Human => "NeedsHuman",
             Self::Obsolete => "SourceClosed",
+            Self::Unwanted => Stopped::Unwanted.reason(),
             Self::OnlyObserved { .. } => "WouldRetry",
         }
     }
 
     /// Whether `reason` is one of these.
     pub fn is_reason(reason: &str) -> bool {
-        Self::is_limit(reason) || matches!(reason, "NeedsHuman" | "SourceClosed" | "WouldRetry")
+        Self::is_limit(reason) || matches!(reason, "NeedsHuman" | "SourceClosed" | "PolicyGone" | "WouldRetry")
     }
 
     /// Whether `reason` is that of a limit: the deletion of the object then resets the count.
@@ -108,8 +127,7 @@ impl GivenUp {
 /// The number of the run of an object: the higher of those in the status and on the object. A further object of an item is a
 /// further run.
 pub fn attempt_number(status: &RetryStatus, uid: &str, stated: u32) -> u32 {
-    let same = status.run.as_ref().is_some_and(|run| run.uid == uid);
-    let known = if same {
+    let known = if is_latest(status, uid) {
         status.attempt
     } else {
         following(status.attempt)
@@ -131,7 +149,13 @@ pub fn failed_run_action(context: &FailedRunContext<'_>) -> FailedRunAction {
     let asked = context.asked.filter(|(order, _)| order.run() == object.run());
     let rule = context.rule.filter(|(_, _, rule)| !object.is_left_to_bridge(rule));
     if rule.is_none() && asked.is_none() {
-        return FailedRunAction::Nothing;
+        let is_due = |failure: &RunFailure| failure.next_attempt_time.is_some();
+        let is_expected = is_latest(status, object.uid()) && status.failure.as_ref().is_some_and(is_due);
+        return if is_expected {
+            FailedRunAction::GiveUp(GivenUp::Unwanted)
+        } else {
+            FailedRunAction::Nothing
+        };
     }
     if let Some(until) = context.settles.filter(|until| *until > context.now) {
         return FailedRunAction::Wait(until);
@@ -139,7 +163,7 @@ pub fn failed_run_action(context: &FailedRunContext<'_>) -> FailedRunAction {
     if asked.is_none() && status.aside.iter().any(|uid| uid == object.uid()) {
         return FailedRunAction::Nothing;
     }
-    let known = status.run.as_ref().is_some_and(|run| run.uid == object.uid());
+    let known = is_latest(status, object.uid());
     // A Workload may have run again since, with the same UID.
     let is_current = |failure: &&RunFailure| known && context.cause.is_none_or(|cause| cause.reason == failure.reason);
     let Some(failure) = status.failure.as_ref().filter(is_current) else {
@@ -170,7 +194,7 @@ pub fn failed_run_action(context: &FailedRunContext<'_>) -> FailedRunAction {
     let wait = jittered(wait(&rule.backoff(), round), object.uid());
     let due = failure.time.0.checked_add(wait).unwrap_or(Timestamp::MAX);
     if due > context.now {
-        return FailedRunAction::Wait(due);
+        return backoff(context, failure, (to, rule.max_attempts), due);
     }
     match (context.source, Origin::of(object, rule)) {
         (None, Some(origin)) => return FailedRunAction::ReadSource(origin),
@@ -182,6 +206,28 @@ pub fn failed_run_action(context: &FailedRunContext<'_>) -> FailedRunAction {
         with_feedback: rule.feedback,
         ..planned(context, from, to)
     }))
+}
+
+/// Waits until `due`, when the attempt `to` of `limit` begins, and records that before.
+fn backoff(
+    context: &FailedRunContext<'_>,
+    failure: &RunFailure,
+    (to, limit): (u32, u32),
+    due: Timestamp,
+) -> FailedRunAction {
+    let recorded = failure.next_attempt_time.as_ref().map(|time| time.0.as_second());
+    let is_short = due.duration_since(context.now) <= RECORDED_WAIT;
+    match Timestamp::from_second(due.as_second()) {
+        Ok(due) if !is_short && recorded != Some(due.as_second()) => {
+            FailedRunAction::Schedule(NextAttempt { to, limit, due })
+        }
+        _ => FailedRunAction::Wait(due),
+    }
+}
+
+/// Whether the latest run that `status` knows is that of the object `uid`.
+fn is_latest(status: &RetryStatus, uid: &str) -> bool {
+    status.run.as_ref().is_some_and(|run| run.uid == uid)
 }
 
 /// The first stage of the transition from one attempt to another.

@@ -20,15 +20,15 @@ mod status;
 mod successor;
 mod transition;
 
-pub use failed_run::{FailedRunAction, FailedRunContext, GivenUp, attempt_number, failed_run_action, following};
+pub use failed_run::{FailedRunAction, FailedRunContext, GivenUp, NextAttempt, attempt_number, failed_run_action, following};
 pub use failure::{FailureCause, task_failure, workload_failure};
 pub use feedback::{MAX_FEEDBACK, task_feedback, workload_feedback};
 pub use object::{MAX_ATTEMPT, Origin, Retried, RunPhase, SourceAccess, SourceState};
 pub use sections::apply_sections;
 pub(crate) use sections::findings;
 pub use status::{
-    Prepared, begun, blocked, closed, condition, deleted, failed, gave_up, prepared, replanned, revived, run_deleted,
-    running_successor, stopped, succeeded, successor_deleted,
+    BACKING_OFF, Prepared, begun, blocked, closed, condition, deleted, failed, gave_up, prepared, replanned, revived,
+    run_deleted, running_successor, scheduled, stopped, succeeded, successor_deleted,
 };
 pub use successor::{MAX_PREDECESSOR, Predecessor, Succession, successor};
 pub use transition::{BLOCKED, NamedObject, PATIENCE, Stopped, TransitionContext, TransitionStep, transition_step};

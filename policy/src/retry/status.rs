@@ -11,7 +11,7 @@ use taskgate_api::{
     work_item::{Attempt, Reset},
 };
 
-use super::{FailureCause, GivenUp, Stopped};
+use super::{FailureCause, GivenUp, NextAttempt, Stopped};
 use crate::{breaker::record, kubernetes::clip};
 
 /// The condition about retries, if it is set.
@@ -83,6 +83,7 @@ pub fn failed(
         class: failure.class,
         reason: failure.reason.clone(),
         time: Time(now),
+        next_attempt_time: None,
     });
     Some(next)
 }
@@ -135,6 +136,27 @@ pub fn succeeded(
     Some(next)
 }
 
+/// The reason of the condition while the backoff of a failed run lasts.
+pub const BACKING_OFF: &str = "BackingOff";
+
+/// A failed run is retried after its backoff.
+pub fn scheduled(status: &WorkItemStatus, uid: &str, attempt: NextAttempt, now: Timestamp) -> Option<WorkItemStatus> {
+    let mut next = status.clone();
+    let retry = next.retry.as_mut().filter(|retry| retry.transition.is_none())?;
+    let run = retry.run.as_ref().filter(|run| run.uid == uid)?;
+    let failure = retry.failure.as_mut()?;
+    let NextAttempt { to, limit, due } = attempt;
+    let message = format!(
+        "{} {} failed ({}) at attempt {} of {limit} and runs again as attempt {to} at {due}",
+        run.kind.as_str(),
+        run.name,
+        failure.reason,
+        retry.attempt,
+    );
+    failure.next_attempt_time = Some(Time(due));
+    set_condition(&mut next, true, BACKING_OFF, &message, now).then_some(next)
+}
+
 /// A failed run is not retried, for this reason. The object itself is not touched: any write to a failed Workload can start it
 /// again (foreman §2.2).
 pub fn gave_up(status: &WorkItemStatus, uid: &str, why: GivenUp, now: Timestamp) -> Option<WorkItemStatus> {
@@ -143,6 +165,9 @@ pub fn gave_up(status: &WorkItemStatus, uid: &str, why: GivenUp, now: Timestamp)
     let name = format!("{} {}", run.kind.as_str(), run.name);
     let reason = retry.failure.as_ref().map_or("", |failure| &failure.reason);
     let message = match why {
+        GivenUp::Attempts { attempt, limit } if attempt > limit => {
+            format!("{name} failed ({reason}) at attempt {attempt}, beyond the limit of {limit}, and stays as it is")
+        }
         GivenUp::Attempts { attempt, limit } => {
             format!("{name} failed ({reason}) at attempt {attempt} of {limit} and stays as it is")
         }
@@ -151,13 +176,16 @@ pub fn gave_up(status: &WorkItemStatus, uid: &str, why: GivenUp, now: Timestamp)
         }
         GivenUp::Human => format!("{name} failed with {reason}: a user has to act"),
         GivenUp::Obsolete => format!("{name} failed, and its source is closed: nothing is left to do"),
+        GivenUp::Unwanted => format!("no policy retries {name} any more: it stays as it is"),
         GivenUp::OnlyObserved { to } => format!("{name} failed ({reason}) and would be run again as attempt {to}"),
     };
     let mut next = status.clone();
-    // The source stays closed: it is not read again.
-    let failure = next.retry.as_mut().and_then(|retry| retry.failure.as_mut());
-    if let Some(failure) = failure.filter(|_| why == GivenUp::Obsolete) {
-        failure.class = FailureClass::Obsolete;
+    if let Some(failure) = next.retry.as_mut().and_then(|retry| retry.failure.as_mut()) {
+        failure.next_attempt_time = None;
+        if why == GivenUp::Obsolete {
+            // The source stays closed: it is not read again.
+            failure.class = FailureClass::Obsolete;
+        }
     }
     set_condition(&mut next, false, why.reason(), &message, now).then_some(next)
 }
@@ -227,6 +255,9 @@ pub fn begun(status: &WorkItemStatus, transition: &Transition, now: Timestamp) -
         return None;
     }
     retry.transition = Some(transition.clone());
+    if let Some(failure) = &mut retry.failure {
+        failure.next_attempt_time = None;
+    }
     let Transition { old, from, to, .. } = transition;
     let why = match (&transition.requested_by, from == to) {
         (Some(by), _) => format!("asked for by {by}"),

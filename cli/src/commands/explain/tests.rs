@@ -503,6 +503,36 @@ Workload wl in namespace team: Failed
              → taskgate retry workload/wl -n team  (needs patch on workitems; delete and create on what is run again)
 ";
     assert_eq!(explained(&kinds, "workload/wl"), expected);
+    let without_policy = explained(&kinds[..2], "workload/wl");
+    assert!(
+        without_policy.contains("Next       no policy retries it any more: it stays as it is\n"),
+        "{without_policy}"
+    );
+}
+
+#[test]
+fn a_workload_of_the_bridge_is_left_to_it() {
+    let workload = json!({
+        "metadata": {"name": "wl", "namespace": "team", "uid": "u", "labels": {"created-by": "dispatch-bridge"}},
+        "spec": {"repo": "acme/app", "issues": [7]}, "status": {"phase": "Failed"},
+    });
+    for (retry, expected) in [
+        (
+            json!({"maxAttempts": 2}),
+            "taskgate leaves it to the dispatch bridge, which retries it: takeOver of TaskPolicy/retry is false",
+        ),
+        (
+            json!({"maxAttempts": 2, "takeOver": true}),
+            "taskgate is about to record its failure, for TaskPolicy/retry",
+        ),
+    ] {
+        let kinds = [
+            (Collection::Workloads, json!([workload])),
+            (Collection::Policies, json!([policy("retry", &json!({"retry": retry}))])),
+        ];
+        let text = explained(&kinds, "workload/wl");
+        assert!(text.contains(expected), "{text}");
+    }
 }
 
 /// Between deletion and creation there is no object of the name: its item has the state.
