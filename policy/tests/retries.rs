@@ -17,8 +17,8 @@ use taskgate_api::{
     work_item::{Attempt, Outcome},
 };
 use taskgate_policy::retry::{
-    self, FailedRunAction, FailedRunContext, FailureCause, GivenUp, MAX_ATTEMPT, NamedObject, Predecessor, Prepared, Retried,
-    SourceState, Succession, TransitionContext, TransitionStep, attempt_number, failed_run_action, successor,
+    self, FailedRunAction, FailedRunContext, FailureCause, GivenUp, MAX_ATTEMPT, NamedObject, Predecessor, Prepared,
+    Retried, SourceState, Succession, TransitionContext, TransitionStep, attempt_number, failed_run_action, successor,
     transition_step, workload_failure,
 };
 
@@ -740,11 +740,19 @@ fn a_successor_that_is_deleted_while_it_runs_does_not_count() {
     let deleted = retry::successor_deleted(&running, "u", now).unwrap();
     let retry = deleted.retry.clone().unwrap();
     assert_eq!((retry.attempt, retry.run.clone()), (1, None));
-    assert_eq!(attempt_number(&retry, "v", 1), 2, "the number of the run that was deleted");
+    assert_eq!(
+        attempt_number(&retry, "v", 1),
+        2,
+        "the number of the run that was deleted"
+    );
     assert_eq!(deleted.consecutive_failures, 1, "no failure");
     let condition = retry::condition(&deleted).unwrap();
     assert_eq!(condition.reason, "DeletedExternally");
-    assert!(condition.message.contains("Workload wl (attempt 2)"), "{}", condition.message);
+    assert!(
+        condition.message.contains("Workload wl (attempt 2)"),
+        "{}",
+        condition.message
+    );
     assert_eq!(retry::successor_deleted(&deleted, "u", now), None, "recorded once");
     let mut ended = running.clone();
     ended.attempts = serde_json::from_value(json!([{"uid": "u", "name": "wl", "outcome": "Failed"}])).unwrap();
@@ -752,7 +760,10 @@ fn a_successor_that_is_deleted_while_it_runs_does_not_count() {
         (ended, "its end is recorded"),
         (status(0, json!({})), "it succeeded"),
         (
-            status(2, json!({"failure": {"class": "Work", "reason": "X", "time": "2026-11-21T00:00:00Z"}})),
+            status(
+                2,
+                json!({"failure": {"class": "Work", "reason": "X", "time": "2026-11-21T00:00:00Z"}}),
+            ),
             "it failed",
         ),
         (status(2, json!({"run": {"uid": "v"}})), "another object"),
@@ -797,7 +808,12 @@ fn a_further_end_of_the_same_object_is_classified_anew() {
     let first = end(&WorkItemStatus::default(), &unplanned).unwrap();
     assert_eq!(action(&first, &unplanned), FailedRunAction::GiveUp(GivenUp::Human));
     assert_eq!(end(&first, &unplanned), None, "recorded once");
-    for (phase, revived) in [("Planning", false), ("Planned", true), ("Dispatched", true), ("Failed", false)] {
+    for (phase, revived) in [
+        ("Planning", false),
+        ("Planned", true),
+        ("Dispatched", true),
+        ("Failed", false),
+    ] {
         let object = object(phase);
         let found = Retried::of(RetriedKind::Workload, &object).unwrap().is_revived();
         assert_eq!(found, revived, "{phase}");
@@ -822,7 +838,10 @@ fn a_further_end_of_the_same_object_is_classified_anew() {
 #[test]
 fn a_run_beyond_the_limit_is_named_so() {
     let now = Timestamp::from_second(1_800_000_000).unwrap();
-    for (attempt, expected) in [(1, "at attempt 1 of 1 and"), (6, "at attempt 6, beyond the limit of 1, and")] {
+    for (attempt, expected) in [
+        (1, "at attempt 1 of 1 and"),
+        (6, "at attempt 6, beyond the limit of 1, and"),
+    ] {
         let status = WorkItemStatus {
             retry: Some(status_of(attempt, "Work")),
             ..WorkItemStatus::default()
@@ -978,7 +997,11 @@ fn the_backoff_grows_and_is_waited_for() {
         };
         let status = retry::scheduled(&status, "u", next, start).unwrap();
         let condition = retry::condition(&status).unwrap();
-        let announced = format!("at attempt {attempt} of 9 and runs again as attempt {} at {}", attempt + 1, next.due);
+        let announced = format!(
+            "at attempt {attempt} of 9 and runs again as attempt {} at {}",
+            attempt + 1,
+            next.due
+        );
         assert_eq!(condition.reason, "BackingOff");
         assert!(condition.message.ends_with(&announced), "{}", condition.message);
         assert_eq!(retry::scheduled(&status, "u", next, start), None, "recorded once");

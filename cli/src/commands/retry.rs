@@ -122,10 +122,15 @@ impl RetryCommand {
         } else {
             let mut item = identity.work_item(&name);
             item.annotations_mut().insert(keys::RETRY.to_owned(), text);
-            items.create(&dry_run.post(), &item).await.map_err(|error| match error {
-                error if is_not_found(&error) => anyhow!("the API server has no WorkItems: taskgate is not installed"),
-                error => api_error(error),
-            })?;
+            items
+                .create(&dry_run.post(), &item)
+                .await
+                .map_err(|error| match error {
+                    error if is_not_found(&error) => {
+                        anyhow!("the API server has no WorkItems: taskgate is not installed")
+                    }
+                    error => api_error(error),
+                })?;
         }
         let RetryOrder { kind, name, .. } = order;
         output::print(&format!(
@@ -137,8 +142,16 @@ impl RetryCommand {
 
     /// The number of the next run, as the controller counts.
     fn next_number(&self, retried: Retried<'_>, item: Option<&WorkItem>) -> u32 {
-        let status = item.and_then(|item| item.status.as_ref()?.retry.clone()).unwrap_or_default();
-        let failed = || attempt_number(&status, retried.uid(), retried.stated_attempt(foreman::ANNOTATION_PREFIX));
+        let status = item
+            .and_then(|item| item.status.as_ref()?.retry.clone())
+            .unwrap_or_default();
+        let failed = || {
+            attempt_number(
+                &status,
+                retried.uid(),
+                retried.stated_attempt(foreman::ANNOTATION_PREFIX),
+            )
+        };
         match (self.args.from_attempt, self.args.reset) {
             (_, true) => 1,
             (from, false) => following(from.unwrap_or_else(failed)),

@@ -111,7 +111,15 @@ async fn record(retry: &RetryReconciler, item: &WorkItem, run: &RunRef, event: R
         ..ObjectReference::default()
     });
     let of_item = item.object_ref(&());
-    publish_related(&retry.context, type_, reason, ACTION, &note, (&of_item, object.as_ref())).await;
+    publish_related(
+        &retry.context,
+        type_,
+        reason,
+        ACTION,
+        &note,
+        (&of_item, object.as_ref()),
+    )
+    .await;
     if let Some(object) = object {
         publish(&retry.context, type_, reason, ACTION, &note, &object).await;
     }

@@ -131,8 +131,7 @@ impl EndedRun<'_> {
     /// Reads the cause of a failure that is recorded: the Workload may have run again meanwhile. A Task stays as it ended.
     async fn recorded_cause(&self, status: &RetryStatus) -> Result<Option<FailureCause>, Error> {
         let Self { retry, retried, .. } = *self;
-        let is_recorded =
-            status.failure.is_some() && status.run.as_ref().is_some_and(|run| run.uid == retried.uid());
+        let is_recorded = status.failure.is_some() && status.run.as_ref().is_some_and(|run| run.uid == retried.uid());
         if retried.kind() != RetriedKind::Workload || !is_recorded {
             return Ok(None);
         }
@@ -143,7 +142,9 @@ impl EndedRun<'_> {
         let uid = self.retried.uid();
         match (step, self.item) {
             (FailedRunAction::Nothing | FailedRunAction::ReadSource(_), _)
-            | (FailedRunAction::Schedule(_) | FailedRunAction::GiveUp(_) | FailedRunAction::Begin(_), None) => Ok(WorkItemResult::AwaitChange),
+            | (FailedRunAction::Schedule(_) | FailedRunAction::GiveUp(_) | FailedRunAction::Begin(_), None) => {
+                Ok(WorkItemResult::AwaitChange)
+            }
             (FailedRunAction::Wait(until), _) => Ok(WorkItemResult::RequeueAt(until)),
             (FailedRunAction::Record, None) => {
                 let identity = objects::identity(self.retry, self.retried);
@@ -187,7 +188,8 @@ impl EndedRun<'_> {
     fn has_moved(&self) -> bool {
         let Self { retry, retried, .. } = *self;
         let is_workload = retried.kind() == RetriedKind::Workload;
-        self.item.is_some_and(|item| is_workload && !objects::is_of(retry, item, retried))
+        self.item
+            .is_some_and(|item| is_workload && !objects::is_of(retry, item, retried))
     }
 
     /// A failed object that runs again, or for another item: its failure is not the last word any more.

@@ -24,7 +24,9 @@ async fn a_repaired_workload_fails_for_its_own_reason() -> anyhow::Result<()> {
     let fixture = start("repaired", three(json!({}))).await?;
     let absent = json!({"coderAgentRef": {"name": "late"}});
     fixture.created(&workload_with("agent", &absent)).await?;
-    fixture.created(&workload_with("issues", &json!({"issues": []}))).await?;
+    fixture
+        .created(&workload_with("issues", &json!({"issues": []})))
+        .await?;
     for (name, reason) in [("agent", "AgentResolveFailed"), ("issues", "NoPlannerOrPipeline")] {
         let item = await_reason(&fixture, name, "NeedsHuman").await?;
         let failure = item.status.and_then(|status| status.retry?.failure);
@@ -34,8 +36,10 @@ async fn a_repaired_workload_fails_for_its_own_reason() -> anyhow::Result<()> {
     fixture.apply_yaml(AGENT).await?;
     let spec = json!({"spec": {"issues": [7]}, "metadata": {"annotations": {"repaired": "yes"}}});
     for name in ["agent", "issues"] {
-        let patched: Workload =
-            fixture.workloads().patch(name, &PatchParams::default(), &Patch::Merge(&spec)).await?;
+        let patched: Workload = fixture
+            .workloads()
+            .patch(name, &PatchParams::default(), &Patch::Merge(&spec))
+            .await?;
         let running = fixture.end(name, stuck()).await?;
         assert_eq!(running.uid(), patched.uid(), "the same object");
         let next = fixture.await_successor(&running).await?;
@@ -76,11 +80,16 @@ async fn a_missing_agent_uses_no_attempt() -> anyhow::Result<()> {
         options
     })
     .await?;
-    fixture.created(&workload_with("wl", &json!({"coderAgentRef": {"name": "absent"}}))).await?;
+    fixture
+        .created(&workload_with("wl", &json!({"coderAgentRef": {"name": "absent"}})))
+        .await?;
     let item = await_reason(&fixture, "wl", "NeedsHuman").await?;
     let retry = item.status.and_then(|status| status.retry).unwrap_or_default();
     assert_eq!(retry.attempt, 1);
-    assert_eq!(retry.failure.map(|failure| failure.reason).as_deref(), Some("AgentNotFound"));
+    assert_eq!(
+        retry.failure.map(|failure| failure.reason).as_deref(),
+        Some("AgentNotFound")
+    );
     stays_unchanged(&fixture, "wl").await?;
     assert_eq!(fixture.runs("wl"), 1);
     // Of the other classes.

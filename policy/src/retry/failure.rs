@@ -213,8 +213,15 @@ mod tests {
             ),
             (vec![infrastructure("AuthUnavailable")], Human, "AuthUnavailable"),
             (vec![no_agent.clone()], Human, "AgentNotFound"),
-            (vec![child("issue-fix", &json!({"phase": "Succeeded", "verdict": "GO"})), no_agent.clone(), cascade.clone()],
-                Human, "AgentNotFound"),
+            (
+                vec![
+                    child("issue-fix", &json!({"phase": "Succeeded", "verdict": "GO"})),
+                    no_agent.clone(),
+                    cascade.clone(),
+                ],
+                Human,
+                "AgentNotFound",
+            ),
             (vec![nogo.clone(), no_agent], Human, "AgentNotFound"),
             (vec![infrastructure("MaxTurnsExhausted")], Work, "MaxTurnsExhausted"),
             (vec![infrastructure("SomethingNew")], Work, "SomethingNew"),

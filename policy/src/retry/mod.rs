@@ -20,7 +20,9 @@ mod status;
 mod successor;
 mod transition;
 
-pub use failed_run::{FailedRunAction, FailedRunContext, GivenUp, NextAttempt, attempt_number, failed_run_action, following};
+pub use failed_run::{
+    FailedRunAction, FailedRunContext, GivenUp, NextAttempt, attempt_number, failed_run_action, following,
+};
 pub use failure::{FailureCause, task_failure, workload_failure};
 pub use feedback::{MAX_FEEDBACK, task_feedback, workload_feedback};
 pub use object::{MAX_ATTEMPT, Origin, Retried, RunPhase, SourceAccess, SourceState};

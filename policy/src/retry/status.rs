@@ -103,7 +103,11 @@ pub fn revived(status: &WorkItemStatus, uid: &str, now: Timestamp) -> Option<Wor
     let mut next = status.clone();
     let retry = next.retry.as_mut()?;
     let run = retry.run.as_ref().filter(|run| run.uid == uid)?;
-    let message = format!("{} {} is not failed any more: it runs again", run.kind.as_str(), run.name);
+    let message = format!(
+        "{} {} is not failed any more: it runs again",
+        run.kind.as_str(),
+        run.name
+    );
     if retry.transition.is_some() || retry.failure.take().is_none() {
         return None;
     }

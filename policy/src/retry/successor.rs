@@ -381,11 +381,17 @@ mod tests {
         ] {
             let object = workload(&json!({"metadata": {"annotations": {"foreman.llmkube.dev/agent-name": stated}}}));
             let new = make(RetriedKind::Workload, &object, rule, None);
-            assert_eq!(new["metadata"]["annotations"]["foreman.llmkube.dev/agent-name"], expected, "{stated}");
+            assert_eq!(
+                new["metadata"]["annotations"]["foreman.llmkube.dev/agent-name"], expected,
+                "{stated}"
+            );
         }
         let nobody = workload(&json!({"spec": {"coderAgentRef": null}}));
         let new = make(RetriedKind::Workload, &nobody, &plain, None);
-        assert_eq!(new["metadata"]["annotations"]["foreman.llmkube.dev/agent-name"], "foreman/coder");
+        assert_eq!(
+            new["metadata"]["annotations"]["foreman.llmkube.dev/agent-name"],
+            "foreman/coder"
+        );
     }
 
     #[test]
