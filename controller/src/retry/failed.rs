@@ -64,6 +64,9 @@ pub(super) async fn reconcile(
         item,
         retried,
     };
+    if ended.has_moved() {
+        return ended.revived().await;
+    }
     match retried.phase() {
         RunPhase::Failed => ended.failed().await,
         RunPhase::Succeeded => ended.succeeded().await,
@@ -85,9 +88,6 @@ impl EndedRun<'_> {
         let Self { retry, retried, .. } = *self;
         if self.breaker_comes_first() {
             return Ok(WorkItemResult::AwaitChange);
-        }
-        if self.has_moved() {
-            return self.revived().await;
         }
         let rule = retry.rule_of(&self.key.0, retried);
         let retry_state = self.item.map(retry_status).unwrap_or_default();
