@@ -34,7 +34,8 @@ impl FailureCause {
     }
 }
 
-/// Reasons of a Workload's condition `Planned`: it failed before it had any child, and would do so again.
+/// Reasons of a Workload's condition `Planned`: it failed before it had any child, and would do so again. Foreman writes its
+/// conditions from a cache, as one list, so that the condition may outlive the repair: a child that failed comes first.
 const UNPLANNED: [&str; 2] = ["NoPlannerOrPipeline", "AgentResolveFailed"];
 /// Reasons of an AgenticTask's conditions that blame the cluster.
 const INFRASTRUCTURE_REASONS: [&str; 4] = [
@@ -67,11 +68,13 @@ pub fn workload_failure(object: &Value, children: &[Value]) -> FailureCause {
     if let Some(declared) = children.iter().find_map(|child| declaration(*child)) {
         return FailureCause::new(FailureClass::Human, declared);
     }
+    let roots: Vec<_> = children.into_iter().filter(|child| is_root(*child)).collect();
     let planned = Workload::of(object).condition("Planned");
-    if let Some(planned) = planned.filter(|planned| planned.is_false() && UNPLANNED.contains(&planned.reason())) {
+    let is_unplanned =
+        |planned: &Condition<'_>| roots.is_empty() && planned.is_false() && UNPLANNED.contains(&planned.reason());
+    if let Some(planned) = planned.filter(is_unplanned) {
         return FailureCause::new(FailureClass::Human, planned.reason());
     }
-    let roots: Vec<_> = children.into_iter().filter(|child| is_root(*child)).collect();
     if let Some(reason) = roots.iter().find_map(|child| human(*child)) {
         return FailureCause::new(FailureClass::Human, reason);
     }
@@ -275,6 +278,8 @@ mod tests {
             let workload =
                 json!({"status": {"conditions": [{"type": "Planned", "status": "False", "reason": reason}]}});
             assert_eq!(workload_failure(&workload, &[]).class, class, "{reason}");
+            let repaired = child("issue-fix", &json!({"phase": "Succeeded", "verdict": "NO-GO"}));
+            assert_eq!(workload_failure(&workload, &[repaired]).class, FailureClass::Work, "{reason}");
         }
     }
 
