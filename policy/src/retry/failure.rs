@@ -279,7 +279,11 @@ mod tests {
                 json!({"status": {"conditions": [{"type": "Planned", "status": "False", "reason": reason}]}});
             assert_eq!(workload_failure(&workload, &[]).class, class, "{reason}");
             let repaired = child("issue-fix", &json!({"phase": "Succeeded", "verdict": "NO-GO"}));
-            assert_eq!(workload_failure(&workload, &[repaired]).class, FailureClass::Work, "{reason}");
+            assert_eq!(
+                workload_failure(&workload, &[repaired]).class,
+                FailureClass::Work,
+                "{reason}"
+            );
         }
     }
 
