@@ -64,12 +64,13 @@ impl RetryEvent {
             Self::GivenUp(GivenUp::Infrastructure { .. }) => (Warning, "RetryGivenUp", "max_infrastructure_failures"),
             Self::GivenUp(GivenUp::Human) => (Warning, "RetryGivenUp", "needs_human"),
             Self::GivenUp(GivenUp::Obsolete) => (Warning, "RetryGivenUp", "source_closed"),
-            Self::GivenUp(GivenUp::Unwanted) => (Normal, "RetryEnded", "policy_gone"),
             Self::GivenUp(GivenUp::OnlyObserved { .. }) => (Warning, "WouldRetry", "would_retry"),
             Self::Stopped(Stopped::Deleted) => (Normal, "RetryEnded", "deleted_externally"),
             Self::Stopped(Stopped::Replaced) => (Normal, "RetryEnded", "replaced_externally"),
             Self::Stopped(Stopped::Revived) => (Normal, "RetryEnded", "not_failed_any_more"),
-            Self::Stopped(Stopped::Unwanted) => (Normal, "RetryEnded", "policy_gone"),
+            Self::GivenUp(GivenUp::Unwanted) | Self::Stopped(Stopped::Unwanted) => {
+                (Normal, "RetryEnded", "policy_gone")
+            }
             Self::Stopped(Stopped::Invalid(_)) => (Normal, "RetryEnded", "retry_invalid"),
             Self::RunDeleted => (Normal, "RetryEnded", "run_deleted"),
             Self::SuccessorDeleted => (Warning, "RetryEnded", "successor_deleted"),

@@ -386,8 +386,8 @@ mod tests {
                 "{stated}"
             );
         }
-        let nobody = workload(&json!({"spec": {"coderAgentRef": null}}));
-        let new = make(RetriedKind::Workload, &nobody, &plain, None);
+        let without_coder = workload(&json!({"spec": {"coderAgentRef": null}}));
+        let new = make(RetriedKind::Workload, &without_coder, &plain, None);
         assert_eq!(
             new["metadata"]["annotations"]["foreman.llmkube.dev/agent-name"],
             "foreman/coder"
