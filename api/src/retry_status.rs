@@ -67,6 +67,9 @@ pub struct RunFailure {
     pub reason: String,
     /// When it was noticed.
     pub time: Time,
+    /// When the next attempt is due. Absent where none is, or where it is due within two seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_attempt_time: Option<Time>,
 }
 
 /// Whose fault a failure was, and so what may follow from it.

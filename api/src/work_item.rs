@@ -29,6 +29,11 @@ use crate::retry_status::RetryStatus;
     printcolumn(name = "Failures", type_ = "integer", json_path = ".status.consecutiveFailures"),
     printcolumn(name = "Since", type_ = "date", json_path = ".status.openedAt"),
     printcolumn(name = "Cost", type_ = "string", json_path = ".status.totalCostUSD"),
+    printcolumn(
+        name = "Next Retry",
+        type_ = "string",
+        json_path = ".status.retry.failure.nextAttemptTime"
+    ),
     printcolumn(name = "Why", type_ = "string", json_path = ".status.reason"),
     printcolumn(
         name = "Age",

@@ -130,8 +130,11 @@ impl Connection {
         namespace: Option<&str>,
         name: &str,
     ) -> Result<Option<Value>> {
-        let found = self.api(resource, namespace).get_opt(name).await.map_err(api_error)?;
-        found.map(serde_json::to_value).transpose().context("reading JSON")
+        match self.api(resource, namespace).get(name).await {
+            Ok(found) => serde_json::to_value(found).map(Some).context("reading JSON"),
+            Err(error) if is_not_found(&error) => Ok(None),
+            Err(error) => Err(api_error(error)),
+        }
     }
 
     /// The user name that the API server authenticates.

@@ -63,12 +63,25 @@ impl EventQueue {
         note: &str,
         regarding: &ObjectReference,
     ) {
+        self.publish_related(type_, reason, action, note, (regarding, None));
+    }
+
+    /// Queues an Event on `regarding` about what happened to `related`. Kubernetes merges Events into a series that keeps the first
+    /// note, unless they differ in reason, action, or one of the two objects.
+    pub(crate) fn publish_related(
+        &self,
+        type_: EventType,
+        reason: &str,
+        action: &str,
+        note: &str,
+        (regarding, related): (&ObjectReference, Option<&ObjectReference>),
+    ) {
         let event = Event {
             type_,
             reason: reason.to_owned(),
             note: Some(taskgate_policy::note(note)),
             action: action.to_owned(),
-            secondary: None,
+            secondary: related.cloned(),
         };
         if self.0.try_send((event, regarding.clone())).is_err() {
             warn!(reason, "dropped an Event: {CAPACITY} are waiting already");

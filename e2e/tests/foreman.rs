@@ -3,6 +3,8 @@
 
 #[path = "foreman/agents.rs"]
 mod agents;
+#[path = "foreman/command.rs"]
+mod command;
 #[path = "foreman/deletion.rs"]
 mod deletion;
 #[path = "foreman/ends.rs"]

@@ -26,6 +26,8 @@ mod feedback;
 mod people;
 #[path = "retry/protocol.rs"]
 mod protocol;
+#[path = "retry/revived.rs"]
+mod revived;
 #[path = "retry/source.rs"]
 mod source;
 #[path = "retry/support.rs"]

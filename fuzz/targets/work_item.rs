@@ -116,12 +116,16 @@ impl Input<'_> {
                 status: &retry,
                 asked: self.order.map(|order| (order, "ann")),
                 rule: self.retry.map(|rule| ("team/TaskPolicy/agents", mode, rule)),
+                cause: None,
                 infrastructure_failures: status.infrastructure_failures,
                 settles: None,
                 source: None,
                 now,
             });
             match step {
+                FailedRunAction::Schedule(next) => {
+                    self.twice(|status| retry::scheduled(status, object.uid(), next, now));
+                }
                 FailedRunAction::GiveUp(why) => {
                     self.twice(|status| retry::gave_up(status, object.uid(), why, now));
                 }

@@ -17,8 +17,8 @@ use taskgate_api::{
     work_item::{Attempt, Outcome},
 };
 use taskgate_policy::retry::{
-    self, FailedRunAction, FailedRunContext, FailureCause, GivenUp, NamedObject, Predecessor, Prepared, Retried,
-    SourceState, Succession, TransitionContext, TransitionStep, attempt_number, failed_run_action, successor,
+    self, FailedRunAction, FailedRunContext, FailureCause, GivenUp, MAX_ATTEMPT, NamedObject, Predecessor, Prepared,
+    Retried, SourceState, Succession, TransitionContext, TransitionStep, attempt_number, failed_run_action, successor,
     transition_step, workload_failure,
 };
 
@@ -29,6 +29,8 @@ const NAMESPACE: &str = "n";
 enum Act {
     /// The run ends.
     End { succeeds: bool, infrastructure: bool },
+    /// A user repairs the failed object, and it runs again.
+    Revive,
     /// A user writes to the object.
     Touch,
     /// A user deletes the object.
@@ -73,6 +75,7 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         6 => (prop::bool::weighted(0.1), prop::bool::weighted(0.3))
             .prop_map(|(succeeds, infrastructure)| Act::End { succeeds, infrastructure }),
+        1 => Just(Act::Revive),
         1 => Just(Act::Touch),
         1 => Just(Act::Delete),
         1 => Just(Act::Create),
@@ -194,9 +197,9 @@ impl World {
         }
     }
 
-    fn attempt(&self, retried: Retried<'_>, outcome: Outcome) -> Attempt {
+    fn attempt(&self, retried: Retried<'_>, outcome: Outcome, reason: &str) -> Attempt {
         serde_json::from_value(json!({
-            "uid": retried.uid(), "name": "wl", "outcome": outcome, "reason": "X", "completionTime": self.now.to_string(),
+            "uid": retried.uid(), "name": "wl", "outcome": outcome, "reason": reason, "completionTime": self.now.to_string(),
         }))
         .expect("an attempt")
     }
@@ -249,20 +252,34 @@ impl World {
                 return self.put(retry::run_deleted(&self.status, &run.uid, now));
             }
         }
+        let lost = retry::running_successor(&self.status).filter(|run| {
+            let there = object.as_ref().is_some_and(|object| object.uid() == run.uid);
+            !there
+        });
+        if let Some(run) = lost.cloned() {
+            assert!(self.theirs.contains(&run.uid), "{run:?} was not deleted by a user");
+            assert!(!self.ends.contains(&run.uid) || self.status.attempts.iter().all(|attempt| attempt.uid != run.uid));
+            return self.put(retry::successor_deleted(&self.status, &run.uid, now));
+        }
         let Some(object) = object else { return false };
         let retried = Retried::of(RetriedKind::Workload, &object.value).expect("a Workload");
         let stale = |order: &RetryOrder| order.uid != retried.uid() || !retried.is_tombstone();
         self.asked = self.asked.take().filter(|order| !stale(order));
         if object.value["status"]["phase"] == "Completed" {
-            let attempt = self.attempt(retried, Outcome::Succeeded);
+            let attempt = self.attempt(retried, Outcome::Succeeded, "Succeeded");
             let next = retry::succeeded(&self.status, &retried.run(), self.now, attempt, now);
             return self.put(next);
         }
+        if retried.is_revived() {
+            return self.put(retry::revived(&self.status, retried.uid(), now));
+        }
+        let cause = Self::failure(&object.value);
         let step = failed_run_action(&FailedRunContext {
             object: retried,
             status: &status,
             asked: self.asked.as_ref().map(|order| (order, "ann")),
             rule: Some(("p", Mode::Enforce, &self.rule)),
+            cause: Some(&cause),
             infrastructure_failures: self.status.infrastructure_failures,
             settles: None,
             source: None,
@@ -271,10 +288,15 @@ impl World {
         match step {
             FailedRunAction::Nothing | FailedRunAction::Wait(_) | FailedRunAction::ReadSource(_) => false,
             FailedRunAction::Record => {
-                let failure = Self::failure(&object.value);
+                let failure = cause;
                 let number = attempt_number(&status, retried.uid(), retried.stated_attempt(PREFIX));
-                let attempt = self.attempt(retried, failure.outcome());
+                let attempt = self.attempt(retried, failure.outcome(), &failure.reason);
                 let next = retry::failed(&self.status, &retried.run(), number, attempt, &failure, now);
+                assert!(next.is_some(), "what is to be recorded is not recorded yet");
+                self.put(next)
+            }
+            FailedRunAction::Schedule(next) => {
+                let next = retry::scheduled(&self.status, retried.uid(), next, now);
                 assert!(next.is_some(), "what is to be recorded is not recorded yet");
                 self.put(next)
             }
@@ -410,7 +432,7 @@ impl World {
                 let Some(object) = self.object.as_mut().filter(|object| !object.is_deleting()) else {
                     return;
                 };
-                if object.value["status"]["phase"].is_null() {
+                if matches!(object.value["status"]["phase"].as_str(), None | Some("Dispatched")) {
                     let phase = if *succeeds { "Completed" } else { "Failed" };
                     let reason = if *infrastructure {
                         "CloneFailed"
@@ -420,6 +442,13 @@ impl World {
                     object.value["status"] = json!({"phase": phase, "reason": reason});
                     let uid = object.uid();
                     self.ends.insert(uid);
+                }
+            }
+            Act::Revive => {
+                self.touch();
+                let object = self.object.as_mut().filter(|object| !object.is_deleting());
+                if let Some(object) = object.filter(|object| object.value["status"]["phase"] == "Failed") {
+                    object.value["status"] = json!({"phase": "Dispatched"});
                 }
             }
             Act::Touch => self.touch(),
@@ -591,6 +620,29 @@ proptest! {
     }
 }
 
+proptest! {
+    /// Whatever the annotation and the status have: each number that is stored fits into the status, as it is.
+    #[test]
+    fn every_number_fits_into_the_status(stated in any::<u64>(), known in any::<u32>(), limit in 1..=i32::MAX.unsigned_abs()) {
+        let failed = json!({
+            "metadata": {"name": "wl", "uid": "u", "resourceVersion": "1",
+                "annotations": {"foreman.llmkube.dev/attempt": stated.to_string()}},
+            "status": {"phase": "Failed"},
+        });
+        let retried = Retried::of(RetriedKind::Workload, &failed).unwrap();
+        let rule = serde_json::from_value(json!({"maxAttempts": limit})).unwrap();
+        for uid in ["u", "v"] {
+            let mut status = status_of(known, "Work");
+            let number = attempt_number(&status, uid, retried.stated_attempt(PREFIX));
+            prop_assert!((1..=MAX_ATTEMPT).contains(&number), "{}", number);
+            status.attempt = number;
+            if let FailedRunAction::Begin(transition) = action_of(&failed, &status, &rule, 0) {
+                prop_assert!((1..=MAX_ATTEMPT).contains(&transition.to), "{}", transition.to);
+            }
+        }
+    }
+}
+
 fn action_of(
     object: &Value,
     status: &RetryStatus,
@@ -602,6 +654,7 @@ fn action_of(
         status,
         asked: None,
         rule: Some(("p", Mode::Enforce, rule)),
+        cause: None,
         infrastructure_failures,
         settles: None,
         source: None,
@@ -674,6 +727,132 @@ fn only_failed_runs_are_retried() {
     }
 }
 
+/// A successor that another client deletes while it runs does not count: the next object has its number.
+#[test]
+fn a_successor_that_is_deleted_while_it_runs_does_not_count() {
+    let now = Timestamp::from_second(1_800_000_000).unwrap();
+    let status = |attempt: u32, extra: Value| {
+        let mut retry = json!({"attempt": attempt, "run": {"kind": "Workload", "name": "wl", "uid": "u"}});
+        json_patch::merge(&mut retry, &extra);
+        serde_json::from_value::<WorkItemStatus>(json!({"consecutiveFailures": 1, "retry": retry})).unwrap()
+    };
+    let running = status(2, json!({}));
+    let deleted = retry::successor_deleted(&running, "u", now).unwrap();
+    let retry = deleted.retry.clone().unwrap();
+    assert_eq!((retry.attempt, retry.run.clone()), (1, None));
+    assert_eq!(
+        attempt_number(&retry, "v", 1),
+        2,
+        "the number of the run that was deleted"
+    );
+    assert_eq!(deleted.consecutive_failures, 1, "no failure");
+    let condition = retry::condition(&deleted).unwrap();
+    assert_eq!(condition.reason, "DeletedExternally");
+    assert!(
+        condition.message.contains("Workload wl (attempt 2)"),
+        "{}",
+        condition.message
+    );
+    assert_eq!(retry::successor_deleted(&deleted, "u", now), None, "recorded once");
+    let mut ended = running.clone();
+    ended.attempts = serde_json::from_value(json!([{"uid": "u", "name": "wl", "outcome": "Failed"}])).unwrap();
+    for (other, why) in [
+        (ended, "its end is recorded"),
+        (status(0, json!({})), "it succeeded"),
+        (
+            status(
+                2,
+                json!({"failure": {"class": "Work", "reason": "X", "time": "2026-11-21T00:00:00Z"}}),
+            ),
+            "it failed",
+        ),
+        (status(2, json!({"run": {"uid": "v"}})), "another object"),
+    ] {
+        assert_eq!(retry::successor_deleted(&other, "u", now), None, "{why}");
+    }
+}
+
+/// A Workload that failed, was repaired and runs again under the same UID fails anew, for its own reason.
+#[test]
+fn a_further_end_of_the_same_object_is_classified_anew() {
+    let now = Timestamp::from_second(1_800_000_000).unwrap();
+    let object = |phase: &str| json!({"metadata": {"name": "wl", "uid": "u", "resourceVersion": "1"}, "status": {"phase": phase}});
+    let failed = object("Failed");
+    let rule: RetryPolicy = serde_json::from_value(json!({"maxAttempts": 3})).unwrap();
+    let cause = |class, reason: &str| FailureCause {
+        class,
+        reason: reason.to_owned(),
+    };
+    let (unplanned, declined) = (
+        cause(FailureClass::Human, "AgentResolveFailed"),
+        cause(FailureClass::Work, "NOGO"),
+    );
+    let end = |status: &WorkItemStatus, cause: &FailureCause| {
+        let run = Retried::of(RetriedKind::Workload, &failed).unwrap().run();
+        let attempt = json!({"uid": "u", "name": "wl", "outcome": cause.outcome(), "reason": cause.reason});
+        retry::failed(status, &run, 1, serde_json::from_value(attempt).unwrap(), cause, now)
+    };
+    let action = |status: &WorkItemStatus, cause: &FailureCause| {
+        failed_run_action(&FailedRunContext {
+            object: Retried::of(RetriedKind::Workload, &failed).unwrap(),
+            status: status.retry.as_ref().unwrap(),
+            asked: None,
+            rule: Some(("p", Mode::Enforce, &rule)),
+            cause: Some(cause),
+            infrastructure_failures: 0,
+            settles: None,
+            source: None,
+            now: now + SignedDuration::from_hours(1),
+        })
+    };
+    let first = end(&WorkItemStatus::default(), &unplanned).unwrap();
+    assert_eq!(action(&first, &unplanned), FailedRunAction::GiveUp(GivenUp::Human));
+    assert_eq!(end(&first, &unplanned), None, "recorded once");
+    for (phase, revived) in [
+        ("Planning", false),
+        ("Planned", true),
+        ("Dispatched", true),
+        ("Failed", false),
+    ] {
+        let object = object(phase);
+        let found = Retried::of(RetriedKind::Workload, &object).unwrap().is_revived();
+        assert_eq!(found, revived, "{phase}");
+    }
+    let running = retry::revived(&first, "u", now).unwrap();
+    assert_eq!(running.retry.as_ref().unwrap().failure, None);
+    assert_eq!(retry::condition(&running).unwrap().reason, "NotFailedAnyMore");
+    assert_eq!(retry::revived(&running, "u", now), None, "recorded once");
+    assert_eq!(retry::revived(&first, "v", now), None, "another object");
+    // Also where taskgate did not see it run.
+    for before in [&running, &first] {
+        assert_eq!(action(before, &declined), FailedRunAction::Record);
+        let second = end(before, &declined).unwrap();
+        assert_eq!(second.attempts.len(), 1, "the history names the last end");
+        assert_eq!(second.attempts[0].reason.as_deref(), Some("NOGO"));
+        assert_eq!(second.retry.as_ref().unwrap().attempt, 1);
+        assert!(matches!(action(&second, &declined), FailedRunAction::Begin(_)));
+    }
+}
+
+/// A run beyond the limit, which a user began, is not the sixth of one.
+#[test]
+fn a_run_beyond_the_limit_is_named_so() {
+    let now = Timestamp::from_second(1_800_000_000).unwrap();
+    for (attempt, expected) in [
+        (1, "at attempt 1 of 1 and"),
+        (6, "at attempt 6, beyond the limit of 1, and"),
+    ] {
+        let status = WorkItemStatus {
+            retry: Some(status_of(attempt, "Work")),
+            ..WorkItemStatus::default()
+        };
+        let why = GivenUp::Attempts { attempt, limit: 1 };
+        let status = retry::gave_up(&status, "u", why, now).unwrap();
+        let message = &retry::condition(&status).unwrap().message;
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
 /// The higher of status and annotation wins; a further object of an item is a further run.
 #[test]
 fn the_number_of_a_run() {
@@ -686,6 +865,9 @@ fn the_number_of_a_run() {
         (known(2), "v", 1, 3),
         (known(2), "v", 9, 9),
         (known(0), "u", 1, 1),
+        (known(MAX_ATTEMPT), "u", 1, MAX_ATTEMPT),
+        (known(MAX_ATTEMPT), "v", 1, MAX_ATTEMPT),
+        (known(1), "u", u32::MAX, MAX_ATTEMPT),
     ] {
         assert_eq!(
             attempt_number(&status, uid, stated),
@@ -712,6 +894,7 @@ fn only_a_closed_source_prevents_a_retry() {
             status: &status,
             asked: None,
             rule: Some(("p", Mode::Enforce, rule)),
+            cause: None,
             infrastructure_failures: 0,
             settles: None,
             source,
@@ -771,6 +954,7 @@ fn a_policy_that_is_not_enforced_only_reports() {
             object: Retried::of(RetriedKind::Workload, &failed).unwrap(),
             status: &status,
             rule: Some(("p", mode, &rule)),
+            cause: None,
             infrastructure_failures: 0,
             settles: None,
             source: None,
@@ -787,19 +971,48 @@ fn the_backoff_grows_and_is_waited_for() {
         serde_json::from_value(json!({"maxAttempts": 9, "backoff": {"initial": "10s", "max": "1m"}})).unwrap();
     let start: Timestamp = "2026-11-21T00:00:00Z".parse().unwrap();
     for (attempt, seconds) in [(1, 10), (2, 20), (3, 40), (4, 60), (8, 60)] {
-        let step = failed_run_action(&FailedRunContext {
-            asked: None,
-            object: Retried::of(RetriedKind::Workload, &failed).unwrap(),
-            status: &status_of(attempt, "Work"),
-            rule: Some(("p", Mode::Enforce, &rule)),
-            infrastructure_failures: 0,
-            settles: None,
-            source: None,
-            now: start,
-        });
-        let FailedRunAction::Wait(until) = step else {
+        let action = |status: &RetryStatus, rule: Option<&RetryPolicy>| {
+            failed_run_action(&FailedRunContext {
+                asked: None,
+                object: Retried::of(RetriedKind::Workload, &failed).unwrap(),
+                status,
+                rule: rule.map(|rule| ("p", Mode::Enforce, rule)),
+                cause: None,
+                infrastructure_failures: 0,
+                settles: None,
+                source: None,
+                now: start,
+            })
+        };
+        let status = status_of(attempt, "Work");
+        assert_eq!(action(&status, None), FailedRunAction::Nothing, "nothing was announced");
+        let step = action(&status, Some(&rule));
+        let FailedRunAction::Schedule(next) = step else {
             unreachable!("{step:?}")
         };
+        assert_eq!((next.to, next.limit), (attempt + 1, 9));
+        let status = WorkItemStatus {
+            retry: Some(status),
+            ..WorkItemStatus::default()
+        };
+        let status = retry::scheduled(&status, "u", next, start).unwrap();
+        let condition = retry::condition(&status).unwrap();
+        let announced = format!(
+            "at attempt {attempt} of 9 and runs again as attempt {} at {}",
+            attempt + 1,
+            next.due
+        );
+        assert_eq!(condition.reason, "BackingOff");
+        assert!(condition.message.ends_with(&announced), "{}", condition.message);
+        assert_eq!(retry::scheduled(&status, "u", next, start), None, "recorded once");
+        let recorded = status.retry.clone().unwrap();
+        let FailedRunAction::Wait(until) = action(&recorded, Some(&rule)) else {
+            unreachable!("it is recorded")
+        };
+        assert_eq!(action(&recorded, None), FailedRunAction::GiveUp(GivenUp::Unwanted));
+        let gone = retry::gave_up(&status, "u", GivenUp::Unwanted, start).unwrap();
+        assert_eq!(retry::condition(&gone).unwrap().reason, "PolicyGone");
+        assert_eq!(action(&gone.retry.unwrap(), None), FailedRunAction::Nothing);
         let waited = until.duration_since(start).as_secs();
         assert!(
             (seconds * 9 / 10..=seconds * 11 / 10).contains(&waited),

@@ -2,7 +2,7 @@
 //! annotation of its WorkItem; admission records the user, and the controller does the rest. The object itself is not written:
 //! any write starts a failed Workload again.
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use clap::Args;
 use kube::{
     Api, ResourceExt as _,
@@ -10,10 +10,10 @@ use kube::{
 };
 use serde_json::{Value, json};
 use taskgate_api::{WorkItem, foreman, kelos, keys, retry_status::RetryOrder, task_policy::RetriedKind};
-use taskgate_policy::retry::{Retried, RunPhase};
+use taskgate_policy::retry::{Retried, RunPhase, attempt_number, following};
 
 use crate::{
-    cluster::{Connection, ConnectionArgs, DryRun, api_error, resource},
+    cluster::{Connection, ConnectionArgs, DryRun, api_error, is_not_found, resource},
     exit::{ExitStatus, UsageError, all_done},
     output,
 };
@@ -87,11 +87,15 @@ async fn request(connection: &Connection, args: &RetryArgs, kind: RetriedKind, o
     let items = Api::<WorkItem>::namespaced(connection.client.clone(), &connection.namespace);
     let label = metadata.label(keys::WORK_ITEM);
     let name = label.map_or_else(|| identity.work_item_name(), ToOwned::to_owned);
-    let found = items.get_opt(&name).await.map_err(api_error)?;
+    let found = match items.get(&name).await {
+        Ok(item) => Some(item),
+        Err(error) if is_not_found(&error) => None,
+        Err(error) => return Err(api_error(error)),
+    };
     let status = found.as_ref().and_then(|item| item.status.as_ref()?.retry.as_ref());
     let is_in_progress = status.is_some_and(|retry| retry.transition.is_some());
     ensure!(!is_in_progress, "it is being retried already");
-    let title = run.to_string();
+    let (title, number) = (run.to_string(), next_number(args, retried, found.as_ref()));
     let order = RetryOrder {
         kind: run.kind,
         name: run.name,
@@ -110,13 +114,30 @@ async fn request(connection: &Connection, args: &RetryArgs, kind: RetriedKind, o
         item.annotations_mut().insert(keys::RETRY.to_owned(), text);
         items.create(&args.dry_run.post(), &item).await
     };
-    written.map_err(api_error)?;
-    let number = match (args.from_attempt, args.reset) {
-        (Some(from), _) => format!(" as attempt {}", from.saturating_add(1)),
-        (None, true) => " as attempt 1".to_owned(),
-        (None, false) => String::new(),
+    written.map_err(|error| {
+        if is_not_found(&error) {
+            anyhow!("the API server has no WorkItems: taskgate is not installed")
+        } else {
+            api_error(error)
+        }
+    })?;
+    output::print(&format!(
+        "{title}: is run again as attempt {number}{}\n",
+        args.dry_run.suffix()
+    ))
+}
+
+/// The number of the next run, as the controller counts.
+fn next_number(args: &RetryArgs, retried: Retried<'_>, item: Option<&WorkItem>) -> u32 {
+    let status = item.and_then(|item| item.status.as_ref()?.retry.as_ref());
+    let failed = || {
+        let stated = retried.stated_attempt(foreman::ANNOTATION_PREFIX);
+        attempt_number(&status.cloned().unwrap_or_default(), retried.uid(), stated)
     };
-    output::print(&format!("{title}: is run again{number}{}\n", args.dry_run.suffix()))
+    match (args.from_attempt, args.reset) {
+        (_, true) => 1,
+        (from, false) => following(from.unwrap_or_else(failed)),
+    }
 }
 
 /// The kinds and the name that `object` can mean.

@@ -45,6 +45,8 @@ pub(super) enum RetryEvent {
     Stopped(Stopped),
     /// The object of the failed run was deleted, and not by taskgate.
     RunDeleted,
+    /// The successor was deleted before its end was recorded, and not by taskgate.
+    SuccessorDeleted,
 }
 
 impl RetryEvent {
@@ -65,9 +67,12 @@ impl RetryEvent {
             Self::Stopped(Stopped::Deleted) => (Normal, "RetryEnded", "deleted_externally"),
             Self::Stopped(Stopped::Replaced) => (Normal, "RetryEnded", "replaced_externally"),
             Self::Stopped(Stopped::Revived) => (Normal, "RetryEnded", "not_failed_any_more"),
-            Self::Stopped(Stopped::Unwanted) => (Normal, "RetryEnded", "policy_gone"),
+            Self::GivenUp(GivenUp::Unwanted) | Self::Stopped(Stopped::Unwanted) => {
+                (Normal, "RetryEnded", "policy_gone")
+            }
             Self::Stopped(Stopped::Invalid(_)) => (Normal, "RetryEnded", "retry_invalid"),
             Self::RunDeleted => (Normal, "RetryEnded", "run_deleted"),
+            Self::SuccessorDeleted => (Warning, "RetryEnded", "successor_deleted"),
         }
     }
 }
@@ -105,9 +110,10 @@ fn record(retry: &RetryReconciler, item: &WorkItem, run: &RunRef, event: RetryEv
         uid: Some(run.uid.clone()),
         ..ObjectReference::default()
     });
-    for regarding in [Some(item.object_ref(&())), object].into_iter().flatten() {
-        let events = &retry.context.events;
-        events.publish(type_, reason, ACTION, &note, &regarding);
+    let (events, of_item) = (&retry.context.events, item.object_ref(&()));
+    events.publish_related(type_, reason, ACTION, &note, (&of_item, object.as_ref()));
+    if let Some(object) = object {
+        events.publish(type_, reason, ACTION, &note, &object);
     }
 }
 

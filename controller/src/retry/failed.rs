@@ -6,14 +6,15 @@ use taskgate_api::{
     Mode, WorkItem, WorkItemStatus,
     foreman::ANNOTATION_PREFIX,
     kelos::Task,
-    retry_status::Transition,
+    retry_status::{RetryStatus, Transition},
     task_policy::RetriedKind,
     work_item::{Attempt, Outcome},
 };
 use taskgate_policy::{
     Ending, TaskState,
     retry::{
-        self, FailedRunAction, FailedRunContext, Retried, RunPhase, SourceState, attempt_number, failed_run_action,
+        self, FailedRunAction, FailedRunContext, FailureCause, Retried, RunPhase, SourceState, Stopped, attempt_number,
+        failed_run_action,
     },
 };
 
@@ -63,14 +64,18 @@ pub(super) async fn reconcile(
         item,
         retried,
     };
+    if ended.has_moved() {
+        return ended.revived().await;
+    }
     match retried.phase() {
         RunPhase::Failed => ended.failed().await,
         RunPhase::Succeeded => ended.succeeded().await,
+        RunPhase::Active if retried.is_revived() => ended.revived().await,
         RunPhase::Active | RunPhase::Cancelled => Ok(WorkItemResult::AwaitChange),
     }
 }
 
-/// A run that ended, and its item.
+/// A run that ended, or that runs again, and its item.
 struct EndedRun<'a> {
     retry: &'a RetryReconciler,
     key: &'a ItemRef,
@@ -88,6 +93,7 @@ impl EndedRun<'_> {
         let retry_state = self.item.map(retry_status).unwrap_or_default();
         let status = self.item.and_then(|item| item.status.as_ref());
         let order = self.item.and_then(requests::requested_retry);
+        let cause = self.recorded_cause(&retry_state).await?;
         let mut inputs = FailedRunContext {
             object: retried,
             status: &retry_state,
@@ -95,6 +101,7 @@ impl EndedRun<'_> {
             rule: rule
                 .as_ref()
                 .map(|found| (found.policy.as_str(), found.mode, &found.rule)),
+            cause: cause.as_ref(),
             infrastructure_failures: status.map_or(0, |status| status.infrastructure_failures),
             settles: settles(retried),
             source: None,
@@ -121,11 +128,23 @@ impl EndedRun<'_> {
         Ok(result)
     }
 
+    /// Reads the cause of a failure that is recorded: the Workload may have run again meanwhile. A Task stays as it ended.
+    async fn recorded_cause(&self, status: &RetryStatus) -> Result<Option<FailureCause>, Error> {
+        let Self { retry, retried, .. } = *self;
+        let is_recorded = status.failure.is_some() && status.run.as_ref().is_some_and(|run| run.uid == retried.uid());
+        if retried.kind() != RetriedKind::Workload || !is_recorded {
+            return Ok(None);
+        }
+        failure(retry, &self.key.0, retried).await
+    }
+
     async fn take_step(&self, rule: Option<&RetryRule>, step: FailedRunAction) -> Result<WorkItemResult, Error> {
         let uid = self.retried.uid();
         match (step, self.item) {
             (FailedRunAction::Nothing | FailedRunAction::ReadSource(_), _)
-            | (FailedRunAction::GiveUp(_) | FailedRunAction::Begin(_), None) => Ok(WorkItemResult::AwaitChange),
+            | (FailedRunAction::Schedule(_) | FailedRunAction::GiveUp(_) | FailedRunAction::Begin(_), None) => {
+                Ok(WorkItemResult::AwaitChange)
+            }
             (FailedRunAction::Wait(until), _) => Ok(WorkItemResult::RequeueAt(until)),
             (FailedRunAction::Record, None) => {
                 let identity = objects::identity(self.retry, self.retried);
@@ -133,6 +152,10 @@ impl EndedRun<'_> {
                 self.retry.breaker.create(&self.key.0, &item).await
             }
             (FailedRunAction::Record, Some(item)) => self.record(rule, item).await,
+            (FailedRunAction::Schedule(next), Some(item)) => {
+                let change = |status: &WorkItemStatus, now| retry::scheduled(status, uid, next, now);
+                work_items::write(&self.retry.context, item, change).await
+            }
             (FailedRunAction::GiveUp(why), Some(item)) => {
                 let change = |status: &WorkItemStatus, now| retry::gave_up(status, uid, why, now);
                 self.write(item, RetryEvent::GivenUp(why), change).await
@@ -159,6 +182,23 @@ impl EndedRun<'_> {
         let change =
             |status: &WorkItemStatus, now| retry::failed(status, &retried.run(), number, attempt, &failure, now);
         self.write(item, RetryEvent::Failed, change).await
+    }
+
+    /// Whether the Workload belongs to another item by now: repository and issues may be edited.
+    fn has_moved(&self) -> bool {
+        let Self { retry, retried, .. } = *self;
+        let is_workload = retried.kind() == RetriedKind::Workload;
+        self.item
+            .is_some_and(|item| is_workload && !objects::is_of(retry, item, retried))
+    }
+
+    /// A failed object that runs again, or for another item: its failure is not the last word any more.
+    async fn revived(&self) -> Result<WorkItemResult, Error> {
+        let Some(item) = self.item else {
+            return Ok(WorkItemResult::AwaitChange);
+        };
+        let change = |status: &WorkItemStatus, now| retry::revived(status, self.retried.uid(), now);
+        self.write(item, RetryEvent::Stopped(Stopped::Revived), change).await
     }
 
     /// A run that succeeded: failures before it are reset. An item that never failed has no `WorkItem`.

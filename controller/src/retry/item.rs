@@ -1,8 +1,9 @@
 //! The reconcile of one work item: steps are taken until there is nothing left to do for now.
 
+use jiff::Timestamp;
 use kube::ResourceExt as _;
 use taskgate_api::{WorkItem, WorkItemStatus, keys, metadata::Metadata};
-use taskgate_policy::retry::{Retried, RunPhase, run_deleted};
+use taskgate_policy::retry::{Retried, RunPhase, run_deleted, running_successor, successor_deleted};
 
 use super::{
     RetryReconciler,
@@ -24,10 +25,13 @@ const MAX_STEPS: usize = 24;
 /// How many conflicts one reconcile tolerates.
 const MAX_CONFLICTS: usize = 3;
 
-/// Whether a retry of the item is under way, as far as the cache knows.
-pub(super) fn is_under_way(retry: &RetryReconciler, key: &ItemRef) -> bool {
+/// Computes the status after what happened to the object with a UID.
+type StatusChange = fn(&WorkItemStatus, &str, Timestamp) -> Option<WorkItemStatus>;
+
+/// Whether the item is pending, as far as the cache knows.
+pub(super) fn is_cached_pending(retry: &RetryReconciler, key: &ItemRef) -> bool {
     let item = retry.context.cached_work_item(key);
-    item.is_some_and(|item| transition_of(&item).is_some())
+    item.is_some_and(|item| is_pending(&item))
 }
 
 /// Reconciles one item.
@@ -72,10 +76,17 @@ pub(super) fn is_pending(item: &WorkItem) -> bool {
     requests::is_requested(item) || status.is_some_and(|status| status.transition.is_some() || status.failure.is_some())
 }
 
+/// Whether the successor that taskgate created last is not in the caches: another client may have deleted it.
+pub(super) fn has_lost_successor(retry: &RetryReconciler, key: &ItemRef, item: &WorkItem) -> bool {
+    let successor = item.status.as_ref().and_then(running_successor);
+    successor.is_some_and(|run| !retry.objects.of(key).iter().any(|(_, object)| object.uid == run.uid))
+}
+
 /// Whether the caches show that there may be something to do; steps follow reads of the API server.
 fn may_need_a_step(retry: &RetryReconciler, key: &ItemRef) -> bool {
     let item = retry.context.cached_work_item(key);
-    item.as_deref().is_some_and(is_pending)
+    item.as_deref()
+        .is_some_and(|item| is_pending(item) || has_lost_successor(retry, key, item))
         || retry.objects.of(key).iter().any(|(_, object)| match object.phase {
             RunPhase::Failed => object.governed,
             // Without failures of runs there is nothing to reset.
@@ -150,14 +161,15 @@ async fn is_request_obsolete(retry: &RetryReconciler, key: &ItemRef, item: &Work
     Ok(!found.is_some_and(can_be_retried))
 }
 
-/// Records that the object of the failed run was deleted, and not by taskgate, if that is so.
+/// Records that the object of the failed run, or of a successor, was deleted, and not by taskgate, if that is so.
 async fn record_deletion(
     retry: &RetryReconciler,
     key: &ItemRef,
     item: &WorkItem,
 ) -> Result<Option<WorkItemResult>, Error> {
     let status = retry_status(item);
-    let (Some(run), Some(_)) = (&status.run, &status.failure) else {
+    let successor = item.status.as_ref().and_then(running_successor);
+    let Some(run) = status.run.as_ref().filter(|_| status.failure.is_some()).or(successor) else {
         return Ok(None);
     };
     let Some(resource) = reads::resource(retry, run.kind) else {
@@ -167,7 +179,10 @@ async fn record_deletion(
     if found.is_some_and(|found| Metadata::of(&found).uid() == Some(&run.uid)) {
         return Ok(None);
     }
-    let change = |status: &WorkItemStatus, now| run_deleted(status, &run.uid, now);
-    let event = Some(RetryEvent::RunDeleted);
-    write(retry, item, run, event, change).await.map(Some)
+    let (event, change): (_, StatusChange) = match successor {
+        Some(_) => (RetryEvent::SuccessorDeleted, successor_deleted),
+        None => (RetryEvent::RunDeleted, run_deleted),
+    };
+    let change = |status: &WorkItemStatus, now| change(status, &run.uid, now);
+    write(retry, item, run, Some(event), change).await.map(Some)
 }

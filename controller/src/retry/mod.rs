@@ -137,8 +137,8 @@ impl RetryReconciler {
             return;
         };
         for item in items {
-            // An active run concerns only a retry that waits for it.
-            if deleted || phase != RunPhase::Active || item::is_under_way(self, &item) {
+            // An active run concerns only a retry that waits for it, and a failure that it ends.
+            if deleted || phase != RunPhase::Active || item::is_cached_pending(self, &item) {
                 self.enqueue(&item);
             }
         }
@@ -152,7 +152,8 @@ impl RetryReconciler {
         } else {
             self.slots.keep(&key, item);
         }
-        if item::is_pending(item) || self.objects.has(&key) || self.slots.has(&key) {
+        let has_objects = self.objects.has(&key);
+        if item::is_pending(item) || has_objects || self.slots.has(&key) || item::has_lost_successor(self, &key, item) {
             self.enqueue(&key);
         }
     }

@@ -42,6 +42,7 @@ pub(super) type ObjectKey = (RetriedKind, String);
 /// What the retry of an object depends on.
 #[derive(Clone, Debug)]
 pub(super) struct RetriedObject {
+    pub(super) uid: String,
     pub(super) phase: RunPhase,
     identity: ItemIdentity,
     /// Whether a policy retries it, or would.
@@ -141,6 +142,7 @@ pub(super) fn store(
     let key = (kind, retried.metadata().name()?.to_owned());
     let rule = retry.rule_of(namespace, retried);
     let entry = RetriedObject {
+        uid: retried.uid().to_owned(),
         phase: retried.phase(),
         identity: identity(retry, retried),
         governed: rule.is_some_and(|found| !retried.is_left_to_bridge(&found.rule)),

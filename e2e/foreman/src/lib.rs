@@ -22,13 +22,16 @@ mod journal;
 pub mod keys;
 mod merge;
 mod operator;
+mod options;
+mod outcome;
 mod seed;
 mod serve;
 pub mod types;
 
-pub use agent::Outcome;
 pub use crds::{CRDS, install};
 pub use error::Error;
-pub use foreman::{Foreman, Options, client};
+pub use foreman::{Foreman, client};
 pub use journal::{Execution, Journal, Run};
+pub use options::Options;
+pub use outcome::Outcome;
 pub use seed::{Rule, Seed};

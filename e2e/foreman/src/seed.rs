@@ -1,6 +1,6 @@
 //! Outcomes out of a file, for the tour.
 
-use crate::agent::Outcome;
+use crate::outcome::Outcome;
 use crate::types::AgenticTask;
 use kube::ResourceExt;
 use serde::Deserialize;

@@ -1,7 +1,8 @@
 //! The stand-in's own HTTP surface, loopback only: what happened, and how a run shall end.
 
-use crate::agent::{Agent, Outcome};
+use crate::agent::Agent;
 use crate::journal::{Journal, Run};
+use crate::outcome::Outcome;
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};

@@ -8,9 +8,9 @@ use kube::{
     api::{DeleteParams, ListParams, PostParams},
 };
 use serde_json::{Value, json};
-use taskgate_e2e::{ForemanFixture, PATIENCE, attempt_number, eventually, never, stuck};
+use taskgate_e2e::{ForemanFixture, PATIENCE, attempt_number, await_gone, eventually, never, stuck};
 
-use crate::support::{start, stays_unchanged, three, work_item_of, workload};
+use crate::support::{await_retry_condition, start, stays_unchanged, three, work_item_of, workload};
 
 fn bridged(name: &str, by: &str) -> Value {
     let mut object = workload(name);
@@ -111,6 +111,34 @@ async fn an_unmodified_bridge_and_a_take_over_never_create_two() -> anyhow::Resu
         );
         running.push(execution);
     }
+    Ok(())
+}
+
+/// The bridge deletes by name: a delete that it decided on while the predecessor was there removes the successor.
+#[tokio::test]
+async fn a_delete_that_comes_late_is_reported_and_not_counted() -> anyhow::Result<()> {
+    let fixture = start("late", three(json!({"takeOver": true, "maxAttempts": 2}))).await?;
+    fixture.created(&bridged("wl", "dispatch-bridge")).await?;
+    let first = fixture.end("wl", stuck()).await?;
+    fixture.await_successor(&first).await?;
+    let running = fixture.await_attempt("wl", "2").await?;
+    fixture.workloads().delete("wl", &DeleteParams::foreground()).await?;
+    await_gone(&fixture.workloads(), "wl").await?;
+    let item = await_retry_condition(&fixture, "Workload/acme/wl#7", "DeletedExternally").await?;
+    let retry = item.status.and_then(|status| status.retry).unwrap_or_default();
+    assert_eq!((retry.attempt, retry.run), (1, None));
+    let events = fixture.events_with_reason("wl", "RetryEnded").await?;
+    ensure!(
+        events.iter().any(|event| event.type_.as_deref() == Some("Warning")),
+        "{events:?}"
+    );
+    // What the bridge creates next is the second run, and not beyond the limit.
+    fixture.created(&bridged("wl", "dispatch-bridge")).await?;
+    let again = fixture.end("wl", stuck()).await?;
+    ensure!(again.uid() != running.uid());
+    let item = await_retry_condition(&fixture, "Workload/acme/wl#7", "MaxAttemptsReached").await?;
+    let retry = item.status.and_then(|status| status.retry).unwrap_or_default();
+    assert_eq!(retry.attempt, 2);
     Ok(())
 }
 

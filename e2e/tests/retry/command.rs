@@ -3,11 +3,12 @@
 use std::process::{Output, Stdio};
 
 use anyhow::{Context as _, ensure};
+use kube::ResourceExt as _;
 use serde_json::json;
 use taskgate_e2e::{CODER, ForemanFixture, binary};
 use tokio::process::Command;
 
-use crate::support::{SEVEN, await_retry, await_retry_condition, start};
+use crate::support::{SEVEN, await_retry, await_retry_condition, retry_condition, start};
 
 pub(crate) async fn retry(
     fixture: &ForemanFixture<'_>,
@@ -48,9 +49,15 @@ async fn manually_it_goes_on_beyond_the_limit() -> anyhow::Result<()> {
     await_retry_condition(&fixture, SEVEN, "MaxAttemptsReached").await?;
 
     let dry = retry(&fixture, &alice, &["wl", "--dry-run"]).await?;
-    ensure!(text(&dry.stdout) == "Workload wl: is run again (dry run)\n", "{dry:?}");
+    ensure!(
+        text(&dry.stdout) == "Workload wl: is run again as attempt 2 (dry run)\n",
+        "{dry:?}"
+    );
     let done = retry(&fixture, &alice, &["workload/wl", "--with-feedback"]).await?;
-    ensure!(text(&done.stdout) == "Workload wl: is run again\n", "{done:?}");
+    ensure!(
+        text(&done.stdout) == "Workload wl: is run again as attempt 2\n",
+        "{done:?}"
+    );
     let second = fixture.await_attempt("wl", "2").await?;
     ensure!(second.spec.intent.contains("no way forward"), "{}", second.spec.intent);
     fixture.await_event("wl", "RetryPlanned", &["alice"]).await?;
@@ -64,7 +71,21 @@ async fn manually_it_goes_on_beyond_the_limit() -> anyhow::Result<()> {
     );
     fixture.await_attempt("wl", "8").await?;
     fixture.fail("wl").await?;
-    await_retry_condition(&fixture, SEVEN, "MaxAttemptsReached").await?;
+    let item = await_retry_condition(&fixture, SEVEN, "MaxAttemptsReached").await?;
+    let status = item.status.clone().unwrap_or_default();
+    let (_, message) = retry_condition(&status);
+    ensure!(message.contains("at attempt 8, beyond the limit of 1"), "{message}");
+    // One Event for each run, each with its own number.
+    let events = fixture.events_with_reason(&item.name_any(), "Retried").await?;
+    let mut notes: Vec<_> = events.into_iter().filter_map(|event| event.note).collect();
+    notes.sort_unstable();
+    let [second, eighth] = notes.as_slice() else {
+        anyhow::bail!("{notes:?}")
+    };
+    ensure!(
+        second.contains("as attempt 2") && eighth.contains("as attempt 8"),
+        "{notes:?}"
+    );
     let over = retry(&fixture, &alice, &["wl", "--reset"]).await?;
     ensure!(
         text(&over.stdout) == "Workload wl: is run again as attempt 1\n",

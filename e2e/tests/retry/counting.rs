@@ -22,6 +22,8 @@ async fn the_number_on_the_object_is_validated() -> anyhow::Result<()> {
         ("minus", Some("-3"), 2, 2),
         ("two", Some("2"), 1, 2),
         ("nine", Some("9"), 1, 9),
+        // One more than the WorkItem's status takes.
+        ("huge", Some("2147483648"), 2, 2),
     ];
     for (name, stated, ..) in cases {
         let object = match stated {

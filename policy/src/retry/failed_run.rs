@@ -1,18 +1,18 @@
 //! What to do about a failed run: record the failure, record why it is not retried, or begin a retry.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
 use taskgate_api::{
     Mode,
     condition::Condition,
     foreman::{AgenticTask, Workload},
-    retry_status::{FailureClass, RetryOrder, RetryStage, RetryStatus, Transition},
+    retry_status::{FailureClass, RetryOrder, RetryStage, RetryStatus, RunFailure, Transition},
     task_policy::RetryPolicy,
     work_item::Outcome,
 };
 
-use super::{Origin, Retried, SourceState};
+use super::{FailureCause, MAX_ATTEMPT, Origin, Retried, SourceState, Stopped};
 use crate::{
     breaker::{Ending, jittered, wait},
     kubernetes::{MAX_USER, clip, one_word},
@@ -29,6 +29,8 @@ pub struct FailedRunContext<'a> {
     pub asked: Option<(&'a RetryOrder, &'a str)>,
     /// The policy's name, its mode, and its section. `None`: no policy retries the object.
     pub rule: Option<(&'a str, Mode, &'a RetryPolicy)>,
+    /// Why the object failed, as it shows now; `None` when that was not read.
+    pub cause: Option<&'a FailureCause>,
     /// How many runs in a row the cluster failed.
     pub infrastructure_failures: u32,
     /// Until when the object may still be updated with its outputs (kelos §6.6).
@@ -50,11 +52,27 @@ pub enum FailedRunAction {
     Record,
     /// Read whether its source is still open.
     ReadSource(Origin),
+    /// Record when it is retried.
+    Schedule(NextAttempt),
     /// Record why it is not retried.
     GiveUp(GivenUp),
     /// Record that it is about to be retried.
     Begin(Box<Transition>),
 }
+
+/// The attempt that follows the backoff.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextAttempt {
+    /// Its number.
+    pub to: u32,
+    /// How many there may be.
+    pub limit: u32,
+    /// When it is due, in whole seconds.
+    pub due: Timestamp,
+}
+
+/// A shorter wait is not recorded: it is over before a user reads of it.
+const RECORDED_WAIT: SignedDuration = SignedDuration::from_secs(2);
 
 /// Why a failed run is not retried. A closed set, fit for a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,6 +95,8 @@ pub enum GivenUp {
     Human,
     /// Its source is closed.
     Obsolete,
+    /// No policy retries it any more.
+    Unwanted,
     /// It would be retried, if the policy were enforced.
     OnlyObserved {
         /// The number of the run that there would be.
@@ -92,13 +112,14 @@ impl GivenUp {
             Self::Infrastructure { .. } => "MaxInfrastructureFailuresReached",
             Self::Human => "NeedsHuman",
             Self::Obsolete => "SourceClosed",
+            Self::Unwanted => Stopped::Unwanted.reason(),
             Self::OnlyObserved { .. } => "WouldRetry",
         }
     }
 
     /// Whether `reason` is one of these.
     pub fn is_reason(reason: &str) -> bool {
-        Self::is_limit(reason) || matches!(reason, "NeedsHuman" | "SourceClosed" | "WouldRetry")
+        Self::is_limit(reason) || matches!(reason, "NeedsHuman" | "SourceClosed" | "PolicyGone" | "WouldRetry")
     }
 
     /// Whether `reason` is that of a limit: the deletion of the object then resets the count.
@@ -110,13 +131,17 @@ impl GivenUp {
 /// The number of the run of an object: the higher of those in the status and on the object. A further object of an item is a
 /// further run.
 pub fn attempt_number(status: &RetryStatus, uid: &str, stated: u32) -> u32 {
-    let same = status.run.as_ref().is_some_and(|run| run.uid == uid);
-    let known = if same {
+    let known = if is_latest(status, uid) {
         status.attempt
     } else {
-        status.attempt.saturating_add(1)
+        following(status.attempt)
     };
-    known.max(stated).max(1)
+    known.max(stated).clamp(1, MAX_ATTEMPT)
+}
+
+/// The number after `attempt`.
+pub fn following(attempt: u32) -> u32 {
+    attempt.saturating_add(1).min(MAX_ATTEMPT)
 }
 
 /// What to do about the failed run of `context`.
@@ -128,7 +153,13 @@ pub fn failed_run_action(context: &FailedRunContext<'_>) -> FailedRunAction {
     let asked = context.asked.filter(|(order, _)| order.run() == object.run());
     let rule = context.rule.filter(|(_, _, rule)| !object.is_left_to_bridge(rule));
     if rule.is_none() && asked.is_none() {
-        return FailedRunAction::Nothing;
+        let is_due = |failure: &RunFailure| failure.next_attempt_time.is_some();
+        let is_expected = is_latest(status, object.uid()) && status.failure.as_ref().is_some_and(is_due);
+        return if is_expected {
+            FailedRunAction::GiveUp(GivenUp::Unwanted)
+        } else {
+            FailedRunAction::Nothing
+        };
     }
     if let Some(until) = context.settles.filter(|until| *until > context.now) {
         return FailedRunAction::Wait(until);
@@ -136,14 +167,16 @@ pub fn failed_run_action(context: &FailedRunContext<'_>) -> FailedRunAction {
     if asked.is_none() && status.aside.iter().any(|uid| uid == object.uid()) {
         return FailedRunAction::Nothing;
     }
-    let known = status.run.as_ref().is_some_and(|run| run.uid == object.uid());
-    let Some(failure) = status.failure.as_ref().filter(|_| known) else {
+    let known = is_latest(status, object.uid());
+    // A Workload may have run again since, with the same UID.
+    let is_current = |failure: &&RunFailure| known && context.cause.is_none_or(|cause| cause.reason == failure.reason);
+    let Some(failure) = status.failure.as_ref().filter(is_current) else {
         return FailedRunAction::Record;
     };
     let from = status.attempt.max(1);
     if let Some((order, by)) = asked {
         let from = order.from_attempt.unwrap_or(from);
-        let to = if order.reset { 1 } else { from.saturating_add(1) };
+        let to = if order.reset { 1 } else { following(from) };
         let with_feedback = order.with_feedback || rule.is_some_and(|(_, _, rule)| rule.feedback);
         return FailedRunAction::Begin(Box::new(Transition {
             requested_by: Some(clip(by, MAX_USER)),
@@ -165,7 +198,7 @@ pub fn failed_run_action(context: &FailedRunContext<'_>) -> FailedRunAction {
     let wait = jittered(wait(&rule.backoff(), round), object.uid());
     let due = failure.time.0.checked_add(wait).unwrap_or(Timestamp::MAX);
     if due > context.now {
-        return FailedRunAction::Wait(due);
+        return backoff(context, failure, (to, rule.max_attempts), due);
     }
     match (context.source, Origin::of(object, rule)) {
         (None, Some(origin)) => return FailedRunAction::ReadSource(origin),
@@ -177,6 +210,28 @@ pub fn failed_run_action(context: &FailedRunContext<'_>) -> FailedRunAction {
         with_feedback: rule.feedback,
         ..planned(context, from, to)
     }))
+}
+
+/// Waits until `due`, when the attempt `to` of `limit` begins, and records that before.
+fn backoff(
+    context: &FailedRunContext<'_>,
+    failure: &RunFailure,
+    (to, limit): (u32, u32),
+    due: Timestamp,
+) -> FailedRunAction {
+    let recorded = failure.next_attempt_time.as_ref().map(|time| time.0.as_second());
+    let is_short = due.duration_since(context.now) <= RECORDED_WAIT;
+    match Timestamp::from_second(due.as_second()) {
+        Ok(due) if !is_short && recorded != Some(due.as_second()) => {
+            FailedRunAction::Schedule(NextAttempt { to, limit, due })
+        }
+        _ => FailedRunAction::Wait(due),
+    }
+}
+
+/// Whether the latest run that `status` knows is that of the object `uid`.
+fn is_latest(status: &RetryStatus, uid: &str) -> bool {
+    status.run.as_ref().is_some_and(|run| run.uid == uid)
 }
 
 /// The first stage of the transition from one attempt to another.
@@ -211,7 +266,7 @@ fn next_attempt(class: FailureClass, rule: &RetryPolicy, from: u32, failures: u3
             Err(GivenUp::Infrastructure { failures, limit })
         }
         FailureClass::Infrastructure if from <= limit => Ok((from, from.saturating_add(failures))),
-        FailureClass::Work if from < limit => Ok((from + 1, from)),
+        FailureClass::Work if from < limit => Ok((following(from), from)),
         FailureClass::Infrastructure | FailureClass::Work => Err(GivenUp::Attempts { attempt: from, limit }),
     }
 }
@@ -240,7 +295,8 @@ impl FailureCause {
     }
 }
 
-/// Reasons of a Workload's condition `Planned`: it failed before it had any child, and would do so again.
+/// Reasons of a Workload's condition `Planned`: it failed before it had any child, and would do so again. Foreman writes its
+/// conditions from a cache, as one list, so that the condition may outlive the repair: a child that failed comes first.
 const UNPLANNED: [&str; 2] = ["NoPlannerOrPipeline", "AgentResolveFailed"];
 /// Reasons of an AgenticTask's conditions that blame the cluster.
 const INFRASTRUCTURE_REASONS: [&str; 4] = [
@@ -256,7 +312,8 @@ const INFRASTRUCTURE_FAILURES: [&str; 4] = [
     "CloneFailed",
     "GateError",
 ];
-/// `failureReason`s after which a user has to act.
+/// `failureReason`s after which a user has to act. The scheduler has no `failureReason`: a missing Agent is the reason of its condition
+/// `Failed`.
 const HUMAN_FAILURES: [&str; 4] = [
     "AuthUnavailable",
     "GitRemoteNotConfigured",
@@ -272,14 +329,15 @@ pub fn workload_failure(object: &Value, children: &[Value]) -> FailureCause {
     if let Some(declared) = children.iter().find_map(|child| declaration(*child)) {
         return FailureCause::new(FailureClass::Human, declared);
     }
+    let roots: Vec<_> = children.into_iter().filter(|child| is_root(*child)).collect();
     let planned = Workload::of(object).condition("Planned");
-    if let Some(planned) = planned.filter(|planned| planned.is_false() && UNPLANNED.contains(&planned.reason())) {
+    let is_unplanned =
+        |planned: &Condition<'_>| roots.is_empty() && planned.is_false() && UNPLANNED.contains(&planned.reason());
+    if let Some(planned) = planned.filter(is_unplanned) {
         return FailureCause::new(FailureClass::Human, planned.reason());
     }
-    let roots: Vec<_> = children.into_iter().filter(|child| is_root(*child)).collect();
-    let human = |child: &&AgenticTask<'_>| HUMAN_FAILURES.contains(&child.failure_reason());
-    if let Some(child) = roots.iter().find(human) {
-        return FailureCause::new(FailureClass::Human, child.failure_reason());
+    if let Some(reason) = roots.iter().find_map(|child| human(*child)) {
+        return FailureCause::new(FailureClass::Human, reason);
     }
     if roots.iter().any(|child| child.outcome() == "NEEDS-VERIFICATION") {
         return FailureCause::new(FailureClass::Human, "NeedsVerification");
@@ -336,6 +394,12 @@ fn has_reason(child: AgenticTask<'_>, reasons: &[&str]) -> bool {
         .into_iter()
         .filter_map(|kind| child.condition(kind))
         .any(|condition| reasons.contains(&condition.reason()))
+}
+
+/// The cause that a user has to remove, if there is one.
+fn human(child: AgenticTask<'_>) -> Option<&'static str> {
+    let is_cause = |reason: &&str| *reason == child.failure_reason() || has_reason(child, &[reason]);
+    HUMAN_FAILURES.into_iter().find(is_cause)
 }
 
 /// The cause in the cluster, if there is one.

@@ -18,14 +18,14 @@ mod successor;
 mod transition;
 
 pub use failed_run::{
-    FailedRunAction, FailedRunContext, FailureCause, GivenUp, attempt_number, failed_run_action, task_failure,
-    workload_failure,
+    FailedRunAction, FailedRunContext, FailureCause, GivenUp, NextAttempt, attempt_number, failed_run_action, following,
+    task_failure, workload_failure,
 };
 pub use feedback::{MAX_FEEDBACK, task_feedback, workload_feedback};
-pub use object::{Origin, Retried, RunPhase, SourceAccess, SourceState};
+pub use object::{MAX_ATTEMPT, Origin, Retried, RunPhase, SourceAccess, SourceState};
 pub use status::{
-    Prepared, begun, blocked, closed, condition, deleted, failed, gave_up, prepared, replanned, run_deleted, stopped,
-    succeeded,
+    BACKING_OFF, Prepared, begun, blocked, closed, condition, deleted, failed, gave_up, prepared, replanned, revived,
+    run_deleted, running_successor, scheduled, stopped, succeeded, successor_deleted,
 };
 pub(crate) use successor::findings;
 pub use successor::{MAX_PREDECESSOR, Predecessor, Succession, apply_sections, successor};

@@ -22,6 +22,9 @@ pub struct Retried<'a> {
     object: &'a Value,
 }
 
+/// The highest number of a run: the status of a `WorkItem` has 32 bits with a sign.
+pub const MAX_ATTEMPT: u32 = i32::MAX.unsigned_abs();
+
 /// The phase of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunPhase {
@@ -96,6 +99,13 @@ impl<'a> Retried<'a> {
         }
     }
 
+    /// Whether it runs again after a failure. A Workload that cannot be planned changes between `Failed` and `Planning` many times
+    /// a second (foreman §2.2); a Task stays failed.
+    pub fn is_revived(self) -> bool {
+        let phase = Workload::of(self.object).phase();
+        self.kind == RetriedKind::Workload && matches!(phase, "Planned" | "Dispatched")
+    }
+
     /// Whether it failed, and is not being deleted.
     pub fn is_tombstone(self) -> bool {
         self.phase() == RunPhase::Failed && !self.metadata().is_terminating()
@@ -112,11 +122,12 @@ impl<'a> Retried<'a> {
         label.filter(|label| label.starts_with(foreman::BRIDGE))
     }
 
-    /// The number in its annotation: decimal, the first run is 1. Missing, invalid, zero and negative numbers read as 1.
+    /// The number in its annotation: decimal, the first run is 1. Missing, invalid, zero and negative numbers, and those over
+    /// [`MAX_ATTEMPT`], read as 1.
     pub fn stated_attempt(self, prefix: &str) -> u32 {
         let stated = self.metadata().annotation(&format!("{prefix}{}", foreman::ATTEMPT));
         let number = stated.and_then(|text| text.trim().parse().ok());
-        number.unwrap_or(1).max(1)
+        number.filter(|number| (1..=MAX_ATTEMPT).contains(number)).unwrap_or(1)
     }
 
     /// The unit of work that it belongs to, by the first of these that is present: the item that its creator states
@@ -266,6 +277,9 @@ mod tests {
             (json!("-2"), 1),
             (json!("2.5"), 1),
             (json!("٢"), 1),
+            (json!("2147483647"), MAX_ATTEMPT),
+            (json!("2147483648"), 1),
+            (json!("4294967295"), 1),
             (json!("99999999999"), 1),
             (json!(2), 1),
             (json!({}), 1),

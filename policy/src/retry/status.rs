@@ -7,10 +7,11 @@ use serde_json::Value;
 use taskgate_api::{
     WorkItemStatus,
     retry_status::{Blocked, CONDITION, FailureClass, RetryStage, RetryStatus, RunFailure, RunRef, Transition},
+    task_policy::RetriedKind,
     work_item::{Attempt, Reset},
 };
 
-use super::{FailureCause, GivenUp, Stopped};
+use super::{FailureCause, GivenUp, NextAttempt, Stopped};
 use crate::{breaker::record, kubernetes::clip};
 
 /// The condition about retries, if it is set.
@@ -61,9 +62,10 @@ pub fn failed(
     failure: &FailureCause,
     now: Timestamp,
 ) -> Option<WorkItemStatus> {
-    let mut next = record(status, attempt, None, now).unwrap_or_else(|| status.clone());
+    let mut next = recorded(status, run, attempt, now);
     let retry = next.retry.get_or_insert_default();
-    let known = retry.run.as_ref() == Some(run) && retry.failure.is_some();
+    let is_same = |known: &RunFailure| known.reason == failure.reason;
+    let known = retry.run.as_ref() == Some(run) && retry.failure.as_ref().is_some_and(is_same);
     if known || retry.transition.is_some() {
         return None;
     }
@@ -81,7 +83,35 @@ pub fn failed(
         class: failure.class,
         reason: failure.reason.clone(),
         time: Time(now),
+        next_attempt_time: None,
     });
+    Some(next)
+}
+
+/// The status with `attempt` in its history. A Workload may run again under its UID: another end replaces the one before.
+fn recorded(status: &WorkItemStatus, run: &RunRef, attempt: Attempt, now: Timestamp) -> WorkItemStatus {
+    let mut before = status.clone();
+    let is_superseded =
+        |known: &Attempt| run.kind == RetriedKind::Workload && known.uid == run.uid && known.reason != attempt.reason;
+    before.attempts.retain(|known| !is_superseded(known));
+    record(&before, attempt, None, now).unwrap_or(before)
+}
+
+/// The object of a failed run runs again, and taskgate did not retry it: a user repaired the Workload or deleted a child. Its end is
+/// classified anew.
+pub fn revived(status: &WorkItemStatus, uid: &str, now: Timestamp) -> Option<WorkItemStatus> {
+    let mut next = status.clone();
+    let retry = next.retry.as_mut()?;
+    let run = retry.run.as_ref().filter(|run| run.uid == uid)?;
+    let message = format!(
+        "{} {} is not failed any more: it runs again",
+        run.kind.as_str(),
+        run.name
+    );
+    if retry.transition.is_some() || retry.failure.take().is_none() {
+        return None;
+    }
+    set_condition(&mut next, false, Stopped::Revived.reason(), &message, now);
     Some(next)
 }
 
@@ -110,6 +140,27 @@ pub fn succeeded(
     Some(next)
 }
 
+/// The reason of the condition while the backoff of a failed run lasts.
+pub const BACKING_OFF: &str = "BackingOff";
+
+/// A failed run is retried after its backoff.
+pub fn scheduled(status: &WorkItemStatus, uid: &str, attempt: NextAttempt, now: Timestamp) -> Option<WorkItemStatus> {
+    let mut next = status.clone();
+    let retry = next.retry.as_mut().filter(|retry| retry.transition.is_none())?;
+    let run = retry.run.as_ref().filter(|run| run.uid == uid)?;
+    let failure = retry.failure.as_mut()?;
+    let NextAttempt { to, limit, due } = attempt;
+    let message = format!(
+        "{} {} failed ({}) at attempt {} of {limit} and runs again as attempt {to} at {due}",
+        run.kind.as_str(),
+        run.name,
+        failure.reason,
+        retry.attempt,
+    );
+    failure.next_attempt_time = Some(Time(due));
+    set_condition(&mut next, true, BACKING_OFF, &message, now).then_some(next)
+}
+
 /// A failed run is not retried, for this reason. The object itself is not touched: any write to a failed Workload can start it
 /// again (foreman §2.2).
 pub fn gave_up(status: &WorkItemStatus, uid: &str, why: GivenUp, now: Timestamp) -> Option<WorkItemStatus> {
@@ -117,6 +168,9 @@ pub fn gave_up(status: &WorkItemStatus, uid: &str, why: GivenUp, now: Timestamp)
     let run = retry.run.as_ref().filter(|run| run.uid == uid)?;
     let reason = retry.failure.as_ref().map_or("", |failure| &failure.reason);
     let message = match why {
+        GivenUp::Attempts { attempt, limit } if attempt > limit => {
+            format!("{run} failed ({reason}) at attempt {attempt}, beyond the limit of {limit}, and stays as it is")
+        }
         GivenUp::Attempts { attempt, limit } => {
             format!("{run} failed ({reason}) at attempt {attempt} of {limit} and stays as it is")
         }
@@ -125,15 +179,43 @@ pub fn gave_up(status: &WorkItemStatus, uid: &str, why: GivenUp, now: Timestamp)
         }
         GivenUp::Human => format!("{run} failed with {reason}: a user has to act"),
         GivenUp::Obsolete => format!("{run} failed, and its source is closed: nothing is left to do"),
+        GivenUp::Unwanted => format!("no policy retries {run} any more: it stays as it is"),
         GivenUp::OnlyObserved { to } => format!("{run} failed ({reason}) and would be run again as attempt {to}"),
     };
     let mut next = status.clone();
-    // The source stays closed: it is not read again.
-    let failure = next.retry.as_mut().and_then(|retry| retry.failure.as_mut());
-    if let Some(failure) = failure.filter(|_| why == GivenUp::Obsolete) {
-        failure.class = FailureClass::Obsolete;
+    if let Some(failure) = next.retry.as_mut().and_then(|retry| retry.failure.as_mut()) {
+        failure.next_attempt_time = None;
+        if why == GivenUp::Obsolete {
+            // The source stays closed: it is not read again.
+            failure.class = FailureClass::Obsolete;
+        }
     }
     set_condition(&mut next, false, why.reason(), &message, now).then_some(next)
+}
+
+/// The successor that taskgate created and whose end is not recorded, if there is one.
+pub fn running_successor(status: &WorkItemStatus) -> Option<&RunRef> {
+    let retry = status.retry.as_ref()?;
+    let is_open = retry.attempt > 0 && retry.failure.is_none() && retry.transition.is_none();
+    let has_ended = |run: &RunRef| status.attempts.iter().any(|attempt| attempt.uid == run.uid);
+    retry.run.as_ref().filter(|run| is_open && !has_ended(run))
+}
+
+/// A user or another controller deleted the successor before its end was recorded: a run without an end does not count.
+pub fn successor_deleted(status: &WorkItemStatus, uid: &str, now: Timestamp) -> Option<WorkItemStatus> {
+    let run = running_successor(status).filter(|run| run.uid == uid)?;
+    let mut next = status.clone();
+    let retry = next.retry.as_mut()?;
+    let message = format!(
+        "{} {} (attempt {}) was deleted before its end was recorded, and not by taskgate: it is not created again and does not count",
+        run.kind.as_str(),
+        run.name,
+        retry.attempt,
+    );
+    retry.attempt -= 1;
+    retry.run = None;
+    set_condition(&mut next, false, Stopped::Deleted.reason(), &message, now);
+    Some(next)
 }
 
 /// A user or another controller deleted the object of a failed run. A count at its limit is reset; any other count goes on.
@@ -175,6 +257,9 @@ pub fn begun(status: &WorkItemStatus, transition: &Transition, now: Timestamp) -
         return None;
     }
     retry.transition = Some(transition.clone());
+    if let Some(failure) = &mut retry.failure {
+        failure.next_attempt_time = None;
+    }
     let Transition { old, from, to, .. } = transition;
     let why = match (&transition.requested_by, from == to) {
         (Some(by), _) => format!("asked for by {by}"),

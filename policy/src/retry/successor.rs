@@ -153,6 +153,7 @@ fn lasts(key: &str) -> bool {
 pub fn successor(kind: RetriedKind, predecessor: &Predecessor, succession: &Succession<'_>) -> Value {
     let Succession { rule, attempt, of, .. } = *succession;
     let mut next = predecessor.clone();
+    let old = predecessor.to_value();
     restore_ttl(&mut next);
     hand_over(&mut next.metadata);
     if let Some(overrides) = &rule.overrides {
@@ -180,7 +181,8 @@ pub fn successor(kind: RetriedKind, predecessor: &Predecessor, succession: &Succ
     let key = |name: &str| format!("{prefix}{name}");
     let object = next.to_value();
     let issue = issue_id(kind, &object, &key(ISSUE_ID));
-    let agent = agent_name(kind, &object, rule, &key(AGENT_NAME));
+    let before = Workload::of(&old).coder();
+    let agent = agent_name(kind, &object, before, &key(AGENT_NAME));
     let annotations = &mut next.metadata.annotations;
     annotations.insert(keys::RETRY_OF.to_owned(), of.to_owned());
     annotations.insert(key(ATTEMPT), attempt.to_string());
@@ -272,19 +274,16 @@ fn number_at_end(name: &str) -> Option<u64> {
     tail.parse().ok().filter(|_| digits)
 }
 
-/// The agent of the successor: the policy's where it names one, else what stood there, else the coder.
-fn agent_name(kind: RetriedKind, object: &Value, rule: &RetryPolicy, key: &str) -> Option<String> {
+/// The agent of the successor: the identity that its creator states, such as the bridge's `foreman/coder`; else its coder. The name
+/// of the coder `before` is no identity but what taskgate wrote.
+fn agent_name(kind: RetriedKind, object: &Value, before: Option<&str>, key: &str) -> Option<String> {
     if kind == RetriedKind::Task {
         return None;
     }
     let coder = Workload::of(object).coder();
-    let overridden = rule.overrides.as_ref().is_some_and(|overrides| {
-        ["coderAgentRef", "pipeline"]
-            .iter()
-            .any(|field| overrides.workload.contains_key(*field))
-    });
-    let stated = Metadata::of(object).annotation(key).filter(|_| !overridden);
-    stated.or(coder).map(ToOwned::to_owned)
+    let stated = Metadata::of(object).annotation(key);
+    let identity = stated.filter(|stated| !stated.is_empty() && Some(*stated) != before);
+    identity.or(coder).or(stated).map(ToOwned::to_owned)
 }
 
 /// Moves the TTL of a Task without a spawner to an annotation, so that it still exists when its retry is due. Where the failure
@@ -435,6 +434,35 @@ mod tests {
         assert_eq!(annotations["acme.dev/issue-id"], "7", "another prefix: from the spec");
         assert_eq!(annotations["acme.dev/agent-name"], "strong");
         assert_eq!(annotations["why"], "retry");
+    }
+
+    #[test]
+    fn the_agent_is_filled_in_and_an_identity_is_kept() {
+        let strong = rule(&json!({"overrides": {"workload": {"coderAgentRef": {"name": "strong"}}}}));
+        let plain = rule(&json!({}));
+        for (stated, rule, expected) in [
+            (json!("foreman/coder"), &plain, "foreman/coder"),
+            (json!("foreman/coder"), &strong, "foreman/coder"),
+            (json!(""), &plain, "coder"),
+            (json!(""), &strong, "strong"),
+            (json!(null), &plain, "coder"),
+            (json!(null), &strong, "strong"),
+            // As taskgate filled it in before.
+            (json!("coder"), &strong, "strong"),
+        ] {
+            let object = workload(&json!({"metadata": {"annotations": {"foreman.llmkube.dev/agent-name": stated}}}));
+            let new = make(RetriedKind::Workload, &object, rule, None);
+            assert_eq!(
+                new["metadata"]["annotations"]["foreman.llmkube.dev/agent-name"], expected,
+                "{stated}"
+            );
+        }
+        let without_coder = workload(&json!({"spec": {"coderAgentRef": null}}));
+        let new = make(RetriedKind::Workload, &without_coder, &plain, None);
+        assert_eq!(
+            new["metadata"]["annotations"]["foreman.llmkube.dev/agent-name"],
+            "foreman/coder"
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@ use taskgate_api::{
     keys,
     kueue::Workload,
     metadata::{Metadata, Owner},
+    task_policy::RetriedKind,
 };
 use taskgate_offline::Documents;
 use taskgate_policy::identify;
@@ -244,7 +245,23 @@ impl ObjectName {
                 return Ok(found);
             }
         }
-        Ok(None)
+        Ok(self.replaced(context))
+    }
+
+    /// The item of an object that taskgate has deleted and is about to create again.
+    fn replaced<'a>(&self, context: &'a ExplainContext<'_>) -> Option<FoundObject<'a>> {
+        let kinds: &[RetriedKind] = match self.kind {
+            None => &[RetriedKind::Task, RetriedKind::Workload],
+            Some(ExplainedKind::Task) => &[RetriedKind::Task],
+            Some(ExplainedKind::Workload) => &[RetriedKind::Workload],
+            Some(_) => &[],
+        };
+        let is_replaced = |item: &&WorkItem| {
+            let retry = item.status.as_ref().and_then(|status| status.retry.as_ref());
+            let transition = retry.and_then(|retry| retry.transition.as_ref());
+            transition.is_some_and(|transition| transition.old.name == self.name && kinds.contains(&transition.old.kind))
+        };
+        context.items.iter().find(is_replaced).map(FoundObject::Item)
     }
 }
 

@@ -6,10 +6,14 @@ use serde_json::Value;
 use taskgate_api::{
     Mode, WorkItem, WorkItemStatus, kelos, keys,
     metadata::Metadata,
-    retry_status::{RetryStage, Transition},
+    retry_status::{RetryStage, RetryStatus, Transition},
+    task_policy::RetriedKind,
     work_item::{Attempt, Breaker},
 };
-use taskgate_policy::{FailureRule, breaker_state, clip, next_attempt, retry};
+use taskgate_policy::{
+    FailureRule, breaker_state, clip, next_attempt,
+    retry::{self, Retried},
+};
 
 use super::{
     explanation::{Explanation, Line, Topic, is_argument},
@@ -219,7 +223,10 @@ fn retry_lines(context: &ExplainContext<'_>, item: &WorkItem, status: &WorkItemS
     if let Some(transition) = &retry_status.transition {
         lines.extend(retry_in_progress(transition, now));
     } else if let Some(condition) = retry::condition(status) {
-        let line = Line::new(Topic::Next, format!("{}: {}", condition.reason, condition.message));
+        let unwanted = is_unwanted(context, retry_status);
+        let reason = unwanted.then(|| "no policy retries it any more: it stays as it is".to_owned());
+        let reason = reason.unwrap_or_else(|| format!("{}: {}", condition.reason, condition.message));
+        let line = Line::new(Topic::Next, reason);
         lines.push(match &retry_status.run {
             Some(run) if retry_status.failure.is_some() && request.is_none() => {
                 let object = format!("{}/{}", run.kind.as_ref().to_ascii_lowercase(), run.name);
@@ -230,6 +237,23 @@ fn retry_lines(context: &ExplainContext<'_>, item: &WorkItem, status: &WorkItemS
     }
     lines.extend(request);
     lines
+}
+
+/// Whether the failed run of the item exists and no policy retries it: its condition may be older than the policies.
+fn is_unwanted(context: &ExplainContext<'_>, retry_status: &RetryStatus) -> bool {
+    let Some(run) = retry_status.run.as_ref().filter(|_| retry_status.failure.is_some()) else {
+        return false;
+    };
+    let collection = match run.kind {
+        RetriedKind::Task => Collection::Tasks,
+        RetriedKind::Workload => Collection::Workloads,
+    };
+    let object = context.named(collection, &run.name);
+    let retried = object.and_then(|object| Retried::of(run.kind, object));
+    context.policies.unknown.is_none()
+        && retried.is_some_and(|retried| {
+            retried.uid() == run.uid && context.policies.retry(context.namespace, retried).is_none()
+        })
 }
 
 fn retry_in_progress(transition: &Transition, now: Timestamp) -> Vec<Line> {

@@ -239,14 +239,24 @@ pub(super) fn explain_workload(context: &ExplainContext<'_>, workload: &Value, n
     if let Some(item) = item {
         lines.extend(item::lines(context, item, now));
     } else if has_failed {
-        let line = Line::new(
-            Topic::Next,
-            "it stays as it is: it has no WorkItem, and taskgate does not retry it",
-        );
+        let line = Line::new(Topic::Next, not_recorded(context, retried));
         let retry = context.taskgate(&["retry", &format!("workload/{name}")]);
         lines.push(line.command(retry, "create on workitems; delete and create on workloads"));
     }
     context.explanation(&format!("Workload {name}"), state, lines)
+}
+
+/// Why a failed Workload has no WorkItem.
+fn not_recorded(context: &ExplainContext<'_>, retried: Option<Retried<'_>>) -> String {
+    let rule = retried.and_then(|retried| Some((retried, context.policies.retry(context.namespace, retried)?)));
+    match rule {
+        Some((retried, rule)) if retried.is_left_to_bridge(rule.rule) => format!(
+            "taskgate leaves it to the dispatch bridge, which retries it: takeOver of {} is false; a manual retry takes it over",
+            rule.policy
+        ),
+        Some((_, rule)) => format!("taskgate is about to record its failure, for {}", rule.policy),
+        None => "it stays as it is: it has no WorkItem, and taskgate does not retry it".to_owned(),
+    }
 }
 
 /// A Job that has no Task.

@@ -509,6 +509,61 @@ Workload wl in namespace team: Failed
              → taskgate retry workload/wl -n team  (needs patch on workitems; delete and create on what is run again)
 ";
     assert_eq!(explained(&kinds, "workload/wl"), expected);
+    let without_policy = explained(&kinds[..2], "workload/wl");
+    assert!(
+        without_policy.contains("Next       no policy retries it any more: it stays as it is\n"),
+        "{without_policy}"
+    );
+}
+
+#[test]
+fn a_workload_of_the_bridge_is_left_to_it() {
+    let workload = json!({
+        "metadata": {"name": "wl", "namespace": "team", "uid": "u", "labels": {"created-by": "dispatch-bridge"}},
+        "spec": {"repo": "acme/app", "issues": [7]}, "status": {"phase": "Failed"},
+    });
+    for (retry, expected) in [
+        (
+            json!({"maxAttempts": 2}),
+            "taskgate leaves it to the dispatch bridge, which retries it: takeOver of TaskPolicy/retry is false",
+        ),
+        (
+            json!({"maxAttempts": 2, "takeOver": true}),
+            "taskgate is about to record its failure, for TaskPolicy/retry",
+        ),
+    ] {
+        let kinds = [
+            (Collection::Workloads, json!([workload])),
+            (Collection::Policies, json!([policy("retry", &json!({"retry": retry}))])),
+        ];
+        let text = explained(&kinds, "workload/wl");
+        assert!(text.contains(expected), "{text}");
+    }
+}
+
+/// Between deletion and creation there is no object of the name: its item has the state.
+#[test]
+fn an_object_that_is_being_replaced_is_explained_by_its_item() {
+    let retry_status = json!({
+        "attempt": 1, "run": {"kind": "Workload", "name": "wl", "uid": "u"},
+        "failure": {"class": "Work", "reason": "NOGO", "time": "2026-11-20T11:00:00Z"},
+        "transition": {"old": {"kind": "Workload", "name": "wl", "uid": "u"}, "from": 1, "to": 2, "step": "Deleted",
+            "since": "2026-11-20T11:59:50Z", "policy": "team/TaskPolicy/retry"},
+    });
+    let item = json!({
+        "metadata": {"name": "w", "namespace": "team"}, "spec": {"key": "Workload/acme/app#7", "item": "acme/app#7"},
+        "status": {"retry": retry_status},
+    });
+    let kinds = [(Collection::WorkItems, json!([item]))];
+    for name in ["workload/wl", "wl"] {
+        let text = explained(&kinds, name);
+        let expected = "its retry as attempt 2 is in progress, by team/TaskPolicy/retry: Workload wl was deleted";
+        assert!(text.contains(expected), "{name}: {text}");
+    }
+    let snapshot = snapshot(&kinds);
+    for name in ["task/wl", "workload/other"] {
+        assert!(try_explain(&snapshot, KueueHealth::Unknown, name).is_err(), "{name}");
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use taskgate_api::{
 };
 use taskgate_policy::{
     PolicyName,
-    retry::{GivenUp, condition},
+    retry::{BACKING_OFF, GivenUp, condition},
 };
 
 use crate::commands::{
@@ -267,6 +267,9 @@ pub(super) struct RetryLine {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) max_attempts: Option<u32>,
     pub(super) since: Timestamp,
+    /// When the next attempt is due, while the backoff lasts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) next_attempt: Option<Timestamp>,
     /// What blocks the retry, in one word.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) blocked: Option<String>,
@@ -288,6 +291,7 @@ impl RetryLine {
             attempt: retry_status.attempt,
             max_attempts: None,
             since,
+            next_attempt: None,
             blocked: None,
             why: String::new(),
         };
@@ -316,7 +320,8 @@ impl RetryLine {
                 failure: Some(failure),
                 ..
             } => Some(Self {
-                why: gave_up(item, failure),
+                next_attempt: failure.next_attempt_time.as_ref().map(|due| due.0),
+                why: why(item, failure),
                 ..line(run, failure.time.0)
             }),
             _ => None,
@@ -329,10 +334,11 @@ impl RetryLine {
     }
 }
 
-/// Why the failed run is not retried. A condition of an earlier run does not count.
-fn gave_up(item: &WorkItem, failure: &RunFailure) -> String {
+/// When the failed run is retried, or why it is not. A condition of an earlier run does not count.
+fn why(item: &WorkItem, failure: &RunFailure) -> String {
     let condition = item.status.as_ref().and_then(condition);
-    match condition.filter(|condition| GivenUp::is_reason(&condition.reason)) {
+    let is_current = |reason: &str| reason == BACKING_OFF || GivenUp::is_reason(reason);
+    match condition.filter(|condition| is_current(&condition.reason)) {
         Some(condition) => format!("{}: {}", condition.reason, condition.message),
         None => format!("{:?} failure, {}: waits for its turn", failure.class, failure.reason),
     }

@@ -217,6 +217,14 @@ fn failed_runs_are_listed_with_the_step_of_their_retry() {
                 retried("capped", "MaxAttemptsReached", &json!({})),
                 // The condition is that of the run before.
                 retried("fresh", "Recreated", &json!({})),
+                retried(
+                    "later",
+                    "BackingOff",
+                    &json!({"failure": {
+                        "class": "Work", "reason": "GateFailed", "time": "2026-11-20T11:00:00Z",
+                        "nextAttemptTime": "2026-11-20T12:05:00Z",
+                    }}),
+                ),
                 under_way("held", "team/TaskPolicy/retry", &held),
                 under_way(
                     "asked",
@@ -236,15 +244,17 @@ fn failed_runs_are_listed_with_the_step_of_their_retry() {
     let report = StatusReport::of(Some("team"), &snapshot);
     let told = text(&report, now());
     let expected = "\
-Retries: 2 in progress, 2 failed
+Retries: 2 in progress, 3 failed
 ITEM                    OBJECT           STEP     ATTEMPT  SINCE  WHY
 Workload/acme/asked#7   Workload/asked   Planned  3        100s   requested by ann
 Workload/acme/held#7    Workload/held    Deleted  3 of 3   100s   RetryBlocked: AgenticTask held is held by x/y
 Workload/acme/capped#7  Workload/capped  Failed   2        60m    MaxAttemptsReached: Workload capped was retried
 Workload/acme/fresh#7   Workload/fresh   Failed   2        60m    Work failure, GateFailed: waits for its turn
+Workload/acme/later#7   Workload/later   Failed   2        60m    BackingOff: Workload later was retried
 ";
     assert!(told.ends_with(expected), "{told}");
     let report = serde_json::to_value(&report).expect("JSON");
+    assert_eq!(report["retries"]["entries"][4]["nextAttempt"], "2026-11-20T12:05:00Z");
     assert_eq!(
         report["retries"]["entries"][1],
         json!({

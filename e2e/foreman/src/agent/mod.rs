@@ -4,15 +4,13 @@
 //! hides that the old one is gone (F16).
 
 mod job;
-mod outcome;
-
-pub use outcome::Outcome;
 
 use crate::condition;
 use crate::error::{Error, has_code, tolerate_gone};
-use crate::foreman::Options;
 use crate::journal::Journal;
 use crate::operator::task::{Against, NODE, write_status};
+use crate::options::Options;
+use crate::outcome::Outcome;
 use crate::types::{Agent as AgentObject, AgenticTask};
 use kelos_standin::Key;
 use kelos_standin::cache::Cache;

@@ -8,8 +8,8 @@ mod rounds;
 pub(crate) mod task;
 mod workload;
 
-use crate::foreman::Options;
 use crate::journal::Journal;
+use crate::options::Options;
 use crate::types::{Agent, AgenticTask, Workload};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kelos_standin::Key;

@@ -120,14 +120,14 @@ impl Outcome {
     }
 
     /// Whether the task's Job, if it has one, ends well: a verdict of any kind is a good end for a coder's.
-    pub(super) fn ends_job_well(&self, kind: &str) -> bool {
+    pub(crate) fn ends_job_well(&self, kind: &str) -> bool {
         match kind {
             "verify" => self.verdict == "GATE-PASS",
             _ => self.error.is_none() && self.extra.get("outcome").is_none_or(|outcome| outcome != "JOB-ERROR"),
         }
     }
 
-    pub(super) fn apply(&self, task: &AgenticTask, status: &mut AgenticTaskStatus) {
+    pub(crate) fn apply(&self, task: &AgenticTask, status: &mut AgenticTaskStatus) {
         status.finished_at = Some(condition::now());
         self.verdict.clone_into(&mut status.verdict);
         self.failure_reason.clone_into(&mut status.failure_reason);
@@ -169,7 +169,7 @@ impl Outcome {
     }
 
     /// What the agent writes instead when the API server refuses a verdict that the CRD does not know (F21).
-    pub(super) fn fallback(&self, status: &mut AgenticTaskStatus, refusal: &str) {
+    pub(crate) fn fallback(&self, status: &mut AgenticTaskStatus, refusal: &str) {
         "Failed".clone_into(&mut status.phase);
         "INCOMPLETE".clone_into(&mut status.verdict);
         "InfrastructureError".clone_into(&mut status.failure_reason);
@@ -186,7 +186,7 @@ impl Outcome {
     }
 
     /// Annotations that come with it.
-    pub(super) fn annotations(&self) -> Option<Value> {
+    pub(crate) fn annotations(&self) -> Option<Value> {
         let expired = self.error.as_deref() == Some("ClaimExpiryLimitReached");
         expired.then(|| json!({keys::CLAIM_EXPIRIES: "2"}))
     }
