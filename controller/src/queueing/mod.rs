@@ -306,9 +306,13 @@ impl QueueingReconciler {
             Err(error) => return Err(Error::new("reading", "ConfigMap", &at.namespace, &at.name, error)),
         };
         let text = map.and_then(|map| map.data?.remove(ConfigRef::KEY));
-        let settings = text.map(|text| Settings::read(&at.namespace, &text));
-        let settings = settings.and_then(Result::ok);
-        let settings = settings.unwrap_or_else(|| Settings::of_namespace(&at.namespace));
+        let default = || Settings::of_namespace(&at.namespace);
+        let settings = text.map_or_else(default, |text| {
+            Settings::read(&at.namespace, &text).unwrap_or_else(|error| {
+                warn!(%error, config = %at, "Kueue's configuration is not understood; its defaults are assumed");
+                default()
+            })
+        });
         Ok(settings.manages(&self.context.namespace_labels(namespace)))
     }
 }
