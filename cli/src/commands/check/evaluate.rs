@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
-use taskgate_offline::{Document, Evaluator, RequestDefaults, UnreadableDocument, WriteRequest};
+use taskgate_offline::{Document, Evaluator, RequestDefaults, SourceLocation, UnreadableDocument, WriteRequest};
 
 use super::report::{CheckReport, EvaluatedObject};
 use crate::output::ProgressLine;
@@ -17,21 +16,28 @@ pub(super) async fn all(
     documents: Vec<Document>,
     defaults: RequestDefaults,
     report: &mut CheckReport,
-) -> anyhow::Result<()> {
+) {
     let progress = ProgressLine::new("evaluating objects");
     let total = documents.len();
     let defaults = Arc::new(defaults);
     let mut tasks = Vec::with_capacity(total.div_ceil(CHUNK));
     let mut documents = documents.into_iter().peekable();
     while documents.peek().is_some() {
-        let chunk = documents.by_ref().take(CHUNK).collect();
-        tasks.push(tokio::spawn(evaluate_chunk(evaluator.clone(), chunk, defaults.clone())));
+        let chunk: Vec<_> = documents.by_ref().take(CHUNK).collect();
+        let places: Vec<_> = chunk.iter().map(|document| document.location.clone()).collect();
+        let task = tokio::spawn(evaluate_chunk(evaluator.clone(), chunk, defaults.clone()));
+        tasks.push((places, task));
     }
-    for (index, task) in tasks.into_iter().enumerate() {
-        report.extend(task.await.context("evaluating objects")?);
+    for (index, (places, task)) in tasks.into_iter().enumerate() {
+        match task.await {
+            Ok(evaluated) => report.extend(evaluated),
+            // A panic hides no other result.
+            Err(error) => report
+                .unreadable
+                .extend(places.into_iter().map(|place| not_evaluated(place, &error))),
+        }
         progress.at(total.min((index + 1) * CHUNK), total);
     }
-    Ok(())
 }
 
 async fn evaluate_chunk(
@@ -50,13 +56,17 @@ async fn evaluate_chunk(
                 Some(judgement) => report.entries.push(EvaluatedObject { place, judgement }),
                 None => report.other_kinds += 1,
             },
-            Err(error) => report.unreadable.push(UnreadableDocument {
-                file: place.file,
-                line: Some(place.line),
-                column: None,
-                message: error.to_string(),
-            }),
+            Err(error) => report.unreadable.push(not_evaluated(place, &error)),
         }
     }
     report
+}
+
+fn not_evaluated(place: SourceLocation, error: &impl ToString) -> UnreadableDocument {
+    UnreadableDocument {
+        file: place.file,
+        line: Some(place.line),
+        column: None,
+        message: error.to_string(),
+    }
 }

@@ -7,13 +7,13 @@ mod text;
 
 use std::{path::PathBuf, sync::Arc};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde_json::Value;
 use taskgate_offline::{
     ClusterState, ClusterStateOptions, Document, Documents, Evaluator, InstalledWebhooks, RequestDefaults, Schemas,
-    SourceLocation, cluster_state,
+    SourceLocation, UnreadableDocument, cluster_state, webhooks::WebhookConfigurationError,
 };
 use taskgate_webhook::UserInfo;
 
@@ -144,15 +144,25 @@ pub(crate) async fn run(args: CheckArgs) -> Result<ExitStatus, CommandError> {
     let of_files = [&given.objects, &asked.objects].into_iter().flatten();
     // Of two objects with the same name the later one counts: files replace the state of the cluster.
     let objects: Vec<_> = live.iter().chain(of_files.map(|document| &document.object)).collect();
-    let evaluator = Arc::new(evaluator(&args, connection.as_ref(), &namespace, &objects)?);
     report.unreadable = [given.unreadable, asked.unreadable].concat();
+    report.duplicates = [given.duplicates, asked.duplicates].concat();
+    let webhooks = InstalledWebhooks::find(objects.iter().copied()).unwrap_or_else(|error| {
+        let mut documents = given.objects.iter().chain(&asked.objects);
+        report.unreadable.push(unusable(
+            &error,
+            documents.rfind(|document| error.is_about(&document.object)),
+        ));
+        None
+    });
+    let webhooks = webhooks.unwrap_or_else(|| InstalledWebhooks::generated(NAME, &args.taskgate_namespace));
+    let evaluator = Arc::new(evaluator(&args, connection.as_ref(), &namespace, &objects, webhooks));
     report.foreign = asked.skipped;
     let proposed = if args.files.is_empty() {
         stored(live, if args.all_namespaces { None } else { Some(&namespace) })
     } else {
         asked.objects
     };
-    evaluate::all(&evaluator, proposed, defaults(&args, namespace), &mut report).await?;
+    evaluate::all(&evaluator, proposed, defaults(&args, namespace), &mut report).await;
     report.leave_out(evaluator.cluster.rejected_policies());
     print(&args, &report)?;
     Ok(report.status())
@@ -164,6 +174,16 @@ async fn load(connection: &Connection, report: &mut CheckReport) -> anyhow::Resu
     let (objects, notes) = loaded.context("reading the cluster")?;
     report.notes = notes.iter().map(ToString::to_string).collect();
     Ok(objects)
+}
+
+/// A webhook configuration that cannot be evaluated, in the document that it is from; `None` for one in the cluster.
+fn unusable(error: &WebhookConfigurationError, document: Option<&Document>) -> UnreadableDocument {
+    UnreadableDocument {
+        file: document.map_or_else(|| "cluster".to_owned(), |document| document.location.file.clone()),
+        line: document.map(|document| document.location.line),
+        column: None,
+        message: error.to_string(),
+    }
 }
 
 /// The objects of a cluster that admission evaluates, as documents.
@@ -207,7 +227,8 @@ fn evaluator(
     connection: Option<&Connection>,
     namespace: &str,
     objects: &[&Value],
-) -> anyhow::Result<Evaluator> {
+    webhooks: InstalledWebhooks,
+) -> Evaluator {
     let mut schemas = Schemas::own();
     for crd in objects
         .iter()
@@ -215,19 +236,17 @@ fn evaluator(
     {
         schemas.add(crd);
     }
-    let registration = InstalledWebhooks::find(objects.iter().copied()).map_err(|error| anyhow!("{error}"))?;
-    let registration = registration.unwrap_or_else(|| InstalledWebhooks::generated(NAME, &args.taskgate_namespace));
     let knowledge = ClusterStateOptions {
         complete: args.complete || args.live,
         permissions: connection.map(|connection| connection.client.clone()),
         own_user: Some(format!("system:serviceaccount:{}:{NAME}", args.taskgate_namespace)),
     };
-    Ok(Evaluator {
+    Evaluator {
         cluster: ClusterState::of(objects.iter().copied(), namespace, knowledge),
-        webhooks: Arc::new(registration),
+        webhooks: Arc::new(webhooks),
         schemas: Arc::new(schemas),
         now: args.now.unwrap_or_else(Timestamp::now),
-    })
+    }
 }
 
 fn print(args: &CheckArgs, report: &CheckReport) -> anyhow::Result<()> {
