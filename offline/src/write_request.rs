@@ -89,23 +89,24 @@ impl WriteRequest {
             if let Some(metadata) = metadata.as_object_mut() {
                 if !admitted.namespaced {
                     metadata.remove("namespace");
-                } else if metadata
-                    .get("namespace")
-                    .and_then(Value::as_str)
-                    .is_none_or(str::is_empty)
-                {
+                } else if metadata.get("namespace").is_none_or(|namespace| *namespace == "") {
                     metadata.insert("namespace".to_owned(), defaults.namespace.as_str().into());
                 }
             }
         }
         let metadata = Metadata::of(&object);
+        // A namespace that cannot be decoded makes the object no cluster-scoped one.
+        let namespace = match admitted {
+            Some(admitted) if admitted.namespaced => metadata.namespace().unwrap_or(&defaults.namespace),
+            _ => metadata.namespace().unwrap_or_default(),
+        };
         Self {
             review: ReviewRequest {
                 uid: "offline".to_owned(),
                 kind,
                 operation: ReviewOperation::Create,
                 name: metadata.name().unwrap_or_default().to_owned(),
-                namespace: metadata.namespace().unwrap_or_default().to_owned(),
+                namespace: namespace.to_owned(),
                 user_info: defaults.user.clone(),
                 object,
                 old_object: Value::Null,

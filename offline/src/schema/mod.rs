@@ -1,17 +1,20 @@
-//! The schemas of CustomResourceDefinitions, applied as the API server does: unknown fields pruned, defaults filled in, then
-//! validation.
+//! Objects as the API server decodes and validates them: the metadata of every kind, and the schemas of CustomResourceDefinitions:
+//! unknown fields pruned, defaults filled in, then validation.
 //!
-//! taskgate's own kinds are always known; others (of Kelos) once their CRD is added. An object without a schema is valid as it is.
+//! taskgate's own kinds are always known; others (of Kelos) once their CRD is added. Of an object without a schema only the metadata
+//! is validated, and of a Job the types of its fields.
 //!
 //! Imports `expression`. Called by `evaluator`.
 
 mod defaulting;
+mod object_meta;
 mod validation;
 
-use std::{collections::HashMap, sync::OnceLock};
+use std::{collections::HashMap, fmt, sync::OnceLock};
 
+use k8s_openapi::api::batch::v1::Job;
 use regex::Regex;
-use serde::Serialize;
+use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 use taskgate_api::crds;
 use taskgate_webhook::ObjectKind;
@@ -83,13 +86,19 @@ impl Schemas {
         }
     }
 
-    /// Prunes the unknown fields of `object`, which it returns as errors, and fills in defaults.
-    pub fn prune_and_default(&self, kind: &ObjectKind, object: &mut Value) -> Vec<FieldError> {
-        let Some(schema) = self.schemas.get(kind) else {
-            return Vec::new();
-        };
+    /// Decodes `object`: prunes its unknown fields, which it returns as errors, as it does values that cannot be decoded, and fills in
+    /// defaults.
+    pub fn decode(&self, kind: &ObjectKind, object: &mut Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        defaulting::prune_and_default(&schema.root, object, &mut errors);
+        object_meta::decode(object, &mut errors);
+        if let Some(schema) = self.schemas.get(kind) {
+            defaulting::prune_and_default(&schema.root, object, &mut errors);
+        } else if errors.is_empty() && kind.group == "batch" && kind.kind == "Job" {
+            errors.extend(Job::deserialize(&*object).err().map(|error| FieldError {
+                field: String::new(),
+                message: format!("Job in version {:?} cannot be handled as a Job: {error}", kind.version),
+            }));
+        }
         errors.sort();
         errors
     }
@@ -97,8 +106,9 @@ impl Schemas {
     /// All validation errors of `object`. `old` is the stored object, null for a new one: unchanged invalid values are valid, and
     /// transition rules apply.
     pub fn validate(&self, kind: &ObjectKind, object: &Value, old: &Value) -> Vec<FieldError> {
+        let metadata = object_meta::validate(object);
         let Some(schema) = self.schemas.get(kind) else {
-            return Vec::new();
+            return metadata.errors;
         };
         let root = SchemaField {
             path: String::new(),
@@ -108,8 +118,8 @@ impl Schemas {
         };
         let mut validation = Validation {
             compiled: &schema.compiled,
-            errors: Vec::new(),
-            blocked: false,
+            errors: metadata.errors,
+            blocked: metadata.blocking,
         };
         validation.validate(&root);
         validation.errors.sort();
@@ -120,6 +130,35 @@ impl Schemas {
             validation.validate_rules(&root);
         }
         validation.errors
+    }
+}
+
+/// Why `object` cannot be decoded, and what is wrong with its metadata.
+pub(crate) fn metadata_errors(object: &Value) -> Vec<FieldError> {
+    let mut object = object.clone();
+    let mut errors = Vec::new();
+    object_meta::decode(&mut object, &mut errors);
+    errors.retain(|error| !error.is_unknown_field());
+    if errors.is_empty() {
+        errors = object_meta::validate(&object).errors;
+    }
+    errors
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.field.is_empty() || self.is_unknown_field() {
+            f.write_str(&self.message)
+        } else {
+            write!(f, "{}: {}", self.field, self.message)
+        }
+    }
+}
+
+impl FieldError {
+    /// Whether it is about a field that the kind does not have.
+    pub(crate) fn is_unknown_field(&self) -> bool {
+        self.message.starts_with("unknown field")
     }
 }
 
@@ -194,7 +233,7 @@ mod tests {
         let mut object =
             policy(&json!({"mod": "Warn", "failurePolicy": {"maxRetries": 3}, "metadata": {"labels": {"a": "b"}}}));
         object["metadata"]["label"] = json!({});
-        let errors = Schemas::own().prune_and_default(&policy_kind(), &mut object);
+        let errors = Schemas::own().decode(&policy_kind(), &mut object);
         let messages: Vec<_> = errors.iter().map(|error| error.message.as_str()).collect();
         assert_eq!(
             messages,
@@ -255,7 +294,7 @@ mod tests {
         let steps = |few: i32| json!([{"name": "one", "few": few}, {"name": "two"}]);
         let old = json!({"spec": {"fixed": "a", "few": 9, "steps": steps(9)}});
         let fields = |new: Value, old: &Value| -> Vec<String> {
-            let errors = schemas.validate(&kind, &json!({"spec": new}), old);
+            let errors = schemas.validate(&kind, &json!({"metadata": {"name": "a"}, "spec": new}), old);
             errors.into_iter().map(|error| error.field).collect()
         };
         let moved = json!([{"name": "two"}, {"name": "one", "few": 9}]);
@@ -281,7 +320,7 @@ mod tests {
         };
         let mut task = json!({"spec": {"anything": 1}});
         let before = task.clone();
-        assert!(Schemas::own().prune_and_default(&kind, &mut task).is_empty() && task == before);
+        assert!(Schemas::own().decode(&kind, &mut task).is_empty() && task == before);
     }
 
     /// For any end of a Task and any stored status, the written status is valid.

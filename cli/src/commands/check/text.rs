@@ -11,10 +11,16 @@ use crate::output::Style;
 pub(super) fn render(report: &CheckReport, style: Style, quiet: bool) -> String {
     let mut text = String::new();
     for bad in &report.unreadable {
-        let at = |number: Option<usize>| number.map(|number| format!(":{number}")).unwrap_or_default();
-        let place = format!("{}{}{}", bad.file, at(bad.line), at(bad.column));
-        line(&mut text, &format!("{place}  {}", style.bad("unreadable")));
+        line(&mut text, &format!("{}  {}", bad.place(), style.bad("unreadable")));
         line(&mut text, &format!("  {}", bad.message));
+    }
+    for duplicate in &report.duplicates {
+        let place = &duplicate.location;
+        let warning = style.warning("warning:");
+        line(
+            &mut text,
+            &format!("{}:{}  {warning} {duplicate}", place.file, place.line),
+        );
     }
     for left_out in &report.left_out {
         line(
@@ -58,12 +64,7 @@ fn paragraph(text: &mut String, entry: &EvaluatedObject, style: Style) {
         line(text, &format!("  {message}"));
     }
     for flaw in &judgement.field_errors {
-        let field = if flaw.message.starts_with("unknown field") || flaw.field.is_empty() {
-            String::new()
-        } else {
-            format!("{}: ", flaw.field)
-        };
-        line(text, &format!("  {field}{}", flaw.message));
+        line(text, &format!("  {flaw}"));
     }
     for warning in &judgement.warnings {
         line(text, &format!("  {} {warning}", style.warning("warning:")));
