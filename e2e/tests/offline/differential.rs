@@ -124,6 +124,10 @@ fn sample(cluster: &RandomCluster, chance: &mut Chance, number: usize) -> Sample
     if object["kind"] != "ClusterTaskPolicy" {
         object["metadata"]["namespace"] = json!(namespace);
     }
+    // The names and finalizers of Jobs have rules of their own.
+    if object["kind"] != "Job" && chance.once_in(6) {
+        chance.spoil_metadata(&mut object, number);
+    }
     Sample {
         namespace,
         user: chance.creator(),
