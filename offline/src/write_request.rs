@@ -8,6 +8,8 @@ use taskgate_webhook::{
     rules::{AdmittedKind, ENDPOINTS},
 };
 
+use crate::schema::drop_empty;
+
 /// The metadata fields that only the API server sets; it drops a creator's values.
 const SET_BY_SERVER: [&str; 8] = [
     "creationTimestamp",
@@ -169,19 +171,6 @@ impl WriteRequest {
             ReviewOperation::Delete => "DELETE",
             ReviewOperation::Connect => "CONNECT",
         }
-    }
-}
-
-/// Drops empty fields of `metadata`, as the API server does before it sends an object to webhooks.
-fn drop_empty(object: &mut Value) {
-    let empty = |value: &Value| match value {
-        Value::Null => true,
-        Value::Object(fields) => fields.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        _ => false,
-    };
-    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.retain(|_, value| !empty(value));
     }
 }
 

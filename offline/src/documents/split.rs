@@ -53,11 +53,15 @@ fn read(file: &str, pieces: &[(usize, &str)], found: bool) -> Documents {
     documents
 }
 
-/// The values in `piece`, each with the number of lines before it and its text, and the error that ends them. A text that looks like
-/// JSON is read as JSON first, which is several times faster; it may have any number of values, as `jq` writes them.
-fn values(piece: &str) -> (Vec<(usize, &str, ReadValue)>, Option<UnreadableDocument>) {
-    let json = if piece.trim_start().starts_with('{') {
-        json_values(piece)
+/// The values in a document, each with the number of lines before it and its text; and the error that ends them.
+type ReadValues<'p> = (Vec<(usize, &'p str, ReadValue)>, Option<UnreadableDocument>);
+
+/// The values in `piece`. A text that looks like JSON is read as JSON first, which is several times faster; it may have any number of values, as `jq` writes them.
+fn values(piece: &str) -> ReadValues<'_> {
+    let text = piece.trim_start();
+    let text = text.strip_prefix("---").map_or(text, str::trim_start);
+    let json = if text.starts_with('{') {
+        json_values(lines_in(&piece[..piece.len() - text.len()]), text)
     } else {
         (Vec::new(), None)
     };
@@ -72,9 +76,9 @@ fn values(piece: &str) -> (Vec<(usize, &str, ReadValue)>, Option<UnreadableDocum
     }
 }
 
-fn json_values(piece: &str) -> (Vec<(usize, &str, ReadValue)>, Option<UnreadableDocument>) {
+/// The JSON values in `rest`, which `line` lines come before.
+fn json_values(mut line: usize, mut rest: &str) -> ReadValues<'_> {
     let mut found = Vec::new();
-    let (mut line, mut rest) = (0, piece);
     loop {
         let text = rest.trim_start();
         line += lines_in(&rest[..rest.len() - text.len()]);

@@ -4,7 +4,7 @@
 //! taskgate's own kinds are always known; others (of Kelos) once their CRD is added. Of an object without a schema only the metadata
 //! is validated, and of a Job the types of its fields.
 //!
-//! Imports `expression`. Called by `evaluator`.
+//! Imports `expression`. Called by `write_request`, `cluster_state` and `evaluator`.
 
 mod defaulting;
 mod object_meta;
@@ -20,6 +20,7 @@ use taskgate_api::crds;
 use taskgate_webhook::ObjectKind;
 
 use crate::expression::Expression;
+pub(crate) use object_meta::drop_empty;
 use validation::{SchemaField, Validation};
 
 /// An error in a field of an object.

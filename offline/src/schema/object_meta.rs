@@ -22,6 +22,7 @@ const MAX_NAME: usize = 253;
 #[derive(Clone, Copy)]
 enum Shape {
     Text,
+    Uid,
     Bool,
     Texts,
     TextMap,
@@ -35,6 +36,7 @@ impl Shape {
     fn go_type(self) -> &'static str {
         match self {
             Self::Text | Self::Any => "string",
+            Self::Uid => "types.UID",
             Self::Bool => "bool",
             Self::Texts => "[]string",
             Self::TextMap => "map[string]string",
@@ -69,15 +71,31 @@ const OWNER_FIELDS: [(&str, Shape); 6] = [
     ("controller", Shape::Bool),
     ("kind", Shape::Text),
     ("name", Shape::Text),
-    ("uid", Shape::Text),
+    ("uid", Shape::Uid),
 ];
+
+/// Drops the empty fields of `metadata`, as the API server does before it sends an object to webhooks.
+pub(crate) fn drop_empty(object: &mut Value) {
+    let is_empty = |field: &str, value: &Value| {
+        let known = FIELDS.iter().find(|(name, _)| *name == field);
+        known.is_some_and(|(_, shape)| match (shape, value) {
+            (_, Value::Null) => true,
+            (Shape::TextMap, Value::Object(fields)) => fields.is_empty(),
+            (Shape::Texts | Shape::Owners, Value::Array(items)) => items.is_empty(),
+            _ => false,
+        })
+    };
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.retain(|field, value| !is_empty(field, value));
+    }
+}
 
 /// Decodes the metadata of `object`: a null in a map or a list is an empty text, and unknown fields are dropped. Each of these, and
 /// every value of another type, is an error.
 pub(super) fn decode(object: &mut Value, errors: &mut Vec<FieldError>) {
     match object.get_mut("metadata") {
         None | Some(Value::Null) => {}
-        Some(Value::Object(metadata)) => decode_fields("metadata", &FIELDS, metadata, errors),
+        Some(Value::Object(metadata)) => decode_fields(("metadata", "ObjectMeta"), &FIELDS, metadata, errors),
         Some(other) => {
             let message = format!(
                 "json: cannot unmarshal {} into Go value of type v1.ObjectMeta",
@@ -88,30 +106,39 @@ pub(super) fn decode(object: &mut Value, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn decode_fields(path: &str, known: &[(&str, Shape)], fields: &mut Map<String, Value>, errors: &mut Vec<FieldError>) {
+/// Decodes the `known` fields of a struct: at the path, and as Go names it.
+fn decode_fields(
+    (path, go): (&str, &str),
+    known: &[(&str, Shape)],
+    fields: &mut Map<String, Value>,
+    errors: &mut Vec<FieldError>,
+) {
     fields.retain(|field, value| {
-        let path = join(path, field);
+        let (path, go) = (join(path, field), format!("{go}.{field}"));
         let Some((_, shape)) = known.iter().find(|(name, _)| name == field) else {
             let message = format!("unknown field {path:?}");
             errors.push(FieldError { field: path, message });
             return false;
         };
-        decode_field(&path, *shape, value, errors);
+        decode_field((&path, &go), *shape, value, errors);
         true
     });
 }
 
-fn decode_field(path: &str, shape: Shape, value: &mut Value, errors: &mut Vec<FieldError>) {
+fn decode_field((path, go): (&str, &str), shape: Shape, value: &mut Value, errors: &mut Vec<FieldError>) {
     match (shape, value) {
-        (Shape::Any, _) | (_, Value::Null) | (Shape::Text, Value::String(_)) | (Shape::Bool, Value::Bool(_)) => {}
+        (Shape::Any, _)
+        | (_, Value::Null)
+        | (Shape::Text | Shape::Uid, Value::String(_))
+        | (Shape::Bool, Value::Bool(_)) => {}
         (Shape::Texts, Value::Array(items)) => {
             for (index, item) in items.iter_mut().enumerate() {
-                decode_text(&format!("{path}[{index}]"), path, item, errors);
+                decode_text((&format!("{path}[{index}]"), go), item, errors);
             }
         }
         (Shape::TextMap, Value::Object(fields)) => {
             for (key, value) in fields {
-                decode_text(&join(path, key), path, value, errors);
+                decode_text((&join(path, key), go), value, errors);
             }
         }
         (Shape::Owners, Value::Array(owners)) => {
@@ -119,31 +146,33 @@ fn decode_field(path: &str, shape: Shape, value: &mut Value, errors: &mut Vec<Fi
                 let path = format!("{path}[{index}]");
                 match owner {
                     Value::Null => *owner = json!({}),
-                    Value::Object(fields) => decode_fields(&path, &OWNER_FIELDS, fields, errors),
-                    other => errors.push(wrong_type(&path, &path, other, "v1.OwnerReference")),
+                    Value::Object(fields) => {
+                        let go = "OwnerReference.ownerReferences";
+                        decode_fields((&path, go), &OWNER_FIELDS, fields, errors);
+                    }
+                    other => errors.push(wrong_type((&path, go), other, "v1.OwnerReference")),
                 }
             }
         }
-        (shape, other) => errors.push(wrong_type(path, path, other, shape.go_type())),
+        (shape, other) => errors.push(wrong_type((path, go), other, shape.go_type())),
     }
 }
 
-/// Decodes a text in a map or a list of texts, the field `of`.
-fn decode_text(path: &str, of: &str, value: &mut Value, errors: &mut Vec<FieldError>) {
+/// Decodes a text in a map or a list of texts.
+fn decode_text(place: (&str, &str), value: &mut Value, errors: &mut Vec<FieldError>) {
     match value {
         Value::Null => *value = json!(""),
         Value::String(_) => {}
-        other => errors.push(wrong_type(path, of, other, "string")),
+        other => errors.push(wrong_type(place, other, "string")),
     }
 }
 
-/// The error for `value` at `path`, in the field `of`.
-fn wrong_type(path: &str, of: &str, value: &Value, wanted: &str) -> FieldError {
-    let of = of.trim_start_matches("metadata.");
+/// The error for `value` at a path, in the field that Go calls `go`.
+fn wrong_type((path, go): (&str, &str), value: &Value, wanted: &str) -> FieldError {
     let kind = go_kind(value);
     error(
         path,
-        format!("json: cannot unmarshal {kind} into Go struct field ObjectMeta.{of} of type {wanted}"),
+        format!("json: cannot unmarshal {kind} into Go struct field {go} of type {wanted}"),
     )
 }
 
@@ -480,6 +509,16 @@ mod tests {
                 json!({"finalizers": "x"}),
                 "metadata.finalizers: json: cannot unmarshal string into Go struct field ObjectMeta.finalizers of type \
                  []string",
+            ),
+            (
+                json!({"ownerReferences": [{"uid": 7}]}),
+                "metadata.ownerReferences[0].uid: json: cannot unmarshal number into Go struct field \
+                 OwnerReference.ownerReferences.uid of type types.UID",
+            ),
+            (
+                json!({"ownerReferences": ["x"]}),
+                "metadata.ownerReferences[0]: json: cannot unmarshal string into Go struct field ObjectMeta.ownerReferences \
+                 of type v1.OwnerReference",
             ),
             (json!({"label": {}}), "metadata.label: unknown field \"metadata.label\""),
             (
