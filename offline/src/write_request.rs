@@ -135,6 +135,9 @@ impl WriteRequest {
             resource: String,
         }
         let request = review["request"].take();
+        if !request.is_object() {
+            return Err(InvalidReview("request: Required value".to_owned()));
+        }
         let review_resource =
             ReviewResource::deserialize(&request).map_err(|error| InvalidReview(error.to_string()))?;
         let mut review = ReviewRequest::deserialize(request).map_err(|error| InvalidReview(error.to_string()))?;
@@ -240,6 +243,10 @@ mod tests {
             ("ann", &json!({"uid": "u"}))
         );
         let empty = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"});
-        assert!(WriteRequest::of(empty, &RequestDefaults::default()).is_err());
+        let error = WriteRequest::of(empty, &RequestDefaults::default()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "no AdmissionReview with a request: request: Required value"
+        );
     }
 }

@@ -77,16 +77,18 @@ impl TryFrom<ReadValue> for Times {
     type Error = String;
 
     fn try_from(read: ReadValue) -> Result<Self, String> {
-        let time = |value: Value| {
-            let time = value.as_str().and_then(|text| text.parse().ok());
-            time.ok_or_else(|| format!("now: {value} is no time such as 2026-11-20T12:00:00Z"))
-        };
         let times = match read.value {
             Value::Array(times) => times,
             one => vec![one],
         };
-        times.into_iter().map(time).collect::<Result<_, _>>().map(Self)
+        times.iter().map(time).collect::<Result<_, _>>().map(Self)
     }
+}
+
+/// The time in `value`, or what is wrong with it.
+fn time(value: &Value) -> Result<Timestamp, String> {
+    let time = value.as_str().and_then(|text| text.parse().ok());
+    time.ok_or_else(|| format!("{value} is no time such as 2026-11-20T12:00:00Z"))
 }
 
 /// An object, or a file with objects.
@@ -383,8 +385,14 @@ objects:
         for (text, wanted) in [
             (
                 "now: soon\nobjects: []\n",
-                "now: \"soon\" is no time such as 2026-11-20T12:00:00Z",
+                ":1:6: \"soon\" is no time such as 2026-11-20T12:00:00Z",
             ),
+            (
+                "now: []\nobjects: []\nhistory: [{failed: 7}]\n",
+                ":3:20: 7 is no time such as 2026-11-20T12:00:00Z",
+            ),
+            ("now: []\nobjects: text\n", ":2:10: a list is expected"),
+            ("text\n", ":1:1: a mapping is expected"),
             (
                 "now: []\nobjects: [7]\n",
                 "7 is neither an object nor the name of a file",

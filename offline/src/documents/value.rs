@@ -97,6 +97,14 @@ fn message(error: &serde_saphyr::Error) -> String {
         Error::MultipleDocuments { .. } => {
             "text after the end of the document; a line with --- begins the next one".to_owned()
         }
+        Error::Unexpected {
+            expected: "sequence start",
+            ..
+        } => "a list is expected".to_owned(),
+        Error::Unexpected {
+            expected: "mapping start",
+            ..
+        } => "a mapping is expected".to_owned(),
         Error::NonFiniteFloat { value, .. } => format!("{value} is no number of JSON"),
         Error::InvalidScalar { .. } => "the value does not have the type of its tag".to_owned(),
         Error::Budget {
