@@ -95,7 +95,7 @@ impl Schemas {
         if let Some(schema) = self.schemas.get(kind) {
             defaulting::prune_and_default(&schema.root, object, &mut errors);
         } else if errors.is_empty() && kind.group == "batch" && kind.kind == "Job" {
-            errors.extend(Job::deserialize(&*object).err().map(|error| FieldError {
+            errors.extend(Job::deserialize(without_nulls(object)).err().map(|error| FieldError {
                 field: String::new(),
                 message: format!("Job in version {:?} cannot be handled as a Job: {error}", kind.version),
             }));
@@ -131,6 +131,20 @@ impl Schemas {
             validation.validate_rules(&root);
         }
         validation.errors
+    }
+}
+
+/// `value` without nulls, which Go reads as nothing wherever they are.
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Array(items) => items.iter().filter(|item| !item.is_null()).map(without_nulls).collect(),
+        Value::Object(fields) => {
+            let fields = fields.iter().filter(|(_, value)| !value.is_null());
+            fields
+                .map(|(field, value)| (field.clone(), without_nulls(value)))
+                .collect()
+        }
+        other => other.clone(),
     }
 }
 
@@ -322,6 +336,27 @@ mod tests {
         let mut task = json!({"spec": {"anything": 1}});
         let before = task.clone();
         assert!(Schemas::own().decode(&kind, &mut task).is_empty() && task == before);
+    }
+
+    #[test]
+    fn a_job_is_decoded_as_go_does() {
+        let kind = ObjectKind {
+            group: "batch".to_owned(),
+            version: "v1".to_owned(),
+            kind: "Job".to_owned(),
+        };
+        let errors = |spec: Value| {
+            let mut job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "a"}, "spec": spec});
+            Schemas::own().decode(&kind, &mut job)
+        };
+        let nulls =
+            json!({"suspend": null, "template": {"metadata": {"labels": {"a": null}}, "spec": {"containers": [null]}}});
+        for good in [json!(null), nulls] {
+            assert_eq!(errors(good.clone()), [], "{good}");
+        }
+        for bad in [json!("text"), json!({"template": "text"}), json!({"suspend": "yes"})] {
+            assert_eq!(errors(bad.clone()).len(), 1, "{bad}");
+        }
     }
 
     /// For any end of a Task and any stored status, the written status is valid.
