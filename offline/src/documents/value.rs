@@ -323,18 +323,22 @@ mod tests {
 
     #[test]
     fn a_text_that_would_fill_the_memory_or_the_stack_is_an_error() {
-        let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
-        for level in 1..12 {
-            let below = format!("*a{}, ", level - 1).repeat(9);
-            bomb += &format!("a{level}: &a{level} [{below}]\n");
-        }
-        assert!(of_yaml(&bomb).is_err());
+        let level = |level: usize| {
+            let below = format!("*a{level}, ").repeat(9);
+            format!("a{0}: &a{0} [{below}]", level + 1)
+        };
+        let levels: Vec<_> = (0..12).map(level).collect();
+        let bomb = format!("a0: &a0 [x]\n{}\n", levels.join("\n"));
+        assert_eq!(of_yaml(&bomb).unwrap_err().message, "its aliases make it too large");
         let long = format!("- &a {}\n{}", "x".repeat(1 << 20), "- *a\n".repeat(100));
         assert!(of_yaml(&long).is_err());
         let deep = format!("a: {}{}", "[".repeat(10_000), "]".repeat(10_000));
         assert!(of_yaml(&deep).is_err() && of_json(&deep[3..]).is_err());
-        let deep: String = (0..2_000).map(|level| format!("{}a:\n", " ".repeat(level))).collect();
-        assert_eq!(of_yaml(&deep).unwrap_err().message, "nested more than 64 levels deep");
+        let deep: Vec<_> = (0..2_000).map(|level| format!("{}a:\n", " ".repeat(level))).collect();
+        assert_eq!(
+            of_yaml(&deep.concat()).unwrap_err().message,
+            "nested more than 64 levels deep"
+        );
     }
 
     #[test]

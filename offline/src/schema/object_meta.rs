@@ -449,8 +449,8 @@ mod tests {
         json!({"apiVersion": "kelos.dev/v1alpha2", "kind": "Task", "metadata": metadata})
     }
 
-    fn decoded(metadata: Value) -> (Value, Vec<String>) {
-        let mut object = object(&metadata);
+    fn decoded(metadata: &Value) -> (Value, Vec<String>) {
+        let mut object = object(metadata);
         let mut errors = Vec::new();
         decode(&mut object, &mut errors);
         let errors = errors
@@ -469,7 +469,7 @@ mod tests {
 
     #[test]
     fn nulls_are_empty_and_other_types_are_errors() {
-        let (metadata, errors) = decoded(json!({"name": "a", "labels": {"team": null}, "finalizers": [null],
+        let (metadata, errors) = decoded(&json!({"name": "a", "labels": {"team": null}, "finalizers": [null],
             "ownerReferences": [null], "annotations": null, "creationTimestamp": null}));
         assert_eq!(
             (metadata["labels"].clone(), metadata["finalizers"].clone(), errors),
@@ -526,7 +526,7 @@ mod tests {
                 "metadata.ownerReferences[0].foo: unknown field \"metadata.ownerReferences[0].foo\"",
             ),
         ] {
-            assert_eq!(decoded(metadata).1, [wanted]);
+            assert_eq!(decoded(&metadata).1, [wanted]);
         }
     }
 
