@@ -87,13 +87,14 @@ fn yaml_error(error: &serde_saphyr::Error) -> UnreadableDocument {
         file: String::new(),
         line: at.map(|at| number(at.line())),
         column: at.map(|at| number(at.column())),
-        message: message(error.without_snippet()),
+        message: message(error),
     }
 }
 
 /// The message without the location. Those that speak of the parser are replaced.
 fn message(error: &serde_saphyr::Error) -> String {
     match error {
+        Error::AliasError { error, .. } | Error::WithSnippet { error, .. } => message(error),
         Error::MultipleDocuments { .. } => {
             "text after the end of the document; a line with --- begins the next one".to_owned()
         }
