@@ -107,12 +107,9 @@ impl InstalledWebhooks {
                 webhook: webhook.to_owned(),
                 problem,
             };
-            if configuration["webhooks"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .all(|webhook| endpoint(webhook).is_none())
-            {
+            let all = configuration["webhooks"].as_array().into_iter().flatten();
+            let own: Vec<_> = all.filter_map(|webhook| Some((endpoint(webhook)?, webhook))).collect();
+            if own.is_empty() {
                 continue;
             }
             if configuration["apiVersion"] != "admissionregistration.k8s.io/v1" {
@@ -121,12 +118,10 @@ impl InstalledWebhooks {
                     "its apiVersion is not admissionregistration.k8s.io/v1".to_owned(),
                 ));
             }
-            for webhook in configuration["webhooks"].as_array().into_iter().flatten() {
-                if let Some(endpoint) = endpoint(webhook) {
-                    let installed = InstalledWebhook::new(name, endpoint, webhook);
-                    let called = format!(", webhook {}", endpoint.webhook);
-                    webhooks.push(installed.map_err(|problem| failed(&called, problem))?);
-                }
+            for (endpoint, webhook) in own {
+                let installed = InstalledWebhook::new(name, endpoint, webhook);
+                let called = format!(", webhook {}", endpoint.webhook);
+                webhooks.push(installed.map_err(|problem| failed(&called, problem))?);
             }
         }
         // Configurations run in the order of their names, the webhooks of each in their own order.
