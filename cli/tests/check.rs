@@ -444,6 +444,17 @@ fn render_reads_tasks_only() -> anyhow::Result<()> {
         "{}",
         bad.stderr
     );
+    fs::write(
+        folder.path().join("null.yaml"),
+        POLICY.replace("team: blue", "team: blue, area: ~"),
+    )?;
+    let null = run(&["render", "null.yaml", "task.yaml"])?;
+    ensure!(
+        null.code == Some(0) && null.stdout == good.stdout,
+        "{} {}",
+        null.stdout,
+        null.stderr
+    );
     let odd = run(&["render", "text.yaml", "task.yaml", "--engine", "GoTemplate"])?;
     ensure!(
         odd.code == Some(1) && !odd.stderr.contains("panicked"),

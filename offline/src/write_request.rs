@@ -8,7 +8,7 @@ use taskgate_webhook::{
     rules::{AdmittedKind, ENDPOINTS},
 };
 
-use crate::schema::drop_empty;
+use crate::schema::{drop_empty, kind_of};
 
 /// The metadata fields that only the API server sets; it drops a creator's values.
 const SET_BY_SERVER: [&str; 8] = [
@@ -174,17 +174,6 @@ impl WriteRequest {
             ReviewOperation::Delete => "DELETE",
             ReviewOperation::Connect => "CONNECT",
         }
-    }
-}
-
-/// The `apiVersion` and `kind` of `object`.
-pub(crate) fn kind_of(object: &Value) -> ObjectKind {
-    let version = object["apiVersion"].as_str().unwrap_or_default();
-    let (group, version) = version.split_once('/').unwrap_or(("", version));
-    ObjectKind {
-        group: group.to_owned(),
-        version: version.to_owned(),
-        kind: object["kind"].as_str().unwrap_or_default().to_owned(),
     }
 }
 

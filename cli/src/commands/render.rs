@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use serde_json::{Map, Value};
 use taskgate_api::{kelos, metadata::Metadata, task_policy::TemplateEngine};
-use taskgate_offline::documents::read_value;
+use taskgate_offline::{Schemas, documents::read_value, schema::FieldError};
 use taskgate_policy::{
     Policy, SpawnerInfo, WorkspaceInfo,
     metadata::{PreviewLine, TemplateInput, preview},
@@ -148,7 +148,11 @@ fn read_kind(path: &Path, kind: &str) -> Result<Value> {
 
 /// The policy of the file, compiled. Errors with all its problems.
 fn policy(args: &RenderArgs) -> Result<Policy> {
-    let mut object = read(&args.policy)?;
+    let invalid = |errors: Vec<FieldError>| {
+        let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        anyhow!("{}: {}", args.policy.display(), errors.join("\n"))
+    };
+    let mut object = Schemas::own().stored(&read(&args.policy)?).map_err(invalid)?;
     let section = object.pointer_mut("/spec/metadata").and_then(Value::as_object_mut);
     if let (Some(engine), Some(section)) = (args.engine, section) {
         section.insert("engine".to_owned(), serde_json::to_value(engine)?);

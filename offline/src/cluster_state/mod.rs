@@ -3,7 +3,7 @@
 //! The same kinds as in the server's cache and live reads, with the same rules: a policy that cannot be applied is skipped, a
 //! `WorkItem` belongs to the item of its key, and a Task with a UID is stored.
 //!
-//! Imports `write_request` (the kind of an object) and `schema` (how the API server stores a policy). Called by `evaluator`, by `case` and by the binary.
+//! Imports `schema` (the kind of an object, and how the API server stores a policy). Called by `evaluator`, by `case` and by the binary.
 
 mod context;
 mod live;
@@ -23,10 +23,7 @@ use taskgate_api::{
 };
 use taskgate_policy::{ItemIdentity, Policy, PolicyName, PolicySet, SpawnerInfo, TaskState, WorkspaceInfo};
 
-use crate::{
-    schema::{self, Schemas},
-    write_request::kind_of,
-};
+use crate::schema::{Schemas, kind_of};
 pub use live::{LoadError, load};
 
 /// Objects by namespace and name.
@@ -178,13 +175,10 @@ impl ClusterState {
             "TaskPolicy" => format!("{namespace}/{prefix}*"),
             _ => format!("{prefix}*"),
         };
-        let mut problems: Vec<_> = schema::metadata_errors(object)
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        if problems.is_empty() {
-            problems.push("metadata.name: it is generated when the policy is created".to_owned());
-        }
+        let problems = match SCHEMAS.stored(object) {
+            Ok(_) => vec!["metadata.name: it is generated when the policy is created".to_owned()],
+            Err(errors) => errors.iter().map(ToString::to_string).collect(),
+        };
         self.rejected.push(RejectedPolicy {
             policy: format!("{kind} {name}"),
             problems,
@@ -265,13 +259,9 @@ fn compile<S: DeserializeOwned>(
         policy: title.to_owned(),
         problems,
     };
-    let errors = schema::metadata_errors(object);
-    if !errors.is_empty() {
-        return Err(rejected(errors.iter().map(ToString::to_string).collect()));
-    }
-    // As the API server stores it.
-    let mut object = object.clone();
-    SCHEMAS.decode(&kind_of(&object), &mut object);
+    let object = SCHEMAS
+        .stored(object)
+        .map_err(|errors| rejected(errors.iter().map(ToString::to_string).collect()))?;
     let spec = S::deserialize(&object["spec"]).map_err(|error| rejected(vec![format!("spec: {error}")]))?;
     compile(&spec).map_err(|problems| rejected(problems.iter().map(ToString::to_string).collect()))
 }

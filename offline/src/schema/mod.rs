@@ -104,6 +104,17 @@ impl Schemas {
         errors
     }
 
+    /// `object` as the API server stores it. Errors if it cannot be decoded, or its metadata is invalid.
+    pub fn stored(&self, object: &Value) -> Result<Value, Vec<FieldError>> {
+        let mut object = object.clone();
+        let mut errors = self.decode(&kind_of(&object), &mut object);
+        errors.retain(|error| !error.is_unknown_field());
+        if errors.is_empty() {
+            errors = object_meta::validate(&object).errors;
+        }
+        if errors.is_empty() { Ok(object) } else { Err(errors) }
+    }
+
     /// All validation errors of `object`. `old` is the stored object, null for a new one: unchanged invalid values are valid, and
     /// transition rules apply.
     pub fn validate(&self, kind: &ObjectKind, object: &Value, old: &Value) -> Vec<FieldError> {
@@ -148,16 +159,15 @@ fn without_nulls(value: &Value) -> Value {
     }
 }
 
-/// Why `object` cannot be decoded, and what is wrong with its metadata.
-pub(crate) fn metadata_errors(object: &Value) -> Vec<FieldError> {
-    let mut object = object.clone();
-    let mut errors = Vec::new();
-    object_meta::decode(&mut object, &mut errors);
-    errors.retain(|error| !error.is_unknown_field());
-    if errors.is_empty() {
-        errors = object_meta::validate(&object).errors;
+/// The `apiVersion` and `kind` of `object`.
+pub(crate) fn kind_of(object: &Value) -> ObjectKind {
+    let version = object["apiVersion"].as_str().unwrap_or_default();
+    let (group, version) = version.split_once('/').unwrap_or(("", version));
+    ObjectKind {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        kind: object["kind"].as_str().unwrap_or_default().to_owned(),
     }
-    errors
 }
 
 impl fmt::Display for FieldError {
