@@ -300,6 +300,34 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_integers_as_for_the_api_server() {
+        let errors = |priority: Value| {
+            let object = policy(&json!({"failurePolicy": {"maxRetriesPerItem": priority}}));
+            let errors = Schemas::own().validate(&policy_kind(), &object, &Value::Null);
+            errors.into_iter().map(|error| error.to_string()).collect::<Vec<_>>()
+        };
+        let path = "spec.failurePolicy.maxRetriesPerItem";
+        assert_eq!(errors(json!(3.0)), [""; 0]);
+        for (number, wanted) in [
+            (
+                json!(3.5),
+                format!("{path}: Invalid value: \"number\": {path} in body must be of type integer: \"number\""),
+            ),
+            (
+                json!(1e30),
+                format!("{path}: Invalid value: \"number\": {path} in body must be of type integer: \"number\""),
+            ),
+            (
+                json!(3_000_000_000_u32),
+                format!("Invalid value: \"\": Checked value must be of type integer with format int32 in {path}"),
+            ),
+        ] {
+            let found = errors(number);
+            assert!(found.contains(&wanted), "{wanted}: {found:?}");
+        }
+    }
+
+    #[test]
     fn transition_rules_apply_and_unchanged_invalid_values_are_valid() {
         let mut schemas = Schemas::default();
         let spec = json!({"type": "object", "x-kubernetes-validations": [{"rule": "self.fixed == oldSelf.fixed"}],
