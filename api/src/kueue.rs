@@ -176,8 +176,10 @@ impl Settings {
 
     /// Reads the configuration file of Kueue running in `namespace`.
     pub fn read(namespace: &str, yaml: &str) -> Result<Self, SettingsError> {
-        let read: Configuration =
-            serde_saphyr::from_str(yaml).map_err(|error| SettingsError::Form(error.to_string()))?;
+        // Comments that are kept have a limit, which a commented-out example exceeds.
+        let options = serde_saphyr::options! { emit_comments: false, with_snippet: false };
+        let read: Configuration = serde_saphyr::from_str_with_options(yaml, options)
+            .map_err(|error| SettingsError::Form(error.to_string()))?;
         match read.managed_jobs_namespace_selector {
             None => Ok(Self::of_namespace(read.namespace.as_deref().unwrap_or(namespace))),
             Some(selector) => {
@@ -227,6 +229,8 @@ mod tests {
         let default = read("kind: Configuration\nwebhook: {port: 9443}");
         assert!(default.manages(&labels("team-a", "blue")));
         assert!(!default.manages(&labels("queues", "")) && !default.manages(&labels("kube-system", "")));
+        let commented = format!("a:\n{}- b\nnamespace: elsewhere\n", "# - example\n".repeat(100));
+        assert!(!read(&commented).manages(&labels("elsewhere", "")));
         let moved = read("namespace: elsewhere");
         assert!(moved.manages(&labels("queues", "")) && !moved.manages(&labels("elsewhere", "")));
         let chosen = read("managedJobsNamespaceSelector: {matchLabels: {team: blue}}");

@@ -59,8 +59,11 @@ fn an_invalid_case_is_reported_and_hides_no_other() -> anyhow::Result<()> {
         folder.path().join("bad.yaml"),
         "now: 2026-11-20T12:00:00Z\nobjects: [absent.yaml]\n",
     )?;
-    let (code, stdout, _) = taskgate(folder.path(), &["."])?;
-    ensure!(code == Some(1), "{stdout}");
+    let (code, stdout, _) = taskgate(folder.path(), &[".", "nowhere"])?;
+    ensure!(
+        code == Some(1) && stdout.contains("nowhere: failed\n  No such file"),
+        "{stdout}"
+    );
     ensure!(
         stdout.contains("./bad.yaml: failed\n  ./bad.yaml: ./absent.yaml: No such file"),
         "{stdout}"

@@ -221,6 +221,249 @@ fn ci_systems_get_their_formats() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Runs check on `text`, which kubectl 1.36 and the API server answer in the same way.
+fn has_result(text: &str, code: i32, wanted: &str) -> anyhow::Result<()> {
+    let folder = folder(&[("task.yaml", text)])?;
+    let run = taskgate(folder.path(), &["check", "task.yaml"], "")?;
+    ensure!(
+        run.code == Some(code) && run.stdout.contains(wanted),
+        "{text}\n{wanted}\n{:?} {} {}",
+        run.code,
+        run.stdout,
+        run.stderr
+    );
+    Ok(())
+}
+
+#[test]
+fn odd_metadata_has_the_result_of_the_api_server() -> anyhow::Result<()> {
+    let task = |metadata: &str| TASK.replace("{name: fixer-42, namespace: team-a}", metadata);
+    let labelled = |labels: &str| task(&format!("{{name: a, namespace: team-a, labels: {labels}}}"));
+    let numbers = "json: cannot unmarshal number into Go struct field ObjectMeta.labels of type string";
+    for (text, code, wanted) in [
+        (
+            task("fixer-42"),
+            1,
+            "  metadata: json: cannot unmarshal string into Go value of type v1.ObjectMeta",
+        ),
+        (
+            task("[]"),
+            1,
+            "  metadata: json: cannot unmarshal array into Go value of type v1.ObjectMeta",
+        ),
+        (
+            task("7"),
+            1,
+            "  metadata: json: cannot unmarshal number into Go value of type v1.ObjectMeta",
+        ),
+        (
+            task("{namespace: team-a}"),
+            1,
+            "  metadata.name: Required value: name or generateName is required",
+        ),
+        (
+            task("{name: Fixer_42}"),
+            1,
+            "  metadata.name: Invalid value: \"Fixer_42\": a lowercase RFC 1123 subdomain",
+        ),
+        (task("{name: 42}"), 1, "  metadata.name: json: cannot unmarshal number"),
+        (
+            task("{name: a, namespace: 7}"),
+            1,
+            "  metadata.namespace: json: cannot unmarshal number",
+        ),
+        (
+            labelled("{issue: 42}"),
+            1,
+            &*format!("  metadata.labels.issue: {numbers}"),
+        ),
+        (
+            labelled("{sha: 0812}"),
+            1,
+            &*format!("  metadata.labels.sha: {numbers}"),
+        ),
+        (
+            labelled("{urgent: yes}"),
+            1,
+            "  metadata.labels.urgent: json: cannot unmarshal bool",
+        ),
+        (
+            labelled("{team: Platform Team}"),
+            1,
+            "  metadata.labels: Invalid value: \"Platform Team\": a valid label",
+        ),
+        (labelled("{on: \"1\", day: 2026-11-20}"), 0, "allowed, unchanged"),
+        (labelled("{team: ~}"), 0, "allowed, unchanged"),
+        (
+            task("{generateName: nightly-, namespace: team-a}"),
+            0,
+            "Task team-a/nightly-*  allowed, unchanged",
+        ),
+    ] {
+        has_result(&text, code, wanted)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn odd_values_have_the_result_of_the_api_server() -> anyhow::Result<()> {
+    let comments = "    # - disabled\n".repeat(150);
+    let policy = |name: &str, spec: &str| {
+        POLICY
+            .replace("agents", name)
+            .replace("{metadata: {labels: {team: blue}}}", spec)
+    };
+    for (text, code, wanted) in [
+        (
+            TASK.replace(
+                "{type: claude-code, prompt: Fix it.}",
+                &format!("\n  dependsOn:\n{comments}  type: codex"),
+            ),
+            0,
+            "allowed, unchanged",
+        ),
+        (
+            policy("2026", "{}"),
+            1,
+            "  metadata.name: json: cannot unmarshal number",
+        ),
+        (
+            policy("a", "{failurePolicy: {maxRetriesPerItem: 3.0}}"),
+            0,
+            "allowed, unchanged",
+        ),
+        (
+            policy("a", "{metadata: {labels: {team: blue, area: ~}}}"),
+            0,
+            "allowed, unchanged",
+        ),
+        (
+            policy("a", "{failurePolicy: {maxRetriesPerItem: 3, maxRetriesPerItem: 4}}"),
+            3,
+            "task.yaml:1  warning: spec.failurePolicy.maxRetriesPerItem is set more than once: its last value counts",
+        ),
+        (
+            "apiVersion: batch/v1\nkind: Job\nmetadata: {name: a}\nspec: {template: text}\n".to_owned(),
+            1,
+            "  Job in version \"v1\" cannot be handled as a Job: ",
+        ),
+    ] {
+        has_result(&text, code, wanted)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_null_label_is_stored_empty_and_stays() -> anyhow::Result<()> {
+    let task = TASK.replace("namespace: team-a}", "namespace: team-a, labels: {team: ~}}");
+    let folder = folder(&[("policy.yaml", POLICY), ("task.yaml", &task)])?;
+    let run = taskgate(
+        folder.path(),
+        &["check", "task.yaml", "--with", "policy.yaml", "-o", "json"],
+        "",
+    )?;
+    let report: Value = serde_json::from_str(&run.stdout)?;
+    let entry = &report["objects"][0];
+    ensure!(entry["object"]["metadata"]["labels"]["team"] == "", "{report}");
+    ensure!(entry["changes"].is_null(), "{report}");
+    Ok(())
+}
+
+#[test]
+fn webhook_configurations_of_others_change_nothing() -> anyhow::Result<()> {
+    let configuration = |name: &str, webhooks: &str| {
+        format!(
+            "apiVersion: admissionregistration.k8s.io/v1\nkind: MutatingWebhookConfiguration\nmetadata: {{name: {name}}}\n\
+             webhooks:{webhooks}\n"
+        )
+    };
+    let webhook = |name: &str, path: &str, more: &str| {
+        format!(
+            "\n- name: {name}\n  admissionReviewVersions: [v1]\n  sideEffects: None\n  clientConfig:\n    \
+             caBundle: ${{CA_BUNDLE}}\n    service: {{name: other, namespace: other, path: {path}}}\n{more}"
+        )
+    };
+    let rules = "  rules:\n  - {apiGroups: [batch], apiVersions: [v1], operations: [CREATE], resources: [jobs]}\n";
+    for others in [
+        configuration("nothing", ""),
+        configuration("injector", &webhook("inject.example.com", "/mutate", rules)),
+        configuration("mpi", &webhook("jobs.mpi.example.com", "/mutate/jobs", rules)),
+        configuration("tekton", &webhook("tasks.other.example.com", "/mutate/tasks", "")),
+    ] {
+        let folder = folder(&[("others.yaml", &others), ("policy.yaml", POLICY), ("task.yaml", TASK)])?;
+        let run = taskgate(folder.path(), &["check", "."], "")?;
+        ensure!(
+            run.code == Some(0)
+                && run
+                    .stdout
+                    .ends_with("2 objects: 2 allowed (1 changed), 1 of other kinds\n"),
+            "{others}\n{} {}",
+            run.stdout,
+            run.stderr
+        );
+    }
+    let odd = "  matchConditions: [{name: odd, expression: a &&}]\n";
+    let own = configuration("taskgate", &webhook("mutate.tasks.taskgate.dev", "/mutate/tasks", odd));
+    let folder = folder(&[("own.yaml", &format!("# ours\n{own}")), ("task.yaml", TASK)])?;
+    let run = taskgate(folder.path(), &["check", "own.yaml", "task.yaml"], "")?;
+    ensure!(run.code == Some(1), "{} {}", run.stdout, run.stderr);
+    for line in [
+        "own.yaml:2  unreadable",
+        "task.yaml:1  Task team-a/fixer-42  allowed, unchanged",
+    ] {
+        ensure!(
+            run.stdout.lines().any(|printed| printed == line),
+            "{line}\n{}",
+            run.stdout
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn render_reads_tasks_only() -> anyhow::Result<()> {
+    let folder = folder(&[
+        ("policy.yaml", POLICY),
+        ("task.yaml", TASK),
+        ("text.yaml", &POLICY.replace("{metadata: ", "{metadata: text} #")),
+    ])?;
+    let run = |args: &[&str]| taskgate(folder.path(), args, "");
+    let good = run(&["render", "policy.yaml", "task.yaml"])?;
+    ensure!(
+        good.code == Some(0) && good.stdout.contains("blue"),
+        "{} {}",
+        good.stdout,
+        good.stderr
+    );
+    let bad = run(&["render", "policy.yaml", "policy.yaml"])?;
+    ensure!(
+        bad.code == Some(1)
+            && bad
+                .stderr
+                .contains("policy.yaml: taskgate.dev/v1alpha1 TaskPolicy is no Task of kelos.dev"),
+        "{}",
+        bad.stderr
+    );
+    fs::write(
+        folder.path().join("null.yaml"),
+        POLICY.replace("team: blue", "team: blue, area: ~"),
+    )?;
+    let null = run(&["render", "null.yaml", "task.yaml"])?;
+    ensure!(
+        null.code == Some(0) && null.stdout == good.stdout,
+        "{} {}",
+        null.stdout,
+        null.stderr
+    );
+    let odd = run(&["render", "text.yaml", "task.yaml", "--engine", "GoTemplate"])?;
+    ensure!(
+        odd.code == Some(1) && !odd.stderr.contains("panicked"),
+        "{}",
+        odd.stderr
+    );
+    Ok(())
+}
+
 /// A folder with a policy and `count` Tasks that it governs.
 fn many_tasks(count: usize) -> anyhow::Result<tempfile::TempDir> {
     let folder = folder(&[("policy.yaml", POLICY)])?;

@@ -183,12 +183,8 @@ impl Evaluation {
     }
 
     pub(crate) fn reject_invalid(&mut self, code: u16, errors: Vec<FieldError>) {
-        let messages = errors.iter().map(|error| match (code, error.field.as_str()) {
-            (400, _) if error.message.starts_with("unknown field") => error.message.clone(),
-            (_, "") => error.message.clone(),
-            (_, field) => format!("{field}: {}", error.message),
-        });
-        self.message = Some(messages.collect::<Vec<_>>().join("; "));
+        let messages: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        self.message = Some(messages.join("; "));
         self.verdict = WriteVerdict::Invalid;
         self.code = Some(code);
         self.field_errors = errors;

@@ -1,4 +1,4 @@
-//! Evaluates a write request in the order of the API server: pruning and defaults, the mutating webhooks (reinvoked where a
+//! Evaluates a write request in the order of the API server: decoding with pruning and defaults, the mutating webhooks (reinvoked where a
 //! later one changed the object), the schema, the validating webhooks on the object to store.
 //!
 //! Only taskgate's own webhooks are called; changes and denials of others are unknown.
@@ -15,7 +15,7 @@ use crate::{
     cluster_state::ClusterState,
     diff::changes,
     evaluation::{EvaluatedCall, Evaluation, EvaluationReason, WriteVerdict},
-    schema::Schemas,
+    schema::{FieldError, Schemas},
     webhooks::{InstalledWebhook, InstalledWebhooks, MatchOutcome},
     write_request::WriteRequest,
 };
@@ -60,7 +60,7 @@ impl Evaluator {
 
 impl EvaluationRun<'_> {
     async fn run(&mut self) {
-        if self.writes_object() && !self.prune_and_default() {
+        if self.writes_object() && !self.decode() {
             return;
         }
         let before = self.request.review.object.clone();
@@ -99,15 +99,18 @@ impl EvaluationRun<'_> {
         writes && self.request.subresource.is_empty()
     }
 
-    /// Before admission: rejects unknown fields, as kubectl requests it, and fills in defaults. Whether the request goes on.
-    fn prune_and_default(&mut self) -> bool {
+    /// Before admission: rejects what cannot be decoded and unknown fields, as kubectl requests it, and fills in defaults. Whether the
+    /// request goes on.
+    fn decode(&mut self) -> bool {
         let schemas = &self.evaluator.schemas;
         let review = &mut self.request.review;
-        let mut errors = schemas.prune_and_default(&review.kind, &mut review.object);
+        let mut errors = schemas.decode(&review.kind, &mut review.object);
         if errors.is_empty() || self.request.recorded {
             return true;
         }
-        errors.extend(schemas.validate(&review.kind, &review.object, &Value::Null));
+        if errors.iter().all(FieldError::is_unknown_field) {
+            errors.extend(schemas.validate(&review.kind, &review.object, &Value::Null));
+        }
         self.evaluation.reject_invalid(400, errors);
         false
     }

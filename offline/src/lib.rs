@@ -30,7 +30,7 @@ pub mod webhooks;
 pub mod write_request;
 
 pub use cluster_state::{ClusterState, ClusterStateOptions};
-pub use documents::{Document, Documents, SourceLocation, UnreadableDocument};
+pub use documents::{Document, Documents, DuplicateField, SourceLocation, UnreadableDocument};
 pub use evaluation::{Evaluation, WriteVerdict};
 pub use evaluator::Evaluator;
 pub use schema::Schemas;

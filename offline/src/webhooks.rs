@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
-    api::admissionregistration::v1::{MutatingWebhook, RuleWithOperations, WebhookClientConfig},
+    api::admissionregistration::v1::{MutatingWebhook, RuleWithOperations},
     apimachinery::pkg::apis::meta::v1::LabelSelector,
 };
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 use taskgate_api::{Selector, SelectorExt as _, metadata::Metadata};
 use taskgate_policy::Phase;
@@ -28,12 +29,20 @@ pub struct InstalledWebhooks(Vec<InstalledWebhook>);
 
 /// A webhook configuration cannot be evaluated.
 #[derive(Debug, thiserror::Error)]
-#[error("{configuration}: {problem}")]
+#[error("{kind} {name}{webhook}: {problem}")]
 pub struct WebhookConfigurationError {
-    /// Its kind and name.
-    pub configuration: String,
-    /// Why.
-    pub problem: String,
+    kind: String,
+    name: String,
+    /// The webhook in it, after a comma; empty if it is not one of them.
+    webhook: String,
+    problem: String,
+}
+
+impl WebhookConfigurationError {
+    /// Whether it is about the configuration `object`.
+    pub fn is_about(&self, object: &Value) -> bool {
+        object["kind"] == self.kind && Metadata::of(object).name() == Some(&self.name)
+    }
 }
 
 /// A webhook that calls taskgate.
@@ -93,24 +102,26 @@ impl InstalledWebhooks {
         let mut webhooks = Vec::new();
         for ((kind, name), configuration) in configurations {
             let failed = |webhook: &str, problem: String| WebhookConfigurationError {
-                configuration: format!("{kind} {name}{webhook}"),
+                kind: kind.to_owned(),
+                name: name.to_owned(),
+                webhook: webhook.to_owned(),
                 problem,
             };
-            // A validating webhook has the same fields, except the reinvocation policy.
+            let all = configuration["webhooks"].as_array().into_iter().flatten();
+            let own: Vec<_> = all.filter_map(|webhook| Some((endpoint(webhook)?, webhook))).collect();
+            if own.is_empty() {
+                continue;
+            }
             if configuration["apiVersion"] != "admissionregistration.k8s.io/v1" {
                 return Err(failed(
                     "",
                     "its apiVersion is not admissionregistration.k8s.io/v1".to_owned(),
                 ));
             }
-            let all: Option<Vec<MutatingWebhook>> = serde_json::from_value(configuration["webhooks"].clone())
-                .map_err(|error| failed("", error.to_string()))?;
-            for webhook in all.into_iter().flatten() {
-                if let Some(endpoint) = endpoint(&webhook.client_config) {
-                    let called = format!(", webhook {}", webhook.name);
-                    let installed = InstalledWebhook::new(name, endpoint, webhook);
-                    webhooks.push(installed.map_err(|problem| failed(&called, problem))?);
-                }
+            for (endpoint, webhook) in own {
+                let installed = InstalledWebhook::new(name, endpoint, webhook);
+                let called = format!(", webhook {}", endpoint.webhook);
+                webhooks.push(installed.map_err(|problem| failed(&called, problem))?);
             }
         }
         // Configurations run in the order of their names, the webhooks of each in their own order.
@@ -129,21 +140,21 @@ impl InstalledWebhooks {
     }
 }
 
-/// The endpoint of taskgate that a webhook calls, by its path.
-fn endpoint(client: &WebhookClientConfig) -> Option<&'static Endpoint> {
-    let path = match (&client.service, &client.url) {
-        (Some(service), _) => service.path.as_deref()?,
-        (None, Some(url)) => url.as_str(),
-        (None, None) => return None,
-    };
-    ENDPOINTS
-        .iter()
-        .filter(|endpoint| path.ends_with(endpoint.path))
-        .max_by_key(|endpoint| endpoint.path.len())
+/// The endpoint of taskgate that `webhook` calls. Its name and its path say so: others serve such paths too.
+fn endpoint(webhook: &Value) -> Option<&'static Endpoint> {
+    let endpoint = ENDPOINTS.iter().find(|endpoint| webhook["name"] == endpoint.webhook)?;
+    let client = &webhook["clientConfig"];
+    let path = client["service"]["path"].as_str().or_else(|| client["url"].as_str())?;
+    path.ends_with(endpoint.path).then_some(endpoint)
 }
 
 impl InstalledWebhook {
-    fn new(configuration: &str, endpoint: &'static Endpoint, webhook: MutatingWebhook) -> Result<Self, String> {
+    fn new(configuration: &str, endpoint: &'static Endpoint, webhook: &Value) -> Result<Self, String> {
+        let mut webhook = webhook.clone();
+        // Where and how it is called decides nothing, and a template may have a placeholder for the certificate.
+        webhook["clientConfig"] = json!({});
+        // A validating webhook has the same fields, except the reinvocation policy.
+        let webhook = MutatingWebhook::deserialize(webhook).map_err(|error| error.to_string())?;
         let selector = |field: &str, selector: Option<LabelSelector>| {
             Selector::try_from(selector.unwrap_or_default()).map_err(|error| format!("{field}: {error}"))
         };
@@ -351,14 +362,46 @@ mod tests {
 
     #[test]
     fn webhooks_of_others_are_skipped_and_invalid_ones_are_errors() {
-        let mut configuration = json!({"kind": "MutatingWebhookConfiguration",
-            "apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": "other"},
-            "webhooks": [{"name": "a.b.c", "admissionReviewVersions": ["v1"], "sideEffects": "None",
-                "clientConfig": {"url": "https://elsewhere/mutate"}}]});
-        assert!(InstalledWebhooks::find([&configuration]).unwrap().is_none());
-        configuration["webhooks"][0]["clientConfig"]["url"] = "https://taskgate/mutate/tasks".into();
-        configuration["webhooks"][0]["matchConditions"] = json!([{"name": "odd", "expression": "a &&"}]);
-        let error = InstalledWebhooks::find([&configuration]).unwrap_err().to_string();
-        assert!(error.contains("webhook a.b.c") && error.contains("odd"), "{error}");
+        let of = |webhooks: Value| {
+            json!({"kind": "MutatingWebhookConfiguration", "apiVersion": "admissionregistration.k8s.io/v1",
+                "metadata": {"name": "other"}, "webhooks": webhooks})
+        };
+        let own = |path: &str| {
+            json!({"name": "mutate.tasks.taskgate.dev", "admissionReviewVersions": ["v1"], "sideEffects": "None",
+                "clientConfig": {"caBundle": "${CA_BUNDLE}", "service": {"name": "t", "namespace": "t", "path": path}}})
+        };
+        let named = |name: &str, mut webhook: Value| {
+            webhook["name"] = json!(name);
+            webhook
+        };
+        for others in [
+            json!(null),
+            json!([]),
+            json!("text"),
+            json!([7, {"name": "a.b.c", "clientConfig": "text"}]),
+            json!([named("a.b.c", own("/mutate/tasks"))]),
+            json!([named("jobs.mpi.example.com", own("/mutate/jobs"))]),
+            json!([own("/mutate")]),
+        ] {
+            let found = InstalledWebhooks::find([&of(others.clone())]).unwrap();
+            assert!(found.is_none(), "{others}");
+        }
+        assert!(
+            InstalledWebhooks::find([&of(json!([own("/mutate/tasks")]))])
+                .unwrap()
+                .is_some()
+        );
+        let mut odd = own("/mutate/tasks");
+        odd["matchConditions"] = json!([{"name": "odd", "expression": "a &&"}]);
+        let error = InstalledWebhooks::find([&of(json!([odd]))]).unwrap_err();
+        assert_eq!(
+            (error.kind.as_str(), error.name.as_str()),
+            ("MutatingWebhookConfiguration", "other")
+        );
+        let error = error.to_string();
+        assert!(
+            error.contains("webhook mutate.tasks.taskgate.dev") && error.contains("odd"),
+            "{error}"
+        );
     }
 }

@@ -10,6 +10,8 @@ use taskgate_webhook::{
     rules::{AdmittedKind, ENDPOINTS},
 };
 
+use crate::schema::{drop_empty, kind_of};
+
 /// The metadata fields that only the API server sets; it drops a creator's values.
 const SET_BY_SERVER: [&str; 8] = [
     "creationTimestamp",
@@ -91,23 +93,24 @@ impl WriteRequest {
             if let Some(metadata) = metadata.as_object_mut() {
                 if !admitted.namespaced {
                     metadata.remove("namespace");
-                } else if metadata
-                    .get("namespace")
-                    .and_then(Value::as_str)
-                    .is_none_or(str::is_empty)
-                {
+                } else if metadata.get("namespace").is_none_or(|namespace| *namespace == "") {
                     metadata.insert("namespace".to_owned(), defaults.namespace.as_str().into());
                 }
             }
         }
         let metadata = Metadata::of(&object);
+        // A namespace that cannot be decoded makes the object no cluster-scoped one.
+        let namespace = match admitted {
+            Some(admitted) if admitted.namespaced => metadata.namespace().unwrap_or(&defaults.namespace),
+            _ => metadata.namespace().unwrap_or_default(),
+        };
         Self {
             review: ReviewRequest {
                 uid: "offline".to_owned(),
                 kind,
                 operation: Operation::Create,
                 name: metadata.name().unwrap_or_default().to_owned(),
-                namespace: metadata.namespace().unwrap_or_default().to_owned(),
+                namespace: namespace.to_owned(),
                 user_info: defaults.user.clone(),
                 object,
                 old_object: Value::Null,
@@ -134,6 +137,9 @@ impl WriteRequest {
             resource: String,
         }
         let request = review["request"].take();
+        if !request.is_object() {
+            return Err(InvalidReview("request: Required value".to_owned()));
+        }
         let review_resource =
             ReviewResource::deserialize(&request).map_err(|error| InvalidReview(error.to_string()))?;
         let mut review = ReviewRequest::deserialize(request).map_err(|error| InvalidReview(error.to_string()))?;
@@ -170,30 +176,6 @@ impl WriteRequest {
             Operation::Delete => "DELETE",
             Operation::Connect => "CONNECT",
         }
-    }
-}
-
-/// Drops empty fields of `metadata`, as the API server does before it sends an object to webhooks.
-fn drop_empty(object: &mut Value) {
-    let empty = |value: &Value| match value {
-        Value::Null => true,
-        Value::Object(fields) => fields.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        _ => false,
-    };
-    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.retain(|_, value| !empty(value));
-    }
-}
-
-/// The `apiVersion` and `kind` of `object`.
-pub(crate) fn kind_of(object: &Value) -> ObjectKind {
-    let version = object["apiVersion"].as_str().unwrap_or_default();
-    let (group, version) = version.split_once('/').unwrap_or(("", version));
-    ObjectKind {
-        group: group.to_owned(),
-        version: version.to_owned(),
-        kind: object["kind"].as_str().unwrap_or_default().to_owned(),
     }
 }
 
@@ -252,6 +234,10 @@ mod tests {
             (Some("ann"), &json!({"uid": "u"}))
         );
         let empty = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"});
-        assert!(WriteRequest::of(empty, &RequestDefaults::default()).is_err());
+        let error = WriteRequest::of(empty, &RequestDefaults::default()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "no AdmissionReview with a request: request: Required value"
+        );
     }
 }

@@ -2,17 +2,17 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use serde_json::{Map, Value};
 use taskgate_api::{kelos, metadata::Metadata, task_policy::TemplateEngine};
+use taskgate_offline::{Schemas, documents::read_value, schema::FieldError};
 use taskgate_policy::{
     Policy, SpawnerInfo, WorkspaceInfo,
     metadata::{PreviewLine, TemplateInput, preview},
@@ -119,15 +119,31 @@ fn table(lines: &[PreviewLine]) -> String {
 }
 
 fn read(path: &Path) -> Result<Value> {
-    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    serde_saphyr::from_str(&text).with_context(|| format!("{} is no YAML of one object", path.display()))
+    read_value(path).map_err(|error| anyhow!("{}: {}", error.location(), error.message))
+}
+
+/// The object of the file, which is of Kelos' `kind`.
+fn read_kind(path: &Path, kind: &str) -> Result<Value> {
+    let object = read(path)?;
+    let text = |field: &str| object[field].as_str().unwrap_or_default();
+    let group = text("apiVersion").split_once('/').map_or("", |(group, _)| group);
+    if (group, text("kind")) != (kelos::GROUP, kind) {
+        let (version, found) = (text("apiVersion"), text("kind"));
+        bail!("{}: {version} {found} is no {kind} of {}", path.display(), kelos::GROUP);
+    }
+    Ok(object)
 }
 
 /// The policy of the file, compiled. Errors with all its problems.
 fn policy(args: &RenderArgs) -> Result<Policy> {
-    let mut object = read(&args.policy)?;
-    if let (Some(engine), Some(section)) = (args.engine, object.pointer_mut("/spec/metadata")) {
-        section["engine"] = serde_json::to_value(engine)?;
+    let invalid = |errors: Vec<FieldError>| {
+        let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        anyhow!("{}: {}", args.policy.display(), errors.join("\n"))
+    };
+    let mut object = Schemas::own().stored(&read(&args.policy)?).map_err(invalid)?;
+    let section = object.pointer_mut("/spec/metadata").and_then(Value::as_object_mut);
+    if let (Some(engine), Some(section)) = (args.engine, section) {
+        section.insert("engine".to_owned(), serde_json::to_value(engine)?);
     }
     let object = Arc::new(object);
     let compiled = match object["kind"].as_str().unwrap_or_default() {
@@ -139,13 +155,13 @@ fn policy(args: &RenderArgs) -> Result<Policy> {
 }
 
 fn from_files(args: &RenderArgs) -> Result<TaskInputs> {
-    let task = read(Path::new(&args.task))?;
-    let optional = |path: &Option<PathBuf>| path.as_deref().map(read).transpose();
+    let task = read_kind(Path::new(&args.task), "Task")?;
+    let optional = |path: &Option<PathBuf>, kind| path.as_deref().map(|path| read_kind(path, kind)).transpose();
     Ok(TaskInputs {
         namespace: Metadata::of(&task).namespace().unwrap_or("default").to_owned(),
         namespace_labels: BTreeMap::new(),
-        spawner: optional(&args.spawner)?,
-        workspace: optional(&args.workspace)?,
+        spawner: optional(&args.spawner, "TaskSpawner")?,
+        workspace: optional(&args.workspace, "Workspace")?,
         task,
     })
 }

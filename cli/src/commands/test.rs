@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 use serde::Serialize;
 use taskgate_offline::case::{CaseRunner, is_case};
@@ -68,14 +68,14 @@ struct FailedCase {
 
 pub(crate) async fn run(args: TestArgs) -> Result<ExitStatus> {
     let mut cases = Vec::new();
+    let mut results = Results::default();
     for path in &args.paths {
-        find(path, true, &mut cases).with_context(|| path.display().to_string())?;
+        find(path, true, &mut cases, &mut results);
     }
     let no_case = || UsageError("there is no case: a file with `objects:` and `now:`".to_owned());
-    ensure!(!cases.is_empty(), no_case());
+    ensure!(!cases.is_empty() || !results.failed.is_empty(), no_case());
     let runner = CaseRunner::new(NAME, NAMESPACE);
     let progress = ProgressLine::new("running cases");
-    let mut results = Results::default();
     for (index, path) in cases.iter().enumerate() {
         progress.at(index, cases.len());
         run_case(&runner, path, args.update, &mut results).await;
@@ -116,27 +116,42 @@ async fn run_case(runner: &CaseRunner, path: &Path, update: bool, results: &mut 
     }
 }
 
-/// Collects the cases at `path`, in the order of their names. A `named` file is a case whatever its content is.
-fn find(path: &Path, named: bool, cases: &mut Vec<PathBuf>) -> std::io::Result<()> {
-    if fs::metadata(path)?.is_dir() {
-        let mut entries = fs::read_dir(path)?.collect::<std::io::Result<Vec<_>>>()?;
-        entries.sort_by_key(fs::DirEntry::file_name);
-        for entry in entries {
-            let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-            // A symbolic link may lead back to its own folder.
-            if !hidden && !entry.file_type()?.is_symlink() {
-                find(&entry.path(), false, cases)?;
+/// Collects the cases at `path`, in the order of their names. A `named` file is a case whatever its content is. What cannot be read is
+/// a failure, and hides no other case.
+fn find(path: &Path, named: bool, cases: &mut Vec<PathBuf>, results: &mut Results) {
+    match entries(path) {
+        Ok(None) => {
+            let yaml = path
+                .extension()
+                .is_some_and(|extension| extension == "yaml" || extension == "yml");
+            if named || yaml && is_case(path) {
+                cases.push(path.to_owned());
             }
         }
-        return Ok(());
+        Ok(Some(entries)) => entries.iter().for_each(|entry| find(entry, false, cases, results)),
+        Err(error) => results.failed.push(FailedCase {
+            case: path.to_owned(),
+            differences: vec![error.to_string()],
+        }),
     }
-    let yaml = path
-        .extension()
-        .is_some_and(|extension| extension == "yaml" || extension == "yml");
-    if named || yaml && is_case(path) {
-        cases.push(path.to_owned());
+}
+
+/// The entries of the folder `path`, in the order of their names; `None` for a file.
+fn entries(path: &Path) -> std::io::Result<Option<Vec<PathBuf>>> {
+    if !fs::metadata(path)?.is_dir() {
+        return Ok(None);
     }
-    Ok(())
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+        // A symbolic link may lead back to its own folder.
+        if !hidden && !entry.file_type()?.is_symlink() {
+            entries.push(entry.path());
+        }
+    }
+    entries.sort();
+    Ok(Some(entries))
 }
 
 fn text(results: &Results, style: Style) -> String {

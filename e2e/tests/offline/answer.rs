@@ -64,6 +64,9 @@ impl Answer {
         } else if let Some((_, unknown)) = message.split_once("strict decoding error: ") {
             "invalid".clone_into(&mut answer.verdict);
             answer.why = unknown.split(", ").map(ToOwned::to_owned).collect();
+        } else if let (StatusCode::BAD_REQUEST, Some((_, json))) = (status, message.split_once(": json: ")) {
+            "invalid".clone_into(&mut answer.verdict);
+            answer.why = [format!("json: {json}")].into();
         } else {
             bail!("{status}: {body}");
         }
@@ -108,13 +111,16 @@ impl Answer {
             "invalid" => {
                 let flaws = list("flaws");
                 let flaws = flaws.iter();
-                // Before anything else the API server refuses unknown fields, and tells of nothing else.
+                // Before anything else the API server refuses what it cannot decode and unknown fields, and tells of nothing else.
                 answer.why = if answer.code == 400 {
-                    let messages = flaws.filter_map(|flaw| flaw["message"].as_str());
-                    messages
-                        .filter(|message| message.starts_with("unknown field"))
-                        .map(ToOwned::to_owned)
-                        .collect()
+                    let messages: Vec<_> = flaws.filter_map(|flaw| flaw["message"].as_str()).collect();
+                    let of = |kind: &str| {
+                        let messages = messages.iter().filter(|message| message.starts_with(kind));
+                        messages.map(|message| (*message).to_owned()).collect::<BTreeSet<_>>()
+                    };
+                    Some(of("json: "))
+                        .filter(|undecodable| !undecodable.is_empty())
+                        .unwrap_or_else(|| of("unknown field"))
                 } else {
                     flaws
                         .filter_map(|flaw| Some(flaw["field"].as_str()?.to_owned()))

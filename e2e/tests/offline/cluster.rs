@@ -51,6 +51,28 @@ subjects:
 - {apiGroup: rbac.authorization.k8s.io, kind: User, name: dora}
 ";
 
+/// Another product with paths as those of taskgate. It wants no object that is drawn.
+const FOREIGN: &str = "
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingWebhookConfiguration
+metadata: {name: another-product}
+webhooks:
+- name: tasks.another.example.com
+  admissionReviewVersions: [v1]
+  sideEffects: None
+  clientConfig: {service: {name: another, namespace: another, path: /mutate/tasks}}
+  objectSelector: {matchLabels: {another.example.com/enabled: yes-please}}
+  rules:
+  - {apiGroups: ['*'], apiVersions: ['*'], operations: [CREATE, UPDATE], resources: ['*']}
+- name: jobs.another.example.com
+  admissionReviewVersions: [v1]
+  sideEffects: None
+  clientConfig: {service: {name: another, namespace: another, path: /mutate/jobs}}
+  objectSelector: {matchLabels: {another.example.com/enabled: yes-please}}
+  rules:
+  - {apiGroups: [batch], apiVersions: [v1], operations: [CREATE], resources: [jobs]}
+";
+
 pub(crate) struct RandomCluster {
     pub(crate) cp: ControlPlane,
     pub(crate) gate: Gate,
@@ -66,7 +88,8 @@ impl RandomCluster {
     pub(crate) async fn start(chance: &mut Chance) -> anyhow::Result<Self> {
         let cp = ControlPlane::builder().crds(CRDS).start().await?;
         cp.install_crds(&taskgate(["manifests", "crds"]).await?).await?;
-        cp.apply_yaml(&[NAMESPACE, LEASE, RIGHTS].join("\n---\n")).await?;
+        cp.apply_yaml(&[NAMESPACE, LEASE, RIGHTS, FOREIGN].join("\n---\n"))
+            .await?;
         let has_kueue = kueue::install(&cp, chance).await?;
         let mut namespaces = Vec::new();
         for number in 0..NAMESPACES {

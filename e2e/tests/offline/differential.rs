@@ -124,6 +124,10 @@ fn sample(cluster: &RandomCluster, chance: &mut Chance, number: usize) -> Sample
     if object["kind"] != "ClusterTaskPolicy" {
         object["metadata"]["namespace"] = json!(namespace);
     }
+    // The names and finalizers of Jobs have rules of their own.
+    if object["kind"] != "Job" && chance.once_in(6) {
+        chance.spoil_metadata(&mut object, number);
+    }
     Sample {
         namespace,
         user: chance.creator(),
@@ -149,7 +153,12 @@ fn update(cluster: &RandomCluster, chance: &mut Chance) -> Sample {
     Sample {
         namespace: old["metadata"]["namespace"].as_str().unwrap_or_default().to_owned(),
         user: chance.changer(),
-        object: chance.changed(&old),
+        // Once in a while it is applied again as it is.
+        object: if chance.once_in(15) {
+            old.clone()
+        } else {
+            chance.changed(&old)
+        },
         old,
     }
 }

@@ -83,8 +83,10 @@ impl Chance {
             1 => metadata["annotations"]["taskgate.dev/item"] = json!(format!("item {}", self.below(ITEMS))),
             2 => metadata["name"] = json!(format!("{}-x{number}", spawner.to_lowercase())),
             3 => {
-                // Without a source the generated name would be the item.
-                metadata["annotations"]["taskgate.dev/item"] = json!(format!("item {}", self.below(ITEMS)));
+                // A generated name is no item: it is stated, or there is none.
+                if self.once_in(2) {
+                    metadata["annotations"]["taskgate.dev/item"] = json!(format!("item {}", self.below(ITEMS)));
+                }
                 let fields = metadata.as_object_mut().expect("it is an object");
                 fields.remove("name");
                 fields.insert(
@@ -122,11 +124,43 @@ impl Chance {
             "spec": self.task_spec()})
     }
 
+    /// Makes the metadata of `object`, which is to be created, odd: in one way, because the API server reports only the first value
+    /// that it cannot decode.
+    pub(crate) fn spoil_metadata(&mut self, object: &mut Value, number: usize) {
+        let long = "x".repeat(64);
+        let metadata = &mut object["metadata"];
+        let name = metadata["name"].clone();
+        match self.below(20) {
+            0 => metadata["name"] = json!(format!("Task_{number}")),
+            1 => metadata["name"] = json!(format!("{}{number}", "n".repeat(250))),
+            2 => metadata["name"] = json!(number),
+            3 => _ = metadata.as_object_mut().map(|metadata| metadata.remove("name")),
+            4 => metadata["generateName"] = json!("Gen_"),
+            5 if name.is_string() => metadata["generateName"] = json!("also-"),
+            6 => metadata["labels"]["issue"] = json!(42),
+            7 => metadata["labels"]["urgent"] = json!(true),
+            8 => metadata["labels"]["nothing"] = Value::Null,
+            9 => metadata["labels"] = json!({"team": null}),
+            10 => metadata["labels"]["my key"] = json!("a"),
+            11 => metadata["labels"]["team"] = json!(self.one_of(&["Platform Team", "a/b", &long, "-"])),
+            12 => metadata["labels"][*self.one_of(&["a/b/c", "/x", "E.com/x", "x/", ""])] = json!("a"),
+            13 => metadata["annotations"]["my key"] = json!("a"),
+            14 => metadata["annotations"]["big"] = json!("x".repeat(256 * 1024)),
+            15 => metadata["ownerReferences"] = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "a"}]),
+            16 => metadata["finalizers"] = json!(["a b"]),
+            17 => metadata["label"] = json!({}),
+            18 => metadata["annotations"] = json!("text"),
+            _ => *metadata = json!("text"),
+        }
+    }
+
     fn task_spec(&mut self) -> Value {
         let agent = self.one_of(&["claude-code", "codex", "gemini"]);
         let mut spec = json!({"prompt": "Do what has to be done", "type": agent, "credentials": {"type": "none"}});
         if self.once_in(3) {
-            spec["ttlSecondsAfterFinished"] = json!(self.one_of(&[0, 60, 86_400]));
+            spec["ttlSecondsAfterFinished"] = self
+                .one_of(&[json!(0), json!(60), json!(60.0), json!(86_400), Value::Null])
+                .clone();
         }
         if self.once_in(3) {
             spec["workspaceRef"] = json!({"name": self.one_of(&[WORKSPACE, "absent", "Not A Name"])});

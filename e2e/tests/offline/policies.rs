@@ -126,7 +126,7 @@ impl Chance {
 
     /// Makes `spec` wrong in one of many ways, or leaves it. Whether with unknown fields too.
     pub(crate) fn spoil(&mut self, spec: &mut Value, unknown_fields: bool) {
-        match self.below(12) {
+        match self.below(14) {
             1 | 4 if !unknown_fields => {}
             0 => spec["mode"] = json!("Perhaps"),
             1 => spec["mod"] = json!("Warn"),
@@ -138,6 +138,8 @@ impl Chance {
             7 => *spec = json!({}),
             8 => spec["metadata"] = json!({"labels": {"Bad Key!": "x", "a": "{{ b"}}),
             9 => spec["retry"] = json!({"maxAttempts": 3}),
+            10 => spec["failurePolicy"] = json!({"maxRetriesPerItem": 3.0}),
+            11 => spec["metadata"] = json!({"labels": {"team": null, "area": "a"}}),
             _ => {}
         }
     }

@@ -89,7 +89,10 @@ pub(super) fn update_file(path: &Path, expect: &[Expectation]) -> Result<(), Cas
     let io = |source| CaseError::io(path, source);
     let text = fs::read_to_string(path).map_err(io)?;
     let field = serde_saphyr::to_string(&ExpectField { expect });
-    let field = field.map_err(|error| CaseError::invalid(&path.display(), &error))?;
+    let mut field = field.map_err(|error| CaseError::invalid(&path.display(), &error))?;
+    if text.contains("\r\n") {
+        field = field.replace('\n', "\r\n");
+    }
     fs::write(path, replace(&text, &field)).map_err(io)
 }
 
@@ -117,6 +120,21 @@ fn replace(text: &str, field: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn line_ends_stay() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("case.yaml");
+        fs::write(&path, "a: 1\r\nexpect: []\r\nb: 2\r\n")?;
+        update_file(&path, &[Expectation::default()])?;
+        let text = fs::read_to_string(&path)?;
+        assert!(
+            text.contains("verdict: allowed\r\n") && text.ends_with("b: 2\r\n"),
+            "{text:?}"
+        );
+        assert_eq!(text.matches('\n').count(), text.matches("\r\n").count());
+        Ok(())
+    }
 
     #[test]
     fn the_text_around_the_field_stays() {

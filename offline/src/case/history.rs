@@ -11,7 +11,7 @@ use taskgate_api::{
 };
 use taskgate_policy::{PolicyScope, record};
 
-use crate::{ClusterState, WriteRequest};
+use crate::{ClusterState, WriteRequest, documents::ReadValue};
 
 /// An earlier attempt.
 #[derive(Clone, Debug, Deserialize)]
@@ -29,17 +29,30 @@ pub(super) struct PastAttempt {
 struct PastAttemptFields {
     /// The agent failed.
     #[serde(default)]
-    failed: Option<Timestamp>,
+    failed: Option<AttemptTime>,
     /// The infrastructure failed.
     #[serde(default)]
-    infrastructure: Option<Timestamp>,
+    infrastructure: Option<AttemptTime>,
     /// The agent succeeded.
     #[serde(default)]
-    succeeded: Option<Timestamp>,
+    succeeded: Option<AttemptTime>,
     #[serde(default)]
     reason: Option<String>,
     #[serde(default)]
     cost: Option<String>,
+}
+
+/// When an attempt ended.
+#[derive(Deserialize)]
+#[serde(try_from = "ReadValue")]
+struct AttemptTime(Timestamp);
+
+impl TryFrom<ReadValue> for AttemptTime {
+    type Error = String;
+
+    fn try_from(read: ReadValue) -> Result<Self, String> {
+        super::time(&read.value).map(Self)
+    }
 }
 
 impl TryFrom<PastAttemptFields> for PastAttempt {
@@ -54,7 +67,7 @@ impl TryFrom<PastAttemptFields> for PastAttempt {
         };
         Ok(Self {
             outcome,
-            time,
+            time: time.0,
             reason: fields.reason,
             cost: fields.cost,
         })

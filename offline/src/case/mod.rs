@@ -20,7 +20,6 @@ mod expectation;
 mod history;
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -31,8 +30,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    ClusterState, ClusterStateOptions, Documents, Evaluator, InstalledWebhooks, RequestDefaults, Schemas, WriteRequest,
+    ClusterState, ClusterStateOptions, Documents, Evaluator, InstalledWebhooks, RequestDefaults, Schemas,
+    UnreadableDocument, WriteRequest,
     diff::{FieldChange, changes},
+    documents::{ReadValue, read_text, typed},
 };
 use expectation::{Expectation, update_file};
 use history::{PastAttempt, record_history};
@@ -69,18 +70,45 @@ pub struct CaseFile {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-enum Times {
-    One(Timestamp),
-    Several(Vec<Timestamp>),
+#[serde(try_from = "ReadValue")]
+struct Times(Vec<Timestamp>);
+
+impl TryFrom<ReadValue> for Times {
+    type Error = String;
+
+    fn try_from(read: ReadValue) -> Result<Self, String> {
+        let times = match read.value {
+            Value::Array(times) => times,
+            one => vec![one],
+        };
+        times.iter().map(time).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// The time in `value`, or what is wrong with it.
+fn time(value: &Value) -> Result<Timestamp, String> {
+    let time = value.as_str().and_then(|text| text.parse().ok());
+    time.ok_or_else(|| format!("{value} is no time such as 2026-11-20T12:00:00Z"))
 }
 
 /// An object, or a file with objects.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(try_from = "ReadValue")]
 enum ObjectSource {
     File(PathBuf),
     Object(Value),
+}
+
+impl TryFrom<ReadValue> for ObjectSource {
+    type Error = String;
+
+    fn try_from(read: ReadValue) -> Result<Self, String> {
+        match read.value {
+            Value::String(file) => Ok(Self::File(file.into())),
+            object @ Value::Object(_) => Ok(Self::Object(object)),
+            other => Err(format!("{other} is neither an object nor the name of a file")),
+        }
+    }
 }
 
 /// A case cannot be run.
@@ -185,9 +213,9 @@ impl CaseRunner {
             schemas: self.schemas_with(&given),
             now: Timestamp::UNIX_EPOCH,
         };
-        let times = case.times();
+        let Times(times) = &case.now;
         let mut expectations = Vec::new();
-        for now in &times {
+        for now in times {
             evaluator.now = *now;
             for object in &requested {
                 let options = ClusterStateOptions {
@@ -238,25 +266,20 @@ impl CaseRunner {
 impl CaseFile {
     /// Reads the case of `path`.
     pub fn read(path: &Path) -> Result<Self, CaseError> {
-        let text = fs::read_to_string(path).map_err(|source| CaseError::io(path, source))?;
-        serde_saphyr::from_str(&text).map_err(|error| {
-            let at = error.location().map(|at| format!(":{}:{}", at.line(), at.column()));
-            let location = format!("{}{}", path.display(), at.unwrap_or_default());
-            CaseError::invalid(&location, &error.without_snippet())
+        let text = read_text(path).map_err(|source| CaseError::io(path, source))?;
+        typed(&text).map_err(|error| {
+            let error = UnreadableDocument {
+                file: path.display().to_string(),
+                ..error
+            };
+            CaseError::invalid(&error.location(), &error.message)
         })
-    }
-
-    fn times(&self) -> Vec<Timestamp> {
-        match &self.now {
-            Times::One(now) => vec![*now],
-            Times::Several(times) => times.clone(),
-        }
     }
 }
 
 /// Whether the file is a case, rather than objects that a case refers to.
 pub fn is_case(path: &Path) -> bool {
-    fs::read_to_string(path).is_ok_and(|text| {
+    read_text(path).is_ok_and(|text| {
         let starts = |field: &str| text.lines().any(|line| line.starts_with(field));
         starts("objects:") && starts("now:")
     })
@@ -271,8 +294,7 @@ fn objects(case: &Path, directory: &Path, sources: &[ObjectSource]) -> Result<Ve
             ObjectSource::File(file) => {
                 let read = Documents::read(&[directory.join(file)], &|_, _| ());
                 if let Some(bad) = read.unreadable.first() {
-                    let line = bad.line.map(|line| format!(":{line}")).unwrap_or_default();
-                    let message = format!("{}{line}: {}", bad.file, bad.message);
+                    let message = format!("{}: {}", bad.location(), bad.message);
                     return Err(CaseError::invalid(&case.display(), &message));
                 }
                 found.extend(read.objects.into_iter().map(|document| document.object));
@@ -284,6 +306,8 @@ fn objects(case: &Path, directory: &Path, sources: &[ObjectSource]) -> Result<Ve
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use futures::FutureExt as _;
 
@@ -340,6 +364,44 @@ objects:
         );
         assert!(block_on(runner.run(&path))?.passed(), "{text}");
         assert!(!block_on(runner.update(&path))?);
+        Ok(())
+    }
+
+    #[test]
+    fn a_case_of_any_shape_has_a_result_or_a_readable_error() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("case.yaml");
+        let runner = CaseRunner::new("taskgate", "taskgate-system");
+        let task = "{apiVersion: kelos.dev/v1alpha2, kind: Task, metadata: fixer-42}";
+        for metadata in ["fixer-42", "[]", "7", "", "{labels: [x]}", "{name: a, namespace: 7}"] {
+            let task = task.replace("fixer-42", metadata);
+            fs::write(
+                &path,
+                format!("now: 2026-11-20T12:00:00Z\ngiven: [{task}]\nobjects: [{task}]\n"),
+            )?;
+            let result = block_on(runner.run(&path))?;
+            assert_eq!(result.actual[0]["verdict"], "invalid", "{metadata}: {}", result.actual);
+        }
+        for (text, wanted) in [
+            (
+                "now: soon\nobjects: []\n",
+                ":1:6: \"soon\" is no time such as 2026-11-20T12:00:00Z",
+            ),
+            (
+                "now: []\nobjects: []\nhistory: [{failed: 7}]\n",
+                ":3:20: 7 is no time such as 2026-11-20T12:00:00Z",
+            ),
+            ("now: []\nobjects: text\n", ":2:10: a list is expected"),
+            ("text\n", ":1:1: a mapping is expected"),
+            (
+                "now: []\nobjects: [7]\n",
+                "7 is neither an object nor the name of a file",
+            ),
+        ] {
+            fs::write(&path, text)?;
+            let error = CaseFile::read(&path).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{error}");
+        }
         Ok(())
     }
 

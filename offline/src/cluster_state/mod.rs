@@ -3,14 +3,14 @@
 //! The same kinds as in the server's cache and live reads, with the same rules: a policy that cannot be applied is skipped, a
 //! `WorkItem` belongs to the item of its key, and a Task with a UID is stored.
 //!
-//! Imports `write_request` (the kind of an object). Called by `evaluator`, by `case` and by the binary.
+//! Imports `schema` (the kind of an object, and how the API server stores a policy). Called by `evaluator`, by `case` and by the binary.
 
 mod context;
 mod live;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 use kube::Client;
@@ -23,7 +23,7 @@ use taskgate_api::{
 };
 use taskgate_policy::{ItemIdentity, Policy, PolicyName, PolicySet, SpawnerInfo, TaskState, WorkspaceInfo};
 
-use crate::write_request::kind_of;
+use crate::schema::{Schemas, kind_of};
 pub use live::{LoadError, load};
 
 /// Objects by namespace and name.
@@ -33,7 +33,7 @@ fn key(namespace: &str, name: &str) -> (String, String) {
     (namespace.to_owned(), name.to_owned())
 }
 
-/// A policy that cannot be applied, and why.
+/// A policy, or the configuration of Kueue, that cannot be applied, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RejectedPolicy {
     /// The policy, such as `TaskPolicy team-a/agents`.
@@ -100,7 +100,12 @@ impl ClusterState {
         let kind = kind_of(object);
         let metadata = Metadata::of(object);
         let namespace = metadata.namespace().unwrap_or(default);
-        let Some(name) = metadata.name() else { return };
+        let Some(name) = metadata.name() else {
+            if kind.group == GROUP && matches!(kind.kind.as_str(), "TaskPolicy" | "ClusterTaskPolicy") {
+                self.reject_nameless(object, &kind.kind, namespace);
+            }
+            return;
+        };
         self.has_kueue |= kind.group == kueue::GROUP;
         match (kind.group.as_str(), kind.kind.as_str()) {
             ("", "Namespace") => {
@@ -146,11 +151,37 @@ impl ClusterState {
                 let default = ConfigRef::default();
                 let text = object["data"][ConfigRef::KEY].as_str();
                 if let (true, true, Some(text)) = (namespace == default.namespace, name == default.name, text) {
-                    self.kueue_settings = Settings::read(namespace, text).ok();
+                    match Settings::read(namespace, text) {
+                        Ok(settings) => self.kueue_settings = Some(settings),
+                        Err(error) => self.rejected.push(RejectedPolicy {
+                            policy: format!("ConfigMap {default}"),
+                            problems: vec![format!(
+                                "{}: {error}: the defaults of Kueue are assumed",
+                                ConfigRef::KEY
+                            )],
+                        }),
+                    }
                 }
             }
             _ => {}
         }
+    }
+
+    /// A policy without a name, which the API server does not store as it is.
+    fn reject_nameless(&mut self, object: &Value, kind: &str, namespace: &str) {
+        let prefix = Metadata::of(object).generate_name().unwrap_or_default();
+        let name = match kind {
+            "TaskPolicy" => format!("{namespace}/{prefix}*"),
+            _ => format!("{prefix}*"),
+        };
+        let problems = match SCHEMAS.stored(object) {
+            Ok(_) => vec!["metadata.name: it is generated when the policy is created".to_owned()],
+            Err(errors) => errors.iter().map(ToString::to_string).collect(),
+        };
+        self.rejected.push(RejectedPolicy {
+            policy: format!("{kind} {name}"),
+            problems,
+        });
     }
 
     /// Builds the policy set and the Tasks by item, after all objects are added.
@@ -214,11 +245,21 @@ impl ClusterState {
     }
 }
 
+/// The schemas of policies.
+static SCHEMAS: LazyLock<Schemas> = LazyLock::new(Schemas::own);
+
 /// Compiles the policy `object`, called `name`, or returns its problems under `title`.
 fn compile(name: PolicyName, title: String, object: &Value) -> Result<Policy, RejectedPolicy> {
-    Policy::of_spec(name, &object["spec"]).map_err(|problems| RejectedPolicy {
+    let problems = match SCHEMAS.stored(object) {
+        Ok(object) => match Policy::of_spec(name, &object["spec"]) {
+            Ok(policy) => return Ok(policy),
+            Err(problems) => problems.iter().map(ToString::to_string).collect(),
+        },
+        Err(errors) => errors.iter().map(ToString::to_string).collect(),
+    };
+    Err(RejectedPolicy {
         policy: title,
-        problems: problems.iter().map(ToString::to_string).collect(),
+        problems,
     })
 }
 
@@ -226,6 +267,60 @@ fn compile(name: PolicyName, title: String, object: &Value) -> Result<Policy, Re
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_policy_is_read_as_the_api_server_stores_it() {
+        let policy = |name: Value, spec: Value| {
+            json!({"apiVersion": "taskgate.dev/v1alpha1", "kind": "TaskPolicy", "metadata": {"name": name, "namespace": "team"},
+                "spec": spec})
+        };
+        let labels = json!({"metadata": {"labels": {"team": "blue", "area": null}}});
+        for (name, wanted) in [
+            (json!("a"), None),
+            (
+                json!(2026),
+                Some(("TaskPolicy team/*", "metadata.name: json: cannot unmarshal number")),
+            ),
+            (
+                json!(null),
+                Some(("TaskPolicy team/*", "metadata.name: Required value")),
+            ),
+            (
+                json!("A_b"),
+                Some(("TaskPolicy team/A_b", "metadata.name: Invalid value")),
+            ),
+        ] {
+            let object = policy(name, labels.clone());
+            let state = ClusterState::of([&object], "default", ClusterStateOptions::default());
+            assert_eq!(state.policies().len(), usize::from(wanted.is_none()), "{object}");
+            let rejected = state.rejected_policies().first();
+            assert_eq!(
+                rejected.map(|rejected| rejected.policy.as_str()),
+                wanted.map(|(title, _)| title)
+            );
+            if let (Some(rejected), Some((_, problem))) = (rejected, wanted) {
+                assert!(rejected.problems[0].starts_with(problem), "{rejected:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_unreadable_configuration_of_kueue_is_reported() {
+        let config = |text: &str| {
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"controller_manager_config.yaml": text},
+                "metadata": {"name": "kueue-manager-config", "namespace": "kueue-system"}})
+        };
+        let rejected = |text: &str| {
+            let state = ClusterState::of([&config(text)], "default", ClusterStateOptions::default());
+            state.rejected_policies().to_vec()
+        };
+        assert_eq!(rejected("kind: Configuration\n"), []);
+        let [bad] = &rejected("a: [")[..] else {
+            panic!("it is not reported")
+        };
+        assert_eq!(bad.policy, "ConfigMap kueue-system/kueue-manager-config");
+        assert!(bad.problems[0].contains("the defaults of Kueue are assumed"), "{bad:?}");
+    }
 
     #[test]
     fn the_later_of_two_counts_and_an_invalid_policy_is_rejected() {

@@ -5,10 +5,11 @@
 
 mod files;
 mod split;
+mod value;
 
 use std::{
-    iter,
-    path::PathBuf,
+    fmt, iter,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
@@ -17,6 +18,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use files::ProgressFn;
+pub(crate) use files::read_text;
+pub(crate) use value::{ReadValue, typed};
 
 /// Where a document begins.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -59,6 +62,21 @@ impl UnreadableDocument {
     }
 }
 
+/// A field that a document sets more than once. As with kubectl, its last value counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DuplicateField {
+    /// Where the document begins.
+    pub location: SourceLocation,
+    /// The field's path in the document, such as `spec.type`.
+    pub field: String,
+}
+
+impl fmt::Display for DuplicateField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is set more than once: its last value counts", self.field)
+    }
+}
+
 /// Documents, in the order of the arguments, and of names within a directory.
 #[derive(Clone, Debug, Default)]
 pub struct Documents {
@@ -66,6 +84,8 @@ pub struct Documents {
     pub objects: Vec<Document>,
     /// The documents that cannot be read.
     pub unreadable: Vec<UnreadableDocument>,
+    /// The fields that a document sets more than once.
+    pub duplicates: Vec<DuplicateField>,
     /// The number of skipped documents in directories: YAML but no Kubernetes objects, such as the values of a chart.
     pub skipped: usize,
 }
@@ -86,8 +106,18 @@ impl Documents {
     pub fn extend(&mut self, other: Self) {
         self.objects.extend(other.objects);
         self.unreadable.extend(other.unreadable);
+        self.duplicates.extend(other.duplicates);
         self.skipped += other.skipped;
     }
+}
+
+/// Reads the value of the file `path`, which need not be an object: YAML or JSON.
+pub fn read_value(path: &Path) -> Result<Value, UnreadableDocument> {
+    let file = path.to_string_lossy().into_owned();
+    let text = read_text(path).map_err(|error| files::unreadable(path, &error))?;
+    let read = value::typed::<ReadValue>(&text);
+    let read = read.map_err(|error| UnreadableDocument { file, ..error })?;
+    Ok(read.value)
 }
 
 /// Applies `map` to all items, on as many threads as there are processors; the results are in the order of the items.

@@ -5,7 +5,10 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
-use super::{Document, Documents, SourceLocation, UnreadableDocument, in_parallel};
+use super::{
+    Document, Documents, DuplicateField, SourceLocation, UnreadableDocument, in_parallel,
+    value::{self, ReadValue},
+};
 
 /// The number of documents that a thread reads at a time.
 const SHARE: usize = 64;
@@ -25,26 +28,87 @@ pub(super) fn documents(file: &str, text: &str, found: bool) -> Documents {
 fn read(file: &str, pieces: &[(usize, &str)], found: bool) -> Documents {
     let mut documents = Documents::default();
     for &(line, piece) in pieces {
-        let first = first_line(piece);
-        let location = SourceLocation {
-            file: file.to_owned(),
-            line: line + first.unwrap_or_default(),
-        };
-        let value = match parse(piece) {
-            Ok(Value::Null) => continue,
-            Ok(value) => value,
-            Err(mut error) => {
-                error.line = error.line.map(|inside| line + inside - 1).or(Some(location.line));
-                documents.unreadable.push(UnreadableDocument {
-                    file: file.to_owned(),
-                    ..error
-                });
-                continue;
+        let Some(first) = first_line(piece) else { continue };
+        let (values, error) = values(piece);
+        for (before, text, ReadValue { value, duplicates }) in values {
+            let location = SourceLocation {
+                file: file.to_owned(),
+                line: line + if before == 0 { first } else { before },
+            };
+            let duplicates = duplicates.into_iter().map(|field| DuplicateField {
+                location: location.clone(),
+                field,
+            });
+            documents.duplicates.extend(duplicates);
+            if !value.is_null() {
+                flatten(location, (line + before, text), value, found, &mut documents);
             }
-        };
-        flatten(location, (line, piece), value, found, &mut documents);
+        }
+        documents.unreadable.extend(error.map(|error| UnreadableDocument {
+            file: file.to_owned(),
+            line: error.line.map_or(Some(line + first), |inside| Some(line + inside - 1)),
+            ..error
+        }));
     }
     documents
+}
+
+/// The values in a document, each with the number of lines before it and its text; and the error that ends them.
+type ReadValues<'p> = (Vec<(usize, &'p str, ReadValue)>, Option<UnreadableDocument>);
+
+/// The values in `piece`. A text that looks like JSON is read as JSON first, which is several times faster; it may have any number of values, as `jq` writes them.
+fn values(piece: &str) -> ReadValues<'_> {
+    let text = piece.trim_start();
+    let text = text.strip_prefix("---").map_or(text, str::trim_start);
+    let json = if text.starts_with('{') {
+        json_values(lines_in(&piece[..piece.len() - text.len()]), text)
+    } else {
+        (Vec::new(), None)
+    };
+    if json.1.is_none() && !json.0.is_empty() {
+        return json;
+    }
+    match value::of_yaml(piece) {
+        Ok(read) => (vec![(0, piece, read)], None),
+        // What comes before the error is JSON, so the error is one of JSON as well.
+        Err(_) if !json.0.is_empty() => json,
+        Err(error) => (Vec::new(), Some(error)),
+    }
+}
+
+/// The JSON values in `rest`, which `line` lines come before.
+fn json_values(mut line: usize, mut rest: &str) -> ReadValues<'_> {
+    let mut found = Vec::new();
+    loop {
+        let text = rest.trim_start();
+        line += lines_in(&rest[..rest.len() - text.len()]);
+        if text.is_empty() {
+            return (found, None);
+        }
+        match value::of_json(text) {
+            Ok((read, length)) => {
+                let (own, after) = text.split_at(length);
+                found.push((line, own, read));
+                line += lines_in(own);
+                rest = after;
+            }
+            Err(error) => {
+                let message = error.to_string();
+                let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
+                let unreadable = UnreadableDocument {
+                    file: String::new(),
+                    line: Some(line + error.line()),
+                    column: Some(error.column()),
+                    message,
+                };
+                return (found, Some(unreadable));
+            }
+        }
+    }
+}
+
+fn lines_in(text: &str) -> usize {
+    text.matches('\n').count()
 }
 
 /// The documents of `text`, each with the number of its first line.
@@ -78,37 +142,6 @@ fn first_line(piece: &str) -> Option<usize> {
         let line = line.trim();
         !line.is_empty() && !line.starts_with('#') && line != "---" && !line.starts_with("--- #")
     })
-}
-
-/// Parses one document. A text that looks like JSON is parsed as JSON first, which is several times faster.
-fn parse(piece: &str) -> Result<Value, UnreadableDocument> {
-    let Some(_) = first_line(piece) else {
-        return Ok(Value::Null);
-    };
-    if piece.trim_start().starts_with('{')
-        && let Ok(value) = serde_json::from_str(piece)
-    {
-        return Ok(value);
-    }
-    let options = serde_saphyr::options! { with_snippet: false, legacy_octal_numbers: true };
-    serde_saphyr::from_str_with_options(piece, options).map_err(|error| {
-        let at = error.location();
-        let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-        UnreadableDocument {
-            file: String::new(),
-            line: at.map(|at| number(at.line())),
-            column: at.map(|at| number(at.column())),
-            message: message(&error),
-        }
-    })
-}
-
-/// The message without the location.
-fn message(error: &serde_saphyr::Error) -> String {
-    let text = error.without_snippet().to_string();
-    let text = text.lines().next().unwrap_or_default();
-    let text = text.split(" at line ").next().unwrap_or(text);
-    text.trim().to_owned()
 }
 
 /// Adds `value`, or the items of a list. The location of an item is where it begins in `piece`, if that is known; items of a list in
@@ -163,8 +196,7 @@ fn item_lines(text: &str) -> Option<Vec<usize>> {
     struct ListItems {
         items: Vec<Spanned<IgnoredAny>>,
     }
-    let options = serde_saphyr::options! { with_snippet: false, budget: None };
-    let list: ListItems = serde_saphyr::from_str_with_options(text, options).ok()?;
+    let list: ListItems = value::typed(text).ok()?;
     let lines = list.items.iter().map(|item| item.referenced.line().checked_sub(1));
     lines.map(|line| usize::try_from(line?).ok()).collect()
 }
@@ -195,6 +227,61 @@ mod tests {
         assert_eq!(without_version.line, Some(13), "{without_version:?}");
     }
 
+    /// As `jq '.items[]'` writes them.
+    #[test]
+    fn a_stream_of_json_objects_is_read() {
+        let object = |name: &str| format!("{{\n  \"apiVersion\": \"v1\",\n  \"kind\": \"{name}\"\n}}\n");
+        let text = [object("A"), object("B"), "---\n".to_owned(), object("C"), object("D")].concat();
+        let places = |documents: &Documents| {
+            let objects = documents.objects.iter();
+            let places = objects.map(|document| {
+                (
+                    document.object["kind"].as_str().unwrap().to_owned(),
+                    document.location.line,
+                )
+            });
+            places.collect::<Vec<_>>()
+        };
+        let wanted = [("A", 1), ("B", 5), ("C", 10), ("D", 14)].map(|(kind, line)| (kind.to_owned(), line));
+        assert_eq!(places(&read(&text)), wanted);
+        // An error hides nothing that comes before it or in another document.
+        let broken = read(&text.replace("\"kind\": \"B\"", "\"kind\": B"));
+        assert_eq!(
+            places(&broken),
+            [wanted[0].clone(), wanted[2].clone(), wanted[3].clone()]
+        );
+        let [bad] = &broken.unreadable[..] else {
+            panic!("{:?}", broken.unreadable)
+        };
+        assert_eq!((bad.line, bad.message.as_str()), (Some(7), "expected value"));
+        // A flow mapping of YAML begins like JSON.
+        assert_eq!(read("{apiVersion: v1, kind: A} # note\n").objects.len(), 1);
+        assert_eq!(
+            read("{\"apiVersion\": \"v1\", \"kind\": \"A\"}\n# note\n")
+                .objects
+                .len(),
+            1
+        );
+    }
+
+    #[test]
+    fn a_large_list_is_read() {
+        let item = "- {apiVersion: v1, kind: A, a: [1, 2, 3], b: {c: d, e: f}, g: {h: {i: [j, k, l, m, n]}}}\n";
+        let read = read(&format!("apiVersion: v1\nkind: List\nitems:\n{}", item.repeat(20_000)));
+        assert_eq!((read.objects.len(), read.unreadable), (20_000, vec![]));
+        assert_eq!(read.objects.last().map(|last| last.location.line), Some(20_003));
+    }
+
+    #[test]
+    fn a_field_that_is_set_twice_has_its_place() {
+        let read = read("# note\napiVersion: v1\nkind: A\nspec: {a: 1, a: 2}\n");
+        assert_eq!(read.objects[0].object["spec"]["a"], 2);
+        let [duplicate] = &read.duplicates[..] else {
+            panic!("{:?}", read.duplicates)
+        };
+        assert_eq!((duplicate.location.line, duplicate.field.as_str()), (2, "spec.a"));
+    }
+
     #[test]
     fn items_of_a_typed_list_get_their_kind() {
         let read =
@@ -209,18 +296,6 @@ mod tests {
         assert_eq!(named.unreadable[0].message, "no Kubernetes object: kind is missing");
         let found = documents("f", "replicas: 3\n", true);
         assert_eq!((found.unreadable.len(), found.skipped), (0, 1));
-    }
-
-    #[test]
-    fn scalars_parse_as_with_kubectl() {
-        let read = read("apiVersion: v1\nkind: A\noctal: 0644\nstring: '1'\nnothing: ~\nfloat: 1.5\ntext: v1\n");
-        let object = &read.objects[0].object;
-        assert_eq!(object["octal"], 0o644);
-        assert_eq!(
-            (&object["string"], &object["float"]),
-            (&Value::from("1"), &Value::from(1.5))
-        );
-        assert!(object["nothing"].is_null());
     }
 
     #[test]

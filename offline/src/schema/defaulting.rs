@@ -4,32 +4,10 @@ use serde_json::{Map, Value};
 
 use super::{FieldError, join, schema_of};
 
-/// The fields of `metadata`, which schemas omit.
-const METADATA: [&str; 15] = [
-    "annotations",
-    "creationTimestamp",
-    "deletionGracePeriodSeconds",
-    "deletionTimestamp",
-    "finalizers",
-    "generateName",
-    "generation",
-    "labels",
-    "managedFields",
-    "name",
-    "namespace",
-    "ownerReferences",
-    "resourceVersion",
-    "selfLink",
-    "uid",
-];
-
 /// Prunes the unknown fields of a whole object, which it adds to `errors`, and fills in defaults. `apiVersion`, `kind` and `metadata`
-/// are always known.
+/// are no part of schemas.
 pub(super) fn prune_and_default(schema: &Value, object: &mut Value, errors: &mut Vec<FieldError>) {
     let Some(fields) = object.as_object_mut() else { return };
-    if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
-        prune(metadata, "metadata", errors, |field| METADATA.contains(&field));
-    }
     let own: Vec<_> = ["apiVersion", "kind", "metadata"]
         .into_iter()
         .filter_map(|field| fields.remove_entry(field))
@@ -61,10 +39,11 @@ fn prune_and_default_value(path: &str, schema: &Value, value: &mut Value, errors
             if !keeps {
                 prune(fields, path, errors, |field| schema_of(schema, field).is_some());
             }
+            fields.retain(|field, value| {
+                let nullable = |below: &Value| below["nullable"] == true;
+                !value.is_null() || schema_of(schema, field).is_none_or(nullable)
+            });
             for (field, below) in schema["properties"].as_object().into_iter().flatten() {
-                if fields.get(field).is_some_and(Value::is_null) && below["nullable"] != true {
-                    fields.remove(field);
-                }
                 if let (Some(default), None) = (below.get("default"), fields.get(field)) {
                     fields.insert(field.clone(), default.clone());
                 }

@@ -1,22 +1,26 @@
-//! The schemas of CustomResourceDefinitions, applied as the API server does: unknown fields pruned, defaults filled in, then
-//! validation.
+//! Objects as the API server decodes and validates them: the metadata of every kind, and the schemas of CustomResourceDefinitions:
+//! unknown fields pruned, defaults filled in, then validation.
 //!
-//! taskgate's own kinds are always known; others (of Kelos) once their CRD is added. An object without a schema is valid as it is.
+//! taskgate's own kinds are always known; others (of Kelos) once their CRD is added. Of an object without a schema only the metadata
+//! is validated, and of a Job the types of its fields.
 //!
-//! Imports `expression`. Called by `evaluator`.
+//! Imports `expression`. Called by `write_request`, `cluster_state` and `evaluator`.
 
 mod defaulting;
+mod object_meta;
 mod validation;
 
-use std::{collections::HashMap, sync::OnceLock};
+use std::{collections::HashMap, fmt, sync::OnceLock};
 
+use k8s_openapi::api::batch::v1::Job;
 use regex::Regex;
-use serde::Serialize;
+use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 use taskgate_api::crds;
 use taskgate_webhook::ObjectKind;
 
 use crate::expression::Expression;
+pub(crate) use object_meta::drop_empty;
 use validation::{SchemaField, Validation};
 
 /// An error in a field of an object.
@@ -83,22 +87,40 @@ impl Schemas {
         }
     }
 
-    /// Prunes the unknown fields of `object`, which it returns as errors, and fills in defaults.
-    pub fn prune_and_default(&self, kind: &ObjectKind, object: &mut Value) -> Vec<FieldError> {
-        let Some(schema) = self.schemas.get(kind) else {
-            return Vec::new();
-        };
+    /// Decodes `object`: prunes its unknown fields, which it returns as errors, as it does values that cannot be decoded, and fills in
+    /// defaults.
+    pub fn decode(&self, kind: &ObjectKind, object: &mut Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        defaulting::prune_and_default(&schema.root, object, &mut errors);
+        object_meta::decode(object, &mut errors);
+        if let Some(schema) = self.schemas.get(kind) {
+            defaulting::prune_and_default(&schema.root, object, &mut errors);
+        } else if errors.is_empty() && kind.group == "batch" && kind.kind == "Job" {
+            errors.extend(Job::deserialize(without_nulls(object)).err().map(|error| FieldError {
+                field: String::new(),
+                message: format!("Job in version {:?} cannot be handled as a Job: {error}", kind.version),
+            }));
+        }
         errors.sort();
         errors
+    }
+
+    /// `object` as the API server stores it. Errors if it cannot be decoded, or its metadata is invalid.
+    pub fn stored(&self, object: &Value) -> Result<Value, Vec<FieldError>> {
+        let mut object = object.clone();
+        let mut errors = self.decode(&kind_of(&object), &mut object);
+        errors.retain(|error| !error.is_unknown_field());
+        if errors.is_empty() {
+            errors = object_meta::validate(&object).errors;
+        }
+        if errors.is_empty() { Ok(object) } else { Err(errors) }
     }
 
     /// All validation errors of `object`. `old` is the stored object, null for a new one: unchanged invalid values are valid, and
     /// transition rules apply.
     pub fn validate(&self, kind: &ObjectKind, object: &Value, old: &Value) -> Vec<FieldError> {
+        let metadata = object_meta::validate(object);
         let Some(schema) = self.schemas.get(kind) else {
-            return Vec::new();
+            return metadata.errors;
         };
         let root = SchemaField {
             path: String::new(),
@@ -108,8 +130,8 @@ impl Schemas {
         };
         let mut validation = Validation {
             compiled: &schema.compiled,
-            errors: Vec::new(),
-            blocked: false,
+            errors: metadata.errors,
+            blocked: metadata.blocking,
         };
         validation.validate(&root);
         validation.errors.sort();
@@ -120,6 +142,48 @@ impl Schemas {
             validation.validate_rules(&root);
         }
         validation.errors
+    }
+}
+
+/// `value` without nulls, which Go reads as nothing wherever they are.
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Array(items) => items.iter().filter(|item| !item.is_null()).map(without_nulls).collect(),
+        Value::Object(fields) => {
+            let fields = fields.iter().filter(|(_, value)| !value.is_null());
+            fields
+                .map(|(field, value)| (field.clone(), without_nulls(value)))
+                .collect()
+        }
+        other => other.clone(),
+    }
+}
+
+/// The `apiVersion` and `kind` of `object`.
+pub(crate) fn kind_of(object: &Value) -> ObjectKind {
+    let version = object["apiVersion"].as_str().unwrap_or_default();
+    let (group, version) = version.split_once('/').unwrap_or(("", version));
+    ObjectKind {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        kind: object["kind"].as_str().unwrap_or_default().to_owned(),
+    }
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.field.is_empty() || self.is_unknown_field() {
+            f.write_str(&self.message)
+        } else {
+            write!(f, "{}: {}", self.field, self.message)
+        }
+    }
+}
+
+impl FieldError {
+    /// Whether it is about a field that the kind does not have.
+    pub(crate) fn is_unknown_field(&self) -> bool {
+        self.message.starts_with("unknown field")
     }
 }
 
@@ -194,7 +258,7 @@ mod tests {
         let mut object =
             policy(&json!({"mod": "Warn", "failurePolicy": {"maxRetries": 3}, "metadata": {"labels": {"a": "b"}}}));
         object["metadata"]["label"] = json!({});
-        let errors = Schemas::own().prune_and_default(&policy_kind(), &mut object);
+        let errors = Schemas::own().decode(&policy_kind(), &mut object);
         let messages: Vec<_> = errors.iter().map(|error| error.message.as_str()).collect();
         assert_eq!(
             messages,
@@ -236,6 +300,34 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_integers_as_for_the_api_server() {
+        let errors = |priority: Value| {
+            let object = policy(&json!({"failurePolicy": {"maxRetriesPerItem": priority}}));
+            let errors = Schemas::own().validate(&policy_kind(), &object, &Value::Null);
+            errors.into_iter().map(|error| error.to_string()).collect::<Vec<_>>()
+        };
+        let path = "spec.failurePolicy.maxRetriesPerItem";
+        assert_eq!(errors(json!(3.0)), [""; 0]);
+        for (number, wanted) in [
+            (
+                json!(3.5),
+                format!("{path}: Invalid value: \"number\": {path} in body must be of type integer: \"number\""),
+            ),
+            (
+                json!(1e30),
+                format!("{path}: Invalid value: \"number\": {path} in body must be of type integer: \"number\""),
+            ),
+            (
+                json!(3_000_000_000_u32),
+                format!("Invalid value: \"\": Checked value must be of type integer with format int32 in {path}"),
+            ),
+        ] {
+            let found = errors(number);
+            assert!(found.contains(&wanted), "{wanted}: {found:?}");
+        }
+    }
+
+    #[test]
     fn transition_rules_apply_and_unchanged_invalid_values_are_valid() {
         let mut schemas = Schemas::default();
         let spec = json!({"type": "object", "x-kubernetes-validations": [{"rule": "self.fixed == oldSelf.fixed"}],
@@ -255,7 +347,7 @@ mod tests {
         let steps = |few: i32| json!([{"name": "one", "few": few}, {"name": "two"}]);
         let old = json!({"spec": {"fixed": "a", "few": 9, "steps": steps(9)}});
         let fields = |new: Value, old: &Value| -> Vec<String> {
-            let errors = schemas.validate(&kind, &json!({"spec": new}), old);
+            let errors = schemas.validate(&kind, &json!({"metadata": {"name": "a"}, "spec": new}), old);
             errors.into_iter().map(|error| error.field).collect()
         };
         let moved = json!([{"name": "two"}, {"name": "one", "few": 9}]);
@@ -281,7 +373,28 @@ mod tests {
         };
         let mut task = json!({"spec": {"anything": 1}});
         let before = task.clone();
-        assert!(Schemas::own().prune_and_default(&kind, &mut task).is_empty() && task == before);
+        assert!(Schemas::own().decode(&kind, &mut task).is_empty() && task == before);
+    }
+
+    #[test]
+    fn a_job_is_decoded_as_go_does() {
+        let kind = ObjectKind {
+            group: "batch".to_owned(),
+            version: "v1".to_owned(),
+            kind: "Job".to_owned(),
+        };
+        let errors = |spec: Value| {
+            let mut job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "a"}, "spec": spec});
+            Schemas::own().decode(&kind, &mut job)
+        };
+        let nulls =
+            json!({"suspend": null, "template": {"metadata": {"labels": {"a": null}}, "spec": {"containers": [null]}}});
+        for good in [json!(null), nulls] {
+            assert_eq!(errors(good.clone()), [], "{good}");
+        }
+        for bad in [json!("text"), json!({"template": "text"}), json!({"suspend": "yes"})] {
+            assert_eq!(errors(bad.clone()).len(), 1, "{bad}");
+        }
     }
 
     /// For any end of a Task and any stored status, the written status is valid.

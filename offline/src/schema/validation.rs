@@ -65,11 +65,16 @@ fn wrong_type<'a>(schema: &'a Value, value: &Value) -> Option<&'a str> {
         "array" => value.is_array(),
         "string" => value.is_string(),
         "boolean" => value.is_boolean(),
-        "integer" => value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|number| number.fract() == 0.0),
+        "integer" => value.is_i64() || value.is_u64() || value.as_f64().is_some_and(is_whole),
         "number" => value.is_number(),
         _ => true,
     };
     (!fits).then_some(wanted)
+}
+
+/// Whether a float is an integer to the API server: those above 2⁵³ are not exact.
+fn is_whole(number: f64) -> bool {
+    number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0
 }
 
 fn type_of(value: &Value) -> &'static str {
@@ -182,9 +187,11 @@ impl Validation<'_> {
         if let Some(least) = schema["minimum"].as_f64().filter(|least| value < *least) {
             invalid(format!("should be greater than or equal to {least}"));
         }
-        let small = number.as_i64().is_none_or(|whole| i32::try_from(whole).is_ok());
+        let small = (f64::from(i32::MIN)..=f64::from(i32::MAX)).contains(&value);
         if schema["format"] == "int32" && !small {
-            invalid("must be of type int32".to_owned());
+            // The API server names no field.
+            let problem = format!("\"\": Checked value must be of type integer with format int32 in {path}");
+            self.invalid("", &problem);
         }
     }
 

@@ -84,7 +84,7 @@ impl ItemIdentity {
 /// 3. the number that the source stamped, with owner and repository where they are stamped too (kelos §3);
 /// 4. what the spawner's naming leaves when its own name is taken off (kelos §3);
 ///
-/// A Task without a spawner that states no item has none: no next Task would follow.
+/// A Task without a spawner that states no item has none: no next Task would follow. The same is true of a generated name.
 pub fn identify(task: Task<'_>) -> Option<ItemIdentity> {
     let metadata = task.metadata();
     let stated = |value: Option<&'_ str>| {
@@ -124,7 +124,8 @@ fn from_source(task: Task<'_>) -> Option<ItemIdentity> {
             None => ItemIdentity::new(&format!("{spawner}/{number}"), number, Some(spawner)),
         });
     }
-    let name = metadata.name()?;
+    // A generated name names no item: the next Task for it would have another, and while the Task is mutated there is none yet.
+    let name = metadata.name().filter(|_| metadata.generate_name().is_none())?;
     let item = name
         .strip_prefix(&spawner.to_lowercase())
         .and_then(|rest| rest.strip_prefix('-'))
@@ -355,9 +356,20 @@ mod tests {
                 Some("fixer/42"),
             ),
             (
-                "generated name",
+                "name to be generated",
                 json!({"metadata": {"generateName": "x-", "labels": {"kelos.dev/taskspawner": "fixer"}}}),
                 None,
+            ),
+            (
+                "generated name",
+                json!({"metadata": {"generateName": "x-", "name": "x-2fzkh", "labels": {"kelos.dev/taskspawner": "fixer"}}}),
+                None,
+            ),
+            (
+                "generated name, item stated by the source",
+                json!({"metadata": {"generateName": "x-", "name": "x-2fzkh", "labels": {"kelos.dev/taskspawner": "fixer"},
+                    "annotations": {"kelos.dev/source-number": "42"}}}),
+                Some("fixer/42"),
             ),
         ] {
             assert_eq!(key(&task).as_deref(), expected, "{case}");

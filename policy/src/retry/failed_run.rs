@@ -12,7 +12,7 @@ use taskgate_api::{
     work_item::Outcome,
 };
 
-use super::{FailureCause, MAX_ATTEMPT, Origin, Retried, SourceState, Stopped};
+use super::{MAX_ATTEMPT, Origin, Retried, SourceState, Stopped};
 use crate::{
     breaker::{Ending, jittered, wait},
     kubernetes::{MAX_USER, clip, one_word},

@@ -18,8 +18,8 @@ mod successor;
 mod transition;
 
 pub use failed_run::{
-    FailedRunAction, FailedRunContext, FailureCause, GivenUp, NextAttempt, attempt_number, failed_run_action, following,
-    task_failure, workload_failure,
+    FailedRunAction, FailedRunContext, FailureCause, GivenUp, NextAttempt, attempt_number, failed_run_action,
+    following, task_failure, workload_failure,
 };
 pub use feedback::{MAX_FEEDBACK, task_feedback, workload_feedback};
 pub use object::{MAX_ATTEMPT, Origin, Retried, RunPhase, SourceAccess, SourceState};

@@ -103,11 +103,7 @@ pub fn revived(status: &WorkItemStatus, uid: &str, now: Timestamp) -> Option<Wor
     let mut next = status.clone();
     let retry = next.retry.as_mut()?;
     let run = retry.run.as_ref().filter(|run| run.uid == uid)?;
-    let message = format!(
-        "{} {} is not failed any more: it runs again",
-        run.kind.as_str(),
-        run.name
-    );
+    let message = format!("{} {} is not failed any more: it runs again", run.kind, run.name);
     if retry.transition.is_some() || retry.failure.take().is_none() {
         return None;
     }
@@ -152,10 +148,7 @@ pub fn scheduled(status: &WorkItemStatus, uid: &str, attempt: NextAttempt, now: 
     let NextAttempt { to, limit, due } = attempt;
     let message = format!(
         "{} {} failed ({}) at attempt {} of {limit} and runs again as attempt {to} at {due}",
-        run.kind.as_str(),
-        run.name,
-        failure.reason,
-        retry.attempt,
+        run.kind, run.name, failure.reason, retry.attempt,
     );
     failure.next_attempt_time = Some(Time(due));
     set_condition(&mut next, true, BACKING_OFF, &message, now).then_some(next)
@@ -208,9 +201,7 @@ pub fn successor_deleted(status: &WorkItemStatus, uid: &str, now: Timestamp) -> 
     let retry = next.retry.as_mut()?;
     let message = format!(
         "{} {} (attempt {}) was deleted before its end was recorded, and not by taskgate: it is not created again and does not count",
-        run.kind.as_str(),
-        run.name,
-        retry.attempt,
+        run.kind, run.name, retry.attempt,
     );
     retry.attempt -= 1;
     retry.run = None;

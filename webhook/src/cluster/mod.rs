@@ -8,7 +8,7 @@ mod live;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::authentication::v1::UserInfo;
-use kube::{Client, ResourceExt as _, api::DynamicObject};
+use kube::{Client, ResourceExt, api::DynamicObject};
 use serde_json::Value;
 use taskgate_api::{
     kelos,
@@ -178,7 +178,7 @@ impl ClusterContext for LiveCluster {
     /// From the API server: the cache may still have a Task that is gone by now.
     async fn spawner_has_task(&self, namespace: &str, spawner: &str, name: &str) -> Result<bool, ClusterReadError> {
         let found = live::kelos_object(&self.client, NEWEST, ("Task", kelos::TASKS), namespace, name).await?;
-        let mut owners = found.iter().flat_map(|task| task.owner_references());
+        let mut owners = found.iter().flat_map(ResourceExt::owner_references);
         Ok(owners.any(|owner| owner.controller == Some(true) && owner.uid == spawner))
     }
 

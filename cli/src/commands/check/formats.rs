@@ -29,7 +29,7 @@ pub(super) fn github(report: &CheckReport) -> String {
             (Some(object), _) => object,
         };
         let (level, file, line) = (problem.level, property(problem.file), problem.line);
-        let (title, message) = (property(&title), data(problem.message));
+        let (title, message) = (property(&title), data(&problem.message));
         format!("::{level} file={file},line={line},title={title}::{message}\n")
     });
     lines.collect()
@@ -40,14 +40,14 @@ pub(super) fn sarif(report: &CheckReport) -> Value {
     let results = report.problems().into_iter().map(|problem| {
         let message = match problem.object {
             Some(object) => format!("{object}: {}", problem.message),
-            None => problem.message.to_owned(),
+            None => problem.message.to_string(),
         };
         json!({
             "ruleId": problem.rule,
             "level": problem.level,
             "message": {"text": message},
             "locations": [{"physicalLocation": {
-                "artifactLocation": {"uri": problem.file}, "region": {"startLine": problem.line},
+                "artifactLocation": {"uri": uri(problem.file)}, "region": {"startLine": problem.line},
             }}],
         })
     });
@@ -59,6 +59,18 @@ pub(super) fn sarif(report: &CheckReport) -> Value {
         "version": "2.1.0",
         "runs": [{"tool": {"driver": driver}, "results": results}],
     })
+}
+
+/// The path `file` as a URI reference: all but unreserved characters and slashes are encoded (RFC 3986 §2.1).
+fn uri(file: &str) -> String {
+    let mut uri = String::with_capacity(file.len());
+    for byte in file.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => uri.push(char::from(byte)),
+            _ => _ = write!(uri, "%{byte:02X}"),
+        }
+    }
+    uri
 }
 
 /// JUnit XML: a test case for each object. Its output has the warnings.
@@ -107,7 +119,7 @@ fn case(text: &mut String, file: &str, name: &str, failure: Option<(&str, &str)>
     text.push_str("    </testcase>\n");
 }
 
-/// XML allows no control characters, not even escaped.
+/// XML allows no control characters and neither U+FFFE nor U+FFFF, not even escaped.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -117,6 +129,7 @@ fn escape(text: &str) -> String {
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
             '\n' => escaped.push_str("&#10;"),
+            '\u{fffe}' | '\u{ffff}' => escaped.push('\u{fffd}'),
             c if c.is_control() => escaped.push('\u{fffd}'),
             c => escaped.push(c),
         }
@@ -149,6 +162,14 @@ mod tests {
 
     #[test]
     fn an_attribute_is_escaped() {
-        assert_eq!(escape("a\"<b>&\n\u{1}"), "a&quot;&lt;b&gt;&amp;&#10;\u{fffd}");
+        assert_eq!(
+            escape("a\"<b>&\n\u{1}\u{ffff}"),
+            "a&quot;&lt;b&gt;&amp;&#10;\u{fffd}\u{fffd}"
+        );
+    }
+
+    #[test]
+    fn a_path_is_encoded_as_a_uri() {
+        assert_eq!(uri("./a b/50%#ü?.yaml"), "./a%20b/50%25%23%C3%BC%3F.yaml");
     }
 }

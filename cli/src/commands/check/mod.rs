@@ -6,14 +6,14 @@ mod text;
 
 use std::{path::PathBuf, sync::Arc};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::UserInfo;
 use serde_json::Value;
 use taskgate_offline::{
     ClusterState, ClusterStateOptions, Document, Documents, Evaluator, InstalledWebhooks, RequestDefaults, Schemas,
-    SourceLocation, UnreadableDocument, WriteRequest, cluster_state,
+    SourceLocation, UnreadableDocument, WriteRequest, cluster_state, webhooks::WebhookConfigurationError,
 };
 
 use self::report::{CheckReport, EvaluatedObject};
@@ -136,17 +136,37 @@ pub(crate) async fn run(args: CheckArgs) -> Result<ExitStatus> {
     let of_files = [&given.objects, &asked.objects].into_iter().flatten();
     // Of two objects with the same name the later one counts: files replace the state of the cluster.
     let objects: Vec<_> = live.iter().chain(of_files.map(|document| &document.object)).collect();
-    let evaluator = Arc::new(evaluator(&args, connection.as_ref(), &namespace, &objects)?);
     report.unreadable = [given.unreadable, asked.unreadable].concat();
+    report.duplicates = [given.duplicates, asked.duplicates].concat();
+    let webhooks = InstalledWebhooks::find(objects.iter().copied()).unwrap_or_else(|error| {
+        let mut documents = given.objects.iter().chain(&asked.objects);
+        report.unreadable.push(unusable(
+            &error,
+            documents.rfind(|document| error.is_about(&document.object)),
+        ));
+        None
+    });
+    let webhooks = webhooks.unwrap_or_else(|| InstalledWebhooks::generated(NAME, &args.taskgate_namespace));
+    let evaluator = Arc::new(evaluator(&args, connection.as_ref(), &namespace, &objects, webhooks));
     let proposed = if args.files.is_empty() {
         stored(live, if args.all_namespaces { None } else { Some(&namespace) })
     } else {
         asked.objects
     };
-    evaluate(&evaluator, proposed, defaults(&args, namespace), &mut report).await?;
+    evaluate(&evaluator, proposed, defaults(&args, namespace), &mut report).await;
     report.leave_out(evaluator.cluster.rejected_policies());
     print(&args, &report)?;
     Ok(report.status())
+}
+
+/// A webhook configuration that cannot be evaluated, in the document that it is from; `None` for one in the cluster.
+fn unusable(error: &WebhookConfigurationError, document: Option<&Document>) -> UnreadableDocument {
+    UnreadableDocument {
+        file: document.map_or_else(|| "cluster".to_owned(), |document| document.location.file.clone()),
+        line: document.map(|document| document.location.line),
+        column: None,
+        message: error.to_string(),
+    }
 }
 
 /// The objects of a cluster that admission evaluates, as documents.
@@ -190,62 +210,56 @@ fn evaluator(
     connection: Option<&Connection>,
     namespace: &str,
     objects: &[&Value],
-) -> Result<Evaluator> {
+    webhooks: InstalledWebhooks,
+) -> Evaluator {
     let mut schemas = Schemas::own();
     let is_crd = |object: &&&Value| object["kind"] == "CustomResourceDefinition";
     objects.iter().filter(is_crd).for_each(|crd| schemas.add(crd));
-    let registration = InstalledWebhooks::find(objects.iter().copied()).map_err(|error| anyhow!("{error}"))?;
-    let registration = registration.unwrap_or_else(|| InstalledWebhooks::generated(NAME, &args.taskgate_namespace));
     let knowledge = ClusterStateOptions {
         complete: args.complete || args.live,
         permissions: connection.map(|connection| connection.client.clone()),
         own_user: Some(format!("system:serviceaccount:{}:{NAME}", args.taskgate_namespace)),
     };
-    Ok(Evaluator {
+    Evaluator {
         cluster: ClusterState::of(objects.iter().copied(), namespace, knowledge),
-        webhooks: Arc::new(registration),
+        webhooks: Arc::new(webhooks),
         schemas: Arc::new(schemas),
         now: args.now.unwrap_or_else(Timestamp::now),
-    })
+    }
 }
 
-/// Evaluates `documents` on all processors and reports them in their order.
+/// Evaluates `documents` on all processors and reports them in their order. A panic about one hides no other result.
 async fn evaluate(
     evaluator: &Arc<Evaluator>,
     documents: Vec<Document>,
     defaults: RequestDefaults,
     report: &mut CheckReport,
-) -> Result<()> {
+) {
     let progress = ProgressLine::new("evaluating objects");
     let (total, defaults) = (documents.len(), Arc::new(defaults));
-    let evaluations = documents.into_iter().map(
-        |Document {
-             location: place,
-             object,
-         }| {
-            let (evaluator, defaults) = (Arc::clone(evaluator), Arc::clone(&defaults));
-            tokio::spawn(async move {
-                match WriteRequest::of(object, &defaults) {
-                    Ok(request) => Ok((evaluator.evaluate(request).await, place)),
-                    Err(error) => Err(UnreadableDocument {
-                        file: place.file,
-                        line: Some(place.line),
-                        column: None,
-                        message: error.to_string(),
-                    }),
-                }
-            })
-        },
-    );
-    for (index, evaluation) in evaluations.collect::<Vec<_>>().into_iter().enumerate() {
-        match evaluation.await.context("evaluating objects")? {
-            Ok((Some(judgement), place)) => report.entries.push(EvaluatedObject { place, judgement }),
-            Ok((None, _)) => report.other_kinds += 1,
-            Err(unreadable) => report.unreadable.push(unreadable),
+    let evaluations = documents.into_iter().map(|Document { location, object }| {
+        let (evaluator, defaults) = (Arc::clone(evaluator), Arc::clone(&defaults));
+        let evaluation = tokio::spawn(async move {
+            match WriteRequest::of(object, &defaults) {
+                Ok(request) => Ok(evaluator.evaluate(request).await),
+                Err(error) => Err(error.to_string()),
+            }
+        });
+        (location, evaluation)
+    });
+    for (index, (place, evaluation)) in evaluations.collect::<Vec<_>>().into_iter().enumerate() {
+        match evaluation.await.unwrap_or_else(|error| Err(error.to_string())) {
+            Ok(Some(judgement)) => report.entries.push(EvaluatedObject { place, judgement }),
+            Ok(None) => report.other_kinds += 1,
+            Err(message) => report.unreadable.push(UnreadableDocument {
+                file: place.file,
+                line: Some(place.line),
+                column: None,
+                message,
+            }),
         }
         progress.at(index + 1, total);
     }
-    Ok(())
 }
 
 fn print(args: &CheckArgs, report: &CheckReport) -> Result<()> {

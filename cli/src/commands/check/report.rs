@@ -1,7 +1,11 @@
 //! The report of a check, before it is formatted.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
-use taskgate_offline::{Evaluation, SourceLocation, UnreadableDocument, WriteVerdict, cluster_state::RejectedPolicy};
+use taskgate_offline::{
+    DuplicateField, Evaluation, SourceLocation, UnreadableDocument, WriteVerdict, cluster_state::RejectedPolicy,
+};
 
 use crate::exit::ExitStatus;
 
@@ -12,6 +16,8 @@ pub(super) struct CheckReport {
     pub(super) entries: Vec<EvaluatedObject>,
     /// The documents that could not be read.
     pub(super) unreadable: Vec<UnreadableDocument>,
+    /// The fields that documents set more than once.
+    pub(super) duplicates: Vec<DuplicateField>,
     /// The policies that are not in force.
     pub(super) left_out: Vec<RejectedPolicy>,
     /// What is not known about the cluster.
@@ -39,7 +45,7 @@ pub(super) struct CheckProblem<'a> {
     pub(super) line: usize,
     /// As `Task team-a/fixer-42`; `None` where it is unreadable.
     pub(super) object: Option<String>,
-    pub(super) message: &'a str,
+    pub(super) message: Cow<'a, str>,
 }
 
 /// The counts of a report.
@@ -65,30 +71,40 @@ pub(super) struct Data<'a> {
     summary: CheckSummary,
     objects: &'a [EvaluatedObject],
     unreadable: &'a [UnreadableDocument],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    duplicates: &'a [DuplicateField],
     left_out: &'a [RejectedPolicy],
     notes: &'a [String],
 }
 
 impl CheckReport {
-    /// Every problem: unreadable documents, refused objects, warnings.
-    pub(super) fn problems(&self) -> Vec<CheckProblem<'_>> {
+    /// Every problem: unreadable documents, fields that are set more than once, refused objects, warnings.
+    pub(super) fn problems<'a>(&'a self) -> Vec<CheckProblem<'a>> {
         let unreadable = self.unreadable.iter().map(|bad| CheckProblem {
             rule: "unreadable".to_owned(),
             level: "error",
             file: &bad.file,
             line: bad.line.unwrap_or(1),
             object: None,
-            message: &bad.message,
+            message: Cow::Borrowed(&bad.message),
         });
-        let mut problems: Vec<_> = unreadable.collect();
+        let duplicates = self.duplicates.iter().map(|duplicate| CheckProblem {
+            rule: "warning".to_owned(),
+            level: "warning",
+            file: &duplicate.location.file,
+            line: duplicate.location.line,
+            object: None,
+            message: Cow::Owned(duplicate.to_string()),
+        });
+        let mut problems: Vec<_> = unreadable.chain(duplicates).collect();
         for EvaluatedObject { place, judgement } in &self.entries {
-            let problem = |rule: String, level, message| CheckProblem {
+            let problem = |rule: String, level, message: &'a str| CheckProblem {
                 rule,
                 level,
                 file: &place.file,
                 line: place.line,
                 object: Some(judgement.title()),
-                message,
+                message: Cow::Borrowed(message),
             };
             if judgement.verdict.is_rejection() {
                 let message = judgement.message.as_deref().unwrap_or_default();
@@ -136,7 +152,7 @@ impl CheckReport {
         let warned = self.entries.iter().any(|entry| !entry.judgement.warnings.is_empty());
         if refused || !self.unreadable.is_empty() {
             ExitStatus::Failure
-        } else if warned || !self.left_out.is_empty() || !self.notes.is_empty() {
+        } else if warned || !self.duplicates.is_empty() || !self.left_out.is_empty() || !self.notes.is_empty() {
             ExitStatus::Warnings
         } else {
             ExitStatus::Success
@@ -148,6 +164,7 @@ impl CheckReport {
             summary: self.summary(),
             objects: &self.entries,
             unreadable: &self.unreadable,
+            duplicates: &self.duplicates,
             left_out: &self.left_out,
             notes: &self.notes,
         }

@@ -14,6 +14,14 @@ pub(super) fn render(report: &CheckReport, style: Style, quiet: bool) -> String 
         line(&mut text, &format!("{}  {}", bad.location(), style.bad("unreadable")));
         line(&mut text, &format!("  {}", bad.message));
     }
+    for duplicate in &report.duplicates {
+        let place = &duplicate.location;
+        let warning = style.warning("warning:");
+        line(
+            &mut text,
+            &format!("{}:{}  {warning} {duplicate}", place.file, place.line),
+        );
+    }
     for left_out in &report.left_out {
         let state = style.warning("not in force");
         line(&mut text, &format!("{}  {state}", left_out.policy));
@@ -54,12 +62,7 @@ fn paragraph(text: &mut String, entry: &EvaluatedObject, style: Style) {
         line(text, &format!("  {message}"));
     }
     for flaw in &judgement.field_errors {
-        let field = if flaw.message.starts_with("unknown field") || flaw.field.is_empty() {
-            String::new()
-        } else {
-            format!("{}: ", flaw.field)
-        };
-        line(text, &format!("  {field}{}", flaw.message));
+        line(text, &format!("  {flaw}"));
     }
     for warning in &judgement.warnings {
         line(text, &format!("  {} {warning}", style.warning("warning:")));

@@ -259,7 +259,8 @@ impl ObjectName {
         let is_replaced = |item: &&WorkItem| {
             let retry = item.status.as_ref().and_then(|status| status.retry.as_ref());
             let transition = retry.and_then(|retry| retry.transition.as_ref());
-            transition.is_some_and(|transition| transition.old.name == self.name && kinds.contains(&transition.old.kind))
+            transition
+                .is_some_and(|transition| transition.old.name == self.name && kinds.contains(&transition.old.kind))
         };
         context.items.iter().find(is_replaced).map(FoundObject::Item)
     }

@@ -562,7 +562,7 @@ fn an_object_that_is_being_replaced_is_explained_by_its_item() {
     }
     let snapshot = snapshot(&kinds);
     for name in ["task/wl", "workload/other"] {
-        assert!(try_explain(&snapshot, KueueHealth::Unknown, name).is_err(), "{name}");
+        assert!(try_explain(&snapshot, None, name).is_err(), "{name}");
     }
 }
 

@@ -384,7 +384,7 @@ pub(super) fn queues(state: &ClusterState, policies: &PolicySelections<'_>, find
     };
     let kueue = KueueState {
         queues,
-        settings: settings(state),
+        settings: settings(state, findings),
         classes: state.snapshot.read(Collection::PriorityClasses).ok(),
     };
     let mut good = BTreeSet::new();
@@ -417,12 +417,25 @@ fn literal(name: Option<&str>) -> Option<&str> {
     name.filter(|name| !name.contains("{{"))
 }
 
-fn settings(state: &ClusterState) -> Settings {
+/// Kueue's settings. Those that cannot be read are a finding, and its defaults are assumed, as the server does.
+fn settings(state: &ClusterState, findings: &mut Findings) -> Settings {
     let namespace = &state.installation.serve.kueue_config.namespace;
     let map = state.snapshot.one(Collection::KueueConfig).ok();
     let text = map.and_then(|map| map["data"][ConfigRef::KEY].as_str());
-    let settings = text.and_then(|text| Settings::read(namespace, text).ok());
-    settings.unwrap_or_else(|| Settings::of_namespace(namespace))
+    let default = || Settings::of_namespace(namespace);
+    text.map_or_else(default, |text| {
+        Settings::read(namespace, text).unwrap_or_else(|error| {
+            findings.warning(
+                format!("Kueue's configuration cannot be read: {error}: its defaults are assumed"),
+                format!(
+                    "correct {} in ConfigMap {}",
+                    ConfigRef::KEY,
+                    state.installation.serve.kueue_config
+                ),
+            );
+            default()
+        })
+    })
 }
 
 /// Kueue's objects.
