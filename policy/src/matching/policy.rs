@@ -80,6 +80,14 @@ pub(crate) struct QueueRule<'a> {
     pub(crate) on_deactivation: QueueOnDeactivation,
 }
 
+impl QueueRule<'_> {
+    /// Whether a Job whose queue has no legal name stays suspended. Never under a policy without a queue, whose author did not ask for
+    /// that.
+    pub(crate) fn suspends_on_error(&self) -> bool {
+        self.queue.is_some() && self.on_error == QueueOnError::Suspend
+    }
+}
+
 impl Policy {
     /// Compiles a `TaskPolicy`. Errors with every problem found, not only the first.
     pub fn namespaced(namespace: &str, name: &str, spec: &TaskPolicySpec) -> Result<Self, Vec<Problem>> {
