@@ -256,14 +256,72 @@ mod tests {
                     let rendered = rule.render(entry, &mut rendering);
                     let value = rendered.value().unwrap_or_default();
                     match entry.kind {
-                        KeyKind::Annotation => prop_assert_eq!(value, &text),
+                        KeyKind::Annotation => prop_assert_eq!(value, text.trim()),
                         KeyKind::Label => {
                             prop_assert!(is_label_value(value), "{:?}", value);
-                            prop_assert_eq!(value, label_value(&text));
+                            prop_assert_eq!(value, label_value(text.trim()));
                         }
                     }
                 }
             }
+        }
+    }
+
+    /// A YAML block ends with a newline, and a template has spaces around its tags.
+    #[test]
+    fn whitespace_around_a_value_is_no_part_of_it() {
+        let task = json!({"spec": {"model": "opus", "effort": "low"}});
+        let input = TemplateInput {
+            object: &task,
+            namespace: "team",
+            namespace_labels: &BTreeMap::new(),
+            spawner: None,
+            workspace: None,
+            user: None,
+            source_fields: None,
+        };
+        for (engine, template, expected) in [
+            ("Tera", "{{ task.spec.model }}\n", Some("opus")),
+            (
+                "Tera",
+                "{% if task.spec.model %} {{ task.spec.model }} {% endif %}",
+                Some("opus"),
+            ),
+            ("Tera", "{% if task.spec.effort == \"high\" %}XL{% endif %}\n", None),
+            ("GoTemplate", "{{.task.spec.model}}\n", Some("opus")),
+            (
+                "GoTemplate",
+                "{{if .task.spec.model}} {{.task.spec.model}} {{end}}",
+                Some("opus"),
+            ),
+            ("GoTemplate", "{{if eq .task.spec.effort \"high\"}}XL{{end}}\n", None),
+            ("Tera", " opus\n", Some("opus")),
+        ] {
+            let section = json!({"engine": engine, "labels": {"x": template}, "annotations": {"x": template}});
+            let spec: TaskPolicySpec =
+                serde_json::from_value(json!({"metadata": section, "queueName": template})).unwrap();
+            let templates = Templates::of(&spec).unwrap();
+            let mut problems = Problems::default();
+            let rule = MetadataRule::compile(spec.metadata.as_ref().unwrap(), &templates, &mut problems);
+            assert_eq!(
+                (rule.entries.len(), problems.0.len()),
+                (2, 0),
+                "{template:?}: {:?}",
+                problems.0
+            );
+            let mut rendering = Rendering::new(input, Sees::Unmanaged(Managed::NONE), Budget::default());
+            for entry in &rule.entries {
+                let rendered = rule.render(entry, &mut rendering);
+                assert_eq!(
+                    rendered.value(),
+                    expected,
+                    "{:?} {template:?}: {rendered:?}",
+                    entry.kind
+                );
+            }
+            let policy = crate::Policy::namespaced("team", "p", &spec).unwrap();
+            let queue = policy.queue().unwrap().rule.queue.unwrap().render(&mut rendering);
+            assert_eq!(queue.ok().as_deref(), expected, "{template:?}");
         }
     }
 

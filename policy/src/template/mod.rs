@@ -106,7 +106,7 @@ pub(crate) enum Cause {
     Misuse,
 }
 
-/// A literal text or a template; compiled once when the policy is read.
+/// A literal text, without whitespace around it, or a template; compiled once when the policy is read.
 #[derive(Debug)]
 pub(crate) enum Text {
     Literal(String),
@@ -133,19 +133,19 @@ impl<'s> Rendering<'s> {
         }
     }
 
-    /// `text` over the object, of at most `max` bytes. A literal costs nothing.
+    /// `text` over the object, of at most `max` bytes, without the whitespace around it. A literal costs nothing.
     pub(crate) fn render<'t>(&mut self, text: &'t Text, max: usize) -> Result<Cow<'t, str>, Failure> {
         let context = || self.context.get_or_init(|| Context::of(&self.input, self.sees));
         text.render(context, max, &mut self.budget)
     }
 
-    /// The name that `text` gives, without the spaces around it. Errors with why there is none, in one line.
+    /// The name that `text` gives. Errors with why there is none, in one line.
     pub(crate) fn name(&mut self, text: &Text) -> Result<String, String> {
         let text = self.render(text, Text::MAX_NAME).map_err(|failure| failure.message)?;
-        match text.trim() {
-            "" => Err("the template gives nothing for this Task".to_owned()),
-            name => Ok(name.to_owned()),
+        if text.is_empty() {
+            return Err("the template gives nothing for this Task".to_owned());
         }
+        Ok(text.into_owned())
     }
 
     /// What is left.
@@ -158,19 +158,20 @@ impl Text {
     /// The longest name that a template may give, in bytes, before it is trimmed.
     pub(crate) const MAX_NAME: usize = 1024;
 
-    /// The text over what `context` gives, of at most `max` bytes.
+    /// The text over what `context` gives, of at most `max` bytes before it is trimmed: the last newline of a YAML block (`|`) and the
+    /// spaces around an `if` are not part of what an author means.
     fn render<'c>(
         &self,
         context: impl FnOnce() -> &'c Context,
         max: usize,
         budget: &mut Budget,
     ) -> Result<Cow<'_, str>, Failure> {
-        match self {
+        let text = match self {
             Self::Literal(text) => return Ok(Cow::Borrowed(text)),
-            Self::Tera(template) => template.render(context(), max, budget),
-            Self::Go(template) => template.render(context(), max, budget),
-        }
-        .map(Cow::Owned)
+            Self::Tera(template) => template.render(context(), max, budget)?,
+            Self::Go(template) => template.render(context(), max, budget)?,
+        };
+        Ok(Cow::Owned(text.trim().to_owned()))
     }
 }
 
@@ -259,7 +260,7 @@ impl Templates {
     /// with what is wrong and where, in one line.
     pub(crate) fn text(&self, engine: TemplateEngine, source: &str, roots: Roots) -> Result<Text, String> {
         if is_literal(source) {
-            return Ok(Text::Literal(source.to_owned()));
+            return Ok(Text::Literal(source.trim().to_owned()));
         }
         Ok(match engine {
             TemplateEngine::Tera => {

@@ -139,6 +139,15 @@ fn a_missing_value_has_a_cause_of_its_own() {
         "{{ item.author.name }}",
         "{{ item.labels[7] }}",
         "{{ task.metadata.labels.size }}",
+        "{{ [task.metadata.labels.size, \"-x\"] | join }}",
+        "{{ [\"x\", {\"a\": [item.author]}] | join(sep=\"-\") }}",
+        "{{ [item.labels | nth(n=7), \"-x\"] | join }}",
+        "{{ {\"a\": item.author} | values | join }}",
+        "{{ item.author | str }}-x",
+        "{{ [item.author, user] | str }}",
+        "{{ [item.author, user] | sort | join }}",
+        "{{ [item.author] | unique | join }}",
+        "{{ item.labels | starting_with(pat=\"size/\") | first | replace(from=\"size/\", to=\"\") }}",
     ] {
         let failure = render(source).unwrap_err();
         assert_eq!(failure.cause, Cause::Missing, "{source}: {}", failure.message);
