@@ -204,6 +204,86 @@ fn what_a_second_lexer_would_read_differently_is_refused() {
     }
 }
 
+/// What an author may mean is not refused because a sample is another Task.
+#[test]
+fn a_template_that_may_suit_a_task_is_accepted_and_one_that_never_works_is_refused() {
+    enum Expected {
+        Fits,
+        Doubt(&'static str),
+        Refused(&'static str),
+    }
+    use Expected::{Doubt, Fits, Refused};
+    for (engine, source, expected) in [
+        ("GoTemplate", "{{slice .task.spec.model 0 3}}", Fits),
+        ("GoTemplate", "{{index .task.spec.dependsOn 1}}", Fits),
+        ("Tera", "{{ task.spec.dependsOn[1] }}", Fits),
+        ("Tera", "{{ task.spec.branch | split(pat=\"/\") | last | upper }}", Fits),
+        ("Tera", "{{ task.metadata.labels.stage }}", Fits),
+        ("Tera", "{{ spawner.metadata.labels.team | upper }}", Fits),
+        ("Tera", "{{ item.id | int }}", Fits),
+        (
+            "GoTemplate",
+            "{{slice .task.spec.model 0 40}}",
+            Doubt("index out of range: 40"),
+        ),
+        (
+            "GoTemplate",
+            "{{index .task.spec.dependsOn 7}}",
+            Doubt("index out of range: 7"),
+        ),
+        ("Tera", "{{ task.spec.dependsOn[7] | upper }}", Doubt("undefined")),
+        (
+            "Tera",
+            "{{ item.id | split(pat=\"-\") | nth(n=1) | upper }}",
+            Doubt("none"),
+        ),
+        ("Tera", "{{ task.spec.model | int }}", Doubt("line 1, column")),
+        ("Tera", "{{ task.spec.promt }}", Refused("Field `promt` is not defined")),
+        ("Tera", "{{ item.titel | upper }}", Refused("line 1, column")),
+        ("Tera", "{{ item.number | upper }}", Refused("line 1, column")),
+        ("GoTemplate", "{{.Titel}}", Refused(".Titel is not there")),
+        (
+            "GoTemplate",
+            "{{.task.spec.prompt}}",
+            Refused(".task.spec.prompt is not there"),
+        ),
+        (
+            "GoTemplate",
+            "{{printf \"%d\" .Title}}",
+            Refused("printf gives %!d(string="),
+        ),
+        (
+            "GoTemplate",
+            "{{range 1000000}}{{end}}",
+            Refused("more than 10000 steps"),
+        ),
+        (
+            "GoTemplate",
+            "{{nope .Title}}",
+            Refused("function \"nope\" not defined"),
+        ),
+        ("Tera", "{{ user | nope }}", Refused("the filter nope is not supported")),
+    ] {
+        let spec = json!({"metadata": {"engine": engine, "annotations": {"x": source}}});
+        let policy = crate::Policy::namespaced("team", "p", &serde_json::from_value(spec).unwrap());
+        let problems = |problems: &[Problem]| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let (found, part) = match (policy, expected) {
+            (Ok(policy), Fits) => (problems(policy.doubts()), None),
+            (Ok(policy), Doubt(part)) => (problems(policy.doubts()), Some(part)),
+            (Err(errors), Refused(part)) => (problems(&errors), Some(part)),
+            (Ok(policy), Refused(_)) => panic!("{source} is accepted: {:?}", policy.doubts()),
+            (Err(errors), _) => panic!("{source} is refused: {errors:?}"),
+        };
+        match part {
+            None => assert_eq!(found, "", "{source}"),
+            Some(part) => assert!(
+                found.starts_with("spec.metadata.annotations[x]: ") && found.contains(part),
+                "{source}: {found}"
+            ),
+        }
+    }
+}
+
 #[test]
 fn a_policy_has_so_many_templates_of_such_a_length() {
     let keys = |count: usize, source: &str| -> serde_json::Map<_, _> {
