@@ -9,7 +9,7 @@ fn context() -> Context {
     let text = "x".repeat(4096);
     Context::from(json!({
         "item": {"url": "https://x", "title": "{{ item.url }} & <b>", "labels": ["priority/critical", "bug"], "number": 42},
-        "task": {"metadata": {"labels": {"team": "blue", "a.b/c": "d"}, "annotations": {"text": text, "labels": "a,size/XL,b"}}},
+        "task": {"metadata": {"labels": {"team": "blue", "a.b/c": "d"}, "annotations": {"text": text, "labels": "a, size/XL, b"}}},
         "spawner": {"metadata": {"name": "fixer", "labels": {}}}, "user": "me",
     }))
 }
@@ -44,7 +44,7 @@ fn what_templates_are_for() {
         ),
         ("{{ item.labels | starting_with(pat=\"size/\") | join }}", ""),
         (
-            "{{ task.metadata.annotations.labels | split(pat=\",\") | starting_with(pat=\"size/\") | first }}",
+            "{{ task.metadata.annotations.labels | split(pat=\", \") | starting_with(pat=\"size/\") | first }}",
             "size/XL",
         ),
         ("{{ task.metadata.labels[\"a.b/c\"] }}", "d"),
@@ -67,6 +67,29 @@ fn what_templates_are_for() {
         ("{%- if user -%} a {%- endif %}", "a"),
     ] {
         assert_eq!(render(source).as_deref(), Ok(expected), "{source}");
+    }
+}
+
+/// The recipe "Nodes by priority" of docs/metadata.md, over the labels as Kelos writes them.
+#[test]
+fn a_recipe_finds_a_label_among_those_that_kelos_joins() {
+    let docs = include_str!("../../../docs/metadata.md");
+    let recipe = docs.split_once("### Nodes by priority").unwrap().1;
+    let line = recipe.split_once("size: >-\n").unwrap().1;
+    let source = line.split_once("}}").unwrap().0.trim().replace("\n      ", " ") + "}}";
+    for (labels, size) in [
+        ("size/XL", "XL"),
+        ("size/XL, bug", "XL"),
+        ("bug, size/XL", "XL"),
+        ("bug, priority/critical, size/XL, good first issue", "XL"),
+        ("bug, oversize/XL", ""),
+        ("", ""),
+    ] {
+        let annotations = json!({"example.com/item-labels": labels});
+        let context = Context::from(json!({"task": {"metadata": {"annotations": annotations}}}));
+        let template = compile(&source).unwrap_or_else(|error| panic!("{source}: {error}"));
+        let text = template.render(&context, 4096, &mut Budget::default());
+        assert_eq!(text.as_deref(), Ok(size), "{labels}");
     }
 }
 
