@@ -35,13 +35,13 @@ impl<'a> Job<'a> {
             .any(|end| self.condition(end).is_some_and(Condition::is_true))
     }
 
-    /// Kueue's priority label.
+    /// Kueue's priority label. An empty one names no class, as for Kueue.
     pub fn priority_class(self) -> Option<&'a str> {
-        self.metadata().label(kueue::PRIORITY_CLASS)
+        kueue::named(self.metadata().label(kueue::PRIORITY_CLASS))
     }
 
-    /// Kueue's queue label.
+    /// Kueue's queue label. An empty one names no queue, as for Kueue.
     pub fn queue(self) -> Option<&'a str> {
-        self.metadata().label(kueue::QUEUE_NAME)
+        kueue::named(self.metadata().label(kueue::QUEUE_NAME))
     }
 }

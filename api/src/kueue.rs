@@ -8,7 +8,12 @@ use kube::core::{Selector, SelectorExt as _};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{Lenient as _, condition::Condition, metadata::Owner, view::view};
+use crate::{
+    Lenient as _,
+    condition::Condition,
+    metadata::{Metadata, Owner},
+    view::view,
+};
 
 /// Kueue's API group. Foreman has a kind called `Workload` too, in another group.
 pub const GROUP: &str = "kueue.x-k8s.io";
@@ -29,6 +34,17 @@ pub const QUEUE_NAME: &str = "kueue.x-k8s.io/queue-name";
 pub const PRIORITY_CLASS: &str = "kueue.x-k8s.io/priority-class";
 /// Label on a Workload: the UID of its Job (kueue §4).
 pub const JOB_UID: &str = "kueue.x-k8s.io/job-uid";
+
+/// The name that a label, an annotation or a field states, without the spaces around it. An empty one, such as a Helm value that was
+/// left empty, names nothing.
+pub fn named(text: Option<&str>) -> Option<&str> {
+    text.map(str::trim).filter(|name| !name.is_empty())
+}
+
+/// The name under `key` that the creator of the object asks for: in a label, or else in an annotation.
+pub fn requested<'a>(metadata: Metadata<'a>, key: &str) -> Option<&'a str> {
+    named(metadata.label(key)).or_else(|| named(metadata.annotation(key)))
+}
 
 view! {
     /// Borrowed view of a Workload. Only types and statuses of its conditions may be branched on: reasons change between versions of
@@ -200,7 +216,31 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::Job;
     use serde_json::json;
+
+    #[test]
+    fn a_blank_name_names_nothing() {
+        for (labels, annotations, expected) in [
+            (
+                json!({(QUEUE_NAME): "label"}),
+                json!({(QUEUE_NAME): "annotation"}),
+                Some("label"),
+            ),
+            (
+                json!({(QUEUE_NAME): ""}),
+                json!({(QUEUE_NAME): "annotation\n"}),
+                Some("annotation"),
+            ),
+            (json!({(QUEUE_NAME): ""}), json!({(QUEUE_NAME): " \n"}), None),
+            (json!({(QUEUE_NAME): 7}), json!(null), None),
+        ] {
+            let object = json!({"metadata": {"labels": labels, "annotations": annotations}});
+            assert_eq!(requested(Metadata::of(&object), QUEUE_NAME), expected, "{object}");
+        }
+        let job = json!({"metadata": {"labels": {(QUEUE_NAME): "", (PRIORITY_CLASS): ""}}});
+        assert_eq!((Job::of(&job).queue(), Job::of(&job).priority_class()), (None, None));
+    }
 
     #[test]
     fn only_a_job_makes_a_workload_ours() {

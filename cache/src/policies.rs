@@ -71,6 +71,14 @@ impl StoredPolicy {
         self.status.as_ref()
     }
 
+    /// Its templates that may not suit every Task.
+    pub fn doubts(&self) -> &[Problem] {
+        match &self.compiled {
+            CompiledPolicy::Usable(policy) => policy.doubts(),
+            CompiledPolicy::Invalid(_) | CompiledPolicy::Dropped => &[],
+        }
+    }
+
     /// Whether it is in force.
     pub fn acceptance(&self) -> Acceptance {
         match &self.compiled {

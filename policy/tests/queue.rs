@@ -84,6 +84,35 @@ fn the_task_decides_first_by_label_then_annotation_then_spec_and_the_policy_last
         (&policy, &json!({}), "", json!("opus"), json!("low")),
         (&silent, &label, "", json!("label"), json!("mine")),
         (&silent, &json!({}), "", Value::Null, Value::Null),
+        // A Helm value that was left empty.
+        (
+            &silent,
+            &json!({"labels": {(QUEUE): "", (CLASS): ""}}),
+            "",
+            Value::Null,
+            Value::Null,
+        ),
+        (
+            &policy,
+            &json!({"labels": {(QUEUE): "", (CLASS): ""}}),
+            "",
+            json!("opus"),
+            json!("low"),
+        ),
+        (
+            &policy,
+            &json!({"annotations": {(QUEUE): " \n"}}),
+            "field",
+            json!("field"),
+            json!("low"),
+        ),
+        (
+            &policy,
+            &json!({"labels": {(QUEUE): ""}, "annotations": {(QUEUE): "annotation"}}),
+            "field",
+            json!("annotation"),
+            json!("low"),
+        ),
         (
             &json!({"queueName": "a", "queueMode": "Off"}),
             &label,
@@ -118,6 +147,12 @@ fn without_a_legal_name_the_policy_decides_and_the_user_is_warned() {
         ),
         (&class, json!({"queueName": "agents"}), true, "priority class: \"High\""),
         (
+            &odd,
+            json!({"metadata": {"labels": {"team": "blue"}}}),
+            false,
+            "two words",
+        ),
+        (
             &none,
             json!({"queueName": "{{ task.metadata.annotations.queue }}"}),
             true,
@@ -144,6 +179,23 @@ fn without_a_legal_name_the_policy_decides_and_the_user_is_warned() {
             warnings.len() == 1 && warnings[0].contains("the Job is not queued: "),
             "{warnings:?}"
         );
+    }
+}
+
+/// An empty label on the Job itself names no queue either: Kueue ignores such a Job.
+#[test]
+fn an_empty_label_on_the_job_is_replaced_by_the_queue_of_the_policy() {
+    let task = task(&json!({}), &json!({}));
+    for (spec, queue) in [
+        (json!({"queueName": "agents"}), "agents"),
+        (json!({"metadata": {"labels": {"team": "blue"}}}), ""),
+    ] {
+        let mut job = job();
+        job["metadata"]["labels"] = json!({(QUEUE): "", (CLASS): ""});
+        let decision = decision(&spec, &task, &job, &KueueInfo::default());
+        json_patch::patch(&mut job, &decision.patch).expect("the patch fits");
+        assert_eq!(job["metadata"]["labels"], json!({(QUEUE): queue, (CLASS): ""}));
+        assert_eq!(job["spec"]["suspend"] == true, !queue.is_empty(), "{job}");
     }
 }
 

@@ -94,7 +94,16 @@ async fn reconcile(client: &Client, cache: &ClusterCache, name: PolicyName) -> R
 /// The status that `policy` should have; `None`: it has it.
 fn wanted(policy: &StoredPolicy, now: Timestamp) -> Option<PolicyStatus> {
     let (current, generation) = (policy.status(), Some(policy.generation()));
-    let condition = accepted(policy.name(), &policy.acceptance(), current, generation, now);
+    let mut condition = accepted(policy.name(), &policy.acceptance(), current, generation, now);
+    if !policy.doubts().is_empty() {
+        let doubts: Vec<_> = policy.doubts().iter().map(ToString::to_string).collect();
+        let message = format!(
+            "{} For a sample Task, templates fail: {}",
+            condition.message,
+            doubts.join("; ")
+        );
+        condition.message = clip(&message, MAX_MESSAGE);
+    }
     let is_current = current
         .is_some_and(|status| status.observed_generation == generation && status.conditions.contains(&condition));
     (!is_current).then(|| PolicyStatus {

@@ -23,7 +23,7 @@ pub(crate) fn recipe(title: &str) -> anyhow::Result<Value> {
 async fn tried(title: &str) -> anyhow::Result<(Fixture<'static>, Value, Value)> {
     let fixture = governed("recipe", recipe(title)?).await?;
     let mut object = task("fixer-42");
-    object["metadata"]["annotations"]["example.com/item-labels"] = json!("bug,priority/critical,size/XL");
+    object["metadata"]["annotations"]["example.com/item-labels"] = json!("bug, priority/critical, size/XL");
     let (task, warnings) = created_with_warnings(&fixture, &object).await?;
     ensure!(warnings.is_empty(), "{title}: {warnings:?}");
     let job = fixture.dry_run(&job_of(&task)).await?;

@@ -37,7 +37,11 @@ pub(crate) fn findings(request: &Request<'_>, policies: &PolicySet) -> Vec<Findi
             invalid(vec![Problem { field, message }])
         }
         Ok(Ok(policy)) if policy.sections().is_empty() => Finding::own(Detail::PolicyEmpty, Effect::Warn),
-        Ok(Ok(_)) => return Vec::new(),
+        Ok(Ok(policy)) => {
+            let doubts = policy.doubts().iter().cloned();
+            let finding = |doubt| Finding::own(Detail::TemplateFailsOnSample(doubt), Effect::Warn);
+            return doubts.map(finding).collect();
+        }
     };
     vec![finding]
 }
@@ -52,38 +56,57 @@ mod tests {
     use super::*;
     use crate::{
         admission::{decide, govern},
-        decision::{AdmissionContext, KueueInfo, Phase},
+        decision::{AdmissionContext, Decision, KueueInfo, Phase},
         fixtures,
         issue_source::Workspace,
     };
+
+    fn written(policies: &PolicySet, operation: Operation, namespace: &str, object: &Value) -> Decision {
+        let request = Request {
+            phase: Phase::Validating,
+            kind: Kind::TaskPolicy,
+            operation,
+            namespace,
+            object,
+            sent: object,
+            old: &Value::Null,
+            user: "me",
+            own: false,
+            dry_run: false,
+        };
+        let context = AdmissionContext {
+            policies,
+            namespace_labels: &BTreeMap::new(),
+            owner_task: None,
+            spawner: None,
+            workspace: &Workspace::Absent,
+            kueue: &KueueInfo::default(),
+        };
+        decide(&govern(&request, &context), None, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn a_template_that_does_not_suit_a_sample_is_a_warning() {
+        let templates = json!({"a": "{{slice .task.spec.model 0 3}}", "b": "{{index .task.spec.dependsOn 7}}"});
+        let spec = json!({"metadata": {"engine": "GoTemplate", "labels": templates}});
+        let object = json!({"metadata": {"namespace": "team", "name": "p"}, "spec": spec});
+        let decision = written(&PolicySet::default(), Operation::Create, "team", &object);
+        assert_eq!(decision.denial, None);
+        assert_eq!(
+            decision.warnings,
+            [
+                "taskgate: a template fails for a sample Task, and a Task for which it fails gets nothing: \
+              spec.metadata.labels[b]: line 1, column 3: index out of range: 7"
+            ]
+        );
+    }
 
     #[test]
     fn a_namespace_has_room_for_so_many_policies() {
         let refused = |count: usize, operation: Operation, namespace: &str, name: &str| {
             let policies = fixtures::policies((0..count).map(|_| json!({"queueName": "q"})));
             let object = json!({"metadata": {"namespace": namespace, "name": name}, "spec": {"queueName": "q"}});
-            let request = Request {
-                phase: Phase::Validating,
-                kind: Kind::TaskPolicy,
-                operation,
-                namespace,
-                object: &object,
-                sent: &object,
-                old: &Value::Null,
-                user: "me",
-                own: false,
-                dry_run: false,
-            };
-            let context = AdmissionContext {
-                policies: &policies,
-                namespace_labels: &BTreeMap::new(),
-                owner_task: None,
-                spawner: None,
-                workspace: &Workspace::Absent,
-                kueue: &KueueInfo::default(),
-            };
-            let governed = govern(&request, &context);
-            let decision = decide(&governed, None, Timestamp::UNIX_EPOCH);
+            let decision = written(&policies, operation, namespace, &object);
             decision.denial.map(|denial| denial.message)
         };
         assert_eq!(refused(MAX_POLICIES - 1, Operation::Create, "team", "new"), None);

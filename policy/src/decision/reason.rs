@@ -78,6 +78,8 @@ pub enum Detail {
     WorkspaceMissing(String),
     /// The policy cannot be applied, because of these problems.
     PolicyInvalid(Vec<Problem>),
+    /// A template of the policy gives nothing for a sample Task, and may suit others.
+    TemplateFailsOnSample(Problem),
     /// The policy has no section, so it does nothing.
     PolicyEmpty,
     /// Labels and annotations, or the finalizer, that only taskgate sets came with a new object. Their keys.
@@ -199,6 +201,9 @@ impl Reason {
                 format!("Workspace {name} does not exist: Kelos waits for it and does not report it")
             }
             Detail::PolicyInvalid(problems) => problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+            Detail::TemplateFailsOnSample(problem) => {
+                format!("a template fails for a sample Task, and a Task for which it fails gets nothing: {problem}")
+            }
             Detail::PolicyEmpty => "the policy has no section, so it does nothing yet".to_owned(),
             Detail::OwnKeysRemoved(keys) => format!("only taskgate sets these, removed: {}", keys.join(", ")),
             Detail::OwnKeyChanged(key) => {

@@ -108,7 +108,7 @@ pub(crate) fn one_word(text: &str) -> String {
     if word.is_empty() { "Unknown".to_owned() } else { word }
 }
 
-/// An error in a field of a policy, which keeps the policy from being applied.
+/// What is wrong with a field of a policy: mostly an error that keeps the policy from being applied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {message}")]
 pub struct Problem {
@@ -118,20 +118,31 @@ pub struct Problem {
     pub message: String,
 }
 
-/// The problems of a policy, collected while it is compiled.
+/// What is wrong with a policy, collected while it is compiled.
 #[derive(Debug, Default)]
-pub(crate) struct Problems(pub(crate) Vec<Problem>);
+pub(crate) struct Problems {
+    /// What keeps it from being applied.
+    pub(crate) errors: Vec<Problem>,
+    /// What may go wrong for some objects.
+    pub(crate) doubts: Vec<Problem>,
+}
 
 impl Problems {
-    /// Adds a problem of `field`.
+    /// Adds an error in `field`.
     pub(crate) fn add(&mut self, field: &str, message: impl Into<String>) {
-        self.0.push(Problem {
+        self.errors.push(Problem {
             field: field.to_owned(),
             message: message.into(),
         });
     }
 
-    /// The value of `result`; its error is a problem of `field`.
+    /// Adds a doubt about `field`.
+    pub(crate) fn doubt(&mut self, field: &str, message: String) {
+        let field = field.to_owned();
+        self.doubts.push(Problem { field, message });
+    }
+
+    /// The value of `result`; its error is one in `field`.
     pub(crate) fn check<T, E: ToString>(&mut self, field: &str, result: Result<T, E>) -> Option<T> {
         result.map_err(|error| self.add(field, error.to_string())).ok()
     }

@@ -9,7 +9,7 @@ use taskgate_api::{
 
 use crate::{
     kubernetes::{KeyKind, Problems, clip, is_key, is_label_value, label_value},
-    template::{Cause, Failure, Keys, Moment, Rendering, Templates, Text, reads_source_fields},
+    template::{Cause, Failure, Keys, Moment, Rendering, Templates, Text, Tried, reads_source_fields},
 };
 
 /// The longest text that a label's template may give before it is made legal, in bytes.
@@ -70,7 +70,7 @@ impl Rendered {
 }
 
 impl MetadataRule {
-    /// Compiles `section`, whose Tera templates are among `templates`, and renders it over a sample. Every problem found goes
+    /// Compiles `section`, whose Tera templates are among `templates`, and renders it over samples. Every problem found goes
     /// to `problems`.
     pub(crate) fn compile(section: &MetadataPolicy, templates: &Templates, problems: &mut Problems) -> Self {
         let engine = section.engine.unwrap_or_default();
@@ -89,12 +89,18 @@ impl MetadataRule {
                     None => compile(kind, templates, engine, source),
                 };
                 let field = format!("spec.metadata.{}[{}]", kind.field(), clip(key, 80));
-                rule.entries.extend(problems.check(&field, compiled).map(|text| Entry {
+                let Some(Tried { text, doubt }) = problems.check(&field, compiled) else {
+                    continue;
+                };
+                if let Some(doubt) = doubt {
+                    problems.doubt(&field, doubt);
+                }
+                rule.entries.push(Entry {
                     kind,
                     key: key.as_str().into(),
                     text,
                     reads_source: reads_source_fields(source),
-                }));
+                });
             }
         }
         let default = section.missing_value.as_ref();
@@ -167,13 +173,13 @@ fn max_text(kind: KeyKind) -> usize {
 }
 
 /// Compiles the value of one key.
-fn compile(kind: KeyKind, templates: &Templates, engine: TemplateEngine, source: &str) -> Result<Text, String> {
-    let text = templates.tried(engine, source, max_text(kind), Moment::Task)?;
-    match text {
-        Text::Literal(text) if kind == KeyKind::Label && !is_label_value(&text) => {
+fn compile(kind: KeyKind, templates: &Templates, engine: TemplateEngine, source: &str) -> Result<Tried, String> {
+    let tried = templates.tried(engine, source, max_text(kind), Moment::Task)?;
+    match &tried.text {
+        Text::Literal(text) if kind == KeyKind::Label && !is_label_value(text) => {
             Err("not a legal label value: at most 63 letters, digits, '-', '_' or '.', not at the edges".to_owned())
         }
-        text => Ok(text),
+        _ => Ok(tried),
     }
 }
 
@@ -256,14 +262,72 @@ mod tests {
                     let rendered = rule.render(entry, &mut rendering);
                     let value = rendered.value().unwrap_or_default();
                     match entry.kind {
-                        KeyKind::Annotation => prop_assert_eq!(value, &text),
+                        KeyKind::Annotation => prop_assert_eq!(value, text.trim()),
                         KeyKind::Label => {
                             prop_assert!(is_label_value(value), "{:?}", value);
-                            prop_assert_eq!(value, label_value(&text));
+                            prop_assert_eq!(value, label_value(text.trim()));
                         }
                     }
                 }
             }
+        }
+    }
+
+    /// A YAML block ends with a newline, and a template has spaces around its tags.
+    #[test]
+    fn whitespace_around_a_value_is_no_part_of_it() {
+        let task = json!({"spec": {"model": "opus", "effort": "low"}});
+        let input = TemplateInput {
+            object: &task,
+            namespace: "team",
+            namespace_labels: &BTreeMap::new(),
+            spawner: None,
+            workspace: None,
+            user: None,
+            source_fields: None,
+        };
+        for (engine, template, expected) in [
+            ("Tera", "{{ task.spec.model }}\n", Some("opus")),
+            (
+                "Tera",
+                "{% if task.spec.model %} {{ task.spec.model }} {% endif %}",
+                Some("opus"),
+            ),
+            ("Tera", "{% if task.spec.effort == \"high\" %}XL{% endif %}\n", None),
+            ("GoTemplate", "{{.task.spec.model}}\n", Some("opus")),
+            (
+                "GoTemplate",
+                "{{if .task.spec.model}} {{.task.spec.model}} {{end}}",
+                Some("opus"),
+            ),
+            ("GoTemplate", "{{if eq .task.spec.effort \"high\"}}XL{{end}}\n", None),
+            ("Tera", " opus\n", Some("opus")),
+        ] {
+            let section = json!({"engine": engine, "labels": {"x": template}, "annotations": {"x": template}});
+            let spec: TaskPolicySpec =
+                serde_json::from_value(json!({"metadata": section, "queueName": template})).unwrap();
+            let templates = Templates::of(&spec).unwrap();
+            let mut problems = Problems::default();
+            let rule = MetadataRule::compile(spec.metadata.as_ref().unwrap(), &templates, &mut problems);
+            assert_eq!(
+                (rule.entries.len(), problems.errors.len()),
+                (2, 0),
+                "{template:?}: {:?}",
+                problems.errors
+            );
+            let mut rendering = Rendering::new(input, Sees::Unmanaged(Managed::NONE), Budget::default());
+            for entry in &rule.entries {
+                let rendered = rule.render(entry, &mut rendering);
+                assert_eq!(
+                    rendered.value(),
+                    expected,
+                    "{:?} {template:?}: {rendered:?}",
+                    entry.kind
+                );
+            }
+            let policy = crate::Policy::namespaced("team", "p", &spec).unwrap();
+            let queue = policy.queue().unwrap().rule.queue.unwrap().render(&mut rendering);
+            assert_eq!(queue.ok().as_deref(), expected, "{template:?}");
         }
     }
 

@@ -16,7 +16,7 @@ use taskgate_api::{
 use super::{SectionMatch, Sections, metadata_rule::MetadataRule, sections::Attributes};
 use crate::{
     kubernetes::{Problem, Problems, clip},
-    template::{Moment, Rendering, Roots, Templates, Text},
+    template::{Moment, Rendering, Roots, Templates, Text, Tried},
 };
 
 /// A policy that is valid and compiled. Cheap to clone.
@@ -33,6 +33,7 @@ struct Compiled {
     queue: Option<QueueName>,
     priority_class: Option<QueueName>,
     metadata: Option<MetadataRule>,
+    doubts: Vec<Problem>,
 }
 
 /// Which object a policy is. Orders by precedence among equals: a `TaskPolicy` before a `ClusterTaskPolicy`, then by name.
@@ -80,6 +81,14 @@ pub(crate) struct QueueRule<'a> {
     pub(crate) on_deactivation: QueueOnDeactivation,
 }
 
+impl QueueRule<'_> {
+    /// Whether a Job whose queue has no legal name stays suspended. Never under a policy without a queue, whose author did not ask for
+    /// that.
+    pub(crate) fn suspends_on_error(&self) -> bool {
+        self.queue.is_some() && self.on_error == QueueOnError::Suspend
+    }
+}
+
 impl Policy {
     /// Compiles a `TaskPolicy`. Errors with every problem found, not only the first.
     pub fn namespaced(namespace: &str, name: &str, spec: &TaskPolicySpec) -> Result<Self, Vec<Problem>> {
@@ -125,14 +134,19 @@ impl Policy {
         let templates = match Templates::of(spec) {
             Ok(templates) => templates,
             Err(problem) => {
-                problems.0.push(problem);
-                return Err(problems.0);
+                problems.errors.push(problem);
+                return Err(problems.errors);
             }
         };
         let metadata = spec.metadata.as_ref();
         let engine = metadata.and_then(|section| section.engine).unwrap_or_default();
         let mut queue_name = |field, source: &Option<String>| {
-            problems.check(field, QueueName::compile(&templates, engine, source.as_ref()?))
+            let compiled = QueueName::compile(&templates, engine, source.as_ref()?);
+            let (name, doubt) = problems.check(field, compiled)?;
+            if let Some(doubt) = doubt {
+                problems.doubt(field, doubt);
+            }
+            Some(name)
         };
         let queue = queue_name("spec.queueName", &spec.queue_name);
         let priority_class = queue_name("spec.queuePriorityClass", &spec.queue_priority_class);
@@ -145,8 +159,8 @@ impl Policy {
             problems.check("spec.failurePolicy.itemKey", text)
         });
         overlong_durations(spec, &mut problems);
-        if !problems.0.is_empty() {
-            return Err(problems.0);
+        if !problems.errors.is_empty() {
+            return Err(problems.errors);
         }
         let mut spec = spec.clone();
         // The templates are compiled: their sources are not needed any more.
@@ -163,7 +177,13 @@ impl Policy {
             queue,
             priority_class,
             metadata,
+            doubts: problems.doubts,
         })))
+    }
+
+    /// The templates that give nothing for a realistic sample: they may suit the author's Tasks nevertheless.
+    pub fn doubts(&self) -> &[Problem] {
+        &self.0.doubts
     }
 
     /// Which object the policy is.
@@ -364,12 +384,14 @@ pub(crate) struct QueueName(Text);
 
 impl QueueName {
     /// Reads `source`, one of `templates`, whose language is `engine`. Errors with what is wrong with it, in one line.
-    fn compile(templates: &Templates, engine: TemplateEngine, source: &str) -> Result<Self, String> {
-        let text = templates.tried(engine, source, Text::MAX_NAME, Moment::Job)?;
+    ///
+    /// With it comes why it gives nothing for a sample, if so.
+    fn compile(templates: &Templates, engine: TemplateEngine, source: &str) -> Result<(Self, Option<String>), String> {
+        let Tried { text, doubt } = templates.tried(engine, source, Text::MAX_NAME, Moment::Job)?;
         if let Text::Literal(name) = &text {
             legal_queue_name(name)?;
         }
-        Ok(Self(text))
+        Ok((Self(text), doubt))
     }
 
     /// The name, a legal one. Errors with why there is none, in one line.
@@ -448,7 +470,7 @@ mod queue_name_tests {
         for good in ["agents", "a.b-c", "7", &"q".repeat(63)] {
             for engine in [tera, go] {
                 let name = compile(engine, good).unwrap();
-                assert!(matches!(&name.0, Text::Literal(name) if name == good));
+                assert!(matches!(&name.0.0, Text::Literal(name) if name == good));
             }
         }
         for (engine, bad, part) in [

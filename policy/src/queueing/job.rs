@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
-use taskgate_api::{Mode, kelos::Task, keys, kueue, metadata::Metadata, task_policy::QueueOnError};
+use taskgate_api::{Mode, kelos::Task, keys, kueue, metadata::Metadata};
 
 use crate::{
     decision::{Detail, Effect, Finding, Governed, NotQueued, QueueDetail},
@@ -41,15 +41,13 @@ fn enqueue<'a>(
     let (detail, edits) = match choice {
         Choice::Queue { queue, class } => {
             let mut edits = vec![Edit::Suspend, Edit::Label(kueue::QUEUE_NAME.into(), queue.clone())];
-            let class = class
-                .as_ref()
-                .filter(|_| job.metadata().label(kueue::PRIORITY_CLASS).is_none());
+            let class = class.as_ref().filter(|_| job.priority_class().is_none());
             edits.extend(class.map(|class| Edit::Label(kueue::PRIORITY_CLASS.into(), class.clone())));
             (QueueDetail::Queued { queue: queue.clone() }, edits)
         }
         Choice::None(why, message) => {
             let mut edits = vec![Edit::Annotation(keys::NOT_QUEUED.into(), why.annotation(message))];
-            let suspend = *why == NotQueued::QueueNameInvalid && matched.rule.on_error == QueueOnError::Suspend;
+            let suspend = *why == NotQueued::QueueNameInvalid && matched.rule.suspends_on_error();
             edits.extend(suspend.then_some(Edit::Suspend));
             let (why, message) = (*why, message.clone());
             (QueueDetail::NotQueued { why, message }, edits)
@@ -158,8 +156,8 @@ fn section<'a>(sections: &Sections<'a>) -> Option<SectionMatch<'a, QueueRule<'a>
 /// The queue of the Job by the Task and `rule`, if one of them names one.
 ///
 /// The queue is the first of: the Task's label `kueue.x-k8s.io/queue-name`, its annotation of that name, its
-/// `spec.queueName` (a Kelos that has adopted queueing), the policy's `queueName`. The priority class likewise. A template sees
-/// the Task as it is stored, with what policies put on it.
+/// `spec.queueName` (a Kelos that has adopted queueing), the policy's `queueName`; a blank one is as good as none. The priority
+/// class likewise. A template sees the Task as it is stored, with what policies put on it.
 fn choose(governed: &Governed<'_>, rule: QueueRule<'_>) -> Option<Choice> {
     let task = governed.task?;
     let sees = Sees::Unmanaged(Managed::NONE);
@@ -177,7 +175,8 @@ fn choose(governed: &Governed<'_>, rule: QueueRule<'_>) -> Option<Choice> {
         );
         return Some(Choice::None(NotQueued::NamespaceNotManaged, message));
     }
-    let class = named(stated(task, kueue::PRIORITY_CLASS), rule.priority_class).transpose();
+    let class = kueue::requested(task.metadata(), kueue::PRIORITY_CLASS);
+    let class = named(class, rule.priority_class).transpose();
     Some(match (queue, class) {
         (Ok(queue), Ok(class)) => Choice::Queue { queue, class },
         (Err(error), _) => Choice::None(NotQueued::QueueNameInvalid, format!("queue name: {error}")),
@@ -191,16 +190,6 @@ pub fn requests_queue(object: &Value) -> bool {
 }
 
 fn stated_queue(task: Task<'_>) -> Option<&str> {
-    let field = || {
-        task.spec()?
-            .get("queueName")?
-            .as_str()
-            .filter(|queue| !queue.is_empty())
-    };
-    stated(task, kueue::QUEUE_NAME).or_else(field)
-}
-
-fn stated<'a>(task: Task<'a>, key: &str) -> Option<&'a str> {
-    let metadata = task.metadata();
-    metadata.label(key).or_else(|| metadata.annotation(key))
+    let field = || kueue::named(task.spec()?.get("queueName")?.as_str());
+    kueue::requested(task.metadata(), kueue::QUEUE_NAME).or_else(field)
 }

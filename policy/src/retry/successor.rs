@@ -339,7 +339,7 @@ fn enqueue(metadata: Metadata<'_>, rule: QueueRule<'_>, rendering: &mut Renderin
     ];
     let missing = named
         .into_iter()
-        .filter(|(key, _)| metadata.label(key).or_else(|| metadata.annotation(key)).is_none());
+        .filter(|(key, _)| kueue::requested(metadata, key).is_none());
     let edit = |(key, name): (&str, Option<&QueueName>)| match name?.render(rendering) {
         Ok(name) => Some(Edit::Label(key.to_owned(), name)),
         Err(error) => {
@@ -648,9 +648,13 @@ mod sections_tests {
         );
         assert_eq!(found["annotations"], json!({"who": "wl"}));
         let own = json!({"labels": {"kueue.x-k8s.io/queue-name": "own", "kueue.x-k8s.io/priority-class": "low"}});
-        let found = decorated(&[spec], &own);
+        let found = decorated(std::slice::from_ref(&spec), &own);
         assert_eq!(found["labels"]["kueue.x-k8s.io/queue-name"], "own");
         assert_eq!(found["labels"]["kueue.x-k8s.io/priority-class"], "low");
+        let empty = json!({"labels": {"kueue.x-k8s.io/queue-name": "", "kueue.x-k8s.io/priority-class": ""}});
+        let found = decorated(&[spec], &empty);
+        assert_eq!(found["labels"]["kueue.x-k8s.io/queue-name"], "q-prod");
+        assert_eq!(found["labels"]["kueue.x-k8s.io/priority-class"], "high");
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! The JSON object that templates are rendered over, the same for both engines. The table of `docs/metadata.md` describes it.
 
 use std::{
-    cell::OnceCell,
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
@@ -21,7 +20,7 @@ use crate::{
 /// The longest text that a template gets, in bytes; a longer one is left out, so that what a render may cost is known.
 const MAX_TEXT: usize = 4096;
 /// How many entries of a map and of a list it gets.
-const MAX_ENTRIES: usize = 100;
+pub(super) const MAX_ENTRIES: usize = 100;
 /// The fields of an item that only its issue source has.
 pub(super) const SOURCE_FIELDS: [&str; 4] = ["title", "labels", "author", "body"];
 /// The item's fields, and their names in Go templates, which are those of Kelos.
@@ -84,7 +83,7 @@ pub(crate) enum Sees<'a> {
 #[derive(Debug)]
 pub(crate) struct Context {
     json: Value,
-    tera: OnceCell<tera::Context>,
+    tera: OnceLock<tera::Context>,
 }
 
 impl Context {
@@ -166,7 +165,7 @@ impl From<Value> for Context {
     fn from(json: Value) -> Self {
         Self {
             json,
-            tera: OnceCell::new(),
+            tera: OnceLock::new(),
         }
     }
 }

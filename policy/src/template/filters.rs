@@ -12,6 +12,8 @@ use super::tera::Bounded;
 const MAX_TEXT: usize = 4096;
 /// The longest list that a filter may be given or make.
 const MAX_ITEMS: usize = 100;
+/// What every error about a value says that is not there.
+pub(super) const ABSENT: &str = "undefined";
 /// What every refusal of a size says.
 pub(super) const TOO_LARGE: &str = "larger than a template may make it";
 
@@ -109,10 +111,30 @@ fn text(value: Value, _: Kwargs, _: &State) -> TeraResult<String> {
     written("str", &value)
 }
 
+/// `value` as text. One that is not there has none, whatever stands beside it: Tera would write nothing.
 fn written(what: &str, value: &Value) -> TeraResult<String> {
     let mut text = Bounded::new(MAX_TEXT);
     write!(text, "{value}").map_err(|_| too_large(what))?;
+    // Only now is it known to be small.
+    if lacks_something(value) {
+        return Err(absent(what));
+    }
     Ok(text.into_text())
+}
+
+fn absent(what: &str) -> Error {
+    Error::message(format!("{what}: a value is {ABSENT}"))
+}
+
+/// Whether `value` is a field that is not there, or what a filter gives for an entry that a list does not have.
+fn is_absent(value: &Value) -> bool {
+    value.is_undefined() || value.is_none()
+}
+
+fn lacks_something(value: &Value) -> bool {
+    is_absent(value)
+        || value.as_array().is_some_and(|items| items.iter().any(lacks_something))
+        || value.as_map().is_some_and(|map| map.values().any(lacks_something))
 }
 
 fn join(items: &[Value], arguments: Kwargs, _: &State) -> TeraResult<String> {
@@ -149,6 +171,9 @@ fn few<'v>(what: &str, items: &'v [Value]) -> TeraResult<&'v [Value]> {
 
 /// `items`, where comparing them with each other costs little.
 fn comparable<'v>(what: &str, items: &'v [Value]) -> TeraResult<&'v [Value]> {
+    if items.iter().any(is_absent) {
+        return Err(absent(what));
+    }
     let simple = |item: &Value| item.is_string() || item.is_number() || item.is_bool();
     if !items.iter().all(simple) {
         return Err(Error::message(format!(

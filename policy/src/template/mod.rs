@@ -34,7 +34,7 @@ pub(crate) use source_fields::reads_source_fields;
 pub(crate) use tera::Roots;
 
 use self::{
-    context::{Context, ITEM_FIELDS, SOURCE_FIELDS},
+    context::{Context, ITEM_FIELDS, MAX_ENTRIES, SOURCE_FIELDS},
     tera::TeraTemplate,
 };
 use crate::kubernetes::Problem;
@@ -106,7 +106,7 @@ pub(crate) enum Cause {
     Misuse,
 }
 
-/// A literal text or a template; compiled once when the policy is read.
+/// A literal text, without whitespace around it, or a template; compiled once when the policy is read.
 #[derive(Debug)]
 pub(crate) enum Text {
     Literal(String),
@@ -133,19 +133,19 @@ impl<'s> Rendering<'s> {
         }
     }
 
-    /// `text` over the object, of at most `max` bytes. A literal costs nothing.
+    /// `text` over the object, of at most `max` bytes, without the whitespace around it. A literal costs nothing.
     pub(crate) fn render<'t>(&mut self, text: &'t Text, max: usize) -> Result<Cow<'t, str>, Failure> {
         let context = || self.context.get_or_init(|| Context::of(&self.input, self.sees));
         text.render(context, max, &mut self.budget)
     }
 
-    /// The name that `text` gives, without the spaces around it. Errors with why there is none, in one line.
+    /// The name that `text` gives. Errors with why there is none, in one line.
     pub(crate) fn name(&mut self, text: &Text) -> Result<String, String> {
         let text = self.render(text, Text::MAX_NAME).map_err(|failure| failure.message)?;
-        match text.trim() {
-            "" => Err("the template gives nothing for this Task".to_owned()),
-            name => Ok(name.to_owned()),
+        if text.is_empty() {
+            return Err("the template gives nothing for this Task".to_owned());
         }
+        Ok(text.into_owned())
     }
 
     /// What is left.
@@ -158,19 +158,20 @@ impl Text {
     /// The longest name that a template may give, in bytes, before it is trimmed.
     pub(crate) const MAX_NAME: usize = 1024;
 
-    /// The text over what `context` gives, of at most `max` bytes.
+    /// The text over what `context` gives, of at most `max` bytes before it is trimmed: the last newline of a YAML block (`|`) and the
+    /// spaces around an `if` are not part of what an author means.
     fn render<'c>(
         &self,
         context: impl FnOnce() -> &'c Context,
         max: usize,
         budget: &mut Budget,
     ) -> Result<Cow<'_, str>, Failure> {
-        match self {
+        let text = match self {
             Self::Literal(text) => return Ok(Cow::Borrowed(text)),
-            Self::Tera(template) => template.render(context(), max, budget),
-            Self::Go(template) => template.render(context(), max, budget),
-        }
-        .map(Cow::Owned)
+            Self::Tera(template) => template.render(context(), max, budget)?,
+            Self::Go(template) => template.render(context(), max, budget)?,
+        };
+        Ok(Cow::Owned(text.trim().to_owned()))
     }
 }
 
@@ -259,7 +260,7 @@ impl Templates {
     /// with what is wrong and where, in one line.
     pub(crate) fn text(&self, engine: TemplateEngine, source: &str, roots: Roots) -> Result<Text, String> {
         if is_literal(source) {
-            return Ok(Text::Literal(source.to_owned()));
+            return Ok(Text::Literal(source.trim().to_owned()));
         }
         Ok(match engine {
             TemplateEngine::Tera => {
@@ -277,18 +278,26 @@ impl Templates {
         })
     }
 
-    /// The same, and renders it over a sample of what is known at `moment`; `max`: bytes.
+    /// The same, and renders it over samples of what is known at `moment`; `max`: bytes.
     pub(crate) fn tried(
         &self,
         engine: TemplateEngine,
         source: &str,
         max: usize,
         moment: Moment,
-    ) -> Result<Text, String> {
+    ) -> Result<Tried, String> {
         let text = self.text(engine, source, Roots::All)?;
-        try_on(&text, source, max, moment)?;
-        Ok(text)
+        let doubt = try_on(&text, source, max, moment)?;
+        Ok(Tried { text, doubt })
     }
+}
+
+/// A template that was rendered over samples.
+#[derive(Debug)]
+pub(crate) struct Tried {
+    pub(crate) text: Text,
+    /// Why it gives nothing for the realistic sample, if so; it works for another one.
+    pub(crate) doubt: Option<String>,
 }
 
 /// When a template is rendered: it decides which inputs there are.
@@ -300,36 +309,12 @@ pub(crate) enum Moment {
     Job,
 }
 
-/// A sample in which every input is known.
-static SAMPLE: LazyLock<Value> = LazyLock::new(|| {
-    let mut sample = json!({
-        "item": {
-            "id": "42", "title": "Fix the login page", "kind": "Issue", "number": 42,
-            "labels": ["priority/critical", "bug", "size/XL", "area/web", "team/blue", "a", "b", "c", "d", "e"],
-            "url": "https://github.com/acme/shop/issues/42", "branch": "main", "author": "octocat",
-            "body": "It breaks.", "time": "2026-11-21T03:00:00Z", "schedule": "0 3 * * *",
-        },
-        "task": {
-            "metadata": {"name": "fixer-42", "namespace": "agents", "labels": {}, "annotations": {}},
-            "spec": {
-                "type": "claude-code", "model": "m", "effort": "high", "image": "i", "branch": "main",
-                "upstreamRepo": "acme/shop", "workspaceRef": {"name": "shop"}, "workerPoolRef": {"name": "pool"},
-                "agentConfigRefs": [{"name": "a"}], "dependsOn": ["fixer-41"],
-            },
-        },
-        "spawner": {"metadata": {"name": "fixer", "labels": {}}},
-        "workspace": {"name": "shop", "repo": "https://github.com/acme/shop", "ref": "main"},
-        "namespace": {"name": "agents", "labels": {}, "metadata": {"name": "agents", "labels": {}}},
-        "user": "system:serviceaccount:agents:kelos-spawner",
-    });
-    for (field, name) in ITEM_FIELDS {
-        sample[name] = sample["item"][field].clone();
-    }
-    sample
-});
-/// The sample for a Job.
-static JOB_SAMPLE: LazyLock<Value> = LazyLock::new(|| {
-    let mut sample = SAMPLE.clone();
+/// Samples in which every input is known: first a realistic one, then variations of it.
+struct Samples([Context; 3]);
+
+static TASK_SAMPLES: LazyLock<Samples> = LazyLock::new(|| Samples::of(&sample()));
+static JOB_SAMPLES: LazyLock<Samples> = LazyLock::new(|| {
+    let mut sample = sample();
     let mut remove = |pointer: &str, name: &str| {
         let map = sample.pointer_mut(pointer).and_then(Value::as_object_mut);
         map.map(|map| map.remove(name));
@@ -339,33 +324,95 @@ static JOB_SAMPLE: LazyLock<Value> = LazyLock::new(|| {
         remove("/item", field);
         remove("", name);
     }
-    sample
+    Samples::of(&sample)
 });
 
-/// Renders `text`, whose source is `source`, over the sample of `moment` when the policy is written, to catch what only fails when a
-/// template runs. Errors with what is wrong with it.
-///
-/// A name that the sample does not have does not exist, except for labels, annotations and entries of lists, which depend on
-/// the object.
-fn try_on(text: &Text, source: &str, max: usize, moment: Moment) -> Result<(), String> {
-    if matches!(text, Text::Literal(_)) {
-        return Ok(());
+/// An ordinary Task of a spawner for GitHub issues.
+fn sample() -> Value {
+    let labels = json!({"team": "blue", "size": "XL", "priority": "high"});
+    let mut sample = json!({
+        "item": {
+            "id": "42", "title": "Fix the login page", "kind": "Issue", "number": 42,
+            "labels": ["priority/critical", "bug", "size/XL", "area/web", "team/blue", "a", "b", "c", "d", "e"],
+            "url": "https://github.com/acme/shop/issues/42", "branch": "kelos/fixer-42", "author": "octocat",
+            "body": "It breaks.", "time": "2026-11-21T03:00:00Z", "schedule": "0 3 * * *",
+        },
+        "task": {
+            "metadata": {
+                "name": "fixer-42", "namespace": "agents", "labels": labels,
+                "annotations": {"kelos.dev/source-kind": "issue", "kelos.dev/source-number": "42"},
+            },
+            "spec": {
+                "type": "claude-code", "model": "claude-opus-4-5", "effort": "high",
+                "image": "ghcr.io/kelos-dev/claude-code:v0.30.0", "branch": "kelos/fixer-42", "upstreamRepo": "acme/shop",
+                "workspaceRef": {"name": "shop"}, "workerPoolRef": {"name": "pool"},
+                "agentConfigRefs": [{"name": "base"}, {"name": "reviewer"}], "dependsOn": ["fixer-40", "fixer-41"],
+            },
+        },
+        "spawner": {"metadata": {"name": "fixer", "labels": labels}},
+        "workspace": {"name": "shop", "repo": "https://github.com/acme/shop.git", "ref": "main"},
+        "namespace": {"name": "agents", "labels": labels, "metadata": {"name": "agents", "labels": labels}},
+        "user": "system:serviceaccount:agents:kelos-spawner",
+    });
+    for (field, name) in ITEM_FIELDS {
+        sample[name] = sample["item"][field].clone();
     }
-    let sample = match moment {
-        Moment::Task => &SAMPLE,
-        Moment::Job => &JOB_SAMPLE,
-    };
-    let context = Context::from((**sample).clone());
-    match text.render(|| &context, max, &mut Budget::default()) {
-        Ok(_) => Ok(()),
-        Err(failure) if failure.cause == Cause::Missing => {
-            let open = ["labels", "annotations", "Labels"]
-                .iter()
-                .any(|name| source.contains(name));
-            if open { Ok(()) } else { Err(failure.message) }
+    sample
+}
+
+impl Samples {
+    /// `realistic`, and the same with texts that are long and have every usual separator, or are numbers; both with long lists.
+    fn of(realistic: &Value) -> Self {
+        let long = "a1-B2_c3.d4/e5:f6, g7@h8#i9\n".repeat(20);
+        let varied = |text: &str| {
+            let mut sample = realistic.clone();
+            vary(&mut sample, text);
+            sample
+        };
+        Self([realistic.clone(), varied(&long), varied("42")].map(Context::from))
+    }
+}
+
+fn vary(value: &mut Value, text: &str) {
+    match value {
+        Value::String(own) => text.clone_into(own),
+        Value::Array(items) => {
+            items.iter_mut().for_each(|item| vary(item, text));
+            *items = items.iter().cycle().take(MAX_ENTRIES).cloned().collect();
         }
-        Err(failure) => Err(failure.message),
+        Value::Object(map) => map.values_mut().for_each(|value| vary(value, text)),
+        _ => {}
     }
+}
+
+/// Renders `text`, whose source is `source`, over the samples of `moment` when the policy is written, to catch what only fails when
+/// a template runs. Errors with what is wrong with a template that works for none of them: it reads a name that does not exist, or
+/// never fits its values. One that only does not suit the realistic sample may well suit the author's Tasks: that is a doubt, which is
+/// returned.
+///
+/// Nothing is known of labels, annotations and the item's labels, which depend on the object: one that is missing is no doubt.
+fn try_on(text: &Text, source: &str, max: usize, moment: Moment) -> Result<Option<String>, String> {
+    if matches!(text, Text::Literal(_)) {
+        return Ok(None);
+    }
+    let Samples([realistic, variations @ ..]) = match moment {
+        Moment::Task => &*TASK_SAMPLES,
+        Moment::Job => &*JOB_SAMPLES,
+    };
+    let failure = |context| text.render(|| context, max, &mut Budget::default()).err();
+    let Some(failed) = failure(realistic) else {
+        return Ok(None);
+    };
+    let depends_on_object = ["labels", "annotations", "Labels"]
+        .iter()
+        .any(|name| source.contains(name));
+    if failed.cause == Cause::Missing && depends_on_object {
+        return Ok(None);
+    }
+    if variations.iter().all(|context| failure(context).is_some()) {
+        return Err(failed.message);
+    }
+    Ok(Some(failed.message))
 }
 
 /// Whether `source` is a literal in both languages.

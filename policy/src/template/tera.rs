@@ -152,7 +152,10 @@ fn failure(error: &tera::Error) -> Failure {
     // "Field `x` is not defined. Available fields: …": the list would tell a creator what others keep in their labels.
     let message = report.message();
     let message = message.split(" Available ").next().unwrap_or(message);
-    let missing = message.contains("is not defined") || message.contains("undefined");
+    // Tera's filters `first`, `last` and `nth` give none for an entry that a list does not have.
+    let missing = ["is not defined", filters::ABSENT, "got `none`"]
+        .iter()
+        .any(|sign| message.contains(sign));
     let limit = message.contains(filters::TOO_LARGE);
     let span = report.span();
     let message = message.lines().next().unwrap_or_default().trim_end_matches('.');

@@ -9,7 +9,7 @@ fn context() -> Context {
     let text = "x".repeat(4096);
     Context::from(json!({
         "item": {"url": "https://x", "title": "{{ item.url }} & <b>", "labels": ["priority/critical", "bug"], "number": 42},
-        "task": {"metadata": {"labels": {"team": "blue", "a.b/c": "d"}, "annotations": {"text": text, "labels": "a,size/XL,b"}}},
+        "task": {"metadata": {"labels": {"team": "blue", "a.b/c": "d"}, "annotations": {"text": text, "labels": "a, size/XL, b"}}},
         "spawner": {"metadata": {"name": "fixer", "labels": {}}}, "user": "me",
     }))
 }
@@ -44,7 +44,7 @@ fn what_templates_are_for() {
         ),
         ("{{ item.labels | starting_with(pat=\"size/\") | join }}", ""),
         (
-            "{{ task.metadata.annotations.labels | split(pat=\",\") | starting_with(pat=\"size/\") | first }}",
+            "{{ task.metadata.annotations.labels | split(pat=\", \") | starting_with(pat=\"size/\") | first }}",
             "size/XL",
         ),
         ("{{ task.metadata.labels[\"a.b/c\"] }}", "d"),
@@ -67,6 +67,29 @@ fn what_templates_are_for() {
         ("{%- if user -%} a {%- endif %}", "a"),
     ] {
         assert_eq!(render(source).as_deref(), Ok(expected), "{source}");
+    }
+}
+
+/// The recipe "Nodes by priority" of docs/metadata.md, over the labels as Kelos writes them.
+#[test]
+fn a_recipe_finds_a_label_among_those_that_kelos_joins() {
+    let docs = include_str!("../../../docs/metadata.md");
+    let recipe = docs.split_once("### Nodes by priority").unwrap().1;
+    let line = recipe.split_once("size: >-\n").unwrap().1;
+    let source = line.split_once("}}").unwrap().0.trim().replace("\n      ", " ") + "}}";
+    for (labels, size) in [
+        ("size/XL", "XL"),
+        ("size/XL, bug", "XL"),
+        ("bug, size/XL", "XL"),
+        ("bug, priority/critical, size/XL, good first issue", "XL"),
+        ("bug, oversize/XL", ""),
+        ("", ""),
+    ] {
+        let annotations = json!({"example.com/item-labels": labels});
+        let context = Context::from(json!({"task": {"metadata": {"annotations": annotations}}}));
+        let template = compile(&source).unwrap_or_else(|error| panic!("{source}: {error}"));
+        let text = template.render(&context, 4096, &mut Budget::default());
+        assert_eq!(text.as_deref(), Ok(size), "{labels}");
     }
 }
 
@@ -139,6 +162,15 @@ fn a_missing_value_has_a_cause_of_its_own() {
         "{{ item.author.name }}",
         "{{ item.labels[7] }}",
         "{{ task.metadata.labels.size }}",
+        "{{ [task.metadata.labels.size, \"-x\"] | join }}",
+        "{{ [\"x\", {\"a\": [item.author]}] | join(sep=\"-\") }}",
+        "{{ [item.labels | nth(n=7), \"-x\"] | join }}",
+        "{{ {\"a\": item.author} | values | join }}",
+        "{{ item.author | str }}-x",
+        "{{ [item.author, user] | str }}",
+        "{{ [item.author, user] | sort | join }}",
+        "{{ [item.author] | unique | join }}",
+        "{{ item.labels | starting_with(pat=\"size/\") | first | replace(from=\"size/\", to=\"\") }}",
     ] {
         let failure = render(source).unwrap_err();
         assert_eq!(failure.cause, Cause::Missing, "{source}: {}", failure.message);
@@ -192,6 +224,86 @@ fn what_a_second_lexer_would_read_differently_is_refused() {
             found.len() == 1 && found[0].contains("{% set %} is not supported"),
             "{found:?}"
         );
+    }
+}
+
+/// What an author may mean is not refused because a sample is another Task.
+#[test]
+fn a_template_that_may_suit_a_task_is_accepted_and_one_that_never_works_is_refused() {
+    enum Expected {
+        Fits,
+        Doubt(&'static str),
+        Refused(&'static str),
+    }
+    use Expected::{Doubt, Fits, Refused};
+    for (engine, source, expected) in [
+        ("GoTemplate", "{{slice .task.spec.model 0 3}}", Fits),
+        ("GoTemplate", "{{index .task.spec.dependsOn 1}}", Fits),
+        ("Tera", "{{ task.spec.dependsOn[1] }}", Fits),
+        ("Tera", "{{ task.spec.branch | split(pat=\"/\") | last | upper }}", Fits),
+        ("Tera", "{{ task.metadata.labels.stage }}", Fits),
+        ("Tera", "{{ spawner.metadata.labels.team | upper }}", Fits),
+        ("Tera", "{{ item.id | int }}", Fits),
+        (
+            "GoTemplate",
+            "{{slice .task.spec.model 0 40}}",
+            Doubt("index out of range: 40"),
+        ),
+        (
+            "GoTemplate",
+            "{{index .task.spec.dependsOn 7}}",
+            Doubt("index out of range: 7"),
+        ),
+        ("Tera", "{{ task.spec.dependsOn[7] | upper }}", Doubt("undefined")),
+        (
+            "Tera",
+            "{{ item.id | split(pat=\"-\") | nth(n=1) | upper }}",
+            Doubt("none"),
+        ),
+        ("Tera", "{{ task.spec.model | int }}", Doubt("line 1, column")),
+        ("Tera", "{{ task.spec.promt }}", Refused("Field `promt` is not defined")),
+        ("Tera", "{{ item.titel | upper }}", Refused("line 1, column")),
+        ("Tera", "{{ item.number | upper }}", Refused("line 1, column")),
+        ("GoTemplate", "{{.Titel}}", Refused(".Titel is not there")),
+        (
+            "GoTemplate",
+            "{{.task.spec.prompt}}",
+            Refused(".task.spec.prompt is not there"),
+        ),
+        (
+            "GoTemplate",
+            "{{printf \"%d\" .Title}}",
+            Refused("printf gives %!d(string="),
+        ),
+        (
+            "GoTemplate",
+            "{{range 1000000}}{{end}}",
+            Refused("more than 10000 steps"),
+        ),
+        (
+            "GoTemplate",
+            "{{nope .Title}}",
+            Refused("function \"nope\" not defined"),
+        ),
+        ("Tera", "{{ user | nope }}", Refused("the filter nope is not supported")),
+    ] {
+        let spec = json!({"metadata": {"engine": engine, "annotations": {"x": source}}});
+        let policy = crate::Policy::namespaced("team", "p", &serde_json::from_value(spec).unwrap());
+        let problems = |problems: &[Problem]| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let (found, part) = match (policy, expected) {
+            (Ok(policy), Fits) => (problems(policy.doubts()), None),
+            (Ok(policy), Doubt(part)) => (problems(policy.doubts()), Some(part)),
+            (Err(errors), Refused(part)) => (problems(&errors), Some(part)),
+            (Ok(policy), Refused(_)) => panic!("{source} is accepted: {:?}", policy.doubts()),
+            (Err(errors), _) => panic!("{source} is refused: {errors:?}"),
+        };
+        match part {
+            None => assert_eq!(found, "", "{source}"),
+            Some(part) => assert!(
+                found.starts_with("spec.metadata.annotations[x]: ") && found.contains(part),
+                "{source}: {found}"
+            ),
+        }
     }
 }
 

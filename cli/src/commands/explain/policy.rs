@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use serde_json::Value;
-use taskgate_api::{Mode, kelos::Task, keys, kueue, metadata::Metadata, task_policy::RetriedKind};
+use taskgate_api::{Mode, job::Job, kelos::Task, keys, metadata::Metadata, task_policy::RetriedKind};
 use taskgate_policy::{Candidate, Claim, Section, retry::Retried};
 
 use super::{
@@ -155,8 +155,8 @@ pub(super) fn admission(context: &ExplainContext<'_>, task: &Value) -> Vec<Line>
     }
     texts.extend(annotation(keys::RETRY_OF).map(retry_of));
     if let Some(job) = context.job_of(task) {
+        let queue = Job::of(job).queue();
         let job = Metadata::of(job);
-        let queue = job.label(kueue::QUEUE_NAME);
         texts.extend(queue.map(|queue| format!("its Job was created suspended, for LocalQueue {queue}")));
         let not_queued = job.annotation(keys::NOT_QUEUED);
         texts.extend(not_queued.map(|reason| format!("its Job was not queued: {reason}")));

@@ -414,7 +414,7 @@ pub(super) fn queues(state: &ClusterState, policies: &PolicySelections<'_>, find
 
 /// A name that is no template.
 fn literal(name: Option<&str>) -> Option<&str> {
-    name.filter(|name| !name.contains("{{"))
+    name.filter(|name| !name.contains("{{")).map(str::trim)
 }
 
 /// Kueue's settings. Those that cannot be read are a finding, and its defaults are assumed, as the server does.
