@@ -274,9 +274,11 @@ impl Reason {
         let names = item.chars().count() + policy.chars().count();
         // Before the first failure there is no WorkItem.
         let is_recorded = *failures > 0 || !matches!(refusal, BreakerRefusal::Active(_));
-        let explain = is_recorded
-            .then(|| explain(namespace, work_item, room, names))
-            .unwrap_or_default();
+        let explain = if is_recorded {
+            explain(namespace, work_item, room, names)
+        } else {
+            String::new()
+        };
         let room = room.saturating_sub(explain.chars().count());
         let item = clip(item, room / 2);
         let policy = clip(&policy, room - item.chars().count().min(room));

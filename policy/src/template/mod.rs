@@ -377,7 +377,9 @@ fn vary(value: &mut Value, text: &str) {
     match value {
         Value::String(own) => text.clone_into(own),
         Value::Array(items) => {
-            items.iter_mut().for_each(|item| vary(item, text));
+            for item in &mut *items {
+                vary(item, text);
+            }
             *items = items.iter().cycle().take(MAX_ENTRIES).cloned().collect();
         }
         Value::Object(map) => map.values_mut().for_each(|value| vary(value, text)),
