@@ -67,7 +67,7 @@ pub use matching::{
 pub use queueing::{
     InstalledKueue, QueueContext, QueueObservation, QueueReason, QueueState, queue_state, requests_queue,
 };
-pub use template::TEMPLATE_FIELDS;
+pub use template::{TEMPLATE_FIELDS, is_template};
 
 /// Issue sources: where a spawner's items are, which items are read, and what follows from an answer.
 pub mod source {
