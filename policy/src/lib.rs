@@ -59,7 +59,7 @@ pub use decision::{
     MAX_REASON, NotQueued, Operation, Phase, QueueDetail, Reason, Request, Verdict,
 };
 pub use issue_source::{SpawnerInfo, Workspace, WorkspaceInfo};
-pub use kubernetes::{Problem, canonical_quantity, clip, note};
+pub use kubernetes::{Problem, canonical_quantity, clip, counted, note};
 pub use matching::{
     Acceptance, Candidate, Claim, FailureRule, GoverningSection, ItemIdentity, KnownPolicies, MAX_POLICIES, Mismatch,
     Policy, PolicyName, PolicyScope, PolicySet, PolicyState, RetryRule, Section, identify,
@@ -67,7 +67,7 @@ pub use matching::{
 pub use queueing::{
     InstalledKueue, QueueContext, QueueObservation, QueueReason, QueueState, queue_state, requests_queue,
 };
-pub use template::TEMPLATE_FIELDS;
+pub use template::{TEMPLATE_FIELDS, is_template};
 
 /// Issue sources: where a spawner's items are, which items are read, and what follows from an answer.
 pub mod source {

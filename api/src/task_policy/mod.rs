@@ -24,7 +24,7 @@ const DURATION: &str = r"^([0-9]+(\.[0-9]+)?(h|m|s))+$";
 
 /// A DNS-1123 subdomain, the form that Kueue demands of a queue's name (kueue §2), or anything with a template in it. The
 /// rest is checked by admission.
-const QUEUE: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$|\{\{";
+const QUEUE: &str = r"^\s*[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\s*$|\{[{%#]";
 
 /// What taskgate does with the Tasks of one namespace.
 #[skip_serializing_none]

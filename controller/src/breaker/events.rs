@@ -1,7 +1,8 @@
 //! The breaker's Events, on the `WorkItem` and on the Task.
 
-use kube::{Resource as _, runtime::events::EventType};
+use kube::{Resource as _, ResourceExt as _, runtime::events::EventType};
 use taskgate_api::WorkItem;
+use taskgate_policy::counted;
 
 use crate::{context::Context, events::reference, task::Subject};
 
@@ -15,17 +16,22 @@ pub(super) fn attempt_failed(context: &Context, subject: &Subject, item: &WorkIt
         .map(|cost| format!(", cost ${cost} so far"))
         .unwrap_or_default();
     let (task, failures) = (&subject.state.name, status.consecutive_failures);
-    let counted = format!("Task {task} ended with {reason}; {failures} failures in a row{cost}");
+    let told = format!(
+        "Task {task} ended with {reason}; {} in a row{cost}",
+        counted(failures, "failure")
+    );
     let warn = |reason, action, note: &str, regarding| {
         context
             .events
             .publish(EventType::Warning, reason, action, note, &regarding);
     };
-    warn("AttemptFailed", "Record", &counted, item.object_ref(&()));
+    warn("AttemptFailed", "Record", &told, item.object_ref(&()));
     if tripped {
         let note = format!(
-            "no further Task for item {}: {counted}. Reset: delete Task {task} or this WorkItem",
-            item.spec.item
+            "no further Task for item {}: {told}. Reset: taskgate reset {} -n {}",
+            item.spec.item,
+            item.name_any(),
+            item.namespace().unwrap_or_default()
         );
         for regarding in [item.object_ref(&()), reference(&subject.object)] {
             warn("CircuitOpened", "Open", &note, regarding);

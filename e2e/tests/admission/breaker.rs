@@ -55,7 +55,7 @@ async fn a_tripped_item_gets_no_further_task_and_the_message_is_complete() -> an
     let expected = format!(
         "Error from server (Forbidden): error when creating \"STDIN\": admission webhook \"validate.tasks.taskgate.dev\" denied \
          the request: taskgate: item fixer/42 failed 3 times in a row (limit 3) since 2026-11-20T10:00Z, cost $1.50, by \
-         TaskPolicy/agents; reset: kubectl -n {ns} delete wi {name}; why: taskgate explain item/{name} -n {ns}",
+         TaskPolicy/agents; reset: taskgate reset {name} -n {ns}; why: taskgate explain item/{name} -n {ns}",
         ns = fixture.ns.name()
     );
     ensure!(told.trim() == expected, "{told}\n{expected}");

@@ -23,7 +23,7 @@ async fn a_task_of_a_user_is_denied_with_the_reason_and_the_command_that_resets(
     for part in [
         "item epic failed once (limit 1)",
         "cost $0.25",
-        &format!("delete wi {}", item.name_any()),
+        &format!("taskgate reset {}", item.name_any()),
     ] {
         ensure!(told.contains(part), "{told}");
     }

@@ -328,6 +328,24 @@ mod tests {
     }
 
     #[test]
+    fn a_queue_name_is_a_name_or_any_template() {
+        for (name, valid) in [
+            ("agents", true),
+            ("agents\n", true),
+            ("{{ task.spec.model }}", true),
+            ("{% if task.spec.model %}sky{% else %}earth{% endif %}\n", true),
+            ("{# nothing but a comment #}sky", true),
+            ("two words", false),
+            ("Agents", false),
+            (" \n", false),
+            ("agents\nmore", false),
+        ] {
+            let errors = Schemas::own().validate(&policy_kind(), &policy(&json!({"queueName": name})), &Value::Null);
+            assert_eq!(errors.is_empty(), valid, "{name:?}: {errors:?}");
+        }
+    }
+
+    #[test]
     fn transition_rules_apply_and_unchanged_invalid_values_are_valid() {
         let mut schemas = Schemas::default();
         let spec = json!({"type": "object", "x-kubernetes-validations": [{"rule": "self.fixed == oldSelf.fixed"}],

@@ -19,7 +19,7 @@ use crate::{
     cancellation::{Cancellation, requester},
     decision::BreakerRefusal,
     issue_source::SourceItem,
-    kubernetes::clip,
+    kubernetes::{clip, counted},
 };
 
 /// The attempt record for the end of the Task `object`, whose state is `state`. Times and usage are checked: no end is in the
@@ -242,8 +242,7 @@ pub fn failures_to_reset(status: &WorkItemStatus) -> Option<String> {
     let failures = match failures {
         0 if closed => return None,
         0 => "the open breaker".to_owned(),
-        1 => "1 failure".to_owned(),
-        failures => format!("{failures} failures"),
+        failures => counted(failures, "failure"),
     };
     Some(match &status.total_cost_usd {
         Some(cost) => format!("{failures} (cost ${cost} so far)"),

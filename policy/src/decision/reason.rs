@@ -5,7 +5,7 @@ use strum::{Display, EnumString, IntoStaticStr};
 use taskgate_api::Mode;
 
 use crate::{
-    kubernetes::{MAX_MESSAGE, Problem, clip},
+    kubernetes::{MAX_MESSAGE, Problem, clip, counted, in_a_row},
     matching::{PolicyName, Section},
 };
 
@@ -256,25 +256,34 @@ impl Reason {
             return None;
         };
         let verb = if self.mode == Mode::Enforce { denied } else { would };
-        let count = count(*failures, *limit, *refusal);
         let since = since
             .map(|since| format!(" since {}", since.strftime("%FT%RZ")))
             .unwrap_or_default();
+        let count = count(*failures, *limit, *refusal, &since);
         let cost = cost_usd
             .as_ref()
             .map(|cost| format!(", cost ${}", clip(cost, 12)))
             .unwrap_or_default();
-        let reset = format!("; reset: kubectl -n {namespace} delete wi {work_item}");
-        let fixed = format!("taskgate: {verb}item {count}{since}{cost}, by {reset}");
+        let remedy = match refusal {
+            BreakerRefusal::Active(_) | BreakerRefusal::Probe => "; wait until that has ended".to_owned(),
+            _ => format!("; reset: taskgate reset {work_item} -n {namespace}"),
+        };
+        let fixed = format!("taskgate: {verb}item {count}{cost}, by {remedy}");
         let room = MAX_MESSAGE.saturating_sub(fixed.chars().count());
         let policy = self.policy.as_ref().map(ToString::to_string).unwrap_or_default();
         let names = item.chars().count() + policy.chars().count();
-        let explain = explain(namespace, work_item, room, names);
+        // Before the first failure there is no WorkItem.
+        let is_recorded = *failures > 0 || !matches!(refusal, BreakerRefusal::Active(_));
+        let explain = if is_recorded {
+            explain(namespace, work_item, room, names)
+        } else {
+            String::new()
+        };
         let room = room.saturating_sub(explain.chars().count());
         let item = clip(item, room / 2);
         let policy = clip(&policy, room - item.chars().count().min(room));
         Some(clip(
-            &format!("taskgate: {verb}item {item}{count}{since}{cost}, by {policy}{reset}{explain}"),
+            &format!("taskgate: {verb}item {item}{count}{cost}, by {policy}{remedy}{explain}"),
             MAX_MESSAGE,
         ))
     }
@@ -301,23 +310,32 @@ fn explain(namespace: &str, work_item: &str, room: usize, names: usize) -> Strin
     fitting.map(|(form, _)| form).unwrap_or_default()
 }
 
-/// What happened to the item, in numbers.
-fn count(failures: u32, limit: u32, refusal: BreakerRefusal) -> String {
+/// What happened to the item, in numbers; `since` is empty or as ` since 2026-11-20T10:00Z`.
+fn count(failures: u32, limit: u32, refusal: BreakerRefusal, since: &str) -> String {
     let failed = match failures {
         0 => String::new(),
-        1 => " failed once".to_owned(),
-        failures => format!(" failed {failures} times in a row"),
+        failures => format!(" failed {}", in_a_row(failures)),
     };
     match refusal {
-        BreakerRefusal::Failures => format!("{failed} (limit {limit})"),
-        BreakerRefusal::OpenedManually => " was opened manually".to_owned(),
+        BreakerRefusal::Failures => format!("{failed} (limit {limit}){since}"),
+        BreakerRefusal::OpenedManually => format!(" was opened manually{since}"),
         BreakerRefusal::Infrastructure { failures, limit } => {
-            format!(" was failed by the cluster {failures} times (limit {limit})")
+            format!(
+                " was failed by the cluster {} (limit {limit}){since}",
+                in_a_row(failures)
+            )
         }
-        BreakerRefusal::Active(active) if failures == 0 => format!(" has {active} Tasks under way (limit {limit})"),
-        BreakerRefusal::Active(active) => format!("{failed}, {active} more Tasks under way (limit {limit})"),
-        BreakerRefusal::Probe => format!("{failed} (limit {limit}), its probe is under way"),
-        BreakerRefusal::Backoff(until) => format!("{failed}, next attempt at {}", until.strftime("%FT%TZ")),
+        BreakerRefusal::Active(active) if failures == 0 => {
+            format!(" has {} under way (limit {limit})", counted(active, "Task"))
+        }
+        BreakerRefusal::Active(active) => {
+            format!(
+                "{failed}{since}, {} under way (limit {limit})",
+                counted(active, "more Task")
+            )
+        }
+        BreakerRefusal::Probe => format!("{failed} (limit {limit}){since}, its probe is under way"),
+        BreakerRefusal::Backoff(until) => format!("{failed}{since}, next attempt at {}", until.strftime("%FT%TZ")),
     }
 }
 
@@ -520,9 +538,85 @@ mod breaker_message_tests {
         assert_eq!(
             short.message(),
             "taskgate: item 42 failed 3 times in a row (limit 3) since 2026-11-20T10:00Z, cost $1.50, by \
-             ClusterTaskPolicy/agents; reset: kubectl -n team-a delete wi fixer-42-e13156ca85; why: taskgate explain \
+             ClusterTaskPolicy/agents; reset: taskgate reset fixer-42-e13156ca85 -n team-a; why: taskgate explain \
              item/fixer-42-e13156ca85 -n team-a"
         );
+    }
+
+    #[test]
+    fn each_refusal_names_its_own_remedy() {
+        let until = "2026-11-20T10:52:48Z".parse().unwrap();
+        let cluster = BreakerRefusal::Infrastructure { failures: 1, limit: 1 };
+        for (failures, refusal, told, remedy) in [
+            (
+                1,
+                BreakerRefusal::Failures,
+                "failed once (limit 3) since 2026-11-20T10:00Z",
+                "reset: taskgate reset w",
+            ),
+            (
+                0,
+                cluster,
+                "was failed by the cluster once (limit 1) since",
+                "reset: taskgate reset w",
+            ),
+            (
+                0,
+                BreakerRefusal::OpenedManually,
+                "was opened manually since",
+                "reset: taskgate reset w",
+            ),
+            (
+                0,
+                BreakerRefusal::Active(1),
+                "has 1 Task under way (limit 3)",
+                "wait until that has ended",
+            ),
+            (
+                0,
+                BreakerRefusal::Active(2),
+                "has 2 Tasks under way (limit 3)",
+                "wait until that has ended",
+            ),
+            (
+                1,
+                BreakerRefusal::Active(1),
+                "once since 2026-11-20T10:00Z, 1 more Task under way",
+                "wait until that has ended",
+            ),
+            (
+                3,
+                BreakerRefusal::Probe,
+                "its probe is under way",
+                "wait until that has ended",
+            ),
+            (
+                2,
+                BreakerRefusal::Backoff(until),
+                "failed 2 times in a row since 2026-11-20T10:00Z, next attempt at 2026-11-20T10:52:48Z",
+                "reset: taskgate reset w",
+            ),
+        ] {
+            let mut reason = open("42", "team-a", "agents");
+            let Detail::BreakerOpen {
+                failures: f,
+                refusal: r,
+                ..
+            } = &mut reason.detail
+            else {
+                unreachable!()
+            };
+            (*f, *r) = (failures, refusal);
+            let message = reason.message();
+            assert!(
+                message.contains(told) && message.contains(&format!("; {remedy}")),
+                "{message}"
+            );
+            assert!(!message.contains("delete wi"), "{message}");
+            // Nothing is recorded of an item that has not failed yet.
+            let is_new = failures == 0 && matches!(refusal, BreakerRefusal::Active(_));
+            assert_eq!(message.contains(": taskgate explain"), !is_new, "{message}");
+        }
     }
 
     #[test]
@@ -539,7 +633,10 @@ mod breaker_message_tests {
         ] {
             let message = open(item, namespace, policy).message();
             assert!(message.chars().count() <= MAX_MESSAGE, "{}", message.chars().count());
-            assert!(message.ends_with(&format!("-0123456789{explained}")), "{message}");
+            assert!(
+                message.ends_with(&format!("-0123456789 -n {namespace}{explained}")),
+                "{message}"
+            );
             assert!(message.contains(&item[..2]), "{message}");
             assert!(message.contains("ClusterTas"), "{message}");
         }

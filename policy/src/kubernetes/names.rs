@@ -102,6 +102,20 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// `count` and its `noun`: `1 failure`, `2 failures`.
+pub fn counted(count: u32, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
+/// How often something happened: `once`, `2 times`, with `in a row` where that adds something.
+pub(crate) fn in_a_row(count: u32) -> String {
+    match count {
+        1 => "once".to_owned(),
+        count => format!("{count} times in a row"),
+    }
+}
+
 /// The letters and digits of `text`, at most 64, as a reason in a column or of an Event.
 pub(crate) fn one_word(text: &str) -> String {
     let word: String = text.chars().filter(char::is_ascii_alphanumeric).take(64).collect();

@@ -12,7 +12,10 @@ use taskgate_api::{
 };
 
 use super::{FailureCause, GivenUp, NextAttempt, Stopped};
-use crate::{breaker::record, kubernetes::clip};
+use crate::{
+    breaker::record,
+    kubernetes::{clip, in_a_row},
+};
 
 /// The condition about retries, if it is set.
 pub fn condition(status: &WorkItemStatus) -> Option<&Condition> {
@@ -168,7 +171,10 @@ pub fn gave_up(status: &WorkItemStatus, uid: &str, why: GivenUp, now: Timestamp)
             format!("{run} failed ({reason}) at attempt {attempt} of {limit} and stays as it is")
         }
         GivenUp::Infrastructure { failures, limit } => {
-            format!("the cluster failed {run} ({reason}) {failures} times in a row, limit {limit}: it stays as it is")
+            format!(
+                "the cluster failed {run} ({reason}) {}, limit {limit}: it stays as it is",
+                in_a_row(failures)
+            )
         }
         GivenUp::Human => format!("{run} failed with {reason}: a user has to act"),
         GivenUp::Obsolete => format!("{run} failed, and its source is closed: nothing is left to do"),

@@ -234,7 +234,7 @@ impl Templates {
             .flat_map(|section| section.labels.values().chain(section.annotations.values()))
             .chain(&spec.queue_name)
             .chain(&spec.queue_priority_class);
-        let sources = || values.clone().filter(|source| !is_literal(source));
+        let sources = || values.clone().filter(|source| is_template(source));
         let length: usize = sources().chain(item_key).map(String::len).sum();
         let problem = |message| Problem {
             field: "spec.metadata".to_owned(),
@@ -250,7 +250,7 @@ impl Templates {
             return Err(problem(message));
         }
         let tera = sources().filter(|_| engine == TemplateEngine::Tera);
-        let item_key = item_key.into_iter().filter(|source| !is_literal(source));
+        let item_key = item_key.into_iter().filter(|source| is_template(source));
         Ok(Self {
             tera: tera::compile(tera.chain(item_key).map(String::as_str)),
         })
@@ -259,7 +259,7 @@ impl Templates {
     /// The compiled `source`, one of the policy, whose language is `engine`; a Tera template may begin with `roots`. Errors
     /// with what is wrong and where, in one line.
     pub(crate) fn text(&self, engine: TemplateEngine, source: &str, roots: Roots) -> Result<Text, String> {
-        if is_literal(source) {
+        if !is_template(source) {
             return Ok(Text::Literal(source.trim().to_owned()));
         }
         Ok(match engine {
@@ -377,7 +377,7 @@ fn vary(value: &mut Value, text: &str) {
     match value {
         Value::String(own) => text.clone_into(own),
         Value::Array(items) => {
-            for item in items {
+            for item in &mut *items {
                 vary(item, text);
             }
             *items = items.iter().cycle().take(MAX_ENTRIES).cloned().collect();
@@ -417,9 +417,9 @@ fn try_on(text: &Text, source: &str, max: usize, moment: Moment) -> Result<Optio
     Ok(Some(failed.message))
 }
 
-/// Whether `source` is a literal in both languages.
-fn is_literal(source: &str) -> bool {
-    !["{{", "{%", "{#"].iter().any(|opening| source.contains(opening))
+/// Whether `source` is a template, and no literal, in either language.
+pub fn is_template(source: &str) -> bool {
+    ["{{", "{%", "{#"].iter().any(|opening| source.contains(opening))
 }
 
 fn too_long() -> String {

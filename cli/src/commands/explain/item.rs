@@ -11,7 +11,7 @@ use taskgate_api::{
     work_item::{Attempt, Breaker},
 };
 use taskgate_policy::{
-    FailureRule, breaker_state, clip, next_attempt,
+    FailureRule, breaker_state, clip, counted, next_attempt,
     retry::{self, Retried},
 };
 
@@ -155,8 +155,7 @@ impl<'a> ItemBreaker<'a> {
         let count = |count: u32, what: &str, limit: Option<u32>| {
             let limit = limit.filter(|limit| *limit > 0);
             let limit = limit.map(|limit| format!(" (limit {limit})")).unwrap_or_default();
-            let plural = if count == 1 { "" } else { "s" };
-            (count > 0).then(|| format!("{count} failure{plural} {what}{limit}"))
+            (count > 0).then(|| format!("{} {what}{limit}", counted(count, "failure")))
         };
         let (status, limits) = (self.status, self.rule.as_ref().map(|rule| rule.rule));
         let failures = count(

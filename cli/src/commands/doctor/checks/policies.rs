@@ -13,7 +13,7 @@ use taskgate_api::{
     keys,
     kueue::{self, ConfigRef, LocalQueue, Settings},
 };
-use taskgate_policy::PolicyName;
+use taskgate_policy::{PolicyName, is_template};
 use taskgate_webhook::rules::EXCLUDED_NAMESPACES;
 
 use super::{find, name_of, namespace_of, own_webhooks, some, text};
@@ -414,7 +414,7 @@ pub(super) fn queues(state: &ClusterState, policies: &PolicySelections<'_>, find
 
 /// A name that is no template.
 fn literal(name: Option<&str>) -> Option<&str> {
-    name.filter(|name| !name.contains("{{")).map(str::trim)
+    name.filter(|name| !is_template(name)).map(str::trim)
 }
 
 /// Kueue's settings. Those that cannot be read are a finding, and its defaults are assumed, as the server does.
