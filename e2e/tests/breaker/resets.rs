@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use kelos_standin::Outcome;
 use kube::{
     Api, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use taskgate_api::{WorkItem, WorkItemStatus, keys, work_item::Breaker};
 use taskgate_e2e::{KelosFixture, PATIENCE, await_gone, await_object, breaker, eventually, failures, never};
 
@@ -88,6 +88,25 @@ async fn a_trigger_comment_resets_as_often_as_it_comes() -> anyhow::Result<()> {
     let item = fixture.await_open("42").await?;
     let attempts = item.status.map(|status| status.attempts.len());
     ensure!(attempts == Some(3), "{attempts:?}");
+    ensure!(fixture.failed_cycles("fixer") == 0);
+    Ok(())
+}
+
+/// Kelos takes `AlreadyExists` for success, and a denial for a failed cycle.
+#[tokio::test]
+async fn a_create_beside_the_tombstone_of_the_same_spawner_is_no_denial() -> anyhow::Result<()> {
+    let (fixture, ..) = tripped("taken").await?;
+    let mut task = fixture.stored("tasks.kelos.dev", "fixer-42").await?.context("the tombstone")?;
+    for field in ["uid", "resourceVersion", "creationTimestamp", "finalizers"] {
+        task["metadata"][field] = Value::Null;
+    }
+    let mut foreign = task.clone();
+    foreign["metadata"]["ownerReferences"] = Value::Null;
+    let answer = fixture.create(&task).await?.stderr_failed()?;
+    ensure!(answer.contains("AlreadyExists"), "{answer}");
+    let answer = fixture.create(&foreign).await?.stderr_failed()?;
+    ensure!(answer.contains("denied the request"), "{answer}");
+    ensure!(fixture.failed_cycles("fixer") == 0);
     Ok(())
 }
 
