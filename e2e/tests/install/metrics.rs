@@ -221,10 +221,10 @@ fn every_alert_asks_what_is_measured_and_has_its_page() -> anyhow::Result<()> {
 #[test]
 fn the_runbook_names_every_cause_of_a_refusal() -> anyhow::Result<()> {
     let source = read("webhook/src/admission/refusal.rs")?;
-    let causes = source.split("fn cause(").nth(1).context("no causes")?;
+    let causes = source.split("fn status_and_cause(").nth(1).context("no causes")?;
     let causes = causes.lines().take_while(|line| !line.starts_with('}'));
     let causes: BTreeSet<_> = causes
-        .filter_map(|line| line.split_once(" => \"")?.1.split('"').next())
+        .filter_map(|line| line.split_once(", \"")?.1.split('"').next())
         .collect();
     ensure!(causes.len() >= 10, "{causes:?}");
     let page = read("docs/runbook.md")?;

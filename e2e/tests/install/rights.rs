@@ -33,7 +33,7 @@ const ANYWHERE: &[(&str, &str, &str)] = &[
     ("taskspawners.kelos.dev/status", "", "patch"),
     (VALIDATING, "admission.taskgate.dev", "get list patch watch"),
     ("workitems.taskgate.dev", "", "create delete get list patch watch"),
-    ("workitems.taskgate.dev/status", "", "update"),
+    ("workitems.taskgate.dev/status", "", "patch"),
     ("workloadpriorityclasses.kueue.x-k8s.io", "", "list watch"),
     ("workloads.foreman.llmkube.dev", "", "create delete get list watch"),
     ("workloads.kueue.x-k8s.io", "", "list watch"),
