@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use kube::ResourceExt as _;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use taskgate_e2e::{GATE_NAMESPACE, KELOS, PATIENCE, TASKGATE, eventually, never, resource, task_of_item};
 
@@ -62,9 +62,12 @@ async fn store(fixture: &TenantFixture, name: &str, retry: &Value) -> anyhow::Re
         &resource(TASKGATE, "WorkItem"),
     );
     eventually("the status is stored", PATIENCE, || async {
-        let mut item = items.get(name).await?;
-        item.data["status"]["retry"] = retry.clone();
-        items.replace_status(name, &PostParams::default(), &item).await?;
+        let status = items.get(name).await?.data["status"].take();
+        let mut status = status.as_object().cloned().unwrap_or_default();
+        status.insert("retry".to_owned(), retry.clone());
+        let patch = json!([{"op": "add", "path": "/status", "value": status}]);
+        let patch = Patch::Json::<()>(serde_json::from_value(patch)?);
+        items.patch_status(name, &PatchParams::default(), &patch).await?;
         Ok(())
     })
     .await
