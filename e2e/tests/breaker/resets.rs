@@ -96,7 +96,10 @@ async fn a_trigger_comment_resets_as_often_as_it_comes() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_create_beside_the_tombstone_of_the_same_spawner_is_no_denial() -> anyhow::Result<()> {
     let (fixture, ..) = tripped("taken").await?;
-    let mut task = fixture.stored("tasks.kelos.dev", "fixer-42").await?.context("the tombstone")?;
+    let mut task = fixture
+        .stored("tasks.kelos.dev", "fixer-42")
+        .await?
+        .context("the tombstone")?;
     for field in ["uid", "resourceVersion", "creationTimestamp", "finalizers"] {
         task["metadata"][field] = Value::Null;
     }
