@@ -56,7 +56,7 @@ fn govern_and_decide(policies: &PolicySet, kind: Kind, phase: Phase, object: &Va
         owner_task: (kind == Kind::Job).then_some(owner),
         spawner: Some(&spawner),
         workspace: &Workspace::Unknown,
-        kueue: KueueInfo::default(),
+        kueue: &KueueInfo::default(),
     };
     let stated = without_reserved_keys(kind, object);
     let request = Request {
