@@ -256,20 +256,15 @@ impl<T: PartialEq> Store<T> {
     /// The objects of a namespace, in the order of their names.
     pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<T>> {
         let content = self.read();
-        let objects = content.objects.range(NamespacedName::new(namespace, "")..);
-        objects
-            .take_while(|(key, _)| key.namespace == namespace)
-            .map(|(_, object)| Arc::clone(object))
-            .collect()
+        let objects = content.in_namespace(namespace);
+        objects.map(|(_, object)| Arc::clone(object)).collect()
     }
 
     /// The names of the objects of a namespace.
     pub fn names_in(&self, namespace: &str) -> BTreeSet<String> {
         let content = self.read();
-        let objects = content.objects.range(NamespacedName::new(namespace, "")..);
-        objects
-            .map_while(|(key, _)| (key.namespace == namespace).then(|| key.name.clone()))
-            .collect()
+        let objects = content.in_namespace(namespace);
+        objects.map(|(key, _)| key.name.clone()).collect()
     }
 
     /// Follows the store. See [`Subscription`].
@@ -493,6 +488,12 @@ impl<T: PartialEq> Store<T> {
 }
 
 impl<T> StoreContent<T> {
+    /// The objects of a namespace with their keys, in the order of their names.
+    fn in_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a NamespacedName, &'a Arc<T>)> {
+        let from = self.objects.range(NamespacedName::new(namespace, "")..);
+        from.take_while(move |(key, _)| key.namespace == namespace)
+    }
+
     /// Sends `changes` to the observer and all subscribers, and removes those that were dropped.
     fn publish(&mut self, changes: &[ObjectChange<T>]) {
         if !changes.is_empty() {

@@ -10,6 +10,7 @@ use kube::{
     api::PartialObjectMeta,
     runtime::{WatchStreamExt as _, watcher, watcher::watch_object},
 };
+use taskgate_cache::served_version;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
@@ -93,15 +94,8 @@ async fn next_state(
 pub(crate) async fn served(client: &Client, group: &str, versions: &[&'static str]) -> &'static str {
     let mut checks = 0;
     loop {
-        if let Ok(groups) = client.list_api_groups().await {
-            let found = groups.groups.into_iter().find(|found| found.name == group);
-            let served = found.map(|found| found.versions).unwrap_or_default();
-            let known = versions
-                .iter()
-                .find(|known| served.iter().any(|version| version.version == **known));
-            if let Some(version) = known {
-                return version;
-            }
+        if let Ok(Some(version)) = served_version(client, group, versions).await {
+            return version;
         }
         checks += 1;
         if checks == CHECKS {

@@ -147,8 +147,8 @@ fn decode_field((path, go): (&str, &str), shape: Shape, value: &mut Value, error
                 match owner {
                     Value::Null => *owner = json!({}),
                     Value::Object(fields) => {
-                        let go = "OwnerReference.ownerReferences";
-                        decode_fields((&path, go), &OWNER_FIELDS, fields, errors);
+                        let go_path = "OwnerReference.ownerReferences";
+                        decode_fields((&path, go_path), &OWNER_FIELDS, fields, errors);
                     }
                     other => errors.push(wrong_type((&path, go), other, "v1.OwnerReference")),
                 }
