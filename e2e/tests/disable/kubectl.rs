@@ -1,4 +1,4 @@
-//! The same by kubectl alone, as in docs/failure-policy.md.
+//! The same by kubectl alone, as in docs/availability.md.
 
 use anyhow::ensure;
 use taskgate_e2e::{PATIENCE, eventually};
