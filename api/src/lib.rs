@@ -15,6 +15,7 @@ pub mod kelos;
 pub mod keys;
 pub mod kueue;
 pub mod metadata;
+pub mod moved_field;
 #[allow(unreachable_pub)]
 pub mod retry_status;
 pub mod switch;

@@ -10,7 +10,7 @@ use taskgate_cache::block_in_place;
 use taskgate_policy::{
     CancelDetail, CancelReview, Decision, ItemSnapshot, Kind, Operation, Phase, Request, Right, decide, govern,
     has_reserved_keys, needs_permission_check, required_rights, reserved_keys_changed, review_cancellation,
-    right_missing, without_reserved_keys,
+    review_task_update, right_missing, without_reserved_keys,
 };
 
 use super::{
@@ -31,6 +31,12 @@ pub async fn evaluate<C: ClusterContext>(
 ) -> Result<Decision, ClusterReadError> {
     if matches!(endpoint.filter, RequestFilter::Cancellation | RequestFilter::OwnKeys) {
         return evaluate_own_keys(cluster, endpoint.phase, kind, review, now).await;
+    }
+    if endpoint.filter == RequestFilter::NewOrAppliedAgain && review.operation == Operation::Update {
+        return Ok(match is_own(cluster, review).await? {
+            true => Decision::default(),
+            false => review_task_update(&review.old_object, &review.object),
+        });
     }
     let own = depends_on_user(endpoint, kind, review) && is_own(cluster, review).await?;
     let created = endpoint.phase == Phase::Mutating && review.operation == Operation::Create && !own;

@@ -4,7 +4,10 @@ use k8s_openapi::{
     api::admissionregistration::v1::{MatchCondition, RuleWithOperations},
     apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement},
 };
-use taskgate_api::{kelos, keys};
+use taskgate_api::{
+    kelos, keys,
+    moved_field::{MOVED_FIELDS, MovedField},
+};
 use taskgate_policy::Operation;
 
 use super::rules::{Endpoint, RequestFilter};
@@ -44,6 +47,18 @@ pub(super) fn match_conditions(filter: RequestFilter) -> Vec<MatchCondition> {
     );
     match filter {
         RequestFilter::NotBeingDeleted => vec![not_being_deleted],
+        RequestFilter::NewOrAppliedAgain => {
+            let again = MOVED_FIELDS.map(sent_again).join(" || ");
+            let annotations = leaves_out("annotations", &keys::PROTECTED_ANNOTATIONS);
+            let labels = leaves_out("labels", &keys::PROTECTED_LABELS);
+            vec![
+                not_being_deleted,
+                condition(
+                    "new-or-applied-again",
+                    format!("oldObject == null || {again} || {annotations} || {labels}"),
+                ),
+            ]
+        }
         RequestFilter::Cancellation => vec![
             not_being_deleted,
             condition("changes-a-cancellation", changes("annotations", &keys::CANCELLATION)),
@@ -83,6 +98,25 @@ fn changes(map: &str, keys: &[&str]) -> String {
         keys.join(", "),
         value("object"),
         value("oldObject")
+    )
+}
+
+/// A CEL expression: whether an update sends `field` again, which admission moved out of the spec.
+fn sent_again(field: MovedField) -> String {
+    let MovedField { name, annotation, .. } = field;
+    format!(
+        "(has(oldObject.metadata.annotations) && '{annotation}' in oldObject.metadata.annotations && \
+         has(object.spec) && '{name}' in object.spec && !(has(oldObject.spec) && '{name}' in oldObject.spec))"
+    )
+}
+
+/// A CEL expression: whether an update leaves out one of `keys` in `map`.
+fn leaves_out(map: &str, keys: &[&str]) -> String {
+    let keys: Vec<_> = keys.iter().map(|key| format!("'{key}'")).collect();
+    let keys = keys.join(", ");
+    format!(
+        "(has(oldObject.metadata.{map}) && [{keys}].exists(key, key in oldObject.metadata.{map} && \
+         !(has(object.metadata.{map}) && key in object.metadata.{map})))"
     )
 }
 
