@@ -81,6 +81,8 @@ pub enum Detail {
         /// What the item cost so far, in US dollars.
         cost_usd: Option<String>,
     },
+    /// A Task without a spawner states the number of an item, as if it were a spawner's.
+    ItemOfNoSpawner(String),
     /// The Task's name has this length, and is longer than its Job's may be.
     NameTooLong(usize),
     /// Kelos cannot write these fields of the spec back unchanged (kelos §6.9).
@@ -211,6 +213,13 @@ impl Reason {
                 format!("{set} {} once the issue source has been read", keys.join(", "))
             }
             Detail::Queue(detail) => detail.text(would),
+            Detail::ItemOfNoSpawner(item) => {
+                let item = clip(item, 40);
+                format!(
+                    "a Task without a spawner does not belong to a spawner's item {item}; to share that one, set the annotation \
+                     taskgate.dev/item: <spawner>/{item}"
+                )
+            }
             Detail::NameTooLong(length) => format!(
                 "the Task's name has {length} characters, its Job's may have 63: Kelos will never start it; shorten the name"
             ),
@@ -486,6 +495,8 @@ pub enum NotQueued {
     QueueNameInvalid,
     /// Kueue does not manage the namespace.
     NamespaceNotManaged,
+    /// Kueue's configuration cannot be read, so the namespaces that it manages are unknown.
+    KueueConfigUnreadable,
 }
 
 impl NotQueued {
