@@ -23,3 +23,12 @@ pub async fn served_version(
     let mut known = versions.iter().copied();
     Ok(known.find(|known| served.iter().any(|version| version.version == *known)))
 }
+
+/// Whether a request failed without an answer, or the API server takes no requests for now. The client logs that.
+pub fn is_unanswered(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => matches!(status.code, 429 | 503 | 504),
+        kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => true,
+        _ => false,
+    }
+}

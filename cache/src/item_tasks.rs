@@ -48,6 +48,13 @@ impl ItemTasks {
         let wanted = entries.filter(|entry| deleted || !entry.is_deleted);
         wanted.map(|entry| entry.state.clone()).collect()
     }
+
+    /// Whether a work item has Tasks that are not deleted.
+    pub(crate) fn has(&self, namespace: &str, work_item: &str) -> bool {
+        let content = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let tasks = content.items.get(&NamespacedName::new(namespace, work_item));
+        tasks.is_some_and(|tasks| tasks.values().any(|entry| !entry.is_deleted))
+    }
 }
 
 impl Observer<DynamicObject> for ItemTasks {

@@ -4,6 +4,7 @@
 //! arrive (C19). A review rarely asks the API server, and a replica that becomes the leader has what it needs at once.
 //!
 //! ```text
+//! clock       the time of the API server
 //! watch       list, watch, and list again after every error
 //!  └─ trim, work_item   the fields that are kept      policies   compiled once, for the whole process
 //!      └─ store   look-ups by key, state of the watch, subscriptions
@@ -18,6 +19,7 @@
 //! and the binary, which hands the cache from one to the other.
 
 mod blocking;
+mod clock;
 mod discovery;
 mod item_tasks;
 mod kueue;
@@ -45,7 +47,8 @@ use tokio::{sync::watch::Receiver, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 pub use blocking::block_in_place;
-pub use discovery::{kelos_resource, served_version};
+pub use clock::{Clock, MAX_CLOCK_SKEW};
+pub use discovery::{is_unanswered, kelos_resource, served_version};
 pub use kueue::KueueStores;
 pub use policies::StoredPolicy;
 pub use store::{NamespacedName, ObjectChange, Store, Subscription};
@@ -61,6 +64,7 @@ use work_item::WatchedWorkItem;
 /// The trimmed objects of all kinds that taskgate watches for every feature.
 #[derive(Debug)]
 pub struct ClusterCache {
+    clock: Clock,
     policies: PolicyStore,
     namespaces: Store<BTreeMap<String, String>>,
     spawners: Store<CachedSpawner>,
@@ -85,11 +89,13 @@ pub struct CacheStatus {
 }
 
 impl ClusterCache {
-    /// An empty cache; `kueue` locates the configuration of Kueue, if its kinds are to be followed.
-    pub fn new(kueue: Option<ConfigRef>) -> Arc<Self> {
+    /// An empty cache; `kueue` locates the configuration of Kueue, if its kinds are to be followed. `clock` observes the answers of
+    /// the API server.
+    pub fn new(kueue: Option<ConfigRef>, clock: Clock) -> Arc<Self> {
         let item_tasks = Arc::<ItemTasks>::default();
         let observer: Arc<dyn Observer<DynamicObject>> = Arc::clone(&item_tasks) as _;
         Arc::new(Self {
+            clock,
             policies: PolicyStore::new(),
             namespaces: Store::new("namespaces"),
             spawners: Store::new("taskspawners"),
@@ -167,6 +173,11 @@ impl ClusterCache {
             let compile = |object| Some(policies.compile(object));
             follow(api, &policies.cluster, compile, || policies.rebuild(), end).await;
         });
+    }
+
+    /// The time of the API server.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// Whether admission can decide: every store that it reads was filled once, or its kind is not installed.
@@ -294,7 +305,12 @@ impl ClusterCache {
         self.item_tasks.of(namespace, work_item, false)
     }
 
-    /// The same, and those that were deleted a moment ago: every Task whose failure the cached `WorkItem` may lack. `None` if the cache
+    /// Whether a work item has Tasks.
+    pub fn has_tasks_of_item(&self, namespace: &str, work_item: &str) -> bool {
+        self.item_tasks.has(namespace, work_item)
+    }
+
+    /// The Tasks of a work item, and those that were deleted a moment ago: every Task whose failure the cached `WorkItem` may lack. `None` if the cache
     /// cannot know them.
     ///
     /// The watches of Tasks and `WorkItems` do not wait for each other, so that a Task can be gone from the cache before its failure
@@ -338,6 +354,13 @@ impl Collector for CacheCollector {
             ConstGauge::new(cache.age.as_secs_f64())
                 .encode(family.encode_family(&CacheLabels { kind: cache.kind })?)?;
         }
+        let skew = ConstGauge::new(self.0.clock().skew().as_secs_f64());
+        skew.encode(encoder.encode_descriptor(
+            "clock_skew_seconds",
+            "How far this replica's clock is ahead of the API server's; it is corrected",
+            None,
+            skew.metric_type(),
+        )?)?;
         let rejected = ConstGauge::new(i64::try_from(self.0.rejected_policies()).unwrap_or(i64::MAX));
         let encoder = encoder.encode_descriptor(
             "policies_rejected",
@@ -371,7 +394,7 @@ mod tests {
 
     #[test]
     fn a_deleted_task_is_unsettled_once_the_work_items_are_newer_than_the_tasks() {
-        let cache = ClusterCache::new(None);
+        let cache = ClusterCache::new(None, Clock::default());
         assert_eq!(unsettled(&cache), None, "nothing is listed");
         cache.work_items.begin();
         cache.tasks.begin();

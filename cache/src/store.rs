@@ -13,9 +13,9 @@ use tokio::{
     sync::{Notify, mpsc, watch},
     time::timeout,
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use crate::CacheStatus;
+use crate::{CacheStatus, discovery::is_unanswered};
 
 /// Namespace and name of an object. The namespace of a cluster-scoped object is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -399,7 +399,8 @@ impl<T: PartialEq> Store<T> {
         })
     }
 
-    /// Records that the watch failed, and logs it once per change of state.
+    /// Records that the watch failed, and logs it once per change of state; not where the API server did not answer, which the client
+    /// logs once for all kinds.
     pub(crate) fn fail(&self, error: &(dyn std::error::Error + 'static)) {
         let current = self.state.borrow().clone();
         let state = match current {
@@ -414,7 +415,11 @@ impl<T: PartialEq> Store<T> {
             },
         };
         self.enter(state, || {
-            warn!(cache = self.kind, error, "cannot follow the API server");
+            if error.downcast_ref().is_some_and(is_unanswered) {
+                debug!(cache = self.kind, error, "cannot follow the API server");
+            } else {
+                warn!(cache = self.kind, error, "cannot follow the API server");
+            }
         });
     }
 

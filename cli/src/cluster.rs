@@ -7,28 +7,21 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 use clap::Args;
-use http::{
-    Request,
-    header::{HeaderValue, USER_AGENT},
-};
+use http::{HeaderMap, header::DATE};
+use jiff::{Timestamp, fmt::rfc2822};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use kube::{
     Api, Client, Config, Resource,
     api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, PatchParams, PostParams},
-    client::Body,
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::Value;
 use taskgate_api::kelos;
 use taskgate_cache::served_version;
 use taskgate_webhook::{ConfigurationName, rules::CONFIGURATION};
-use tokio::time::timeout;
-use tower::{BoxError, service_fn};
 
 use crate::{defaults, flags::object_name};
 
-/// How long `serve` waits for a response to begin. The API server itself gives up after 60 s.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(65);
 /// How long a command waits for an API server that does not answer.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -169,34 +162,14 @@ impl Connection {
     }
 }
 
-/// The client of `taskgate serve`. Its parts retry by their own rules; the client itself retries nothing, and waits for no
-/// response without end.
-pub(crate) async fn serve_client(kubeconfig: Option<&Path>) -> Result<Client> {
-    let mut config = config(kubeconfig, None).await?;
-    // The name in audit logs and managed fields.
-    let agent = HeaderValue::from_static(concat!("taskgate/", env!("CARGO_PKG_VERSION")));
-    config.headers.push((USER_AGENT, agent));
-    // A write that took effect but was answered with an error would conflict with itself when it is sent again; and a write that
-    // waits for its retry may outlive the Lease.
-    config.default_retry = false;
-    let client = Client::try_from(config).context("preparing the connection to the API server")?;
-    Ok(with_timeout(client, RESPONSE_TIMEOUT))
+/// The time of a response by its header `Date`, in whole seconds.
+pub(crate) fn date(headers: &HeaderMap) -> Option<Timestamp> {
+    let date = headers.get(DATE)?.to_str().ok()?;
+    rfc2822::parse(date).ok().map(|date| date.timestamp())
 }
 
-/// `client`, which fails when a response does not begin within `limit`.
-fn with_timeout(client: Client, limit: Duration) -> Client {
-    let namespace = client.default_namespace().to_owned();
-    let service = service_fn(move |request: Request<Body>| {
-        let client = client.clone();
-        async move {
-            let response = timeout(limit, client.send(request)).await;
-            response.map_err(BoxError::from)?.map_err(BoxError::from)
-        }
-    });
-    Client::new(service, namespace)
-}
-
-async fn config(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<Config> {
+/// The configuration that the flags, the environment or the pod state.
+pub(crate) async fn config(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<Config> {
     let options = KubeConfigOptions {
         context: context.map(ToOwned::to_owned),
         ..KubeConfigOptions::default()
@@ -274,21 +247,5 @@ impl DryRun {
     /// The end of a line that reports a change.
     pub(crate) fn suffix(self) -> &'static str {
         if self.dry_run { " (dry run)" } else { "" }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use http::Response;
-    use k8s_openapi::api::core::v1::Namespace;
-    use std::future::pending;
-
-    #[tokio::test]
-    async fn a_request_without_a_response_times_out() {
-        let silent = service_fn(|_: Request<Body>| pending::<Result<Response<Body>, BoxError>>());
-        let client = with_timeout(Client::new(silent, "default"), Duration::from_millis(1));
-        let error = Api::<Namespace>::all(client).get("default").await.unwrap_err();
-        assert!(matches!(error, kube::Error::Service(_)), "{error:?}");
     }
 }

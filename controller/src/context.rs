@@ -1,9 +1,13 @@
 //! What every reconciler needs, and nothing that belongs to one feature.
 //!
-//! Imports `events` (the queue), `kubernetes`, `task_index` and `workqueue`. Built once in `controller`; each feature keeps its own state beside it.
+//! Imports `events` (the queue), `kubernetes` and `workqueue`. Built once in `controller`; each feature keeps its own state beside it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
+use jiff::Timestamp;
 use kube::{
     Api, Client, ResourceExt as _,
     api::{ApiResource, DynamicObject},
@@ -11,14 +15,13 @@ use kube::{
 use serde_json::json;
 use taskgate_api::{Mode, WorkItem, kelos, keys, task_policy::FailurePolicy};
 use taskgate_cache::{ClusterCache, kelos_resource};
-use taskgate_policy::{PolicyScope, PolicySet, SpawnerInfo};
+use taskgate_policy::{PolicyScope, PolicySet, SpawnerInfo, TaskState};
 use tokio::sync::watch;
 
-use crate::{
-    events::EventQueue,
-    task_index::{ItemRef, TaskIndex},
-    workqueue::PanicMetrics,
-};
+use crate::{events::EventQueue, workqueue::PanicMetrics};
+
+/// Namespace and name of a `WorkItem`.
+pub(crate) type ItemRef = (String, String);
 
 /// The shared context of all reconcilers.
 pub(crate) struct Context {
@@ -29,8 +32,8 @@ pub(crate) struct Context {
     pub(crate) cache: Arc<ClusterCache>,
     /// Whether the cache is filled, and the retries in flight are counted.
     pub(crate) started: watch::Sender<bool>,
-    /// The Tasks of each work item.
-    pub(crate) task_index: TaskIndex,
+    /// Whether the first batch of Tasks was followed: what is computed from all Tasks is.
+    pub(crate) tasks_followed: watch::Sender<bool>,
     pub(crate) events: EventQueue,
     /// The identity of this replica.
     pub(crate) identity: String,
@@ -44,6 +47,27 @@ impl Context {
     pub(crate) async fn ready(&self) {
         // The sender is in `self`.
         let _ = self.started.subscribe().wait_for(|started| *started).await;
+    }
+
+    /// Waits until what is computed from all Tasks is.
+    pub(crate) async fn tasks_followed(&self) {
+        // The sender is in `self`.
+        let _ = self.tasks_followed.subscribe().wait_for(|followed| *followed).await;
+    }
+
+    /// What time it is, by the API server's clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.cache.clock().now()
+    }
+
+    /// The Tasks of a work item.
+    pub(crate) fn tasks_of(&self, (namespace, name): &ItemRef) -> Vec<TaskState> {
+        self.cache.tasks_of_item(namespace, name)
+    }
+
+    /// Whether a work item has Tasks.
+    pub(crate) fn has_tasks(&self, (namespace, name): &ItemRef) -> bool {
+        self.cache.has_tasks_of_item(namespace, name)
     }
 
     /// The policies in force at the moment.
@@ -73,20 +97,40 @@ impl Context {
         self.is_opted_out(namespace) || namespace == self.namespace || keys::EXCLUDED_NAMESPACES.contains(&namespace)
     }
 
-    /// Whether the failure section is enforced for Tasks of the item's spawner: an item that is only observed is not
+    /// The spawners that a work item concerns: the one whose item it is, or those that have a Task of an item that Tasks state.
+    pub(crate) fn spawners_of(&self, item: &ItemRef, spawner: Option<&str>) -> BTreeSet<String> {
+        match spawner {
+            Some(spawner) => BTreeSet::from([spawner.to_owned()]),
+            None => self
+                .tasks_of(item)
+                .into_iter()
+                .filter_map(|task| task.spawner)
+                .collect(),
+        }
+    }
+
+    /// Whether the failure section is enforced for Tasks of this item that `spawner` creates: an item that is only observed is not
     /// skipped, whatever its status says.
-    pub(crate) fn is_enforced(&self, item: &WorkItem) -> bool {
-        item.spec.spawner.is_some() && self.rule_of(item).is_some_and(|(mode, _)| mode == Mode::Enforce)
+    pub(crate) fn is_enforced(&self, item: &WorkItem, spawner: &str) -> bool {
+        let rule = self.rule_for(item, Some(spawner));
+        rule.is_some_and(|(mode, _)| mode == Mode::Enforce)
     }
 
     /// The failure section that would govern the item's next Task, with its mode; as far as that is known without the Task.
     pub(crate) fn rule_of(&self, item: &WorkItem) -> Option<(Mode, FailurePolicy)> {
+        self.rule_for(item, item.spec.spawner.as_deref())
+    }
+
+    /// The same of a Task that spawner `name` creates, or none.
+    fn rule_for(&self, item: &WorkItem, name: Option<&str>) -> Option<(Mode, FailurePolicy)> {
         let namespace = item.namespace()?;
-        let name = item.spec.spawner.as_deref();
-        let task = match name {
-            Some(name) => json!({"metadata": {"labels": {kelos::SPAWNER_LABEL: name}}}),
-            None => json!({"metadata": {"annotations": {keys::ITEM: item.spec.key}}}),
-        };
+        let mut task = json!({"metadata": {"labels": {}, "annotations": {}}});
+        if let Some(name) = name {
+            task["metadata"]["labels"][kelos::SPAWNER_LABEL] = name.into();
+        }
+        if item.spec.spawner.is_none() {
+            task["metadata"]["annotations"][keys::ITEM] = item.spec.key.as_str().into();
+        }
         let labels = self.namespace_labels(&namespace);
         let spawner = name.and_then(|name| self.spawner(&namespace, name));
         let policies = self.policies();

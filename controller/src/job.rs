@@ -3,7 +3,6 @@
 //! Imports `context`, `error`, `kubernetes`, `task`, `workqueue`. Called by `breaker`, `cancellation`, `metadata`, `queueing`
 //! and `retry`.
 
-use jiff::Timestamp;
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
     Api,
@@ -79,7 +78,7 @@ pub(crate) async fn fail(
         .and_then(Value::as_array)
         .cloned()
         .unwrap_or_default();
-    let now = rfc3339(Timestamp::now());
+    let now = rfc3339(context.now());
     let mut wanted = vec!["FailureTarget"];
     wanted.extend(is_parked(job).then_some("Failed"));
     for kind in wanted {

@@ -15,7 +15,7 @@
 //! status         conditions of policies, on every replica
 //! ```
 //!
-//! Shared by the features, from the bottom: `kubernetes`, `error`, `workqueue` (the loop, results, backoff, rate limits), `task_index`,
+//! Shared by the features, from the bottom: `kubernetes`, `error`, `workqueue` (the loop, results, backoff, rate limits),
 //! `events`, `context`, `task`, `job`, `finalizer`, `work_items`. Imports point downwards in this order; of the features
 //! only `breaker` imports `cancellation`, `retry` imports `breaker`, and all may import `source` and `status`.
 //!
@@ -42,7 +42,6 @@ mod run;
 mod source;
 mod status;
 mod task;
-mod task_index;
 mod work_items;
 mod workqueue;
 

@@ -27,7 +27,7 @@ pub async fn run(client: Client, config: Config, metrics: Metrics, shutdown: Can
     let switch = watch::Sender::new(SwitchState::Unknown);
     let state = switch.subscribe();
     tokio::select! {
-        () = switch::follow(&client, &config.namespace, &metrics.leader, &switch) => {}
+        () = switch::follow(&client, &config.namespace, config.cache.clock(), &metrics.leader, &switch) => {}
         () = run_when_leading(&client, &config, &metrics, &state, &shutdown) => {}
     }
 }
@@ -70,6 +70,7 @@ async fn run_when_leading(
         lease,
         &config.identity,
         fence.clone(),
+        config.cache.clock().clone(),
     );
     while leader.acquire(shutdown).await {
         metrics.leader.set_leader(true);

@@ -1,7 +1,7 @@
 //! A Task with what decides about it, and the reads and writes of Tasks. Each write carries the UID and the resource version that
 //! were read.
 //!
-//! Imports `context`, `error`, `kubernetes`, `task_index`, `workqueue`. Called by `breaker`, `cancellation`, `metadata`,
+//! Imports `context`, `error`, `kubernetes`, `workqueue`. Called by `breaker`, `cancellation`, `metadata`,
 //! `queueing`, `finalizer` and `controller::task`, which is the reconcile loop.
 
 use kube::{
@@ -15,10 +15,9 @@ use taskgate_policy::{ItemIdentity, PolicyScope, TaskState};
 use tracing::info;
 
 use crate::{
-    context::Context,
+    context::{Context, ItemRef},
     error::Error,
     kubernetes::{delete_only, json_of, namespace_of},
-    task_index::ItemRef,
     workqueue::StepResult,
 };
 

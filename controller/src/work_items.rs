@@ -21,10 +21,9 @@ use taskgate_policy as policy;
 use tracing::warn;
 
 use crate::{
-    context::Context,
+    context::{Context, ItemRef},
     error::{Error, is_absent, is_conflict, is_invalid},
     kubernetes::{delete_only, json_of},
-    task_index::ItemRef,
     workqueue::StepResult,
 };
 
@@ -140,7 +139,7 @@ async fn write_version(
     whole: bool,
     change: impl FnOnce(&WorkItemStatus, Timestamp) -> Option<WorkItemStatus>,
 ) -> Result<WorkItemResult, Error> {
-    let Some(status) = change(&item.status.clone().unwrap_or_default(), Timestamp::now()) else {
+    let Some(status) = change(&item.status.clone().unwrap_or_default(), context.now()) else {
         return Ok(WorkItemResult::Unchanged);
     };
     let (namespace, name) = (item.namespace().unwrap_or_default(), item.name_any());

@@ -11,7 +11,7 @@ use tokio::process::Command;
 use crate::access::Access;
 use crate::kubectl::{Output, run};
 use crate::metrics::get_text;
-use crate::{ControlPlane, Metrics, Process, ProcessSpec, free_port, scrape};
+use crate::{ControlPlane, Metrics, Process, ProcessSpec, free_port, scrape, wrong_clock};
 
 /// The namespace that taskgate runs in.
 pub const GATE_NAMESPACE: &str = "taskgate-system";
@@ -51,6 +51,7 @@ pub struct GateBuilder {
     registered_at: Option<String>,
     grace: Option<Duration>,
     memory: Option<u64>,
+    clock_ahead: Option<i64>,
 }
 
 impl GateBuilder {
@@ -111,6 +112,12 @@ impl GateBuilder {
         self
     }
 
+    /// Lets its wall clock be so many seconds ahead of that of the API server.
+    pub fn clock_ahead(mut self, seconds: i64) -> Self {
+        self.clock_ahead = Some(seconds);
+        self
+    }
+
     /// Lets taskgate act as whom this file says, instead of as its own service account.
     pub fn kubeconfig(mut self, file: PathBuf) -> Self {
         self.kubeconfig = Some(file);
@@ -158,6 +165,10 @@ impl GateBuilder {
         };
         let spec = match self.memory {
             Some(bytes) => spec.memory(bytes),
+            None => spec,
+        };
+        let spec = match self.clock_ahead {
+            Some(seconds) => spec.clock_ahead(seconds, &wrong_clock::build(cp).await?),
             None => spec,
         };
         let process = cp.spawn(spec).await?;

@@ -61,6 +61,7 @@ mod supervisor;
 mod tenant;
 mod victim;
 mod wait;
+mod wrong_clock;
 
 pub use access::Access;
 pub use assets::tool;

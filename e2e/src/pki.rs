@@ -57,6 +57,15 @@ impl Pki {
     }
 }
 
+/// Replaces the API server's certificate in `dir` by one of another CA, which is returned, PEM. Clients keep their certificates.
+pub(crate) fn replace_serving_ca(dir: &Path) -> anyhow::Result<String> {
+    let ca = authority("taskgate-e2e-next-ca")?;
+    let serving = leaf(&ca, Purpose::Serving, "kube-apiserver", None)?;
+    std::fs::write(dir.join("apiserver.crt"), &serving.cert)?;
+    std::fs::write(dir.join("apiserver.key"), &serving.key)?;
+    Ok(ca.pem())
+}
+
 /// Common name of the certificate that kube-apiserver shows to aggregated servers.
 pub(crate) const FRONT_PROXY: &str = "front-proxy-client";
 

@@ -14,7 +14,7 @@ use crate::audit::Audit;
 use crate::builder::{Builder, Keep};
 use crate::components::{self, Ports};
 use crate::kubeconfig::Identity;
-use crate::pki::Pki;
+use crate::pki::{self, Pki};
 use crate::process::Process;
 use crate::process_spec::ProcessSpec;
 use crate::supervisor::Supervisor;
@@ -158,6 +158,16 @@ impl ControlPlane {
     /// Where etcd answers its clients.
     pub fn etcd_url(&self) -> &str {
         &self.etcd_url
+    }
+
+    /// Restarts the API server with a certificate of another CA, which is returned, PEM. Clients that were made before do not trust it.
+    ///
+    /// # Errors
+    /// If it does not start again.
+    pub async fn replace_serving_ca(&self) -> anyhow::Result<String> {
+        let ca = pki::replace_serving_ca(&self.dir().join("pki"))?;
+        self.apiserver().restart().await?;
+        Ok(ca)
     }
 
     /// Ends it and waits until nothing is left; dropping it does the same.

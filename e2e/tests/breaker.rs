@@ -1,5 +1,9 @@
 //! Counting failures, and the circuit breaker: the real binary beside the stand-in of Kelos.
 
+#[path = "breaker/busy.rs"]
+mod busy;
+#[path = "breaker/clock.rs"]
+mod clock;
 #[path = "breaker/cluster.rs"]
 mod cluster;
 #[path = "breaker/command.rs"]

@@ -5,6 +5,8 @@
 mod bad;
 #[path = "certs/clients.rs"]
 mod clients;
+#[path = "certs/cluster.rs"]
+mod cluster;
 #[path = "certs/files.rs"]
 mod files;
 #[path = "certs/managed.rs"]

@@ -115,6 +115,7 @@ impl World {
             deleting: None,
             has_finalizer: !self.off,
             work_item: (!self.off).then(|| ITEM.to_owned()),
+            spawner: Some("fixer".to_owned()),
             recorded: None,
             spec_ttl: None,
             kept_ttl: Some(5),

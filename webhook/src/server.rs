@@ -6,7 +6,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use kube::Client;
 use prometheus_client::registry::Registry;
-use taskgate_cache::{CacheCollector, ClusterCache};
+use taskgate_cache::{CacheCollector, Clock, ClusterCache};
 use taskgate_certs::{ClientAuthority, Injection, Resolver};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +31,8 @@ pub const METRICS_PREFIX: &str = "taskgate";
 pub struct Dependencies {
     /// Reads the cluster.
     pub client: Client,
+    /// The time of the API server, by its answers to `client`.
+    pub clock: Clock,
     /// Serves the certificate; a certificate source fills it.
     pub resolver: Arc<Resolver>,
     /// Which clients may call the admission port; `None` for all that reach it.
@@ -81,12 +83,13 @@ impl Server {
         config.check()?;
         let Dependencies {
             client,
+            clock,
             resolver,
             clients,
             injection,
             mut registry,
         } = dependencies;
-        let cache = ClusterCache::new(config.kueue.clone());
+        let cache = ClusterCache::new(config.kueue.clone(), clock);
         let own = registry.sub_registry_with_prefix(METRICS_PREFIX);
         let metrics = ServerMetrics::register(own);
         own.register_collector(Box::new(CertificateCollector(resolver.clone())));

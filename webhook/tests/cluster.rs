@@ -10,6 +10,7 @@ use kube::{
 };
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
+use taskgate_cache::Clock;
 use taskgate_certs::{Authority, AuthorityConfig, BundleManager, Injector, Lifetimes, Resolver, San};
 use taskgate_e2e::{ControlPlane, PATIENCE, eventually, eventually_that};
 use taskgate_webhook::{
@@ -67,6 +68,7 @@ impl Taskgate {
         };
         let dependencies = Dependencies {
             client,
+            clock: Clock::default(),
             resolver: resolver.clone(),
             clients: None,
             injection: Some(injector.injection()),

@@ -26,7 +26,7 @@ pub struct FailurePolicy {
     /// After this time an open item gets one probe Task; its failure opens the item again.
     #[schemars(length(max = 32), regex(pattern = DURATION))]
     pub reset_after: Option<Duration>,
-    /// The earliest next attempt after a failure.
+    /// The earliest next attempt after a failure. A failed Task below the limit then makes way for it, whatever its TTL.
     pub backoff: Option<Backoff>,
     /// Failures of the cluster that do not count. Absent: all of them are ignored.
     #[schemars(length(max = 16))]

@@ -1,6 +1,8 @@
 //! `taskgate serve`: starts the parts, each in one line of [`serve`], and stops them.
 
 pub(crate) mod args;
+mod client;
+mod outage;
 
 use std::{io::IsTerminal as _, num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -11,7 +13,7 @@ use jiff::Timestamp;
 use kube::Client;
 use prometheus_client::registry::Registry;
 use taskgate_api::keys;
-use taskgate_cache::ClusterCache;
+use taskgate_cache::{Clock, ClusterCache};
 use taskgate_certs::{
     Authority, AuthorityConfig, BundleManager, ClientAuthority, Injector, Lifetimes, ProvidedFiles, ProvidedSecret,
     Resolver, San,
@@ -24,9 +26,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use self::args::{CertMode, LogFormat, ServeArgs};
+use self::{
+    args::{CertMode, LogFormat, ServeArgs},
+    client::serve_client,
+};
 use crate::{
-    cluster::serve_client,
     exit::ExitStatus,
     rights::{Feature, Names, review::RightsReview},
 };
@@ -41,7 +45,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<ExitStatus> {
         "unknown settings in the environment: {}",
         unknown.join(", ")
     );
-    start_logging(args.log_format, EnvFilter::try_new(&args.log).context("--log")?);
+    start_logging(args.log_format, log_filter(&args.log)?);
     serve(args).await?;
     Ok(ExitStatus::Success)
 }
@@ -63,6 +67,12 @@ fn unknown_settings(names: impl Iterator<Item = String>) -> Vec<String> {
         .collect()
 }
 
+/// The filter of the directives in `--log`. The client library logs each request that fails, without saying which; `client` does
+/// that better.
+fn log_filter(directives: &str) -> Result<EnvFilter> {
+    EnvFilter::try_new(format!("kube_client::client::builder=off,{directives}")).context("--log")
+}
+
 /// Starts logging to standard error, with the parsed `filter` of `--log`. Request objects, prompts and secrets are never logged.
 fn start_logging(format: LogFormat, filter: EnvFilter) {
     let subscriber = tracing_subscriber::fmt()
@@ -77,7 +87,8 @@ fn start_logging(format: LogFormat, filter: EnvFilter) {
 
 async fn serve(args: ServeArgs) -> Result<()> {
     let shutdown = on_signal()?;
-    let client = serve_client(args.kubeconfig.as_deref()).await?;
+    let clock = Clock::default();
+    let client = serve_client(args.kubeconfig.as_deref(), &clock).await?;
     let resolver = Resolver::new();
     // The parts besides the server outlive it: the certificate may be replaced while the last reviews are answered.
     let followers = CancellationToken::new();
@@ -105,6 +116,7 @@ async fn serve(args: ServeArgs) -> Result<()> {
         server_config(&args)?,
         Dependencies {
             client: client.clone(),
+            clock,
             resolver,
             clients: clients.clone(),
             injection: (!args.registration_managed_elsewhere).then(|| injector.injection()),

@@ -3,7 +3,6 @@
 //! An end is counted exactly once: the attempt is keyed by the Task's UID, and the status is written with the resource
 //! version that it was computed from. A replica that loses a race reads again and finds the attempt there.
 
-use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt as _;
 use taskgate_api::{
@@ -46,7 +45,7 @@ pub(crate) async fn record(
             result => return Ok(result.for_other()),
         }
     }
-    let now = Timestamp::now();
+    let now = context.now();
     let attempt = policy::attempt(&subject.object, &subject.state, ending, now);
     let (outcome, cost) = (attempt.outcome, attempt.cost_usd.clone());
     let is_written = item
@@ -56,8 +55,9 @@ pub(crate) async fn record(
         breaker.metrics.recorded(outcome, cost.as_deref());
         let tripped = is_tripped_by(item, &subject.state.uid);
         if tripped {
-            let spawner = item.spec.spawner.as_deref();
-            breaker.metrics.tripped(&subject.namespace, spawner);
+            let key = (subject.namespace.clone(), item.name_any());
+            let spawners = context.spawners_of(&key, item.spec.spawner.as_deref());
+            breaker.metrics.tripped(&subject.namespace, &spawners);
         }
         if matches!(outcome, Outcome::Failed | Outcome::Infrastructure | Outcome::Stopped) {
             events::attempt_failed(context, subject, item, tripped);

@@ -1,7 +1,7 @@
 //! The breaker's metrics.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Mutex, PoisonError, atomic::AtomicU64},
 };
 
@@ -33,7 +33,8 @@ impl BreakerMetrics {
         let circuit_broken = registered(
             registry,
             "kelos_spawner_items_circuit_broken",
-            "Items that a spawner skips because they failed too often: one more each time the breaker of an item opens",
+            "Items that a spawner skips because they failed too often: one more each time the breaker of an item opens, for each spawner \
+             with a Task of the item",
         );
         let registry = registry.sub_registry_with_prefix(prefix);
         Self {
@@ -78,11 +79,16 @@ impl BreakerMetrics {
         }
     }
 
-    /// The breaker of an item opened.
-    pub(super) fn tripped(&self, namespace: &str, spawner: Option<&str>) {
-        let spawner = ("spawner", spawner.unwrap_or_default().to_owned());
-        let labels = [spawner, ("namespace", namespace.to_owned())];
-        self.circuit_broken.get_or_create(&labels).inc();
+    /// The breaker of an item opened: counted for each of its spawners, or once for an item without one.
+    pub(super) fn tripped(&self, namespace: &str, spawners: &BTreeSet<String>) {
+        let count = |spawner: &str| {
+            let labels = [("spawner", spawner.to_owned()), ("namespace", namespace.to_owned())];
+            self.circuit_broken.get_or_create(&labels).inc();
+        };
+        if spawners.is_empty() {
+            count("");
+        }
+        spawners.iter().for_each(|spawner| count(spawner));
     }
 
     /// The `WorkItem` of a tripped item was deleted because of the limit.

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use taskgate_cache::{CachedWorkItem, ObjectChange};
 
-use crate::{context::Context, task_index::ItemRef};
+use crate::context::{Context, ItemRef};
 
 pub(crate) use metrics::BreakerMetrics;
 

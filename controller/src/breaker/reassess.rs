@@ -14,7 +14,10 @@ use tracing::debug;
 
 use super::spawner_status::{self, SpawnerRef};
 use crate::{
-    context::Context, error::Error, task::Subject, task_index::ItemRef, work_items::CurrentWorkItem,
+    context::{Context, ItemRef},
+    error::Error,
+    task::Subject,
+    work_items::CurrentWorkItem,
     workqueue::PanicGuard,
 };
 
@@ -32,7 +35,7 @@ pub(crate) async fn run(
     spawners: &mpsc::UnboundedSender<SpawnerRef>,
 ) {
     // The reconciles of an item's Tasks come first.
-    context.task_index.filled().await;
+    context.tasks_followed().await;
     let panics = PanicGuard::new("reassess", &context.panics);
     while changed.changed().await.is_ok() {
         sleep(QUIET).await;
@@ -65,13 +68,13 @@ async fn reassess(context: &Context, cached: &WorkItem) -> Result<bool, Error> {
     }
     let rule = rule_of_tasks(context, &key).or_else(|| context.rule_of(cached));
     // Then the reconciles of its Tasks do it.
-    if context.task_index.has(&key) && rule.as_ref().is_some_and(|(mode, _)| *mode == Mode::Enforce) {
+    if context.has_tasks(&key) && rule.as_ref().is_some_and(|(mode, _)| *mode == Mode::Enforce) {
         return Ok(false);
     }
     let refreshed = |status: &WorkItemStatus, now: Timestamp| {
         taskgate_policy::refresh(status, rule.as_ref().map(|(_, rule)| rule), now)
     };
-    if refreshed(&cached.status.clone().unwrap_or_default(), Timestamp::now()).is_none() {
+    if refreshed(&cached.status.clone().unwrap_or_default(), context.now()).is_none() {
         return Ok(false);
     }
     let mut item = CurrentWorkItem::cached(context, key);
@@ -85,7 +88,7 @@ async fn reassess(context: &Context, cached: &WorkItem) -> Result<bool, Error> {
 
 /// The failure section that governs the Tasks of the item `key`, with its mode: the one that is enforced, if there is one.
 fn rule_of_tasks(context: &Context, key: &ItemRef) -> Option<(Mode, FailurePolicy)> {
-    let known = context.task_index.of(key);
+    let known = context.tasks_of(key);
     let rules = known.iter().filter_map(|task| {
         let subject = Subject::of(context, &*context.cache.tasks().get(&key.0, &task.name)?)?;
         let of_item = subject.item_ref().as_ref() == Some(key);

@@ -1,8 +1,10 @@
-//! The condition `ItemsCircuitBroken` on a TaskSpawner: which of its items are skipped.
+//! The condition `ItemsCircuitBroken` on a TaskSpawner: which of its items are skipped. An item that Tasks of several spawners state
+//! is listed by each of them.
 //!
 //! Kelos reads that status and writes it back within milliseconds, without a second try: a write of taskgate between the two
 //! fails its cycle. So the condition is written only when it changes, some time after the last event of the spawner's items, when
-//! the cycle that the event started is over, and seldom; but it never waits longer than [`INTERVAL`] for events to end.
+//! the cycle that the event started is over, and seldom; but it never waits longer than [`INTERVAL`] for events to end. Of events
+//! that do not end, it takes the first gap of [`SHORT_QUIET`] once two thirds of that are over.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -18,11 +20,12 @@ use kube::{
 };
 use serde::Deserialize as _;
 use serde_json::{Value, json};
+use taskgate_policy::TaskState;
 use tokio::{sync::mpsc, time::Instant};
 use tracing::{debug, warn};
 
 use crate::{
-    context::Context,
+    context::{Context, ItemRef},
     error::is_conflict,
     kubernetes::{self, json_of},
     status::condition,
@@ -33,6 +36,10 @@ use crate::{
 const CONDITION: &str = "ItemsCircuitBroken";
 /// How long after the last event of a spawner's items the condition is computed.
 const QUIET: Duration = Duration::from_secs(10);
+/// The same after [`PATIENCE`].
+const SHORT_QUIET: Duration = Duration::from_secs(1);
+/// How long an event waits for [`QUIET`].
+const PATIENCE: Duration = Duration::from_secs(20);
 /// The shortest time between two writes to one spawner, and the longest that an event waits for others to end.
 const INTERVAL: Duration = Duration::from_secs(30);
 /// How many items a message names.
@@ -53,7 +60,9 @@ impl Due {
     /// An event comes at `now`; the condition may not be written before `earliest`.
     fn after_event(known: Option<Self>, now: Instant, earliest: Instant) -> Self {
         let latest = known.map_or_else(|| earliest.max(now + INTERVAL), |due| due.latest);
-        let at = earliest.max(now + QUIET).min(latest);
+        let is_patient = now + QUIET <= latest - (INTERVAL - PATIENCE);
+        let quiet = if is_patient { QUIET } else { SHORT_QUIET };
+        let at = earliest.max(now + quiet).min(latest);
         Self { at, latest }
     }
 
@@ -120,10 +129,37 @@ pub(crate) async fn run(context: Arc<Context>, mut changed: mpsc::UnboundedRecei
 /// Enqueues every spawner with a tripped item: the policies, which decide whether it is skipped, changed.
 pub(crate) fn enqueue_all(context: &Context, changed: &mpsc::UnboundedSender<SpawnerRef>) {
     for item in context.cache.work_items().all().iter().filter(|item| item.is_tripped()) {
-        if let Some(spawner) = item.spawner() {
-            // Fails only when the controller is dropped, or without Kelos.
-            let _ = changed.send((item.namespace().to_owned(), spawner.to_owned()));
-        }
+        let key = (item.namespace().to_owned(), item.name().to_owned());
+        enqueue(context, changed, &key, item.spawner());
+    }
+}
+
+/// Enqueues the spawners of the work item `key`, of which `spawner` is the owner.
+pub(crate) fn enqueue(
+    context: &Context,
+    changed: &mpsc::UnboundedSender<SpawnerRef>,
+    key: &ItemRef,
+    spawner: Option<&str>,
+) {
+    for spawner in context.spawners_of(key, spawner) {
+        // Fails only when the controller is dropped, or without Kelos.
+        let _ = changed.send((key.0.clone(), spawner));
+    }
+}
+
+/// Enqueues the spawner of a Task that came or went, if the item that it shares with other spawners is tripped.
+pub(crate) fn enqueue_of_task(
+    context: &Context,
+    changed: &mpsc::UnboundedSender<SpawnerRef>,
+    namespace: &str,
+    task: &TaskState,
+) {
+    let (Some(name), Some(spawner)) = (&task.work_item, &task.spawner) else {
+        return;
+    };
+    let item = context.cache.work_items().get(namespace, name);
+    if item.is_some_and(|item| item.spawner().is_none() && item.is_tripped()) {
+        let _ = changed.send((namespace.to_owned(), spawner.clone()));
     }
 }
 
@@ -153,11 +189,11 @@ impl SpawnerConditions {
     }
 
     async fn write(&mut self, (namespace, name): &SpawnerRef, tripped: &[String]) -> kube::Result<bool> {
-        let spawners = self.context.spawners(namespace);
+        let (spawners, now) = (self.context.spawners(namespace), self.context.now());
         let Some(spawner) = kubernetes::find(&spawners, name).await? else {
             return Ok(false);
         };
-        let Some(wanted) = conditions(&spawner, tripped, Timestamp::now()) else {
+        let Some(wanted) = conditions(&spawner, tripped, now) else {
             return Ok(false);
         };
         let patch = json!({
@@ -167,7 +203,7 @@ impl SpawnerConditions {
         let written = spawners
             .patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
             .await?;
-        let is_dropped = conditions(&written, tripped, Timestamp::now()).is_some();
+        let is_dropped = conditions(&written, tripped, now).is_some();
         if is_dropped && !std::mem::replace(&mut self.warned, true) {
             // Logged once: nothing else depends on the condition.
             warn!("this Kelos keeps no conditions on a TaskSpawner: none lists the skipped items");
@@ -181,9 +217,13 @@ fn tripped_items(context: &Context, namespace: &str, name: &str) -> Vec<String> 
     let items = context.cache.work_items().in_namespace(namespace);
     let sorted: BTreeSet<(Option<u64>, String)> = items
         .iter()
-        .filter(|item| item.spawner() == Some(name) && item.is_tripped())
+        .filter(|item| item.is_tripped())
+        .filter(|item| {
+            let key = (namespace.to_owned(), item.name().to_owned());
+            context.spawners_of(&key, item.spawner()).contains(name)
+        })
         .map(|item| item.expand())
-        .filter(|item| context.is_enforced(item))
+        .filter(|item| context.is_enforced(item, name))
         .map(|item| (item.spec.item.parse().ok(), item.spec.item.clone()))
         .collect();
     sorted.into_iter().map(|(_, item)| item).collect()
@@ -260,7 +300,8 @@ mod tests {
         for second in 1..120 {
             let now = start + Duration::from_secs(second);
             due = Due::after_event(Some(due), now, start);
-            assert_eq!(due.at, (now + QUIET).min(start + INTERVAL), "{second}");
+            let quiet = if second <= 10 { QUIET } else { SHORT_QUIET };
+            assert_eq!(due.at, (now + quiet).min(start + INTERVAL), "{second}");
         }
         let earliest = start + INTERVAL * 2;
         assert_eq!(Due::after_event(None, start, earliest).at, earliest);

@@ -32,7 +32,7 @@ pub(crate) async fn stop(context: &Context, subject: &Subject, marked: bool) -> 
     if !marked && kelos::Task::of(&subject.object).worker_pool().is_some() {
         return stop_in_pool(context, subject).await;
     }
-    if marked && let Some(moment) = until_job(subject) {
+    if marked && let Some(moment) = until_job(context, subject) {
         return Ok(TaskResult::RequeueAt(moment));
     }
     let Some(job) = job::of_task(context, subject).await? else {
@@ -57,10 +57,10 @@ pub(crate) async fn stop(context: &Context, subject: &Subject, marked: bool) -> 
 
 /// When the Job of a young Task is read that does not name it yet. Kelos names it right after it created the Job; should it be killed
 /// between the two, it never does.
-fn until_job(subject: &Subject) -> Option<Timestamp> {
+fn until_job(context: &Context, subject: &Subject) -> Option<Timestamp> {
     let is_named = kelos::Task::of(&subject.object).job_name().is_some();
     let moment = subject.state.created.checked_add(UNNAMED).ok()?;
-    (!is_named && moment > Timestamp::now()).then_some(moment)
+    (!is_named && moment > context.now()).then_some(moment)
 }
 
 /// Stops a Task that a worker pool runs, as its cancellation would: the runner is asked to release it, and Kelos moves the Task to
@@ -79,7 +79,7 @@ async fn stop_in_pool(context: &Context, subject: &Subject) -> Result<TaskResult
         TaskRun::Runner { asked: false } => run::release_runner(context, subject, &found).await,
         _ => {
             let status = json!({
-                "phase": kelos::FAILED, "message": STOPPED, "completionTime": rfc3339(Timestamp::now()),
+                "phase": kelos::FAILED, "message": STOPPED, "completionTime": rfc3339(context.now()),
             });
             task::patch_status(context, subject, subject.resource_version(), status).await
         }

@@ -63,7 +63,7 @@ impl BreakerReconciler {
         items.retain(|item| transition_of(item).is_none());
         let in_use = |item: &WorkItem| {
             let key = (namespace.to_owned(), item.name_any());
-            self.context.task_index.has(&key) || (self.is_retried)(&key)
+            self.context.has_tasks(&key) || (self.is_retried)(&key)
         };
         let Some(victim) = items
             .iter()

@@ -33,7 +33,7 @@ impl TaskCancellation<'_> {
         if !cancellation.is_none() {
             return Ok(None);
         }
-        let now = Timestamp::now();
+        let now = self.context.now();
         let spawner = Task::of(&subject.object).spawner().unwrap_or_default();
         let Some((policy, mode, desired)) = self.desired(spawner, seen.as_ref(), now) else {
             return Ok(None);

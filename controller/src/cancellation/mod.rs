@@ -26,7 +26,8 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family},
     registry::Registry,
 };
-use taskgate_api::kelos;
+use serde_json::Value;
+use taskgate_api::{kelos, metadata::Metadata};
 use taskgate_policy::{
     CancelContext, CancelState, CancelStep, CancelTask, Cancellation, TaskRun, cancel_step, requester,
 };
@@ -104,7 +105,7 @@ impl CancellationReconciler {
             task: CancelTask::of(&subject.object),
             run: None,
             wanted_again: subject.state.must_be_replaced && !cancellation.must_be_replaced(),
-            now: Timestamp::now(),
+            now: self.context.now(),
         };
         let mut step = cancel_step(&inputs);
         let mut found = Running::from(TaskRun::Nothing);
@@ -193,7 +194,7 @@ impl TaskCancellation<'_> {
             reason: Some(reason.to_owned()),
             note: Some(taskgate_policy::note(note)),
             type_: Some(type_.to_owned()),
-            event_time: Some(MicroTime(Timestamp::now())),
+            event_time: Some(MicroTime(context.now())),
             regarding: Some(reference(&subject.object)),
             reporting_controller: Some("taskgate".to_owned()),
             reporting_instance: Some(context.identity.clone()),
@@ -210,8 +211,8 @@ impl TaskCancellation<'_> {
 /// The metrics of cancellations. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct CancellationMetrics {
-    /// By `namespace`, `type` and `phase`, the labels that Kelos gives the metric.
-    completed: Family<Labels<3, String>, Counter>,
+    /// By `namespace`, `type`, `spawner` and `phase`, the labels that Kelos gives the metric since August 2026.
+    completed: Family<Labels<4, String>, Counter>,
     /// By `trigger`.
     cancellations: Family<Labels<1>, Counter>,
 }
@@ -233,13 +234,16 @@ impl CancellationMetrics {
         }
     }
 
-    /// A Task was cancelled. A Kelos that knows cancelled Tasks counts them as such itself.
-    fn cancelled(&self, namespace: &str, agent_type: &str, trigger: &'static str, known_to_kelos: bool) {
+    /// The Task `object` was cancelled. A Kelos that knows cancelled Tasks counts them as such itself.
+    fn cancelled(&self, object: &Value, trigger: &'static str, known_to_kelos: bool) {
         self.cancellations.get_or_create(&[("trigger", trigger)]).inc();
         if !known_to_kelos {
+            let (task, metadata) = (kelos::Task::of(object), Metadata::of(object));
             let labels = [
-                ("namespace", namespace),
-                ("type", agent_type),
+                ("namespace", metadata.namespace().unwrap_or_default()),
+                ("type", task.agent_type().unwrap_or_default()),
+                // Kelos takes the label, whoever owns the Task.
+                ("spawner", metadata.label(kelos::SPAWNER_LABEL).unwrap_or_default()),
                 ("phase", kelos::CANCELLED),
             ];
             let labels = labels.map(|(label, value)| (label, value.to_owned()));

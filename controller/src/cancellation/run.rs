@@ -1,7 +1,7 @@
 //! What runs for a Task: its Job with its pods, or the runner of its worker pool; and the writes that end it. Always read from the
 //! API server.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
     Api, ResourceExt as _,
@@ -93,7 +93,7 @@ impl TaskCancellation<'_> {
             let found = kubernetes::find_metadata(&api, name).await;
             let found = found.map_err(|error| subject.error("reading", kind, error))?;
             let created = found.and_then(|found| found.creation_timestamp());
-            if created.is_none_or(|created| Timestamp::now().duration_since(created.0) < SETTLED) {
+            if created.is_none_or(|created| context.now().duration_since(created.0) < SETTLED) {
                 return Ok(false);
             }
         }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use taskgate_api::{kelos::Task, keys};
 use taskgate_policy::{TaskState, identify, source::SourceKey};
 
-use crate::task_index::ItemRef;
+use crate::context::ItemRef;
 
 /// The Tasks of each item, in the order of their creation.
 #[derive(Debug, Default)]

@@ -72,7 +72,7 @@ impl TaskCancellation<'_> {
         let status = json!({
             "phase": kelos::FAILED,
             "message": conclusion(self.cancellation),
-            "completionTime": rfc3339(Timestamp::now()),
+            "completionTime": rfc3339(self.context.now()),
         });
         task::patch_status(self.context, self.subject, self.subject.resource_version(), status).await
     }
@@ -93,7 +93,7 @@ impl TaskCancellation<'_> {
             return Ok(TaskResult::AwaitChange);
         };
         let json = json_of(&latest);
-        if let Some(status) = concluded(&json, self.cancellation, knows_cancelled) {
+        if let Some(status) = concluded(&json, self.cancellation, knows_cancelled, context.now()) {
             match task::patch_status(context, subject, json.pointer("/metadata/resourceVersion"), status).await? {
                 TaskResult::Changed(changed) => latest = *changed,
                 other => return Ok(other),
@@ -105,9 +105,8 @@ impl TaskCancellation<'_> {
             .progress(CancelState::Cancelled)
             .await?;
         if let (TaskResult::Changed(_), Some(stamp)) = (&outcome, &self.cancellation.stamp) {
-            let (kind, trigger) = (Task::of(&subject.object).agent_type(), <&str>::from(stamp.trigger));
             let metrics = &reconciler.metrics;
-            metrics.cancelled(&subject.namespace, kind.unwrap_or_default(), trigger, knows_cancelled);
+            metrics.cancelled(&subject.object, stamp.trigger.into(), knows_cancelled);
         }
         Ok(outcome)
     }
@@ -115,7 +114,7 @@ impl TaskCancellation<'_> {
 
 /// The status of the Task `object` that says who cancelled it and why; `None` when it says so already. A Kelos that knows
 /// cancelled Tasks has a phase and a field for it.
-fn concluded(object: &Value, cancellation: &Cancellation, knows_cancelled: bool) -> Option<Value> {
+fn concluded(object: &Value, cancellation: &Cancellation, knows_cancelled: bool, now: Timestamp) -> Option<Value> {
     let stamp = cancellation.stamp.as_ref();
     let reason = stamp.map_or("ByHand", |stamp| stamp.trigger.into());
     let message = conclusion(cancellation);
@@ -126,7 +125,7 @@ fn concluded(object: &Value, cancellation: &Cancellation, knows_cancelled: bool)
     }
     let condition = json!({
         "type": CANCELLED, "status": "True", "reason": reason, "message": message,
-        "lastTransitionTime": rfc3339(Timestamp::now()), "observedGeneration": object.pointer("/metadata/generation"),
+        "lastTransitionTime": rfc3339(now), "observedGeneration": object.pointer("/metadata/generation"),
     });
     let mut status = json!({"conditions": with_condition(object, condition), "message": message});
     if knows_cancelled {

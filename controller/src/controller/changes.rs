@@ -16,7 +16,10 @@ use tokio::{
 };
 
 use super::Reconcilers;
-use crate::{breaker::spawner_status::SpawnerRef, kubernetes::json_of};
+use crate::{
+    breaker::spawner_status::{self, SpawnerRef},
+    kubernetes::json_of,
+};
 
 /// How long a change of policies waits for others.
 const QUIET: Duration = Duration::from_millis(500);
@@ -80,29 +83,37 @@ fn work_item_changed(
     spawners: &mpsc::UnboundedSender<SpawnerRef>,
 ) {
     let namespace = item.namespace().unwrap_or_default();
-    for task in reconcilers.context.task_index.of(&(namespace.clone(), item.name_any())) {
+    for task in reconcilers.context.tasks_of(&(namespace.clone(), item.name_any())) {
         queue.enqueue(&namespace, &task.name);
     }
     reconcilers.sources.refresh();
     reconcilers.retry.work_item_changed(item, deleted);
-    if let Some(spawner) = item.spec.spawner.clone() {
-        let _ = spawners.send((namespace, spawner));
-    }
+    let key = (namespace, item.name_any());
+    spawner_status::enqueue(&reconcilers.context, spawners, &key, item.spec.spawner.as_deref());
 }
 
 /// Follows Tasks, keeps their indexes, and enqueues those that change.
-pub(crate) async fn follow_tasks(reconcilers: &Reconcilers, queue: &TaskQueue) {
+pub(crate) async fn follow_tasks(
+    reconcilers: &Reconcilers,
+    queue: &TaskQueue,
+    spawners: &mpsc::UnboundedSender<SpawnerRef>,
+) {
     let mut tasks = reconcilers.context.cache.tasks().subscribe();
     while let Some(changes) = tasks.next().await {
         for change in changes {
-            task_changed(reconcilers, &change, queue);
+            task_changed(reconcilers, &change, queue, spawners);
         }
-        reconcilers.context.task_index.set_filled();
+        reconcilers.context.tasks_followed.send_replace(true);
     }
 }
 
-fn task_changed(reconcilers: &Reconcilers, change: &ObjectChange<DynamicObject>, queue: &TaskQueue) {
-    let (index, siblings) = (&reconcilers.context.task_index, &reconcilers.cancellation.siblings);
+fn task_changed(
+    reconcilers: &Reconcilers,
+    change: &ObjectChange<DynamicObject>,
+    queue: &TaskQueue,
+    spawners: &mpsc::UnboundedSender<SpawnerRef>,
+) {
+    let (context, siblings) = (&*reconcilers.context, &reconcilers.cancellation.siblings);
     let namespace = &change.key.namespace;
     let state_of = |object: &Arc<DynamicObject>| {
         let json = json_of(&**object);
@@ -114,25 +125,32 @@ fn task_changed(reconcilers: &Reconcilers, change: &ObjectChange<DynamicObject>,
     );
     if let Some((_, old)) = &old {
         // Another Task may have its name, or it may have been moved to another item.
-        let stays = |new: &TaskState| (&new.uid, &new.work_item) == (&old.uid, &old.work_item);
+        let stays = |new: &TaskState| is_same(old, new);
         if !new.as_ref().is_some_and(|(_, new)| stays(new)) {
             siblings.remove(&old.uid);
-            index.remove(namespace, old);
+            spawner_status::enqueue_of_task(context, spawners, namespace, old);
         }
     }
     let deleted = change.new.is_none();
     if let Some((json, state)) = new {
+        if !old.as_ref().is_some_and(|(_, old)| is_same(old, &state)) {
+            spawner_status::enqueue_of_task(context, spawners, namespace, &state);
+        }
         // A newer Task of an item may end the older ones.
         for older in siblings.put(namespace, &json, &state) {
             queue.enqueue(namespace, &older);
         }
-        index.put(namespace, state);
         reconcilers.retry.object_changed(RetriedKind::Task, &json, deleted);
     } else if let Some((json, _)) = old {
         reconcilers.retry.object_changed(RetriedKind::Task, &json, deleted);
     }
     reconcilers.sources.refresh();
     queue.enqueue(namespace, &change.key.name);
+}
+
+/// Whether these are two states of one Task of one item.
+fn is_same(old: &TaskState, new: &TaskState) -> bool {
+    (&old.uid, &old.work_item) == (&new.uid, &new.work_item)
 }
 
 /// Enqueues everything that policies decide about, when all policies are known and whenever they change: of a namespace if only

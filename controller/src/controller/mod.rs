@@ -24,7 +24,10 @@ use tracing::info;
 
 use self::changes::{TaskQueue, follow_namespaces, follow_policies, follow_tasks, follow_work_items};
 use crate::{
-    breaker::{BreakerReconciler, reassess, spawner_status},
+    breaker::{
+        BreakerReconciler, reassess,
+        spawner_status::{self, SpawnerRef},
+    },
     cancellation::{self, CancellationReconciler},
     config::Config,
     context::Context,
@@ -34,7 +37,6 @@ use crate::{
     queueing::{self, QueueingReconciler},
     retry::{RetriedObjects, RetryQueues, RetryReconciler},
     source::{self, Sources},
-    task_index::TaskIndex,
     workqueue::{self, restart_on_panic},
 };
 
@@ -111,7 +113,7 @@ async fn run_with(
     let context = Context {
         cache: Arc::clone(&config.cache),
         started: watch::Sender::new(false),
-        task_index: TaskIndex::default(),
+        tasks_followed: watch::Sender::new(false),
         events: events.clone(),
         identity: config.identity.clone(),
         namespace: config.namespace.clone(),
@@ -135,7 +137,7 @@ async fn run_with(
     if kelos.is_some() {
         parts.push(spawner_status::run(Arc::clone(context), changed_spawners).boxed());
         parts.push(reassess::run(context, policies_changed, &spawners).boxed());
-        parts.push(reconcile_tasks(&reconcilers, &queue, enqueued).boxed());
+        parts.push(reconcile_tasks(&reconcilers, &queue, enqueued, &spawners).boxed());
         parts.extend(kelos_parts(&reconcilers, config, metrics, &queue));
     } else {
         // Nothing is enqueued that no loop takes out.
@@ -179,14 +181,15 @@ async fn reconcile_tasks(
     reconcilers: &Reconcilers,
     queue: &TaskQueue,
     enqueued: mpsc::UnboundedReceiver<NamespacedName>,
+    spawners: &mpsc::UnboundedSender<SpawnerRef>,
 ) {
     let context = &reconcilers.context;
     context.ready().await;
     info!(version = context.task_kind.version, "reconciling Tasks");
     let reconciling = async {
-        context.task_index.filled().await;
+        context.tasks_followed().await;
         let reconcile = |key| task::reconcile(reconcilers, key);
         workqueue::run("task", &context.panics, enqueued, reconcile).await;
     };
-    join(follow_tasks(reconcilers, queue), reconciling).await;
+    join(follow_tasks(reconcilers, queue, spawners), reconciling).await;
 }

@@ -79,7 +79,7 @@ async fn take_steps(reconcilers: &Reconcilers, object: &DynamicObject) -> Reconc
             TaskResult::Changed(changed) => object = *changed,
             TaskResult::Unchanged => {}
             TaskResult::AwaitChange => return Ok(None),
-            TaskResult::RequeueAt(moment) => return Ok(Some(until(moment))),
+            TaskResult::RequeueAt(moment) => return Ok(Some(until(moment, context.now()))),
             TaskResult::Terminating => return Ok(Some(WHILE_TERMINATING)),
             TaskResult::NamespaceTerminating => {
                 info!(
@@ -198,8 +198,11 @@ async fn next(
 }
 
 fn next_with(reconcilers: &Reconcilers, subject: &Subject, item: Option<&WorkItem>, abandoned: bool) -> TaskAction {
-    let tasks = &reconcilers.context.task_index;
-    let mut others = subject.item_ref().map(|item| tasks.of(&item)).unwrap_or_default();
+    let context = &reconcilers.context;
+    let mut others = subject
+        .item_ref()
+        .map(|item| context.tasks_of(&item))
+        .unwrap_or_default();
     others.retain(|other| other.uid != subject.state.uid);
     let status = item.map(|item| (item.uid().unwrap_or_default(), item.status.clone().unwrap_or_default()));
     next_action(&TaskContext {
@@ -210,6 +213,6 @@ fn next_with(reconcilers: &Reconcilers, subject: &Subject, item: Option<&WorkIte
         item_status: status.as_ref().map(|(uid, status)| (uid.as_str(), status)),
         retrying: reconcilers.retry.state_of(&subject.object, &subject.state, item),
         abandoned,
-        now: Timestamp::now(),
+        now: context.now(),
     })
 }

@@ -18,7 +18,7 @@ use tower::{BoxError, service_fn};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WriteFence(Arc<Mutex<Option<Until>>>);
 
-/// By both clocks: one stands still while a machine is suspended, the other can be set back.
+/// By both of this process's clocks: one stands still while a machine is suspended, the other can be set back.
 #[derive(Clone, Copy, Debug)]
 struct Until {
     monotonic: Instant,

@@ -1,6 +1,6 @@
 //! Which replica runs the controller: the holder of a Lease. Every write has preconditions, so two leaders for a moment do no
 //! harm. The Lease keeps them from doing the same work twice, and the [`WriteFence`] keeps a replica that was stopped for a while from
-//! writing before it has read the Lease again.
+//! writing before it has read the Lease again. A replica whose clock is too far off does not lead, as its work depends on the time.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,11 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::MicroTime,
 };
 use kube::{Api, Client, api::PostParams};
+use taskgate_cache::{Clock, MAX_CLOCK_SKEW};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::BoxError;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::WriteFence;
 
@@ -25,23 +26,46 @@ const INTERVAL: Duration = Duration::from_secs(4);
 /// How long before the end of the Lease the holder stops writing, as a write takes a moment to arrive.
 const MARGIN: Duration = Duration::from_secs(1);
 
+/// The result of a try to take or to renew the Lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Election {
+    /// This replica leads.
+    Leads,
+    /// Another replica leads, or may.
+    Follows,
+    /// This replica must not lead: its clock is too far off.
+    Unfit,
+}
+
 /// One replica's part in the election.
 pub(crate) struct Leader {
     leases: Api<Lease>,
     name: String,
     identity: String,
     fence: WriteFence,
+    clock: Clock,
+    /// Whether the clock is too far off, as it was logged.
+    too_far_off: bool,
     /// The Lease of another holder as it was read last, and when by this replica's clock: clocks of two replicas are never compared.
     observed: Option<(LeaseSpec, Instant)>,
 }
 
 impl Leader {
-    pub(crate) fn new(client: Client, namespace: &str, name: &str, identity: &str, fence: WriteFence) -> Self {
+    pub(crate) fn new(
+        client: Client,
+        namespace: &str,
+        name: &str,
+        identity: &str,
+        fence: WriteFence,
+        clock: Clock,
+    ) -> Self {
         Self {
             leases: Api::namespaced(client, namespace),
             name: name.to_owned(),
             identity: identity.to_owned(),
             fence,
+            clock,
+            too_far_off: false,
             observed: None,
         }
     }
@@ -49,7 +73,7 @@ impl Leader {
     /// Waits until this replica leads. False when `shutdown` came first.
     pub(crate) async fn acquire(&mut self, shutdown: &CancellationToken) -> bool {
         loop {
-            if self.try_acquire().await == Some(true) {
+            if self.try_acquire().await == Some(Election::Leads) {
                 info!(identity = self.identity, "leading");
                 return true;
             }
@@ -60,7 +84,8 @@ impl Leader {
         }
     }
 
-    /// Keeps leading; returns when the Lease is lost or could not be renewed in time, or after `shutdown`.
+    /// Keeps leading; returns when the Lease is lost, could not be renewed in time or was released because of the clock, or after
+    /// `shutdown`.
     pub(crate) async fn keep(&mut self, shutdown: &CancellationToken) {
         let mut renewed = tokio::time::Instant::now();
         loop {
@@ -69,10 +94,14 @@ impl Leader {
                 () = sleep(INTERVAL) => {}
             }
             match self.try_acquire().await {
-                Some(true) => renewed = tokio::time::Instant::now(),
-                Some(false) => {
+                Some(Election::Leads) => renewed = tokio::time::Instant::now(),
+                Some(Election::Follows) => {
                     warn!("another replica leads");
                     return;
+                }
+                Some(Election::Unfit) => {
+                    self.fence.close();
+                    return self.release().await;
                 }
                 None => {}
             }
@@ -108,9 +137,9 @@ impl Leader {
         }
     }
 
-    /// Takes or renews the Lease if it is free or this replica's: whether it is this replica's now. `None` without an answer in time:
-    /// of an API server that is gone, the connection would wait for minutes.
-    async fn try_acquire(&mut self) -> Option<bool> {
+    /// Takes or renews the Lease if it is free or this replica's. `None` without an answer in time: of an API server that is gone, the
+    /// connection would wait for minutes.
+    async fn try_acquire(&mut self) -> Option<Election> {
         let answer = timeout(INTERVAL, self.acquire_or_renew()).await;
         let answer = answer.map_err(BoxError::from).and_then(|answer| Ok(answer?));
         answer
@@ -118,14 +147,18 @@ impl Leader {
             .ok()
     }
 
-    /// False also after a lost race.
-    async fn acquire_or_renew(&mut self) -> kube::Result<bool> {
+    /// [`Election::Follows`] also after a lost race.
+    async fn acquire_or_renew(&mut self) -> kube::Result<Election> {
         let asked = Instant::now();
+        // Also of a replica that does not lead: the answer shows how far off its clock is now.
         let found = self.leases.get_opt(&self.name).await?;
+        if self.is_too_far_off() {
+            return Ok(Election::Unfit);
+        }
         let (exists, mut lease) = (found.is_some(), found.unwrap_or_default());
         let before = lease.spec.take().unwrap_or_default();
         if !self.may_take(&before) {
-            return Ok(false);
+            return Ok(Election::Follows);
         }
         lease.metadata.name = Some(self.name.clone());
         lease.spec = Some(self.spec(before));
@@ -137,11 +170,28 @@ impl Leader {
         match written {
             Ok(_) => {
                 self.fence.open(asked, DURATION.saturating_sub(MARGIN));
-                Ok(true)
+                Ok(Election::Leads)
             }
-            Err(error) if crate::error::is_conflict(&error) => Ok(false),
+            Err(error) if crate::error::is_conflict(&error) => Ok(Election::Follows),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether the clock is too far off to lead. Logged whenever that changes.
+    fn is_too_far_off(&mut self) -> bool {
+        let is_off = self.clock.is_too_far_off();
+        if std::mem::replace(&mut self.too_far_off, is_off) != is_off {
+            let (ahead_seconds, at_most) = (self.clock.skew().as_secs(), MAX_CLOCK_SKEW.as_secs());
+            if is_off {
+                error!(
+                    ahead_seconds,
+                    at_most, "not leading: this replica's clock differs too much from the API server's"
+                );
+            } else {
+                info!(ahead_seconds, "this replica's clock allows it to lead again");
+            }
+        }
+        is_off
     }
 
     /// Whether the Lease is this replica's, free, or was not renewed for its whole duration while this replica watched.
@@ -164,6 +214,7 @@ impl Leader {
     }
 
     fn spec(&self, before: LeaseSpec) -> LeaseSpec {
+        // By this replica's own clock: beside the API server's time of the write, it shows users how far that is off.
         let now = MicroTime(Timestamp::now());
         let is_holder = before.holder_identity.as_deref() == Some(&self.identity);
         let transitions = before.lease_transitions.unwrap_or(0);
@@ -182,15 +233,26 @@ impl Leader {
 mod tests {
     use super::*;
     use http::{Request, Response};
+    use http_body_util::BodyExt as _;
     use kube::client::Body;
     use std::future::pending;
     use tower::service_fn;
 
+    fn replica(client: Client, clock: Clock) -> Leader {
+        Leader::new(
+            client,
+            "taskgate-system",
+            "taskgate",
+            "one",
+            WriteFence::default(),
+            clock,
+        )
+    }
+
     /// A replica whose API server never answers.
     fn cut_off() -> Leader {
         let silent = service_fn(|_: Request<Body>| pending::<Result<Response<Body>, BoxError>>());
-        let client = Client::new(silent, "taskgate-system");
-        Leader::new(client, "taskgate-system", "taskgate", "one", WriteFence::default())
+        replica(Client::new(silent, "taskgate-system"), Clock::default())
     }
 
     #[tokio::test(start_paused = true)]
@@ -206,5 +268,30 @@ mod tests {
         shutdown.cancel();
         assert!(!cut_off().acquire(&shutdown).await);
         cut_off().release().await;
+    }
+
+    /// The Lease is free: only the clock decides.
+    #[tokio::test]
+    async fn a_replica_whose_clock_is_too_far_off_does_not_lead_until_it_is_set() {
+        let free = service_fn(|request: Request<Body>| async move {
+            let body = match *request.method() {
+                http::Method::GET => br#"{"metadata": {"name": "taskgate"}, "spec": {}}"#.to_vec(),
+                _ => request.into_body().collect().await?.to_bytes().to_vec(),
+            };
+            Response::builder().body(Body::from(body)).map_err(BoxError::from)
+        });
+        let clock = Clock::default();
+        let mut replica = replica(Client::new(free, "taskgate-system"), clock.clone());
+        let (own, ten_minutes) = (Timestamp::now(), jiff::SignedDuration::from_mins(10));
+        clock.observe(own, Duration::ZERO, own - ten_minutes);
+        assert_eq!(replica.try_acquire().await, Some(Election::Unfit));
+        for _ in 0..3 {
+            clock.observe(own, Duration::ZERO, own);
+        }
+        assert_eq!(replica.try_acquire().await, Some(Election::Leads));
+        for _ in 0..3 {
+            clock.observe(own, Duration::ZERO, own + ten_minutes);
+        }
+        assert_eq!(replica.try_acquire().await, Some(Election::Unfit));
     }
 }

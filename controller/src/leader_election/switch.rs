@@ -17,6 +17,7 @@ use kube::{
     runtime::{WatchStreamExt as _, watcher, watcher::watch_object},
 };
 use taskgate_api::switch::{CONFIG_MAP, Disabled, MANAGER, patch, webhooks};
+use taskgate_cache::Clock;
 use tokio::{sync::watch, time::sleep};
 use tracing::{debug, info, warn};
 
@@ -28,7 +29,7 @@ use crate::{
 
 /// Until a failed step is tried again.
 const RETRY: Duration = Duration::from_secs(2);
-/// How often the expiry is compared with the wall clock.
+/// How often the expiry is compared with the clock.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 
 /// Whether taskgate is enabled.
@@ -101,6 +102,7 @@ pub async fn turn(
 pub(crate) async fn follow(
     client: &Client,
     namespace: &str,
+    clock: &Clock,
     metrics: &LeaderMetrics,
     state: &watch::Sender<SwitchState>,
 ) {
@@ -128,7 +130,7 @@ pub(crate) async fn follow(
             () = sleep(CHECK_EVERY), if matches!(seen, Some(Some(_))) => {}
         }
         if let Some(found) = &seen {
-            let now = SwitchState::of(found.as_ref(), Timestamp::now());
+            let now = SwitchState::of(found.as_ref(), clock.now());
             metrics.set_disabled(now == SwitchState::Disabled);
             if *state.borrow() != now {
                 state.send_replace(now);

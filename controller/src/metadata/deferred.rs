@@ -3,7 +3,6 @@
 //! The Task's annotation [`keys::PENDING`] says what is still to be done, and the last write removes it: an interrupted reconcile
 //! goes on from there, and a Task without it is never read for this.
 
-use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use kube::{
     Api, ResourceExt as _,
@@ -86,7 +85,7 @@ impl MetadataReconciler {
         if let Some(note) = &filling.left_out {
             let state = &subject.state;
             // Recorded however old the Task is.
-            self.recorded.is_new(&state.uid, note, state.created, Timestamp::now());
+            self.recorded.is_new(&state.uid, note, state.created, context.now());
             record_skipped(context, subject, note);
         }
         Ok(TaskResult::AwaitChange)

@@ -53,7 +53,10 @@ impl MetadataReconciler {
             return;
         };
         let state = &subject.state;
-        if self.recorded.is_new(&state.uid, note, state.created, Timestamp::now()) {
+        if self
+            .recorded
+            .is_new(&state.uid, note, state.created, self.context.now())
+        {
             record_skipped(&self.context, subject, note);
         }
     }

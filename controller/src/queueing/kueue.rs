@@ -19,7 +19,7 @@ use taskgate_api::{
     kueue::{GROUP, VERSIONS, WORKLOADS, Workload},
     metadata::Metadata,
 };
-use taskgate_cache::{KueueStores, only_fields};
+use taskgate_cache::{Clock, KueueStores, only_fields};
 use tracing::{debug, info};
 
 use crate::kubernetes::{
@@ -34,6 +34,7 @@ pub(super) struct KueueCache {
     /// By the UID of their Job.
     workloads: RwLock<HashMap<String, Arc<Value>>>,
     stores: Arc<KueueStores>,
+    clock: Clock,
 }
 
 /// Whether Kueue is installed.
@@ -76,11 +77,12 @@ pub(super) enum KueueChange {
 
 impl KueueCache {
     /// Without Workloads yet.
-    pub(super) fn new(stores: Arc<KueueStores>) -> Self {
+    pub(super) fn new(stores: Arc<KueueStores>, clock: Clock) -> Self {
         Self {
             installation: RwLock::default(),
             workloads: RwLock::default(),
             stores,
+            clock,
         }
     }
 
@@ -196,7 +198,7 @@ impl KueueCache {
     fn set_listed(&self, version: &'static str) {
         let mut state = self.installation.write().unwrap_or_else(PoisonError::into_inner);
         if !matches!(*state, KueueState::Listed(_)) {
-            *state = KueueState::Listed(Timestamp::now());
+            *state = KueueState::Listed(self.clock.now());
             info!(version, "following Kueue");
         }
     }

@@ -76,9 +76,9 @@ pub(crate) struct QueueingReconciler {
 impl QueueingReconciler {
     pub(crate) fn new(context: Arc<Context>, stores: &Arc<KueueStores>, metrics: QueueingMetrics) -> Self {
         Self {
-            context,
             stores: Arc::clone(stores),
-            kueue: KueueCache::new(Arc::clone(stores)),
+            kueue: KueueCache::new(Arc::clone(stores), context.cache.clock().clone()),
+            context,
             metrics,
         }
     }
@@ -164,7 +164,7 @@ async fn reconcile(job: Option<Arc<DynamicObject>>, queueing: &QueueingReconcile
     let (Some(owner), Some(objects)) = (Job::of(&job).task(), queueing.kueue.objects_of(&job)) else {
         return Ok(None);
     };
-    let now = Timestamp::now();
+    let now = queueing.context.now();
     let labels = queueing.context.namespace_labels(namespace_of(&job));
     let manages = queueing.stores.manages(&labels);
     let state = match queue_state(&inputs(&job, &objects, manages, now)) {

@@ -38,7 +38,7 @@ pub(super) async fn report(
 ) -> Result<TaskResult, Error> {
     let context = &*queueing.context;
     let created = Job::of(job).created();
-    if change(&json_of(cached), state, created, Timestamp::now()).is_none() {
+    if change(&json_of(cached), state, created, context.now()).is_none() {
         return Ok(TaskResult::AwaitChange);
     }
     let Some(subject) = Subject::of(context, cached) else {
@@ -49,7 +49,7 @@ pub(super) async fn report(
         return Ok(TaskResult::AwaitChange);
     };
     let fresh = json_of(&fresh);
-    let Some(change) = change(&fresh, state, created, Timestamp::now()) else {
+    let Some(change) = change(&fresh, state, created, context.now()) else {
         return Ok(TaskResult::AwaitChange);
     };
     let (version, status) = (

@@ -27,8 +27,8 @@ use super::{
 };
 use crate::{
     breaker::requests,
+    context::ItemRef,
     error::Error,
-    task_index::ItemRef,
     work_items::{self, WorkItemResult, retry_status},
 };
 
@@ -103,9 +103,9 @@ impl EndedRun<'_> {
                 .map(|found| (found.policy.as_str(), found.mode, &found.rule)),
             cause: cause.as_ref(),
             infrastructure_failures: status.map_or(0, |status| status.infrastructure_failures),
-            settles: settles(retried),
+            settles: settles(retried, self.retry.context.now()),
             source: None,
-            now: Timestamp::now(),
+            now: self.retry.context.now(),
         };
         let mut step = failed_run_action(&inputs);
         let mut source_error = None;
@@ -178,7 +178,7 @@ impl EndedRun<'_> {
         let prefix = rule.map_or(ANNOTATION_PREFIX, |found| &found.rule.annotation_prefix);
         let number = attempt_number(&retry_status(item), retried.uid(), retried.stated_attempt(prefix));
         let (outcome, reason) = (failure.outcome(), failure.reason.clone());
-        let attempt = attempt(retried, Ending { outcome, reason });
+        let attempt = attempt(retried, Ending { outcome, reason }, self.retry.context.now());
         let change =
             |status: &WorkItemStatus, now| retry::failed(status, &retried.run(), number, attempt, &failure, now);
         self.write(item, RetryEvent::Failed, change).await
@@ -207,7 +207,7 @@ impl EndedRun<'_> {
             return Ok(WorkItemResult::AwaitChange);
         };
         let (outcome, reason) = (Outcome::Succeeded, "Succeeded".to_owned());
-        let attempt = attempt(self.retried, Ending { outcome, reason });
+        let attempt = attempt(self.retried, Ending { outcome, reason }, self.retry.context.now());
         let created = created(self.retried.object()).unwrap_or(Timestamp::UNIX_EPOCH);
         let change =
             |status: &WorkItemStatus, now| retry::succeeded(status, &self.retried.run(), created, attempt, now);
@@ -232,7 +232,7 @@ impl EndedRun<'_> {
         }
         let found = rule.filter(|_| transition.requested_by.is_none())?;
         let is_free = retry.slots.take(key, &found.policy, &found.rule);
-        (!is_free).then(|| WorkItemResult::RequeueAt(after(NO_SLOT)))
+        (!is_free).then(|| WorkItemResult::RequeueAt(after(self.retry.context.now(), NO_SLOT)))
     }
 
     /// Whether the breaker governs the Task and has not recorded its end yet: it does that first.
@@ -252,7 +252,7 @@ impl EndedRun<'_> {
 }
 
 /// Until when Kelos may still write outputs and cost of a Task that ended: a retry deletes them with the Task.
-fn settles(retried: Retried<'_>) -> Option<Timestamp> {
+fn settles(retried: Retried<'_>, now: Timestamp) -> Option<Timestamp> {
     if retried.kind() != RetriedKind::Task {
         return None;
     }
@@ -268,12 +268,11 @@ fn settles(retried: Retried<'_>) -> Option<Timestamp> {
     }
     let ended = Task::of(retried.object()).status_time("completionTime")?;
     // A wrong clock must not keep it for ever.
-    ended.min(Timestamp::now()).checked_add(CAPTURE).ok()
+    ended.min(now).checked_add(CAPTURE).ok()
 }
 
 /// The run of `retried` in the attempt history.
-fn attempt(retried: Retried<'_>, ending: Ending) -> Attempt {
-    let now = Timestamp::now();
+fn attempt(retried: Retried<'_>, ending: Ending, now: Timestamp) -> Attempt {
     if let Some(state) = TaskState::of(retried.object()).filter(|_| retried.kind() == RetriedKind::Task) {
         return taskgate_policy::attempt(retried.object(), &state, ending, now);
     }

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     breaker::requests,
+    context::ItemRef,
     error::Error,
-    task_index::ItemRef,
     work_items::{self, WorkItemResult, retry_status, transition_of},
     workqueue::{AFTER_CONFLICT, Reconciled, WHILE_TERMINATING, until},
 };
@@ -46,7 +46,7 @@ pub(super) async fn reconcile(retry: &RetryReconciler, key: ItemRef) -> Reconcil
     for _ in 0..MAX_STEPS {
         match step(retry, key, item.as_ref()).await? {
             WorkItemResult::AwaitChange | WorkItemResult::NamespaceTerminating => return Ok(None),
-            WorkItemResult::RequeueAt(moment) => return Ok(Some(until(moment))),
+            WorkItemResult::RequeueAt(moment) => return Ok(Some(until(moment, retry.context.now()))),
             WorkItemResult::Terminating => return Ok(Some(WHILE_TERMINATING)),
             WorkItemResult::Changed(now) => {
                 retry.slots.set(key, Some(&now));

@@ -46,10 +46,9 @@ pub(crate) use objects::RetriedObjects;
 use self::slots::Slots;
 use crate::{
     breaker::BreakerReconciler,
-    context::Context,
+    context::{Context, ItemRef},
     kubernetes::namespace_of,
     source::{OriginQueries, OriginQuery, SourceConfig},
-    task_index::ItemRef,
     work_items::transition_of,
     workqueue,
 };
@@ -96,7 +95,7 @@ impl RetryReconciler {
         metrics: RetryMetrics,
     ) -> (Self, RetryQueues) {
         let (enqueue, items) = mpsc::unbounded_channel();
-        let (queries, enqueued) = OriginQueries::new(sources.clone());
+        let (queries, enqueued) = OriginQueries::new(sources.clone(), context.cache.clock());
         let retry = Self {
             context,
             breaker,

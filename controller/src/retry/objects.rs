@@ -29,11 +29,11 @@ use tracing::{debug, info};
 
 use super::{RetryReconciler, reads::foreman_resource};
 use crate::{
+    context::ItemRef,
     kubernetes::{
         crd::{served, while_installed},
         json_of, namespace_of,
     },
-    task_index::ItemRef,
 };
 
 /// A kind and a name; the namespace is the item's.

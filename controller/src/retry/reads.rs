@@ -22,10 +22,10 @@ use taskgate_policy::{
 
 use super::RetryReconciler;
 use crate::{
+    context::ItemRef,
     error::{Error, is_absent, is_forbidden},
     job,
     kubernetes::{self, json_of},
-    task_index::ItemRef,
 };
 
 /// How many names fit into one request.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use parking_lot::Mutex;
 use taskgate_api::{WorkItem, task_policy::RetryPolicy};
 
-use crate::{task_index::ItemRef, work_items::transition_of};
+use crate::{context::ItemRef, work_items::transition_of};
 
 /// The retries in flight, and the policy of each. A blocked retry is not in flight.
 #[derive(Debug, Default)]

@@ -33,8 +33,8 @@ use super::{
 };
 use crate::{
     breaker::requests,
+    context::ItemRef,
     error::{Error, is_absent, is_conflict, is_namespace_terminating, is_refused, message_of},
-    task_index::ItemRef,
     work_items::{WorkItemResult, retry_status, transition_of},
 };
 
@@ -49,7 +49,7 @@ pub(super) async fn advance(retry: &RetryReconciler, key: &ItemRef, item: &WorkI
         return Ok(WorkItemResult::AwaitChange);
     };
     let Some(resource) = reads::resource(retry, transition.old.kind) else {
-        return Ok(WorkItemResult::RequeueAt(after(WHILE_ABSENT)));
+        return Ok(WorkItemResult::RequeueAt(after(retry.context.now(), WHILE_ABSENT)));
     };
     RetryInFlight {
         retry,
@@ -106,7 +106,7 @@ impl RetryInFlight<'_> {
             invalid,
             unsent: retry.is_unsent(uid),
             left: None,
-            now: Timestamp::now(),
+            now: retry.context.now(),
         };
         let mut next = transition_step(&inputs);
         let left;
@@ -293,7 +293,7 @@ impl RetryInFlight<'_> {
         let blocked = Blocked {
             reason: "SuccessorRefused".to_owned(),
             message: clip(message, 900),
-            time: Time(Timestamp::now()),
+            time: Time(self.retry.context.now()),
         };
         self.block(RetryEvent::Refused, &blocked).await
     }
@@ -310,7 +310,9 @@ impl RetryInFlight<'_> {
         let uid = self.transition.old.uid.as_str();
         let change = |status: &WorkItemStatus, now| retry::blocked(status, uid, blocked, now);
         Ok(match self.write(Some(event), change).await? {
-            WorkItemResult::Changed(_) | WorkItemResult::Unchanged => WorkItemResult::RequeueAt(after(AFTER_REFUSAL)),
+            WorkItemResult::Changed(_) | WorkItemResult::Unchanged => {
+                WorkItemResult::RequeueAt(after(self.retry.context.now(), AFTER_REFUSAL))
+            }
             result => result,
         })
     }
@@ -342,7 +344,7 @@ impl RetryInFlight<'_> {
     }
 }
 
-/// The moment in this time.
-pub(super) fn after(wait: SignedDuration) -> Timestamp {
-    Timestamp::now().checked_add(wait).unwrap_or(Timestamp::MAX)
+/// The moment `wait` after `now`.
+pub(super) fn after(now: Timestamp, wait: SignedDuration) -> Timestamp {
+    now.checked_add(wait).unwrap_or(Timestamp::MAX)
 }

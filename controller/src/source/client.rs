@@ -16,8 +16,10 @@ use hyper_util::{
     },
     rt::TokioExecutor,
 };
+use jiff::Timestamp;
 use rustls::{ClientConfig, crypto::CryptoProvider};
 use rustls_platform_verifier::BuilderVerifierExt as _;
+use taskgate_cache::Clock;
 use tokio::time::timeout;
 
 /// From the request to the last byte of its answer.
@@ -41,6 +43,7 @@ pub(super) struct Http {
     /// Through the proxy that the environment names (`HTTPS_PROXY`, `NO_PROXY`).
     tunnelled: Option<Tunnelled>,
     proxies: Arc<Matcher>,
+    clock: Clock,
 }
 
 /// A token. Never printed.
@@ -80,7 +83,7 @@ pub(super) enum HttpError {
 
 impl Http {
     /// Errors when the system's trusted roots cannot be read.
-    pub(super) fn new() -> Result<Self, rustls::Error> {
+    pub(super) fn new(clock: &Clock) -> Result<Self, rustls::Error> {
         let provider = CryptoProvider::get_default()
             .cloned()
             .unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()));
@@ -110,7 +113,13 @@ impl Http {
             plain: builder.build(https(tls).wrap_connector(tcp)),
             tunnelled,
             proxies,
+            clock: clock.clone(),
         })
+    }
+
+    /// What time it is.
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// Gets `url`; with `tag`, only if it has another one. No more than `max` bytes of the answer are read.

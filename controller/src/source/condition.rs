@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use taskgate_cache::StoredPolicy;
@@ -91,7 +90,7 @@ async fn write(context: &Context, policy: &StoredPolicy, state: Option<&Readabil
     let current = conditions.iter().find(|condition| condition.type_ == SOURCE_READABLE);
     let condition = |is_readable, reason, message: &str| {
         let (message, generation) = (clip(message, MAX_MESSAGE), Some(policy.generation()));
-        let now = Timestamp::now();
+        let now = context.now();
         status::condition(SOURCE_READABLE, is_readable, reason, message, generation, current, now)
     };
     let wanted = match state {

@@ -218,7 +218,7 @@ impl<'a> Session<'a> {
             remaining: header_of(&answer, "x-ratelimit-remaining"),
             reset: header_of(&answer, "x-ratelimit-reset"),
         };
-        self.pause = pause(answer.status().as_u16(), headers, Timestamp::now()).or(self.pause);
+        self.pause = pause(answer.status().as_u16(), headers, self.http.now()).or(self.pause);
         Ok(answer)
     }
 

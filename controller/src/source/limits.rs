@@ -48,14 +48,21 @@ impl RouteLimits {
     }
 
     /// Records the result of a request: its error, if there was one, and until when the source asks for no further request. `base` is
-    /// the pause after a first failure.
-    pub(super) fn record(&self, key: &RouteKey, error: Option<&SourceError>, pause: Option<Timestamp>, base: Duration) {
+    /// the pause after a first failure, and `now` the time.
+    pub(super) fn record(
+        &self,
+        key: &RouteKey,
+        error: Option<&SourceError>,
+        pause: Option<Timestamp>,
+        base: Duration,
+        now: Timestamp,
+    ) {
         let mut limits = self.0.lock();
         let limit = limits.entry(key.clone()).or_default();
         let failed = matches!(error, Some(SourceError::Unreachable(_)));
         limit.failures = if failed { limit.failures.saturating_add(1) } else { 0 };
         let stated = pause.map(|until| {
-            let wait = until.duration_since(Timestamp::now());
+            let wait = until.duration_since(now);
             Duration::try_from(wait).unwrap_or_default()
         });
         let waited = failed.then(|| backoff(limit.failures, base));

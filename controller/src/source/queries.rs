@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, channel::mpsc};
 use parking_lot::Mutex;
+use taskgate_cache::Clock;
 use taskgate_policy::{
     retry::{Origin, SourceAccess},
     source::Repository,
@@ -19,7 +20,7 @@ use super::{
     github::{Route, Session},
     limits::{RouteKey, RouteLimits},
 };
-use crate::{context::Context, task_index::ItemRef};
+use crate::context::{Context, ItemRef};
 
 /// For how long an answer is used: until the run is retried, and no longer.
 const FRESH: Duration = Duration::from_mins(1);
@@ -49,10 +50,10 @@ pub(crate) struct OriginQueries {
 
 impl OriginQueries {
     /// The queries, and those that are not sent yet, for [`Self::run`].
-    pub(crate) fn new(config: SourceConfig) -> (Self, mpsc::UnboundedReceiver<OriginQuery>) {
+    pub(crate) fn new(config: SourceConfig, clock: &Clock) -> (Self, mpsc::UnboundedReceiver<OriginQuery>) {
         let (enqueue, enqueued) = mpsc::unbounded();
         let queries = Self {
-            http: Http::new().ok(),
+            http: Http::new(clock).ok(),
             config,
             limits: RouteLimits::default(),
             answers: Mutex::default(),
@@ -161,7 +162,8 @@ impl OriginQueries {
         let mut session = Session::new(http, route);
         let is_open = session.is_open(repository, number).await;
         let interval = self.config.min_interval;
-        self.limits.record(key, is_open.as_ref().err(), session.pause, interval);
+        self.limits
+            .record(key, is_open.as_ref().err(), session.pause, interval, http.now());
         is_open
     }
 }

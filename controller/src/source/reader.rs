@@ -36,14 +36,14 @@ const SELDOM: u32 = 12;
 
 /// Reads sources, after the caches are filled. Never ends.
 pub(crate) async fn run(context: Arc<Context>, sources: Arc<Sources>, config: SourceConfig) {
-    let http = match Http::new() {
+    let http = match Http::new(context.cache.clock()) {
         Ok(http) => http,
         Err(error) => {
             warn!(%error, "sources cannot be read: no trusted roots");
             return std::future::pending().await;
         }
     };
-    context.task_index.filled().await;
+    context.tasks_followed().await;
     let mut reader = SourceReader {
         context,
         sources,
@@ -104,7 +104,7 @@ fn interests(context: &Context) -> Interests {
     }
     for item in context.cache.work_items().all() {
         let key = (item.namespace().to_owned(), item.name().to_owned());
-        if !context.task_index.has(&key) {
+        if !context.has_tasks(&key) {
             context.in_scope(&key.0, item.spawner(), |policies| {
                 add_work_item(&mut interests, &policies, &key.1, &item.expand());
             });
@@ -257,7 +257,7 @@ impl SourceReader {
     async fn apply(&mut self, request: &ItemRequest, reading: Reading, pause: Option<Timestamp>) {
         let mut interval = self.config.interval(&request.location.source);
         self.limits
-            .record(&request.route, reading.as_ref().err(), pause, interval);
+            .record(&request.route, reading.as_ref().err(), pause, interval, self.http.now());
         if request.interest.is_idle {
             interval *= SELDOM;
         }
@@ -284,7 +284,7 @@ impl SourceReader {
     async fn observed(&self, request: &ItemRequest, item: Option<SourceItem>) {
         let filter = &request.location.source.filter;
         let discovered = item.as_ref().is_some_and(|item| filter.discovers(item));
-        let observation = self.sources.observe(&request.key, item, discovered, Timestamp::now());
+        let observation = self.sources.observe(&request.key, item, discovered, self.context.now());
         let (Some(name), Some(rule)) = (&request.interest.work_item, &request.interest.rule) else {
             return;
         };

@@ -8,9 +8,8 @@ use taskgate_policy::{
 };
 
 use crate::{
-    context::Context,
+    context::{Context, ItemRef},
     error::Error,
-    task_index::ItemRef,
     work_items::{self, WorkItemResult},
     workqueue::StepResult,
 };
@@ -70,7 +69,7 @@ async fn apply(context: &Context, key: &ItemRef, item: &WorkItem, verdict: Sourc
         }
         SourceVerdict::Prune => {
             // Its tombstone follows.
-            if context.task_index.of(key).iter().any(policy::TaskState::is_under_way) {
+            if context.tasks_of(key).iter().any(policy::TaskState::is_under_way) {
                 return Ok(true);
             }
             match work_items::delete(context, item, "deleting").await? {

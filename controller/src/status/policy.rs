@@ -16,7 +16,7 @@ use kube::{
 };
 use serde_json::json;
 use taskgate_api::task_policy::PolicyStatus;
-use taskgate_cache::{ClusterCache, Store, StoredPolicy};
+use taskgate_cache::{Clock, ClusterCache, Store, StoredPolicy};
 use taskgate_policy::{Acceptance, MAX_POLICIES, PolicyName, clip};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -45,8 +45,8 @@ pub(crate) async fn run(client: Client, cache: Arc<ClusterCache>, panics: &Panic
     tokio::select! {
         () = shutdown.cancelled() => {}
         ((), (), ()) = join3(
-            follow(cache.task_policies(), &enqueue),
-            follow(cache.cluster_task_policies(), &enqueue),
+            follow(cache.task_policies(), cache.clock(), &enqueue),
+            follow(cache.cluster_task_policies(), cache.clock(), &enqueue),
             reconciling,
         ) => {}
     }
@@ -54,11 +54,11 @@ pub(crate) async fn run(client: Client, cache: Arc<ClusterCache>, panics: &Panic
 
 /// Enqueues each policy whose status is not as it should be. A change of the status, such as taskgate's own write, only leads to a
 /// comparison.
-async fn follow(policies: &Store<StoredPolicy>, enqueue: &mpsc::UnboundedSender<PolicyName>) {
+async fn follow(policies: &Store<StoredPolicy>, clock: &Clock, enqueue: &mpsc::UnboundedSender<PolicyName>) {
     let mut policies = policies.subscribe();
     while let Some(changes) = policies.next().await {
         for policy in changes.into_iter().filter_map(|change| change.new) {
-            if wanted(&policy, Timestamp::now()).is_some() {
+            if wanted(&policy, clock.now()).is_some() {
                 // The queue is dropped with this.
                 let _ = enqueue.send(policy.name().clone());
             }
@@ -72,7 +72,7 @@ async fn reconcile(client: &Client, cache: &ClusterCache, name: PolicyName) -> R
         PolicyName::Namespaced { namespace, name } => cache.task_policies().get(namespace, name),
         PolicyName::Cluster { name } => cache.cluster_task_policies().get("", name),
     };
-    let Some(status) = policy.and_then(|policy| wanted(&policy, Timestamp::now())) else {
+    let Some(status) = policy.and_then(|policy| wanted(&policy, cache.clock().now())) else {
         return Ok(None);
     };
     let (api, kind, object) = policy_api(client, &name);

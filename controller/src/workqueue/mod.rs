@@ -19,8 +19,9 @@ use std::{
 use futures::{StreamExt as _, channel::mpsc::unbounded, stream::FuturesUnordered};
 use jiff::Timestamp;
 use kube::runtime::{scheduler, scheduler::ScheduleRequest};
+use taskgate_cache::is_unanswered;
 use tokio::{sync::mpsc, time::Instant};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use self::failures::ExponentialWaits;
 use crate::error::{Error, is_absent, is_conflict, is_overload};
@@ -83,9 +84,9 @@ impl<T> StepResult<T> {
     }
 }
 
-/// How long until `moment`; never less than a tenth of a second, so that a clock that stands still does not spin.
-pub(crate) fn until(moment: Timestamp) -> Duration {
-    let wait = moment.duration_since(Timestamp::now());
+/// How long it is from `now` until `moment`; never less than a tenth of a second, so that a clock that stands still does not spin.
+pub(crate) fn until(moment: Timestamp, now: Timestamp) -> Duration {
+    let wait = moment.duration_since(now);
     Duration::try_from(wait)
         .unwrap_or_default()
         .max(Duration::from_millis(100))
@@ -144,7 +145,7 @@ pub(crate) async fn run<K, F>(
                         requeue
                     }
                     Ok(Err(error)) => {
-                        warn!(%error, source = %error.source, reconcile = name, ?key, "tried again soon");
+                        log_failure(name, &key, &error);
                         if is_overload(&error.source) {
                             concurrency.overloaded(now);
                         }
@@ -157,6 +158,15 @@ pub(crate) async fn run<K, F>(
                 }
             }
         }
+    }
+}
+
+/// Logs a failed reconcile; at debug level where the API server did not answer, which the client logs once for all requests.
+fn log_failure(reconcile: &str, key: &impl Debug, error: &Error) {
+    if is_unanswered(&error.source) {
+        debug!(%error, source = %error.source, reconcile, ?key, "tried again soon");
+    } else {
+        warn!(%error, source = %error.source, reconcile, ?key, "tried again soon");
     }
 }
 

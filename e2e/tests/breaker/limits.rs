@@ -126,7 +126,8 @@ async fn the_backoff_keeps_the_next_attempt_waiting() -> anyhow::Result<()> {
     let spec = json!({"failurePolicy": {"maxRetriesPerItem": 3, "backoff": {"initial": "5s", "max": "1m"}}});
     let fixture = governed("backoff", spec).await?;
     fixture.repo().issue(6);
-    fixture.issue_spawner("fixer", Some(0)).await?;
+    // The backoff decides, whatever the TTL.
+    fixture.issue_spawner("fixer", Some(7200)).await?;
     let first = fixture.fail("fixer-6").await?;
     let next = fixture.await_next_task("fixer-6", &first).await?;
     let item = fixture

@@ -150,6 +150,20 @@ async fn two_spawners_that_share_an_item_share_its_work_item() -> anyhow::Result
     // Neither owns the WorkItem: one of them may be deleted.
     ensure!(item.owner_references().is_empty() && item.spec.spawner.is_none());
     ensure!(fixture.failed_cycles("a") == 0 && fixture.failed_cycles("b") == 0);
+    // Both list it, and it counts for each.
+    let metrics = fixture.gate.metrics().await?;
+    for spawner in ["a", "b"] {
+        let condition = fixture
+            .await_spawner_condition(spawner, "ItemsCircuitBroken", "True")
+            .await?;
+        ensure!(
+            condition["message"] == "1 item skipped due to max retries: issue-42",
+            "{condition}"
+        );
+        let labels = [("namespace", fixture.ns.name()), ("spawner", spawner)];
+        let count = metrics.value("kelos_spawner_items_circuit_broken_total", &labels);
+        ensure!(count == Some(1.0), "{spawner}: {count:?}");
+    }
     Ok(())
 }
 

@@ -34,6 +34,7 @@ async fn phase_and_field_are_used_once_the_crds_have_them() -> anyhow::Result<()
     let labels = [
         ("namespace", after.ns.name()),
         ("phase", "Cancelled"),
+        ("spawner", ""),
         ("type", "claude-code"),
     ];
     ensure!(

@@ -38,12 +38,9 @@ async fn a_trigger_comment_brings_a_new_task_exactly_once() -> anyhow::Result<()
         let when = json!({"githubIssues": {"pollInterval": "1s", "commentPolicy": {"triggerComment": "/again"}}});
         fixture.spawner("fixer", &when, &template_of(of)).await?;
         let old = reach(&fixture, "fixer-42", of).await?;
-        // A comment of the first seconds of a Task may be what it was made for, and the end of one has whole seconds.
-        let later = SignedDuration::from_secs(if of == State::Finished { 1 } else { 6 });
-        fixture
-            .repo()
-            .issue(42)
-            .comment_at("ann", "/again", Timestamp::now() + later);
+        // Times of creation and of the end have whole seconds.
+        let later = Timestamp::now() + SignedDuration::from_secs(1);
+        fixture.repo().issue(42).comment_at("ann", "/again", later);
         comes_again_once(&fixture, "fixer-42", &old, of.phase(), mark).await?;
         let told = task_events(&fixture, "fixer-42", "TaskCancelled").await?.len();
         ensure!(told == usize::from(of != State::Finished), "{of:?}: told {told} times");

@@ -50,6 +50,7 @@ async fn a_running_task_ends_as_cancelled_with_who_and_why() -> anyhow::Result<(
     let labels = [
         ("namespace", fixture.ns.name()),
         ("phase", "Cancelled"),
+        ("spawner", ""),
         ("type", "claude-code"),
     ];
     ensure!(after.value("kelos_task_completed_total", &labels) == Some(1.0));

@@ -274,8 +274,10 @@ fn probe_due(status: &WorkItemStatus, rule: &FailurePolicy) -> Option<Timestamp>
     since.0.checked_add(signed(rule.reset_after?)).ok().map(later)
 }
 
-/// When a failed Task below the limit is deleted: after its TTL, or the backoff, whichever is later. `None`: never, as
-/// Kelos would keep it.
+/// When a failed Task below the limit is deleted: after the backoff where the policy has one, whatever its TTL; else after its TTL.
+/// `None`: never, as Kelos would keep it.
+///
+/// A Task that did not fail by itself has no backoff of its own: it stays until its TTL, and until the backoff of the item is over.
 fn due(context: &TaskContext<'_>, status: &WorkItemStatus, rule: &FailurePolicy) -> Option<Timestamp> {
     let ttl = if context.task.must_be_replaced {
         Some(context.task.created)
@@ -283,7 +285,10 @@ fn due(context: &TaskContext<'_>, status: &WorkItemStatus, rule: &FailurePolicy)
         ttl_end(context, context.task.kept_ttl.or(context.task.spec_ttl))
     };
     let next = next_attempt(status, rule).map(later);
-    ttl.max(next)
+    match context.outcome() {
+        Some(Outcome::Cancelled | Outcome::Stopped | Outcome::Deleted) => ttl.max(next),
+        _ => next.or(ttl),
+    }
 }
 
 /// When a Task is deleted whose next attempt is allowed from `moment` on.
@@ -370,6 +375,58 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    /// The backoff decides, whatever the TTL; without one, and for a Task that did not fail by itself, the TTL does.
+    #[test]
+    fn the_backoff_decides_when_a_failed_task_makes_way_and_its_ttl_only_without_one() {
+        let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let seconds = |moment: Option<Timestamp>| moment.map(|moment| moment.duration_since(start).as_secs());
+        for (backoff, ttl, outcome, expected) in [
+            (Some("5m"), Some(7200), Outcome::Failed, Some(302)),
+            (Some("5m"), Some(1), Outcome::Failed, Some(302)),
+            (Some("5m"), None, Outcome::Infrastructure, Some(302)),
+            (None, Some(7200), Outcome::Failed, Some(7200)),
+            (None, None, Outcome::Failed, None),
+            (Some("5m"), Some(7200), Outcome::Cancelled, Some(7200)),
+            (Some("5m"), Some(1), Outcome::Stopped, Some(302)),
+        ] {
+            let rule: FailurePolicy = serde_json::from_value(match backoff {
+                Some(wait) => json!({"maxRetriesPerItem": 3, "backoff": {"initial": wait, "max": wait}}),
+                None => json!({"maxRetriesPerItem": 3}),
+            })
+            .unwrap();
+            let mut object = json!({
+                "metadata": {"name": "a", "uid": "a", "creationTimestamp": "2026-01-01T00:00:00Z"},
+                "status": {"phase": "Failed", "completionTime": "2026-01-01T00:00:00Z"},
+            });
+            if let Some(ttl) = ttl {
+                object["metadata"]["annotations"] = json!({taskgate_api::keys::TTL: ttl.to_string()});
+            }
+            let status: WorkItemStatus = serde_json::from_value(json!({
+                "consecutiveFailures": 1, "lastFailureTime": "2026-01-01T00:00:00Z", "attempts": [
+                    {"uid": "a", "name": "a", "outcome": outcome, "completionTime": "2026-01-01T00:00:00Z"},
+                ],
+            }))
+            .unwrap();
+            let context = TaskContext {
+                task: &TaskState::of(&object).unwrap(),
+                others: &[],
+                rule: Some((Mode::Enforce, &rule)),
+                work_item: Some("w"),
+                item_status: Some(("u", &status)),
+                retrying: Retrying::No,
+                abandoned: false,
+                now: start,
+            };
+            let due = seconds(due(&context, &status, &rule));
+            // A tenth of the wait is jitter.
+            let near = |expected: i64| due.is_some_and(|due| (due - expected).abs() <= expected / 10);
+            assert!(
+                expected.map_or(due.is_none(), near),
+                "{backoff:?} {ttl:?} {outcome:?}: {due:?}"
+            );
+        }
+    }
 
     /// Of creates that race before anything failed, admission marks Jobs: only this action ends those.
     #[test]

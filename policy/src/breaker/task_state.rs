@@ -46,6 +46,8 @@ pub struct TaskState {
     pub has_finalizer: bool,
     /// The name of its `WorkItem`, from the label.
     pub work_item: Option<String>,
+    /// The name of its spawner.
+    pub spawner: Option<String>,
     /// The UID of the `WorkItem` in which its end is recorded, from the annotation.
     pub recorded: Option<String>,
     /// The TTL in the spec, which Kelos acts on.
@@ -80,6 +82,7 @@ impl TaskState {
             deleting: task.deleting_since(),
             has_finalizer: metadata.has_finalizer(keys::ACCOUNTING),
             work_item: metadata.label(keys::WORK_ITEM).map(ToOwned::to_owned),
+            spawner: task.spawner().map(ToOwned::to_owned),
             recorded: metadata.annotation(keys::RECORDED).map(ToOwned::to_owned),
             spec_ttl: task.ttl_seconds().and_then(|ttl| u32::try_from(ttl).ok()),
             kept_ttl: metadata.annotation(keys::TTL).and_then(seconds),

@@ -16,8 +16,6 @@ use crate::{issue_source::SourceItem, kubernetes::clip};
 
 /// How many answers in a row, an interval apart, confirm that an item was removed.
 const CONFIRMATIONS: u32 = 2;
-/// How much later than the Task a comment must be to be a new one: the clocks of issue source and cluster differ.
-const SKEW: SignedDuration = SignedDuration::from_secs(5);
 
 /// The answer of the issue source about the Task's item.
 #[derive(Clone, Copy, Debug)]
@@ -139,6 +137,9 @@ fn gone(item: Option<&SourceItem>) -> String {
 
 /// The author of a trigger comment that is newer than the Task. Where teams or permissions decide who may trigger, no comment
 /// counts.
+///
+/// Both times have whole seconds, and are compared as Kelos compares a comment with a Task's end, without a margin: a comment that
+/// is not later than the Task is the one that the Task was created for.
 fn trigger_comment(context: &CancelIntentContext<'_>) -> Option<String> {
     let policy = ["githubIssues", "githubPullRequests"]
         .into_iter()
@@ -146,7 +147,7 @@ fn trigger_comment(context: &CancelIntentContext<'_>) -> Option<String> {
     let command = policy.text("/triggerComment")?;
     let uncertain = policy.items("/allowedTeams").next().is_some() || policy.text("/minimumPermission").is_some();
     let mut allowed = policy.items("/allowedUsers").peekable();
-    let created = kelos::Task::of(context.object).created()?.checked_add(SKEW).ok()?;
+    let created = kelos::Task::of(context.object).created()?;
     let says = |body: &str, command: &str| body.lines().any(|line| line.trim() == command);
     let item = context.observation?.item?;
     // A comment of the future waits until its time: the next Task would find it new as well.
@@ -305,7 +306,8 @@ mod tests {
             (json!({}), vec![comment("ann", "/fix", later)], true),
             (json!({}), vec![comment("ann", "please\n  /fix ", later)], true),
             (json!({}), vec![comment("ann", "please /fix", later)], false),
-            (json!({}), vec![comment("ann", "/fix", "2026-11-21T12:00:03Z")], false),
+            (json!({}), vec![comment("ann", "/fix", "2026-11-21T12:00:00Z")], false),
+            (json!({}), vec![comment("ann", "/fix", "2026-11-21T12:00:01Z")], true),
             (json!({}), vec![comment("ann", "/fix", "2026-11-21T13:00:01Z")], false),
             (
                 json!({"allowedUsers": ["bob"]}),

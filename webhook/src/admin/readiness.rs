@@ -57,6 +57,10 @@ impl Readiness {
                 ..check("certificate", self.certificate_valid(Timestamp::now()))
             },
             check("handshake", self.probe.check().await),
+            ReadinessCheck {
+                note: self.clock_problem(),
+                ..check("clock", Ok(()))
+            },
         ];
         if let Some(injection) = &self.injection {
             checks.push(check("webhook-configurations", self.trusted(injection)));
@@ -70,6 +74,15 @@ impl Readiness {
         let until = health.leaf_not_after.into_iter().chain(health.ca_not_after).min()?;
         let problem = health.last_error?;
         Some(format!("the last good one is served until {until}: {problem}"))
+    }
+
+    /// Why this replica does not lead. It serves admission all the same, by the API server's time.
+    fn clock_problem(&self) -> Option<String> {
+        let clock = self.cache.clock();
+        clock.is_too_far_off().then(|| {
+            let skew = clock.skew().as_secs();
+            format!("it is {skew} s ahead of the API server's: this replica does not lead")
+        })
     }
 
     fn not_shutting_down(&self) -> Result<(), String> {

@@ -96,6 +96,11 @@ pub trait ClusterContext: Send + Sync + 'static {
     /// Whether the caches are synced. Until then nothing is decided.
     fn is_ready(&self) -> bool;
 
+    /// What time it is.
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
     /// The policies in force.
     fn policies(&self) -> Arc<PolicySet>;
 

@@ -24,7 +24,6 @@ use axum::{
     routing::post,
 };
 use http::{StatusCode, header, request::Parts};
-use jiff::Timestamp;
 use taskgate_policy::{Decision, Kind, clip};
 use tracing::{Instrument as _, Span, field, info, info_span};
 
@@ -116,7 +115,7 @@ async fn answer<C: ClusterContext>(
     if !cluster.is_ready() {
         return Err(ReviewRefusal::Starting);
     }
-    let decision = evaluate(cluster, endpoint, kind, &review, Timestamp::now()).await?;
+    let decision = evaluate(cluster, endpoint, kind, &review, cluster.now()).await?;
     reviewer.metrics.decided(kind, operation, &decision);
     record_decision(&review, kind, &decision);
     Ok(json(encode(&review.uid, &decision)))

@@ -7,6 +7,7 @@ mod live;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::UserInfo;
 use kube::{Client, ResourceExt, api::DynamicObject};
 use serde_json::Value;
@@ -76,6 +77,10 @@ impl LiveCluster {
 impl ClusterContext for LiveCluster {
     fn is_ready(&self) -> bool {
         self.cache.is_synced()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.cache.clock().now()
     }
 
     fn policies(&self) -> Arc<PolicySet> {

@@ -1,12 +1,12 @@
 //! The state of the cluster that the checks evaluate, read once: first the API server itself, then the settings of the
 //! installation, then everything else concurrently.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
-use futures::{StreamExt as _, join, stream};
+use futures::{StreamExt as _, future::join_all, join, stream};
 use http::Request;
 use http_body_util::{BodyExt as _, Collected};
-use jiff::{SignedDuration, Timestamp, fmt::rfc2822};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::UserInfo;
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::version::Info};
 use kube::{Api, Client, api::ListParams, client::Body};
@@ -14,6 +14,7 @@ use taskgate_api::{foreman, kelos, kueue, switch};
 use taskgate_certs::SecretData;
 use taskgate_policy::Right;
 use taskgate_webhook::{ClusterReadError, check_access};
+use tokio::time::timeout;
 
 use super::{
     installation::{Installation, pod_selector},
@@ -21,7 +22,7 @@ use super::{
     report::{DoctorCheck, DoctorFinding, Findings},
 };
 use crate::{
-    cluster::Connection,
+    cluster::{Connection, date},
     commands::snapshot::{
         ApiGroups, Collection, CollectionQuery, KUEUE_DEPLOYMENT, ReadError, Snapshot, SnapshotReader,
     },
@@ -31,6 +32,9 @@ use crate::{
 
 /// How many Tasks and Workloads are read.
 const PAGE: u32 = 500;
+/// How many pods are read, and how long a response of one may take.
+const MAX_PODS: usize = 10;
+const POD_TIMEOUT: Duration = Duration::from_secs(3);
 /// How many access reviews are sent at once.
 const CONCURRENT_REVIEWS: usize = 12;
 
@@ -105,6 +109,8 @@ pub(super) struct ClusterState {
     /// The rights that taskgate's service account needs and does not have.
     pub(super) denied: Result<HashSet<Right>, ReadError>,
     pub(super) probes: Probes,
+    /// The pods that do not lead because of their clocks, each with the reason that it gives.
+    pub(super) unfit: Vec<(String, String)>,
 }
 
 /// The API server.
@@ -150,7 +156,10 @@ pub(super) async fn read(
     };
     let (others, certificate) = join!(reader.read(queries), certificate);
     snapshot.extend(others);
-    let denied = denied(&connection.client, &installation).await;
+    let (denied, unfit) = join!(
+        denied(&connection.client, &installation),
+        unfit(connection, &snapshot, installation.serve.admin_listen.port()),
+    );
     let state = ClusterState {
         now: Timestamp::now(),
         server,
@@ -160,6 +169,7 @@ pub(super) async fn read(
         certificate,
         denied,
         probes: Probes::default(),
+        unfit,
     };
     Ok((state, reader))
 }
@@ -201,6 +211,32 @@ fn queries(reader: &SnapshotReader, installation: &Installation, pods: Option<St
     queries
 }
 
+/// The pods that do not lead because of their clocks, by their `/readyz`. A pod that cannot be read so, for want of a right or a way
+/// through the network, is left out.
+///
+/// RBAC: `get` on pods/proxy.
+async fn unfit(connection: &Connection, snapshot: &Snapshot, port: u16) -> Vec<(String, String)> {
+    let pods = snapshot.objects(Collection::Pods).iter().take(MAX_PODS);
+    let readings = pods.filter_map(|pod| {
+        let name = pod.pointer("/metadata/name")?.as_str()?;
+        let path = format!(
+            "/api/v1/namespaces/{}/pods/{name}:{port}/proxy/readyz",
+            connection.namespace
+        );
+        let request = Request::get(path).body(Vec::new()).ok()?;
+        Some(async move {
+            let text = timeout(POD_TIMEOUT, connection.client.request_text(request)).await;
+            Some((name.to_owned(), clock_note(&text.ok()?.ok()?)?.to_owned()))
+        })
+    });
+    join_all(readings).await.into_iter().flatten().collect()
+}
+
+/// What a replica's `/readyz` says about its clock, if that keeps it from leading.
+fn clock_note(readyz: &str) -> Option<&str> {
+    readyz.lines().find_map(|line| line.strip_prefix("[+]clock ok, but "))
+}
+
 /// The public part of the Secret with the certificate. Its keys go no further than this function.
 async fn certificate(connection: &Connection, name: &str) -> Result<Certificate, ReadError> {
     let secrets = Api::<Secret>::namespaced(connection.client.clone(), &connection.namespace);
@@ -237,8 +273,7 @@ async fn api_server(client: &Client) -> Result<ApiServer, (String, &'static str)
             "log in again: the credentials in the kubeconfig are expired or wrong",
         ));
     }
-    let date = response.headers().get(http::header::DATE);
-    let date = date.and_then(|date| rfc2822::parse(date.to_str().ok()?).ok());
+    let date = date(response.headers());
     let body = response.into_body().collect().await.map(Collected::to_bytes);
     let info = body.ok().and_then(|body| serde_json::from_slice::<Info>(&body).ok());
     let info = info.filter(|_| status.is_success()).ok_or_else(|| {
@@ -250,7 +285,7 @@ async fn api_server(client: &Client) -> Result<ApiServer, (String, &'static str)
         digits.parse().unwrap_or_default()
     };
     // The header has whole seconds: half a second later is the best estimate.
-    let there = date.map(|date| date.timestamp() + SignedDuration::from_millis(500));
+    let there = date.map(|date| date + SignedDuration::from_millis(500));
     let here = before + after.duration_since(before) / 2;
     Ok(ApiServer {
         version: (number(&info.major), number(&info.minor), info.git_version),

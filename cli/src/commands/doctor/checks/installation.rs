@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use taskgate_api::{GROUP, VERSION, condition::Condition, foreman, kelos, switch::CONFIG_MAP};
+use taskgate_cache::MAX_CLOCK_SKEW;
 
 use super::{
     base_url, difference::missing, length, list, name_of, own_configurations, own_webhooks, some, text, webhooks_off,
@@ -27,8 +28,6 @@ use crate::{
 const OLDEST: (u32, u32) = (1, 30);
 /// How far clocks may differ. The API server's time is rounded to seconds.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(5);
-/// Beyond that a replica's timestamps are rejected by the others.
-const CLOCK_SKEW_OF_LEADER: SignedDuration = SignedDuration::from_mins(1);
 const INSTALL_CRDS: &str = "apply manifests/crds, or install the chart with crds.install";
 /// The annotation that asks cert-manager's CA injector for a CA bundle.
 const INJECT: &str = "cert-manager.io/inject-ca-from";
@@ -242,7 +241,8 @@ fn is_release(tag: &str) -> bool {
 
 /// The replica that runs the controller, and its clock.
 pub(super) fn leader(state: &ClusterState, findings: &mut Findings) {
-    const ADVICE: &str = "see replicas, and rights: without a leader no failure is counted and no finalizer is removed";
+    const ADVICE: &str = "see replicas, rights, and the log: without a leader no failure is counted and no finalizer is removed. A replica \
+                          whose clock is off by more than five minutes does not lead";
     findings.begin(DoctorCheck::Leader);
     if state.installation.serve.no_leader_election {
         return findings.ok("no leader election: the one replica runs the controller");
@@ -289,14 +289,24 @@ pub(super) fn leader(state: &ClusterState, findings: &mut Findings) {
         .map(|written| renewed.duration_since(written))
         .unwrap_or_default();
     let level = match ahead.abs() {
-        ahead if ahead > CLOCK_SKEW_OF_LEADER => Level::Failure,
+        ahead if ahead > MAX_CLOCK_SKEW => Level::Failure,
         ahead if ahead > CLOCK_SKEW => Level::Warning,
         _ => return,
     };
     findings.begin(DoctorCheck::Clock);
     let message = format!("the clock of {holder} is {} the API server's", skew(ahead));
-    let advice = "synchronize the clocks of the nodes by NTP: backoffs, TTLs and cancellations depend on them";
+    let advice = "synchronize the clocks of the nodes by NTP: taskgate corrects up to five minutes, and beyond that a replica does not lead";
     findings.add(level, message, advice);
+}
+
+/// The replicas that do not lead because of their clocks.
+pub(super) fn unfit_replicas(state: &ClusterState, findings: &mut Findings) {
+    for (pod, reason) in &state.unfit {
+        findings.begin(DoctorCheck::Clock);
+        let advice =
+            "synchronize the clock of its node by NTP, or that of the API server if this is so for all replicas";
+        findings.failure(format!("the clock of {pod}: {reason}"), advice);
+    }
 }
 
 /// The rights that taskgate's service account lacks.

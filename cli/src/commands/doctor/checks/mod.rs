@@ -36,6 +36,7 @@ pub(super) fn run(state: &ClusterState) -> Vec<DoctorFinding> {
     certificate::certificate(state, &mut findings);
     installation::replicas(state, &mut findings);
     installation::leader(state, &mut findings);
+    installation::unfit_replicas(state, &mut findings);
     installation::rights(state, &mut findings);
     installation::other_systems(state, &mut findings);
     policies::namespaces(state, &policies, &mut findings);

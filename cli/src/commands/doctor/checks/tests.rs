@@ -142,10 +142,19 @@ fn faults_of_the_cluster_are_reported() {
         ),
         (
             DoctorCheck::Clock,
-            Level::Failure,
+            Level::Warning,
             "the clock of taskgate-1-7 is 97 s ahead",
             |state| {
                 object(state, Collection::Lease, 0)["spec"]["renewTime"] = json!("2026-01-31T12:01:34Z");
+            },
+        ),
+        (
+            DoctorCheck::Clock,
+            Level::Failure,
+            "the clock of taskgate-2: it is 600 s ahead",
+            |state| {
+                let reason = "it is 600 s ahead of the API server's: this replica does not lead";
+                state.unfit = vec![("taskgate-2".to_owned(), reason.to_owned())];
             },
         ),
         (
@@ -1035,5 +1044,6 @@ fn healthy() -> ClusterState {
             validating: ProbeResult::Answered,
             mutating: Some(("team".to_owned(), ProbeResult::Answered)),
         },
+        unfit: Vec::new(),
     }
 }
