@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::DynamicObject;
 use serde_json::{Map, Value, json};
-use taskgate_api::condition::QUEUED;
-use taskgate_policy::{SpawnerInfo, TEMPLATE_FIELDS, WorkspaceInfo};
+use taskgate_api::{condition::QUEUED, kelos_fields::KelosField};
+use taskgate_policy::{SpawnerInfo, TEMPLATE_FIELDS, WorkspaceInfo, kelos_fields::needs_sync};
 
 /// A trimmed `TaskSpawner`.
 #[derive(Debug, PartialEq)]
@@ -15,6 +15,8 @@ pub struct CachedSpawner {
     pub info: Arc<SpawnerInfo>,
     /// Its metadata, where its items come from, and whether it is suspended.
     pub object: DynamicObject,
+    /// Whether the fields that taskgate adds to its spec, and their copy, differ.
+    pub fields_differ: bool,
 }
 
 /// The labels of an object.
@@ -34,12 +36,14 @@ pub fn workspace_info(object: &DynamicObject) -> WorkspaceInfo {
 
 fn json(object: &DynamicObject) -> Value {
     let mut json = object.data.clone();
-    json["metadata"] = json!({"uid": object.metadata.uid, "labels": object.metadata.labels});
+    let metadata = &object.metadata;
+    json["metadata"] = json!({"uid": metadata.uid, "labels": metadata.labels, "annotations": metadata.annotations});
     json
 }
 
 pub(crate) fn spawner(mut object: DynamicObject) -> CachedSpawner {
     object.metadata.managed_fields = None;
+    let fields_differ = needs_sync(&json(&object), &KelosField::all());
     let kept = |pointer: &str| object.data.pointer(pointer).cloned().unwrap_or_default();
     object.data = json!({"spec": {
         "suspend": kept("/spec/suspend"),
@@ -52,6 +56,7 @@ pub(crate) fn spawner(mut object: DynamicObject) -> CachedSpawner {
     CachedSpawner {
         info: Arc::new(spawner_info(&object)),
         object,
+        fields_differ,
     }
 }
 
