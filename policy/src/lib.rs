@@ -41,8 +41,8 @@ pub mod retry;
 mod template;
 
 pub use admission::{
-    Right, decide, govern, has_reserved_keys, required_rights, reserved_keys_changed, retry_order, right_missing,
-    without_reserved_keys,
+    Right, decide, govern, has_reserved_keys, never_starts, required_rights, reserved_keys_changed, retry_order,
+    review_task_update, right_missing, without_reserved_keys,
 };
 pub use breaker::{
     CIRCUIT_BROKEN, Ending, HISTORY, ItemSnapshot, Retrying, RunObjects, TaskAction, TaskContext, TaskPhase, TaskState,

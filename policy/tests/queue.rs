@@ -258,6 +258,25 @@ fn a_job_in_an_unmanaged_namespace_is_not_changed() {
 }
 
 #[test]
+fn while_kueues_configuration_cannot_be_read_no_job_is_queued() {
+    let kueue = KueueInfo {
+        manages_namespace: Some(true),
+        config_unreadable: true,
+        installed: Some(true),
+        ..KueueInfo::default()
+    };
+    let (job, warnings) = made(&json!({"queueName": "agents"}), &task(&json!({}), &json!({})), &kueue);
+    assert_eq!(
+        (&job["spec"]["suspend"], &job["metadata"]["labels"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("Kueue's configuration cannot be read"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
 fn a_policy_with_an_illegal_name_is_refused() {
     for (field, value) in [
         ("queueName", "two words".to_owned()),
@@ -281,6 +300,7 @@ fn a_warning_states_what_keeps_a_queued_job_waiting() {
     let names = |names: &[&str]| Some(names.iter().map(ToString::to_string).collect());
     let kueue = |queues: &[&str], classes: &[&str]| KueueInfo {
         manages_namespace: Some(true),
+        config_unreadable: false,
         installed: Some(true),
         local_queues: names(queues),
         priority_classes: names(classes),

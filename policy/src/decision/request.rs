@@ -110,11 +110,14 @@ pub struct AdmissionContext<'a> {
     pub kueue: &'a KueueInfo,
 }
 
-/// The state of Kueue for a new Job; each field is `None` when it is not known.
+/// The state of Kueue for a new Job; a field is `None` when it is not known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KueueInfo {
     /// Whether Kueue manages Jobs of the namespace.
     pub manages_namespace: Option<bool>,
+    /// Whether Kueue's configuration exists and cannot be read: then the namespaces that Kueue manages are
+    /// unknown.
+    pub config_unreadable: bool,
     /// Whether Kueue is installed.
     pub installed: Option<bool>,
     /// The names of the namespace's `LocalQueues`.

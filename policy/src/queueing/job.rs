@@ -175,6 +175,15 @@ fn choose(governed: &Governed<'_>, rule: QueueRule<'_>) -> Option<Choice> {
         );
         return Some(Choice::None(NotQueued::NamespaceNotManaged, message));
     }
+    // Kueue would suspend the Job in a namespace that it does not manage, and never start it.
+    if governed.context.kueue.config_unreadable {
+        let message = format!(
+            "Kueue's configuration cannot be read (taskgate doctor shows why), so whether Kueue manages namespace {} is \
+             unknown: the Job runs outside of any quota",
+            governed.request.namespace
+        );
+        return Some(Choice::None(NotQueued::KueueConfigUnreadable, message));
+    }
     let class = kueue::requested(task.metadata(), kueue::PRIORITY_CLASS);
     let class = named(class, rule.priority_class).transpose();
     Some(match (queue, class) {
