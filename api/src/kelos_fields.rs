@@ -103,10 +103,7 @@ impl KelosField {
 
     /// The field of `object`; null is none, as the API server stores none.
     pub fn of(self, object: &Value) -> Option<&Value> {
-        let found = self
-            .path()
-            .iter()
-            .try_fold(object, |inside, name| inside.get(name));
+        let found = self.path().iter().try_fold(object, |inside, name| inside.get(name));
         found.filter(|value| !value.is_null())
     }
 
@@ -121,7 +118,7 @@ impl KelosField {
             Self::FailurePolicy => (of_policy("failurePolicy"), None),
             Self::CancellationPolicy => (of_policy("cancellationPolicy"), None),
             Self::QueueName => (
-                queue_name(of_policy("queueName")["pattern"].as_str()),
+                queue_template(),
                 Some("The Kueue LocalQueue that admits the Jobs of spawned Tasks: a name, or a Tera template."),
             ),
             Self::FailedItems => (
@@ -133,8 +130,10 @@ impl KelosField {
                 Some("The entries of failedItems that a user removed and that were not reset yet. Set by admission."),
             ),
             Self::TaskQueueName => (
-                queue_name(None),
-                Some("The Kueue LocalQueue that admits the Task's Job. Admission moves it to the label kueue.x-k8s.io/queue-name."),
+                queue_name(),
+                Some(
+                    "The Kueue LocalQueue that admits the Task's Job. Admission moves it to the label kueue.x-k8s.io/queue-name.",
+                ),
             ),
             Self::CancelledBy => (
                 json!({"type": "string", "maxLength": 1024}),
@@ -157,11 +156,17 @@ fn of_policy(field: &str) -> Value {
         .unwrap_or_else(|| json!({"type": "object"}))
 }
 
-/// A queue's name. The proposal allows an empty one, which is none.
-fn queue_name(or: Option<&str>) -> Value {
-    let name = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)?$";
-    let (pattern, length) = or.map_or_else(|| (name.to_owned(), 253), |or| (format!("^$|{or}"), 1024));
-    json!({"type": "string", "maxLength": length, "pattern": pattern})
+/// The name of a queue in a TaskSpawner. The proposal allows an empty one, which is none; and a template is allowed as in a policy.
+fn queue_template() -> Value {
+    let policy = of_policy("queueName");
+    let pattern = policy["pattern"].as_str().unwrap_or_default();
+    json!({"type": "string", "maxLength": policy["maxLength"], "pattern": format!("^$|{pattern}")})
+}
+
+/// The name of a queue in a Task. Not an empty one, which would stay in the spec.
+fn queue_name() -> Value {
+    let pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+    json!({"type": "string", "minLength": 1, "maxLength": 253, "pattern": pattern})
 }
 
 /// A map by item ID.
@@ -318,7 +323,10 @@ impl Default for ControllerAccount {
 impl KelosWriters {
     /// Whether `user` is one of them for an object in `namespace`.
     pub fn include(&self, user: &str, namespace: &str) -> bool {
-        let Some((of, name)) = user.strip_prefix("system:serviceaccount:").and_then(|user| user.split_once(':')) else {
+        let Some((of, name)) = user
+            .strip_prefix("system:serviceaccount:")
+            .and_then(|user| user.split_once(':'))
+        else {
             return false;
         };
         let is_controller = of == self.controller.namespace && name == self.controller.name;
@@ -398,7 +406,12 @@ mod tests {
         for reaction in ["onSourceRemoved", "onRetrigger"] {
             let schema = &cancellation["properties"][reaction];
             assert_eq!(schema["default"], json!("Ignore"));
-            let mut values: Vec<_> = schema["enum"].as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect();
+            let mut values: Vec<_> = schema["enum"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|v| v.as_str().unwrap())
+                .collect();
             values.sort_unstable();
             assert_eq!(values, ["Cancel", "Ignore"]);
         }
@@ -446,7 +459,8 @@ mod tests {
     #[test]
     fn entries_that_cannot_be_read_are_left_out() {
         let good = json!({"consecutiveFailures": 2, "lastFailureTime": "2026-01-31T12:00:00Z"});
-        let spawner = json!({"status": {"failedItems": {"42": good, "43": {}}, "failedItemResets": {"7": {"by": "ann"}}}});
+        let spawner =
+            json!({"status": {"failedItems": {"42": good, "43": {}}, "failedItemResets": {"7": {"by": "ann"}}}});
         let items = failed_items(&spawner);
         assert_eq!(items.keys().collect::<Vec<_>>(), ["42"]);
         assert_eq!(failed_item_resets(&spawner)["7"].by, "ann");

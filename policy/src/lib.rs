@@ -67,7 +67,8 @@ pub use matching::{
     Policy, PolicyName, PolicyScope, PolicySet, PolicyState, RetryRule, Section, identify,
 };
 pub use queueing::{
-    InstalledKueue, QueueContext, QueueObservation, QueueReason, QueueState, queue_state, requests_queue,
+    InstalledKueue, QueueContext, QueueObservation, QueueReason, QueueState, has_queue_field, queue_state,
+    requests_queue,
 };
 pub use template::{TEMPLATE_FIELDS, is_template};
 

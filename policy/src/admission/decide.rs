@@ -47,6 +47,7 @@ fn mutate_task<'a>(governed: &Governed<'a>) -> Vec<Finding<'a>> {
         .iter()
         .cloned()
         .chain(accounting.into_iter().flatten())
+        .chain(queueing::task_finding(governed))
         .chain(retry)
         .collect()
 }
