@@ -2,7 +2,7 @@
 //! administrator asks for that (`taskgate kelos-fields enable`).
 //!
 //! Kelos does not know the fields, and drops them whenever it writes an object as a whole. Admission restores them then. Those of a
-//! TaskSpawner's spec are also kept in the annotation [`COPY`](crate::keys::KELOS_FIELDS), which survives such a write.
+//! TaskSpawner's spec are also kept in the annotation [`KELOS_FIELDS`](crate::keys::KELOS_FIELDS), which survives such a write.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -99,10 +99,7 @@ impl KelosField {
 
     /// The field of `object`; null is none, as the API server stores none.
     pub fn of(self, object: &Value) -> Option<&Value> {
-        let found = self
-            .path()
-            .iter()
-            .try_fold(object, |inside, name| inside.get(name));
+        let found = self.path().iter().try_fold(object, |inside, name| inside.get(name));
         found.filter(|value| !value.is_null())
     }
 
@@ -130,7 +127,9 @@ impl KelosField {
             ),
             Self::TaskQueueName => (
                 queue_name(None),
-                Some("The Kueue LocalQueue that admits the Task's Job. Admission moves it to the label kueue.x-k8s.io/queue-name."),
+                Some(
+                    "The Kueue LocalQueue that admits the Task's Job. Admission moves it to the label kueue.x-k8s.io/queue-name.",
+                ),
             ),
             Self::CancelledBy => (
                 json!({"type": "string", "maxLength": 1024}),
@@ -257,7 +256,7 @@ impl SpawnerFields {
 
 fn parse<T: DeserializeOwned>(field: KelosField, value: Option<&Value>) -> Result<Option<T>, InvalidField> {
     let parse = |value| {
-        T::deserialize(value).map_err(|error| InvalidField {
+        T::deserialize(value).map_err(|error: serde_json::Error| InvalidField {
             path: field.dotted(),
             problem: error.to_string(),
         })
@@ -318,7 +317,12 @@ mod tests {
         for reaction in ["onSourceRemoved", "onRetrigger"] {
             let schema = &cancellation["properties"][reaction];
             assert_eq!(schema["default"], json!("Ignore"));
-            let mut values: Vec<_> = schema["enum"].as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect();
+            let mut values: Vec<_> = schema["enum"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|v| v.as_str().unwrap())
+                .collect();
             values.sort_unstable();
             assert_eq!(values, ["Cancel", "Ignore"]);
         }
@@ -347,7 +351,8 @@ mod tests {
     #[test]
     fn entries_that_cannot_be_read_are_left_out() {
         let good = json!({"consecutiveFailures": 2, "lastFailureTime": "2026-01-31T12:00:00Z"});
-        let spawner = json!({"status": {"failedItems": {"42": good, "43": {}}, "failedItemResets": {"7": {"by": "ann"}}}});
+        let spawner =
+            json!({"status": {"failedItems": {"42": good, "43": {}}, "failedItemResets": {"7": {"by": "ann"}}}});
         let items = failed_items(&spawner);
         assert_eq!(items.keys().collect::<Vec<_>>(), ["42"]);
         assert_eq!(failed_item_resets(&spawner)["7"].by, "ann");
