@@ -4,7 +4,11 @@
 //! Kelos does not know the fields, and drops them whenever it writes an object as a whole. Admission restores them then. Those of a
 //! TaskSpawner's spec are also kept in the annotation [`KELOS_FIELDS`](crate::keys::KELOS_FIELDS), which survives such a write.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::schema::{OptionalEnum, StructuralSchemaRewriter};
@@ -16,7 +20,7 @@ use strum::{EnumIter, IntoEnumIterator as _, IntoStaticStr};
 
 use crate::{
     crds, keys,
-    metadata::Metadata,
+    metadata::{Metadata, is_object_name},
     task_policy::{CancellationPolicy, FailurePolicy},
 };
 
@@ -272,6 +276,82 @@ pub fn copy_of(spawner: &Value) -> Map<String, Value> {
         .unwrap_or_default()
 }
 
+/// The service accounts of Kelos that write whole objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KelosWriters {
+    /// That of the controller, `NAMESPACE/NAME`: no other namespace's is trusted.
+    pub controller: ControllerAccount,
+    /// The name of the spawners' service account, which is in the namespace of each TaskSpawner. A tenant can imitate it, and gains
+    /// nothing: a trusted writer gets back what it drops.
+    pub spawner: String,
+}
+
+/// A service account, as `NAMESPACE/NAME`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControllerAccount {
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+impl Default for KelosWriters {
+    /// Those of Kelos' chart (kelos §1).
+    fn default() -> Self {
+        Self {
+            controller: ControllerAccount::default(),
+            spawner: "kelos-spawner".to_owned(),
+        }
+    }
+}
+
+impl Default for ControllerAccount {
+    fn default() -> Self {
+        Self {
+            namespace: "kelos-system".to_owned(),
+            name: "kelos-controller".to_owned(),
+        }
+    }
+}
+
+impl KelosWriters {
+    /// Whether `user` is one of them for an object in `namespace`.
+    pub fn include(&self, user: &str, namespace: &str) -> bool {
+        let Some((of, name)) = user.strip_prefix("system:serviceaccount:").and_then(|user| user.split_once(':')) else {
+            return false;
+        };
+        let is_controller = of == self.controller.namespace && name == self.controller.name;
+        is_controller || (of == namespace && name == self.spawner)
+    }
+}
+
+impl FromStr for ControllerAccount {
+    type Err = InvalidAccount;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let invalid = || InvalidAccount(text.to_owned());
+        let (namespace, name) = text.split_once('/').ok_or_else(invalid)?;
+        if !is_object_name(namespace) || !is_object_name(name) {
+            return Err(invalid());
+        }
+        Ok(Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for ControllerAccount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// The text names no service account.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not NAMESPACE/NAME")]
+pub struct InvalidAccount(String);
+
 /// The entries of `status.failedItems`; one that cannot be read is left out.
 pub fn failed_items(spawner: &Value) -> BTreeMap<String, FailedItem> {
     entries(KelosField::FailedItems, spawner)
@@ -346,6 +426,25 @@ mod tests {
         let garbage = json!({"metadata": {"annotations": {keys::KELOS_FIELDS: "["}}, "spec": {"failurePolicy": 7}});
         let error = SpawnerFields::read(&garbage, &KelosField::all()).unwrap_err();
         assert_eq!(error.path, "spec.failurePolicy");
+    }
+
+    #[test]
+    fn a_writer_is_trusted_in_its_namespace_only() {
+        let writers = KelosWriters::default();
+        for (user, trusted) in [
+            ("system:serviceaccount:kelos-system:kelos-controller", true),
+            ("system:serviceaccount:team:kelos-spawner", true),
+            ("system:serviceaccount:team:kelos-controller", false),
+            ("system:serviceaccount:other:kelos-spawner", false),
+            ("kelos-controller", false),
+            ("system:serviceaccount:kelos-system", false),
+        ] {
+            assert_eq!(writers.include(user, "team"), trusted, "{user}");
+        }
+        assert_eq!("a/b".parse::<ControllerAccount>().unwrap().to_string(), "a/b");
+        for bad in ["", "a", "a/", "/b", "a/b/c", "A/b"] {
+            assert!(bad.parse::<ControllerAccount>().is_err(), "{bad}");
+        }
     }
 
     #[test]

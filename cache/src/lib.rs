@@ -20,6 +20,7 @@
 mod blocking;
 mod discovery;
 mod item_tasks;
+mod kelos_fields;
 mod kueue;
 mod policies;
 mod store;
@@ -48,6 +49,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use blocking::block_in_place;
 pub use discovery::{kelos_resource, served_version};
+pub use kelos_fields::KelosSchemas;
 pub use kueue::KueueStores;
 pub use policies::{SpawnerPolicy, StoredPolicy};
 pub use store::{NamespacedName, ObjectChange, Store, Subscription};
@@ -55,6 +57,7 @@ pub use trim::{CachedSpawner, labels, only_fields, spawner_info, trim_task, work
 pub use work_item::CachedWorkItem;
 
 use item_tasks::{ItemTasks, LONGEST_LAG};
+use kelos_fields::KelosFieldStores;
 use policies::PolicyStore;
 use store::Observer;
 use watch::{fixed, follow, of_kelos};
@@ -69,6 +72,7 @@ pub struct ClusterCache {
     work_items: Store<CachedWorkItem>,
     tasks: Store<DynamicObject>,
     item_tasks: Arc<ItemTasks>,
+    kelos_fields: Arc<KelosFieldStores>,
     kueue: Option<Arc<KueueStores>>,
 }
 
@@ -97,16 +101,20 @@ impl ClusterCache {
             work_items: Store::new("workitems"),
             tasks: Store::new(TASKS).observed_by(observer),
             item_tasks,
+            kelos_fields: Arc::new(KelosFieldStores::new()),
             kueue: kueue.map(|config| Arc::new(KueueStores::new(config))),
         })
     }
 
     /// Follows the API server until `shutdown`: one watch per kind, each a task of the returned set.
     ///
-    /// RBAC: `list` and `watch` on all seven kinds, cluster-wide, and what Kueue's stores need.
-    pub fn follow(self: &Arc<Self>, client: &Client, shutdown: &CancellationToken) -> JoinSet<()> {
+    /// The setting that extends Kelos' schemas is in `namespace`, taskgate's own.
+    ///
+    /// RBAC: `list` and `watch` on all seven kinds, cluster-wide, and what Kueue's stores and those of Kelos' schemas need.
+    pub fn follow(self: &Arc<Self>, client: &Client, namespace: &str, shutdown: &CancellationToken) -> JoinSet<()> {
         let mut watches = JoinSet::new();
         self.follow_policies(client, shutdown, &mut watches);
+        self.kelos_fields.follow(client, namespace, shutdown, &mut watches);
         if let Some(kueue) = &self.kueue {
             kueue.follow(client, shutdown, &mut watches);
         }
@@ -180,7 +188,10 @@ impl ClusterCache {
     pub fn unsynced(&self) -> impl Iterator<Item = &'static str> {
         let kinds = self.own_and_kelos().into_iter().filter(|cache| !cache.synced);
         let kueue = self.kueue.iter().filter_map(|kueue| kueue.pending());
-        kinds.map(|cache| cache.kind).chain(kueue)
+        kinds
+            .map(|cache| cache.kind)
+            .chain(kueue)
+            .chain(self.kelos_fields.pending())
     }
 
     /// Waits until every store is filled and its watch works, or its kind is not installed. Not for Workspaces, which only templates
@@ -228,11 +239,6 @@ impl ClusterCache {
     /// generation, but not when only its status changes.
     pub fn known_policies(&self) -> Receiver<Arc<KnownPolicies>> {
         self.policies.known()
-    }
-
-    /// The fields of Kelos' kinds that are taskgate's.
-    pub fn kelos_fields(&self) -> KelosFields {
-        taskgate_api::kelos_fields::KelosField::all()
     }
 
     /// Each `TaskPolicy`, with its status.
@@ -286,6 +292,16 @@ impl ClusterCache {
     /// The Tasks of Kelos, trimmed by [`trim_task`].
     pub fn tasks(&self) -> &Store<DynamicObject> {
         &self.tasks
+    }
+
+    /// Whether Kelos' schemas are to be extended, and what they have of the fields. A receiver is notified of changes only.
+    pub fn kelos_schemas(&self) -> Receiver<Arc<KelosSchemas>> {
+        self.kelos_fields.schemas()
+    }
+
+    /// The fields of Kelos' kinds that are taskgate's.
+    pub fn kelos_fields(&self) -> KelosFields {
+        self.kelos_fields.schemas().borrow().ours.clone()
     }
 
     /// The stores of Kueue's kinds; `None`: they are not followed.

@@ -7,9 +7,9 @@ use kube::api::DynamicObject;
 use serde_json::{Map, Value, json};
 use taskgate_api::{
     condition::QUEUED,
-    kelos_fields::{FailedItem, FailedItemReset, failed_item_resets, failed_items},
+    kelos_fields::{FailedItem, FailedItemReset, KelosField, failed_item_resets, failed_items},
 };
-use taskgate_policy::{SpawnerInfo, TEMPLATE_FIELDS, WorkspaceInfo};
+use taskgate_policy::{SpawnerInfo, TEMPLATE_FIELDS, WorkspaceInfo, kelos_fields::needs_sync};
 
 use crate::policies::SpawnerPolicy;
 
@@ -26,6 +26,8 @@ pub struct CachedSpawner {
     pub failed_items: BTreeMap<String, FailedItem>,
     /// Its `status.failedItemResets`.
     pub resets: BTreeMap<String, FailedItemReset>,
+    /// Whether the fields that taskgate adds to its spec, and their copy, differ.
+    pub fields_differ: bool,
 }
 
 /// The labels of an object.
@@ -60,6 +62,7 @@ pub(crate) fn json(object: &DynamicObject) -> Value {
 pub(crate) fn spawner(mut object: DynamicObject, policy: Option<Arc<SpawnerPolicy>>) -> CachedSpawner {
     object.metadata.managed_fields = None;
     let (failed_items, resets) = (failed_items(&object.data), failed_item_resets(&object.data));
+    let fields_differ = needs_sync(&json(&object), &KelosField::all());
     let kept = |pointer: &str| object.data.pointer(pointer).cloned().unwrap_or_default();
     object.data = json!({"spec": {
         "suspend": kept("/spec/suspend"),
@@ -75,6 +78,7 @@ pub(crate) fn spawner(mut object: DynamicObject, policy: Option<Arc<SpawnerPolic
         policy,
         failed_items,
         resets,
+        fields_differ,
     }
 }
 

@@ -19,7 +19,7 @@ use anyhow::{Context as _, Result, anyhow};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::{
-    commands::{cancel, check, disable, doctor, explain, render, reset, retry, status, test, uninstall},
+    commands::{cancel, check, disable, doctor, explain, kelos_fields, render, reset, retry, status, test, uninstall},
     exit::ExitStatus,
 };
 
@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Disable(disable::DisableArgs),
     /// Enable taskgate again after `taskgate disable`.
     Enable(disable::EnableArgs),
+    /// Extend Kelos' CRDs with the fields of the proposals, such as a TaskSpawner's `spec.failurePolicy`.
+    KelosFields(kelos_fields::KelosFieldsArgs),
     /// Explain a Task, an item, a spawner or a Workload: which policy governs it and why, what it waits for, and what unblocks it.
     Explain(explain::ExplainArgs),
     /// Show the state of taskgate, its policies, the Tasks that they govern, and the items that are stopped, with their costs.
@@ -104,6 +106,7 @@ async fn run(command: Command) -> Result<ExitStatus> {
         Command::Uninstall(args) => uninstall::run(args).await,
         Command::Disable(args) => disable::disable(args).await,
         Command::Enable(args) => disable::enable(args).await,
+        Command::KelosFields(args) => kelos_fields::run(args).await,
         Command::Explain(args) => explain::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,

@@ -96,7 +96,7 @@ impl EvaluationRun<'_> {
     /// Whether the request creates or updates the object itself.
     fn writes_object(&self) -> bool {
         let writes = matches!(self.request.review.operation, Operation::Create | Operation::Update);
-        writes && self.request.subresource.is_empty()
+        writes && self.request.review.sub_resource.is_empty()
     }
 
     /// Before admission: rejects what cannot be decoded and unknown fields, as kubectl requests it, and fills in defaults. Whether the

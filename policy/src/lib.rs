@@ -14,6 +14,7 @@
 //! | `decision` | the vocabulary of a review: request, finding, reason, decision |
 //! | `cancellation` | `cancellationPolicy` |
 //! | `queueing` | `queueName` |
+//! | `kelos_fields` | the fields of these names on Kelos' own kinds |
 //! | `metadata` | `metadata` |
 //! | `breaker` | `failurePolicy` |
 //! | `retry` | `retry` |
@@ -31,6 +32,7 @@ mod decision;
 mod fixtures;
 mod interests;
 mod issue_source;
+pub mod kelos_fields;
 mod kubernetes;
 mod matching;
 pub mod metadata;

@@ -7,6 +7,7 @@ pub(crate) mod convert;
 pub(crate) mod disable;
 pub(crate) mod doctor;
 pub(crate) mod explain;
+pub(crate) mod kelos_fields;
 pub(crate) mod render;
 pub(crate) mod reset;
 pub(crate) mod retry;

@@ -29,6 +29,7 @@ use crate::{
     config::Config,
     context::Context,
     events::EventQueue,
+    kelos_fields,
     kubernetes::kelos::{served_version, task_resource, wait_until_installed},
     metadata::{self, MetadataReconciler},
     queueing::{self, QueueingReconciler},
@@ -162,6 +163,8 @@ fn kelos_parts<'a>(
     let enqueue = move |namespace: &str, task: &str| queue.enqueue(namespace, task);
     let read_sources = move || source::run(Arc::clone(context), Arc::clone(sources), config.sources.clone());
     let mut parts = vec![
+        kelos_fields::keep_extended(&context.client, &context.cache).boxed(),
+        kelos_fields::restore_fields(context).boxed(),
         cancellation::follow_capability(cancellation).boxed(),
         cancellation::follow_sources(cancellation, enqueue).boxed(),
         metadata::follow_sources(metadata, enqueue).boxed(),

@@ -27,6 +27,8 @@ pub fn decide<'m>(governed: &Governed<'_>, item: impl Into<ItemSnapshot<'m>>, no
         (Kind::TaskPolicy | Kind::ClusterTaskPolicy, _) => {
             policy_validation::findings(request, governed.context.policies)
         }
+        // Its fields are reviewed apart.
+        (Kind::TaskSpawner, _) => Vec::new(),
         (Kind::WorkItem | Kind::WorkItemStatus, _) => work_item::findings(request),
     };
     let removed = reserved_keys::findings(request, &findings, {

@@ -55,6 +55,8 @@ pub enum Kind {
     Task,
     /// A `batch/v1` Job.
     Job,
+    /// A Kelos TaskSpawner, or its status.
+    TaskSpawner,
     /// A `TaskPolicy`.
     TaskPolicy,
     /// A `ClusterTaskPolicy`.
@@ -127,7 +129,11 @@ impl<'a> Request<'a> {
         match self.kind {
             Kind::Task => Some(Task::of(self.object)),
             Kind::Job => context.owner_task.map(Task::of),
-            Kind::TaskPolicy | Kind::ClusterTaskPolicy | Kind::WorkItem | Kind::WorkItemStatus => None,
+            Kind::TaskSpawner
+        | Kind::TaskPolicy
+        | Kind::ClusterTaskPolicy
+        | Kind::WorkItem
+        | Kind::WorkItemStatus => None,
         }
     }
 

@@ -12,6 +12,7 @@ use taskgate_api::{
     WorkItem, WorkItemStatus,
     job::Job,
     kelos,
+    kelos_fields::{KelosFields, KelosWriters},
     metadata::{Metadata, Owner},
 };
 use taskgate_policy::{
@@ -151,6 +152,16 @@ pub trait ClusterContext: Send + Sync + 'static {
         std::future::ready(Ok(false))
     }
 
+    /// The fields of Kelos' kinds that are taskgate's; none where Kelos' schemas are not extended.
+    fn kelos_fields(&self) -> KelosFields {
+        KelosFields::new()
+    }
+
+    /// The service accounts of Kelos that write whole objects.
+    fn kelos_writers(&self) -> KelosWriters {
+        KelosWriters::default()
+    }
+
     /// The name of the user that taskgate itself is authenticated as, if that is known.
     fn own_user(&self) -> impl Future<Output = Result<Option<String>, ClusterReadError>> + Send {
         std::future::ready(Ok(None))
@@ -247,7 +258,11 @@ pub(super) async fn read_inputs<C: ClusterContext>(
     let task = match request.kind {
         Kind::Task => Some(request.object),
         Kind::Job => inputs.owner_task.as_ref(),
-        Kind::TaskPolicy | Kind::ClusterTaskPolicy | Kind::WorkItem | Kind::WorkItemStatus => None,
+        Kind::TaskSpawner
+        | Kind::TaskPolicy
+        | Kind::ClusterTaskPolicy
+        | Kind::WorkItem
+        | Kind::WorkItemStatus => None,
     };
     if let Some(task) = task.map(kelos::Task::of) {
         inputs.namespace_labels = cluster.namespace_labels(namespace).await?;

@@ -16,8 +16,9 @@ use crate::{
         doctor::{
             installation::Installation,
             report::{DoctorCheck, Findings, Level},
-            state::{ClusterState, OTHER_SYSTEMS, OWN_CRDS, OtherSystem},
+            state::{ClusterState, KELOS_CRD, OTHER_SYSTEMS, OWN_CRDS, OtherSystem, SPAWNER_CRD},
         },
+        kelos_fields,
         snapshot::{Collection, ReadError},
     },
     rights::review::missing_rights,
@@ -360,6 +361,31 @@ pub(super) fn other_systems(state: &ClusterState, findings: &mut Findings) {
                 ),
             ),
         }
+    }
+}
+
+/// Whether the schemas of Kelos are extended as the setting says.
+pub(super) fn kelos_fields(state: &ClusterState, findings: &mut Findings) {
+    findings.begin(DoctorCheck::KelosFields);
+    let crds = [SPAWNER_CRD, KELOS_CRD].map(|name| state.snapshot.one(Collection::Crd(name)).ok());
+    let summary = kelos_fields::findings(crds.into_iter().flatten());
+    match state.snapshot.one(Collection::KelosFields) {
+        Ok(_) if summary.is_incomplete => findings.failure(
+            "Kelos' CRDs lack fields although they are enabled",
+            "see whether a controller runs and may patch both CRDs: taskgate kelos-fields enable writes the rights",
+        ),
+        Ok(_) => {
+            findings.ok("Kelos' CRDs have the fields of the proposals");
+            for kept in summary.kept {
+                findings.warning(kept, "this field is no policy of taskgate: use a TaskPolicy, or Kelos' own field");
+            }
+        }
+        Err(ReadError::Absent) if summary.is_extended => findings.warning(
+            "Kelos' CRDs have fields of taskgate, which are not enabled: they have no effect",
+            "run taskgate kelos-fields disable, or enable",
+        ),
+        Err(ReadError::Absent) => findings.ok("not enabled: policies are TaskPolicies only"),
+        Err(error) => findings.unreadable(&format!("ConfigMap {}", taskgate_api::kelos_fields::CONFIG_MAP), error),
     }
 }
 

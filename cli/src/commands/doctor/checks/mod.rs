@@ -38,6 +38,7 @@ pub(super) fn run(state: &ClusterState) -> Vec<DoctorFinding> {
     installation::leader(state, &mut findings);
     installation::rights(state, &mut findings);
     installation::other_systems(state, &mut findings);
+    installation::kelos_fields(state, &mut findings);
     policies::namespaces(state, &policies, &mut findings);
     policies::policies(state, &policies, &mut findings);
     policies::queues(state, &policies, &mut findings);
