@@ -51,7 +51,7 @@ pub use blocking::block_in_place;
 pub use discovery::{kelos_resource, served_version};
 pub use kelos_fields::KelosSchemas;
 pub use kueue::KueueStores;
-pub use policies::StoredPolicy;
+pub use policies::{SpawnerPolicy, StoredPolicy};
 pub use store::{NamespacedName, ObjectChange, Store, Subscription};
 pub use trim::{CachedSpawner, labels, only_fields, spawner_info, trim_task, workspace_info};
 pub use work_item::CachedWorkItem;
@@ -68,7 +68,6 @@ use work_item::WatchedWorkItem;
 pub struct ClusterCache {
     policies: PolicyStore,
     namespaces: Store<BTreeMap<String, String>>,
-    spawners: Store<CachedSpawner>,
     workspaces: Store<WorkspaceInfo>,
     work_items: Store<CachedWorkItem>,
     tasks: Store<DynamicObject>,
@@ -98,7 +97,6 @@ impl ClusterCache {
         Arc::new(Self {
             policies: PolicyStore::new(),
             namespaces: Store::new("namespaces"),
-            spawners: Store::new("taskspawners"),
             workspaces: Store::new("workspaces"),
             work_items: Store::new("workitems"),
             tasks: Store::new(TASKS).observed_by(observer),
@@ -138,8 +136,10 @@ impl ClusterCache {
         let (cache, end) = (Arc::clone(self), shutdown.clone());
         let api = of_kelos(client.clone(), "TaskSpawner", "taskspawners");
         watches.spawn(async move {
-            let trim = |object| Some(trim::spawner(object));
-            follow(api, &cache.spawners, trim, || false, end).await;
+            let policies = &cache.policies;
+            let compile = |object| Some(policies.compile_spawner(object, &cache.kelos_fields()));
+            let changed = || policies.rebuild_for_spawners(cache.kelos_fields());
+            follow(api, &policies.spawners, compile, changed, end).await;
         });
         let (cache, end) = (Arc::clone(self), shutdown.clone());
         let api = of_kelos(client.clone(), "Workspace", "workspaces");
@@ -203,7 +203,7 @@ impl ClusterCache {
         let _ = self.known_policies().wait_for(|known| known.complete).await;
         self.namespaces.wait_until_current().await;
         self.work_items.wait_until_current().await;
-        self.spawners.wait_until_current().await;
+        self.policies.spawners.wait_until_current().await;
         self.tasks.wait_until_current().await;
     }
 
@@ -219,7 +219,7 @@ impl ClusterCache {
             self.policies.cluster.status(),
             self.work_items.status(),
             self.tasks.status(),
-            self.spawners.status(),
+            self.policies.spawners.status(),
             self.workspaces.status(),
             self.namespaces.status(),
         ]
@@ -235,7 +235,7 @@ impl ClusterCache {
         Arc::clone(&self.policies.known().borrow().set)
     }
 
-    /// The stored policies of both kinds as one value. A receiver is notified when a policy is created, deleted or gets a new
+    /// The stored policies of both kinds, and the policy fields of TaskSpawners, as one value. A receiver is notified when a policy is created, deleted or gets a new
     /// generation, but not when only its status changes.
     pub fn known_policies(&self) -> Receiver<Arc<KnownPolicies>> {
         self.policies.known()
@@ -261,9 +261,9 @@ impl ClusterCache {
         self.namespaces.get("", namespace)
     }
 
-    /// The `TaskSpawners` of Kelos.
+    /// The `TaskSpawners` of Kelos, with their compiled policy fields.
     pub fn spawners(&self) -> &Store<CachedSpawner> {
-        &self.spawners
+        &self.policies.spawners
     }
 
     /// The `Workspaces` of Kelos.

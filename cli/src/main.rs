@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Check(Box<check::CheckArgs>),
     /// Run test cases: files with objects, a time, and the expected results.
     Test(test::TestArgs),
+    /// Convert the policy fields of a TaskSpawner to a TaskPolicy, and a TaskPolicy to such fields.
+    Convert(convert::ConvertArgs),
     /// Show what labels and annotations a policy gives a Task, and why.
     Render(Box<render::RenderArgs>),
     /// Reset the failures of items, so that they are tried again.
@@ -96,6 +98,7 @@ async fn run(command: Command) -> Result<ExitStatus> {
         Command::Manifests(args) => manifests::run(args, Cli::command()),
         Command::Render(args) => render::run(*args).await,
         Command::Check(args) => check::run(*args).await,
+        Command::Convert(args) => convert::run(&args),
         Command::Test(args) => test::run(args).await,
         Command::Reset(args) => reset::run(args).await,
         Command::Cancel(args) => cancel::run(args).await,

@@ -48,7 +48,7 @@ mod task_index;
 mod work_items;
 mod workqueue;
 
-pub use cancellation::knows_cancelled;
+pub use cancellation::{CancelledFields, cancelled_fields};
 pub use config::Config;
 pub use controller::Metrics;
 pub use error::Error;

@@ -204,7 +204,7 @@ impl EvaluationRun<'_> {
             }
         }
         for reason in &decision.reasons {
-            let because = evaluation_reason(reason, &self.request.review.namespace);
+            let because = evaluation_reason(reason);
             if !self.evaluation.because.contains(&because) {
                 self.evaluation.because.push(because);
             }
@@ -222,11 +222,8 @@ impl EvaluationRun<'_> {
     }
 }
 
-fn evaluation_reason(reason: &Reason, namespace: &str) -> EvaluationReason {
-    let policy = reason.policy.as_ref().map(|policy| match policy {
-        PolicyName::Namespaced { name, .. } => format!("TaskPolicy {namespace}/{name}"),
-        PolicyName::Cluster { name } => format!("ClusterTaskPolicy {name}"),
-    });
+fn evaluation_reason(reason: &Reason) -> EvaluationReason {
+    let policy = reason.policy.as_ref().map(PolicyName::title);
     EvaluationReason {
         policy,
         section: reason.section.into(),

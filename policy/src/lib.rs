@@ -64,7 +64,7 @@ pub use issue_source::{SpawnerInfo, Workspace, WorkspaceInfo};
 pub use kubernetes::{Problem, canonical_quantity, clip, counted, note};
 pub use matching::{
     Acceptance, Candidate, Claim, FailureRule, GoverningSection, ItemIdentity, KnownPolicies, MAX_POLICIES, Mismatch,
-    Policy, PolicyName, PolicyScope, PolicySet, PolicyState, RetryRule, Section, identify,
+    Policy, PolicyName, PolicyScope, PolicySet, PolicyState, RetryRule, Section, identify, spec_of_spawner,
 };
 pub use queueing::{
     InstalledKueue, QueueContext, QueueObservation, QueueReason, QueueState, has_queue_field, queue_state,

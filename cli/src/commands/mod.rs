@@ -3,6 +3,7 @@
 
 pub(crate) mod cancel;
 pub(crate) mod check;
+pub(crate) mod convert;
 pub(crate) mod disable;
 pub(crate) mod doctor;
 pub(crate) mod explain;

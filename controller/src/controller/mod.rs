@@ -22,7 +22,7 @@ use taskgate_cache::{NamespacedName, kelos_resource};
 use tokio::sync::{mpsc, watch};
 use tracing::info;
 
-use self::changes::{TaskQueue, follow_namespaces, follow_policies, follow_tasks, follow_work_items};
+use self::changes::{TaskQueue, follow_namespaces, follow_policies, follow_spawners, follow_tasks, follow_work_items};
 use crate::{
     breaker::{BreakerReconciler, reassess, spawner_status},
     cancellation::{self, CancellationReconciler},
@@ -136,6 +136,7 @@ async fn run_with(
     if kelos.is_some() {
         parts.push(spawner_status::run(Arc::clone(context), changed_spawners).boxed());
         parts.push(reassess::run(context, policies_changed, &spawners).boxed());
+        parts.push(follow_spawners(context, &spawners).boxed());
         parts.push(reconcile_tasks(&reconcilers, &queue, enqueued).boxed());
         parts.extend(kelos_parts(&reconcilers, config, metrics, &queue));
     } else {

@@ -32,7 +32,8 @@ pub fn decide<'m>(governed: &Governed<'_>, item: impl Into<ItemSnapshot<'m>>, no
         (Kind::WorkItem | Kind::WorkItemStatus, _) => work_item::findings(request),
     };
     let removed = reserved_keys::findings(request, &findings, {
-        let mut policies = governed.context.policies.ranked(request.namespace);
+        // The fields of a TaskSpawner set no metadata.
+        let mut policies = governed.context.policies.ranked(request.namespace, None);
         policies.any(|policy| policy.metadata().is_some())
     });
     findings.extend(removed);

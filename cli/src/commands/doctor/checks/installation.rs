@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use taskgate_api::{GROUP, VERSION, condition::Condition, foreman, kelos, switch::CONFIG_MAP};
+use taskgate_controller::{CancelledFields, cancelled_fields};
 
 use super::{
     base_url, difference::missing, length, list, name_of, own_configurations, own_webhooks, some, text, webhooks_off,
@@ -402,7 +403,7 @@ fn describe_system(state: &ClusterState, system: &OtherSystem, served: &str) -> 
     }
     let supports_cancellation = crd.is_some_and(|crd| {
         let mut versions = kelos::TASK_VERSIONS.iter();
-        versions.any(|version| taskgate_controller::knows_cancelled(crd, version))
+        versions.any(|version| cancelled_fields(crd, version) == CancelledFields::Phase)
     });
     let supports = if supports_cancellation {
         "supports"
