@@ -83,13 +83,19 @@ pub const RETRY_BY: &str = "taskgate.dev/retry-by";
 /// What users ask of a `WorkItem`: the annotation of the request, and the one with who asked.
 pub const REQUESTS: [(&str, &str); 2] = [(RESET, RESET_BY), (RETRY, RETRY_BY)];
 
+/// Annotation on a TaskSpawner: a copy of the fields that taskgate adds to its spec, as JSON. Only taskgate writes it.
+pub const KELOS_FIELDS: &str = "taskgate.dev/kelos-fields";
+/// Annotation on a Task: the queue that admission moved out of `spec.queueName`.
+pub const QUEUE: &str = "taskgate.dev/queue-name";
+
 /// The keys of [`PREFIX`] that users may set on a new Task, as label or annotation. All others belong to taskgate. A
 /// TaskSpawner's `taskTemplate.metadata` becomes a Task's, so the same holds there.
 pub const SETTABLE_ON_TASKS: [&str; 1] = [ITEM];
 /// The annotations of an existing Task or Job that only taskgate changes, besides [`CANCELLATION_OWN`].
-pub const PROTECTED_ANNOTATIONS: [&str; 11] = [
+pub const PROTECTED_ANNOTATIONS: [&str; 12] = [
     ITEM_KEY,
     TTL,
+    QUEUE,
     RECORDED,
     SKIPPED,
     PENDING,

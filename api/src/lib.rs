@@ -12,6 +12,9 @@ mod duration;
 pub mod foreman;
 pub mod job;
 pub mod kelos;
+// As below.
+#[allow(unreachable_pub)]
+pub mod kelos_fields;
 pub mod keys;
 pub mod kueue;
 pub mod metadata;

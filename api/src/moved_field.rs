@@ -5,7 +5,11 @@
 
 use serde_json::Value;
 
-use crate::{kelos::Task, keys, metadata::Metadata};
+use crate::{
+    kelos::Task,
+    keys,
+    metadata::{Metadata, is_object_name},
+};
 
 /// A field of a Task's spec that admission moves to an annotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +26,8 @@ pub struct MovedField {
 enum FieldKind {
     /// A number of seconds: an int32 that is not negative.
     Seconds,
+    /// The name of a queue.
+    Name,
 }
 
 /// `spec.ttlSecondsAfterFinished`: Kelos would delete the Task while taskgate still needs it.
@@ -31,8 +37,16 @@ pub const TTL: MovedField = MovedField {
     kind: FieldKind::Seconds,
 };
 
+/// `spec.queueName`, where taskgate added it to Kelos' Tasks: Kelos drops it whenever it writes the Task as a whole, which changes the
+/// spec.
+pub const QUEUE_NAME: MovedField = MovedField {
+    name: "queueName",
+    annotation: keys::QUEUE,
+    kind: FieldKind::Name,
+};
+
 /// All of them.
-pub const MOVED_FIELDS: [MovedField; 1] = [TTL];
+pub const MOVED_FIELDS: [MovedField; 2] = [TTL, QUEUE_NAME];
 
 impl MovedField {
     /// The value in the spec of `task`, as the annotation keeps it. `None` without one, and for one that the API server rejects.
@@ -40,6 +54,10 @@ impl MovedField {
         let value = Task::of(task).spec()?.get(self.name)?;
         match self.kind {
             FieldKind::Seconds => seconds(value.as_i64()?).map(|seconds| seconds.to_string()),
+            FieldKind::Name => value
+                .as_str()
+                .filter(|name| is_object_name(name))
+                .map(ToOwned::to_owned),
         }
     }
 
@@ -48,6 +66,7 @@ impl MovedField {
         let text = Metadata::of(task).annotation(self.annotation)?;
         match self.kind {
             FieldKind::Seconds => seconds(text.parse().ok()?).map(Value::from),
+            FieldKind::Name => is_object_name(text).then(|| text.into()),
         }
     }
 }
@@ -60,6 +79,21 @@ fn seconds(number: i64) -> Option<i32> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_queue_has_a_name() {
+        for (value, text) in [
+            (json!("agents"), Some("agents")),
+            (json!(""), None),
+            (json!("a b"), None),
+            (json!(7), None),
+        ] {
+            let task = json!({"spec": {"queueName": value}});
+            assert_eq!(QUEUE_NAME.in_spec(&task).as_deref(), text, "{task}");
+        }
+        let task = json!({"metadata": {"annotations": {keys::QUEUE: "agents"}}});
+        assert_eq!(QUEUE_NAME.kept(&task), Some(json!("agents")));
+    }
 
     #[test]
     fn a_ttl_is_a_number_of_seconds() {

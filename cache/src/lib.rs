@@ -22,6 +22,7 @@ mod blocking;
 mod clock;
 mod discovery;
 mod item_tasks;
+mod kelos_fields;
 mod kueue;
 mod policies;
 mod store;
@@ -41,7 +42,9 @@ use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
     metrics::{MetricType, gauge::ConstGauge},
 };
-use taskgate_api::{ClusterTaskPolicy, TaskPolicy, WorkItem, kelos::TASKS, kueue::ConfigRef};
+use taskgate_api::{
+    ClusterTaskPolicy, TaskPolicy, WorkItem, kelos::TASKS, kelos_fields::KelosFields, kueue::ConfigRef,
+};
 use taskgate_policy::{KnownPolicies, PolicySet, TaskState, WorkspaceInfo};
 use tokio::{sync::watch::Receiver, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -49,13 +52,15 @@ use tokio_util::sync::CancellationToken;
 pub use blocking::block_in_place;
 pub use clock::{Clock, MAX_CLOCK_SKEW};
 pub use discovery::{is_unanswered, kelos_resource, served_version};
+pub use kelos_fields::KelosSchemas;
 pub use kueue::KueueStores;
-pub use policies::StoredPolicy;
+pub use policies::{SpawnerPolicy, StoredPolicy};
 pub use store::{NamespacedName, ObjectChange, Store, Subscription};
 pub use trim::{CachedSpawner, labels, only_fields, spawner_info, trim_task, workspace_info};
 pub use work_item::CachedWorkItem;
 
 use item_tasks::{ItemTasks, LONGEST_LAG};
+use kelos_fields::KelosFieldStores;
 use policies::PolicyStore;
 use store::Observer;
 use watch::{fixed, follow, of_kelos};
@@ -67,11 +72,11 @@ pub struct ClusterCache {
     clock: Clock,
     policies: PolicyStore,
     namespaces: Store<BTreeMap<String, String>>,
-    spawners: Store<CachedSpawner>,
     workspaces: Store<WorkspaceInfo>,
     work_items: Store<CachedWorkItem>,
     tasks: Store<DynamicObject>,
     item_tasks: Arc<ItemTasks>,
+    kelos_fields: Arc<KelosFieldStores>,
     kueue: Option<Arc<KueueStores>>,
 }
 
@@ -98,21 +103,24 @@ impl ClusterCache {
             clock,
             policies: PolicyStore::new(),
             namespaces: Store::new("namespaces"),
-            spawners: Store::new("taskspawners"),
             workspaces: Store::new("workspaces"),
             work_items: Store::new("workitems"),
             tasks: Store::new(TASKS).observed_by(observer),
             item_tasks,
+            kelos_fields: Arc::new(KelosFieldStores::new()),
             kueue: kueue.map(|config| Arc::new(KueueStores::new(config))),
         })
     }
 
     /// Follows the API server until `shutdown`: one watch per kind, each a task of the returned set.
     ///
-    /// RBAC: `list` and `watch` on all seven kinds, cluster-wide, and what Kueue's stores need.
-    pub fn follow(self: &Arc<Self>, client: &Client, shutdown: &CancellationToken) -> JoinSet<()> {
+    /// The setting that extends Kelos' schemas is in `namespace`, taskgate's own.
+    ///
+    /// RBAC: `list` and `watch` on all seven kinds, cluster-wide, and what Kueue's stores and those of Kelos' schemas need.
+    pub fn follow(self: &Arc<Self>, client: &Client, namespace: &str, shutdown: &CancellationToken) -> JoinSet<()> {
         let mut watches = JoinSet::new();
         self.follow_policies(client, shutdown, &mut watches);
+        self.kelos_fields.follow(client, namespace, shutdown, &mut watches);
         if let Some(kueue) = &self.kueue {
             kueue.follow(client, shutdown, &mut watches);
         }
@@ -134,8 +142,10 @@ impl ClusterCache {
         let (cache, end) = (Arc::clone(self), shutdown.clone());
         let api = of_kelos(client.clone(), "TaskSpawner", "taskspawners");
         watches.spawn(async move {
-            let trim = |object| Some(trim::spawner(object));
-            follow(api, &cache.spawners, trim, || false, end).await;
+            let policies = &cache.policies;
+            let compile = |object| Some(policies.compile_spawner(object, &cache.kelos_fields()));
+            let changed = || policies.rebuild_for_spawners(cache.kelos_fields());
+            follow(api, &policies.spawners, compile, changed, end).await;
         });
         let (cache, end) = (Arc::clone(self), shutdown.clone());
         let api = of_kelos(client.clone(), "Workspace", "workspaces");
@@ -189,7 +199,10 @@ impl ClusterCache {
     pub fn unsynced(&self) -> impl Iterator<Item = &'static str> {
         let kinds = self.own_and_kelos().into_iter().filter(|cache| !cache.synced);
         let kueue = self.kueue.iter().filter_map(|kueue| kueue.pending());
-        kinds.map(|cache| cache.kind).chain(kueue)
+        kinds
+            .map(|cache| cache.kind)
+            .chain(kueue)
+            .chain(self.kelos_fields.pending())
     }
 
     /// Waits until every store is filled and its watch works, or its kind is not installed. Not for Workspaces, which only templates
@@ -201,7 +214,7 @@ impl ClusterCache {
         let _ = self.known_policies().wait_for(|known| known.complete).await;
         self.namespaces.wait_until_current().await;
         self.work_items.wait_until_current().await;
-        self.spawners.wait_until_current().await;
+        self.policies.spawners.wait_until_current().await;
         self.tasks.wait_until_current().await;
     }
 
@@ -217,7 +230,7 @@ impl ClusterCache {
             self.policies.cluster.status(),
             self.work_items.status(),
             self.tasks.status(),
-            self.spawners.status(),
+            self.policies.spawners.status(),
             self.workspaces.status(),
             self.namespaces.status(),
         ]
@@ -233,7 +246,7 @@ impl ClusterCache {
         Arc::clone(&self.policies.known().borrow().set)
     }
 
-    /// The stored policies of both kinds as one value. A receiver is notified when a policy is created, deleted or gets a new
+    /// The stored policies of both kinds, and the policy fields of TaskSpawners, as one value. A receiver is notified when a policy is created, deleted or gets a new
     /// generation, but not when only its status changes.
     pub fn known_policies(&self) -> Receiver<Arc<KnownPolicies>> {
         self.policies.known()
@@ -259,9 +272,9 @@ impl ClusterCache {
         self.namespaces.get("", namespace)
     }
 
-    /// The `TaskSpawners` of Kelos.
+    /// The `TaskSpawners` of Kelos, with their compiled policy fields.
     pub fn spawners(&self) -> &Store<CachedSpawner> {
-        &self.spawners
+        &self.policies.spawners
     }
 
     /// The `Workspaces` of Kelos.
@@ -290,6 +303,16 @@ impl ClusterCache {
     /// The Tasks of Kelos, trimmed by [`trim_task`].
     pub fn tasks(&self) -> &Store<DynamicObject> {
         &self.tasks
+    }
+
+    /// Whether Kelos' schemas are to be extended, and what they have of the fields. A receiver is notified of changes only.
+    pub fn kelos_schemas(&self) -> Receiver<Arc<KelosSchemas>> {
+        self.kelos_fields.schemas()
+    }
+
+    /// The fields of Kelos' kinds that are taskgate's.
+    pub fn kelos_fields(&self) -> KelosFields {
+        self.kelos_fields.schemas().borrow().ours.clone()
     }
 
     /// The stores of Kueue's kinds; `None`: they are not followed.

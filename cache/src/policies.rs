@@ -1,27 +1,39 @@
-//! The store of policies of both kinds, compiled once as they arrive, for the whole process.
+//! The store of policies of both kinds, and of TaskSpawners with their policy fields: compiled once as they arrive, for the whole
+//! process.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use jiff::Timestamp;
 use kube::api::DynamicObject;
-use taskgate_api::task_policy::PolicyStatus;
+use taskgate_api::{
+    kelos_fields::{InvalidField, KelosFields, SpawnerFields},
+    task_policy::PolicyStatus,
+};
 use taskgate_policy::{Acceptance, KnownPolicies, MAX_POLICIES, Policy, PolicyName, PolicySet, PolicyState, Problem};
 use tokio::sync::watch;
 use tracing::warn;
 
 use crate::{
     block_in_place,
-    store::{NamespacedName, ObjectChange, ObjectMap, Store},
+    store::{NamespacedName, ObjectChange, ObjectMap, Observer, Store},
+    trim::{self, CachedSpawner},
 };
 
-/// The policies of both kinds, and the set that subscribers see.
+/// The policies of both kinds, the TaskSpawners, and the set that subscribers see.
 #[derive(Debug)]
 pub(super) struct PolicyStore {
     pub(super) namespaced: Store<StoredPolicy>,
     pub(super) cluster: Store<StoredPolicy>,
+    pub(super) spawners: Store<CachedSpawner>,
+    spawner_policies: Arc<SpawnerPolicyChanges>,
+    /// The fields of Kelos' kinds that were taskgate's at the last change of a TaskSpawner.
+    kelos_fields: Mutex<KelosFields>,
     known: watch::Sender<Arc<KnownPolicies>>,
     /// Locked while `known` is built from the stores, so that the last one built is the newest.
     rebuilding: Mutex<()>,
@@ -45,6 +57,43 @@ enum CompiledPolicy {
     /// Over the limit, as one of the newest. It is not kept, so that no number of policies fills the memory; it is listed again
     /// when the count falls below the limit.
     Dropped,
+}
+
+/// The policy fields of a TaskSpawner, compiled.
+#[derive(Clone, Debug)]
+pub struct SpawnerPolicy {
+    fields: Result<SpawnerFields, InvalidField>,
+    state: PolicyState,
+    /// `None`: it cannot be applied.
+    policy: Option<Policy>,
+}
+
+/// The compiled policy follows from the fields.
+impl PartialEq for SpawnerPolicy {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.state.uid, &self.fields) == (&other.state.uid, &other.fields)
+    }
+}
+
+impl SpawnerPolicy {
+    /// Whether the fields are in force, and if not, what is wrong with them.
+    pub fn acceptance(&self) -> &Acceptance {
+        &self.state.acceptance
+    }
+}
+
+/// Whether the policy fields of a TaskSpawner changed since the set was built. A spawner's status changes with each of its cycles,
+/// and then the set is not built again.
+#[derive(Debug, Default)]
+struct SpawnerPolicyChanges(AtomicBool);
+
+impl Observer<CachedSpawner> for SpawnerPolicyChanges {
+    fn changed(&self, changes: &[ObjectChange<CachedSpawner>]) {
+        let policy = |spawner: &Option<Arc<CachedSpawner>>| spawner.as_ref().and_then(|spawner| spawner.policy.clone());
+        if changes.iter().any(|change| policy(&change.old) != policy(&change.new)) {
+            self.0.store(true, Ordering::Release);
+        }
+    }
 }
 
 /// What is compiled follows from the generation, and from the limit.
@@ -130,10 +179,7 @@ fn drop_newest(stored: &mut ObjectMap<StoredPolicy>, key: &NamespacedName) -> Ve
 fn dropped_fits_again(stored: &[Arc<StoredPolicy>]) -> bool {
     let mut groups: HashMap<_, (usize, bool)> = HashMap::new();
     for stored in stored {
-        let namespace = match &stored.name {
-            PolicyName::Namespaced { namespace, .. } => namespace.as_str(),
-            PolicyName::Cluster { .. } => "",
-        };
+        let namespace = stored.name.namespace().unwrap_or_default();
         let (kept, any_dropped) = groups.entry(namespace).or_default();
         *kept += usize::from(!stored.is_dropped());
         *any_dropped |= stored.is_dropped();
@@ -145,9 +191,14 @@ fn dropped_fits_again(stored: &[Arc<StoredPolicy>]) -> bool {
 
 impl PolicyStore {
     pub(super) fn new() -> Self {
+        let spawner_policies = Arc::<SpawnerPolicyChanges>::default();
+        let observer: Arc<dyn Observer<CachedSpawner>> = Arc::clone(&spawner_policies) as _;
         Self {
             namespaced: Store::with_after_change("taskpolicies", drop_newest),
             cluster: Store::with_after_change("clustertaskpolicies", drop_newest),
+            spawners: Store::new("taskspawners").observed_by(observer),
+            spawner_policies,
+            kelos_fields: Mutex::default(),
             known: watch::Sender::default(),
             rebuilding: Mutex::default(),
         }
@@ -157,10 +208,33 @@ impl PolicyStore {
         self.known.subscribe()
     }
 
+    /// Publishes the current content after a change of a TaskSpawner, if the policies may differ; whether to list TaskSpawners again,
+    /// as other `fields` are taskgate's by now. (A change of Kelos' schema ends the watch anyway.)
+    pub(super) fn rebuild_for_spawners(&self, fields: KelosFields) -> bool {
+        let is_complete = self.known.borrow().complete;
+        if !is_complete || self.spawner_policies.0.load(Ordering::Acquire) {
+            self.rebuild();
+        }
+        let mut known = self.kelos_fields.lock().unwrap_or_else(PoisonError::into_inner);
+        let differs = *known != fields;
+        *known = fields;
+        differs
+    }
+
     /// Publishes the current content to the next review and to subscribers, if it changed; whether to list again for a dropped
     /// policy.
     pub(super) fn rebuild(&self) -> bool {
         let _rebuilding = self.rebuilding.lock().unwrap_or_else(PoisonError::into_inner);
+        let spawners_changed = self.spawner_policies.0.swap(false, Ordering::AcqRel);
+        let of_spawners: Vec<_> = self
+            .spawners
+            .all()
+            .iter()
+            .filter_map(|spawner| {
+                let policy = spawner.policy.clone()?;
+                Some((spawner_policy_name(&spawner.object), policy))
+            })
+            .collect();
         let namespaced = self.namespaced.all();
         let cluster = self.cluster.all();
         let list_again = dropped_fits_again(&namespaced) || dropped_fits_again(&cluster);
@@ -168,15 +242,21 @@ impl PolicyStore {
         let states = stored
             .iter()
             .map(|stored| (stored.name.clone(), stored.state()))
+            .chain(
+                of_spawners
+                    .iter()
+                    .map(|(name, spawner)| (name.clone(), spawner.state.clone())),
+            )
             .collect();
-        let complete = self.namespaced.status().synced && self.cluster.status().synced;
+        let complete = self.namespaced.status().synced && self.cluster.status().synced && self.spawners.status().synced;
         let known = self.known.borrow().clone();
-        if known.states != states || known.complete != complete {
+        if known.states != states || known.complete != complete || spawners_changed {
             let usable = stored.iter().filter_map(|stored| match &stored.compiled {
                 CompiledPolicy::Usable(policy) => Some(policy.clone()),
                 CompiledPolicy::Invalid(_) | CompiledPolicy::Dropped => None,
             });
-            let set = Arc::new(PolicySet::new(usable));
+            let of_spawners = of_spawners.iter().filter_map(|(_, spawner)| spawner.policy.clone());
+            let set = Arc::new(PolicySet::new(usable.chain(of_spawners)));
             self.known
                 .send_replace(Arc::new(KnownPolicies { set, states, complete }));
         }
@@ -191,6 +271,45 @@ impl PolicyStore {
             .values()
             .filter(|state| state.acceptance != Acceptance::InForce);
         rejected.count()
+    }
+
+    /// Trims a TaskSpawner, and compiles its policy fields, of which `ours` are taskgate's, unless the same ones are compiled already.
+    pub(super) fn compile_spawner(&self, object: DynamicObject, ours: &KelosFields) -> CachedSpawner {
+        let policy = self.compile_fields(&object, ours);
+        trim::spawner(object, policy)
+    }
+
+    fn compile_fields(&self, object: &DynamicObject, ours: &KelosFields) -> Option<Arc<SpawnerPolicy>> {
+        let fields = SpawnerFields::read(&trim::json(object), ours);
+        let key = NamespacedName::of(object);
+        let uid = object.metadata.uid.clone().unwrap_or_default();
+        let before = self.spawners.get(&key.namespace, &key.name);
+        let is_same = |before: &Arc<SpawnerPolicy>| before.state.uid == uid && before.fields == fields;
+        if let Some(before) = before.and_then(|spawner| spawner.policy.clone()).filter(is_same) {
+            return Some(before);
+        }
+        let generation = object.metadata.generation.unwrap_or_default();
+        let (policy, acceptance) = match block_in_place(|| Policy::of_spawner(&key.namespace, &key.name, &fields))? {
+            Ok(policy) => (Some(policy), Acceptance::InForce),
+            Err(problems) => {
+                let fields: Vec<_> = problems.iter().map(|problem| problem.field.as_str()).collect();
+                let (namespace, name) = (key.namespace, key.name);
+                warn!(
+                    namespace,
+                    name,
+                    generation,
+                    ?fields,
+                    "skipping the policy fields of a TaskSpawner that cannot be applied"
+                );
+                (None, Acceptance::Invalid(problems.into()))
+            }
+        };
+        let state = PolicyState {
+            uid,
+            generation,
+            acceptance,
+        };
+        Some(Arc::new(SpawnerPolicy { fields, state, policy }))
     }
 
     /// Compiles a policy, unless its generation is compiled already.
@@ -239,9 +358,15 @@ impl PolicyStore {
     }
 }
 
+fn spawner_policy_name(spawner: &DynamicObject) -> PolicyName {
+    let NamespacedName { namespace, name } = NamespacedName::of(spawner);
+    PolicyName::Spawner { namespace, name }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use taskgate_api::kelos_fields::KelosField;
 
     use super::*;
 
@@ -302,6 +427,62 @@ mod tests {
         other.metadata.uid = Some("other".to_owned());
         apply(&policies, other);
         assert!(known.has_changed().unwrap());
+    }
+
+    fn spawner(version: &str, spec: &serde_json::Value) -> DynamicObject {
+        let metadata =
+            json!({"namespace": "team", "name": "fixer", "uid": "u", "generation": 1, "resourceVersion": version});
+        serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": {"totalDiscovered": version}}))
+            .unwrap()
+    }
+
+    #[test]
+    fn the_fields_of_a_spawner_are_a_policy_and_its_status_notifies_no_subscriber() {
+        let policies = PolicyStore::new();
+        let apply = |object| {
+            let ours = KelosField::all();
+            policies
+                .spawners
+                .apply(key("fixer"), Some(policies.compile_spawner(object, &ours)));
+            policies.rebuild_for_spawners(ours);
+        };
+        policies.spawners.begin();
+        policies.spawners.commit();
+        for store in [&policies.namespaced, &policies.cluster] {
+            store.begin();
+            store.commit();
+        }
+        policies.rebuild();
+        let mut known = policies.known();
+        assert!(known.borrow_and_update().complete);
+        let in_force = || (policies.known().borrow().set.len(), policies.rejected());
+
+        let spec = json!({"failurePolicy": {"maxRetriesPerItem": 3}, "when": {"githubIssues": {}}});
+        apply(spawner("1", &spec));
+        assert_eq!((in_force(), known.has_changed().unwrap()), ((1, 0), true));
+        known.mark_unchanged();
+        let compiled = policies.spawners.get("team", "fixer").unwrap().policy.clone().unwrap();
+        // A cycle of the spawner, and a change of another field.
+        apply(spawner(
+            "2",
+            &json!({"failurePolicy": {"maxRetriesPerItem": 3}, "suspend": true}),
+        ));
+        assert!(!known.has_changed().unwrap());
+        let again = policies.spawners.get("team", "fixer").unwrap().policy.clone().unwrap();
+        assert!(Arc::ptr_eq(&compiled, &again), "it is compiled once");
+        // Other fields, also of the same generation.
+        apply(spawner("3", &json!({"failurePolicy": {"maxRetriesPerItem": 4}})));
+        assert_eq!((in_force(), known.has_changed().unwrap()), ((1, 0), true));
+        apply(spawner("4", &json!({"failurePolicy": "three"})));
+        assert_eq!(in_force(), (0, 1));
+        apply(spawner("5", &json!({})));
+        assert_eq!(in_force(), (0, 0));
+        apply(spawner("6", &spec));
+        assert_eq!(in_force(), (1, 0));
+        policies.spawners.remove(key("fixer"));
+        assert!(!policies.rebuild_for_spawners(KelosField::all()));
+        assert!(policies.rebuild_for_spawners(KelosFields::new()), "they are read anew");
+        assert_eq!(in_force(), (0, 0));
     }
 
     #[test]

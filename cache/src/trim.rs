@@ -5,8 +5,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::DynamicObject;
 use serde_json::{Map, Value, json};
-use taskgate_api::condition::QUEUED;
-use taskgate_policy::{SpawnerInfo, TEMPLATE_FIELDS, WorkspaceInfo};
+use taskgate_api::{
+    condition::QUEUED,
+    kelos_fields::{FailedItem, FailedItemReset, KelosField, failed_item_resets, failed_items},
+};
+use taskgate_policy::{SpawnerInfo, TEMPLATE_FIELDS, WorkspaceInfo, kelos_fields::needs_sync};
+
+use crate::policies::SpawnerPolicy;
 
 /// A trimmed `TaskSpawner`.
 #[derive(Debug, PartialEq)]
@@ -15,6 +20,14 @@ pub struct CachedSpawner {
     pub info: Arc<SpawnerInfo>,
     /// Its metadata, where its items come from, and whether it is suspended.
     pub object: DynamicObject,
+    /// Its policy fields; `None` if it has none.
+    pub policy: Option<Arc<SpawnerPolicy>>,
+    /// Its `status.failedItems`.
+    pub failed_items: BTreeMap<String, FailedItem>,
+    /// Its `status.failedItemResets`.
+    pub resets: BTreeMap<String, FailedItemReset>,
+    /// Whether the fields that taskgate adds to its spec, and their copy, differ.
+    pub fields_differ: bool,
 }
 
 /// The labels of an object.
@@ -32,14 +45,24 @@ pub fn workspace_info(object: &DynamicObject) -> WorkspaceInfo {
     WorkspaceInfo::of(&json(object))
 }
 
-fn json(object: &DynamicObject) -> Value {
+/// The object with those of its metadata that policies read.
+pub(crate) fn json(object: &DynamicObject) -> Value {
+    let ObjectMeta {
+        uid,
+        labels,
+        annotations,
+        ..
+    } = &object.metadata;
     let mut json = object.data.clone();
-    json["metadata"] = json!({"uid": object.metadata.uid, "labels": object.metadata.labels});
+    json["metadata"] = json!({"uid": uid, "labels": labels, "annotations": annotations});
     json
 }
 
-pub(crate) fn spawner(mut object: DynamicObject) -> CachedSpawner {
+/// `policy` are its compiled policy fields.
+pub(crate) fn spawner(mut object: DynamicObject, policy: Option<Arc<SpawnerPolicy>>) -> CachedSpawner {
     object.metadata.managed_fields = None;
+    let (failed_items, resets) = (failed_items(&object.data), failed_item_resets(&object.data));
+    let fields_differ = needs_sync(&json(&object), &KelosField::all());
     let kept = |pointer: &str| object.data.pointer(pointer).cloned().unwrap_or_default();
     object.data = json!({"spec": {
         "suspend": kept("/spec/suspend"),
@@ -52,6 +75,10 @@ pub(crate) fn spawner(mut object: DynamicObject) -> CachedSpawner {
     CachedSpawner {
         info: Arc::new(spawner_info(&object)),
         object,
+        policy,
+        failed_items,
+        resets,
+        fields_differ,
     }
 }
 
@@ -123,11 +150,12 @@ mod tests {
     #[test]
     fn a_spawner_is_trimmed_to_its_source() {
         let when = json!({"githubIssues": {"repo": "o/r"}});
-        let kept = spawner(object(json!({
+        let stored = object(json!({
             "metadata": {"name": "fixer", "uid": "u", "labels": {"team": "a"}, "managedFields": []},
             "spec": {"suspend": true, "when": when, "taskTemplate": {"workspaceRef": {"name": "w"}, "promptTemplate": "long"}},
             "status": {"phase": "Running"},
-        })));
+        }));
+        let kept = spawner(stored, None);
         assert_eq!(
             (kept.info.uid.as_str(), kept.info.repository.as_deref()),
             ("u", Some("o/r"))

@@ -170,10 +170,11 @@ impl CachedWorkItem {
         self.spec.spawner.as_deref()
     }
 
-    /// Whether the breaker is open or half-open.
-    pub fn is_tripped(&self) -> bool {
-        let breaker = self.status.as_ref().and_then(|status| status.breaker);
-        matches!(breaker, Some(Breaker::Open | Breaker::HalfOpen))
+    /// Whether a failure counts against the item, or its breaker is open or half-open.
+    pub fn has_failures(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| {
+            status.consecutive_failures > 0 || matches!(status.breaker, Some(Breaker::Open | Breaker::HalfOpen))
+        })
     }
 
     /// The status, as far as it is kept.

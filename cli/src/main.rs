@@ -19,7 +19,7 @@ use anyhow::{Context as _, Result, anyhow};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::{
-    commands::{cancel, check, disable, doctor, explain, render, reset, retry, status, test, uninstall},
+    commands::{cancel, check, disable, doctor, explain, kelos_fields, render, reset, retry, status, test, uninstall},
     exit::ExitStatus,
 };
 
@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Check(Box<check::CheckArgs>),
     /// Run test cases: files with objects, a time, and the expected results.
     Test(test::TestArgs),
+    /// Convert the policy fields of a TaskSpawner to a TaskPolicy, and a TaskPolicy to such fields.
+    Convert(convert::ConvertArgs),
     /// Show what labels and annotations a policy gives a Task, and why.
     Render(Box<render::RenderArgs>),
     /// Reset the failures of items, so that they are tried again.
@@ -55,6 +57,8 @@ pub(crate) enum Command {
     Disable(disable::DisableArgs),
     /// Enable taskgate again after `taskgate disable`.
     Enable(disable::EnableArgs),
+    /// Extend Kelos' CRDs with the fields of the proposals, such as a TaskSpawner's `spec.failurePolicy`.
+    KelosFields(kelos_fields::KelosFieldsArgs),
     /// Explain a Task, an item, a spawner or a Workload: which policy governs it and why, what it waits for, and what unblocks it.
     Explain(explain::ExplainArgs),
     /// Show the state of taskgate, its policies, the Tasks that they govern, and the items that are stopped, with their costs.
@@ -94,6 +98,7 @@ async fn run(command: Command) -> Result<ExitStatus> {
         Command::Manifests(args) => manifests::run(args, Cli::command()),
         Command::Render(args) => render::run(*args).await,
         Command::Check(args) => check::run(*args).await,
+        Command::Convert(args) => convert::run(&args),
         Command::Test(args) => test::run(args).await,
         Command::Reset(args) => reset::run(args).await,
         Command::Cancel(args) => cancel::run(args).await,
@@ -101,6 +106,7 @@ async fn run(command: Command) -> Result<ExitStatus> {
         Command::Uninstall(args) => uninstall::run(args).await,
         Command::Disable(args) => disable::disable(args).await,
         Command::Enable(args) => disable::enable(args).await,
+        Command::KelosFields(args) => kelos_fields::run(args).await,
         Command::Explain(args) => explain::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,

@@ -10,6 +10,7 @@
 //!      ├─ cancellation   cancellationPolicy: Task, Job, pods, runner
 //!      ├─ queueing       queueName: reports on the Task what Kueue does with its Job
 //!      ├─ metadata       labels and annotations that wait for the issue source
+//!      ├─ kelos_fields   the fields of these names on Kelos' own kinds
 //!      ├─ retry          failed Workloads, and failed Tasks that no spawner creates again
 //!      └─ source         reads issue sources for the features
 //! status         conditions of policies, on every replica
@@ -32,6 +33,7 @@ mod error;
 mod events;
 mod finalizer;
 mod job;
+mod kelos_fields;
 mod kubernetes;
 mod leader_election;
 mod metadata;
@@ -45,7 +47,7 @@ mod task;
 mod work_items;
 mod workqueue;
 
-pub use cancellation::knows_cancelled;
+pub use cancellation::{CancelledFields, cancelled_fields};
 pub use config::Config;
 pub use controller::Metrics;
 pub use error::Error;

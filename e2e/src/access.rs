@@ -64,10 +64,15 @@ impl Access {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn client_as(&self, user: &str, groups: &[&str]) -> Client {
+        client(self.config_as(user, groups))
+    }
+
+    /// The configuration of such a client.
+    pub fn config_as(&self, user: &str, groups: &[&str]) -> kube::Config {
         let mut config = self.config();
         config.auth_info.impersonate = Some(user.to_owned());
         config.auth_info.impersonate_groups = Some(groups.iter().map(|&group| group.to_owned()).collect());
-        client(config)
+        config
     }
 
     /// A new client for a service account, which may do what RBAC lets it.

@@ -96,7 +96,7 @@ impl EvaluationRun<'_> {
     /// Whether the request creates or updates the object itself.
     fn writes_object(&self) -> bool {
         let writes = matches!(self.request.review.operation, Operation::Create | Operation::Update);
-        writes && self.request.subresource.is_empty()
+        writes && self.request.review.sub_resource.is_empty()
     }
 
     /// Before admission: rejects what cannot be decoded and unknown fields, as kubectl requests it, and fills in defaults. Whether the
@@ -204,7 +204,7 @@ impl EvaluationRun<'_> {
             }
         }
         for reason in &decision.reasons {
-            let because = evaluation_reason(reason, &self.request.review.namespace);
+            let because = evaluation_reason(reason);
             if !self.evaluation.because.contains(&because) {
                 self.evaluation.because.push(because);
             }
@@ -222,11 +222,8 @@ impl EvaluationRun<'_> {
     }
 }
 
-fn evaluation_reason(reason: &Reason, namespace: &str) -> EvaluationReason {
-    let policy = reason.policy.as_ref().map(|policy| match policy {
-        PolicyName::Namespaced { name, .. } => format!("TaskPolicy {namespace}/{name}"),
-        PolicyName::Cluster { name } => format!("ClusterTaskPolicy {name}"),
-    });
+fn evaluation_reason(reason: &Reason) -> EvaluationReason {
+    let policy = reason.policy.as_ref().map(PolicyName::title);
     EvaluationReason {
         policy,
         section: reason.section.into(),

@@ -238,7 +238,7 @@ fn admission_request(request: &WriteRequest) -> Value {
     let resource = json!({"group": group, "version": version, "resource": resource});
     json!({
         "kind": kind, "requestKind": kind, "resource": resource, "requestResource": resource,
-        "subResource": request.subresource, "requestSubResource": request.subresource,
+        "subResource": request.review.sub_resource, "requestSubResource": request.review.sub_resource,
         "name": review.name, "namespace": review.namespace, "operation": review.operation,
         "userInfo": {"username": user.username, "uid": user.uid.clone().unwrap_or_default(),
             "groups": user.groups.clone().unwrap_or_default(), "extra": user.extra.clone().unwrap_or_default()},
@@ -256,7 +256,7 @@ fn rule_names_kind(rule: &RuleWithOperations, request: &WriteRequest) -> bool {
     let resources = rule.resources.iter().flatten();
     let named = |pattern: &String| {
         let (of, sub) = pattern.split_once('/').unwrap_or((pattern, ""));
-        (of == "*" || of == resource) && (sub == "*" || sub == request.subresource)
+        (of == "*" || of == resource) && (sub == "*" || sub == request.review.sub_resource)
     };
     let in_scope = match rule.scope.as_deref() {
         Some("Namespaced") => !review.namespace.is_empty(),

@@ -31,8 +31,6 @@ pub struct WriteRequest {
     pub review: ReviewRequest,
     /// The plural of the kind; `None` for unknown kinds.
     pub resource: Option<String>,
-    /// The subresource, such as `status`; mostly empty.
-    pub subresource: String,
     /// Whether the request was recorded by an API server, so that unknown fields are no errors.
     pub recorded: bool,
 }
@@ -109,6 +107,7 @@ impl WriteRequest {
                 uid: "offline".to_owned(),
                 kind,
                 operation: Operation::Create,
+                sub_resource: String::new(),
                 name: metadata.name().unwrap_or_default().to_owned(),
                 namespace: namespace.to_owned(),
                 user_info: defaults.user.clone(),
@@ -117,7 +116,6 @@ impl WriteRequest {
                 dry_run: Some(true),
             },
             resource: admitted.map(|admitted| admitted.resource.to_owned()),
-            subresource: String::new(),
             recorded: false,
         }
     }
@@ -128,8 +126,6 @@ impl WriteRequest {
         struct ReviewResource {
             #[serde(default)]
             resource: Resource,
-            #[serde(default, rename = "subResource")]
-            subresource: String,
         }
         #[derive(Default, Deserialize)]
         struct Resource {
@@ -150,7 +146,6 @@ impl WriteRequest {
         Ok(Self {
             review,
             resource: resource.or(known),
-            subresource: review_resource.subresource,
             recorded: true,
         })
     }
@@ -223,7 +218,7 @@ mod tests {
             "object": {"metadata": {"uid": "u", "labels": {}}}, "oldObject": {"metadata": {}}}});
         let request = WriteRequest::of(review, &RequestDefaults::default()).unwrap();
         assert_eq!(
-            (request.operation_name(), request.subresource.as_str()),
+            (request.operation_name(), request.review.sub_resource.as_str()),
             ("UPDATE", "status")
         );
         assert_eq!(

@@ -14,6 +14,7 @@
 //! | `decision` | the vocabulary of a review: request, finding, reason, decision |
 //! | `cancellation` | `cancellationPolicy` |
 //! | `queueing` | `queueName` |
+//! | `kelos_fields` | the fields of these names on Kelos' own kinds |
 //! | `metadata` | `metadata` |
 //! | `breaker` | `failurePolicy` |
 //! | `retry` | `retry` |
@@ -31,6 +32,7 @@ mod decision;
 mod fixtures;
 mod interests;
 mod issue_source;
+pub mod kelos_fields;
 mod kubernetes;
 mod matching;
 pub mod metadata;
@@ -62,10 +64,11 @@ pub use issue_source::{SpawnerInfo, Workspace, WorkspaceInfo};
 pub use kubernetes::{Problem, canonical_quantity, clip, counted, note};
 pub use matching::{
     Acceptance, Candidate, Claim, FailureRule, GoverningSection, ItemIdentity, KnownPolicies, MAX_POLICIES, Mismatch,
-    Policy, PolicyName, PolicyScope, PolicySet, PolicyState, RetryRule, Section, identify,
+    Policy, PolicyName, PolicyScope, PolicySet, PolicyState, RetryRule, Section, identify, spec_of_spawner,
 };
 pub use queueing::{
-    InstalledKueue, QueueContext, QueueObservation, QueueReason, QueueState, queue_state, requests_queue,
+    InstalledKueue, QueueContext, QueueObservation, QueueReason, QueueState, has_queue_field, queue_state,
+    requests_queue,
 };
 pub use template::{TEMPLATE_FIELDS, is_template};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use taskgate_api::TaskPolicySpec;
+use taskgate_api::{TaskPolicySpec, kelos_fields::KelosFields};
 use taskgate_policy::{
     AdmissionContext, Decision, ItemSnapshot, Kind, KueueInfo, Operation, Phase, Policy, PolicySet, Request, Workspace,
     decide, govern, without_reserved_keys,
@@ -33,6 +33,7 @@ fn decision(spec: &Value, task: &Value, job: &Value, kueue: &KueueInfo) -> Decis
         spawner: None,
         workspace: &Workspace::Unknown,
         kueue,
+        kelos_fields: &KelosFields::new(),
     };
     let object = without_reserved_keys(Kind::Job, job);
     let request = Request {

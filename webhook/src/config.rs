@@ -4,7 +4,7 @@
 
 use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
-use taskgate_api::kueue::ConfigRef;
+use taskgate_api::{kelos_fields::KelosWriters, kueue::ConfigRef};
 
 /// How the server runs.
 #[derive(Clone, Debug)]
@@ -21,6 +21,10 @@ pub struct ServerConfig {
     pub shutdown: ShutdownConfig,
     /// Where Kueue's configuration is; `None`: Kueue is not followed, and manages no namespace.
     pub kueue: Option<ConfigRef>,
+    /// taskgate's own namespace, where the setting is that extends Kelos' schemas.
+    pub namespace: String,
+    /// The service accounts of Kelos that write whole objects.
+    pub kelos_writers: KelosWriters,
 }
 
 /// Limits on requests and connections. Every duration is longer than zero. One peer gets at most its share of connections,
@@ -131,6 +135,8 @@ impl ServerConfig {
             metrics_auth: false,
             shutdown: ShutdownConfig::default(),
             kueue: Some(ConfigRef::default()),
+            namespace: "taskgate-system".to_owned(),
+            kelos_writers: KelosWriters::default(),
         }
     }
 

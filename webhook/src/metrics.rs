@@ -203,6 +203,7 @@ pub(crate) fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Task => "Task",
         Kind::Job => "Job",
+        Kind::TaskSpawner => "TaskSpawner",
         Kind::TaskPolicy => "TaskPolicy",
         Kind::ClusterTaskPolicy => "ClusterTaskPolicy",
         Kind::WorkItem => "WorkItem",

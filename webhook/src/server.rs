@@ -97,7 +97,7 @@ impl Server {
 
         let (lifecycle, admin_lifecycle) = (Lifecycle::new(), Lifecycle::new());
         let limits = &config.limits;
-        let cluster = LiveCluster::new(cache.clone(), client.clone());
+        let cluster = LiveCluster::new(cache.clone(), client.clone(), config.kelos_writers.clone());
         let cluster = Arc::new(cluster);
         let router = admission::router(cluster, limits, metrics.clone());
         let admission = Listener::tls(
@@ -148,7 +148,7 @@ impl Server {
         let addresses = self.addresses();
         info!(admission = %addresses.admission, admin = %addresses.admin, "listening");
         let stop_watches = CancellationToken::new();
-        let mut watches = self.cache.follow(&self.client, &stop_watches);
+        let mut watches = self.cache.follow(&self.client, &self.config.namespace, &stop_watches);
         let drain = self.config.shutdown.drain;
         let mut ports = JoinSet::new();
         let admission = ports.spawn(self.admission.run(drain)).id();

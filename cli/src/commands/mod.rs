@@ -3,9 +3,11 @@
 
 pub(crate) mod cancel;
 pub(crate) mod check;
+pub(crate) mod convert;
 pub(crate) mod disable;
 pub(crate) mod doctor;
 pub(crate) mod explain;
+pub(crate) mod kelos_fields;
 pub(crate) mod render;
 pub(crate) mod reset;
 pub(crate) mod retry;

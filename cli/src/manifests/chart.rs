@@ -3,7 +3,8 @@
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use taskgate_webhook::{Registration, rules::CONFIGURATION};
+use taskgate_api::kelos_fields::KelosWriters;
+use taskgate_webhook::{FailurePolicy, Registration, rules::CONFIGURATION};
 
 use super::HEADER;
 use crate::{
@@ -76,7 +77,17 @@ fn registration() -> Result<String> {
         "{{ .Values.registration.mutatingTimeoutSeconds }}",
         "{{ .Values.registration.validatingTimeoutSeconds }}",
     ];
-    let text = super::registration(&Registration::of_service(defaults::NAME, defaults::NAMESPACE))?;
+    let open = Registration::of_service(defaults::NAME, defaults::NAMESPACE);
+    let mut closed = open.clone();
+    closed.foreign_failure = FailurePolicy::Fail;
+    let (open, closed) = (super::registration(&open)?, super::registration(&closed)?);
+    // The failure policy is a setting where the setting makes a difference.
+    let policy = |(open, closed): (&str, &str)| {
+        let setting = || open.replace("Ignore", "{{ .Values.registration.failurePolicy }}");
+        format!("{}\n", if open == closed { open.to_owned() } else { setting() })
+    };
+    let text: String = open.lines().zip(closed.lines()).map(policy).collect();
+    let text = with_kelos_writers(&text)?;
     let labels = format!("{{{{- include \"taskgate.registrationAnnotations\" . }}}}\n  labels:\n    {LABELS}\n");
     let mut text = text.replace("labels:\n    app.kubernetes.io/part-of: taskgate\n", &labels);
     for (field, default, setting) in [
@@ -85,7 +96,6 @@ fn registration() -> Result<String> {
         ("- ", defaults::NAMESPACE, NAMESPACE),
         ("port: ", "443", "{{ .Values.service.port }}"),
         ("name: ", CONFIGURATION, "{{ .Values.registration.name }}"),
-        ("failurePolicy: ", "Ignore", "{{ .Values.registration.failurePolicy }}"),
         ("timeoutSeconds: ", "2", TIMEOUTS[0]),
         ("timeoutSeconds: ", "3", TIMEOUTS[1]),
     ] {
@@ -94,6 +104,21 @@ fn registration() -> Result<String> {
         text = text.replace(&found, &format!(" {field}{setting}\n"));
     }
     Ok(text)
+}
+
+/// The service accounts of Kelos in match conditions, as settings.
+fn with_kelos_writers(text: &str) -> Result<String> {
+    let KelosWriters { controller, spawner } = KelosWriters::default();
+    let controller = format!("'system:serviceaccount:{}:{}'", controller.namespace, controller.name);
+    let spawner = format!("':{spawner}'");
+    for found in [&controller, &spawner] {
+        ensure!(text.contains(found.as_str()), "the registration does not have {found}");
+    }
+    let text = text.replace(
+        &controller,
+        "'system:serviceaccount:{{ .Values.kelos.controller | replace \"/\" \":\" }}'",
+    );
+    Ok(text.replace(&spawner, "':{{ .Values.kelos.spawner }}'"))
 }
 
 /// The `spec` of the `PrometheusRule`: the chart gives it another name.

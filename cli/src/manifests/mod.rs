@@ -11,6 +11,7 @@ use clap::{Args, Command, Subcommand, ValueEnum};
 use serde::Serialize;
 use serde_json::{Value, json};
 use taskgate_api::{
+    kelos_fields::{ControllerAccount, KelosWriters},
     keys,
     switch::{Disabled, patch, webhooks},
 };
@@ -22,7 +23,7 @@ use crate::{
     flags::{base_url, certificate_name, object_name},
     manual, output,
     rights::{
-        Names,
+        Feature, Names,
         manifest::{LIMITS, ROLES, RightsManifests},
     },
 };
@@ -83,6 +84,12 @@ struct RegistrationArgs {
     /// What happens to Tasks and Jobs while taskgate does not answer.
     #[arg(long, value_enum, default_value_t)]
     failure_policy: OnFailure,
+    /// The service account of Kelos' controller.
+    #[arg(long, value_name = "NAMESPACE/NAME", default_value_t)]
+    kelos_controller: ControllerAccount,
+    /// The name of the service account of Kelos' spawners, in each namespace.
+    #[arg(long, value_name = "NAME", default_value = "kelos-spawner", value_parser = object_name)]
+    kelos_spawner: String,
     /// How many seconds the API server waits for a mutation, 1 to 5.
     #[arg(long, value_name = "SECONDS", default_value = "2")]
     mutating_timeout: TimeoutSeconds,
@@ -111,6 +118,10 @@ impl RegistrationArgs {
         registration.foreign_failure = match self.failure_policy {
             OnFailure::Ignore => FailurePolicy::Ignore,
             OnFailure::Fail => FailurePolicy::Fail,
+        };
+        registration.kelos_writers = KelosWriters {
+            controller: self.kelos_controller.clone(),
+            spawner: self.kelos_spawner.clone(),
         };
         registration.inject_ca_from.clone_from(&self.inject_ca_from);
         registration.mutating_timeout = self.mutating_timeout;
@@ -174,6 +185,10 @@ fn files(folders: &Folders, command: Command) -> Result<Vec<(PathBuf, String)>> 
         ("base/registration.yaml", registration(&default)?),
         ("base/rbac.yaml", roles.fill(ROLES)),
         ("base/limits.yaml", roles.fill(LIMITS)),
+        (
+            "components/kelos-fields/rbac.yaml",
+            roles.of_feature(Feature::KelosFields),
+        ),
         ("components/fail-closed/registration.yaml", failure_policies(&closed)?),
         ("break-glass/disable.yaml", disable(&default)?),
         ("break-glass/enable.yaml", enable(&default)?),

@@ -26,16 +26,40 @@ pub(crate) struct RightsManifests<'a> {
 }
 
 impl RightsManifests<'_> {
-    /// [`ROLES`] or [`LIMITS`] with these texts.
+    /// [`ROLES`] or [`LIMITS`] with these texts, without the features that the names leave out.
     pub(crate) fn fill(&self, manifest: &str) -> String {
-        let manifest = self.names.fill(manifest);
-        let manifest = manifest.replace("$(NAME)", self.name).replace("$(LABELS)", self.labels);
+        let manifest = self.texts(manifest);
         Feature::ALL.into_iter().fold(manifest, |manifest, feature| {
             let [before, after] = (self.feature_guard)(feature);
-            let manifest = manifest.replace(&format!("#if {}\n", feature.suffix()), &before);
-            manifest.replacen("#end\n", &after, 1)
+            let Some((head, section, tail)) = section(&manifest, feature) else {
+                return manifest;
+            };
+            if self.names.without.contains(&feature) {
+                return format!("{head}{tail}");
+            }
+            format!("{head}{before}{section}{after}{tail}")
         })
     }
+
+    /// The objects of `feature` alone.
+    pub(crate) fn of_feature(&self, feature: Feature) -> String {
+        let roles = self.texts(ROLES);
+        section(&roles, feature)
+            .map(|(_, section, _)| section.to_owned())
+            .unwrap_or_default()
+    }
+
+    fn texts(&self, manifest: &str) -> String {
+        let manifest = self.names.fill(manifest);
+        manifest.replace("$(NAME)", self.name).replace("$(LABELS)", self.labels)
+    }
+}
+
+/// The text before, in and after the section of `feature`.
+fn section(manifest: &str, feature: Feature) -> Option<(&str, &str, &str)> {
+    let (head, rest) = manifest.split_once(&format!("#if {}\n", feature.suffix()))?;
+    let (section, tail) = rest.split_once("#end\n")?;
+    Some((head, section, tail))
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ impl RbacRule {
     }
 }
 
-/// A feature that an installation can disable; its rights are then not granted.
+/// A feature that an installation can disable, or has to enable; its rights are granted only while it is enabled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Feature {
     /// Queueing of Jobs through Kueue.
@@ -62,10 +62,12 @@ pub(crate) enum Feature {
     Foreman,
     /// Retry of Tasks.
     TaskRetry,
+    /// The fields of the proposals on Kelos' kinds. Off by default.
+    KelosFields,
 }
 
 impl Feature {
-    pub(crate) const ALL: [Self; 3] = [Self::Kueue, Self::Foreman, Self::TaskRetry];
+    pub(crate) const ALL: [Self; 4] = [Self::Kueue, Self::Foreman, Self::TaskRetry, Self::KelosFields];
 
     /// Its name in the values of the chart.
     pub(crate) fn value(self) -> &'static str {
@@ -73,15 +75,17 @@ impl Feature {
             Self::Kueue => "kueue",
             Self::Foreman => "foreman",
             Self::TaskRetry => "taskRetry",
+            Self::KelosFields => "kelosFields",
         }
     }
 
-    /// Its suffix in the name of its ClusterRole, and behind `--no-` in the flag of `serve`.
+    /// Its suffix in the name of its ClusterRole, and behind `--no-` in the flag of `serve` if it is on by default.
     pub(crate) fn suffix(self) -> &'static str {
         match self {
             Self::Kueue => "kueue",
             Self::Foreman => "foreman",
             Self::TaskRetry => "task-retry",
+            Self::KelosFields => "kelos-fields",
         }
     }
 }
@@ -108,7 +112,7 @@ pub(crate) struct Names {
 impl Default for Names {
     fn default() -> Self {
         Self {
-            without: Vec::new(),
+            without: vec![Feature::KelosFields],
             namespace: defaults::NAMESPACE.to_owned(),
             configuration: taskgate_webhook::rules::CONFIGURATION.to_owned(),
             certificate: defaults::CERTIFICATE.to_owned(),

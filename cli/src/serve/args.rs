@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
 use jiff::SignedDuration;
-use taskgate_api::kueue::ConfigRef;
+use taskgate_api::{kelos_fields::ControllerAccount, kueue::ConfigRef};
 use taskgate_certs::San;
 use taskgate_webhook::{ConfigurationName, rules::CONFIGURATION};
 
@@ -134,6 +134,17 @@ pub(crate) struct ServeArgs {
     /// The ConfigMap with Kueue's configuration, which selects the namespaces that Kueue manages.
     #[arg(long, env = "TASKGATE_KUEUE_CONFIG", value_name = "NAMESPACE/NAME", default_value_t)]
     pub(crate) kueue_config: ConfigRef,
+    /// The service account of Kelos' controller. Fields of `taskgate kelos-fields` that it drops are restored.
+    #[arg(
+        long,
+        env = "TASKGATE_KELOS_CONTROLLER",
+        value_name = "NAMESPACE/NAME",
+        default_value_t
+    )]
+    pub(crate) kelos_controller: ControllerAccount,
+    /// The name of the service account of Kelos' spawners, in each namespace.
+    #[arg(long, env = "TASKGATE_KELOS_SPAWNER", value_name = "NAME", default_value = "kelos-spawner", value_parser = object_name)]
+    pub(crate) kelos_spawner: String,
     /// Do without Kueue, as if it were not installed: no Job is queued, and its rights are not needed.
     #[arg(long, env = "TASKGATE_NO_KUEUE")]
     pub(crate) no_kueue: bool,

@@ -4,13 +4,15 @@
 //! - `work_item_limit`: creates `WorkItem`s, as many as a namespace may have.
 //! - `stop`: fails a Task that was created although its item's breaker is open.
 //! - `requests`: carries out what users ask of a `WorkItem` by annotation.
-//! - `reassess`: updates `WorkItem`s without Tasks when a policy changes. `spawner_status`: the condition on the TaskSpawner.
+//! - `reassess`: updates `WorkItem`s without Tasks when a policy changes. `spawner_status`: the status of the
+//!   TaskSpawner, with the entries of `failed_items`.
 //!
 //! The policy crate decides the next step of a Task ([`taskgate_policy::next_action`]); `controller::task` calls the functions here.
 //! Imports `cancellation` (the runner of a worker pool) and the shared modules. Called by `controller` and `retry`.
 
 pub(crate) mod attempt_history;
 mod events;
+mod failed_items;
 mod metrics;
 pub(crate) mod reassess;
 pub(crate) mod requests;

@@ -1,13 +1,14 @@
-//! The condition `ItemsCircuitBroken` on a TaskSpawner: which of its items are skipped. An item that Tasks of several spawners state
-//! is listed by each of them.
+//! The status of a TaskSpawner: the condition `ItemsCircuitBroken`, which of its items are skipped, and `failedItems`, the failures
+//! of its items, where Kelos' schema has that field. An item that Tasks of several spawners state is listed by each of them.
 //!
 //! Kelos reads that status and writes it back within milliseconds, without a second try: a write of taskgate between the two
-//! fails its cycle. So the condition is written only when it changes, some time after the last event of the spawner's items, when
-//! the cycle that the event started is over, and seldom; but it never waits longer than [`INTERVAL`] for events to end. Of events
-//! that do not end, it takes the first gap of [`SHORT_QUIET`] once two thirds of that are over.
+//! fails its cycle. So both are written together, only when they change, some time after the last event of the spawner's items,
+//! when the cycle that the event started is over, and seldom; but they never wait longer than [`INTERVAL`] for events to end. Of
+//! events that do not end, they take the first gap of [`SHORT_QUIET`] once two thirds of that are over. A user who removes an entry
+//! of `failedItems`, which resets the item, does so at any moment: that is carried out at once.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -19,22 +20,29 @@ use kube::{
     api::{DynamicObject, Patch, PatchParams},
 };
 use serde::Deserialize as _;
-use serde_json::{Value, json};
-use taskgate_policy::TaskState;
+use serde_json::{Map, Value, json};
+use taskgate_api::{
+    WorkItem,
+    kelos_fields::{FailedItemReset, KelosField},
+    keys,
+};
+use taskgate_policy::{TaskState, failures_to_reset};
 use tokio::{sync::mpsc, time::Instant};
 use tracing::{debug, warn};
 
+use super::failed_items::FailedItems;
 use crate::{
     context::{Context, ItemRef},
-    error::is_conflict,
+    error::{is_absent, is_conflict},
     kubernetes::{self, json_of},
     status::condition,
+    work_items::is_tripped,
     workqueue::PanicGuard,
 };
 
 /// The condition's type, as the proposal of the circuit breaker names it.
 const CONDITION: &str = "ItemsCircuitBroken";
-/// How long after the last event of a spawner's items the condition is computed.
+/// How long after the last event of a spawner's items its status is computed.
 const QUIET: Duration = Duration::from_secs(10);
 /// The same after [`PATIENCE`].
 const SHORT_QUIET: Duration = Duration::from_secs(1);
@@ -42,13 +50,15 @@ const SHORT_QUIET: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The shortest time between two writes to one spawner, and the longest that an event waits for others to end.
 const INTERVAL: Duration = Duration::from_secs(30);
+/// How soon a reset that a user asked for is tried again.
+const RESET_AGAIN: Duration = Duration::from_secs(1);
 /// How many items a message names.
 const NAMED: usize = 20;
 
 /// Namespace and name of a spawner.
 pub(crate) type SpawnerRef = (String, String);
 
-/// When the condition of a spawner is computed.
+/// When the status of a spawner is computed.
 #[derive(Clone, Copy)]
 struct Due {
     at: Instant,
@@ -70,14 +80,18 @@ impl Due {
         let at = Instant::now() + wait;
         Self { at, latest: at }
     }
+
+    fn now() -> Self {
+        Self::after(Duration::ZERO)
+    }
 }
 
-/// Updates the condition of every spawner that `changed` yields, until the channel closes.
+/// Updates the status of every spawner that `changed` yields, until the channel closes.
 pub(crate) async fn run(context: Arc<Context>, mut changed: mpsc::UnboundedReceiver<SpawnerRef>) {
     let mut due: HashMap<SpawnerRef, Due> = HashMap::new();
     let mut written: HashMap<SpawnerRef, Instant> = HashMap::new();
     let panics = PanicGuard::new("spawner_status", &context.panics);
-    let mut conditions = SpawnerConditions {
+    let mut spawners = SpawnerStatuses {
         context,
         stated: HashMap::new(),
         warned: false,
@@ -98,13 +112,17 @@ pub(crate) async fn run(context: Arc<Context>, mut changed: mpsc::UnboundedRecei
                 let Some(spawner) = spawner else { return };
                 let now = Instant::now();
                 let earliest = written.get(&spawner).map_or(now, |at| *at + INTERVAL);
-                let next = Due::after_event(due.get(&spawner).copied(), now, earliest);
+                let next = if spawners.has_resets(&spawner) {
+                    Due::now()
+                } else {
+                    Due::after_event(due.get(&spawner).copied(), now, earliest)
+                };
                 due.insert(spawner, next);
             }
             () = wait => {
                 let Some((spawner, _)) = next else { continue };
                 due.remove(&spawner);
-                let retry = match panics.catch(spawner.clone(), conditions.update(&spawner)).await {
+                let retry = match panics.catch(spawner.clone(), Box::pin(spawners.update(&spawner))).await {
                     Ok(Ok(is_written)) => {
                         if is_written {
                             written.insert(spawner.clone(), Instant::now());
@@ -112,8 +130,12 @@ pub(crate) async fn run(context: Arc<Context>, mut changed: mpsc::UnboundedRecei
                         None
                     }
                     Ok(Err(error)) => {
-                        debug!(%error, namespace = spawner.0, name = spawner.1, "the spawner's condition was not written");
-                        Some(if is_conflict(&error) { QUIET } else { INTERVAL })
+                        debug!(%error, namespace = spawner.0, name = spawner.1, "the spawner's status was not written");
+                        Some(match () {
+                            () if spawners.has_resets(&spawner) => RESET_AGAIN,
+                            () if is_conflict(&error) => QUIET,
+                            () => INTERVAL,
+                        })
                     }
                     Err(after_panic) => Some(after_panic),
                 };
@@ -126,9 +148,9 @@ pub(crate) async fn run(context: Arc<Context>, mut changed: mpsc::UnboundedRecei
     }
 }
 
-/// Enqueues every spawner with a tripped item: the policies, which decide whether it is skipped, changed.
+/// Enqueues every spawner with a failed item: the policies, which decide whether it is skipped, changed.
 pub(crate) fn enqueue_all(context: &Context, changed: &mpsc::UnboundedSender<SpawnerRef>) {
-    for item in context.cache.work_items().all().iter().filter(|item| item.is_tripped()) {
+    for item in context.cache.work_items().all().iter().filter(|item| item.has_failures()) {
         let key = (item.namespace().to_owned(), item.name().to_owned());
         enqueue(context, changed, &key, item.spawner());
     }
@@ -147,7 +169,7 @@ pub(crate) fn enqueue(
     }
 }
 
-/// Enqueues the spawner of a Task that came or went, if the item that it shares with other spawners is tripped.
+/// Enqueues the spawner of a Task that came or went, if the item that it shares with other spawners failed.
 pub(crate) fn enqueue_of_task(
     context: &Context,
     changed: &mpsc::UnboundedSender<SpawnerRef>,
@@ -158,22 +180,38 @@ pub(crate) fn enqueue_of_task(
         return;
     };
     let item = context.cache.work_items().get(namespace, name);
-    if item.is_some_and(|item| item.spawner().is_none() && item.is_tripped()) {
+    if item.is_some_and(|item| item.spawner().is_none() && item.has_failures()) {
         let _ = changed.send((namespace.to_owned(), spawner.clone()));
     }
 }
 
-/// The conditions that were written.
-struct SpawnerConditions {
+/// What was written for spawners.
+struct SpawnerStatuses {
     context: Arc<Context>,
-    /// The UID and the skipped items of each spawner whose condition states them: it is not read again for them.
-    stated: HashMap<SpawnerRef, (String, Vec<String>)>,
+    /// The state of each spawner whose status states it: it is not read again for that.
+    stated: HashMap<SpawnerRef, StatedItems>,
     /// Whether it was logged that this Kelos keeps no conditions.
     warned: bool,
 }
 
-impl SpawnerConditions {
-    /// Writes the condition if it is not as it should be; whether it was written.
+/// What the status of a spawner states about its items.
+#[derive(Clone, Debug, PartialEq)]
+struct StatedItems {
+    uid: String,
+    /// The items that are skipped.
+    tripped: Vec<String>,
+    /// `None` where Kelos' schema does not have the field.
+    failed: Option<FailedItems>,
+}
+
+impl SpawnerStatuses {
+    /// Whether a user removed an entry of the spawner's `failedItems`, and the item is not reset yet.
+    fn has_resets(&self, (namespace, name): &SpawnerRef) -> bool {
+        let cached = self.context.cache.spawners().get(namespace, name);
+        cached.is_some_and(|cached| !cached.resets.is_empty())
+    }
+
+    /// Writes the status if it is not as it should be; whether it was written.
     async fn update(&mut self, key: &SpawnerRef) -> kube::Result<bool> {
         let (context, (namespace, name)) = (&*self.context, key);
         let before = self.stated.remove(key);
@@ -181,69 +219,145 @@ impl SpawnerConditions {
         let Some(cached) = cached.filter(|_| !context.is_opted_out(namespace)) else {
             return Ok(false);
         };
-        let state = (cached.info.uid.clone(), tripped_items(context, namespace, name));
-        let is_stated = before.as_ref() == Some(&state);
-        let is_written = !is_stated && self.write(key, &state.1).await?;
+        let fields = context.cache.kelos_fields();
+        for (id, reset) in &cached.resets {
+            reset_items(context, key, id, reset).await?;
+        }
+        let items = items_of(context, namespace, name);
+        let state = StatedItems {
+            uid: cached.info.uid.clone(),
+            tripped: tripped_items(context, &items, name),
+            failed: fields
+                .contains(&KelosField::FailedItems)
+                .then(|| FailedItems::of(&items)),
+        };
+        let is_lost = state
+            .failed
+            .as_ref()
+            .is_some_and(|failed| failed.entries != cached.failed_items);
+        if before.as_ref() == Some(&state) && !is_lost && cached.resets.is_empty() {
+            self.stated.insert(key.clone(), state);
+            return Ok(false);
+        }
+        let written = self.write(key, &state, &cached.resets).await?;
         self.stated.insert(key.clone(), state);
-        Ok(is_written)
+        Ok(written)
     }
 
-    async fn write(&mut self, (namespace, name): &SpawnerRef, tripped: &[String]) -> kube::Result<bool> {
+    async fn write(
+        &mut self,
+        (namespace, name): &SpawnerRef,
+        state: &StatedItems,
+        resets: &BTreeMap<String, FailedItemReset>,
+    ) -> kube::Result<bool> {
         let (spawners, now) = (self.context.spawners(namespace), self.context.now());
         let Some(spawner) = kubernetes::find(&spawners, name).await? else {
             return Ok(false);
         };
-        let Some(wanted) = conditions(&spawner, tripped, now) else {
+        let status = wanted_status(&spawner, state, resets, now);
+        if status.is_empty() {
             return Ok(false);
-        };
+        }
         let patch = json!({
             "metadata": {"resourceVersion": spawner.resource_version(), "uid": spawner.uid()},
-            "status": {"conditions": wanted},
+            "status": status,
         });
         let written = spawners
             .patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
             .await?;
-        let is_dropped = conditions(&written, tripped, now).is_some();
+        let is_dropped = conditions(&written, state, now).is_some();
         if is_dropped && !std::mem::replace(&mut self.warned, true) {
             // Logged once: nothing else depends on the condition.
             warn!("this Kelos keeps no conditions on a TaskSpawner: none lists the skipped items");
         }
-        Ok(!is_dropped)
+        Ok(true)
     }
 }
 
-/// The items of a spawner that are skipped, in a stable order: numbers as numbers.
-fn tripped_items(context: &Context, namespace: &str, name: &str) -> Vec<String> {
+/// The fields of the status of `spawner` that have to change.
+fn wanted_status(
+    spawner: &DynamicObject,
+    state: &StatedItems,
+    resets: &BTreeMap<String, FailedItemReset>,
+    now: Timestamp,
+) -> Map<String, Value> {
+    let stored = &spawner.data["status"];
+    let failed = state.failed.as_ref().and_then(|failed| failed.patch(stored, resets));
+    let mut status = failed.unwrap_or_default();
+    if let Some(conditions) = conditions(spawner, state, now) {
+        status.insert("conditions".to_owned(), conditions.into());
+    }
+    status
+}
+
+/// Requests the reset of the item `id` of a spawner, as `taskgate reset` does: the user of `reset` removed its entry.
+async fn reset_items(
+    context: &Context,
+    (namespace, name): &SpawnerRef,
+    id: &str,
+    reset: &FailedItemReset,
+) -> kube::Result<()> {
+    let why = format!("removed from status.failedItems of TaskSpawner {name}");
+    for item in items_of(context, namespace, name) {
+        let has_failures = item.status.as_ref().and_then(failures_to_reset).is_some();
+        if item.spec.item != id || !has_failures || item.annotations().contains_key(keys::RESET) {
+            continue;
+        }
+        let annotations = json!({keys::RESET: why, keys::RESET_BY: reset.by});
+        let request = Patch::Merge(json!({"metadata": {"uid": item.uid(), "annotations": annotations}}));
+        let items = context.work_items(namespace);
+        match items.patch(&item.name_any(), &PatchParams::default(), &request).await {
+            Ok(now) => {
+                let before = item.resource_version().unwrap_or_default();
+                context.cache.work_item_written(&before, &now);
+            }
+            Err(error) if is_absent(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// The items that concern a spawner: its own, and those that its Tasks state.
+fn items_of(context: &Context, namespace: &str, name: &str) -> Vec<WorkItem> {
     let items = context.cache.work_items().in_namespace(namespace);
+    let of_spawner = items.iter().filter(|item| {
+        let key = (namespace.to_owned(), item.name().to_owned());
+        item.has_failures() && context.spawners_of(&key, item.spawner()).contains(name)
+    });
+    of_spawner.map(|item| item.expand()).collect()
+}
+
+/// Those of `items` that are skipped, in a stable order: numbers as numbers.
+fn tripped_items(context: &Context, items: &[WorkItem], spawner: &str) -> Vec<String> {
     let sorted: BTreeSet<(Option<u64>, String)> = items
         .iter()
-        .filter(|item| item.is_tripped())
-        .filter(|item| {
-            let key = (namespace.to_owned(), item.name().to_owned());
-            context.spawners_of(&key, item.spawner()).contains(name)
-        })
-        .map(|item| item.expand())
-        .filter(|item| context.is_enforced(item, name))
+        .filter(|item| is_tripped(item) && context.is_enforced(item, spawner))
         .map(|item| (item.spec.item.parse().ok(), item.spec.item.clone()))
         .collect();
     sorted.into_iter().map(|(_, item)| item).collect()
 }
 
 /// All conditions of `spawner` with taskgate's as it should be, or `None` when it is so already. A spawner without tripped items
-/// that never had the condition does not get it.
-fn conditions(spawner: &DynamicObject, tripped: &[String], now: Timestamp) -> Option<Vec<Value>> {
+/// that never had the condition does not get it, unless `failedItems` is not complete.
+fn conditions(spawner: &DynamicObject, state: &StatedItems, now: Timestamp) -> Option<Vec<Value>> {
+    let tripped = &state.tripped[..];
+    let note = state.failed.as_ref().and_then(FailedItems::note);
     let stored = spawner.data.pointer("/status/conditions").and_then(Value::as_array);
     let mut conditions = stored.cloned().unwrap_or_default();
     let position = conditions.iter().position(|condition| condition["type"] == CONDITION);
-    if position.is_none() && tripped.is_empty() {
+    if position.is_none() && tripped.is_empty() && note.is_none() {
         return None;
     }
     let before = position.and_then(|position| Condition::deserialize(&conditions[position]).ok());
-    let (reason, message) = if tripped.is_empty() {
+    let (reason, mut message) = if tripped.is_empty() {
         ("NoneBroken", "no item is skipped".to_owned())
     } else {
         ("MaxRetriesExceeded", message(tripped))
     };
+    if let Some(note) = note {
+        message = format!("{message}; {note}");
+    }
     let generation = spawner.metadata.generation;
     let wanted = condition(
         CONDITION,
@@ -292,6 +406,35 @@ mod tests {
         .unwrap()
     }
 
+    fn state(tripped: &[&str]) -> StatedItems {
+        StatedItems {
+            uid: "u".into(),
+            tripped: tripped.iter().map(ToString::to_string).collect(),
+            failed: None,
+        }
+    }
+
+    #[test]
+    fn a_map_that_is_not_complete_is_noted() {
+        let mut incomplete = state(&[]);
+        incomplete.failed = Some(FailedItems {
+            total: 612,
+            ..FailedItems::default()
+        });
+        let written = wanted_status(
+            &spawner(&json!([])),
+            &incomplete,
+            &BTreeMap::new(),
+            Timestamp::UNIX_EPOCH,
+        );
+        let condition = &written["conditions"][0];
+        assert_eq!(
+            condition["message"],
+            "no item is skipped; status.failedItems has 0 of 612 failed items"
+        );
+        assert_eq!(condition["status"], "False");
+    }
+
     #[test]
     fn events_without_end_postpone_the_condition_by_the_interval_at_most() {
         let start = Instant::now();
@@ -320,12 +463,12 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH;
         let other = json!({"type": "DiscoveryError", "status": "False"});
         let before = spawner(&json!([other]));
-        assert_eq!(conditions(&before, &[], now), None);
-        let written = conditions(&before, &["42".to_owned()], now).unwrap();
+        assert_eq!(conditions(&before, &state(&[]), now), None);
+        let written = conditions(&before, &state(&["42"]), now).unwrap();
         assert_eq!((written.len(), &written[0]), (2, &other));
         let after = spawner(&json!(written));
-        assert_eq!(conditions(&after, &["42".to_owned()], now), None);
-        let closed = conditions(&after, &[], now).unwrap();
+        assert_eq!(conditions(&after, &state(&["42"]), now), None);
+        let closed = conditions(&after, &state(&[]), now).unwrap();
         assert_eq!(
             (&closed[1]["status"], &closed[1]["reason"]),
             (&json!("False"), &json!("NoneBroken"))

@@ -14,7 +14,7 @@ pub(crate) mod run;
 mod siblings;
 mod task;
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
@@ -22,6 +22,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
 };
 use kube::{Api, api::PostParams, runtime::events::EventType};
+use parking_lot::Mutex;
 use prometheus_client::{
     metrics::{counter::Counter, family::Family},
     registry::Registry,
@@ -44,7 +45,7 @@ use crate::{
 };
 
 pub(crate) use capability::follow_capability;
-pub use capability::knows_cancelled;
+pub use capability::{CancelledFields, cancelled_fields};
 pub(crate) use desired::follow_sources;
 
 /// Until a Task that cannot be cancelled is reconciled again.
@@ -57,8 +58,8 @@ pub(crate) struct CancellationReconciler {
     context: Arc<Context>,
     sources: Arc<Sources>,
     metrics: CancellationMetrics,
-    /// Whether the installed Tasks have the phase `Cancelled` and the field `status.cancelledBy`.
-    knows_cancelled: AtomicBool,
+    /// What the status of the installed Tasks has for a cancelled one.
+    cancelled_fields: Mutex<CancelledFields>,
     pub(crate) siblings: siblings::Siblings,
 }
 
@@ -80,7 +81,7 @@ impl CancellationReconciler {
             context,
             sources,
             metrics,
-            knows_cancelled: AtomicBool::default(),
+            cancelled_fields: Mutex::default(),
             siblings: siblings::Siblings::default(),
         }
     }

@@ -1,6 +1,6 @@
 //! Writes to the Task that is cancelled.
 
-use std::{collections::BTreeMap, sync::atomic::Ordering};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use kube::runtime::events::EventType;
@@ -13,7 +13,7 @@ use taskgate_api::{
 use taskgate_cache::trim_task;
 use taskgate_policy::{CancelState, Cancellation, announcement, conclusion, requester};
 
-use super::TaskCancellation;
+use super::{CancelledFields, TaskCancellation};
 use crate::{
     error::Error,
     kubernetes::{json_of, rfc3339, with_condition},
@@ -85,7 +85,7 @@ impl TaskCancellation<'_> {
             subject,
             ..
         } = *self;
-        let knows_cancelled = reconciler.knows_cancelled.load(Ordering::Relaxed);
+        let fields = *reconciler.cancelled_fields.lock();
         let note = conclusion(self.cancellation);
         self.record_once(EventType::Normal, "TaskCancelled", &note).await;
         // The list of conditions is written back, and the cached object lacks it.
@@ -93,7 +93,7 @@ impl TaskCancellation<'_> {
             return Ok(TaskResult::AwaitChange);
         };
         let json = json_of(&latest);
-        if let Some(status) = concluded(&json, self.cancellation, knows_cancelled, context.now()) {
+        if let Some(status) = concluded(&json, self.cancellation, fields, context.now()) {
             match task::patch_status(context, subject, json.pointer("/metadata/resourceVersion"), status).await? {
                 TaskResult::Changed(changed) => latest = *changed,
                 other => return Ok(other),
@@ -106,21 +106,28 @@ impl TaskCancellation<'_> {
             .await?;
         if let (TaskResult::Changed(_), Some(stamp)) = (&outcome, &self.cancellation.stamp) {
             let metrics = &reconciler.metrics;
-            metrics.cancelled(&subject.object, stamp.trigger.into(), knows_cancelled);
+            let is_phase = fields == CancelledFields::Phase;
+            metrics.cancelled(&subject.object, stamp.trigger.into(), is_phase);
         }
         Ok(outcome)
     }
 }
 
-/// The status of the Task `object` that says who cancelled it and why; `None` when it says so already. A Kelos that knows
-/// cancelled Tasks has a phase and a field for it.
-fn concluded(object: &Value, cancellation: &Cancellation, knows_cancelled: bool, now: Timestamp) -> Option<Value> {
+/// The status of the Task `object` that says who cancelled it and why, in the `fields` that there are for it; `None` when it says
+/// so already.
+fn concluded(object: &Value, cancellation: &Cancellation, fields: CancelledFields, now: Timestamp) -> Option<Value> {
     let stamp = cancellation.stamp.as_ref();
     let reason = stamp.map_or("ByHand", |stamp| stamp.trigger.into());
     let message = conclusion(cancellation);
     let known = Condition::find(object, CANCELLED);
+    let by = requester(cancellation);
     let is_stated = known.is_some_and(|known| known.is_true() && known.message() == message);
-    if is_stated && (!knows_cancelled || Task::of(object).phase() == kelos::CANCELLED) {
+    let has_fields = match fields {
+        CancelledFields::None => true,
+        CancelledFields::Requester => Task::of(object).cancelled_by() == Some(by),
+        CancelledFields::Phase => Task::of(object).phase() == kelos::CANCELLED,
+    };
+    if is_stated && has_fields {
         return None;
     }
     let condition = json!({
@@ -128,9 +135,11 @@ fn concluded(object: &Value, cancellation: &Cancellation, knows_cancelled: bool,
         "lastTransitionTime": rfc3339(now), "observedGeneration": object.pointer("/metadata/generation"),
     });
     let mut status = json!({"conditions": with_condition(object, condition), "message": message});
-    if knows_cancelled {
+    if fields != CancelledFields::None {
+        status["cancelledBy"] = by.into();
+    }
+    if fields == CancelledFields::Phase {
         status["phase"] = kelos::CANCELLED.into();
-        status["cancelledBy"] = requester(cancellation).into();
     }
     Some(status)
 }

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use kube::{ResourceExt as _, api::DynamicObject};
 use taskgate_api::{WorkItem, keys, task_policy::RetriedKind};
 use taskgate_cache::{ClusterCache, NamespacedName, ObjectChange};
-use taskgate_policy::{KnownPolicies, PolicyName, TaskState};
+use taskgate_policy::{KnownPolicies, TaskState};
 use tokio::{
     sync::{mpsc, watch},
     task::yield_now,
@@ -18,6 +18,7 @@ use tokio::{
 use super::Reconcilers;
 use crate::{
     breaker::spawner_status::{self, SpawnerRef},
+    context::Context,
     kubernetes::json_of,
 };
 
@@ -197,11 +198,26 @@ fn changed_namespaces(before: &KnownPolicies, now: &KnownPolicies) -> Option<BTr
     }
     let names = before.states.keys().chain(now.states.keys());
     let changed = names.filter(|name| before.states.get(name) != now.states.get(name));
-    let namespace_of = |name: &PolicyName| match name {
-        PolicyName::Namespaced { namespace, .. } => Some(namespace.clone()),
-        PolicyName::Cluster { .. } => None,
-    };
-    changed.map(namespace_of).collect()
+    changed.map(|name| name.namespace().map(ToOwned::to_owned)).collect()
+}
+
+/// Follows TaskSpawners, and enqueues one whose `failedItems` another client changed: a user who resets an item, or a write of Kelos
+/// that dropped them.
+pub(crate) async fn follow_spawners(context: &Context, spawners: &mpsc::UnboundedSender<SpawnerRef>) {
+    context.ready().await;
+    let mut changes = context.cache.spawners().subscribe();
+    while let Some(changes) = changes.next().await {
+        for ObjectChange { key, old, new } in changes {
+            let Some(new) = new else { continue };
+            let is_same = match &old {
+                Some(old) => (&old.failed_items, &old.resets) == (&new.failed_items, &new.resets),
+                None => new.failed_items.is_empty() && new.resets.is_empty(),
+            };
+            if !is_same {
+                let _ = spawners.send((key.namespace, key.name));
+            }
+        }
+    }
 }
 
 /// Enqueues the Tasks with taskgate's finalizer in namespaces that are opted out: the finalizer is removed now, not when the Tasks
@@ -226,7 +242,7 @@ pub(crate) async fn follow_namespaces(cache: &ClusterCache, queue: &TaskQueue) {
 
 #[cfg(test)]
 mod tests {
-    use taskgate_policy::{Acceptance, PolicyState};
+    use taskgate_policy::{Acceptance, PolicyName, PolicyState};
 
     use super::*;
 

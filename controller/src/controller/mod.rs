@@ -22,7 +22,7 @@ use taskgate_cache::{NamespacedName, kelos_resource};
 use tokio::sync::{mpsc, watch};
 use tracing::info;
 
-use self::changes::{TaskQueue, follow_namespaces, follow_policies, follow_tasks, follow_work_items};
+use self::changes::{TaskQueue, follow_namespaces, follow_policies, follow_spawners, follow_tasks, follow_work_items};
 use crate::{
     breaker::{
         BreakerReconciler, reassess,
@@ -32,6 +32,7 @@ use crate::{
     config::Config,
     context::Context,
     events::EventQueue,
+    kelos_fields,
     kubernetes::kelos::{served_version, task_resource, wait_until_installed},
     metadata::{self, MetadataReconciler},
     queueing::{self, QueueingReconciler},
@@ -137,6 +138,7 @@ async fn run_with(
     if kelos.is_some() {
         parts.push(spawner_status::run(Arc::clone(context), changed_spawners).boxed());
         parts.push(reassess::run(context, policies_changed, &spawners).boxed());
+        parts.push(follow_spawners(context, &spawners).boxed());
         parts.push(reconcile_tasks(&reconcilers, &queue, enqueued, &spawners).boxed());
         parts.extend(kelos_parts(&reconcilers, config, metrics, &queue));
     } else {
@@ -163,6 +165,8 @@ fn kelos_parts<'a>(
     let enqueue = move |namespace: &str, task: &str| queue.enqueue(namespace, task);
     let read_sources = move || source::run(Arc::clone(context), Arc::clone(sources), config.sources.clone());
     let mut parts = vec![
+        kelos_fields::keep_extended(&context.client, &context.cache).boxed(),
+        kelos_fields::restore_fields(context).boxed(),
         cancellation::follow_capability(cancellation).boxed(),
         cancellation::follow_sources(cancellation, enqueue).boxed(),
         metadata::follow_sources(metadata, enqueue).boxed(),

@@ -35,7 +35,7 @@ use taskgate_api::{
     task_policy::{RetriedKind, RetryPolicy},
 };
 use taskgate_policy::{
-    PolicyName, Retrying, TaskState,
+    Retrying, TaskState,
     retry::{Retried, RunPhase},
 };
 use tokio::sync::mpsc;
@@ -184,9 +184,9 @@ impl RetryReconciler {
     fn rule_of(&self, namespace: &str, retried: Retried<'_>) -> Option<RetryRule> {
         self.context.in_scope(namespace, None, |policies| {
             let found = policies.retry(retried.kind(), retried.object())?;
-            let policy = match found.policy {
-                PolicyName::Namespaced { .. } => format!("{namespace}/{}", found.policy),
-                PolicyName::Cluster { .. } => found.policy.to_string(),
+            let policy = match found.policy.namespace() {
+                Some(_) => format!("{namespace}/{}", found.policy),
+                None => found.policy.to_string(),
             };
             Some(RetryRule {
                 policy,

@@ -102,7 +102,9 @@ async fn write(context: &Context, policy: &StoredPolicy, state: Option<&Readabil
     if wanted.as_ref() == current {
         return;
     }
-    let (api, kind, name) = status::policy_api(&context.client, policy.name());
+    let Some((api, kind, name)) = status::policy_api(&context.client, policy.name()) else {
+        return;
+    };
     let patch = json!({
         "apiVersion": kind.api_version,
         "kind": kind.kind,

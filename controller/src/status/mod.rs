@@ -38,16 +38,20 @@ pub(crate) fn condition(
     }
 }
 
-/// The API and the kind of a policy, and its name there.
-pub(crate) fn policy_api<'a>(client: &Client, policy: &'a PolicyName) -> (Api<DynamicObject>, ApiResource, &'a str) {
+/// The API and the kind of a policy, and its name there; `None` for the fields of a TaskSpawner, whose status is Kelos' own.
+pub(crate) fn policy_api<'a>(
+    client: &Client,
+    policy: &'a PolicyName,
+) -> Option<(Api<DynamicObject>, ApiResource, &'a str)> {
     match policy {
+        PolicyName::Spawner { .. } => None,
         PolicyName::Namespaced { namespace, name } => {
             let kind = ApiResource::erase::<TaskPolicy>(&());
-            (Api::namespaced_with(client.clone(), namespace, &kind), kind, name)
+            Some((Api::namespaced_with(client.clone(), namespace, &kind), kind, name))
         }
         PolicyName::Cluster { name } => {
             let kind = ApiResource::erase::<ClusterTaskPolicy>(&());
-            (Api::all_with(client.clone(), &kind), kind, name)
+            Some((Api::all_with(client.clone(), &kind), kind, name))
         }
     }
 }

@@ -69,21 +69,26 @@ async fn follow(policies: &Store<StoredPolicy>, clock: &Clock, enqueue: &mpsc::U
 /// Writes the status of a policy if it is not as it should be.
 async fn reconcile(client: &Client, cache: &ClusterCache, name: PolicyName) -> Reconciled {
     let policy = match &name {
+        PolicyName::Spawner { .. } => None,
         PolicyName::Namespaced { namespace, name } => cache.task_policies().get(namespace, name),
         PolicyName::Cluster { name } => cache.cluster_task_policies().get("", name),
     };
     let Some(status) = policy.and_then(|policy| wanted(&policy, cache.clock().now())) else {
         return Ok(None);
     };
-    let (api, kind, object) = policy_api(client, &name);
+    let Some((api, kind, object)) = policy_api(client, &name) else {
+        return Ok(None);
+    };
     let patch = json!({"apiVersion": kind.api_version, "kind": kind.kind, "status": status});
     let params = PatchParams::apply(MANAGER).force();
     match api.patch_status(object, &params, &Patch::Apply(&patch)).await {
         // Deleted meanwhile.
         Err(error) if !is_absent(&error) => {
-            let (kind, namespace) = match &name {
-                PolicyName::Namespaced { namespace, .. } => ("TaskPolicy", namespace.as_str()),
-                PolicyName::Cluster { .. } => ("ClusterTaskPolicy", ""),
+            let namespace = name.namespace().unwrap_or_default();
+            let kind = if namespace.is_empty() {
+                "ClusterTaskPolicy"
+            } else {
+                "TaskPolicy"
             };
             Err(Error::new("writing the status of", kind, namespace, object, error))
         }

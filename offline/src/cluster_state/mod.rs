@@ -17,11 +17,16 @@ use kube::Client;
 use serde::Serialize;
 use serde_json::Value;
 use taskgate_api::{
-    GROUP, WorkItem, WorkItemSpec, WorkItemStatus, kelos, keys,
+    GROUP, WorkItem, WorkItemSpec, WorkItemStatus, kelos,
+    kelos_fields::{KelosField, KelosFields, SpawnerFields},
+    keys,
     kueue::{self, ConfigRef, Settings},
     metadata::Metadata,
 };
-use taskgate_policy::{ItemIdentity, Policy, PolicyName, PolicySet, SpawnerInfo, TaskState, WorkspaceInfo};
+use taskgate_policy::{
+    ItemIdentity, Policy, PolicyName, PolicySet, SpawnerInfo, TaskState, WorkspaceInfo,
+    kelos_fields::{FieldState, schema_fields},
+};
 
 use crate::schema::{Schemas, kind_of};
 pub use live::{LoadError, load};
@@ -71,6 +76,8 @@ pub struct ClusterState {
     priority_classes: BTreeSet<String>,
     kueue_settings: Option<Settings>,
     kueue_config_unreadable: bool,
+    /// The fields of Kelos' kinds that are taskgate's; all of them where Kelos' schema is not known.
+    kelos_fields: KelosFields,
     /// Whether the API server serves kinds of Kueue.
     has_kueue: bool,
     options: ClusterStateOptions,
@@ -80,8 +87,10 @@ impl ClusterState {
     /// The state with `objects`. Of two of one kind and name the later one counts. Namespaced objects without a namespace are in
     /// `namespace`.
     pub fn of<'a>(objects: impl IntoIterator<Item = &'a Value>, namespace: &str, options: ClusterStateOptions) -> Self {
+        let objects: Vec<_> = objects.into_iter().collect();
         let mut state = Self {
             options,
+            kelos_fields: kelos_fields(objects.iter().copied()).unwrap_or_else(KelosField::all),
             ..Self::default()
         };
         let mut policies = HashMap::new();
@@ -115,14 +124,12 @@ impl ClusterState {
             }
             (GROUP, "TaskPolicy") => {
                 let (namespace, name) = (namespace.to_owned(), name.to_owned());
-                let title = format!("TaskPolicy {namespace}/{name}");
                 let name = PolicyName::Namespaced { namespace, name };
-                policies.insert(name.clone(), compile(name, title, object));
+                policies.insert(name.clone(), compile(name, object));
             }
             (GROUP, "ClusterTaskPolicy") => {
-                let title = format!("ClusterTaskPolicy {name}");
                 let name = PolicyName::Cluster { name: name.to_owned() };
-                policies.insert(name.clone(), compile(name, title, object));
+                policies.insert(name.clone(), compile(name, object));
             }
             (GROUP, "WorkItem") => {
                 let read = serde_json::from_value(object.clone()).map_err(|error| error.to_string());
@@ -131,6 +138,14 @@ impl ClusterState {
             (kelos::GROUP, "TaskSpawner") => {
                 self.spawners
                     .insert(key(namespace, name), Arc::new(SpawnerInfo::of(object)));
+                let (namespace, name) = (namespace.to_owned(), name.to_owned());
+                let compiled = self.compile_fields(&namespace, &name, object);
+                let name = PolicyName::Spawner { namespace, name };
+                match compiled {
+                    Some(compiled) => drop(policies.insert(name, compiled)),
+                    // The later of two counts.
+                    None => drop(policies.remove(&name)),
+                }
             }
             (kelos::GROUP, "Workspace") => {
                 let workspace = Arc::new(WorkspaceInfo::of(object));
@@ -166,6 +181,16 @@ impl ClusterState {
             }
             _ => {}
         }
+    }
+
+    /// Compiles the policy fields of a TaskSpawner, of those that the schema keeps. `None`: it has none.
+    fn compile_fields(&self, namespace: &str, name: &str, object: &Value) -> Option<Result<Policy, RejectedPolicy>> {
+        let fields = SpawnerFields::read(object, &self.kelos_fields);
+        let compiled = Policy::of_spawner(namespace, name, &fields)?;
+        Some(compiled.map_err(|problems| RejectedPolicy {
+            policy: format!("TaskSpawner {namespace}/{name}"),
+            problems: problems.iter().map(ToString::to_string).collect(),
+        }))
     }
 
     /// A policy without a name, which the API server does not store as it is.
@@ -246,11 +271,29 @@ impl ClusterState {
     }
 }
 
+/// The fields of a TaskSpawner that taskgate added to its schema; `None`: the schema is not among `objects`.
+pub fn kelos_fields<'a>(objects: impl IntoIterator<Item = &'a Value>) -> Option<KelosFields> {
+    let name = KelosField::FailurePolicy.crd();
+    let is_it =
+        |object: &&Value| object["kind"] == "CustomResourceDefinition" && Metadata::of(object).name() == Some(name);
+    let found = schema_fields(objects.into_iter().filter(is_it).last()?);
+    let is_added = |field: &KelosField| {
+        let mut states = found
+            .iter()
+            .filter(|found| found.field == *field)
+            .map(|found| found.state);
+        states.all(|state| matches!(state, FieldState::Added | FieldState::Outdated))
+    };
+    let of_spawner = KelosField::all().into_iter().filter(|field| field.crd() == name);
+    Some(of_spawner.filter(is_added).collect())
+}
+
 /// The schemas of policies.
 static SCHEMAS: LazyLock<Schemas> = LazyLock::new(Schemas::own);
 
-/// Compiles the policy `object`, called `name`, or returns its problems under `title`.
-fn compile(name: PolicyName, title: String, object: &Value) -> Result<Policy, RejectedPolicy> {
+/// Compiles the policy `object`, called `name`.
+fn compile(name: PolicyName, object: &Value) -> Result<Policy, RejectedPolicy> {
+    let policy = name.title();
     let problems = match SCHEMAS.stored(object) {
         Ok(object) => match Policy::of_spec(name, &object["spec"]) {
             Ok(policy) => return Ok(policy),
@@ -258,10 +301,7 @@ fn compile(name: PolicyName, title: String, object: &Value) -> Result<Policy, Re
         },
         Err(errors) => errors.iter().map(ToString::to_string).collect(),
     };
-    Err(RejectedPolicy {
-        policy: title,
-        problems,
-    })
+    Err(RejectedPolicy { policy, problems })
 }
 
 #[cfg(test)]

@@ -27,10 +27,13 @@ pub fn decide<'m>(governed: &Governed<'_>, item: impl Into<ItemSnapshot<'m>>, no
         (Kind::TaskPolicy | Kind::ClusterTaskPolicy, _) => {
             policy_validation::findings(request, governed.context.policies)
         }
+        // Its fields are reviewed apart.
+        (Kind::TaskSpawner, _) => Vec::new(),
         (Kind::WorkItem | Kind::WorkItemStatus, _) => work_item::findings(request),
     };
     let removed = reserved_keys::findings(request, &findings, {
-        let mut policies = governed.context.policies.ranked(request.namespace);
+        // The fields of a TaskSpawner set no metadata.
+        let mut policies = governed.context.policies.ranked(request.namespace, None);
         policies.any(|policy| policy.metadata().is_some())
     });
     findings.extend(removed);
@@ -45,6 +48,7 @@ fn mutate_task<'a>(governed: &Governed<'a>) -> Vec<Finding<'a>> {
         .iter()
         .cloned()
         .chain(accounting.into_iter().flatten())
+        .chain(queueing::task_finding(governed))
         .chain(retry)
         .collect()
 }

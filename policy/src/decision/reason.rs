@@ -45,6 +45,8 @@ pub enum Detail {
     Accounted(String),
     /// The Task's TTL, in seconds, is kept aside, so that it is there when its retry is due.
     TtlKept(String),
+    /// The Task's `spec.queueName` is moved to its label.
+    QueueMoved(String),
     /// A user sends these fields of the spec again, which admission moved to annotations.
     MovedAgain(Vec<&'static str>),
     /// A user sends a field of the spec with another value than admission moved to an annotation.
@@ -193,6 +195,7 @@ impl Reason {
         match &self.detail {
             Detail::Accounted(work_item) => format!("{would}account for the Task in WorkItem {work_item}"),
             Detail::TtlKept(seconds) => format!("{would}keep the TTL of {seconds}s aside until no retry is due"),
+            Detail::QueueMoved(queue) => format!("move spec.queueName {queue} to the label kueue.x-k8s.io/queue-name"),
             Detail::MovedAgain(fields) => format!("keep spec.{} aside, as at the creation", fields.join(", spec.")),
             Detail::MovedFieldChanged {
                 field,

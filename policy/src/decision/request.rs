@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use taskgate_api::{Mode, job::Job, kelos::Task};
+use taskgate_api::{Mode, job::Job, kelos::Task, kelos_fields::KelosFields};
 
 use super::Finding;
 use crate::{
@@ -55,6 +55,8 @@ pub enum Kind {
     Task,
     /// A `batch/v1` Job.
     Job,
+    /// A Kelos TaskSpawner, or its status.
+    TaskSpawner,
     /// A `TaskPolicy`.
     TaskPolicy,
     /// A `ClusterTaskPolicy`.
@@ -106,6 +108,8 @@ pub struct AdmissionContext<'a> {
     pub workspace: &'a Workspace,
     /// For a Job: the state of Kueue.
     pub kueue: &'a KueueInfo,
+    /// The fields of Kelos' kinds that are taskgate's.
+    pub kelos_fields: &'a KelosFields,
 }
 
 /// The state of Kueue for a new Job; a field is `None` when it is not known.
@@ -130,7 +134,9 @@ impl<'a> Request<'a> {
         match self.kind {
             Kind::Task => Some(Task::of(self.object)),
             Kind::Job => context.owner_task.map(Task::of),
-            Kind::TaskPolicy | Kind::ClusterTaskPolicy | Kind::WorkItem | Kind::WorkItemStatus => None,
+            Kind::TaskSpawner | Kind::TaskPolicy | Kind::ClusterTaskPolicy | Kind::WorkItem | Kind::WorkItemStatus => {
+                None
+            }
         }
     }
 

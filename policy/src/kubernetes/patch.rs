@@ -258,19 +258,19 @@ fn remove_spec_field(object: &Value, name: &str) -> Vec<PatchOperation> {
 }
 
 /// The value at `path`.
-fn at<'v>(object: &'v Value, path: &[&str]) -> Option<&'v Value> {
+pub(crate) fn at<'v>(object: &'v Value, path: &[&str]) -> Option<&'v Value> {
     path.iter().try_fold(object, |value, name| value.get(name))
 }
 
 /// JSON patch's `add` also replaces, so it is right whether or not the field is there. Tokens are escaped.
-fn add(path: &[&str], value: Value) -> PatchOperation {
+pub(crate) fn add(path: &[&str], value: Value) -> PatchOperation {
     PatchOperation::Add(AddOperation {
         path: PointerBuf::from_tokens(path.iter().copied()),
         value,
     })
 }
 
-fn remove(path: &[&str]) -> PatchOperation {
+pub(crate) fn remove(path: &[&str]) -> PatchOperation {
     PatchOperation::Remove(RemoveOperation {
         path: PointerBuf::from_tokens(path.iter().copied()),
     })

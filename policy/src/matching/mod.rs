@@ -1,7 +1,7 @@
 //! Compiled policies, and the lookup of the policies that apply to an object.
 //!
 //! ```text
-//! when a policy is read:    TaskPolicySpec -> Policy (with its MetadataRule) -> PolicySet
+//! when a policy is read:    TaskPolicySpec, or SpawnerFields -> Policy (with its MetadataRule) -> PolicySet
 //! when an object is looked up:  PolicyScope -> Attributes -> Sections: for each section the strongest policy that has it
 //! ```
 //!
@@ -14,6 +14,7 @@ mod policy;
 mod policy_set;
 mod scope;
 mod sections;
+mod spawner;
 
 pub(crate) use identity::find_item;
 pub use identity::{ItemIdentity, SourceKey, identify};
@@ -25,3 +26,4 @@ pub(crate) use scope::selectable;
 pub use scope::{FailureRule, GoverningSection, PolicyScope, RetryRule};
 pub use sections::{Candidate, Claim, Section};
 pub(crate) use sections::{SectionMatch, Sections};
+pub use spawner::spec_of_spawner;

@@ -36,9 +36,17 @@ struct Compiled {
     doubts: Vec<Problem>,
 }
 
-/// Which object a policy is. Orders by precedence among equals: a `TaskPolicy` before a `ClusterTaskPolicy`, then by name.
+/// Which object a policy is. Orders by precedence among equals: a TaskSpawner, a `TaskPolicy`, a `ClusterTaskPolicy`, then by
+/// name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PolicyName {
+    /// The policy fields of a TaskSpawner, which govern its own Tasks.
+    Spawner {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
     /// A `TaskPolicy`.
     Namespaced {
         /// Its namespace.
@@ -54,9 +62,27 @@ pub enum PolicyName {
 }
 
 impl PolicyName {
-    /// What there may be [`MAX_POLICIES`](super::MAX_POLICIES) of, in words.
+    /// The namespace whose objects the policy governs; `None` for a `ClusterTaskPolicy`.
+    pub fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Spawner { namespace, .. } | Self::Namespaced { namespace, .. } => Some(namespace),
+            Self::Cluster { .. } => None,
+        }
+    }
+
+    /// The kind and the name of the object with its namespace, such as `TaskPolicy team/agents`.
+    pub fn title(&self) -> String {
+        match self {
+            Self::Spawner { namespace, name } => format!("TaskSpawner {namespace}/{name}"),
+            Self::Namespaced { namespace, name } => format!("TaskPolicy {namespace}/{name}"),
+            Self::Cluster { name } => format!("ClusterTaskPolicy {name}"),
+        }
+    }
+
+    /// What there may be [`MAX_POLICIES`](super::MAX_POLICIES) of, in words. A TaskSpawner is not limited by it.
     pub fn group(&self) -> String {
         match self {
+            Self::Spawner { namespace, .. } => format!("TaskSpawners in namespace {namespace}"),
             Self::Namespaced { namespace, .. } => format!("TaskPolicies in namespace {namespace}"),
             Self::Cluster { .. } => "ClusterTaskPolicies".to_owned(),
         }
@@ -66,6 +92,7 @@ impl PolicyName {
 impl fmt::Display for PolicyName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Spawner { name, .. } => write!(f, "TaskSpawner/{name}"),
             Self::Namespaced { name, .. } => write!(f, "TaskPolicy/{name}"),
             Self::Cluster { name } => write!(f, "ClusterTaskPolicy/{name}"),
         }
@@ -102,8 +129,13 @@ impl Policy {
         Self::compile(name, &spec.policy, spec.enforced, spec.namespace_selector.as_ref())
     }
 
-    /// Compiles the stored policy `name`, whose spec is `spec`. Errors with every problem found; one of them may be that the spec
-    /// cannot be read.
+    /// Compiles the policy fields `spec` of the object `name`. Errors with every problem found.
+    pub(super) fn of_fields(name: PolicyName, spec: &TaskPolicySpec) -> Result<Self, Vec<Problem>> {
+        Self::compile(name, spec, false, None)
+    }
+
+    /// Compiles the stored policy `name`, a `TaskPolicy` or a `ClusterTaskPolicy`, whose spec is `spec`. Errors with every problem
+    /// found; one of them may be that the spec cannot be read.
     pub fn of_spec(name: PolicyName, spec: &Value) -> Result<Self, Vec<Problem>> {
         let unreadable = |error: serde_json::Error| {
             vec![Problem {
@@ -112,7 +144,7 @@ impl Policy {
             }]
         };
         match name {
-            PolicyName::Namespaced { .. } => {
+            PolicyName::Spawner { .. } | PolicyName::Namespaced { .. } => {
                 let spec = TaskPolicySpec::deserialize(spec).map_err(unreadable)?;
                 Self::compile(name, &spec, false, None)
             }
@@ -191,7 +223,7 @@ impl Policy {
         &self.0.name
     }
 
-    /// The rank of the policy: the smaller one wins.
+    /// The rank of the policy among those of its kind and of the other kind of policy: the smaller one wins.
     pub(crate) fn rank(&self) -> (bool, i64, &PolicyName) {
         (!self.0.enforced, -i64::from(self.0.spec.priority), &self.0.name)
     }

@@ -19,6 +19,8 @@ use crate::{
 pub struct PolicySet {
     cluster: PolicyGroup,
     namespaced: HashMap<String, PolicyGroup>,
+    /// The policy fields of TaskSpawners, by namespace and name.
+    spawners: HashMap<String, HashMap<String, Policy>>,
     pub(crate) selects_task_labels: bool,
     follows_sources: bool,
     queues: bool,
@@ -74,6 +76,11 @@ impl PolicySet {
             set.follows_sources |= policy.follows_sources();
             set.queues |= policy.queue().is_some();
             let group = match policy.name() {
+                PolicyName::Spawner { namespace, name } => {
+                    let (namespace, name) = (namespace.clone(), name.clone());
+                    set.spawners.entry(namespace).or_default().insert(name, policy);
+                    continue;
+                }
                 PolicyName::Cluster { .. } => &mut set.cluster,
                 PolicyName::Namespaced { namespace, .. } => set.namespaced.entry(namespace.clone()).or_default(),
             };
@@ -94,7 +101,8 @@ impl PolicySet {
             self.cluster.policies.iter().partition(|policy| policy.is_enforced());
         let further = || {
             let namespaced = self.namespaced.values().flat_map(|group| &group.policies);
-            others.iter().copied().chain(namespaced)
+            let spawners = self.spawners.values().flat_map(HashMap::values);
+            others.iter().copied().chain(namespaced).chain(spawners)
         };
         let of = |enforced: &Policy| {
             let each = further().map(|further| (further.name().clone(), Stricter::of(enforced, further)));
@@ -109,7 +117,8 @@ impl PolicySet {
     /// How many policies there are.
     pub fn len(&self) -> usize {
         let groups = self.namespaced.values().chain([&self.cluster]);
-        groups.map(|group| group.policies.len()).sum()
+        let policies: usize = groups.map(|group| group.policies.len()).sum();
+        policies + self.spawners.values().map(HashMap::len).sum::<usize>()
     }
 
     /// Whether there are none.
@@ -120,6 +129,8 @@ impl PolicySet {
     /// Whether there may be one more policy of this name's kind, or `name` is there already.
     pub(crate) fn has_room_for(&self, name: &PolicyName) -> bool {
         let group = match name {
+            // There is one for each TaskSpawner.
+            PolicyName::Spawner { .. } => None,
             PolicyName::Namespaced { namespace, .. } => self.namespaced.get(namespace),
             PolicyName::Cluster { .. } => Some(&self.cluster),
         };
@@ -145,16 +156,21 @@ impl PolicySet {
         }
     }
 
-    /// The policies that apply to `namespace`, strongest first: a merge of two sorted lists.
-    pub(crate) fn ranked<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Policy> {
+    /// The policies that apply to Tasks of `spawner` in `namespace`, strongest first: the enforced ones, the fields of the spawner
+    /// itself, and a merge of two sorted lists.
+    pub(crate) fn ranked<'a>(&'a self, namespace: &str, spawner: Option<&str>) -> impl Iterator<Item = &'a Policy> {
+        let enforced = self.cluster.policies.partition_point(Policy::is_enforced);
+        let (enforced, cluster) = self.cluster.policies.split_at(enforced);
+        let of_spawner = spawner.and_then(|spawner| self.spawners.get(namespace)?.get(spawner));
         let local = self.namespaced.get(namespace).into_iter();
         let mut local = local.flat_map(|group| &group.policies).peekable();
-        let mut cluster = self.cluster.policies.iter().peekable();
-        std::iter::from_fn(move || match (local.peek(), cluster.peek()) {
+        let mut cluster = cluster.iter().peekable();
+        let merged = std::iter::from_fn(move || match (local.peek(), cluster.peek()) {
             (Some(a), Some(b)) if a.rank().cmp(&b.rank()) == Ordering::Greater => cluster.next(),
             (Some(_), _) => local.next(),
             (None, _) => cluster.next(),
-        })
+        });
+        enforced.iter().chain(of_spawner).chain(merged)
     }
 }
 
@@ -168,16 +184,16 @@ pub struct KnownPolicies {
     pub set: Arc<PolicySet>,
     /// All of them.
     pub states: BTreeMap<PolicyName, PolicyState>,
-    /// Whether these are all that are stored: false until both kinds were listed.
+    /// Whether these are all that are stored: false until both kinds, and the TaskSpawners, were listed.
     pub complete: bool,
 }
 
-/// One stored policy.
+/// One stored policy, or the policy fields of one TaskSpawner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyState {
     /// The object's uid.
     pub uid: String,
-    /// The generation that was compiled.
+    /// The generation that was compiled. One of a TaskSpawner that changes other fields only is not compiled again.
     pub generation: i64,
     /// Whether it is in force.
     pub acceptance: Acceptance,

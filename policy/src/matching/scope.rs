@@ -153,7 +153,7 @@ impl<'p, 's> PolicyScope<'p, 's> {
     pub fn candidates(&self, object: &Value) -> Vec<Candidate<'p>> {
         let attributes = self.attributes(object);
         let sections = self.select(&attributes);
-        let ranked = self.policies.ranked(self.namespace);
+        let ranked = self.policies.ranked(self.namespace, attributes.spawner);
         ranked
             .map(|policy| Candidate::new(policy, &attributes, &sections))
             .collect()

@@ -91,7 +91,7 @@ impl<'a> Sections<'a> {
             return sections;
         }
         let matching = |policy: &&Policy| policy.mismatch(attributes).is_none();
-        for policy in policies.ranked(namespace).filter(matching) {
+        for policy in policies.ranked(namespace, attributes.spawner).filter(matching) {
             sections.any.get_or_insert_with(|| policy.section(None, ()));
             if !policy.is_enforced() {
                 sections.tighten(policies, policy);

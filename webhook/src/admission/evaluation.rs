@@ -9,8 +9,10 @@ use taskgate_api::kelos::Task;
 use taskgate_cache::block_in_place;
 use taskgate_policy::{
     CancelDetail, CancelReview, Decision, ItemSnapshot, Kind, Operation, Phase, Request, Right, decide, govern,
-    has_reserved_keys, needs_permission_check, required_rights, reserved_keys_changed, review_cancellation,
-    review_task_update, right_missing, without_reserved_keys,
+    has_reserved_keys,
+    kelos_fields::{FieldsReview, FieldsWriter, review_kelos_fields},
+    needs_permission_check, required_rights, reserved_keys_changed, review_cancellation, review_task_update,
+    right_missing, without_reserved_keys,
 };
 
 use super::{
@@ -29,8 +31,12 @@ pub async fn evaluate<C: ClusterContext>(
     review: &ReviewRequest,
     now: Timestamp,
 ) -> Result<Decision, ClusterReadError> {
-    if matches!(endpoint.filter, RequestFilter::Cancellation | RequestFilter::OwnKeys) {
-        return evaluate_own_keys(cluster, endpoint.phase, kind, review, now).await;
+    match endpoint.filter {
+        RequestFilter::Cancellation | RequestFilter::OwnKeys => {
+            return evaluate_own_keys(cluster, endpoint.phase, kind, review, now).await;
+        }
+        RequestFilter::KelosFields | RequestFilter::KelosDrops => return evaluate_kelos_fields(cluster, review).await,
+        _ => {}
     }
     if endpoint.filter == RequestFilter::NewOrAppliedAgain && review.operation == Operation::Update {
         return Ok(match is_own(cluster, review).await? {
@@ -129,13 +135,36 @@ async fn evaluate_own_keys<C: ClusterContext>(
     Ok(review_cancellation(&request))
 }
 
+/// Decides on a write that changes or drops a field that taskgate adds to Kelos' kinds.
+async fn evaluate_kelos_fields<C: ClusterContext>(
+    cluster: &C,
+    review: &ReviewRequest,
+) -> Result<Decision, ClusterReadError> {
+    let user = review.username();
+    let writer = if is_own(cluster, review).await? {
+        FieldsWriter::Taskgate
+    } else if cluster.kelos_writers().include(user, &review.namespace) {
+        FieldsWriter::Kelos
+    } else {
+        FieldsWriter::User(user)
+    };
+    Ok(review_kelos_fields(&FieldsReview {
+        kind: &review.kind.kind,
+        status: review.sub_resource == "status",
+        writer,
+        fields: &cluster.kelos_fields(),
+        object: &review.object,
+        old: &review.old_object,
+    }))
+}
+
 /// Whether the decision depends on whether the user is taskgate itself: where only taskgate may write, and where an object
 /// carries keys that only taskgate sets.
 fn depends_on_user(endpoint: &Endpoint, kind: Kind, review: &ReviewRequest) -> bool {
     match kind {
         Kind::Task | Kind::Job => endpoint.phase == Phase::Mutating && has_reserved_keys(kind, &review.object),
         Kind::WorkItem | Kind::WorkItemStatus => review.operation != Operation::Delete,
-        Kind::TaskPolicy | Kind::ClusterTaskPolicy => false,
+        Kind::TaskSpawner | Kind::TaskPolicy | Kind::ClusterTaskPolicy => false,
     }
 }
 

@@ -12,11 +12,12 @@ use taskgate_api::{
     WorkItem, WorkItemStatus,
     job::Job,
     kelos,
+    kelos_fields::{KelosFields, KelosWriters},
     metadata::{Metadata, Owner},
 };
 use taskgate_policy::{
     AdmissionContext, Governed, ItemIdentity, Kind, KueueInfo, PolicySet, Request, Right, SpawnerInfo, TaskState,
-    Workspace, is_far_from_limit, requests_queue,
+    Workspace, has_queue_field, is_far_from_limit, requests_queue,
 };
 
 /// The labels of a namespace.
@@ -156,6 +157,16 @@ pub trait ClusterContext: Send + Sync + 'static {
         std::future::ready(Ok(false))
     }
 
+    /// The fields of Kelos' kinds that are taskgate's; none where Kelos' schemas are not extended.
+    fn kelos_fields(&self) -> KelosFields {
+        KelosFields::new()
+    }
+
+    /// The service accounts of Kelos that write whole objects.
+    fn kelos_writers(&self) -> KelosWriters {
+        KelosWriters::default()
+    }
+
     /// The name of the user that taskgate itself is authenticated as, if that is known.
     fn own_user(&self) -> impl Future<Output = Result<Option<String>, ClusterReadError>> + Send {
         std::future::ready(Ok(None))
@@ -206,6 +217,7 @@ pub(super) struct DecisionInputs {
     spawner: Option<Arc<SpawnerInfo>>,
     workspace: Workspace,
     kueue: KueueInfo,
+    kelos_fields: KelosFields,
 }
 
 impl DecisionInputs {
@@ -223,6 +235,7 @@ impl DecisionInputs {
             spawner: self.spawner.as_deref(),
             workspace: &self.workspace,
             kueue: &self.kueue,
+            kelos_fields: &self.kelos_fields,
         }
     }
 }
@@ -240,19 +253,21 @@ pub(super) async fn read_inputs<C: ClusterContext>(
         spawner: None,
         workspace: Workspace::Unknown,
         kueue: KueueInfo::default(),
+        kelos_fields: cluster.kelos_fields(),
     };
     let namespace = request.namespace;
     if let Some(owner) = Job::of(request.object).task().filter(|_| request.kind == Kind::Job) {
         inputs.owner_task = cluster.owner_task(namespace, &owner).await?;
     }
-    // Without a policy nothing is governed; but a Task may have been cancelled manually, so that its Job must not run.
-    if inputs.policies.is_empty() {
+    // Without a policy nothing is governed; but a Task may have been cancelled manually, so that its Job must not run, or have a
+    // queue in its own field.
+    if inputs.policies.is_empty() && !inputs.owner_task.as_ref().is_some_and(has_queue_field) {
         return Ok(inputs);
     }
     let task = match request.kind {
         Kind::Task => Some(request.object),
         Kind::Job => inputs.owner_task.as_ref(),
-        Kind::TaskPolicy | Kind::ClusterTaskPolicy | Kind::WorkItem | Kind::WorkItemStatus => None,
+        Kind::TaskSpawner | Kind::TaskPolicy | Kind::ClusterTaskPolicy | Kind::WorkItem | Kind::WorkItemStatus => None,
     };
     if let Some(task) = task.map(kelos::Task::of) {
         inputs.namespace_labels = cluster.namespace_labels(namespace).await?;

@@ -25,6 +25,9 @@ pub struct ReviewRequest {
     pub kind: ObjectKind,
     /// The operation.
     pub operation: Operation,
+    /// The subresource, such as `status`; empty for the object itself.
+    #[serde(default)]
+    pub sub_resource: String,
     /// The object's name; empty when it is to be generated.
     #[serde(default)]
     pub name: String,

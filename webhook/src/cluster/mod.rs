@@ -13,6 +13,7 @@ use kube::{Client, ResourceExt, api::DynamicObject};
 use serde_json::Value;
 use taskgate_api::{
     kelos,
+    kelos_fields::{KelosFields, KelosWriters},
     metadata::{Metadata, Owner},
 };
 use taskgate_cache::{ClusterCache, spawner_info, workspace_info};
@@ -36,16 +37,18 @@ const ACCESS_REVIEW_BURST: u32 = 200;
 pub(crate) struct LiveCluster {
     cache: Arc<ClusterCache>,
     client: Client,
+    kelos_writers: KelosWriters,
     own_user: OnceCell<Option<String>>,
     access_reviews: RateLimiter,
 }
 
 impl LiveCluster {
     /// Reads from `cache`, and through `client` where it does not suffice.
-    pub(crate) fn new(cache: Arc<ClusterCache>, client: Client) -> Self {
+    pub(crate) fn new(cache: Arc<ClusterCache>, client: Client, kelos_writers: KelosWriters) -> Self {
         Self {
             cache,
             client,
+            kelos_writers,
             own_user: OnceCell::new(),
             access_reviews: RateLimiter::new(ACCESS_REVIEW_EVERY, ACCESS_REVIEW_BURST),
         }
@@ -185,6 +188,14 @@ impl ClusterContext for LiveCluster {
         let found = live::kelos_object(&self.client, NEWEST, ("Task", kelos::TASKS), namespace, name).await?;
         let mut owners = found.iter().flat_map(ResourceExt::owner_references);
         Ok(owners.any(|owner| owner.controller == Some(true) && owner.uid == spawner))
+    }
+
+    fn kelos_fields(&self) -> KelosFields {
+        self.cache.kelos_fields()
+    }
+
+    fn kelos_writers(&self) -> KelosWriters {
+        self.kelos_writers.clone()
     }
 
     async fn own_user(&self) -> Result<Option<String>, ClusterReadError> {

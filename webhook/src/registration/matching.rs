@@ -5,7 +5,9 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement},
 };
 use taskgate_api::{
-    kelos, keys,
+    kelos,
+    kelos_fields::{KelosField, KelosWriters, SpawnerFields},
+    keys,
     moved_field::{MOVED_FIELDS, MovedField},
 };
 use taskgate_policy::Operation;
@@ -27,7 +29,7 @@ pub(super) fn object_selector(filter: RequestFilter) -> LabelSelector {
 
 /// The CEL conditions that a request must meet. They test that fields exist before they read them: an expression that fails
 /// counts as a failure of the webhook.
-pub(super) fn match_conditions(filter: RequestFilter) -> Vec<MatchCondition> {
+pub(super) fn match_conditions(filter: RequestFilter, writers: &KelosWriters) -> Vec<MatchCondition> {
     let condition = |name: &str, expression: String| MatchCondition {
         name: name.to_owned(),
         expression,
@@ -80,7 +82,80 @@ pub(super) fn match_conditions(filter: RequestFilter) -> Vec<MatchCondition> {
             ]
         }
         RequestFilter::JobOfTask => vec![not_being_deleted, of_task],
+        RequestFilter::KelosFields => {
+            // No writer of Kelos sets the resets: one that does is an imitator, and must not be stored unseen.
+            let forged = format!(
+                "({IS_STATUS} && {})",
+                differs(KelosField::FailedItemResets.path(), true)
+            );
+            let copy = changes("annotations", &[keys::KELOS_FIELDS]);
+            let spec = SpawnerFields::FIELDS
+                .map(|field| differs(field.path(), false))
+                .join(" || ");
+            let status = [KelosField::FailedItems, KelosField::FailedItemResets];
+            let status = status.map(|field| differs(field.path(), false)).join(" || ");
+            vec![
+                not_being_deleted,
+                condition("not-written-by-kelos", format!("!({}) || {forged}", by_kelos(writers))),
+                condition(
+                    "changes-fields",
+                    format!("{IS_STATUS} ? ({status}) : ({spec} || {copy})"),
+                ),
+            ]
+        }
+        RequestFilter::KelosDrops => {
+            let spec = SpawnerFields::FIELDS.map(|field| dropped(field.path())).join(" || ");
+            let status = [
+                KelosField::FailedItems,
+                KelosField::FailedItemResets,
+                KelosField::CancelledBy,
+            ];
+            let status = status.map(|field| dropped(field.path())).join(" || ");
+            vec![
+                not_being_deleted,
+                condition("written-by-kelos", by_kelos(writers)),
+                condition("drops-fields", format!("{IS_STATUS} ? ({status}) : ({spec})")),
+            ]
+        }
     }
+}
+
+/// Whether the request is about the status.
+const IS_STATUS: &str = "(has(request.subResource) && request.subResource == 'status')";
+
+/// Whether the user is one of Kelos' writers.
+fn by_kelos(writers: &KelosWriters) -> String {
+    let KelosWriters { controller, spawner } = writers;
+    format!(
+        "request.userInfo.username in ['system:serviceaccount:{}:{}', 'system:serviceaccount:' + request.namespace + \
+         ':{spawner}']",
+        controller.namespace, controller.name
+    )
+}
+
+/// Whether `object` has the field at `path`.
+fn has(object: &str, path: &[&str]) -> String {
+    let mut parts = vec![format!("{object} != null")];
+    for depth in 1..=path.len() {
+        let (path, _) = path.split_at(depth);
+        parts.push(format!("has({object}.{})", path.join(".")));
+    }
+    format!("({})", parts.join(" && "))
+}
+
+/// Whether the stored object has the field at `path` and the new one does not.
+fn dropped(path: &[&str]) -> String {
+    format!("({} && !{})", has("oldObject", path), has("object", path))
+}
+
+/// Whether the field at `path` is set, removed or changed; with `set`: whether the new object has it, with another value.
+fn differs(path: &[&str], set: bool) -> String {
+    let (now, before, dotted) = (has("object", path), has("oldObject", path), path.join("."));
+    let changed = format!("({now} && (!{before} || object.{dotted} != oldObject.{dotted}))");
+    if set {
+        return changed;
+    }
+    format!("({changed} || {})", dropped(path))
 }
 
 /// A CEL expression: whether one of `keys` in `map` changes, or exists on a new object. Values are compared behind a `=`, so that an

@@ -14,7 +14,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement, ObjectMeta},
 };
-use taskgate_api::keys;
+use taskgate_api::{kelos_fields::KelosWriters, keys};
 use taskgate_policy::Phase;
 
 use matching::{match_conditions, object_selector, rules_of};
@@ -38,8 +38,10 @@ pub struct Registration {
     pub inject_ca_from: Option<String>,
     /// The failure policy for Tasks and Jobs.
     pub foreign_failure: FailurePolicy,
-    /// The failure policy for policies, `WorkItem`s and cancellations.
+    /// The failure policy for policies, `WorkItem`s, cancellations and the policy fields of TaskSpawners.
     pub own_failure: FailurePolicy,
+    /// The service accounts of Kelos, whose writes get back the fields that they drop.
+    pub kelos_writers: KelosWriters,
     /// How long the API server waits for a mutating answer.
     pub mutating_timeout: TimeoutSeconds,
     /// How long the API server waits for a validating answer.
@@ -67,6 +69,7 @@ impl Registration {
             inject_ca_from: None,
             foreign_failure: FailurePolicy::Ignore,
             own_failure: FailurePolicy::Fail,
+            kelos_writers: KelosWriters::default(),
             mutating_timeout: TimeoutSeconds::MUTATING,
             validating_timeout: TimeoutSeconds::VALIDATING,
         }
@@ -115,7 +118,7 @@ impl Registration {
             admission_review_versions: vec!["v1".to_owned()],
             client_config: self.client_config(endpoint),
             failure_policy: Some(self.failure_policy(endpoint)),
-            match_conditions: Some(match_conditions(endpoint.filter)),
+            match_conditions: Some(match_conditions(endpoint.filter, &self.kelos_writers)),
             match_policy: Some("Equivalent".to_owned()),
             namespace_selector: Some(self.namespace_selector()),
             object_selector: Some(object_selector(endpoint.filter)),
@@ -149,6 +152,7 @@ impl Registration {
         let policy = match endpoint.owner {
             ObjectOwner::Foreign => self.foreign_failure,
             ObjectOwner::Taskgate => self.own_failure,
+            ObjectOwner::Kelos => FailurePolicy::Ignore,
         };
         match policy {
             FailurePolicy::Ignore => "Ignore",

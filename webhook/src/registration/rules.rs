@@ -10,8 +10,10 @@ use taskgate_policy::{
 };
 
 use self::{
-    ObjectOwner::{Foreign, Taskgate},
-    RequestFilter::{Cancellation, JobOfTask, NewOrAppliedAgain, NotBeingDeleted, OwnKeys, WorkItemRequests},
+    ObjectOwner::{Foreign, Kelos, Taskgate},
+    RequestFilter::{
+        Cancellation, JobOfTask, KelosDrops, KelosFields, NewOrAppliedAgain, NotBeingDeleted, OwnKeys, WorkItemRequests,
+    },
 };
 
 /// The name of both webhook configurations. Configurations run in the order of their names: ours sorts before `kueue-…`, so
@@ -61,6 +63,8 @@ pub enum ObjectOwner {
     Foreign,
     /// taskgate: an unchecked policy must not be stored.
     Taskgate,
+    /// Kelos, which writes them itself: its writes never depend on taskgate.
+    Kelos,
 }
 
 /// The selectors and match conditions of an endpoint, which the API server evaluates (C11).
@@ -80,6 +84,10 @@ pub enum RequestFilter {
     OwnKeys,
     /// An annotation changes that requests an action on a `WorkItem`, or names the requester.
     WorkItemRequests,
+    /// A user changes a field that taskgate adds to Kelos' kinds, or its copy.
+    KelosFields,
+    /// Kelos writes an object without a field that taskgate adds to its kinds and that the stored object has.
+    KelosDrops,
 }
 
 const TASK: AdmittedKind = AdmittedKind {
@@ -97,6 +105,20 @@ const JOB: AdmittedKind = AdmittedKind {
     resource: "jobs",
     kind: Kind::Job,
     ..TASK
+};
+const TASK_STATUS: AdmittedKind = AdmittedKind {
+    resource: "tasks/status",
+    ..TASK
+};
+const TASK_SPAWNER: AdmittedKind = AdmittedKind {
+    name: "TaskSpawner",
+    resource: "taskspawners",
+    kind: Kind::TaskSpawner,
+    ..TASK
+};
+const TASK_SPAWNER_STATUS: AdmittedKind = AdmittedKind {
+    resource: "taskspawners/status",
+    ..TASK_SPAWNER
 };
 const TASK_POLICY: AdmittedKind = own("TaskPolicy", "taskpolicies", Kind::TaskPolicy);
 const CLUSTER_TASK_POLICY: AdmittedKind = AdmittedKind {
@@ -148,8 +170,11 @@ const fn endpoint(
 ///
 /// Only taskgate writes the status of `WorkItem`s. An endpoint enforces that rather than RBAC, because roles that allow editing
 /// everything in a namespace (`edit`, `admin`, wildcards) are common.
+///
+/// The fields that taskgate adds to Kelos' kinds are policies: as with those, no user's write is stored unseen. What Kelos drops is
+/// restored while taskgate is available; otherwise the leader restores it later.
 #[rustfmt::skip]
-pub const ENDPOINTS: [Endpoint; 9] = [
+pub const ENDPOINTS: [Endpoint; 11] = [
     endpoint(Mutating, "/mutate/tasks", "mutate.tasks.taskgate.dev", &[TASK], &[Create, Update], Foreign, NewOrAppliedAgain),
     endpoint(Mutating, "/mutate/jobs", "mutate.jobs.taskgate.dev", &[JOB], &[Create], Foreign, JobOfTask),
     endpoint(Mutating, "/mutate/cancellations", "mutate.cancellations.taskgate.dev", &[TASK], &[Create, Update],
@@ -165,6 +190,10 @@ pub const ENDPOINTS: [Endpoint; 9] = [
         Taskgate, WorkItemRequests),
     endpoint(Validating, "/validate/workitems/status", "status.workitems.taskgate.dev", &[WORK_ITEM_STATUS], &[Update],
         Taskgate, NotBeingDeleted),
+    endpoint(Mutating, "/mutate/taskspawners", "mutate.taskspawners.taskgate.dev", &[TASK_SPAWNER, TASK_SPAWNER_STATUS],
+        &[Create, Update], Taskgate, KelosFields),
+    endpoint(Mutating, "/mutate/kelos-writes", "mutate.kelos-writes.taskgate.dev",
+        &[TASK_SPAWNER, TASK_SPAWNER_STATUS, TASK_STATUS], &[Update], Kelos, KelosDrops),
 ];
 
 impl Endpoint {

@@ -2,6 +2,7 @@
 
 mod formats;
 mod report;
+mod spawner;
 mod text;
 
 use std::{path::PathBuf, sync::Arc};
@@ -16,7 +17,10 @@ use taskgate_offline::{
     SourceLocation, UnreadableDocument, WriteRequest, cluster_state, webhooks::WebhookConfigurationError,
 };
 
-use self::report::{CheckReport, EvaluatedObject};
+use self::{
+    report::{CheckReport, EvaluatedObject},
+    spawner::SpawnerReport,
+};
 use crate::{
     cluster::{Connection, ConnectionArgs},
     defaults::{NAME, NAMESPACE},
@@ -147,12 +151,16 @@ pub(crate) async fn run(args: CheckArgs) -> Result<ExitStatus> {
         None
     });
     let webhooks = webhooks.unwrap_or_else(|| InstalledWebhooks::generated(NAME, &args.taskgate_namespace));
+    let kept = cluster_state::kelos_fields(objects.iter().copied());
     let evaluator = Arc::new(evaluator(&args, connection.as_ref(), &namespace, &objects, webhooks));
     let proposed = if args.files.is_empty() {
         stored(live, if args.all_namespaces { None } else { Some(&namespace) })
     } else {
         asked.objects
     };
+    let of_spawner =
+        |Document { location, object }: &Document| SpawnerReport::of(location, object, &namespace, kept.as_ref());
+    report.spawners = proposed.iter().filter_map(of_spawner).collect();
     evaluate(&evaluator, proposed, defaults(&args, namespace), &mut report).await;
     report.leave_out(evaluator.cluster.rejected_policies());
     print(&args, &report)?;

@@ -7,6 +7,7 @@ use taskgate_offline::{
     DuplicateField, Evaluation, SourceLocation, UnreadableDocument, WriteVerdict, cluster_state::RejectedPolicy,
 };
 
+use super::spawner::SpawnerReport;
 use crate::exit::ExitStatus;
 
 /// The report of a check.
@@ -14,6 +15,8 @@ use crate::exit::ExitStatus;
 pub(super) struct CheckReport {
     /// The evaluated objects, in the order of the documents.
     pub(super) entries: Vec<EvaluatedObject>,
+    /// The TaskSpawners with policy fields.
+    pub(super) spawners: Vec<SpawnerReport>,
     /// The documents that could not be read.
     pub(super) unreadable: Vec<UnreadableDocument>,
     /// The fields that documents set more than once.
@@ -73,6 +76,8 @@ pub(super) struct Data<'a> {
     unreadable: &'a [UnreadableDocument],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     duplicates: &'a [DuplicateField],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    spawners: &'a [SpawnerReport],
     left_out: &'a [RejectedPolicy],
     notes: &'a [String],
 }
@@ -96,7 +101,17 @@ impl CheckReport {
             object: None,
             message: Cow::Owned(duplicate.to_string()),
         });
-        let mut problems: Vec<_> = unreadable.chain(duplicates).collect();
+        let spawners = self.spawners.iter().filter_map(|spawner| {
+            Some(CheckProblem {
+                rule: "warning".to_owned(),
+                level: "warning",
+                file: &spawner.place.file,
+                line: spawner.place.line,
+                object: Some(spawner.object.clone()),
+                message: Cow::Borrowed(spawner.warning.as_deref()?),
+            })
+        });
+        let mut problems: Vec<_> = unreadable.chain(duplicates).chain(spawners).collect();
         for EvaluatedObject { place, judgement } in &self.entries {
             let problem = |rule: String, level, message: &'a str| CheckProblem {
                 rule,
@@ -149,7 +164,8 @@ impl CheckReport {
 
     pub(super) fn status(&self) -> ExitStatus {
         let refused = self.entries.iter().any(|entry| entry.judgement.verdict.is_rejection());
-        let warned = self.entries.iter().any(|entry| !entry.judgement.warnings.is_empty());
+        let warned = self.entries.iter().any(|entry| !entry.judgement.warnings.is_empty())
+            || self.spawners.iter().any(|spawner| spawner.warning.is_some());
         if refused || !self.unreadable.is_empty() {
             ExitStatus::Failure
         } else if warned || !self.duplicates.is_empty() || !self.left_out.is_empty() || !self.notes.is_empty() {
@@ -165,6 +181,7 @@ impl CheckReport {
             objects: &self.entries,
             unreadable: &self.unreadable,
             duplicates: &self.duplicates,
+            spawners: &self.spawners,
             left_out: &self.left_out,
             notes: &self.notes,
         }

@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 
 use taskgate_offline::{Evaluation, WriteVerdict};
 
-use super::report::{CheckReport, CheckSummary, EvaluatedObject};
+use super::{
+    report::{CheckReport, CheckSummary, EvaluatedObject},
+    spawner::SpawnerReport,
+};
 use crate::output::Style;
 
 /// With `quiet` only objects that are refused or have warnings.
@@ -37,6 +40,32 @@ pub(super) fn render(report: &CheckReport, style: Style, quiet: bool) -> String 
         let is_bad = judgement.verdict.is_rejection() || !judgement.warnings.is_empty();
         if is_bad || !quiet {
             paragraph(&mut text, entry, style);
+        }
+    }
+    for spawner in report
+        .spawners
+        .iter()
+        .filter(|spawner| spawner.warning.is_some() || !quiet)
+    {
+        let SpawnerReport {
+            place,
+            object,
+            effects,
+            warning,
+            note,
+        } = spawner;
+        line(
+            &mut text,
+            &format!("{}:{}  {object}  has policy fields", place.file, place.line),
+        );
+        if let Some(warning) = warning {
+            line(&mut text, &format!("  {} {warning}", style.warning("warning:")));
+        }
+        for effect in effects {
+            line(&mut text, &format!("  {effect}"));
+        }
+        if let Some(note) = note {
+            line(&mut text, &format!("  {}", style.faint(note)));
         }
     }
     line(&mut text, &count(&report.summary()));
@@ -87,11 +116,14 @@ fn paragraph(text: &mut String, entry: &EvaluatedObject, style: Style) {
     }
 }
 
+/// How the name of a policy begins in a message.
+const KINDS: [&str; 3] = ["TaskPolicy/", "ClusterTaskPolicy/", "TaskSpawner/"];
+
 /// A message without its prefix, which is printed before it already.
 fn without_names(message: &str) -> &str {
     let message = message.strip_prefix("taskgate: ").unwrap_or(message);
     match message.split_once(": ") {
-        Some((head, rest)) if head.starts_with("TaskPolicy/") || head.starts_with("ClusterTaskPolicy/") => rest,
+        Some((head, rest)) if KINDS.iter().any(|kind| head.starts_with(kind)) => rest,
         _ => message,
     }
 }

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::UserInfo;
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::version::Info};
 use kube::{Api, Client, api::ListParams, client::Body};
-use taskgate_api::{foreman, kelos, kueue, switch};
+use taskgate_api::{foreman, kelos, kelos_fields, kueue, switch};
 use taskgate_certs::SecretData;
 use taskgate_policy::Right;
 use taskgate_webhook::{ClusterReadError, check_access};
@@ -45,6 +45,7 @@ pub(super) const OWN_CRDS: [&str; 3] = [
     "workitems.taskgate.dev",
 ];
 pub(super) const KELOS_CRD: &str = "tasks.kelos.dev";
+pub(super) const SPAWNER_CRD: &str = "taskspawners.kelos.dev";
 pub(super) const FOREMAN_CRD: &str = "workloads.foreman.llmkube.dev";
 pub(super) const KUEUE_CRD: &str = "workloads.kueue.x-k8s.io";
 pub(super) const CERT_MANAGER_CRD: &str = "certificates.cert-manager.io";
@@ -180,6 +181,7 @@ fn queries(reader: &SnapshotReader, installation: &Installation, pods: Option<St
     let mut queries = vec![
         CollectionQuery::get(Collection::Service, own, &installation.service),
         CollectionQuery::get(Collection::DisableSwitch, own, switch::CONFIG_MAP),
+        CollectionQuery::get(Collection::KelosFields, own, kelos_fields::CONFIG_MAP),
         CollectionQuery::get(Collection::Lease, own, &installation.names.lease),
         CollectionQuery::get(Collection::KueueConfig, Some(&kueue.namespace), &kueue.name),
     ];
@@ -198,7 +200,8 @@ fn queries(reader: &SnapshotReader, installation: &Installation, pods: Option<St
     queries.extend([Collection::Tasks, Collection::Workloads].map(page));
     let crds = OWN_CRDS
         .into_iter()
-        .chain(OTHER_SYSTEMS.iter().map(|system| system.crd));
+        .chain(OTHER_SYSTEMS.iter().map(|system| system.crd))
+        .chain([SPAWNER_CRD]);
     queries.extend(crds.map(|name| CollectionQuery::get(Collection::Crd(name), None, name)));
     let deployments = OTHER_SYSTEMS.iter().filter_map(|system| system.deployment);
     queries.extend(deployments.map(|name| {

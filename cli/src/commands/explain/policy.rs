@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 use taskgate_api::{Mode, job::Job, kelos::Task, keys, metadata::Metadata, task_policy::RetriedKind};
-use taskgate_policy::{Candidate, Claim, Section, retry::Retried};
+use taskgate_policy::{Candidate, Claim, PolicyName, Section, retry::Retried};
 
 use super::{
     explanation::{Line, Topic},
@@ -67,8 +67,14 @@ fn lines(context: &ExplainContext<'_>, object: &Value, sections: &[Section], kin
     if more > 0 {
         texts.push(format!("nor {more} more policies, which do not select it"));
     }
+    let spawner = Task::of(object).spawner();
+    // The fields of a spawner concern no Task of another one.
+    let concerns = |policy: &PolicyName| match policy {
+        PolicyName::Spawner { name, .. } => spawner == Some(name.as_str()),
+        PolicyName::Namespaced { .. } | PolicyName::Cluster { .. } => true,
+    };
     texts.extend(context.policies.all.iter().filter_map(|policy| {
-        let problem = policy.problem()?;
+        let problem = policy.problem().filter(|_| concerns(&policy.name))?;
         Some(format!("not {}: it cannot be applied: {problem}", policy.name))
     }));
     texts.iter().map(|text| line(text)).collect()
@@ -85,13 +91,18 @@ fn section_text(section: Section, candidates: &[Candidate<'_>]) -> Option<String
     let others = claims.iter().filter(|(other, _)| other.policy != winner.policy);
     let (merged, beaten): (Vec<_>, Vec<_>) = others.partition(|(_, claim)| claim.wins);
     let list = |claims: &[&(&Candidate<'_>, Claim)]| {
-        let ranked = |candidate: &Candidate<'_>| format!("{} (priority {})", candidate.policy, candidate.priority);
+        let ranked = |candidate: &Candidate<'_>| match candidate.policy {
+            PolicyName::Spawner { .. } => candidate.policy.to_string(),
+            policy => format!("{policy} (priority {})", candidate.priority),
+        };
         let listed: Vec<_> = claims.iter().map(|(candidate, _)| ranked(candidate)).collect();
         listed.join(", ")
     };
     let mut reasons = Vec::new();
     if winner.enforced {
         reasons.push("enforced".to_owned());
+    } else if let PolicyName::Spawner { .. } = winner.policy {
+        reasons.push("the spawner's own field".to_owned());
     } else if merged.is_empty() && beaten.is_empty() {
         reasons.push("no other policy with this section selects it".to_owned());
     } else {
@@ -102,7 +113,9 @@ fn section_text(section: Section, candidates: &[Candidate<'_>]) -> Option<String
     }
     if !beaten.is_empty() {
         let mut others = beaten.iter();
-        let tie = others.any(|(other, _)| (other.enforced, other.priority) == (winner.enforced, winner.priority));
+        let is_policy = |candidate: &Candidate<'_>| !matches!(candidate.policy, PolicyName::Spawner { .. });
+        let is_tie = |other: &Candidate<'_>| (other.enforced, other.priority) == (winner.enforced, winner.priority);
+        let tie = others.any(|(other, _)| is_tie(other) && is_policy(other) && is_policy(winner));
         let rule = if tie {
             "; of equals a TaskPolicy, then the first name"
         } else {

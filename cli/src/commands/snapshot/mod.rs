@@ -78,6 +78,8 @@ pub(super) enum Collection {
     Lease,
     /// The ConfigMap that disables taskgate.
     DisableSwitch,
+    /// The ConfigMap that extends Kelos' schemas.
+    KelosFields,
 }
 
 impl Collection {
@@ -143,7 +145,7 @@ impl Collection {
             ),
             Self::LocalQueues => kueue("LocalQueue", kueue::LOCAL_QUEUES),
             Self::PriorityClasses => kueue("WorkloadPriorityClass", kueue::PRIORITY_CLASSES),
-            Self::KueueConfig | Self::DisableSwitch => resource_of::<ConfigMap>(),
+            Self::KueueConfig | Self::DisableSwitch | Self::KelosFields => resource_of::<ConfigMap>(),
             Self::MutatingConfigurations => resource_of::<MutatingWebhookConfiguration>(),
             Self::ValidatingConfigurations => resource_of::<ValidatingWebhookConfiguration>(),
             Self::Crd(_) => resource_of::<CustomResourceDefinition>(),

@@ -11,17 +11,19 @@ use serde_json::{Value, json};
 use taskgate_api::{
     ClusterTaskPolicySpec, Mode, Selector, SelectorExt as _, TaskPolicySpec,
     kelos::{self, Task},
+    kelos_fields::{KelosField, KelosFields, SpawnerFields},
     keys,
     metadata::Metadata,
 };
 use taskgate_policy::{
-    Candidate, FailureRule, Policy, PolicyName, PolicyScope, PolicySet, Problem, RetryRule, SpawnerInfo, retry::Retried,
+    Candidate, FailureRule, Policy, PolicyName, PolicyScope, PolicySet, Problem, RetryRule, SpawnerInfo,
+    retry::Retried, spec_of_spawner,
 };
 use taskgate_webhook::rules::EXCLUDED_NAMESPACES;
 
 use super::{Collection, Snapshot};
 
-/// A policy object and the policy that it compiles to.
+/// A policy object, or a TaskSpawner with policy fields, and the policy that it compiles to.
 pub(crate) struct CompiledPolicy {
     pub(crate) name: PolicyName,
     pub(crate) object: Arc<Value>,
@@ -66,6 +68,29 @@ impl CompiledPolicy {
         }
     }
 
+    /// Compiles the policy fields of a TaskSpawner; `None` if it has none that are among `fields`, those of taskgate.
+    pub(crate) fn spawner(object: &Arc<Value>, fields: &KelosFields) -> Option<Self> {
+        let metadata = Metadata::of(object);
+        let namespace = metadata.namespace().unwrap_or("default").to_owned();
+        let name = metadata.name().unwrap_or("spawner").to_owned();
+        let fields = SpawnerFields::read(object, fields);
+        let policy = Policy::of_spawner(&namespace, &name, &fields)?;
+        let policy = policy.map_err(|problems| problems.iter().map(ToString::to_string).collect());
+        Some(Self {
+            spec: fields.ok().map(|fields| spec_of_spawner(&name, &fields)),
+            name: PolicyName::Spawner { namespace, name },
+            object: object.clone(),
+            enforced: false,
+            namespace_selector: None,
+            policy,
+        })
+    }
+
+    /// Whether it is the policy fields of a TaskSpawner.
+    pub(crate) fn is_spawner(&self) -> bool {
+        matches!(self.name, PolicyName::Spawner { .. })
+    }
+
     /// Why it cannot be applied.
     pub(crate) fn problem(&self) -> Option<String> {
         self.policy.as_ref().err().map(|problems| problems.join("; "))
@@ -78,10 +103,7 @@ impl CompiledPolicy {
 
     /// Its namespace; `None` for a `ClusterTaskPolicy`.
     pub(crate) fn namespace(&self) -> Option<&str> {
-        match &self.name {
-            PolicyName::Namespaced { namespace, .. } => Some(namespace),
-            PolicyName::Cluster { .. } => None,
-        }
+        self.name.namespace()
     }
 
     /// Whether it is a `ClusterTaskPolicy`.
@@ -91,10 +113,7 @@ impl CompiledPolicy {
 
     /// As `TaskPolicy team/agents`.
     pub(crate) fn title(&self) -> String {
-        match &self.name {
-            PolicyName::Namespaced { namespace, name } => format!("TaskPolicy {namespace}/{name}"),
-            PolicyName::Cluster { name } => format!("ClusterTaskPolicy {name}"),
-        }
+        self.name.title()
     }
 
     /// Whether it applies to a namespace of this name and these labels.
@@ -142,7 +161,14 @@ impl CompiledPolicies {
         ];
         let [policies, cluster, namespaces, spawners] = REQUIRED.map(|collection| snapshot.objects(collection));
         let all = policies.iter().map(CompiledPolicy::namespaced);
-        let all: Vec<_> = all.chain(cluster.iter().map(CompiledPolicy::cluster)).collect();
+        let fields = KelosField::all();
+        let of_spawners = spawners
+            .iter()
+            .filter_map(|spawner| CompiledPolicy::spawner(spawner, &fields));
+        let all = all
+            .chain(cluster.iter().map(CompiledPolicy::cluster))
+            .chain(of_spawners);
+        let all: Vec<_> = all.collect();
         let key = |object: &Value| {
             let metadata = Metadata::of(object);
             Some((

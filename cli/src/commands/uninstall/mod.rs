@@ -32,6 +32,7 @@ use tokio::time::sleep;
 use self::lease::FencingLease;
 use crate::{
     cluster::{Connection, ConnectionArgs, DryRun, api_error, deleted, is_not_found, resource, resource_of},
+    commands::kelos_fields,
     defaults,
     exit::ExitStatus,
     output,
@@ -102,6 +103,7 @@ pub(crate) async fn run(args: UninstallArgs) -> Result<ExitStatus> {
     }
     let summary = remove_finalizers(&connection, &mut lease, dry_run).await?;
     if !args.let_go {
+        kelos_fields::remove(&connection, dry_run).await?;
         removal.remove(&rest()).await?;
         if args.with_data {
             removal.remove(&[resource_of::<CustomResourceDefinition>()]).await?;

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use taskgate_api::{GROUP, VERSION, condition::Condition, foreman, kelos, switch::CONFIG_MAP};
 use taskgate_cache::MAX_CLOCK_SKEW;
+use taskgate_controller::{CancelledFields, cancelled_fields};
 
 use super::{
     base_url, difference::missing, length, list, name_of, own_configurations, own_webhooks, some, text, webhooks_off,
@@ -16,8 +17,9 @@ use crate::{
         doctor::{
             installation::Installation,
             report::{DoctorCheck, Findings, Level},
-            state::{ClusterState, OTHER_SYSTEMS, OWN_CRDS, OtherSystem},
+            state::{ClusterState, KELOS_CRD, OTHER_SYSTEMS, OWN_CRDS, OtherSystem, SPAWNER_CRD},
         },
+        kelos_fields,
         snapshot::{Collection, ReadError},
     },
     rights::review::missing_rights,
@@ -372,6 +374,34 @@ pub(super) fn other_systems(state: &ClusterState, findings: &mut Findings) {
     }
 }
 
+/// Whether the schemas of Kelos are extended as the setting says.
+pub(super) fn kelos_fields(state: &ClusterState, findings: &mut Findings) {
+    findings.begin(DoctorCheck::KelosFields);
+    let crds = [SPAWNER_CRD, KELOS_CRD].map(|name| state.snapshot.one(Collection::Crd(name)).ok());
+    let summary = kelos_fields::findings(crds.into_iter().flatten());
+    match state.snapshot.one(Collection::KelosFields) {
+        Ok(_) if summary.is_incomplete => findings.failure(
+            "Kelos' CRDs lack fields although they are enabled",
+            "see whether a controller runs and may patch both CRDs: taskgate kelos-fields enable writes the rights",
+        ),
+        Ok(_) => {
+            findings.ok("Kelos' CRDs have the fields of the proposals");
+            for kept in summary.kept {
+                findings.warning(
+                    kept,
+                    "this field is no policy of taskgate: use a TaskPolicy, or Kelos' own field",
+                );
+            }
+        }
+        Err(ReadError::Absent) if summary.is_extended => findings.warning(
+            "Kelos' CRDs have fields of taskgate, which are not enabled: they have no effect",
+            "run taskgate kelos-fields disable, or enable",
+        ),
+        Err(ReadError::Absent) => findings.ok("not enabled: policies are TaskPolicies only"),
+        Err(error) => findings.unreadable(&format!("ConfigMap {}", taskgate_api::kelos_fields::CONFIG_MAP), error),
+    }
+}
+
 fn describe_system(state: &ClusterState, system: &OtherSystem, served: &str) -> String {
     let crd = state.snapshot.one(Collection::Crd(system.crd)).ok();
     let text = match release(state, system, crd) {
@@ -383,7 +413,7 @@ fn describe_system(state: &ClusterState, system: &OtherSystem, served: &str) -> 
     }
     let supports_cancellation = crd.is_some_and(|crd| {
         let mut versions = kelos::TASK_VERSIONS.iter();
-        versions.any(|version| taskgate_controller::knows_cancelled(crd, version))
+        versions.any(|version| cancelled_fields(crd, version) == CancelledFields::Phase)
     });
     let supports = if supports_cancellation {
         "supports"

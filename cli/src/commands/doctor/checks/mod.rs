@@ -39,6 +39,7 @@ pub(super) fn run(state: &ClusterState) -> Vec<DoctorFinding> {
     installation::unfit_replicas(state, &mut findings);
     installation::rights(state, &mut findings);
     installation::other_systems(state, &mut findings);
+    installation::kelos_fields(state, &mut findings);
     policies::namespaces(state, &policies, &mut findings);
     policies::policies(state, &policies, &mut findings);
     policies::queues(state, &policies, &mut findings);

@@ -143,7 +143,12 @@ pub(super) fn namespaces(state: &ClusterState, policies: &PolicySelections<'_>, 
                 && !selection.policies.is_empty()
                 && selection.object.starts_with("TaskSpawner/")
         });
-        affected.extend(spawners.map(|selection| selection.object.clone()));
+        for spawner in spawners {
+            // It is there already by its own policy fields.
+            if !affected.contains(&spawner.object) {
+                affected.push(spawner.object.clone());
+            }
+        }
         let (reason, advice) = match exclusion {
             // The label exempts a namespace from the policies of the cluster.
             Exclusion::Label if !has_own => {
@@ -225,6 +230,9 @@ pub(super) fn policies(state: &ClusterState, policies: &PolicySelections<'_>, fi
 fn acceptance(policy: &CompiledPolicy, findings: &mut Findings) {
     let title = policy.title();
     let condition = Condition::find(&policy.object, "Accepted");
+    if policy.is_spawner() && policy.problem().is_none() {
+        return;
+    }
     if let Some(problem) = policy.problem() {
         return findings.failure(
             format!("{title} is ignored: {problem}"),
@@ -319,7 +327,7 @@ fn conflicts(policies: &PolicySelections<'_>, findings: &mut Findings) {
             };
             let rank = |policy: &CompiledPolicy| {
                 let priority = policy.spec.as_ref().map(|spec| spec.priority);
-                (policy.is_cluster(), policy.enforced, priority)
+                (policy.is_cluster(), policy.is_spawner(), policy.enforced, priority)
             };
             if rank(first) == rank(second) && section_of(first, section) != section_of(second, section) {
                 let object = format!("{}/{}", selection.namespace, selection.object);

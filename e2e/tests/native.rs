@@ -1,0 +1,10 @@
+//! The fields of the proposals on Kelos' own kinds: extending Kelos' CRDs, keeping the fields through Kelos' writes, and what they do.
+
+#[path = "native/preservation.rs"]
+mod preservation;
+#[path = "native/schema.rs"]
+mod schema;
+#[path = "native/support.rs"]
+mod support;
+#[path = "native/tasks.rs"]
+mod tasks;
