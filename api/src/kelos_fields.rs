@@ -317,7 +317,10 @@ impl Default for ControllerAccount {
 impl KelosWriters {
     /// Whether `user` is one of them for an object in `namespace`.
     pub fn include(&self, user: &str, namespace: &str) -> bool {
-        let Some((of, name)) = user.strip_prefix("system:serviceaccount:").and_then(|user| user.split_once(':')) else {
+        let Some((of, name)) = user
+            .strip_prefix("system:serviceaccount:")
+            .and_then(|user| user.split_once(':'))
+        else {
             return false;
         };
         let is_controller = of == self.controller.namespace && name == self.controller.name;

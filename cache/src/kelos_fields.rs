@@ -42,7 +42,10 @@ impl KelosSchemas {
             found.filter(move |found| found.field == field).map(|found| found.state)
         };
         let is_ours = |field: &KelosField| states(*field).all(|state| state != FieldState::DefinedByKelos);
-        let ours: KelosFields = KelosField::all().into_iter().filter(|field| enabled && is_ours(field)).collect();
+        let ours: KelosFields = KelosField::all()
+            .into_iter()
+            .filter(|field| enabled && is_ours(field))
+            .collect();
         let is_added = |field: &KelosField| {
             let is_added = |state| matches!(state, FieldState::Added | FieldState::Outdated);
             states(*field).next().is_some() && states(*field).all(is_added)
@@ -101,7 +104,10 @@ impl KelosFieldStores {
         end: &CancellationToken,
         watches: &mut JoinSet<()>,
     ) {
-        let api = fixed(Api::<PartialObjectMeta<ConfigMap>>::namespaced(client.clone(), namespace));
+        let api = fixed(Api::<PartialObjectMeta<ConfigMap>>::namespaced(
+            client.clone(),
+            namespace,
+        ));
         let (stores, shutdown) = (Arc::clone(self), end.clone());
         watches.spawn(async move {
             follow(api, &stores.setting, |_| Some(()), || stores.publish(), shutdown).await;
@@ -111,7 +117,9 @@ impl KelosFieldStores {
             let api = fixed(Api::<DynamicObject>::all_with(client.clone(), &kind));
             let (stores, shutdown) = (Arc::clone(self), end.clone());
             watches.spawn(async move {
-                let Some((_, store)) = stores.crds.get(index) else { return };
+                let Some((_, store)) = stores.crds.get(index) else {
+                    return;
+                };
                 let trim = |crd: DynamicObject| {
                     let crd = serde_json::to_value(crd).unwrap_or_default();
                     Some(schema_fields(&crd))
@@ -123,7 +131,10 @@ impl KelosFieldStores {
 
     /// Publishes what the stores have; never lists again.
     fn publish(&self) -> bool {
-        let known = self.crds.iter().filter_map(|(name, store)| Some((*name, store.get("", name)?)));
+        let known = self
+            .crds
+            .iter()
+            .filter_map(|(name, store)| Some((*name, store.get("", name)?)));
         let enabled = !self.setting.all().is_empty();
         let now = Arc::new(KelosSchemas::new(enabled, known.collect()));
         self.schemas.send_if_modified(|before| {

@@ -109,7 +109,10 @@ async fn enable(args: ChangeArgs) -> Result<ExitStatus> {
     for (resource, object) in objects(&connection.namespace, &args.service_account)? {
         let (name, namespace) = (object.name_any(), object.namespace());
         let api = connection.api(&resource, namespace.as_deref());
-        let applied = api.patch(&name, &params, &Patch::Apply(&object)).await.map_err(api_error);
+        let applied = api
+            .patch(&name, &params, &Patch::Apply(&object))
+            .await
+            .map_err(api_error);
         applied.with_context(|| format!("applying {} {name}", resource.kind))?;
         output::print(&format!("applied {} {name}{}\n", resource.kind, args.dry_run.suffix()))?;
     }
@@ -151,9 +154,14 @@ async fn disable(args: ChangeArgs) -> Result<ExitStatus> {
     deleted(bindings.delete(&name, &delete).await).with_context(|| format!("deleting ClusterRoleBinding {name}"))?;
     let roles = Api::<ClusterRole>::all(connection.client.clone());
     deleted(roles.delete(&name, &delete).await).with_context(|| format!("deleting ClusterRole {name}"))?;
-    output::print(&format!("removed the setting and the right to extend{}\n", args.dry_run.suffix()))?;
+    output::print(&format!(
+        "removed the setting and the right to extend{}\n",
+        args.dry_run.suffix()
+    ))?;
     if by_helm {
-        output::print("set features.kelosFields=false in the values of the release: its next upgrade would enable them again\n")?;
+        output::print(
+            "set features.kelosFields=false in the values of the release: its next upgrade would enable them again\n",
+        )?;
     }
     Ok(ExitStatus::Success)
 }
@@ -229,7 +237,10 @@ async fn remove_copies(connection: &Connection, dry_run: DryRun) -> Result<()> {
         removed += 1;
     }
     if removed > 0 {
-        output::print(&format!("removed the fields of {removed} TaskSpawners{}\n", dry_run.suffix()))?;
+        output::print(&format!(
+            "removed the fields of {removed} TaskSpawners{}\n",
+            dry_run.suffix()
+        ))?;
     }
     Ok(())
 }
@@ -256,7 +267,10 @@ fn objects(namespace: &str, account: &str) -> Result<Vec<(ApiResource, DynamicOb
             Some("ClusterRoleBinding") => resource_of::<ClusterRoleBinding>(),
             _ => resource_of::<ConfigMap>(),
         };
-        objects.push((resource, DynamicObject::deserialize(value).context("reading roles.yaml")?));
+        objects.push((
+            resource,
+            DynamicObject::deserialize(value).context("reading roles.yaml")?,
+        ));
     }
     Ok(objects)
 }
@@ -272,10 +286,14 @@ impl State {
     async fn read(connection: &Connection) -> Result<Self> {
         let own = Some(connection.namespace.as_str());
         let setting = connection.get(&resource_of::<ConfigMap>(), own, CONFIG_MAP).await;
-        let enabled = setting.with_context(|| format!("reading ConfigMap {CONFIG_MAP}"))?.is_some();
+        let enabled = setting
+            .with_context(|| format!("reading ConfigMap {CONFIG_MAP}"))?
+            .is_some();
         let mut fields = BTreeMap::new();
         for name in CRDS {
-            let crd = connection.get(&resource_of::<CustomResourceDefinition>(), None, name).await;
+            let crd = connection
+                .get(&resource_of::<CustomResourceDefinition>(), None, name)
+                .await;
             if let Some(crd) = crd.with_context(|| format!("reading {name}"))? {
                 fields.insert(name, schema_fields(&crd));
             }
@@ -300,7 +318,12 @@ impl State {
         }
         for (name, fields) in &self.fields {
             for SchemaField { version, field, state } in fields {
-                let _ = writeln!(text, "{name:<24}{version:<10}{:<34}{}", field.dotted(), describe(*state));
+                let _ = writeln!(
+                    text,
+                    "{name:<24}{version:<10}{:<34}{}",
+                    field.dotted(),
+                    describe(*state)
+                );
             }
         }
         text
@@ -353,17 +376,27 @@ mod tests {
     #[test]
     fn the_objects_are_complete_and_have_the_names_of_the_installation() {
         let objects = objects("gate", "release-taskgate").unwrap();
-        let names: Vec<_> = objects.iter().map(|(resource, object)| (resource.kind.as_str(), object.name_any())).collect();
+        let names: Vec<_> = objects
+            .iter()
+            .map(|(resource, object)| (resource.kind.as_str(), object.name_any()))
+            .collect();
         let role = "release-taskgate-kelos-fields".to_owned();
         assert_eq!(
             names,
-            [("ClusterRole", role.clone()), ("ClusterRoleBinding", role), ("ConfigMap", CONFIG_MAP.to_owned())]
+            [
+                ("ClusterRole", role.clone()),
+                ("ClusterRoleBinding", role),
+                ("ConfigMap", CONFIG_MAP.to_owned())
+            ]
         );
         let [role, binding, map] = &objects[..] else { panic!() };
         for crd in CRDS {
             assert!(role.1.data["rules"].to_string().contains(crd), "{crd}");
         }
-        assert_eq!(binding.1.data["subjects"][0], json!({"kind": "ServiceAccount", "name": "release-taskgate", "namespace": "gate"}));
+        assert_eq!(
+            binding.1.data["subjects"][0],
+            json!({"kind": "ServiceAccount", "name": "release-taskgate", "namespace": "gate"})
+        );
         assert_eq!(map.1.namespace().as_deref(), Some("gate"));
     }
 }

@@ -185,7 +185,10 @@ fn files(folders: &Folders, command: Command) -> Result<Vec<(PathBuf, String)>> 
         ("base/registration.yaml", registration(&default)?),
         ("base/rbac.yaml", roles.fill(ROLES)),
         ("base/limits.yaml", roles.fill(LIMITS)),
-        ("components/kelos-fields/rbac.yaml", roles.of_feature(Feature::KelosFields)),
+        (
+            "components/kelos-fields/rbac.yaml",
+            roles.of_feature(Feature::KelosFields),
+        ),
         ("components/fail-closed/registration.yaml", failure_policies(&closed)?),
         ("break-glass/disable.yaml", disable(&default)?),
         ("break-glass/enable.yaml", enable(&default)?),

@@ -44,7 +44,9 @@ impl RightsManifests<'_> {
     /// The objects of `feature` alone.
     pub(crate) fn of_feature(&self, feature: Feature) -> String {
         let roles = self.texts(ROLES);
-        section(&roles, feature).map(|(_, section, _)| section.to_owned()).unwrap_or_default()
+        section(&roles, feature)
+            .map(|(_, section, _)| section.to_owned())
+            .unwrap_or_default()
     }
 
     fn texts(&self, manifest: &str) -> String {

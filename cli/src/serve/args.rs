@@ -135,7 +135,12 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "TASKGATE_KUEUE_CONFIG", value_name = "NAMESPACE/NAME", default_value_t)]
     pub(crate) kueue_config: ConfigRef,
     /// The service account of Kelos' controller. Fields of `taskgate kelos-fields` that it drops are restored.
-    #[arg(long, env = "TASKGATE_KELOS_CONTROLLER", value_name = "NAMESPACE/NAME", default_value_t)]
+    #[arg(
+        long,
+        env = "TASKGATE_KELOS_CONTROLLER",
+        value_name = "NAMESPACE/NAME",
+        default_value_t
+    )]
     pub(crate) kelos_controller: ControllerAccount,
     /// The name of the service account of Kelos' spawners, in each namespace.
     #[arg(long, env = "TASKGATE_KELOS_SPAWNER", value_name = "NAME", default_value = "kelos-spawner", value_parser = object_name)]

@@ -187,7 +187,7 @@ impl SpawnerStatuses {
         let Some(cached) = cached.filter(|_| !context.is_opted_out(namespace)) else {
             return Ok(false);
         };
-        let fields = context.cache.kelos_fields();
+        let schemas = Arc::clone(&context.cache.kelos_schemas().borrow());
         for (id, reset) in &cached.resets {
             reset_items(context, key, id, reset).await?;
         }
@@ -195,9 +195,7 @@ impl SpawnerStatuses {
         let state = StatedItems {
             uid: cached.info.uid.clone(),
             tripped: tripped_items(context, &items),
-            failed: fields
-                .contains(&KelosField::FailedItems)
-                .then(|| FailedItems::of(&items)),
+            failed: schemas.added.contains(&KelosField::FailedItems).then(|| FailedItems::of(&items)),
         };
         let is_lost = state
             .failed

@@ -60,7 +60,9 @@ async fn extend(crds: &Api<DynamicObject>, name: &str) -> kube::Result<()> {
         if patch.0.is_empty() {
             return Ok(());
         }
-        let written = crds.patch(name, &PatchParams::default(), &Patch::<()>::Json(patch)).await;
+        let written = crds
+            .patch(name, &PatchParams::default(), &Patch::<()>::Json(patch))
+            .await;
         if settled(written)?.is_some() {
             info!(crd = name, "extended the schema of Kelos");
         }

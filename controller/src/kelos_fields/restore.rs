@@ -71,7 +71,9 @@ async fn restore(context: &Context, key: &NamespacedName, fields: &KelosFields) 
         if patch.0.is_empty() || spawner.metadata.deletion_timestamp.is_some() {
             return Ok(true);
         }
-        let written = api.patch(name, &PatchParams::default(), &Patch::<()>::Json(patch)).await;
+        let written = api
+            .patch(name, &PatchParams::default(), &Patch::<()>::Json(patch))
+            .await;
         let Some(written) = settled(written)? else {
             return Ok(false);
         };

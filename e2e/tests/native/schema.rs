@@ -31,7 +31,13 @@ async fn upgrade(cp: &ControlPlane, yaml: &str) -> anyhow::Result<()> {
 
 async fn await_extended(cp: &ControlPlane) -> anyhow::Result<()> {
     for name in NAMES {
-        eventually_that(format!("{name} is extended"), PATIENCE, async || crd(cp, name).await, is_extended).await?;
+        eventually_that(
+            format!("{name} is extended"),
+            PATIENCE,
+            async || crd(cp, name).await,
+            is_extended,
+        )
+        .await?;
     }
     Ok(())
 }
@@ -49,7 +55,13 @@ async fn enabled_disabled_and_as_before() -> anyhow::Result<()> {
     };
     let before = specs().await?;
     // By default nothing is extended, and taskgate has no right to.
-    let patch = ["auth", "can-i", "patch", "crd/taskspawners.kelos.dev", "--as=system:serviceaccount:taskgate-system:taskgate"];
+    let patch = [
+        "auth",
+        "can-i",
+        "patch",
+        "crd/taskspawners.kelos.dev",
+        "--as=system:serviceaccount:taskgate-system:taskgate",
+    ];
     ensure!(cp.kubectl(patch).await?.stdout_ok().is_err(), "no right by default");
     let status = kelos_fields(&cp, &["status"]).await?;
     ensure!(status.starts_with("disabled") && status.contains("missing"), "{status}");
@@ -61,10 +73,15 @@ async fn enabled_disabled_and_as_before() -> anyhow::Result<()> {
     let status = kelos_fields(&cp, &["status"]).await?;
     ensure!(status.starts_with("enabled") && !status.contains("missing"), "{status}");
     let explained = eventually("kubectl explains the field", PATIENCE, async || {
-        cp.kubectl(["explain", "taskspawner.spec.failurePolicy.maxRetriesPerItem"]).await?.stdout_ok()
+        cp.kubectl(["explain", "taskspawner.spec.failurePolicy.maxRetriesPerItem"])
+            .await?
+            .stdout_ok()
     })
     .await?;
-    ensure!(explained.contains("How many Tasks may fail in a row for one item"), "{explained}");
+    ensure!(
+        explained.contains("How many Tasks may fail in a row for one item"),
+        "{explained}"
+    );
     let wrong = ns.create(&spawner("wrong", &policy(2000))).await?.stderr_failed()?;
     ensure!(wrong.contains("spec.failurePolicy.maxRetriesPerItem"), "{wrong}");
     ns.created(&spawner("fixer", &policy(3))).await?;
@@ -96,12 +113,23 @@ async fn extended_again_after_an_upgrade_and_no_policy_is_lost() -> anyhow::Resu
         upgrade(&cp, CRDS).await?;
         let began = Instant::now();
         await_extended(&cp).await?;
-        ensure!(began.elapsed() < SOON, "round {round}: extended again after {:?}", began.elapsed());
-        await_spawner(&kelos, "fixer", "has its policy", |found| found["spec"]["failurePolicy"]["maxRetriesPerItem"] == 3).await?;
+        ensure!(
+            began.elapsed() < SOON,
+            "round {round}: extended again after {:?}",
+            began.elapsed()
+        );
+        await_spawner(&kelos, "fixer", "has its policy", |found| {
+            found["spec"]["failurePolicy"]["maxRetriesPerItem"] == 3
+        })
+        .await?;
     }
     // Kelos wrote the TaskSpawner while the schema lacked the field.
     let log = gate.process().log()?;
-    ensure!(log.contains("extended the schema of Kelos"), "{}", gate.process().log_tail(20));
+    ensure!(
+        log.contains("extended the schema of Kelos"),
+        "{}",
+        gate.process().log_tail(20)
+    );
     Ok(())
 }
 
@@ -114,13 +142,24 @@ async fn a_field_that_kelos_defines_is_kelos_own() -> anyhow::Result<()> {
     upgrade(&cp, &yaml(CrdCapability::Cancellation)?).await?;
     let status = eventually("both fields of Task are Kelos' own", PATIENCE, async || {
         let status = kelos_fields(&cp, &["status"]).await?;
-        let own = status.lines().filter(|line| line.contains("defined by Kelos itself")).count();
+        let own = status
+            .lines()
+            .filter(|line| line.contains("defined by Kelos itself"))
+            .count();
         ensure!(own == 4 && !status.contains("missing"), "{status}");
         Ok(status)
     })
     .await?;
-    ensure!(status.lines().any(|line| line.contains("spec.failurePolicy") && line.ends_with("added")), "{status}");
-    ensure!(gate.process().log()?.contains("a field is not added to Kelos' schema"), "it is reported");
+    ensure!(
+        status
+            .lines()
+            .any(|line| line.contains("spec.failurePolicy") && line.ends_with("added")),
+        "{status}"
+    );
+    ensure!(
+        gate.process().log()?.contains("a field is not added to Kelos' schema"),
+        "it is reported"
+    );
     let native = crd(&cp, NAMES[1]).await?;
     let queue = native.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/queueName");
     ensure!(queue.context("it stays")?.get("description").is_none(), "{queue:?}");

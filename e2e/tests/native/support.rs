@@ -18,7 +18,10 @@ pub(crate) async fn start(hint: &str) -> anyhow::Result<KelosFixture<'static>> {
     let gate = Gate::builder().without_leader_election().asking(github().await?.url());
     let (cp, gate) = SHARED.get(gate).await?;
     ENABLED.get_or_try_init(|| enable(cp)).await?;
-    let ns = KelosNamespace::builder().service_accounts().start(cp.namespace(hint).await?).await?;
+    let ns = KelosNamespace::builder()
+        .service_accounts()
+        .start(cp.namespace(hint).await?)
+        .await?;
     Ok(Fixture { cp, gate, ns })
 }
 
@@ -102,7 +105,11 @@ pub(crate) async fn cycles(ns: &KelosNamespace, name: &str, more: u64) -> anyhow
         Ok(())
     })
     .await?;
-    ensure!(ns.failed_cycles(name) == failed, "{} cycles failed", ns.failed_cycles(name) - failed);
+    ensure!(
+        ns.failed_cycles(name) == failed,
+        "{} cycles failed",
+        ns.failed_cycles(name) - failed
+    );
     Ok(())
 }
 

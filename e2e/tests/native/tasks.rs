@@ -16,12 +16,22 @@ async fn the_queue_of_a_task_leaves_its_spec_and_kelos_can_write_the_task_back()
         fixture.cp.kubectl_with_input(args, &file).await?.stdout_ok()
     };
     apply().await?;
-    let stored = fixture.stored("tasks.kelos.dev", "queued").await?.context("it is stored")?;
+    let stored = fixture
+        .stored("tasks.kelos.dev", "queued")
+        .await?
+        .context("it is stored")?;
     ensure!(stored["spec"].get("queueName").is_none(), "{stored}");
-    ensure!(stored["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "agents", "{stored}");
+    ensure!(
+        stored["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "agents",
+        "{stored}"
+    );
     ensure!(stored["metadata"]["annotations"][keys::QUEUE] == "agents", "{stored}");
     // Kelos adds its finalizer by a full update of the typed object, and creates the Job.
-    fixture.await_task("queued", "has a Job", |task| task.status.as_ref().is_some_and(|status| !status.job_name.is_empty())).await?;
+    fixture
+        .await_task("queued", "has a Job", |task| {
+            task.status.as_ref().is_some_and(|status| !status.job_name.is_empty())
+        })
+        .await?;
     // The same file again changes nothing.
     apply().await?;
     let args = ["diff", "-n", fixture.name(), "-f", "-"];

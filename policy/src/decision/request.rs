@@ -129,11 +129,9 @@ impl<'a> Request<'a> {
         match self.kind {
             Kind::Task => Some(Task::of(self.object)),
             Kind::Job => context.owner_task.map(Task::of),
-            Kind::TaskSpawner
-        | Kind::TaskPolicy
-        | Kind::ClusterTaskPolicy
-        | Kind::WorkItem
-        | Kind::WorkItemStatus => None,
+            Kind::TaskSpawner | Kind::TaskPolicy | Kind::ClusterTaskPolicy | Kind::WorkItem | Kind::WorkItemStatus => {
+                None
+            }
         }
     }
 

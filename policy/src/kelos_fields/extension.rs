@@ -79,7 +79,12 @@ fn of_this_version(crd: &Value, changes: Vec<PatchOperation>) -> Patch {
             value,
         })
     };
-    Patch([test("uid"), test("resourceVersion")].into_iter().chain(changes).collect())
+    Patch(
+        [test("uid"), test("resourceVersion")]
+            .into_iter()
+            .chain(changes)
+            .collect(),
+    )
 }
 
 /// Where a field is in a version.
@@ -93,15 +98,17 @@ struct Place<'a> {
 /// The places of all fields of the kind of `crd`, in each of its versions.
 fn places(crd: &Value) -> impl Iterator<Item = Place<'_>> {
     let name = crd.text("/metadata/name").unwrap_or_default();
-    crd.items("/spec/versions").enumerate().flat_map(move |(index, version)| {
-        let fields = KelosField::iter().filter(move |field| field.crd() == name);
-        fields.map(move |field| Place {
-            index,
-            version: version.text("/name").unwrap_or_default(),
-            schema: version.pointer("/schema/openAPIV3Schema").unwrap_or(&Value::Null),
-            field,
+    crd.items("/spec/versions")
+        .enumerate()
+        .flat_map(move |(index, version)| {
+            let fields = KelosField::iter().filter(move |field| field.crd() == name);
+            fields.map(move |field| Place {
+                index,
+                version: version.text("/name").unwrap_or_default(),
+                schema: version.pointer("/schema/openAPIV3Schema").unwrap_or(&Value::Null),
+                field,
+            })
         })
-    })
 }
 
 impl Place<'_> {
@@ -109,7 +116,10 @@ impl Place<'_> {
         let path = self.field.path();
         let mut schema = Some(self.schema);
         for (depth, name) in path.iter().enumerate() {
-            let Some(fields) = schema.and_then(|schema| schema.get("properties")).and_then(Value::as_object) else {
+            let Some(fields) = schema
+                .and_then(|schema| schema.get("properties"))
+                .and_then(Value::as_object)
+            else {
                 return FieldState::NotPossible;
             };
             schema = fields.get(*name);
@@ -145,7 +155,10 @@ fn comparable(schema: &Value) -> Value {
     match schema {
         Value::Number(number) => json!(number.as_f64()),
         Value::Array(items) => items.iter().map(comparable).collect(),
-        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), comparable(value))).collect(),
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(name, value)| (name.clone(), comparable(value)))
+            .collect(),
         other => other.clone(),
     }
 }
@@ -172,7 +185,9 @@ mod tests {
 
     fn states(crd: &Value) -> Vec<(String, FieldState)> {
         let fields = schema_fields(crd).into_iter();
-        fields.map(|found| (format!("{}.{}", found.version, found.field.dotted()), found.state)).collect()
+        fields
+            .map(|found| (format!("{}.{}", found.version, found.field.dotted()), found.state))
+            .collect()
     }
 
     #[test]
@@ -183,14 +198,28 @@ mod tests {
         let mut extended = original.clone();
         json_patch::patch(&mut extended, &extension(&original)).unwrap();
         assert_eq!(states(&extended).len(), 10);
-        assert!(states(&extended).iter().all(|(_, state)| *state == FieldState::Added), "{:?}", states(&extended));
+        assert!(
+            states(&extended).iter().all(|(_, state)| *state == FieldState::Added),
+            "{:?}",
+            states(&extended)
+        );
         assert!(extension(&extended).0.is_empty(), "it is idempotent");
         let mut restored = extended.clone();
         json_patch::patch(&mut restored, &removal(&extended)).unwrap();
         assert_eq!(restored, original);
         // Of another version of the object nothing is changed.
         extended["metadata"]["resourceVersion"] = json!("8");
-        assert!(json_patch::patch(&mut extended.clone(), &removal(&{ let mut old = extended.clone(); old["metadata"]["resourceVersion"] = json!("7"); old })).is_err());
+        assert!(
+            json_patch::patch(
+                &mut extended.clone(),
+                &removal(&{
+                    let mut old = extended.clone();
+                    old["metadata"]["resourceVersion"] = json!("7");
+                    old
+                })
+            )
+            .is_err()
+        );
     }
 
     #[test]
@@ -198,7 +227,13 @@ mod tests {
         let mut own = template();
         own["failurePolicy"] = json!({"type": "object", "description": "Kelos' own."});
         let both = crd(&[template(), own]);
-        let of = |state| states(&both).into_iter().filter(|(_, found)| *found == state).map(|(name, _)| name).collect::<Vec<_>>();
+        let of = |state| {
+            states(&both)
+                .into_iter()
+                .filter(|(_, found)| *found == state)
+                .map(|(name, _)| name)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(of(FieldState::DefinedByKelos), ["v1.spec.failurePolicy"]);
         let mut extended = both.clone();
         json_patch::patch(&mut extended, &extension(&both)).unwrap();
@@ -212,7 +247,9 @@ mod tests {
         let mut extended = crd(&[template()]);
         json_patch::patch(&mut extended, &extension(&extended.clone())).unwrap();
         let field = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/failurePolicy";
-        let stored = serde_json::to_string(&extended).unwrap().replace("\"minimum\":0.0", "\"minimum\":0");
+        let stored = serde_json::to_string(&extended)
+            .unwrap()
+            .replace("\"minimum\":0.0", "\"minimum\":0");
         let stored: Value = serde_json::from_str(&stored).unwrap();
         assert!(extension(&stored).0.is_empty());
         *extended.pointer_mut(field).unwrap() = json!({"type": "object", "description": format!("Older. {MARKER}")});
@@ -226,7 +263,10 @@ mod tests {
     fn a_schema_without_the_object_around_a_field_cannot_be_extended_there() {
         let bare = crd(&[json!({"taskTemplate": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}})]);
         assert!(states(&bare).contains(&("v0.spec.taskTemplate.queueName".to_owned(), FieldState::NotPossible)));
-        for odd in [json!({}), json!({"metadata": {"name": "taskspawners.kelos.dev"}, "spec": {"versions": [7]}})] {
+        for odd in [
+            json!({}),
+            json!({"metadata": {"name": "taskspawners.kelos.dev"}, "spec": {"versions": [7]}}),
+        ] {
             assert!(extension(&odd).0.is_empty() && removal(&odd).0.is_empty());
         }
     }

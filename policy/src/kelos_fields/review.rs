@@ -10,8 +10,9 @@ use taskgate_api::{
 };
 
 use crate::{
-    decision::Decision,
+    decision::{Decision, Detail, Effect, Finding, Phase, assemble},
     kubernetes::{Edit, MAX_MESSAGE, MAX_USER, add, at, clip, patch, remove},
+    matching::Policy,
 };
 
 /// Who writes.
@@ -42,13 +43,13 @@ pub struct FieldsReview<'a> {
     pub old: &'a Value,
 }
 
-/// Decides about the write. It is never denied.
+/// Decides about the write. Only a user's own write of policy fields that cannot be applied is denied.
 pub fn review_kelos_fields(review: &FieldsReview<'_>) -> Decision {
     match review.writer {
         FieldsWriter::Taskgate => Decision::default(),
         FieldsWriter::Kelos => review.restore(),
         FieldsWriter::User(user) if review.status => review.record_resets(user),
-        FieldsWriter::User(_) => review.copy(),
+        FieldsWriter::User(_) => review.refuse().unwrap_or_else(|| review.copy()),
     }
 }
 
@@ -78,6 +79,21 @@ impl FieldsReview<'_> {
         changes.decision("restored", &restored)
     }
 
+    /// Refuses a write that sets policy fields which cannot be applied, as admission refuses such a policy. One that leaves the fields
+    /// as they are passes.
+    fn refuse(&self) -> Option<Decision> {
+        let metadata = Metadata::of(self.object);
+        let mut fields = SpawnerFields::FIELDS.into_iter().filter(|field| self.has(*field));
+        if metadata.is_terminating() || !fields.any(|field| field.of(self.old) != field.of(self.object)) {
+            return None;
+        }
+        let fields = SpawnerFields::read(self.object, self.fields);
+        let (namespace, name) = (metadata.namespace(), metadata.name());
+        let compiled = Policy::of_spawner(namespace.unwrap_or_default(), name.unwrap_or_default(), &fields)?;
+        let finding = Finding::own(Detail::PolicyInvalid(compiled.err()?), Effect::Reject);
+        Some(assemble(self.object, Phase::Mutating, vec![finding]))
+    }
+
     /// Keeps the copy of the spec's fields equal to the fields. One that the user removes is removed from the copy. One that neither
     /// the old nor the new object has stays in the copy: Kelos dropped it unseen, or the version of the request has no such field.
     fn copy(&self) -> Decision {
@@ -97,7 +113,10 @@ impl FieldsReview<'_> {
             ..Decision::default()
         };
         if !removed.is_empty() {
-            let message = format!("taskgate: this write removes {} from the TaskSpawner", removed.join(", "));
+            let message = format!(
+                "taskgate: this write removes {} from the TaskSpawner",
+                removed.join(", ")
+            );
             decision.warnings.push(clip(&message, MAX_MESSAGE));
         }
         decision
@@ -110,7 +129,9 @@ impl FieldsReview<'_> {
             return Decision::default();
         }
         let entries = |field: KelosField, object| field.of(object).and_then(Value::as_object);
-        let mut resets = entries(KelosField::FailedItemResets, self.old).cloned().unwrap_or_default();
+        let mut resets = entries(KelosField::FailedItemResets, self.old)
+            .cloned()
+            .unwrap_or_default();
         let before = entries(KelosField::FailedItems, self.old);
         if let (Some(before), Some(now)) = (before, entries(KelosField::FailedItems, self.object)) {
             for id in before.keys().filter(|id| !now.contains_key(*id)) {
@@ -214,7 +235,9 @@ impl<'a> Changes<'a> {
         };
         if !decision.patch.0.is_empty() {
             let text = format!("{what} {}", fields.join(","));
-            decision.audit.insert("kelos-fields", clip(text.trim_end(), MAX_MESSAGE));
+            decision
+                .audit
+                .insert("kelos-fields", clip(text.trim_end(), MAX_MESSAGE));
         }
         decision
     }
@@ -228,15 +251,26 @@ mod tests {
 
     fn spawner(spec: &Value, copy: Option<&str>) -> Value {
         let annotations = copy.map(|copy| json!({keys::KELOS_FIELDS: copy}));
-        let mut object = json!({"metadata": {"name": "fixer", "resourceVersion": "7"}, "spec": {"taskTemplate": {"type": "codex"}}});
-        json_patch::merge(&mut object, &json!({"spec": spec, "metadata": {"annotations": annotations}}));
+        let mut object =
+            json!({"metadata": {"name": "fixer", "resourceVersion": "7"}, "spec": {"taskTemplate": {"type": "codex"}}});
+        json_patch::merge(
+            &mut object,
+            &json!({"spec": spec, "metadata": {"annotations": annotations}}),
+        );
         object
     }
 
     fn reviewed(writer: FieldsWriter<'_>, status: bool, old: &Value, object: &Value) -> (Value, Decision) {
         let review = |object: &Value| {
             let fields = KelosField::all();
-            review_kelos_fields(&FieldsReview { kind: "TaskSpawner", status, writer, fields: &fields, object, old })
+            review_kelos_fields(&FieldsReview {
+                kind: "TaskSpawner",
+                status,
+                writer,
+                fields: &fields,
+                object,
+                old,
+            })
         };
         let decision = review(object);
         let mut patched = object.clone();
@@ -248,6 +282,22 @@ mod tests {
     const ANN: FieldsWriter<'_> = FieldsWriter::User("ann");
 
     #[test]
+    fn a_user_cannot_set_fields_that_cannot_be_applied_and_kelos_is_never_denied() {
+        let wrong = spawner(&json!({"failurePolicy": {"itemKey": "{{ nothing }}"}}), None);
+        let fields = KelosField::all();
+        let denied = |writer, old: &Value, object: &Value| {
+            let review = FieldsReview { kind: "TaskSpawner", status: false, writer, fields: &fields, object, old };
+            review_kelos_fields(&review).denial.map(|denial| denial.message)
+        };
+        let message = denied(ANN, &Value::Null, &wrong).unwrap();
+        assert!(message.starts_with("taskgate: spec.failurePolicy.itemKey: "), "{message}");
+        assert_eq!(denied(FieldsWriter::Kelos, &Value::Null, &wrong), None);
+        // A write of another field, and one that repairs it.
+        assert_eq!(denied(ANN, &wrong, &wrong), None);
+        assert_eq!(denied(ANN, &wrong, &spawner(&json!({}), None)), None);
+    }
+
+    #[test]
     fn kelos_gets_back_what_it_dropped_and_nothing_else() {
         let policy = json!({"failurePolicy": {"maxRetriesPerItem": 3}, "taskTemplate": {"queueName": "q"}});
         let old = spawner(&policy, Some(COPY));
@@ -256,9 +306,20 @@ mod tests {
         let mut wanted = old.clone();
         wanted["spec"]["suspend"] = json!(true);
         assert_eq!(stored, wanted);
-        assert_eq!(decision.audit["kelos-fields"], "restored spec.failurePolicy,spec.taskTemplate.queueName");
-        let (stored, _) = reviewed(FieldsWriter::Kelos, false, &old, &spawner(&json!({"failurePolicy": {"maxRetriesPerItem": 5}}), None));
-        assert_eq!(stored["spec"]["failurePolicy"]["maxRetriesPerItem"], 5, "what it has stays");
+        assert_eq!(
+            decision.audit["kelos-fields"],
+            "restored spec.failurePolicy,spec.taskTemplate.queueName"
+        );
+        let (stored, _) = reviewed(
+            FieldsWriter::Kelos,
+            false,
+            &old,
+            &spawner(&json!({"failurePolicy": {"maxRetriesPerItem": 5}}), None),
+        );
+        assert_eq!(
+            stored["spec"]["failurePolicy"]["maxRetriesPerItem"], 5,
+            "what it has stays"
+        );
     }
 
     #[test]
@@ -270,11 +331,21 @@ mod tests {
             let mut written = spawner(&json!({}), None);
             written["status"] = status;
             let (stored, _) = reviewed(FieldsWriter::Kelos, true, &old, &written);
-            assert_eq!((&stored["status"]["failedItems"], &stored["status"]["failedItemResets"]["7"]["by"]), (&items, &json!("bob")));
+            assert_eq!(
+                (
+                    &stored["status"]["failedItems"],
+                    &stored["status"]["failedItemResets"]["7"]["by"]
+                ),
+                (&items, &json!("bob"))
+            );
         }
         let mut forged = old.clone();
         forged["status"]["failedItemResets"]["9"] = json!({"by": "eve"});
-        assert_eq!(reviewed(FieldsWriter::Kelos, true, &old, &forged).0, old, "an imitator requests no reset");
+        assert_eq!(
+            reviewed(FieldsWriter::Kelos, true, &old, &forged).0,
+            old,
+            "an imitator requests no reset"
+        );
     }
 
     #[test]
@@ -284,9 +355,18 @@ mod tests {
         assert_eq!(created["metadata"]["annotations"][keys::KELOS_FIELDS], COPY);
         let (removed, decision) = reviewed(ANN, false, &created, &spawner(&json!({}), Some(COPY)));
         assert!(removed["metadata"]["annotations"].get(keys::KELOS_FIELDS).is_none());
-        assert!(decision.warnings[0].contains("spec.failurePolicy"), "{:?}", decision.warnings);
+        assert!(
+            decision.warnings[0].contains("spec.failurePolicy"),
+            "{:?}",
+            decision.warnings
+        );
         // The copy cannot be chosen.
-        let (changed, _) = reviewed(ANN, false, &created, &spawner(&json!({"failurePolicy": {"maxRetriesPerItem": 3}}), Some("{}")));
+        let (changed, _) = reviewed(
+            ANN,
+            false,
+            &created,
+            &spawner(&json!({"failurePolicy": {"maxRetriesPerItem": 3}}), Some("{}")),
+        );
         assert_eq!(changed, created);
         let (forged, _) = reviewed(ANN, false, &Value::Null, &spawner(&json!({}), Some(COPY)));
         assert!(forged["metadata"]["annotations"].get(keys::KELOS_FIELDS).is_none());
@@ -295,9 +375,16 @@ mod tests {
     #[test]
     fn a_copy_survives_a_write_that_has_no_field_to_remove() {
         let dropped = spawner(&json!({}), Some(COPY));
-        assert_eq!(reviewed(ANN, false, &dropped, &spawner(&json!({"suspend": true}), Some(COPY))).1, Decision::default());
+        assert_eq!(
+            reviewed(ANN, false, &dropped, &spawner(&json!({"suspend": true}), Some(COPY))).1,
+            Decision::default()
+        );
         let (gone, _) = reviewed(ANN, false, &dropped, &spawner(&json!({}), None));
-        assert!(gone["metadata"].get("annotations").is_none_or(|all| all.get(keys::KELOS_FIELDS).is_none()));
+        assert!(
+            gone["metadata"]
+                .get("annotations")
+                .is_none_or(|all| all.get(keys::KELOS_FIELDS).is_none())
+        );
     }
 
     #[test]
@@ -310,8 +397,14 @@ mod tests {
             reviewed(ANN, true, &old, &object).0["status"]["failedItemResets"].clone()
         };
         let bob = json!({"7": {"by": "bob"}});
-        assert_eq!(written(json!({"43": {}}), bob.clone()), json!({"7": {"by": "bob"}, "42": {"by": "ann"}}));
-        assert_eq!(written(json!({"43": {}}), json!({"42": {"by": "eve"}})), json!({"7": {"by": "bob"}, "42": {"by": "ann"}}));
+        assert_eq!(
+            written(json!({"43": {}}), bob.clone()),
+            json!({"7": {"by": "bob"}, "42": {"by": "ann"}})
+        );
+        assert_eq!(
+            written(json!({"43": {}}), json!({"42": {"by": "eve"}})),
+            json!({"7": {"by": "bob"}, "42": {"by": "ann"}})
+        );
         assert_eq!(written(Value::Null, bob.clone()), bob, "the whole map is lost");
         assert_eq!(written(json!({"42": {}, "43": {}}), Value::Null), bob);
         let mut emptied = old.clone();
@@ -331,13 +424,25 @@ mod tests {
         };
         let restored = synced(&spawner(&json!({}), Some(COPY)));
         assert_eq!(restored["spec"]["failurePolicy"]["maxRetriesPerItem"], 3);
-        let changed = synced(&spawner(&json!({"failurePolicy": {"maxRetriesPerItem": 5}}), Some(COPY)));
-        assert_eq!(changed["metadata"]["annotations"][keys::KELOS_FIELDS], r#"{"failurePolicy":{"maxRetriesPerItem":5}}"#);
+        let changed = synced(&spawner(
+            &json!({"failurePolicy": {"maxRetriesPerItem": 5}}),
+            Some(COPY),
+        ));
+        assert_eq!(
+            changed["metadata"]["annotations"][keys::KELOS_FIELDS],
+            r#"{"failurePolicy":{"maxRetriesPerItem":5}}"#
+        );
         let added = synced(&spawner(&json!({"cancellationPolicy": {}}), None));
-        assert_eq!(added["metadata"]["annotations"][keys::KELOS_FIELDS], r#"{"cancellationPolicy":{}}"#);
+        assert_eq!(
+            added["metadata"]["annotations"][keys::KELOS_FIELDS],
+            r#"{"cancellationPolicy":{}}"#
+        );
         let garbage = spawner(&json!({}), Some("["));
         assert!(!needs_sync(&garbage, &KelosField::all()));
-        assert!(!needs_sync(&spawner(&json!({}), Some(COPY)), &KelosFields::new()), "disabled");
+        assert!(
+            !needs_sync(&spawner(&json!({}), Some(COPY)), &KelosFields::new()),
+            "disabled"
+        );
     }
 
     #[test]
@@ -346,7 +451,14 @@ mod tests {
         let fields = KelosFields::new();
         for writer in [FieldsWriter::Kelos, FieldsWriter::Taskgate] {
             let object = spawner(&json!({}), Some(COPY));
-            let review = FieldsReview { kind: "TaskSpawner", status: false, writer, fields: &fields, object: &object, old: &old };
+            let review = FieldsReview {
+                kind: "TaskSpawner",
+                status: false,
+                writer,
+                fields: &fields,
+                object: &object,
+                old: &old,
+            };
             assert_eq!(review_kelos_fields(&review), Decision::default());
         }
     }

@@ -258,11 +258,7 @@ pub(super) async fn read_inputs<C: ClusterContext>(
     let task = match request.kind {
         Kind::Task => Some(request.object),
         Kind::Job => inputs.owner_task.as_ref(),
-        Kind::TaskSpawner
-        | Kind::TaskPolicy
-        | Kind::ClusterTaskPolicy
-        | Kind::WorkItem
-        | Kind::WorkItemStatus => None,
+        Kind::TaskSpawner | Kind::TaskPolicy | Kind::ClusterTaskPolicy | Kind::WorkItem | Kind::WorkItemStatus => None,
     };
     if let Some(task) = task.map(kelos::Task::of) {
         inputs.namespace_labels = cluster.namespace_labels(namespace).await?;

@@ -71,20 +71,32 @@ pub(super) fn match_conditions(filter: RequestFilter, writers: &KelosWriters) ->
         RequestFilter::JobOfTask => vec![not_being_deleted, of_task],
         RequestFilter::KelosFields => {
             // No writer of Kelos sets the resets: one that does is an imitator, and must not be stored unseen.
-            let forged = format!("({IS_STATUS} && {})", differs(KelosField::FailedItemResets.path(), true));
+            let forged = format!(
+                "({IS_STATUS} && {})",
+                differs(KelosField::FailedItemResets.path(), true)
+            );
             let copy = changes("annotations", &[keys::KELOS_FIELDS]);
-            let spec = SpawnerFields::FIELDS.map(|field| differs(field.path(), false)).join(" || ");
+            let spec = SpawnerFields::FIELDS
+                .map(|field| differs(field.path(), false))
+                .join(" || ");
             let status = [KelosField::FailedItems, KelosField::FailedItemResets];
             let status = status.map(|field| differs(field.path(), false)).join(" || ");
             vec![
                 not_being_deleted,
                 condition("not-written-by-kelos", format!("!({}) || {forged}", by_kelos(writers))),
-                condition("changes-fields", format!("{IS_STATUS} ? ({status}) : ({spec} || {copy})")),
+                condition(
+                    "changes-fields",
+                    format!("{IS_STATUS} ? ({status}) : ({spec} || {copy})"),
+                ),
             ]
         }
         RequestFilter::KelosDrops => {
             let spec = SpawnerFields::FIELDS.map(|field| dropped(field.path())).join(" || ");
-            let status = [KelosField::FailedItems, KelosField::FailedItemResets, KelosField::CancelledBy];
+            let status = [
+                KelosField::FailedItems,
+                KelosField::FailedItemResets,
+                KelosField::CancelledBy,
+            ];
             let status = status.map(|field| dropped(field.path())).join(" || ");
             vec![
                 not_being_deleted,

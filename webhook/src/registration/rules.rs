@@ -11,9 +11,7 @@ use taskgate_policy::{
 
 use self::{
     ObjectOwner::{Foreign, Kelos, Taskgate},
-    RequestFilter::{
-        Cancellation, JobOfTask, KelosDrops, KelosFields, NotBeingDeleted, OwnKeys, WorkItemRequests,
-    },
+    RequestFilter::{Cancellation, JobOfTask, KelosDrops, KelosFields, NotBeingDeleted, OwnKeys, WorkItemRequests},
 };
 
 /// The name of both webhook configurations. Configurations run in the order of their names: ours sorts before `kueue-…`, so

@@ -55,7 +55,10 @@ impl DoctorCheck {
 
     /// Whether taskgate enforces nothing while it fails. The other checks are about single policies, and waiting does not help.
     fn is_about_enforcement(self) -> bool {
-        !matches!(self, Self::Namespaces | Self::Policies | Self::Queues | Self::Kueue | Self::KelosFields)
+        !matches!(
+            self,
+            Self::Namespaces | Self::Policies | Self::Queues | Self::Kueue | Self::KelosFields
+        )
     }
 }
 

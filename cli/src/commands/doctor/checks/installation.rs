@@ -377,7 +377,10 @@ pub(super) fn kelos_fields(state: &ClusterState, findings: &mut Findings) {
         Ok(_) => {
             findings.ok("Kelos' CRDs have the fields of the proposals");
             for kept in summary.kept {
-                findings.warning(kept, "this field is no policy of taskgate: use a TaskPolicy, or Kelos' own field");
+                findings.warning(
+                    kept,
+                    "this field is no policy of taskgate: use a TaskPolicy, or Kelos' own field",
+                );
             }
         }
         Err(ReadError::Absent) if summary.is_extended => findings.warning(
