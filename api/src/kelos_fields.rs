@@ -118,7 +118,7 @@ impl KelosField {
             Self::FailurePolicy => (of_policy("failurePolicy"), None),
             Self::CancellationPolicy => (of_policy("cancellationPolicy"), None),
             Self::QueueName => (
-                queue_name(of_policy("queueName")["pattern"].as_str()),
+                queue_template(),
                 Some("The Kueue LocalQueue that admits the Jobs of spawned Tasks: a name, or a Tera template."),
             ),
             Self::FailedItems => (
@@ -130,7 +130,7 @@ impl KelosField {
                 Some("The entries of failedItems that a user removed and that were not reset yet. Set by admission."),
             ),
             Self::TaskQueueName => (
-                queue_name(None),
+                queue_name(),
                 Some(
                     "The Kueue LocalQueue that admits the Task's Job. Admission moves it to the label kueue.x-k8s.io/queue-name.",
                 ),
@@ -156,11 +156,17 @@ fn of_policy(field: &str) -> Value {
         .unwrap_or_else(|| json!({"type": "object"}))
 }
 
-/// A queue's name. The proposal allows an empty one, which is none.
-fn queue_name(or: Option<&str>) -> Value {
-    let name = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)?$";
-    let (pattern, length) = or.map_or_else(|| (name.to_owned(), 253), |or| (format!("^$|{or}"), 1024));
-    json!({"type": "string", "maxLength": length, "pattern": pattern})
+/// The name of a queue in a TaskSpawner. The proposal allows an empty one, which is none; and a template is allowed as in a policy.
+fn queue_template() -> Value {
+    let policy = of_policy("queueName");
+    let pattern = policy["pattern"].as_str().unwrap_or_default();
+    json!({"type": "string", "maxLength": policy["maxLength"], "pattern": format!("^$|{pattern}")})
+}
+
+/// The name of a queue in a Task. Not an empty one, which would stay in the spec.
+fn queue_name() -> Value {
+    let pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+    json!({"type": "string", "minLength": 1, "maxLength": 253, "pattern": pattern})
 }
 
 /// A map by item ID.

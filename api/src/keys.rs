@@ -92,9 +92,10 @@ pub const QUEUE: &str = "taskgate.dev/queue-name";
 /// TaskSpawner's `taskTemplate.metadata` becomes a Task's, so the same holds there.
 pub const SETTABLE_ON_TASKS: [&str; 1] = [ITEM];
 /// The annotations of an existing Task or Job that only taskgate changes, besides [`CANCELLATION_OWN`].
-pub const PROTECTED_ANNOTATIONS: [&str; 11] = [
+pub const PROTECTED_ANNOTATIONS: [&str; 12] = [
     ITEM_KEY,
     TTL,
+    QUEUE,
     RECORDED,
     SKIPPED,
     PENDING,

@@ -18,6 +18,7 @@ pub mod kelos_fields;
 pub mod keys;
 pub mod kueue;
 pub mod metadata;
+pub mod moved_field;
 #[allow(unreachable_pub)]
 pub mod retry_status;
 pub mod switch;

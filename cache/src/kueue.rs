@@ -42,7 +42,15 @@ pub struct KueueStores {
     local_queues: Store<Value>,
     priority_classes: Store<()>,
     /// At most one.
-    settings: Store<Settings>,
+    settings: Store<KueueConfig>,
+}
+
+/// Kueue's configuration.
+#[derive(Debug, PartialEq, Eq)]
+enum KueueConfig {
+    Read(Settings),
+    /// It exists, and is not understood.
+    Unreadable,
 }
 
 impl KueueStores {
@@ -156,13 +164,20 @@ impl KueueStores {
         &self.priority_classes
     }
 
-    /// Whether Kueue manages Jobs of a namespace with these labels. Without its configuration: whether it would by default.
+    /// Whether Kueue manages Jobs of a namespace with these labels. Without a readable configuration: whether it would by default.
     pub fn manages(&self, namespace_labels: &BTreeMap<String, String>) -> bool {
         let ConfigRef { namespace, name } = &self.config;
-        match self.settings.get(namespace, name) {
-            Some(settings) => settings.manages(namespace_labels),
-            None => Settings::of_namespace(namespace).manages(namespace_labels),
+        match self.settings.get(namespace, name).as_deref() {
+            Some(KueueConfig::Read(settings)) => settings.manages(namespace_labels),
+            Some(KueueConfig::Unreadable) | None => Settings::of_namespace(namespace).manages(namespace_labels),
         }
+    }
+
+    /// Whether Kueue's configuration exists and is not understood.
+    fn is_config_unreadable(&self) -> bool {
+        let ConfigRef { namespace, name } = &self.config;
+        let config = self.settings.get(namespace, name);
+        config.is_some_and(|config| *config == KueueConfig::Unreadable)
     }
 
     /// Kueue for a new Job in a namespace with these labels.
@@ -171,20 +186,22 @@ impl KueueStores {
         let installed = self.local_queues.is_installed();
         KueueInfo {
             manages_namespace: Some(self.manages(namespace_labels)),
+            config_unreadable: self.is_config_unreadable(),
             installed,
             local_queues: names(installed, self.local_queues.names_in(namespace)),
             priority_classes: names(self.priority_classes.is_installed(), self.priority_classes.names_in("")),
         }
     }
 
-    fn settings_of(&self, map: ConfigMap) -> Option<Settings> {
+    fn settings_of(&self, map: ConfigMap) -> Option<KueueConfig> {
         let text = map.data?.remove(ConfigRef::KEY)?;
-        let settings = Settings::read(&self.config.namespace, &text);
-        settings
-            .inspect_err(|error| {
-                warn!(%error, config = %self.config, "Kueue's configuration is not understood; its defaults are assumed");
-            })
-            .ok()
+        Some(match Settings::read(&self.config.namespace, &text) {
+            Ok(settings) => KueueConfig::Read(settings),
+            Err(error) => {
+                warn!(%error, config = %self.config, "Kueue's configuration is not understood: no Job is queued");
+                KueueConfig::Unreadable
+            }
+        })
     }
 }
 

@@ -19,6 +19,8 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::Value;
+use taskgate_api::kelos;
+use taskgate_cache::served_version;
 use taskgate_webhook::{ConfigurationName, rules::CONFIGURATION};
 use tokio::time::timeout;
 use tower::{BoxError, service_fn};
@@ -121,6 +123,24 @@ impl Connection {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, resource),
             None => Api::all_with(self.client.clone(), resource),
         }
+    }
+
+    /// The resource of a kind in the first of `versions` that the API server serves. `None`: it serves none of them.
+    pub(crate) async fn served(
+        &self,
+        group: &str,
+        versions: &[&'static str],
+        kind: &str,
+        plural: &str,
+    ) -> Result<Option<ApiResource>> {
+        let version = served_version(&self.client, group, versions).await;
+        let version = version.map_err(api_error)?;
+        Ok(version.map(|version| resource(group, version, kind, plural)))
+    }
+
+    /// The resource of a kind of Kelos in the newest version that the API server serves. `None`: Kelos is not installed.
+    pub(crate) async fn kelos(&self, kind: &str, plural: &str) -> Result<Option<ApiResource>> {
+        self.served(kelos::GROUP, &kelos::TASK_VERSIONS, kind, plural).await
     }
 
     /// One object as JSON. `None`: it, or its kind, does not exist.

@@ -1,5 +1,7 @@
 //! Admission of Tasks, Jobs and policies on a real API server, as users see it.
 
+#[path = "admission/applied.rs"]
+mod applied;
 #[path = "admission/breaker.rs"]
 mod breaker;
 #[path = "admission/failure.rs"]

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, hint::black_box, sync::Arc};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use taskgate_api::{ClusterTaskPolicySpec, TaskPolicySpec};
+use taskgate_api::{ClusterTaskPolicySpec, TaskPolicySpec, kelos_fields::KelosFields};
 use taskgate_policy::{
     AdmissionContext, Kind, KueueInfo, Operation, Phase, Policy, PolicySet, Request, SpawnerInfo, Workspace, decide,
     govern,
@@ -70,6 +70,7 @@ fn decision(criterion: &mut Criterion) {
                 spawner: Some(&spawner),
                 workspace: &workspace,
                 kueue: &KueueInfo::default(),
+                kelos_fields: &KelosFields::new(),
             };
             let request = Request {
                 phase,

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, hint::black_box, sync::Arc};
 use criterion::{Criterion, criterion_group, criterion_main};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use taskgate_api::kelos_fields::KelosFields;
 use taskgate_policy::{
     AdmissionContext, Kind, KueueInfo, Operation, Phase, Policy, PolicySet, Request, SpawnerInfo, Workspace,
     WorkspaceInfo, decide, govern,
@@ -86,6 +87,7 @@ fn render(criterion: &mut Criterion) {
             spawner: Some(&spawner),
             workspace: &workspace,
             kueue: &KueueInfo::default(),
+            kelos_fields: &KelosFields::new(),
         };
         let request = Request {
             phase: Phase::Mutating,

@@ -41,8 +41,8 @@ pub mod retry;
 mod template;
 
 pub use admission::{
-    Right, decide, govern, has_reserved_keys, required_rights, reserved_keys_changed, retry_order, right_missing,
-    without_reserved_keys,
+    Right, decide, govern, has_reserved_keys, never_starts, required_rights, reserved_keys_changed, retry_order,
+    review_task_update, right_missing, without_reserved_keys,
 };
 pub use breaker::{
     CIRCUIT_BROKEN, Ending, HISTORY, ItemSnapshot, Retrying, RunObjects, TaskAction, TaskContext, TaskPhase, TaskState,
@@ -67,7 +67,8 @@ pub use matching::{
     Policy, PolicyName, PolicyScope, PolicySet, PolicyState, RetryRule, Section, identify, spec_of_spawner,
 };
 pub use queueing::{
-    InstalledKueue, QueueContext, QueueObservation, QueueReason, QueueState, queue_state, requests_queue,
+    InstalledKueue, QueueContext, QueueObservation, QueueReason, QueueState, has_queue_field, queue_state,
+    requests_queue,
 };
 pub use template::{TEMPLATE_FIELDS, is_template};
 

@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use proptest::{collection::btree_map, prelude::*};
 use serde_json::{Map, Value, json};
 use taskgate_api::{
-    ClusterTaskPolicySpec, Mode, TaskPolicySpec, WorkItemStatus, keys,
+    ClusterTaskPolicySpec, Mode, TaskPolicySpec, WorkItemStatus,
+    kelos_fields::KelosFields,
+    keys,
     task_policy::{FailurePolicy, MetadataPolicy, PropagationTarget, TemplateEngine},
 };
 use taskgate_policy::{
@@ -206,6 +208,7 @@ fn run(policies: &PolicySet, kind: Kind, phase: Phase, operation: Operation, obj
         spawner: Some(&spawner),
         workspace: &Workspace::Unknown,
         kueue: &KueueInfo::default(),
+        kelos_fields: &KelosFields::new(),
     };
     let mutated = phase == Phase::Mutating && operation == Operation::Create;
     let seen = if mutated {
@@ -391,7 +394,7 @@ proptest! {
 
     #[test]
     fn any_json_at_all_gets_an_answer(policies in policies(), object in odd_value()) {
-        for kind in [Kind::Task, Kind::Job, Kind::TaskPolicy, Kind::ClusterTaskPolicy, Kind::WorkItem, Kind::WorkItemStatus] {
+        for kind in [Kind::Task, Kind::Job, Kind::TaskSpawner, Kind::TaskPolicy, Kind::ClusterTaskPolicy, Kind::WorkItem, Kind::WorkItemStatus] {
             for phase in [Phase::Mutating, Phase::Validating] {
                 let decision = run(&policies, kind, phase, Operation::Create, &object);
                 for text in decision.warnings.iter().chain(decision.audit.values()) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use taskgate_api::TaskPolicySpec;
+use taskgate_api::{TaskPolicySpec, kelos_fields::KelosFields};
 use taskgate_policy::{
     AdmissionContext, Decision, ItemSnapshot, Kind, KueueInfo, Operation, Phase, Policy, PolicySet, Request, Workspace,
     decide, govern, without_reserved_keys,
@@ -33,6 +33,7 @@ fn decision(spec: &Value, task: &Value, job: &Value, kueue: &KueueInfo) -> Decis
         spawner: None,
         workspace: &Workspace::Unknown,
         kueue,
+        kelos_fields: &KelosFields::new(),
     };
     let object = without_reserved_keys(Kind::Job, job);
     let request = Request {
@@ -258,6 +259,25 @@ fn a_job_in_an_unmanaged_namespace_is_not_changed() {
 }
 
 #[test]
+fn while_kueues_configuration_cannot_be_read_no_job_is_queued() {
+    let kueue = KueueInfo {
+        manages_namespace: Some(true),
+        config_unreadable: true,
+        installed: Some(true),
+        ..KueueInfo::default()
+    };
+    let (job, warnings) = made(&json!({"queueName": "agents"}), &task(&json!({}), &json!({})), &kueue);
+    assert_eq!(
+        (&job["spec"]["suspend"], &job["metadata"]["labels"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("Kueue's configuration cannot be read"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
 fn a_policy_with_an_illegal_name_is_refused() {
     for (field, value) in [
         ("queueName", "two words".to_owned()),
@@ -281,6 +301,7 @@ fn a_warning_states_what_keeps_a_queued_job_waiting() {
     let names = |names: &[&str]| Some(names.iter().map(ToString::to_string).collect());
     let kueue = |queues: &[&str], classes: &[&str]| KueueInfo {
         manages_namespace: Some(true),
+        config_unreadable: false,
         installed: Some(true),
         local_queues: names(queues),
         priority_classes: names(classes),

@@ -8,7 +8,7 @@ use taskgate_api::{kelos, keys, metadata::Metadata};
 use taskgate_policy::{Cancellation, MAX_GRACE, MAX_REASON, clip};
 
 use crate::{
-    cluster::{Connection, ConnectionArgs, DryRun, api_error, resource},
+    cluster::{Connection, ConnectionArgs, DryRun, api_error},
     exit::{ExitStatus, all_done},
     output,
 };
@@ -52,7 +52,8 @@ pub(crate) async fn run(args: CancelArgs) -> Result<ExitStatus> {
 }
 
 async fn request(connection: &Connection, args: &CancelArgs, name: &str) -> Result<()> {
-    let task = resource(kelos::GROUP, kelos::TASK_VERSIONS[0], "Task", kelos::TASKS);
+    let task = connection.kelos("Task", kelos::TASKS).await?;
+    let task = task.context("Kelos is not installed")?;
     let tasks = connection.api(&task, Some(&connection.namespace));
     let patch = Patch::Merge(json!({"metadata": {"annotations": annotations(args)}}));
     let params = args.dry_run.patch(PatchParams::default());

@@ -20,7 +20,7 @@ use taskgate_policy::{
 
 use super::snapshot::CompiledPolicy;
 use crate::{
-    cluster::{Connection, ConnectionArgs, api_error, resource},
+    cluster::{Connection, ConnectionArgs, api_error},
     exit::ExitStatus,
     output,
 };
@@ -169,10 +169,10 @@ fn from_files(args: &RenderArgs) -> Result<TaskInputs> {
 async fn from_cluster(connection: &Connection, name: &str) -> Result<TaskInputs> {
     let Connection { client, namespace } = connection;
     let get = async |kind, plural, name: Option<&str>| match name {
-        Some(name) => {
-            let resource = resource(kelos::GROUP, kelos::TASK_VERSIONS[0], kind, plural);
-            connection.get(&resource, Some(namespace), name).await
-        }
+        Some(name) => match connection.kelos(kind, plural).await? {
+            Some(resource) => connection.get(&resource, Some(namespace), name).await,
+            None => Ok(None),
+        },
         None => Ok(None),
     };
     let task = get("Task", kelos::TASKS, Some(name)).await?;

@@ -13,7 +13,7 @@ use taskgate_api::{WorkItem, foreman, kelos, keys, retry_status::RetryOrder, tas
 use taskgate_policy::retry::{Retried, RunPhase, attempt_number, following};
 
 use crate::{
-    cluster::{Connection, ConnectionArgs, DryRun, api_error, is_not_found, resource},
+    cluster::{Connection, ConnectionArgs, DryRun, api_error, is_not_found},
     exit::{ExitStatus, UsageError, all_done},
     output,
 };
@@ -64,7 +64,11 @@ async fn retry(connection: &Connection, args: &RetryArgs, object: &str) -> Resul
     let namespace = &connection.namespace;
     let mut found = Vec::new();
     for kind in kinds {
-        let value = connection.get(&retried_resource(*kind), Some(namespace), name).await?;
+        // A kind that is not served has no objects.
+        let Some(resource) = retried_resource(connection, *kind).await? else {
+            continue;
+        };
+        let value = connection.get(&resource, Some(namespace), name).await?;
         found.extend(value.map(|value| (*kind, value)));
     }
     match found.as_slice() {
@@ -154,11 +158,12 @@ fn parse(object: &str) -> Result<(&'static [RetriedKind], &str)> {
     Ok((kinds, name))
 }
 
-fn retried_resource(kind: RetriedKind) -> ApiResource {
-    match kind {
-        RetriedKind::Workload => resource(foreman::GROUP, foreman::VERSIONS[0], "Workload", foreman::WORKLOADS),
-        RetriedKind::Task => resource(kelos::GROUP, kelos::TASK_VERSIONS[0], "Task", kelos::TASKS),
-    }
+async fn retried_resource(connection: &Connection, kind: RetriedKind) -> Result<Option<ApiResource>> {
+    let (group, versions, plural) = match kind {
+        RetriedKind::Workload => (foreman::GROUP, foreman::VERSIONS.as_slice(), foreman::WORKLOADS),
+        RetriedKind::Task => (kelos::GROUP, kelos::TASK_VERSIONS.as_slice(), kelos::TASKS),
+    };
+    connection.served(group, versions, &kind.to_string(), plural).await
 }
 
 #[cfg(test)]

@@ -201,13 +201,25 @@ fn calls(event: &AuditEvent) -> Vec<(String, Value)> {
     calls
         .map(|call| {
             let patch = if call.mutated {
-                patch(&call.webhook)
+                without_field_managers(patch(&call.webhook))
             } else {
                 Value::Null
             };
             (call.webhook.clone(), patch)
         })
         .collect()
+}
+
+/// `patch` without the changes of what field managers own: only the API server notes those.
+fn without_field_managers(mut patch: Value) -> Value {
+    if let Some(operations) = patch.as_array_mut() {
+        let of_managers = |path: &Value| {
+            path.as_str()
+                .is_some_and(|path| path.starts_with("/metadata/managedFields"))
+        };
+        operations.retain(|operation| !of_managers(&operation["path"]));
+    }
+    patch
 }
 
 /// The fields that admission may change: of a Job, whose others the API server fills in, labels, annotations and suspension.

@@ -60,6 +60,11 @@ impl Chance {
                 _ => {}
             }
         }
+        // Admission accounted for it, and moved its TTL.
+        if self.once_in(2) {
+            annotations.insert(keys::TTL.to_owned(), json!("3600"));
+            task["metadata"]["labels"][keys::WORK_ITEM] = json!("nightly-0123456789");
+        }
         let phase = *self.one_of(&PHASES);
         (task, json!({"status": {"phase": phase}}))
     }
@@ -78,7 +83,7 @@ impl Chance {
 
     fn change_task(&mut self, task: &mut Value) {
         let metadata = &mut task["metadata"];
-        match self.below(24) {
+        match self.below(30) {
             0 => {}
             1 => metadata["labels"][keys::WORK_ITEM] = json!("another"),
             2 => metadata["labels"]["kelos.dev/taskspawner"] = json!(self.one_of(&SPAWNERS)),
@@ -87,6 +92,15 @@ impl Chance {
             5 => _ = annotations(task).insert(keys::RECORDED.to_owned(), json!("forged")),
             6 => task["spec"]["prompt"] = json!("something else"),
             7 => task["spec"]["type"] = json!(7),
+            // The file that it was made from is applied again.
+            9 | 10 => task["spec"]["ttlSecondsAfterFinished"] = json!(3600),
+            11 => task["spec"]["ttlSecondsAfterFinished"] = json!(self.one_of(&[0, 60])),
+            // It is replaced by that file.
+            12 => {
+                metadata["labels"] = json!({"kelos.dev/taskspawner": "fixer"});
+                metadata["annotations"] = json!({keys::ITEM: "nightly"});
+                task["spec"]["ttlSecondsAfterFinished"] = json!(3600);
+            }
             // Nothing can be added to what is being deleted.
             8 if metadata["deletionTimestamp"].is_null() => metadata["finalizers"] = json!([keys::ACCOUNTING]),
             _ => {

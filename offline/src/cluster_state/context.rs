@@ -59,6 +59,7 @@ impl ClusterContext for ClusterState {
         let queues = || self.queues.get(namespace).cloned().unwrap_or_default();
         KueueInfo {
             manages_namespace: Some(settings.manages(namespace_labels)),
+            config_unreadable: self.kueue_config_unreadable,
             installed: (self.has_kueue || complete).then_some(self.has_kueue),
             local_queues: known.then(queues),
             priority_classes: known.then(|| self.priority_classes.clone()),

@@ -12,22 +12,23 @@ use taskgate_api::{GROUP, VERSION, kelos, kueue};
 /// The number of objects per page.
 const PAGE: u32 = 500;
 
-/// The kinds: group, version, kind, whether namespaced.
-const KINDS: [(&str, &str, &str, bool); 13] = [
-    ("", "v1", "Namespace", false),
-    (GROUP, VERSION, "TaskPolicy", true),
-    (GROUP, VERSION, "ClusterTaskPolicy", false),
-    (GROUP, VERSION, "WorkItem", true),
-    (kelos::GROUP, kelos::TASK_VERSIONS[0], "TaskSpawner", true),
-    (kelos::GROUP, kelos::TASK_VERSIONS[0], "Workspace", true),
-    (kelos::GROUP, kelos::TASK_VERSIONS[0], "Task", true),
-    (kueue::GROUP, kueue::VERSIONS[0], "LocalQueue", true),
-    (kueue::GROUP, kueue::VERSIONS[0], "WorkloadPriorityClass", false),
-    ("", "v1", "ConfigMap", true),
-    (ADMISSION, "v1", "MutatingWebhookConfiguration", false),
-    (ADMISSION, "v1", "ValidatingWebhookConfiguration", false),
-    ("apiextensions.k8s.io", "v1", "CustomResourceDefinition", false),
+/// The kinds: group, known versions, kind, whether namespaced.
+const KINDS: [(&str, &[&str], &str, bool); 13] = [
+    ("", V1, "Namespace", false),
+    (GROUP, &[VERSION], "TaskPolicy", true),
+    (GROUP, &[VERSION], "ClusterTaskPolicy", false),
+    (GROUP, &[VERSION], "WorkItem", true),
+    (kelos::GROUP, &kelos::TASK_VERSIONS, "TaskSpawner", true),
+    (kelos::GROUP, &kelos::TASK_VERSIONS, "Workspace", true),
+    (kelos::GROUP, &kelos::TASK_VERSIONS, "Task", true),
+    (kueue::GROUP, &kueue::VERSIONS, "LocalQueue", true),
+    (kueue::GROUP, &kueue::VERSIONS, "WorkloadPriorityClass", false),
+    ("", V1, "ConfigMap", true),
+    (ADMISSION, V1, "MutatingWebhookConfiguration", false),
+    (ADMISSION, V1, "ValidatingWebhookConfiguration", false),
+    ("apiextensions.k8s.io", V1, "CustomResourceDefinition", false),
 ];
+const V1: &[&str] = &["v1"];
 const ADMISSION: &str = "admissionregistration.k8s.io";
 
 /// A kind cannot be listed.
@@ -56,7 +57,18 @@ fn has_code(error: &kube::Error, code: u16) -> bool {
 pub async fn load(client: &Client, namespace: &str) -> Result<(Vec<Value>, Vec<LoadError>), LoadError> {
     let mut objects = Vec::new();
     let mut forbidden = Vec::new();
-    for (group, version, kind, namespaced) in KINDS {
+    let groups = client.list_api_groups().await.map_err(|error| LoadError {
+        plural: "API groups".to_owned(),
+        source: Box::new(error),
+    })?;
+    let is_served = |group: &str, version: &str| {
+        let mut groups = groups.groups.iter().filter(|served| served.name == group);
+        groups.any(|served| served.versions.iter().any(|served| served.version == version))
+    };
+    for (group, versions, kind, namespaced) in KINDS {
+        // The core group is not listed, and where no version is served, the list below says so.
+        let served = versions.iter().find(|version| is_served(group, version));
+        let version = served.or(versions.first()).copied().unwrap_or_default();
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
         let everywhere = Api::<DynamicObject>::all_with(client.clone(), &resource);
         // Only one ConfigMap is needed.

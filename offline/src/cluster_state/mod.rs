@@ -75,6 +75,7 @@ pub struct ClusterState {
     /// Kueue's WorkloadPriorityClasses.
     priority_classes: BTreeSet<String>,
     kueue_settings: Option<Settings>,
+    kueue_config_unreadable: bool,
     /// The fields of Kelos' kinds that are taskgate's; all of them where Kelos' schema is not known.
     kelos_fields: KelosFields,
     /// Whether the API server serves kinds of Kueue.
@@ -168,13 +169,13 @@ impl ClusterState {
                 if let (true, true, Some(text)) = (namespace == default.namespace, name == default.name, text) {
                     match Settings::read(namespace, text) {
                         Ok(settings) => self.kueue_settings = Some(settings),
-                        Err(error) => self.rejected.push(RejectedPolicy {
-                            policy: format!("ConfigMap {default}"),
-                            problems: vec![format!(
-                                "{}: {error}: the defaults of Kueue are assumed",
-                                ConfigRef::KEY
-                            )],
-                        }),
+                        Err(error) => {
+                            self.kueue_config_unreadable = true;
+                            self.rejected.push(RejectedPolicy {
+                                policy: format!("ConfigMap {default}"),
+                                problems: vec![format!("{}: {error}: no Job is queued", ConfigRef::KEY)],
+                            });
+                        }
                     }
                 }
             }
@@ -359,7 +360,7 @@ mod tests {
             panic!("it is not reported")
         };
         assert_eq!(bad.policy, "ConfigMap kueue-system/kueue-manager-config");
-        assert!(bad.problems[0].contains("the defaults of Kueue are assumed"), "{bad:?}");
+        assert!(bad.problems[0].contains("no Job is queued"), "{bad:?}");
     }
 
     #[test]

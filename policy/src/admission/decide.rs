@@ -41,13 +41,14 @@ pub fn decide<'m>(governed: &Governed<'_>, item: impl Into<ItemSnapshot<'m>>, no
 }
 
 fn mutate_task<'a>(governed: &Governed<'a>) -> Vec<Finding<'a>> {
-    let accounting = governed.task.map(|task| breaker::accounting_findings(governed, task));
+    let accounting = governed.task.map(|_| breaker::accounting_findings(governed));
     let retry = governed.task.and_then(|task| retry::findings(governed, task));
     governed
         .metadata
         .iter()
         .cloned()
         .chain(accounting.into_iter().flatten())
+        .chain(queueing::task_finding(governed))
         .chain(retry)
         .collect()
 }

@@ -79,6 +79,7 @@ mod tests {
 
     use jiff::Timestamp;
     use serde_json::json;
+    use taskgate_api::kelos_fields::KelosFields;
 
     use super::*;
     use crate::{admission::decide, decision::KueueInfo, fixtures, issue_source::Workspace};
@@ -113,6 +114,7 @@ mod tests {
             spawner: None,
             workspace: &Workspace::Absent,
             kueue: &KueueInfo::default(),
+            kelos_fields: &KelosFields::new(),
         };
         let governed = govern(&request, &context);
         let decision = decide(&governed, None, Timestamp::UNIX_EPOCH);

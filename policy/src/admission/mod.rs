@@ -14,8 +14,9 @@ mod work_item;
 
 pub use decide::decide;
 pub use govern::govern;
-pub use reserved_keys::{has_reserved_keys, reserved_keys_changed, without_reserved_keys};
+pub use reserved_keys::{has_reserved_keys, reserved_keys_changed, review_task_update, without_reserved_keys};
 pub use rights::{Right, required_rights, right_missing};
+pub use warnings::never_starts;
 pub use work_item::retry_order;
 
 use serde::de::DeserializeOwned;

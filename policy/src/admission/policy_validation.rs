@@ -52,6 +52,7 @@ mod tests {
 
     use jiff::Timestamp;
     use serde_json::{Value, json};
+    use taskgate_api::kelos_fields::KelosFields;
 
     use super::*;
     use crate::{
@@ -81,6 +82,7 @@ mod tests {
             spawner: None,
             workspace: &Workspace::Absent,
             kueue: &KueueInfo::default(),
+            kelos_fields: &KelosFields::new(),
         };
         decide(&govern(&request, &context), None, Timestamp::UNIX_EPOCH)
     }

@@ -8,11 +8,11 @@
 use std::{borrow::Cow, collections::BTreeSet};
 
 use serde_json::{Map, Value};
-use taskgate_api::{job::Job, keys, metadata::Metadata};
+use taskgate_api::{job::Job, keys, metadata::Metadata, moved_field::MOVED_FIELDS};
 
 use crate::{
     decision::{Decision, Detail, Effect, Finding, Kind, Operation, Phase, Request, assemble},
-    kubernetes::{Edit, KeyKind},
+    kubernetes::{Edit, KeyKind, clip},
 };
 
 /// What admission notes of labels and annotations that policies did not set. It builds on what an earlier pass noted, when other
@@ -28,15 +28,14 @@ pub fn has_reserved_keys(kind: Kind, object: &Value) -> bool {
     KeyKind::ALL.into_iter().any(own_key) || Metadata::of(object).has_finalizer(keys::ACCOUNTING)
 }
 
-/// `object`, which is to be created, without taskgate's reserved keys. The TTL that admission
-/// kept in an annotation is back in the spec.
+/// `object`, which is to be created, without taskgate's reserved keys. What admission moved to annotations is back in the spec.
 pub fn without_reserved_keys(kind: Kind, object: &Value) -> Cow<'_, Value> {
     let Some(kept) = KeptKeys::of(kind, object).filter(|_| has_reserved_keys(kind, object)) else {
         return Cow::Borrowed(object);
     };
     let mut stripped = object.clone();
     if kind == Kind::Task {
-        restore_ttl(&mut stripped);
+        restore_moved_fields(&mut stripped);
     }
     let Some(metadata) = stripped.get_mut("metadata").and_then(Value::as_object_mut) else {
         return Cow::Owned(stripped);
@@ -52,14 +51,13 @@ pub fn without_reserved_keys(kind: Kind, object: &Value) -> Cow<'_, Value> {
     Cow::Owned(stripped)
 }
 
-/// The TTL of the annotation, in the spec: unless the spec has one, or it is none.
-fn restore_ttl(task: &mut Value) {
-    let ttl = Metadata::of(task).annotation(keys::TTL);
-    let Some(ttl) = ttl.and_then(|ttl| ttl.parse::<i32>().ok()).filter(|ttl| *ttl >= 0) else {
-        return;
-    };
-    if let Some(Value::Object(spec)) = task.get_mut("spec") {
-        spec.entry("ttlSecondsAfterFinished").or_insert_with(|| ttl.into());
+/// Restores in the spec what admission moved to annotations. The spec wins over an annotation of the creator.
+fn restore_moved_fields(task: &mut Value) {
+    for field in MOVED_FIELDS {
+        let kept = field.kept(task);
+        if let (Some(value), Some(Value::Object(spec))) = (kept, task.get_mut("spec")) {
+            spec.entry(field.name).or_insert(value);
+        }
     }
 }
 
@@ -104,6 +102,71 @@ pub(crate) fn findings(request: &Request<'_>, planned: &[Finding<'_>], labels: b
         Finding::own(detail.clone(), Effect::Change(edits)),
         Finding::own(detail, Effect::Warn),
     ]
+}
+
+/// Decides about an update of a Task by another user than taskgate. The API server's match conditions send no other update here.
+///
+/// What admission moved out of the spec is moved again, so that the same file can be applied twice: otherwise the API server would
+/// take it for a change of the spec, which is immutable. With another value it is one: the API server rejects it, and the
+/// warning names the value that stands. Keys of taskgate that the update leaves out stay, as the API server does with the
+/// UID: a file that replaces the Task has none of them.
+pub fn review_task_update(old: &Value, new: &Value) -> Decision {
+    if Metadata::of(new).is_terminating() {
+        return Decision::default();
+    }
+    let mut findings = Vec::new();
+    let (mut again, mut edits) = (Vec::new(), Vec::new());
+    for field in MOVED_FIELDS {
+        let sent_again =
+            |kept: &&str| !kept.is_empty() && has_spec_field(new, field.name) && !has_spec_field(old, field.name);
+        let Some(kept) = Metadata::of(old).annotation(field.annotation).filter(sent_again) else {
+            continue;
+        };
+        if field.in_spec(new).as_deref() == Some(kept) {
+            again.push(field.name);
+            edits.push(Edit::RemoveSpecField(field.name));
+        } else {
+            let detail = Detail::MovedFieldChanged {
+                field: field.name,
+                kept: clip(kept, 64),
+                annotation: field.annotation,
+            };
+            findings.push(Finding::own(detail, Effect::Warn));
+        }
+    }
+    if !again.is_empty() {
+        findings.push(Finding::own(Detail::MovedAgain(again), Effect::Change(edits)));
+    }
+    findings.extend(left_out(old, new));
+    assemble(new, Phase::Mutating, findings)
+}
+
+/// Restores the keys of taskgate that `old` has and `new` does not.
+fn left_out(old: &Value, new: &Value) -> Vec<Finding<'static>> {
+    let (before, now) = (Metadata::of(old), Metadata::of(new));
+    let labels = keys::PROTECTED_LABELS.into_iter().map(|key| (KeyKind::Label, key));
+    let annotations = keys::PROTECTED_ANNOTATIONS
+        .into_iter()
+        .map(|key| (KeyKind::Annotation, key));
+    let (keys, edits): (Vec<_>, Vec<_>) = labels
+        .chain(annotations)
+        .filter(|(kind, key)| kind.value(now, key).is_none())
+        .filter_map(|(kind, key)| Some((key, Edit::set(kind, key, kind.value(before, key)?))))
+        .unzip();
+    if keys.is_empty() {
+        return Vec::new();
+    }
+    let detail = Detail::OwnKeysRestored(keys);
+    vec![
+        Finding::own(detail.clone(), Effect::Change(edits)),
+        Finding::own(detail, Effect::Warn),
+    ]
+}
+
+fn has_spec_field(task: &Value, name: &str) -> bool {
+    task.get("spec")
+        .and_then(|spec| spec.get(name))
+        .is_some_and(|value| !value.is_null())
 }
 
 /// The denial of an update of a Task or Job, asked for by another user than taskgate, that changes what only taskgate sets.
@@ -151,4 +214,89 @@ impl KeptKeys {
 
 fn entries(object: &Value, kind: KeyKind) -> Option<&Map<String, Value>> {
     object.get("metadata")?.get(kind.field())?.as_object()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn stored() -> Value {
+        json!({
+            "metadata": {
+                "labels": {keys::WORK_ITEM: "nightly-1", "team": "a"},
+                "annotations": {keys::TTL: "3600", keys::ITEM: "nightly", "note": "x"},
+                "finalizers": [keys::ACCOUNTING],
+            },
+            "spec": {"prompt": "a"},
+        })
+    }
+
+    /// What is stored after the update, and its warnings.
+    fn updated(mut new: Value) -> (Value, Vec<String>) {
+        let decision = review_task_update(&stored(), &new);
+        json_patch::patch(&mut new, &decision.patch).unwrap();
+        let again = review_task_update(&stored(), &new);
+        assert!(again.patch.0.is_empty(), "a second pass: {:?}", again.patch);
+        (new, decision.warnings)
+    }
+
+    #[test]
+    fn a_file_that_is_applied_again_changes_nothing() {
+        let mut new = stored();
+        new["spec"]["ttlSecondsAfterFinished"] = json!(3600);
+        assert_eq!(updated(new), (stored(), Vec::new()));
+    }
+
+    #[test]
+    fn a_file_that_replaces_the_task_keeps_the_keys_of_taskgate() {
+        let new = json!({
+            "metadata": {"annotations": {keys::ITEM: "nightly"}},
+            "spec": {"prompt": "a", "ttlSecondsAfterFinished": 3600},
+        });
+        let (new, warnings) = updated(new);
+        let expected = json!({
+            "metadata": {
+                "labels": {keys::WORK_ITEM: "nightly-1"},
+                "annotations": {keys::TTL: "3600", keys::ITEM: "nightly"},
+            },
+            "spec": {"prompt": "a"},
+        });
+        assert_eq!(new, expected);
+        assert_eq!(
+            warnings,
+            [
+                "taskgate: only taskgate removes these, kept: taskgate.dev/work-item, taskgate.dev/ttl-seconds-after-finished"
+            ]
+        );
+    }
+
+    #[test]
+    fn another_value_is_left_for_the_api_server_to_reject() {
+        for value in [json!(60), json!("3600"), json!(-1)] {
+            let mut new = stored();
+            new["spec"]["ttlSecondsAfterFinished"] = value;
+            let (after, warnings) = updated(new.clone());
+            assert_eq!(after, new);
+            assert!(
+                matches!(&warnings[..], [warning] if warning.contains("spec.ttlSecondsAfterFinished is 3600")),
+                "{warnings:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_task_that_is_being_deleted_passes() {
+        let mut dying = json!({"metadata": {"deletionTimestamp": "2026-11-21T00:00:00Z"}, "spec": {}});
+        assert_eq!(review_task_update(&stored(), &dying), Decision::default());
+        dying["spec"]["ttlSecondsAfterFinished"] = json!(3600);
+        assert_eq!(review_task_update(&stored(), &dying), Decision::default());
+    }
+
+    #[test]
+    fn only_taskgate_changes_the_annotations_of_moved_fields() {
+        for field in MOVED_FIELDS {
+            assert!(keys::PROTECTED_ANNOTATIONS.contains(&field.annotation), "{field:?}");
+        }
+    }
 }

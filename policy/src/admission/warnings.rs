@@ -1,7 +1,10 @@
 //! Warnings for the creator of a Task that Kelos would never start, without reporting why.
 
 use serde_json::{Map, Value};
-use taskgate_api::kelos::{MAX_TASK_NAME, Task};
+use taskgate_api::{
+    kelos::{self, MAX_TASK_NAME, Task},
+    keys,
+};
 
 use crate::{
     decision::{Detail, Effect, Finding, Governed},
@@ -14,6 +17,31 @@ pub(crate) fn findings<'a>(governed: &Governed<'a>, task: Task<'a>) -> Vec<Findi
     let Some(matched) = governed.sections.any else {
         return Vec::new();
     };
+    let mut details = obstacles(task);
+    details.extend(item_of_no_spawner(governed, task));
+    if let (Some(name), Workspace::Absent) = (task.workspace(), governed.context.workspace) {
+        details.push(Detail::WorkspaceMissing(name.to_owned()));
+    }
+    details
+        .into_iter()
+        .map(|detail| Finding::new(Section::Warnings, &matched, detail, Effect::Warn))
+        .collect()
+}
+
+/// Why Kelos never starts the Task `object`, which it does not report. `None`: nothing is known that prevents it, or it has ended.
+pub fn never_starts(object: &Value) -> Option<String> {
+    let task = Task::of(object);
+    let is_new = matches!(task.phase(), "" | "Pending") && task.deleting_since().is_none();
+    // Kelos' finalizer shows that it could write the Task.
+    let was_written = task.metadata().has_finalizer(kelos::FINALIZER);
+    let stands = |detail: &Detail| !was_written || matches!(detail, Detail::NameTooLong(_));
+    let detail = obstacles(task).into_iter().filter(|_| is_new).find(stands)?;
+    let message = Finding::own(detail, Effect::Warn).message();
+    Some(message.trim_start_matches("taskgate: ").to_owned())
+}
+
+/// What prevents Kelos from starting `task`.
+fn obstacles(task: Task<'_>) -> Vec<Detail> {
     let mut details = Vec::new();
     let length = task.metadata().name().map_or(0, str::len);
     if length > MAX_TASK_NAME {
@@ -23,13 +51,19 @@ pub(crate) fn findings<'a>(governed: &Governed<'a>, task: Task<'a>) -> Vec<Findi
     if !fields.is_empty() {
         details.push(Detail::SpecUnstable(fields));
     }
-    if let (Some(name), Workspace::Absent) = (task.workspace(), governed.context.workspace) {
-        details.push(Detail::WorkspaceMissing(name.to_owned()));
-    }
     details
-        .into_iter()
-        .map(|detail| Finding::new(Section::Warnings, &matched, detail, Effect::Warn))
-        .collect()
+}
+
+/// The number that a Task without a spawner states as its item, where items are accounted for.
+fn item_of_no_spawner(governed: &Governed<'_>, task: Task<'_>) -> Option<Detail> {
+    let metadata = task.metadata();
+    let stated = metadata
+        .annotation(keys::ITEM)
+        .or_else(|| metadata.label(keys::ITEM))?
+        .trim();
+    let is_number = !stated.is_empty() && stated.bytes().all(|byte| byte.is_ascii_digit());
+    let applies = governed.identity().is_some() && task.spawner().is_none() && is_number;
+    applies.then(|| Detail::ItemOfNoSpawner(stated.to_owned()))
 }
 
 // Specs that Kelos cannot write back. Kelos adds its finalizer by sending the whole Task through its Go types; where that changes the
@@ -257,6 +291,24 @@ mod unstable_fields_tests {
             ),
         ] {
             assert_eq!(unstable_fields(&spec), [expected], "{spec}");
+        }
+    }
+
+    #[test]
+    fn a_task_that_kelos_has_written_starts() {
+        let task = |finalizer: &str, name: &str, phase: &str| json!({"metadata": {"name": name, "finalizers": [finalizer]}, "spec": {"model": ""}, "status": {"phase": phase}});
+        let long = "l".repeat(64);
+        for (task, part) in [
+            (task("a/b", "t", ""), Some("leave out or write canonically: model")),
+            (task(kelos::FINALIZER, "t", "Pending"), None),
+            (task(kelos::FINALIZER, &long, "Pending"), Some("64 characters")),
+            (task(kelos::FINALIZER, &long, "Failed"), None),
+        ] {
+            let why = never_starts(&task);
+            let is_expected = why
+                .as_deref()
+                .map_or(part.is_none(), |why| part.is_some_and(|part| why.contains(part)));
+            assert!(is_expected, "{task}: {why:?}");
         }
     }
 

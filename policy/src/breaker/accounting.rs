@@ -1,6 +1,6 @@
 //! What admission adds to a Task so that its end is counted exactly once.
 
-use taskgate_api::{Mode, kelos::Task, keys};
+use taskgate_api::{Mode, keys, moved_field};
 
 use crate::{
     decision::{Detail, Effect, Finding, Governed},
@@ -11,7 +11,7 @@ use crate::{
 /// The edits of accounting: finalizer, item label, the key where a template gave it, and the TTL moved out of the spec.
 ///
 /// Only where the failure section is enforced: otherwise a Task stays byte-identical, and a finalizer would never be removed.
-pub(crate) fn findings<'a>(governed: &Governed<'a>, task: Task<'a>) -> Vec<Finding<'a>> {
+pub(crate) fn findings<'a>(governed: &Governed<'a>) -> Vec<Finding<'a>> {
     let Some((matched, item)) = governed.sections.failure.zip(governed.identity()) else {
         return Vec::new();
     };
@@ -32,7 +32,11 @@ pub(crate) fn findings<'a>(governed: &Governed<'a>, task: Task<'a>) -> Vec<Findi
         edits.push(Edit::Annotation(keys::ITEM_KEY.into(), item.key.clone()));
     }
     // The spec wins over an annotation of the creator.
-    edits.extend(Edit::keep_ttl(task).into_iter().flat_map(|(_, edits)| edits));
+    edits.extend(
+        Edit::move_field(moved_field::TTL, governed.request.object)
+            .into_iter()
+            .flatten(),
+    );
     let detail = Detail::Accounted(work_item);
     findings.push(Finding::new(
         Section::FailurePolicy,

@@ -124,6 +124,14 @@ impl<'a> Finding<'a> {
         }
     }
 
+    /// A finding about the queue that a Task names in its own field: it does not depend on any policy.
+    pub(crate) fn queue(detail: Detail, effect: Effect) -> Self {
+        Self {
+            section: Section::Queue,
+            ..Self::own(detail, effect)
+        }
+    }
+
     /// The finding as a sentence of at most 256 characters.
     pub(crate) fn message(&self) -> String {
         self.clone().split().0.message()

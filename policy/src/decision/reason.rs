@@ -44,7 +44,20 @@ pub enum Detail {
     /// The Task gets what accounting in the `WorkItem` of this name needs: finalizer, label, its TTL kept aside.
     Accounted(String),
     /// The Task's TTL, in seconds, is kept aside, so that it is there when its retry is due.
-    TtlKept(i32),
+    TtlKept(String),
+    /// The Task's `spec.queueName` is moved to its label.
+    QueueMoved(String),
+    /// A user sends these fields of the spec again, which admission moved to annotations.
+    MovedAgain(Vec<&'static str>),
+    /// A user sends a field of the spec with another value than admission moved to an annotation.
+    MovedFieldChanged {
+        /// The field of `spec`.
+        field: &'static str,
+        /// The value that it was created with.
+        kept: String,
+        /// The annotation that keeps it.
+        annotation: &'static str,
+    },
     /// The policy's `itemKey` gives nothing for this Task, for this reason; its ordinary identity is used.
     ItemKeyUnusable(String),
     /// Something about a cancellation.
@@ -70,6 +83,8 @@ pub enum Detail {
         /// What the item cost so far, in US dollars.
         cost_usd: Option<String>,
     },
+    /// A Task without a spawner states the number of an item, as if it were a spawner's.
+    ItemOfNoSpawner(String),
     /// The Task's name has this length, and is longer than its Job's may be.
     NameTooLong(usize),
     /// Kelos cannot write these fields of the spec back unchanged (kelos §6.9).
@@ -84,6 +99,8 @@ pub enum Detail {
     PolicyEmpty,
     /// Labels and annotations, or the finalizer, that only taskgate sets came with a new object. Their keys.
     OwnKeysRemoved(Vec<String>),
+    /// An update leaves out labels and annotations that only taskgate sets. Their keys.
+    OwnKeysRestored(Vec<&'static str>),
     /// Another user than taskgate changes a label or annotation that only taskgate sets. Its key.
     OwnKeyChanged(&'static str),
     /// Another user than taskgate writes the status of the `WorkItem` of this item.
@@ -178,6 +195,15 @@ impl Reason {
         match &self.detail {
             Detail::Accounted(work_item) => format!("{would}account for the Task in WorkItem {work_item}"),
             Detail::TtlKept(seconds) => format!("{would}keep the TTL of {seconds}s aside until no retry is due"),
+            Detail::QueueMoved(queue) => format!("move spec.queueName {queue} to the label kueue.x-k8s.io/queue-name"),
+            Detail::MovedAgain(fields) => format!("keep spec.{} aside, as at the creation", fields.join(", spec.")),
+            Detail::MovedFieldChanged {
+                field,
+                kept,
+                annotation,
+            } => format!(
+                "spec.{field} is {kept}, as at the creation, kept in the annotation {annotation}: the spec of a Task cannot be changed"
+            ),
             Detail::ItemKeyUnusable(why) => {
                 format!("failurePolicy.itemKey gives no key, the ordinary identity is used: {why}")
             }
@@ -190,6 +216,13 @@ impl Reason {
                 format!("{set} {} once the issue source has been read", keys.join(", "))
             }
             Detail::Queue(detail) => detail.text(would),
+            Detail::ItemOfNoSpawner(item) => {
+                let item = clip(item, 40);
+                format!(
+                    "a Task without a spawner does not belong to a spawner's item {item}; to share that one, set the annotation \
+                     taskgate.dev/item: <spawner>/{item}"
+                )
+            }
             Detail::NameTooLong(length) => format!(
                 "the Task's name has {length} characters, its Job's may have 63: Kelos will never start it; shorten the name"
             ),
@@ -206,9 +239,8 @@ impl Reason {
             }
             Detail::PolicyEmpty => "the policy has no section, so it does nothing yet".to_owned(),
             Detail::OwnKeysRemoved(keys) => format!("only taskgate sets these, removed: {}", keys.join(", ")),
-            Detail::OwnKeyChanged(key) => {
-                format!("only taskgate changes {key}: leave it as it is (kubectl replace and edit keep what they read)")
-            }
+            Detail::OwnKeysRestored(keys) => format!("only taskgate removes these, kept: {}", keys.join(", ")),
+            Detail::OwnKeyChanged(key) => format!("only taskgate changes {key}: leave it as it is, or leave it out"),
             Detail::StatusOwned(item) => format!(
                 "only taskgate writes the status of a WorkItem; to reset item {}: taskgate reset, annotate the WorkItem \
                  taskgate.dev/reset=<reason>, or delete it",
@@ -466,6 +498,8 @@ pub enum NotQueued {
     QueueNameInvalid,
     /// Kueue does not manage the namespace.
     NamespaceNotManaged,
+    /// Kueue's configuration cannot be read, so the namespaces that it manages are unknown.
+    KueueConfigUnreadable,
 }
 
 impl NotQueued {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use taskgate_api::{Mode, job::Job, kelos::Task};
+use taskgate_api::{Mode, job::Job, kelos::Task, kelos_fields::KelosFields};
 
 use super::Finding;
 use crate::{
@@ -108,13 +108,18 @@ pub struct AdmissionContext<'a> {
     pub workspace: &'a Workspace,
     /// For a Job: the state of Kueue.
     pub kueue: &'a KueueInfo,
+    /// The fields of Kelos' kinds that are taskgate's.
+    pub kelos_fields: &'a KelosFields,
 }
 
-/// The state of Kueue for a new Job; each field is `None` when it is not known.
+/// The state of Kueue for a new Job; a field is `None` when it is not known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KueueInfo {
     /// Whether Kueue manages Jobs of the namespace.
     pub manages_namespace: Option<bool>,
+    /// Whether Kueue's configuration exists and cannot be read: then the namespaces that Kueue manages are
+    /// unknown.
+    pub config_unreadable: bool,
     /// Whether Kueue is installed.
     pub installed: Option<bool>,
     /// The names of the namespace's `LocalQueues`.

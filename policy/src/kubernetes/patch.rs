@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, jsonptr::PointerBuf};
 use serde_json::{Map, Value};
 use strum::{Display, IntoStaticStr};
-use taskgate_api::{kelos::Task, keys, metadata::Metadata};
+use taskgate_api::{metadata::Metadata, moved_field::MovedField};
 
 /// Which of the two maps of an object's metadata a key is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Display, IntoStaticStr)]
@@ -67,19 +67,20 @@ pub(crate) enum Edit {
     Finalizer(String),
     /// Remove a finalizer.
     RemoveFinalizer(String),
-    /// Remove `spec.ttlSecondsAfterFinished`. It is never set to null: Kelos writes the spec back through Go types.
-    RemoveTtl,
+    /// Remove this field of `spec`, and it from what field managers own: another manager that applies it would get a conflict. It is
+    /// never set to null: Kelos writes the spec back through Go types.
+    RemoveSpecField(&'static str),
 }
 
 impl Edit {
-    /// Moves the TTL of `task`, in seconds, out of its spec to an annotation. `None` without one, and for an invalid one, which is left
-    /// for the API server to refuse.
-    pub(crate) fn keep_ttl(task: Task<'_>) -> Option<(i32, [Self; 2])> {
-        let ttl = i32::try_from(task.ttl_seconds()?).ok().filter(|ttl| *ttl >= 0)?;
-        Some((
-            ttl,
-            [Self::RemoveTtl, Self::Annotation(keys::TTL.into(), ttl.to_string())],
-        ))
+    /// Moves `field` out of the spec of `task` to its annotation. `None` without one, and for an invalid one, which is left for the API
+    /// server to reject.
+    pub(crate) fn move_field(field: MovedField, task: &Value) -> Option<[Self; 2]> {
+        let kept = field.in_spec(task)?;
+        Some([
+            Self::RemoveSpecField(field.name),
+            Self::Annotation(field.annotation.into(), kept),
+        ])
     }
 
     /// Sets the label or annotation `key`.
@@ -132,7 +133,7 @@ impl Edit {
             Self::RemoveAnnotation(key) => (ANNOTATIONS, key, None),
             Self::PodLabel(key, value) => (POD_LABELS, key, Some(value)),
             Self::PodAnnotation(key, value) => (POD_ANNOTATIONS, key, Some(value)),
-            Self::Suspend | Self::Finalizer(_) | Self::RemoveFinalizer(_) | Self::RemoveTtl => return None,
+            Self::Suspend | Self::Finalizer(_) | Self::RemoveFinalizer(_) | Self::RemoveSpecField(_) => return None,
         })
     }
 }
@@ -143,8 +144,8 @@ const POD_METADATA: &[&str] = &["spec", "template", "metadata"];
 const POD_LABELS: &[&str] = &["spec", "template", "metadata", "labels"];
 const POD_ANNOTATIONS: &[&str] = &["spec", "template", "metadata", "annotations"];
 const FINALIZERS: &[&str] = &["metadata", "finalizers"];
+const MANAGED_FIELDS: &[&str] = &["metadata", "managedFields"];
 const SUSPEND: &[&str] = &["spec", "suspend"];
-const TTL: &[&str] = &["spec", "ttlSecondsAfterFinished"];
 
 /// The patch that makes `edits` to `object`; edits that would change nothing are left out.
 ///
@@ -156,7 +157,7 @@ pub(crate) fn patch(object: &Value, edits: &[Edit]) -> Patch {
         match edit {
             Edit::Finalizer(finalizer) => operations.extend(append_finalizer(object, finalizer)),
             Edit::RemoveFinalizer(finalizer) => operations.extend(remove_finalizer(object, finalizer)),
-            Edit::RemoveTtl => operations.extend(at(object, TTL).map(|_| remove(TTL))),
+            Edit::RemoveSpecField(field) => operations.extend(remove_spec_field(object, field)),
             Edit::Suspend if at(object, SUSPEND) == Some(&Value::Bool(true)) => {}
             Edit::Suspend => operations.push(add(SUSPEND, true.into())),
             edit => {
@@ -232,6 +233,30 @@ fn remove_finalizer(object: &Value, finalizer: &str) -> Vec<PatchOperation> {
         .collect()
 }
 
+/// Removes the field `name` of the spec, and from the fields that each field manager owns: the API server notes them before it
+/// calls webhooks.
+fn remove_spec_field(object: &Value, name: &str) -> Vec<PatchOperation> {
+    let spec: &[&str] = &["spec", name];
+    if at(object, spec).is_none() {
+        return Vec::new();
+    }
+    let owned = format!("f:{name}");
+    let managers = at(object, MANAGED_FIELDS).and_then(Value::as_array);
+    let entries = managers.into_iter().flatten().enumerate();
+    let owning = entries.filter_map(|(index, entry)| {
+        let fields = at(entry, &["fieldsV1", "f:spec"])?.as_object()?;
+        // An empty map would stand for the spec as a whole.
+        let name = fields
+            .contains_key(&owned)
+            .then_some(&*owned)
+            .filter(|_| fields.len() > 1);
+        let index = index.to_string();
+        let path = [MANAGED_FIELDS, &[&index, "fieldsV1", "f:spec"], name.as_slice()].concat();
+        fields.contains_key(&owned).then(|| remove(&path))
+    });
+    owning.chain([remove(spec)]).collect()
+}
+
 /// The value at `path`.
 pub(crate) fn at<'v>(object: &'v Value, path: &[&str]) -> Option<&'v Value> {
     path.iter().try_fold(object, |value, name| value.get(name))
@@ -292,7 +317,10 @@ mod tests {
 
     #[test]
     fn a_finalizer_is_appended_and_a_ttl_removed() {
-        let edits = [Edit::Finalizer("x/y".into()), Edit::RemoveTtl];
+        let edits = [
+            Edit::Finalizer("x/y".into()),
+            Edit::RemoveSpecField("ttlSecondsAfterFinished"),
+        ];
         for (metadata, path, value) in [
             (json!({}), "/metadata/finalizers", json!(["x/y"])),
             (json!({"finalizers": null}), "/metadata/finalizers", json!(["x/y"])),
@@ -307,6 +335,33 @@ mod tests {
         }
         let done = json!({"metadata": {"finalizers": ["x/y"]}, "spec": {}});
         assert!(patch(&done, &edits).0.is_empty());
+    }
+
+    #[test]
+    fn no_field_manager_owns_a_removed_field_of_the_spec() {
+        let mut object = json!({
+            "metadata": {"managedFields": [
+                {"manager": "a", "fieldsV1": {"f:spec": {"f:prompt": {}, "f:ttl": {}}}},
+                {"manager": "b", "fieldsV1": {"f:metadata": {}, "f:spec": {"f:ttl": {}}}},
+                {"manager": "c", "fieldsV1": {"f:status": {}}},
+                {"manager": "d", "fieldsV1": {"f:spec": {"f:prompt": {}}}},
+                7,
+            ]},
+            "spec": {"prompt": "p", "ttl": 5},
+        });
+        let patch = patch(&object, &[Edit::RemoveSpecField("ttl")]);
+        json_patch::patch(&mut object, &patch).unwrap();
+        let expected = json!({
+            "metadata": {"managedFields": [
+                {"manager": "a", "fieldsV1": {"f:spec": {"f:prompt": {}}}},
+                {"manager": "b", "fieldsV1": {"f:metadata": {}}},
+                {"manager": "c", "fieldsV1": {"f:status": {}}},
+                {"manager": "d", "fieldsV1": {"f:spec": {"f:prompt": {}}}},
+                7,
+            ]},
+            "spec": {"prompt": "p"},
+        });
+        assert_eq!(object, expected);
     }
 
     #[test]
@@ -341,7 +396,7 @@ mod tests {
                 | Edit::PodAnnotation(..)
                 | Edit::Finalizer(_)
                 | Edit::RemoveFinalizer(_)
-                | Edit::RemoveTtl => continue,
+                | Edit::RemoveSpecField(_) => continue,
             };
             let map = &mut object["metadata"][map];
             if !map.is_object() {

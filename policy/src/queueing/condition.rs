@@ -59,6 +59,8 @@ pub enum QueueReason {
     UnknownPriorityClass,
     /// Kueue does not manage its namespace.
     NamespaceNotManaged,
+    /// Kueue's configuration cannot be read.
+    KueueConfigUnreadable,
     /// Neither the Task nor its policy gives a legal queue name.
     QueueNameInvalid,
     /// It waits, and its queue label was removed.
@@ -157,6 +159,7 @@ pub fn queue_state(context: &QueueContext<'_>) -> QueueObservation {
         let reason = match why {
             NotQueued::QueueNameInvalid => QueueReason::QueueNameInvalid,
             NotQueued::NamespaceNotManaged => QueueReason::NamespaceNotManaged,
+            NotQueued::KueueConfigUnreadable => QueueReason::KueueConfigUnreadable,
         };
         return QueueObservation::State(QueueState {
             waits: job.is_suspended() && !job.has_ended(),

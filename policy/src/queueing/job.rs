@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use taskgate_api::{Mode, kelos::Task, keys, kueue, metadata::Metadata};
 
+use super::has_queue_field;
 use crate::{
     decision::{Detail, Effect, Finding, Governed, NotQueued, QueueDetail},
     kubernetes::Edit,
@@ -17,23 +18,63 @@ use crate::{
 /// A Job that has a queue label already is left unchanged: a user set the label, or the first pass did. Kueue's own webhook would
 /// suspend a labelled Job, but Kueue may not be installed.
 pub(crate) fn findings<'a>(governed: &Governed<'a>) -> Vec<Finding<'a>> {
-    let Some(matched) = section(&governed.sections) else {
+    let Some(source) = QueueSource::of(governed) else {
         return Vec::new();
     };
-    let Some(choice) = choose(governed, matched.rule) else {
+    let Some(choice) = choose(governed, source.rule()) else {
         return Vec::new();
     };
-    let mut findings: Vec<_> = enqueue(governed, matched, &choice).into_iter().collect();
-    let warnings = warnings(governed, matched.mode, choice).into_iter();
-    findings.extend(warnings.map(|detail| Finding::new(Section::Queue, &matched, Detail::Queue(detail), Effect::Warn)));
+    let mut findings: Vec<_> = enqueue(governed, source, &choice).into_iter().collect();
+    let warnings = warnings(governed, source.mode(), choice).into_iter();
+    findings.extend(warnings.map(|detail| source.finding(detail, Effect::Warn)));
     findings
 }
 
-fn enqueue<'a>(
-    governed: &Governed<'a>,
-    matched: SectionMatch<'a, QueueRule<'a>>,
-    choice: &Choice,
-) -> Option<Finding<'a>> {
+/// Why a Job is queued.
+#[derive(Clone, Copy, Debug)]
+enum QueueSource<'a> {
+    /// A policy applies.
+    Policy(SectionMatch<'a, QueueRule<'a>>),
+    /// None does, and the Task has a queue in its own field.
+    Task,
+}
+
+impl<'a> QueueSource<'a> {
+    /// A Task's own field is more specific than a policy that switches the section off, but for an enforced one.
+    fn of(governed: &Governed<'a>) -> Option<Self> {
+        let is_off = governed
+            .sections
+            .queue
+            .is_some_and(|matched| matched.policy.is_enforced());
+        let has_field = || !is_off && has_queue_field(governed.request.task_object(governed.context));
+        let policy = section(&governed.sections).map(Self::Policy);
+        policy.or_else(|| has_field().then_some(Self::Task))
+    }
+
+    fn rule(self) -> QueueRule<'a> {
+        match self {
+            Self::Policy(matched) => matched.rule,
+            Self::Task => QueueRule::default(),
+        }
+    }
+
+    fn mode(self) -> Mode {
+        match self {
+            Self::Policy(matched) => matched.mode,
+            Self::Task => Mode::Enforce,
+        }
+    }
+
+    fn finding(self, detail: QueueDetail, effect: Effect) -> Finding<'a> {
+        let detail = Detail::Queue(detail);
+        match self {
+            Self::Policy(matched) => Finding::new(Section::Queue, &matched, detail, effect),
+            Self::Task => Finding::queue(detail, effect),
+        }
+    }
+}
+
+fn enqueue<'a>(governed: &Governed<'a>, source: QueueSource<'a>, choice: &Choice) -> Option<Finding<'a>> {
     let job = governed.request.job();
     if job.queue().is_some() {
         return None;
@@ -47,14 +88,13 @@ fn enqueue<'a>(
         }
         Choice::None(why, message) => {
             let mut edits = vec![Edit::Annotation(keys::NOT_QUEUED.into(), why.annotation(message))];
-            let suspend = *why == NotQueued::QueueNameInvalid && matched.rule.suspends_on_error();
+            let suspend = *why == NotQueued::QueueNameInvalid && source.rule().suspends_on_error();
             edits.extend(suspend.then_some(Edit::Suspend));
             let (why, message) = (*why, message.clone());
             (QueueDetail::NotQueued { why, message }, edits)
         }
     };
-    let detail = Detail::Queue(detail);
-    Some(Finding::new(Section::Queue, &matched, detail, Effect::Change(edits)))
+    Some(source.finding(detail, Effect::Change(edits)))
 }
 
 /// The warnings for a Job that waits in the chosen queue, by this review or already, or cannot; and for one that Kueue refuses.
@@ -156,7 +196,7 @@ fn section<'a>(sections: &Sections<'a>) -> Option<SectionMatch<'a, QueueRule<'a>
 /// The queue of the Job by the Task and `rule`, if one of them names one.
 ///
 /// The queue is the first of: the Task's label `kueue.x-k8s.io/queue-name`, its annotation of that name, its
-/// `spec.queueName` (a Kelos that has adopted queueing), the policy's `queueName`; a blank one is as good as none. The priority
+/// `spec.queueName` (of a Kelos that has adopted queueing, or as admission moved it to an annotation), the policy's `queueName`; a blank one is as good as none. The priority
 /// class likewise. A template sees the Task as it is stored, with what policies put on it.
 fn choose(governed: &Governed<'_>, rule: QueueRule<'_>) -> Option<Choice> {
     let task = governed.task?;
@@ -175,6 +215,15 @@ fn choose(governed: &Governed<'_>, rule: QueueRule<'_>) -> Option<Choice> {
         );
         return Some(Choice::None(NotQueued::NamespaceNotManaged, message));
     }
+    // Kueue would suspend the Job in a namespace that it does not manage, and never start it.
+    if governed.context.kueue.config_unreadable {
+        let message = format!(
+            "Kueue's configuration cannot be read (taskgate doctor shows why), so whether Kueue manages namespace {} is \
+             unknown: the Job runs outside of any quota",
+            governed.request.namespace
+        );
+        return Some(Choice::None(NotQueued::KueueConfigUnreadable, message));
+    }
     let class = kueue::requested(task.metadata(), kueue::PRIORITY_CLASS);
     let class = named(class, rule.priority_class).transpose();
     Some(match (queue, class) {
@@ -191,5 +240,8 @@ pub fn requests_queue(object: &Value) -> bool {
 
 fn stated_queue(task: Task<'_>) -> Option<&str> {
     let field = || kueue::named(task.spec()?.get("queueName")?.as_str());
-    kueue::requested(task.metadata(), kueue::QUEUE_NAME).or_else(field)
+    let moved = || kueue::named(task.metadata().annotation(keys::QUEUE));
+    kueue::requested(task.metadata(), kueue::QUEUE_NAME)
+        .or_else(field)
+        .or_else(moved)
 }

@@ -5,7 +5,10 @@
 
 mod condition;
 mod job;
+mod task;
 
 pub use condition::{InstalledKueue, QueueContext, QueueObservation, QueueReason, QueueState, queue_state};
 pub(crate) use job::findings;
 pub use job::requests_queue;
+pub use task::has_queue_field;
+pub(crate) use task::task_finding;

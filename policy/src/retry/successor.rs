@@ -11,6 +11,7 @@ use taskgate_api::{
     kelos::{self, SOURCE_NUMBER, Task},
     keys, kueue,
     metadata::Metadata,
+    moved_field::{self, MOVED_FIELDS},
     retry_status::Transition,
     task_policy::{RetriedKind, RetryPolicy},
 };
@@ -34,7 +35,7 @@ const OF_ONE_OBJECT: [&str; 2] = [
     "kelos.dev/taskbudget-labels",
 ];
 /// taskgate's own annotations that the successor keeps.
-const LASTING: [&str; 4] = [keys::ITEM, keys::ITEM_KEY, keys::TTL, keys::TAKEN_OVER];
+const LASTING: [&str; 3] = [keys::ITEM, keys::ITEM_KEY, keys::TAKEN_OVER];
 
 /// The inputs of a successor besides its predecessor.
 #[derive(Clone, Copy, Debug)]
@@ -145,7 +146,8 @@ impl Predecessor {
 }
 
 fn lasts(key: &str) -> bool {
-    let ours = key.starts_with(keys::PREFIX) && !LASTING.contains(&key);
+    let moved = MOVED_FIELDS.iter().any(|field| field.annotation == key);
+    let ours = key.starts_with(keys::PREFIX) && !LASTING.contains(&key) && !moved;
     !ours && !OF_ONE_OBJECT.contains(&key) && !key.contains("/terminal-since")
 }
 
@@ -154,7 +156,7 @@ pub fn successor(kind: RetriedKind, predecessor: &Predecessor, succession: &Succ
     let Succession { rule, attempt, of, .. } = *succession;
     let mut next = predecessor.clone();
     let old = predecessor.to_value();
-    restore_ttl(&mut next);
+    restore_moved_fields(&mut next, &old);
     hand_over(&mut next.metadata);
     if let Some(overrides) = &rule.overrides {
         let fields = match kind {
@@ -191,11 +193,13 @@ pub fn successor(kind: RetriedKind, predecessor: &Predecessor, succession: &Succ
     next.to_value()
 }
 
-/// The TTL that admission moved aside goes back to where admission finds it again.
-fn restore_ttl(next: &mut Predecessor) {
-    let kept = next.metadata.annotations.remove(keys::TTL);
-    if let Some(seconds) = kept.and_then(|text| text.parse::<u32>().ok()) {
-        next.spec.insert("ttlSecondsAfterFinished".to_owned(), seconds.into());
+/// What admission moved out of the spec of `old` goes back to where admission finds it again.
+fn restore_moved_fields(next: &mut Predecessor, old: &Value) {
+    for field in MOVED_FIELDS {
+        next.metadata.annotations.remove(field.annotation);
+        if let Some(value) = field.kept(old) {
+            next.spec.insert(field.name.to_owned(), value);
+        }
     }
 }
 
@@ -295,8 +299,9 @@ pub(crate) fn findings<'a>(governed: &Governed<'a>, task: Task<'a>) -> Option<Fi
     if matched.mode != Mode::Enforce || is_kept || task.spawner().is_some() || !matched.rule.covers(RetriedKind::Task) {
         return None;
     }
-    let (ttl, edits) = Edit::keep_ttl(task)?;
-    let effect = Effect::Change(edits.into());
+    let object = governed.request.object;
+    let ttl = moved_field::TTL.in_spec(object)?;
+    let effect = Effect::Change(Edit::move_field(moved_field::TTL, object)?.into());
     Some(Finding::new(Section::Retry, &matched, Detail::TtlKept(ttl), effect))
 }
 

@@ -11,8 +11,8 @@ use taskgate_policy::{
     CancelDetail, CancelReview, Decision, ItemSnapshot, Kind, Operation, Phase, Request, Right, decide, govern,
     has_reserved_keys,
     kelos_fields::{FieldsReview, FieldsWriter, review_kelos_fields},
-    needs_permission_check, required_rights, reserved_keys_changed, review_cancellation, right_missing,
-    without_reserved_keys,
+    needs_permission_check, required_rights, reserved_keys_changed, review_cancellation, review_task_update,
+    right_missing, without_reserved_keys,
 };
 
 use super::{
@@ -37,6 +37,12 @@ pub async fn evaluate<C: ClusterContext>(
         }
         RequestFilter::KelosFields | RequestFilter::KelosDrops => return evaluate_kelos_fields(cluster, review).await,
         _ => {}
+    }
+    if endpoint.filter == RequestFilter::NewOrAppliedAgain && review.operation == Operation::Update {
+        return Ok(match is_own(cluster, review).await? {
+            true => Decision::default(),
+            false => review_task_update(&review.old_object, &review.object),
+        });
     }
     let own = depends_on_user(endpoint, kind, review) && is_own(cluster, review).await?;
     let created = endpoint.phase == Phase::Mutating && review.operation == Operation::Create && !own;

@@ -17,7 +17,7 @@ use taskgate_api::{
 };
 use taskgate_policy::{
     AdmissionContext, Governed, ItemIdentity, Kind, KueueInfo, PolicySet, Request, Right, SpawnerInfo, TaskState,
-    Workspace, is_far_from_limit, requests_queue,
+    Workspace, has_queue_field, is_far_from_limit, requests_queue,
 };
 
 /// The labels of a namespace.
@@ -212,6 +212,7 @@ pub(super) struct DecisionInputs {
     spawner: Option<Arc<SpawnerInfo>>,
     workspace: Workspace,
     kueue: KueueInfo,
+    kelos_fields: KelosFields,
 }
 
 impl DecisionInputs {
@@ -229,6 +230,7 @@ impl DecisionInputs {
             spawner: self.spawner.as_deref(),
             workspace: &self.workspace,
             kueue: &self.kueue,
+            kelos_fields: &self.kelos_fields,
         }
     }
 }
@@ -246,13 +248,15 @@ pub(super) async fn read_inputs<C: ClusterContext>(
         spawner: None,
         workspace: Workspace::Unknown,
         kueue: KueueInfo::default(),
+        kelos_fields: cluster.kelos_fields(),
     };
     let namespace = request.namespace;
     if let Some(owner) = Job::of(request.object).task().filter(|_| request.kind == Kind::Job) {
         inputs.owner_task = cluster.owner_task(namespace, &owner).await?;
     }
-    // Without a policy nothing is governed; but a Task may have been cancelled manually, so that its Job must not run.
-    if inputs.policies.is_empty() {
+    // Without a policy nothing is governed; but a Task may have been cancelled manually, so that its Job must not run, or have a
+    // queue in its own field.
+    if inputs.policies.is_empty() && !inputs.owner_task.as_ref().is_some_and(has_queue_field) {
         return Ok(inputs);
     }
     let task = match request.kind {

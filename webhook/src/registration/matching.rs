@@ -8,6 +8,7 @@ use taskgate_api::{
     kelos,
     kelos_fields::{KelosField, KelosWriters, SpawnerFields},
     keys,
+    moved_field::{MOVED_FIELDS, MovedField},
 };
 use taskgate_policy::Operation;
 
@@ -48,6 +49,18 @@ pub(super) fn match_conditions(filter: RequestFilter, writers: &KelosWriters) ->
     );
     match filter {
         RequestFilter::NotBeingDeleted => vec![not_being_deleted],
+        RequestFilter::NewOrAppliedAgain => {
+            let again = MOVED_FIELDS.map(sent_again).join(" || ");
+            let annotations = leaves_out("annotations", &keys::PROTECTED_ANNOTATIONS);
+            let labels = leaves_out("labels", &keys::PROTECTED_LABELS);
+            vec![
+                not_being_deleted,
+                condition(
+                    "new-or-applied-again",
+                    format!("oldObject == null || {again} || {annotations} || {labels}"),
+                ),
+            ]
+        }
         RequestFilter::Cancellation => vec![
             not_being_deleted,
             condition("changes-a-cancellation", changes("annotations", &keys::CANCELLATION)),
@@ -160,6 +173,25 @@ fn changes(map: &str, keys: &[&str]) -> String {
         keys.join(", "),
         value("object"),
         value("oldObject")
+    )
+}
+
+/// A CEL expression: whether an update sends `field` again, which admission moved out of the spec.
+fn sent_again(field: MovedField) -> String {
+    let MovedField { name, annotation, .. } = field;
+    format!(
+        "(has(oldObject.metadata.annotations) && '{annotation}' in oldObject.metadata.annotations && \
+         has(object.spec) && '{name}' in object.spec && !(has(oldObject.spec) && '{name}' in oldObject.spec))"
+    )
+}
+
+/// A CEL expression: whether an update leaves out one of `keys` in `map`.
+fn leaves_out(map: &str, keys: &[&str]) -> String {
+    let keys: Vec<_> = keys.iter().map(|key| format!("'{key}'")).collect();
+    let keys = keys.join(", ");
+    format!(
+        "(has(oldObject.metadata.{map}) && [{keys}].exists(key, key in oldObject.metadata.{map} && \
+         !(has(object.metadata.{map}) && key in object.metadata.{map})))"
     )
 }
 

@@ -11,7 +11,9 @@ use taskgate_policy::{
 
 use self::{
     ObjectOwner::{Foreign, Kelos, Taskgate},
-    RequestFilter::{Cancellation, JobOfTask, KelosDrops, KelosFields, NotBeingDeleted, OwnKeys, WorkItemRequests},
+    RequestFilter::{
+        Cancellation, JobOfTask, KelosDrops, KelosFields, NewOrAppliedAgain, NotBeingDeleted, OwnKeys, WorkItemRequests,
+    },
 };
 
 /// The name of both webhook configurations. Configurations run in the order of their names: ours sorts before `kueue-…`, so
@@ -70,6 +72,9 @@ pub enum ObjectOwner {
 pub enum RequestFilter {
     /// The object is not being deleted (C12). The other filters include this one.
     NotBeingDeleted,
+    /// The Task is new, or an update sends what admission moved out of its spec again, or leaves out keys that only taskgate sets. No
+    /// other update of a Task is sent.
+    NewOrAppliedAgain,
     /// The object is the Job of a Kelos Task.
     JobOfTask,
     /// An annotation about a Task's cancellation changes. No other update of a Task reaches the mutating phase.
@@ -159,7 +164,7 @@ const fn endpoint(
 /// All endpoints.
 ///
 /// Tasks and Jobs are reviewed when they are created: afterwards a Task's spec is immutable, and a Job's is Kueue's to change
-/// (C15). A Job is reviewed once, because it is never denied; the API server sends it again if a later webhook changes it.
+/// (C15). Only a Task that is applied again, with what admission moved out of its spec, is reviewed again. A Job is reviewed once, because it is never denied; the API server sends it again if a later webhook changes it.
 /// Cancellations are reviewed because only admission knows the requester. An unchecked one must not be stored, and the
 /// filter delays no other write: hence their owner is taskgate.
 ///
@@ -170,7 +175,7 @@ const fn endpoint(
 /// restored while taskgate is available; otherwise the leader restores it later.
 #[rustfmt::skip]
 pub const ENDPOINTS: [Endpoint; 11] = [
-    endpoint(Mutating, "/mutate/tasks", "mutate.tasks.taskgate.dev", &[TASK], &[Create], Foreign, NotBeingDeleted),
+    endpoint(Mutating, "/mutate/tasks", "mutate.tasks.taskgate.dev", &[TASK], &[Create, Update], Foreign, NewOrAppliedAgain),
     endpoint(Mutating, "/mutate/jobs", "mutate.jobs.taskgate.dev", &[JOB], &[Create], Foreign, JobOfTask),
     endpoint(Mutating, "/mutate/cancellations", "mutate.cancellations.taskgate.dev", &[TASK], &[Create, Update],
         Taskgate, Cancellation),

@@ -15,6 +15,7 @@ use taskgate_api::{
     kueue::{ConfigRef, Workload},
     metadata::Metadata,
 };
+use taskgate_policy::never_starts;
 
 use super::{
     explanation::{Line, command},
@@ -150,6 +151,10 @@ fn pending(context: &ExplainContext<'_>, task: &Value) -> Vec<Line> {
         return vec![Line::waits(format!("for a free runner of WorkerPool {pool}"))];
     }
     let Some(job) = context.job_of(task) else {
+        if let Some(why) = never_starts(task) {
+            let line = Line::waits(format!("in vain: {why}"));
+            return vec![line.advice("the spec of a Task cannot be changed: delete it, and create a correct one")];
+        }
         if context.error(Collection::Jobs).is_some() {
             return vec![Line::waits("for its Job, which may not be read")];
         }

@@ -12,7 +12,7 @@ use taskgate_api::{
     metadata::Metadata,
     work_item::{Attempt, Outcome},
 };
-use taskgate_policy::{Cancellation, announcement, conclusion};
+use taskgate_policy::{Cancellation, announcement, conclusion, never_starts};
 
 use crate::commands::work_items::is_tripped;
 
@@ -76,7 +76,11 @@ impl TaskSummary {
         } else {
             let started = task.status_time("startTime");
             let state = DisplayState::Phase(task.phase().to_owned());
-            (state, ended.or(started), task.message().to_owned())
+            let why = match task.message() {
+                "" => never_starts(object).unwrap_or_default(),
+                message => message.to_owned(),
+            };
+            (state, ended.or(started), why)
         };
         Self {
             state,
@@ -187,6 +191,11 @@ mod tests {
                 "",
             ),
             (json!({"status": null}), "New", ""),
+            (
+                json!({"status": null, "spec": {"model": ""}}),
+                "New",
+                "Kelos cannot write this spec back unchanged and will never start the Task; leave out or write canonically: model",
+            ),
             (
                 json!({"status": {"phase": "Waiting", "message": "branch b is locked"}}),
                 "Waiting",

@@ -13,7 +13,7 @@ use taskgate_api::{kelos, keys};
 use taskgate_policy::{TaskState, UninstallAction, uninstall_action};
 
 use super::lease::FencingLease;
-use crate::cluster::{Connection, DryRun, api_error, is_conflict, is_not_found, resource};
+use crate::cluster::{Connection, DryRun, api_error, is_conflict, is_not_found};
 
 /// How many Tasks are read at a time.
 const PAGE: u32 = 500;
@@ -39,13 +39,10 @@ pub(super) struct UninstallSummary {
 impl Tasks {
     /// `None` where Kelos is not installed.
     pub(super) async fn find(connection: &Connection, dry_run: DryRun) -> Result<Option<Self>> {
-        let groups = connection.client.list_api_groups().await.map_err(api_error)?.groups;
-        let served = groups.into_iter().find(|group| group.name == kelos::GROUP);
-        let served = served.map(|group| group.versions).unwrap_or_default();
-        let known = |version: &&&str| served.iter().any(|served| served.version == ***version);
-        Ok(kelos::TASK_VERSIONS.iter().find(known).map(|version| Self {
+        let resource = connection.kelos("Task", kelos::TASKS).await?;
+        Ok(resource.map(|resource| Self {
             connection: connection.clone(),
-            resource: resource(kelos::GROUP, version, "Task", kelos::TASKS),
+            resource,
             dry_run,
         }))
     }

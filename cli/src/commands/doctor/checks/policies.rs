@@ -425,7 +425,7 @@ fn literal(name: Option<&str>) -> Option<&str> {
     name.filter(|name| !is_template(name)).map(str::trim)
 }
 
-/// Kueue's settings. Those that cannot be read are a finding, and its defaults are assumed, as the server does.
+/// Kueue's settings. Those that cannot be read are a finding: the server queues no Job then.
 fn settings(state: &ClusterState, findings: &mut Findings) -> Settings {
     let namespace = &state.installation.serve.kueue_config.namespace;
     let map = state.snapshot.one(Collection::KueueConfig).ok();
@@ -434,7 +434,7 @@ fn settings(state: &ClusterState, findings: &mut Findings) -> Settings {
     text.map_or_else(default, |text| {
         Settings::read(namespace, text).unwrap_or_else(|error| {
             findings.warning(
-                format!("Kueue's configuration cannot be read: {error}: its defaults are assumed"),
+                format!("Kueue's configuration cannot be read: {error}: no Job is queued"),
                 format!(
                     "correct {} in ConfigMap {}",
                     ConfigRef::KEY,
