@@ -270,7 +270,7 @@ mod tests {
             ], "retry": {"attempt": 2}},
         }))
         .unwrap();
-        assert!(kept.is_tripped());
+        assert!(kept.has_failures());
         assert_eq!(
             (kept.namespace(), kept.name(), kept.key()),
             ("a", "fixer-42", "fixer/42")

@@ -219,7 +219,7 @@ impl SpawnerStatuses {
         let Some(cached) = cached.filter(|_| !context.is_opted_out(namespace)) else {
             return Ok(false);
         };
-        let fields = context.cache.kelos_fields();
+        let schemas = Arc::clone(&context.cache.kelos_schemas().borrow());
         for (id, reset) in &cached.resets {
             reset_items(context, key, id, reset).await?;
         }
@@ -227,9 +227,7 @@ impl SpawnerStatuses {
         let state = StatedItems {
             uid: cached.info.uid.clone(),
             tripped: tripped_items(context, &items, name),
-            failed: fields
-                .contains(&KelosField::FailedItems)
-                .then(|| FailedItems::of(&items)),
+            failed: schemas.added.contains(&KelosField::FailedItems).then(|| FailedItems::of(&items)),
         };
         let is_lost = state
             .failed

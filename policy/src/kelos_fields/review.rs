@@ -10,8 +10,9 @@ use taskgate_api::{
 };
 
 use crate::{
-    decision::Decision,
+    decision::{Decision, Detail, Effect, Finding, Phase, assemble},
     kubernetes::{Edit, MAX_MESSAGE, MAX_USER, add, at, clip, patch, remove},
+    matching::Policy,
 };
 
 /// Who writes.
@@ -42,13 +43,13 @@ pub struct FieldsReview<'a> {
     pub old: &'a Value,
 }
 
-/// Decides about the write. It is never denied.
+/// Decides about the write. Only a user's own write of policy fields that cannot be applied is denied.
 pub fn review_kelos_fields(review: &FieldsReview<'_>) -> Decision {
     match review.writer {
         FieldsWriter::Taskgate => Decision::default(),
         FieldsWriter::Kelos => review.restore(),
         FieldsWriter::User(user) if review.status => review.record_resets(user),
-        FieldsWriter::User(_) => review.copy(),
+        FieldsWriter::User(_) => review.refuse().unwrap_or_else(|| review.copy()),
     }
 }
 
@@ -76,6 +77,21 @@ impl FieldsReview<'_> {
             restored.push(field.dotted());
         }
         changes.decision("restored", &restored)
+    }
+
+    /// Refuses a write that sets policy fields which cannot be applied, as admission refuses such a policy. One that leaves the fields
+    /// as they are passes.
+    fn refuse(&self) -> Option<Decision> {
+        let metadata = Metadata::of(self.object);
+        let mut fields = SpawnerFields::FIELDS.into_iter().filter(|field| self.has(*field));
+        if metadata.is_terminating() || !fields.any(|field| field.of(self.old) != field.of(self.object)) {
+            return None;
+        }
+        let fields = SpawnerFields::read(self.object, self.fields);
+        let (namespace, name) = (metadata.namespace(), metadata.name());
+        let compiled = Policy::of_spawner(namespace.unwrap_or_default(), name.unwrap_or_default(), &fields)?;
+        let finding = Finding::own(Detail::PolicyInvalid(compiled.err()?), Effect::Reject);
+        Some(assemble(self.object, Phase::Mutating, vec![finding]))
     }
 
     /// Keeps the copy of the spec's fields equal to the fields. One that the user removes is removed from the copy. One that neither
@@ -264,6 +280,22 @@ mod tests {
     }
 
     const ANN: FieldsWriter<'_> = FieldsWriter::User("ann");
+
+    #[test]
+    fn a_user_cannot_set_fields_that_cannot_be_applied_and_kelos_is_never_denied() {
+        let wrong = spawner(&json!({"failurePolicy": {"itemKey": "{{ nothing }}"}}), None);
+        let fields = KelosField::all();
+        let denied = |writer, old: &Value, object: &Value| {
+            let review = FieldsReview { kind: "TaskSpawner", status: false, writer, fields: &fields, object, old };
+            review_kelos_fields(&review).denial.map(|denial| denial.message)
+        };
+        let message = denied(ANN, &Value::Null, &wrong).unwrap();
+        assert!(message.starts_with("taskgate: spec.failurePolicy.itemKey: "), "{message}");
+        assert_eq!(denied(FieldsWriter::Kelos, &Value::Null, &wrong), None);
+        // A write of another field, and one that repairs it.
+        assert_eq!(denied(ANN, &wrong, &wrong), None);
+        assert_eq!(denied(ANN, &wrong, &spawner(&json!({}), None)), None);
+    }
 
     #[test]
     fn kelos_gets_back_what_it_dropped_and_nothing_else() {
