@@ -35,6 +35,9 @@ fn finish(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     crd
 }
 
+/// The begin of the text about the values of an enum, as in Kubernetes' own kinds.
+const VALUES: &str = "Possible enum values:";
+
 /// Moves the effect of each value of an enum from its variant to one text, as kube drops the documentation of variants.
 ///
 /// The text travels as the title of the schema, because the documentation of a field replaces the description of its type, and
@@ -48,17 +51,13 @@ pub(crate) fn describe_values(schema: &mut Schema) {
         .map(|variant| {
             let value = &variant["const"];
             let effect = variant["description"].as_str().unwrap_or_default().replace('\n', " ");
-            // The form of Kubernetes' own enums.
             (value.clone(), format!("\n - `{value}`: {effect}"))
         })
         .unzip();
     schema.remove("description");
     schema.insert("type".into(), json!("string"));
     schema.insert("enum".into(), json!(values));
-    schema.insert(
-        "title".into(),
-        json!(format!("Possible enum values:{}", effects.concat())),
-    );
+    schema.insert("title".into(), json!(format!("{VALUES}{}", effects.concat())));
 }
 
 /// Appends `values`, the text of [`describe_values`], to the description of a schema.
@@ -80,6 +79,7 @@ fn tidy(value: &mut Value) {
             // `kubectl explain` shows the description of a list, not of its entries.
             let of_entries = fields.get("items").and_then(|items| items["title"].as_str());
             let values = fields.get("title").and_then(Value::as_str).or(of_entries);
+            let values = values.filter(|title| title.starts_with(VALUES));
             if let Some(values) = values.map(str::to_owned) {
                 append_values(fields, &values);
                 fields.remove("title");

@@ -27,7 +27,7 @@ pub struct FailurePolicy {
     /// is reset.
     #[schemars(length(max = 32), regex(pattern = DURATION))]
     pub reset_after: Option<Duration>,
-    /// The earliest next attempt after a failure. Absent: the next attempt may start at once; the failed Task's TTL still delays it.
+    /// The earliest next attempt after a failure. Absent: when the TTL of the failed Task is over.
     pub backoff: Option<Backoff>,
     /// Failures of the cluster that do not count. Absent: all of them are ignored.
     #[schemars(length(max = 16))]

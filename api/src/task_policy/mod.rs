@@ -74,7 +74,7 @@ pub struct TaskPolicySpec {
     #[serde(default)]
     #[schemars(range(min = -1_000_000, max = 1_000_000))]
     pub priority: i32,
-    /// When to stop creating Tasks for an item that keeps failing. Absent: failures are neither counted nor limited.
+    /// When to stop creating Tasks for an item that keeps failing. Absent: no limit.
     pub failure_policy: Option<FailurePolicy>,
     /// When to cancel a running Task. Absent: only users cancel.
     pub cancellation_policy: Option<CancellationPolicy>,
