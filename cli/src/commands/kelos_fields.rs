@@ -3,7 +3,11 @@
 //! `enable` writes the setting and the rights that the leader needs; the leader extends, and extends again after an upgrade of Kelos.
 //! `disable` removes both, and then the fields itself: the leader has no right to do so any more.
 
-use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::{Debug, Write as _},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
@@ -15,10 +19,10 @@ use k8s_openapi::{
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
-    Api, ResourceExt as _,
+    Api, Resource, ResourceExt as _,
     api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
 };
-use serde::Deserialize as _;
+use serde::{Deserialize as _, de::DeserializeOwned};
 use serde_json::{Value, json};
 use taskgate_api::{kelos, kelos_fields::CONFIG_MAP, keys};
 use taskgate_cache::{kelos_resource, served_version};
@@ -26,10 +30,10 @@ use taskgate_policy::kelos_fields::{FieldState, SchemaField, extension, removal,
 use tokio::time::sleep;
 
 use crate::{
-    cluster::{Connection, DryRun, InstallationArgs, api_error, deleted, is_conflict, resource_of},
+    cluster::{Connection, api_error, deleted, is_conflict, resource_of},
     defaults::NAME,
     exit::ExitStatus,
-    flags::object_name,
+    flags::{ClusterArgs, DryRun, InstallationArgs, object_name},
     output,
     rights::{Feature, Names, manifest::RightsManifests},
 };
@@ -75,12 +79,16 @@ struct ChangeArgs {
     #[command(flatten)]
     dry_run: DryRun,
     #[command(flatten)]
+    cluster: ClusterArgs,
+    #[command(flatten)]
     installation: InstallationArgs,
 }
 
 /// Flags of `taskgate kelos-fields status`.
 #[derive(Args, Debug)]
 struct StatusArgs {
+    #[command(flatten)]
+    cluster: ClusterArgs,
     #[command(flatten)]
     installation: InstallationArgs,
 }
@@ -91,7 +99,7 @@ pub(crate) async fn run(args: KelosFieldsArgs) -> Result<ExitStatus> {
         FieldsCommand::Enable(args) => enable(args).await,
         FieldsCommand::Disable(args) => disable(args).await,
         FieldsCommand::Status(args) => {
-            let connection = args.installation.connect().await?;
+            let connection = args.installation.connect(&args.cluster).await?;
             let state = State::read(&connection).await?;
             output::print(&state.text())?;
             Ok(if state.is_settled() {
@@ -104,19 +112,19 @@ pub(crate) async fn run(args: KelosFieldsArgs) -> Result<ExitStatus> {
 }
 
 async fn enable(args: ChangeArgs) -> Result<ExitStatus> {
-    let connection = args.installation.connect().await?;
+    let connection = args.installation.connect(&args.cluster).await?;
     let params = args.dry_run.patch(PatchParams::apply(MANAGER).force());
     for (resource, object) in objects(&connection.namespace, &args.service_account)? {
         let (name, namespace) = (object.name_any(), object.namespace());
         let api = connection.api(&resource, namespace.as_deref());
-        let applied = api
-            .patch(&name, &params, &Patch::Apply(&object))
-            .await
-            .map_err(api_error);
-        applied.with_context(|| format!("applying {} {name}", resource.kind))?;
+        if !args.dry_run.is_client() {
+            let applied = api.patch(&name, &params, &Patch::Apply(&object)).await;
+            let applied = applied.map_err(api_error);
+            applied.with_context(|| format!("applying {} {name}", resource.kind))?;
+        }
         output::print(&format!("applied {} {name}{}\n", resource.kind, args.dry_run.suffix()))?;
     }
-    if args.dry_run.dry_run {
+    if args.dry_run.is_on() {
         return Ok(ExitStatus::Success);
     }
     let deadline = tokio::time::Instant::now() + LEADER_TIMEOUT;
@@ -139,21 +147,20 @@ async fn enable(args: ChangeArgs) -> Result<ExitStatus> {
 }
 
 async fn disable(args: ChangeArgs) -> Result<ExitStatus> {
-    let connection = args.installation.connect().await?;
-    let delete = args.dry_run.delete(DeleteParams::default());
+    let connection = args.installation.connect(&args.cluster).await?;
     let maps = Api::<ConfigMap>::namespaced(connection.client.clone(), &connection.namespace);
     let by_helm = maps.get_opt(CONFIG_MAP).await.map_err(api_error)?;
     let by_helm = by_helm.is_some_and(|map| {
         let manager = map.labels().get("app.kubernetes.io/managed-by");
         manager.is_some_and(|manager| manager == "Helm")
     });
-    deleted(maps.delete(CONFIG_MAP, &delete).await).with_context(|| format!("deleting ConfigMap {CONFIG_MAP}"))?;
+    remove_object(&maps, CONFIG_MAP, args.dry_run).await?;
     remove(&connection, args.dry_run).await?;
     let name = format!("{}-{}", args.service_account, Feature::KelosFields.suffix());
     let bindings = Api::<ClusterRoleBinding>::all(connection.client.clone());
-    deleted(bindings.delete(&name, &delete).await).with_context(|| format!("deleting ClusterRoleBinding {name}"))?;
+    remove_object(&bindings, &name, args.dry_run).await?;
     let roles = Api::<ClusterRole>::all(connection.client.clone());
-    deleted(roles.delete(&name, &delete).await).with_context(|| format!("deleting ClusterRole {name}"))?;
+    remove_object(&roles, &name, args.dry_run).await?;
     output::print(&format!(
         "removed the setting and the right to extend{}\n",
         args.dry_run.suffix()
@@ -166,6 +173,18 @@ async fn disable(args: ChangeArgs) -> Result<ExitStatus> {
     Ok(ExitStatus::Success)
 }
 
+/// Deletes an object that `enable` applied.
+async fn remove_object<K>(objects: &Api<K>, name: &str, dry_run: DryRun) -> Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    if dry_run.is_client() {
+        return Ok(());
+    }
+    let result = objects.delete(name, &dry_run.delete(DeleteParams::default())).await;
+    deleted(result).with_context(|| format!("deleting {} {name}", K::kind(&())))
+}
+
 /// Removes taskgate's fields from the schemas of Kelos, and then the copies of their values, which also removes what is stored of
 /// them: the API server prunes with each write what the schema lacks.
 pub(super) async fn remove(connection: &Connection, dry_run: DryRun) -> Result<()> {
@@ -174,7 +193,7 @@ pub(super) async fn remove(connection: &Connection, dry_run: DryRun) -> Result<(
         for name in CRDS {
             removed += remove_from(connection, name, dry_run).await?;
         }
-        if removed == 0 || dry_run.dry_run {
+        if removed == 0 || dry_run.is_on() {
             break;
         }
         if attempt == ATTEMPTS {
@@ -199,8 +218,12 @@ async fn remove_from(connection: &Connection, name: &str, dry_run: DryRun) -> Re
             return Ok(0);
         }
         let params = dry_run.patch(PatchParams::default());
-        match crds.patch(name, &params, &Patch::<()>::Json(patch)).await {
-            Ok(_) => {
+        let patched = match dry_run.is_client() {
+            true => Ok(()),
+            false => crds.patch(name, &params, &Patch::<()>::Json(patch)).await.map(drop),
+        };
+        match patched {
+            Ok(()) => {
                 output::print(&format!("removed {fields} fields from {name}{}\n", dry_run.suffix()))?;
                 return Ok(fields);
             }
@@ -232,8 +255,10 @@ async fn remove_copies(connection: &Connection, dry_run: DryRun) -> Result<()> {
         let patch = json!({"metadata": {"uid": spawner.uid(), "annotations": {keys::KELOS_FIELDS: null}}});
         let params = dry_run.patch(PatchParams::default());
         let api = connection.api(&kind, namespace.as_deref());
-        deleted(api.patch(&name, &params, &Patch::Merge(&patch)).await)
-            .with_context(|| format!("changing TaskSpawner {name}"))?;
+        if !dry_run.is_client() {
+            deleted(api.patch(&name, &params, &Patch::Merge(&patch)).await)
+                .with_context(|| format!("changing TaskSpawner {name}"))?;
+        }
         removed += 1;
     }
     if removed > 0 {
