@@ -170,11 +170,16 @@ impl CachedWorkItem {
         self.spec.spawner.as_deref()
     }
 
-    /// Whether a failure counts against the item, or its breaker is open or half-open.
+    /// Whether the breaker is open or half-open.
+    pub fn is_tripped(&self) -> bool {
+        let breaker = self.status.as_ref().and_then(|status| status.breaker);
+        matches!(breaker, Some(Breaker::Open | Breaker::HalfOpen))
+    }
+
+    /// Whether a failure counts against the item, or it is tripped.
     pub fn has_failures(&self) -> bool {
-        self.status.as_ref().is_some_and(|status| {
-            status.consecutive_failures > 0 || matches!(status.breaker, Some(Breaker::Open | Breaker::HalfOpen))
-        })
+        let counts = |status: &CachedStatus| status.consecutive_failures > 0;
+        self.status.as_deref().is_some_and(counts) || self.is_tripped()
     }
 
     /// The status, as far as it is kept.
@@ -270,7 +275,7 @@ mod tests {
             ], "retry": {"attempt": 2}},
         }))
         .unwrap();
-        assert!(kept.has_failures());
+        assert!(kept.is_tripped());
         assert_eq!(
             (kept.namespace(), kept.name(), kept.key()),
             ("a", "fixer-42", "fixer/42")

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use taskgate_api::{
     kelos_fields::KelosField,
-    keys, kueue,
+    kueue,
     metadata::Metadata,
     moved_field::{MovedField, QUEUE_NAME},
 };
@@ -40,6 +40,7 @@ mod tests {
     #[test]
     fn the_annotation_of_the_field_counts() {
         use serde_json::json;
+    use taskgate_api::keys;
         assert!(has_queue_field(
             &json!({"metadata": {"annotations": {keys::QUEUE: "agents"}}})
         ));
