@@ -67,10 +67,13 @@ fn unknown_settings(names: impl Iterator<Item = String>) -> Vec<String> {
         .collect()
 }
 
-/// The filter of the directives in `--log`. The client library logs each request that fails, without saying which; `client` does
-/// that better.
+/// The filter of the directives in `--log`. The client library logs each request and each watch that fails, without saying which;
+/// `client` does that better.
 fn log_filter(directives: &str) -> Result<EnvFilter> {
-    EnvFilter::try_new(format!("kube_client::client::builder=off,{directives}")).context("--log")
+    EnvFilter::try_new(format!(
+        "kube_client::client=error,kube_client::client::builder=off,{directives}"
+    ))
+    .context("--log")
 }
 
 /// Starts logging to standard error, with the parsed `filter` of `--log`. Request objects, prompts and secrets are never logged.

@@ -26,6 +26,8 @@ pub(super) struct OutageLog(Arc<Mutex<Option<Outage>>>);
 struct Outage {
     since: Instant,
     last: Instant,
+    /// Since when all requests succeed.
+    answered: Option<Instant>,
     failed: u64,
     causes: BTreeSet<String>,
 }
@@ -62,18 +64,19 @@ impl OutageLog {
                 *current = Some(Outage {
                     since: now,
                     last: now,
+                    answered: None,
                     failed: 1,
                     causes: BTreeSet::from([cause.clone()]),
                 });
                 Some(News::Began(cause))
             }
             (Some(outage), Some(cause)) => {
-                outage.last = now;
+                (outage.last, outage.answered) = (now, None);
                 outage.failed += 1;
                 let is_new = outage.causes.len() < MAX_CAUSES && outage.causes.insert(cause.clone());
                 is_new.then_some(News::Cause(cause))
             }
-            (Some(outage), None) if now.duration_since(outage.last) < OVER_AFTER => None,
+            (Some(outage), None) if now.duration_since(*outage.answered.get_or_insert(now)) < OVER_AFTER => None,
             (Some(outage), None) => {
                 let over = News::Over(outage.failed, outage.last.duration_since(outage.since));
                 *current = None;
@@ -122,15 +125,16 @@ mod tests {
         }
         assert_eq!(at(31, None), None, "that may be one answer among failures");
         assert_eq!(at(32, Some("503")), Some(News::Cause("503".into())));
-        assert_eq!(at(36, None), None);
-        assert_eq!(at(37, None), Some(News::Over(32, Duration::from_secs(31))));
-        assert_eq!(at(38, None), None);
+        assert_eq!(at(50, None), None, "others may fail yet");
+        assert_eq!(at(54, None), None);
+        assert_eq!(at(55, None), Some(News::Over(32, Duration::from_secs(31))));
+        assert_eq!(at(56, None), None);
         assert_eq!(
-            at(40, Some("refused")),
+            at(60, Some("refused")),
             Some(News::Began("refused".into())),
             "another outage"
         );
-        let causes = (0..100).filter_map(|n| at(41, Some(&n.to_string())));
+        let causes = (0..100).filter_map(|n| at(61, Some(&n.to_string())));
         assert_eq!(causes.count(), MAX_CAUSES - 1);
     }
 

@@ -243,7 +243,7 @@ impl CancellationMetrics {
             let labels = [
                 ("namespace", metadata.namespace().unwrap_or_default()),
                 ("type", task.agent_type().unwrap_or_default()),
-                // Kelos takes the label, whoever owns the Task.
+                // As Kelos does: the label, also of a Task with another owner.
                 ("spawner", metadata.label(kelos::SPAWNER_LABEL).unwrap_or_default()),
                 ("phase", kelos::CANCELLED),
             ];

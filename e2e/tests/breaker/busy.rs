@@ -13,6 +13,7 @@ use kube::{
 use serde_json::json;
 use taskgate_api::WorkItem;
 use taskgate_e2e::{KelosFixture, condition, eventually};
+use taskgate_policy::ItemIdentity;
 use tokio::time::sleep;
 
 use crate::support::{governed, limit};
@@ -24,14 +25,13 @@ const BOUND: Duration = Duration::from_secs(33);
 
 /// An open item of spawner `fixer`, as taskgate writes it.
 async fn open_item(items: &Api<WorkItem>, number: usize) -> anyhow::Result<String> {
-    let name = format!("fixer-{number}");
-    let item = json!({
-        "apiVersion": "taskgate.dev/v1alpha1", "kind": "WorkItem", "metadata": {"name": name},
-        "spec": {"key": format!("fixer/{number}"), "item": number.to_string(), "spawner": "fixer"},
-    });
-    items
-        .create(&PostParams::default(), &serde_json::from_value(item)?)
-        .await?;
+    let identity = ItemIdentity {
+        spawner: Some("fixer".to_owned()),
+        item: number.to_string(),
+        key: format!("fixer/{number}"),
+    };
+    let name = identity.work_item_name();
+    items.create(&PostParams::default(), &identity.work_item(&name)).await?;
     let now = Timestamp::now().strftime("%FT%TZ").to_string();
     let status = json!({"status": {
         "breaker": "Open", "consecutiveFailures": 3, "openedAt": now, "lastFailureTime": now, "reason": "MaxRetriesExceeded",
