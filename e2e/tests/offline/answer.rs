@@ -213,7 +213,10 @@ fn calls(event: &AuditEvent) -> Vec<(String, Value)> {
 /// `patch` without the changes of what field managers own: only the API server notes those.
 fn without_field_managers(mut patch: Value) -> Value {
     if let Some(operations) = patch.as_array_mut() {
-        let of_managers = |path: &Value| path.as_str().is_some_and(|path| path.starts_with("/metadata/managedFields"));
+        let of_managers = |path: &Value| {
+            path.as_str()
+                .is_some_and(|path| path.starts_with("/metadata/managedFields"))
+        };
         operations.retain(|operation| !of_managers(&operation["path"]));
     }
     patch
