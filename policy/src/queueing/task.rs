@@ -3,7 +3,7 @@
 use serde_json::Value;
 use taskgate_api::{
     kelos_fields::KelosField,
-    keys, kueue,
+    kueue,
     metadata::Metadata,
     moved_field::{MovedField, QUEUE_NAME},
 };
@@ -35,11 +35,13 @@ pub fn has_queue_field(object: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+    use taskgate_api::keys;
+
     use super::*;
 
     #[test]
     fn the_annotation_of_the_field_counts() {
-        use serde_json::json;
         assert!(has_queue_field(
             &json!({"metadata": {"annotations": {keys::QUEUE: "agents"}}})
         ));
