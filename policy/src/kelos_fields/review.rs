@@ -10,8 +10,9 @@ use taskgate_api::{
 };
 
 use crate::{
-    decision::Decision,
+    decision::{Decision, Detail, Effect, Finding, Phase, assemble},
     kubernetes::{Edit, MAX_MESSAGE, MAX_USER, add, at, clip, patch, remove},
+    matching::Policy,
 };
 
 /// Who writes.
@@ -42,7 +43,7 @@ pub struct FieldsReview<'a> {
     pub old: &'a Value,
 }
 
-/// Decides about the write. It is never denied.
+/// Decides about the write. One is denied only for fields of a user that cannot be applied, such as a template with an error.
 pub fn review_kelos_fields(review: &FieldsReview<'_>) -> Decision {
     match review.writer {
         FieldsWriter::Taskgate => Decision::default(),
@@ -81,6 +82,17 @@ impl FieldsReview<'_> {
     /// Keeps the copy of the spec's fields equal to the fields. One that the user removes is removed from the copy. One that neither
     /// the old nor the new object has stays in the copy: Kelos dropped it unseen, or the version of the request has no such field.
     fn copy(&self) -> Decision {
+        let metadata = Metadata::of(self.object);
+        let (namespace, name) = (
+            metadata.namespace().unwrap_or_default(),
+            metadata.name().unwrap_or_default(),
+        );
+        // What is of another type, the API server rejects by the schema.
+        let fields = SpawnerFields::read(self.object, self.fields).unwrap_or_default();
+        if let Some(Err(problems)) = Policy::of_spawner(namespace, name, &Ok(fields)) {
+            let invalid = Finding::own(Detail::PolicyInvalid(problems), Effect::Reject);
+            return assemble(self.object, Phase::Mutating, vec![invalid]);
+        }
         let known = Metadata::of(self.object).annotation(keys::KELOS_FIELDS);
         let before = known.map(|_| copy_of(self.old)).unwrap_or_default();
         let (mut copy, mut removed) = (Map::new(), Vec::new());
@@ -338,6 +350,17 @@ mod tests {
         assert_eq!(changed, created);
         let (forged, _) = reviewed(ANN, false, &Value::Null, &spawner(&json!({}), Some(COPY)));
         assert!(forged["metadata"]["annotations"].get(keys::KELOS_FIELDS).is_none());
+    }
+
+    #[test]
+    fn fields_that_cannot_be_applied_are_rejected() {
+        let wrong = spawner(&json!({"taskTemplate": {"queueName": "q-{{ nothing"}}), None);
+        let (_, decision) = reviewed(ANN, false, &Value::Null, &wrong);
+        let denial = decision.denial.unwrap();
+        assert!(
+            denial.code == 422 && denial.message.contains("spec.taskTemplate.queueName"),
+            "{denial:?}"
+        );
     }
 
     #[test]

@@ -20,8 +20,8 @@ use crate::{
             probe::{ProbeResult, Probes},
             report::{DoctorCheck, DoctorFinding, Level},
             state::{
-                ApiServer, CERT_MANAGER_CRD, Certificate, ClusterState, FOREMAN_CRD, KELOS_CRD, KELOS_DEPLOYMENT, SPAWNER_CRD,
-                KUEUE_CRD, OWN_CRDS,
+                ApiServer, CERT_MANAGER_CRD, Certificate, ClusterState, FOREMAN_CRD, KELOS_CRD, KELOS_DEPLOYMENT,
+                KUEUE_CRD, OWN_CRDS, SPAWNER_CRD,
             },
         },
         snapshot::{Collection, ReadError, ReadResult, Snapshot},
@@ -228,7 +228,8 @@ fn faults_of_the_cluster_are_reported() {
 fn spawner_crds() -> [Value; 2] {
     let template = json!({"type": "object", "properties": {}});
     let spec = json!({"type": "object", "properties": {"taskTemplate": template}});
-    let schema = json!({"type": "object", "properties": {"spec": spec, "status": {"type": "object", "properties": {}}}});
+    let schema =
+        json!({"type": "object", "properties": {"spec": spec, "status": {"type": "object", "properties": {}}}});
     let plain = json!({
         "metadata": {"name": SPAWNER_CRD},
         "spec": {"versions": [{"name": "v1alpha2", "schema": {"openAPIV3Schema": schema}}]},
@@ -242,15 +243,25 @@ fn spawner_crds() -> [Value; 2] {
 #[test]
 fn schemas_of_kelos_that_are_not_as_the_setting_says_are_reported() {
     only(&[
-        (DoctorCheck::KelosFields, Level::Failure, "lack fields although", |state| {
-            let [plain, _] = spawner_crds();
-            state.snapshot.put(Collection::KelosFields, objects([json!({})]));
-            state.snapshot.put(Collection::Crd(SPAWNER_CRD), objects([plain]));
-        }),
-        (DoctorCheck::KelosFields, Level::Warning, "which are not enabled", |state| {
-            let [_, extended] = spawner_crds();
-            state.snapshot.put(Collection::Crd(SPAWNER_CRD), objects([extended]));
-        }),
+        (
+            DoctorCheck::KelosFields,
+            Level::Failure,
+            "lack fields although",
+            |state| {
+                let [plain, _] = spawner_crds();
+                state.snapshot.put(Collection::KelosFields, objects([json!({})]));
+                state.snapshot.put(Collection::Crd(SPAWNER_CRD), objects([plain]));
+            },
+        ),
+        (
+            DoctorCheck::KelosFields,
+            Level::Warning,
+            "which are not enabled",
+            |state| {
+                let [_, extended] = spawner_crds();
+                state.snapshot.put(Collection::Crd(SPAWNER_CRD), objects([extended]));
+            },
+        ),
     ]);
 }
 
