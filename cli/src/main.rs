@@ -19,7 +19,9 @@ use anyhow::{Context as _, Result, anyhow};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::{
-    commands::{cancel, check, disable, doctor, explain, kelos_fields, render, reset, retry, status, test, uninstall},
+    commands::{
+        cancel, check, convert, disable, doctor, explain, kelos_fields, render, reset, retry, status, test, uninstall,
+    },
     exit::ExitStatus,
 };
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use taskgate_api::{
     kelos_fields::KelosField,
-    keys, kueue,
+    kueue,
     metadata::Metadata,
     moved_field::{MovedField, QUEUE_NAME},
 };
