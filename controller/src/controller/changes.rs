@@ -16,7 +16,11 @@ use tokio::{
 };
 
 use super::Reconcilers;
-use crate::{breaker::spawner_status::SpawnerRef, context::Context, kubernetes::json_of};
+use crate::{
+    breaker::spawner_status::{self, SpawnerRef},
+    context::Context,
+    kubernetes::json_of,
+};
 
 /// How long a change of policies waits for others.
 const QUIET: Duration = Duration::from_millis(500);
@@ -187,7 +191,22 @@ fn changed_namespaces(before: &KnownPolicies, now: &KnownPolicies) -> Option<BTr
 pub(crate) async fn follow_spawners(context: &Context, spawners: &mpsc::UnboundedSender<SpawnerRef>) {
     context.ready().await;
     let mut changes = context.cache.spawners().subscribe();
-    while let Some(changes) = changes.next().await {
+    let mut schemas = context.cache.kelos_schemas();
+    loop {
+        let changes = tokio::select! {
+            changes = changes.next() => match changes {
+                Some(changes) => changes,
+                None => return,
+            },
+            // Kelos' schema may have the field now.
+            changed = schemas.changed() => match changed {
+                Ok(()) => {
+                    spawner_status::enqueue_all(context, spawners);
+                    continue;
+                }
+                Err(_) => return,
+            },
+        };
         for ObjectChange { key, old, new } in changes {
             let Some(new) = new else { continue };
             let is_same = match &old {

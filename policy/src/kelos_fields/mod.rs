@@ -1,6 +1,6 @@
 //! The fields that taskgate adds to Kelos' kinds: how the schemas are extended, and how the fields survive the writes of Kelos.
 //!
-//! Imports `decision`, `matching` and `kubernetes`. Called through the crate's root by the webhook, the controller and the command line.
+//! Imports `decision`, `kubernetes` and `matching`. Called through the crate's root by the webhook, the controller and the command line.
 
 mod extension;
 mod review;

@@ -43,13 +43,13 @@ pub struct FieldsReview<'a> {
     pub old: &'a Value,
 }
 
-/// Decides about the write. One is denied only for fields of a user that cannot be applied, such as a template with an error.
+/// Decides about the write. Only a user's own write of policy fields that cannot be applied is denied.
 pub fn review_kelos_fields(review: &FieldsReview<'_>) -> Decision {
     match review.writer {
         FieldsWriter::Taskgate => Decision::default(),
         FieldsWriter::Kelos => review.restore(),
         FieldsWriter::User(user) if review.status => review.record_resets(user),
-        FieldsWriter::User(_) => review.copy(),
+        FieldsWriter::User(_) => review.refuse().unwrap_or_else(|| review.copy()),
     }
 }
 
@@ -79,20 +79,24 @@ impl FieldsReview<'_> {
         changes.decision("restored", &restored)
     }
 
+    /// Refuses a write that sets policy fields which cannot be applied, as admission refuses such a policy. One that leaves the fields
+    /// as they are passes.
+    fn refuse(&self) -> Option<Decision> {
+        let metadata = Metadata::of(self.object);
+        let mut fields = SpawnerFields::FIELDS.into_iter().filter(|field| self.has(*field));
+        if metadata.is_terminating() || !fields.any(|field| field.of(self.old) != field.of(self.object)) {
+            return None;
+        }
+        let fields = SpawnerFields::read(self.object, self.fields);
+        let (namespace, name) = (metadata.namespace(), metadata.name());
+        let compiled = Policy::of_spawner(namespace.unwrap_or_default(), name.unwrap_or_default(), &fields)?;
+        let finding = Finding::own(Detail::PolicyInvalid(compiled.err()?), Effect::Reject);
+        Some(assemble(self.object, Phase::Mutating, vec![finding]))
+    }
+
     /// Keeps the copy of the spec's fields equal to the fields. One that the user removes is removed from the copy. One that neither
     /// the old nor the new object has stays in the copy: Kelos dropped it unseen, or the version of the request has no such field.
     fn copy(&self) -> Decision {
-        let metadata = Metadata::of(self.object);
-        let (namespace, name) = (
-            metadata.namespace().unwrap_or_default(),
-            metadata.name().unwrap_or_default(),
-        );
-        // What is of another type, the API server rejects by the schema.
-        let fields = SpawnerFields::read(self.object, self.fields).unwrap_or_default();
-        if let Some(Err(problems)) = Policy::of_spawner(namespace, name, &Ok(fields)) {
-            let invalid = Finding::own(Detail::PolicyInvalid(problems), Effect::Reject);
-            return assemble(self.object, Phase::Mutating, vec![invalid]);
-        }
         let known = Metadata::of(self.object).annotation(keys::KELOS_FIELDS);
         let before = known.map(|_| copy_of(self.old)).unwrap_or_default();
         let (mut copy, mut removed) = (Map::new(), Vec::new());
@@ -278,6 +282,32 @@ mod tests {
     const ANN: FieldsWriter<'_> = FieldsWriter::User("ann");
 
     #[test]
+    fn a_user_cannot_set_fields_that_cannot_be_applied_and_kelos_is_never_denied() {
+        let wrong = spawner(&json!({"failurePolicy": {"itemKey": "{{ nothing }}"}}), None);
+        let fields = KelosField::all();
+        let denied = |writer, old: &Value, object: &Value| {
+            let review = FieldsReview {
+                kind: "TaskSpawner",
+                status: false,
+                writer,
+                fields: &fields,
+                object,
+                old,
+            };
+            review_kelos_fields(&review).denial.map(|denial| denial.message)
+        };
+        let message = denied(ANN, &Value::Null, &wrong).unwrap();
+        assert!(
+            message.starts_with("taskgate: spec.failurePolicy.itemKey: "),
+            "{message}"
+        );
+        assert_eq!(denied(FieldsWriter::Kelos, &Value::Null, &wrong), None);
+        // A write of another field, and one that repairs it.
+        assert_eq!(denied(ANN, &wrong, &wrong), None);
+        assert_eq!(denied(ANN, &wrong, &spawner(&json!({}), None)), None);
+    }
+
+    #[test]
     fn kelos_gets_back_what_it_dropped_and_nothing_else() {
         let policy = json!({"failurePolicy": {"maxRetriesPerItem": 3}, "taskTemplate": {"queueName": "q"}});
         let old = spawner(&policy, Some(COPY));
@@ -350,17 +380,6 @@ mod tests {
         assert_eq!(changed, created);
         let (forged, _) = reviewed(ANN, false, &Value::Null, &spawner(&json!({}), Some(COPY)));
         assert!(forged["metadata"]["annotations"].get(keys::KELOS_FIELDS).is_none());
-    }
-
-    #[test]
-    fn fields_that_cannot_be_applied_are_rejected() {
-        let wrong = spawner(&json!({"taskTemplate": {"queueName": "q-{{ nothing"}}), None);
-        let (_, decision) = reviewed(ANN, false, &Value::Null, &wrong);
-        let denial = decision.denial.unwrap();
-        assert!(
-            denial.code == 422 && denial.message.contains("spec.taskTemplate.queueName"),
-            "{denial:?}"
-        );
     }
 
     #[test]
