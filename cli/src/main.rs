@@ -20,7 +20,8 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::{
     commands::{
-        cancel, check, disable, doctor, explain, kelos_fields, render, reset, retry, status, test, uninstall, version,
+        cancel, check, convert, disable, doctor, explain, kelos_fields, render, reset, retry, status, test, uninstall,
+        version,
     },
     exit::ExitStatus,
     flags::WarningsArgs,

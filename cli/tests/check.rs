@@ -526,3 +526,62 @@ fn the_examples_of_the_help_use_existing_flags() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+const SPAWNER_CRD: &str = "\
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: taskspawners.kelos.dev}
+spec:
+  group: kelos.dev
+  scope: Namespaced
+  names: {kind: TaskSpawner, plural: taskspawners}
+  versions:
+  - name: v1alpha1
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object, properties: {when: {type: object}}}}}}
+";
+
+#[test]
+fn the_fields_of_a_spawner_are_explained_with_what_the_cluster_makes_of_them() -> anyhow::Result<()> {
+    let spawner = include_str!("../../examples/proposals/000/spawner.yaml");
+    let task = "\
+apiVersion: kelos.dev/v1alpha2
+kind: Task
+metadata: {name: my-spawner-42, namespace: default, labels: {kelos.dev/taskspawner: my-spawner}}
+spec: {type: claude-code, prompt: Fix it.}
+";
+    let folder = folder(&[
+        ("spawner.yaml", spawner),
+        ("task.yaml", task),
+        ("crd.yaml", SPAWNER_CRD),
+    ])?;
+    let run = taskgate(folder.path(), &["check", "spawner.yaml", "task.yaml"], "")?;
+    let effect =
+        "spec.failurePolicy: an item gets no further Task after 3 failed in a row; a change of the item resets it";
+    ensure!(run.stdout.contains(effect), "{}{}", run.stdout, run.stderr);
+    ensure!(
+        run.stdout.contains("only after `taskgate kelos-fields enable`"),
+        "{}",
+        run.stdout
+    );
+    ensure!(
+        run.stdout.contains("by TaskSpawner default/my-spawner, failurePolicy"),
+        "{}",
+        run.stdout
+    );
+    let run = taskgate(
+        folder.path(),
+        &["check", "spawner.yaml", "task.yaml", "--with", "crd.yaml"],
+        "",
+    )?;
+    ensure!(
+        run.stdout
+            .contains("warning: spec.failurePolicy has no effect by taskgate"),
+        "{}",
+        run.stdout
+    );
+    ensure!(!run.stdout.contains("by TaskSpawner"), "{}", run.stdout);
+    ensure!(run.code != Some(0), "{}", run.stdout);
+    Ok(())
+}

@@ -219,25 +219,33 @@ impl SpawnerStatuses {
         let Some(cached) = cached.filter(|_| !context.is_opted_out(namespace)) else {
             return Ok(false);
         };
-        let schemas = Arc::clone(&context.cache.kelos_schemas().borrow());
-        for (id, reset) in &cached.resets {
+        let has_field = context
+            .cache
+            .kelos_schemas()
+            .borrow()
+            .added
+            .contains(&KelosField::FailedItems);
+        // A request that could not be removed afterwards would be carried out again and again.
+        let none = BTreeMap::new();
+        let resets = if has_field { &cached.resets } else { &none };
+        for (id, reset) in resets {
             reset_items(context, key, id, reset).await?;
         }
         let items = items_of(context, namespace, name);
         let state = StatedItems {
             uid: cached.info.uid.clone(),
             tripped: tripped_items(context, &items, name),
-            failed: schemas.added.contains(&KelosField::FailedItems).then(|| FailedItems::of(&items)),
+            failed: has_field.then(|| FailedItems::of(&items)),
         };
         let is_lost = state
             .failed
             .as_ref()
             .is_some_and(|failed| failed.entries != cached.failed_items);
-        if before.as_ref() == Some(&state) && !is_lost && cached.resets.is_empty() {
+        if before.as_ref() == Some(&state) && !is_lost && resets.is_empty() {
             self.stated.insert(key.clone(), state);
             return Ok(false);
         }
-        let written = self.write(key, &state, &cached.resets).await?;
+        let written = self.write(key, &state, resets).await?;
         self.stated.insert(key.clone(), state);
         Ok(written)
     }

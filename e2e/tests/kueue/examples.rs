@@ -11,6 +11,7 @@ use crate::support::{A_WHILE, await_policies, shared, task};
 const CLUSTER: &str = include_str!("../../../examples/kueue/cluster.yaml");
 const QUEUES: &str = include_str!("../../../examples/kueue/queues.yaml");
 const POLICY: &str = include_str!("../../../examples/kueue/policy.yaml");
+const PROPOSAL: &str = include_str!("../../../examples/proposals/002/kueue.yaml");
 const BY_MODEL: &str = include_str!("../../../examples/kueue/by-model.yaml");
 
 async fn namespace(name: &str) -> anyhow::Result<KelosNamespace> {
@@ -29,6 +30,15 @@ async fn await_accepted(ns: &Namespace) -> anyhow::Result<()> {
     ];
     ns.kubectl(args).await?.stdout_ok()?;
     await_policies(ns).await
+}
+
+#[tokio::test]
+async fn the_proposals_queues_are_accepted() -> anyhow::Result<()> {
+    let (cp, _) = shared().await?;
+    let ns = cp.namespace("proposal").await?;
+    let queues = PROPOSAL.replace("namespace: kelos-system", &format!("namespace: {}", ns.name()));
+    let args = ["apply", "--dry-run=server", "-f", "-"];
+    cp.kubectl_with_input(args, &queues).await?.stdout_ok().map(drop)
 }
 
 #[tokio::test]

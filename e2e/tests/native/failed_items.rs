@@ -62,7 +62,10 @@ async fn a_user_who_removes_an_entry_resets_the_item() -> anyhow::Result<()> {
         .await_work_item("42", "is reset by the user", |item| failures(item) == 0)
         .await?;
     let reset = item.status.and_then(|status| status.last_reset);
-    ensure!(reset.as_ref().is_some_and(|reset| reset.by.as_deref() == Some("ann")), "{reset:?}");
+    ensure!(
+        reset.as_ref().is_some_and(|reset| reset.by.as_deref() == Some("ann")),
+        "{reset:?}"
+    );
     let now = await_spawner(&fixture, "fixer", "has no entry and no request", |spawner| {
         let gone = |field: &str| spawner["status"][field].get("42").is_none();
         gone("failedItems") && gone("failedItemResets")

@@ -10,7 +10,9 @@ use crate::support::{await_spawner, policy, spawner, start};
 #[tokio::test]
 async fn the_fields_of_a_spawner_win_and_follow_every_change() -> anyhow::Result<()> {
     let fixture = start("fields").await?;
-    fixture.policy(json!({"failurePolicy": {"maxRetriesPerItem": 5}})).await?;
+    fixture
+        .policy(json!({"failurePolicy": {"maxRetriesPerItem": 5}}))
+        .await?;
     fixture.repo().issue(42);
     let own = json!({"failurePolicy": {"maxRetriesPerItem": 1}, "taskTemplate": {"ttlSecondsAfterFinished": 1}});
     fixture.created(&spawner("fixer", &own)).await?;
@@ -21,13 +23,23 @@ async fn the_fields_of_a_spawner_win_and_follow_every_change() -> anyhow::Result
     ensure!(text.contains("failurePolicy by TaskSpawner/fixer"), "{text}");
     // A higher limit allows the next Task at once.
     let patch = json!({"spec": policy(2)}).to_string();
-    fixture.kubectl(["patch", "taskspawner", "fixer", "--type=merge", "-p", &patch]).await?.stdout_ok()?;
-    let second = fixture.await_next_task("fixer-42", &first).await?.uid().unwrap_or_default();
+    fixture
+        .kubectl(["patch", "taskspawner", "fixer", "--type=merge", "-p", &patch])
+        .await?
+        .stdout_ok()?;
+    let second = fixture
+        .await_next_task("fixer-42", &first)
+        .await?
+        .uid()
+        .unwrap_or_default();
     fixture.fail("fixer-42").await?;
     fixture.await_open("42").await?;
     // Without the fields, the TaskPolicy applies.
     let patch = json!({"spec": {"failurePolicy": null}}).to_string();
-    fixture.kubectl(["patch", "taskspawner", "fixer", "--type=merge", "-p", &patch]).await?.stdout_ok()?;
+    fixture
+        .kubectl(["patch", "taskspawner", "fixer", "--type=merge", "-p", &patch])
+        .await?
+        .stdout_ok()?;
     fixture.await_next_task("fixer-42", &second).await?;
     ensure!(fixture.failed_cycles("fixer") == 0);
     Ok(())
@@ -37,8 +49,14 @@ async fn the_fields_of_a_spawner_win_and_follow_every_change() -> anyhow::Result
 async fn a_field_that_cannot_be_applied_is_denied_with_its_path() -> anyhow::Result<()> {
     let fixture = start("wrong").await?;
     for (spec, message) in [
-        (json!({"failurePolicy": {"itemKey": "{{ nothing }}"}}), "spec.failurePolicy.itemKey: "),
-        (json!({"taskTemplate": {"queueName": "{{ open"}}), "spec.taskTemplate.queueName: "),
+        (
+            json!({"failurePolicy": {"itemKey": "{{ nothing }}"}}),
+            "spec.failurePolicy.itemKey: ",
+        ),
+        (
+            json!({"taskTemplate": {"queueName": "{{ open"}}),
+            "spec.taskTemplate.queueName: ",
+        ),
     ] {
         let denied = fixture.create(&spawner("fixer", &spec)).await?.stderr_failed()?;
         ensure!(denied.contains(message), "{denied}");
@@ -56,18 +74,26 @@ async fn a_cancelled_task_has_the_requester_in_its_status() -> anyhow::Result<()
     fixture.repo().issue(42);
     let own = json!({"cancellationPolicy": {"onSourceRemoved": "Cancel"}});
     fixture.created(&spawner("fixer", &own)).await?;
-    await_spawner(&fixture, "fixer", "is stored", |spawner| spawner["spec"]["cancellationPolicy"].is_object()).await?;
+    await_spawner(&fixture, "fixer", "is stored", |spawner| {
+        spawner["spec"]["cancellationPolicy"].is_object()
+    })
+    .await?;
     fixture.await_task_phase("fixer-42", "Running").await?;
     fixture.repo().issue(42).close();
     let task = fixture
         .await_task("fixer-42", "names the requester", |task| {
-            task.status.as_ref().is_some_and(|status| !status.cancelled_by.is_empty())
+            task.status
+                .as_ref()
+                .is_some_and(|status| !status.cancelled_by.is_empty())
         })
         .await?;
     let by = task.status.as_ref().map(|status| status.cancelled_by.as_str());
     ensure!(by == Some("spawner:fixer"), "{task:?}");
     // An unmodified Kelos would create the Job again of a Task with a phase that it does not know.
-    ensure!(task.phase() == "Failed" && condition(&task, "Cancelled").is_some(), "{task:?}");
+    ensure!(
+        task.phase() == "Failed" && condition(&task, "Cancelled").is_some(),
+        "{task:?}"
+    );
     Ok(())
 }
 
@@ -75,8 +101,17 @@ async fn a_cancelled_task_has_the_requester_in_its_status() -> anyhow::Result<()
 async fn the_jobs_of_a_spawner_wait_in_its_queue() -> anyhow::Result<()> {
     let fixture = start("queue").await?;
     fixture.repo().issue(42);
-    fixture.created(&spawner("fixer", &json!({"taskTemplate": {"queueName": "agents"}}))).await?;
-    let job = fixture.await_job("fixer-42", "is suspended", |job| job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true))).await?;
-    ensure!(job.labels().get("kueue.x-k8s.io/queue-name").map(String::as_str) == Some("agents"), "{job:?}");
+    fixture
+        .created(&spawner("fixer", &json!({"taskTemplate": {"queueName": "agents"}})))
+        .await?;
+    let job = fixture
+        .await_job("fixer-42", "is suspended", |job| {
+            job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true))
+        })
+        .await?;
+    ensure!(
+        job.labels().get("kueue.x-k8s.io/queue-name").map(String::as_str) == Some("agents"),
+        "{job:?}"
+    );
     Ok(())
 }

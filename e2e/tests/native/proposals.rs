@@ -27,14 +27,18 @@ fn documents(fixture: &KelosFixture<'_>, text: &str) -> anyhow::Result<Vec<Value
 
 /// Applies the one document of an example, with `more` fields, and its Workspace.
 async fn apply(fixture: &KelosFixture<'_>, text: &str, more: &Value) -> anyhow::Result<Value> {
-    let object = documents(fixture, text)?.into_iter().next().context("an example has a document")?;
+    let object = documents(fixture, text)?
+        .into_iter()
+        .next()
+        .context("an example has a document")?;
     apply_object(fixture, &merged(object, more)).await
 }
 
 async fn apply_object(fixture: &KelosFixture<'_>, object: &Value) -> anyhow::Result<Value> {
     if let Some(name) = object.pointer("/spec/taskTemplate/workspaceRef/name") {
         let repo = fixture.repo().clone_url();
-        let workspace = json!({"apiVersion": KELOS, "kind": "Workspace", "metadata": {"name": name}, "spec": {"repo": repo}});
+        let workspace =
+            json!({"apiVersion": KELOS, "kind": "Workspace", "metadata": {"name": name}, "spec": {"repo": repo}});
         fixture.apply_yaml(&workspace.to_string()).await?;
     }
     fixture.created(object).await
@@ -77,7 +81,9 @@ async fn proposal_000_stops_an_item_after_three_failures_until_a_user_resets_it(
         .await?;
     issue.title("What is meant is the other page");
     fixture.await_next_task("my-spawner-42", &failed).await?;
-    fixture.await_work_item("42", "is reset", |item| failures(item) == 0).await?;
+    fixture
+        .await_work_item("42", "is reset", |item| failures(item) == 0)
+        .await?;
     await_spawner(&fixture, "my-spawner", "has no entry", |spawner| {
         spawner["status"]["failedItems"].get("42").is_none()
     })
@@ -98,11 +104,19 @@ async fn proposal_001_cancels_the_task_of_a_closed_pull_request() -> anyhow::Res
     running(&fixture, "pr-worker-7").await?;
     pull.close();
     let task = fixture
-        .await_task("pr-worker-7", "is cancelled", |task| condition(task, "Cancelled").is_some())
+        .await_task("pr-worker-7", "is cancelled", |task| {
+            condition(task, "Cancelled").is_some()
+        })
         .await?;
     let status = task.status.as_ref().context("a status")?;
-    ensure!(status.cancelled_by == "spawner:pr-worker" && status.completion_time.is_some(), "{task:?}");
-    ensure!(task.phase() == "Failed" && status.message.contains("spawner:pr-worker"), "{task:?}");
+    ensure!(
+        status.cancelled_by == "spawner:pr-worker" && status.completion_time.is_some(),
+        "{task:?}"
+    );
+    ensure!(
+        task.phase() == "Failed" && status.message.contains("spawner:pr-worker"),
+        "{task:?}"
+    );
     ensure!(fixture.failed_cycles("pr-worker") == 0);
     Ok(())
 }
@@ -150,7 +164,9 @@ async fn proposal_003_is_a_policy_in_force() -> anyhow::Result<()> {
 async fn proposal_004_labels_a_task_from_its_issue() -> anyhow::Result<()> {
     let fixture = start("p004").await?;
     let issue = fixture.repo().issue(42);
-    issue.title("Fix the login page").labels(["priority/critical", "agent-task"]);
+    issue
+        .title("Fix the login page")
+        .labels(["priority/critical", "agent-task"]);
     apply(&fixture, METADATA_POLICY, &json!({})).await?;
     fixture.await_policy_accepted("issue-worker").await?;
     // Kelos has taskTemplate.metadata itself, and evaluates it differently.
@@ -168,9 +184,20 @@ async fn proposal_004_labels_a_task_from_its_issue() -> anyhow::Result<()> {
     ensure!(label("team.example.com/area") == "backend", "{task:?}");
     ensure!(label("kelos.dev/source-kind") == "Issue", "{task:?}");
     ensure!(label("kelos.dev/priority").starts_with("priority-critical"), "{task:?}");
-    ensure!(task.annotations()["kelos.dev/source-title"] == "Fix the login page", "{task:?}");
+    ensure!(
+        task.annotations()["kelos.dev/source-title"] == "Fix the login page",
+        "{task:?}"
+    );
     // The proposal's own YAML is valid as it is.
-    let dry = fixture.dry_run(&merged(documents(&fixture, METADATA)?.remove(0), &json!({"metadata": {"name": "as-it-is"}}))).await?;
-    ensure!(dry["spec"]["taskTemplate"]["metadata"]["labels"]["team.example.com/area"] == "backend", "{dry}");
+    let dry = fixture
+        .dry_run(&merged(
+            documents(&fixture, METADATA)?.remove(0),
+            &json!({"metadata": {"name": "as-it-is"}}),
+        ))
+        .await?;
+    ensure!(
+        dry["spec"]["taskTemplate"]["metadata"]["labels"]["team.example.com/area"] == "backend",
+        "{dry}"
+    );
     Ok(())
 }

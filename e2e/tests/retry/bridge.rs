@@ -35,6 +35,29 @@ async fn both_kinds_of_the_bridges_objects_are_not_retried() -> anyhow::Result<(
     Ok(())
 }
 
+/// `examples/proposals/003`: three runs of a Workload of the bridge, of which the last one stays.
+#[tokio::test]
+async fn the_proposals_policy_runs_a_workload_of_the_bridge_three_times() -> anyhow::Result<()> {
+    const POLICY: &str = include_str!("../../../examples/proposals/003/policy.yaml");
+    let fixture = start("proposal", three(json!({}))).await?;
+    fixture
+        .kubectl(["delete", "taskpolicies", "retry"])
+        .await?
+        .stdout_ok()?;
+    fixture.apply_yaml(POLICY).await?;
+    fixture.await_policy_accepted("dispatch-bridge").await?;
+    fixture.created(&bridged("wl", "dispatch-bridge")).await?;
+    let mut last = fixture.end("wl", stuck()).await?;
+    for attempt in ["2", "3"] {
+        let next = fixture.await_successor(&last).await?;
+        assert_eq!(attempt_number(&next), Some(attempt));
+        last = fixture.end("wl", stuck()).await?;
+    }
+    stays_unchanged(&fixture, "wl").await?;
+    assert_eq!(fixture.runs("wl"), 3);
+    Ok(())
+}
+
 /// A bridge that goes on as before, without preconditions, concurrently with the same objects: as its code does, delete in the
 /// foreground, wait for a 404, create.
 #[tokio::test]

@@ -10,6 +10,7 @@ use k8s_openapi::api::authentication::v1::UserInfo;
 use serde_json::Value;
 use taskgate_api::{
     WorkItem,
+    kelos_fields::KelosFields,
     kueue::{ConfigRef, Settings},
     metadata::{Metadata, Owner},
 };
@@ -27,6 +28,10 @@ impl ClusterContext for ClusterState {
 
     fn policies(&self) -> Arc<PolicySet> {
         self.policies.clone()
+    }
+
+    fn kelos_fields(&self) -> KelosFields {
+        self.kelos_fields.clone().unwrap_or_default()
     }
 
     async fn namespace_labels(&self, namespace: &str) -> Result<NamespaceLabels, ClusterReadError> {

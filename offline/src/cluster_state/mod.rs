@@ -76,8 +76,8 @@ pub struct ClusterState {
     priority_classes: BTreeSet<String>,
     kueue_settings: Option<Settings>,
     kueue_config_unreadable: bool,
-    /// The fields of Kelos' kinds that are taskgate's; all of them where Kelos' schema is not known.
-    kelos_fields: KelosFields,
+    /// The fields of a TaskSpawner that are taskgate's; `None` where Kelos' schema is not known.
+    kelos_fields: Option<KelosFields>,
     /// Whether the API server serves kinds of Kueue.
     has_kueue: bool,
     options: ClusterStateOptions,
@@ -90,7 +90,7 @@ impl ClusterState {
         let objects: Vec<_> = objects.into_iter().collect();
         let mut state = Self {
             options,
-            kelos_fields: kelos_fields(objects.iter().copied()).unwrap_or_else(KelosField::all),
+            kelos_fields: kelos_fields(objects.iter().copied()),
             ..Self::default()
         };
         let mut policies = HashMap::new();
@@ -183,9 +183,10 @@ impl ClusterState {
         }
     }
 
-    /// Compiles the policy fields of a TaskSpawner, of those that the schema keeps. `None`: it has none.
+    /// Compiles the policy fields of a TaskSpawner that the schema keeps; all of them where it is not known. `None`: it has none.
     fn compile_fields(&self, namespace: &str, name: &str, object: &Value) -> Option<Result<Policy, RejectedPolicy>> {
-        let fields = SpawnerFields::read(object, &self.kelos_fields);
+        let ours = self.kelos_fields.clone().unwrap_or_else(KelosField::all);
+        let fields = SpawnerFields::read(object, &ours);
         let compiled = Policy::of_spawner(namespace, name, &fields)?;
         Some(compiled.map_err(|problems| RejectedPolicy {
             policy: format!("TaskSpawner {namespace}/{name}"),

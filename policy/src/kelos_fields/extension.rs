@@ -245,7 +245,8 @@ mod tests {
     #[test]
     fn an_older_addition_is_replaced_and_stored_numbers_make_no_difference() {
         let mut extended = crd(&[template()]);
-        json_patch::patch(&mut extended, &extension(&extended.clone())).unwrap();
+        let addition = extension(&extended);
+        json_patch::patch(&mut extended, &addition).unwrap();
         let field = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/failurePolicy";
         let stored = serde_json::to_string(&extended)
             .unwrap()

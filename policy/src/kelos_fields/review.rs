@@ -286,11 +286,21 @@ mod tests {
         let wrong = spawner(&json!({"failurePolicy": {"itemKey": "{{ nothing }}"}}), None);
         let fields = KelosField::all();
         let denied = |writer, old: &Value, object: &Value| {
-            let review = FieldsReview { kind: "TaskSpawner", status: false, writer, fields: &fields, object, old };
+            let review = FieldsReview {
+                kind: "TaskSpawner",
+                status: false,
+                writer,
+                fields: &fields,
+                object,
+                old,
+            };
             review_kelos_fields(&review).denial.map(|denial| denial.message)
         };
         let message = denied(ANN, &Value::Null, &wrong).unwrap();
-        assert!(message.starts_with("taskgate: spec.failurePolicy.itemKey: "), "{message}");
+        assert!(
+            message.starts_with("taskgate: spec.failurePolicy.itemKey: "),
+            "{message}"
+        );
         assert_eq!(denied(FieldsWriter::Kelos, &Value::Null, &wrong), None);
         // A write of another field, and one that repairs it.
         assert_eq!(denied(ANN, &wrong, &wrong), None);

@@ -35,6 +35,8 @@ pub fn has_queue_field(object: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use taskgate_api::keys;
+
     use super::*;
 
     #[test]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use taskgate_api::{
     ClusterTaskPolicySpec, Mode, Selector, SelectorExt as _, TaskPolicySpec,
     kelos::{self, Task},
-    kelos_fields::{KelosField, KelosFields, SpawnerFields},
+    kelos_fields::{KelosField, SpawnerFields},
     keys,
     metadata::Metadata,
 };
@@ -68,12 +68,13 @@ impl CompiledPolicy {
         }
     }
 
-    /// Compiles the policy fields of a TaskSpawner; `None` if it has none that are among `fields`, those of taskgate.
-    pub(crate) fn spawner(object: &Arc<Value>, fields: &KelosFields) -> Option<Self> {
+    /// Compiles the policy fields of a TaskSpawner; `None` if it has none. Their copy in an annotation, which outlives the fields in
+    /// the schema, is not read.
+    pub(crate) fn spawner(object: &Arc<Value>) -> Option<Self> {
         let metadata = Metadata::of(object);
         let namespace = metadata.namespace().unwrap_or("default").to_owned();
         let name = metadata.name().unwrap_or("spawner").to_owned();
-        let fields = SpawnerFields::read(object, fields);
+        let fields = SpawnerFields::read(&json!({"spec": object["spec"]}), &KelosField::all());
         let policy = Policy::of_spawner(&namespace, &name, &fields)?;
         let policy = policy.map_err(|problems| problems.iter().map(ToString::to_string).collect());
         Some(Self {
@@ -161,10 +162,7 @@ impl CompiledPolicies {
         ];
         let [policies, cluster, namespaces, spawners] = REQUIRED.map(|collection| snapshot.objects(collection));
         let all = policies.iter().map(CompiledPolicy::namespaced);
-        let fields = KelosField::all();
-        let of_spawners = spawners
-            .iter()
-            .filter_map(|spawner| CompiledPolicy::spawner(spawner, &fields));
+        let of_spawners = spawners.iter().filter_map(CompiledPolicy::spawner);
         let all = all
             .chain(cluster.iter().map(CompiledPolicy::cluster))
             .chain(of_spawners);
