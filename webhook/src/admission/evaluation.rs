@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
-use taskgate_api::kelos::Task;
+use taskgate_api::{job::Job, kelos::Task};
 use taskgate_cache::block_in_place;
 use taskgate_policy::{
     CancelDetail, CancelReview, Decision, ItemSnapshot, Kind, Operation, Phase, Request, Right, decide, govern,
@@ -31,6 +31,10 @@ pub async fn evaluate<C: ClusterContext>(
 ) -> Result<Decision, ClusterReadError> {
     if matches!(endpoint.filter, RequestFilter::Cancellation | RequestFilter::OwnKeys) {
         return evaluate_own_keys(cluster, endpoint.phase, kind, review, now).await;
+    }
+    // The API server selects Jobs by a label, which any Job may have.
+    if kind == Kind::Job && Job::of(&review.object).task().is_none() {
+        return Ok(Decision::default());
     }
     let own = depends_on_user(endpoint, kind, review) && is_own(cluster, review).await?;
     let created = endpoint.phase == Phase::Mutating && review.operation == Operation::Create && !own;

@@ -24,48 +24,43 @@ pub(super) fn object_selector(filter: RequestFilter) -> LabelSelector {
 
 /// The CEL conditions that a request must meet. They test that fields exist before they read them: an expression that fails
 /// counts as a failure of the webhook.
-pub(super) fn match_conditions(filter: RequestFilter) -> Vec<MatchCondition> {
+///
+/// The API server evaluates conditions twice where it changes the object, and converts it for that: they cost a create more than
+/// taskgate's decision. Hence the webhooks that are sent only creates have none.
+pub(super) fn match_conditions(endpoint: &Endpoint) -> Vec<MatchCondition> {
     let condition = |name: &str, expression: String| MatchCondition {
         name: name.to_owned(),
         expression,
     };
+    // The stored object: who creates one by server-side apply may send any time of deletion, and Kubernetes 1.37 drops it, but
+    // after admission.
     let not_being_deleted = condition(
         "not-being-deleted",
-        "object == null || !has(object.metadata.deletionTimestamp)".to_owned(),
+        "oldObject == null || !has(oldObject.metadata.deletionTimestamp)".to_owned(),
     );
-    let of_task = condition(
-        "controlled-by-a-kelos-task",
-        format!(
-            "object != null && has(object.metadata.ownerReferences) && object.metadata.ownerReferences.exists(owner, \
-             has(owner.controller) && owner.controller && owner.kind == 'Task' && \
-             owner.apiVersion.startsWith('{}/'))",
-            kelos::GROUP
-        ),
-    );
-    match filter {
-        RequestFilter::NotBeingDeleted => vec![not_being_deleted],
-        RequestFilter::Cancellation => vec![
-            not_being_deleted,
-            condition("changes-a-cancellation", changes("annotations", &keys::CANCELLATION)),
-        ],
+    let updates = endpoint.operations.contains(&Operation::Update);
+    let specific = match endpoint.filter {
+        RequestFilter::NotBeingDeleted | RequestFilter::JobOfTask => None,
+        RequestFilter::Cancellation => {
+            let expression = changes("annotations", &keys::CANCELLATION);
+            Some(condition("changes-a-cancellation", expression))
+        }
         RequestFilter::OwnKeys => {
             let annotations = [keys::CANCELLATION.as_slice(), keys::PROTECTED_ANNOTATIONS.as_slice()].concat();
             let annotations = changes("annotations", &annotations);
             let labels = changes("labels", &keys::PROTECTED_LABELS);
-            vec![
-                not_being_deleted,
-                condition("changes-own-keys", format!("{annotations} || {labels}")),
-            ]
+            Some(condition("changes-own-keys", format!("{annotations} || {labels}")))
         }
         RequestFilter::WorkItemRequests => {
             let requests = keys::REQUESTS.map(|(request, by)| [request, by]).concat();
-            vec![
-                not_being_deleted,
-                condition("changes-a-request", changes("annotations", &requests)),
-            ]
+            Some(condition("changes-a-request", changes("annotations", &requests)))
         }
-        RequestFilter::JobOfTask => vec![not_being_deleted, of_task],
-    }
+    };
+    updates
+        .then_some(not_being_deleted)
+        .into_iter()
+        .chain(specific)
+        .collect()
 }
 
 /// A CEL expression: whether one of `keys` in `map` changes, or exists on a new object. Values are compared behind a `=`, so that an

@@ -66,9 +66,9 @@ pub enum ObjectOwner {
 /// The selectors and match conditions of an endpoint, which the API server evaluates (C11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestFilter {
-    /// The object is not being deleted (C12). The other filters include this one.
+    /// The stored object is not being deleted (C12). The other filters include this one.
     NotBeingDeleted,
-    /// The object is the Job of a Kelos Task.
+    /// The object has the label of the Job of a Kelos Task.
     JobOfTask,
     /// An annotation about a Task's cancellation changes. No other update of a Task reaches the mutating phase.
     Cancellation,
