@@ -61,7 +61,7 @@ pub use decision::{
     MAX_REASON, NotQueued, Operation, Phase, QueueDetail, Reason, Request, Verdict,
 };
 pub use issue_source::{SpawnerInfo, Workspace, WorkspaceInfo};
-pub use kubernetes::{Problem, canonical_quantity, clip, counted, note};
+pub use kubernetes::{Problem, canonical_quantity, clip, counted, note, sha256};
 pub use matching::{
     Acceptance, Candidate, Claim, FailureRule, GoverningSection, ItemIdentity, KnownPolicies, MAX_POLICIES, Mismatch,
     Policy, PolicyName, PolicyScope, PolicySet, PolicyState, RetryRule, Section, identify, spec_of_spawner,

@@ -56,6 +56,24 @@ fn policy_kind() -> Value {
     json!({"group": "taskgate.dev", "version": "v1alpha1", "kind": "TaskPolicy"})
 }
 
+/// The API server selects Jobs by a label, which any Job may have.
+#[tokio::test]
+async fn a_job_of_another_owner_is_admitted_unchanged() -> anyhow::Result<()> {
+    let mut other = job("team");
+    other["metadata"]["ownerReferences"][0]["kind"] = json!("TaskSpawner");
+    other["metadata"]["annotations"] = json!({"taskgate.dev/stopped": "x"});
+    let cluster = FixedCluster::policy("{queueName: agents}")?;
+    let server = support::serve(cluster, ServerLimits::default()).await?;
+    let review = review(&job_kind(), "team", &other);
+    let answer = server.post("/mutate/jobs", review.to_string()).await?.json()?;
+    let response = &answer["response"];
+    assert!(
+        response["allowed"] == true && response.get("patch").is_none(),
+        "{response}"
+    );
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_task_without_a_policy_is_admitted_unchanged() -> anyhow::Result<()> {
     exchange(

@@ -87,7 +87,10 @@ impl CancellationReconciler {
     }
 
     /// Takes the next step of the Task's cancellation, if it is to be cancelled.
-    pub(crate) async fn reconcile(&self, subject: &Subject) -> Result<Cancelling, Error> {
+    ///
+    /// `known` is what runs for the Task, as this reconcile read or wrote it: the steps of one reconcile follow each other at once,
+    /// and every change that Kelos makes to a Task leads to another one. With `None` it is read where a step depends on it.
+    pub(crate) async fn reconcile(&self, subject: &Subject, known: &mut Option<Running>) -> Result<Cancelling, Error> {
         let cancellation = Cancellation::of(&subject.object);
         let task = TaskCancellation {
             reconciler: self,
@@ -111,7 +114,10 @@ impl CancellationReconciler {
         let mut step = cancel_step(&inputs);
         let mut found = Running::from(TaskRun::Nothing);
         if step == CancelStep::ReadRun {
-            found = task.read_run().await?;
+            found = match known.take() {
+                Some(known) => known,
+                None => task.read_run().await?,
+            };
             inputs.run = Some(found.run);
             step = cancel_step(&inputs);
         }
@@ -121,29 +127,21 @@ impl CancellationReconciler {
             ?step,
             "cancelling"
         );
-        let result = match step {
+        match step {
             // With a run, no step asks for it again.
-            CancelStep::Idle | CancelStep::ReadRun => return Ok(Cancelling::Idle),
-            CancelStep::Wait(until) => return Ok(Cancelling::Waiting(until)),
-            CancelStep::Replace => return Ok(Cancelling::Replace),
+            CancelStep::Idle | CancelStep::ReadRun => {
+                *known = inputs.run.map(|_| found);
+                Ok(Cancelling::Idle)
+            }
+            CancelStep::Wait(until) => Ok(Cancelling::Waiting(until)),
+            CancelStep::Replace => Ok(Cancelling::Replace),
             CancelStep::Blocked => {
                 task.record_blocked().await;
-                return Ok(Cancelling::Waiting(
-                    inputs.now.checked_add(BLOCKED).unwrap_or(inputs.now),
-                ));
+                let again = inputs.now.checked_add(BLOCKED).unwrap_or(inputs.now);
+                Ok(Cancelling::Waiting(again))
             }
-            CancelStep::Announce => task.announce().await?,
-            CancelStep::SetDeadline => task.set_deadline(&found).await?,
-            CancelStep::Withdraw => task.withdraw().await?,
-            CancelStep::Execute => task.progress(CancelState::Cancelling).await?,
-            CancelStep::FailJob => task.fail_job(&found).await?,
-            CancelStep::FailTask => task.fail().await?,
-            CancelStep::ReleaseRunner => run::release_runner(&self.context, subject, &found).await?,
-            CancelStep::Conclude => task.conclude().await?,
-            CancelStep::GiveUp(progress) => task.give_up(progress).await?,
-            CancelStep::DeleteJob => task.delete_job(&found).await?,
-        };
-        Ok(Cancelling::Step(result))
+            step => task.write(step, found, known).await.map(Cancelling::Step),
+        }
     }
 }
 
@@ -157,6 +155,40 @@ struct TaskCancellation<'a> {
 }
 
 impl TaskCancellation<'_> {
+    /// Takes a step that writes. `known` becomes what then runs for the Task, unless that must be read.
+    async fn write(&self, step: CancelStep, found: Running, known: &mut Option<Running>) -> Result<TaskResult, Error> {
+        match step {
+            CancelStep::Announce => self.announce().await,
+            CancelStep::SetDeadline => self.set_deadline(&found).await,
+            CancelStep::Withdraw => self.withdraw().await,
+            CancelStep::Execute => self.progress(CancelState::Cancelling).await,
+            CancelStep::ReleaseRunner => run::release_runner(self.context, self.subject, &found).await,
+            CancelStep::GiveUp(progress) => self.give_up(progress).await,
+            CancelStep::FailJob => {
+                *known = self.fail_job(&found).await?;
+                Ok(TaskResult::Unchanged)
+            }
+            CancelStep::FailTask => {
+                *known = Some(found);
+                self.fail().await
+            }
+            CancelStep::Conclude => {
+                *known = Some(found);
+                self.conclude().await
+            }
+            CancelStep::DeleteJob => {
+                let (result, left) = self.delete_job(&found).await?;
+                *known = left;
+                Ok(result)
+            }
+            CancelStep::Idle
+            | CancelStep::ReadRun
+            | CancelStep::Wait(_)
+            | CancelStep::Replace
+            | CancelStep::Blocked => Ok(TaskResult::Unchanged),
+        }
+    }
+
     /// Records once why the Task cannot be cancelled, and what a user can do.
     async fn record_blocked(&self) {
         let note = format!(

@@ -1,5 +1,5 @@
 //! What runs for a Task: its Job with its pods, or the runner of its worker pool; and the writes that end it. Always read from the
-//! API server.
+//! API server, once for each reconcile.
 
 use jiff::SignedDuration;
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
@@ -19,6 +19,7 @@ use crate::{
     job,
     kubernetes::{self, delete_only, json_of, settled},
     task::{self, Subject, TaskResult},
+    workqueue::StepResult,
 };
 
 /// How old an object must be for Kelos to have seen it.
@@ -46,6 +47,21 @@ impl From<TaskRun> for Running {
     }
 }
 
+impl Running {
+    /// The Task's own Job.
+    fn of_job(job: Value, deadline_set: bool) -> Self {
+        let run = TaskRun::Job {
+            end: JobEnd::of(&job),
+            deadline_set,
+            deleting: Metadata::of(&job).is_terminating(),
+        };
+        Self {
+            job: Some(job),
+            ..run.into()
+        }
+    }
+}
+
 impl TaskCancellation<'_> {
     /// Reads the Task's Job, or the runner of its pool.
     pub(super) async fn read_run(&self) -> Result<Running, Error> {
@@ -69,15 +85,7 @@ impl TaskCancellation<'_> {
             }
             _ => true,
         };
-        let run = TaskRun::Job {
-            end: JobEnd::of(&found),
-            deadline_set,
-            deleting: Metadata::of(&found).is_terminating(),
-        };
-        Ok(Running {
-            job: Some(found),
-            ..run.into()
-        })
+        Ok(Running::of_job(found, deadline_set))
     }
 
     /// Whether every object exists that Kelos silently waits for before it creates a Job, and for long enough: Kelos checks every two
@@ -158,37 +166,36 @@ impl TaskCancellation<'_> {
         Ok(())
     }
 
-    /// Fails the Job through its status.
-    pub(super) async fn fail_job(&self, found: &Running) -> Result<TaskResult, Error> {
-        if let Some(job) = &found.job {
-            // The next step reads the Job again, whatever the result.
-            job::fail(
-                self.context,
-                self.subject,
-                job,
-                TASK_CANCELLED,
-                &conclusion(self.cancellation),
-            )
-            .await?;
-        }
-        Ok(TaskResult::Unchanged)
+    /// Fails the Job through its status. What then runs; `None` if that must be read.
+    pub(super) async fn fail_job(&self, found: &Running) -> Result<Option<Running>, Error> {
+        let Some(job) = &found.job else { return Ok(None) };
+        let message = conclusion(self.cancellation);
+        let failed = job::fail(self.context, self.subject, job, TASK_CANCELLED, &message).await?;
+        Ok(match failed {
+            StepResult::Changed(job) => Some(Running::of_job(json_of(&job), true)),
+            _ => None,
+        })
     }
 
-    /// Deletes the Job whose end is recorded, if the Task, read again, has ended: otherwise Kelos would create the Job again.
-    pub(super) async fn delete_job(&self, found: &Running) -> Result<TaskResult, Error> {
+    /// Deletes the Job whose end is recorded, if the Task, read again, has ended: otherwise Kelos would create the Job again. Also
+    /// what then runs; `None` if that must be read.
+    pub(super) async fn delete_job(&self, found: &Running) -> Result<(TaskResult, Option<Running>), Error> {
         let Self { context, subject, .. } = *self;
         let Some(task) = task::read(context, subject).await? else {
-            return Ok(TaskResult::AwaitChange);
+            return Ok((TaskResult::AwaitChange, None));
         };
         if TaskState::of(&json_of(&task)).is_none_or(|now| !now.is_terminal()) {
-            return Ok(TaskResult::Changed(Box::new(task)));
+            return Ok((TaskResult::Changed(Box::new(task)), None));
         }
         let uid = found.job.as_ref().and_then(|job| Metadata::of(job).uid());
         let jobs = Api::<Job>::namespaced(context.client.clone(), &subject.namespace);
         let params = delete_only(uid.map(ToOwned::to_owned), None);
         let deleted = jobs.delete(&subject.state.name, &params).await;
-        settled(deleted).map_err(|error| subject.error("deleting", "Job", error))?;
-        Ok(TaskResult::Unchanged)
+        let deleted = settled(deleted).map_err(|error| subject.error("deleting", "Job", error))?;
+        // The answer has the Job while its finalizers keep it.
+        let left =
+            deleted.map(|left| left.either(|job| Running::of_job(json_of(&job), true), |_| TaskRun::Nothing.into()));
+        Ok((TaskResult::Unchanged, left))
     }
 }
 

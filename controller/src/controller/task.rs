@@ -13,7 +13,7 @@ use tracing::{debug, info};
 use super::Reconcilers;
 use crate::{
     breaker::{attempt_history, stop},
-    cancellation::Cancelling,
+    cancellation::{Cancelling, run::Running},
     error::Error,
     finalizer,
     task::{self, Subject, TaskResult},
@@ -62,6 +62,7 @@ async fn take_steps(reconcilers: &Reconcilers, object: &DynamicObject) -> Reconc
     let context = &*reconcilers.context;
     let mut object = object.clone();
     let mut item: Option<CurrentWorkItem> = None;
+    let mut running: Option<Running> = None;
     let mut conflicts = 0;
     for _ in 0..MAX_STEPS {
         let Some(subject) = subject(reconcilers, &object) else {
@@ -71,7 +72,7 @@ async fn take_steps(reconcilers: &Reconcilers, object: &DynamicObject) -> Reconc
         if item.as_ref().map(CurrentWorkItem::key) != key.as_ref() {
             item = key.map(|key| CurrentWorkItem::cached(context, key));
         }
-        let result = match reconcilers.cancellation.reconcile(&subject).await? {
+        let result = match reconcilers.cancellation.reconcile(&subject, &mut running).await? {
             Cancelling::Step(result) => result,
             cancelling => breaker_step(reconcilers, &subject, &cancelling, item.as_mut()).await?,
         };
@@ -90,6 +91,7 @@ async fn take_steps(reconcilers: &Reconcilers, object: &DynamicObject) -> Reconc
                 return remove_finalizer(reconcilers, &subject).await;
             }
             TaskResult::Conflict => {
+                running = None;
                 conflicts += 1;
                 if conflicts > MAX_CONFLICTS {
                     return Ok(Some(AFTER_CONFLICT));

@@ -2,8 +2,9 @@
 //
 //	twin webhooks --port 9443 --certificates directory   admission webhooks, see webhooks.go
 //	twin informer                                        how long an informer of WorkItems takes to be synced
+//	twin controller                                      records failed Tasks, see controller.go
 //
-// Both read the API server that KUBECONFIG names.
+// All read the API server that KUBECONFIG names.
 package main
 
 import (
@@ -34,7 +35,7 @@ func main() {
 
 func run(ctx context.Context) error {
 	if len(os.Args) < 2 {
-		return fmt.Errorf("usage: twin webhooks|informer [flags]")
+		return fmt.Errorf("usage: twin webhooks|informer|controller [flags]")
 	}
 	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
 	if err != nil {
@@ -46,6 +47,8 @@ func run(ctx context.Context) error {
 	switch os.Args[1] {
 	case "informer":
 		return inform(ctx, config)
+	case "controller":
+		return control(ctx, config)
 	case "webhooks":
 		flags := flag.NewFlagSet("webhooks", flag.ExitOnError)
 		port := flags.Int("port", 9443, "the port to serve at")

@@ -40,13 +40,18 @@ async fn governed_objects_reach_taskgate() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn jobs_that_belong_to_no_task_never_reach_taskgate() -> anyhow::Result<()> {
-    let fixture = governed("foreign", json!({"queueName": "agents"})).await?;
+async fn jobs_without_kelos_label_never_reach_taskgate() -> anyhow::Result<()> {
+    let fixture = governed("plain", json!({"queueName": "agents"})).await?;
     let mut plain = job("plain");
-    plain["metadata"]
-        .as_object_mut()
-        .expect("it has metadata")
-        .remove("labels");
+    plain["metadata"]["labels"] = json!({"kelos.dev/taskspawner": "nightly"});
+    let event = creation(&fixture, &fixture.ns, &plain).await?;
+    ensure!(event.webhooks().is_empty(), "{:?}", event.webhooks());
+    Ok(())
+}
+
+#[tokio::test]
+async fn jobs_that_belong_to_no_task_stay_as_they_are() -> anyhow::Result<()> {
+    let fixture = governed("foreign", json!({"queueName": "agents"})).await?;
     let mut spawner_run = job("spawner-run");
     spawner_run["metadata"]["ownerReferences"] = json!([{
         "apiVersion": "batch/v1", "kind": "CronJob", "name": "nightly", "uid": "1", "controller": true}]);
@@ -56,14 +61,9 @@ async fn jobs_that_belong_to_no_task_never_reach_taskgate() -> anyhow::Result<()
     let mut tekton = job("tekton");
     tekton["metadata"]["ownerReferences"] =
         json!([{"apiVersion": "tekton.dev/v1", "kind": "Task", "name": "a", "uid": "1", "controller": true}]);
-    for object in [plain, job("labelled-only"), spawner_run, uncontrolled, tekton] {
+    for object in [job("labelled-only"), spawner_run, uncontrolled, tekton] {
         let event = creation(&fixture, &fixture.ns, &object).await?;
-        ensure!(
-            event.webhooks().is_empty(),
-            "{}: {:?}",
-            object["metadata"]["name"],
-            event.webhooks()
-        );
+        ensure!(event.patches_of(MUTATE_JOBS).is_empty(), "{event:?}");
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Admission of Tasks.
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use taskgate_e2e::task;
 
@@ -190,6 +190,21 @@ async fn keys_of_taskgate_are_removed_from_a_new_task_and_changed_by_taskgate_al
     );
     let note = ["annotate", "task.kelos.dev", "a", "note=mine", "--overwrite"];
     fixture.kubectl(note).await?.stdout_ok().map(drop)
+}
+
+/// Server-side apply may create an object with a time of deletion. Kubernetes 1.37 drops it, but after admission.
+#[tokio::test]
+async fn a_new_task_with_a_time_of_deletion_is_admitted_as_any_other() -> anyhow::Result<()> {
+    let fixture = governed("dying", team()).await?;
+    let mut forged = task("a");
+    forged["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    forged["metadata"]["annotations"] = json!({"taskgate.dev/recorded": "x"});
+    fixture.apply_yaml(&forged.to_string()).await?;
+    let stored = fixture.stored("task.kelos.dev", "a").await?.context("the Task")?;
+    let metadata = &stored["metadata"];
+    ensure!(metadata["labels"]["team"] == "blue", "{metadata}");
+    ensure!(metadata["annotations"] == json!({"note": "by policy"}), "{metadata}");
+    Ok(())
 }
 
 #[tokio::test]

@@ -83,7 +83,7 @@ async fn a_cancellation_costs_a_bounded_number_of_requests() -> anyhow::Result<(
         annotation(keys::CANCEL_STATE) == Some("Cancelled") && annotation(keys::RECORDED).is_some()
     })
     .await?;
-    ensure_at_most(16, &requests(&fixture, mark).await?)
+    ensure_at_most(12, &requests(&fixture, mark).await?)
 }
 
 /// Each Task is reconciled, and the cache shows that there is nothing to do.

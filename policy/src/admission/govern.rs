@@ -1,6 +1,6 @@
 //! Finds the policies that apply to a request, the labels and annotations that they set, and the Task's work item.
 
-use taskgate_api::{Mode, metadata::Metadata};
+use taskgate_api::Mode;
 
 use crate::{
     decision::{AdmissionContext, Finding, Governed, Kind, Operation, Phase, Request},
@@ -14,7 +14,8 @@ const MAX_ROUNDS: usize = 16;
 
 /// Finds the policies that apply to `request`.
 ///
-/// Only a CREATE of a Task or of a Task's Job is governed, and never an object that is being deleted: cleanup always passes.
+/// Only a CREATE of a Task or of a Task's Job is governed; whatever time of deletion it states, which Kubernetes 1.37 drops after
+/// admission.
 ///
 /// Labels that a policy sets can make another policy apply. Selection is therefore repeated with the labels that the
 /// Task will have, until nothing new is set: otherwise a second pass over our own output would add to it.
@@ -30,9 +31,7 @@ pub fn govern<'a>(request: &'a Request<'a>, context: &'a AdmissionContext<'a>) -
         budget: Budget::default(),
         item: None,
     };
-    let governable = request.operation == Operation::Create
-        && !context.policies.is_empty()
-        && !Metadata::of(request.object).is_terminating();
+    let governable = request.operation == Operation::Create && !context.policies.is_empty();
     let Some(task) = request.task(context).filter(|_| governable) else {
         return governed;
     };

@@ -14,7 +14,7 @@ use crate::{
 pub(crate) fn findings(request: &Request<'_>) -> Vec<Finding<'static>> {
     let metadata = Metadata::of(request.object);
     let written = matches!(request.operation, Operation::Create | Operation::Update);
-    if !written || metadata.is_terminating() {
+    if !written || Metadata::of(request.old).is_terminating() {
         return Vec::new();
     }
     match (request.kind, request.phase) {

@@ -1,12 +1,13 @@
 //! The earliest next attempt after a failure.
 
 use jiff::{SignedDuration, Timestamp};
-use sha2::{Digest, Sha256};
 use taskgate_api::{
     Duration, WorkItemStatus,
     task_policy::{Backoff, FailurePolicy},
     work_item::{Attempt, Outcome},
 };
+
+use crate::kubernetes::sha256;
 
 /// The earliest moment at which a further Task may be made, when the policy asks for a wait and there was a failure.
 ///
@@ -44,7 +45,7 @@ pub(crate) fn wait(backoff: &Backoff, failures: u32) -> SignedDuration {
 
 /// `wait` times 0.9 to 1.1.
 pub(crate) fn jittered(wait: SignedDuration, seed: &str) -> SignedDuration {
-    let percent = 90 + i128::from(Sha256::digest(seed.as_bytes())[0] % 21);
+    let percent = 90 + i128::from(sha256(seed.as_bytes())[0] % 21);
     let nanos = wait.as_nanos().saturating_mul(percent) / 100;
     SignedDuration::from_nanos_i128(nanos.min(SignedDuration::MAX.as_nanos()))
 }

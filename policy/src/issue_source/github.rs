@@ -6,12 +6,12 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
+use ring::digest::{Context, SHA256};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use taskgate_api::Lenient as _;
 
 use super::{Comment, SourceItem};
-use crate::kubernetes;
+use crate::kubernetes::{self, sha256};
 
 /// How many comments an answer has at most, and how many are asked for.
 pub const PER_PAGE: u32 = 100;
@@ -56,7 +56,7 @@ pub fn item(answer: &Value, number: u64) -> Option<SourceItem> {
         is_open,
         is_draft: answer.get("draft").and_then(Value::as_bool) == Some(true),
         title: clip(text("/title")),
-        body_digest: Sha256::digest(text("/body")).into(),
+        body_digest: sha256(text("/body").as_bytes()),
         labels: names("/labels", "name"),
         author: clip(text("/user/login")),
         assignees: names("/assignees", "login"),
@@ -70,9 +70,9 @@ pub fn item(answer: &Value, number: u64) -> Option<SourceItem> {
 }
 
 /// The conversation about an item, read page by page. Of each page no more is kept than is used.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone)]
 pub struct Conversation {
-    hash: Sha256,
+    hash: Context,
     with_text: bool,
     latest: VecDeque<Comment>,
 }
@@ -81,8 +81,9 @@ impl Conversation {
     /// A conversation of which nothing is read; of which the text of the latest comments is kept only `with_text`.
     pub fn new(with_text: bool) -> Self {
         Self {
+            hash: Context::new(&SHA256),
             with_text,
-            ..Self::default()
+            latest: VecDeque::new(),
         }
     }
 
@@ -91,8 +92,8 @@ impl Conversation {
         for entry in answer.as_array()?.iter().take(PER_PAGE as usize) {
             let comment = comment(entry, own)?;
             if comment.by_person {
-                self.hash.update(comment.id.to_be_bytes());
-                self.hash.update(Sha256::digest(body(entry)));
+                self.hash.update(&comment.id.to_be_bytes());
+                self.hash.update(&sha256(body(entry).as_bytes()));
             }
             if self.with_text {
                 if self.latest.len() == KEPT {
@@ -106,7 +107,8 @@ impl Conversation {
 
     /// Puts the conversation into `item`.
     pub fn finish(self, item: &mut SourceItem) {
-        item.conversation = self.hash.finalize().into();
+        let hash = self.hash.finish();
+        item.conversation.copy_from_slice(hash.as_ref());
         item.comments = self.latest.into();
     }
 }

@@ -1,8 +1,8 @@
 //! An issue or a pull request as its source has it, and whether a spawner discovers it.
 
 use jiff::Timestamp;
+use ring::digest::{Context, SHA256};
 use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
 use taskgate_api::Lenient as _;
 
 use crate::kubernetes::hex;
@@ -61,9 +61,9 @@ impl SourceItem {
     /// Opaque hash of what a person may have changed so that another attempt makes sense: title, text, labels, and what
     /// people commented.
     pub fn content_hash(&self) -> String {
-        let mut hash = Sha256::new();
+        let mut hash = Context::new(&SHA256);
         let mut field = |bytes: &[u8]| {
-            hash.update((bytes.len() as u64).to_be_bytes());
+            hash.update(&(bytes.len() as u64).to_be_bytes());
             hash.update(bytes);
         };
         field(self.title.as_bytes());
@@ -75,7 +75,7 @@ impl SourceItem {
         }
         field(&[]);
         field(&self.conversation);
-        format!("sha256:{}", hex(&hash.finalize()))
+        format!("sha256:{}", hex(hash.finish().as_ref()))
     }
 
     /// The fields that templates see: `title`, `labels`, `author`.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use sha2::{Digest as _, Sha256};
+use ring::digest::{SHA256, digest};
 use taskgate_api::is_object_name;
 
 /// The longest message, in characters: the API server cuts warnings and audit values there.
@@ -87,11 +87,18 @@ pub(crate) fn label_value(text: &str) -> String {
             _ => readable.push('-'),
         }
     }
-    let hash = hex(&Sha256::digest(text.as_bytes())[..4]);
+    let hash = hex(&sha256(text.as_bytes())[..4]);
     match readable.trim_matches(|c: char| !c.is_ascii_alphanumeric()) {
         "" => hash,
         readable => format!("{readable}-{hash}"),
     }
+}
+
+/// The SHA-256 of `bytes`.
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    hash
 }
 
 /// `bytes` in hexadecimal digits.

@@ -1,7 +1,6 @@
 //! The work item that a Task belongs to. It follows from the Task's source, never from its own name or UID, so that the next
 //! Task for the same issue finds the same `WorkItem`.
 
-use sha2::{Digest, Sha256};
 use taskgate_api::{
     WorkItem, WorkItemSpec,
     kelos::{SOURCE_NUMBER, Task},
@@ -10,7 +9,7 @@ use taskgate_api::{
 
 use crate::{
     issue_source::Repository,
-    kubernetes::{Edit, clip, hex},
+    kubernetes::{Edit, clip, hex, sha256},
     template::{Budget, Rendering, Sees, TemplateInput, Text},
 };
 
@@ -199,7 +198,7 @@ fn bounded(key: &str) -> String {
 
 /// The first `bytes` bytes of the SHA-256 of `text`, in hex.
 fn hash(text: &str, bytes: usize) -> String {
-    hex(&Sha256::digest(text.as_bytes())[..bytes])
+    hex(&sha256(text.as_bytes())[..bytes])
 }
 
 /// One item of one spawner, as its issue source names it.

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
-use taskgate_api::kelos::Task;
+use taskgate_api::{job::Job, kelos::Task};
 use taskgate_cache::block_in_place;
 use taskgate_policy::{
     CancelDetail, CancelReview, Decision, ItemSnapshot, Kind, Operation, Phase, Request, Right, decide, govern,
@@ -36,13 +36,17 @@ pub async fn evaluate<C: ClusterContext>(
             return evaluate_own_keys(cluster, endpoint.phase, kind, review, now).await;
         }
         RequestFilter::KelosFields | RequestFilter::KelosDrops => return evaluate_kelos_fields(cluster, review).await,
+        RequestFilter::AppliedAgain => {
+            // The controller, which removes its own keys, sends nothing again.
+            let own = is_own(cluster, review).await?;
+            let decision = || review_task_update(&review.old_object, &review.object);
+            return Ok((!own).then(decision).unwrap_or_default());
+        }
         _ => {}
     }
-    if endpoint.filter == RequestFilter::NewOrAppliedAgain && review.operation == Operation::Update {
-        // The controller, which removes its own keys, sends nothing again.
-        let own = is_own(cluster, review).await?;
-        let decision = || review_task_update(&review.old_object, &review.object);
-        return Ok((!own).then(decision).unwrap_or_default());
+    // The API server selects Jobs by a label, which any Job may have.
+    if kind == Kind::Job && Job::of(&review.object).task().is_none() {
+        return Ok(Decision::default());
     }
     let own = depends_on_user(endpoint, kind, review) && is_own(cluster, review).await?;
     let created = endpoint.phase == Phase::Mutating && review.operation == Operation::Create && !own;

@@ -29,59 +29,42 @@ pub(super) fn object_selector(filter: RequestFilter) -> LabelSelector {
 
 /// The CEL conditions that a request must meet. They test that fields exist before they read them: an expression that fails
 /// counts as a failure of the webhook.
-pub(super) fn match_conditions(filter: RequestFilter, writers: &KelosWriters) -> Vec<MatchCondition> {
+///
+/// The API server evaluates conditions twice where it changes the object, and converts it for that: they cost a create more than
+/// taskgate's decision. Hence the webhooks that are sent only creates have none.
+pub(super) fn match_conditions(endpoint: &Endpoint, writers: &KelosWriters) -> Vec<MatchCondition> {
     let condition = |name: &str, expression: String| MatchCondition {
         name: name.to_owned(),
         expression,
     };
+    // The stored object: who creates one by server-side apply may send any time of deletion, and Kubernetes 1.37 drops it, but
+    // after admission.
     let not_being_deleted = condition(
         "not-being-deleted",
-        "object == null || !has(object.metadata.deletionTimestamp)".to_owned(),
+        "oldObject == null || !has(oldObject.metadata.deletionTimestamp)".to_owned(),
     );
-    let of_task = condition(
-        "controlled-by-a-kelos-task",
-        format!(
-            "object != null && has(object.metadata.ownerReferences) && object.metadata.ownerReferences.exists(owner, \
-             has(owner.controller) && owner.controller && owner.kind == 'Task' && \
-             owner.apiVersion.startsWith('{}/'))",
-            kelos::GROUP
-        ),
-    );
-    match filter {
-        RequestFilter::NotBeingDeleted => vec![not_being_deleted],
-        RequestFilter::NewOrAppliedAgain => {
+    let specific = match endpoint.filter {
+        RequestFilter::NotBeingDeleted | RequestFilter::JobOfTask => Vec::new(),
+        RequestFilter::AppliedAgain => {
             let again = MOVED_FIELDS.map(sent_again).join(" || ");
             let annotations = leaves_out("annotations", &keys::PROTECTED_ANNOTATIONS);
             let labels = leaves_out("labels", &keys::PROTECTED_LABELS);
-            vec![
-                not_being_deleted,
-                condition(
-                    "new-or-applied-again",
-                    format!("oldObject == null || {again} || {annotations} || {labels}"),
-                ),
-            ]
+            vec![condition("applied-again", format!("{again} || {annotations} || {labels}"))]
         }
-        RequestFilter::Cancellation => vec![
-            not_being_deleted,
-            condition("changes-a-cancellation", changes("annotations", &keys::CANCELLATION)),
-        ],
+        RequestFilter::Cancellation => {
+            let expression = changes("annotations", &keys::CANCELLATION);
+            vec![condition("changes-a-cancellation", expression)]
+        }
         RequestFilter::OwnKeys => {
             let annotations = [keys::CANCELLATION.as_slice(), keys::PROTECTED_ANNOTATIONS.as_slice()].concat();
             let annotations = changes("annotations", &annotations);
             let labels = changes("labels", &keys::PROTECTED_LABELS);
-            vec![
-                not_being_deleted,
-                condition("changes-own-keys", format!("{annotations} || {labels}")),
-            ]
+            vec![condition("changes-own-keys", format!("{annotations} || {labels}"))]
         }
         RequestFilter::WorkItemRequests => {
             let requests = keys::REQUESTS.map(|(request, by)| [request, by]).concat();
-            vec![
-                not_being_deleted,
-                condition("changes-a-request", changes("annotations", &requests)),
-            ]
+            vec![condition("changes-a-request", changes("annotations", &requests))]
         }
-        RequestFilter::JobOfTask => vec![not_being_deleted, of_task],
         RequestFilter::KelosFields => {
             // No writer of Kelos sets the resets: one that does is an imitator, and must not be stored unseen.
             let forged = format!(
@@ -95,7 +78,6 @@ pub(super) fn match_conditions(filter: RequestFilter, writers: &KelosWriters) ->
             let status = [KelosField::FailedItems, KelosField::FailedItemResets];
             let status = status.map(|field| differs(field.path(), false)).join(" || ");
             vec![
-                not_being_deleted,
                 condition("not-written-by-kelos", format!("!({}) || {forged}", by_kelos(writers))),
                 condition(
                     "changes-fields",
@@ -112,12 +94,17 @@ pub(super) fn match_conditions(filter: RequestFilter, writers: &KelosWriters) ->
             ];
             let status = status.map(|field| dropped(field.path())).join(" || ");
             vec![
-                not_being_deleted,
                 condition("written-by-kelos", by_kelos(writers)),
                 condition("drops-fields", format!("{IS_STATUS} ? ({status}) : ({spec})")),
             ]
         }
-    }
+    };
+    let updates = endpoint.operations.contains(&Operation::Update);
+    updates
+        .then_some(not_being_deleted)
+        .into_iter()
+        .chain(specific)
+        .collect()
 }
 
 /// Whether the request is about the status.

@@ -118,7 +118,8 @@ impl Registration {
             admission_review_versions: vec!["v1".to_owned()],
             client_config: self.client_config(endpoint),
             failure_policy: Some(self.failure_policy(endpoint)),
-            match_conditions: Some(match_conditions(endpoint.filter, &self.kelos_writers)),
+            match_conditions: Some(match_conditions(endpoint, &self.kelos_writers))
+                .filter(|conditions| !conditions.is_empty()),
             match_policy: Some("Equivalent".to_owned()),
             namespace_selector: Some(self.namespace_selector()),
             object_selector: Some(object_selector(endpoint.filter)),

@@ -12,7 +12,7 @@ use taskgate_policy::{
 use self::{
     ObjectOwner::{Foreign, Kelos, Taskgate},
     RequestFilter::{
-        Cancellation, JobOfTask, KelosDrops, KelosFields, NewOrAppliedAgain, NotBeingDeleted, OwnKeys, WorkItemRequests,
+        AppliedAgain, Cancellation, JobOfTask, KelosDrops, KelosFields, NotBeingDeleted, OwnKeys, WorkItemRequests,
     },
 };
 
@@ -70,14 +70,13 @@ pub enum ObjectOwner {
 /// The selectors and match conditions of an endpoint, which the API server evaluates (C11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestFilter {
-    /// The object is not being deleted (C12). The other filters include this one.
+    /// The stored object is not being deleted (C12). The other filters include this one.
     NotBeingDeleted,
-    /// The Task is new, or an update sends what admission moved out of its spec again, or leaves out keys that only taskgate sets. No
-    /// other update of a Task is sent.
-    NewOrAppliedAgain,
-    /// The object is the Job of a Kelos Task.
+    /// An update of a Task sends what admission moved out of its spec again, or leaves out keys that only taskgate sets.
+    AppliedAgain,
+    /// The object has the label of the Job of a Kelos Task.
     JobOfTask,
-    /// An annotation about a Task's cancellation changes. No other update of a Task reaches the mutating phase.
+    /// An annotation about a Task's cancellation changes.
     Cancellation,
     /// Such an annotation changes, or a label or annotation that only taskgate sets. No other update of a Task or Job reaches the
     /// validating phase.
@@ -164,7 +163,8 @@ const fn endpoint(
 /// All endpoints.
 ///
 /// Tasks and Jobs are reviewed when they are created: afterwards a Task's spec is immutable, and a Job's is Kueue's to change
-/// (C15). Only a Task that is applied again, with what admission moved out of its spec, is reviewed again. A Job is reviewed once, because it is never denied; the API server sends it again if a later webhook changes it.
+/// (C15). Only a Task that is applied again, with what admission moved out of its spec, is reviewed again. A Job is reviewed once,
+/// because it is never denied; the API server sends it again if a later webhook changes it.
 /// Cancellations are reviewed because only admission knows the requester. An unchecked one must not be stored, and the
 /// filter delays no other write: hence their owner is taskgate.
 ///
@@ -174,8 +174,9 @@ const fn endpoint(
 /// The fields that taskgate adds to Kelos' kinds are policies: as with those, no user's write is stored unseen. What Kelos drops is
 /// restored while taskgate is available; otherwise the leader restores it later.
 #[rustfmt::skip]
-pub const ENDPOINTS: [Endpoint; 11] = [
-    endpoint(Mutating, "/mutate/tasks", "mutate.tasks.taskgate.dev", &[TASK], &[Create, Update], Foreign, NewOrAppliedAgain),
+pub const ENDPOINTS: [Endpoint; 12] = [
+    endpoint(Mutating, "/mutate/tasks", "mutate.tasks.taskgate.dev", &[TASK], &[Create], Foreign, NotBeingDeleted),
+    endpoint(Mutating, "/mutate/tasks/updates", "updates.tasks.taskgate.dev", &[TASK], &[Update], Foreign, AppliedAgain),
     endpoint(Mutating, "/mutate/jobs", "mutate.jobs.taskgate.dev", &[JOB], &[Create], Foreign, JobOfTask),
     endpoint(Mutating, "/mutate/cancellations", "mutate.cancellations.taskgate.dev", &[TASK], &[Create, Update],
         Taskgate, Cancellation),

@@ -11,8 +11,8 @@ use http::header::{AUTHORIZATION, ETAG, HeaderMap, IF_NONE_MATCH, LINK, RETRY_AF
 use http::response::Builder;
 use http::{Method, StatusCode, Uri};
 use jiff::Timestamp;
+use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 /// GitHub's default page size.
 const PER_PAGE: usize = 30;
@@ -86,10 +86,10 @@ fn show(state: &mut GitHubState, content: Content, uri: &Uri, query: &Query, kno
         Content::Unprocessable(why) => return refuse(builder(state, status), &why),
     };
     let text = value.to_string();
-    let digest = Sha256::digest(&text);
+    let digest = digest(&SHA256, text.as_bytes());
     let tag = format!(
         "W/\"{:x}\"",
-        u128::from_be_bytes(digest.first_chunk().copied().unwrap_or_default())
+        u128::from_be_bytes(digest.as_ref().first_chunk().copied().unwrap_or_default())
     );
     if known.is_some_and(|known| known.split(',').any(|known| known.trim() == tag)) {
         // Costs nothing of the rate limit, as at GitHub.

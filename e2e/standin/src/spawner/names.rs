@@ -3,7 +3,7 @@
 use crate::keys;
 use crate::types::Task;
 use kube::ResourceExt;
-use sha2::{Digest, Sha256};
+use ring::digest::{SHA256, digest};
 use std::fmt::Write;
 
 /// Longest name out of a template or a delivery.
@@ -19,7 +19,7 @@ pub(super) fn polled(spawner: &str, id: &str) -> String {
 /// A delivery's default name. Cut after the hash: a long spawner name costs hash digits (kelos T15).
 pub(super) fn delivered(spawner: &str, event: &str, delivery: &str) -> String {
     let mut hash = String::new();
-    for byte in Sha256::digest(delivery.as_bytes()) {
+    for byte in digest(&SHA256, delivery.as_bytes()).as_ref() {
         write!(hash, "{byte:02x}").expect("a string takes every write");
     }
     let event = event.replace('_', "-");

@@ -311,7 +311,7 @@ fn faults_of_the_registration_are_reported() {
             Level::Failure,
             "matchConditions[1].expression",
             |state| {
-                webhook(state, false, 1)["matchConditions"][1]["expression"] = json!("true");
+                webhook(state, false, 2)["matchConditions"][1]["expression"] = json!("true");
             },
         ),
         (
@@ -430,7 +430,10 @@ fn faults_around_the_registration_are_reported() {
             |state| {
                 each_webhook(state, |webhook| {
                     let off = json!({"name": CONDITION, "expression": "false"});
-                    webhook["matchConditions"].as_array_mut().unwrap().push(off);
+                    match webhook["matchConditions"].as_array_mut() {
+                        Some(conditions) => conditions.push(off),
+                        None => webhook["matchConditions"] = json!([off]),
+                    }
                 });
             },
         ),
