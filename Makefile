@@ -10,8 +10,10 @@ SUITE ?=
 # How long each fuzz target runs, in seconds.
 TIME ?= 60
 
-# The image of the manifests.
-IMAGE ?= ghcr.io/taskgate/taskgate:0.1.0
+# The version of the workspace, and the image of the manifests. For a registry of your own: REPO=registry.example.com/taskgate
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+REPO ?= ghcr.io/taskgate/taskgate
+IMAGE := $(REPO):$(VERSION)
 
 .PHONY: help
 help: ## List the commands
@@ -56,13 +58,28 @@ manifests: ## Regenerate CRDs, registration, roles, and the pages from them
 	@.ci/step "Building taskgate" cargo build --quiet --locked --workspace --bins
 	@.ci/step "Generating manifests" target/debug/taskgate manifests write manifests --docs docs
 
-.PHONY: dist
-dist: ## Render the overlays as plain YAML, one file each, to dist/
-	@.ci/step "Rendering the overlays" .ci/dist
+.PHONY: binary
+binary: ## Build the static binary for this machine's architecture, to dist/linux-ARCHITECTURE/
+	@.ci/step "Building the static binary" .ci/binary
 
 .PHONY: image
-image: ## Build the container image with Docker; IMAGE= sets its name
-	docker build --tag $(IMAGE) .
+image: binary assemble ## Build the binary and the OCI image, without a container engine, to dist/image and dist/image.tar
+
+.PHONY: assemble
+assemble: ## Assemble the image from the binaries in dist/linux-*
+	@.ci/step "Assembling the image" .ci/image assemble $(IMAGE)
+
+.PHONY: image-load
+image-load: ## Load the image into kind, k3d or minikube: TOOL= selects one, CLUSTER= its cluster
+	@.ci/step "Loading the image" .ci/image load $(IMAGE)
+
+.PHONY: push
+push: ## Push the image to a registry: make push REPO=registry.example.com/taskgate
+	@.ci/step "Pushing the image" .ci/image push $(IMAGE)
+
+.PHONY: dist
+dist: ## Write the artifacts of a release to dist/: YAML, chart, command line (after make binary), krew manifest, SBOM, checksums
+	@.ci/step "Writing the artifacts" .ci/dist $(VERSION)
 
 .PHONY: bench
 bench: control-plane ## Run the benchmarks, which write docs/performance.md; BENCH="scale --work-items=100000" runs one section
