@@ -58,6 +58,19 @@ manifests: ## Regenerate CRDs, registration, roles, and the pages from them
 	@.ci/step "Building taskgate" cargo build --quiet --locked --workspace --bins
 	@.ci/step "Generating manifests" target/debug/taskgate manifests write manifests --docs docs
 
+.PHONY: diagrams
+diagrams: ## Draw docs/images/architecture.svg from its text, with d2, which Go downloads and builds
+	@go run oss.terrastruct.com/d2@v0.7.2 docs/images/architecture.d2 docs/images/architecture.svg
+
+.PHONY: screenshots
+screenshots: control-plane ## Draw docs/images/tour.svg from the output of the tour
+	@.ci/step "Building taskgate and the stand-ins" cargo build --locked --workspace --bins
+	@set -o pipefail; ONCE=1 target/debug/tour | .ci/screenshot > docs/images/tour.svg.new
+	@mv docs/images/tour.svg.new docs/images/tour.svg
+
+.PHONY: dist
+dist: ## Render the overlays as plain YAML, one file each, to dist/
+	@.ci/step "Rendering the overlays" .ci/dist
 .PHONY: binary
 binary: ## Build the static binary for this machine's architecture, to dist/linux-ARCHITECTURE/
 	@.ci/step "Building the static binary" .ci/binary

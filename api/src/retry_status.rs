@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_with::skip_serializing_none;
 
-use crate::task_policy::{RetriedKind, any_object};
+use crate::{
+    crds::describe_values,
+    task_policy::{RetriedKind, any_object},
+};
 
 /// The type of the condition of a `WorkItem` about its failed run.
 pub const CONDITION: &str = "Retry";
@@ -74,14 +77,15 @@ pub struct RunFailure {
 
 /// Whose fault a failure was, and so what may follow from it.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[schemars(transform = describe_values)]
 pub enum FailureClass {
-    /// The agent's work was not good enough. Counts.
+    /// The agent's: its work was not good enough. Counts towards `maxAttempts`.
     Work,
-    /// The cluster's. Keeps the number, and has a limit of its own.
+    /// The cluster's. The next run keeps the number, and `maxInfrastructureFailures` limits it.
     Infrastructure,
-    /// A user has to act: another run would end in the same way.
+    /// Another run would end in the same way: there is no retry until a user acts.
     Human,
-    /// There is nothing left to do, as its source is closed.
+    /// None: the issues of the run are closed, so there is no retry.
     Obsolete,
 }
 
@@ -129,8 +133,9 @@ pub struct Transition {
 
 /// The step of a retry.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[schemars(transform = describe_values)]
 pub enum RetryStage {
-    /// It is decided; the predecessor is untouched.
+    /// The retry is decided; the predecessor is untouched.
     Planned,
     /// The successor would be admitted; the predecessor is about to be deleted.
     Deleting,

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 
-use crate::retry_status::RetryStatus;
+use crate::{crds::describe_values, retry_status::RetryStatus};
 
 /// The identity of a unit of work. It is written once, by taskgate or by a user, and never changes.
 #[skip_serializing_none]
@@ -60,7 +60,7 @@ pub struct WorkItemSpec {
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkItemStatus {
-    /// `Closed` allows Tasks, `Open` stops them, `HalfOpen` allows one probe.
+    /// The state of the item's circuit breaker. Absent: nothing is recorded yet.
     pub breaker: Option<Breaker>,
     /// How many Tasks of this item failed in a row. A success sets it to 0; infrastructure failures do not count.
     #[serde(default)]
@@ -126,12 +126,13 @@ pub struct Reset {
 
 /// The state of an item's circuit breaker.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[schemars(transform = describe_values)]
 pub enum Breaker {
-    /// Tasks pass.
+    /// The item gets Tasks.
     Closed,
-    /// Tasks are stopped.
+    /// The item gets no further Task until it is reset.
     Open,
-    /// One Task passes, to find out whether the item works again.
+    /// The item gets one Task, the probe: its success closes the breaker, its failure opens it again.
     HalfOpen,
 }
 
@@ -173,8 +174,9 @@ pub struct Attempt {
 
 /// How an attempt ended.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[schemars(transform = describe_values)]
 pub enum Outcome {
-    /// The agent did its work.
+    /// The agent did its work. Sets the count of failures to 0.
     Succeeded,
     /// The agent failed; counts towards the limit.
     Failed,

@@ -1,33 +1,36 @@
 //! Connections to the API server, and what its answers mean: for `serve` and for every command that asks a cluster.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow};
-use clap::Args;
+use anyhow::{Context as _, Result, anyhow, bail};
 use http::{
     Request,
     header::{HeaderValue, USER_AGENT},
 };
-use k8s_openapi::api::authentication::v1::SelfSubjectReview;
+use k8s_openapi::api::{
+    admissionregistration::v1::MutatingWebhookConfiguration, apps::v1::Deployment,
+    authentication::v1::SelfSubjectReview,
+};
 use kube::{
-    Api, Client, Config, Resource,
-    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, PatchParams, PostParams},
+    Api, Client, Config, Resource, ResourceExt as _,
+    api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, PostParams},
     client::Body,
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::Value;
-use taskgate_webhook::{ConfigurationName, rules::CONFIGURATION};
+use taskgate_api::keys;
 use tokio::time::timeout;
 use tower::{BoxError, service_fn};
 
-use crate::{defaults, flags::object_name};
+use crate::{
+    defaults,
+    exit::UsageError,
+    flags::{ClusterArgs, ConnectionArgs, InstallationArgs},
+};
 
 /// How long `serve` waits for a response to begin. The API server itself gives up after 60 s.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(65);
-/// How long a command waits for an API server that does not answer.
+/// How long a command waits for an API server that does not answer, without `--request-timeout`.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The resource of a kind that has no type here, in one version.
@@ -40,40 +43,6 @@ pub(crate) fn resource_of<K: Resource<DynamicType = ()>>() -> ApiResource {
     ApiResource::erase::<K>(&())
 }
 
-/// Which cluster: kubectl's flags, with kubectl's meaning.
-#[derive(Args, Clone, Debug, Default)]
-pub(crate) struct ClusterArgs {
-    /// The kubeconfig to use. Absent: $KUBECONFIG, else ~/.kube/config, else the pod's service account.
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
-    /// The context of the kubeconfig. Absent: its current one.
-    #[arg(long, value_name = "NAME")]
-    context: Option<String>,
-}
-
-/// Which cluster, and which namespace of it.
-#[derive(Args, Clone, Debug, Default)]
-pub(crate) struct ConnectionArgs {
-    #[command(flatten)]
-    cluster: ClusterArgs,
-    /// The namespace. Absent: that of the context, else "default".
-    #[arg(short, long, value_name = "NAME", value_parser = object_name)]
-    pub(crate) namespace: Option<String>,
-}
-
-/// Which cluster, and which installation of taskgate in it.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct InstallationArgs {
-    #[command(flatten)]
-    cluster: ClusterArgs,
-    /// The namespace that taskgate runs in.
-    #[arg(short, long, value_name = "NAME", default_value = defaults::NAMESPACE, value_parser = object_name)]
-    pub(crate) namespace: String,
-    /// The name of its webhook configurations.
-    #[arg(long, value_name = "NAME", default_value = CONFIGURATION)]
-    pub(crate) configuration: ConfigurationName,
-}
-
 /// A connection to the API server as the user of the kubeconfig, with the namespace that the flags name.
 #[derive(Clone)]
 pub(crate) struct Connection {
@@ -82,12 +51,18 @@ pub(crate) struct Connection {
 }
 
 impl ClusterArgs {
-    /// Prepares the connection; sends no request. Errors when there is no kubeconfig, or it cannot be used.
-    async fn connect(&self, namespace: Option<&String>, read_timeout: Option<Duration>) -> Result<Connection> {
+    /// Prepares the connection; sends no request. Its namespace is that of the context. A watch may be silent for a long time.
+    /// Errors when there is no kubeconfig, or it cannot be used.
+    pub(crate) async fn connect(&self, watches: bool) -> Result<Connection> {
         let mut config = config(self.kubeconfig.as_deref(), self.context.as_deref()).await?;
-        config.connect_timeout = Some(COMMAND_TIMEOUT);
-        config.read_timeout = read_timeout;
-        let namespace = namespace.unwrap_or(&config.default_namespace).clone();
+        let limit = Some(self.request_timeout.unwrap_or(COMMAND_TIMEOUT)).filter(|limit| !limit.is_zero());
+        config.connect_timeout = limit;
+        config.read_timeout = limit.filter(|_| !watches);
+        if self.as_user.is_some() {
+            config.auth_info.impersonate = self.as_user.clone();
+            config.auth_info.impersonate_groups = Some(self.as_groups.clone());
+        }
+        let namespace = config.default_namespace.clone();
         let client = Client::try_from(config).context("preparing the connection to the API server")?;
         Ok(Connection { client, namespace })
     }
@@ -96,22 +71,72 @@ impl ClusterArgs {
 impl ConnectionArgs {
     /// A connection for requests.
     pub(crate) async fn connect(&self) -> Result<Connection> {
-        self.cluster
-            .connect(self.namespace.as_ref(), Some(COMMAND_TIMEOUT))
-            .await
+        let connection = self.cluster.connect(false).await?;
+        Ok(self.in_namespace(connection))
     }
 
     /// A connection for watches, which may be silent for a long time.
     pub(crate) async fn connect_to_watch(&self) -> Result<Connection> {
-        self.cluster.connect(self.namespace.as_ref(), None).await
+        let connection = self.cluster.connect(true).await?;
+        Ok(self.in_namespace(connection))
+    }
+
+    fn in_namespace(&self, mut connection: Connection) -> Connection {
+        connection.namespace = self.namespace.clone().unwrap_or(connection.namespace);
+        connection
     }
 }
 
 impl InstallationArgs {
     /// A connection whose namespace is taskgate's.
-    pub(crate) async fn connect(&self) -> Result<Connection> {
-        self.cluster.connect(Some(&self.namespace), Some(COMMAND_TIMEOUT)).await
+    pub(crate) async fn connect(&self, cluster: &ClusterArgs) -> Result<Connection> {
+        let mut connection = cluster.connect(false).await?;
+        connection.namespace = self.namespace(&connection).await?;
+        Ok(connection)
     }
+
+    /// The namespace that taskgate runs in. Errors when there are several installations and no flag names one.
+    ///
+    /// RBAC: `list` on mutatingwebhookconfigurations or on deployments. Without these rights the default is returned.
+    pub(crate) async fn namespace(&self, connection: &Connection) -> Result<String> {
+        if let Some(namespace) = &self.taskgate_namespace {
+            return Ok(namespace.clone());
+        }
+        for resource in [
+            resource_of::<MutatingWebhookConfiguration>(),
+            resource_of::<Deployment>(),
+        ] {
+            let found = match connection.api(&resource, None).list(&with_label()).await {
+                Ok(found) => found.items,
+                // Forbidden, for example.
+                Err(kube::Error::Api(_)) => continue,
+                // The request after this one reports it.
+                Err(_) => break,
+            };
+            let namespaces: BTreeSet<_> = found.iter().filter_map(namespace_of_installation).collect();
+            let mut names = namespaces.iter();
+            match (names.next(), names.next()) {
+                (Some(one), None) => return Ok(one.clone()),
+                (Some(_), Some(_)) => bail!(UsageError(format!(
+                    "taskgate is installed in the namespaces {}: name one of them with --taskgate-namespace",
+                    namespaces.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+                ))),
+                (None, _) => {}
+            }
+        }
+        Ok(defaults::NAMESPACE.to_owned())
+    }
+}
+
+/// Selects the objects of installations of taskgate.
+pub(crate) fn with_label() -> ListParams {
+    ListParams::default().labels(&format!("{}={}", keys::PART_OF, keys::PART_OF_TASKGATE))
+}
+
+/// The namespace of the installation that `object` belongs to: its own, or that of the Service that its webhooks call.
+fn namespace_of_installation(object: &DynamicObject) -> Option<String> {
+    let called = || object.data["webhooks"][0]["clientConfig"]["service"]["namespace"].as_str();
+    object.namespace().or_else(|| called().map(ToOwned::to_owned))
 }
 
 impl Connection {
@@ -218,42 +243,6 @@ pub(crate) fn deleted<T>(result: kube::Result<T>) -> Result<()> {
     match result {
         Err(error) if !is_not_found(&error) => Err(api_error(error)),
         _ => Ok(()),
-    }
-}
-
-/// The flag of commands that write.
-#[derive(Args, Clone, Copy, Debug, Default)]
-pub(crate) struct DryRun {
-    /// Ask the API server, but change nothing.
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-}
-
-impl DryRun {
-    pub(crate) fn post(self) -> PostParams {
-        PostParams {
-            dry_run: self.dry_run,
-            ..PostParams::default()
-        }
-    }
-
-    pub(crate) fn patch(self, params: PatchParams) -> PatchParams {
-        PatchParams {
-            dry_run: self.dry_run,
-            ..params
-        }
-    }
-
-    pub(crate) fn delete(self, params: DeleteParams) -> DeleteParams {
-        DeleteParams {
-            dry_run: self.dry_run,
-            ..params
-        }
-    }
-
-    /// The end of a line that reports a change.
-    pub(crate) fn suffix(self) -> &'static str {
-        if self.dry_run { " (dry run)" } else { "" }
     }
 }
 

@@ -1,4 +1,4 @@
-//! How a command ends. Exit codes: 0 success; 1 something was denied or failed; 2 usage; 3 warnings only.
+//! How a command ends. Exit codes: 0 success; 1 something was denied or failed; 2 usage; 3, or that of a flag, warnings only.
 
 use std::process::ExitCode;
 
@@ -22,12 +22,12 @@ pub(crate) enum ExitStatus {
 #[error("{0}")]
 pub(crate) struct UsageError(pub(crate) String);
 
-/// The exit code of a command. Its error is printed.
-pub(crate) fn code(result: Result<ExitStatus>) -> ExitCode {
+/// The exit code of a command; `warnings` is that of warnings only. Its error is printed.
+pub(crate) fn code(result: Result<ExitStatus>, warnings: u8) -> ExitCode {
     match result {
         Ok(ExitStatus::Success) => ExitCode::SUCCESS,
         Ok(ExitStatus::Failure) => ExitCode::FAILURE,
-        Ok(ExitStatus::Warnings) => ExitCode::from(3),
+        Ok(ExitStatus::Warnings) => ExitCode::from(warnings),
         Err(error) => {
             output::print_error(&format!("{error:#}"));
             ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })

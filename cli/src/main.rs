@@ -19,11 +19,12 @@ use anyhow::{Context as _, Result, anyhow};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::{
-    commands::{cancel, check, disable, doctor, explain, render, reset, retry, status, test, uninstall},
+    commands::{cancel, check, disable, doctor, explain, render, reset, retry, status, test, uninstall, version},
     exit::ExitStatus,
+    flags::WarningsArgs,
 };
 
-/// The admission gate for clusters that run coding agents.
+/// Circuit breaker, cancellation, queueing, retry and metadata for the Tasks of coding agents on Kubernetes.
 #[derive(Debug, Parser)]
 #[command(name = "taskgate", version, propagate_version = true)]
 pub(crate) struct Cli {
@@ -33,38 +34,54 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Serve admission and run the controller, until SIGTERM.
+    /// Serve admission and run the controller until SIGTERM.
     Serve(Box<serve::args::ServeArgs>),
-    /// Print or write what is installed in a cluster.
+    /// Print or write the manifests of an installation.
     Manifests(manifests::ManifestsArgs),
-    /// Evaluate objects as admission would: allow or deny, with changes and reasons. Nothing is written.
+    /// Evaluate objects as admission would, from files or against a cluster.
     Check(Box<check::CheckArgs>),
-    /// Run test cases: files with objects, a time, and the expected results.
+    /// Run test cases of policies.
     Test(test::TestArgs),
-    /// Show what labels and annotations a policy gives a Task, and why.
+    /// Show which labels and annotations a policy sets on a Task, and why.
     Render(Box<render::RenderArgs>),
-    /// Reset the failures of items, so that they are tried again.
+    /// Reset the failures of items, so that they get Tasks again.
     Reset(reset::ResetArgs),
-    /// Cancel Tasks: their agents are stopped. A cancelled Task counts neither as failure nor as success.
+    /// Cancel Tasks: their agents are stopped.
     Cancel(cancel::CancelArgs),
-    /// Retry failed Workloads and Tasks, whatever their number of attempts.
+    /// Retry failed Workloads and Tasks.
     Retry(retry::RetryArgs),
-    /// Remove taskgate and its finalizers. Running it again finishes an interrupted run.
+    /// Remove taskgate and its finalizers from a cluster.
     Uninstall(uninstall::UninstallArgs),
-    /// Disable taskgate: its webhooks are off and its controller is idle.
+    /// Disable taskgate in an incident.
     Disable(disable::DisableArgs),
-    /// Enable taskgate again after `taskgate disable`.
+    /// Enable taskgate again.
     Enable(disable::EnableArgs),
-    /// Explain a Task, an item, a spawner or a Workload: which policy governs it and why, what it waits for, and what unblocks it.
+    /// Explain why a Task is not progressing.
     Explain(explain::ExplainArgs),
-    /// Show the state of taskgate, its policies, the Tasks that they govern, and the items that are stopped, with their costs.
+    /// Show policies, Tasks, open items and their costs.
     Status(status::StatusArgs),
-    /// Check whether taskgate works in this cluster, and print what to do where it does not.
+    /// Diagnose the installation.
     Doctor(doctor::DoctorArgs),
-    /// Print the completions of this command line for a shell.
-    Completions(manual::CompletionsArgs),
-    /// Write a manual page for each command.
+    /// Print the versions of the client and the server.
+    Version(version::VersionArgs),
+    /// Print the completion script for a shell.
+    #[command(alias = "completions")]
+    Completion(manual::CompletionArgs),
+    /// Write the manual pages.
     Man(manual::ManArgs),
+}
+
+impl Command {
+    /// The exit code of the command when there are warnings and nothing worse.
+    fn warnings_exit_code(&self) -> u8 {
+        match self {
+            Self::Check(args) => args.warnings.warnings_exit_code,
+            Self::Explain(args) => args.warnings.warnings_exit_code,
+            Self::Status(args) => args.warnings.warnings_exit_code,
+            Self::Doctor(args) => args.warnings.warnings_exit_code,
+            _ => WarningsArgs::DEFAULT,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -76,7 +93,8 @@ fn main() -> ExitCode {
         command = command.bin_name("kubectl taskgate");
     }
     let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
-    exit::code(start(cli.command))
+    let warnings = cli.command.warnings_exit_code();
+    exit::code(start(cli.command), warnings)
 }
 
 /// Runs a command on a runtime, with the crypto provider installed.
@@ -104,7 +122,8 @@ async fn run(command: Command) -> Result<ExitStatus> {
         Command::Explain(args) => explain::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
-        Command::Completions(args) => manual::completions(&args, Cli::command()),
+        Command::Version(args) => version::run(args).await,
+        Command::Completion(args) => manual::completion(&args, Cli::command()),
         Command::Man(args) => manual::man(&args, Cli::command()),
     }
 }
@@ -147,12 +166,20 @@ mod tests {
     }
 
     #[test]
-    fn items_to_reset_are_named_or_all() {
+    fn shared_flags_are_kubectls() {
         let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map_err(|error| error.exit_code());
         for good in [
             "taskgate reset 42",
             "taskgate reset fixer/42 b-7-0 -n team --context prod --kubeconfig f --reason why --dry-run",
-            "taskgate reset --all-open",
+            "taskgate reset --all-open --yes --dry-run=client",
+            "taskgate reset 42 --as ann --as-group sre --as-group dev --request-timeout 5s",
+            "taskgate cancel -l team=blue --dry-run=server",
+            "taskgate cancel task/a b -n team",
+            "taskgate retry -l team=blue",
+            "taskgate check -f policy.yaml -f task.yaml --as ann --as-group dev --warnings-exit-code 0",
+            "taskgate explain a --filename dump.yaml",
+            "taskgate uninstall --taskgate-namespace gate -y",
+            "taskgate completions bash",
         ] {
             assert!(parse(good).is_ok(), "{good}");
         }
@@ -160,6 +187,13 @@ mod tests {
             "taskgate reset",
             "taskgate reset 42 --all-open",
             "taskgate reset 42 -n No_Name",
+            "taskgate reset 42 --dry-run=maybe",
+            "taskgate reset 42 --as-group dev",
+            "taskgate cancel",
+            "taskgate cancel a -l team=blue",
+            "taskgate cancel pod/a",
+            "taskgate doctor -n team",
+            "taskgate check a --warnings-exit-code 256",
             "taskgate reset 42 --no-such-flag",
         ] {
             assert_eq!(parse(bad).map(drop), Err(2), "{bad}");

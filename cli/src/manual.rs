@@ -11,12 +11,30 @@ use crate::{exit::ExitStatus, output};
 /// How wide the pages of the documentation are, in columns.
 const WIDTH: usize = 110;
 
-/// Flags of `taskgate completions`.
+/// What the flags have in common that several commands take.
+const SHARED_FLAGS: &str = "
+## Shared flags
+
+| Flag | |
+|---|---|
+| `-n`, `--namespace` | the namespace of the objects, never that of taskgate |
+| `--taskgate-namespace` | the namespace of taskgate. Absent: found by taskgate's label |
+| `--kubeconfig`, `--context`, `--as`, `--as-group`, `--request-timeout` | as in kubectl |
+| `-f`, `--filename` | files or folders to read, `-` for standard input |
+| `-l`, `--selector` | objects by their labels |
+| `--dry-run=client` | prints what would be written; sends no write |
+| `--dry-run=server`, `--dry-run` | the API server evaluates the writes, with admission, and stores nothing |
+| `-o` | the form of the result. For jsonpath, ask kubectl: `kubectl get workitems -o jsonpath=…` |
+| `-y`, `--yes` | no confirmation. Without it, `uninstall` and `reset --all-open` fail where standard input is no terminal |
+| `--warnings-exit-code` | the exit code when there are only warnings, by default 3 |
+";
+
+/// Flags of `taskgate completion`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  taskgate completions bash > /etc/bash_completion.d/taskgate
-  taskgate completions zsh > ~/.zfunc/_taskgate")]
-pub(crate) struct CompletionsArgs {
+  taskgate completion bash > /etc/bash_completion.d/taskgate
+  taskgate completion zsh > ~/.zfunc/_taskgate")]
+pub(crate) struct CompletionArgs {
     /// The shell.
     pub(crate) shell: clap_complete::Shell,
 }
@@ -31,7 +49,7 @@ pub(crate) struct ManArgs {
 }
 
 /// Prints the completions for a shell.
-pub(crate) fn completions(args: &CompletionsArgs, mut command: Command) -> Result<ExitStatus> {
+pub(crate) fn completion(args: &CompletionArgs, mut command: Command) -> Result<ExitStatus> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, "taskgate", &mut script);
     output::print(&String::from_utf8(script).context("completions are text")?)?;
@@ -64,8 +82,9 @@ pub(crate) fn pages(command: Command) -> Vec<(String, String)> {
         describe(&mut page, command);
         pages.push((format!("{name}.md"), page));
     }
+    index.push_str(SHARED_FLAGS);
     index.push_str(
-        "\nExit codes, unless a page says otherwise: 0 success; 1 something failed or was denied; 2 usage; 3 warnings only.\n",
+        "\nExit codes, unless a page says otherwise: 0 success; 1 something failed or was denied; 2 usage; 3, or `--warnings-exit-code`, warnings only.\n",
     );
     pages.push(("README.md".to_owned(), index));
     pages

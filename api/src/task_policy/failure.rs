@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 
 use super::{DURATION, Mode};
-use crate::Duration;
+use crate::{Duration, crds::describe_values};
 
 /// When an item that keeps failing gets no further Task.
 #[skip_serializing_none]
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct FailurePolicy {
-    /// The mode of this section, where it differs from the policy's.
+    /// The mode of this section. Absent: the policy's `mode`.
     pub mode: Option<Mode>,
     /// How many Tasks may fail in a row for one item. 0: no limit. 1: one Task, never retried. N: at most N Tasks.
     #[serde(default)]
@@ -23,10 +23,11 @@ pub struct FailurePolicy {
     /// then reads the issue source of tripped items; see the condition SourceReadable.
     #[serde(default)]
     pub reset_on_change: bool,
-    /// After this time an open item gets one probe Task; its failure opens the item again.
+    /// After this time an open item gets one probe Task; its failure opens the item again. Absent: the item stays open until it
+    /// is reset.
     #[schemars(length(max = 32), regex(pattern = DURATION))]
     pub reset_after: Option<Duration>,
-    /// The earliest next attempt after a failure.
+    /// The earliest next attempt after a failure. Absent: when the TTL of the failed Task is over.
     pub backoff: Option<Backoff>,
     /// Failures of the cluster that do not count. Absent: all of them are ignored.
     #[schemars(length(max = 16))]
@@ -36,7 +37,7 @@ pub struct FailurePolicy {
     #[schemars(range(min = 0, max = 1000))]
     pub max_infrastructure_failures: u32,
     /// Tera template for the item's identity, for sources that name each Task anew (cron, webhooks). Knows `task`,
-    /// `spawner` and `namespace`. Items of different spawners stay apart.
+    /// `spawner` and `namespace`. Items of different spawners stay apart. Absent: the item that the source names.
     #[schemars(length(min = 1, max = 1024))]
     pub item_key: Option<String>,
 }
@@ -91,15 +92,16 @@ impl Backoff {
 
 /// A failure of the cluster rather than of the agent.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[schemars(transform = describe_values)]
 pub enum InfrastructureFailure {
-    /// The pod was evicted.
+    /// The pod was evicted from its node.
     Evicted,
     /// Kueue or the scheduler preempted the pod.
     Preempted,
     /// An image could not be pulled.
     ImagePull,
-    /// The node went away.
+    /// The node of the pod is gone or unreachable.
     NodeLost,
-    /// The deadline passed while the Job was still queued.
+    /// The Job's `activeDeadlineSeconds` passed while it was still queued.
     QueueDeadline,
 }

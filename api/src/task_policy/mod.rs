@@ -18,6 +18,7 @@ pub use self::{
 };
 
 pub(crate) use self::retry::any_object;
+use crate::crds::describe_values;
 
 /// A Go duration made of hours, minutes and seconds.
 const DURATION: &str = r"^([0-9]+(\.[0-9]+)?(h|m|s))+$";
@@ -62,8 +63,7 @@ const QUEUE: &str = r"^\s*[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-
 #[x_kube(validation = Rule::new("!has(self.queueMode) || has(self.queueName)")
     .message("queueMode needs queueName").field_path(".queueMode"))]
 pub struct TaskPolicySpec {
-    /// What the policy may do: `Off` nothing, as if it did not exist; `Observe` only count and record what it would do; `Warn` also
-    /// warn the creator; `Enforce` act. A section may have a mode of its own.
+    /// What the policy may do. A section may have a mode of its own.
     #[serde(default)]
     pub mode: Mode,
     /// Which Tasks the policy governs. Empty: every Task of its namespaces.
@@ -74,28 +74,29 @@ pub struct TaskPolicySpec {
     #[serde(default)]
     #[schemars(range(min = -1_000_000, max = 1_000_000))]
     pub priority: i32,
-    /// When to stop creating Tasks for an item that keeps failing.
+    /// When to stop creating Tasks for an item that keeps failing. Absent: no limit.
     pub failure_policy: Option<FailurePolicy>,
-    /// When to cancel a running Task.
+    /// When to cancel a running Task. Absent: only users cancel.
     pub cancellation_policy: Option<CancellationPolicy>,
     /// The Kueue LocalQueue that admits the Tasks' Jobs: a name, or a template as those of `metadata`, in the
     /// language of `metadata.engine`. Jobs are created suspended and Kueue starts them. A Task that names a queue itself goes
-    /// there.
+    /// there. Absent: Jobs are not queued, unless their Task names a queue.
     #[schemars(length(min = 1, max = 1024), regex(pattern = QUEUE))]
     pub queue_name: Option<String>,
-    /// The Kueue WorkloadPriorityClass of the Jobs: a name, or a template as in queueName.
+    /// The Kueue WorkloadPriorityClass of the Jobs: a name, or a template as in queueName. Absent: the Jobs get none.
     #[schemars(length(min = 1, max = 1024), regex(pattern = QUEUE))]
     pub queue_priority_class: Option<String>,
-    /// The mode of `queueName`, where it differs from the policy's.
+    /// The mode of `queueName`. Absent: the policy's `mode`.
     pub queue_mode: Option<Mode>,
-    /// What becomes of a Job when no legal name comes of the Task or of the template. Absent: `Suspend`.
+    /// What becomes of a Job when no legal name comes of the Task or of the template.
+    #[schemars(extend("default" = "Suspend"))]
     pub queue_on_error: Option<QueueOnError>,
-    /// What becomes of a Job that Kueue deactivated: it ran too long, was put back too often, or a check rejected it. Absent:
-    /// `Keep`.
+    /// What becomes of a Job that Kueue deactivated: it ran too long, was put back too often, or a check rejected it.
+    #[schemars(extend("default" = "Keep"))]
     pub queue_on_deactivation: Option<QueueOnDeactivation>,
-    /// Labels and annotations for Tasks.
+    /// Labels and annotations for Tasks. Absent: none.
     pub metadata: Option<MetadataPolicy>,
-    /// Bounded retry of Foreman Workloads and of Tasks without a spawner.
+    /// Bounded retry of Foreman Workloads and of Tasks without a spawner. Absent: only users retry them.
     pub retry: Option<RetryPolicy>,
 }
 
@@ -136,6 +137,7 @@ pub struct ClusterTaskPolicySpec {
     /// TaskPolicy may then only be stricter: of two limits the smaller one applies, of two waits the longer one; it can neither
     /// weaken the mode nor set the same labels and annotations.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(extend("default" = false))]
     pub enforced: bool,
     /// The fields of a TaskPolicy.
     #[serde(flatten)]
@@ -170,14 +172,15 @@ impl TaskSelector {
 
 /// What a policy, or one of its sections, may do.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[schemars(transform = describe_values)]
 pub enum Mode {
-    /// Do nothing.
+    /// Does nothing, as if the policy or the section did not exist.
     Off,
-    /// Change nothing and warn of nothing; count and record what would have been done.
+    /// Changes, denies and warns of nothing; counts and records in metrics and Events what `Enforce` would do.
     Observe,
-    /// Change nothing; warn the creator of what would have been done.
+    /// As `Observe`, and warns the creator of what `Enforce` would do.
     Warn,
-    /// Act.
+    /// Acts: denies, changes, queues, cancels and retries.
     #[default]
     Enforce,
 }
@@ -200,7 +203,7 @@ pub struct PolicyStatus {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct CancellationPolicy {
-    /// The mode of this section, where it differs from the policy's.
+    /// The mode of this section. Absent: the policy's `mode`.
     pub mode: Option<Mode>,
     /// What to do when the item is closed or no longer matches the spawner's filters.
     #[serde(default)]
@@ -224,30 +227,33 @@ impl CancellationPolicy {
 
 /// What follows from a trigger.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[schemars(transform = describe_values)]
 pub enum Reaction {
-    /// Cancel the Task.
+    /// Cancels the Task: its agent is stopped.
     Cancel,
-    /// Do not cancel the Task.
+    /// The Task runs on.
     #[default]
     Ignore,
 }
 
 /// What becomes of a Job for which no legal queue name was found.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[schemars(transform = describe_values)]
 pub enum QueueOnError {
-    /// It is suspended until a user acts: no Job runs outside of the quota.
+    /// The Job stays suspended until a user acts: no Job runs outside of the quota.
     #[default]
     Suspend,
-    /// It runs, outside of any quota.
+    /// The Job runs, outside of any quota.
     Ignore,
 }
 
 /// What becomes of a Job that Kueue deactivated.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[schemars(transform = describe_values)]
 pub enum QueueOnDeactivation {
-    /// It stays, and its Task with it, until a user activates it again. No failure is counted.
+    /// The Job stays, and its Task with it, until a user activates it again. No failure is counted.
     #[default]
     Keep,
-    /// It is failed, and so is its Task: the failure counts.
+    /// The Job fails, and so does its Task: the failure counts.
     Fail,
 }

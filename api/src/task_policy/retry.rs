@@ -10,14 +10,14 @@ use serde_with::skip_serializing_none;
 use strum::{AsRefStr, Display, IntoStaticStr};
 
 use super::{Backoff, Mode};
-use crate::{Duration, foreman};
+use crate::{Duration, crds::describe_values, foreman};
 
 /// Bounded retry of Foreman Workloads and of Tasks without a spawner.
 #[skip_serializing_none]
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct RetryPolicy {
-    /// The mode of this section, where it differs from the policy's.
+    /// The mode of this section. Absent: the policy's `mode`.
     pub mode: Option<Mode>,
     /// What is retried. Empty or absent: Foreman Workloads, and Tasks without a spawner.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -56,7 +56,7 @@ pub struct RetryPolicy {
     /// Reads the issue source when a retry is due: a run whose issues are all closed is not retried. Absent: the source is not
     /// read. Without an answer of the source the run is retried.
     pub source: Option<RetrySource>,
-    /// Fields that every successor gets.
+    /// Fields that every successor gets. Absent: it gets those of its predecessor.
     pub overrides: Option<RetryOverrides>,
 }
 
@@ -147,10 +147,11 @@ pub struct SecretRef {
     PartialOrd,
     Ord,
 )]
+#[schemars(transform = describe_values)]
 pub enum RetriedKind {
     /// Foreman's Workload.
     Workload,
-    /// A Kelos Task without a spawner.
+    /// Kelos' Task, if no spawner created it.
     Task,
 }
 

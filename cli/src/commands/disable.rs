@@ -17,9 +17,9 @@ use taskgate_controller::switch::{configurations, turn};
 use taskgate_policy::{MAX_REASON, clip};
 
 use crate::{
-    cluster::{Connection, DryRun, InstallationArgs, api_error, deleted},
+    cluster::{Connection, api_error, deleted},
     exit::{ExitStatus, all_done},
-    flags::period,
+    flags::{ClusterArgs, DryRun, InstallationArgs, period},
     output,
 };
 
@@ -38,6 +38,8 @@ pub(crate) struct DisableArgs {
     #[command(flatten)]
     pub(crate) dry_run: DryRun,
     #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    #[command(flatten)]
     pub(crate) installation: InstallationArgs,
 }
 
@@ -49,12 +51,14 @@ pub(crate) struct EnableArgs {
     #[command(flatten)]
     pub(crate) dry_run: DryRun,
     #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    #[command(flatten)]
     pub(crate) installation: InstallationArgs,
 }
 
 /// RBAC: `patch` and `create` on the ConfigMap in taskgate's namespace; `get` and `patch` on both webhook configurations.
 pub(crate) async fn disable(args: DisableArgs) -> Result<ExitStatus> {
-    let connection = args.installation.connect().await?;
+    let connection = args.installation.connect(&args.cluster).await?;
     let now = Timestamp::now();
     let until = args.period.map(|period| now.checked_add(period)).transpose();
     let disabled = Disabled {
@@ -74,21 +78,26 @@ pub(crate) async fn disable(args: DisableArgs) -> Result<ExitStatus> {
 
 /// RBAC: `delete` on the ConfigMap in taskgate's namespace; `get` and `patch` on both webhook configurations.
 pub(crate) async fn enable(args: EnableArgs) -> Result<ExitStatus> {
-    let connection = args.installation.connect().await?;
+    let connection = args.installation.connect(&args.cluster).await?;
     let maps = Api::<ConfigMap>::namespaced(connection.client.clone(), &connection.namespace);
     let params = args.dry_run.delete(DeleteParams::default());
-    deleted(maps.delete(CONFIG_MAP, &params).await).with_context(|| format!("deleting ConfigMap {CONFIG_MAP}"))?;
+    if !args.dry_run.is_client() {
+        deleted(maps.delete(CONFIG_MAP, &params).await).with_context(|| format!("deleting ConfigMap {CONFIG_MAP}"))?;
+    }
     turn_all(&connection, &args.installation, false, args.dry_run).await?;
     report("enabled", args.dry_run)
 }
 
 fn report(state: &str, dry_run: DryRun) -> Result<ExitStatus> {
-    let is = if dry_run.dry_run { "would be" } else { "is" };
+    let is = if dry_run.is_on() { "would be" } else { "is" };
     output::print(&format!("taskgate {is} {state}{}\n", dry_run.suffix()))?;
     Ok(ExitStatus::Success)
 }
 
 async fn write(connection: &Connection, disabled: &Disabled, dry_run: DryRun) -> Result<()> {
+    if dry_run.is_client() {
+        return Ok(());
+    }
     let maps = Api::<ConfigMap>::namespaced(connection.client.clone(), &connection.namespace);
     let map = Patch::Apply(disabled.config_map(&connection.namespace));
     let params = dry_run.patch(PatchParams::apply(MANAGER).force());
@@ -111,8 +120,12 @@ async fn turn_all(
         let turned = match api.get_opt(name).await {
             Ok(None) => Ok("there is none"),
             Ok(Some(found)) => {
-                let turned = turn(&kind, &api, &found, off, dry_run.dry_run).await;
-                turned.map(|_| if off { "off" } else { "on" })
+                let turned = if dry_run.is_client() {
+                    Ok(())
+                } else {
+                    turn(&kind, &api, &found, off, dry_run.is_on()).await.map(drop)
+                };
+                turned.map(|()| if off { "off" } else { "on" })
             }
             Err(error) => Err(error),
         };

@@ -13,4 +13,10 @@ mod snapshot;
 pub(crate) mod status;
 pub(crate) mod test;
 pub(crate) mod uninstall;
+pub(crate) mod version;
 mod work_items;
+
+/// Whether `kind` is a name of Kelos' Tasks, as kubectl takes it.
+fn is_task(kind: &str) -> bool {
+    matches!(kind, "task" | "tasks" | "task.kelos.dev" | "tasks.kelos.dev")
+}

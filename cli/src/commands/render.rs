@@ -20,8 +20,9 @@ use taskgate_policy::{
 
 use super::snapshot::CompiledPolicy;
 use crate::{
-    cluster::{Connection, ConnectionArgs, api_error, resource},
+    cluster::{Connection, api_error, resource},
     exit::ExitStatus,
+    flags::ConnectionArgs,
     output,
 };
 

@@ -16,8 +16,9 @@ use tokio::time::sleep;
 
 use super::work_items::{find, is_tripped};
 use crate::{
-    cluster::{ConnectionArgs, DryRun, api_error},
+    cluster::api_error,
     exit::{ExitStatus, all_done},
+    flags::{Confirmation, ConnectionArgs, DryRun},
     output,
 };
 
@@ -30,7 +31,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   taskgate reset fixer/42 -n team-a                one item, by its spawner and its number
-  taskgate reset --all-open -n team-a --dry-run    what would be reset")]
+  taskgate reset --all-open -n team-a --dry-run    what would be reset
+  taskgate reset --all-open -n team-a --yes        without being asked")]
 pub(crate) struct ResetArgs {
     /// The items: each a WorkItem's name, `spawner/id`, or just the id where it is unambiguous in the namespace.
     #[arg(value_name = "ITEM", required_unless_present = "all_open")]
@@ -41,6 +43,8 @@ pub(crate) struct ResetArgs {
     /// The reason, kept in the WorkItem and in an Event, with your name.
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
+    #[command(flatten)]
+    pub(crate) confirmation: Confirmation,
     #[command(flatten)]
     pub(crate) dry_run: DryRun,
     #[command(flatten)]
@@ -53,6 +57,10 @@ pub(crate) async fn run(args: ResetArgs) -> Result<ExitStatus> {
     let work_items = Api::<WorkItem>::namespaced(connection.client.clone(), &connection.namespace);
     let items = work_items.list(&ListParams::default()).await.map_err(api_error)?.items;
     let chosen = choose(&items, &args, &connection.namespace)?;
+    if args.all_open && !args.dry_run.is_on() {
+        let what = format!("Reset {} items of namespace {}", chosen.len(), connection.namespace);
+        args.confirmation.ask(&what)?;
+    }
     let (mut failed, mut requested) = (0, Vec::new());
     let mut fail = |item: &WorkItem, error: anyhow::Error| {
         output::print_error(&format!("item {}: {error:#}", item.spec.key));
@@ -101,11 +109,13 @@ async fn request(work_items: &Api<WorkItem>, args: &ResetArgs, item: &WorkItem) 
     let reason = reason.unwrap_or_else(|| "no reason given".to_owned());
     let request = json!({"metadata": {"uid": item.uid(), "annotations": {keys::RESET: reason}}});
     let params = args.dry_run.patch(PatchParams::default());
-    let written = work_items
-        .patch(&item.name_any(), &params, &Patch::Merge(&request))
-        .await;
-    written.map_err(api_error)?;
-    if args.dry_run.dry_run {
+    if !args.dry_run.is_client() {
+        let written = work_items
+            .patch(&item.name_any(), &params, &Patch::Merge(&request))
+            .await;
+        written.map_err(api_error)?;
+    }
+    if args.dry_run.is_on() {
         output::print(&format!("item {key}: {failures} would be reset (dry run)\n"))?;
         return Ok(None);
     }

@@ -6,15 +6,17 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use clap::Args;
 use kube::{
     Api, ResourceExt as _,
-    api::{ApiResource, Patch, PatchParams},
+    api::{ApiResource, ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
 use taskgate_api::{WorkItem, foreman, kelos, keys, retry_status::RetryOrder, task_policy::RetriedKind};
 use taskgate_policy::retry::{Retried, RunPhase, attempt_number, following};
 
+use super::is_task;
 use crate::{
-    cluster::{Connection, ConnectionArgs, DryRun, api_error, is_not_found, resource},
+    cluster::{Connection, api_error, is_not_found, resource},
     exit::{ExitStatus, UsageError, all_done},
+    flags::{ConnectionArgs, DryRun},
     output,
 };
 
@@ -22,11 +24,15 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   taskgate retry workload/fix-42 -n team-a --dry-run
-  taskgate retry workload/fix-42 task/review-7 -n team-a")]
+  taskgate retry workload/fix-42 task/review-7 -n team-a
+  taskgate retry -l team=blue -n team-a            those that failed")]
 pub(crate) struct RetryArgs {
     /// The failed objects: each workload/NAME, task/NAME, or just the name where it is unambiguous in the namespace.
-    #[arg(value_name = "OBJECT", required = true)]
+    #[arg(value_name = "OBJECT", required_unless_present = "selector")]
     pub(crate) objects: Vec<String>,
+    /// The failed Workloads and Tasks of the namespace with these labels that no spawner creates again.
+    #[arg(short = 'l', long, value_name = "LABELS", conflicts_with = "objects")]
+    pub(crate) selector: Option<String>,
     /// Count as if the failed run had been this one: the next is one more.
     #[arg(long, value_name = "N", conflicts_with = "reset", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) from_attempt: Option<u32>,
@@ -43,11 +49,15 @@ pub(crate) struct RetryArgs {
 }
 
 /// RBAC: `get`, `delete` and `create` (which taskgate does for the user) on workloads of foreman.llmkube.dev or tasks of
-/// kelos.dev; `get`, `create` and `patch` on workitems.
+/// kelos.dev, with a selector `list`; `get`, `create` and `patch` on workitems.
 pub(crate) async fn run(args: RetryArgs) -> Result<ExitStatus> {
     let connection = args.connection.connect().await?;
+    let objects = match &args.selector {
+        Some(labels) => selected(&connection, labels).await?,
+        None => args.objects.clone(),
+    };
     let mut failed = 0;
-    for object in &args.objects {
+    for object in &objects {
         match retry(&connection, &args, object).await {
             Err(error) if !error.is::<UsageError>() => {
                 output::print_error(&format!("{object}: {error:#}"));
@@ -57,6 +67,33 @@ pub(crate) async fn run(args: RetryArgs) -> Result<ExitStatus> {
         }
     }
     all_done(failed, "retried")
+}
+
+/// The failed objects with these labels that no spawner creates again, as `workload/NAME` and `task/NAME`.
+async fn selected(connection: &Connection, labels: &str) -> Result<Vec<String>> {
+    let mut selected = Vec::new();
+    for (kind, prefix) in [(RetriedKind::Workload, "workload"), (RetriedKind::Task, "task")] {
+        let objects = connection.api(&retried_resource(kind), Some(&connection.namespace));
+        let found = match objects.list(&ListParams::default().labels(labels)).await {
+            Ok(found) => found.items,
+            // The kind is not installed.
+            Err(error) if is_not_found(&error) => continue,
+            Err(error) => return Err(api_error(error)),
+        };
+        for object in found {
+            let value = serde_json::to_value(&object).context("reading JSON")?;
+            if Retried::of(kind, &value).is_some_and(|retried| retried.phase() == RunPhase::Failed) {
+                selected.push(format!("{prefix}/{}", object.name_any()));
+            }
+        }
+    }
+    if selected.is_empty() {
+        output::print_error(&format!(
+            "nothing in namespace {} with {labels} has failed",
+            connection.namespace
+        ));
+    }
+    Ok(selected)
 }
 
 async fn retry(connection: &Connection, args: &RetryArgs, object: &str) -> Result<()> {
@@ -105,14 +142,16 @@ async fn request(connection: &Connection, args: &RetryArgs, kind: RetriedKind, o
         with_feedback: args.with_feedback,
     };
     let text = serde_json::to_string(&order).context("writing the request")?;
-    let written = if let Some(item) = found {
+    let written = if args.dry_run.is_client() {
+        Ok(())
+    } else if let Some(item) = found {
         let request = json!({"metadata": {"uid": item.uid(), "annotations": {keys::RETRY: text}}});
         let params = args.dry_run.patch(PatchParams::default());
-        items.patch(&name, &params, &Patch::Merge(request)).await
+        items.patch(&name, &params, &Patch::Merge(request)).await.map(drop)
     } else {
         let mut item = identity.work_item(&name);
         item.annotations_mut().insert(keys::RETRY.to_owned(), text);
-        items.create(&args.dry_run.post(), &item).await
+        items.create(&args.dry_run.post(), &item).await.map(drop)
     };
     written.map_err(|error| {
         if is_not_found(&error) {
@@ -147,7 +186,7 @@ fn parse(object: &str) -> Result<(&'static [RetriedKind], &str)> {
     let (kinds, name) = match object.split_once('/') {
         None => (BOTH, object),
         Some(("workload" | "workloads" | "wl" | "workloads.foreman.llmkube.dev", name)) => (&BOTH[..1], name),
-        Some(("task" | "tasks" | "tasks.kelos.dev", name)) => (&BOTH[1..], name),
+        Some((kind, name)) if is_task(kind) => (&BOTH[1..], name),
         Some(_) => bail!(unknown()),
     };
     ensure!(!name.is_empty() && !name.contains('/'), unknown());

@@ -39,8 +39,11 @@ Exit codes: 0 all pass, 1 some fail, 2 usage.";
 #[command(after_help = EXAMPLES)]
 pub(crate) struct TestArgs {
     /// Cases, or folders with cases (files that have both `objects:` and `now:`).
-    #[arg(value_name = "PATHS", required = true)]
+    #[arg(value_name = "PATHS", required_unless_present = "filename")]
     pub(crate) paths: Vec<PathBuf>,
+    /// The same as PATHS, as with kubectl.
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) filename: Vec<PathBuf>,
     /// Write the results into the cases instead of comparing them. Review the difference before you commit it.
     #[arg(long)]
     pub(crate) update: bool,
@@ -69,7 +72,7 @@ struct FailedCase {
 pub(crate) async fn run(args: TestArgs) -> Result<ExitStatus> {
     let mut cases = Vec::new();
     let mut results = Results::default();
-    for path in &args.paths {
+    for path in args.paths.iter().chain(&args.filename) {
         find(path, true, &mut cases, &mut results);
     }
     let no_case = || UsageError("there is no case: a file with `objects:` and `now:`".to_owned());

@@ -70,7 +70,7 @@ struct Folders {
 #[derive(Args, Clone, Debug)]
 struct RegistrationArgs {
     /// The namespace that taskgate runs in.
-    #[arg(long, value_name = "NAME", default_value = NAMESPACE, value_parser = object_name)]
+    #[arg(long = "taskgate-namespace", alias = "namespace", value_name = "NAME", default_value = NAMESPACE, value_parser = object_name)]
     namespace: String,
     /// The Service in that namespace.
     #[arg(long, value_name = "NAME", default_value = NAME, value_parser = object_name)]

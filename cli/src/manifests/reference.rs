@@ -144,7 +144,7 @@ fn fields(text: &mut String, path: &str, schema: &Value) {
             "| `{path}` | {} | {} | {} |",
             kind(field),
             limits.join(", "),
-            sentence(&field["description"])
+            described(&field["description"])
         );
         match field["type"].as_str() {
             Some("array") => fields(text, &format!("{path}[]"), &field["items"]),
@@ -169,7 +169,7 @@ fn kind(field: &Value) -> String {
 
 fn limits(field: &Value) -> Vec<String> {
     let mut limits = Vec::new();
-    if let Some(values) = field["enum"].as_array() {
+    if let Some(values) = field["enum"].as_array().or(field["items"]["enum"].as_array()) {
         let values: Vec<_> = values.iter().map(|value| format!("`{}`", word(value))).collect();
         limits.push(values.join(" "));
     }
@@ -200,6 +200,13 @@ fn word(value: &Value) -> String {
             .map_or_else(|| number.to_string(), |number| format!("{number}")),
         other => format!("`{other}`"),
     }
+}
+
+/// The description of a field in one cell: each value of an enum has a line of its own.
+fn described(value: &Value) -> String {
+    let text = word(value).replace("\n\nPossible enum values:", "");
+    let lines: Vec<_> = text.split("\n - ").map(|line| sentence(&line.into())).collect();
+    lines.join("<br>")
 }
 
 /// A description in one line that ends no column.

@@ -103,7 +103,23 @@ async fn what_cannot_be_reset_is_printed_with_exit_code_1_or_2() -> anyhow::Resu
         .await?;
     ensure!(failures(&still) == 1, "nothing is reset when one is not clear");
 
-    let all = printed(&reset(&fixture, admin, &["--all-open"]).await?);
+    let as_bob = ["a/42", "--as", "bob", "--as-group", "system:authenticated"];
+    let impersonated = printed(&reset(&fixture, admin, &as_bob).await?);
+    ensure!(impersonated.2 == forbidden.2, "{impersonated:?}");
+
+    let unconfirmed = printed(&reset(&fixture, admin, &["--all-open"]).await?);
+    ensure!(
+        unconfirmed.0 == Some(2) && unconfirmed.2.contains("Reset 2 items") && unconfirmed.2.contains("pass --yes"),
+        "{unconfirmed:?}"
+    );
+    for strategy in ["--dry-run=client", "--dry-run=server"] {
+        let dry = printed(&reset(&fixture, admin, &["--all-open", strategy]).await?);
+        ensure!(
+            dry.0 == Some(0) && dry.1.matches("(dry run)").count() == 2,
+            "{strategy}: {dry:?}"
+        );
+    }
+    let all = printed(&reset(&fixture, admin, &["--all-open", "--yes"]).await?);
     ensure!(all.0 == Some(0) && all.1.lines().count() == 2, "{all:?}");
     Ok(())
 }

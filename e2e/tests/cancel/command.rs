@@ -71,9 +71,33 @@ async fn the_command_cancels_and_withdraws() -> anyhow::Result<()> {
         "{}",
         printed(&output)
     );
-    let output = run(&fixture, "ann", &["one", "--reason", "stale"]).await?;
+    let output = run(&fixture, "ann", &["task/one", "--reason", "stale"]).await?;
     ensure!(output.status.success(), "{}", printed(&output));
     await_cancelled(&fixture, "one").await.map(drop)
+}
+
+#[tokio::test]
+async fn a_selector_cancels_the_tasks_that_have_not_ended() -> anyhow::Result<()> {
+    let fixture = start("selector").await?;
+    for name in ["one", "two", "ended", "other"] {
+        fixture.run(&task(name)).await?;
+    }
+    fixture.succeed("ended").await?;
+    fixture.await_task_phase("ended", "Succeeded").await?;
+    let label = ["label", "tasks.kelos.dev", "one", "two", "ended", "batch=7"];
+    fixture.kubectl(label).await?.stdout_ok()?;
+    let dry = run(&fixture, "ann", &["-l", "batch=7", "--dry-run=client"]).await?;
+    let told = "Task one: would be cancelled (dry run)\nTask two: would be cancelled (dry run)\n";
+    ensure!(printed(&dry) == told, "{}", printed(&dry));
+    let output = run(&fixture, "ann", &["-l", "batch=7", "--reason", "stale"]).await?;
+    let text = printed(&output);
+    ensure!(output.status.success() && text.lines().count() == 2, "{text}");
+    await_cancelled(&fixture, "one").await?;
+    await_cancelled(&fixture, "two").await?;
+    let nothing = run(&fixture, "ann", &["-l", "batch=8"]).await?;
+    ensure!(nothing.status.success() && printed(&nothing).contains("no Task in namespace"), "{nothing:?}");
+    ensure!(cancel_state(&fixture.tasks().get("other").await?).is_empty());
+    Ok(())
 }
 
 #[tokio::test]

@@ -103,9 +103,9 @@ async fn is_gone(cp: &ControlPlane, ns: &Namespace, system: &str) -> anyhow::Res
 fn command(cp: &ControlPlane, namespace: &str) -> anyhow::Result<Command> {
     let mut command = Command::new(binary("taskgate")?);
     let kubeconfig = format!("--kubeconfig={}", cp.kubeconfig().display());
-    let namespace = format!("--namespace={namespace}");
+    let namespace = format!("--taskgate-namespace={namespace}");
     command
-        .args(["uninstall", &namespace, &kubeconfig])
+        .args(["uninstall", "--yes", &namespace, &kubeconfig])
         .stdin(Stdio::null())
         .kill_on_drop(true);
     Ok(command)

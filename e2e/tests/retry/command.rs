@@ -53,6 +53,8 @@ async fn manually_it_goes_on_beyond_the_limit() -> anyhow::Result<()> {
         text(&dry.stdout) == "Workload wl: is run again as attempt 2 (dry run)\n",
         "{dry:?}"
     );
+    let selected = retry(&fixture, &alice, &["-l", "!absent", "--dry-run=client"]).await?;
+    ensure!(selected.stdout == dry.stdout, "{selected:?}");
     let done = retry(&fixture, &alice, &["workload/wl", "--with-feedback"]).await?;
     ensure!(
         text(&done.stdout) == "Workload wl: is run again as attempt 2\n",

@@ -18,9 +18,10 @@ use taskgate_offline::{
 
 use self::report::{CheckReport, EvaluatedObject};
 use crate::{
-    cluster::{Connection, ConnectionArgs},
+    cluster::Connection,
     defaults::{NAME, NAMESPACE},
     exit::{ExitStatus, UsageError},
+    flags::{ConnectionArgs, WarningsArgs},
     output::{self, ProgressLine, Style},
 };
 
@@ -33,11 +34,15 @@ Examples:
   kubectl get tasks.kelos.dev -o yaml | taskgate check - --with policy.yaml
   taskgate check deploy/ -o sarif > taskgate.sarif
 
-Exit codes: 0 all pass, 1 something is refused or cannot be read, 2 usage, 3 warnings only.";
+Exit codes: 0 all pass, 1 something is refused or cannot be read, 2 usage, 3 (--warnings-exit-code) warnings only.";
 
 /// Flags of `taskgate check`.
 #[derive(Args, Debug)]
-#[command(after_help = EXAMPLES)]
+#[command(
+    after_help = EXAMPLES,
+    mut_arg("as_user", |arg| arg.help("The user who creates the objects. The cluster is read as yourself")),
+    mut_arg("as_groups", |arg| arg.help("A group of that user; may be given several times")),
+)]
 #[allow(clippy::struct_excessive_bools, reason = "flags that do not depend on each other")]
 pub(crate) struct CheckArgs {
     /// Files, folders, or - for standard input: YAML with any number of documents, JSON, Lists, AdmissionReviews. Tasks,
@@ -45,6 +50,9 @@ pub(crate) struct CheckArgs {
     /// also taken for the state of the cluster.
     #[arg(value_name = "FILES")]
     pub(crate) files: Vec<PathBuf>,
+    /// The same as FILES, as with kubectl.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) filename: Vec<PathBuf>,
     /// Files or folders with further objects of the cluster: policies, WorkItems, Namespaces, TaskSpawners, Workspaces, Tasks,
     /// CRDs, webhook configurations. They are not evaluated.
     #[arg(long, value_name = "FILES")]
@@ -53,17 +61,11 @@ pub(crate) struct CheckArgs {
     #[arg(long)]
     pub(crate) live: bool,
     /// With --live and without FILES: evaluate the objects of every namespace.
-    #[arg(short = 'A', long, requires = "live", conflicts_with = "files")]
+    #[arg(short = 'A', long, requires = "live", conflicts_with_all = ["files", "filename"])]
     pub(crate) all_namespaces: bool,
     /// Objects that are in no file do not exist: a Workspace, a LocalQueue, Kueue. Implied by --live.
     #[arg(long)]
     pub(crate) complete: bool,
-    /// The user who creates the objects.
-    #[arg(long = "as", value_name = "USER")]
-    pub(crate) user: Option<String>,
-    /// A group of the user.
-    #[arg(long = "as-group", value_name = "GROUP", requires = "user")]
-    pub(crate) groups: Vec<String>,
     /// The time of the creation, such as 2026-11-20T12:00:00Z. Absent: now.
     #[arg(long, value_name = "TIME")]
     pub(crate) now: Option<Timestamp>,
@@ -79,6 +81,8 @@ pub(crate) struct CheckArgs {
     /// Print only what is refused or has warnings.
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) warnings: WarningsArgs,
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
 }
@@ -112,7 +116,8 @@ pub(crate) enum Ci {
 }
 
 /// RBAC with `--live`: `list` on the objects that verdicts depend on, and `create` on subjectaccessreviews. Nothing without.
-pub(crate) async fn run(args: CheckArgs) -> Result<ExitStatus> {
+pub(crate) async fn run(mut args: CheckArgs) -> Result<ExitStatus> {
+    args.files.append(&mut args.filename);
     if args.files.is_empty() && !args.live {
         let usage = "name FILES to check, - for standard input, or --live for what is in the cluster";
         bail!(UsageError(usage.to_owned()));
@@ -123,7 +128,7 @@ pub(crate) async fn run(args: CheckArgs) -> Result<ExitStatus> {
     drop(reading);
     let mut report = CheckReport::default();
     let (connection, live, namespace) = if args.live {
-        let connection = args.connection.connect().await?;
+        let connection = args.connection.without_impersonation().connect().await?;
         let loaded = cluster_state::load(&connection.client, &connection.namespace).await;
         let (live, notes) = loaded.context("reading the cluster")?;
         report.notes = notes.iter().map(ToString::to_string).collect();
@@ -194,10 +199,11 @@ fn defaults(args: &CheckArgs, namespace: String) -> RequestDefaults {
         namespace,
         ..RequestDefaults::default()
     };
-    if let Some(username) = &args.user {
+    let cluster = &args.connection.cluster;
+    if let Some(username) = &cluster.as_user {
         defaults.user = UserInfo {
             username: Some(username.clone()),
-            groups: Some(args.groups.clone()),
+            groups: Some(cluster.as_groups.clone()),
             ..UserInfo::default()
         };
     }

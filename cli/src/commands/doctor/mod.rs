@@ -18,10 +18,9 @@ use tokio::time::{Instant, sleep};
 
 use self::report::{DoctorReport, Level};
 use crate::{
-    cluster::InstallationArgs,
     defaults::NAME,
     exit::ExitStatus,
-    flags::{duration, object_name},
+    flags::{ClusterArgs, InstallationArgs, WarningsArgs, duration, object_name},
     output::{OutputFormat, ProgressLine, Style, try_print},
 };
 
@@ -36,7 +35,7 @@ const WAIT_INTERVAL: Duration = Duration::from_secs(1);
   taskgate doctor -o json | jq '.findings[] | select(.level != \"ok\")'
 
 Nothing is written: the objects that test admission are created as a dry run.
-Exit code 0: no warnings; 3: there are warnings; 1: something does not work.")]
+Exit code 0: no warnings; 3 (--warnings-exit-code): there are warnings; 1: something does not work.")]
 pub(crate) struct DoctorArgs {
     /// Omit the checks that pass.
     #[arg(short, long)]
@@ -51,13 +50,17 @@ pub(crate) struct DoctorArgs {
     #[arg(long, value_name = "NAME", default_value = NAME, value_parser = object_name)]
     pub(crate) service: String,
     #[command(flatten)]
+    pub(crate) warnings: WarningsArgs,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    #[command(flatten)]
     pub(crate) installation: InstallationArgs,
 }
 
 /// RBAC: `get` and `list` on the objects that are checked, `create` on clustertaskpolicies and Tasks (as a dry run) and on
 /// subjectaccessreviews. What may not be read is reported as a warning.
 pub(crate) async fn run(args: DoctorArgs) -> Result<ExitStatus> {
-    let connection = args.installation.connect().await?;
+    let connection = args.installation.connect(&args.cluster).await?;
     let until = args.wait.map(|period| Instant::now() + period);
     let waiting = ProgressLine::new("waiting for taskgate, checks that pass");
     let mut report = loop {

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use taskgate_api::{GROUP, VERSION, keys};
 
 use crate::{
-    cluster::{DryRun, api_error},
+    cluster::api_error,
     commands::snapshot::{Collection, SnapshotReader},
+    flags::DryRun,
 };
 
 const NAME: &str = "taskgate-doctor";
@@ -78,7 +79,7 @@ async fn create(
 ) -> Result<Value> {
     let object: DynamicObject = serde_json::from_value(object)?;
     let objects = reader.api_in(collection, namespace);
-    let created = objects.create(&DryRun { dry_run: true }.post(), &object).await;
+    let created = objects.create(&DryRun::SERVER.post(), &object).await;
     Ok(serde_json::to_value(created.map_err(api_error)?)?)
 }
 

@@ -21,8 +21,9 @@ use super::{
     input::ExplainContext,
 };
 use crate::{
-    cluster::{Connection, DryRun, api_error},
+    cluster::{Connection, api_error},
     commands::snapshot::{Collection, DisplayState, KUEUE_DEPLOYMENT, TaskSummary},
+    flags::DryRun,
 };
 
 /// The phase of a Task whose Job has not started.
@@ -308,7 +309,7 @@ pub(super) async fn kueue(connection: &Connection) -> Result<Option<Line>> {
         }}},
     }))?;
     let jobs = Api::<v1::Job>::namespaced(client.clone(), namespace);
-    let refused = match jobs.create(&DryRun { dry_run: true }.post(), &job).await {
+    let refused = match jobs.create(&DryRun::SERVER.post(), &job).await {
         Ok(_) => None,
         Err(kube::Error::Api(status)) => refused_job(&status.message),
         Err(error) => return Err(api_error(error)),

@@ -28,8 +28,8 @@ use self::{
 };
 use super::snapshot::{Collection, SnapshotReader};
 use crate::{
-    cluster::ConnectionArgs,
     exit::ExitStatus,
+    flags::{ConnectionArgs, WarningsArgs},
     output::{OutputFormat, Style, print},
 };
 
@@ -41,7 +41,7 @@ use crate::{
   taskgate explain spawner/fixer -n team-a         a spawner: its Tasks, and the items that get none
   taskgate explain task/fixer-42 -f dump.yaml      from the output of kubectl get -o yaml
 
-Exit code 0: it was explained; 3: it was, except for what could not be read; 1: there is no such object; 2: the name is \
+Exit code 0: it was explained; 3 (--warnings-exit-code): it was, except for what could not be read; 1: there is no such object; 2: the name is \
 ambiguous.")]
 pub(crate) struct ExplainArgs {
     /// The object: task/NAME, job/NAME, item/SPAWNER/ID (or a WorkItem's name), spawner/NAME, workload/NAME (Foreman's), or a
@@ -49,11 +49,13 @@ pub(crate) struct ExplainArgs {
     #[arg(value_name = "OBJECT")]
     pub(crate) object: String,
     /// Files or folders with the objects of a cluster, or - for standard input; no cluster is read.
-    #[arg(short, long, value_name = "FILES", num_args = 1.., conflicts_with_all = ["kubeconfig", "context"])]
+    #[arg(short, long = "filename", alias = "files", value_name = "FILES", num_args = 1.., conflicts_with_all = ["kubeconfig", "context"])]
     pub(crate) files: Vec<PathBuf>,
     /// The form of the result.
     #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
     pub(crate) output: OutputFormat,
+    #[command(flatten)]
+    pub(crate) warnings: WarningsArgs,
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
 }

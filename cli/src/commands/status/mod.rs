@@ -18,13 +18,12 @@ use std::{
 };
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::ConfigMap};
 use serde_json::Value;
 use taskgate_api::switch::{CONFIG_MAP, webhooks};
 use taskgate_controller::switch::configurations;
-use taskgate_webhook::{ConfigurationName, rules::CONFIGURATION};
 
 use self::report::StatusReport;
 use super::{
@@ -32,11 +31,11 @@ use super::{
     snapshot::{Collection, Snapshot, SnapshotReader},
 };
 use crate::{
-    cluster::{Connection, ConnectionArgs, resource_of},
-    defaults::{NAME, NAMESPACE},
+    cluster::{Connection, resource_of},
+    defaults::NAME,
     exit::ExitStatus,
-    flags::object_name,
-    output::{OutputFormat, try_print},
+    flags::{ConnectionArgs, InstallationArgs, WarningsArgs, object_name},
+    output::{to_json, to_yaml, try_print},
 };
 
 /// Moves a terminal's cursor to its beginning and clears the screen.
@@ -49,35 +48,49 @@ const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
   taskgate status -A --watch         of all namespaces, printed again after each change
   taskgate status -A -o json | jq '.openItems.entries[] | {key, totalCostUSD}'
 
-Exit code 0: everything was read; 3: something could not be read, which is shown in its place; 1: nothing could be read.")]
+Exit code 0: everything was read; 3 (--warnings-exit-code): something could not be read, which is shown in its place; 1: nothing could be read.")]
 pub(crate) struct StatusArgs {
     /// All namespaces.
     #[arg(short = 'A', long, conflicts_with = "namespace")]
     pub(crate) all_namespaces: bool,
     /// The form of the result.
     #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
-    pub(crate) output: OutputFormat,
+    pub(crate) output: StatusFormat,
     /// Continue, and print it again after each change, until Ctrl-C.
     #[arg(short, long)]
     pub(crate) watch: bool,
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
     #[command(flatten)]
-    pub(crate) installed: InstalledArgs,
+    pub(crate) warnings: WarningsArgs,
+    #[command(flatten)]
+    pub(crate) installation: InstallationArgs,
+    /// The Service, which the Lease is named after.
+    #[arg(long, value_name = "NAME", default_value = NAME, value_parser = object_name)]
+    pub(crate) service: String,
 }
 
-/// The flags that name the installation.
-#[derive(Args, Debug)]
-pub(crate) struct InstalledArgs {
-    /// The namespace that taskgate runs in.
-    #[arg(long, value_name = "NAME", default_value = NAMESPACE, value_parser = object_name)]
-    pub(crate) taskgate_namespace: String,
-    /// The name of its webhook configurations.
-    #[arg(long, value_name = "NAME", default_value = CONFIGURATION)]
-    pub(crate) configuration: ConfigurationName,
-    /// The Service, which the Lease is named after.
-    #[arg(long, value_name = "NAME", default_value = NAME)]
-    pub(crate) service: String,
+/// The form of the report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StatusFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For people, with the Tasks that succeeded.
+    Wide,
+    /// The names of the policies, Tasks and items, as kubectl takes them.
+    Name,
+    /// For programs.
+    Json,
+    /// For programs and people.
+    Yaml,
+}
+
+impl StatusFormat {
+    /// Whether the state of the installation precedes the report.
+    fn is_text(self) -> bool {
+        matches!(self, Self::Text | Self::Wide)
+    }
 }
 
 /// RBAC: `list`, and with `--watch` also `watch`, on tasks and taskspawners of kelos.dev, and on workitems, taskpolicies and
@@ -92,11 +105,11 @@ pub(crate) async fn run(args: StatusArgs) -> Result<ExitStatus> {
     let queries = Collection::STATUS.map(|collection| reader.query(collection));
     let snapshot = reader.read(queries).await.if_reachable()?;
     let report = render(&StatusReport::of(reader.namespace(), &snapshot), args.output)?;
-    if args.output != OutputFormat::Text {
+    if !args.output.is_text() {
         try_print(&report)?;
         return Ok(status(&snapshot));
     }
-    let installation = installation(&connection, &args.installed).await;
+    let installation = installation(&connection, &args).await;
     let status = match (&installation, status(&snapshot)) {
         (Err(_), ExitStatus::Success) => ExitStatus::Warnings,
         (_, status) => status,
@@ -117,7 +130,7 @@ fn status(snapshot: &Snapshot) -> ExitStatus {
 async fn watch(args: &StatusArgs) -> Result<ExitStatus> {
     let connection = args.connection.connect_to_watch().await?;
     let reader = SnapshotReader::discover(connection, args.all_namespaces).await?;
-    let clears = args.output == OutputFormat::Text && io::stdout().is_terminal();
+    let clears = args.output.is_text() && io::stdout().is_terminal();
     let mut printed = None;
     let mut last = ExitStatus::Success;
     follow::follow(&reader, |snapshot| {
@@ -129,8 +142,8 @@ async fn watch(args: &StatusArgs) -> Result<ExitStatus> {
         let text = render(&report, args.output)?;
         let begin = match (clears, args.output) {
             (true, _) => CLEAR,
-            (false, OutputFormat::Yaml) => "---\n",
-            (false, OutputFormat::Text) if printed.is_some() => "\n",
+            (false, StatusFormat::Yaml) => "---\n",
+            (false, format) if format.is_text() && printed.is_some() => "\n",
             (false, _) => "",
         };
         printed = Some(report);
@@ -140,20 +153,27 @@ async fn watch(args: &StatusArgs) -> Result<ExitStatus> {
     Ok(last)
 }
 
-fn render(report: &StatusReport, format: OutputFormat) -> Result<String> {
-    format.render(report, || text::text(report, Timestamp::now()))
+fn render(report: &StatusReport, format: StatusFormat) -> Result<String> {
+    match format {
+        StatusFormat::Text => Ok(text::text(report, Timestamp::now())),
+        StatusFormat::Wide => Ok(text::wide(report, Timestamp::now())),
+        StatusFormat::Name => Ok(text::names(report)),
+        StatusFormat::Json => to_json(report),
+        StatusFormat::Yaml => to_yaml(report),
+    }
 }
 
 /// The state of the installation, a line each: the switch, both webhook configurations, the leader.
 ///
 /// RBAC: `get` on the ConfigMap and the Lease in taskgate's namespace, and on both webhook configurations.
-async fn installation(connection: &Connection, args: &InstalledArgs) -> Result<String> {
-    let own = Some(args.taskgate_namespace.as_str());
+async fn installation(connection: &Connection, args: &StatusArgs) -> Result<String> {
+    let namespace = args.installation.namespace(connection).await?;
+    let own = Some(namespace.as_str());
     let map = connection.get(&resource_of::<ConfigMap>(), own, CONFIG_MAP).await?;
     let switch = map.map_or_else(|| "enabled".to_owned(), |map| describe(&map).1);
     let mut text = format!("taskgate: {switch}\n");
     for (resource, _) in configurations(&connection.client) {
-        let name = args.configuration.as_str();
+        let name = args.installation.configuration.as_str();
         let found = connection.get(&resource, None, name).await?;
         let state = found.map_or_else(|| "there is none".to_owned(), |found| webhook_state(&found));
         let _ = writeln!(text, "{} {name}: {state}", resource.kind);

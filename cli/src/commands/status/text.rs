@@ -1,6 +1,7 @@
 //! The report for people.
 
 use jiff::Timestamp;
+use taskgate_api::kelos;
 use taskgate_policy::clip;
 
 use super::report::{ItemLine, PolicyLine, RetryLine, StatusReport, TaskLine};
@@ -112,8 +113,34 @@ fn unknown() -> String {
     "?".to_owned()
 }
 
-/// `report` as sections of tables; ages are as of `now`.
+/// The policies, Tasks and open items of `report`, each as kubectl names it.
+pub(super) fn names(report: &StatusReport) -> String {
+    let policies = report.policies.entries.iter().filter_map(|policy| {
+        let (kind, name) = policy.name.split_once('/')?;
+        Some(format!(
+            "{}.{}/{name}\n",
+            kind.to_ascii_lowercase(),
+            taskgate_api::GROUP
+        ))
+    });
+    let tasks = report.tasks.entries.iter();
+    let tasks = tasks.map(|task| format!("task.{}/{}\n", kelos::GROUP, task.name));
+    let items = report.open_items.entries.iter();
+    let items = items.map(|item| format!("workitem.{}/{}\n", taskgate_api::GROUP, item.name));
+    policies.chain(tasks).chain(items).collect()
+}
+
+/// `report` as sections of tables; ages are as of `now`. Tasks that succeeded are only counted.
 pub(super) fn text(report: &StatusReport, now: Timestamp) -> String {
+    tables(report, now, false)
+}
+
+/// As [`text`], with the Tasks that succeeded.
+pub(super) fn wide(report: &StatusReport, now: Timestamp) -> String {
+    tables(report, now, true)
+}
+
+fn tables(report: &StatusReport, now: Timestamp, wide: bool) -> String {
     let StatusReport {
         policies,
         tasks,
@@ -121,9 +148,8 @@ pub(super) fn text(report: &StatusReport, now: Timestamp) -> String {
         retries,
         ..
     } = report;
-    // Tasks that succeeded are only counted.
     let succeeded = DisplayState::Phase("Succeeded".to_owned());
-    let (done, listed): (Vec<_>, Vec<_>) = tasks.entries.iter().partition(|task| task.state == succeeded);
+    let (done, listed): (Vec<_>, Vec<_>) = tasks.entries.iter().partition(|task| !wide && task.state == succeeded);
     let all_items = items.entries.len() + report.closed_items;
     let in_progress = retries.entries.iter().filter(|line| line.is_in_progress()).count();
     let failed = retries.entries.len() - in_progress;

@@ -22,18 +22,17 @@ use k8s_openapi::{
 };
 use kube::{
     ResourceExt as _,
-    api::{ApiResource, DeleteParams, ListParams},
+    api::{ApiResource, DeleteParams},
 };
-use taskgate_api::keys;
 use taskgate_controller::switch::configurations;
-use taskgate_webhook::{ConfigurationName, rules::CONFIGURATION};
 use tokio::time::sleep;
 
 use self::lease::FencingLease;
 use crate::{
-    cluster::{Connection, ConnectionArgs, DryRun, api_error, deleted, is_not_found, resource, resource_of},
+    cluster::{Connection, api_error, deleted, is_not_found, resource, resource_of, with_label},
     defaults,
     exit::ExitStatus,
+    flags::{ClusterArgs, Confirmation, DryRun, InstallationArgs},
     output,
 };
 
@@ -42,15 +41,13 @@ const TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Flags of `taskgate uninstall`.
 #[derive(Args, Debug)]
-#[command(
-    mut_arg("namespace", |arg| arg.help(format!("The namespace of taskgate. Absent: {:?}, whatever the context", defaults::NAMESPACE))),
-    after_help = "Examples:
-  taskgate uninstall --dry-run                     what would be removed
+#[command(after_help = "Examples:
+  taskgate uninstall --dry-run=client              what would be removed
   taskgate uninstall                               policies and WorkItems are kept
-  taskgate uninstall --let-go                      before helm uninstall"
-)]
+  taskgate uninstall --let-go --yes                before helm uninstall")]
 pub(crate) struct UninstallArgs {
-    /// Only remove the webhook configurations and the finalizers of Tasks; the rest is removed by the installer, such as Helm.
+    /// Only remove the webhook configurations named by --configuration and the finalizers of Tasks; the rest is removed by the
+    /// installer, such as Helm.
     #[arg(long)]
     pub(crate) let_go: bool,
     /// Also remove taskgate's CRDs, and with them every policy and WorkItem.
@@ -58,23 +55,31 @@ pub(crate) struct UninstallArgs {
     pub(crate) with_data: bool,
     #[command(flatten)]
     pub(crate) dry_run: DryRun,
-    /// The name of the webhook configurations. Without `--let-go` those with taskgate's label are found whatever their name.
-    #[arg(long, value_name = "NAME", default_value = CONFIGURATION)]
-    pub(crate) configuration: ConfigurationName,
+    #[command(flatten)]
+    pub(crate) confirmation: Confirmation,
     /// The Lease of the replicas.
     #[arg(long, value_name = "NAME", default_value = defaults::LEASE)]
     pub(crate) lease: String,
     #[command(flatten)]
-    pub(crate) connection: ConnectionArgs,
+    pub(crate) cluster: ClusterArgs,
+    #[command(flatten)]
+    pub(crate) installation: InstallationArgs,
 }
 
 /// RBAC: with `--let-go`: `delete` on both webhook configurations, `get, update` on the Lease, `get, list, patch, delete` on
 /// tasks of kelos.dev. Else those of an administrator.
 pub(crate) async fn run(args: UninstallArgs) -> Result<ExitStatus> {
-    let mut target = args.connection.clone();
-    target.namespace.get_or_insert_with(|| defaults::NAMESPACE.to_owned());
-    let connection = target.connect().await?;
+    let connection = args.installation.connect(&args.cluster).await?;
     let dry_run = args.dry_run;
+    if !dry_run.is_on() {
+        let data = if args.with_data {
+            ", with every policy and WorkItem"
+        } else {
+            ""
+        };
+        let what = format!("Remove taskgate from namespace {}{data}", connection.namespace);
+        args.confirmation.ask(&what)?;
+    }
     let removal = Removal {
         connection: &connection,
         dry_run,
@@ -86,11 +91,16 @@ pub(crate) async fn run(args: UninstallArgs) -> Result<ExitStatus> {
     }
     // From here on the API server does not call taskgate.
     for (resource, configurations) in configurations(&connection.client) {
+        if dry_run.is_client() {
+            continue;
+        }
         let params = dry_run.delete(DeleteParams::default());
-        let result = configurations.delete(args.configuration.as_str(), &params).await;
+        let result = configurations
+            .delete(args.installation.configuration.as_str(), &params)
+            .await;
         deleted(result).with_context(|| format!("removing the {}", resource.kind))?;
     }
-    let mut lease = if dry_run.dry_run {
+    let mut lease = if dry_run.is_on() {
         FencingLease::none()
     } else {
         FencingLease::take(&connection, &args.lease).await?
@@ -144,12 +154,11 @@ impl Removal<'_> {
     /// let it read a Secret.
     async fn remove(&self, resources: &[ApiResource]) -> Result<()> {
         let Self { connection, dry_run } = self;
-        let label = ListParams::default().labels(&format!("{}={}", keys::PART_OF, keys::PART_OF_TASKGATE));
         for resource in resources {
             let ApiResource {
                 group, kind, plural, ..
             } = resource;
-            let found = match connection.api(resource, None).list(&label).await {
+            let found = match connection.api(resource, None).list(&with_label()).await {
                 // The kind is not installed.
                 Err(error) if is_not_found(&error) => continue,
                 found => found.map_err(api_error).with_context(|| format!("listing {plural}"))?,
@@ -164,9 +173,11 @@ impl Removal<'_> {
                 if (is_elsewhere && group != "rbac.authorization.k8s.io") || another_namespace {
                     continue;
                 }
-                let api = connection.api(resource, namespace.as_deref());
-                let result = api.delete(&name, &dry_run.delete(DeleteParams::background())).await;
-                deleted(result).with_context(|| format!("removing {kind} {name}"))?;
+                if !dry_run.is_client() {
+                    let api = connection.api(resource, namespace.as_deref());
+                    let result = api.delete(&name, &dry_run.delete(DeleteParams::background())).await;
+                    deleted(result).with_context(|| format!("removing {kind} {name}"))?;
+                }
                 output::print(&format!("removed {kind} {name}{}\n", dry_run.suffix()))?;
             }
         }
@@ -186,7 +197,7 @@ async fn remove_finalizers(connection: &Connection, lease: &mut FencingLease<'_>
         let began = Instant::now();
         let pass = tasks.remove_finalizers(lease).await?;
         // A dry run changes nothing: another pass would find the same.
-        let is_unsettled = pass.again > 0 && !dry_run.dry_run;
+        let is_unsettled = pass.again > 0 && !dry_run.is_on();
         summary.add(pass);
         if lease.effective() <= began && !is_unsettled {
             return Ok(summary.text(dry_run));

@@ -13,7 +13,10 @@ use taskgate_api::{kelos, keys};
 use taskgate_policy::{TaskState, UninstallAction, uninstall_action};
 
 use super::lease::FencingLease;
-use crate::cluster::{Connection, DryRun, api_error, is_conflict, is_not_found, resource};
+use crate::{
+    cluster::{Connection, api_error, is_conflict, is_not_found, resource},
+    flags::DryRun,
+};
 
 /// How many Tasks are read at a time.
 const PAGE: u32 = 500;
@@ -134,11 +137,17 @@ impl Tasks {
     }
 
     async fn patch(&self, task: &DynamicObject, patch: &Value) -> kube::Result<()> {
+        if self.dry_run.is_client() {
+            return Ok(());
+        }
         let (params, patch) = (self.dry_run.patch(PatchParams::default()), Patch::Merge(patch));
         self.api(task).patch(&task.name_any(), &params, &patch).await.map(drop)
     }
 
     async fn delete(&self, task: &DynamicObject) -> kube::Result<()> {
+        if self.dry_run.is_client() {
+            return Ok(());
+        }
         let seen = DeleteParams {
             preconditions: Some(Preconditions {
                 uid: task.metadata.uid.clone(),

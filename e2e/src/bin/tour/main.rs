@@ -14,6 +14,7 @@ use terminal::{heading, say, show_file, timed, typed, typed_with_input};
 const NAMESPACE: &str = "team-a";
 const POLICY: &str = include_str!("../../../tour/policy.yaml");
 const SPAWNER: &str = include_str!("../../../tour/spawner.yaml");
+const FLAKY: &str = include_str!("../../../tour/flaky.yaml");
 const TASK: &str = include_str!("../../../tour/task.yaml");
 const KUEUE: &str = include_str!("../../../tour/kueue.yaml");
 const RETRY: &str = include_str!("../../../tour/retry.yaml");
@@ -113,18 +114,7 @@ async fn tour() -> anyhow::Result<()> {
     .await?;
     typed(&cp, STANDING).await?;
 
-    heading(
-        "5. An item that failed three times (the tour wrote its WorkItem): no further Task. A dry run has the same decision.",
-    );
-    remember_failures(&cp).await?;
-    typed(&cp, "kubectl -n team-a get workitems").await?;
-    show_file(TASK);
-    typed_with_input(&cp, "kubectl create --dry-run=server -f once-more.yaml", TASK).await?;
-
-    heading("6. Reset its failures, and it may run");
-    typed(&cp, "kubectl -n team-a delete workitem fixer-103-da53f9f214").await?;
-    until_allowed(&cp).await?;
-    typed_with_input(&cp, "kubectl create --dry-run=server -f once-more.yaml", TASK).await?;
+    breaker(&cp).await?;
 
     let _foreman = timed("\nStarting a stand-in for Foreman", start_foreman(&cp)).await?;
     retry(&cp).await?;
@@ -138,6 +128,23 @@ async fn tour() -> anyhow::Result<()> {
         cp.kubeconfig().display()
     ));
     std::future::pending().await
+}
+
+async fn breaker(cp: &ControlPlane) -> anyhow::Result<()> {
+    heading("5. The agent of issue 103 fails twice: its circuit breaker opens, and it gets no further Task");
+    cp.apply_yaml(FLAKY).await?;
+    until(cp, "the breaker is open", &["get", "workitems"], |list| {
+        items(list).any(|item| item.pointer("/status/breaker") == Some(&Value::from("Open")))
+    })
+    .await?;
+    typed(cp, "kubectl -n team-a get workitems").await?;
+    show_file(TASK);
+    typed_with_input(cp, "kubectl create --dry-run=server -f once-more.yaml", TASK).await?;
+    typed(cp, "taskgate explain item/flaky/103 -n team-a").await?;
+
+    heading("6. Reset its failures, and it may run");
+    typed(cp, "taskgate reset flaky/103 -n team-a --reason repaired").await?;
+    typed_with_input(cp, "kubectl create --dry-run=server -f once-more.yaml", TASK).await
 }
 
 async fn retry(cp: &ControlPlane) -> anyhow::Result<()> {
@@ -169,45 +176,6 @@ async fn retry(cp: &ControlPlane) -> anyhow::Result<()> {
         "kubectl -n team-a get workitems '-ocustom-columns=ITEM:.spec.item,ATTEMPT:.status.retry.attempt,\
          WHY:.status.conditions[?(@.type==\"Retry\")].message'",
     )
-    .await
-}
-
-/// Writes the WorkItem of an item as the controller does after three failures.
-async fn remember_failures(cp: &ControlPlane) -> anyhow::Result<()> {
-    cp.apply_yaml(include_str!("../../../tour/work-item.yaml")).await?;
-    let status = r#"{"status": {"breaker": "Open", "consecutiveFailures": 3, "openedAt": "2026-11-20T10:00:00Z",
-        "totalCostUSD": "1.50", "reason": "MaxRetriesExceeded"}}"#;
-    let args = [
-        "-n",
-        NAMESPACE,
-        "patch",
-        "wi",
-        "fixer-103-da53f9f214",
-        "--subresource=status",
-        "--as",
-        taskgate_e2e::GATE_USER,
-        "--as-group=system:masters",
-        "--type=merge",
-        "-p",
-        status,
-    ];
-    cp.kubectl(args).await?.stdout_ok()?;
-    eventually("taskgate knows of the failures", PATIENCE, || async {
-        let output = cp
-            .kubectl_with_input(["create", "--dry-run=server", "-f-"], TASK)
-            .await?;
-        output.stderr_failed().map(drop)
-    })
-    .await
-}
-
-async fn until_allowed(cp: &ControlPlane) -> anyhow::Result<()> {
-    eventually("the item may run again", PATIENCE, || async {
-        cp.kubectl_with_input(["create", "--dry-run=server", "-f-"], TASK)
-            .await?
-            .stdout_ok()
-            .map(drop)
-    })
     .await
 }
 

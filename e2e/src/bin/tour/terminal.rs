@@ -17,12 +17,15 @@ pub(crate) async fn typed(cp: &ControlPlane, line: &str) -> anyhow::Result<()> {
 /// As [`typed`], with the content of the file that the line names.
 pub(crate) async fn typed_with_input(cp: &ControlPlane, line: &str, file: &str) -> anyhow::Result<()> {
     say(&styled("36", &format!("$ {line}")));
-    let words: Vec<&str> = line.split_whitespace().skip(1).collect();
+    let mut words = line.split_whitespace();
+    let program = words.next();
     let args: Vec<&str> = words
-        .iter()
         .map(|word| word.strip_suffix(".yaml").map_or(word.trim_matches('\''), |_| "-"))
         .collect();
-    let output = cp.kubectl_with_input(args, file).await?;
+    let output = match program {
+        Some("taskgate") => cp.taskgate(cp.kubeconfig(), &args).await?,
+        _ => cp.kubectl_with_input(args, file).await?,
+    };
     say(format!("{}{}", output.stdout, output.stderr).trim_end());
     Ok(())
 }
