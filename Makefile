@@ -68,9 +68,6 @@ screenshots: control-plane ## Draw docs/images/tour.svg from the output of the t
 	@set -o pipefail; ONCE=1 target/debug/tour | .ci/screenshot > docs/images/tour.svg.new
 	@mv docs/images/tour.svg.new docs/images/tour.svg
 
-.PHONY: dist
-dist: ## Render the overlays as plain YAML, one file each, to dist/
-	@.ci/step "Rendering the overlays" .ci/dist
 .PHONY: binary
 binary: ## Build the static binary for this machine's architecture, to dist/linux-ARCHITECTURE/
 	@.ci/step "Building the static binary" .ci/binary
@@ -89,6 +86,22 @@ image-load: ## Load the image into kind, k3d or minikube: TOOL= selects one, CLU
 .PHONY: push
 push: ## Push the image to a registry: make push REPO=registry.example.com/taskgate
 	@.ci/step "Pushing the image" .ci/image push $(IMAGE)
+
+.PHONY: push-chart
+push-chart: ## Push the chart of dist/ to oci://…/charts beside the image
+	@.ci/step "Pushing the chart" .ci/image push-chart $(IMAGE)
+
+.PHONY: login
+login: ## Log in to the registry of REPO as USER, with the password on standard input, without Docker
+	@.ci/image login $(IMAGE)
+
+.PHONY: digest
+digest: ## Print the digest of the image in dist/image
+	@.ci/image digest $(IMAGE)
+
+.PHONY: version
+version: ## Print the version of the workspace
+	@echo $(VERSION)
 
 .PHONY: dist
 dist: ## Write the artifacts of a release to dist/: YAML, chart, command line (after make binary), krew manifest, SBOM, checksums
