@@ -2,11 +2,13 @@
 
 use std::{fs, path::Path};
 
+use anyhow::{Context as _, Result, ensure};
+
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-fn read(path: &str) -> String {
+fn read(path: &str) -> Result<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
-    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    fs::read_to_string(&path).with_context(|| path.display().to_string())
 }
 
 /// The text behind each `mark` up to the next white space or sign that is not part of a version.
@@ -19,39 +21,43 @@ fn versions<'a>(text: &'a str, mark: &'a str) -> impl Iterator<Item = &'a str> {
 }
 
 #[test]
-fn chart_and_image_have_the_version_of_the_workspace() {
-    for (path, mark, least) in [
-        ("manifests/chart/Chart.yaml", "\nversion: ", 1),
-        ("manifests/chart/Chart.yaml", "\nappVersion: ", 1),
-        ("manifests/chart/Chart.yaml", "ghcr.io/taskgate/taskgate:", 1),
-        ("manifests/base/deployment.yaml", "ghcr.io/taskgate/taskgate:", 1),
+fn chart_and_image_have_the_version_of_the_workspace() -> Result<()> {
+    for (path, mark) in [
+        ("manifests/chart/Chart.yaml", "\nversion: "),
+        ("manifests/chart/Chart.yaml", "\nappVersion: "),
+        ("manifests/chart/Chart.yaml", "ghcr.io/taskgate/taskgate:"),
+        ("manifests/base/deployment.yaml", "ghcr.io/taskgate/taskgate:"),
     ] {
-        let text = read(path);
+        let text = read(path)?;
         let found: Vec<_> = versions(&text, mark).collect();
-        assert!(found.len() >= least && found.iter().all(|found| *found == VERSION), "{path}: {mark:?}: {found:?}");
+        ensure!(found == [VERSION], "{path}: {mark:?}: {found:?}");
     }
+    Ok(())
 }
 
 #[test]
-fn pages_name_no_other_image() {
+fn pages_name_no_other_image() -> Result<()> {
     let mut pages = vec!["README.md".to_owned(), "CONTRIBUTING.md".to_owned()];
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
-    let entries = fs::read_dir(docs).expect("docs");
-    let names = entries.map(|entry| entry.expect("a page").file_name().to_string_lossy().into_owned());
-    pages.extend(names.filter(|name| name.ends_with(".md")).map(|name| format!("docs/{name}")));
-    for page in pages {
-        for found in versions(&read(&page), "taskgate/taskgate:") {
-            assert_eq!(found, VERSION, "{page}");
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs"))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".md") {
+            pages.push(format!("docs/{name}"));
         }
     }
+    for page in pages {
+        for found in versions(&read(&page)?, "taskgate/taskgate:") {
+            ensure!(found == VERSION, "{page}: {found}");
+        }
+    }
+    Ok(())
 }
 
 /// The krew manifest and the archives take their version from the argument, which the Makefile reads from Cargo.toml.
 #[test]
-fn the_artifacts_of_a_release_take_the_version_as_their_argument() {
-    let (dist, makefile) = (read(".ci/dist"), read("Makefile"));
-    assert!(makefile.contains(".ci/dist $(VERSION)") && dist.contains("version=$1"));
-    for part in [".ci/dist", ".ci/image", ".github/workflows/release.yml"] {
-        assert!(!read(part).contains(VERSION), "{part} has a version of its own");
+fn the_artifacts_of_a_release_have_no_version_of_their_own() -> Result<()> {
+    ensure!(read("Makefile")?.contains(".ci/dist $(VERSION)") && read(".ci/dist")?.contains("version=$1"));
+    for part in ["Makefile", ".ci/dist", ".ci/image", ".github/workflows/release.yml"] {
+        ensure!(!read(part)?.contains(VERSION), "{part}");
     }
+    Ok(())
 }

@@ -111,7 +111,7 @@ fn with_selectors(registration: &str) -> String {
     const WEBHOOK: &str = "\n- admissionReviewVersions:";
     const OPTED_OUT: &str = "      values:\n      - disabled\n";
     let namespaces = format!("{OPTED_OUT}    {{{{- include \"taskgate.namespaceSelector\" . | nindent 4 }}}}\n");
-    let objects = "  objectSelector:\n    {{- toYaml .Values.registration.objectSelector | nindent 4 }}\n";
+    let objects = "  objectSelector:\n    {{- include \"taskgate.objectSelector\" . | nindent 4 }}\n";
     let webhooks = registration.split(WEBHOOK).map(|webhook| {
         if !webhook.contains("failurePolicy: Ignore\n") {
             return webhook.to_owned();

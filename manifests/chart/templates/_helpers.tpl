@@ -82,6 +82,17 @@ matchLabels:
 {{- end }}
 {{- end }}
 
+{{/* The objectSelector of the webhooks for Tasks: only the fields that are set. */}}
+{{- define "taskgate.objectSelector" -}}
+{{- $selector := dict -}}
+{{- range $field, $value := .Values.registration.objectSelector -}}
+{{- if $value -}}
+{{- $_ := set $selector $field $value -}}
+{{- end -}}
+{{- end -}}
+{{ toYaml $selector }}
+{{- end }}
+
 {{/* The pull secrets of a ServiceAccount. */}}
 {{- define "taskgate.pullSecrets" -}}
 {{- with .Values.imagePullSecrets }}
