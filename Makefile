@@ -10,8 +10,10 @@ SUITE ?=
 # How long each fuzz target runs, in seconds.
 TIME ?= 60
 
-# The image of the manifests.
-IMAGE ?= ghcr.io/taskgate/taskgate:0.1.0
+# The version of the workspace, and the image of the manifests. For a registry of your own: REPO=registry.example.com/taskgate
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+REPO ?= ghcr.io/taskgate/taskgate
+IMAGE := $(REPO):$(VERSION)
 
 .PHONY: help
 help: ## List the commands
@@ -66,13 +68,44 @@ screenshots: control-plane ## Draw docs/images/tour.svg from the output of the t
 	@set -o pipefail; ONCE=1 target/debug/tour | .ci/screenshot > docs/images/tour.svg.new
 	@mv docs/images/tour.svg.new docs/images/tour.svg
 
-.PHONY: dist
-dist: ## Render the overlays as plain YAML, one file each, to dist/
-	@.ci/step "Rendering the overlays" .ci/dist
+.PHONY: binary
+binary: ## Build the static binary for this machine's architecture, to dist/linux-ARCHITECTURE/
+	@.ci/step "Building the static binary" .ci/binary
 
 .PHONY: image
-image: ## Build the container image with Docker; IMAGE= sets its name
-	docker build --tag $(IMAGE) .
+image: binary assemble ## Build the binary and the OCI image, without a container engine, to dist/image and dist/image.tar
+
+.PHONY: assemble
+assemble: ## Assemble the image from the binaries in dist/linux-*
+	@.ci/step "Assembling the image" .ci/image assemble $(IMAGE)
+
+.PHONY: image-load
+image-load: ## Load the image into kind, k3d or minikube: TOOL= selects one, CLUSTER= its cluster
+	@.ci/step "Loading the image" .ci/image load $(IMAGE)
+
+.PHONY: push
+push: ## Push the image to a registry: make push REPO=registry.example.com/taskgate
+	@.ci/step "Pushing the image" .ci/image push $(IMAGE)
+
+.PHONY: push-chart
+push-chart: ## Push the chart of dist/ to oci://…/charts beside the image
+	@.ci/step "Pushing the chart" .ci/image push-chart $(IMAGE)
+
+.PHONY: login
+login: ## Log in to the registry of REPO as USER, with the password on standard input, without Docker
+	@.ci/image login $(IMAGE)
+
+.PHONY: digest
+digest: ## Print the digest of the image in dist/image
+	@.ci/image digest $(IMAGE)
+
+.PHONY: version
+version: ## Print the version of the workspace
+	@echo $(VERSION)
+
+.PHONY: dist
+dist: ## Write the artifacts of a release to dist/: YAML, chart, command line (after make binary), krew manifest, SBOM, checksums
+	@.ci/step "Writing the artifacts" .ci/dist $(VERSION)
 
 .PHONY: bench
 bench: control-plane ## Run the benchmarks, which write docs/performance.md; BENCH="scale --work-items=100000" runs one section

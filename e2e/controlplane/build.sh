@@ -1,7 +1,7 @@
 #!/bin/sh
 # Build the control plane that the end-to-end tests run on, once per set of inputs.
 #
-#   build.sh [kueue] [kwok] [helm] [certmanager]
+#   build.sh [kueue] [kwok] [helm] [certmanager] [promtool]
 #
 # The last line on standard output is a directory that holds etcd, kube-apiserver,
 # kube-controller-manager, kubectl and supervise, and what was asked for by name.
@@ -25,7 +25,7 @@ say() { printf 'controlplane: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 
 for tool in "$@"; do
-    case $tool in kueue | kwok | helm | certmanager) ;; *) die "nothing is known of '$tool': kueue, kwok, helm and certmanager can be asked for" ;; esac
+    case $tool in kueue | kwok | helm | certmanager | promtool) ;; *) die "nothing is known of '$tool': kueue, kwok, helm, certmanager and promtool can be asked for" ;; esac
 done
 assets=${KUBEBUILDER_ASSETS:-}
 if [ -n "$assets" ]; then
@@ -129,6 +129,8 @@ if ! complete "$@"; then
             kwok) tool kwok "half a minute" sigs.k8s.io/kwok/cmd/kwok ;;
             helm) tool helm "2 minutes" helm.sh/helm/v4/cmd/helm helm ;;
             certmanager) tool certmanager "4 minutes" . certmanager ;;
+            # Without service discovery, which rules do not need: the clients of all clouds would take as long again.
+            promtool) GOFLAGS=-tags=remove_all_sd tool promtool "2 minutes" github.com/prometheus/prometheus/cmd/promtool promtool ;;
             esac
         done
     fi

@@ -140,6 +140,12 @@ impl Access {
     /// # Errors
     /// If the service account does not exist.
     pub async fn kubeconfig_of_service_account(&self, namespace: &str, name: &str) -> anyhow::Result<PathBuf> {
+        let token = self.token_of_service_account(namespace, name).await?;
+        self.write_kubeconfig(&format!("{namespace}-{name}"), &Identity::Token(&token))
+    }
+
+    /// A token of a service account, for a day.
+    pub(crate) async fn token_of_service_account(&self, namespace: &str, name: &str) -> anyhow::Result<String> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client(), namespace);
         let spec = TokenRequestSpec {
             expiration_seconds: Some(86_400),
@@ -149,14 +155,12 @@ impl Access {
             spec,
             ..Default::default()
         };
-        let token = accounts
+        let requested = accounts
             .create_token_request(name, &PostParams::default(), &request)
             .await
-            .with_context(|| format!("a token for service account {namespace}/{name}"))?
-            .status
-            .context("the token request was answered without a status")?
-            .token;
-        self.write_kubeconfig(&format!("{namespace}-{name}"), &Identity::Token(&token))
+            .with_context(|| format!("a token for service account {namespace}/{name}"))?;
+        let status = requested.status.context("the token request was answered without a status")?;
+        Ok(status.token)
     }
 
     pub(crate) fn write_kubeconfig(&self, name: &str, identity: &Identity<'_>) -> anyhow::Result<PathBuf> {

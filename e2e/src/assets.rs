@@ -18,7 +18,7 @@ pub(crate) async fn assets() -> anyhow::Result<&'static Path> {
     Ok(directory)
 }
 
-/// Path of a further tool that `build.sh` knows: `kueue`, `kwok`, `helm` or `certmanager`, built on first use.
+/// Path of a further tool that `build.sh` knows: `kueue`, `kwok`, `helm`, `certmanager` or `promtool`, built on first use.
 ///
 /// # Errors
 /// If the tool is unknown or does not build.

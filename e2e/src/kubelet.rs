@@ -15,7 +15,7 @@ use tokio::process::Command;
 
 use crate::crossing::Crossing;
 use crate::gate::binary;
-use crate::{ControlPlane, Metrics, PATIENCE, Process, ProcessSpec, eventually, free_port, scrape};
+use crate::{ContainerRoot, ControlPlane, Metrics, PATIENCE, Process, ProcessSpec, eventually, free_port, scrape};
 
 /// The pods of a Deployment of taskgate, running. Dropping them ends them.
 #[derive(Debug)]
@@ -31,6 +31,20 @@ impl Pods {
     /// # Errors
     /// If the Deployment has no pods (Pod Security refuses them, say), or one does not get ready.
     pub async fn start(cp: &ControlPlane, crossing: &Crossing, namespace: &str, name: &str) -> anyhow::Result<Self> {
+        Self::start_in(cp, crossing, namespace, name, None).await
+    }
+
+    /// [`Pods::start`] with the program of an image in its own root, in place of the one that was built.
+    ///
+    /// # Errors
+    /// As [`Pods::start`].
+    pub async fn start_in(
+        cp: &ControlPlane,
+        crossing: &Crossing,
+        namespace: &str,
+        name: &str,
+        root: Option<&ContainerRoot>,
+    ) -> anyhow::Result<Self> {
         let deployments = Api::<Deployment>::namespaced(cp.client(), namespace);
         let deployment = deployments.get(name).await?;
         let spec = deployment.spec.context("a Deployment has a spec")?;
@@ -56,7 +70,7 @@ impl Pods {
         let mut backends: Vec<SocketAddr> = Vec::new();
         for stored in stored.iter().take(wanted) {
             let (listen, admin) = (free_port()?, free_port()?);
-            let spec = process(cp, namespace, &stored.name_any(), &pod)
+            let spec = process(cp, namespace, &stored.name_any(), &pod, root)
                 .await?
                 .env("TASKGATE_LISTEN", format!("127.0.0.1:{listen}"))
                 .env("TASKGATE_ADMIN_LISTEN", format!("127.0.0.1:{admin}"))
@@ -113,8 +127,26 @@ pub async fn run_job(cp: &ControlPlane, namespace: &str, name: &str) -> anyhow::
             .with_context(|| format!("no pod; the Job says {job:?}"))
     })
     .await?;
+    run_to_its_end(cp, namespace, &pod).await
+}
+
+/// Runs the pod `namespace`/`name`, once it is there, and writes down how it ended.
+///
+/// # Errors
+/// If it does not come, or the program fails; with what it printed.
+pub async fn run_pod(cp: &ControlPlane, namespace: &str, name: &str) -> anyhow::Result<String> {
+    let pods = Api::<Pod>::namespaced(cp.client(), namespace);
+    let pod = eventually(format!("Pod {name} is there"), PATIENCE, || async {
+        pods.get(name).await.context("reading it")
+    })
+    .await?;
+    run_to_its_end(cp, namespace, &pod).await
+}
+
+async fn run_to_its_end(cp: &ControlPlane, namespace: &str, pod: &Pod) -> anyhow::Result<String> {
+    let name = pod.name_any();
     let spec = pod.spec.clone().context("a pod has a spec")?;
-    let spec = process(cp, namespace, &pod.name_any(), &spec).await?;
+    let spec = process(cp, namespace, &name, &spec, None).await?;
     let output = Command::new(&spec.argv[0])
         .args(&spec.argv[1..])
         .envs(&spec.env)
@@ -124,12 +156,13 @@ pub async fn run_job(cp: &ControlPlane, namespace: &str, name: &str) -> anyhow::
         .await?;
     let phase = if output.status.success() { "Succeeded" } else { "Failed" };
     let status = Patch::Merge(json!({"status": {"phase": phase}}));
-    pods.patch_status(&pod.name_any(), &PatchParams::default(), &status)
+    Api::<Pod>::namespaced(cp.client(), namespace)
+        .patch_status(&name, &PatchParams::default(), &status)
         .await?;
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(
         output.status.success(),
-        "{} of Job {name}: {printed}{}",
+        "{} of Pod {name}: {printed}{}",
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
@@ -137,16 +170,29 @@ pub async fn run_job(cp: &ControlPlane, namespace: &str, name: &str) -> anyhow::
 }
 
 /// What the first container of `pod` runs.
-async fn process(cp: &ControlPlane, namespace: &str, name: &str, pod: &PodSpec) -> anyhow::Result<ProcessSpec> {
+async fn process(
+    cp: &ControlPlane,
+    namespace: &str,
+    name: &str,
+    pod: &PodSpec,
+    root: Option<&ContainerRoot>,
+) -> anyhow::Result<ProcessSpec> {
     let account = pod.service_account_name.as_deref().unwrap_or("default");
-    let kubeconfig = cp.kubeconfig_of_service_account(namespace, account).await?;
     let container: &Container = pod.containers.first().context("a pod has a container")?;
-    let spec = ProcessSpec::new(name, binary("taskgate")?)
-        .args(container.args.clone().unwrap_or_default())
-        .env("HOSTNAME", name)
-        // `kubectl` and the commands look here, the server there.
-        .env("KUBECONFIG", &kubeconfig)
-        .env("TASKGATE_KUBECONFIG", &kubeconfig);
+    let mut args = container.args.clone().unwrap_or_default();
+    // The pods share one network here; the environment gives each its own addresses.
+    args.retain(|arg| !arg.starts_with("--listen=") && !arg.starts_with("--admin-listen="));
+    let spec = if let Some(root) = root {
+        root.process(cp, name, [namespace, account], args).await?
+    } else {
+        let kubeconfig = cp.kubeconfig_of_service_account(namespace, account).await?;
+        ProcessSpec::new(name, binary("taskgate")?)
+            .args(args)
+            // `kubectl` and the commands look here, the server there.
+            .env("KUBECONFIG", &kubeconfig)
+            .env("TASKGATE_KUBECONFIG", &kubeconfig)
+    };
+    let spec = spec.env("HOSTNAME", name);
     let env = container.env.iter().flatten();
     Ok(env.fold(spec, |spec, entry| spec.env(&entry.name, value(entry, namespace, name))))
 }

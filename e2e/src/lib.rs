@@ -42,6 +42,7 @@ mod fixture;
 mod gate;
 mod gomodule;
 mod helm;
+mod image;
 mod kubeconfig;
 mod kubectl;
 mod kubelet;
@@ -77,8 +78,9 @@ pub use fixture::{
     condition, failures, github, job_of, merged, policy, resource, stuck, task, task_of_item, taskgate_requests,
 };
 pub use gate::{GATE_NAMESPACE, GATE_USER, Gate, GateBuilder, binary, chart_memory_limit, register, taskgate};
+pub use image::{ContainerRoot, Image};
 pub use kubectl::Output;
-pub use kubelet::{Pods, run_job};
+pub use kubelet::{Pods, run_job, run_pod};
 pub use kueue::{KUEUE_NAMESPACE, Kueue, KueueBuilder};
 pub use metrics::{Metrics, scrape};
 pub use namespace::Namespace;

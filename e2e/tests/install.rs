@@ -9,6 +9,8 @@ mod docs;
 mod doctor;
 #[path = "install/helm.rs"]
 mod helm;
+#[path = "install/image.rs"]
+mod image;
 #[path = "install/kustomize.rs"]
 mod kustomize;
 #[path = "install/limits.rs"]

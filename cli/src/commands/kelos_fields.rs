@@ -272,14 +272,15 @@ async fn remove_copies(connection: &Connection, dry_run: DryRun) -> Result<()> {
 
 /// The setting and the rights, as the chart and the kustomize component have them.
 fn objects(namespace: &str, account: &str) -> Result<Vec<(ApiResource, DynamicObject)>> {
-    let labels = format!("{}: {}", keys::PART_OF, keys::PART_OF_TASKGATE);
+    let metadata = format!("labels:\n    {}: {}", keys::PART_OF, keys::PART_OF_TASKGATE);
     let names = Names {
         namespace: namespace.to_owned(),
         ..Names::default()
     };
     let manifests = RightsManifests {
         name: account,
-        labels: &labels,
+        account,
+        metadata: &metadata,
         names: &names,
         feature_guard: |_| [String::new(), String::new()],
     };

@@ -6,34 +6,43 @@ use serde_json::Value;
 use taskgate_api::kelos_fields::KelosWriters;
 use taskgate_webhook::{FailurePolicy, Registration, rules::CONFIGURATION};
 
-use super::HEADER;
+use super::{HEADER, values};
 use crate::{
     defaults,
     rights::{
         Names,
-        manifest::{LIMITS, ROLES, RightsManifests},
+        manifest::{LIMITS, ROLES, RightsManifests, USER_ROLES},
     },
 };
 
 const NAME: &str = "{{ include \"taskgate.fullname\" . }}";
-const LABELS: &str = "{{- include \"taskgate.labels\" . | nindent 4 }}";
+const ACCOUNT: &str = "{{ include \"taskgate.serviceAccount\" . }}";
+/// Annotations and labels. The labels are last, so that an object can have further ones.
+const METADATA: &str = "{{- include \"taskgate.metadata\" (dict \"root\" .) | nindent 2 }}";
 /// The alerting rules, for clusters with the Prometheus operator.
 const ALERTS: &str = include_str!("../../../manifests/components/monitoring/prometheus-rule.yaml");
+/// The page of the alerts, in all of them.
+const RUNBOOK: &str = "https://github.com/taskgate/taskgate/blob/main/docs/runbook.md#";
+/// The failure policy of webhooks for objects of other projects.
+const FAILURE_POLICY: &str = "{{ .Values.registration.failurePolicy }}";
 const DASHBOARD: &str = include_str!("../../../manifests/components/monitoring/dashboard.json");
 
 /// Every generated file of the chart but the CRDs, by its path in the chart.
 pub(super) fn files() -> Result<Vec<(&'static str, String)>> {
-    let [roles, limits] = rights();
+    let [roles, users, limits] = rights();
     Ok(vec![
+        ("values.yaml", values::yaml()?),
+        ("README.md", values::readme()?),
         ("templates/registration.yaml", format!("{HEADER}{}", registration()?)),
         ("templates/rbac.yaml", format!("{HEADER}{roles}")),
+        ("templates/user-roles.yaml", format!("{HEADER}{users}")),
         ("templates/limits.yaml", format!("{HEADER}{limits}")),
         ("files/alerts.yaml", alerts()?),
         ("files/dashboard.json", DASHBOARD.to_owned()),
     ])
 }
 
-fn rights() -> [String; 2] {
+fn rights() -> [String; 3] {
     let names = Names {
         without: Vec::new(),
         namespace: "{{ .Release.Namespace | quote }}".to_owned(),
@@ -45,7 +54,8 @@ fn rights() -> [String; 2] {
     };
     let roles = RightsManifests {
         name: NAME,
-        labels: LABELS,
+        account: ACCOUNT,
+        metadata: METADATA,
         names: &names,
         // The roles of a feature are installed where the values enable it.
         feature_guard: |feature| {
@@ -66,6 +76,7 @@ fn rights() -> [String; 2] {
         "{{- if and .Values.rights.admissionPolicies (semverCompare \">=1.30-0\" .Capabilities.KubeVersion.Version) }}";
     [
         roles.fill(ROLES),
+        format!("{{{{- if .Values.rights.userRoles }}}}\n{}{{{{- end }}}}\n", roles.fill(USER_ROLES)),
         format!("{guard}\n{}{{{{- end }}}}\n", limits.fill(LIMITS)),
     ]
 }
@@ -83,13 +94,13 @@ fn registration() -> Result<String> {
     let (open, closed) = (super::registration(&open)?, super::registration(&closed)?);
     // The failure policy is a setting where the setting makes a difference.
     let policy = |(open, closed): (&str, &str)| {
-        let setting = || open.replace("Ignore", "{{ .Values.registration.failurePolicy }}");
+        let setting = || open.replace("Ignore", FAILURE_POLICY);
         format!("{}\n", if open == closed { open.to_owned() } else { setting() })
     };
     let text: String = open.lines().zip(closed.lines()).map(policy).collect();
-    let text = with_kelos_writers(&text)?;
-    let labels = format!("{{{{- include \"taskgate.registrationAnnotations\" . }}}}\n  labels:\n    {LABELS}\n");
-    let mut text = text.replace("labels:\n    app.kubernetes.io/part-of: taskgate\n", &labels);
+    let metadata = "{{- include \"taskgate.registrationMetadata\" . | nindent 2 }}\n";
+    let text = with_selectors(&with_kelos_writers(&text)?);
+    let mut text = text.replace("labels:\n    app.kubernetes.io/part-of: taskgate\n", metadata);
     for (field, default, setting) in [
         ("name: ", defaults::NAME, NAME),
         ("namespace: ", defaults::NAMESPACE, NAMESPACE),
@@ -121,9 +132,29 @@ fn with_kelos_writers(text: &str) -> Result<String> {
     Ok(text.replace(&spawner, "':{{ .Values.kelos.spawner }}'"))
 }
 
+/// Adds the selectors of the values to the webhooks for Tasks and Jobs, which are those with the failure policy of the values. The
+/// others are always called.
+fn with_selectors(registration: &str) -> String {
+    const WEBHOOK: &str = "\n- admissionReviewVersions:";
+    const OPTED_OUT: &str = "      values:\n      - disabled\n";
+    let namespaces = format!("{OPTED_OUT}    {{{{- include \"taskgate.namespaceSelector\" . | nindent 4 }}}}\n");
+    let objects = "  objectSelector:\n    {{- include \"taskgate.objectSelector\" . | nindent 4 }}\n";
+    let webhooks = registration.split(WEBHOOK).map(|webhook| {
+        if !webhook.contains(FAILURE_POLICY) {
+            return webhook.to_owned();
+        }
+        webhook
+            .replace(OPTED_OUT, &namespaces)
+            .replace("  objectSelector: {}\n", objects)
+    });
+    webhooks.collect::<Vec<_>>().join(WEBHOOK)
+}
+
 /// The `spec` of the `PrometheusRule`: the chart gives it another name.
 fn alerts() -> Result<String> {
     let rule: Value = serde_saphyr::from_str(ALERTS).context("prometheus-rule.yaml")?;
     let text = serde_saphyr::to_string(&rule["spec"]).context("writing YAML")?;
-    Ok(format!("{HEADER}{}\n", text.trim_end()))
+    ensure!(text.contains(RUNBOOK), "the alerts do not lead to {RUNBOOK}");
+    // The chart fills in `monitoring.prometheusRule.runbookURL`.
+    Ok(format!("{HEADER}{}\n", text.trim_end().replace(RUNBOOK, "RUNBOOK#")))
 }

@@ -3,6 +3,7 @@
 
 mod chart;
 mod reference;
+mod values;
 
 use std::{fs, path::PathBuf};
 
@@ -24,7 +25,7 @@ use crate::{
     manual, output,
     rights::{
         Feature, Names,
-        manifest::{LIMITS, ROLES, RightsManifests},
+        manifest::{LIMITS, ROLES, RightsManifests, USER_ROLES},
     },
 };
 
@@ -174,16 +175,18 @@ fn files(folders: &Folders, command: Command) -> Result<Vec<(PathBuf, String)>> 
     let default = Registration::of_service(NAME, NAMESPACE);
     let mut closed = default.clone();
     closed.foreign_failure = FailurePolicy::Fail;
-    let labels = format!("{}: {}", keys::PART_OF, keys::PART_OF_TASKGATE);
+    let metadata = format!("labels:\n    {}: {}", keys::PART_OF, keys::PART_OF_TASKGATE);
     let roles = RightsManifests {
         name: NAME,
-        labels: &labels,
+        account: NAME,
+        metadata: &metadata,
         names: &Names::default(),
         feature_guard: |_| [String::new(), String::new()],
     };
     for (path, text) in [
         ("base/registration.yaml", registration(&default)?),
         ("base/rbac.yaml", roles.fill(ROLES)),
+        ("base/user-roles.yaml", roles.fill(USER_ROLES)),
         ("base/limits.yaml", roles.fill(LIMITS)),
         (
             "components/kelos-fields/rbac.yaml",

@@ -10,15 +10,20 @@ pub(crate) const ROLES: &str = include_str!("roles.yaml");
 /// which fields a write changes. A process with taskgate's token can then neither create a workload of its own nor redirect
 /// webhooks. taskgate has no right to change them.
 ///
-/// One policy for each kind of object, with its binding. `$(NAME)`, `$(NAMESPACE)` and `$(LABELS)` are those of an installation.
+/// One policy for each kind of object, with its binding. `$(NAME)`, `$(ACCOUNT)`, `$(NAMESPACE)` and `$(LABELS)` are those of an installation.
 pub(crate) const LIMITS: &str = include_str!("limits.yaml");
+
+/// The roles of users: to view and to edit policies, aggregated to Kubernetes' own roles; and to operate.
+pub(crate) const USER_ROLES: &str = include_str!("users.yaml");
 
 /// The texts of an installation; each may be a template.
 pub(crate) struct RightsManifests<'a> {
-    /// The name of roles, bindings and service account.
+    /// The name of roles and bindings.
     pub(crate) name: &'a str,
-    /// The line below `labels:`.
-    pub(crate) labels: &'a str,
+    /// The name of the service account.
+    pub(crate) account: &'a str,
+    /// The lines below `metadata:`, labels last.
+    pub(crate) metadata: &'a str,
     /// The names that rights are limited to.
     pub(crate) names: &'a Names,
     /// The lines before and after the role of a feature that can be disabled.
@@ -26,7 +31,7 @@ pub(crate) struct RightsManifests<'a> {
 }
 
 impl RightsManifests<'_> {
-    /// [`ROLES`] or [`LIMITS`] with these texts, without the features that the names leave out.
+    /// [`ROLES`], [`USER_ROLES`] or [`LIMITS`] with these texts, without the features that the names leave out.
     pub(crate) fn fill(&self, manifest: &str) -> String {
         let manifest = self.texts(manifest);
         Feature::ALL.into_iter().fold(manifest, |manifest, feature| {
@@ -51,7 +56,10 @@ impl RightsManifests<'_> {
 
     fn texts(&self, manifest: &str) -> String {
         let manifest = self.names.fill(manifest);
-        manifest.replace("$(NAME)", self.name).replace("$(LABELS)", self.labels)
+        manifest
+            .replace("$(NAME)", self.name)
+            .replace("$(ACCOUNT)", self.account)
+            .replace("labels:\n    $(LABELS)", self.metadata)
     }
 }
 

@@ -8,6 +8,9 @@ use crate::support::{chart, project};
 
 static PLANE: Shared = Shared::new(ControlPlane::builder);
 
+/// Every value, and none at its default.
+const ALL_VALUES: &str = "e2e/tests/install/all-values.yaml";
+
 async fn template(cp: &ControlPlane, release: &str, namespace: &str, flags: &[&str]) -> anyhow::Result<String> {
     let chart = chart();
     let fixed = ["template", release, &chart, "--namespace", namespace];
@@ -80,7 +83,7 @@ async fn odd_names_give_legal_names_and_renders_are_identical() -> anyhow::Resul
         ("taskgate-blue", "default"),
         (release.as_str(), long.as_str()),
     ] {
-        let flags = ["--set", "monitoring.dashboard=true"];
+        let flags = ["--set", "monitoring.dashboard.enabled=true"];
         let first = template(cp, release, namespace, &flags).await?;
         ensure!(
             first == template(cp, release, namespace, &flags).await?,
@@ -137,7 +140,7 @@ async fn only_taskgates_own_image_is_run() -> anyhow::Result<()> {
         cp,
         "taskgate",
         "taskgate-system",
-        &["--set", "image.repository=mine/gate,image.tag=v7"],
+        &["--set", "image.registry=mine,image.repository=gate,image.tag=v7"],
     )
     .await?;
     let images: Vec<_> = rendered
@@ -145,7 +148,8 @@ async fn only_taskgates_own_image_is_run() -> anyhow::Result<()> {
         .filter(|line| line.trim_start().starts_with("image:"))
         .map(str::trim)
         .collect();
-    ensure!(images == ["image: \"mine/gate:v7\""; 2], "{images:?}");
+    // Of the replicas, of the test and of the hook before the release is uninstalled.
+    ensure!(images == ["image: \"mine/gate:v7\""; 3], "{images:?}");
     for template in std::fs::read_dir(project("manifests/chart/templates"))? {
         let path = template?.path();
         let text = std::fs::read_to_string(&path)?;
@@ -202,7 +206,7 @@ async fn an_unknown_value_is_refused_with_its_path() -> anyhow::Result<()> {
 async fn the_hook_runs_where_taskgate_runs() -> anyhow::Result<()> {
     let cp = PLANE.get().await?;
     let values = json!({
-        "image": {"pullSecrets": ["registry"]},
+        "imagePullSecrets": [{"name": "registry"}],
         "env": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
         "nodeSelector": {"pool": "system"},
         "tolerations": [{"key": "system", "operator": "Exists"}],
@@ -210,8 +214,8 @@ async fn the_hook_runs_where_taskgate_runs() -> anyhow::Result<()> {
         "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
             {"matchExpressions": [{"key": "kubernetes.io/arch", "operator": "In", "values": ["arm64"]}]},
         ]}}},
-        // None: not every one.
-        "networkPolicy": {"egressPorts": []},
+        // No port: not every one.
+        "networkPolicy": {"enabled": true, "apiServerPorts": [], "sources": false},
     });
     let values: Vec<_> = values
         .as_object()
@@ -250,7 +254,7 @@ async fn the_hook_runs_where_taskgate_runs() -> anyhow::Result<()> {
         secrets("taskgate")? == json!([{"name": "registry"}]) && secrets("taskgate")? == secrets("taskgate-uninstall")?
     );
 
-    let policies = ["taskgate", "taskgate-uninstall"].map(|name| find("NetworkPolicy", name));
+    let policies = ["taskgate", "taskgate-hooks"].map(|name| find("NetworkPolicy", name));
     let [own, hooks] = policies;
     let (own, hooks) = (own?, hooks?);
     let selects = |selector: &Value, pod: &Value| {
@@ -300,12 +304,13 @@ async fn the_binary_accepts_the_charts_flags() -> anyhow::Result<()> {
             .iter()
             .find(|object| object["kind"] == kind)
             .with_context(|| format!("no {kind}"))?;
-        let args = object["spec"]["template"]["spec"]["containers"][0]["args"]
+        let template = ["/spec/template/spec", "/spec"].iter().find_map(|path| object.pointer(path));
+        let args = template.context("no pod")?["containers"][0]["args"]
             .as_array()
             .context("no args")?;
         Ok(args.iter().filter_map(Value::as_str).map(ToOwned::to_owned).collect())
     };
-    for kind in ["Deployment", "Job"] {
+    for kind in ["Deployment", "Job", "Pod"] {
         // The last flag is unknown: clap names it only if it has understood the ones before.
         let output = tokio::process::Command::new(taskgate_e2e::binary("taskgate")?)
             .args(args(kind)?)
@@ -329,13 +334,13 @@ async fn the_ports_are_closed_as_the_values_say() -> anyhow::Result<()> {
             .find(|object| object["kind"] == kind && object["metadata"]["name"] == name)
             .cloned()
     };
-    let usual = render(&["--set", "monitoring.serviceMonitor=true"]).await?;
+    let usual = render(&["--set", "monitoring.serviceMonitor.enabled=true"]).await?;
     ensure!(find(&usual, "ClusterRole", "taskgate-metrics-auth").is_none());
     ensure!(!usual.iter().any(|object| object.to_string().contains("tokenreviews")));
     for kind in ["secret", "configMap"] {
         let values = format!(
-            "admission.clientCA.{kind}=callers,networkPolicy.apiServerCIDRs={{10.0.0.10/32,fd00::1/128}},monitoring.auth=true,\
-             monitoring.serviceMonitor=true"
+            "admission.clientCA.{kind}=callers,networkPolicy.enabled=true,networkPolicy.apiServerCIDRs={{10.0.0.10/32,fd00::1/128}},\
+             monitoring.auth=true,monitoring.serviceMonitor.enabled=true"
         );
         let closed = render(&["--set", &values]).await?;
         let objects: Vec<_> = closed
@@ -368,6 +373,101 @@ async fn the_ports_are_closed_as_the_values_say() -> anyhow::Result<()> {
             monitor["spec"]["endpoints"][0]["bearerTokenFile"].is_string(),
             "{monitor}"
         );
+    }
+    Ok(())
+}
+
+/// `all-values.yaml` sets every value of the schema to something other than its default,
+/// and the API server accepts what is rendered.
+#[tokio::test]
+async fn the_api_server_accepts_the_chart_with_every_value_set() -> anyhow::Result<()> {
+    let cp = PLANE.get().await?;
+    let schema = std::fs::read_to_string(project("manifests/chart/values.schema.json"))?;
+    let schema: Value = serde_json::from_str(&schema)?;
+    let values: Value = serde_saphyr::from_str(&std::fs::read_to_string(project(ALL_VALUES))?)?;
+    let mut usual = Vec::new();
+    unset("", &schema, &values, &mut usual);
+    ensure!(usual.is_empty(), "{ALL_VALUES} leaves at their defaults: {usual:?}");
+
+    cp.apply_yaml("{apiVersion: v1, kind: Namespace, metadata: {name: team-all}}").await?;
+    let values = project(ALL_VALUES).display().to_string();
+    let rendered = documents(&template(cp, "all", "team-all", &["--values", &values]).await?)?;
+    for object in &rendered {
+        let (kind, name) = (&object["kind"], &object["metadata"]["name"]);
+        let metadata = &object["metadata"];
+        // The test's extra objects are as they are written.
+        if metadata["labels"]["extra"].is_null() {
+            ensure!(metadata["labels"]["cost-center"] == "agents", "{kind} {name}: {metadata}");
+            ensure!(metadata["annotations"]["example.com/owner"] == "platform", "{kind} {name}: {metadata}");
+        }
+        let args = ["apply", "--server-side", "--dry-run=server", "--validate=strict", "-f-"];
+        let applied = cp.kubectl_with_input(args, &object.to_string()).await?.stdout_ok();
+        // Kinds of other systems, which are not installed here.
+        let group = object["apiVersion"].as_str().unwrap_or_default();
+        if !group.starts_with("cert-manager.io/") && !group.starts_with("monitoring.coreos.com/") {
+            applied.with_context(|| format!("{kind} {name}"))?;
+        }
+    }
+    let text = serde_json::to_string(&rendered)?;
+    for rendered in [
+        "registry.example.com/mirror/taskgate:v9@sha256:",
+        "\"--cert-lifetime=720h\"",
+        "0.0.0.0:19443",
+        "0.0.0.0:18080",
+        "system:serviceaccount:team-all:gatekeeper",
+        "https://wiki.example.com/taskgate#taskgatedown",
+        "extra-of-all",
+    ] {
+        ensure!(text.contains(rendered), "{rendered} is not rendered");
+    }
+    Ok(())
+}
+
+/// The values that have a default in `schema` and that `values` leaves at it.
+fn unset(path: &str, schema: &Value, values: &Value, usual: &mut Vec<String>) {
+    for (name, schema) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        match schema.get("default") {
+            Some(default) if values[name].is_null() || values[name] == *default => usual.push(path),
+            Some(_) => {}
+            None => unset(&path, schema, &values[name], usual),
+        }
+    }
+}
+
+/// With NetworkPolicies the pods reach what they need and no more: the ports of the values are those of the rules.
+#[tokio::test]
+async fn egress_is_to_the_ports_of_the_values() -> anyhow::Result<()> {
+    let cp = PLANE.get().await?;
+    let ports = async |values: &str| {
+        let values = format!("networkPolicy.enabled=true,{values}");
+        let rendered = documents(&template(cp, "taskgate", "gate", &["--set", &values]).await?)?;
+        let policy = rendered
+            .iter()
+            .find(|object| object["kind"] == "NetworkPolicy" && object["metadata"]["name"] == "taskgate");
+        let rules = policy.context("a NetworkPolicy")?["spec"]["egress"].clone();
+        let rules = rules.as_array().into_iter().flatten();
+        let ports = rules.flat_map(|rule| rule["ports"].as_array().into_iter().flatten().map(|port| port["port"].clone()));
+        anyhow::Ok(ports.collect::<Vec<_>>())
+    };
+    ensure!(ports("sources.minInterval=30s").await? == [53, 53, 443, 6443, 443, 8888]);
+    let enterprise = "sources.githubAPI=https://ghe.corp:8443/api/v3,sources.hosts={a.corp,b.corp:444},sources.ghproxyURL=http://proxy";
+    ensure!(ports(enterprise).await? == [53, 53, 443, 6443, 443, 8443, 444, 80]);
+    ensure!(ports("networkPolicy.sources=false,networkPolicy.apiServerPorts={16443}").await? == [53, 53, 16443]);
+    let usual = template(cp, "taskgate", "gate", &[]).await?;
+    ensure!(!usual.contains("NetworkPolicy"), "it is on by default");
+    Ok(())
+}
+
+/// A quota for critical pods where the class is one, and not else.
+#[tokio::test]
+async fn a_critical_priority_class_has_its_quota() -> anyhow::Result<()> {
+    let cp = PLANE.get().await?;
+    for (class, quotas) in [("", 0), ("high", 0), ("system-cluster-critical", 1)] {
+        let value = format!("priorityClassName={class}");
+        let rendered = documents(&template(cp, "taskgate", "gate", &["--set", &value]).await?)?;
+        let found = rendered.iter().filter(|object| object["kind"] == "ResourceQuota").count();
+        ensure!(found == quotas, "{class}: {found}");
     }
     Ok(())
 }

@@ -7,9 +7,9 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
-use taskgate_e2e::{AuditEvent, ControlPlane, PATIENCE, eventually, never};
+use taskgate_e2e::{AuditEvent, ControlPlane, PATIENCE, condition, eventually, never, run_pod};
 
-use crate::support::{await_governed, chart, governed, plane, pods, task, task_with_status};
+use crate::support::{await_governed, chart, governed, plane, pods, project, task, task_with_status};
 
 /// Installs, or upgrades to, the chart with these values; returns what it tells.
 pub(crate) async fn install(
@@ -172,6 +172,82 @@ async fn an_upgrade_keeps_items_and_bundle_and_a_repeated_one_changes_nothing() 
     never("the registration changes by itself", Duration::from_secs(2), || async {
         let now = object(&cp, &registration).await?;
         Ok((now["webhooks"] != upgraded["webhooks"]).then_some(now))
+    })
+    .await?;
+    drop(after);
+    Ok(())
+}
+
+/// `helm test` runs the doctor with rights of its own, and leaves nothing. NetworkPolicies are installed meanwhile.
+#[tokio::test]
+async fn helm_test_runs_the_doctor() -> anyhow::Result<()> {
+    let cp = plane().await?;
+    install(&cp, "taskgate", "gate", &["networkPolicy.enabled=true"]).await?;
+    let _running = pods(&cp, "gate", "taskgate").await?;
+    governed(&cp, "team").await?;
+    let helm = async { cp.helm(["test", "taskgate", "--namespace", "gate"]).await?.stdout_ok() };
+    let (told, findings) = tokio::try_join!(helm, run_pod(&cp, "gate", "taskgate-test"))?;
+    ensure!(told.contains("Phase:          Succeeded"), "{told}");
+    ensure!(findings.contains(" 0 failures"), "{findings}");
+    // What it may not read would be a warning.
+    ensure!(!findings.contains("forbidden") && !findings.contains("may not"), "{findings}");
+    let left = ["clusterroles,clusterrolebindings,roles,rolebindings,serviceaccounts,pods", "-A"];
+    let left = object(&cp, &left).await?;
+    let left: Vec<_> = left["items"].as_array().into_iter().flatten().collect();
+    ensure!(left.iter().all(|object| object["metadata"]["name"] != "taskgate-test"), "{left:?}");
+    Ok(())
+}
+
+/// Every value of the chart set at once, but for the names that an upgrade keeps and what is not installed here. Policies, WorkItems and
+/// the bundle stay; the new replicas govern.
+#[tokio::test]
+async fn an_upgrade_from_the_defaults_to_every_value_keeps_what_there_is() -> anyhow::Result<()> {
+    const KEPT: &str = "nameOverride=null,fullnameOverride=null,registration.name=admission.taskgate.dev,certificates.mode=self-signed,\
+        monitoring.serviceMonitor.enabled=false,monitoring.prometheusRule.enabled=false,admission.clientCA.secret=null,\
+        admission.clientCA.configMap=null,registration.namespaceSelector.matchLabels=null,registration.objectSelector.matchLabels=null";
+    let cp = plane().await?;
+    install(&cp, "taskgate", "gate", &["replicas=1"]).await?;
+    let before = pods(&cp, "gate", "taskgate").await?;
+    let ns = governed(&cp, "team").await?;
+    let failed = json!({"phase": "Failed", "completionTime": "2026-01-01T00:00:00Z"});
+    task_with_status(&ns, "stuck", &json!({}), &failed).await?;
+    let item = async || anyhow::Ok(object(&cp, &["workitems", "-n", ns.name()]).await?["items"][0].take());
+    let recorded = eventually("the failure is recorded", PATIENCE, || async {
+        let found = item().await?;
+        ensure!(found["status"]["breaker"] == "Open", "{found}");
+        Ok(found)
+    })
+    .await?;
+
+    // serviceAccount.create is false, and sources.secrets has a namespace.
+    cp.apply_yaml("{apiVersion: v1, kind: ServiceAccount, metadata: {name: gatekeeper, namespace: gate}}")
+        .await?;
+    cp.apply_yaml("{apiVersion: v1, kind: Namespace, metadata: {name: team-all}}")
+        .await?;
+    let (chart, values) = (chart(), project("e2e/tests/install/all-values.yaml").display().to_string());
+    let upgrade = [
+        "upgrade", "taskgate", &chart, "--namespace", "gate", "--values", &values, "--set", KEPT,
+    ];
+    cp.helm(upgrade).await?.stdout_ok()?;
+    let after = pods(&cp, "gate", "taskgate").await?;
+    ensure!(after.processes().len() == 3);
+    drop(before);
+    await_governed(&ns).await?;
+    let kept = item().await?;
+    ensure!(
+        kept["metadata"]["uid"] == recorded["metadata"]["uid"] && kept["status"] == recorded["status"],
+        "{kept}"
+    );
+    let policy = object(&cp, &["taskpolicies", "-n", ns.name()]).await?["items"][0].take();
+    let accepted = condition(&policy, "Accepted").is_some_and(|accepted| accepted["status"] == "True");
+    ensure!(accepted, "{policy}");
+    ensure!(ns.stored("task.kelos.dev", "stuck").await?.is_some(), "the tombstone is gone");
+    let mut again = task("again", &json!({}));
+    again["metadata"]["annotations"]["taskgate.dev/item"] = "stuck".into();
+    eventually("the item is stopped", PATIENCE, || async {
+        let refused = ns.create_dry_run(&again).await?.stderr_failed()?;
+        ensure!(refused.contains("item stuck failed once"), "{refused}");
+        Ok(())
     })
     .await?;
     drop(after);

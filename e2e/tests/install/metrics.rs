@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context as _, ensure};
 use kelos_standin::CRDS;
 use serde_json::Value;
-use taskgate_e2e::{ControlPlane, Gate, PATIENCE, Shared, eventually};
+use taskgate_e2e::{ControlPlane, Gate, PATIENCE, Shared, eventually, tool};
+use tokio::process::Command;
 
 use crate::support::{project, sources, task};
 
@@ -201,8 +202,9 @@ fn every_alert_asks_what_is_measured_and_has_its_page() -> anyhow::Result<()> {
             ["critical", "warning", "info"].contains(&text("/labels/severity")?),
             "{name}"
         );
-        let (page, anchor) = text("/annotations/runbook")?
-            .split_once('#')
+        let (page, anchor) = text("/annotations/runbook_url")?
+            .strip_prefix("https://github.com/taskgate/taskgate/blob/main/")
+            .and_then(|path| path.split_once('#'))
             .context("a page and a place")?;
         ensure!(anchors(&read(page)?).contains(anchor), "{name}: {page} has no {anchor}");
         told.insert(anchor.to_owned());
@@ -214,6 +216,29 @@ fn every_alert_asks_what_is_measured_and_has_its_page() -> anyhow::Result<()> {
         .filter(|page| page.starts_with("taskgate") && !told.contains(*page))
         .collect();
     ensure!(stale.is_empty(), "pages of no alert: {stale:?}");
+    Ok(())
+}
+
+/// The rules are those of the chart, whose file promtool reads as it is.
+#[tokio::test]
+async fn promtool_accepts_the_alerts_and_each_fires_for_its_cause() -> anyhow::Result<()> {
+    let rules = read("manifests/chart/files/alerts.yaml")?;
+    let cases = read("e2e/tests/install/alerts.yaml")?;
+    for name in rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+        ensure!(cases.contains(&format!("alertname=\"{name}\"")), "no case for {name}");
+    }
+    for args in [
+        ["check", "rules", "manifests/chart/files/alerts.yaml"],
+        ["test", "rules", "e2e/tests/install/alerts.yaml"],
+    ] {
+        let output = Command::new(tool("promtool").await?)
+            .args(args)
+            .current_dir(project("."))
+            .output()
+            .await?;
+        let [told, wrong] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+        ensure!(output.status.success(), "promtool {args:?}: {told}{wrong}");
+    }
     Ok(())
 }
 
@@ -268,9 +293,12 @@ fn the_dashboard_shows_what_is_measured() -> anyhow::Result<()> {
             "{title}: its place is taken"
         );
         ensure!(
-            panel["type"] == "timeseries" && panel["fieldConfig"]["defaults"]["unit"].is_string(),
+            ["timeseries", "stat"].contains(&panel["type"].as_str().unwrap_or_default())
+                && panel["fieldConfig"]["defaults"]["unit"].is_string(),
             "{title}"
         );
+        let description = panel["description"].as_str().unwrap_or_default();
+        ensure!(description.ends_with('.'), "{title}: it has no description");
         let targets = panel["targets"]
             .as_array()
             .with_context(|| format!("{title}: no queries"))?;
