@@ -76,8 +76,11 @@ impl OutageLog {
                 let is_new = outage.causes.len() < MAX_CAUSES && outage.causes.insert(cause.clone());
                 is_new.then_some(News::Cause(cause))
             }
-            (Some(outage), None) if now.duration_since(*outage.answered.get_or_insert(now)) < OVER_AFTER => None,
             (Some(outage), None) => {
+                let answered = *outage.answered.get_or_insert(now);
+                if now.duration_since(answered) < OVER_AFTER {
+                    return None;
+                }
                 let over = News::Over(outage.failed, outage.last.duration_since(outage.since));
                 *current = None;
                 Some(over)
