@@ -371,8 +371,9 @@ proptest! {
 
     #[test]
     fn a_task_that_is_sent_again_keeps_its_spec_and_the_keys_of_taskgate(
-        policies in policies(), object in object(), other in object(),
+        policies in policies(), mut object in object(), other in object(), ttl in 0..9,
     ) {
+        object["spec"]["ttlSecondsAfterFinished"] = json!(ttl);
         let mut stored = object.clone();
         let created = run(&policies, Kind::Task, Phase::Mutating, Operation::Create, &object);
         json_patch::patch(&mut stored, &created.patch).unwrap();

@@ -39,7 +39,7 @@ async fn version(ns: &Namespace, name: &str) -> anyhow::Result<Value> {
 async fn apply_in_every_way(ns: &Namespace, name: &str) -> anyhow::Result<()> {
     let file = file(name).to_string();
     let with_file = async |args: &[&str]| {
-        let output = fixture
+        let output = ns
             .kubectl_with_input(args.iter().copied().chain(["-f", "-"]), &file)
             .await?;
         output.stdout_ok()
