@@ -28,7 +28,7 @@ pub(crate) async fn start(hint: &str) -> anyhow::Result<KelosFixture<'static>> {
 /// What `taskgate kelos-fields ARGS` prints, if it succeeds.
 pub(crate) async fn kelos_fields(cp: &ControlPlane, args: &[&str]) -> anyhow::Result<String> {
     let args = [&["kelos-fields"], args].concat();
-    cp.taskgate(cp.kubeconfig(), args).await?.stdout_ok()
+    cp.taskgate(cp.kubeconfig(), &args).await?.stdout_ok()
 }
 
 /// Extends the CRDs, and waits until the API server stores the fields and sends writes of them to taskgate.
