@@ -6,7 +6,9 @@ use clap::ValueEnum as _;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
-use taskgate_api::{GROUP, VERSION, kelos, kueue, switch::CONDITION, task_policy::TaskSelector};
+use taskgate_api::{
+    GROUP, VERSION, kelos, kelos_fields::KelosField, kueue, switch::CONDITION, task_policy::TaskSelector,
+};
 use taskgate_certs::{Lifetimes, San, SecretData, issue_all};
 use taskgate_webhook::{Registration, rules::CONFIGURATION};
 
@@ -19,7 +21,7 @@ use crate::{
             report::{DoctorCheck, DoctorFinding, Level},
             state::{
                 ApiServer, CERT_MANAGER_CRD, Certificate, ClusterState, FOREMAN_CRD, KELOS_CRD, KELOS_DEPLOYMENT,
-                KUEUE_CRD, OWN_CRDS,
+                KUEUE_CRD, OWN_CRDS, SPAWNER_CRD,
             },
         },
         snapshot::{Collection, ReadError, ReadResult, Snapshot},
@@ -217,6 +219,47 @@ fn faults_of_the_cluster_are_reported() {
             |state| {
                 object(state, Collection::MutatingConfigurations, 0)["metadata"]["annotations"] =
                     json!({"cert-manager.io/inject-ca-from": "taskgate-system/taskgate"});
+            },
+        ),
+    ]);
+}
+
+/// A CRD of TaskSpawners without the fields, and the same with one of them.
+fn spawner_crds() -> [Value; 2] {
+    let template = json!({"type": "object", "properties": {}});
+    let spec = json!({"type": "object", "properties": {"taskTemplate": template}});
+    let schema =
+        json!({"type": "object", "properties": {"spec": spec, "status": {"type": "object", "properties": {}}}});
+    let plain = json!({
+        "metadata": {"name": SPAWNER_CRD},
+        "spec": {"versions": [{"name": "v1alpha2", "schema": {"openAPIV3Schema": schema}}]},
+    });
+    let mut extended = plain.clone();
+    let schema = &mut extended["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    schema["properties"]["spec"]["properties"]["failurePolicy"] = KelosField::FailurePolicy.schema();
+    [plain, extended]
+}
+
+#[test]
+fn schemas_of_kelos_that_are_not_as_the_setting_says_are_reported() {
+    only(&[
+        (
+            DoctorCheck::KelosFields,
+            Level::Failure,
+            "lack fields although",
+            |state| {
+                let [plain, _] = spawner_crds();
+                state.snapshot.put(Collection::KelosFields, objects([json!({})]));
+                state.snapshot.put(Collection::Crd(SPAWNER_CRD), objects([plain]));
+            },
+        ),
+        (
+            DoctorCheck::KelosFields,
+            Level::Warning,
+            "which are not enabled",
+            |state| {
+                let [_, extended] = spawner_crds();
+                state.snapshot.put(Collection::Crd(SPAWNER_CRD), objects([extended]));
             },
         ),
     ]);
@@ -1001,6 +1044,8 @@ fn healthy_snapshot(image: &str, bundle: &[u8]) -> Snapshot {
     }
     for absent in [
         Collection::DisableSwitch,
+        Collection::KelosFields,
+        Collection::Crd(SPAWNER_CRD),
         Collection::Workloads,
         Collection::KueueConfig,
     ] {
