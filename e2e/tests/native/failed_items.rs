@@ -13,14 +13,15 @@ use taskgate_api::WorkItem;
 use taskgate_e2e::{KelosFixture, eventually, failures, never};
 use taskgate_policy::ItemIdentity;
 
-use crate::support::{await_spawner, spawner, start, stored};
+use crate::support::{await_cycle, await_spawner, spawner, start, stored};
 
 /// A spawner whose issue 42 failed once, which is its limit: the UID of the Task that failed.
 async fn tripped(hint: &str) -> anyhow::Result<(KelosFixture<'static>, String)> {
     let fixture = start(hint).await?;
-    fixture.repo().issue(42);
     let own = json!({"failurePolicy": {"maxRetriesPerItem": 1}, "taskTemplate": {"ttlSecondsAfterFinished": 1}});
     fixture.created(&spawner("fixer", &own)).await?;
+    await_cycle(&fixture, "fixer").await?;
+    fixture.repo().issue(42);
     let failed = fixture.fail("fixer-42").await?;
     fixture.await_open("42").await?;
     await_spawner(&fixture, "fixer", "has the failed item", |spawner| {

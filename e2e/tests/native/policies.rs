@@ -5,7 +5,7 @@ use kube::ResourceExt as _;
 use serde_json::json;
 use taskgate_e2e::condition;
 
-use crate::support::{await_spawner, policy, spawner, start};
+use crate::support::{await_cycle, policy, spawner, start};
 
 #[tokio::test]
 async fn the_fields_of_a_spawner_win_and_follow_every_change() -> anyhow::Result<()> {
@@ -13,9 +13,10 @@ async fn the_fields_of_a_spawner_win_and_follow_every_change() -> anyhow::Result
     fixture
         .policy(json!({"failurePolicy": {"maxRetriesPerItem": 5}}))
         .await?;
-    fixture.repo().issue(42);
     let own = json!({"failurePolicy": {"maxRetriesPerItem": 1}, "taskTemplate": {"ttlSecondsAfterFinished": 1}});
     fixture.created(&spawner("fixer", &own)).await?;
+    await_cycle(&fixture, "fixer").await?;
+    fixture.repo().issue(42);
     let first = fixture.fail("fixer-42").await?;
     fixture.await_open("42").await?;
     let explanation = fixture.cp.explain(fixture.name(), "task/fixer-42").await?;
@@ -71,13 +72,10 @@ async fn a_field_that_cannot_be_applied_is_denied_with_its_path() -> anyhow::Res
 #[tokio::test]
 async fn a_cancelled_task_has_the_requester_in_its_status() -> anyhow::Result<()> {
     let fixture = start("by").await?;
-    fixture.repo().issue(42);
     let own = json!({"cancellationPolicy": {"onSourceRemoved": "Cancel"}});
     fixture.created(&spawner("fixer", &own)).await?;
-    await_spawner(&fixture, "fixer", "is stored", |spawner| {
-        spawner["spec"]["cancellationPolicy"].is_object()
-    })
-    .await?;
+    await_cycle(&fixture, "fixer").await?;
+    fixture.repo().issue(42);
     fixture.await_task_phase("fixer-42", "Running").await?;
     fixture.repo().issue(42).close();
     let task = fixture
@@ -100,10 +98,11 @@ async fn a_cancelled_task_has_the_requester_in_its_status() -> anyhow::Result<()
 #[tokio::test]
 async fn the_jobs_of_a_spawner_wait_in_its_queue() -> anyhow::Result<()> {
     let fixture = start("queue").await?;
-    fixture.repo().issue(42);
     fixture
         .created(&spawner("fixer", &json!({"taskTemplate": {"queueName": "agents"}})))
         .await?;
+    await_cycle(&fixture, "fixer").await?;
+    fixture.repo().issue(42);
     let job = fixture
         .await_job("fixer-42", "is suspended", |job| {
             job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true))

@@ -7,7 +7,7 @@ use kube::ResourceExt as _;
 use serde_json::{Value, json};
 use taskgate_e2e::{KELOS, KelosFixture, condition, failures, merged};
 
-use crate::support::{await_spawner, start};
+use crate::support::{await_cycle, await_spawner, start};
 
 const FAILURES: &str = include_str!("../../../examples/proposals/000/spawner.yaml");
 const CANCELLATION: &str = include_str!("../../../examples/proposals/001/spawner.yaml");
@@ -41,7 +41,11 @@ async fn apply_object(fixture: &KelosFixture<'_>, object: &Value) -> anyhow::Res
             json!({"apiVersion": KELOS, "kind": "Workspace", "metadata": {"name": name}, "spec": {"repo": repo}});
         fixture.apply_yaml(&workspace.to_string()).await?;
     }
-    fixture.created(object).await
+    let created = fixture.created(object).await?;
+    if object["kind"] == "TaskSpawner" {
+        await_cycle(fixture, object["metadata"]["name"].as_str().unwrap_or_default()).await?;
+    }
+    Ok(created)
 }
 
 /// Names the spawner's own cancellation: its Task, once it runs.
@@ -52,10 +56,10 @@ async fn running(fixture: &KelosFixture<'_>, task: &str) -> anyhow::Result<Task>
 #[tokio::test]
 async fn proposal_000_stops_an_item_after_three_failures_until_a_user_resets_it() -> anyhow::Result<()> {
     let fixture = start("p000").await?;
-    let issue = fixture.repo().issue(42);
-    issue.labels(["agent-ready"]);
     let soon = json!({"spec": {"when": {"githubIssues": {"pollInterval": "1s"}}, "taskTemplate": {"ttlSecondsAfterFinished": 1}}});
     apply(&fixture, FAILURES, &soon).await?;
+    let issue = fixture.repo().issue(42);
+    issue.labels(["agent-ready"]);
     let mut failed = String::new();
     for _ in 0..3 {
         fixture.await_next_task("my-spawner-42", &failed).await?;
@@ -95,12 +99,12 @@ async fn proposal_000_stops_an_item_after_three_failures_until_a_user_resets_it(
 #[tokio::test]
 async fn proposal_001_cancels_the_task_of_a_closed_pull_request() -> anyhow::Result<()> {
     let fixture = start("p001").await?;
-    let pull = fixture.repo().pull(7);
-    pull.labels(["kelos/work"]);
     let soon = json!({"spec": {
         "when": {"githubPullRequests": {"pollInterval": "1s"}}, "cancellationPolicy": {"gracePeriodSeconds": 1},
     }});
     apply(&fixture, CANCELLATION, &soon).await?;
+    let pull = fixture.repo().pull(7);
+    pull.labels(["kelos/work"]);
     running(&fixture, "pr-worker-7").await?;
     pull.close();
     let task = fixture
@@ -124,15 +128,16 @@ async fn proposal_001_cancels_the_task_of_a_closed_pull_request() -> anyhow::Res
 #[tokio::test]
 async fn proposal_002_creates_the_jobs_of_each_spawner_suspended_for_its_queue() -> anyhow::Result<()> {
     let fixture = start("p002").await?;
+    let soon = json!({"spec": {"when": {"githubIssues": {"pollInterval": "1s"}}}});
+    for spawner in documents(&fixture, QUEUES)? {
+        apply_object(&fixture, &merged(spawner, &soon)).await?;
+    }
     for (number, labels) in [
         (1, ["agent-ready", "x"]),
         (2, ["agent-ready", "priority/critical"]),
         (3, ["agent-ready", "triage-accepted"]),
     ] {
         fixture.repo().issue(number).labels(labels);
-    }
-    for spawner in documents(&fixture, QUEUES)? {
-        apply_object(&fixture, &spawner).await?;
     }
     for (task, queue) in [
         ("kelos-workers-1", "kelos-default"),
@@ -163,10 +168,6 @@ async fn proposal_003_is_a_policy_in_force() -> anyhow::Result<()> {
 #[tokio::test]
 async fn proposal_004_labels_a_task_from_its_issue() -> anyhow::Result<()> {
     let fixture = start("p004").await?;
-    let issue = fixture.repo().issue(42);
-    issue
-        .title("Fix the login page")
-        .labels(["priority/critical", "agent-task"]);
     apply(&fixture, METADATA_POLICY, &json!({})).await?;
     fixture.await_policy_accepted("issue-worker").await?;
     // Kelos has taskTemplate.metadata itself, and evaluates it differently.
@@ -175,6 +176,10 @@ async fn proposal_004_labels_a_task_from_its_issue() -> anyhow::Result<()> {
     let template = spawner["spec"]["taskTemplate"].as_object_mut().context("a template")?;
     template.remove("metadata");
     apply_object(&fixture, &spawner).await?;
+    let issue = fixture.repo().issue(42);
+    issue
+        .title("Fix the login page")
+        .labels(["priority/critical", "agent-task"]);
     let task = fixture
         .await_task("issue-worker-42", "has what the issue says", |task| {
             task.annotations().contains_key("kelos.dev/source-title")

@@ -89,6 +89,12 @@ pub(crate) async fn await_spawner(
     eventually_that(what, PATIENCE, async || stored(ns, name).await, condition).await
 }
 
+/// Waits until the TaskSpawner has had a cycle, so that taskgate has its fields before its first Task is created.
+pub(crate) async fn await_cycle(ns: &Namespace, name: &str) -> anyhow::Result<()> {
+    let has_run = |spawner: &Value| spawner["status"]["phase"] == "Running";
+    await_spawner(ns, name, "has had a cycle", has_run).await.map(drop)
+}
+
 /// The copy in the annotation of a TaskSpawner.
 pub(crate) fn copy(spawner: &Value) -> Option<Value> {
     let text = spawner["metadata"]["annotations"][keys::KELOS_FIELDS].as_str()?;
