@@ -294,7 +294,7 @@ fn faults_of_the_registration_are_reported() {
             Level::Failure,
             "not as generated: rules[0].operations",
             |state| {
-                webhook(state, false, 0)["rules"][0]["operations"] = json!(["CREATE", "UPDATE"]);
+                webhook(state, false, 0)["rules"][0]["operations"] = json!(["CREATE"]);
             },
         ),
         (
