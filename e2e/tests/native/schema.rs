@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use kelos_standin::{CRDS, CrdCapability, crds::yaml};
-use serde_json::Value;
+use serde_json::{Value, json};
 use taskgate_e2e::{ControlPlane, Gate, KelosNamespace, PATIENCE, eventually, eventually_that, never};
 
-use crate::support::{await_spawner, await_stored, copy, crd, enable, kelos_fields, policy, spawner, stored};
+use crate::support::{await_spawner, await_stored, copy, crd, enable, kelos_fields, policy, spawner, start, stored};
 
 const NAMES: [&str; 2] = ["taskspawners.kelos.dev", "tasks.kelos.dev"];
 /// How soon the schemas are extended again.
@@ -170,5 +170,52 @@ async fn a_field_that_kelos_defines_is_kelos_own() -> anyhow::Result<()> {
     for name in NAMES {
         ensure!(!is_extended(&crd(&cp, name).await?), "{name}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_rights_are_for_schemas_and_fields_only() -> anyhow::Result<()> {
+    let fixture = start("rights").await?;
+    fixture.created(&spawner("fixer", &policy(3))).await?;
+    let sent = async |kind: &str, name: &str, patch: Value| {
+        let patch = patch.to_string();
+        let identity = [
+            "--as=system:serviceaccount:taskgate-system:taskgate",
+            "--as-group=system:authenticated",
+        ];
+        let args = ["patch", kind, name, "--type=merge", "--dry-run=server", "-p", &patch];
+        fixture.kubectl([&args[..], &identity].concat()).await
+    };
+    for (kind, name, patch) in [
+        ("crd", NAMES[0], json!({"metadata": {"labels": {"a": "b"}}})),
+        (
+            "crd",
+            NAMES[1],
+            json!({"spec": {"conversion": {"strategy": "None"}, "names": {"shortNames": ["t"]}}}),
+        ),
+        ("taskspawner", "fixer", json!({"spec": {"suspend": true}})),
+        (
+            "taskspawner",
+            "fixer",
+            json!({"spec": {"taskTemplate": {"promptTemplate": "other"}}}),
+        ),
+        ("taskspawner", "fixer", json!({"metadata": {"labels": {"a": "b"}}})),
+    ] {
+        let refused = sent(kind, name, patch.clone()).await?.stderr_failed()?;
+        ensure!(
+            refused.contains("taskgate's own service account is refused unless"),
+            "{patch}: {refused}"
+        );
+    }
+    let patch = json!({"spec": {"cancellationPolicy": {}, "taskTemplate": {"queueName": "agents"}}});
+    sent("taskspawner", "fixer", patch).await?.stdout_ok()?;
+    let other = sent(
+        "crd",
+        "workspaces.kelos.dev",
+        json!({"metadata": {"labels": {"a": "b"}}}),
+    )
+    .await?
+    .stderr_failed()?;
+    ensure!(other.contains("cannot"), "{other}");
     Ok(())
 }

@@ -28,6 +28,7 @@ use taskgate_controller::switch::configurations;
 use self::report::StatusReport;
 use super::{
     disable::describe,
+    kelos_fields,
     snapshot::{Collection, Snapshot, SnapshotReader},
 };
 use crate::{
@@ -163,9 +164,10 @@ fn render(report: &StatusReport, format: StatusFormat) -> Result<String> {
     }
 }
 
-/// The state of the installation, a line each: the switch, both webhook configurations, the leader.
+/// The state of the installation, a line each: the switch, both webhook configurations, the leader, and Kelos' CRDs if they are
+/// extended.
 ///
-/// RBAC: `get` on the ConfigMap and the Lease in taskgate's namespace, and on both webhook configurations.
+/// RBAC: `get` on the ConfigMaps and the Lease in taskgate's namespace, on both webhook configurations and on both of Kelos' CRDs.
 async fn installation(connection: &Connection, args: &StatusArgs) -> Result<String> {
     let namespace = args.installation.namespace(connection).await?;
     let own = Some(namespace.as_str());
@@ -190,6 +192,9 @@ async fn installation(connection: &Connection, args: &StatusArgs) -> Result<Stri
         format!("{holder}, renewed {seconds} s ago")
     });
     let _ = writeln!(text, "Leader: {}", leader.as_deref().unwrap_or("none"));
+    if let Some(fields) = kelos_fields::summary(connection, &args.taskgate_namespace).await? {
+        let _ = writeln!(text, "Fields on Kelos' kinds: {fields}");
+    }
     Ok(text)
 }
 

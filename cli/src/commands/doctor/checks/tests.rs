@@ -426,7 +426,7 @@ fn faults_around_the_registration_are_reported() {
         (
             DoctorCheck::Switch,
             Level::Failure,
-            "9 webhooks are off, although taskgate is not disabled",
+            "11 webhooks are off, although taskgate is not disabled",
             |state| {
                 each_webhook(state, |webhook| {
                     let off = json!({"name": CONDITION, "expression": "false"});
