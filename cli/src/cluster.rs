@@ -53,7 +53,7 @@ impl ClusterArgs {
         config.connect_timeout = limit;
         config.read_timeout = limit.filter(|_| !watches);
         if self.as_user.is_some() {
-            config.auth_info.impersonate = self.as_user.clone();
+            config.auth_info.impersonate.clone_from(&self.as_user);
             config.auth_info.impersonate_groups = Some(self.as_groups.clone());
         }
         let namespace = config.default_namespace.clone();

@@ -54,10 +54,13 @@ pub(crate) fn kubeconfig(server: &str, ca: &str, identity: &Identity<'_>) -> Val
     })
 }
 
-/// Writes a kubeconfig where its reader will find it.
+/// Writes a kubeconfig where its reader will find it, whole at any time: another test may read it meanwhile.
 pub(crate) fn write(path: &Path, kubeconfig: &Value) -> anyhow::Result<()> {
     let text = serde_json::to_vec_pretty(kubeconfig)?;
-    std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+    let new = path.with_extension(format!("{:08x}", rand::random::<u32>()));
+    std::fs::write(&new, text)
+        .and_then(|()| std::fs::rename(&new, path))
+        .with_context(|| format!("writing {}", path.display()))
 }
 
 /// The same for a client in this process.

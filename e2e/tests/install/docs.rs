@@ -46,7 +46,7 @@ fn pages() -> anyhow::Result<Vec<PathBuf>> {
             let path = entry?.path();
             if path.is_dir() {
                 folders.push(path);
-            } else {
+            } else if path.extension().is_some_and(|extension| extension == "md") {
                 pages.push(path);
             }
         }
@@ -274,6 +274,9 @@ fn every_link_leads_somewhere() -> anyhow::Result<()> {
         let page = page?;
         let mut name = page.file_name().to_string_lossy().into_owned();
         if page.path().is_dir() {
+            if name == "images" {
+                continue;
+            }
             // A folder has an index of its own.
             name += "/README.md";
         }
