@@ -95,7 +95,10 @@ async fn a_selector_cancels_the_tasks_that_have_not_ended() -> anyhow::Result<()
     await_cancelled(&fixture, "one").await?;
     await_cancelled(&fixture, "two").await?;
     let nothing = run(&fixture, "ann", &["-l", "batch=8"]).await?;
-    ensure!(nothing.status.success() && printed(&nothing).contains("no Task in namespace"), "{nothing:?}");
+    ensure!(
+        nothing.status.success() && printed(&nothing).contains("no Task in namespace"),
+        "{nothing:?}"
+    );
     ensure!(cancel_state(&fixture.tasks().get("other").await?).is_empty());
     Ok(())
 }

@@ -38,7 +38,8 @@ pub(crate) async fn start_on<'a>(
     crds: CrdCapability,
 ) -> anyhow::Result<KelosFixture<'a>> {
     let ns = cp.namespace(hint).await?;
-    ns.apply_yaml(&rights("ann", &["get", "list", "patch", "delete"])).await?;
+    ns.apply_yaml(&rights("ann", &["get", "list", "patch", "delete"]))
+        .await?;
     ns.apply_yaml(&rights("bob", &["get", "patch"])).await?;
     let ns = KelosNamespace::builder().capability(crds).start(ns).await?;
     Ok(Fixture { cp, gate, ns })
