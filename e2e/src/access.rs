@@ -159,7 +159,9 @@ impl Access {
             .create_token_request(name, &PostParams::default(), &request)
             .await
             .with_context(|| format!("a token for service account {namespace}/{name}"))?;
-        let status = requested.status.context("the token request was answered without a status")?;
+        let status = requested
+            .status
+            .context("the token request was answered without a status")?;
         Ok(status.token)
     }
 

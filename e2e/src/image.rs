@@ -147,11 +147,7 @@ impl ContainerRoot {
         args: Vec<String>,
     ) -> anyhow::Result<ProcessSpec> {
         let token = cp.token_of_service_account(namespace, account).await?;
-        for (file, content) in [
-            ("token", token.as_str()),
-            ("ca.crt", cp.ca()),
-            ("namespace", namespace),
-        ] {
+        for (file, content) in [("token", token.as_str()), ("ca.crt", cp.ca()), ("namespace", namespace)] {
             self.write(&format!("{SERVICE_ACCOUNT}/{file}"), content.as_bytes(), 0o644)?;
         }
         self.write("etc/hosts", b"127.0.0.1 localhost kubernetes.default.svc\n", 0o644)?;
@@ -173,7 +169,13 @@ fn namespaces() -> &'static [&'static str] {
     if is_root() {
         &["--mount"]
     } else {
-        &["--mount", "--user", "--map-user=65532", "--map-group=65532", "--keep-caps"]
+        &[
+            "--mount",
+            "--user",
+            "--map-user=65532",
+            "--map-group=65532",
+            "--keep-caps",
+        ]
     }
 }
 

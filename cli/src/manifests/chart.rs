@@ -76,7 +76,10 @@ fn rights() -> [String; 3] {
         "{{- if and .Values.rights.admissionPolicies (semverCompare \">=1.30-0\" .Capabilities.KubeVersion.Version) }}";
     [
         roles.fill(ROLES),
-        format!("{{{{- if .Values.rights.userRoles }}}}\n{}{{{{- end }}}}\n", roles.fill(USER_ROLES)),
+        format!(
+            "{{{{- if .Values.rights.userRoles }}}}\n{}{{{{- end }}}}\n",
+            roles.fill(USER_ROLES)
+        ),
         format!("{guard}\n{}{{{{- end }}}}\n", limits.fill(LIMITS)),
     ]
 }

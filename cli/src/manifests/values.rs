@@ -139,7 +139,11 @@ pub(super) fn readme() -> Result<String> {
 
 fn write_rows(text: &mut String, path: &str, values: &Properties) {
     for (name, schema) in &values.0 {
-        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        let path = if path.is_empty() {
+            name.clone()
+        } else {
+            format!("{path}.{name}")
+        };
         if let Some(default) = &schema.default {
             let description = schema.description.replace('|', "\\|");
             let _ = writeln!(text, "| `{path}` | `{default}` | {description}{} |", limits(schema));

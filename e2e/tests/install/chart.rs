@@ -304,7 +304,9 @@ async fn the_binary_accepts_the_charts_flags() -> anyhow::Result<()> {
             .iter()
             .find(|object| object["kind"] == kind)
             .with_context(|| format!("no {kind}"))?;
-        let template = ["/spec/template/spec", "/spec"].iter().find_map(|path| object.pointer(path));
+        let template = ["/spec/template/spec", "/spec"]
+            .iter()
+            .find_map(|path| object.pointer(path));
         let args = template.context("no pod")?["containers"][0]["args"]
             .as_array()
             .context("no args")?;
@@ -389,7 +391,8 @@ async fn the_api_server_accepts_the_chart_with_every_value_set() -> anyhow::Resu
     unset("", &schema, &values, &mut usual);
     ensure!(usual.is_empty(), "{ALL_VALUES} leaves at their defaults: {usual:?}");
 
-    cp.apply_yaml("{apiVersion: v1, kind: Namespace, metadata: {name: team-all}}").await?;
+    cp.apply_yaml("{apiVersion: v1, kind: Namespace, metadata: {name: team-all}}")
+        .await?;
     let values = project(ALL_VALUES).display().to_string();
     let rendered = documents(&template(cp, "all", "team-all", &["--values", &values]).await?)?;
     for object in &rendered {
@@ -397,8 +400,14 @@ async fn the_api_server_accepts_the_chart_with_every_value_set() -> anyhow::Resu
         let metadata = &object["metadata"];
         // The test's extra objects are as they are written.
         if metadata["labels"]["extra"].is_null() {
-            ensure!(metadata["labels"]["cost-center"] == "agents", "{kind} {name}: {metadata}");
-            ensure!(metadata["annotations"]["example.com/owner"] == "platform", "{kind} {name}: {metadata}");
+            ensure!(
+                metadata["labels"]["cost-center"] == "agents",
+                "{kind} {name}: {metadata}"
+            );
+            ensure!(
+                metadata["annotations"]["example.com/owner"] == "platform",
+                "{kind} {name}: {metadata}"
+            );
         }
         let args = ["apply", "--server-side", "--dry-run=server", "--validate=strict", "-f-"];
         let applied = cp.kubectl_with_input(args, &object.to_string()).await?.stdout_ok();
@@ -447,7 +456,13 @@ async fn egress_is_to_the_ports_of_the_values() -> anyhow::Result<()> {
             .find(|object| object["kind"] == "NetworkPolicy" && object["metadata"]["name"] == "taskgate");
         let rules = policy.context("a NetworkPolicy")?["spec"]["egress"].clone();
         let rules = rules.as_array().into_iter().flatten();
-        let ports = rules.flat_map(|rule| rule["ports"].as_array().into_iter().flatten().map(|port| port["port"].clone()));
+        let ports = rules.flat_map(|rule| {
+            rule["ports"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|port| port["port"].clone())
+        });
         anyhow::Ok(ports.collect::<Vec<_>>())
     };
     ensure!(ports("sources.minInterval=30s").await? == [53, 53, 443, 6443, 443, 8888]);
@@ -466,7 +481,10 @@ async fn a_critical_priority_class_has_its_quota() -> anyhow::Result<()> {
     for (class, quotas) in [("", 0), ("high", 0), ("system-cluster-critical", 1)] {
         let value = format!("priorityClassName={class}");
         let rendered = documents(&template(cp, "taskgate", "gate", &["--set", &value]).await?)?;
-        let found = rendered.iter().filter(|object| object["kind"] == "ResourceQuota").count();
+        let found = rendered
+            .iter()
+            .filter(|object| object["kind"] == "ResourceQuota")
+            .count();
         ensure!(found == quotas, "{class}: {found}");
     }
     Ok(())

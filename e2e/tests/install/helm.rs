@@ -190,11 +190,17 @@ async fn helm_test_runs_the_doctor() -> anyhow::Result<()> {
     ensure!(told.contains("Phase:          Succeeded"), "{told}");
     ensure!(findings.contains(" 0 failures"), "{findings}");
     // What it may not read would be a warning.
-    ensure!(!findings.contains("forbidden") && !findings.contains("may not"), "{findings}");
-    let left = ["clusterroles,clusterrolebindings,roles,rolebindings,serviceaccounts,pods", "-A"];
+    ensure!(!findings.contains("cannot be read"), "{findings}");
+    let left = [
+        "clusterroles,clusterrolebindings,roles,rolebindings,serviceaccounts,pods",
+        "-A",
+    ];
     let left = object(&cp, &left).await?;
     let left: Vec<_> = left["items"].as_array().into_iter().flatten().collect();
-    ensure!(left.iter().all(|object| object["metadata"]["name"] != "taskgate-test"), "{left:?}");
+    ensure!(
+        left.iter().all(|object| object["metadata"]["name"] != "taskgate-test"),
+        "{left:?}"
+    );
     Ok(())
 }
 
@@ -224,9 +230,20 @@ async fn an_upgrade_from_the_defaults_to_every_value_keeps_what_there_is() -> an
         .await?;
     cp.apply_yaml("{apiVersion: v1, kind: Namespace, metadata: {name: team-all}}")
         .await?;
-    let (chart, values) = (chart(), project("e2e/tests/install/all-values.yaml").display().to_string());
+    let (chart, values) = (
+        chart(),
+        project("e2e/tests/install/all-values.yaml").display().to_string(),
+    );
     let upgrade = [
-        "upgrade", "taskgate", &chart, "--namespace", "gate", "--values", &values, "--set", KEPT,
+        "upgrade",
+        "taskgate",
+        &chart,
+        "--namespace",
+        "gate",
+        "--values",
+        &values,
+        "--set",
+        KEPT,
     ];
     cp.helm(upgrade).await?.stdout_ok()?;
     let after = pods(&cp, "gate", "taskgate").await?;
@@ -241,7 +258,10 @@ async fn an_upgrade_from_the_defaults_to_every_value_keeps_what_there_is() -> an
     let policy = object(&cp, &["taskpolicies", "-n", ns.name()]).await?["items"][0].take();
     let accepted = condition(&policy, "Accepted").is_some_and(|accepted| accepted["status"] == "True");
     ensure!(accepted, "{policy}");
-    ensure!(ns.stored("task.kelos.dev", "stuck").await?.is_some(), "the tombstone is gone");
+    ensure!(
+        ns.stored("task.kelos.dev", "stuck").await?.is_some(),
+        "the tombstone is gone"
+    );
     let mut again = task("again", &json!({}));
     again["metadata"]["annotations"]["taskgate.dev/item"] = "stuck".into();
     eventually("the item is stopped", PATIENCE, || async {

@@ -22,11 +22,19 @@ async fn the_same_binary_gives_the_same_digest_and_another_gives_another() -> an
     // Programs of this machine's architecture that are smaller than taskgate.
     let [binary, other] = [tool("kubectl").await?, tool("supervise").await?];
     let folder = cp.dir().join("images");
-    let flags = ["-source=https://example.com/source", "-revision=abc", "-created=86400", "-dynamic"];
+    let flags = [
+        "-source=https://example.com/source",
+        "-revision=abc",
+        "-created=86400",
+        "-dynamic",
+    ];
     let first = assembled(&other, &folder.join("first"), &flags).await?;
     let again = assembled(&other, &folder.join("again"), &flags).await?;
     ensure!(first.reference == again.reference, "{first:?} {again:?}");
-    ensure!(first.reference.contains("taskgate.test/taskgate:0.0.0@sha256:"), "{first:?}");
+    ensure!(
+        first.reference.contains("taskgate.test/taskgate:0.0.0@sha256:"),
+        "{first:?}"
+    );
     let changed = assembled(&binary, &folder.join("changed"), &flags).await?;
     ensure!(first.reference != changed.reference, "{changed:?}");
 
@@ -62,15 +70,27 @@ async fn the_image_serves_admission_from_its_read_only_root_as_its_user() -> any
     let folder = cp.dir().join("image");
     let refused = Image::assemble(&built, &folder, &[]).await?;
     let refused = refused.err().context("a binary that is not static was accepted")?;
-    ensure!(refused.stderr.contains("it needs shared libraries"), "{}", refused.stderr);
+    ensure!(
+        refused.stderr.contains("it needs shared libraries"),
+        "{}",
+        refused.stderr
+    );
     // Symbols of a debug build are most of it.
     let stripped = cp.dir().join("stripped");
-    let strip = Command::new("strip").arg("-o").args([&stripped, &built]).status().await?;
+    let strip = Command::new("strip")
+        .arg("-o")
+        .args([&stripped, &built])
+        .status()
+        .await?;
     ensure!(strip.success(), "strip: {strip}");
     let image = assembled(&stripped, &folder, &["-dynamic"]).await?;
     let root = image.unpack(&cp.dir().join("root")).await?;
     let bundle = std::fs::read_to_string(cp.dir().join("root/etc/ssl/certs/ca-certificates.crt"))?;
-    ensure!(bundle.matches("BEGIN CERTIFICATE").count() > 80, "{} bytes of roots", bundle.len());
+    ensure!(
+        bundle.matches("BEGIN CERTIFICATE").count() > 80,
+        "{} bytes of roots",
+        bundle.len()
+    );
     root.add_libraries_of(&stripped).await?;
 
     apply_overlay(&cp, "self-signed").await?;
@@ -79,7 +99,9 @@ async fn the_image_serves_admission_from_its_read_only_root_as_its_user() -> any
     for process in running.processes() {
         let of = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", process.pid()));
         let (status, mounts) = (of("status")?, of("mountinfo")?);
-        let mut ids = status.lines().filter(|line| line.starts_with("Uid:") || line.starts_with("Gid:"));
+        let mut ids = status
+            .lines()
+            .filter(|line| line.starts_with("Uid:") || line.starts_with("Gid:"));
         let is_root = std::fs::read_to_string("/proc/self/status")?.contains("Uid:\t0\t");
         ensure!(!is_root || ids.all(|ids| ids.contains("\t65532\t65532")), "{status}");
         // mount ID, parent, device, root of the mount, mount point, options
