@@ -150,7 +150,13 @@ pub(crate) async fn run(context: Arc<Context>, mut changed: mpsc::UnboundedRecei
 
 /// Enqueues every spawner with a failed item: the policies, which decide whether it is skipped, changed.
 pub(crate) fn enqueue_all(context: &Context, changed: &mpsc::UnboundedSender<SpawnerRef>) {
-    for item in context.cache.work_items().all().iter().filter(|item| item.has_failures()) {
+    for item in context
+        .cache
+        .work_items()
+        .all()
+        .iter()
+        .filter(|item| item.has_failures())
+    {
         let key = (item.namespace().to_owned(), item.name().to_owned());
         enqueue(context, changed, &key, item.spawner());
     }

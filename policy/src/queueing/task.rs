@@ -35,14 +35,13 @@ pub fn has_queue_field(object: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
     use taskgate_api::keys;
 
     use super::*;
 
     #[test]
     fn the_annotation_of_the_field_counts() {
-        use serde_json::json;
-    use taskgate_api::keys;
         assert!(has_queue_field(
             &json!({"metadata": {"annotations": {keys::QUEUE: "agents"}}})
         ));

@@ -49,7 +49,10 @@ pub(super) fn match_conditions(endpoint: &Endpoint, writers: &KelosWriters) -> V
             let again = MOVED_FIELDS.map(sent_again).join(" || ");
             let annotations = leaves_out("annotations", &keys::PROTECTED_ANNOTATIONS);
             let labels = leaves_out("labels", &keys::PROTECTED_LABELS);
-            vec![condition("applied-again", format!("{again} || {annotations} || {labels}"))]
+            vec![condition(
+                "applied-again",
+                format!("{again} || {annotations} || {labels}"),
+            )]
         }
         RequestFilter::Cancellation => {
             let expression = changes("annotations", &keys::CANCELLATION);

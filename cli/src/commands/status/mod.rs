@@ -192,7 +192,7 @@ async fn installation(connection: &Connection, args: &StatusArgs) -> Result<Stri
         format!("{holder}, renewed {seconds} s ago")
     });
     let _ = writeln!(text, "Leader: {}", leader.as_deref().unwrap_or("none"));
-    if let Some(fields) = kelos_fields::summary(connection, &args.taskgate_namespace).await? {
+    if let Some(fields) = kelos_fields::summary(connection, &namespace).await? {
         let _ = writeln!(text, "Fields on Kelos' kinds: {fields}");
     }
     Ok(text)
