@@ -142,7 +142,7 @@ impl FieldsReview<'_> {
             }
         }
         let mut changes = Changes::of(self.object);
-        let wanted = (!resets.is_empty()).then(|| Value::Object(resets));
+        let wanted = (!resets.is_empty()).then_some(Value::Object(resets));
         if KelosField::FailedItemResets.of(self.object) != wanted.as_ref() {
             changes.set(KelosField::FailedItemResets.path(), wanted);
         }
