@@ -87,7 +87,8 @@ impl FieldsReview<'_> {
         if metadata.is_terminating() || !fields.any(|field| field.of(self.old) != field.of(self.object)) {
             return None;
         }
-        let fields = SpawnerFields::read(self.object, self.fields);
+        // What cannot be read, the schema rejects after this, with its own message.
+        let fields = Ok(SpawnerFields::read(self.object, self.fields).ok()?);
         let (namespace, name) = (metadata.namespace(), metadata.name());
         let compiled = Policy::of_spawner(namespace.unwrap_or_default(), name.unwrap_or_default(), &fields)?;
         let finding = Finding::own(Detail::PolicyInvalid(compiled.err()?), Effect::Reject);
