@@ -127,23 +127,6 @@ pub async fn run_job(cp: &ControlPlane, namespace: &str, name: &str) -> anyhow::
             .with_context(|| format!("no pod; the Job says {job:?}"))
     })
     .await?;
-    run_to_its_end(cp, namespace, &pod).await
-}
-
-/// Runs the pod `namespace`/`name`, once it is there, and writes down how it ended.
-///
-/// # Errors
-/// If it does not come, or the program fails; with what it printed.
-pub async fn run_pod(cp: &ControlPlane, namespace: &str, name: &str) -> anyhow::Result<String> {
-    let pods = Api::<Pod>::namespaced(cp.client(), namespace);
-    let pod = eventually(format!("Pod {name} is there"), PATIENCE, || async {
-        pods.get(name).await.context("reading it")
-    })
-    .await?;
-    run_to_its_end(cp, namespace, &pod).await
-}
-
-async fn run_to_its_end(cp: &ControlPlane, namespace: &str, pod: &Pod) -> anyhow::Result<String> {
     let name = pod.name_any();
     let spec = pod.spec.clone().context("a pod has a spec")?;
     let spec = process(cp, namespace, &name, &spec, None).await?;
@@ -156,13 +139,11 @@ async fn run_to_its_end(cp: &ControlPlane, namespace: &str, pod: &Pod) -> anyhow
         .await?;
     let phase = if output.status.success() { "Succeeded" } else { "Failed" };
     let status = Patch::Merge(json!({"status": {"phase": phase}}));
-    Api::<Pod>::namespaced(cp.client(), namespace)
-        .patch_status(&name, &PatchParams::default(), &status)
-        .await?;
+    pods.patch_status(&name, &PatchParams::default(), &status).await?;
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(
         output.status.success(),
-        "{} of Pod {name}: {printed}{}",
+        "{} of {name}: {printed}{}",
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
