@@ -50,6 +50,17 @@ impl Pods {
         let spec = deployment.spec.context("a Deployment has a spec")?;
         let wanted = usize::try_from(spec.replicas.unwrap_or(1))?;
         let labels = spec.selector.match_labels.unwrap_or_default();
+        let pod = spec.template.spec.context("a Deployment has a pod template")?;
+        // Not those of an older template, which the Deployment is about to delete.
+        let of_the_template = |found: &Pod| {
+            let containers = found.spec.as_ref().map(|spec| &spec.containers);
+            containers.is_some_and(|found| {
+                found
+                    .iter()
+                    .map(|one| &one.args)
+                    .eq(pod.containers.iter().map(|one| &one.args))
+            })
+        };
         let selector: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let stored = eventually("the Deployment has its pods", PATIENCE, || async {
             let pods = Api::<Pod>::namespaced(cp.client(), namespace);
@@ -57,12 +68,11 @@ impl Pods {
                 .list(&ListParams::default().labels(&selector.join(",")))
                 .await?
                 .items;
-            found.retain(|pod| pod.metadata.deletion_timestamp.is_none());
+            found.retain(|pod| pod.metadata.deletion_timestamp.is_none() && of_the_template(pod));
             ensure!(found.len() >= wanted, "{} of {wanted} pods", found.len());
             Ok(found)
         })
         .await?;
-        let pod = spec.template.spec.context("a Deployment has a pod template")?;
         let mut pods = Self {
             processes: Vec::new(),
             admin: Vec::new(),

@@ -321,7 +321,10 @@ async fn the_binary_accepts_the_charts_flags() -> anyhow::Result<()> {
             .output()
             .await?;
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(told.contains("unexpected argument '--the-end'"), "{kind} {name}: {told}");
+        ensure!(
+            told.contains("unexpected argument '--the-end'"),
+            "{kind} {name}: {told}"
+        );
     }
     Ok(())
 }
@@ -424,7 +427,7 @@ async fn the_api_server_accepts_the_chart_with_every_value_set() -> anyhow::Resu
         "\"--cert-lifetime=720h\"",
         "0.0.0.0:19443",
         "0.0.0.0:18080",
-        "system:serviceaccount:team-all:gatekeeper",
+        "\"serviceAccountName\":\"gatekeeper\"",
         "https://wiki.example.com/taskgate#taskgatedown",
         "extra-of-all",
     ] {
