@@ -50,6 +50,17 @@ impl Pods {
         let spec = deployment.spec.context("a Deployment has a spec")?;
         let wanted = usize::try_from(spec.replicas.unwrap_or(1))?;
         let labels = spec.selector.match_labels.unwrap_or_default();
+        let pod = spec.template.spec.context("a Deployment has a pod template")?;
+        // Not those of an older template, which the Deployment is about to delete.
+        let of_the_template = |found: &Pod| {
+            let containers = found.spec.as_ref().map(|spec| &spec.containers);
+            containers.is_some_and(|found| {
+                found
+                    .iter()
+                    .map(|one| &one.args)
+                    .eq(pod.containers.iter().map(|one| &one.args))
+            })
+        };
         let selector: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let stored = eventually("the Deployment has its pods", PATIENCE, || async {
             let pods = Api::<Pod>::namespaced(cp.client(), namespace);
@@ -57,12 +68,11 @@ impl Pods {
                 .list(&ListParams::default().labels(&selector.join(",")))
                 .await?
                 .items;
-            found.retain(|pod| pod.metadata.deletion_timestamp.is_none());
+            found.retain(|pod| pod.metadata.deletion_timestamp.is_none() && of_the_template(pod));
             ensure!(found.len() >= wanted, "{} of {wanted} pods", found.len());
             Ok(found)
         })
         .await?;
-        let pod = spec.template.spec.context("a Deployment has a pod template")?;
         let mut pods = Self {
             processes: Vec::new(),
             admin: Vec::new(),
@@ -127,23 +137,6 @@ pub async fn run_job(cp: &ControlPlane, namespace: &str, name: &str) -> anyhow::
             .with_context(|| format!("no pod; the Job says {job:?}"))
     })
     .await?;
-    run_to_its_end(cp, namespace, &pod).await
-}
-
-/// Runs the pod `namespace`/`name`, once it is there, and writes down how it ended.
-///
-/// # Errors
-/// If it does not come, or the program fails; with what it printed.
-pub async fn run_pod(cp: &ControlPlane, namespace: &str, name: &str) -> anyhow::Result<String> {
-    let pods = Api::<Pod>::namespaced(cp.client(), namespace);
-    let pod = eventually(format!("Pod {name} is there"), PATIENCE, || async {
-        pods.get(name).await.context("reading it")
-    })
-    .await?;
-    run_to_its_end(cp, namespace, &pod).await
-}
-
-async fn run_to_its_end(cp: &ControlPlane, namespace: &str, pod: &Pod) -> anyhow::Result<String> {
     let name = pod.name_any();
     let spec = pod.spec.clone().context("a pod has a spec")?;
     let spec = process(cp, namespace, &name, &spec, None).await?;
@@ -156,13 +149,11 @@ async fn run_to_its_end(cp: &ControlPlane, namespace: &str, pod: &Pod) -> anyhow
         .await?;
     let phase = if output.status.success() { "Succeeded" } else { "Failed" };
     let status = Patch::Merge(json!({"status": {"phase": phase}}));
-    Api::<Pod>::namespaced(cp.client(), namespace)
-        .patch_status(&name, &PatchParams::default(), &status)
-        .await?;
+    pods.patch_status(&name, &PatchParams::default(), &status).await?;
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(
         output.status.success(),
-        "{} of Pod {name}: {printed}{}",
+        "{} of {name}: {printed}{}",
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );

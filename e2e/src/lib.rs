@@ -80,7 +80,7 @@ pub use fixture::{
 pub use gate::{GATE_NAMESPACE, GATE_USER, Gate, GateBuilder, binary, chart_memory_limit, register, taskgate};
 pub use image::{ContainerRoot, Image};
 pub use kubectl::Output;
-pub use kubelet::{Pods, run_job, run_pod};
+pub use kubelet::{Pods, run_job};
 pub use kueue::{KUEUE_NAMESPACE, Kueue, KueueBuilder};
 pub use metrics::{Metrics, scrape};
 pub use namespace::Namespace;

@@ -299,28 +299,32 @@ async fn the_binary_accepts_the_charts_flags() -> anyhow::Result<()> {
     let cp = PLANE.get().await?;
     let all = "admission.clientCA.secret=callers,admission.clientCA.names={a,b},monitoring.auth=true";
     let rendered = documents(&template(cp, "taskgate", "taskgate-system", &["--set", all]).await?)?;
-    let args = |kind: &str| -> anyhow::Result<Vec<String>> {
+    let args = |kind: &str, name: &str| -> anyhow::Result<Vec<String>> {
         let object = rendered
             .iter()
-            .find(|object| object["kind"] == kind)
-            .with_context(|| format!("no {kind}"))?;
-        let template = ["/spec/template/spec", "/spec"]
-            .iter()
-            .find_map(|path| object.pointer(path));
-        let args = template.context("no pod")?["containers"][0]["args"]
+            .find(|object| object["kind"] == kind && object["metadata"]["name"] == name)
+            .with_context(|| format!("no {kind} {name}"))?;
+        let args = object["spec"]["template"]["spec"]["containers"][0]["args"]
             .as_array()
             .context("no args")?;
         Ok(args.iter().filter_map(Value::as_str).map(ToOwned::to_owned).collect())
     };
-    for kind in ["Deployment", "Job", "Pod"] {
+    for (kind, name) in [
+        ("Deployment", "taskgate"),
+        ("Job", "taskgate-uninstall"),
+        ("Job", "taskgate-test"),
+    ] {
         // The last flag is unknown: clap names it only if it has understood the ones before.
         let output = tokio::process::Command::new(taskgate_e2e::binary("taskgate")?)
-            .args(args(kind)?)
+            .args(args(kind, name)?)
             .arg("--the-end")
             .output()
             .await?;
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(told.contains("unexpected argument '--the-end'"), "{kind}: {told}");
+        ensure!(
+            told.contains("unexpected argument '--the-end'"),
+            "{kind} {name}: {told}"
+        );
     }
     Ok(())
 }
@@ -423,7 +427,7 @@ async fn the_api_server_accepts_the_chart_with_every_value_set() -> anyhow::Resu
         "\"--cert-lifetime=720h\"",
         "0.0.0.0:19443",
         "0.0.0.0:18080",
-        "system:serviceaccount:team-all:gatekeeper",
+        "\"serviceAccountName\":\"gatekeeper\"",
         "https://wiki.example.com/taskgate#taskgatedown",
         "extra-of-all",
     ] {

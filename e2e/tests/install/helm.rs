@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
-use taskgate_e2e::{AuditEvent, ControlPlane, PATIENCE, condition, eventually, never, run_pod};
+use taskgate_e2e::{AuditEvent, ControlPlane, PATIENCE, condition, eventually, never, run_job};
 
 use crate::support::{await_governed, chart, governed, plane, pods, project, task, task_with_status};
 
@@ -186,13 +186,13 @@ async fn helm_test_runs_the_doctor() -> anyhow::Result<()> {
     let _running = pods(&cp, "gate", "taskgate").await?;
     governed(&cp, "team").await?;
     let helm = async { cp.helm(["test", "taskgate", "--namespace", "gate"]).await?.stdout_ok() };
-    let (told, findings) = tokio::try_join!(helm, run_pod(&cp, "gate", "taskgate-test"))?;
+    let (told, findings) = tokio::try_join!(helm, run_job(&cp, "gate", "taskgate-test"))?;
     ensure!(told.contains("Phase:          Succeeded"), "{told}");
     ensure!(findings.contains(" 0 failures"), "{findings}");
     // What it may not read would be a warning.
     ensure!(!findings.contains("cannot be read"), "{findings}");
     let left = [
-        "clusterroles,clusterrolebindings,roles,rolebindings,serviceaccounts,pods",
+        "clusterroles,clusterrolebindings,roles,rolebindings,serviceaccounts,jobs",
         "-A",
     ];
     let left = object(&cp, &left).await?;

@@ -20,7 +20,8 @@ async fn assembled(binary: &Path, layout: &Path, flags: &[&str]) -> anyhow::Resu
 async fn the_same_binary_gives_the_same_digest_and_another_gives_another() -> anyhow::Result<()> {
     let cp = ControlPlane::shared().await?;
     // Programs of this machine's architecture that are smaller than taskgate.
-    let [binary, other] = [tool("kubectl").await?, tool("supervise").await?];
+    let binary = tool("helm").await?;
+    let other = binary.with_file_name("supervise");
     let folder = cp.dir().join("images");
     let flags = [
         "-source=https://example.com/source",
