@@ -15,7 +15,7 @@ use taskgate_api::{
 };
 use taskgate_policy::{
     AdmissionContext, Decision, ItemSnapshot, Kind, KueueInfo, Operation, Phase, Policy, PolicySet, Request,
-    SpawnerInfo, Workspace, decide, govern, without_reserved_keys,
+    SpawnerInfo, Workspace, decide, govern, review_task_update, without_reserved_keys,
 };
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -368,6 +368,32 @@ proptest! {
         prop_assert_eq!(warned, marked);
         let second = run(&policies, kind, Phase::Mutating, Operation::Create, &object);
         prop_assert!(second.patch.0.is_empty(), "first {:?}\nsecond {:?}", first.patch, second.patch);
+    }
+
+    #[test]
+    fn a_task_that_is_sent_again_keeps_its_spec_and_the_keys_of_taskgate(
+        policies in policies(), mut object in object(), other in object(), ttl in 0..9,
+    ) {
+        object["spec"]["ttlSecondsAfterFinished"] = json!(ttl);
+        let mut stored = object.clone();
+        let created = run(&policies, Kind::Task, Phase::Mutating, Operation::Create, &object);
+        json_patch::patch(&mut stored, &created.patch).unwrap();
+        for sent in [&object, &other, &stored] {
+            let mut after = sent.clone();
+            let decision = review_task_update(&stored, sent);
+            prop_assert!(decision.allowed());
+            json_patch::patch(&mut after, &decision.patch).unwrap();
+            prop_assert!(review_task_update(&stored, &after).patch.0.is_empty());
+            for (map, keys) in [("labels", &keys::PROTECTED_LABELS[..]), ("annotations", &keys::PROTECTED_ANNOTATIONS[..])] {
+                for key in keys.iter().filter(|key| stored["metadata"][map][**key].is_string()) {
+                    prop_assert_eq!(&after["metadata"][map][*key], &stored["metadata"][map][*key]);
+                }
+            }
+            if sent != &other {
+                prop_assert_eq!(&after["spec"], &stored["spec"]);
+            }
+            prop_assert_eq!(untouched(after), untouched(sent.clone()));
+        }
     }
 
     #[test]

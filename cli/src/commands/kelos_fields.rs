@@ -341,6 +341,21 @@ fn describe(state: FieldState) -> &'static str {
     }
 }
 
+/// The state of the fields in one word for `taskgate status`; `None` where they are not enabled. taskgate runs in `namespace`.
+pub(super) async fn summary(connection: &Connection, namespace: &str) -> Result<Option<&'static str>> {
+    let connection = Connection {
+        client: connection.client.clone(),
+        namespace: namespace.to_owned(),
+    };
+    let state = State::read(&connection).await?;
+    let text = if state.is_settled() {
+        "added"
+    } else {
+        "missing, see taskgate doctor"
+    };
+    Ok(state.enabled.then_some(text))
+}
+
 /// What `taskgate doctor` finds in the CustomResourceDefinitions `crds`: whether taskgate's fields are there, whether one that is to be
 /// there is missing, and those that Kelos defines itself.
 pub(super) fn findings<'a>(crds: impl IntoIterator<Item = &'a Value>) -> SchemaSummary {

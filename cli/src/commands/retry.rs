@@ -163,7 +163,7 @@ async fn retried_resource(connection: &Connection, kind: RetriedKind) -> Result<
         RetriedKind::Workload => (foreman::GROUP, foreman::VERSIONS.as_slice(), foreman::WORKLOADS),
         RetriedKind::Task => (kelos::GROUP, kelos::TASK_VERSIONS.as_slice(), kelos::TASKS),
     };
-    connection.served(group, versions, &kind.to_string(), plural).await
+    connection.served(group, versions, kind.as_ref(), plural).await
 }
 
 #[cfg(test)]

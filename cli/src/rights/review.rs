@@ -239,7 +239,7 @@ mod tests {
             .filter(|right| right.rule.group() != taskgate_api::foreman::GROUP);
         let granted = granted(&some.collect::<Vec<_>>());
         assert_eq!(missing(&granted, &names).len(), 2);
-        names.without = vec![Feature::Foreman];
+        names.without = vec![Feature::Foreman, Feature::KelosFields];
         assert_eq!(missing(&granted, &names), []);
     }
 

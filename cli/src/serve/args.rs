@@ -4,7 +4,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
 use jiff::SignedDuration;
-use taskgate_api::{kelos_fields::ControllerAccount, kueue::ConfigRef};
+use taskgate_api::{
+    kelos_fields::{ControllerAccount, KelosWriters},
+    kueue::ConfigRef,
+};
 use taskgate_certs::San;
 use taskgate_webhook::{ConfigurationName, rules::CONFIGURATION};
 
@@ -163,6 +166,16 @@ pub(crate) struct ServeArgs {
     /// The form of the log lines.
     #[arg(long, env = "TASKGATE_LOG_FORMAT", value_enum, default_value_t)]
     pub(crate) log_format: LogFormat,
+}
+
+impl ServeArgs {
+    /// The service accounts of Kelos that write whole objects.
+    pub(crate) fn kelos_writers(&self) -> KelosWriters {
+        KelosWriters {
+            controller: self.kelos_controller.clone(),
+            spawner: self.kelos_spawner.clone(),
+        }
+    }
 }
 
 /// The source of the serving certificate, and with it of the caBundle.

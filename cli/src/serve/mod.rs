@@ -10,7 +10,7 @@ use futures::{FutureExt as _, future::BoxFuture};
 use jiff::Timestamp;
 use kube::Client;
 use prometheus_client::registry::Registry;
-use taskgate_api::{kelos_fields::KelosWriters, keys};
+use taskgate_api::keys;
 use taskgate_cache::ClusterCache;
 use taskgate_certs::{
     Authority, AuthorityConfig, BundleManager, ClientAuthority, Injector, Lifetimes, ProvidedFiles, ProvidedSecret,
@@ -191,10 +191,7 @@ fn server_config(args: &ServeArgs) -> Result<ServerConfig> {
     config.metrics_auth = args.metrics_auth;
     config.shutdown.lame_duck = args.lame_duck;
     config.namespace.clone_from(&args.namespace);
-    config.kelos_writers = KelosWriters {
-        controller: args.kelos_controller.clone(),
-        spawner: args.kelos_spawner.clone(),
-    };
+    config.kelos_writers = args.kelos_writers();
     config.kueue = (!args.no_kueue).then(|| args.kueue_config.clone());
     config.shutdown.quiet = config.shutdown.quiet.min(args.lame_duck);
     Ok(config)

@@ -199,7 +199,7 @@ pub(crate) async fn follow_spawners(context: &Context, spawners: &mpsc::Unbounde
                 None => return,
             },
             // Kelos' schema may have the field now.
-            changed = schemas.changed() => match changed {
+            known = schemas.changed() => match known {
                 Ok(()) => {
                     spawner_status::enqueue_all(context, spawners);
                     continue;

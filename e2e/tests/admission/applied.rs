@@ -1,8 +1,9 @@
 //! The same file is applied again, by kubectl, by another field manager, and as a replacement. For every section that changes a Task.
 
 use anyhow::{Context as _, ensure};
+use kelos_standin::CRDS;
 use serde_json::{Value, json};
-use taskgate_e2e::{Fixture, task};
+use taskgate_e2e::{ControlPlane, Gate, Namespace, task};
 
 use crate::support::governed;
 
@@ -18,8 +19,8 @@ fn file(name: &str) -> Value {
 }
 
 /// The stored Task, without what the API server and kubectl note about writes.
-async fn stored(fixture: &Fixture<'_>, name: &str) -> anyhow::Result<Value> {
-    let mut task = fixture.stored(KIND, name).await?.context("the Task is there")?;
+async fn stored(ns: &Namespace, name: &str) -> anyhow::Result<Value> {
+    let mut task = ns.stored(KIND, name).await?.context("the Task is there")?;
     let metadata = task["metadata"].as_object_mut().context("metadata")?;
     metadata
         .retain(|key, _| ["name", "uid", "labels", "annotations", "finalizers", "generation"].contains(&key.as_str()));
@@ -29,17 +30,22 @@ async fn stored(fixture: &Fixture<'_>, name: &str) -> anyhow::Result<Value> {
     Ok(json!({"metadata": metadata, "spec": task["spec"]}))
 }
 
+async fn version(ns: &Namespace, name: &str) -> anyhow::Result<Value> {
+    let task = ns.stored(KIND, name).await?.context("the Task is there")?;
+    Ok(task["metadata"]["resourceVersion"].clone())
+}
+
 /// Applies the file of the Task `name` in every way.
-async fn apply_in_every_way(fixture: &Fixture<'_>, name: &str) -> anyhow::Result<()> {
+async fn apply_in_every_way(ns: &Namespace, name: &str) -> anyhow::Result<()> {
     let file = file(name).to_string();
     let with_file = async |args: &[&str]| {
-        let output = fixture
+        let output = ns
             .kubectl_with_input(args.iter().copied().chain(["-f", "-"]), &file)
             .await?;
         output.stdout_ok()
     };
     with_file(&["apply"]).await?;
-    let before = stored(fixture, name).await?;
+    let before = stored(ns, name).await?;
     for args in [
         &["apply"][..],
         &["apply", "--server-side", "--field-manager=flux"],
@@ -48,27 +54,24 @@ async fn apply_in_every_way(fixture: &Fixture<'_>, name: &str) -> anyhow::Result
         &["apply"],
     ] {
         with_file(args).await.with_context(|| format!("{args:?}"))?;
-        let after = stored(fixture, name).await?;
+        let after = stored(ns, name).await?;
         ensure!(after == before, "{args:?}: {before:#}\n{after:#}");
         let difference = with_file(&["diff"])
             .await
             .with_context(|| format!("diff after {args:?}"))?;
         ensure!(difference.is_empty(), "{args:?}: {difference}");
     }
-    // The third write of the same manager changes nothing at all.
-    let version = async || -> anyhow::Result<Value> {
-        let task = fixture.stored(KIND, name).await?.context("the Task is there")?;
-        Ok(task["metadata"]["resourceVersion"].clone())
-    };
-    let first = version().await?;
+    // A write by the manager that wrote last changes nothing at all.
     for args in [&["apply"][..], &["apply", "--server-side", "--field-manager=flux"]] {
         with_file(args).await?;
-        let now = version().await?;
-        ensure!(now == first, "{args:?} wrote version {now} after {first}");
+        let first = version(ns, name).await?;
+        with_file(args).await?;
+        let second = version(ns, name).await?;
+        ensure!(second == first, "{args:?} wrote version {second} after {first}");
     }
     // A replacement has the labels and annotations of the file, and those that only taskgate sets.
     with_file(&["replace"]).await?;
-    let replaced = stored(fixture, name).await?;
+    let replaced = stored(ns, name).await?;
     ensure!(replaced["spec"] == before["spec"], "{before:#}\n{replaced:#}");
     for map in ["labels", "annotations"] {
         for (key, value) in before["metadata"][map].as_object().into_iter().flatten() {
@@ -112,13 +115,13 @@ async fn a_task_under_retry_can_be_applied_again() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_task_under_metadata_can_be_applied_again() -> anyhow::Result<()> {
     let section =
-        json!({"labels": {"team": "blue"}, "annotations": {"note": "by policy", "missing": "{{ task.spec.nothing }}"}});
+        json!({"labels": {"team": "blue"}, "annotations": {"note": "by policy", "missing": "{{ task.spec.model }}"}});
     test("again-metadata", json!({"metadata": section}), false).await
 }
 
 #[tokio::test]
 async fn a_task_under_the_other_sections_can_be_applied_again() -> anyhow::Result<()> {
-    let spec = json!({"queueName": "agents", "cancellationPolicy": {"onSourceRemoved": {"state": ["closed"]}}});
+    let spec = json!({"queueName": "agents", "cancellationPolicy": {"onSourceRemoved": "Cancel"}});
     test("again-others", spec, false).await
 }
 
@@ -157,4 +160,26 @@ async fn the_spec_of_a_task_stays_immutable() -> anyhow::Result<()> {
     let after = stored(&fixture, "a").await?;
     ensure!(after == before, "{before:#}\n{after:#}");
     Ok(())
+}
+
+/// Another configuration calls taskgate a second time, as the API server does after a later webhook's change.
+#[tokio::test]
+async fn a_second_pass_in_the_same_request_changes_nothing() -> anyhow::Result<()> {
+    let cp = ControlPlane::builder().crds(CRDS).start().await?;
+    let _gate = Gate::start(&cp).await?;
+    let ns = cp.namespace("again").await?;
+    ns.policy(json!({"failurePolicy": {"maxRetriesPerItem": 3}, "metadata": {"labels": {"team": "blue"}}}))
+        .await?;
+    let get = [
+        "get",
+        "mutatingwebhookconfigurations",
+        "admission.taskgate.dev",
+        "-ojson",
+    ];
+    let mut copy: Value = cp.kubectl(get).await?.json()?;
+    copy["metadata"] = json!({"name": "later.taskgate.dev"});
+    cp.kubectl_with_input(["create", "-f-"], &copy.to_string())
+        .await?
+        .stdout_ok()?;
+    apply_in_every_way(&ns, "nightly").await
 }

@@ -207,7 +207,7 @@ async fn the_rights_are_for_schemas_and_fields_only() -> anyhow::Result<()> {
             "{patch}: {refused}"
         );
     }
-    let patch = json!({"spec": {"failurePolicy": null, "taskTemplate": {"queueName": "agents"}}});
+    let patch = json!({"spec": {"cancellationPolicy": {}, "taskTemplate": {"queueName": "agents"}}});
     sent("taskspawner", "fixer", patch).await?.stdout_ok()?;
     let other = sent(
         "crd",

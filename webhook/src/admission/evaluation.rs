@@ -39,10 +39,10 @@ pub async fn evaluate<C: ClusterContext>(
         _ => {}
     }
     if endpoint.filter == RequestFilter::NewOrAppliedAgain && review.operation == Operation::Update {
-        return Ok(match is_own(cluster, review).await? {
-            true => Decision::default(),
-            false => review_task_update(&review.old_object, &review.object),
-        });
+        // The controller, which removes its own keys, sends nothing again.
+        let own = is_own(cluster, review).await?;
+        let decision = || review_task_update(&review.old_object, &review.object);
+        return Ok((!own).then(decision).unwrap_or_default());
     }
     let own = depends_on_user(endpoint, kind, review) && is_own(cluster, review).await?;
     let created = endpoint.phase == Phase::Mutating && review.operation == Operation::Create && !own;

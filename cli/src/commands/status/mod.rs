@@ -29,6 +29,7 @@ use taskgate_webhook::{ConfigurationName, rules::CONFIGURATION};
 use self::report::StatusReport;
 use super::{
     disable::describe,
+    kelos_fields,
     snapshot::{Collection, Snapshot, SnapshotReader},
 };
 use crate::{
@@ -144,9 +145,10 @@ fn render(report: &StatusReport, format: OutputFormat) -> Result<String> {
     format.render(report, || text::text(report, Timestamp::now()))
 }
 
-/// The state of the installation, a line each: the switch, both webhook configurations, the leader.
+/// The state of the installation, a line each: the switch, both webhook configurations, the leader, and Kelos' CRDs if they are
+/// extended.
 ///
-/// RBAC: `get` on the ConfigMap and the Lease in taskgate's namespace, and on both webhook configurations.
+/// RBAC: `get` on the ConfigMaps and the Lease in taskgate's namespace, on both webhook configurations and on both of Kelos' CRDs.
 async fn installation(connection: &Connection, args: &InstalledArgs) -> Result<String> {
     let own = Some(args.taskgate_namespace.as_str());
     let map = connection.get(&resource_of::<ConfigMap>(), own, CONFIG_MAP).await?;
@@ -170,6 +172,9 @@ async fn installation(connection: &Connection, args: &InstalledArgs) -> Result<S
         format!("{holder}, renewed {seconds} s ago")
     });
     let _ = writeln!(text, "Leader: {}", leader.as_deref().unwrap_or("none"));
+    if let Some(fields) = kelos_fields::summary(connection, &args.taskgate_namespace).await? {
+        let _ = writeln!(text, "Fields on Kelos' kinds: {fields}");
+    }
     Ok(text)
 }
 

@@ -50,6 +50,7 @@ fn generated(state: &ClusterState, [mutating, validating]: [Option<&Value>; 2]) 
     if let Ok(name) = installation.configuration.parse::<ConfigurationName>() {
         registration.name = name;
     }
+    registration.kelos_writers = installation.serve.kelos_writers();
     let first = mutating.and_then(|found| webhook(found, MUTATING));
     if let Some(first) = first {
         if first["failurePolicy"] == "Fail" {

@@ -294,7 +294,7 @@ fn faults_of_the_registration_are_reported() {
             Level::Failure,
             "not as generated: rules[0].operations",
             |state| {
-                webhook(state, false, 0)["rules"][0]["operations"] = json!(["CREATE", "UPDATE"]);
+                webhook(state, false, 0)["rules"][0]["operations"] = json!(["CREATE"]);
             },
         ),
         (
@@ -417,7 +417,7 @@ fn faults_around_the_registration_are_reported() {
         (
             DoctorCheck::Switch,
             Level::Failure,
-            "9 webhooks are off, although taskgate is not disabled",
+            "11 webhooks are off, although taskgate is not disabled",
             |state| {
                 each_webhook(state, |webhook| {
                     let off = json!({"name": CONDITION, "expression": "false"});
