@@ -204,20 +204,31 @@ async fn helm_test_runs_the_doctor() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every value of the chart set at once, but for the names that an upgrade keeps and what is not installed here. Policies, WorkItems and
+/// Every value of the chart set at once, but for the names that an upgrade keeps, what is not installed here, and a rollout that would
+/// wait for a kubelet. Policies, WorkItems and
 /// the bundle stay; the new replicas govern.
 #[tokio::test]
 async fn an_upgrade_from_the_defaults_to_every_value_keeps_what_there_is() -> anyhow::Result<()> {
     const KEPT: &str = "nameOverride=null,fullnameOverride=null,registration.name=admission.taskgate.dev,certificates.mode=self-signed,\
         monitoring.serviceMonitor.enabled=false,monitoring.prometheusRule.enabled=false,admission.clientCA.secret=null,\
-        admission.clientCA.configMap=null,registration.namespaceSelector.matchLabels=null,registration.objectSelector.matchLabels=null";
+        admission.clientCA.configMap=null,registration.namespaceSelector.matchLabels=null,registration.objectSelector.matchLabels=null,\
+        updateStrategy.rollingUpdate.maxSurge=3";
     let cp = plane().await?;
     install(&cp, "taskgate", "gate", &["replicas=1"]).await?;
     let before = pods(&cp, "gate", "taskgate").await?;
     let ns = governed(&cp, "team").await?;
     let failed = json!({"phase": "Failed", "completionTime": "2026-01-01T00:00:00Z"});
     task_with_status(&ns, "stuck", &json!({}), &failed).await?;
-    let item = async || anyhow::Ok(object(&cp, &["workitems", "-n", ns.name()]).await?["items"][0].take());
+    // The first of a kind in the namespace, or null.
+    let first = async |kind: &str| {
+        anyhow::Ok(
+            object(&cp, &[kind, "-n", ns.name()]).await?["items"]
+                .get(0)
+                .cloned()
+                .unwrap_or_default(),
+        )
+    };
+    let item = || first("workitems");
     let recorded = eventually("the failure is recorded", PATIENCE, || async {
         let found = item().await?;
         ensure!(found["status"]["breaker"] == "Open", "{found}");
@@ -255,7 +266,7 @@ async fn an_upgrade_from_the_defaults_to_every_value_keeps_what_there_is() -> an
         kept["metadata"]["uid"] == recorded["metadata"]["uid"] && kept["status"] == recorded["status"],
         "{kept}"
     );
-    let policy = object(&cp, &["taskpolicies", "-n", ns.name()]).await?["items"][0].take();
+    let policy = first("taskpolicies").await?;
     let accepted = condition(&policy, "Accepted").is_some_and(|accepted| accepted["status"] == "True");
     ensure!(accepted, "{policy}");
     ensure!(
