@@ -39,8 +39,9 @@ fn chart_and_image_have_the_version_of_the_workspace() -> Result<()> {
 fn pages_name_no_other_image() -> Result<()> {
     let mut pages = vec!["README.md".to_owned(), "CONTRIBUTING.md".to_owned()];
     for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs"))? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if name.ends_with(".md") {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "md") {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
             pages.push(format!("docs/{name}"));
         }
     }

@@ -328,7 +328,7 @@ mod tests {
         let calls = sent(task, &[]);
         assert_eq!(calls[0], ("mutate.tasks.taskgate.dev".to_owned(), MatchOutcome::Sent));
         let kept = MatchOutcome::NotSent("matchCondition changes-a-cancellation is not met".to_owned());
-        assert_eq!(calls[1], ("mutate.cancellations.taskgate.dev".to_owned(), kept));
+        assert_eq!(calls[2], ("mutate.cancellations.taskgate.dev".to_owned(), kept));
     }
 
     #[test]

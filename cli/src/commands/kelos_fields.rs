@@ -218,9 +218,10 @@ async fn remove_from(connection: &Connection, name: &str, dry_run: DryRun) -> Re
             return Ok(0);
         }
         let params = dry_run.patch(PatchParams::default());
-        let patched = match dry_run.is_client() {
-            true => Ok(()),
-            false => crds.patch(name, &params, &Patch::<()>::Json(patch)).await.map(drop),
+        let patched = if dry_run.is_client() {
+            Ok(())
+        } else {
+            crds.patch(name, &params, &Patch::<()>::Json(patch)).await.map(drop)
         };
         match patched {
             Ok(()) => {

@@ -88,7 +88,9 @@ impl BreakerMetrics {
         if spawners.is_empty() {
             count("");
         }
-        spawners.iter().for_each(|spawner| count(spawner));
+        for spawner in spawners {
+            count(spawner);
+        }
     }
 
     /// The `WorkItem` of a tripped item was deleted because of the limit.

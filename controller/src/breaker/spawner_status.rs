@@ -44,10 +44,10 @@ use crate::{
 const CONDITION: &str = "ItemsCircuitBroken";
 /// How long after the last event of a spawner's items its status is computed.
 const QUIET: Duration = Duration::from_secs(10);
-/// The same after [`PATIENCE`].
+/// The same in the [`HURRY`] before the latest time.
 const SHORT_QUIET: Duration = Duration::from_secs(1);
-/// How long an event waits for [`QUIET`].
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long before the latest time an event waits for [`QUIET`] no more.
+const HURRY: Duration = Duration::from_secs(10);
 /// The shortest time between two writes to one spawner, and the longest that an event waits for others to end.
 const INTERVAL: Duration = Duration::from_secs(30);
 /// How soon a reset that a user asked for is tried again.
@@ -70,7 +70,7 @@ impl Due {
     /// An event comes at `now`; the condition may not be written before `earliest`.
     fn after_event(known: Option<Self>, now: Instant, earliest: Instant) -> Self {
         let latest = known.map_or_else(|| earliest.max(now + INTERVAL), |due| due.latest);
-        let is_patient = now + QUIET <= latest - (INTERVAL - PATIENCE);
+        let is_patient = now + QUIET + HURRY <= latest;
         let quiet = if is_patient { QUIET } else { SHORT_QUIET };
         let at = earliest.max(now + quiet).min(latest);
         Self { at, latest }

@@ -194,14 +194,14 @@ async fn of_its_webhooks_it_changes_the_bundle_alone() -> anyhow::Result<()> {
                 None,
             ),
             (
-                json!({"op": "add", "path": "/webhooks/2/matchConditions/-", "value": disabled}),
+                json!({"op": "add", "path": "/webhooks/1/matchConditions/-", "value": disabled}),
                 None,
             ),
             (
-                json!({"op": "add", "path": "/webhooks/2/matchConditions/-", "value": always}),
+                json!({"op": "add", "path": "/webhooks/1/matchConditions/-", "value": always}),
                 only,
             ),
-            (json!({"op": "remove", "path": "/webhooks/2/matchConditions"}), only),
+            (json!({"op": "remove", "path": "/webhooks/1/matchConditions"}), only),
             (
                 json!({"op": "replace", "path": "/webhooks/0/clientConfig/url", "value": "https://example.com"}),
                 only,
