@@ -89,7 +89,7 @@ async fn a_replica_whose_clock_is_ten_minutes_ahead_does_not_lead() -> anyhow::R
         Ok(())
     })
     .await?;
-    ensure!(skew(&right).await? == 0.0);
+    ensure!(skew(&right).await?.abs() < 1.0);
     let ns = cp.namespace("wrong-clock").await?;
     ns.created(&task("a")).await?;
     await_object(&ns.tasks(), "a", "is there", |_| true).await?;
