@@ -33,8 +33,7 @@ impl BreakerMetrics {
         let circuit_broken = registered(
             registry,
             "kelos_spawner_items_circuit_broken",
-            "Items that a spawner skips because they failed too often: one more each time the breaker of an item opens, for each spawner \
-             with a Task of the item",
+            "Items that a spawner skips, counted when the breaker of an item opens, for each spawner with a Task of it",
         );
         let registry = registry.sub_registry_with_prefix(prefix);
         Self {

@@ -153,7 +153,7 @@ async fn every_expression_has_a_type_and_taskgate_may_not_touch_the_policies() -
     eventually("the expressions are checked", PATIENCE, || async {
         let list: Value = serde_json::from_str(&cp.kubectl(read).await?.stdout_ok()?)?;
         let policies = list["items"].as_array().context("policies")?;
-        ensure!(policies.len() == 7, "{} policies", policies.len());
+        ensure!(policies.len() == 9, "{} policies", policies.len());
         for policy in policies {
             let status = &policy["status"];
             ensure!(
@@ -194,14 +194,14 @@ async fn of_its_webhooks_it_changes_the_bundle_alone() -> anyhow::Result<()> {
                 None,
             ),
             (
-                json!({"op": "add", "path": "/webhooks/1/matchConditions/-", "value": disabled}),
+                json!({"op": "add", "path": "/webhooks/3/matchConditions/-", "value": disabled}),
                 None,
             ),
             (
-                json!({"op": "add", "path": "/webhooks/1/matchConditions/-", "value": always}),
+                json!({"op": "add", "path": "/webhooks/3/matchConditions/-", "value": always}),
                 only,
             ),
-            (json!({"op": "remove", "path": "/webhooks/1/matchConditions"}), only),
+            (json!({"op": "remove", "path": "/webhooks/3/matchConditions"}), only),
             (
                 json!({"op": "replace", "path": "/webhooks/0/clientConfig/url", "value": "https://example.com"}),
                 only,

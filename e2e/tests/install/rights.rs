@@ -15,6 +15,7 @@ const ANYWHERE: &[(&str, &str, &str)] = &[
     ("clustertaskpolicies.taskgate.dev/status", "", "patch"),
     ("configmaps", "kueue-manager-config", "list watch"),
     (CRDS, "tasks.kelos.dev", "get list watch"),
+    (CRDS, "taskspawners.kelos.dev", "get list watch"),
     (CRDS, "workloads.foreman.llmkube.dev", "get list watch"),
     (CRDS, "workloads.kueue.x-k8s.io", "get list watch"),
     ("events.events.k8s.io", "", "create patch"),

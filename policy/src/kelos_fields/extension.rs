@@ -89,7 +89,8 @@ fn of_this_version(crd: &Value, changes: Vec<PatchOperation>) -> Patch {
 
 /// Where a field is in a version.
 struct Place<'a> {
-    index: usize,
+    /// The index of the version, as in a JSON pointer.
+    index: String,
     version: &'a str,
     schema: &'a Value,
     field: KelosField,
@@ -103,7 +104,7 @@ fn places(crd: &Value) -> impl Iterator<Item = Place<'_>> {
         .flat_map(move |(index, version)| {
             let fields = KelosField::iter().filter(move |field| field.crd() == name);
             fields.map(move |field| Place {
-                index,
+                index: index.to_string(),
                 version: version.text("/name").unwrap_or_default(),
                 schema: version.pointer("/schema/openAPIV3Schema").unwrap_or(&Value::Null),
                 field,
@@ -141,10 +142,7 @@ impl Place<'_> {
     }
 
     fn tokens(&self) -> Vec<&str> {
-        // The index is below the number of versions of a stored object.
-        const INDICES: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
-        let index = INDICES.get(self.index).copied().unwrap_or_default();
-        let head = ["spec", "versions", index, "schema", "openAPIV3Schema"];
+        let head = ["spec", "versions", &self.index, "schema", "openAPIV3Schema"];
         let path = self.field.path().iter().flat_map(|name| ["properties", *name]);
         head.into_iter().chain(path).collect()
     }
