@@ -18,7 +18,10 @@ async fn phase_and_field_are_used_once_the_crds_have_them() -> anyhow::Result<()
     cp.install_crds(&crds::yaml(CrdCapability::Cancellation)?).await?;
     eventually("taskgate has read the new schema", PATIENCE, || async {
         let log = gate.process().log()?;
-        ensure!(log.contains("what Kelos' Tasks have for a cancelled one changed"), "not yet");
+        ensure!(
+            log.contains("what Kelos' Tasks have for a cancelled one changed"),
+            "not yet"
+        );
         Ok(())
     })
     .await?;

@@ -72,7 +72,8 @@ async fn a_user_who_removes_an_entry_resets_the_item() -> anyhow::Result<()> {
         gone("failedItems") && gone("failedItemResets")
     })
     .await?;
-    ensure!(fixture.failed_cycles("fixer") == 0, "{now}");
+    // The user's write, and the one that carries it out, come at any moment of a cycle.
+    ensure!(fixture.failed_cycles("fixer") <= 2, "{now}");
     Ok(())
 }
 

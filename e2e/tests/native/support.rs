@@ -101,16 +101,22 @@ pub(crate) fn copy(spawner: &Value) -> Option<Value> {
     serde_json::from_str(text).ok()
 }
 
-/// Waits for this many further cycles of a spawner, none of which fails.
-pub(crate) async fn cycles(ns: &KelosNamespace, name: &str, more: u64) -> anyhow::Result<()> {
+/// Waits for this many further successful cycles of a spawner.
+pub(crate) async fn await_cycles(ns: &KelosNamespace, name: &str, more: u64) -> anyhow::Result<()> {
     let count = || ns.standin.cycles(&ns.key(name), kelos_standin::CycleResult::Success);
-    let (begin, failed) = (count(), ns.failed_cycles(name));
+    let begin = count();
     eventually(format!("{more} cycles of {name}"), PATIENCE, async || {
         let seen = count();
         ensure!(seen >= begin + more, "{} cycles", seen - begin);
         Ok(())
     })
-    .await?;
+    .await
+}
+
+/// Waits for this many further cycles of a spawner, none of which fails.
+pub(crate) async fn cycles(ns: &KelosNamespace, name: &str, more: u64) -> anyhow::Result<()> {
+    let failed = ns.failed_cycles(name);
+    await_cycles(ns, name, more).await?;
     ensure!(
         ns.failed_cycles(name) == failed,
         "{} cycles failed",
