@@ -45,6 +45,7 @@ const AT_HOME: &[(&str, &str, &str)] = &[
     ("leases.coordination.k8s.io", "", "create"),
     ("leases.coordination.k8s.io", "taskgate-controller", "get update"),
     ("configmaps", "taskgate-disabled", "delete get list watch"),
+    ("configmaps", "taskgate-kelos-fields", "list watch"),
     ("secrets", "", "create"),
     ("secrets", "taskgate-serving-cert", "get list update watch"),
     ("secrets", "taskgate-tls", "get list watch"),

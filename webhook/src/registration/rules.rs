@@ -176,7 +176,7 @@ const fn endpoint(
 #[rustfmt::skip]
 pub const ENDPOINTS: [Endpoint; 12] = [
     endpoint(Mutating, "/mutate/tasks", "mutate.tasks.taskgate.dev", &[TASK], &[Create], Foreign, NotBeingDeleted),
-    endpoint(Mutating, "/mutate/tasks/updates", "updates.tasks.taskgate.dev", &[TASK], &[Update], Foreign, AppliedAgain),
+    endpoint(Mutating, "/mutate/task-updates", "mutate.task-updates.taskgate.dev", &[TASK], &[Update], Foreign, AppliedAgain),
     endpoint(Mutating, "/mutate/jobs", "mutate.jobs.taskgate.dev", &[JOB], &[Create], Foreign, JobOfTask),
     endpoint(Mutating, "/mutate/cancellations", "mutate.cancellations.taskgate.dev", &[TASK], &[Create, Update],
         Taskgate, Cancellation),
