@@ -1,5 +1,5 @@
 //! How long a failure takes to be recorded, and how many requests: from the write of `Failed` being sent to the attempt arriving at
-//! who watches `WorkItem`s. And how many are recorded per second at most, beside a Go controller that only makes the necessary writes.
+//! who watches `WorkItem`s.
 
 use std::{
     collections::HashMap,
@@ -17,21 +17,17 @@ use kube::{
 };
 use serde_json::json;
 use taskgate_api::WorkItem;
-use taskgate_e2e::{
-    ControlPlane, Gate, Namespace, PATIENCE, TASKGATE_AGENT, eventually, policy, task_of_item, taskgate,
-};
+use taskgate_e2e::{ControlPlane, Gate, Namespace, PATIENCE, TASKGATE_AGENT, eventually, policy, task_of_item};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
     time::{interval, timeout},
 };
 
-use crate::{Size, statistics::Sample, twin};
+use crate::statistics::Sample;
 
 /// Failures per second; the last one is more than two cores manage.
 const RATES: [u32; 3] = [10, 40, 100];
-/// Failures per second that nothing records in time, and how many there are.
-const FLOOD: (u32, u32) = (1_000, 2_000);
 /// For how many seconds.
 const SECONDS: u32 = 20;
 /// How many Tasks are created at the same time.
@@ -40,16 +36,24 @@ const REQUESTS: usize = 32;
 const DEADLINE: Duration = Duration::from_mins(10);
 
 /// Measures each rate, each failure the first of its item.
-pub(crate) async fn measure(size: Size) -> anyhow::Result<String> {
+pub(crate) async fn measure() -> anyhow::Result<String> {
     let cp = ControlPlane::builder().crds(CRDS).start().await?;
     let _gate = Gate::builder().without_leader_election().start(&cp).await?;
-    let ns = governed(&cp).await?;
+    let ns = cp.namespace("bench").await?;
+    let limit = json!({"failurePolicy": {"maxRetriesPerItem": 3}});
+    ns.apply_yaml(&policy("bench", &limit).to_string()).await?;
+    eventually("the policy governs", PATIENCE, || async {
+        let probe = ns.dry_run(&task_of_item("probe", "probe")).await?;
+        ensure!(probe["metadata"]["finalizers"].is_array());
+        Ok(())
+    })
+    .await?;
     let mut text = format!(
         "From the write of `Failed` to the attempt in the `WorkItem`, each failure the first of its item, for {SECONDS} s, with an audit
 log of all requests.\n\n| Failures/s | p50 | p99 | recorded/s | taskgate's requests per failure |\n|---|---|---|---|---|\n"
     );
     for rate in RATES {
-        let tasks = create(&ns, &format!("at-{rate}"), rate * SECONDS).await?;
+        let tasks = create(&ns, rate).await?;
         let mark = cp.audit().mark()?;
         let began = Instant::now();
         let took = fail(&ns, tasks, rate).await?;
@@ -66,64 +70,15 @@ log of all requests.\n\n| Failures/s | p50 | p99 | recorded/s | taskgate's reque
             "| {rate} | {p50:.0} ms | {p99:.0} ms | {recorded:.0} | {requests:.1} |"
         )?;
     }
-    text.push_str(&sustained(size).await?);
     Ok(text)
 }
 
-/// A namespace whose Tasks are governed.
-async fn governed(cp: &ControlPlane) -> anyhow::Result<Namespace> {
-    let ns = cp.namespace("bench").await?;
-    let limit = json!({"failurePolicy": {"maxRetriesPerItem": 3}});
-    ns.apply_yaml(&policy("bench", &limit).to_string()).await?;
-    eventually("the policy governs", PATIENCE, || async {
-        let probe = ns.dry_run(&task_of_item("probe", "probe")).await?;
-        ensure!(probe["metadata"]["finalizers"].is_array());
-        Ok(())
-    })
-    .await?;
-    Ok(ns)
-}
-
-/// taskgate and the twin's controller in turns, each with an API server of its own.
-async fn sustained(size: Size) -> anyhow::Result<String> {
-    let plane = || ControlPlane::builder().crds(CRDS).audit(false).start();
-    let (own, other) = (plane().await?, plane().await?);
-    let _gate = Gate::builder().without_leader_election().start(&own).await?;
-    other.install_crds(&taskgate(["manifests", "crds"]).await?).await?;
-    let _twin = other.spawn(twin::command(&other, "controller").await?).await?;
-    let arms = [(&own, governed(&own).await?), (&other, other.namespace("bench").await?)];
-    let (rate, count) = FLOOD;
-    let mut recorded = [Vec::new(), Vec::new()];
-    for round in 0..size.rounds {
-        for ((cp, ns), recorded) in arms.iter().zip(&mut recorded) {
-            let tasks = create(ns, &format!("flood-{round}"), count).await?;
-            cp.settled_revision().await?;
-            let began = Instant::now();
-            fail(ns, tasks, rate).await?;
-            recorded.push(f64::from(count) / began.elapsed().as_secs_f64());
-            cp.settled_revision().await?;
-        }
-    }
-    let [own, other] = recorded.map(|recorded| Sample::new(recorded).median());
-    Ok(format!(
-        "\n{count} failures that are written faster than they are recorded, without an audit log; medians of {} rounds, in turns:\n
-| Recorded by | Failures/s |\n|---|---|
-| taskgate | {own:.0} |
-| a controller-runtime controller with the three necessary writes | {other:.0} |
-| ratio | {:.2} |
-",
-        size.rounds,
-        own / other
-    ))
-}
-
-/// Creates `count` Tasks, each of an item of its own.
-async fn create(ns: &Namespace, prefix: &str, count: u32) -> anyhow::Result<Vec<Task>> {
+async fn create(ns: &Namespace, rate: u32) -> anyhow::Result<Vec<Task>> {
     let tasks: Api<Task> = ns.api();
-    let created = stream::iter(0..count).map(|index| {
+    let created = stream::iter(0..rate * SECONDS).map(|index| {
         let tasks = &tasks;
         async move {
-            let name = format!("{prefix}-{index}");
+            let name = format!("at-{rate}-{index}");
             let task = serde_json::from_value(task_of_item(&name, &name))?;
             anyhow::Ok(tasks.create(&PostParams::default(), &task).await?)
         }

@@ -80,7 +80,7 @@ async fn main() -> anyhow::Result<()> {
         let text = match section {
             "admission" => admission::measure(size).await,
             "decisions" => decisions::measure(),
-            "failures" => failures::measure(size).await,
+            "failures" => failures::measure().await,
             "scale" => scale::measure(size).await,
             "cancellation" => cancellation::measure().await,
             "startup" => startup::measure().await,

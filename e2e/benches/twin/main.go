@@ -2,9 +2,8 @@
 //
 //	twin webhooks --port 9443 --certificates directory   admission webhooks, see webhooks.go
 //	twin informer                                        how long an informer of WorkItems takes to be synced
-//	twin controller                                      records failed Tasks, see controller.go
 //
-// All read the API server that KUBECONFIG names.
+// Both read the API server that KUBECONFIG names.
 package main
 
 import (
@@ -35,7 +34,7 @@ func main() {
 
 func run(ctx context.Context) error {
 	if len(os.Args) < 2 {
-		return fmt.Errorf("usage: twin webhooks|informer|controller [flags]")
+		return fmt.Errorf("usage: twin webhooks|informer [flags]")
 	}
 	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
 	if err != nil {
@@ -47,8 +46,6 @@ func run(ctx context.Context) error {
 	switch os.Args[1] {
 	case "informer":
 		return inform(ctx, config)
-	case "controller":
-		return control(ctx, config)
 	case "webhooks":
 		flags := flag.NewFlagSet("webhooks", flag.ExitOnError)
 		port := flags.Int("port", 9443, "the port to serve at")
