@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use libfuzzer_sys::{Corpus, fuzz_mutator, fuzz_target};
 use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
-use taskgate_api::TaskPolicySpec;
+use taskgate_api::{TaskPolicySpec, kelos_fields::KelosField};
 use taskgate_fuzz::{cpu_time, init, json, rules, template};
 use taskgate_policy::{
     AdmissionContext, Kind, KueueInfo, Operation, Phase, Policy, PolicySet, Request, SpawnerInfo, Workspace, decide,
@@ -50,7 +50,9 @@ fn govern_and_decide(policies: &PolicySet, kind: Kind, phase: Phase, object: &Va
         labels: labels.clone(),
         ..SpawnerInfo::default()
     };
+    let kelos_fields = KelosField::all();
     let facts = AdmissionContext {
+        kelos_fields: &kelos_fields,
         policies,
         namespace_labels: &labels,
         owner_task: (kind == Kind::Job).then_some(owner),
