@@ -26,6 +26,8 @@ use crate::{
 
 /// The `ConfigMap` in taskgate's namespace. While it exists, the leader extends Kelos' CustomResourceDefinitions.
 pub const CONFIG_MAP: &str = "taskgate-kelos-fields";
+/// The CustomResourceDefinitions that are extended.
+pub const CRDS: [&str; 2] = ["taskspawners.kelos.dev", "tasks.kelos.dev"];
 /// How the description of each added field ends. It tells taskgate's additions from fields that Kelos defines itself.
 pub const MARKER: &str = "Added to Kelos by taskgate.";
 /// The most entries that `status.failedItems` and `status.failedItemResets` may have.

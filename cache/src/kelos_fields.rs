@@ -9,7 +9,7 @@ use kube::{
     Api, Client,
     api::{ApiResource, DynamicObject, PartialObjectMeta},
 };
-use taskgate_api::kelos_fields::{CONFIG_MAP, KelosField, KelosFields};
+use taskgate_api::kelos_fields::{CONFIG_MAP, CRDS, KelosField, KelosFields};
 use taskgate_policy::kelos_fields::{FieldState, SchemaField, schema_fields};
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -18,9 +18,6 @@ use crate::{
     store::Store,
     watch::{fixed, follow},
 };
-
-/// The names of the CustomResourceDefinitions.
-const CRDS: [&str; 2] = ["taskspawners.kelos.dev", "tasks.kelos.dev"];
 
 /// The setting, and the fields in the schemas of Kelos.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -24,7 +24,11 @@ use kube::{
 };
 use serde::{Deserialize as _, de::DeserializeOwned};
 use serde_json::{Value, json};
-use taskgate_api::{kelos, kelos_fields::CONFIG_MAP, keys};
+use taskgate_api::{
+    kelos,
+    kelos_fields::{CONFIG_MAP, CRDS},
+    keys,
+};
 use taskgate_cache::{kelos_resource, served_version};
 use taskgate_policy::kelos_fields::{FieldState, SchemaField, extension, removal, schema_fields};
 use tokio::time::sleep;
@@ -38,8 +42,6 @@ use crate::{
     rights::{Feature, Names, manifest::RightsManifests},
 };
 
-/// The extended CustomResourceDefinitions.
-pub(crate) const CRDS: [&str; 2] = ["taskspawners.kelos.dev", "tasks.kelos.dev"];
 /// The field manager of what `enable` applies.
 const MANAGER: &str = "taskgate-kelos-fields";
 /// How long `enable` waits for the leader.

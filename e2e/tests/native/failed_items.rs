@@ -13,7 +13,7 @@ use taskgate_api::WorkItem;
 use taskgate_e2e::{KelosFixture, eventually, failures, never};
 use taskgate_policy::ItemIdentity;
 
-use crate::support::{await_cycle, await_spawner, spawner, start, stored};
+use crate::support::{await_cycle, await_spawner, remove_from_status, spawner, start, stored};
 
 /// A spawner whose issue 42 failed once, which is its limit: the UID of the Task that failed.
 async fn tripped(hint: &str) -> anyhow::Result<(KelosFixture<'static>, String)> {
@@ -31,24 +31,6 @@ async fn tripped(hint: &str) -> anyhow::Result<(KelosFixture<'static>, String)> 
     Ok((fixture, failed))
 }
 
-async fn remove(fixture: &KelosFixture<'_>, removed: &str) -> anyhow::Result<()> {
-    let patch = json!([{"op": "remove", "path": removed}]).to_string();
-    let args = [
-        "--as",
-        "ann",
-        "--as-group",
-        "system:masters",
-        "patch",
-        "taskspawner",
-        "fixer",
-        "--subresource=status",
-        "--type=json",
-        "-p",
-        &patch,
-    ];
-    fixture.kubectl(args).await?.stdout_ok().map(drop)
-}
-
 #[tokio::test]
 async fn a_user_who_removes_an_entry_resets_the_item() -> anyhow::Result<()> {
     let (fixture, failed) = tripped("removes").await?;
@@ -57,7 +39,7 @@ async fn a_user_who_removes_an_entry_resets_the_item() -> anyhow::Result<()> {
         .await?;
     ensure!(listed["message"] == "1 item skipped due to max retries: 42", "{listed}");
     // The proposal's own command.
-    remove(&fixture, "/status/failedItems/42").await?;
+    remove_from_status(&fixture, "/status/failedItems/42").await?;
     fixture.await_next_task("fixer-42", &failed).await?;
     let item = fixture
         .await_work_item("42", "is reset by the user", |item| failures(item) == 0)
@@ -80,7 +62,7 @@ async fn a_user_who_removes_an_entry_resets_the_item() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_lost_map_is_written_again_and_resets_nothing() -> anyhow::Result<()> {
     let (fixture, _) = tripped("lost").await?;
-    remove(&fixture, "/status/failedItems").await?;
+    remove_from_status(&fixture, "/status/failedItems").await?;
     await_spawner(&fixture, "fixer", "has the failed item again", |spawner| {
         spawner["status"]["failedItems"]["42"]["consecutiveFailures"] == 1
     })

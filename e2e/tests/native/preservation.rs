@@ -9,7 +9,9 @@ use kube::{
 use serde_json::{Value, json};
 use taskgate_e2e::{ControlPlane, Gate, KELOS, KelosNamespace, resource};
 
-use crate::support::{await_cycles, await_spawner, await_stored, copy, cycles, enable, policy, spawner, start, stored};
+use crate::support::{
+    await_cycles, await_spawner, await_stored, copy, cycles, enable, policy, remove_from_status, spawner, start, stored,
+};
 
 /// All fields of a TaskSpawner's spec.
 fn fields() -> Value {
@@ -68,30 +70,12 @@ async fn an_entry_that_a_user_removes_is_recorded_and_a_lost_map_is_not() -> any
     let patch = json!({"status": {"failedItems": {"42": entry, "43": entry}}});
     mine.patch_status("fixer", &PatchParams::default(), &Patch::Merge(&patch))
         .await?;
-    let args = [
-        "--as",
-        "ann",
-        "--as-group",
-        "system:masters",
-        "patch",
-        "taskspawner",
-        "fixer",
-        "--subresource=status",
-        "--type=json",
-    ];
-    let remove = async |path: &str| {
-        let patch = json!([{"op": "remove", "path": path}]).to_string();
-        fixture
-            .kubectl([&args[..], &["-p", &patch]].concat())
-            .await?
-            .stdout_ok()
-    };
-    remove("/status/failedItems").await?;
+    remove_from_status(&fixture, "/status/failedItems").await?;
     let lost = stored(&fixture, "fixer").await?;
     ensure!(lost["status"]["failedItemResets"].is_null(), "{lost}");
     mine.patch_status("fixer", &PatchParams::default(), &Patch::Merge(&patch))
         .await?;
-    remove("/status/failedItems/42").await?;
+    remove_from_status(&fixture, "/status/failedItems/42").await?;
     // The controller resets the item, and removes the record: there is no such item here.
     let now = stored(&fixture, "fixer").await?;
     let recorded =

@@ -95,6 +95,25 @@ pub(crate) async fn await_cycle(ns: &Namespace, name: &str) -> anyhow::Result<()
     await_spawner(ns, name, "has had a cycle", has_run).await.map(drop)
 }
 
+/// Removes what is at this JSON pointer of the spawner `fixer`, through its status, as the user ann: the proposal's own command.
+pub(crate) async fn remove_from_status(ns: &Namespace, removed: &str) -> anyhow::Result<()> {
+    let patch = json!([{"op": "remove", "path": removed}]).to_string();
+    let args = [
+        "--as",
+        "ann",
+        "--as-group",
+        "system:masters",
+        "patch",
+        "taskspawner",
+        "fixer",
+        "--subresource=status",
+        "--type=json",
+        "-p",
+        &patch,
+    ];
+    ns.kubectl(args).await?.stdout_ok().map(drop)
+}
+
 /// The copy in the annotation of a TaskSpawner.
 pub(crate) fn copy(spawner: &Value) -> Option<Value> {
     let text = spawner["metadata"]["annotations"][keys::KELOS_FIELDS].as_str()?;
